@@ -1,0 +1,223 @@
+"""The ports: what services ask of slow, native or remote things. Adapters implement them; one contract suite tests each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ragsvc.core.documents import Extraction, Passage
+
+Vectors = npt.NDArray[np.float32]
+"""``(n, dim)`` float32, C-contiguous, rows of length 1."""
+
+Ids = npt.NDArray[np.int64]
+"""``(n,)`` int64 row ids."""
+
+Scores = npt.NDArray[np.float32]
+"""``(n,)`` float32, higher is better."""
+
+
+class EmbeddingModel(msgspec.Struct, frozen=True):
+    """Which model makes the vectors. Two processes with equal ``fingerprint`` make interchangeable vectors.
+
+    ``fingerprint`` is a SHA-256 over the weights and everything that changes a vector (tokenizer, pooling, prefix texts); the
+    run time (sentence-transformers or the accelerated one) is *not* part of it. ``max_tokens`` includes special tokens.
+    """
+
+    name: str
+    dimension: int
+    max_tokens: int
+    fingerprint: str
+
+
+class TokenSpans(Protocol):
+    """The embedding model's own tokenizer, safe to use in a child process and without loading the model."""
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Count tokens of each text, without special tokens."""
+        ...
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Character spans ``[start, end)`` of the tokens of ``text``, in order, without special tokens."""
+        ...
+
+
+class Embedder(Protocol):
+    """Turns text into unit vectors. Blocking and thread-safe; callers go through ``inference.batcher``."""
+
+    @property
+    def model(self) -> EmbeddingModel:
+        """The model behind the vectors."""
+        ...
+
+    @property
+    def runtime(self) -> str:
+        """``onnxruntime-int8``, ``onnxruntime-fp32``, ``sentence-transformers`` … as shown to operators."""
+        ...
+
+    def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        """Embed passages, tuned for throughput; order kept. Raises ``EmbeddingFailed``."""
+        ...
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """Embed queries, tuned for latency, not delayed by ``embed_passages`` of another thread."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the model's tokens of each text, special tokens included, before truncation."""
+        ...
+
+    def close(self) -> None:
+        """Free the model."""
+        ...
+
+
+class Reranker(Protocol):
+    """Scores (query, text) pairs together (a cross-encoder)."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        ...
+
+    def score(self, query: str, texts: Sequence[str]) -> Scores:
+        """One score per text in 0..1, higher is better."""
+        ...
+
+
+class ExtractionLimits(msgspec.Struct, frozen=True):
+    """Bounds of one extraction; crossing one fails the document, never the service."""
+
+    timeout_s: float = 300.0
+    memory_bytes: int = 2 << 30
+    max_pages: int = 5000
+    max_page_characters: int = 200_000
+    max_text_characters: int = 50_000_000
+
+
+class ChunkingOptions(msgspec.Struct, frozen=True):
+    """How pages become passages; ``max_tokens`` counts the embedding text without special tokens."""
+
+    max_tokens: int = 200
+    overlap_tokens: int = 0
+    min_tokens: int = 8
+
+
+class ParsedDocument(msgspec.Struct, frozen=True):
+    """What one parse job returns: pages with text, and the passages cut from them."""
+
+    extraction: Extraction
+    passages: list[Passage]
+
+
+class Parser(Protocol):
+    """Reads untrusted files in a child process that may die or hang without harm."""
+
+    async def parse(
+        self,
+        path: Path,
+        *,
+        media_type: str,
+        filename: str,
+        password: str | None = None,
+    ) -> ParsedDocument:
+        """Extract pages and cut passages.
+
+        Raises:
+            ExtractionFailed: with a reason for a person; whatever the child died of.
+            Overloaded: too many parses are waiting.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End the children."""
+        ...
+
+
+class Hits(msgspec.Struct, frozen=True):
+    """Search results, best first: ``ids`` (k,) int64 and ``scores`` (k,) float32, higher is better."""
+
+    ids: Ids
+    scores: Scores
+
+
+class VectorIndex(Protocol):
+    """Nearest passages by cosine. One writer; readers never wait for it."""
+
+    def __len__(self) -> int:
+        """Number of vectors."""
+        ...
+
+    def ids(self) -> Ids:
+        """All ids, ascending."""
+        ...
+
+    def add(self, ids: Ids, documents: Ids, vectors: Vectors) -> None:
+        """Add vectors under new ids; ``documents`` holds each one's document id. An id that is present is replaced."""
+        ...
+
+    def remove(self, ids: Ids) -> int:
+        """Remove ids for good; unknown ones are passed over. Returns how many were there."""
+        ...
+
+    def search(self, query: Vectors, *, k: int, documents: Ids | None = None) -> Hits:
+        """The ``k`` nearest to one query ``(dim,)``; cosine in -1..1. ``documents`` restricts *before* ranking."""
+        ...
+
+    def vectors(self, ids: Ids) -> Vectors:
+        """The stored vectors of ids, in that order (missing ids raise ``KeyError``)."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write a snapshot into an empty folder (the caller fsyncs and renames)."""
+        ...
+
+
+class LexicalDocument(msgspec.Struct, frozen=True):
+    """What the lexical index knows of a passage; ``context`` is title, file name and headings."""
+
+    id: int
+    document_id: int
+    text: str
+    context: str
+
+
+class LexicalIndex(Protocol):
+    """BM25 over passages."""
+
+    def __len__(self) -> int:
+        """Number of passages."""
+        ...
+
+    def ids(self) -> Ids:
+        """All ids, ascending."""
+        ...
+
+    def add(self, documents: Sequence[LexicalDocument]) -> None:
+        """Add passages; visible to searches that start after ``commit``."""
+        ...
+
+    def remove(self, ids: Ids) -> None:
+        """Remove passages; visible after ``commit``."""
+        ...
+
+    def commit(self, *, covered_seq: int) -> None:
+        """Make changes durable and visible, and remember the log position they cover."""
+        ...
+
+    def covered_seq(self) -> int:
+        """The log position of the last commit; 0 when new."""
+        ...
+
+    def search(self, query: str, *, k: int, documents: Ids | None = None) -> Hits:
+        """The ``k`` best by BM25 (unbounded, > 0). Any text is a legal query, operators in it are plain words."""
+        ...
+
+    def close(self) -> None:
+        """Release files."""
+        ...
