@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-
 from ragsvc.core.ids import CollectionId, DocumentId, PassageId, TenantId
 
 
@@ -52,7 +51,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=False):
 
 
 class Heading(msgspec.Struct, frozen=True):
-    """A heading: ``title`` at ``level`` (1 is the highest), on ``page`` (from 1), at ``offset`` in that page's text."""
+    """A heading: ``title`` at ``level`` (1 is highest), on ``page`` (from 1), at ``offset`` in that page's text."""
 
     title: str
     level: int
@@ -61,7 +60,7 @@ class Heading(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """One page's text. ``number`` counts from 1; ``label`` is what is printed on it (``iv``, ``A-3``) when the PDF says."""
+    """One page's text. ``number`` counts from 1; ``label`` is what is printed on it (``iv``, ``A-3``) if known."""
 
     number: int
     text: str

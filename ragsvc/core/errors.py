@@ -1,4 +1,4 @@
-"""The one error tree. Leaves carry typed fields, a stable ``code`` and ``retryable``; no HTTP, no secrets, no document text.
+"""The one error tree: typed fields, a stable ``code``, ``retryable``; no HTTP, no secrets, no document text.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The ports: what services ask of slow, native or remote things. Adapters implement them; one contract suite tests each."""
+"""The ports: what services ask of slow, native or remote things. One contract suite tests each."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ Scores = npt.NDArray[np.float32]
 class EmbeddingModel(msgspec.Struct, frozen=True):
     """Which model makes the vectors. Two processes with equal ``fingerprint`` make interchangeable vectors.
 
-    ``fingerprint`` is a SHA-256 over the weights and everything that changes a vector (tokenizer, pooling, prefix texts); the
-    run time (sentence-transformers or the accelerated one) is *not* part of it. ``max_tokens`` includes special tokens.
+    ``fingerprint`` is a SHA-256 over the weights and all that changes a vector (tokenizer, pooling, prefix texts);
+    the run time (sentence-transformers or the accelerated one) is *not* part of it. ``max_tokens`` includes special
+    tokens.
     """
 
     name: str

@@ -1,0 +1,63 @@
+"""Who calls, and what they may do."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from ragsvc.core.ids import KeyId, TenantId
+
+
+class Scope(StrEnum):
+    """What a key may touch. ``admin`` manages keys and providers; ``proxy`` covers the stateless endpoint families."""
+
+    CHAT = "chat"
+    EMBEDDINGS = "embeddings"
+    DOCUMENTS_READ = "documents.read"
+    DOCUMENTS_WRITE = "documents.write"
+    SEARCH = "search"
+    PROXY = "proxy"
+    ADMIN = "admin"
+
+
+DEFAULT_SCOPES = frozenset(Scope) - {Scope.ADMIN}
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """The caller: a verified API key. ``allowed_models`` are names and globs; empty means all."""
+
+    key_id: KeyId
+    tenant: TenantId
+    label: str
+    scopes: frozenset[Scope]
+    allowed_models: tuple[str, ...] = ()
+
+
+class Reservation(msgspec.Struct, frozen=True):
+    """Tokens set aside for one request."""
+
+    id: int
+    key_id: KeyId
+    tokens: int
+
+
+class TokenMeter(Protocol):
+    """The balance of a key: reserve before, settle after, refund on failure."""
+
+    async def reserve(self, principal: Principal, tokens: int) -> Reservation:
+        """Set ``tokens`` aside. Raises ``BalanceExhausted`` or ``RateLimited`` (daily budget)."""
+        ...
+
+    async def settle(self, reservation: Reservation, *, prompt_tokens: int, completion_tokens: int, model: str) -> None:
+        """Book what was really used and give back the rest; a second call is ignored."""
+        ...
+
+    async def refund(self, reservation: Reservation) -> None:
+        """Give all of it back; ignored after ``settle``."""
+        ...
+
+    async def remaining(self, principal: Principal) -> int:
+        """Tokens left to the key."""
+        ...
