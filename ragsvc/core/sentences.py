@@ -1,0 +1,152 @@
+"""Where sentences, table rows and list items begin and end in a page's text, for any of the languages people upload.
+
+Owns rules only: no model, no language detection. Knows nothing of passages or tokens.
+"""
+
+# ruff: noqa: RUF001 - punctuation and abbreviations of many scripts are the subject here
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+Span = tuple[int, int]
+"""Character offsets ``[start, end)``."""
+
+_ENDERS: Final = re.compile(r"[.!?…؟۔।]+[\"'”’»›)\]]*(?=\s)|[。！？｡]+[”’」』）】\"]*")
+_LAST_WORD: Final = re.compile(r"[^\s(\[\"“„«]+\Z")
+_NEXT_WORD: Final = re.compile(r"\s*[\"'“„«‘(\[]*(\S[^\s.,;:!?]*)")
+_LIST_MARKER: Final = re.compile(
+    r"[ \t]*(?:[•●▪◦‣■□○–—*·➢✓-][ \t]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)][ \t]|#{1,6} )"
+)
+_NUMERIC_CELL: Final = re.compile(r"[-–—$€£¥(]*(?:\d[\d.,:/]*)?[%)x]*\Z")
+_HYPHENATED: Final = re.compile(r"\w[-\u00ad\u2010]\Z")
+_LINE: Final = re.compile(r"[^\r\n\f\v\u2028\u2029]+")
+
+
+def _words(listed: str) -> frozenset[str]:
+    return frozenset(listed.split())
+
+
+# Titles and references: the sentence goes on after the full stop whatever follows.
+_NEVER_LAST: Final = _words(
+    """mr mrs ms mx dr prof sr jr st gen col sgt capt lt hon rev messrs mme mlle vs viz cf eg e.g i.e ie al fig figs
+    eq eqs sec secs ch chap vol vols pp ed eds approx dept est e.v z.b zb d.h u.a bzw ca evtl ggf inkl nr abs art bd
+    str hr fr vgl sog geb т.е т.к т.н г гг ул им рис стр см тыс млн млрд др проф"""
+)
+# These end a sentence only before a word that commonly begins one.
+_SOMETIMES_LAST: Final = _words(
+    """inc corp ltd co llc plc gmbh etc usw u.s u.k u.n e.u a.m p.m jan feb mar apr jun jul aug sep sept oct nov dec
+    ph.d b.a m.a т.д т.п д.р"""
+)
+_STARTERS: Final = _words(
+    """the a an in on at for from with as by to we our it its this that these those they he she you i if when while
+    however although there here such after before during since under no not and but der die das ein eine im in es wir
+    sie er und в на это он она они мы и но"""
+)
+_ORDINAL_FOLLOWERS: Final = _words(
+    """januar februar märz april mai juni juli august september oktober november dezember jahrhundert jahrhunderts
+    bundesliga weltkrieg weltkriegs auflage platz"""
+)
+
+
+def sentence_spans(text: str) -> list[Span]:
+    """Spans of sentences, table rows, headings and list items of ``text``, in order, without surrounding white space.
+
+    Together the spans hold every non-blank character. A line break inside a sentence does not end it; a blank line, a
+    list marker, a table row and a short line before a capital do.
+
+    >>> text = "Dr. Roe paid 3.5 million. Why? See Fig. 2."
+    >>> [text[start:end] for start, end in sentence_spans(text)]
+    ['Dr. Roe paid 3.5 million.', 'Why?', 'See Fig. 2.']
+    """
+    borders = _line_borders(text)
+    borders.extend(match.end() for match in _ENDERS.finditer(text) if _ends_sentence(text, match))
+    borders.append(len(text))
+    borders.sort()
+    spans: list[Span] = []
+    start = 0
+    for border in borders:
+        span = strip_span(text, start, border)
+        if span is not None:
+            spans.append(span)
+        start = max(start, border)
+    return spans
+
+
+def strip_span(text: str, start: int, end: int) -> Span | None:
+    """The span without white space at its ends, or ``None`` when nothing else is in it."""
+    piece = text[start:end]
+    left = len(piece) - len(piece.lstrip())
+    if left == len(piece):
+        return None
+    return start + left, start + len(piece.rstrip())
+
+
+def _ends_sentence(text: str, match: re.Match[str]) -> bool:
+    """Whether a sentence ends with this run of enders (and closing quotes)."""
+    mark = match.group()
+    following = _NEXT_WORD.match(text, match.end())
+    if mark[0] in "。！？｡" or following is None:
+        return True
+    next_word = following.group(1)
+    if next_word[0].islower() or mark != ".":
+        return not next_word[0].islower()
+    return _ends_with_full_stop(text, match.start(), next_word)
+
+
+def _ends_with_full_stop(text: str, stop: int, next_word: str) -> bool:
+    """Whether the full stop at ``stop`` ends a sentence and not an abbreviation, an initial or an ordinal."""
+    before = _LAST_WORD.search(text, max(0, stop - 24), stop)
+    word = before.group() if before else ""
+    lowered = word.lower()
+    if lowered in {"no", "nos"}:
+        return not next_word[0].isdigit()
+    if lowered in _SOMETIMES_LAST:
+        return next_word.lower() in _STARTERS
+    if word.isdigit() and len(word) <= 3:
+        # A number after a line break or a finished sentence is a list's marker, not the end of something.
+        ahead = text[max(0, before.start() - 8) : before.start()].rstrip(" ") if before else ""
+        marker = ahead[-1:] in {"", "\n", "\r", ".", "!", "?", ":", ";"}
+        return not marker and next_word.lower() not in _ORDINAL_FOLLOWERS
+    initial = len(word) == 1 and word.isalpha() and word != "I"
+    return not initial and lowered not in _NEVER_LAST
+
+
+def _line_borders(text: str) -> list[int]:
+    """Ends of lines at which a sentence, row, heading or item ends."""
+    lines = [match.span() for match in _LINE.finditer(text) if not match.group().isspace()]
+    contents = [text[start:end].strip() for start, end in lines]
+    rows = [_is_table_row(content) for content in contents]
+    borders: list[int] = []
+    for index in range(len(lines) - 1):
+        end, begin = lines[index][1], lines[index + 1][0]
+        if _is_line_border(
+            contents[index],
+            contents[index + 1],
+            between=text[end:begin],
+            row=rows[index] or rows[index + 1],
+            width=max(len(contents[index + 1]), len(contents[index - 1]) if index else 0),
+        ):
+            borders.append(end)
+    return borders
+
+
+def _is_line_border(line: str, following: str, *, between: str, row: bool, width: int) -> bool:
+    if between.replace("\r\n", "\n").count("\n") > 1 or "\f" in between:
+        return True
+    if _HYPHENATED.search(line):
+        return False
+    if row or _LIST_MARKER.match(following) or line.startswith("#"):
+        return True
+    # A line that stops well before its neighbours do, with a capital after it, is a heading or a paragraph's last line.
+    return len(line) < 0.6 * width and not following[0].islower() and line[-1] not in ",;"
+
+
+def _is_table_row(line: str) -> bool:
+    """Whether at least two cells are numbers and they are a good part of the line; or cells are marked as such."""
+    if line.count("|") >= 2 or line.count("\t") >= 2:
+        return True
+    cells = line.split()
+    numeric = sum(1 for cell in cells if _NUMERIC_CELL.match(cell))
+    return numeric >= 2 and numeric >= 0.4 * len(cells)
