@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -126,6 +126,7 @@ class Parser(Protocol):
         media_type: str,
         filename: str,
         password: str | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> ParsedDocument:
         """Extract pages and cut passages.
 

@@ -1,0 +1,158 @@
+"""Settings: defaults, then one TOML file, then environment variables. Same names in both (``RAGSVC_PORT``, ``port``).
+
+Nothing below ``wiring`` sees them. All problems are reported together; printing is redacted.
+"""
+
+from __future__ import annotations
+
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from ragsvc.core.errors import ConfigurationError
+
+_PREFIX = "RAGSVC_"
+_CLIENT_SIDE = frozenset({"RAGSVC_URL", "RAGSVC_API_KEY"})
+"""Variables of the command line's client half; no settings of the service."""
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings of the service; each field's docstring is its line in the README."""
+
+    data_dir: Path = Path("indexes")
+    """Where everything is kept."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    """Port to listen on; 0 picks a free one and prints it."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """How much is logged to standard error."""
+    access_log: bool = False
+    """Log one JSON line per request (never bodies, names or keys)."""
+    shutdown_grace_s: Seconds = 20.0
+    """How long running answers may finish after SIGTERM."""
+    max_body_bytes: Positive = 32_000_000
+    """Largest request body other than a document."""
+
+    embedding_model: str = "all-MiniLM-L6-v2"
+    """A sentence-transformers model: name or path."""
+    embedding_runtime: Literal["auto", "onnx", "sentence-transformers"] = "auto"
+    """What runs the embedding model; ``auto`` takes the accelerated runtime when its vectors agree."""
+    embedding_threads: Positive = 2
+    """Threads that embed documents."""
+    reranker_model: str | None = None
+    """Path of a sentence-transformers CrossEncoder for ``rerank``; none ships."""
+
+    max_document_bytes: Positive = 50_000_000
+    """Largest document."""
+    upload_wait_s: Annotated[float, Meta(ge=0, le=600)] = 60.0
+    """How long an upload waits for ready before it answers 202."""
+    max_pages: Positive = 5000
+    """Most pages of one document."""
+    parse_timeout_s: Seconds = 300.0
+    """Longest parse of one document."""
+    parse_memory_bytes: Annotated[int, Meta(ge=1 << 28)] = 2 << 30
+    """Address space of one parser process."""
+    parse_workers: Positive = 2
+    """Parser processes."""
+    ingest_workers: Positive = 3
+    """Documents that are worked on at the same time."""
+    max_queued_documents: Positive = 10_000
+    """Documents that may wait; further uploads get 503."""
+    passage_tokens: Annotated[int, Meta(ge=32, le=8192)] | None = None
+    """Longest passage in the embedding model's tokens; by default what was measured best."""
+    index_memory_bytes: Annotated[int, Meta(ge=1 << 24)] = 1 << 30
+    """Memory for loaded indexes; cold collections are unloaded beyond it."""
+
+    rag_top_k: Annotated[int, Meta(ge=1, le=100)] = 6
+    """Passages a RAG prompt gets by default."""
+    context_tokens: Annotated[int, Meta(ge=256)] = 8192
+    """Context of a model whose provider entry does not say."""
+    requests_per_minute: Positive = 60
+    """Default limit of a key."""
+    requests_per_hour: Positive = 1000
+    """Default limit of a key."""
+
+    providers: tuple[dict[str, Any], ...] = ()
+    """Upstream model backends; ``[[providers]]`` in the TOML file only."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Read settings from environment variables and the TOML file that ``RAGSVC_CONFIG`` names.
+
+        Raises:
+            ConfigurationError: listing every unknown name and every bad value.
+        """
+        problems: list[str] = []
+        merged = _read_toml(environ, problems)
+        scalars = {name for name, kind in typing.get_type_hints(cls).items() if not _is_structured(kind)}
+        for variable, text in sorted(environ.items()):
+            if not variable.startswith(_PREFIX) or variable == "RAGSVC_CONFIG" or variable in _CLIENT_SIDE:
+                continue
+            name = variable.removeprefix(_PREFIX).lower()
+            if name in scalars:
+                merged[name] = text
+            elif name in cls.__struct_fields__:
+                problems.append(f"{variable}: only the TOML file can set '{name}'")
+            else:
+                problems.append(f"{variable}: no such setting")
+        values = _convert_each(cls, merged, problems)
+        if problems:
+            raise ConfigurationError(problems)
+        return cls(**values)
+
+    def redacted(self) -> dict[str, Any]:
+        """Settings for printing; secrets of providers are masked."""
+        plain = {name: getattr(self, name) for name in self.__struct_fields__}
+        plain["data_dir"] = str(self.data_dir)
+        plain["providers"] = [
+            {key: "***" if key in ("api_key", "headers") else value for key, value in provider.items()}
+            for provider in self.providers
+        ]
+        return plain
+
+    def __repr__(self) -> str:
+        """Redacted."""
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.redacted().items())})"
+
+
+def _read_toml(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
+    name = environ.get("RAGSVC_CONFIG")
+    if not name:
+        return {}
+    try:
+        return tomllib.loads(Path(name).read_text(encoding="utf-8"))
+    except OSError as error:
+        problems.append(f"RAGSVC_CONFIG: {name} cannot be read ({error.strerror})")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(f"RAGSVC_CONFIG: {name} is not TOML ({error})")
+    return {}
+
+
+def _is_structured(kind: Any) -> bool:  # noqa: ANN401 - any annotation
+    return typing.get_origin(kind) is tuple
+
+
+def _convert_each(cls: type[Settings], merged: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    values: dict[str, Any] = {}
+    for name, raw in merged.items():
+        if name not in hints:
+            problems.append(f"{name}: no such setting")
+            continue
+        kind = hints[name]
+        optional = isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
+        try:
+            values[name] = None if optional and raw == "" else msgspec.convert(raw, kind, strict=False)
+        except msgspec.ValidationError as error:
+            problems.append(f"{name}: {error}")
+    return values

@@ -1,0 +1,250 @@
+"""One SQLite file: one write thread with grouped commits, reads from a small pool of threads.
+
+Owns connections, transactions and pragmas; knows nothing of documents or keys. What ``write`` returned has been
+committed with ``synchronous=FULL``: it survives a crash of the process and of the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
+from sqlalchemy.exc import DatabaseError, DBAPIError
+from sqlmodel import SQLModel
+
+from ragsvc.core.errors import ConfigurationError, Overloaded, RagsvcError, ShuttingDown, StorageFull
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_GROUP_LIMIT: Final = 64
+_QUEUE_LIMIT: Final = 4096
+_READERS: Final = 4
+SCHEMA_VERSION: Final = 1
+
+
+class _Job:
+    __slots__ = ("function", "future")
+
+    def __init__(self, function: Callable[[Connection], Any], future: Future[Any]) -> None:
+        self.function = function
+        self.future = future
+
+
+class Database:
+    """A SQLite database; see the module. ``close`` finishes queued writes first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writer_engine = _open_engine(path, begin="BEGIN IMMEDIATE", query_only=False)
+        self._reader_engine_lock = threading.Lock()
+        self._local = threading.local()
+        self._reader_engines: list[Engine] = []
+        self._queue: queue.Queue[_Job | None] = queue.Queue(maxsize=_QUEUE_LIMIT)
+        self._closed = False
+        self._close_lock = threading.Lock()
+        self._create_schema()
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sqlite-read")
+        self._writer = threading.Thread(target=self._write_loop, name="sqlite-write", daemon=True)
+        self._writer.start()
+
+    def _create_schema(self) -> None:
+        try:
+            with self._writer_engine.begin() as connection:
+                found = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+                if found > SCHEMA_VERSION:
+                    raise ConfigurationError(
+                        [f"{self.path.name}: schema {found} is newer than {SCHEMA_VERSION}; use a newer ragsvc"]
+                    )
+                SQLModel.metadata.create_all(connection)
+                connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
+        except DatabaseError as error:
+            raise _translate(error) from error
+
+    # -- writes ------------------------------------------------------------------------------------------------
+
+    async def write(self, function: Callable[[Connection], T]) -> T:
+        """Run ``function`` in the write thread and return after its transaction is durable.
+
+        Calls that wait at the same time share one commit; each runs in its own savepoint, so an exception undoes only
+        its own changes. A cancelled caller does not undo its write.
+
+        Raises:
+            StorageFull: the disk is full; nothing was changed.
+            Overloaded: too many writes are waiting.
+        """
+        return await asyncio.wrap_future(self._submit(function))
+
+    def write_sync(self, function: Callable[[Connection], T]) -> T:
+        """Do what ``write`` does, for callers outside an event loop."""
+        return self._submit(function).result()
+
+    def post(self, function: Callable[[Connection], object], *, then: Callable[[], object] | None = None) -> None:
+        """Queue a write that nobody waits for (progress, counters); a failure is logged, ``then`` follows success."""
+
+        def done(future: Future[object]) -> None:
+            if (error := future.exception()) is not None:
+                logger.warning("a background write failed with %s", type(error).__name__)
+            elif then is not None:
+                then()
+
+        self._submit(function).add_done_callback(done)
+
+    def _submit(self, function: Callable[[Connection], T]) -> Future[T]:
+        future: Future[T] = Future()
+        with self._close_lock:
+            if self._closed:
+                raise ShuttingDown("the database is closed")
+            try:
+                self._queue.put_nowait(_Job(function, future))
+            except queue.Full as error:
+                raise Overloaded("too many writes are waiting", retry_after_s=1) from error
+        return future
+
+    def _write_loop(self) -> None:
+        with self._writer_engine.connect() as connection:
+            while True:
+                first = self._queue.get()
+                if first is None:
+                    return
+                group, stop = [first], False
+                while len(group) < _GROUP_LIMIT:
+                    try:
+                        following = self._queue.get_nowait()
+                    except queue.Empty:
+                        break
+                    if following is None:
+                        stop = True
+                        break
+                    group.append(following)
+                self._commit_group(connection, group)
+                del group, first
+                if stop:
+                    return
+
+    def _commit_group(self, connection: Connection, group: list[_Job]) -> None:
+        outcomes: list[tuple[_Job, object, BaseException | None]] = []
+        try:
+            with connection.begin():
+                for job in group:
+                    if not job.future.set_running_or_notify_cancel():
+                        continue
+                    try:
+                        with connection.begin_nested():
+                            outcomes.append((job, job.function(connection), None))
+                    except Exception as error:
+                        if _transaction_is_lost(error):
+                            raise
+                        outcomes.append((job, None, _translate(error)))
+        except Exception as error:  # noqa: BLE001 - every caller of the group learns it
+            failure = _translate(error)
+            for job in group:
+                if job.future.running():
+                    job.future.set_exception(failure)
+            return
+        for job, result, failure_of_one in outcomes:
+            if failure_of_one is None:
+                job.future.set_result(result)
+            else:
+                job.future.set_exception(failure_of_one)
+
+    # -- reads -------------------------------------------------------------------------------------------------
+
+    async def read(self, function: Callable[[Connection], T]) -> T:
+        """Run ``function`` in a read-only transaction on a reader thread; sees all committed writes."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_sync, function)
+
+    def read_sync(self, function: Callable[[Connection], T]) -> T:
+        """Do what ``read`` does, in the calling thread."""
+        try:
+            with self._reader().begin() as connection:
+                return function(connection)
+        except DatabaseError as error:
+            raise _translate(error) from error
+
+    def _reader(self) -> Engine:
+        engine: Engine | None = getattr(self._local, "engine", None)
+        if engine is None:
+            engine = _open_engine(self.path, begin="BEGIN", query_only=True)
+            self._local.engine = engine
+            with self._reader_engine_lock:
+                self._reader_engines.append(engine)
+        return engine
+
+    # -- end ---------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Finish queued writes, fold the write-ahead log into the file and close all connections."""
+        with self._close_lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.put(None)
+        self._writer.join()
+        self._readers.shutdown(wait=True)
+        for engine in self._reader_engines:
+            engine.dispose()
+        with self._writer_engine.connect() as connection:
+            raw = connection.connection.driver_connection
+            assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - narrows the driver's type
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._writer_engine.dispose()
+
+
+def _open_engine(path: Path, *, begin: str, query_only: bool) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=StaticPool,
+        connect_args={"check_same_thread": False, "timeout": 30.0, "cached_statements": 512},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(raw: sqlite3.Connection, _record: object) -> None:
+        raw.isolation_level = None
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "secure_delete=ON",
+            "temp_store=MEMORY",
+            "cache_size=-16000",
+            "mmap_size=0",
+            "journal_size_limit=67108864",
+            *(("query_only=ON",) if query_only else ()),
+        ):
+            raw.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _transaction_is_lost(error: Exception) -> bool:
+    """SQLite ends the whole transaction by itself on a full disk, an I/O error or no memory."""
+    return isinstance(_translate(error), StorageFull)
+
+
+def _translate(error: Exception) -> Exception:
+    if isinstance(error, RagsvcError):
+        return error
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, sqlite3.OperationalError):
+        name = getattr(cause, "sqlite_errorname", "")
+        if name == "SQLITE_FULL":
+            return StorageFull("the disk is full; nothing was changed")
+        if name.startswith("SQLITE_IOERR"):
+            return StorageFull("the database could not be written (disk error)")
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull("the disk is full; nothing was changed")
+    return error

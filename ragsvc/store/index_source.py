@@ -1,0 +1,128 @@
+"""What the derived indexes read from the rows; implements the port ``IndexSource``. Blocking, for worker threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+from sqlalchemy import Connection, func, select
+
+from ragsvc.core.documents import DocumentStatus
+from ragsvc.core.ids import CollectionId
+from ragsvc.core.ports import Ids, IndexChange, LexicalDocument, Vectors
+from ragsvc.store.database import Database
+from ragsvc.store.ingest import unpack_vectors
+from ragsvc.store.passages import passage_ids_of_collection
+from ragsvc.store.tables import DocumentRow, EmbeddingRow, IndexLogRow, PassageRow, table_of
+
+_documents = table_of(DocumentRow)
+_passages = table_of(PassageRow)
+_embeddings = table_of(EmbeddingRow)
+_index_log = table_of(IndexLogRow)
+
+_AT_ONCE = 900
+_decode_headings = msgspec.json.Decoder(tuple[str, ...]).decode
+
+LexicalContext = Callable[[str | None, str, tuple[str, ...]], str]
+"""(title, file name, heading path) to the text that counts as context."""
+
+
+class SqliteIndexSource:
+    """Reads log, vectors and texts of one embedding model's passages."""
+
+    def __init__(self, database: Database, *, model_id: int, dimension: int, lexical_context: LexicalContext) -> None:
+        self._database = database
+        self._model_id = model_id
+        self._dimension = dimension
+        self._lexical_context = lexical_context
+
+    def head_seq(self, collection_id: CollectionId) -> int:
+        """Last position of the collection's log; 0 when nothing was logged."""
+        statement = select(func.max(_index_log.c.seq)).where(_index_log.c.collection_id == collection_id)
+        return int(self._database.read_sync(lambda connection: connection.execute(statement).scalar_one() or 0))
+
+    def changes(self, collection_id: CollectionId, after_seq: int, limit: int) -> list[IndexChange]:
+        """Log entries beyond ``after_seq``, oldest first."""
+        statement = (
+            select(_index_log)
+            .where(_index_log.c.collection_id == collection_id, _index_log.c.seq > after_seq)
+            .order_by(_index_log.c.seq)
+            .limit(limit)
+        )
+
+        def read(connection: Connection) -> list[IndexChange]:
+            return [
+                IndexChange(seq=row.seq, op=row.op, document_id=row.document_id, passage_ids=row.passage_ids)
+                for row in connection.execute(statement)
+            ]
+
+        return self._database.read_sync(read)
+
+    def vectors(self, collection_id: CollectionId, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:
+        """(ids, document ids, unit rows) of passages that still exist, ascending by id within each block of ids."""
+        del collection_id  # passage ids are unique over collections
+
+        def read(connection: Connection) -> tuple[Ids, Ids, Vectors]:
+            ids: list[int] = []
+            documents: list[int] = []
+            rows: list[bytes] = []
+            for block in _blocks(passage_ids):
+                statement = (
+                    select(_passages.c.id, _passages.c.document_id, _embeddings.c.vector)
+                    .join(_embeddings, _embeddings.c.passage_id == _passages.c.id)
+                    .where(_embeddings.c.model_id == self._model_id, _passages.c.id.in_(block))
+                    .order_by(_passages.c.id)
+                )
+                for passage_id, document_id, vector in connection.execute(statement):
+                    ids.append(passage_id)
+                    documents.append(document_id)
+                    rows.append(vector)
+            return (
+                np.array(ids, dtype=np.int64),
+                np.array(documents, dtype=np.int64),
+                unpack_vectors(rows, self._dimension),
+            )
+
+        return self._database.read_sync(read)
+
+    def lexical(self, collection_id: CollectionId, passage_ids: Ids) -> list[LexicalDocument]:
+        """Texts of passages that still exist."""
+        del collection_id  # passage ids are unique over collections
+
+        def read(connection: Connection) -> list[LexicalDocument]:
+            found: list[LexicalDocument] = []
+            for block in _blocks(passage_ids):
+                statement = (
+                    select(
+                        _passages.c.id,
+                        _passages.c.document_id,
+                        _passages.c.text,
+                        _passages.c.headings,
+                        _documents.c.title,
+                        _documents.c.filename,
+                    )
+                    .join(_documents, _documents.c.id == _passages.c.document_id)
+                    .where(_passages.c.id.in_(block), _documents.c.status == DocumentStatus.READY)
+                    .order_by(_passages.c.id)
+                )
+                found += [
+                    LexicalDocument(
+                        id=row.id,
+                        document_id=row.document_id,
+                        text=row.text,
+                        context=self._lexical_context(row.title, row.filename, _decode_headings(row.headings)),
+                    )
+                    for row in connection.execute(statement)
+                ]
+            return found
+
+        return self._database.read_sync(read)
+
+    def all_passage_ids(self, collection_id: CollectionId) -> Ids:
+        """Ids of all passages of ready documents, ascending."""
+        return self._database.read_sync(lambda connection: passage_ids_of_collection(connection, collection_id))
+
+
+def _blocks(passage_ids: Ids) -> Sequence[list[int]]:
+    return [passage_ids[begin : begin + _AT_ONCE].tolist() for begin in range(0, len(passage_ids), _AT_ONCE)]

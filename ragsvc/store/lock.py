@@ -1,0 +1,43 @@
+"""The data directory belongs to one process at a time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ragsvc.core.errors import DataDirectoryLocked
+
+
+class DataDirectoryLock:
+    """An advisory lock that the kernel frees when the process dies, however it dies."""
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self._root = root
+        self._owner = root / "ragsvc.pid"
+        self._lock = FileLock(root / "ragsvc.lock", timeout=0)
+
+    def acquire(self) -> None:
+        """Take the lock. Raises ``DataDirectoryLocked`` naming the process that holds it."""
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise DataDirectoryLocked(
+                f"the data directory {self._root} is in use by another ragsvc process{self._holder()}; "
+                "stop it, talk to it with --url, or set RAGSVC_DATA_DIR to another directory"
+            ) from error
+        self._owner.write_text(f"{os.getpid()}\n")
+
+    def _holder(self) -> str:
+        try:
+            return f" (pid {int(self._owner.read_text())})"
+        except (OSError, ValueError):
+            return ""
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._lock.is_locked:
+            self._owner.unlink(missing_ok=True)
+            self._lock.release()

@@ -1,0 +1,96 @@
+"""Statements that read passages and pages: for citations, for listings, and for the indexes (``SqliteIndexSource``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from sqlalchemy import Connection, func, select
+
+from ragsvc.core.documents import DocumentStatus, Page, StoredPassage
+from ragsvc.core.ids import DocumentId, PassageId
+from ragsvc.core.ports import Ids
+from ragsvc.store.tables import AnyRow, DocumentRow, PageRow, PassageRow, table_of
+
+documents_table = table_of(DocumentRow)
+passages_table = table_of(PassageRow)
+_pages = table_of(PageRow)
+
+_AT_ONCE = 500
+_decode_headings = msgspec.json.Decoder(tuple[str, ...]).decode
+
+_select_passage = select(
+    passages_table,
+    documents_table.c.public_id,
+    documents_table.c.filename,
+    documents_table.c.title,
+).join_from(passages_table, documents_table, documents_table.c.id == passages_table.c.document_id)
+
+
+def _stored(row: AnyRow) -> StoredPassage:
+    return StoredPassage(
+        id=PassageId(row.id),
+        document_id=DocumentId(row.document_id),
+        document_public_id=row.public_id,
+        filename=row.filename,
+        title=row.title,
+        page=row.page,
+        page_label=row.page_label,
+        start=row.start,
+        end=row.end,
+        text=row.text,
+        headings=_decode_headings(row.headings),
+        ordinal=row.ordinal,
+    )
+
+
+def load_passages(connection: Connection, ids: Sequence[int] | Ids) -> dict[int, StoredPassage]:
+    """Passages of ready documents by id; those that are gone are missing from the answer."""
+    wanted = [int(one) for one in ids]
+    found: dict[int, StoredPassage] = {}
+    for begin in range(0, len(wanted), _AT_ONCE):
+        statement = _select_passage.where(
+            passages_table.c.id.in_(wanted[begin : begin + _AT_ONCE]),
+            documents_table.c.status == DocumentStatus.READY,
+        )
+        found.update({row.id: _stored(row) for row in connection.execute(statement)})
+    return found
+
+
+def passages_of(
+    connection: Connection, document_id: DocumentId, *, after_ordinal: int, limit: int
+) -> list[StoredPassage]:
+    """Passages of one document in order, from beyond ``after_ordinal``."""
+    statement = (
+        _select_passage.where(passages_table.c.document_id == document_id, passages_table.c.ordinal > after_ordinal)
+        .order_by(passages_table.c.ordinal)
+        .limit(limit)
+    )
+    return [_stored(row) for row in connection.execute(statement)]
+
+
+def page_of(connection: Connection, document_id: DocumentId, number: int) -> Page | None:
+    """One page's text."""
+    statement = select(_pages).where(_pages.c.document_id == document_id, _pages.c.number == number)
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else Page(number=row.number, text=row.text, label=row.label)
+
+
+def count_passages(connection: Connection) -> int:
+    """Number of passages of ready documents, over all tenants."""
+    statement = select(func.sum(documents_table.c.passages_total)).where(
+        documents_table.c.status == DocumentStatus.READY
+    )
+    return int(connection.execute(statement).scalar_one() or 0)
+
+
+def passage_ids_of_collection(connection: Connection, collection_id: int) -> Ids:
+    """Ids of all passages of ready documents of a collection, ascending."""
+    statement = (
+        select(passages_table.c.id)
+        .join(documents_table, documents_table.c.id == passages_table.c.document_id)
+        .where(documents_table.c.collection_id == collection_id, documents_table.c.status == DocumentStatus.READY)
+        .order_by(passages_table.c.id)
+    )
+    return np.fromiter(connection.execute(statement).scalars(), dtype=np.int64)

@@ -1,0 +1,177 @@
+"""The tables of documents and what belongs to them. Ids are AUTOINCREMENT: never reused, also not after a delete."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import Column, ForeignKey, Index, Integer, LargeBinary, Row, Table, Text, UniqueConstraint
+from sqlalchemy.orm import declared_attr
+from sqlmodel import Field, SQLModel
+
+AnyRow = Row[*tuple[Any, ...]]
+"""A result row of any columns."""
+
+_KEEP_IDS = {"sqlite_autoincrement": True}
+
+
+class _Named(SQLModel):
+    """A table named by ``table_name``."""
+
+    table_name: ClassVar[str]
+
+    # SQLModel types the name as a variable; SQLAlchemy documents this directive for computing it
+    @declared_attr.directive
+    def __tablename__(cls) -> str:  # noqa: N805  # pyright: ignore[reportIncompatibleVariableOverride]
+        return cls.table_name
+
+
+def table_of(model: type[SQLModel]) -> Table:
+    """The SQLAlchemy table behind a model, for statements."""
+    return SQLModel.metadata.tables[str(model.__tablename__)]
+
+
+class CollectionRow(_Named, table=True):
+    """A tenant's named set of documents; owns one pair of indexes."""
+
+    table_name: ClassVar[str] = "collections"
+    __table_args__ = (UniqueConstraint("tenant", "name"), _KEEP_IDS)
+
+    id: int | None = Field(default=None, primary_key=True)
+    tenant: str
+    name: str
+    created_at: int
+
+
+class DocumentRow(_Named, table=True):
+    """One uploaded file. ``metadata``, ``problems`` and ``timings`` are JSON."""
+
+    table_name: ClassVar[str] = "documents"
+    __table_args__ = (
+        UniqueConstraint("collection_id", "sha256"),
+        Index("documents_by_tenant", "tenant", "id"),
+        Index("documents_by_sha256", "tenant", "sha256"),
+        _KEEP_IDS,
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    public_id: str = Field(unique=True)
+    tenant: str
+    collection_id: int = Field(sa_column=Column(Integer, ForeignKey("collections.id"), nullable=False))
+    filename: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    status: str
+    stage: str
+    title: str | None = None
+    metadata_json: bytes = Field(sa_column=Column("metadata", LargeBinary, nullable=False))
+    problems: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    timings: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    failure_code: str | None = None
+    failure_message: str | None = None
+    pages_total: int = 0
+    pages_done: int = 0
+    passages_total: int = 0
+    passages_done: int = 0
+    embedding_model: str | None = None
+    created_at: int
+    updated_at: int
+    ready_at: int | None = None
+
+
+class PageRow(_Named, table=True):
+    """One page's text, from page 1."""
+
+    table_name: ClassVar[str] = "pages"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    document_id: int = Field(
+        sa_column=Column(Integer, ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True, nullable=False)
+    )
+    number: int = Field(primary_key=True)
+    label: str | None = None
+    text: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class PassageRow(_Named, table=True):
+    """A citable run of one page's text. ``embedding_hash`` is BLAKE2b-128 of the text that was embedded."""
+
+    table_name: ClassVar[str] = "passages"
+    __table_args__ = (
+        Index("passages_by_document", "document_id", "ordinal"),
+        Index("passages_by_embedding_hash", "embedding_hash"),
+        _KEEP_IDS,
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    document_id: int = Field(sa_column=Column(Integer, ForeignKey("documents.id", ondelete="CASCADE"), nullable=False))
+    ordinal: int
+    page: int
+    page_label: str | None = None
+    start: int
+    end: int
+    token_count: int
+    headings: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    embedding_hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    text: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class EmbeddingModelRow(_Named, table=True):
+    """A model that made vectors; ``fingerprint`` identifies it for good."""
+
+    table_name: ClassVar[str] = "embedding_models"
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+    dimension: int
+    fingerprint: str = Field(unique=True)
+    created_at: int
+
+
+class EmbeddingRow(_Named, table=True):
+    """A passage's unit vector as little-endian float16, ``dimension`` values."""
+
+    table_name: ClassVar[str] = "embeddings"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    model_id: int = Field(primary_key=True)
+    passage_id: int = Field(
+        sa_column=Column(
+            Integer, ForeignKey("passages.id", ondelete="CASCADE"), primary_key=True, nullable=False, index=True
+        )
+    )
+    vector: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class JobRow(_Named, table=True):
+    """Work on one document. ``password`` opens an encrypted file and is wiped when the job ends."""
+
+    table_name: ClassVar[str] = "jobs"
+    __table_args__ = (Index("jobs_by_state", "state", "id"), _KEEP_IDS)
+
+    id: int | None = Field(default=None, primary_key=True)
+    document_id: int = Field(
+        sa_column=Column(Integer, ForeignKey("documents.id", ondelete="CASCADE"), nullable=False, unique=True)
+    )
+    tenant: str
+    state: str
+    attempts: int = 0
+    heartbeat_at: int | None = None
+    password: str | None = None
+    created_at: int
+
+
+class IndexLogRow(_Named, table=True):
+    """What an index must do to follow the rows: written in the transaction that makes it true.
+
+    ``passage_ids`` are packed little-endian int64. An index remembers the ``seq`` it covers and replays what follows.
+    """
+
+    table_name: ClassVar[str] = "index_log"
+    __table_args__ = (Index("index_log_by_collection", "collection_id", "seq"), _KEEP_IDS)
+
+    seq: int | None = Field(default=None, primary_key=True)
+    collection_id: int
+    op: str
+    document_id: int
+    passage_ids: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
