@@ -254,23 +254,23 @@ class IngestService:
         begin = time.monotonic()
         self._pace[document.id] = (begin, document.passages_done)
         after = 0
-        while True:
-            cursor = after
-            pending = await self._database.read(
-                lambda connection: rows.pending_passages(
-                    connection, document.id, self._model_id, after=cursor, limit=_BATCH
-                )
-            )
-            if not pending:
-                return time.monotonic() - begin
+        while pending := await self._pending(document, after):
             after = pending[-1].id
-            vectors = await self._vectors_of(document, pending)
-            stored = await self._database.write(
-                lambda connection: rows.store_vectors(connection, document.id, self._model_id, vectors, now=self.now())
-            )
-            if not stored:
-                raise _DocumentGone
-            self._hub.notify(document.public_id)
+            await self._store_vectors(document, await self._vectors_of(document, pending))
+        return time.monotonic() - begin
+
+    async def _pending(self, document: Document, after: int) -> list[PendingPassage]:
+        return await self._database.read(
+            lambda connection: rows.pending_passages(connection, document.id, self._model_id, after=after, limit=_BATCH)
+        )
+
+    async def _store_vectors(self, document: Document, vectors: list[tuple[PassageId, bytes]]) -> None:
+        stored = await self._database.write(
+            lambda connection: rows.store_vectors(connection, document.id, self._model_id, vectors, now=self.now())
+        )
+        if not stored:
+            raise _DocumentGone
+        self._hub.notify(document.public_id)
 
     async def _vectors_of(self, document: Document, pending: Sequence[PendingPassage]) -> list[tuple[PassageId, bytes]]:
         hashes = list({one.embedding_hash for one in pending})
