@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -86,63 +87,45 @@ class DocumentService:
 
     # -- upload ------------------------------------------------------------------------------------------------
 
-    async def receive(self, body: AsyncIterator[bytes], *, announced_bytes: int | None = None) -> Received:
-        """Stream a body to disk while hashing it.
+    @asynccontextmanager
+    async def receiving(self, *, announced_bytes: int | None = None) -> AsyncGenerator[Receiving]:
+        """Take in an upload; whatever happens inside, nothing is left behind unless ``add`` took it.
 
         Raises:
-            TooLarge: at once when announced, else when crossed; nothing is left behind.
-            StorageFull: the disk is full; nothing is left behind.
+            TooLarge: at once when ``announced_bytes`` says so, else when the limit is crossed.
+            StorageFull: the disk is full.
         """
-        incoming = await anyio.to_thread.run_sync(self._begin, announced_bytes or 0)
+        incoming = await anyio.to_thread.run_sync(lambda: self._blobs.incoming(limit_bytes=self.max_document_bytes))
         try:
-            buffer = bytearray()
-            async for part in body:
-                buffer += part
-                if len(buffer) >= _BUFFER_BYTES:
-                    await anyio.to_thread.run_sync(incoming.write, bytes(buffer))
-                    buffer.clear()
-            await anyio.to_thread.run_sync(incoming.write, bytes(buffer))
-            sha256 = await anyio.to_thread.run_sync(incoming.finish)
-        except BaseException:
-            incoming.discard()
-            raise
-        return Received(incoming, sha256)
+            incoming.expect(announced_bytes or 0)
+            yield Receiving(incoming)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(incoming.discard)
 
-    def _begin(self, announced_bytes: int) -> IncomingFile:
-        incoming = self._blobs.incoming(limit_bytes=self.max_document_bytes)
-        try:
-            incoming.expect(announced_bytes)
-        except BaseException:
-            incoming.discard()
-            raise
-        return incoming
-
-    async def add(self, tenant: TenantId, received: Received, upload: Upload) -> Uploaded:
+    async def add(self, tenant: TenantId, receiving: Receiving, upload: Upload) -> Uploaded:
         """Register received bytes as a document and queue it; the same bytes again give the document that is there.
 
         When this returns, the bytes and the rows survive any crash.
         """
-        try:
-            _check(upload)
-            async with self._file_lock(tenant, received.sha256):
-                return await self._register(tenant, received, upload)
-        finally:
-            await anyio.to_thread.run_sync(received.incoming.discard)
+        _check(upload)
+        sha256 = await receiving.finish()
+        async with self._file_lock(tenant, sha256):
+            return await self._register(tenant, receiving.incoming, sha256, upload)
 
-    async def _register(self, tenant: TenantId, received: Received, upload: Upload) -> Uploaded:
+    async def _register(self, tenant: TenantId, incoming: IncomingFile, sha256: str, upload: Upload) -> Uploaded:
         now = int(self._clock())
-        size_bytes = received.incoming.size_bytes
 
         def find(connection: Connection) -> Document | None:
             with contextlib.suppress(CollectionNotFound):
                 collection = rows.find_collection(connection, tenant, upload.collection)
-                return rows.find_by_sha256(connection, collection.id, received.sha256)
+                return rows.find_by_sha256(connection, collection.id, sha256)
             return None
 
         existing = await self._database.read(find)
         if existing is not None:
             return await self._uploaded_again(existing, upload)
-        await anyio.to_thread.run_sync(self._blobs.publish, received.incoming, tenant, received.sha256)
+        await anyio.to_thread.run_sync(self._blobs.publish, incoming, tenant, sha256)
 
         def register(connection: Connection) -> Document:
             if jobs.queued_count(connection) >= self._max_queued:
@@ -156,8 +139,8 @@ class DocumentService:
                     collection=collection,
                     filename=upload.filename,
                     media_type=upload.media_type,
-                    size_bytes=size_bytes,
-                    sha256=received.sha256,
+                    size_bytes=incoming.size_bytes,
+                    sha256=sha256,
                     metadata=upload.metadata,
                     created_at=now,
                 ),
@@ -168,7 +151,7 @@ class DocumentService:
         try:
             document = await self._database.write(register)
         except Exception:
-            await self._remove_file_if_unused(tenant, received.sha256)
+            await self._remove_file_if_unused(tenant, sha256)
             raise
         self._ingest.kick()
         return Uploaded(document=document, created=True)
@@ -339,12 +322,27 @@ class DocumentService:
         self._hub.notify(document.public_id)
 
 
-class Received:
-    """Bytes that have arrived and have no document yet."""
+class Receiving:
+    """An upload on its way in: buffers, then writes and hashes in a worker thread."""
 
-    def __init__(self, incoming: IncomingFile, sha256: str) -> None:
+    def __init__(self, incoming: IncomingFile) -> None:
         self.incoming = incoming
-        self.sha256 = sha256
+        self._buffer = bytearray()
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append. Raises ``TooLarge`` and ``StorageFull``."""
+        self._buffer += data
+        if len(self._buffer) >= _BUFFER_BYTES:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        data, self._buffer = self._buffer, bytearray()
+        await anyio.to_thread.run_sync(self.incoming.write, data)
+
+    async def finish(self) -> str:
+        """Make all bytes durable; returns their SHA-256 in hex."""
+        await self._flush()
+        return await anyio.to_thread.run_sync(self.incoming.finish)
 
 
 def _has_ended(document: Document) -> bool:

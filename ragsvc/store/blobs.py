@@ -35,7 +35,7 @@ class IncomingFile:
                 f"the document is larger than {self._limit_bytes} bytes", limit_bytes=self._limit_bytes, param="file"
             )
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Append. Raises ``TooLarge`` over the limit and ``StorageFull`` on a full disk."""
         self.expect(len(data))
         self.size_bytes += len(data)

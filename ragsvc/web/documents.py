@@ -1,0 +1,279 @@
+"""``/v1/rag/documents``: upload, watch, list, change, retry, delete, and the stored file itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import msgspec
+from litestar import Request, Response, delete, get, patch, post
+from litestar.params import Parameter
+from litestar.response import File, Stream
+
+from ragsvc.core.access import Scope
+from ragsvc.core.documents import Document, DocumentStatus
+from ragsvc.core.errors import DocumentNotFound, InvalidRequest
+from ragsvc.core.filters import parse_filter
+from ragsvc.services.documents import DocumentService
+from ragsvc.store.documents import DocumentFilter
+from ragsvc.web.auth import principal_of
+from ragsvc.web.uploads import AnyRequest, clean_filename, read_upload
+from ragsvc.web.wire import (
+    DocumentChange,
+    DocumentDeleted,
+    DocumentList,
+    DocumentOut,
+    PageOut,
+    PassageList,
+    RetryRequest,
+    chunk_id,
+    document_out,
+    passage_out,
+)
+
+_READ = {"scope": Scope.DOCUMENTS_READ}
+_WRITE = {"scope": Scope.DOCUMENTS_WRITE}
+_KEEP_ALIVE_S = 15.0
+_MAX_WAIT_S = 600.0
+
+Limit = Annotated[int, Parameter(ge=1, le=100, description="How many to return")]
+
+
+def _service(request: AnyRequest) -> DocumentService:
+    service: DocumentService = request.app.state.services.documents
+    return service
+
+
+def _answer(service: DocumentService, document: Document, *, status: int) -> Response[DocumentOut]:
+    return Response(
+        document_out(document, eta_s=service.eta_s(document)),
+        status_code=status,
+        headers={"location": f"/v1/rag/documents/{document.public_id}"},
+    )
+
+
+@post("/v1/rag/documents", opt={**_WRITE, "streams_body": True}, status_code=201, tags=["documents"])
+async def upload_document(
+    request: Request[Any, Any, Any],
+    wait_s: Annotated[float | None, Parameter(ge=0, le=_MAX_WAIT_S, description="Seconds to wait for ready")] = None,
+) -> Response[DocumentOut]:
+    """Upload a document: a raw ``application/pdf``, ``text/plain`` or ``text/markdown`` body, or a form with ``file``.
+
+    201 when it became ready within ``wait_s``; 202 when it did not (see ``status``, and follow ``Location``); 200 when
+    the collection held these bytes already. ``Prefer: respond-async`` is the same as ``wait_s=0``.
+    """
+    service = _service(request)
+    tenant = principal_of(request).tenant
+    async with service.receiving(announced_bytes=_content_length(request)) as receiving:
+        upload = await read_upload(request, receiving)
+        uploaded = await service.add(tenant, receiving, upload)
+    asynchronous = "respond-async" in request.headers.get("prefer", "").lower()
+    default_wait_s: float = request.app.state.services.settings.upload_wait_s
+    timeout_s = 0.0 if asynchronous else default_wait_s if wait_s is None else wait_s
+    document = uploaded.document
+    if timeout_s > 0:
+        document = await service.wait(tenant, document.public_id, timeout_s=timeout_s)
+    status = 202
+    if not uploaded.created:
+        status = 200
+    elif document.status is DocumentStatus.READY:
+        status = 201
+    answer = _answer(service, document, status=status)
+    if asynchronous:
+        answer.headers["preference-applied"] = "respond-async"
+    return answer
+
+
+def _content_length(request: AnyRequest) -> int | None:
+    """The announced size of a raw body; a form's is a little larger than its file and is not compared."""
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        return None
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isdecimal() else None
+
+
+@get("/v1/rag/documents", opt=_READ, tags=["documents"])
+async def list_documents(
+    request: Request[Any, Any, Any],
+    limit: Limit = 20,
+    after: str | None = None,
+    before: str | None = None,
+    order: Annotated[str, Parameter(pattern="^(asc|desc)$")] = "desc",
+    status: Annotated[
+        str | None, Parameter(description="queued, processing, ready or failed; several with commas")
+    ] = None,
+    name: Annotated[str | None, Parameter(description="Part of the file name")] = None,
+    collection: str | None = None,
+    filters: Annotated[str | None, Parameter(description="A metadata filter as JSON")] = None,
+) -> DocumentList:
+    """List documents, newest first. ``after``/``before`` take a document's id and page through the list."""
+    if after is not None and before is not None:
+        raise InvalidRequest("'after' and 'before' exclude each other", param="before")
+    service = _service(request)
+    which = DocumentFilter(
+        statuses=_statuses(status),
+        filename_contains=name,
+        metadata=None if filters is None else parse_filter(_json(filters)),
+    )
+    documents, more = await service.list_page(
+        principal_of(request).tenant,
+        which=which,
+        collection=collection,
+        limit=limit,
+        after=after,
+        before=before,
+        descending=order == "desc",
+    )
+    data = [document_out(one, eta_s=service.eta_s(one)) for one in documents]
+    return DocumentList(
+        data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None, has_more=more
+    )
+
+
+def _statuses(text: str | None) -> tuple[DocumentStatus, ...]:
+    try:
+        return tuple(DocumentStatus(one.strip()) for one in text.split(",")) if text else ()
+    except ValueError as error:
+        raise InvalidRequest("status is queued, processing, ready or failed", param="status") from error
+
+
+def _json(text: str) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest("filters is not JSON", param="filters") from error
+
+
+@get("/v1/rag/documents/{document_id:str}", opt=_READ, tags=["documents"])
+async def get_document(request: Request[Any, Any, Any], document_id: str) -> DocumentOut:
+    """One document: stage, progress, problems by page, counts, timings."""
+    service = _service(request)
+    document = await service.get(principal_of(request).tenant, document_id)
+    return document_out(document, eta_s=service.eta_s(document))
+
+
+@get("/v1/rag/documents/{document_id:str}/content", opt=_READ, tags=["documents"])
+async def get_content(request: Request[Any, Any, Any], document_id: str) -> File:
+    """The stored file, byte for byte."""
+    document, path = await _service(request).content(principal_of(request).tenant, document_id)
+    return File(
+        path=path,
+        media_type=document.media_type,
+        etag=None,
+        headers={
+            "content-disposition": f"attachment; filename*=UTF-8''{quote(document.filename, safe='')}",
+            "x-content-type-options": "nosniff",
+            "content-security-policy": "sandbox",
+        },
+    )
+
+
+@get("/v1/rag/documents/{document_id:str}/passages", opt=_READ, tags=["documents"])
+async def list_passages(
+    request: Request[Any, Any, Any],
+    document_id: str,
+    limit: Limit = 20,
+    after: Annotated[int | None, Parameter(ge=0, description="How many passages to skip")] = None,
+) -> PassageList:
+    """Passages of a document in reading order."""
+    skipped = after or 0
+    found = await _service(request).passages(
+        principal_of(request).tenant, document_id, after_ordinal=skipped - 1, limit=limit + 1
+    )
+    data = [passage_out(one) for one in found[:limit]]
+    return PassageList(
+        data=data,
+        first_id=data[0].id if data else None,
+        last_id=data[-1].id if data else None,
+        has_more=len(found) > limit,
+    )
+
+
+@get("/v1/rag/documents/{document_id:str}/pages/{number:int}", opt=_READ, tags=["documents"])
+async def get_page(request: Request[Any, Any, Any], document_id: str, number: int) -> PageOut:
+    """The text of one page, counted from 1; offsets of passages and citations count in it."""
+    page = await _service(request).page(principal_of(request).tenant, document_id, number)
+    return PageOut(document_id=document_id, page=page.number, page_label=page.label, text=page.text)
+
+
+@get("/v1/rag/documents/{document_id:str}/events", opt=_READ, tags=["documents"])
+async def follow_document(request: Request[Any, Any, Any], document_id: str) -> Stream:
+    """Progress as server-sent events (``progress``, then ``ready``, ``failed`` or ``deleted``), each a document."""
+    service = _service(request)
+    tenant = principal_of(request).tenant
+    await service.get(tenant, document_id)
+    return Stream(
+        _events(service, request, document_id),
+        media_type="text/event-stream",
+        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+    )
+
+
+async def _events(service: DocumentService, request: AnyRequest, document_id: str) -> AsyncGenerator[bytes]:
+    tenant = principal_of(request).tenant
+    try:
+        async for document in service.follow(tenant, document_id, every_s=_KEEP_ALIVE_S):
+            if document is None:
+                yield b": still working\n\n"
+                continue
+            ended = document.status in (DocumentStatus.READY, DocumentStatus.FAILED)
+            name = document.status.value if ended else "progress"
+            body = msgspec.json.encode(document_out(document, eta_s=service.eta_s(document)))
+            yield b"event: " + name.encode() + b"\ndata: " + body + b"\n\n"
+    except DocumentNotFound:
+        body = msgspec.json.encode(DocumentDeleted(id=document_id))
+        yield b"event: deleted\ndata: " + body + b"\n\n"
+
+
+@post("/v1/rag/documents/{document_id:str}/retry", opt=_WRITE, status_code=202, tags=["documents"])
+async def retry_document(
+    request: Request[Any, Any, Any], document_id: str, data: RetryRequest | None = None
+) -> Response[DocumentOut]:
+    """Start a failed document again, with a password if it needs one."""
+    service = _service(request)
+    password = data.password if data is not None else None
+    document = await service.retry(principal_of(request).tenant, document_id, password=password)
+    return _answer(service, document, status=202)
+
+
+@patch("/v1/rag/documents/{document_id:str}", opt=_WRITE, tags=["documents"])
+async def change_document(request: Request[Any, Any, Any], document_id: str, data: DocumentChange) -> DocumentOut:
+    """Change the name or metadata; metadata are merged, ``null`` removes a key."""
+    filename = None if data.filename is None else clean_filename(data.filename)
+    document = await _service(request).change(
+        principal_of(request).tenant, document_id, filename=filename, metadata=data.metadata
+    )
+    return document_out(document)
+
+
+@delete("/v1/rag/documents/{document_id:str}", opt=_WRITE, status_code=200, tags=["documents"])
+async def delete_document(request: Request[Any, Any, Any], document_id: str) -> DocumentDeleted:
+    """Delete a document from rows, files and indexes, in one step and for good."""
+    document = await _service(request).delete(principal_of(request).tenant, document_id)
+    return DocumentDeleted(id=document.public_id)
+
+
+@post("/v1/rag/documents/{document_id:str}/delete", opt=_WRITE, status_code=200, tags=["documents"])
+async def delete_document_by_post(request: Request[Any, Any, Any], document_id: str) -> DocumentDeleted:
+    """Do what ``DELETE`` does, for clients that can only post."""
+    document = await _service(request).delete(principal_of(request).tenant, document_id)
+    return DocumentDeleted(id=document.public_id)
+
+
+route_handlers: list[Any] = [
+    upload_document,
+    list_documents,
+    get_document,
+    get_content,
+    list_passages,
+    get_page,
+    follow_document,
+    retry_document,
+    change_document,
+    delete_document,
+    delete_document_by_post,
+]
+"""All routes of this module."""
+
+__all__ = ["chunk_id", "route_handlers"]

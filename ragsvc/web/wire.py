@@ -1,0 +1,247 @@
+"""Wire structs of documents and search, and how they are made from values. The OpenAPI document comes from these."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from ragsvc.core.documents import Document, DocumentStatus, Stage, StoredPassage
+from ragsvc.core.retrieval import DEFAULT_COLLECTION, SearchHit, SearchMode
+
+
+class ProblemOut(msgspec.Struct, frozen=True):
+    """A finding about some pages of a document that is otherwise readable."""
+
+    code: str
+    message: str
+    first_page: int
+    last_page: int
+
+
+class FailureOut(msgspec.Struct, frozen=True):
+    """Why a document failed: a stable code and words for a person."""
+
+    code: str
+    message: str
+
+
+class DocumentOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A document. ``progress`` runs from 0 to 1; ``eta_s`` estimates the seconds until ready while it is known."""
+
+    id: str
+    object: Literal["document"] = "document"
+    filename: str
+    title: str | None
+    media_type: str
+    bytes: int
+    sha256: str
+    collection: str
+    status: DocumentStatus
+    stage: Stage
+    progress: float
+    eta_s: float | None
+    pages: int
+    pages_done: int
+    passages: int
+    passages_done: int
+    problems: list[ProblemOut]
+    error: FailureOut | None
+    metadata: dict[str, Any]
+    timings: dict[str, float]
+    embedding_model: str | None
+    created_at: int
+    updated_at: int
+    ready_at: int | None
+
+
+class DocumentList(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of documents; ``last_id`` as ``after`` gives the next one."""
+
+    object: Literal["list"] = "list"
+    data: list[DocumentOut]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class DocumentDeleted(msgspec.Struct, frozen=True, kw_only=True):
+    """The document is gone from rows, files and indexes."""
+
+    id: str
+    object: Literal["document.deleted"] = "document.deleted"
+    deleted: Literal[True] = True
+
+
+class DocumentChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``PATCH`` may change. Metadata are merged; ``null`` removes a key."""
+
+    filename: Annotated[str, Meta(min_length=1, max_length=512)] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class RetryRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A password for a document that failed for want of one."""
+
+    password: str | None = None
+
+
+class PassageOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage of a document: ``text`` stands at characters ``start`` to ``end`` of its page's text."""
+
+    id: str
+    object: Literal["passage"] = "passage"
+    document_id: str
+    page: int
+    page_label: str | None
+    start: int
+    end: int
+    headings: list[str]
+    text: str
+
+
+class PassageList(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of passages in reading order."""
+
+    object: Literal["list"] = "list"
+    data: list[PassageOut]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class PageOut(msgspec.Struct, frozen=True, kw_only=True):
+    """One page's text, which offsets of passages and citations count in."""
+
+    object: Literal["document.page"] = "document.page"
+    document_id: str
+    page: int
+    page_label: str | None
+    text: str
+
+
+class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /v1/rag/search``. ``filters`` take OpenAI's comparison and compound shapes."""
+
+    query: Annotated[str, Meta(min_length=1, max_length=20_000)]
+    top_k: Annotated[int, Meta(ge=1, le=100)] = 10
+    mode: SearchMode = SearchMode.HYBRID
+    collection: Annotated[str, Meta(min_length=1, max_length=512)] = DEFAULT_COLLECTION
+    document_ids: Annotated[list[str], Meta(min_length=1, max_length=1000)] | None = None
+    filters: dict[str, Any] | None = None
+    min_score: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    rerank: bool = False
+
+
+class ScoresOut(msgspec.Struct, frozen=True):
+    """Each side's own score in 0..1; ``null`` where it did not see the passage."""
+
+    dense: float | None
+    lexical: float | None
+
+
+class SearchHitOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage that was found; ``quote`` stands at ``start`` to ``end`` of its page's text."""
+
+    chunk_id: str
+    document_id: str
+    filename: str
+    page: int
+    page_label: str | None
+    start: int
+    end: int
+    headings: list[str]
+    quote: str
+    score: float
+    scores: ScoresOut
+
+
+class SearchResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Passages, best first. ``answerable`` is the calibrated evidence (0..1) that the documents hold an answer."""
+
+    object: Literal["list"] = "list"
+    data: list[SearchHitOut]
+    answerable: float
+    timings_ms: dict[str, float]
+
+
+def chunk_id(passage_id: int) -> str:
+    """The public id of a passage."""
+    return f"chunk_{passage_id}"
+
+
+def document_out(document: Document, *, eta_s: float | None = None) -> DocumentOut:
+    """A document as clients see it."""
+    failure = None
+    if document.failure_code is not None:
+        failure = FailureOut(code=document.failure_code, message=document.failure_message or "")
+    return DocumentOut(
+        id=document.public_id,
+        filename=document.filename,
+        title=document.title,
+        media_type=document.media_type,
+        bytes=document.size_bytes,
+        sha256=document.sha256,
+        collection=document.collection,
+        status=document.status,
+        stage=document.stage,
+        progress=progress(document),
+        eta_s=eta_s,
+        pages=document.pages_total,
+        pages_done=document.pages_done,
+        passages=document.passages_total,
+        passages_done=document.passages_done,
+        problems=[
+            ProblemOut(code=one.code, message=one.message, first_page=one.first_page, last_page=one.last_page)
+            for one in document.problems
+        ],
+        error=failure,
+        metadata=document.metadata,
+        timings=document.timings,
+        embedding_model=document.embedding_model,
+        created_at=document.created_at,
+        updated_at=document.updated_at,
+        ready_at=document.ready_at,
+    )
+
+
+def progress(document: Document) -> float:
+    """Share of the work done, 0 to 1: parsing counts a fifth, embedding the rest (measured on annual reports)."""
+    if document.status is DocumentStatus.READY:
+        return 1.0
+    parsed = document.pages_done / document.pages_total if document.pages_total else 0.0
+    embedded = document.passages_done / document.passages_total if document.passages_total else 0.0
+    return round(min(0.2 * parsed + 0.8 * embedded, 0.999), 3)
+
+
+def passage_out(passage: StoredPassage) -> PassageOut:
+    """A passage as clients see it."""
+    return PassageOut(
+        id=chunk_id(passage.id),
+        document_id=passage.document_public_id,
+        page=passage.page,
+        page_label=passage.page_label,
+        start=passage.start,
+        end=passage.end,
+        headings=list(passage.headings),
+        text=passage.text,
+    )
+
+
+def hit_out(hit: SearchHit) -> SearchHitOut:
+    """A search hit as clients see it."""
+    passage = hit.passage
+    return SearchHitOut(
+        chunk_id=chunk_id(passage.id),
+        document_id=passage.document_public_id,
+        filename=passage.filename,
+        page=passage.page,
+        page_label=passage.page_label,
+        start=passage.start,
+        end=passage.end,
+        headings=list(passage.headings),
+        quote=passage.text,
+        score=hit.score,
+        scores=ScoresOut(dense=hit.dense, lexical=hit.lexical),
+    )
