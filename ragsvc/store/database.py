@@ -138,13 +138,7 @@ class Database:
                 for job in group:
                     if not job.future.set_running_or_notify_cancel():
                         continue
-                    try:
-                        with connection.begin_nested():
-                            outcomes.append((job, job.function(connection), None))
-                    except Exception as error:
-                        if _transaction_is_lost(error):
-                            raise
-                        outcomes.append((job, None, _translate(error)))
+                    outcomes.append(self._run_in_savepoint(connection, job))
         except Exception as error:  # noqa: BLE001 - every caller of the group learns it
             failure = _translate(error)
             for job in group:
@@ -156,6 +150,20 @@ class Database:
                 job.future.set_result(result)
             else:
                 job.future.set_exception(failure_of_one)
+
+    @staticmethod
+    def _run_in_savepoint(connection: Connection, job: _Job) -> tuple[_Job, object, BaseException | None]:
+        connection.exec_driver_sql("SAVEPOINT one_write")
+        try:
+            result = job.function(connection)
+        except Exception as error:
+            if not _raw(connection).in_transaction:
+                raise  # SQLite ended the whole transaction by itself: full disk, I/O error, no memory
+            connection.exec_driver_sql("ROLLBACK TO one_write")
+            connection.exec_driver_sql("RELEASE one_write")
+            return job, None, _translate(error)
+        connection.exec_driver_sql("RELEASE one_write")
+        return job, result, None
 
     # -- reads -------------------------------------------------------------------------------------------------
 
@@ -194,9 +202,7 @@ class Database:
         for engine in self._reader_engines:
             engine.dispose()
         with self._writer_engine.connect() as connection:
-            raw = connection.connection.driver_connection
-            assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - narrows the driver's type
-            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            _raw(connection).execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._writer_engine.dispose()
 
 
@@ -230,9 +236,10 @@ def _open_engine(path: Path, *, begin: str, query_only: bool) -> Engine:
     return engine
 
 
-def _transaction_is_lost(error: Exception) -> bool:
-    """SQLite ends the whole transaction by itself on a full disk, an I/O error or no memory."""
-    return isinstance(_translate(error), StorageFull)
+def _raw(connection: Connection) -> sqlite3.Connection:
+    raw = connection.connection.driver_connection
+    assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - narrows the driver's type
+    return raw
 
 
 def _translate(error: Exception) -> Exception:

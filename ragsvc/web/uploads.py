@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
 from typing import Any
@@ -172,27 +173,23 @@ def _disposition_name(header: str | None) -> str | None:
         return None
     extended = _EXTENDED_NAME.search(header)
     if extended:
-        try:
+        with contextlib.suppress(LookupError, UnicodeDecodeError):
             return unquote_to_bytes(extended[2]).decode(extended[1])
-        except (LookupError, UnicodeDecodeError):
-            pass
     plain = _PLAIN_NAME.search(header)
     if not plain:
         return None
     name = re.sub(r"\\(.)", r"\1", plain[1]) if plain[1] is not None else plain[2]
-    try:
+    with contextlib.suppress(UnicodeError):
         name = name.encode("latin-1").decode("utf-8")
-    except UnicodeError:
-        pass
     return unquote(name) if "%" in name else name
 
 
 def clean_filename(name: str) -> str:
-    """A file name for people: no folders, no control characters, NFC, any script.
+    r"""A file name for people: no folders, no control characters, NFC, any script.
 
     >>> clean_filename("../../etc/Jahresbericht 2023.pdf")
     'Jahresbericht 2023.pdf'
-    >>> clean_filename("C:\\\\reports\\\\Q3.pdf")
+    >>> clean_filename("C:\\reports\\Q3.pdf")
     'Q3.pdf'
     """
     last = re.split(r"[/\\]", name)[-1]

@@ -1,0 +1,107 @@
+import asyncio
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+
+from ragsvc.core.errors import ConfigurationError, ShuttingDown, StorageFull
+from ragsvc.store.database import Database
+
+
+@pytest.fixture
+def database(tmp_path: Path):
+    database = Database(tmp_path / "test.sqlite")
+    database.write_sync(lambda connection: connection.exec_driver_sql("CREATE TABLE t (v INTEGER UNIQUE)"))
+    yield database
+    database.close()
+
+
+def values(database: Database) -> list[int]:
+    return database.read_sync(
+        lambda connection: [row[0] for row in connection.exec_driver_sql("SELECT v FROM t ORDER BY v")]
+    )
+
+
+def put(value: int):
+    def write(connection: Connection) -> int:
+        connection.exec_driver_sql("INSERT INTO t VALUES (?)", (value,))
+        return value
+
+    return write
+
+
+def test_what_write_returned_another_connection_reads(database: Database) -> None:
+    assert database.write_sync(put(1)) == 1
+    with sqlite3.connect(database.path) as other:
+        assert other.execute("SELECT v FROM t").fetchall() == [(1,)]
+    other.close()
+
+
+def test_one_failing_write_undoes_only_itself_when_commits_are_shared(database: Database) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold(_connection: Connection) -> None:
+        entered.set()
+        go_on.wait(5)
+
+    def insert_then_fail(connection: Connection) -> None:
+        connection.exec_driver_sql("INSERT INTO t VALUES (99)")
+        raise ZeroDivisionError
+
+    async def all_at_once() -> list[object]:
+        first = asyncio.ensure_future(database.write(hold))
+        await asyncio.to_thread(entered.wait, 5)
+        rest = [asyncio.ensure_future(database.write(one)) for one in (put(1), insert_then_fail, put(2))]
+        await asyncio.sleep(0)
+        go_on.set()
+        return await asyncio.gather(first, *rest, return_exceptions=True)
+
+    results = asyncio.run(all_at_once())
+    assert results[1] == 1
+    assert isinstance(results[2], ZeroDivisionError)
+    assert results[3] == 2
+    assert values(database) == [1, 2]
+
+
+def test_readers_cannot_write(database: Database) -> None:
+    with pytest.raises(OperationalError, match="readonly"):
+        database.read_sync(put(1))
+
+
+def test_a_full_disk_is_said_so_and_changes_nothing(database: Database) -> None:
+    def fill(connection: Connection) -> None:
+        connection.exec_driver_sql("CREATE TABLE big (b BLOB)")
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 5}")
+        connection.exec_driver_sql("INSERT INTO big VALUES (zeroblob(10000000))")
+
+    with pytest.raises(StorageFull):
+        database.write_sync(fill)
+    database.write_sync(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count=1000000").close())
+    database.write_sync(put(3))
+    assert values(database) == [3]
+
+
+def test_close_finishes_queued_writes_and_then_refuses(tmp_path: Path) -> None:
+    database = Database(tmp_path / "x.sqlite")
+    database.write_sync(lambda connection: connection.exec_driver_sql("CREATE TABLE t (v INTEGER)"))
+    futures = [database._submit(put(number)) for number in range(200)]
+    database.close()
+    assert [future.result(1) for future in futures] == list(range(200))
+    with pytest.raises(ShuttingDown):
+        database.write_sync(put(1))
+    with sqlite3.connect(tmp_path / "x.sqlite") as other:
+        assert other.execute("SELECT count(*) FROM t").fetchone() == (200,)
+    other.close()
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "newer.sqlite"
+    with sqlite3.connect(path) as other:
+        other.execute("PRAGMA user_version=9999")
+    other.close()
+    with pytest.raises(ConfigurationError, match="newer"):
+        Database(path)

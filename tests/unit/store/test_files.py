@@ -1,0 +1,112 @@
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ragsvc.core.errors import DataDirectoryLocked, StorageFull, TooLarge
+from ragsvc.core.ids import TenantId
+from ragsvc.store.blobs import BlobStore
+from ragsvc.store.lock import DataDirectoryLock
+
+ACME = TenantId("acme")
+
+
+def files(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def test_a_file_appears_under_its_hash_and_only_once(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    for _ in range(2):
+        incoming = store.incoming(limit_bytes=100)
+        incoming.write(b"hello")
+        sha256 = incoming.finish()
+        path = store.publish(incoming, ACME, sha256)
+    assert sha256 == hashlib.sha256(b"hello").hexdigest()
+    assert path.read_bytes() == b"hello"
+    assert files(tmp_path) == [f"blobs/acme/{sha256[:2]}/{sha256}"]
+    store.remove(ACME, sha256)
+    store.remove(ACME, sha256)
+    assert files(tmp_path) == []
+
+
+def test_over_the_limit_nothing_is_left(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    incoming = store.incoming(limit_bytes=4)
+    incoming.write(b"1234")
+    with pytest.raises(TooLarge) as caught:
+        incoming.write(b"5")
+    assert caught.value.limit_bytes == 4
+    incoming.discard()
+    assert files(tmp_path) == []
+
+
+def test_a_full_disk_is_said_so(tmp_path: Path) -> None:
+    incoming = BlobStore(tmp_path).incoming(limit_bytes=1 << 30)
+    incoming._file.close()
+    incoming._file = open("/dev/full", "wb")  # noqa: SIM115, PTH123 - the device that is always full
+    incoming.write(b"x")
+    with pytest.raises(StorageFull):
+        incoming.finish()
+    with pytest.raises(OSError, match="No space"):
+        incoming._file.close()
+
+
+@pytest.mark.parametrize("tenant", ["../evil", "a/b", "ÄÖ", "", ".", "A", "x" * 200])
+def test_no_tenant_name_leaves_its_folder(tmp_path: Path, tenant: str) -> None:
+    store = BlobStore(tmp_path)
+    path = store.path(TenantId(tenant), "ab" * 32)
+    assert path.resolve().parent.parent.parent == (tmp_path / "blobs").resolve()
+    assert path.parent.parent.name not in ("", ".", "..")
+
+
+def test_folders_of_tenants_differ(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    odd = store.path(TenantId("ÄÖ"), "ab" * 32).parent.parent.name
+    names = ["a", "A", "b", odd, "ÄÖ"]
+    assert len({store.path(TenantId(name), "ab" * 32) for name in names}) == len(names)
+
+
+def test_a_sweep_removes_only_what_no_row_needs(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    kept = set()
+    for data in (b"a", b"b"):
+        incoming = store.incoming(limit_bytes=10)
+        incoming.write(data)
+        sha256 = incoming.finish()
+        store.publish(incoming, ACME, sha256)
+        if data == b"a":
+            kept.add(("acme", sha256))
+    torn = store.incoming(limit_bytes=10)
+    torn.write(b"torn")
+    assert store.sweep(kept) == 2
+    torn.discard()
+    assert len(files(tmp_path)) == 1
+
+
+def test_a_second_process_is_refused_and_told_who_holds_the_directory(tmp_path: Path) -> None:
+    lock = DataDirectoryLock(tmp_path)
+    lock.acquire()
+    program = (
+        "import sys; from pathlib import Path; from ragsvc.store.lock import DataDirectoryLock\n"
+        "DataDirectoryLock(Path(sys.argv[1])).acquire()"
+    )
+    second = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert second.returncode != 0
+    assert f"pid {os.getpid()}" in second.stderr
+    lock.release()
+    third = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, timeout=60)
+    assert third.returncode == 0
+
+
+def test_the_lock_is_exclusive_within_a_process_too(tmp_path: Path) -> None:
+    first = DataDirectoryLock(tmp_path)
+    first.acquire()
+    with pytest.raises(DataDirectoryLocked):
+        DataDirectoryLock(tmp_path).acquire()
+    first.release()

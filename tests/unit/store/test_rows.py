@@ -1,0 +1,209 @@
+"""Documents through their life, as rows."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import Connection
+
+from ragsvc.core.documents import Document, DocumentStatus, Extraction, Page, Passage, Stage
+from ragsvc.core.errors import DocumentNotFound
+from ragsvc.core.filters import parse_filter
+from ragsvc.core.ids import TenantId
+from ragsvc.core.ports import EmbeddingModel, ParsedDocument
+from ragsvc.store import documents, ingest, passages
+from ragsvc.store.database import Database
+from ragsvc.store.index_source import SqliteIndexSource
+
+ACME, OTHER = TenantId("acme"), TenantId("other")
+MODEL = EmbeddingModel(name="m", dimension=4, max_tokens=256, fingerprint="f")
+
+
+@pytest.fixture
+def database(tmp_path: Path):
+    database = Database(tmp_path / "test.sqlite")
+    yield database
+    database.close()
+
+
+def add(database: Database, name: str, *, tenant: TenantId = ACME, metadata: dict | None = None) -> Document:
+    def write(connection: Connection) -> Document:
+        collection = documents.ensure_collection(connection, tenant, "default", now=1)
+        document = documents.insert_document(
+            connection,
+            documents.NewDocument(
+                public_id=f"doc_{tenant}_{name}",
+                tenant=tenant,
+                collection=collection,
+                filename=f"{name}.pdf",
+                media_type="application/pdf",
+                size_bytes=3,
+                sha256=name,
+                metadata=metadata or {},
+                created_at=1,
+            ),
+        )
+        ingest.enqueue(connection, document.id, tenant, password="secret", now=1)
+        return document
+
+    return database.write_sync(write)
+
+
+def make_ready(database: Database, document: Document, *, texts: tuple[str, ...] = ("one", "two")) -> list[int]:
+    parsed = ParsedDocument(
+        Extraction(pages=[Page(1, " ".join(texts))], page_count=1),
+        [Passage(number, 1, 0, len(text), text) for number, text in enumerate(texts)],
+    )
+
+    def write(connection: Connection) -> list[int]:
+        ingest.store_parsed(connection, document.id, parsed, embedding_texts=texts, timings={}, now=2)
+        model_id = ingest.model_row_id(connection, MODEL, now=2)
+        pending = ingest.pending_passages(connection, document.id, model_id, after=0, limit=100)
+        vectors = ingest.pack_vectors(np.eye(4, dtype=np.float32)[: len(pending)])
+        ingest.store_vectors(
+            connection, document.id, model_id, [(p.id, v) for p, v in zip(pending, vectors, strict=True)], now=2
+        )
+        assert ingest.mark_ready(connection, document.id, document.collection_id, model=MODEL, timings={}, now=3)
+        return [one.id for one in pending]
+
+    return database.write_sync(write)
+
+
+def source(database: Database) -> SqliteIndexSource:
+    return SqliteIndexSource(
+        database, model_id=1, dimension=4, lexical_context=lambda title, name, headings: f"{title} {name} {headings}"
+    )
+
+
+def test_a_delete_leaves_no_row_and_tells_the_indexes(database: Database) -> None:
+    document = add(database, "a")
+    ids = make_ready(database, document)
+    deleted = database.write_sync(lambda c: documents.delete_document(c, ACME, document.public_id))
+    assert deleted.blob_unused
+    for table in ("documents", "pages", "passages", "embeddings", "jobs"):
+        statement = f"SELECT count(*) FROM {table}"  # noqa: S608 - a fixed list of names
+        assert database.read_sync(lambda c, s=statement: c.exec_driver_sql(s).scalar_one()) == 0
+    changes = source(database).changes(document.collection_id, 0, 10)
+    assert [(one.op, ingest.unpack_ids(one.passage_ids).tolist()) for one in changes] == [("add", ids), ("delete", ids)]
+    assert source(database).all_passage_ids(document.collection_id).size == 0
+
+
+def test_ids_are_never_reused(database: Database) -> None:
+    first = add(database, "a")
+    first_ids = make_ready(database, first)
+    database.write_sync(lambda c: documents.delete_document(c, ACME, first.public_id))
+    second = add(database, "b")
+    second_ids = make_ready(database, second)
+    assert second.id > first.id
+    assert min(second_ids) > max(first_ids)
+
+
+def test_a_file_that_another_collection_needs_is_kept(database: Database) -> None:
+    document = add(database, "a")
+
+    def copy(connection: Connection) -> None:
+        collection = documents.ensure_collection(connection, ACME, "second", now=1)
+        documents.insert_document(
+            connection,
+            documents.NewDocument(
+                public_id="doc_copy",
+                tenant=ACME,
+                collection=collection,
+                filename="copy.pdf",
+                media_type="application/pdf",
+                size_bytes=3,
+                sha256="a",
+                metadata={},
+                created_at=1,
+            ),
+        )
+
+    database.write_sync(copy)
+    assert not database.write_sync(lambda c: documents.delete_document(c, ACME, document.public_id)).blob_unused
+    assert database.write_sync(lambda c: documents.delete_document(c, ACME, "doc_copy")).blob_unused
+
+
+def test_another_tenant_sees_nothing(database: Database) -> None:
+    document = add(database, "a")
+    for call in (documents.get_document, documents.delete_document):
+        with pytest.raises(DocumentNotFound):
+            database.write_sync(lambda c, call=call: call(c, OTHER, document.public_id))
+    which = documents.DocumentFilter()
+    assert database.read_sync(lambda c: documents.list_documents(c, OTHER, which=which, limit=10)) == ([], False)
+
+
+def test_text_of_an_unfinished_document_is_not_retrievable(database: Database) -> None:
+    document = add(database, "a")
+    parsed = ParsedDocument(Extraction(pages=[Page(1, "x")], page_count=1), [Passage(0, 1, 0, 1, "x")])
+    database.write_sync(lambda c: ingest.store_parsed(c, document.id, parsed, embedding_texts=["x"], timings={}, now=2))
+    assert database.read_sync(lambda c: passages.load_passages(c, [1])) == {}
+    assert source(database).all_passage_ids(document.collection_id).size == 0
+
+
+def test_claims_take_turns_between_tenants(database: Database) -> None:
+    for name in ("a", "b", "c"):
+        add(database, name)
+    add(database, "z", tenant=OTHER)
+    claimed = [database.write_sync(lambda c: ingest.claim(c, now=5)) for _ in range(4)]
+    assert [one.document.tenant for one in claimed if one] == [ACME, OTHER, ACME, ACME]
+    assert database.write_sync(lambda c: ingest.claim(c, now=5)) is None
+    assert database.write_sync(ingest.release_running) == 4
+    again = database.write_sync(lambda c: ingest.claim(c, now=6))
+    assert again is not None
+    assert (again.attempts, again.password) == (2, "secret")
+
+
+def test_a_failure_keeps_the_row_with_its_reason_and_a_retry_starts_clean(database: Database) -> None:
+    document = add(database, "a")
+    database.write_sync(lambda c: ingest.mark_failed(c, document.id, code="damaged", message="cut off", now=4))
+    failed = database.read_sync(lambda c: documents.get_document(c, ACME, document.public_id))
+    assert (failed.status, failed.failure_code) == (DocumentStatus.FAILED, "damaged")
+    assert database.read_sync(ingest.queued_count) == 0
+    database.write_sync(lambda c: ingest.requeue(c, failed, password=None, now=5))
+    again = database.read_sync(lambda c: documents.get_document(c, ACME, document.public_id))
+    assert (again.status, again.stage, again.failure_code) == (DocumentStatus.QUEUED, Stage.QUEUED, None)
+    assert database.read_sync(ingest.queued_count) == 1
+
+
+def test_listing_pages_through_in_both_directions_with_filters(database: Database) -> None:
+    names = [f"n{number:03d}" for number in range(25)]
+    made = [add(database, name, metadata={"even": number % 2 == 0}) for number, name in enumerate(names)]
+    ids = [one.public_id for one in made]
+    which = documents.DocumentFilter(metadata=parse_filter({"type": "eq", "key": "even", "value": True}))
+    even = ids[::2]
+
+    def page(**cursor: object) -> tuple[list[str], bool]:
+        found, more = database.read_sync(
+            lambda c: documents.list_documents(c, ACME, which=which, limit=5, descending=False, **cursor)
+        )
+        return [one.public_id for one in found], more
+
+    assert page() == (even[:5], True)
+    assert page(after=even[4]) == (even[5:10], True)
+    assert page(after=even[9]) == (even[10:], False)
+    assert page(before=even[10]) == (even[5:10], True)
+    newest, _ = database.read_sync(
+        lambda c: documents.list_documents(c, ACME, which=documents.DocumentFilter(filename_contains="N02"), limit=9)
+    )
+    assert [one.public_id for one in newest] == ids[24:19:-1]
+
+
+def test_equal_text_of_one_tenant_shares_a_vector(database: Database) -> None:
+    make_ready(database, add(database, "a"), texts=("same", "else"))
+    digest = ingest.embedding_hash("same")
+    known = database.read_sync(lambda c: ingest.cached_vectors(c, ACME, 1, [digest, b"?" * 16]))
+    assert list(known) == [digest]
+    assert database.read_sync(lambda c: ingest.cached_vectors(c, OTHER, 1, [digest])) == {}
+
+
+def test_the_index_reads_unit_vectors_and_skips_what_is_gone(database: Database) -> None:
+    document = add(database, "a")
+    ids = make_ready(database, document)
+    found, owners, vectors = source(database).vectors(document.collection_id, np.array([*ids, 999], dtype=np.int64))
+    assert found.tolist() == ids
+    assert owners.tolist() == [document.id] * 2
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    texts = source(database).lexical(document.collection_id, found)
+    assert [(one.id, one.text) for one in texts] == [(ids[0], "one"), (ids[1], "two")]
+    assert source(database).head_seq(document.collection_id) == 1
