@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -126,8 +126,11 @@ class Parser(Protocol):
         media_type: str,
         filename: str,
         password: str | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> ParsedDocument:
-        """Extract pages and cut passages.
+        """Extract pages and cut passages; cancelling the call ends the child.
+
+        ``on_progress(pages_done, pages_total)`` is called on the event loop, a few times a second at most.
 
         Raises:
             ExtractionFailed: with a reason for a person; whatever the child died of.
