@@ -128,7 +128,9 @@ class Parser(Protocol):
         password: str | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> ParsedDocument:
-        """Extract pages and cut passages.
+        """Extract pages and cut passages; cancelling the call ends the child.
+
+        ``on_progress(pages_done, pages_total)`` is called on the event loop, a few times a second at most.
 
         Raises:
             ExtractionFailed: with a reason for a person; whatever the child died of.

@@ -1,0 +1,190 @@
+"""The child process's entry: takes one job at a time from fd 0 and answers on what was fd 1.
+
+Owns the child's limits (memory, processor time, core and file size, niceness) and its fate: it ends when the service
+closes the pipe or dies, when nothing was asked of it for a while, and after running out of memory. Knows nothing of
+how files are read (``document``) or passages cut (the plan in the request).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import io
+import logging
+import os
+import queue
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from ragsvc.core.errors import ExtractionFailed, FailureReason
+from ragsvc.core.ports import TokenSpans
+from ragsvc.extract import frames
+from ragsvc.extract.boxes import boxes
+from ragsvc.extract.document import extract
+
+_NICENESS = 10
+_STDERR_BYTES = 1 << 20
+_PROGRESS_EVERY_S = 0.2
+
+
+def main() -> None:
+    """Serve jobs until the pipe closes: ``child MEMORY_BYTES IDLE_S``."""
+    memory_bytes, idle_s = int(sys.argv[1]), float(sys.argv[2])
+    requests, replies = _take_over_pipes()
+    _limit_process(memory_bytes)
+    logging.disable(logging.CRITICAL)  # parsers log what they dislike about a file, page after page
+    inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(requests, inbox), daemon=True).start()
+    token_loaders: dict[tuple[str, str], TokenSpans] = {}
+    while True:
+        try:
+            payload = inbox.get(timeout=idle_s)
+        except queue.Empty:
+            return
+        _serve(payload, replies, token_loaders)
+
+
+def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Keep the pipes to the service, and point fd 0 at nothing and fd 1 at fd 2, so that no noise gets into them."""
+    requests = os.fdopen(os.dup(0), "rb", buffering=0)
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    os.close(nothing)
+    return io.BufferedReader(requests), replies
+
+
+def _limit_process(memory_bytes: int) -> None:
+    os.nice(_NICENESS)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_STDERR_BYTES, _STDERR_BYTES))
+    with contextlib.suppress(ValueError, OSError):  # macOS has the name and refuses the limit
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+
+
+def _receive(requests: BinaryIO, inbox: queue.SimpleQueue[bytes]) -> None:
+    """Pass requests on, and end the process when the service is gone, even in the middle of a job."""
+    while (payload := frames.read_payload(requests)) is not None:
+        inbox.put(payload)
+    os._exit(0)
+
+
+def _serve(payload: bytes, replies: BinaryIO, token_loaders: dict[tuple[str, str], TokenSpans]) -> None:
+    request = frames.decode_request(payload)
+    _write(replies, frames.Started())
+    _limit_processor_time(request.limits.timeout_s)
+    out_of_memory = False
+    try:
+        if isinstance(request, frames.ParseRequest):
+            _parse(request, replies, token_loaders)
+        else:
+            found = boxes(
+                Path(request.path),
+                request.page,
+                request.start,
+                request.end,
+                page_text=request.page_text,
+                password=request.password,
+            )
+            _write(replies, frames.FoundBoxes(found, rss_bytes=_rss_bytes()))
+    except ExtractionFailed as error:
+        _write(replies, frames.Failed(error.reason, error.message, rss_bytes=_rss_bytes()))
+    except MemoryError:
+        out_of_memory = True
+    except RecursionError:
+        _fail(replies, FailureReason.DAMAGED, "The file's structure refers to itself without end.")
+    except Exception as error:  # noqa: BLE001 - whatever a parser raises on a hostile file fails that file only
+        _fail(replies, FailureReason.PARSER_CRASHED, f"Reading the file failed ({type(error).__name__}).")
+    if out_of_memory:  # outside the handler, so that the frames that hold the memory are gone
+        gc.collect()
+        _fail(replies, FailureReason.OUT_OF_MEMORY, "Reading the file needs more memory than one document may use.")
+        os._exit(0)
+    gc.collect()
+
+
+def _fail(replies: BinaryIO, reason: FailureReason, message: str) -> None:
+    _write(replies, frames.Failed(reason, message, rss_bytes=_rss_bytes()))
+
+
+def _parse(request: frames.ParseRequest, replies: BinaryIO, token_loaders: dict[tuple[str, str], TokenSpans]) -> None:
+    last_report = 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal last_report
+        now = time.monotonic()
+        if done >= total or now - last_report >= _PROGRESS_EVERY_S:
+            last_report = now
+            _write(replies, frames.Progress(done, total))
+
+    started = time.perf_counter()
+    extraction = extract(
+        Path(request.path),
+        media_type=request.media_type,
+        filename=request.filename,
+        password=request.password,
+        limits=request.limits,
+        on_progress=report,
+    )
+    extracted = time.perf_counter()
+    passages = []
+    plan = request.plan
+    if plan is not None:
+        key = (plan.load_tokens, plan.tokenizer)
+        if key not in token_loaders:
+            token_loaders[key] = _resolve(plan.load_tokens)(Path(plan.tokenizer))
+        passages = _resolve(plan.split)(extraction, options=plan.options, tokens=token_loaders[key])
+    timings = {
+        **extraction.timings,
+        "extract_s": round(extracted - started, 4),
+        "chunk_s": round(time.perf_counter() - extracted, 4),
+    }
+    for batch in frames.page_batches(extraction.pages):
+        _write(replies, batch)
+    for passage_batch in frames.passage_batches(passages):
+        _write(replies, passage_batch)
+    summary = msgspec.structs.asdict(msgspec.structs.replace(extraction, timings=timings))
+    del summary["pages"], extraction, passages
+    _write(replies, frames.Finished(**summary, rss_bytes=_rss_bytes()))
+
+
+def _resolve(dotted: str) -> Callable[..., Any]:
+    """Import ``module:function``; the service names it, never a file or a client."""
+    module, _, name = dotted.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _write(replies: BinaryIO, message: frames.Reply) -> None:
+    view = memoryview(frames.pack(message))
+    while view:
+        view = view[replies.write(view) :]
+
+
+def _limit_processor_time(timeout_s: float) -> None:
+    """End the process by signal when a job burns far more than its time and even the lifeline thread is stuck."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    soft = int(usage.ru_utime + usage.ru_stime + timeout_s) + 30
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+
+
+def _rss_bytes() -> int:
+    try:
+        with Path("/proc/self/statm").open("rb") as statm:
+            return int(statm.read().split()[1]) * resource.getpagesize()
+    except OSError:  # not Linux: the peak is the next best thing
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    main()

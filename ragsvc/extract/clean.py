@@ -1,0 +1,129 @@
+"""Characters as PDFs have them, made into characters people search for. Pure.
+
+What stays: letters, case, punctuation, the order of words. What goes: control characters, ligatures, presentation
+forms of Arabic and Hebrew, runs of blanks, hyphens that only a line's end put there.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections.abc import Iterable
+
+LINE_HYPHEN = "\ufffe"
+"""Stands where a hyphen at a line's end was, until the whole document's words tell whether it belongs there."""
+
+_NO_BREAK_SPACES = "\u00a0\u2007\u202f"
+_BLANKS = "\t\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u2009\u200a\u205f\u3000"
+_INVISIBLE = "\u00ad\u200b\u2060\ufeff\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_LIGATURES = {
+    "ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st",
+}  # fmt: skip
+_TABLE: dict[int, str | None] = {
+    **dict.fromkeys(range(0x20)),
+    **dict.fromkeys(range(0x7F, 0xA0)),
+    **dict.fromkeys(map(ord, _INVISIBLE)),
+    **dict.fromkeys(map(ord, _NO_BREAK_SPACES + _BLANKS), " "),
+    **{ord(ligature): letters for ligature, letters in _LIGATURES.items()},
+    0xFFFF: None,
+    0x02: LINE_HYPHEN,
+    0x0A: "\n",
+    0x09: " ",
+}
+_PRESENTATION_FORMS = re.compile("[\ufb1d-\ufdff\ufe70-\ufefc]+")
+_BLANK_RUNS = re.compile(r" {2,}")
+_UNUSABLE = re.compile("[\x01\x03-\x08\x0b\x0c\x0e-\x1f\ue000-\uf8ff\ufffd\U000f0000-\U0010fffd]")
+_VOWELS = b"aeiouyAEIOUY"
+_LETTERS = string.ascii_letters.encode()
+
+_WORDS = re.compile(r"[^\W\d_]+(?:[-\u2010\u2011][^\W\d_]+)*")
+_BROKEN_WORD = re.compile(rf"([^\s{LINE_HYPHEN}]*){LINE_HYPHEN}\s*([^\s{LINE_HYPHEN}]*)")
+_LAST_LETTERS = re.compile(r"[^\W\d_]+$")
+_FIRST_LETTERS = re.compile(r"^[^\W\d_]+")
+_COMPOUND_STARTS = frozenset(
+    "all anti co cross ex full half high ill inter intra long low mid multi near non off on one over part post pre "
+    "pro quasi real self semi short single so sub third two ultra under well year".split()
+) - frozenset("co ex inter intra on over post pre pro sub under".split())
+
+
+def clean_line(raw: str) -> str:
+    """Make one line of a parser's text readable; ``LINE_HYPHEN`` stays.
+
+    >>> clean_line("e\\u0301t\\xe9\\x00 \\ufb01nal  figure")
+    'été final figure'
+    """
+    if raw.isascii() and raw.isprintable():
+        return _BLANK_RUNS.sub(" ", raw).strip()
+    text = raw.translate(_TABLE)
+    text = _PRESENTATION_FORMS.sub(lambda found: unicodedata.normalize("NFKC", found.group()), text)
+    if not unicodedata.is_normalized("NFC", text):
+        text = unicodedata.normalize("NFC", text)
+    if not text.isprintable():
+        text = "".join(map(_printable, text))
+    return _BLANK_RUNS.sub(" ", text).strip()
+
+
+def _printable(character: str) -> str:
+    """Keep what may be shown; lone surrogates and unassigned code points may not be stored or sent."""
+    category = unicodedata.category(character)
+    if character == LINE_HYPHEN or category in ("Co", "Cf"):
+        return character
+    return "" if category in ("Cs", "Cn", "Cc") else character
+
+
+def is_garbled(raw: str, *, unmapped: int = 0) -> bool:
+    """Tell whether a page's characters have lost their meaning (a font without a usable ToUnicode map).
+
+    ``unmapped`` counts glyphs that gave no character at all. Besides private-use and replacement characters, letters
+    with hardly a vowel among them give such a font away (glyph numbers read as letters).
+    """
+    visible = len(raw) - sum(map(raw.count, " \r\n"))
+    if visible + unmapped < 20:
+        return False
+    if len(_UNUSABLE.findall(raw)) + unmapped > 0.3 * (visible + unmapped):
+        return True
+    latin = raw.encode("ascii", "ignore")
+    letters = len(latin) - len(latin.translate(None, _LETTERS))
+    return letters > max(200, visible // 2) and len(latin) - len(latin.translate(None, _VOWELS)) < 0.16 * letters
+
+
+def known_words(texts: Iterable[str]) -> set[str]:
+    """Collect the lower-case words of texts, compounds with their hyphens, leaving out those broken at a line's end."""
+    words: set[str] = set()
+    for text in texts:
+        whole = _BROKEN_WORD.sub(" ", text) if LINE_HYPHEN in text else text
+        words.update(_WORDS.findall(whole.lower()))
+    return words
+
+
+def join_hyphens(text: str, words: set[str]) -> str:
+    """Decide for each ``LINE_HYPHEN`` whether the word is one (``exam-ple``) or a compound (``long-term``).
+
+    >>> join_hyphens("an exam\\ufffeple of long\\ufffeterm debt", {"long-term", "debt"})
+    'an example of long-term debt'
+    """
+    if LINE_HYPHEN not in text:
+        return text
+    while LINE_HYPHEN in text:
+        text = _BROKEN_WORD.sub(lambda found: _join(found.group(1), found.group(2), words), text)
+    return text
+
+
+def _join(before: str, after: str, words: set[str]) -> str:
+    left, right = _LAST_LETTERS.search(before), _FIRST_LETTERS.search(after)
+    if left is None or right is None:
+        return f"{before}-{after}"
+    first, second = left.group().lower(), right.group().lower()
+    start = before[: left.start()]
+    compound = f"{first}-{second}" in words
+    if first + second in words and not compound:
+        return before + after
+    keep = (
+        compound
+        or start.endswith("-")
+        or (right.group()[0].isupper() and not left.group().isupper())
+        or first in _COMPOUND_STARTS
+        or (len(first) > 3 and len(second) > 3 and first in words and second in words)
+    )
+    return f"{before}-{after}" if keep else before + after

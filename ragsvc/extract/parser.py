@@ -1,0 +1,264 @@
+"""The port ``Parser`` over a few warm child processes.
+
+Owns the queue and the children's lives: each job runs in one child, alone; a child that crashed, swelled or served
+many documents is replaced. Blocking waits happen in a few threads of their own, never on the event loop.
+``anyio.to_process`` was not used: it unpickles what the child writes (a hostile file may own the child), reports no
+progress, and gives no hold on a child's memory after a job.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+
+from ragsvc.core.documents import Page, Passage
+from ragsvc.core.errors import ExtractionFailed, FailureReason, Overloaded
+from ragsvc.core.ports import ExtractionLimits, ParsedDocument
+from ragsvc.extract import frames
+from ragsvc.extract.frames import Box, ChunkingPlan
+from ragsvc.extract.worker import Worker, WorkerGone
+
+OnProgress = Callable[[int, int], None]
+
+_IDLE_S = 60.0
+_MAX_SERVED = 200
+_MAX_RSS_BYTES = 400 << 20
+_FRESH_TRIES = 3
+
+
+class ChildParser:
+    """Parses files in up to ``workers`` child processes; ``queue_limit`` more may wait, others get ``Overloaded``.
+
+    Children start on the first job, stay warm between jobs and end after a minute without any.
+    """
+
+    def __init__(
+        self, limits: ExtractionLimits, *, chunk: ChunkingPlan | None, workers: int = 2, queue_limit: int = 64
+    ) -> None:
+        self._limits = limits
+        self._plan = chunk
+        self._workers = workers
+        self._queue_limit = queue_limit
+        self._slots = anyio.Semaphore(workers)
+        self._threads = anyio.CapacityLimiter(workers)
+        self._pending = 0
+        self._idle: list[Worker] = []
+        self._jobs: set[_Job] = set()
+        self._closed = False
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the children that live now, idle or busy."""
+        busy = [job.worker for job in self._jobs if job.worker is not None]
+        return [worker.pid for worker in [*self._idle, *busy] if worker.alive]
+
+    async def parse(
+        self,
+        path: Path,
+        *,
+        media_type: str,
+        filename: str,
+        password: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> ParsedDocument:
+        """Extract pages and cut passages; cancelling the call kills the child.
+
+        Raises:
+            ExtractionFailed: with a reason for a person; whatever the child died of.
+            Overloaded: too many parses are waiting.
+        """
+        request = frames.ParseRequest(str(path), media_type, filename, password, self._limits, self._plan)
+        outcome = await self._run(request, on_progress)
+        return ParsedDocument(frames.assemble(outcome.pages, outcome.finished()), outcome.passages)
+
+    async def boxes(
+        self, path: Path, page: int, start: int, end: int, *, page_text: str, password: str | None = None
+    ) -> list[Box]:
+        """Find where ``page_text[start:end]`` stands on page ``page`` (from 1) of a stored PDF.
+
+        Raises:
+            ExtractionFailed: the file cannot be read (any more).
+            Overloaded: too many jobs are waiting.
+        """
+        request = frames.BoxesRequest(str(path), password, page, start, end, page_text, self._limits)
+        outcome = await self._run(request, None)
+        return outcome.boxes
+
+    async def close(self) -> None:
+        """End the children; running jobs fail as crashed."""
+        self._closed = True
+        for job in list(self._jobs):
+            job.cancel()
+        while self._idle:
+            self._idle.pop().close()
+
+    async def _run(self, request: frames.Request, on_progress: OnProgress | None) -> _Outcome:
+        if self._closed or self._pending >= self._workers + self._queue_limit:
+            raise Overloaded("Too many documents are waiting to be read; try again shortly.", retry_after_s=5)
+        self._pending += 1
+        try:
+            async with self._slots:
+                return await self._run_now(request, on_progress)
+        finally:
+            self._pending -= 1
+
+    async def _run_now(self, request: frames.Request, on_progress: OnProgress | None) -> _Outcome:
+        worker = self._idle.pop() if self._idle else None
+        job = _Job(request, worker, limits=self._limits, on_progress=on_progress)
+        self._jobs.add(job)
+        try:
+            outcome = await anyio.to_thread.run_sync(job.run, abandon_on_cancel=True, limiter=self._threads)
+        except BaseException:
+            job.cancel()
+            raise
+        finally:
+            self._jobs.discard(job)
+        if job.reusable is not None:
+            if self._closed:
+                job.reusable.close()
+            else:
+                self._idle.append(job.reusable)
+        if outcome.failure is not None:
+            raise outcome.failure
+        return outcome
+
+
+class _Outcome:
+    """What a job's replies add up to."""
+
+    def __init__(self) -> None:
+        self.pages: list[Page] = []
+        self.passages: list[Passage] = []
+        self.boxes: list[Box] = []
+        self.end: frames.Finished | None = None
+        self.failure: ExtractionFailed | None = None
+
+    def finished(self) -> frames.Finished:
+        """The parse's end frame; a child that sent another one is out of order."""
+        if self.end is None:
+            raise ExtractionFailed(FailureReason.PARSER_CRASHED, "The parser gave no result.")
+        return self.end
+
+
+class _Job:
+    """One request on its way through a child; ``run`` is called in a thread, ``cancel`` from anywhere."""
+
+    def __init__(
+        self,
+        request: frames.Request,
+        worker: Worker | None,
+        *,
+        limits: ExtractionLimits,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.worker = worker
+        self.reusable: Worker | None = None
+        self._request = request
+        self._limits = limits
+        self._on_progress = on_progress
+        self._lock = threading.Lock()
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Kill the child; ``run`` then cleans up by itself."""
+        with self._lock:
+            self._cancelled = True
+            if self.worker is not None:
+                self.worker.kill()
+            if self.reusable is not None:  # the job ended just before the cancellation
+                self.reusable.close()
+
+    def run(self) -> _Outcome:
+        """Have a child do the request; errors of the document are in the outcome."""
+        for _ in range(_FRESH_TRIES):
+            healthy = False
+            try:
+                worker = self._take_worker()
+            except OSError:
+                break
+            try:
+                worker.send(self._request)
+                outcome = self._collect(worker)
+                healthy = worker.alive and not self._cancelled
+            except WorkerGone:
+                continue
+            finally:
+                self._give_back(worker, healthy=healthy)
+            return outcome
+        outcome = _Outcome()
+        outcome.failure = ExtractionFailed(FailureReason.PARSER_CRASHED, "The PDF parser could not be started.")
+        return outcome
+
+    def _take_worker(self) -> Worker:
+        with self._lock:
+            if self._cancelled:
+                raise ExtractionFailed(FailureReason.PARSER_CRASHED, "Reading the file was broken off.")
+            if self.worker is not None and self.worker.alive:
+                return self.worker
+            if self.worker is not None:
+                self.worker.close()
+            self.worker = Worker(memory_bytes=self._limits.memory_bytes, idle_s=_IDLE_S)
+            return self.worker
+
+    def _give_back(self, worker: Worker, *, healthy: bool) -> None:
+        with self._lock:
+            self.worker = None
+            if healthy and not self._cancelled and worker.served < _MAX_SERVED and worker.rss_bytes < _MAX_RSS_BYTES:
+                self.reusable = worker
+                return
+        worker.close()
+
+    def _collect(self, worker: Worker) -> _Outcome:
+        outcome = _Outcome()
+        deadline = time.monotonic() + self._limits.timeout_s
+        started = False
+        try:
+            while True:
+                reply = worker.receive(deadline=deadline)
+                if reply is None:
+                    if not started and not self._cancelled:
+                        raise WorkerGone
+                    outcome.failure = worker.death()
+                    break
+                started = True
+                if self._add(reply, outcome, worker):
+                    worker.served += 1
+                    break
+        except ExtractionFailed as failure:
+            outcome.failure = failure
+        if outcome.failure is not None and outcome.failure.reason is FailureReason.TIMEOUT:
+            outcome.failure = ExtractionFailed(
+                FailureReason.TIMEOUT,
+                f"Reading the file took longer than the {self._limits.timeout_s:g} seconds allowed.",
+            )
+        return outcome
+
+    def _add(self, reply: frames.Reply, outcome: _Outcome, worker: Worker) -> bool:
+        """Take a reply in; true when it was the last one."""
+        match reply:
+            case frames.Started():
+                return False
+            case frames.Progress():
+                if self._on_progress is not None and not self._cancelled:
+                    anyio.from_thread.run_sync(self._on_progress, reply.done, reply.total)
+                return False
+            case frames.PageBatch():
+                outcome.pages.extend(reply.pages)
+                return False
+            case frames.PassageBatch():
+                outcome.passages.extend(reply.passages)
+                return False
+            case frames.Finished():
+                outcome.end = reply
+            case frames.FoundBoxes():
+                outcome.boxes = reply.boxes
+            case frames.Failed():
+                outcome.failure = ExtractionFailed(reply.reason, reply.message)
+        worker.rss_bytes = reply.rss_bytes
+        return True

@@ -1,0 +1,261 @@
+"""A whole PDF: opened, read page by page, with its title, headings, labels and attachments.
+
+pdfium reads all of it: its outline, labels and attachments were measured 10 to 100 times faster than pypdf's and
+agree with them. pypdf is the second opinion where pdfium cannot open a file or load a page. Memory is bounded by one
+page plus the text found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pypdfium2
+import pypdfium2.raw as pdfium
+
+from ragsvc.core.documents import Extraction, Page, ProblemCode
+from ragsvc.core.errors import ExtractionFailed, FailureReason
+from ragsvc.core.ports import ExtractionLimits
+from ragsvc.extract import second_parser
+from ragsvc.extract.clean import clean_line, join_hyphens, known_words
+from ragsvc.extract.headings import OutlineEntry, PageTypes, document_title, headings_by_type, place_outline, types_of
+from ragsvc.extract.layout import page_text
+from ragsvc.extract.pdf_text import PageUnreadable, open_text_page, read_lines
+from ragsvc.extract.problems import merge_problems
+
+OnProgress = Callable[[int, int], None]
+
+_MAX_OUTLINE_ENTRIES = 5_000
+_MAX_ATTACHMENTS = 1_000
+_MAX_LABEL_CHARACTERS = 32
+
+
+class _Draft(msgspec.Struct):
+    """What reading the pages gave, before hyphens are decided."""
+
+    texts: list[str] = []
+    types: list[PageTypes] = []
+    findings: list[tuple[int, ProblemCode]] = []
+
+
+def read_pdf(path: Path, *, password: str | None, limits: ExtractionLimits, on_progress: OnProgress) -> Extraction:
+    """Read a PDF's text and structure.
+
+    Raises:
+        ExtractionFailed: it is locked, damaged, too long, or holds no text at all.
+    """
+    try:
+        with open_pdf(path, password) as document:
+            return _read_document(document, path, password=password, limits=limits, on_progress=on_progress)
+    except Unopenable:
+        return _second_opinion(path, password=password, limits=limits, on_progress=on_progress)
+
+
+class Unopenable(Exception):  # noqa: N818 - never leaves this package
+    """pdfium makes nothing of the file."""
+
+
+@contextmanager
+def open_pdf(path: Path, password: str | None) -> Iterator[Any]:
+    """Open a PDF with pdfium (a ``pypdfium2.PdfDocument``); an empty user password opens by itself.
+
+    Raises:
+        ExtractionFailed: a password is needed, or wrong, or the encryption is unknown.
+        Unopenable: it is damaged.
+    """
+    try:
+        document = pypdfium2.PdfDocument(path, password=password)
+    except pypdfium2.PdfiumError as error:
+        if error.err_code == pdfium.FPDF_ERR_PASSWORD:
+            raise _locked(password) from error
+        if error.err_code == pdfium.FPDF_ERR_SECURITY:
+            raise ExtractionFailed(
+                FailureReason.UNSUPPORTED_ENCRYPTION, "The PDF is encrypted in a way that ragsvc does not know."
+            ) from error
+        raise Unopenable from error
+    try:
+        yield document
+    finally:
+        document.close()
+
+
+def _locked(password: str | None) -> ExtractionFailed:
+    if not password:
+        return ExtractionFailed(
+            FailureReason.PASSWORD_REQUIRED, "The PDF is protected; send its password along to have it read."
+        )
+    return ExtractionFailed(
+        FailureReason.PASSWORD_WRONG, "The PDF is protected and the given password does not open it."
+    )
+
+
+def _read_document(
+    document: Any,  # noqa: ANN401 - pypdfium2 has no types
+    path: Path,
+    *,
+    password: str | None,
+    limits: ExtractionLimits,
+    on_progress: OnProgress,
+) -> Extraction:
+    page_count = len(document)
+    _check_page_count(page_count, limits)
+    draft = _read_pages(document.raw, page_count, limits=limits, on_progress=on_progress)
+    unreadable = [page for page, code in draft.findings if code is ProblemCode.PAGE_UNREADABLE]
+    if unreadable:
+        _reread(draft, unreadable, second_parser.read_pages(path, password=password, numbers=unreadable))
+    texts = _join_words(draft.texts, limits)
+    outline = _outline(document)
+    headings = place_outline(outline, texts) or headings_by_type(draft.types, texts)
+    pages = [Page(number, text, _label(document, number - 1)) for number, text in enumerate(texts, start=1)]
+    return _checked(
+        Extraction(
+            pages=pages,
+            headings=headings,
+            problems=merge_problems(draft.findings),
+            title=document_title(_metadata(document, "Title"), draft.types[0]),
+            page_count=page_count,
+            attachments=_attachments(document),
+        )
+    )
+
+
+def _check_page_count(page_count: int, limits: ExtractionLimits) -> None:
+    if page_count > limits.max_pages:
+        raise ExtractionFailed(
+            FailureReason.TOO_MANY_PAGES,
+            f"The PDF has {page_count:,} pages; up to {limits.max_pages:,} are read.",
+        )
+
+
+def _read_pages(raw: Any, page_count: int, *, limits: ExtractionLimits, on_progress: OnProgress) -> _Draft:  # noqa: ANN401 - a ctypes handle
+    draft = _Draft()
+    budget = limits.max_text_characters
+    for index in range(page_count):
+        text, types = "", PageTypes()
+        if budget <= 0:
+            draft.findings.append((index + 1, ProblemCode.NOT_READ))
+        else:
+            text, types, finding = _read_page(raw, index, max_characters=min(budget, limits.max_page_characters))
+            if finding is not None:
+                draft.findings.append((index + 1, finding))
+            budget -= len(text)
+        draft.texts.append(text)
+        draft.types.append(types)
+        on_progress(index + 1, page_count)
+    return draft
+
+
+def _read_page(raw: Any, index: int, *, max_characters: int) -> tuple[str, PageTypes, ProblemCode | None]:  # noqa: ANN401 - a ctypes handle
+    try:
+        with open_text_page(raw, index, max_characters=max_characters) as page:
+            found = read_lines(page)
+            truncated = page.truncated
+    except PageUnreadable:
+        return "", PageTypes(), ProblemCode.PAGE_UNREADABLE
+    if found.garbled:
+        return "", PageTypes(), ProblemCode.GARBLED_TEXT
+    text = page_text(found.lines)
+    if not text.strip():
+        return "", PageTypes(), ProblemCode.NO_TEXT_LAYER
+    return text, types_of(found.lines), ProblemCode.TEXT_TRUNCATED if truncated else None
+
+
+def _reread(draft: _Draft, numbers: list[int], texts: dict[int, str]) -> None:
+    """Put the second parser's pages in where the first one gave up."""
+    for number in numbers:
+        if texts.get(number):
+            draft.texts[number - 1] = texts[number]
+            draft.findings.remove((number, ProblemCode.PAGE_UNREADABLE))
+            draft.findings.append((number, ProblemCode.SECOND_PARSER_USED))
+
+
+def _join_words(texts: list[str], limits: ExtractionLimits) -> list[str]:
+    words = known_words(texts) if any("\ufffe" in text for text in texts) else set[str]()
+    return [join_hyphens(text, words)[: limits.max_page_characters] for text in texts]
+
+
+def _second_opinion(
+    path: Path, *, password: str | None, limits: ExtractionLimits, on_progress: OnProgress
+) -> Extraction:
+    """Read a file that pdfium cannot open."""
+    page_count = second_parser.count_pages(path, password=password)
+    _check_page_count(page_count, limits)
+    draft = _Draft(texts=[""] * page_count)
+    found = second_parser.read_pages(
+        path, password=password, numbers=range(1, page_count + 1), on_page=lambda done: on_progress(done, page_count)
+    )
+    for number in range(1, page_count + 1):
+        text = found.get(number, "")
+        draft.texts[number - 1] = text
+        code = ProblemCode.SECOND_PARSER_USED if text else ProblemCode.PAGE_UNREADABLE
+        draft.findings.append((number, code))
+    texts = _join_words(draft.texts, limits)
+    if not any(texts):
+        raise ExtractionFailed(FailureReason.DAMAGED, "The PDF is damaged: no page of it can be read.")
+    return Extraction(
+        pages=[Page(number, text) for number, text in enumerate(texts, start=1)],
+        problems=merge_problems(draft.findings),
+        page_count=page_count,
+    )
+
+
+def _checked(extraction: Extraction) -> Extraction:
+    """Refuse a document without any text, saying why."""
+    if any(page.text for page in extraction.pages):
+        return extraction
+    codes = {problem.code for problem in extraction.problems}
+    count = extraction.page_count
+    pages = "1 page" if count == 1 else f"{count} pages"
+    if codes == {ProblemCode.PAGE_UNREADABLE}:
+        raise ExtractionFailed(FailureReason.DAMAGED, f"The PDF is damaged: none of its {pages} can be read.")
+    if ProblemCode.GARBLED_TEXT in codes:
+        raise ExtractionFailed(
+            FailureReason.NO_TEXT,
+            f"The PDF ({pages}) has text, but its fonts do not say which letters they show. Printing it to a new PDF "
+            "or running text recognition (OCR) on it may help.",
+        )
+    raise ExtractionFailed(
+        FailureReason.NO_TEXT,
+        f"The PDF ({pages}) has no text layer: it looks scanned or drawn. Text recognition (OCR) is not built in; "
+        "run it through an OCR program first.",
+    )
+
+
+def _metadata(document: Any, key: str) -> str | None:  # noqa: ANN401 - pypdfium2 has no types
+    with contextlib.suppress(UnicodeDecodeError):
+        return clean_line(document.get_metadata_value(key)) or None
+    return None
+
+
+def _label(document: Any, index: int) -> str | None:  # noqa: ANN401 - pypdfium2 has no types
+    """What is printed on the page, when the file says so and it differs from the page's number."""
+    with contextlib.suppress(UnicodeDecodeError):
+        label = clean_line(document.get_page_label(index))[:_MAX_LABEL_CHARACTERS]
+        return label or None
+    return None
+
+
+def _outline(document: Any) -> list[OutlineEntry]:  # noqa: ANN401 - pypdfium2 has no types
+    entries: list[OutlineEntry] = []
+    with contextlib.suppress(UnicodeDecodeError, RecursionError):
+        for bookmark in document.get_toc():
+            if len(entries) >= _MAX_OUTLINE_ENTRIES:
+                break
+            destination = bookmark.get_dest()
+            index = destination.get_index() if destination is not None else None
+            title = clean_line(bookmark.get_title())
+            if title and index is not None and 0 <= index < len(document):
+                entries.append(OutlineEntry(title, bookmark.level + 1, index + 1))
+    return entries
+
+
+def _attachments(document: Any) -> list[str]:  # noqa: ANN401 - pypdfium2 has no types
+    names: list[str] = []
+    for index in range(min(_MAX_ATTACHMENTS, document.count_attachments())):
+        with contextlib.suppress(UnicodeDecodeError, pypdfium2.PdfiumError):
+            names.append(clean_line(document.get_attachment(index).get_name()))
+    return [name for name in names if name]

@@ -1,0 +1,276 @@
+"""One page of a PDF through pdfium: its characters in bulk, its lines with their places.
+
+Per-character calls cost as much as all the rest together, so a line's place is taken from its first and last
+rectangle, and only pages that look like interleaved columns are measured in full. Uses pypdfium2's raw API for that
+reason. Knows nothing of documents (``pdf_document``) and of how lines become text (``layout``, ``columns``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pypdfium2.raw as pdfium
+
+from ragsvc.extract.clean import clean_line, is_garbled
+from ragsvc.extract.columns import alternates, find_gutter, order_columns
+from ragsvc.extract.layout import Line, move_strays
+
+_GAP_POINTS = 7.0
+_CELL_GAP = 1.3
+_FEW_RECTANGLES = 8
+_NUMBERS_MEASURED = 4
+_DIGITS = re.compile(r"\d")
+_NUMBER_AFTER_BLANK = re.compile(r"\S +[$€£¥(\d—–]")
+_SAMPLES = 10
+_FIRST_SAMPLES = 3
+_UNSHOWN = frozenset("\r\n\x00\ufffe\x02 ")
+
+Rectangle = tuple[float, float, float, float]
+"""left, bottom, right, top in points."""
+
+
+class PageLines(msgspec.Struct):
+    """What a page holds: lines in reading order. ``characters`` counts what the parser saw, usable or not."""
+
+    lines: list[Line]
+    characters: int
+    garbled: bool
+
+
+class PageUnreadable(Exception):  # noqa: N818 - never leaves this package
+    """pdfium cannot load the page."""
+
+
+class TextPage:
+    """pdfium's view of a page's characters. Index ``i`` of ``text`` is pdfium's character ``i``."""
+
+    def __init__(self, page: Any, text_page: Any, *, max_characters: int) -> None:  # noqa: ANN401 - ctypes handles
+        self._text_page = text_page
+        self.count = max(0, pdfium.FPDFText_CountChars(text_page))
+        self.truncated = self.count > max_characters
+        self.unmapped = 0
+        self.text = self._read_text(min(self.count, max_characters))
+        self._rotation = pdfium.FPDFPage_GetRotation(page)
+        self._width, self._height = pdfium.FPDF_GetPageWidthF(page), pdfium.FPDF_GetPageHeightF(page)
+        self._doubles = [ctypes.c_double() for _ in range(4)]
+        self._references = [ctypes.byref(double) for double in self._doubles]
+        self._matrix = pdfium.FS_MATRIX()
+
+    def _read_text(self, count: int) -> str:
+        if count == 0:
+            return ""
+        buffer = (ctypes.c_ushort * (count + 1))()
+        written = pdfium.FPDFText_GetText(self._text_page, 0, count, buffer)
+        raw = bytes(buffer)[: 2 * max(0, written - 1)].decode("utf-16-le", "surrogatepass")
+        if len(raw) == count and not _has_surrogates(raw):
+            return raw
+        # characters left out, or beyond the 16 bits of that call: one by one, so that indexes stay pdfium's
+        codes = [pdfium.FPDFText_GetUnicode(self._text_page, index) for index in range(count)]
+        self.unmapped = codes.count(0)
+        return "".join(chr(code) if 0 < code < 0x110000 else "\x00" for code in codes)
+
+    def rectangles(self, start: int, count: int) -> int:
+        """Have pdfium find the rectangles of a run of characters; ``rectangle`` reads them. Returns how many."""
+        return max(0, pdfium.FPDFText_CountRects(self._text_page, start, count))
+
+    def rectangle(self, index: int) -> Rectangle:
+        """Read a rectangle of the last ``rectangles`` call, as on the unrotated page."""
+        left, top, right, bottom = self._references
+        pdfium.FPDFText_GetRect(self._text_page, index, left, top, right, bottom)
+        x0, y1, x1, y0 = (double.value for double in self._doubles)
+        return (x0, y0, x1, y1)
+
+    def shown(self, rectangle: Rectangle) -> Rectangle:
+        """Turn a rectangle as the page is turned when shown."""
+        x0, y0, x1, y1 = rectangle
+        match self._rotation:
+            case 1:
+                return (y0, self._height - x1, y1, self._height - x0)
+            case 2:
+                return (self._width - x1, self._height - y1, self._width - x0, self._height - y0)
+            case 3:
+                return (self._width - y1, x0, self._width - y0, x1)
+            case _:
+                return rectangle
+
+    def character_box(self, index: int) -> Rectangle | None:
+        """Read one character's box; ``None`` for blanks that pdfium made up."""
+        left, right, bottom, top = self._references
+        if not pdfium.FPDFText_GetCharBox(self._text_page, index, left, right, bottom, top):
+            return None
+        x0, x1, y0, y1 = (double.value for double in self._doubles)
+        return (x0, y0, x1, y1)
+
+    def font(self, index: int) -> tuple[float, int]:
+        """Read the font size in points (as scaled on the page) and stroke weight at a character."""
+        size = pdfium.FPDFText_GetFontSize(self._text_page, index)
+        matrix = self._matrix
+        if pdfium.FPDFText_GetMatrix(self._text_page, index, ctypes.byref(matrix)):
+            size *= (matrix.c * matrix.c + matrix.d * matrix.d) ** 0.5
+        return size, pdfium.FPDFText_GetFontWeight(self._text_page, index)
+
+
+def _has_surrogates(text: str) -> bool:
+    try:
+        text.encode("utf-16-le")
+    except UnicodeEncodeError:
+        return True
+    return not text.isascii() and max(text) > "\uffff"
+
+
+@contextmanager
+def open_text_page(document: Any, index: int, *, max_characters: int) -> Iterator[TextPage]:  # noqa: ANN401 - ctypes handle
+    """Open page ``index`` (from 0) of a pdfium document handle, and close it again.
+
+    Raises:
+        PageUnreadable: pdfium cannot load it.
+    """
+    page = pdfium.FPDF_LoadPage(document, index)
+    if not page:
+        raise PageUnreadable
+    try:
+        text_page = pdfium.FPDFText_LoadPage(page)
+        if not text_page:
+            raise PageUnreadable
+        try:
+            yield TextPage(page, text_page, max_characters=max_characters)
+        finally:
+            pdfium.FPDFText_ClosePage(text_page)
+    finally:
+        pdfium.FPDF_ClosePage(page)
+
+
+def read_lines(page: TextPage) -> PageLines:
+    """Read a page's lines in reading order."""
+    if is_garbled(page.text, unmapped=page.unmapped):
+        return PageLines([], page.count, garbled=True)
+    spans = list(_line_spans(page.text))
+    lines = [_measure(page, start, end) for start, end in spans]
+    if _looks_interleaved(page, spans, lines):
+        fragments = [fragment for start, end in spans for fragment in _fragments(page, start, end)]
+        ordered = order_columns(fragments)
+        if ordered != fragments:
+            lines = ordered
+    return PageLines(move_strays([line for line in lines if line.text]), page.count, garbled=False)
+
+
+def _line_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Spans of pdfium's lines, without blank ends."""
+    position = 0
+    for raw in text.split("\r\n"):
+        stripped = raw.strip()
+        if stripped:
+            start = position + raw.index(stripped[0])
+            yield start, start + len(stripped)
+        position += len(raw) + 2
+
+
+def _measure(page: TextPage, start: int, end: int) -> Line:
+    raw = page.text[start:end]
+    text = clean_line(raw)
+    count = page.rectangles(start, end - start)
+    if not count:
+        return Line(text, 0.0, 0.0, 0.0, 0.0)
+    size, weight = page.font(start)
+    few = count <= _FEW_RECTANGLES
+    boxes = [page.shown(page.rectangle(index)) for index in (range(count) if few else (0, count - 1))]
+    first, last = boxes[0], boxes[-1]
+    one_line = abs(first[1] - last[1]) < 0.5 * size
+    return Line(
+        text,
+        first[0],
+        max(first[2], last[2]) if one_line else last[2],
+        min(first[1], last[1]),
+        max(first[3], last[3]),
+        round(size, 1),
+        weight,
+        row=_has_wide_gap(boxes, size) if few else one_line and _has_far_number(page, raw, start, size),
+    )
+
+
+def _has_wide_gap(boxes: list[Rectangle], size: float) -> bool:
+    return any(
+        after[0] - before[2] > _CELL_GAP * size and abs(after[1] - before[1]) < size
+        for before, after in pairwise(boxes)
+    )
+
+
+def _has_far_number(page: TextPage, raw: str, start: int, size: float) -> bool:
+    """Tell whether a number stands well apart from what is before it, as in a table's row."""
+    for found, _ in zip(_NUMBER_AFTER_BLANK.finditer(raw), range(_NUMBERS_MEASURED), strict=False):
+        before, after = page.character_box(start + found.start()), page.character_box(start + found.end() - 1)
+        if before and after and page.shown(after)[0] - page.shown(before)[2] > _CELL_GAP * size:
+            return True
+    return False
+
+
+def _looks_interleaved(page: TextPage, spans: list[tuple[int, int]], lines: list[Line]) -> bool:
+    """Tell from a few measurements whether rows may run across columns; true costs a full measurement, no more."""
+    gutter = find_gutter(lines)
+    if gutter is not None:
+        return alternates(lines, gutter)
+    long_spans = [span for span in spans if span[1] - span[0] > 40 and _reads_like_prose(page.text[slice(*span)])]
+    if len(long_spans) < 6:
+        return False
+    step = max(1, len(long_spans) // _SAMPLES)
+    samples = long_spans[::step][:_SAMPLES]
+    left, right = min(line.left for line in lines), max(line.right for line in lines)
+    middle = (left + 0.25 * (right - left), left + 0.75 * (right - left))
+    found = 0
+    for number, (start, end) in enumerate(samples, start=1):
+        found += _has_gap(page, start, end, middle)
+        if number == _FIRST_SAMPLES and not found:
+            return False
+    return found >= 0.5 * len(samples)
+
+
+def _reads_like_prose(text: str) -> bool:
+    return text.count(" ") >= 6 and 12 * len(_DIGITS.findall(text)) <= len(text)
+
+
+def _has_gap(page: TextPage, start: int, end: int, middle: tuple[float, float]) -> bool:
+    """Tell whether a line has a wide gap in the page's middle, looking at its blanks only."""
+    text = page.text
+    margin = (end - start) // 6
+    position = start + margin
+    while (position := text.find(" ", position, end - margin)) >= 0:
+        before, after = page.character_box(position - 1), page.character_box(position + 1)
+        if before and after:
+            reach, left = page.shown(before)[2], page.shown(after)[0]
+            if left - reach > _GAP_POINTS and middle[0] < (left + reach) / 2 < middle[1]:
+                return True
+        position += 1
+    return False
+
+
+def _fragments(page: TextPage, start: int, end: int) -> Iterator[Line]:
+    """Cut a line where wide gaps are, measuring every character."""
+    first = start
+    previous: Rectangle | None = None
+    for index in range(start, end):
+        if page.text[index] in _UNSHOWN:
+            continue
+        box = page.character_box(index)
+        if box is None:
+            continue
+        box = page.shown(box)
+        if previous is not None and (box[0] - previous[2] > _GAP_POINTS or box[3] < previous[1] - 2):
+            if page.text[index - 1] in "\ufffe\x02":  # the next line of a hyphenated word
+                previous = box
+                continue
+            yield _measure(page, first, _trim(page.text, first, index))
+            first = index
+        previous = box
+    yield _measure(page, first, end)
+
+
+def _trim(text: str, start: int, end: int) -> int:
+    while end > start and text[end - 1] in _UNSHOWN:
+        end -= 1
+    return end

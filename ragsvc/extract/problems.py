@@ -1,0 +1,52 @@
+"""Findings about pages, merged to runs: "pages 3-7 have no text layer". Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ragsvc.core.documents import Problem, ProblemCode
+
+_WORDS: dict[ProblemCode, tuple[str, str]] = {
+    ProblemCode.NO_TEXT_LAYER: (
+        "has no text layer (probably a scan or a picture; text recognition is not built in)",
+        "have no text layer (probably scans or pictures; text recognition is not built in)",
+    ),
+    ProblemCode.GARBLED_TEXT: (
+        "has text whose font does not say which letters it shows; it was left out",
+        "have text whose fonts do not say which letters they show; it was left out",
+    ),
+    ProblemCode.PAGE_UNREADABLE: ("is damaged and could not be read", "are damaged and could not be read"),
+    ProblemCode.SECOND_PARSER_USED: (
+        "could not be read by the main parser; a second one read it, with less sense of layout",
+        "could not be read by the main parser; a second one read them, with less sense of layout",
+    ),
+    ProblemCode.TEXT_TRUNCATED: (
+        "has more text than a page may have; the rest was left out",
+        "have more text than a page may have; the rest was left out",
+    ),
+    ProblemCode.NOT_READ: (
+        "was not read: the document has more text than one may have",
+        "were not read: the document has more text than one may have",
+    ),
+}
+
+
+def merge_problems(findings: Iterable[tuple[int, ProblemCode]]) -> list[Problem]:
+    """Merge ``(page, code)`` findings into runs, ordered by first page.
+
+    >>> [p.message[:33] for p in merge_problems([(3, ProblemCode.NO_TEXT_LAYER), (4, ProblemCode.NO_TEXT_LAYER)])]
+    ['Pages 3-4 have no text layer (pro']
+    """
+    runs: list[tuple[ProblemCode, int, int]] = []
+    for code, page in sorted((code, page) for page, code in set(findings)):
+        if runs and runs[-1][0] is code and runs[-1][2] == page - 1:
+            runs[-1] = (code, runs[-1][1], page)
+        else:
+            runs.append((code, page, page))
+    return sorted((_problem(*run) for run in runs), key=lambda problem: (problem.first_page, problem.last_page))
+
+
+def _problem(code: ProblemCode, first: int, last: int) -> Problem:
+    one, many = _WORDS[code]
+    message = f"Page {first} {one}." if first == last else f"Pages {first}-{last} {many}."
+    return Problem(code, message, first, last)
