@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +10,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ragsvc.core.breaker import Circuit
+from ragsvc.core.chat import ChatCall, Usage
 from ragsvc.core.documents import Extraction, Passage
 
 Vectors = npt.NDArray[np.float32]
@@ -224,4 +226,110 @@ class LexicalIndex(Protocol):
 
     def close(self) -> None:
         """Release files."""
+        ...
+
+
+class ChatReply(msgspec.Struct, frozen=True):
+    """A whole answer: ``body`` is the JSON a client gets (OpenAI: the chat completion object)."""
+
+    body: bytes
+    usage: Usage
+
+
+class ChatStream(Protocol):
+    """An answer that arrives in blocks of whole server-sent events, the final ``[DONE]`` excepted.
+
+    Iteration raises ``UpstreamFailed`` or ``UpstreamTimeout`` when the answer breaks off.
+    """
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last block has been handed out."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The stream itself."""
+        ...
+
+    async def __anext__(self) -> bytes:
+        """The next block, as soon as it is there."""
+        ...
+
+    def usage(self) -> Usage:
+        """Tokens so far: the model's own figure where it gave one, else a count of what was handed out."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop the model if it still works, and free what the stream holds; may be called twice."""
+        ...
+
+
+class ChatBackend(Protocol):
+    """A model that answers chats. Everything raised by the two methods is raised before the first byte."""
+
+    async def complete(self, call: ChatCall) -> ChatReply:
+        """Answer in one piece.
+
+        Raises:
+            InvalidRequest: the model refuses the request; ``UnsupportedParameter`` when it lacks an ability.
+            ModelUnavailable: refused, broken, overloaded or switched off for now.
+            UpstreamFailed: the answer is not one. ``UpstreamTimeout``: it did not come in time.
+            Overloaded: too many requests wait for this backend.
+        """
+        ...
+
+    async def stream(self, call: ChatCall) -> ChatStream:
+        """Begin to answer; returns when the first block is there. Raises as ``complete`` does."""
+        ...
+
+
+class ForwardRequest(msgspec.Struct, frozen=True):
+    """A request of any endpoint family; ``path`` follows the base URL. Only a ``bytes`` body can be sent again."""
+
+    method: str
+    path: str
+    body: bytes | AsyncIterator[bytes]
+    headers: Mapping[str, str]
+
+
+class ForwardReply(Protocol):
+    """A provider's answer (status below 400), its body still to come."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers, names as the provider wrote them."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The body as it arrives."""
+        ...
+
+    async def __anext__(self) -> bytes:
+        """The next bytes."""
+        ...
+
+    async def aclose(self) -> None:
+        """Break off, or free the connection when the end was reached."""
+        ...
+
+
+class ModelProvider(ChatBackend, Protocol):
+    """A backend that may also serve the other endpoint families."""
+
+    @property
+    def circuit(self) -> Circuit:
+        """Whether it is being asked at all."""
+        ...
+
+    async def forward(self, request: ForwardRequest) -> ForwardReply:
+        """Pass a request on as it is. Raises as ``complete`` does."""
+        ...
+
+    async def aclose(self) -> None:
+        """End what is open."""
         ...

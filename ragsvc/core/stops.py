@@ -1,0 +1,47 @@
+"""Stop sequences in text that arrives in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StopScanner:
+    """Lets text through up to the first stop sequence, also one that lies across pieces.
+
+    >>> scanner = StopScanner(["END"])
+    >>> scanner.feed("one E"), scanner.feed("ND two"), scanner.stopped
+    ('one ', '', True)
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stop for stop in stops if stop)
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, piece: str) -> str:
+        """Take the next piece; return the text that is surely before any stop sequence."""
+        if self.stopped:
+            return ""
+        text = self._held + piece
+        found = [position for position in (text.find(stop) for stop in self._stops) if position >= 0]
+        if found:
+            self.stopped = True
+            self._held = ""
+            return text[: min(found)]
+        keep = self._may_begin(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def finish(self) -> str:
+        """The text that was held back, now that nothing follows."""
+        held, self._held = self._held, ""
+        return held
+
+    def _may_begin(self, text: str) -> int:
+        """Length of the longest end of ``text`` that begins a stop sequence."""
+        longest = max((len(stop) for stop in self._stops), default=1) - 1
+        for length in range(min(longest, len(text)), 0, -1):
+            tail = text[len(text) - length :]
+            if any(stop.startswith(tail) for stop in self._stops):
+                return length
+        return 0

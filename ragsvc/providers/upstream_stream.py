@@ -1,0 +1,242 @@
+"""A provider's event stream on its way to the client: checked and metered without reading what needs no reading.
+
+Blocks pass as they arrive. Only events that can matter are parsed: those with a usage, and those that do not look
+like a chunk (no ``choices``, no closing brace), where errors, comments and garbage are told apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+import aiohttp
+import msgspec
+from msgspec import Raw
+
+from ragsvc.core.chat import CountTokens, Usage
+from ragsvc.core.errors import RagsvcError, UpstreamFailed
+from ragsvc.core.ledger import StreamLedger
+from ragsvc.core.sse import EventAligner, encode_event, event_data, split_events
+from ragsvc.providers.exchange import HTTP_FAILURES, Exchange
+
+_DONE_ENDS: Final = (b"data: [DONE]\n\n", b"data:[DONE]\n\n")
+_DONE_WORDS: Final = (b"data: [DONE]", b"data:[DONE]")
+_NULL_USAGES: Final = (b',"usage":null', b', "usage": null')
+_END_WAIT_S: Final = 0.5
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
+
+
+class UpstreamStream:
+    """The chunks of one answer. Made when the response's headers are there; ``begin`` reads the first block."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        response: aiohttp.ClientResponse,
+        *,
+        client_wants_usage: bool,
+        prompt_tokens: Callable[[], int],
+        count_tokens: CountTokens,
+    ) -> None:
+        self._exchange = exchange
+        self._response = response
+        self._read = response.content.readany
+        self._client_wants_usage = client_wants_usage
+        self._prompt_tokens = prompt_tokens
+        self._count_tokens = count_tokens
+        self._aligner = EventAligner()
+        self._ledger = StreamLedger()
+        self._first: bytes | None = None
+        self._failure: RagsvcError | None = None
+        self._at_end = False
+        self._closed = False
+        self._holds_slot = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last block has been handed out."""
+        return self._at_end and self._first is None
+
+    async def begin(self) -> None:
+        """Wait for the first block. Raises ``Retriable`` or what the provider's first words mean."""
+        try:
+            self._first = await self._next_block(before_body=True)
+        except BaseException:
+            self._response.close()
+            raise
+
+    def keep_slot(self) -> None:
+        """From now on closing the stream gives the provider's slot back."""
+        self._holds_slot = True
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._first is not None:
+            block, self._first = self._first, None
+        elif self._at_end:
+            raise StopAsyncIteration
+        else:
+            try:
+                block = await self._next_block(before_body=False)
+            except RagsvcError:
+                self._exchange.breaker.failed()
+                raise
+        if not block:
+            raise StopAsyncIteration
+        return block
+
+    def usage(self) -> Usage:
+        """The provider's figure, or a count of the prompt and of what passed."""
+        if self._ledger.reported is not None:
+            return self._ledger.reported
+        return self._ledger.usage(self._prompt_tokens(), self._count_tokens)
+
+    async def aclose(self) -> None:
+        """Free connection and slot; a provider still at work notices that its connection closes."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._at_end and self._failure is None:
+                await self._read_end()
+        finally:
+            self._response.close()  # a connection that reached its end went back to the pool before
+            if self._holds_slot:
+                self._exchange.slots.release()
+
+    async def _read_end(self) -> None:
+        """Let the response reach its end, so that the connection can be used again; not for long."""
+        if self._response.content.at_eof():
+            return
+        with contextlib.suppress(*HTTP_FAILURES):
+            async with asyncio.timeout(_END_WAIT_S):
+                while not self._response.content.at_eof():
+                    await self._read()
+
+    async def _next_block(self, *, before_body: bool) -> bytes:
+        """The next non-empty block; ``b""`` only at a proper end that brought nothing more."""
+        while self._failure is None:
+            try:
+                piece = await self._read()
+            except HTTP_FAILURES as error:
+                raise self._exchange.translate(error, before_body=before_body) from error
+            if not piece:
+                return self._end()
+            block = self._aligner.feed(piece)
+            if block.endswith(_DONE_ENDS):
+                block = block[: block.rfind(b"data:")]
+                self._at_end = True
+            if block:
+                block = self._checked(block)
+            if self._at_end:
+                block += self._closing_usage()
+            if block or self._at_end:
+                return block
+        raise self._failure
+
+    def _end(self) -> bytes:
+        """The body ended without ``[DONE]``: fine after a finish reason, else the answer is cut off."""
+        rest = self._aligner.tail.strip()
+        if rest and rest not in _DONE_WORDS:
+            raise UpstreamFailed(f"provider '{self._exchange.settings.name}' broke off its answer")
+        if not rest and not self._ledger.has_finish():
+            raise UpstreamFailed(f"provider '{self._exchange.settings.name}' ended its answer too early")
+        self._at_end = True
+        return self._closing_usage()
+
+    def _closing_usage(self) -> bytes:
+        """A usage chunk of our own for a client that asked, where the provider gave none."""
+        if not self._client_wants_usage or self._ledger.reported is not None:
+            return b""
+        usage = self._ledger.usage(self._prompt_tokens(), self._count_tokens)
+        self._ledger.report(usage)
+        head = self._ledger.head
+        return encode_event(
+            {
+                "id": head.id,
+                "object": "chat.completion.chunk",
+                "created": head.created,
+                "model": head.model,
+                "choices": [],
+                "usage": usage,
+            }
+        )
+
+    def _checked(self, block: bytes) -> bytes:
+        if not self._client_wants_usage:
+            for spelled in _NULL_USAGES:
+                if spelled in block:
+                    block = block.replace(spelled, b"")
+        events = block.count(b"\n\n")
+        mentions = block.count(b'"usage"')
+        if (
+            (mentions and mentions != block.count(b'"usage":null') + block.count(b'"usage": null'))
+            or block.count(b'"choices"') != events
+            or block.count(b"}\n\n") != events
+        ):
+            block = self._read_events(block)
+        if block:
+            self._ledger.add(block, self._count_tokens)
+        return block
+
+    def _read_events(self, block: bytes) -> bytes:
+        """Go through a block event by event; keeps what came before a failure and remembers that for later."""
+        kept = b""
+        for event in split_events(block):
+            try:
+                kept += self._read_event(event)
+            except RagsvcError as error:
+                if not kept:
+                    raise
+                self._failure = error
+                self._at_end = False
+                break
+        return kept
+
+    def _read_event(self, event: bytes) -> bytes:
+        data = event_data(event)
+        if data is None or data == b"[DONE]":
+            return b"" if data else event
+        try:
+            members = _MEMBERS.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UpstreamFailed(f"provider '{self._exchange.settings.name}' sent an event that is no JSON") from error
+        if "error" in members and "choices" not in members:
+            raise self._exchange.said_error(data)
+        changed = "choices" not in members
+        if changed:
+            members["choices"] = Raw(b"[]")
+        usage = read_usage(members.get("usage"))
+        if usage is not None:
+            self._ledger.report(usage)
+            if not self._client_wants_usage:
+                if msgspec.json.decode(members["choices"]) == []:
+                    return b""
+                del members["usage"]
+                changed = True
+        return encode_event(members) if changed else event
+
+
+class _Counts(msgspec.Struct):
+    prompt_tokens: float | None = None
+    completion_tokens: float | None = None
+
+
+_COUNTS: Final = msgspec.json.Decoder(_Counts | None)
+
+
+def read_usage(raw: Raw | None) -> Usage | None:
+    """The usage a provider reported, if it did, in whole tokens and with its sum."""
+    if raw is None:
+        return None
+    try:
+        counts = _COUNTS.decode(raw)
+    except msgspec.DecodeError:
+        return None
+    if counts is None or (counts.prompt_tokens is None and counts.completion_tokens is None):
+        return None
+    return Usage.of(max(0, int(counts.prompt_tokens or 0)), max(0, int(counts.completion_tokens or 0)))
