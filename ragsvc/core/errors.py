@@ -7,6 +7,7 @@
     │   ├── UnsupportedMediaType
     │   ├── TooLarge
     │   ├── UnsupportedParameter  a known parameter that this model cannot honour
+    │   ├── CryptoFailure         something encrypted cannot be opened; never says why
     │   └── MethodNotAllowed
     ├── Unauthorized              no key, a malformed one, an unknown or revoked one
     ├── Forbidden
@@ -22,6 +23,7 @@
     ├── ModelUnavailable          no provider can answer now
     ├── UpstreamFailed            the provider answered with an error or broke off
     ├── UpstreamTimeout
+    ├── AttestationUnavailable   this machine gives no attestation reports
     ├── StorageFull
     ├── ShuttingDown
     ├── DataDirectoryLocked       another process serves this data directory
@@ -75,6 +77,18 @@ class UnsupportedParameter(InvalidRequest):
     """A documented parameter that the chosen model cannot honour; refused, never ignored."""
 
     code = "unsupported_parameter"
+
+
+class CryptoFailure(InvalidRequest):
+    """Something encrypted cannot be opened, is cut off, was changed or was sent before.
+
+    There is one message for every cause: a caller that could tell causes apart would have an oracle.
+    """
+
+    code = "encryption_error"
+
+    def __init__(self) -> None:
+        super().__init__("The encrypted message cannot be opened.")
 
 
 class MethodNotAllowed(InvalidRequest):
@@ -196,6 +210,12 @@ class UpstreamTimeout(RagsvcError):
 
     code = "upstream_timeout"
     retryable = True
+
+
+class AttestationUnavailable(RagsvcError):
+    """This machine gives no attestation reports, and none is invented."""
+
+    code = "attestation_unavailable"
 
 
 class StorageFull(RagsvcError):

@@ -1,0 +1,262 @@
+"""Files encrypted at rest: AES-256-GCM in chunks under a key per file, which a master key wraps.
+
+::
+
+    offset  bytes
+    0       8     magic "RAGSVCE1"
+    8       4     chunk size, big-endian
+    12      76    slot 0: master key id (16), nonce (12), wrapped file key (48)
+    88      76    slot 1: the same, or zeros
+    164     …     chunks of (chunk size + 16) bytes; the last one is shorter or equal and may hold nothing
+
+Chunks use the STREAM construction (Hoang, Reyhanitabar, Rogaway, Vizár 2015): the nonce is a counter and a byte that
+marks the last chunk, so chunks cannot be moved, dropped or cut off. The wrap binds magic, chunk size and a context
+the caller names (a blob's hash, say), so files cannot be exchanged. A new master key wraps the file key into the free
+slot before the old slot is wiped: a crash between leaves a file that opens with either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import BinaryIO, Final
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from ragsvc.core.errors import ConfigurationError, CryptoFailure
+from ragsvc.crypto import hpke
+from ragsvc.crypto.keyring import parse_secret
+
+MAGIC: Final = b"RAGSVCE1"
+DEFAULT_CHUNK_BYTES: Final = 64 * 1024
+MAX_CHUNK_BYTES: Final = 16 * 1024 * 1024
+_KEY_ID_BYTES = 16
+_SLOT_BYTES = _KEY_ID_BYTES + hpke.NONCE_BYTES + hpke.KEY_BYTES + hpke.TAG_BYTES
+_SLOTS = 2
+_PREFIX_BYTES = len(MAGIC) + 4
+HEADER_BYTES: Final = _PREFIX_BYTES + _SLOTS * _SLOT_BYTES
+_EMPTY_SLOT = bytes(_SLOT_BYTES)
+_LABEL = b"ragsvc-at-rest-v1 "
+
+
+class MasterKey:
+    """A master key: wraps file keys, and derives the keys of other things (the database's, say). Not printed."""
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != hpke.KEY_BYTES:
+            raise ConfigurationError(["a master key has 32 bytes"])
+        self._prk = hpke.extract(_LABEL + b"master", secret)
+        self.key_id = hpke.expand(self._prk, b"id", _KEY_ID_BYTES)
+        self._wrap = AESGCM(hpke.expand(self._prk, b"wrap", hpke.KEY_BYTES))
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> MasterKey:
+        """Read a key file's or variable's content (see ``parse_secret``). Raises ``ConfigurationError``."""
+        return cls(parse_secret(content))
+
+    def derive(self, purpose: str) -> bytes:
+        """32 bytes for one purpose, independent of every other purpose's."""
+        return hpke.expand(self._prk, b"purpose " + purpose.encode(), hpke.KEY_BYTES)
+
+    def wrap(self, file_key: bytes, bound: bytes) -> bytes:
+        """One header slot that holds ``file_key``; ``bound`` is authenticated with it."""
+        nonce = os.urandom(hpke.NONCE_BYTES)
+        return self.key_id + nonce + self._wrap.encrypt(nonce, file_key, bound)
+
+    def unwrap(self, slot: bytes, bound: bytes) -> bytes:
+        """The file key in a slot that this key wrote. Raises ``CryptoFailure``."""
+        nonce, wrapped = slot[_KEY_ID_BYTES:][: hpke.NONCE_BYTES], slot[_KEY_ID_BYTES + hpke.NONCE_BYTES :]
+        return hpke.open_sealed(self._wrap, nonce, wrapped, bound)
+
+    def __repr__(self) -> str:
+        """Name the key by its id."""
+        return f"MasterKey(key_id={self.key_id.hex()})"
+
+
+class MasterKeys:
+    """The current master key, which wraps, and older ones, which only unwrap until files are rewrapped."""
+
+    def __init__(self, current: MasterKey, *older: MasterKey) -> None:
+        self.current = current
+        self.by_id: Mapping[bytes, MasterKey] = MappingProxyType({key.key_id: key for key in (*older, current)})
+
+    def unwrap(self, header: bytes, context: bytes) -> tuple[bytes, int]:
+        """Return ``(file key, chunk size)`` of a header. Raises ``CryptoFailure``."""
+        chunk_bytes, slots = _parse_header(header)
+        for slot in slots:
+            key = self.by_id.get(slot[:_KEY_ID_BYTES])
+            if key is None:
+                continue
+            try:
+                return key.unwrap(slot, _bound(chunk_bytes, context)), chunk_bytes
+            except CryptoFailure:  # a slot torn by a crash; the other one is whole
+                continue
+        raise CryptoFailure
+
+
+def is_encrypted(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` (8 bytes or more) is one of ours."""
+    return head.startswith(MAGIC)
+
+
+def encrypt_chunks(
+    plaintext: Iterable[bytes], keys: MasterKeys, *, context: bytes, chunk_bytes: int = DEFAULT_CHUNK_BYTES
+) -> Iterator[bytes]:
+    """Encrypt pieces of any size into the bytes of a file, header first. Memory: one chunk and one piece."""
+    file_key = os.urandom(hpke.KEY_BYTES)
+    yield _prefix(chunk_bytes) + keys.current.wrap(file_key, _bound(chunk_bytes, context)) + _EMPTY_SLOT
+    aead = AESGCM(file_key)
+    pending = bytearray()
+    index = 0
+    for piece in plaintext:
+        pending += piece
+        while len(pending) > chunk_bytes:  # what may be the last chunk waits
+            yield aead.encrypt(_chunk_nonce(index, last=False), bytes(pending[:chunk_bytes]), None)
+            del pending[:chunk_bytes]
+            index += 1
+    yield aead.encrypt(_chunk_nonce(index, last=True), bytes(pending), None)
+
+
+def encrypt(plaintext: bytes, keys: MasterKeys, *, context: bytes, chunk_bytes: int = DEFAULT_CHUNK_BYTES) -> bytes:
+    """Encrypt something that fits into memory."""
+    return b"".join(encrypt_chunks((plaintext,), keys, context=context, chunk_bytes=chunk_bytes))
+
+
+class EncryptedReader:
+    """Random access to an encrypted file; every byte returned is authenticated.
+
+    Opening checks the last chunk, so a file cut at a chunk's border is refused before anything is read. Holds one
+    decrypted chunk. Not thread-safe; does not close ``file``.
+    """
+
+    def __init__(self, file: BinaryIO, keys: MasterKeys, *, context: bytes) -> None:
+        """Read header and last chunk. Raises ``CryptoFailure``."""
+        self._file = file
+        file.seek(0)
+        file_key, self._chunk_bytes = keys.unwrap(file.read(HEADER_BYTES), context)
+        self._aead = AESGCM(file_key)
+        body_bytes = file.seek(0, os.SEEK_END) - HEADER_BYTES
+        sealed_bytes = self._chunk_bytes + hpke.TAG_BYTES
+        self._last = max(0, -(-body_bytes // sealed_bytes) - 1)
+        self._cached: tuple[int, bytes] | None = None
+        self.size_bytes = self._last * self._chunk_bytes + len(self._chunk(self._last))
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return up to ``length`` bytes from ``offset``; fewer at the end. Raises ``CryptoFailure``."""
+        if offset < 0 or length < 0:
+            raise ValueError("offset and length are not negative")
+        end = min(offset + length, self.size_bytes)
+        pieces: list[bytes] = []
+        while offset < end:
+            index, start = divmod(offset, self._chunk_bytes)
+            piece = self._chunk(index)[start : start + end - offset]
+            pieces.append(piece)
+            offset += len(piece)
+        return b"".join(pieces)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """All chunks in order, none of them empty."""
+        for index in range(self._last + 1):
+            if chunk := self._chunk(index):
+                yield chunk
+
+    def _chunk(self, index: int) -> bytes:
+        if self._cached is not None and self._cached[0] == index:
+            return self._cached[1]
+        sealed_bytes = self._chunk_bytes + hpke.TAG_BYTES
+        self._file.seek(HEADER_BYTES + index * sealed_bytes)
+        sealed = self._file.read(sealed_bytes)
+        chunk = hpke.open_sealed(self._aead, _chunk_nonce(index, last=index == self._last), sealed, b"")
+        if (index < self._last and len(chunk) != self._chunk_bytes) or (index and not chunk):
+            raise CryptoFailure
+        self._cached = (index, chunk)
+        return chunk
+
+
+def decrypt_chunks(file: BinaryIO, keys: MasterKeys, *, context: bytes) -> Iterator[bytes]:
+    """Decrypt a whole file piece by piece, from the start. Raises ``CryptoFailure``."""
+    yield from EncryptedReader(file, keys, context=context)
+
+
+def rewrap(file: BinaryIO, keys: MasterKeys, *, context: bytes) -> bool:
+    """Wrap a file's key under the current master key, in place; the content is not touched.
+
+    ``file`` is open for reading and writing. Each step is synced before the next, so a crash loses nothing; run it
+    again to finish. Returns whether anything had to be done.
+
+    Raises:
+        CryptoFailure: no known key opens the header.
+    """
+    file.seek(0)
+    header = file.read(HEADER_BYTES)
+    file_key, chunk_bytes = keys.unwrap(header, context)
+    bound = _bound(chunk_bytes, context)
+    slots = list(_parse_header(header)[1])
+    current = [slot for slot in slots if _opens(keys.current, slot, bound)]
+    if current and _EMPTY_SLOT in slots:
+        return False
+    if not current:
+        free = 1 if _opens_any(keys, slots[0], bound) else 0
+        slots[free] = keys.current.wrap(file_key, bound)
+        _write_slot(file, free, slots[free])
+    keep = next(index for index, slot in enumerate(slots) if _opens(keys.current, slot, bound))
+    _write_slot(file, 1 - keep, _EMPTY_SLOT)
+    return True
+
+
+def _opens(key: MasterKey, slot: bytes, bound: bytes) -> bool:
+    if slot[:_KEY_ID_BYTES] != key.key_id:
+        return False
+    try:
+        key.unwrap(slot, bound)
+    except CryptoFailure:
+        return False
+    return True
+
+
+def _opens_any(keys: MasterKeys, slot: bytes, bound: bytes) -> bool:
+    return any(_opens(key, slot, bound) for key in keys.by_id.values())
+
+
+def _write_slot(file: BinaryIO, index: int, slot: bytes) -> None:
+    file.seek(_PREFIX_BYTES + index * _SLOT_BYTES)
+    file.write(slot)
+    file.flush()
+    descriptor = _descriptor(file)
+    if descriptor is not None:
+        os.fsync(descriptor)
+
+
+def _descriptor(file: BinaryIO) -> int | None:
+    """The file's descriptor; ``None`` for a file in memory, which has nothing to sync."""
+    try:
+        return file.fileno()
+    except io.UnsupportedOperation:
+        return None
+
+
+def _prefix(chunk_bytes: int) -> bytes:
+    if not 1 <= chunk_bytes <= MAX_CHUNK_BYTES:
+        raise ValueError("chunks hold between 1 byte and 16 MiB")
+    return MAGIC + chunk_bytes.to_bytes(4, "big")
+
+
+def _parse_header(header: bytes) -> tuple[int, tuple[bytes, bytes]]:
+    if len(header) != HEADER_BYTES or not is_encrypted(header):
+        raise CryptoFailure
+    chunk_bytes = int.from_bytes(header[len(MAGIC) : _PREFIX_BYTES], "big")
+    if not 1 <= chunk_bytes <= MAX_CHUNK_BYTES:
+        raise CryptoFailure
+    first, second = header[_PREFIX_BYTES:][:_SLOT_BYTES], header[_PREFIX_BYTES + _SLOT_BYTES :]
+    return chunk_bytes, (first, second)
+
+
+def _bound(chunk_bytes: int, context: bytes) -> bytes:
+    return _LABEL + b"file" + _prefix(chunk_bytes) + hashlib.sha256(context).digest()
+
+
+def _chunk_nonce(index: int, *, last: bool) -> bytes:
+    return bytes(3) + index.to_bytes(8, "big") + (b"\x01" if last else b"\x00")

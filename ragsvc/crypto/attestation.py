@@ -1,0 +1,140 @@
+"""Evidence that the encryption keys live in a trusted execution environment: what is bound, and how it is asked for.
+
+The report data of a quote binds the key set and the caller's nonce. Quotes come from Linux's configfs-tsm. Without
+one there is no evidence, and none is invented. Verifying a quote's signature is the caller's verifier's work; here
+its report data is read and compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from ragsvc.core.errors import AttestationUnavailable, CryptoFailure
+from ragsvc.crypto.keyring import KeySet
+
+TSM_ROOT: Final = Path("/sys/kernel/config/tsm/report")
+REPORT_DATA_BYTES: Final = 64
+NONCE_BYTES: Final = 32
+_LABEL = b"ragsvc-attest-v1\x00"
+_SNP_REPORT_BYTES = 1184
+_SNP_REPORT_DATA = slice(0x50, 0x90)
+_TDX_REPORT_DATA = slice(568, 632)
+_TDX_V4_HEADER = bytes.fromhex("0400")
+_TDX_TEE_TYPE = bytes.fromhex("81000000")
+
+
+class Provider(StrEnum):
+    """The providers of configfs-tsm whose quotes can be read here, by the kernel's names."""
+
+    SEV_SNP = "sev_guest"
+    TDX = "tdx_guest"
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """A quote (``outblob``) with its provider's name and, where the provider gives one, the certificate table."""
+
+    provider: str
+    quote: bytes
+    auxiliary: bytes = b""
+
+
+def canonical_key_sets(key_sets: list[KeySet]) -> bytes:
+    """The key sets as JSON with sorted keys and without blanks, ordered by id: one spelling for one meaning.
+
+    ``expires_at`` is whole Unix seconds or ``null``; keys are hexadecimal, X-Wing's as its SHA-256.
+    """
+    entries = [
+        {
+            "key_id": key_set.key_id,
+            "x25519": key_set.hpke_public.hex(),
+            "xwing_sha256": hashlib.sha256(key_set.xwing_public).hexdigest(),
+            "expires_at": None if key_set.expires_at is None else int(key_set.expires_at),
+        }
+        for key_set in sorted(key_sets, key=lambda key_set: key_set.key_id)
+    ]
+    return json.dumps({"keys": entries}, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def bind_report_data(canonical: bytes, nonce: bytes) -> bytes:
+    """64 bytes for a quote: SHA-256 of the labelled key sets, then the caller's 32-byte nonce."""
+    if len(nonce) != NONCE_BYTES:
+        raise ValueError("an attestation nonce has 32 bytes")
+    return hashlib.sha256(_LABEL + canonical).digest() + nonce
+
+
+def request_evidence(report_data: bytes, *, root: Path = TSM_ROOT) -> Evidence:
+    """Ask the kernel for a quote over ``report_data`` (at most 64 bytes). Blocking, milliseconds to seconds.
+
+    Source: Linux, Documentation/ABI/testing/configfs-tsm-report.
+
+    Raises:
+        AttestationUnavailable: there is no such interface, or it failed; the reason is in the message.
+    """
+    if len(report_data) > REPORT_DATA_BYTES:
+        raise ValueError("report data has at most 64 bytes")
+    entry = root / f"ragsvc-{secrets.token_hex(8)}"
+    try:
+        entry.mkdir()
+    except OSError as error:
+        raise AttestationUnavailable("This server runs outside a trusted execution environment.") from error
+    try:
+        return _read_entry(entry, report_data)
+    except OSError as error:
+        raise AttestationUnavailable("The platform did not answer with an attestation report.") from error
+    finally:
+        entry.rmdir()
+
+
+def _read_entry(entry: Path, report_data: bytes) -> Evidence:
+    """Write, read, and check that nobody else wrote in between: ``generation`` counts writes to the entry."""
+    generation = entry / "generation"
+    before = int(generation.read_text("ascii"))
+    (entry / "inblob").write_bytes(report_data)
+    quote = (entry / "outblob").read_bytes()
+    provider = (entry / "provider").read_text("ascii").strip()
+    auxiliary_file = entry / "auxblob"
+    auxiliary = auxiliary_file.read_bytes() if auxiliary_file.exists() else b""
+    if int(generation.read_text("ascii")) != before + 1 or not quote:
+        raise OSError("the report entry changed while it was read")
+    return Evidence(provider=provider, quote=quote, auxiliary=auxiliary)
+
+
+def read_report_data(provider: str, quote: bytes) -> bytes:
+    """Cut the 64 bytes of report data out of an SNP report or a TDX quote of version 4.
+
+    Source: AMD 56860 (ATTESTATION_REPORT), Intel TDX DCAP Quoting Library API (TD Quote Body).
+
+    Raises:
+        CryptoFailure: the provider is another, or the quote is too short or of another kind.
+    """
+    if provider == Provider.SEV_SNP and len(quote) >= _SNP_REPORT_BYTES:
+        return quote[_SNP_REPORT_DATA]
+    if (
+        provider == Provider.TDX
+        and len(quote) >= _TDX_REPORT_DATA.stop
+        and quote[:2] == _TDX_V4_HEADER
+        and quote[4:8] == _TDX_TEE_TYPE
+    ):
+        return quote[_TDX_REPORT_DATA]
+    raise CryptoFailure
+
+
+def check_binding(evidence: Evidence, *, canonical: bytes, nonce: bytes) -> None:
+    """Compare a quote's report data with the key sets and nonce it should bind (a client's check).
+
+    The quote's *signature* is not checked here: use the vendor's verifier for that, or this proves nothing.
+
+    Raises:
+        CryptoFailure: it binds something else.
+    """
+    expected = bind_report_data(canonical, nonce)
+    if not hmac.compare_digest(read_report_data(evidence.provider, evidence.quote), expected):
+        raise CryptoFailure

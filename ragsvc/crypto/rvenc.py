@@ -1,0 +1,239 @@
+"""RVENC: one JSON body sealed with XChaCha20-Poly1305 under an X-Wing secret, answered by encrypted events.
+
+Encodings the document leaves open are hexadecimal throughout. **Deliberate deviation:** the document seals every
+chunk of the answer under the request's secret *and* nonce, a many-time pad from which requests were recovered. Here
+the answer has a key of its own (HKDF over the secret, salted with both nonces) and a counter per chunk, and its last
+event is sealed as the last. The document's rule exists as ``seal_literal_chunk`` for clients that cannot change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+from nacl import bindings
+from nacl.exceptions import CryptoError
+
+from ragsvc.core.errors import CryptoFailure
+from ragsvc.crypto import hpke, xwing
+from ragsvc.crypto.events import Event, encode_event
+from ragsvc.crypto.framing import require_bytes
+
+KEM_NAME: Final = "X-Wing"
+NONCE_BYTES: Final = 24
+RESPONSE_NONCE_BYTES: Final = 32
+RESPONSE_NONCE_HEADER: Final = "X-RVENC-Response-Nonce"
+RESPONSE_INFO: Final = b"ragsvc-rvenc-v1 response"
+_CLAIM_LABEL = b"ragsvc-rvenc-v1 request\x00"
+_FINAL = b"final"
+_DONE = b"[DONE]"
+
+
+class EventName(StrEnum):
+    """The names of events; ``error`` and ``done`` end a stream."""
+
+    DATA = "data"
+    ERROR = "error"
+    DONE = "done"
+
+
+def _seal(key: bytes, nonce: bytes, plaintext: bytes, aad: bytes = b"") -> bytes:
+    return bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(plaintext, aad, nonce, key)
+
+
+def _open(key: bytes, nonce: bytes, ciphertext: bytes, aad: bytes = b"") -> bytes:
+    try:
+        return bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(ciphertext, aad, nonce, key)
+    except (CryptoError, ValueError) as error:  # ValueError: shorter than a tag
+        raise CryptoFailure from error
+
+
+class EncryptedInference(msgspec.Struct, frozen=True, rename="camel"):
+    """The body of ``POST /rvenc/chat/completions``; all fields are hexadecimal."""
+
+    encrypted_inference: str
+    cipher_text: str
+    nonce: str
+
+
+class EncryptionKeys:
+    """A client's pre-generated keys: a shared secret and the ``cipherText`` that carries it. Reusable; not printed."""
+
+    __slots__ = ("cipher_text", "shared_secret")
+
+    def __init__(self, *, shared_secret: bytes, cipher_text: bytes) -> None:
+        if len(shared_secret) != xwing.SHARED_SECRET_BYTES or len(cipher_text) != xwing.CIPHERTEXT_BYTES:
+            raise ValueError("encryption keys are 32 and 1120 bytes")
+        self.shared_secret = shared_secret
+        self.cipher_text = cipher_text
+
+
+def generate_encryption_keys(public_key: bytes) -> EncryptionKeys:
+    """Encapsulate to the server's 1216-byte key. Raises ``CryptoFailure`` when it is none."""
+    shared_secret, cipher_text = xwing.encapsulate(public_key)
+    return EncryptionKeys(shared_secret=shared_secret, cipher_text=cipher_text)
+
+
+def seal_request(keys: EncryptionKeys, payload: bytes, *, nonce: bytes | None = None) -> EncryptedInference:
+    """Seal the JSON of one chat request; a fresh nonce each time unless a test brings its own."""
+    nonce = os.urandom(NONCE_BYTES) if nonce is None else nonce
+    return EncryptedInference(
+        encrypted_inference=_seal(keys.shared_secret, nonce, payload).hex(),
+        cipher_text=keys.cipher_text.hex(),
+        nonce=nonce.hex(),
+    )
+
+
+class OpenedInference:
+    """A request that opened: the JSON, the digest to claim, and the secret its answer is derived from. Not printed."""
+
+    __slots__ = ("claim_digest", "nonce", "payload", "shared_secret")
+
+    def __init__(self, *, payload: bytes, shared_secret: bytes, nonce: bytes, claim_digest: bytes) -> None:
+        self.payload = payload
+        self.shared_secret = shared_secret
+        self.nonce = nonce
+        self.claim_digest = claim_digest
+
+
+def open_request(request: EncryptedInference, private_key: xwing.XWingPrivateKey) -> OpenedInference:
+    """Open a request. The caller claims ``claim_digest`` (over ``cipherText`` and ``nonce``) before acting on it.
+
+    Raises:
+        CryptoFailure: a field is malformed, or the request was not sealed for this key.
+    """
+    cipher_text = require_bytes(request.cipher_text, size=xwing.CIPHERTEXT_BYTES)
+    nonce = require_bytes(request.nonce, size=NONCE_BYTES)
+    sealed = require_bytes(request.encrypted_inference, size=len(request.encrypted_inference) // 2)
+    shared_secret = private_key.decapsulate(cipher_text)
+    payload = _open(shared_secret, nonce, sealed)
+    digest = hashlib.sha256(_CLAIM_LABEL + cipher_text + nonce).digest()
+    return OpenedInference(payload=payload, shared_secret=shared_secret, nonce=nonce, claim_digest=digest)
+
+
+def _response_key(shared_secret: bytes, nonce: bytes, response_nonce: bytes) -> bytes:
+    return hpke.expand(hpke.extract(nonce + response_nonce, shared_secret), RESPONSE_INFO, 32)
+
+
+def _chunk_nonce(index: int) -> bytes:
+    return bytes(16) + index.to_bytes(8, "big")
+
+
+class ResponseSealer:
+    """Seals one answer into events; the first one's payload begins with ``response_nonce`` (64 hexadecimal digits)."""
+
+    def __init__(self, shared_secret: bytes, nonce: bytes, *, response_nonce: bytes | None = None) -> None:
+        self._response_nonce = os.urandom(RESPONSE_NONCE_BYTES) if response_nonce is None else response_nonce
+        self._key = _response_key(shared_secret, nonce, self._response_nonce)
+        self._index = 0
+        self._finished = False
+
+    @property
+    def response_nonce_header(self) -> str:
+        """The value of ``X-RVENC-Response-Nonce``."""
+        return self._response_nonce.hex()
+
+    def data(self, chunk: bytes) -> bytes:
+        """Seal one chat chunk (JSON) into an event."""
+        return self._event(EventName.DATA, chunk, b"")
+
+    def error(self, error: bytes) -> bytes:
+        """Seal an error (the JSON of ``{"error": …}``) as the last event."""
+        return self._last(EventName.ERROR, error)
+
+    def done(self) -> bytes:
+        """Seal the end of a complete answer."""
+        return self._last(EventName.DONE, _DONE)
+
+    def _last(self, name: EventName, plaintext: bytes) -> bytes:
+        event = self._event(name, plaintext, _FINAL)
+        self._finished = True
+        return event
+
+    def _event(self, name: EventName, plaintext: bytes, aad: bytes) -> bytes:
+        if self._finished:
+            raise RuntimeError("the answer is finished")
+        prefix = self._response_nonce.hex() if self._index == 0 else ""
+        sealed = _seal(self._key, _chunk_nonce(self._index), plaintext, aad)
+        self._index += 1
+        return encode_event(name, prefix + sealed.hex())
+
+
+class OpenedEvent(msgspec.Struct, frozen=True):
+    """One authenticated event of an answer; ``payload`` is JSON, ``[DONE]`` for ``done``."""
+
+    name: EventName
+    payload: bytes
+
+    def __repr__(self) -> str:
+        """Name the event only; plaintext never reaches a log."""
+        return f"OpenedEvent(name={self.name!s})"
+
+
+class ResponseOpener:
+    """Opens the events of one answer in order. After ``error`` or ``done`` nothing may follow."""
+
+    def __init__(self, shared_secret: bytes, nonce: bytes, *, response_nonce_header: str | None = None) -> None:
+        self._shared_secret = shared_secret
+        self._nonce = nonce
+        self._expected_nonce = response_nonce_header
+        self._key: bytes | None = None
+        self._index = 0
+        self._finished = False
+
+    def open(self, event: Event) -> OpenedEvent:
+        """Open the next event.
+
+        Raises:
+            CryptoFailure: it was changed, reordered, renamed, or follows the end.
+        """
+        try:
+            name = EventName(event.name)
+        except ValueError as error:
+            raise CryptoFailure from error
+        if self._finished or event.data != event.data.lower():  # one encoding per event
+            raise CryptoFailure
+        payload = self._open_payload(event.data, b"" if name is EventName.DATA else _FINAL)
+        if (name is EventName.DONE) != (payload == _DONE):
+            raise CryptoFailure
+        self._finished = name is not EventName.DATA
+        return OpenedEvent(name, payload)
+
+    def finish(self) -> None:
+        """The stream has ended. Raises ``CryptoFailure`` when its last event is missing."""
+        if not self._finished:
+            raise CryptoFailure
+
+    def _open_payload(self, data: str, aad: bytes) -> bytes:
+        if self._key is None:
+            prefix, data = data[: 2 * RESPONSE_NONCE_BYTES], data[2 * RESPONSE_NONCE_BYTES :]
+            if self._expected_nonce is not None and prefix != self._expected_nonce:
+                raise CryptoFailure
+            response_nonce = require_bytes(prefix, size=RESPONSE_NONCE_BYTES)
+            self._key = _response_key(self._shared_secret, self._nonce, response_nonce)
+        sealed = require_bytes(data, size=len(data) // 2)
+        payload = _open(self._key, _chunk_nonce(self._index), sealed, aad)
+        self._index += 1
+        return payload
+
+
+def seal_literal_chunk(shared_secret: bytes, nonce: bytes, chunk: bytes) -> bytes:
+    """Seal one event by the document's letter: the request's secret and nonce, for every chunk.
+
+    **Insecure.** Every chunk and the request share one key stream: whoever sees two of them can read both, and whoever
+    guesses one can forge. Only for clients that speak nothing else, behind a setting that is off by default.
+    """
+    return encode_event(EventName.DATA, _seal(shared_secret, nonce, chunk).hex())
+
+
+def encode_literal_done() -> bytes:
+    """The document's own end marker; anybody on the way can write it."""
+    return encode_event(EventName.DONE, _DONE.decode())
+
+
+def open_literal_chunk(keys: EncryptionKeys, nonce: bytes, data: str) -> bytes:
+    """Open the ``data`` of one literal event, for tests and interoperation. Raises ``CryptoFailure``."""
+    return _open(keys.shared_secret, nonce, require_bytes(data, size=len(data) // 2))

@@ -1,0 +1,194 @@
+"""Streamed answers over HPKE, our addition to the Oryxen format (chunked OHTTP's construction).
+
+The body is ``response_nonce(32) || (varint(len) || chunk)* || 0x00 || last chunk``; the last chunk is sealed with the
+AAD ``final`` and ends with the body, so a stream that was cut anywhere is an error. Chunks hold at most 16 KiB.
+Knows nothing of HTTP or of what is inside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Final
+
+from ragsvc.core.errors import CryptoFailure
+from ragsvc.crypto import hpke
+from ragsvc.crypto.framing import RESPONSE_NONCE_BYTES, AnswerKeys, decode_varint, encode_varint
+
+EXPORT_LABEL: Final = b"oryxen-hpke-e2ee-v1 stream response"
+REQUEST_LABEL: Final = b"oryxen-hpke-e2ee-v1 stream request"
+MAX_CHUNK_BYTES: Final = 16 * 1024
+_FINAL = b"final"
+_MAX_SEALED_BYTES = MAX_CHUNK_BYTES + hpke.TAG_BYTES
+
+
+def bind_request(*, method: str, target: str, content_type: str, api_key: str) -> bytes:
+    """The request's AAD: what a gateway must not change, above all whose account pays.
+
+    ``target`` is path and query as sent (``/v1/search?x=1``), ``content_type`` that of the plaintext (empty without
+    one), ``api_key`` the bearer token without its scheme. Each part has a 16-bit length before it; the key is hashed.
+
+    Raises:
+        CryptoFailure: a part is longer than 65,535 bytes.
+    """
+    parts = (method.upper(), target, content_type)
+    encoded = [part.encode("utf-8", "surrogateescape") for part in parts]
+    if any(len(part) > 0xFFFF for part in encoded):
+        raise CryptoFailure
+    lengths = b"".join(len(part).to_bytes(2, "big") + part for part in encoded)
+    return REQUEST_LABEL + b"\x00" + lengths + hashlib.sha256(api_key.encode("utf-8", "surrogateescape")).digest()
+
+
+class StreamSealer:
+    """Seals one streamed answer. ``start`` first, then ``write``/``flush`` at will, ``finish`` exactly once.
+
+    Token-sized chunks tell lengths, so writes are gathered: a full chunk leaves at once, a rest with ``flush`` (which
+    the caller times) or ``finish``.
+    """
+
+    def __init__(self, context: hpke.RecipientContext, *, response_nonce: bytes | None = None) -> None:
+        self._nonce = os.urandom(RESPONSE_NONCE_BYTES) if response_nonce is None else response_nonce
+        self._keys = AnswerKeys(context.export(EXPORT_LABEL, 32), context.enc, self._nonce)
+        self._pending = bytearray()
+        self._started = False
+        self._finished = False
+
+    @property
+    def pending_bytes(self) -> int:
+        """How much waits for ``flush``."""
+        return len(self._pending)
+
+    def start(self) -> bytes:
+        """The first bytes of the body."""
+        if self._started:
+            raise RuntimeError("the stream has begun")
+        self._started = True
+        return self._nonce
+
+    def write(self, data: bytes) -> bytes:
+        """Take plaintext; return the full chunks that are due, often nothing."""
+        self._require_open()
+        self._pending += data
+        frames = bytearray()
+        while len(self._pending) >= MAX_CHUNK_BYTES:
+            frames += self._frame(bytes(self._pending[:MAX_CHUNK_BYTES]))
+            del self._pending[:MAX_CHUNK_BYTES]
+        return bytes(frames)
+
+    def flush(self) -> bytes:
+        """Seal what waits into one chunk; nothing when nothing waits."""
+        self._require_open()
+        if not self._pending:
+            return b""
+        frame = self._frame(bytes(self._pending))
+        self._pending.clear()
+        return frame
+
+    def finish(self) -> bytes:
+        """Seal the rest as the final chunk; afterwards the sealer is spent."""
+        self._require_open()
+        self._finished = True
+        return b"\x00" + self._keys.seal(bytes(self._pending), _FINAL)
+
+    def _frame(self, plaintext: bytes) -> bytes:
+        sealed = self._keys.seal(plaintext)
+        return encode_varint(len(sealed)) + sealed
+
+    def _require_open(self) -> None:
+        if not self._started or self._finished:
+            raise RuntimeError("the stream has not begun or is finished")
+
+
+class StreamOpener:
+    """Opens one streamed answer from slices of any size; each returned byte is authenticated.
+
+    After the first failure every call fails. Memory stays under one chunk plus the slice fed.
+    """
+
+    def __init__(self, context: hpke.SenderContext) -> None:
+        self._context = context
+        self._keys: AnswerKeys | None = None
+        self._buffer = bytearray()
+        self._final = False
+        self._dead = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes of the body; return the plaintext that became whole. Raises ``CryptoFailure``."""
+        return self._guard(data)
+
+    def finish(self) -> bytes:
+        """The body has ended: return the final chunk's plaintext.
+
+        Raises:
+            CryptoFailure: the stream was cut off or changed. What was returned so far is genuine but incomplete.
+        """
+        tail = self._guard(b"")
+        if not self._final or self._keys is None or self._dead:
+            self._dead = True
+            raise CryptoFailure
+        self._dead = True
+        return tail + self._keys.open(bytes(self._buffer), _FINAL)
+
+    def _guard(self, data: bytes) -> bytes:
+        if self._dead:
+            raise CryptoFailure
+        try:
+            self._buffer += data
+            return self._drain()
+        except CryptoFailure:
+            self._dead = True
+            raise
+
+    def _drain(self) -> bytes:
+        keys = self._keys or self._read_nonce()
+        if keys is None:
+            return b""
+        plaintext = bytearray()
+        while not self._final and (sealed := self._next_frame()) is not None:
+            plaintext += keys.open(sealed)
+        if self._final and len(self._buffer) > _MAX_SEALED_BYTES:
+            raise CryptoFailure
+        return bytes(plaintext)
+
+    def _read_nonce(self) -> AnswerKeys | None:
+        if len(self._buffer) < RESPONSE_NONCE_BYTES:
+            return None
+        nonce = bytes(self._buffer[:RESPONSE_NONCE_BYTES])
+        del self._buffer[:RESPONSE_NONCE_BYTES]
+        self._keys = AnswerKeys(self._context.export(EXPORT_LABEL, 32), self._context.enc, nonce)
+        return self._keys
+
+    def _next_frame(self) -> bytes | None:
+        """Cut the next whole chunk off the buffer; ``None`` when it is not there yet or the final chunk has begun."""
+        header = decode_varint(self._buffer)
+        if header is None:
+            return None
+        length, used = header
+        if length == 0:
+            del self._buffer[:used]
+            self._final = True
+            return None
+        if not hpke.TAG_BYTES < length <= _MAX_SEALED_BYTES:
+            raise CryptoFailure
+        if len(self._buffer) < used + length:
+            return None
+        sealed = bytes(self._buffer[used : used + length])
+        del self._buffer[: used + length]
+        return sealed
+
+
+def pad_event_stream(events: bytes, *, multiple: int) -> bytes:
+    r"""Pad server-sent events with a comment line, which every client skips, to a multiple of ``multiple`` bytes.
+
+    ``events`` must end with a blank line. Hides token lengths (HTML standard §9.2.6: a line that starts with a colon).
+
+    >>> pad_event_stream(b"data: hi\n\n", multiple=16)
+    b'data: hi\n\n:   \n\n'
+    """
+    missing = -len(events) % multiple
+    if missing == 0:
+        return events
+    smallest = len(b":\n\n")
+    while missing < smallest:
+        missing += multiple
+    return events + b":" + b" " * (missing - smallest) + b"\n\n"
