@@ -1,0 +1,1 @@
+"""What ragsvc does for its callers, on the ports of the core."""
