@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Protocol
 
 import msgspec
 
+from ragsvc.core.errors import PolicyDenied
 from ragsvc.core.ids import KeyId, TenantId
 
 
@@ -33,6 +35,32 @@ class Principal(msgspec.Struct, frozen=True):
     label: str
     scopes: frozenset[Scope]
     allowed_models: tuple[str, ...] = ()
+
+
+def allows_model(principal: Principal, model: str) -> bool:
+    """Tell whether the key may use a model; ``allowed_models`` are names and globs (``openai/*``), case counts."""
+    allowed = principal.allowed_models
+    return not allowed or model in allowed or any(fnmatchcase(model, pattern) for pattern in allowed)
+
+
+def require_model(principal: Principal, model: str) -> None:
+    """Refuse a model that the key may not use.
+
+    Raises:
+        PolicyDenied: in the words of the product's specification, naming key and model.
+    """
+    if not allows_model(principal, model):
+        raise PolicyDenied(f"Key '{principal.label}' lacks scope for model '{model}'.", param="model")
+
+
+def require_scope(principal: Principal, scope: Scope) -> None:
+    """Refuse what the key's scopes do not cover.
+
+    Raises:
+        PolicyDenied: naming key and scope.
+    """
+    if scope not in principal.scopes:
+        raise PolicyDenied(f"Key '{principal.label}' lacks scope '{scope.value}'.")
 
 
 class Reservation(msgspec.Struct, frozen=True):

@@ -1,1 +1,1 @@
-"""What ragsvc does for its callers, on the ports of the core."""
+"""What ragsvc does, in terms of the ports and the store; knows neither HTTP nor settings."""

@@ -1,0 +1,1 @@
+"""Rows: what is stored and how it is read and written. Knows SQL, nothing above it."""

@@ -1,0 +1,76 @@
+"""Tables of API keys, their use, their history. Times are Unix seconds; days are whole days since 1970 in UTC."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, LargeBinary, Text
+from sqlmodel import Field, SQLModel
+
+
+class KeyRow(SQLModel, table=True):
+    """One API key. ``scopes`` and ``allowed_models`` are JSON lists; ``revision`` grows with every change of any key.
+
+    ``token_lease`` tokens may have been spent since ``token_balance`` was last written (``core.quota.TokenLedger``).
+    """
+
+    __tablename__ = "api_keys"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
+
+    id: str = Field(primary_key=True)
+    tenant: str = Field(index=True)
+    label: str
+    secret_hash: bytes = Field(sa_column=Column(LargeBinary(32), nullable=False))
+    state: str
+    scopes: str = Field(sa_column=Column(Text, nullable=False))
+    allowed_models: str = Field(sa_column=Column(Text, nullable=False))
+    requests_per_minute: int | None = None
+    requests_per_hour: int | None = None
+    tokens_per_day: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    token_balance: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    token_grant: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    token_lease: int = 0
+    lease_day: int = 0
+    max_parallel_requests: int | None = None
+    expires_at: int | None = None
+    previous_secret_hash: bytes | None = Field(default=None, sa_column=Column(LargeBinary(32), nullable=True))
+    previous_expires_at: int | None = None
+    created_at: int
+    updated_at: int
+    revision: int = Field(index=True)
+
+
+class TokenUsageRow(SQLModel, table=True):
+    """Tokens and requests of one key, day and model. Model ``""`` holds leases that a crash turned into spent ones."""
+
+    __tablename__ = "token_usage"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
+
+    key_id: str = Field(primary_key=True)
+    day: int = Field(primary_key=True)
+    model: str = Field(primary_key=True)
+    prompt_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
+    completion_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
+    requests: int = 0
+
+
+class KeyAuditRow(SQLModel, table=True):
+    """One change of a key: who (a key id, or ``local`` for the command line), what, when. Never a secret."""
+
+    __tablename__ = "key_audit"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
+
+    id: int | None = Field(default=None, primary_key=True)
+    at: int
+    key_id: str = Field(index=True)
+    actor: str
+    action: str
+    changes: str = Field(sa_column=Column(Text, nullable=False))
+    request_id: str | None = None
+
+
+class IdempotencyRow(SQLModel, table=True):
+    """The answer to a ``POST`` that carried an ``Idempotency-Key``; sealed, since it may hold a secret shown once."""
+
+    __tablename__ = "idempotency_keys"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
+
+    owner: str = Field(primary_key=True)
+    name_hash: bytes = Field(sa_column=Column(LargeBinary(32), primary_key=True))
+    fingerprint: bytes = Field(sa_column=Column(LargeBinary(32), nullable=False))
+    sealed: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    created_at: int = Field(index=True)

@@ -1,0 +1,1 @@
+"""HTTP: routes, wire formats, access control, the mapping of errors to statuses."""

@@ -1,0 +1,88 @@
+"""Composes the application: the routes of every module behind one gate and one edge."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from litestar import Litestar
+from litestar.config.cors import CORSConfig
+from litestar.datastructures import State
+from litestar.middleware import DefineMiddleware
+from litestar.types import ControllerRouterHandler
+
+from ragsvc.core.errors import ConfigurationError
+from ragsvc.web import health, keys, openapi, tokens
+from ragsvc.web.auth import Gate, requirement_of
+from ragsvc.web.edge import AccessLog, Edge
+from ragsvc.web.errors import EXCEPTION_HANDLERS
+from ragsvc.web.metrics import RequestMetrics
+from ragsvc.web.state import FoundationServices
+
+DEFAULT_BODY_LIMIT_BYTES = 32 * 1024 * 1024
+
+Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
+
+
+def create_app(
+    services: FoundationServices,
+    *,
+    route_handlers: Sequence[ControllerRouterHandler] = (),
+    lifespan: Sequence[Lifespan] = (),
+    body_limit_bytes: int = DEFAULT_BODY_LIMIT_BYTES,
+    access_log: AccessLog | None = None,
+    cors_origins: Sequence[str] = (),
+) -> Litestar:
+    """Build the application around ``services`` (found by routes in ``app.state.services``).
+
+    ``route_handlers`` are those of other modules; each declares ``opt["scope"]``. ``lifespan`` runs inside that of
+    access control, so its parts may meter until they end. A handler may set ``request_max_body_size`` for itself.
+
+    Raises:
+        ConfigurationError: a handler does not say what it needs.
+    """
+
+    @asynccontextmanager
+    async def access_running(_: Litestar) -> AsyncGenerator[None, None]:
+        async with services.access.running():
+            yield
+
+    handlers = [*health.route_handlers, *keys.route_handlers, *tokens.route_handlers, *route_handlers]
+    metrics = RequestMetrics()
+    app = Litestar(
+        route_handlers=[*handlers, *openapi.schema_routes(handlers)],
+        middleware=[DefineMiddleware(Gate, access=services.access)],
+        exception_handlers=EXCEPTION_HANDLERS,
+        lifespan=[access_running, *lifespan],
+        request_max_body_size=body_limit_bytes,
+        cors_config=_cors(cors_origins),
+        state=State({"services": services}),
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
+    )
+    _check_needs(app)
+    services.registry.register(metrics)
+    app.asgi_handler = Edge(app.asgi_handler, metrics=metrics, clock=services.access.clock, access_log=access_log)
+    return app
+
+
+def _cors(origins: Sequence[str]) -> CORSConfig | None:
+    if not origins:
+        return None
+    return CORSConfig(allow_origins=list(origins), expose_headers=["x-request-id", "retry-after", "x-ratelimit-*"])
+
+
+def _check_needs(app: Litestar) -> None:
+    problems: list[str] = []
+    for route in app.routes:
+        route_handlers = getattr(route, "route_handlers", None) or [route.route_handler]  # type: ignore[union-attr]  # HTTP routes have several
+        for handler in route_handlers:
+            if getattr(handler, "http_methods", None) == {"OPTIONS"}:
+                continue
+            try:
+                requirement_of(handler.opt)
+            except ConfigurationError:
+                problems.append(f"the handler of {route.path} declares no 'scope' in its opt")
+    if problems:
+        raise ConfigurationError(problems)

@@ -1,0 +1,95 @@
+"""The gate before every route: who calls, may they, and do their limits leave room.
+
+A handler says what it needs in ``opt["scope"]``: a ``Scope``, ``Need.ANY_KEY`` or ``Need.PUBLIC``. Saying nothing
+keeps the application from starting, so a route can never be open by oversight.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from litestar.types import ASGIApp, Receive, Send
+from litestar.types import Scope as ASGIScope
+
+from ragsvc.core.access import Scope, require_scope
+from ragsvc.core.errors import ConfigurationError, InvalidRequest, TooLarge
+from ragsvc.services.access import Access, LiveKey
+from ragsvc.web.context import SCOPE_KEY, RequestContext
+
+
+class Need(Enum):
+    """What a route asks for when it is not one scope."""
+
+    PUBLIC = "public"
+    ANY_KEY = "any key"
+
+
+Requirement = Scope | Need
+
+
+class Gate:
+    """Litestar middleware (inside routing, so that ``scope["route_handler"]`` is known); pure ASGI."""
+
+    def __init__(self, app: ASGIApp, *, access: Access) -> None:
+        self._app = app
+        self._access = access
+        self._needs: dict[int, tuple[Requirement, float]] = {}
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Let the request in or raise; what was taken is given back by the edge when the answer is out."""
+        context: RequestContext = scope[SCOPE_KEY]  # type: ignore[literal-required]  # our own key
+        handler = scope["route_handler"]
+        known = self._needs.get(id(handler))
+        if known is None:
+            limit = getattr(handler, "resolve_request_max_body_size", lambda: None)()
+            known = self._needs[id(handler)] = (requirement_of(handler.opt), limit or float("inf"))
+        need, body_limit = known
+        if need is not Need.PUBLIC and scope.get("method") != "OPTIONS":
+            live = await self._access.authenticate(credential_of(context.headers))
+            context.live = live
+            self._admit(context, live, need)
+            scope["user"] = live.principal
+        length = context.headers.get(b"content-length")
+        if length is not None:
+            check_length(length, body_limit)
+        await self._app(scope, receive, send)
+
+    @staticmethod
+    def _admit(context: RequestContext, live: LiveKey, need: Requirement) -> None:
+        if isinstance(need, Scope):
+            require_scope(live.principal, need)
+        live.gate.enter(time.monotonic())
+        context.admitted = True
+
+
+def requirement_of(opt: Mapping[str, Any]) -> Requirement:
+    """Read what a handler needs.
+
+    Raises:
+        ConfigurationError: it does not say.
+    """
+    need = opt.get("scope")
+    if isinstance(need, Scope | Need):
+        return need
+    raise ConfigurationError(["a route handler declares no 'scope' in its opt"])
+
+
+def credential_of(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The key a client sent: ``Authorization`` (with or without ``Bearer``), else ``x-api-key``, else ``api-key``."""
+    return headers.get(b"authorization") or headers.get(b"x-api-key") or headers.get(b"api-key")
+
+
+def check_length(content_length: bytes, limit: float) -> None:
+    """Refuse a body by its announced length, before a byte of it is read.
+
+    Raises:
+        TooLarge: over the limit of the route.
+        InvalidRequest: not a number.
+    """
+    if not content_length.isdigit():
+        raise InvalidRequest("Content-Length must be a number.")
+    if int(content_length) > limit:
+        raise TooLarge(f"The request body may have {int(limit)} bytes.", limit_bytes=int(limit))

@@ -1,0 +1,238 @@
+"""The only place that knows HTTP statuses: every error becomes ``{"error": {message, type, param, code, request_id}}``.
+
+``type`` and ``code`` are strings in OpenAI's manner (the specification's ``policy_denied`` has type ``policy``).
+``x-should-retry`` overrides the official SDKs' own rule (they repeat 408, 409, 429 and 5xx) where it would be wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from litestar.types import ExceptionHandlersMap
+
+from ragsvc.core import errors as e
+
+_log = logging.getLogger(__name__)
+
+INVALID = "invalid_request_error"
+SERVER = "server_error"
+
+
+class Rendering(NamedTuple):
+    """How one class of errors is shown."""
+
+    status: int
+    type: str
+
+
+RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
+    e.InvalidRequest: Rendering(400, INVALID),
+    e.UnsupportedMediaType: Rendering(415, INVALID),
+    e.TooLarge: Rendering(413, INVALID),
+    e.UnsupportedParameter: Rendering(400, INVALID),
+    e.MethodNotAllowed: Rendering(405, INVALID),
+    e.Unauthorized: Rendering(401, "authentication_error"),
+    e.Forbidden: Rendering(403, "permission_error"),
+    e.KeyInactive: Rendering(403, "permission_error"),
+    e.PolicyDenied: Rendering(403, "policy"),
+    e.BalanceExhausted: Rendering(402, "insufficient_quota"),
+    e.RateLimited: Rendering(429, "rate_limit_error"),
+    e.NotFound: Rendering(404, INVALID),
+    e.RouteNotFound: Rendering(404, INVALID),
+    e.DocumentNotFound: Rendering(404, INVALID),
+    e.CollectionNotFound: Rendering(404, INVALID),
+    e.KeyNotFound: Rendering(404, INVALID),
+    e.ModelNotFound: Rendering(404, INVALID),
+    e.Conflict: Rendering(409, INVALID),
+    e.Overloaded: Rendering(503, SERVER),
+    e.ModelUnavailable: Rendering(503, SERVER),
+    e.UpstreamFailed: Rendering(502, SERVER),
+    e.UpstreamTimeout: Rendering(504, SERVER),
+    e.StorageFull: Rendering(507, SERVER),
+    e.ShuttingDown: Rendering(503, SERVER),
+    e.DataDirectoryLocked: Rendering(503, SERVER),
+    e.ConfigurationError: Rendering(500, SERVER),
+    e.EmbeddingFailed: Rendering(503, SERVER),
+    e.ExtractionFailed: Rendering(400, INVALID),
+}
+"""Error class to rendering; a class that is missing here is shown as its nearest listed ancestor, else as a 500."""
+
+_UNEXPECTED = Rendering(500, SERVER)
+_SDK_REPEATS = {408, 409, 429}
+_DEFAULT_RETRY_AFTER_S = {503: 1.0}
+
+
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """What went wrong. ``param`` names the field at fault; ``code`` is stable; ``request_id`` finds the log line."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+    request_id: str | None
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The body of every error answer."""
+
+    error: ErrorDetail
+
+
+class RenderedError(msgspec.Struct, frozen=True):
+    """Status, headers and body of an error answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: ErrorBody
+
+    @property
+    def content(self) -> bytes:
+        """The body as JSON."""
+        return msgspec.json.encode(self.body)
+
+    @property
+    def event(self) -> bytes:
+        """The body as a server-sent event, for failures after a stream's first byte."""
+        return b"data: " + self.content + b"\n\n"
+
+
+def rendering_of(error: e.RagsvcError) -> Rendering:
+    """Look the error's class up, then its ancestors."""
+    for cls in type(error).__mro__:
+        if cls in RENDERINGS:
+            return RENDERINGS[cls]
+    return _UNEXPECTED
+
+
+def render(error: Exception, request_id: str | None) -> RenderedError:
+    """Render any exception; an unexpected one tells the client nothing of itself."""
+    if isinstance(error, HTTPException):
+        return _render(_from_litestar(error), request_id, status=_foreign_status(error), headers=error.headers)
+    if isinstance(error, e.RagsvcError):
+        return _render(error, request_id)
+    if isinstance(error, msgspec.ValidationError | msgspec.DecodeError):
+        return _render(invalid_json(error), request_id)
+    return _render(e.RagsvcError(_FAILED), request_id)
+
+
+def is_unexpected(error: Exception) -> bool:
+    """Whether nobody raised this on purpose (it must be logged with its trace)."""
+    if isinstance(error, HTTPException):
+        return error.status_code >= 500 and "disconnect" not in error.detail
+    return not isinstance(error, e.RagsvcError | msgspec.ValidationError | msgspec.DecodeError)
+
+
+def invalid_json(error: msgspec.ValidationError | msgspec.DecodeError) -> e.InvalidRequest:
+    """Turn msgspec's complaint about a body into ours, with the field's path as ``param``."""
+    text = str(error)
+    if not isinstance(error, msgspec.ValidationError):
+        return e.InvalidRequest(f"The body is not valid JSON: {text}")
+    return e.InvalidRequest(text, param=_param_of(text))
+
+
+def _render(
+    error: e.RagsvcError, request_id: str | None, *, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> RenderedError:
+    kind = rendering_of(error)
+    code = status or kind.status
+    type_ = kind.type if code < 500 or kind.type == SERVER else SERVER
+    body = ErrorBody(ErrorDetail(error.message, type_, error.param, error.code, request_id))
+    answer = {str(name): str(value) for name, value in (headers or {}).items()}
+    answer.update(_advice(error, code))
+    return RenderedError(code, answer, body)
+
+
+def _advice(error: e.RagsvcError, status: int) -> dict[str, str]:
+    """Headers that tell a client what to do next."""
+    headers: dict[str, str] = {}
+    retry_after_s = error.retry_after_s
+    if retry_after_s is None and error.retryable:
+        retry_after_s = _DEFAULT_RETRY_AFTER_S.get(status)
+    if retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(retry_after_s))
+        headers["retry-after-ms"] = str(math.ceil(retry_after_s * 1000))
+    if type(error) is not e.RagsvcError and (status in _SDK_REPEATS or status >= 500):
+        worth_it = error.retryable and not (isinstance(error, e.RateLimited) and error.budget_gone)
+        headers["x-should-retry"] = "true" if worth_it else "false"
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["www-authenticate"] = 'Bearer realm="ragsvc"'
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        headers["connection"] = "close"  # the rest of the body is not read
+    return headers
+
+
+def _foreign_status(error: HTTPException) -> int:
+    return 400 if error.status_code == HTTPStatus.UNPROCESSABLE_ENTITY else error.status_code
+
+
+_FAILED = "The server failed unexpectedly. The request id helps to find out why."
+_OWN_WORDS: dict[int, Callable[[HTTPException], e.RagsvcError]] = {
+    401: lambda error: e.Unauthorized(error.detail),
+    403: lambda error: e.Forbidden(error.detail),
+    404: lambda _: e.RouteNotFound("Unknown request URL. See /schema for the routes there are."),
+    405: lambda _: e.MethodNotAllowed("This URL does not know that method; 'Allow' lists those it knows."),
+    413: lambda _: e.TooLarge("The request body is too large.", limit_bytes=0),
+    415: lambda error: e.UnsupportedMediaType(error.detail),
+    503: lambda error: e.Overloaded(error.detail),
+}
+
+
+def _from_litestar(error: HTTPException) -> e.RagsvcError:
+    """Litestar's own exceptions in our words; the status is kept by the caller."""
+    own = _OWN_WORDS.get(error.status_code)
+    if own is not None:
+        return own(error)
+    return _from_validation(error) if error.status_code < 500 else e.RagsvcError(_FAILED)
+
+
+def _from_validation(error: HTTPException) -> e.InvalidRequest:
+    cause = error.__cause__
+    while cause is not None and not isinstance(cause, msgspec.DecodeError):
+        cause = cause.__cause__
+    if isinstance(cause, msgspec.DecodeError) and not isinstance(cause, msgspec.ValidationError):
+        return invalid_json(cause)
+    extra = error.extra
+    if isinstance(extra, list) and extra and isinstance(extra[0], dict):
+        first = extra[0]
+        key, message = first.get("key"), str(first.get("message", error.detail))
+        param = None if key in (None, "data") else str(key)
+        missing = _MISSING_FIELD.search(message)
+        if missing and missing.group(1) != "data":
+            param = f"{param}.{missing.group(1)}" if param else missing.group(1)
+        return e.InvalidRequest(message, param=param)
+    return e.InvalidRequest(error.detail)
+
+
+_MISSING_FIELD = re.compile(r"missing required field `([^`]+)`")
+_UNKNOWN_FIELD = re.compile(r"contains unknown field `([^`]+)`")
+_PATH = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`")
+
+
+def _param_of(text: str) -> str | None:
+    path = _PATH.search(text)
+    named = _MISSING_FIELD.search(text) or _UNKNOWN_FIELD.search(text)
+    parts = [part for part in (path and path.group(1), named and named.group(1)) if part]
+    return ".".join(parts) or None
+
+
+def answer_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Litestar's handler for every exception: log what nobody expected, once, and answer in our form."""
+    context = request.scope.get("ragsvc")
+    request_id: str | None = getattr(context, "request_id", None)
+    if is_unexpected(error):
+        _log.error("request %s failed unexpectedly", request_id, exc_info=error)
+    rendered = render(error, request_id)
+    return Response(
+        rendered.content, status_code=rendered.status, headers=rendered.headers, media_type="application/json"
+    )
+
+
+EXCEPTION_HANDLERS: ExceptionHandlersMap = {HTTPException: answer_exception, Exception: answer_exception}

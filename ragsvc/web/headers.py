@@ -1,0 +1,85 @@
+"""Request ids and the two families of limit headers."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+
+from ragsvc.core.quota import DAY_S
+from ragsvc.services.access import LiveKey
+
+Header = tuple[bytes, bytes]
+
+OUR_HEADERS = frozenset(
+    [b"x-request-id"]
+    + [b"x-ratelimit-" + part for part in (b"limit", b"remaining", b"reset")]
+    + [
+        b"x-ratelimit-" + part + kind
+        for part in (b"limit", b"remaining", b"reset")
+        for kind in (b"-requests", b"-tokens")
+    ]
+)
+"""Set by the edge on its own account; those of a proxied answer speak of the provider's limits and are dropped."""
+
+_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [a + b for a in _CROCKFORD for b in _CROCKFORD]
+_SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
+def new_request_id() -> str:
+    """Draw ``req_`` and 26 characters: 50 bits of milliseconds, 80 random bits; they sort by time like a ULID."""
+    milliseconds = int(time.time() * 1000)
+    number = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
+    pairs = _PAIRS
+    return "req_" + "".join([pairs[(number >> shift) & 1023] for shift in range(120, -1, -10)])
+
+
+def sane_id(value: bytes | None) -> str | None:
+    """A client's id as text, if it may stand in headers and logs: 1 to 128 letters, digits and ``._:-``."""
+    return value.decode("ascii") if value and _SANE_ID.fullmatch(value) else None
+
+
+def duration(seconds: float) -> bytes:
+    """Write a span the way OpenAI does.
+
+    >>> [duration(s) for s in (0, 0.017, 1, 62.2, 3600)]
+    [b'0s', b'17ms', b'1s', b'1m3s', b'1h0m0s']
+    """
+    if 0 < seconds < 1:
+        return b"%dms" % math.ceil(seconds * 1000)
+    whole = math.ceil(seconds)
+    minutes, rest = divmod(whole, 60)
+    if not minutes:
+        return b"%ds" % rest
+    hours, minutes = divmod(minutes, 60)
+    return b"%dh%dm%ds" % (hours, minutes, rest) if hours else b"%dm%ds" % (minutes, rest)
+
+
+def limit_headers(live: LiveKey, *, monotonic: float, now: float) -> list[Header]:
+    """Both families, for the state after this request was counted.
+
+    ``X-RateLimit-Reset`` is the Unix second at which the shown window is empty again (product specification, "Limits");
+    the lower-case family follows OpenAI's "Rate limits in headers". ASGI wants names in lower case; HTTP ignores it.
+    """
+    view = live.gate.view(monotonic)
+    limit, remaining = b"%d" % view.limit, b"%d" % view.remaining
+    return [
+        (b"x-ratelimit-limit", limit),
+        (b"x-ratelimit-remaining", remaining),
+        (b"x-ratelimit-reset", b"%d" % math.ceil(now + view.clears_in_s)),
+        (b"x-ratelimit-limit-requests", limit),
+        (b"x-ratelimit-remaining-requests", remaining),
+        (b"x-ratelimit-reset-requests", duration(view.clears_in_s)),
+        (b"x-ratelimit-limit-tokens", b"%d" % live.token_limit),
+        (b"x-ratelimit-remaining-tokens", b"%d" % live.ledger.remaining()),
+        (b"x-ratelimit-reset-tokens", _token_reset(live, now)),
+    ]
+
+
+def _token_reset(live: LiveKey, now: float) -> bytes:
+    """When the day's budget is whole again; ``0s`` where no day limits (a balance does not renew)."""
+    if live.ledger.per_day is None:
+        return b"0s"
+    return duration(DAY_S - now % DAY_S)

@@ -1,0 +1,174 @@
+"""OpenAPI 3.1 at ``/schema``, generated from the routes and their wire structs.
+
+Litestar describes paths, parameters and answers. This module adds what it cannot know: bodies read by
+``bodies.read_json`` (``opt["body"]``), our one error shape with the statuses a route can answer (``opt["errors"]`` adds
+to those every route has), and how to authenticate. Nothing it serves loads anything from another host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import anyio.to_thread
+import msgspec
+from litestar import Litestar, MediaType, Response, Router, get
+from litestar.openapi import OpenAPIConfig
+from litestar.types import ControllerRouterHandler
+
+from ragsvc import __version__
+from ragsvc.web.auth import Need, requirement_of
+from ragsvc.web.errors import ErrorBody
+
+_ERRORS = {
+    400: "The request is malformed, or a field is wrong (`param` names it).",
+    401: "No API key, or one that is unknown, revoked or expired.",
+    402: "The key's token balance is exhausted.",
+    403: "The key is inactive, or a rule denies the request (`policy_denied`).",
+    404: "Nothing with that name or id.",
+    409: "The resource's state does not allow it.",
+    413: "The body is too large.",
+    415: "No such body type here.",
+    429: "A limit of the key is reached; see `Retry-After`.",
+    500: "The server failed; the request id helps to find out why.",
+    502: "The model's provider failed.",
+    503: "Not available now; see `Retry-After`.",
+    504: "The model's provider did not answer in time.",
+    507: "No room to store what was sent.",
+}
+_REF = "#/components/schemas/{name}"
+_ERROR_REFERENCE = {"$ref": "#/components/schemas/ErrorBody"}
+_BODY_METHODS = frozenset({"post", "put", "patch"})
+Document = dict[str, Any]
+
+
+def schema_routes(handlers: Sequence[ControllerRouterHandler]) -> list[ControllerRouterHandler]:
+    """Routes that serve the description of ``handlers``; it is built at the first request, off the event loop."""
+
+    @cache
+    def document() -> Document:
+        return describe(handlers)
+
+    @cache
+    def as_json() -> bytes:
+        return msgspec.json.encode(document())
+
+    @cache
+    def as_yaml() -> bytes:
+        return msgspec.yaml.encode(document())
+
+    async def serve(render: Callable[[], bytes], content_type: str) -> Response[bytes]:
+        return Response(await anyio.to_thread.run_sync(render), headers={"content-type": content_type})
+
+    @get(["/", "/openapi.json"], media_type=MediaType.JSON)
+    async def schema_json() -> Response[bytes]:
+        return await serve(as_json, "application/vnd.oai.openapi+json")
+
+    @get(["/openapi.yaml", "/openapi.yml"], media_type=MediaType.TEXT)
+    async def schema_yaml() -> Response[bytes]:
+        return await serve(as_yaml, "application/yaml")
+
+    return [
+        Router(
+            "/schema",
+            route_handlers=[schema_json, schema_yaml],
+            opt={"scope": Need.PUBLIC},
+            include_in_schema=False,
+        )
+    ]
+
+
+def describe(handlers: Sequence[ControllerRouterHandler]) -> Document:
+    """Build the OpenAPI document of ``handlers``."""
+    config = OpenAPIConfig(
+        title="ragsvc",
+        version=__version__,
+        description="A private, OpenAI-compatible document service.",
+        use_handler_docstrings=True,
+    )
+    app = Litestar(route_handlers=list(handlers), openapi_config=config, logging_config=None)
+    document: Document = app.openapi_schema.to_schema()
+    options = {
+        (route.path_format, method.lower()): handler.opt
+        for route in app.routes
+        for handler in getattr(route, "route_handlers", ())
+        for method in handler.http_methods
+    }
+    components: Document = document.setdefault("components", {})
+    schemas: Document = components.setdefault("schemas", {})
+    schemas.pop("ValidationException", None)
+    schemas.update(_components([ErrorBody, *_bodies(options.values())]))
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer rag_…`"},
+        "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    }
+    for path, item in document.get("paths", {}).items():
+        for method, operation in item.items():
+            if isinstance(operation, dict) and (path, method) in options:
+                _complete(operation, options[(path, method)], path=path, method=method)
+    return document
+
+
+def _complete(operation: Document, opt: Mapping[str, Any], *, path: str, method: str) -> None:
+    need = requirement_of(opt)
+    if need is Need.PUBLIC:
+        operation["security"] = []
+    else:
+        operation["security"] = [{"bearer": []}, {"apiKey": []}]
+        operation["x-ragsvc-scope"] = need.value
+    if tag := opt.get("tag"):
+        operation["tags"] = [tag]
+    body = opt.get("body")
+    if body is not None:
+        content = {"application/json": {"schema": _reference(body)}}
+        operation["requestBody"] = {"required": not opt.get("body_optional", False), "content": content}
+    if opt.get("idempotent"):
+        operation.setdefault("parameters", []).append(_IDEMPOTENCY)
+    responses: Document = operation.setdefault("responses", {})
+    responses.pop("400", None)  # Litestar's own shape
+    extra = opt.get("errors", ())
+    shapes = dict(extra) if isinstance(extra, Mapping) else dict.fromkeys(extra)
+    for status in sorted({*_usual(need, path=path, method=method), *shapes}):
+        shape = shapes.get(status)
+        schema = _ERROR_REFERENCE if shape is None else _reference(shape)
+        content = {"application/json": {"schema": schema}}
+        responses[str(status)] = {"description": _ERRORS[status], "headers": _HEADERS, "content": content}
+
+
+_HEADERS = {"x-request-id": {"schema": {"type": "string"}, "description": "Finds the request in the logs."}}
+_IDEMPOTENCY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "description": "A repetition with the same body gets the first answer; with another body, 400.",
+}
+
+
+def _usual(need: object, *, path: str, method: str) -> Iterable[int]:
+    """Statuses a route can answer without saying so itself."""
+    yield from (400, 500)
+    if need is not Need.PUBLIC:
+        yield from (401, 403, 429, 503)
+    if "{" in path:
+        yield 404
+    if method in _BODY_METHODS:
+        yield 413
+
+
+def _bodies(options: Iterable[Mapping[str, Any]]) -> Iterable[type[Any]]:
+    for opt in options:
+        if (body := opt.get("body")) is not None:
+            yield body
+        if isinstance(errors := opt.get("errors"), Mapping):
+            yield from errors.values()
+
+
+def _components(types: Iterable[type[Any]]) -> Document:
+    _, components = msgspec.json.schema_components(list(dict.fromkeys(types)), ref_template=_REF)
+    return components
+
+
+def _reference(kind: type[Any]) -> Document:
+    return {"$ref": _REF.format(name=kind.__name__)}
