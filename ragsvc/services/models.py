@@ -168,7 +168,11 @@ class Models:
 
     def _model_of(self, provider: str, model: str) -> ModelSettings | None:
         for settings in self._settings[provider].models:
-            if model == settings.id or model in settings.aliases or (settings.is_pattern and fnmatchcase(model, settings.id)):
+            if (
+                model == settings.id
+                or model in settings.aliases
+                or (settings.is_pattern and fnmatchcase(model, settings.id))
+            ):
                 return settings
         return None
 
@@ -211,4 +215,3 @@ async def first_able(routes: Sequence[ModelRoute], ask: Callable[[ModelRoute], A
         f"none of the {len(failures)} providers of the model can answer now",
         retry_after_s=min(waits, default=None),
     ) from failures[-1]
-
