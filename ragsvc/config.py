@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from ragsvc.core.errors import ConfigurationError
+from ragsvc.core.providers import ProviderSettings
 
 _PREFIX = "RAGSVC_"
 _CLIENT_SIDE = frozenset({"RAGSVC_URL", "RAGSVC_API_KEY"})
@@ -82,7 +83,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     requests_per_hour: Positive = 1000
     """Default limit of a key."""
 
-    providers: tuple[dict[str, Any], ...] = ()
+    providers: tuple[ProviderSettings, ...] = ()
     """Upstream model backends; ``[[providers]]`` in the TOML file only."""
 
     @classmethod
@@ -105,6 +106,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 problems.append(f"{variable}: only the TOML file can set '{name}'")
             else:
                 problems.append(f"{variable}: no such setting")
+        if "providers" in merged:
+            merged["providers"] = _providers(merged["providers"], environ, problems)
         values = _convert_each(cls, merged, problems)
         if problems:
             raise ConfigurationError(problems)
@@ -115,8 +118,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         plain = {name: getattr(self, name) for name in self.__struct_fields__}
         plain["data_dir"] = str(self.data_dir)
         plain["providers"] = [
-            {key: "***" if key in ("api_key", "headers") else value for key, value in provider.items()}
-            for provider in self.providers
+            {"name": one.name, "base_url": one.base_url, "models": [model.id for model in one.models]}
+            for one in self.providers
         ]
         return plain
 
@@ -136,6 +139,27 @@ def _read_toml(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         problems.append(f"RAGSVC_CONFIG: {name} is not TOML ({error})")
     return {}
+
+
+def _providers(raw: Any, environ: Mapping[str, str], problems: list[str]) -> Any:  # noqa: ANN401 - decoded TOML
+    """Resolve the shorthands of a provider's table: ``api_key_env``, and models as plain names."""
+    if not isinstance(raw, list):
+        return raw
+    resolved: list[Any] = []
+    for table in raw:
+        if not isinstance(table, dict):
+            return raw
+        provider = dict(table)
+        variable = provider.pop("api_key_env", None)
+        if variable is not None and not environ.get(str(variable)):
+            problems.append(f"providers: '{provider.get('name')}' takes its key from {variable}, which is not set")
+        elif variable is not None:
+            provider["api_key"] = environ[str(variable)]
+        models = provider.get("models")
+        if isinstance(models, list):
+            provider["models"] = [{"id": one} if isinstance(one, str) else one for one in models]
+        resolved.append(provider)
+    return resolved
 
 
 def _is_structured(kind: Any) -> bool:  # noqa: ANN401 - any annotation

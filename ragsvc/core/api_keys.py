@@ -32,7 +32,7 @@ class KeyState(StrEnum):
 
 
 class KeyLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of one key; ``None`` is unlimited. ``token_balance`` counts down, ``tokens_per_day`` renews at 0:00 UTC."""
+    """Limits of one key, ``None`` is none. ``token_balance`` counts down, ``tokens_per_day`` renews at 0:00 UTC."""
 
     requests_per_minute: int | None = 60
     requests_per_hour: int | None = 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -332,4 +332,43 @@ class ModelProvider(ChatBackend, Protocol):
 
     async def aclose(self) -> None:
         """End what is open."""
+
+
+class IndexChange(msgspec.Struct, frozen=True):
+    """One entry of a collection's change log, written in the transaction that made the change.
+
+    ``seq`` grows and is never reused; ``passage_ids`` is packed little-endian int64.
+    """
+
+    seq: int
+    op: Literal["add", "delete"]
+    document_id: int
+    passage_ids: bytes
+
+    def ids(self) -> Ids:
+        """The passages that came or went."""
+        return np.frombuffer(self.passage_ids, dtype="<i8").astype(np.int64)
+
+
+class IndexSource(Protocol):
+    """The rows that the derived indexes follow. Blocking; reads from several threads at once are fine."""
+
+    def head_seq(self, collection_id: int) -> int:
+        """The last log position, 0 if the log is empty."""
+        ...
+
+    def changes(self, collection_id: int, after_seq: int, limit: int) -> list[IndexChange]:
+        """At most ``limit`` changes with ``seq > after_seq``, in order."""
+        ...
+
+    def vectors(self, collection_id: int, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:
+        """Ids, document ids and vectors of those passages that (still) exist."""
+        ...
+
+    def lexical(self, collection_id: int, passage_ids: Ids) -> list[LexicalDocument]:
+        """Texts of those passages that (still) exist."""
+        ...
+
+    def all_passage_ids(self, collection_id: int) -> Ids:
+        """Ids of the passages of all ready documents."""
         ...

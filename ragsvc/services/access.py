@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -101,13 +101,14 @@ class Access:
         self._usage: dict[tuple[KeyId, int, str], Usage] = {}
         self._dirty: set[LiveKey] = set()
         self._wake = anyio.Event()
+        self._urgent = anyio.Event()
         self._flushed = anyio.Event()
 
     # -- life ---------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Load keys, book what a crash left open, then write and refresh in the background until the exit's last write."""
+    async def running(self) -> AsyncGenerator[None, None]:
+        """Book what a crash left open, load keys, then write and refresh in the background; the exit writes all."""
         forfeited = await self.database.write(key_usage.recover_leases)
         if forfeited:
             _log.warning("the last run did not end cleanly: %d leased tokens were booked as spent", forfeited)
@@ -227,6 +228,7 @@ class Access:
             self._on_usage(model, prompt_tokens, completion_tokens)
         self._mark(live)
         while not covered:
+            self._urgent.set()
             await self._flushed.wait()
             covered = live.ledger.covered()
 
@@ -261,12 +263,12 @@ class Access:
             quiet = not self._wake.is_set()
             self._wake = anyio.Event()
             if not quiet:
-                await anyio.sleep(self._flush_interval_s)
+                with anyio.move_on_after(self._flush_interval_s):
+                    await self._urgent.wait()
+            self._urgent = anyio.Event()
             try:
                 await self._flush(release=quiet)
-            except (
-                Exception
-            ):  # the loop must outlive a full disk; settles beyond their lease wait until a write succeeds
+            except Exception:  # noqa: BLE001 - outlives a full disk; settles beyond their lease wait for a write
                 _log.exception("token use could not be written; trying again")
                 self._wake.set()
                 await anyio.sleep(_RETRY_S)
@@ -312,5 +314,5 @@ class Access:
             await anyio.sleep(self._refresh_interval_s)
             try:
                 await self.refresh()
-            except Exception:  # a read that fails now is tried again; keys in memory stay valid meanwhile
+            except Exception:  # noqa: BLE001 - tried again; the keys in memory stay valid meanwhile
                 _log.exception("keys could not be read again; keeping what is known")

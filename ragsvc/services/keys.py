@@ -51,12 +51,12 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
     state: KeyState | UnsetType = UNSET
     scopes: frozenset[Scope] | UnsetType = UNSET
     allowed_models: tuple[str, ...] | UnsetType = UNSET
-    requests_per_minute: int | None | UnsetType = UNSET
-    requests_per_hour: int | None | UnsetType = UNSET
-    tokens_per_day: int | None | UnsetType = UNSET
-    token_balance: int | None | UnsetType = UNSET
-    max_parallel_requests: int | None | UnsetType = UNSET
-    expires_at: int | None | UnsetType = UNSET
+    requests_per_minute: int | UnsetType | None = UNSET
+    requests_per_hour: int | UnsetType | None = UNSET
+    tokens_per_day: int | UnsetType | None = UNSET
+    token_balance: int | UnsetType | None = UNSET
+    max_parallel_requests: int | UnsetType | None = UNSET
+    expires_at: int | UnsetType | None = UNSET
 
 
 class IssuedKey(msgspec.Struct, frozen=True):
@@ -87,7 +87,7 @@ def create_key(connection: Connection, draft: KeyDraft, *, actor: Actor, now: in
         updated_at=now,
     )
     stored = keys.insert_key(connection, key)
-    _audit(connection, key.id, actor, "create", msgspec.to_builtins(draft), now)
+    _audit(connection, key.id, actor, "create", msgspec.to_builtins(draft), now=now)
     return IssuedKey(stored, secret.text)
 
 
@@ -128,7 +128,7 @@ class KeyAdministration:
         """
         return await self._database.read(lambda connection: _fetch(connection, key_id))
 
-    async def list(self, *, tenant: TenantId | None, after: KeyId | None, limit: int) -> list[ApiKey]:
+    async def page(self, *, tenant: TenantId | None, after: KeyId | None, limit: int) -> list[ApiKey]:
         """Keys, oldest first."""
         return await self._database.read(
             lambda connection: keys.list_keys(connection, tenant=tenant, after=after, limit=limit)
@@ -149,7 +149,7 @@ class KeyAdministration:
                 raise Conflict("A revoked key cannot be changed; create a new one.")
             after = _changed(before, wanted, now=self._now())
             stored = keys.replace_key(connection, after, set_balance="token_balance" in wanted)
-            _audit(connection, key_id, actor, "update", msgspec.to_builtins(wanted), self._now())
+            _audit(connection, key_id, actor, "update", msgspec.to_builtins(wanted), now=self._now())
             return stored
 
         return await self._apply(write)
@@ -178,7 +178,7 @@ class KeyAdministration:
                 updated_at=now,
             )
             stored = keys.replace_key(connection, after, set_balance=False)
-            _audit(connection, key_id, actor, "rotate", {"overlap_s": overlap_s}, now)
+            _audit(connection, key_id, actor, "rotate", {"overlap_s": overlap_s}, now=now)
             return IssuedKey(stored, secret.text)
 
         issued = await self._database.write(
@@ -202,7 +202,7 @@ class KeyAdministration:
             after = msgspec.structs.replace(
                 before, state=KeyState.REVOKED, previous_secret_hash=None, previous_expires_at=None, updated_at=now
             )
-            _audit(connection, key_id, actor, "revoke", {}, now)
+            _audit(connection, key_id, actor, "revoke", {}, now=now)
             return keys.replace_key(connection, after, set_balance=False)
 
         return await self._apply(write)
@@ -217,7 +217,7 @@ class KeyAdministration:
         def write(connection: Connection) -> None:
             if not keys.delete_key(connection, key_id):
                 raise KeyNotFound(f"No API key '{key_id}'.")
-            _audit(connection, key_id, actor, "delete", {}, self._now())
+            _audit(connection, key_id, actor, "delete", {}, now=self._now())
 
         await self._database.write(write)
         self._access.forget(key_id)
@@ -256,7 +256,9 @@ def _changed(key: ApiKey, wanted: dict[str, Any], *, now: int) -> ApiKey:
     return msgspec.structs.replace(key, limits=msgspec.structs.replace(key.limits, **limits), updated_at=now, **rest)
 
 
-def _audit(connection: Connection, key_id: KeyId, actor: Actor, action: str, changes: dict[str, Any], now: int) -> None:
+def _audit(
+    connection: Connection, key_id: KeyId, actor: Actor, action: str, changes: dict[str, Any], *, now: int
+) -> None:
     keys.add_audit(
         connection,
         at=now,

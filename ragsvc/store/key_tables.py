@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from sqlalchemy import BigInteger, Column, LargeBinary, Text
 from sqlmodel import Field, SQLModel
 
@@ -14,7 +12,7 @@ class KeyRow(SQLModel, table=True):
     ``token_lease`` tokens may have been spent since ``token_balance`` was last written (``core.quota.TokenLedger``).
     """
 
-    __tablename__: ClassVar[str] = "api_keys"
+    __tablename__ = "api_keys"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
 
     id: str = Field(primary_key=True)
     tenant: str = Field(index=True)
@@ -42,7 +40,7 @@ class KeyRow(SQLModel, table=True):
 class TokenUsageRow(SQLModel, table=True):
     """Tokens and requests of one key, day and model. Model ``""`` holds leases that a crash turned into spent ones."""
 
-    __tablename__: ClassVar[str] = "token_usage"
+    __tablename__ = "token_usage"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
 
     key_id: str = Field(primary_key=True)
     day: int = Field(primary_key=True)
@@ -55,7 +53,7 @@ class TokenUsageRow(SQLModel, table=True):
 class KeyAuditRow(SQLModel, table=True):
     """One change of a key: who (a key id, or ``local`` for the command line), what, when. Never a secret."""
 
-    __tablename__: ClassVar[str] = "key_audit"
+    __tablename__ = "key_audit"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
 
     id: int | None = Field(default=None, primary_key=True)
     at: int
@@ -69,7 +67,7 @@ class KeyAuditRow(SQLModel, table=True):
 class IdempotencyRow(SQLModel, table=True):
     """The answer to a ``POST`` that carried an ``Idempotency-Key``; sealed, since it may hold a secret shown once."""
 
-    __tablename__: ClassVar[str] = "idempotency_keys"
+    __tablename__ = "idempotency_keys"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
 
     owner: str = Field(primary_key=True)
     name_hash: bytes = Field(sa_column=Column(LargeBinary(32), primary_key=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from litestar import Litestar
@@ -43,7 +43,7 @@ def create_app(
     """
 
     @asynccontextmanager
-    async def access_running(_: Litestar) -> AsyncIterator[None]:
+    async def access_running(_: Litestar) -> AsyncGenerator[None, None]:
         async with services.access.running():
             yield
 

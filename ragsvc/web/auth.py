@@ -1,6 +1,6 @@
 """The gate before every route: who calls, may they, and do their limits leave room.
 
-A handler says what it needs in ``opt["scope"]``: a ``Scope``, ``Need.ANY_KEY`` or ``Need.PUBLIC``. One that says nothing
+A handler says what it needs in ``opt["scope"]``: a ``Scope``, ``Need.ANY_KEY`` or ``Need.PUBLIC``. Saying nothing
 keeps the application from starting, so a route can never be open by oversight.
 """
 
@@ -40,7 +40,7 @@ class Gate:
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Let the request in or raise; what was taken is given back by the edge when the answer is out."""
-        context: RequestContext = scope[SCOPE_KEY]  # type: ignore[literal-required,typeddict-item]  # ours
+        context: RequestContext = scope[SCOPE_KEY]  # type: ignore[literal-required]  # our own key
         handler = scope["route_handler"]
         known = self._needs.get(id(handler))
         if known is None:

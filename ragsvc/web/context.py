@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from litestar import Request
+
 from ragsvc.core.access import Principal
 from ragsvc.core.errors import Unauthorized
 from ragsvc.services.access import LiveKey
@@ -42,3 +44,8 @@ def context_of(scope: Mapping[str, Any]) -> RequestContext:
     context = scope[SCOPE_KEY]
     assert isinstance(context, RequestContext)  # noqa: S101 - the edge put it there; narrows the type
     return context
+
+
+def principal_of(request: Request[Any, Any, Any]) -> Principal:
+    """Who sent a request, on a route that needs a key."""
+    return context_of(request.scope).principal

@@ -17,7 +17,7 @@ from ragsvc.core.errors import DocumentNotFound, InvalidRequest
 from ragsvc.core.filters import parse_filter
 from ragsvc.services.documents import DocumentService
 from ragsvc.store.documents import DocumentFilter
-from ragsvc.web.auth import principal_of
+from ragsvc.web.context import principal_of
 from ragsvc.web.uploads import AnyRequest, clean_filename, read_upload
 from ragsvc.web.wire import (
     DocumentChange,

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragsvc.web.context import SCOPE_KEY, RequestContext
 from ragsvc.web.errors import render
-from ragsvc.web.headers import limit_headers, new_request_id, sane_id
+from ragsvc.web.headers import OUR_HEADERS, limit_headers, new_request_id, sane_id
 from ragsvc.web.metrics import RequestMetrics
 
 _log = logging.getLogger(__name__)
@@ -38,12 +39,12 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
+        if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
         context = RequestContext(sane_id(headers.get(b"x-request-id")) or new_request_id(), time.monotonic(), headers)
-        scope[SCOPE_KEY] = context  # type: ignore[literal-required,typeddict-unknown-key]  # our own key
+        scope[SCOPE_KEY] = context  # type: ignore[literal-required]  # our own key
         status = 0
 
         async def send_with_headers(message: Message) -> None:
@@ -53,13 +54,14 @@ class Edge:
                 extra = [(b"x-request-id", context.request_id.encode())]
                 if context.live is not None:
                     extra += limit_headers(context.live, monotonic=time.monotonic(), now=self._clock())
-                message["headers"] = [*message.get("headers", ()), *extra]
+                theirs = message.get("headers", ())
+                message["headers"] = [*(pair for pair in theirs if pair[0] not in OUR_HEADERS), *extra]
             await send(message)
 
         self._metrics.running += 1
         try:
             await self._app(scope, receive, send_with_headers)
-        except Exception as error:  # the edge is where what nobody handled ends, logged once
+        except Exception as error:  # noqa: BLE001 - the edge is where what nobody handled ends, logged once
             _log.error("request %s failed unexpectedly", context.request_id, exc_info=error.__cause__ or error)
             if not status:
                 await _answer(error, context.request_id, send_with_headers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -119,7 +120,7 @@ def render(error: Exception, request_id: str | None) -> RenderedError:
         return _render(error, request_id)
     if isinstance(error, msgspec.ValidationError | msgspec.DecodeError):
         return _render(invalid_json(error), request_id)
-    return _render(e.RagsvcError("The server failed unexpectedly. The request id helps to find out why."), request_id)
+    return _render(e.RagsvcError(_FAILED), request_id)
 
 
 def is_unexpected(error: Exception) -> bool:
@@ -138,7 +139,7 @@ def invalid_json(error: msgspec.ValidationError | msgspec.DecodeError) -> e.Inva
 
 
 def _render(
-    error: e.RagsvcError, request_id: str | None, *, status: int | None = None, headers: Any = None
+    error: e.RagsvcError, request_id: str | None, *, status: int | None = None, headers: Mapping[str, str] | None = None
 ) -> RenderedError:
     kind = rendering_of(error)
     code = status or kind.status
@@ -172,27 +173,24 @@ def _foreign_status(error: HTTPException) -> int:
     return 400 if error.status_code == HTTPStatus.UNPROCESSABLE_ENTITY else error.status_code
 
 
+_FAILED = "The server failed unexpectedly. The request id helps to find out why."
+_OWN_WORDS: dict[int, Callable[[HTTPException], e.RagsvcError]] = {
+    401: lambda error: e.Unauthorized(error.detail),
+    403: lambda error: e.Forbidden(error.detail),
+    404: lambda _: e.RouteNotFound("Unknown request URL. See /schema for the routes there are."),
+    405: lambda _: e.MethodNotAllowed("This URL does not know that method; 'Allow' lists those it knows."),
+    413: lambda _: e.TooLarge("The request body is too large.", limit_bytes=0),
+    415: lambda error: e.UnsupportedMediaType(error.detail),
+    503: lambda error: e.Overloaded(error.detail),
+}
+
+
 def _from_litestar(error: HTTPException) -> e.RagsvcError:
     """Litestar's own exceptions in our words; the status is kept by the caller."""
-    match error.status_code:
-        case 404:
-            return e.RouteNotFound("Unknown request URL. See /schema for the routes there are.")
-        case 405:
-            return e.MethodNotAllowed("This URL does not know that method; 'Allow' lists those it knows.")
-        case 413:
-            return e.TooLarge("The request body is too large.", limit_bytes=0)
-        case 415:
-            return e.UnsupportedMediaType(error.detail)
-        case 401:
-            return e.Unauthorized(error.detail)
-        case 403:
-            return e.Forbidden(error.detail)
-        case 503:
-            return e.Overloaded(error.detail)
-        case status if status < 500:
-            return _from_validation(error)
-        case _:
-            return e.RagsvcError("The server failed unexpectedly. The request id helps to find out why.")
+    own = _OWN_WORDS.get(error.status_code)
+    if own is not None:
+        return own(error)
+    return _from_validation(error) if error.status_code < 500 else e.RagsvcError(_FAILED)
 
 
 def _from_validation(error: HTTPException) -> e.InvalidRequest:

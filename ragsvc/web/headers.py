@@ -12,6 +12,17 @@ from ragsvc.services.access import LiveKey
 
 Header = tuple[bytes, bytes]
 
+OUR_HEADERS = frozenset(
+    [b"x-request-id"]
+    + [b"x-ratelimit-" + part for part in (b"limit", b"remaining", b"reset")]
+    + [
+        b"x-ratelimit-" + part + kind
+        for part in (b"limit", b"remaining", b"reset")
+        for kind in (b"-requests", b"-tokens")
+    ]
+)
+"""Set by the edge on its own account; those of a proxied answer speak of the provider's limits and are dropped."""
+
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [a + b for a in _CROCKFORD for b in _CROCKFORD]
 _SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")

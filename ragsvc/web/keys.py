@@ -1,4 +1,4 @@
-"""Admin API ``/v1/keys``: virtual keys, their limits, their audit trail. Scope ``admin`` reaches every tenant's keys."""
+"""Admin API ``/v1/keys``: virtual keys, limits, audit trail. Scope ``admin`` reaches the keys of every tenant."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from ragsvc.core.api_keys import ApiKey, KeyLimits, KeyState
 from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.core.quota import UNLIMITED
 from ragsvc.services.idempotency import Repeatable, repeatable
-from ragsvc.services.keys import Actor, AuditEntry, IssuedKey, KeyChange, KeyDraft, Usage
-
+from ragsvc.services.keys import Actor, IssuedKey, KeyChange, KeyDraft
+from ragsvc.store.key_usage import Usage
+from ragsvc.store.keys import AuditEntry
 from ragsvc.web.auth import credential_of
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import context_of
@@ -61,12 +62,12 @@ class UpdateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     state: Literal["active", "inactive"] | UnsetType = UNSET
     scopes: _Scopes | UnsetType = UNSET
     allowed_models: _Models | UnsetType = UNSET
-    requests_per_minute: _Count | None | UnsetType = UNSET
-    requests_per_hour: _Count | None | UnsetType = UNSET
-    tokens_per_day: _Tokens | None | UnsetType = UNSET
-    token_balance: _Tokens | None | UnsetType = UNSET
-    max_parallel_requests: _Count | None | UnsetType = UNSET
-    expires_at: _Time | None | UnsetType = UNSET
+    requests_per_minute: _Count | UnsetType | None = UNSET
+    requests_per_hour: _Count | UnsetType | None = UNSET
+    tokens_per_day: _Tokens | UnsetType | None = UNSET
+    token_balance: _Tokens | UnsetType | None = UNSET
+    max_parallel_requests: _Count | UnsetType | None = UNSET
+    expires_at: _Time | UnsetType | None = UNSET
 
 
 class RotateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,7 +77,7 @@ class RotateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class KeyBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """A key as shown. ``state`` says ``expired`` when its time is over. ``previous_expires_at``: a rotation overlaps."""
+    """A key as shown; ``state`` is ``expired`` when its time is over. ``previous_expires_at``: a rotation overlaps."""
 
     id: str
     object: Literal["api_key"] = "api_key"
@@ -165,7 +166,7 @@ async def list_keys(
     request: AnyRequest, tenant: str | None = None, after: str | None = None, limit: _Limit = 20
 ) -> KeyList:
     """Keys of all tenants or of one, oldest first."""
-    found = await services_of(request).keys.list(
+    found = await services_of(request).keys.page(
         tenant=None if tenant is None else TenantId(tenant),
         after=None if after is None else KeyId(after),
         limit=limit + 1,

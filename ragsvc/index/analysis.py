@@ -1,0 +1,154 @@
+"""Text into search terms, the same way for passages and questions, in any language.
+
+Terms are lower case, stemmed by the passage's language and script, and folded to ASCII where that is a matter of
+accents. Numbers and codes stay whole (``3.2%``, ``10-q``) and also come in parts; Chinese, Japanese, Korean and Thai
+text, written without spaces between words, becomes pairs of characters. Knows no index.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import tantivy
+
+from ragsvc.index.languages import DEFAULT_LANGUAGE, FUNCTION_WORDS, detect_language
+
+ANALYSIS_VERSION = 1
+"""Raise it when terms change: indexes made by another version are rebuilt."""
+
+MAX_TERM_CHARACTERS = 64
+_CACHED_STEMS = 50_000
+
+
+# \w leaves out the vowel signs that Indic and South-East Asian words are made of, and combining accents.
+_MARKS = r"\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0900-\u0963\u0980-\u0dff\u0e00-\u109f\u1780-\u17d3"
+_MARKED = re.compile(rf"[{_MARKS}]")
+_JOINERS = r"[.,:/'\u2019&-]"
+
+
+def _word_pattern(letter: str) -> re.Pattern[str]:
+    return re.compile(rf"{letter}+(?:{_JOINERS}{letter}+)*%?")
+
+
+# Three alphabets of one rule; the narrower ones are five times faster.
+_ASCII_WORD = _word_pattern("[a-z0-9]")
+_ANY_WORD = _word_pattern(r"[^\W_]")
+_MARKED_WORD = _word_pattern(rf"(?:[^\W_]|[{_MARKS}])")
+_PART = re.compile(rf"(?:[^\W_]|[{_MARKS}])+")
+_PLAIN = re.compile(r"[a-z\u00e0-\u00f6\u00f8-\u00ff]+|[\u0430-\u044f\u0451]+")
+_DECIMAL = re.compile(r"\d+(?:[.,]\d+)+")
+_YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_UNSPACED = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+    r"\uf900-\ufaff\U00020000-\U0003ffff]+"
+)
+_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
+
+
+def passage_terms(text: str, *, language: str | None = None) -> tuple[list[str], str]:
+    """Terms of a passage, in order and with repeats, and the language they were stemmed by."""
+    words = _words(text)
+    chosen = language or detect_language(words) or DEFAULT_LANGUAGE
+    return _stem(_expand(words), chosen), chosen
+
+
+def query_terms(text: str, *, languages: Sequence[str]) -> list[str]:
+    """Distinct terms of a question, as each of ``languages`` (those found among the passages) would have stemmed them.
+
+    Function words are left out unless nothing else is asked.
+    """
+    words = _words(text)
+    asked = detect_language(words) or DEFAULT_LANGUAGE
+    stop = FUNCTION_WORDS[asked] | FUNCTION_WORDS["russian"]
+    content = [word for word in words if word not in stop] or words
+    expanded = _expand(content)
+    return list(dict.fromkeys(term for language in languages for term in _stem(expanded, language)))
+
+
+def _words(text: str) -> list[str]:
+    """Words in lower case, compounds unsplit."""
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
+    text = unicodedata.normalize("NFKC", text).translate(_INVISIBLE).lower()
+    pattern = _MARKED_WORD if _MARKED.search(text) else _ANY_WORD
+    return pattern.findall(text)
+
+
+def _expand(words: Iterable[str]) -> list[str]:
+    """Split compounds, keep codes and numbers whole as well, pair characters of unspaced scripts."""
+    terms: list[str] = []
+    for word in words:
+        if word.isascii() and (word.isalpha() or word.isdigit()):
+            terms.append(word[:MAX_TERM_CHARACTERS])
+        elif _UNSPACED.search(word):
+            terms.extend(_expand_unspaced(word))
+        elif _PLAIN.fullmatch(word):
+            terms.append(word.replace("\u0451", "\u0435")[:MAX_TERM_CHARACTERS])
+        else:
+            terms.extend(term[:MAX_TERM_CHARACTERS] for term in _expand_compound(word))
+    return terms
+
+
+def _expand_compound(word: str) -> list[str]:
+    """``10-q`` to ``10-q 10 q``, ``3.2%`` to ``3.2 3.2%``, ``long-term`` to ``long term``, ``u.s`` to ``us``."""
+    parts = _PART.findall(word)
+    if not any(character.isdigit() for character in word):
+        if len(parts) > 1 and all(len(part) == 1 for part in parts):
+            return ["".join(parts)]
+        whole = [word] if "&" in word else []
+        return whole + ([part for part in parts if len(part) > 1] or parts)
+    bare = word.rstrip("%").replace("\u2019", "'")
+    if _THOUSANDS.fullmatch(bare):
+        bare = bare.replace(",", "")
+    terms = [bare]
+    if word.endswith("%"):
+        terms.append(bare + "%")
+    if len(parts) > 1 and not _DECIMAL.fullmatch(bare):
+        terms.extend(parts)
+    for part in parts:  # FY2023, 2022Q3: the year is what is asked for
+        year = None if part.isdigit() else _YEAR.search(part)
+        if year:
+            terms.extend(piece for piece in (part[: year.start()], year.group(), part[year.end() :]) if piece)
+    return list(dict.fromkeys(terms))
+
+
+def _expand_unspaced(word: str) -> list[str]:
+    """Single characters and overlapping pairs of each unspaced run; what stands between runs as usual."""
+    terms: list[str] = []
+    end = 0
+    for run in _UNSPACED.finditer(word):
+        terms.extend(_expand(_MARKED_WORD.findall(word[end : run.start()])))
+        characters = run.group()
+        terms.extend(characters)
+        terms.extend(first + second for first, second in itertools.pairwise(characters))
+        end = run.end()
+    terms.extend(_expand(_MARKED_WORD.findall(word[end:])))
+    return terms
+
+
+@lru_cache(maxsize=32)
+def _stemmer(language: str) -> tantivy.TextAnalyzer:
+    """Stem by the language in Latin script, by Russian, Greek and Arabic in theirs; then drop accents."""
+    builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace())
+    for name in (language, "russian", "greek", "arabic"):
+        builder = builder.filter(tantivy.Filter.stemmer(name))
+    return builder.filter(tantivy.Filter.ascii_fold()).filter(tantivy.Filter.lowercase()).build()
+
+
+_stems: dict[str, dict[str, str]] = {language: {} for language in FUNCTION_WORDS}
+
+
+def _stem(terms: Sequence[str], language: str) -> list[str]:
+    known = _stems[language]
+    new = [term for term in dict.fromkeys(terms) if term not in known]
+    if new:
+        if len(known) > _CACHED_STEMS:
+            known = _stems[language] = {}  # readers of the old one keep theirs
+            new = list(dict.fromkeys(terms))
+        known.update(zip(new, _stemmer(language).analyze(" ".join(new)), strict=True))
+    return [known[term] for term in terms]

@@ -1,0 +1,132 @@
+"""Exact nearest passages, all vectors in memory as float16: the index of small and middling collections."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ragsvc.core.ports import Hits, Ids, Vectors
+from ragsvc.index.halves import Halves, nearest
+from ragsvc.index.rows import Growing, Rows, RowTable
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """One moment: row ``i`` of ``vectors`` ``(n, dim)`` belongs to row ``i`` of ``rows``."""
+
+    rows: Rows
+    vectors: Halves
+
+
+class FlatIndex:
+    """Exact search over float16 vectors; a writer publishes states, readers search the one they find.
+
+    float16 is what the rows of the truth hold, so nothing is lost against them.
+    """
+
+    kind = "flat"
+
+    def __init__(self, dimension: int) -> None:
+        self.dimension = dimension
+        self._writer = threading.Lock()
+        self._reset(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, dimension), np.float16))
+
+    def __len__(self) -> int:
+        return self._state.rows.live
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes held."""
+        return self._table.memory_bytes + self._vectors.memory_bytes
+
+    def ids(self) -> Ids:
+        """All ids, ascending."""
+        rows = self._state.rows
+        return np.sort(rows.ids[rows.live_rows()])
+
+    def add(self, ids: Ids, documents: Ids, vectors: Vectors | Halves) -> None:
+        """Add vectors; an id that is present is replaced."""
+        if not len(ids):
+            return
+        with self._writer:
+            self._table.discard(ids)
+            self._table.append(ids, documents)
+            self._vectors.append(vectors.astype(np.float16))
+            self._publish()
+
+    def remove(self, ids: Ids) -> int:
+        """Mark vectors as gone; room is given back when a quarter is dead."""
+        with self._writer:
+            removed = self._table.discard(ids)
+            self._publish()
+            return removed
+
+    def search(self, query: Vectors, *, k: int, documents: Ids | None = None) -> Hits:
+        """The ``k`` nearest, exactly; equal scores by id."""
+        state = self._state
+        rows = state.rows
+        if documents is None:
+            scores, found = nearest(state.vectors, query, k, rows.alive if rows.dead else None)
+        else:
+            chosen = rows.select(documents)
+            window = state.vectors[chosen.start : chosen.end]
+            scores, found = nearest(window, query, min(k, chosen.count), chosen.bits)
+            found = found + chosen.start
+        ids = rows.ids[found]
+        order = np.lexsort((ids, -scores))
+        return Hits(ids[order], scores[order])
+
+    def vectors(self, ids: Ids) -> Vectors:
+        """The stored vectors, in that order."""
+        return self.lookup(ids)[1].astype(np.float32)
+
+    def lookup(self, ids: Ids) -> tuple[Ids, Halves]:
+        """Documents and float16 vectors of ids, in that order (missing ids raise ``KeyError``)."""
+        with self._writer:
+            rows, state = self._table.find(ids), self._state
+        if (rows < 0).any():
+            raise KeyError(int(ids[rows < 0][0]))
+        return state.rows.documents_of(rows), state.vectors[rows]
+
+    def contents(self) -> tuple[Ids, Ids, Halves]:
+        """Ids, documents and float16 vectors of all live rows, in row order."""
+        state = self._state
+        if not state.rows.dead:
+            return state.rows.ids, state.rows.documents(), state.vectors
+        live = state.rows.live_rows()
+        return state.rows.ids[live], state.rows.documents()[live], state.vectors[live]
+
+    def save(self, folder: Path) -> None:
+        """Write ids, documents and vectors as raw little-endian arrays."""
+        ids, documents, vectors = self.contents()
+        ids.astype("<i8").tofile(folder / "ids.i64")
+        documents.astype("<i8").tofile(folder / "documents.i64")
+        vectors.astype("<f2").tofile(folder / "vectors.f16")
+
+    @classmethod
+    def load(cls, folder: Path, dimension: int) -> FlatIndex:
+        """Read what ``save`` wrote; ``ValueError`` if the files do not fit together."""
+        ids = np.fromfile(folder / "ids.i64", "<i8")
+        documents = np.fromfile(folder / "documents.i64", "<i8")
+        vectors = np.fromfile(folder / "vectors.f16", "<f2").reshape(-1, dimension)
+        if not len(ids) == len(documents) == len(vectors):
+            raise ValueError(f"{len(ids)} ids, {len(documents)} documents, {len(vectors)} vectors")
+        index = cls(dimension)
+        index._reset(ids, documents, vectors)
+        return index
+
+    def _reset(self, ids: Ids, documents: Ids, vectors: Halves) -> None:
+        self._table = RowTable(ids, documents)
+        self._vectors: Growing[np.float16] = Growing(vectors)
+        self._state = _State(self._table.rows(), self._vectors.view())
+
+    def _publish(self) -> None:
+        rows = self._table.rows()
+        if rows.dead > max(1024, len(rows) // 4):
+            live = rows.live_rows()
+            self._reset(rows.ids[live], rows.documents()[live], self._vectors.view()[live])
+        else:
+            self._state = _State(rows, self._vectors.view())

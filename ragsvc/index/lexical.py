@@ -1,0 +1,232 @@
+"""BM25 over passages by tantivy, with the log position it covers committed in the same transaction.
+
+Owns one tantivy folder. Text is analysed by ``index.analysis`` before tantivy sees it, and questions are built from
+terms, so no character of a question is an operator. Writers take a thread and a heap; they open with the first change
+and go when idle.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tantivy
+
+from ragsvc.core.ports import Hits, Ids, LexicalDocument
+from ragsvc.index.analysis import ANALYSIS_VERSION, passage_terms, query_terms
+from ragsvc.index.languages import DEFAULT_LANGUAGE
+
+LEXICAL_FORMAT = f"1.{ANALYSIS_VERSION}"
+_FORMAT_FILE = "ragsvc-format"
+_TOKENIZER = "terms"
+
+
+class LexicalIndexDamaged(Exception):
+    """The folder holds no index that can be read. Never leaves this package: the index is rebuilt."""
+
+
+class TantivyIndex:
+    """One collection's words. ``text_weight`` and ``context_weight`` scale the two fields' BM25 scores.
+
+    Each commit carries a marker, a document without text that holds ``covered_seq``: tantivy's own commit payload is
+    out of reach from Python, and a file beside the index could not change in the same instant. ``markers`` of them
+    are there; past ``max_markers`` the old ones go.
+
+    Changes come from one writer at a time; searches run beside it on what was last committed.
+
+    Raises:
+        LexicalIndexDamaged: from the constructor.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        text_weight: float = 1.0,
+        context_weight: float = 0.5,
+        max_query_terms: int = 32,
+        heap_bytes: int = 32 << 20,
+        max_markers: int = 256,
+    ) -> None:
+        self.folder = folder
+        self.text_weight = text_weight
+        self.context_weight = context_weight
+        self.max_query_terms = max_query_terms
+        self._heap_bytes = heap_bytes
+        self._max_markers = max_markers
+        self._lock = threading.RLock()
+        self._writer: tantivy.IndexWriter | None = None
+        self._schema = _schema()
+        self._covered = self._max_id = self.markers = 0
+        try:
+            self._index = _open(folder, self._schema)
+            self._refresh()
+        except (ValueError, OSError) as error:
+            raise LexicalIndexDamaged(str(error)) from error
+
+    def __len__(self) -> int:
+        return _count(self._searcher, "id")
+
+    @property
+    def memory_bytes(self) -> int:
+        """The writer's heap; what searches read is mapped from files and the system's to keep or drop."""
+        return self._heap_bytes if self._writer is not None else 0
+
+    def ids(self) -> Ids:
+        """All ids, ascending."""
+        searcher = self._searcher
+        query = tantivy.Query.exists_query("id")
+        found = searcher.search(query, limit=max(1, searcher.num_docs), count=False, order_by_field="id").hits
+        return np.sort(np.array([value for value, _ in found], dtype=np.int64))
+
+    def add(self, documents: Sequence[LexicalDocument]) -> None:
+        """Add passages, replacing those of the same id."""
+        with self._lock:
+            writer = self._open_writer()
+            for document in documents:
+                if document.id <= self._max_id:  # ids only grow: a new one cannot be there yet
+                    writer.delete_documents_by_term("id", document.id)
+                text, language = passage_terms(document.text)
+                context, _ = passage_terms(document.context, language=language)
+                writer.add_document(
+                    tantivy.Document(
+                        id=document.id,
+                        document=document.document_id,
+                        language=language,
+                        text=" ".join(text),
+                        context=" ".join(context),
+                    )
+                )
+            self._max_id = max(self._max_id, *(document.id for document in documents), 0)
+
+    def remove(self, ids: Ids) -> None:
+        """Remove passages."""
+        with self._lock:
+            if not len(ids):
+                return
+            writer = self._open_writer()
+            for passage in ids.tolist():
+                if passage <= self._max_id:
+                    writer.delete_documents_by_term("id", passage)
+
+    def commit(self, *, covered_seq: int) -> None:
+        """Make changes durable and visible, together with ``covered_seq``."""
+        with self._lock:
+            writer = self._open_writer()
+            if self.markers >= self._max_markers:
+                writer.delete_documents_by_query(tantivy.Query.exists_query("covered"))
+            writer.add_document(tantivy.Document(covered=covered_seq))
+            writer.commit()
+            self._index.reload()
+            self._refresh()
+
+    def covered_seq(self) -> int:
+        """The log position of the last commit."""
+        return self._covered
+
+    def search(self, query: str, *, k: int, documents: Ids | None = None) -> Hits:
+        """The ``k`` best by BM25 over text and context; equal scores by id."""
+        searcher = self._searcher
+        terms = self._choose_terms(searcher, query)
+        if k <= 0 or not terms or (documents is not None and not len(documents)):
+            return Hits(np.empty(0, np.int64), np.empty(0, np.float32))
+        wanted = self._any_of(terms)
+        if documents is not None:
+            among = tantivy.Query.term_set_query(self._schema, "document", documents.tolist())
+            must = tantivy.Occur.Must
+            wanted = tantivy.Query.boolean_query([(must, wanted), (must, tantivy.Query.const_score_query(among, 0.0))])
+        found = searcher.search(wanted, limit=k, count=False).hits
+        scores = np.array([score for score, _ in found], dtype=np.float32)
+        ids = np.array(searcher.fast_field_values("id", [address for _, address in found]), dtype=np.int64)
+        order = np.lexsort((ids, -scores))
+        return Hits(ids[order], scores[order])
+
+    def release_writer(self) -> None:
+        """Give back the writer's heap and threads; the next change opens another. Uncommitted changes are dropped."""
+        with self._lock:
+            if self._writer is not None:
+                writer, self._writer = self._writer, None
+                writer.wait_merging_threads()
+
+    def close(self) -> None:
+        """Release the writer; files close with the last reader."""
+        self.release_writer()
+
+    def _open_writer(self) -> tantivy.IndexWriter:
+        if self._writer is None:
+            self._writer = self._index.writer(heap_size=self._heap_bytes, num_threads=1)
+        return self._writer
+
+    def _refresh(self) -> None:
+        searcher = self._index.searcher()
+        self._covered = _largest(searcher, "covered")
+        self._max_id = _largest(searcher, "id")
+        self.markers = _count(searcher, "covered")
+        seen = [name for name, _ in searcher.terms_with_prefix("language", "")]
+        self._languages = seen or [DEFAULT_LANGUAGE]
+        self._searcher = searcher
+
+    def _choose_terms(self, searcher: tantivy.Searcher, query: str) -> list[tuple[str, str]]:
+        """(field, term) pairs of the query's rarest terms that occur at all."""
+        frequencies: list[tuple[int, list[tuple[str, str]]]] = []
+        for term in query_terms(query, languages=self._languages):
+            fields = {field: searcher.doc_freq(field, term) for field in ("text", "context")}
+            present = [(field, term) for field, count in fields.items() if count]
+            if present:
+                frequencies.append((fields["text"] or fields["context"], present))
+        frequencies.sort(key=lambda entry: entry[0])
+        return [pair for _, pairs in frequencies[: self.max_query_terms] for pair in pairs]
+
+    def _any_of(self, terms: Sequence[tuple[str, str]]) -> tantivy.Query:
+        """A flat disjunction of plain terms: the shape tantivy prunes (block-max WAND)."""
+        weights = {"text": self.text_weight, "context": self.context_weight}
+        clauses: list[tuple[tantivy.Occur, tantivy.Query]] = []
+        for field, term in terms:
+            clause = tantivy.Query.term_query(self._schema, field, term, index_option="freq")
+            clauses.append((tantivy.Occur.Should, tantivy.Query.boost_query(clause, weights[field])))
+        return tantivy.Query.boolean_query(clauses)
+
+
+def _schema() -> tantivy.Schema:
+    builder = tantivy.SchemaBuilder()
+    for name in ("id", "document", "covered"):
+        builder.add_integer_field(name, indexed=True, fast=True)
+    builder.add_text_field("language", tokenizer_name="raw", index_option="basic")
+    for name in ("text", "context"):
+        builder.add_text_field(name, tokenizer_name=_TOKENIZER, index_option="freq")
+    return builder.build()
+
+
+def _open(folder: Path, schema: tantivy.Schema) -> tantivy.Index:
+    """Open or create; the format file is written before the index, so an index without it is foreign."""
+    stamp = folder / _FORMAT_FILE
+    if tantivy.Index.exists(str(folder)) if folder.is_dir() else False:
+        if not stamp.is_file() or stamp.read_text() != LEXICAL_FORMAT:
+            raise LexicalIndexDamaged("made by another version")
+    else:
+        if folder.is_dir() and any(folder.glob("*.*")):
+            raise LexicalIndexDamaged("index files without their list")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        stamp.write_text(LEXICAL_FORMAT)
+    index = tantivy.Index(schema, path=str(folder))
+    index.register_tokenizer(_TOKENIZER, tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build())
+    index.config_reader(reload_policy="manual")
+    return index
+
+
+def _count(searcher: tantivy.Searcher, field: str) -> int:
+    """How many documents have a value in ``field``."""
+    found: Any = searcher.search(tantivy.Query.exists_query(field), limit=1, count=True)
+    return int(found.count)  # the type stubs leave it out
+
+
+def _largest(searcher: tantivy.Searcher, field: str) -> int:
+    """The largest value of an integer field, 0 if it has none."""
+    query = tantivy.Query.exists_query(field)
+    found = searcher.search(query, limit=1, count=False, order_by_field=field, order=tantivy.Order.Desc).hits
+    return int(found[0][0]) if found else 0

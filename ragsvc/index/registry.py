@@ -1,0 +1,214 @@
+"""All collections' indexes: loaded when first asked for, kept under a memory bound, snapshotted in the background.
+
+Owns the folder ``derived/``. Blocking and thread-safe; callers on an event loop use worker threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from ragsvc.core.ports import EmbeddingModel, Hits, Ids, IndexSource, Vectors
+from ragsvc.index.collection import CollectionIndex, IndexOptions, IndexReport
+
+logger = logging.getLogger(__name__)
+
+_MAINTENANCE_INTERVAL_S = 5.0
+_WRITER_IDLE_S = 20.0
+_SNAPSHOT_AFTER_PASSAGES = 2000
+_SNAPSHOT_AFTER_PASSAGES_AT_MOST = 20_000
+
+
+class IndexStatus(msgspec.Struct, frozen=True):
+    """What a loaded collection costs, for metrics and ``doctor``."""
+
+    collection_id: int
+    kind: str
+    passages: int
+    memory_bytes: int
+    covered_seq: int
+
+
+class _Slot:
+    """A collection's place; ``lock`` is held to load, change or unload what stands in it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.index: CollectionIndex | None = None
+        self.used_at = 0.0
+        self.written_at = 0.0
+
+
+class IndexRegistry:
+    """Gives out collections' indexes and keeps them fresh, small in sum, and saved.
+
+    ``memory_limit_bytes`` bounds what loaded collections hold together: the least recently used ones are saved and
+    unloaded; the one in use always stays. ``background=False`` leaves maintenance to calls of ``maintain``.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        source: IndexSource,
+        *,
+        model: EmbeddingModel,
+        memory_limit_bytes: int = 1 << 30,
+        options: IndexOptions | None = None,
+        background: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.root = root
+        self.model = model
+        self.memory_limit_bytes = memory_limit_bytes
+        self._source = source
+        self._options = options or IndexOptions()
+        self._clock = clock
+        self._slots: dict[int, _Slot] = {}
+        self._slots_lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="index-maintenance", daemon=True) if background else None
+        root.mkdir(parents=True, exist_ok=True)
+        if self._thread is not None:
+            self._thread.start()
+
+    def get(self, collection_id: int) -> CollectionIndex:
+        """The collection's index, loaded and caught up if it was not loaded; one load at a time."""
+        slot = self._slot(collection_id)
+        slot.used_at = self._clock()
+        index = slot.index
+        if index is not None:
+            return index
+        with slot.lock:
+            return self._load(slot, collection_id)
+
+    def catch_up(self, collection_id: int) -> None:
+        """Make the collection's latest commits searchable; call it after each commit. Costs O(what is new)."""
+        slot = self._slot(collection_id)
+        with slot.lock:
+            slot.used_at = slot.written_at = self._clock()
+            index = self._load(slot, collection_id)
+            index.catch_up()
+        if self._wants_snapshot(index):
+            self._wake.set()
+
+    def search(
+        self,
+        collection_id: int,
+        query_vector: Vectors | None,
+        query_text: str | None,
+        *,
+        k: int,
+        documents: Ids | None = None,
+    ) -> tuple[Hits, Hits]:
+        """Dense and lexical hits of one collection, restricted to ``documents`` before ranking."""
+        return self.get(collection_id).search(query_vector, query_text, k=k, documents=documents)
+
+    def verify(self, collection_id: int) -> IndexReport:
+        """Compare a collection's indexes with its rows."""
+        slot = self._slot(collection_id)
+        with slot.lock:
+            return self._load(slot, collection_id).verify()
+
+    def status(self) -> list[IndexStatus]:
+        """The loaded collections."""
+        loaded = [(number, slot.index) for number, slot in self._present() if slot.index is not None]
+        return [
+            IndexStatus(number, index.kind, len(index), index.memory_bytes, index.covered_seq)
+            for number, index in loaded
+        ]
+
+    def memory_bytes(self) -> int:
+        """Bytes held by all loaded collections."""
+        return sum(slot.index.memory_bytes for _, slot in self._present() if slot.index is not None)
+
+    def drop(self, collection_id: int) -> None:
+        """Forget a collection and delete its files; searches under way finish on what they hold."""
+        slot = self._slot(collection_id)
+        with slot.lock:
+            index, slot.index = slot.index, None
+            if index is not None:
+                index.discard()
+            shutil.rmtree(self._folder(collection_id), ignore_errors=True)
+        with self._slots_lock:
+            self._slots.pop(collection_id, None)
+
+    def maintain(self) -> None:
+        """One round: save what changed enough, give back idle writers, unload the coldest over the memory bound."""
+        for collection_id, slot in self._present():
+            try:
+                self._maintain(slot)
+            except Exception:
+                logger.exception("collection %d: index maintenance failed; it will be tried again", collection_id)
+        self._evict()
+
+    def close(self) -> None:
+        """Stop maintenance, save and release everything."""
+        self._closed = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+        for _, slot in self._present():
+            with slot.lock:
+                index, slot.index = slot.index, None
+                if index is not None:
+                    index.close()
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._wake.wait(_MAINTENANCE_INTERVAL_S)
+            self._wake.clear()
+            if not self._closed:
+                self.maintain()
+
+    def _maintain(self, slot: _Slot) -> None:
+        index = slot.index
+        if index is None:
+            return
+        if self._wants_snapshot(index):
+            index.snapshot()
+        if self._clock() - slot.written_at > _WRITER_IDLE_S:
+            index.release_writer()
+
+    def _evict(self) -> None:
+        loaded = sorted((slot for _, slot in self._present() if slot.index is not None), key=lambda slot: slot.used_at)
+        for slot in loaded[:-1]:
+            if self.memory_bytes() <= self.memory_limit_bytes:
+                return
+            if slot.lock.acquire(blocking=False):  # busy means not cold
+                try:
+                    index, slot.index = slot.index, None
+                    if index is not None:
+                        index.close()
+                finally:
+                    slot.lock.release()
+
+    def _wants_snapshot(self, index: CollectionIndex) -> bool:
+        enough = min(max(_SNAPSHOT_AFTER_PASSAGES, len(index) // 8), _SNAPSHOT_AFTER_PASSAGES_AT_MOST)
+        return index.changed >= enough
+
+    def _load(self, slot: _Slot, collection_id: int) -> CollectionIndex:
+        """What stands in the slot, loaded if nothing does; the caller holds the slot's lock."""
+        if slot.index is None:
+            slot.index = CollectionIndex(
+                self._folder(collection_id), collection_id, self._source, model=self.model, options=self._options
+            )
+            self._wake.set()
+        return slot.index
+
+    def _folder(self, collection_id: int) -> Path:
+        return self.root / str(collection_id)
+
+    def _slot(self, collection_id: int) -> _Slot:
+        with self._slots_lock:
+            return self._slots.setdefault(collection_id, _Slot())
+
+    def _present(self) -> list[tuple[int, _Slot]]:
+        with self._slots_lock:
+            return list(self._slots.items())

@@ -1,0 +1,266 @@
+"""``local/chat-model``: answers with sentences of the documents, word for word, each with its marker.
+
+It finds; it does not write. Nothing is sampled, so ``temperature``, ``top_p``, ``seed`` and penalties change nothing and
+``n`` answers are equal; ``stop`` and token limits are kept; what it cannot do at all is refused by name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, Final, Literal, Protocol
+from uuid import uuid4
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import msgspec
+
+from ragsvc.core.breaker import Circuit
+from ragsvc.core.chat import ChatCall, ChatRequest, CountTokens, Usage
+from ragsvc.core.errors import ModelNotFound, UnsupportedParameter
+from ragsvc.core.ports import ChatReply, ForwardReply, ForwardRequest
+from ragsvc.core.retrieval import SearchHit
+from ragsvc.core.sse import encode_event
+from ragsvc.core.stops import StopScanner
+
+LOCAL_MODEL: Final = "local/chat-model"
+NO_ANSWER: Final = "The documents do not hold an answer to this question."
+WHAT_IT_DOES: Final = (
+    "I am the built-in extractive model: I answer questions from your documents, in their own words and with the page "
+    "of every statement, and I do not write text of my own. Upload documents, then send the question with "
+    '"use_rag": true. For free conversation, choose one of the other models.'
+)
+
+
+class QuotedSentence(Protocol):
+    """A sentence taken from ``hits[passage_index]``."""
+
+    @property
+    def text(self) -> str:
+        """Its words."""
+        ...
+
+    @property
+    def passage_index(self) -> int:
+        """Which hit it is from, counted from 0."""
+        ...
+
+
+class Extracted(Protocol):
+    """What extraction found; ``abstained`` when the hits hold no answer."""
+
+    @property
+    def sentences(self) -> Sequence[QuotedSentence]:
+        """The answer in order of reading."""
+        ...
+
+    @property
+    def abstained(self) -> bool:
+        """Whether there is no answer."""
+        ...
+
+
+Extract = Callable[[str, Sequence[SearchHit]], Extracted]
+"""Picks the sentences that answer a question; may block (it runs in a thread)."""
+
+FinishReason = Literal["stop", "length"]
+
+
+class Composed(msgspec.Struct, frozen=True):
+    """A finished answer in the pieces in which it is streamed."""
+
+    pieces: list[str]
+    finish_reason: FinishReason
+    usage: Usage
+
+    @property
+    def text(self) -> str:
+        """The whole answer."""
+        return "".join(self.pieces)
+
+
+class LocalExtractive:
+    """The built-in backend. ``threads`` bounds how many answers are worked on at a time."""
+
+    circuit = Circuit.CLOSED
+
+    def __init__(
+        self,
+        extract: Extract,
+        *,
+        count_tokens: CountTokens,
+        threads: int = 4,
+        now: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = lambda: uuid4().hex,
+    ) -> None:
+        self._extract = extract
+        self._count_tokens = count_tokens
+        self._threads = threads
+        self._limiter: anyio.CapacityLimiter | None = None
+        self._now = now
+        self._new_id = new_id
+
+    async def complete(self, call: ChatCall) -> ChatReply:
+        """Answer in one piece. Raises ``UnsupportedParameter``."""
+        answer = await self._composed(call)
+        choices = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": answer.text, "refusal": None},
+                "logprobs": None,
+                "finish_reason": answer.finish_reason,
+            }
+            for index in range(call.request.choices)
+        ]
+        body = self._head(call, "chat.completion") | {"choices": choices, "usage": answer.usage}
+        return ChatReply(body=msgspec.json.encode(body), usage=answer.usage)
+
+    async def stream(self, call: ChatCall) -> LocalStream:
+        """Answer sentence by sentence. Raises ``UnsupportedParameter``."""
+        answer = await self._composed(call)
+        head = self._head(call, "chat.completion.chunk")
+        return LocalStream(_blocks(head, answer, call.request), answer.usage)
+
+    async def forward(self, request: ForwardRequest) -> ForwardReply:
+        """Refuse: this model only chats."""
+        raise ModelNotFound(f"'{LOCAL_MODEL}' serves chat completions only, not {request.path}", param="model")
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+    def _head(self, call: ChatCall, kind: str) -> dict[str, Any]:
+        return {
+            "id": f"chatcmpl-{self._new_id()}",
+            "object": kind,
+            "created": int(self._now()),
+            "model": call.request.model,
+        }
+
+    async def _composed(self, call: ChatCall) -> Composed:
+        refuse_unsupported(call.request)
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(self._threads)
+        return await anyio.to_thread.run_sync(self._compose, call, limiter=self._limiter)
+
+    def _compose(self, call: ChatCall) -> Composed:
+        request = call.request
+        prompt_tokens = request.estimated_prompt_tokens(self._count_tokens)
+        prompt_tokens += sum(self._count_tokens(hit.passage.text) for hit in call.evidence.hits) if call.evidence else 0
+        stops = StopScanner(request.stops)
+        pieces, left = list[str](), request.reply_limit
+        finish_reason: FinishReason = "stop"
+        for piece in (*self._sentences(call), None):
+            shown = stops.finish() if piece is None else stops.feed(piece)
+            tokens = self._count_tokens(shown) if shown and left is not None else 0
+            if left is not None and tokens > left:
+                pieces.append(self._cut(shown, left))
+                finish_reason = "length"
+                break
+            left = None if left is None else left - tokens
+            pieces.append(shown)
+            if stops.stopped:
+                break
+        pieces = [piece for piece in pieces if piece]
+        completion_tokens = self._count_tokens("".join(pieces)) * request.choices if pieces else 0
+        return Composed(pieces, finish_reason, Usage.of(prompt_tokens, completion_tokens))
+
+    def _sentences(self, call: ChatCall) -> Iterator[str]:
+        if call.evidence is None:
+            yield WHAT_IT_DOES
+            return
+        hits = call.evidence.hits
+        found = self._extract(call.evidence.query, hits) if hits else None
+        if found is None or found.abstained or not found.sentences:
+            yield NO_ANSWER
+            return
+        for position, sentence in enumerate(found.sentences):
+            words = " ".join(sentence.text.split())
+            yield f"{' ' if position else ''}{words} [{sentence.passage_index + 1}]"
+
+    def _cut(self, text: str, limit: int) -> str:
+        """The most words of ``text`` that are not more than ``limit`` tokens."""
+        borders = [0, *(at for at, character in enumerate(text) if character.isspace() and at), len(text)]
+        low, high = 0, len(borders) - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._count_tokens(text[: borders[middle]]) <= limit:
+                low = middle
+            else:
+                high = middle - 1
+        return text[: borders[low]]
+
+
+class LocalStream:
+    """Blocks that are all there already, handed out one by one."""
+
+    def __init__(self, blocks: Sequence[bytes], usage: Usage) -> None:
+        self._blocks = list(reversed(blocks))
+        self._usage = usage
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last block has been handed out."""
+        return not self._blocks
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._blocks:
+            raise StopAsyncIteration
+        await anyio.lowlevel.checkpoint()
+        return self._blocks.pop()
+
+    def usage(self) -> Usage:
+        """The answer's tokens: it was complete before its first block went out."""
+        return self._usage
+
+    async def aclose(self) -> None:
+        """Forget what was not handed out."""
+        self._blocks.clear()
+
+
+def _blocks(head: dict[str, Any], answer: Composed, request: ChatRequest) -> list[bytes]:
+    tail: dict[str, Any] = {"usage": None} if request.wants_usage else {}
+
+    def block(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        choice = {"delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        events = (
+            encode_event(head | {"choices": [{"index": index} | choice]} | tail) for index in range(request.choices)
+        )
+        return b"".join(events)
+
+    blocks = [block({"role": "assistant", "content": "", "refusal": None})]
+    blocks.extend(block({"content": piece}) for piece in answer.pieces)
+    blocks.append(block({}, answer.finish_reason))
+    if request.wants_usage:
+        blocks.append(encode_event(head | {"choices": [], "usage": answer.usage}))
+    return blocks
+
+
+def refuse_unsupported(request: ChatRequest) -> None:
+    """Raise ``UnsupportedParameter`` for the first thing that this model cannot do, naming it."""
+    if request.tools and request.tool_choice != "none":
+        _refuse("tools", "call tools")
+    if request.functions:
+        _refuse("functions", "call functions")
+    if request.logprobs:
+        _refuse("logprobs", "give probabilities")
+    if request.top_logprobs:
+        _refuse("top_logprobs", "give probabilities")
+    if request.logit_bias:
+        _refuse("logit_bias", "bias tokens")
+    if request.response_format is not None and request.response_format.type != "text":
+        _refuse("response_format", "write JSON")
+    if request.modalities and set(request.modalities) != {"text"}:
+        _refuse("modalities", "answer in anything but text")
+    for at, message in enumerate(request.messages):
+        if isinstance(message.content, list):
+            for position, part in enumerate(message.content):
+                if part.type not in ("text", "refusal"):
+                    _refuse(f"messages[{at}].content[{position}]", f"read parts of type '{part.type}'")
+
+
+def _refuse(param: str, ability: str) -> None:
+    raise UnsupportedParameter(f"'{LOCAL_MODEL}' cannot {ability}; choose another model", param=param)

@@ -1,0 +1,214 @@
+"""From a chat request to its answer: search, prompt, model, citations, and tokens settled on every path.
+
+Knows neither HTTP nor any model. Tokens are reserved before anything costs, settled before the client sees the end,
+and given back when nothing was used: on failure all, on disconnect what the model had not yet said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from ragsvc.core.access import Principal, Reservation, TokenMeter
+from ragsvc.core.chat import ChatCall, ChatMessage, ChatRequest, CountTokens, Evidence, Usage
+from ragsvc.core.ports import ChatReply, ChatStream
+from ragsvc.core.prompts import weave_passages
+from ragsvc.core.retrieval import Searcher, SearchHit
+from ragsvc.core.sse import DONE
+from ragsvc.services.citing import StreamCiter, cite_reply
+from ragsvc.services.models import ModelRoute, Models, first_able
+
+_DEFAULT_REPLY_TOKENS = 1024
+_PASSAGE_TOKENS = 256
+
+
+class _Booking:
+    """The reservation of one request; the first of ``settle`` and ``refund`` counts."""
+
+    def __init__(self, meter: TokenMeter, reservation: Reservation, model: str) -> None:
+        self._meter = meter
+        self._reservation = reservation
+        self._model = model
+        self._open = True
+
+    async def settle(self, usage: Usage) -> None:
+        if self._open:
+            self._open = False
+            with anyio.CancelScope(shield=True):
+                await self._meter.settle(
+                    self._reservation,
+                    prompt_tokens=usage.prompt_tokens,
+                    completion_tokens=usage.completion_tokens,
+                    model=self._model,
+                )
+
+    async def refund(self) -> None:
+        if self._open:
+            self._open = False
+            with anyio.CancelScope(shield=True):
+                await self._meter.refund(self._reservation)
+
+
+class AnswerStream:
+    """The events of an answer, ``[DONE]`` included; iteration raises when the answer breaks off."""
+
+    def __init__(self, source: ChatStream, booking: _Booking, citer: StreamCiter | None) -> None:
+        self._source = source
+        self._booking = booking
+        self._citer = citer
+        self.finished = False
+        """Whether the last block has been handed out."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        source = self._source
+        while not self.finished:
+            try:
+                block = await source.__anext__()
+            except StopAsyncIteration:
+                block = b""
+            except Exception:
+                await self._booking.settle(source.usage())
+                raise
+            if self._citer is not None and block:
+                block = self._citer.edit(block)
+            if source.finished:
+                await self._booking.settle(source.usage())
+                self.finished = True
+                return block + DONE
+            if block:
+                return block
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Stop the model if it still works and settle what it said; may be called twice."""
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._source.aclose()
+            finally:
+                await self._booking.settle(self._source.usage())
+
+
+class AnswerService:
+    """Answers chat requests.
+
+    ``make_query`` turns a conversation into a search query. ``weak_below`` is the ``answerable`` (0..1) under which
+    a model is told that the evidence is weak. ``on_unresolved`` is told how many markers named no passage.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: Models,
+        searcher: Searcher,
+        meter: TokenMeter,
+        make_query: Callable[[Sequence[ChatMessage]], str],
+        count_tokens: CountTokens,
+        weak_below: float = 0.35,
+        on_unresolved: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._models = models
+        self._searcher = searcher
+        self._meter = meter
+        self._make_query = make_query
+        self._count_tokens = count_tokens
+        self._weak_below = weak_below
+        self._on_unresolved = on_unresolved
+
+    async def complete(self, principal: Principal, call: ChatCall) -> bytes:
+        """The chat completion object as JSON.
+
+        Raises:
+            PolicyDenied, ModelNotFound, BalanceExhausted, RateLimited, CollectionNotFound, DocumentNotFound, and what
+            ``ChatBackend.complete`` raises.
+        """
+        routes, booking = await self._admit(principal, call)
+        try:
+            evidence = await self._find_evidence(principal, call)
+            reply, hits = await first_able(routes, lambda route: self._complete_with(route, call, evidence))
+        except asyncio.CancelledError:
+            await booking.settle(Usage.of(call.request.estimated_prompt_tokens(), 0))
+            raise
+        except BaseException:
+            await booking.refund()
+            raise
+        await booking.settle(reply.usage)
+        return reply.body if hits is None else cite_reply(reply.body, hits, self._on_unresolved)
+
+    async def stream(self, principal: Principal, call: ChatCall) -> AnswerStream:
+        """The answer as server-sent events; returns when the first block is there. Raises as ``complete`` does."""
+        routes, booking = await self._admit(principal, call)
+        try:
+            evidence = await self._find_evidence(principal, call)
+            source, hits = await first_able(routes, lambda route: self._stream_with(route, call, evidence))
+        except asyncio.CancelledError:
+            await booking.settle(Usage.of(call.request.estimated_prompt_tokens(), 0))
+            raise
+        except BaseException:
+            await booking.refund()
+            raise
+        return AnswerStream(source, booking, None if hits is None else StreamCiter(hits, self._on_unresolved))
+
+    async def _admit(self, principal: Principal, call: ChatCall) -> tuple[Sequence[ModelRoute], _Booking]:
+        """Check the model and set tokens aside."""
+        model = call.request.model
+        self._models.check_allowed(principal, model)
+        routes = self._models.routes(model)
+        reservation = await self._meter.reserve(principal, estimated_tokens(call.request))
+        return routes, _Booking(self._meter, reservation, model)
+
+    async def _find_evidence(self, principal: Principal, call: ChatCall) -> Evidence | None:
+        options = call.request.rag_options
+        if options is None:
+            return None
+        query = self._make_query(call.request.messages)
+        found = await self._searcher.search(principal.tenant, options.search_query(query))
+        return Evidence(query=query, hits=tuple(found.hits), answerable=found.answerable)
+
+    async def _complete_with(
+        self, route: ModelRoute, call: ChatCall, evidence: Evidence | None
+    ) -> tuple[ChatReply, tuple[SearchHit, ...] | None]:
+        made, hits = await self._call_for(route, call, evidence)
+        return await route.provider.complete(made), hits
+
+    async def _stream_with(
+        self, route: ModelRoute, call: ChatCall, evidence: Evidence | None
+    ) -> tuple[ChatStream, tuple[SearchHit, ...] | None]:
+        made, hits = await self._call_for(route, call, evidence)
+        return await route.provider.stream(made), hits
+
+    async def _call_for(
+        self, route: ModelRoute, call: ChatCall, evidence: Evidence | None
+    ) -> tuple[ChatCall, tuple[SearchHit, ...] | None]:
+        """The call as this route needs it, and the passages that its markers stand for."""
+        if evidence is None:
+            same = route.upstream_model == call.model
+            return call if same else msgspec.structs.replace(call, model=route.upstream_model), None
+        context_tokens = route.context_tokens
+        if context_tokens is None:
+            return msgspec.structs.replace(call, model=route.upstream_model, evidence=evidence), evidence.hits
+        woven = await anyio.to_thread.run_sync(
+            lambda: weave_passages(
+                call,
+                evidence,
+                context_tokens=context_tokens,
+                count_tokens=self._count_tokens,
+                weak_below=self._weak_below,
+            )
+        )
+        made = msgspec.structs.replace(call, model=route.upstream_model, evidence=evidence, messages=woven.messages)
+        return made, woven.hits
+
+
+def estimated_tokens(request: ChatRequest) -> int:
+    """What a request may cost, rather too much than too little."""
+    options = request.rag_options
+    passages = options.top_k * _PASSAGE_TOKENS if options is not None else 0
+    reply = (request.reply_limit or _DEFAULT_REPLY_TOKENS) * request.choices
+    return request.estimated_prompt_tokens() + passages + reply

@@ -1,0 +1,217 @@
+"""Which model names there are, who serves each, and who stands in when that one cannot."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from fnmatch import fnmatchcase, translate
+from typing import Final, Literal, TypeVar
+
+import msgspec
+
+from ragsvc.core.access import Principal
+from ragsvc.core.breaker import Circuit
+from ragsvc.core.errors import (
+    ConfigurationError,
+    ModelNotFound,
+    ModelUnavailable,
+    Overloaded,
+    PolicyDenied,
+    RagsvcError,
+    UpstreamFailed,
+    UpstreamTimeout,
+)
+from ragsvc.core.ports import ModelProvider
+from ragsvc.core.providers import ModelSettings, Pricing, ProviderSettings
+
+T = TypeVar("T")
+LOCAL_PROVIDER: Final = "local"
+LOCAL_MODEL: Final = "local/chat-model"
+_PASSED_ON: Final = (ModelUnavailable, UpstreamFailed, UpstreamTimeout, Overloaded)
+
+
+class ModelRoute(msgspec.Struct, frozen=True):
+    """One way to a model: the provider, its own name for the model, and how much it reads at once.
+
+    ``context_tokens`` is ``None`` for a backend that takes the evidence itself and needs no prompt.
+    """
+
+    provider_name: str
+    provider: ModelProvider
+    upstream_model: str
+    context_tokens: int | None
+    pricing: Pricing
+
+
+class ModelCard(msgspec.Struct, frozen=True):
+    """A model in ``GET /v1/models``; prices are for 1,000 tokens, ``available`` tells whether its provider is asked."""
+
+    id: str
+    created: int
+    owned_by: str
+    pricing: Pricing
+    available: bool = True
+    object: Literal["model"] = "model"
+
+
+class Models:
+    """The registry: exact name, then alias, then ``provider/model``, then patterns in the order of the settings."""
+
+    def __init__(
+        self,
+        settings: Sequence[ProviderSettings],
+        providers: Mapping[str, ModelProvider],
+        *,
+        local: ModelProvider | None = None,
+        created: int,
+    ) -> None:
+        self._settings = {one.name: one for one in settings}
+        self._providers = dict(providers)
+        self._created = created
+        self._exact: dict[str, tuple[str, ModelSettings]] = {}
+        self._aliases: dict[str, tuple[str, ModelSettings]] = {}
+        self._patterns: list[tuple[re.Pattern[str], str, ModelSettings]] = []
+        self._routes: dict[str, list[ModelRoute]] = {}
+        self._local_routes: list[ModelRoute] = []
+        if local is not None:
+            self._providers[LOCAL_PROVIDER] = local
+            self._local_routes = [ModelRoute(LOCAL_PROVIDER, local, LOCAL_MODEL, None, Pricing())]
+            self._routes[LOCAL_MODEL] = self._local_routes
+        self._register(settings)
+
+    def _register(self, settings: Sequence[ProviderSettings]) -> None:
+        problems: list[str] = []
+        names = [one.name for one in settings]
+        problems.extend(f"two providers are called '{name}'" for name in set(names) if names.count(name) > 1)
+        problems.extend(f"provider '{name}' has a reserved name" for name in names if name == LOCAL_PROVIDER)
+        for provider in settings:
+            for model in provider.models:
+                if model.is_pattern:
+                    self._patterns.append((re.compile(translate(model.id)), provider.name, model))
+                else:
+                    self._exact.setdefault(model.id, (provider.name, model))
+                for alias in model.aliases:
+                    if alias in self._aliases:
+                        problems.append(f"alias '{alias}' is given twice")
+                    self._aliases[alias] = (provider.name, model)
+        if problems:
+            raise ConfigurationError(sorted(problems))
+        for name in (*self._exact, *self._aliases):
+            self._routes.setdefault(name, self._resolve(name))
+
+    def check_allowed(self, principal: Principal, model: str) -> None:
+        """Raise ``PolicyDenied`` when the key may not use the model."""
+        if not is_allowed(principal, model):
+            raise PolicyDenied(f"Key '{principal.label}' lacks scope for model '{model}'.", param="model")
+
+    def routes(self, model: str) -> Sequence[ModelRoute]:
+        """The ways to a model, best first. Raises ``ModelNotFound``."""
+        known = self._routes.get(model)
+        return known if known is not None else self._resolve(model)
+
+    def cards(self, principal: Principal) -> list[ModelCard]:
+        """The models that this key may use; patterns cannot be listed."""
+        cards: list[ModelCard] = []
+        for name, routes in self._routes.items():
+            if is_allowed(principal, name):
+                first = routes[0]
+                available = any(route.provider.circuit is not Circuit.OPEN for route in routes)
+                cards.append(ModelCard(name, self._created, first.provider_name, first.pricing, available))
+        return cards
+
+    def card(self, principal: Principal, model: str) -> ModelCard:
+        """One model, also one that only a pattern knows. Raises ``ModelNotFound``, ``PolicyDenied``."""
+        routes = self.routes(model)
+        self.check_allowed(principal, model)
+        available = any(route.provider.circuit is not Circuit.OPEN for route in routes)
+        return ModelCard(model, self._created, routes[0].provider_name, routes[0].pricing, available)
+
+    def circuits(self) -> dict[str, Circuit]:
+        """Where each provider's breaker stands."""
+        return {name: provider.circuit for name, provider in self._providers.items()}
+
+    async def aclose(self) -> None:
+        """Close the providers."""
+        for provider in self._providers.values():
+            await provider.aclose()
+
+    def _resolve(self, model: str) -> list[ModelRoute]:
+        found = self._find(model)
+        if found is None:
+            raise ModelNotFound(f"The model '{model}' does not exist.", param="model")
+        routes = [self._route(*found, model)]
+        name, settings = found
+        for stand_in in (*settings.fallback, *self._settings[name].fallback):
+            if stand_in == LOCAL_MODEL:
+                routes.extend(self._local_routes)
+                continue
+            other = self._find(stand_in)
+            if other is not None:
+                routes.append(self._route(*other, stand_in))
+            elif stand_in in self._settings:
+                routes.extend(self._on_provider(stand_in, model))
+        return list({(one.provider_name, one.upstream_model): one for one in routes}.values())
+
+    def _find(self, model: str) -> tuple[str, ModelSettings] | None:
+        found = self._exact.get(model) or self._aliases.get(model)
+        if found is not None:
+            return found
+        prefix, _, rest = model.partition("/")
+        if rest and prefix in self._settings:
+            qualified = self._model_of(prefix, rest)
+            if qualified is not None:
+                return prefix, qualified
+        for pattern, provider, settings in self._patterns:
+            if pattern.match(model):
+                return provider, settings
+        return None
+
+    def _model_of(self, provider: str, model: str) -> ModelSettings | None:
+        for settings in self._settings[provider].models:
+            if (
+                model == settings.id
+                or model in settings.aliases
+                or (settings.is_pattern and fnmatchcase(model, settings.id))
+            ):
+                return settings
+        return None
+
+    def _on_provider(self, provider: str, model: str) -> list[ModelRoute]:
+        """The same model at another provider, if that has it."""
+        settings = self._model_of(provider, model)
+        return [] if settings is None else [self._route(provider, settings, model)]
+
+    def _route(self, provider: str, settings: ModelSettings, model: str) -> ModelRoute:
+        if settings.is_pattern:
+            model = model if fnmatchcase(model, settings.id) else model.removeprefix(f"{provider}/")
+            upstream = settings.upstream or model
+        else:
+            upstream = settings.upstream or settings.id
+        return ModelRoute(provider, self._providers[provider], upstream, settings.context_tokens, settings.pricing)
+
+
+def is_allowed(principal: Principal, model: str) -> bool:
+    """Whether the key's list of names and globs covers the model; an empty list covers all."""
+    allowed = principal.allowed_models
+    return not allowed or any(model == one or fnmatchcase(model, one) for one in allowed)
+
+
+async def first_able(routes: Sequence[ModelRoute], ask: Callable[[ModelRoute], Awaitable[T]]) -> T:
+    """Ask one provider after another until one answers; all before the client has seen a byte.
+
+    Raises:
+        RagsvcError: what the only one said; ``ModelUnavailable`` when none of several could answer.
+    """
+    failures: list[RagsvcError] = []
+    for route in routes:
+        try:
+            return await ask(route)
+        except _PASSED_ON as error:
+            failures.append(error)
+    if len(failures) == 1:
+        raise failures[0]
+    waits = [failure.retry_after_s for failure in failures if failure.retry_after_s is not None]
+    raise ModelUnavailable(
+        f"none of the {len(failures)} providers of the model can answer now",
+        retry_after_s=min(waits, default=None),
+    ) from failures[-1]

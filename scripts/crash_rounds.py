@@ -1,0 +1,48 @@
+"""Prints what 1,000 kills did to the promises of the service; exit 1 when one was broken."""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.crash import CrashRounds
+from tests.service import create_key
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rounds", type=int, nargs="?", default=1000)
+    parser.add_argument("--seed", type=int, default=20260428)
+    options = parser.parse_args()
+    begin = time.monotonic()
+
+    def tell(done: int) -> None:
+        if done % 25 == 0:
+            kept, report = len(rounds.promises.kept), rounds.report
+            print(
+                f"{done} rounds, {rounds.promises.uploads} uploads, {rounds.promises.deletes} deletes, "
+                f"{report.resumed} resumed, {kept} documents, lost {len(report.lost)}, ghosts {len(report.ghosts)}, "
+                f"differences {len(report.differences)}, {time.monotonic() - begin:.0f} s",
+                flush=True,
+            )
+
+    with tempfile.TemporaryDirectory() as folder:
+        data_dir = Path(folder) / "data"
+        key = create_key(data_dir, extra=("--requests-per-minute", "1000000", "--requests-per-hour", "10000000"))
+        rounds = CrashRounds(data_dir, key, seed=options.seed, scratch=Path(folder))
+        report = rounds.run(options.rounds, on_round=tell)
+    print(
+        f"seed {options.seed}: {report.rounds} kill rounds, {report.uploads} acknowledged uploads, "
+        f"{report.deletes} acknowledged deletes, {report.resumed} resumed after a kill: "
+        f"{len(report.lost)} lost, {len(report.ghosts)} ghosts, {len(report.differences)} index differences"
+    )
+    for line in [*report.lost, *report.ghosts, *report.differences][:50]:
+        print(" ", line)
+    return 0 if report.clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

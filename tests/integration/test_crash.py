@@ -1,0 +1,18 @@
+from pathlib import Path
+
+import pytest
+
+from tests.crash import CrashRounds
+from tests.service import create_key
+
+pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def test_thirty_kills_lose_nothing_and_leave_no_ghosts(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    key = create_key(data_dir, extra=("--requests-per-minute", "1000000", "--requests-per-hour", "10000000"))
+    report = CrashRounds(data_dir, key, seed=20260428, scratch=tmp_path).run(30)
+    assert report.rounds == 30
+    assert report.uploads > 30
+    assert report.deletes > 0
+    assert (report.lost, report.ghosts, report.differences) == ([], [], [])

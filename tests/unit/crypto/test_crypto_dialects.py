@@ -1,0 +1,97 @@
+"""The document's own samples, run as they are, and the trial order."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from crypto_support import FIXTURES, KEY, make_exchange
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from ragsvc.core.errors import CryptoFailure
+from ragsvc.crypto import dialects, hpke, requests
+from ragsvc.crypto.dialects import ALL_DIALECTS, ONLY_RFC9180, Dialect
+
+
+def adapt(sample: str, origin: str) -> str:
+    """Change the sample in host and key only."""
+    text = (FIXTURES / sample).read_text()
+    assert text.count("https://api.oryxen.ai") == 1
+    return text.replace("https://api.oryxen.ai", origin).replace("oryxen_your_key", KEY)
+
+
+def run_sample(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_the_documents_python_sample_succeeds(server):
+    done = run_sample([sys.executable, "-c", adapt("oryxen_sample.py.txt", server.origin)])
+    assert "echo: hi" in done.stdout, done.stderr
+    assert server.application.dialects == [Dialect.SAMPLE_PYTHON]
+    assert b'"content": "hi"' in server.application.decrypted[0]
+
+
+def test_the_documents_javascript_sample_succeeds(server, node, tmp_path):
+    sample = tmp_path / "sample.mjs"
+    sample.write_text(adapt("oryxen_sample.mjs.txt", server.origin))
+    done = run_sample([node, "--no-warnings", str(sample)])
+    assert "chatcmpl-1" in done.stdout, done.stderr
+    assert server.application.dialects == [Dialect.SAMPLE_JAVASCRIPT]
+
+
+def test_the_samples_are_refused_when_only_the_standard_is_accepted():
+    private_key = X25519PrivateKey.generate()
+    for dialect in (Dialect.SAMPLE_JAVASCRIPT, Dialect.SAMPLE_PYTHON):
+        enc, sealed = seal_in(dialect, private_key, b"question")
+        with pytest.raises(CryptoFailure):
+            dialects.open_by_trial(enc, sealed, private_key=private_key, info=requests.INFO, accepted=ONLY_RFC9180)
+        accepted = ALL_DIALECTS - {dialect}
+        with pytest.raises(CryptoFailure):
+            dialects.open_by_trial(enc, sealed, private_key=private_key, info=requests.INFO, accepted=accepted)
+
+
+def seal_in(dialect: Dialect, private_key: X25519PrivateKey, plaintext: bytes) -> tuple[bytes, bytes]:
+    public = private_key.public_key().public_bytes_raw()
+    ephemeral = X25519PrivateKey.generate()
+    enc = ephemeral.public_key().public_bytes_raw()
+    dh = hpke.diffie_hellman(ephemeral, public)
+    schedule = dialects.schedule_dialect(dialect, dh, enc, public, requests.INFO)
+    return enc, hpke.SenderContext(schedule, enc).seal(plaintext)
+
+
+@pytest.mark.parametrize("dialect", list(Dialect))
+def test_each_dialect_is_answered_in_itself(dialect):
+    private_key = X25519PrivateKey.generate()
+    enc, sealed = seal_in(dialect, private_key, b"question")
+    opened = dialects.open_by_trial(enc, sealed, private_key=private_key, info=requests.INFO)
+    assert (opened.dialect, opened.plaintext) == (dialect, b"question")
+    assert "question" not in repr(opened)
+
+
+def test_the_three_dialects_share_no_key():
+    private_key = X25519PrivateKey.generate()
+    public = private_key.public_key().public_bytes_raw()
+    dh = bytes(range(32))
+    keys = {dialects.schedule_dialect(dialect, dh, public, public, requests.INFO).key for dialect in Dialect}
+    assert len(keys) == 3
+
+
+def test_a_sample_dialect_has_no_exporter_and_so_no_stream():
+    private_key = X25519PrivateKey.generate()
+    enc, sealed = seal_in(Dialect.SAMPLE_PYTHON, private_key, b"question")
+    opened = dialects.open_by_trial(enc, sealed, private_key=private_key, info=requests.INFO)
+    with pytest.raises(RuntimeError):
+        opened.context.export(b"label", 32)
+
+
+def test_standard_contexts_open_by_trial():
+    private_key = X25519PrivateKey.generate()
+    sender = hpke.set_up_sender(private_key.public_key().public_bytes_raw(), requests.INFO)
+    opened = dialects.open_by_trial(
+        sender.enc, sender.seal(b"{}", b"bound"), private_key=private_key, info=requests.INFO, aad=b"bound"
+    )
+    assert opened.dialect is Dialect.RFC9180
+    assert json.loads(sender.open_response(opened.context.seal_response(b'{"ok": true}'))) == {"ok": True}
+    assert make_exchange()[0].enc != sender.enc

@@ -1,0 +1,60 @@
+"""Terms of passages and questions."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragsvc.index.analysis import MAX_TERM_CHARACTERS, passage_terms, query_terms
+from ragsvc.index.languages import detect_language
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10-Q", ["10-q", "10", "q"]),
+        ("up 3.2%.", ["up", "3.2", "3.2%"]),
+        ("$1,234,567.89", ["1234567.89"]),
+        ("03/31/2023", ["03/31/2023", "03", "31", "2023"]),
+        ("FY2023 2022Q3_AAPL.pdf", ["fy2023", "fy", "2023", "2022q3", "2022", "q3", "aapl", "pdf"]),
+        ("the U.S. and AT&T", ["the", "us", "and", "at&t", "at"]),
+        ("long-term", ["long", "term"]),
+        ("ﬁnancial re\u00adsults", ["financi", "result"]),
+        ("２０２３年", ["2023", "年"]),
+        ("収入", ["収", "入", "収入"]),
+        ("naïve CAFÉ", ["naiv", "cafe"]),
+    ],
+)
+def test_terms(text, expected):
+    assert passage_terms(text, language="english")[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("the cost of goods and services", "english"),
+        ("die kosten der waren und dienste", "german"),
+        ("les coûts des biens et des services", "french"),
+        ("los costes de los bienes y servicios", "spanish"),
+        ("revenue 2023", None),
+    ],
+)
+def test_languages_are_known_by_their_function_words(text, language):
+    assert detect_language(text.split()) == language
+
+
+def test_a_question_loses_its_function_words_unless_nothing_is_left():
+    assert query_terms("What is the revenue of Apple?", languages=["english"]) == ["revenu", "appl"]
+    assert query_terms("What is it?", languages=["english"]) == ["what", "is", "it"]
+
+
+def test_a_question_takes_the_stems_of_every_language_among_the_passages():
+    assert query_terms("Häuser", languages=["english", "german"]) == ["hauser", "haus"]
+
+
+@given(st.text())
+def test_any_text_gives_bounded_terms_without_spaces_that_a_question_finds_again(text):
+    terms, language = passage_terms(text)
+    assert all(term and len(term) <= MAX_TERM_CHARACTERS * 4 and not any(c.isspace() for c in term) for term in terms)
+    assert set(query_terms(text, languages=[language])) <= set(terms)

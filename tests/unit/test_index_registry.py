@@ -1,0 +1,293 @@
+"""The registry keeps derived indexes equal to the rows, whatever happened to the files."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+from ragsvc.core.ports import EmbeddingModel
+from ragsvc.index.memory_source import MemorySource
+from ragsvc.index.registry import IndexRegistry
+
+DIMENSION = 16
+MODEL = EmbeddingModel("test", DIMENSION, 128, "fingerprint-a")
+
+
+def unit_rows(count, seed):
+    rows = np.random.default_rng(seed).standard_normal((count, DIMENSION)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def put(source, collection, name, count=5):
+    seed = sum(name.encode())
+    vectors = unit_rows(count, seed)
+    document, ids = source.add_document(collection, [f"{name} part {i}" for i in range(count)], vectors, context=name)
+    return document, ids, vectors
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def source():
+    return MemorySource(DIMENSION)
+
+
+@pytest.fixture
+def opened(tmp_path, source):
+    """A registry on the same folder, each time it is called; all closed at the end."""
+    registries = []
+
+    def open_registry(**options):
+        settings = {"model": MODEL, "background": False} | options
+        registries.append(IndexRegistry(tmp_path / "derived", source, **settings))
+        return registries[-1]
+
+    yield open_registry
+    for registry in registries:
+        registry.close()
+
+
+def assert_equal_to_rows(registry, collection, passages):
+    report = registry.verify(collection)
+    assert report.ok, report
+    assert report.passages == passages
+
+
+def test_a_document_is_found_both_ways_after_catch_up_and_gone_after_its_delete(opened, source):
+    registry = opened()
+    put(source, 1, "apples")
+    document, ids, vectors = put(source, 1, "pears")
+    registry.catch_up(1)
+    dense, lexical = registry.search(1, vectors[2], "pears", k=5)
+    assert dense.ids[0] == ids[2]
+    assert set(lexical.ids) == set(ids)
+    dense, lexical = registry.search(1, vectors[2], "pears", k=5, documents=np.array([document - 1]))
+    assert not set(dense.ids) & set(ids)
+    assert lexical.ids.tolist() == []
+    source.delete_document(1, document)
+    registry.catch_up(1)
+    dense, lexical = registry.search(1, vectors[2], "pears", k=50)
+    assert len(dense.ids) == 5
+    assert lexical.ids.tolist() == []
+    assert_equal_to_rows(registry, 1, 5)
+
+
+def test_one_side_may_be_asked_alone(opened, source):
+    registry = opened()
+    _, _, vectors = put(source, 1, "apples")
+    dense, lexical = registry.search(1, vectors[0], None, k=2)
+    assert (len(dense.ids), len(lexical.ids)) == (2, 0)
+    dense, lexical = registry.search(1, None, "apples", k=2)
+    assert (len(dense.ids), len(lexical.ids)) == (0, 2)
+
+
+def test_collections_do_not_see_each_other(opened, source):
+    registry = opened()
+    _, _, vectors = put(source, 1, "apples")
+    put(source, 2, "pears")
+    dense, lexical = registry.search(2, vectors[0], "apples", k=50)
+    assert len(dense.ids) == 5
+    assert lexical.ids.tolist() == []
+
+
+def test_it_starts_from_its_snapshot_and_replays_the_rest(opened, source):
+    first = opened()
+    put(source, 1, "apples")
+    gone, _, _ = put(source, 1, "plums")
+    first.catch_up(1)
+    first.close()
+    source.delete_document(1, gone)
+    _, ids, vectors = put(source, 1, "pears")
+    again = opened()
+    assert again.search(1, vectors[0], "pears", k=1)[0].ids.tolist() == [ids[0]]
+    assert again.get(1).changed == 10  # the replay alone, not a rebuild
+    assert_equal_to_rows(again, 1, 10)
+
+
+def test_a_change_that_is_added_and_deleted_again_leaves_nothing(opened, source):
+    document, _, _ = put(source, 1, "apples")
+    source.delete_document(1, document)
+    registry = opened()
+    assert_equal_to_rows(registry, 1, 0)
+
+
+def harm_snapshot_byte(folder):
+    path = next(folder.glob("vectors-*/vectors.f16"))
+    data = bytearray(path.read_bytes())
+    data[5] ^= 1
+    path.write_bytes(data)
+
+
+def harm_snapshot_end(folder):
+    path = next(folder.glob("vectors-*/ids.i64"))
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def harm_manifest(folder):
+    next(folder.glob("vectors-*/manifest.json")).write_text("{")
+
+
+def harm_lexical(folder):
+    (folder / "lexical" / "meta.json").write_text("{")
+
+
+def remove_lexical(folder):
+    shutil.rmtree(folder / "lexical")
+
+
+def remove_vectors(folder):
+    shutil.rmtree(next(folder.glob("vectors-*")))
+
+
+def remove_all(folder):
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [harm_snapshot_byte, harm_snapshot_end, harm_manifest, harm_lexical, remove_lexical, remove_vectors, remove_all],
+)
+def test_torn_or_missing_files_are_rebuilt_from_the_rows(opened, source, tmp_path, harm):
+    first = opened()
+    put(source, 1, "apples")
+    _, ids, vectors = put(source, 1, "pears")
+    first.catch_up(1)
+    first.close()
+    harm(tmp_path / "derived" / "1")
+    again = opened()
+    assert_equal_to_rows(again, 1, 10)
+    dense, lexical = again.search(1, vectors[0], "pears", k=1)
+    assert dense.ids.tolist() == [ids[0]]
+    assert lexical.ids[0] in ids
+
+
+def test_indexes_ahead_of_the_rows_are_rebuilt(opened, source, tmp_path):
+    """As after restoring an older copy of the database."""
+    first = opened()
+    put(source, 1, "apples")
+    put(source, 1, "pears")
+    first.catch_up(1)
+    first.close()
+    older = MemorySource(DIMENSION)
+    put(older, 1, "apples")
+    again = IndexRegistry(tmp_path / "derived", older, model=MODEL, background=False)
+    assert_equal_to_rows(again, 1, 5)
+    again.close()
+
+
+def test_vectors_of_another_model_are_rebuilt(opened, source):
+    first = opened()
+    put(source, 1, "apples")
+    first.catch_up(1)
+    first.close()
+    again = opened(model=EmbeddingModel("other", DIMENSION, 128, "fingerprint-b"))
+    assert again.get(1).changed == 5
+    assert_equal_to_rows(again, 1, 5)
+
+
+def test_verify_tells_what_differs(opened, source):
+    registry = opened()
+    _, ids, vectors = put(source, 1, "apples")
+    put(source, 1, "pears")
+    index = registry.get(1)
+    index._vectors.remove(ids[:1])
+    index._vectors.add(ids[1:2], np.array([1]), -vectors[1:2])
+    index._vectors.add(np.array([999]), np.array([1]), vectors[:1])
+    index._lexical.remove(ids[:2])
+    index._lexical.commit(covered_seq=index.covered_seq)
+    report = registry.verify(1)
+    assert not report.ok
+    assert (report.vectors.missing, report.vectors.ghosts, report.vectors.wrong) == (1, 1, 1)
+    assert set(report.vectors.examples) == {ids[0], 999, ids[1]}
+    assert (report.lexical.missing, report.lexical.ghosts) == (2, 0)
+
+
+def test_cold_collections_are_unloaded_and_come_back(opened, source):
+    clock = Clock()
+    registry = opened(memory_limit_bytes=1, clock=clock)
+    for collection in (1, 2, 3):
+        put(source, collection, f"apples{collection}")
+        clock.now += 1
+        registry.catch_up(collection)
+    registry.maintain()
+    assert [status.collection_id for status in registry.status()] == [3]
+    assert_equal_to_rows(registry, 1, 5)
+    assert registry.get(1).changed == 0  # it was saved when it was unloaded
+
+
+def test_idle_writers_are_given_back(opened, source):
+    clock = Clock()
+    registry = opened(clock=clock)
+    registry.catch_up(1)
+    put(source, 1, "apples")
+    registry.catch_up(1)
+    held = registry.memory_bytes()
+    registry.maintain()
+    assert registry.memory_bytes() == held
+    clock.now += 60
+    registry.maintain()
+    assert registry.memory_bytes() < held - (8 << 20)
+    put(source, 1, "pears")
+    registry.catch_up(1)
+    assert_equal_to_rows(registry, 1, 10)
+
+
+def test_enough_changes_are_saved_in_the_background(opened, source, tmp_path):
+    registry = opened(background=True)
+    put(source, 1, "apples", count=2500)
+    registry.catch_up(1)
+    saved = threading.Event()
+    for _ in range(100):
+        if registry.get(1).changed == 0:
+            break
+        saved.wait(0.05)
+    assert list((tmp_path / "derived" / "1").glob("vectors-*"))
+    assert not list((tmp_path / "derived" / "1").glob("writing-*"))
+
+
+def test_a_dropped_collection_is_gone(opened, source, tmp_path):
+    registry = opened()
+    put(source, 1, "apples")
+    registry.catch_up(1)
+    registry.drop(1)
+    assert not (tmp_path / "derived" / "1").exists()
+    assert registry.status() == []
+
+
+def test_many_threads_may_write_and_search_at_once(opened, source):
+    registry = opened(memory_limit_bytes=200_000)
+    failures = []
+
+    def work(number):
+        try:
+            for turn in range(6):
+                collection = 1 + (number + turn) % 2
+                document, ids, vectors = put(source, collection, f"word{number}x{turn}")
+                registry.catch_up(collection)
+                dense, lexical = registry.search(collection, vectors[0], f"word{number}x{turn}", k=1000)
+                assert set(ids) <= set(dense.ids)
+                assert set(ids) == set(lexical.ids)
+                registry.maintain()
+                if turn % 2:
+                    source.delete_document(collection, document)
+                    registry.catch_up(collection)
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    for collection in (1, 2):
+        assert registry.verify(collection).ok
