@@ -21,12 +21,14 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
+        self._printed = False
         self.out = Console(soft_wrap=True, highlight=False)
         self.err = Console(stderr=True, soft_wrap=True, highlight=False)
 
     def result(self, document: object, show: Callable[[Console], None]) -> None:
         """Print the result: ``document`` as JSON, or what ``show`` writes for a person."""
         if self.as_json:
+            self._printed = True
             print_json(document)
         else:
             show(self.out)
@@ -37,8 +39,8 @@ class Output:
             self.err.print(escape(text))
 
     def failure(self, failure: CommandFailed) -> None:
-        """Print one line on standard error, and the error as the JSON document."""
-        if self.as_json:
+        """Print one line on standard error, and the error as the JSON document unless there is one already."""
+        if self.as_json and not self._printed:
             print_json({"error": {"message": failure.message, "code": failure.code}})
         self.err.print(f"[bold red]ragsvc:[/] {escape(' '.join(failure.message.split()))}")
 

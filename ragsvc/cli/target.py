@@ -40,6 +40,22 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return settings
 
 
+def choose_target(*, url: str | None, data_dir: Path | None, tenant: str | None) -> Target:
+    """The target that options and environment name; an option goes before ``RAGSVC_URL``.
+
+    Raises:
+        CommandFailed: options exclude each other.
+    """
+    if url is not None and (data_dir is not None or tenant is not None):
+        other = "--data-dir" if data_dir is not None else "--tenant"
+        raise usage_error(f"--url and {other} exclude each other: a service has its own data, a key its own tenant")
+    if data_dir is None and url is None:
+        url = os.environ.get("RAGSVC_URL") or None
+        if url is not None and tenant is not None:
+            raise usage_error("--tenant is for a data directory; RAGSVC_URL is set, and a key has its own tenant")
+    return Target(url=url, data_dir=data_dir, tenant=tenant or "default")
+
+
 @asynccontextmanager
 async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncIterator[ServiceClient]:
     """A client for the target; on a data directory, the whole service runs inside for as long.
@@ -154,4 +170,4 @@ def _is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
-__all__ = ["Target", "connect", "in_process", "local_key", "remote"]
+__all__ = ["Target", "choose_target", "connect", "in_process", "local_key", "remote"]
