@@ -157,8 +157,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     functions: list[FunctionDefinition] | None = None
     modalities: list[str] | None = None
     user: str | None = None
-    use_rag: bool | None | UnsetType = UNSET
-    rag: RagOptions | None | UnsetType = UNSET
+    use_rag: bool | UnsetType | None = UNSET
+    rag: RagOptions | UnsetType | None = UNSET
 
     @property
     def reply_limit(self) -> int | None:

@@ -22,9 +22,7 @@ from ragsvc.core.retrieval import SearchHit
 _DEFAULT_REPLY_TOKENS: Final = 1024
 _FENCE_TOKENS: Final = 16
 _ZERO_WIDTH_SPACE: Final = "\u200b"
-_LOOK_ALIKES: Final = re.compile(
-    r"<(?=<<)|>(?=>>)|<(?=\||/?(?:system|user|assistant|tool|im_start|im_end|INST)\b)|\[(?=/?INST)"
-)
+_LOOK_ALIKES: Final = re.compile(r"<(?=<<)|>(?=>>)|<(?=\||/?(?:system|user|assistant|tool)\b)|\[(?=/?INST\b)")
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]+")
 
 _RULES: Final = """\

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -15,13 +15,13 @@ DONE: Final = b"data: [DONE]\n\n"
 _FIELDS: Final = (b"data:", b":", b"event:", b"id:", b"retry:")
 
 
-def encode_event(value: Any) -> bytes:
+def encode_event(value: object) -> bytes:
     """One event with a JSON value on its ``data`` line."""
     return b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
 class EventAligner:
-    """Cuts a byte stream, whatever its slices, into blocks of whole events with ``\\n`` line ends.
+    """Cuts a byte stream, whatever its slices, into blocks of whole events with line feeds only.
 
     ``limit_bytes`` bounds one event.
     """

@@ -56,7 +56,7 @@ def open_session() -> aiohttp.ClientSession:
     )
 
 
-class Retriable(Exception):  # noqa: N818 - carries an error, is none
+class Retriable(Exception):
     """An attempt failed in a way that another may not; never leaves this package."""
 
     def __init__(self, error: RagsvcError, *, wait_s: float | None = None, healthy: bool = False) -> None:
@@ -247,7 +247,7 @@ def may_fall_back(error: RagsvcError) -> bool:
     return isinstance(error, ModelUnavailable | UpstreamFailed | UpstreamTimeout | Overloaded)
 
 
-def _payload(body: bytes | AsyncIterator[bytes]) -> Any:
+def _payload(body: bytes | AsyncIterator[bytes]) -> bytes | io.BytesIO | AsyncIterator[bytes]:
     """Large bodies go as a file object: aiohttp writes those in portions."""
     if isinstance(body, bytes) and len(body) >= _COPIED_BODY_BYTES:
         return io.BytesIO(body)

@@ -1,7 +1,7 @@
 """``local/chat-model``: answers with sentences of the documents, word for word, each with its marker.
 
-It finds; it does not write. Nothing is sampled, so ``temperature``, ``top_p``, ``seed`` and penalties change nothing and
-``n`` answers are equal; ``stop`` and token limits are kept; what it cannot do at all is refused by name.
+It finds; it does not write. Nothing is sampled, so ``temperature``, ``top_p``, ``seed`` and penalties change nothing
+and ``n`` answers are equal; ``stop`` and token limits are kept; what it cannot do at all is refused by name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import anyio.to_thread
 import msgspec
 
 from ragsvc.core.breaker import Circuit
-from ragsvc.core.chat import ChatCall, ChatRequest, CountTokens, Usage
+from ragsvc.core.chat import ChatCall, ChatRequest, CountTokens, ResponseFormat, Usage
 from ragsvc.core.errors import ModelNotFound, UnsupportedParameter
 from ragsvc.core.ports import ChatReply, ForwardReply, ForwardRequest
 from ragsvc.core.retrieval import SearchHit
@@ -241,20 +241,18 @@ def _blocks(head: dict[str, Any], answer: Composed, request: ChatRequest) -> lis
 
 def refuse_unsupported(request: ChatRequest) -> None:
     """Raise ``UnsupportedParameter`` for the first thing that this model cannot do, naming it."""
-    if request.tools and request.tool_choice != "none":
-        _refuse("tools", "call tools")
-    if request.functions:
-        _refuse("functions", "call functions")
-    if request.logprobs:
-        _refuse("logprobs", "give probabilities")
-    if request.top_logprobs:
-        _refuse("top_logprobs", "give probabilities")
-    if request.logit_bias:
-        _refuse("logit_bias", "bias tokens")
-    if request.response_format is not None and request.response_format.type != "text":
-        _refuse("response_format", "write JSON")
-    if request.modalities and set(request.modalities) != {"text"}:
-        _refuse("modalities", "answer in anything but text")
+    wants = {
+        "tools": (request.tools and request.tool_choice != "none", "call tools"),
+        "functions": (request.functions, "call functions"),
+        "logprobs": (request.logprobs, "give probabilities"),
+        "top_logprobs": (request.top_logprobs, "give probabilities"),
+        "logit_bias": (request.logit_bias, "bias tokens"),
+        "response_format": (request.response_format not in (None, ResponseFormat("text")), "write JSON"),
+        "modalities": (set(request.modalities or ()) - {"text"}, "answer in anything but text"),
+    }
+    for param, (wanted, ability) in wants.items():
+        if wanted:
+            _refuse(param, ability)
     for at, message in enumerate(request.messages):
         if isinstance(message.content, list):
             for position, part in enumerate(message.content):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
@@ -22,10 +23,12 @@ from ragsvc.providers.upstream_stream import UpstreamStream, read_usage
 _CHAT: Final = "/chat/completions"
 _JSON_HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/json"}
 _STREAM_HEADERS: Final = {"Content-Type": "application/json", "Accept": "text/event-stream"}
-_HOP_HEADERS: Final = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade "
-    "content-length content-encoding set-cookie server date".split()
+_OWN_HEADERS: Final = re.compile(
+    r"connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|content-length|content-encoding|"
+    r"set-cookie|server|date",
+    re.IGNORECASE,
 )
+"""Headers of one connection or of the provider itself (RFC 9110 §7.6.1); they are not passed on."""
 
 
 class _Message(msgspec.Struct):
@@ -42,11 +45,11 @@ class _Completion(msgspec.Struct):
     """What must be in an answer, and what is metered."""
 
     choices: list[_Choice] | None = None
-    usage: Raw | None = None
-    id: str | None | UnsetType = UNSET
-    object: str | None | UnsetType = UNSET
-    created: float | None | UnsetType = UNSET
-    model: str | None | UnsetType = UNSET
+    usage: Raw = Raw(b"null")
+    id: str | UnsetType | None = UNSET
+    object: str | UnsetType | None = UNSET
+    created: float | UnsetType | None = UNSET
+    model: str | UnsetType | None = UNSET
 
 
 _COMPLETIONS: Final = msgspec.json.Decoder(_Completion)
@@ -201,7 +204,7 @@ class ForwardedReply:
     @property
     def headers(self) -> Mapping[str, str]:
         """The provider's headers that concern the client."""
-        return {name: value for name, value in self._response.headers.items() if name.lower() not in _HOP_HEADERS}
+        return {name: value for name, value in self._response.headers.items() if not _OWN_HEADERS.fullmatch(name)}
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self

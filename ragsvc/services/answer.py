@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from ragsvc.core.access import Principal, Reservation, TokenMeter
+from ragsvc.core.access import Principal, Reservation, TokenMeter, require_model
 from ragsvc.core.chat import ChatCall, ChatMessage, ChatRequest, CountTokens, Evidence, Usage
 from ragsvc.core.ports import ChatReply, ChatStream
 from ragsvc.core.prompts import weave_passages
@@ -158,7 +158,7 @@ class AnswerService:
     async def _admit(self, principal: Principal, call: ChatCall) -> tuple[Sequence[ModelRoute], _Booking]:
         """Check the model and set tokens aside."""
         model = call.request.model
-        self._models.check_allowed(principal, model)
+        require_model(principal, model)
         routes = self._models.routes(model)
         reservation = await self._meter.reserve(principal, estimated_tokens(call.request))
         return routes, _Booking(self._meter, reservation, model)

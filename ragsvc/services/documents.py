@@ -25,8 +25,9 @@ from ragsvc.core.errors import (
     Overloaded,
     UnsupportedMediaType,
 )
-from ragsvc.core.ids import CollectionId, TenantId
+from ragsvc.core.ids import TenantId
 from ragsvc.core.retrieval import DEFAULT_COLLECTION
+from ragsvc.services.freshness import Freshness
 from ragsvc.services.ingest import IngestService
 from ragsvc.services.progress import ProgressHub
 from ragsvc.store import documents as rows
@@ -70,7 +71,7 @@ class DocumentService:
         blobs: BlobStore,
         ingest: IngestService,
         hub: ProgressHub,
-        catch_up: Callable[[CollectionId], None],
+        freshness: Freshness,
         max_document_bytes: int,
         max_queued: int,
         clock: Callable[[], float] = time.time,
@@ -79,7 +80,7 @@ class DocumentService:
         self._blobs = blobs
         self._ingest = ingest
         self._hub = hub
-        self._catch_up = catch_up
+        self._freshness = freshness
         self._max_queued = max_queued
         self._clock = clock
         self._file_locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -311,14 +312,16 @@ class DocumentService:
         return document
 
     async def _delete_everywhere(self, document: Document) -> None:
-        async with self._file_lock(document.tenant, document.sha256):
+        async with (
+            self._freshness.committing(document.collection_id),
+            self._file_lock(document.tenant, document.sha256),
+        ):
             deleted = await self._database.write(
                 lambda connection: rows.delete_document(connection, document.tenant, document.public_id)
             )
             self._ingest.stop_work_on(document.id)
             if deleted.blob_unused:
                 await anyio.to_thread.run_sync(self._blobs.remove, document.tenant, document.sha256)
-        await anyio.to_thread.run_sync(self._catch_up, document.collection_id)
         self._hub.notify(document.public_id)
 
 

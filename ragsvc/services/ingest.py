@@ -26,8 +26,9 @@ from ragsvc.core.errors import (
     ShuttingDown,
     StorageFull,
 )
-from ragsvc.core.ids import CollectionId, DocumentId, PassageId
+from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports import EmbeddingModel, ParsedDocument, Parser, Vectors
+from ragsvc.services.freshness import Freshness
 from ragsvc.services.progress import ProgressHub
 from ragsvc.store import ingest as rows
 from ragsvc.store.blobs import BlobStore
@@ -73,7 +74,7 @@ class IngestService:
         embedder: PassageEmbedder,
         model: EmbeddingModel,
         model_id: int,
-        catch_up: Callable[[CollectionId], None],
+        freshness: Freshness,
         hub: ProgressHub,
         options: IngestOptions,
         clock: Callable[[], float] = time.time,
@@ -84,7 +85,7 @@ class IngestService:
         self._embedder = embedder
         self._model = model
         self._model_id = model_id
-        self._catch_up = catch_up
+        self._freshness = freshness
         self._hub = hub
         self._options = options
         self._clock = clock
@@ -208,21 +209,19 @@ class IngestService:
         if not job.parsed:
             document = await self._parse(job)
         embed_s = await self._embed(document)
-        begin = time.monotonic()
-        ready = await self._database.write(
-            lambda connection: rows.mark_ready(
-                connection,
-                document.id,
-                document.collection_id,
-                model=self._model,
-                timings={"embed_s": round(embed_s, 3)},
-                now=self.now(),
+        async with self._freshness.committing(document.collection_id):
+            ready = await self._database.write(
+                lambda connection: rows.mark_ready(
+                    connection,
+                    document.id,
+                    document.collection_id,
+                    model=self._model,
+                    timings={"embed_s": round(embed_s, 3)},
+                    now=self.now(),
+                )
             )
-        )
         if not ready:
             raise _DocumentGone
-        await anyio.to_thread.run_sync(self._catch_up, document.collection_id)
-        logger.debug("document %s indexed in %.3f s", document.public_id, time.monotonic() - begin)
 
     async def _parse(self, job: ClaimedJob) -> Document:
         document = job.document

@@ -9,14 +9,13 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-from ragsvc.core.access import Principal
+from ragsvc.core.access import Principal, allows_model, require_model
 from ragsvc.core.breaker import Circuit
 from ragsvc.core.errors import (
     ConfigurationError,
     ModelNotFound,
     ModelUnavailable,
     Overloaded,
-    PolicyDenied,
     RagsvcError,
     UpstreamFailed,
     UpstreamTimeout,
@@ -99,11 +98,6 @@ class Models:
         for name in (*self._exact, *self._aliases):
             self._routes.setdefault(name, self._resolve(name))
 
-    def check_allowed(self, principal: Principal, model: str) -> None:
-        """Raise ``PolicyDenied`` when the key may not use the model."""
-        if not is_allowed(principal, model):
-            raise PolicyDenied(f"Key '{principal.label}' lacks scope for model '{model}'.", param="model")
-
     def routes(self, model: str) -> Sequence[ModelRoute]:
         """The ways to a model, best first. Raises ``ModelNotFound``."""
         known = self._routes.get(model)
@@ -113,7 +107,7 @@ class Models:
         """The models that this key may use; patterns cannot be listed."""
         cards: list[ModelCard] = []
         for name, routes in self._routes.items():
-            if is_allowed(principal, name):
+            if allows_model(principal, name):
                 first = routes[0]
                 available = any(route.provider.circuit is not Circuit.OPEN for route in routes)
                 cards.append(ModelCard(name, self._created, first.provider_name, first.pricing, available))
@@ -122,7 +116,7 @@ class Models:
     def card(self, principal: Principal, model: str) -> ModelCard:
         """One model, also one that only a pattern knows. Raises ``ModelNotFound``, ``PolicyDenied``."""
         routes = self.routes(model)
-        self.check_allowed(principal, model)
+        require_model(principal, model)
         available = any(route.provider.circuit is not Circuit.OPEN for route in routes)
         return ModelCard(model, self._created, routes[0].provider_name, routes[0].pricing, available)
 
@@ -188,12 +182,6 @@ class Models:
         else:
             upstream = settings.upstream or settings.id
         return ModelRoute(provider, self._providers[provider], upstream, settings.context_tokens, settings.pricing)
-
-
-def is_allowed(principal: Principal, model: str) -> bool:
-    """Whether the key's list of names and globs covers the model; an empty list covers all."""
-    allowed = principal.allowed_models
-    return not allowed or any(model == one or fnmatchcase(model, one) for one in allowed)
 
 
 async def first_able(routes: Sequence[ModelRoute], ask: Callable[[ModelRoute], Awaitable[T]]) -> T:

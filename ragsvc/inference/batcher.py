@@ -1,0 +1,262 @@
+"""The asynchronous front of an embedder: groups concurrent calls, bounds the queue, never blocks the event loop.
+
+One thread owns bulk embedding; it waits a few milliseconds for company, takes texts from all waiting calls in turn (a
+document of 2,000 passages does not hold up a call of one), and drops calls whose caller has gone. Queries go around it
+on threads of their own, through a small cache. Knows neither HTTP nor models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import anyio
+import anyio.to_thread
+import numpy as np
+
+from ragsvc.core.errors import EmbeddingFailed, Overloaded, RagsvcError, ShuttingDown
+from ragsvc.core.ports import Embedder, EmbeddingModel, Vectors
+from ragsvc.inference.priority import lower_priority
+
+_SMALLEST_SHARE = 8
+"""Texts a call gets per batch at least, however many calls wait."""
+
+_FIRST_RATE = 50.0
+"""Texts per second assumed before the first measurement, for ``retry_after_s``."""
+
+
+class _Call:
+    """One waiting ``embed_passages``: its texts, how far it is, and how to wake its caller."""
+
+    def __init__(self, texts: Sequence[str], dimension: int) -> None:
+        self.texts = list(texts)
+        self.vectors: Vectors = np.empty((len(self.texts), dimension), np.float32)
+        self.taken = 0
+        self.embedded = 0
+        self.gone = False
+        self.error: RagsvcError | None = None
+        self._loop = asyncio.get_running_loop()
+        self._finished = asyncio.Event()
+
+    @property
+    def remaining(self) -> int:
+        return len(self.texts) - self.taken
+
+    async def wait(self) -> Vectors:
+        await self._finished.wait()
+        if self.error is not None:
+            raise self.error
+        return self.vectors
+
+    def finish(self, error: RagsvcError | None = None) -> None:
+        """Wake the caller; called from the batcher's thread."""
+        self.error = error
+        with contextlib.suppress(RuntimeError):  # the caller's loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._finished.set)
+
+
+class EmbeddingBatcher:
+    """Embeds for many callers at once. Use ``async with``, or ``start`` and ``aclose``, within one event loop."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        *,
+        max_batch_texts: int = 64,
+        max_wait_s: float = 0.003,
+        max_waiting_texts: int = 8192,
+        max_waiting_queries: int = 256,
+        query_threads: int = 2,
+        cached_queries: int = 1024,
+    ) -> None:
+        self._embedder = embedder
+        self._max_batch_texts = max_batch_texts
+        self._max_wait_s = max_wait_s
+        self._max_waiting_texts = max_waiting_texts
+        self._max_waiting_queries = max_waiting_queries
+        self._query_limiter = anyio.CapacityLimiter(query_threads)
+        self._waiting_queries = 0
+        self._cache: OrderedDict[str, Vectors] = OrderedDict()
+        self._cached_queries = cached_queries
+        self._calls: deque[_Call] = deque()
+        self._waiting_texts = 0
+        self._texts_per_s = _FIRST_RATE
+        self._closing = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="embedding-batcher", daemon=True)
+
+    @property
+    def model(self) -> EmbeddingModel:
+        """The model behind the vectors."""
+        return self._embedder.model
+
+    @property
+    def runtime(self) -> str:
+        """The embedder's runtime, as shown to operators."""
+        return self._embedder.runtime
+
+    @property
+    def waiting_texts(self) -> int:
+        """Passages that wait or are being embedded."""
+        return self._waiting_texts
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def start(self) -> None:
+        """Start the bulk thread."""
+        self._thread.start()
+
+    async def aclose(self) -> None:
+        """Finish the running batch, fail waiting calls with ``ShuttingDown``, end the thread; the embedder stays open."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._thread.join)
+
+    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        """Embed passages ``(n, dim)``; order kept.
+
+        Raises:
+            Overloaded: too many passages wait; ``retry_after_s`` is when they should be done.
+            ShuttingDown: the batcher is closed or closes before the call was done.
+            EmbeddingFailed: the model failed.
+        """
+        call = _Call(texts, self.model.dimension)
+        if not texts:
+            return call.vectors
+        with self._changed:
+            if self._closing:
+                raise ShuttingDown("the service is stopping")
+            # a call alone may be larger than the bound: it could never be served otherwise
+            if self._waiting_texts and self._waiting_texts + len(texts) > self._max_waiting_texts:
+                raise Overloaded(
+                    "too many passages wait for their embedding",
+                    retry_after_s=round(max(1.0, self._waiting_texts / self._texts_per_s), 1),
+                )
+            self._calls.append(call)
+            self._waiting_texts += len(texts)
+            self._changed.notify_all()
+        try:
+            return await call.wait()
+        finally:
+            call.gone = True
+
+    async def embed_query(self, text: str) -> Vectors:
+        """Embed one query ``(dim,)``, from the cache where it was asked before.
+
+        Raises:
+            Overloaded: too many queries wait.
+            ShuttingDown: the batcher is closed.
+            EmbeddingFailed: the model failed.
+        """
+        if self._closing:
+            raise ShuttingDown("the service is stopping")
+        if (known := self._cache.get(text)) is not None:
+            self._cache.move_to_end(text)
+            return known
+        if self._waiting_queries >= self._max_waiting_queries:
+            raise Overloaded("too many queries wait for their embedding", retry_after_s=1.0)
+        self._waiting_queries += 1
+        try:
+            vectors = await anyio.to_thread.run_sync(self._embedder.embed_queries, [text], limiter=self._query_limiter)
+        finally:
+            self._waiting_queries -= 1
+        vector: Vectors = vectors[0]
+        vector.flags.writeable = False
+        self._cache[text] = vector
+        while len(self._cache) > self._cached_queries:
+            self._cache.popitem(last=False)
+        return vector
+
+    def _work(self) -> None:
+        """Embed batch after batch until closed."""
+        lower_priority()
+        while (batch := self._next_batch()) is not None:
+            if batch:
+                self._embed(batch)
+        with self._changed:
+            while self._calls:
+                self._calls.popleft().finish(ShuttingDown("the service is stopping"))
+            self._waiting_texts = 0
+
+    def _next_batch(self) -> list[tuple[_Call, int, int]] | None:
+        """Wait for texts and take ``(call, start, stop)`` slices, a fair share of each call; ``None`` when closing."""
+        with self._changed:
+            while not self._calls and not self._closing:
+                self._changed.wait()
+            deadline = time.monotonic() + self._max_wait_s
+            while not self._closing and self._waiting_texts < self._max_batch_texts:
+                if (left := deadline - time.monotonic()) <= 0 or not self._changed.wait(left):
+                    break
+            if self._closing:
+                return None
+            self._drop_gone()
+            return self._take()
+
+    def _drop_gone(self) -> None:
+        for call in [call for call in self._calls if call.gone]:
+            self._calls.remove(call)
+            self._waiting_texts -= call.remaining
+
+    def _take(self) -> list[tuple[_Call, int, int]]:
+        """Slices of at most one batch: in turn a share of each call, then more of them while there is room."""
+        share = max(_SMALLEST_SHARE, self._max_batch_texts // max(1, len(self._calls)))
+        room = self._max_batch_texts
+        batch: list[tuple[_Call, int, int]] = []
+        while self._calls and room:
+            call = self._calls.popleft()
+            count = min(call.remaining, share, room)
+            batch.append((call, call.taken, call.taken + count))
+            call.taken += count
+            room -= count
+            if call.remaining:
+                self._calls.append(call)  # to the end: the others come first
+        return batch
+
+    def _embed(self, batch: list[tuple[_Call, int, int]]) -> None:
+        texts = [text for call, start, stop in batch for text in call.texts[start:stop]]
+        started = time.monotonic()
+        error: RagsvcError | None = None
+        vectors: Vectors | None = None
+        try:
+            vectors = self._embedder.embed_passages(texts)
+        except RagsvcError as raised:
+            error = raised
+        except Exception as raised:  # noqa: BLE001 - callers must wake whatever happens; the cause is kept
+            error = EmbeddingFailed(f"the embedding model failed: {raised!r}")
+            error.__cause__ = raised
+        self._texts_per_s = len(texts) / max(time.monotonic() - started, 1e-6)
+        row = 0
+        with self._changed:
+            for call, start, stop in batch:
+                if vectors is not None:
+                    call.vectors[start:stop] = vectors[row : row + stop - start]
+                row += stop - start
+                call.embedded += stop - start
+                self._waiting_texts -= stop - start
+                self._settle(call, error)
+
+    def _settle(self, call: _Call, error: RagsvcError | None) -> None:
+        """Wake the caller of a call that is done or failed."""
+        if error is not None and call.error is None:
+            if call in self._calls:
+                self._calls.remove(call)
+                self._waiting_texts -= call.remaining
+            call.finish(error)
+        elif error is None and call.embedded == len(call.texts):
+            call.finish()

@@ -1,0 +1,61 @@
+"""Reranking with any sentence-transformers ``CrossEncoder``, by path. None ships; torch is imported when one is made."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
+from ragsvc.core.ports import Scores
+
+
+class CrossEncoderReranker:
+    """Port ``Reranker``: reads query and text together; slow (tens of ms per text on a CPU), so for short lists."""
+
+    def __init__(self, folder: Path, *, max_tokens: int = 512, batch_texts: int = 16) -> None:
+        """Load the model.
+
+        Raises:
+            ConfigurationError: it gives several labels instead of one score.
+            EmbeddingFailed: it cannot be loaded.
+        """
+        self._name = folder.name
+        self._batch_texts = batch_texts
+        self._lock = threading.Lock()
+        try:
+            from sentence_transformers import CrossEncoder  # noqa: PLC0415 - imports torch: seconds
+            from torch.nn import Sigmoid  # noqa: PLC0415 - same
+
+            self._model: Any = CrossEncoder(str(folder), device="cpu", max_length=max_tokens, local_files_only=True)
+            self._sigmoid: Any = Sigmoid()
+        except Exception as error:  # whatever torch, transformers and the model's files raise
+            raise EmbeddingFailed(f"sentence-transformers cannot load the cross-encoder {folder}: {error}") from error
+        if (labels := int(self._model.num_labels)) != 1:
+            raise ConfigurationError([f"cross-encoder {folder} gives {labels} labels; a reranker gives one score"])
+
+    @property
+    def name(self) -> str:
+        """The model folder's name."""
+        return self._name
+
+    def score(self, query: str, texts: Sequence[str]) -> Scores:
+        """One score per text in 0..1 (the logistic function of the model's output), higher is better.
+
+        Raises:
+            EmbeddingFailed: the model failed.
+        """
+        if not texts:
+            return np.empty(0, np.float32)
+        pairs = [(query, text) for text in texts]
+        try:
+            with self._lock:  # tokenizers of transformers are not thread-safe
+                scores = self._model.predict(
+                    pairs, batch_size=self._batch_texts, activation_fn=self._sigmoid, show_progress_bar=False
+                )
+        except Exception as error:  # torch and transformers raise many kinds
+            raise EmbeddingFailed(f"the cross-encoder failed: {error}") from error
+        return np.ascontiguousarray(scores, np.float32)

@@ -1,0 +1,144 @@
+"""Search: dense and lexical candidates of one collection, fused, optionally reranked, with what a citation needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import anyio
+import msgspec
+import numpy as np
+from sqlalchemy import Connection
+
+from ragsvc.core.documents import Collection, StoredPassage
+from ragsvc.core.errors import CollectionNotFound, InvalidRequest
+from ragsvc.core.fusion import Candidate, fuse
+from ragsvc.core.ids import CollectionId, TenantId
+from ragsvc.core.ports import Hits, Ids, Reranker, Vectors
+from ragsvc.core.retrieval import DEFAULT_COLLECTION, SearchHit, SearchMode, SearchQuery, SearchResult
+from ragsvc.store import documents as rows
+from ragsvc.store.database import Database
+from ragsvc.store.passages import load_passages
+
+_CANDIDATES = 100
+_RERANKED = 40
+_THREADS = 8
+
+
+class Indexes(Protocol):
+    """What search asks of the index registry; blocking."""
+
+    def search(
+        self,
+        collection_id: int,
+        query_vector: Vectors | None,
+        query_text: str | None,
+        *,
+        k: int,
+        documents: Ids | None = None,
+    ) -> tuple[Hits, Hits]:
+        """Dense and lexical hits."""
+        ...
+
+
+class SearchService:
+    """Implements the port ``Searcher``."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        indexes: Indexes,
+        embed_query: Callable[[str], Awaitable[Vectors]],
+        settled: Callable[[CollectionId], Awaitable[None]],
+        reranker: Reranker | None = None,
+    ) -> None:
+        """``settled`` returns when all that clients were told is ready in a collection is searchable."""
+        self._database = database
+        self._indexes = indexes
+        self._embed_query = embed_query
+        self._settled = settled
+        self._reranker = reranker
+        self._limiter = anyio.CapacityLimiter(_THREADS)
+
+    async def search(self, tenant: TenantId, query: SearchQuery) -> SearchResult:
+        """Find passages; see the port ``Searcher``."""
+        if not query.text.strip():
+            raise InvalidRequest("the query is empty", param="query")
+        if query.rerank and self._reranker is None:
+            raise InvalidRequest("no reranker is configured (RAGSVC_RERANKER_MODEL)", param="rerank")
+        begin = time.perf_counter()
+        scope = await self._database.read(lambda connection: _scope(connection, tenant, query))
+        if scope is None or (scope.documents is not None and not scope.documents.size):
+            return SearchResult(hits=[], answerable=0.0)
+        await self._settled(scope.collection.id)
+        vector = None if query.mode is SearchMode.LEXICAL else await self._embed_query(query.text)
+        embedded = time.perf_counter()
+        dense, lexical = await anyio.to_thread.run_sync(self._candidates, scope, vector, query, limiter=self._limiter)
+        searched = time.perf_counter()
+        result = await self._rank(query, dense, lexical)
+        ranked = time.perf_counter()
+        timings = {"embed": embedded - begin, "search": searched - embedded, "rank": ranked - searched}
+        return msgspec.structs.replace(
+            result, timings_ms={name: round(seconds * 1000, 2) for name, seconds in timings.items()}
+        )
+
+    def _candidates(self, scope: _Scope, vector: Vectors | None, query: SearchQuery) -> tuple[Hits, Hits]:
+        text = None if query.mode is SearchMode.DENSE else query.text
+        return self._indexes.search(
+            scope.collection.id, vector, text, k=max(_CANDIDATES, query.top_k), documents=scope.documents
+        )
+
+    async def _rank(self, query: SearchQuery, dense: Hits, lexical: Hits) -> SearchResult:
+        ids = np.union1d(dense.ids, lexical.ids)
+        passages = await self._database.read(lambda connection: load_passages(connection, ids))
+        ranking = fuse(query.text, query.mode, dense=dense, lexical=lexical, passages=passages)
+        ranked = ranking.candidates
+        if query.rerank and self._reranker is not None:
+            ranked = await self._rerank(self._reranker, query.text, ranked, passages)
+        hits = [
+            SearchHit(passage=passages[one.id], score=one.score, dense=one.dense, lexical=one.lexical)
+            for one in ranked
+            if one.score >= query.min_score
+        ]
+        return SearchResult(hits=hits[: query.top_k], answerable=ranking.answerable)
+
+    async def _rerank(
+        self,
+        reranker: Reranker,
+        text: str,
+        ranked: Sequence[Candidate],
+        passages: dict[int, StoredPassage],
+    ) -> list[Candidate]:
+        best = ranked[:_RERANKED]
+        texts = [passages[one.id].text for one in best]
+        scores = await anyio.to_thread.run_sync(reranker.score, text, texts, limiter=self._limiter)
+        rescored = [
+            msgspec.structs.replace(one, score=round(float(score), 4)) for one, score in zip(best, scores, strict=True)
+        ]
+        return sorted(rescored, key=lambda one: -one.score)
+
+
+class _Scope(msgspec.Struct, frozen=True):
+    """Where to search: a collection, and the documents if not all."""
+
+    collection: Collection
+    documents: Ids | None
+
+
+def _scope(connection: Connection, tenant: TenantId, query: SearchQuery) -> _Scope | None:
+    """Resolve names to rows; ``None`` for a tenant that has not uploaded anything to the default collection yet."""
+    try:
+        collection = rows.find_collection(connection, tenant, query.collection)
+    except CollectionNotFound:
+        if query.collection == DEFAULT_COLLECTION and not query.document_ids:
+            return None
+        raise
+    documents: Ids | None = None
+    if query.document_ids is not None:
+        documents = np.array(rows.resolve_ids(connection, collection.id, list(query.document_ids)), dtype=np.int64)
+    if query.filters is not None:
+        matching = np.array(rows.ids_matching(connection, collection.id, query.filters), dtype=np.int64)
+        documents = matching if documents is None else np.intersect1d(documents, matching)
+    return _Scope(collection=collection, documents=None if documents is None else np.unique(documents))

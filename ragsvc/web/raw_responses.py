@@ -1,0 +1,106 @@
+"""Answers whose bytes are ready: sent as they are, without a framework's encoding in between."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope, Send
+
+from ragsvc.web.errors import is_unexpected, render
+from ragsvc.web.presence import ClientPresence
+
+_log = logging.getLogger(__name__)
+_JSON_TYPE = (b"content-type", b"application/json")
+_EVENT_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class JsonBytes(ASGIResponse):
+    """A body that is JSON already."""
+
+    __slots__ = ()
+
+    def __init__(self, body: bytes) -> None:
+        # the parent's __init__ only prepares what __call__ below does without
+        self.body = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        headers = [_JSON_TYPE, (b"content-length", b"%d" % len(self.body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+class ClientGone(ASGIResponse):
+    """Nobody is there to read this; the status (nginx's 499) is for metrics and the access log."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        # see JsonBytes
+        self.body = b""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Close the books of the request."""
+        await send({"type": "http.response.start", "status": 499, "headers": []})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class EventSource(Protocol):
+    """Blocks of whole server-sent events."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last block has been handed out."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The source itself."""
+        ...
+
+    async def __anext__(self) -> bytes:
+        """The next block."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop; always called."""
+        ...
+
+
+class EventStream(ASGIResponse):
+    """Server-sent events as they come; a failure becomes a last event, a client that leaves ends the source."""
+
+    __slots__ = ("_request_id", "_source")
+
+    def __init__(self, source: EventSource, *, request_id: str | None) -> None:
+        # see JsonBytes
+        self._source = source
+        self._request_id = request_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all of it."""
+        source = self._source
+        try:
+            with ClientPresence(receive):
+                await send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_HEADERS)})
+                try:
+                    async for block in source:
+                        await send({"type": "http.response.body", "body": block, "more_body": not source.finished})
+                    rest = None if source.finished else b""
+                except Exception as error:  # noqa: BLE001 - after the first byte every failure must become an event
+                    rest = self._failure(error)
+                if rest is not None:
+                    await send({"type": "http.response.body", "body": rest, "more_body": False})
+        finally:
+            await source.aclose()
+
+    def _failure(self, error: Exception) -> bytes:
+        if is_unexpected(error):
+            _log.error("request %s failed unexpectedly in its stream", self._request_id, exc_info=error)
+        return render(error, self._request_id).event

@@ -1,0 +1,148 @@
+"""What every ``Embedder`` and ``TokenSpans`` promises: reference runtime, accelerated runtimes and fake alike."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ragsvc.core.errors import EmbeddingFailed
+from ragsvc.core.ports import Embedder, TokenSpans
+from ragsvc.inference.export import probe_texts, probe_vectors
+from ragsvc.inference.factory import open_embedder, open_token_spans
+from ragsvc.inference.weights import BUILT_IN, read_model
+from ragsvc.testing import FakeEmbedder, FakeTokenSpans
+
+MIXED = [
+    "A dog runs.",
+    "",
+    "Net revenue rose 5 % in 2022.",
+    "word " * 400,
+    "合同自双方签字之日起生效。",
+    "a",
+    "A dog runs.",
+]
+REAL = ["onnx-int8", "onnx-fp32", "sentence-transformers"]
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module", params=["fake", *(pytest.param(runtime, marks=pytest.mark.model) for runtime in REAL)])
+def embedder(request: pytest.FixtureRequest, data_dir: Path) -> Iterator[Embedder]:
+    opened = FakeEmbedder() if request.param == "fake" else open_embedder(data_dir=data_dir, runtime=request.param)
+    yield opened
+    opened.close()
+
+
+def test_vectors_are_unit_rows_of_contiguous_float32(embedder: Embedder) -> None:
+    for vectors in (embedder.embed_passages(MIXED), embedder.embed_queries(MIXED)):
+        assert vectors.shape == (len(MIXED), embedder.model.dimension)
+        assert vectors.dtype == np.float32
+        assert vectors.flags.c_contiguous
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_no_texts_give_no_rows(embedder: Embedder) -> None:
+    assert embedder.embed_passages([]).shape == (0, embedder.model.dimension)
+    assert embedder.embed_queries([]).shape == (0, embedder.model.dimension)
+    assert embedder.count_tokens([]) == []
+
+
+def test_order_is_kept_and_a_vector_does_not_depend_on_its_neighbours(embedder: Embedder) -> None:
+    together = embedder.embed_passages(MIXED)
+    alone = np.concatenate([embedder.embed_passages([text]) for text in MIXED])
+    np.testing.assert_allclose(together, alone, atol=2e-6)
+
+
+def test_queries_and_passages_share_a_space_where_no_prompt_divides_them(embedder: Embedder) -> None:
+    np.testing.assert_allclose(embedder.embed_queries(MIXED), embedder.embed_passages(MIXED), atol=2e-6)
+
+
+def test_near_texts_are_nearer_than_far_ones(embedder: Embedder) -> None:
+    query, near, far = embedder.embed_passages(
+        ["the net revenue of the company rose", "the net revenue of the company rose in 2022", "cats sleep on sofas"]
+    )
+    assert query @ near > query @ far + 0.2
+
+
+def test_text_beyond_the_limit_is_counted_and_does_not_change_the_vector(embedder: Embedder) -> None:
+    limit = embedder.model.max_tokens
+    long, longer = "word " * (limit + 10), "word " * (limit + 10) + "other words follow"
+    assert embedder.count_tokens([long, longer]) == [limit + 12, limit + 15]
+    first, second = embedder.embed_passages([long, longer])
+    np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+def test_concurrent_callers_get_their_own_vectors(embedder: Embedder) -> None:
+    expected = embedder.embed_passages(MIXED)
+    wrong: list[int] = []
+
+    def work(row: int) -> None:
+        for _ in range(3):
+            if not np.allclose(embedder.embed_passages([MIXED[row]])[0], expected[row], atol=2e-6):
+                wrong.append(row)
+
+    threads = [threading.Thread(target=work, args=(row,)) for row in range(len(MIXED))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(("runtime", "tolerance"), [("onnx-fp32", 1e-3), ("sentence-transformers", 1e-3)])
+def test_vectors_are_the_recorded_ones(runtime: str, tolerance: float, data_dir: Path) -> None:
+    opened = open_embedder(data_dir=data_dir, runtime=runtime)  # type: ignore[arg-type] - parametrised literal
+    golden = probe_vectors(read_model(BUILT_IN, data_dir=data_dir), data_dir=data_dir)
+    np.testing.assert_allclose(opened.embed_passages(probe_texts()), golden, atol=tolerance)
+    opened.close()
+
+
+@pytest.mark.model
+def test_eight_bits_keep_the_direction(data_dir: Path) -> None:
+    opened = open_embedder(data_dir=data_dir, runtime="onnx-int8")
+    golden = probe_vectors(read_model(BUILT_IN, data_dir=data_dir), data_dir=data_dir)
+    cosines = (opened.embed_passages(probe_texts()) * golden).sum(axis=1)
+    assert cosines.mean() > 0.995
+    assert cosines.min() > 0.985
+    opened.close()
+
+
+@pytest.mark.parametrize("runtime", ["fake", *(pytest.param(runtime, marks=pytest.mark.model) for runtime in REAL)])
+def test_a_closed_embedder_says_so(runtime: str, data_dir: Path) -> None:
+    opened = FakeEmbedder() if runtime == "fake" else open_embedder(data_dir=data_dir, runtime=runtime)  # type: ignore[arg-type] - parametrised literal
+    opened.close()
+    with pytest.raises(EmbeddingFailed):
+        opened.embed_passages(["text"])
+    with pytest.raises(EmbeddingFailed):
+        opened.embed_queries(["text"])
+
+
+@pytest.fixture(params=["fake", "tokenizer"])
+def tokens(request: pytest.FixtureRequest, data_dir: Path) -> TokenSpans:
+    return FakeTokenSpans() if request.param == "fake" else open_token_spans(data_dir=data_dir)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Net revenue rose 5 % in 2022.", "naïve “façade” 😀 ﬁn", "word " * 1000, "合同生效"]
+)
+def test_spans_are_ordered_within_the_text_and_as_many_as_counted(tokens: TokenSpans, text: str) -> None:
+    spans = tokens.spans(text)
+    assert tokens.count([text]) == [len(spans)]
+    assert all(0 <= start <= end <= len(text) for start, end in spans)
+    assert all(before[1] <= after[0] or before == after for before, after in zip(spans, spans[1:], strict=False))
+    visible = {index for start, end in spans for index in range(start, end)}
+    assert all(text[index].isspace() for index in set(range(len(text))) - visible)
+
+
+def test_a_tokenizer_survives_pickling(data_dir: Path) -> None:
+    spans = open_token_spans(data_dir=data_dir)
+    assert pickle.loads(pickle.dumps(spans)).spans("two words") == spans.spans("two words") == [(0, 3), (4, 9)]  # noqa: S301 - our own bytes

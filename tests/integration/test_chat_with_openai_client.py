@@ -1,0 +1,255 @@
+"""The official ``openai`` client, unchanged, against the whole service on a real port with a real provider behind."""
+
+import openai
+import pytest
+from support_chat import BALANCE, PAGES, provider, serving_chat
+from upstream import TOOL_CALL, serving_upstream
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    with serving_upstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def service(upstream, tmp_path_factory):
+    with serving_chat(tmp_path_factory.mktemp("chat"), [provider(upstream.url)]) as running:
+        yield running
+
+
+@pytest.fixture
+def client(service):
+    with openai.OpenAI(base_url=f"{service.url}/v1", api_key=service.key, max_retries=0, timeout=10) as made:
+        yield made
+
+
+HELLO = [{"role": "user", "content": "Hello"}]
+QUESTION = [{"role": "user", "content": "By how much did revenue rise in 2021?"}]
+RAG = {"use_rag": True}
+
+
+def test_models_are_listed_with_prices(client):
+    listed = {model.id: model for model in client.models.list()}
+    assert set(listed) == {"local/chat-model", "real-model", "nice-name"}
+    assert listed["real-model"].object == "model"
+    assert listed["real-model"].owned_by == "up"
+    assert listed["real-model"].pricing == {"input": 0.005, "output": 0.015}
+    assert client.models.retrieve("local/chat-model").id == "local/chat-model"
+
+
+def test_json_of_the_local_model(client):
+    reply = client.chat.completions.create(model="local/chat-model", messages=HELLO)
+    assert reply.object == "chat.completion"
+    assert reply.model == "local/chat-model"
+    assert reply.choices[0].finish_reason == "stop"
+    assert "use_rag" in reply.choices[0].message.content
+    assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens > 0
+
+
+@pytest.mark.parametrize("model", ["local/chat-model", "real-model", "nice-name", "up/real-model", "anything"])
+def test_citations_in_json(client, model):
+    reply = client.chat.completions.create(model=model, messages=QUESTION, extra_body=RAG)
+    message = reply.choices[0].message
+    assert "12 percent" in message.content
+    first = message.annotations[0].model_dump()
+    assert first["type"] == "file_citation"
+    assert (first["index"], first["file_id"], first["filename"], first["page"]) == (1, "doc_report", "report.pdf", 1)
+    assert message.content[first["start_index"] : first["end_index"]] == "[1]"
+    assert first["quote"] in PAGES[1]
+    assert "12 percent" in first["quote"]
+    assert first["chunk_id"] == "chunk_1"
+    assert 0 < first["score"] <= 1
+    assert [one["index"] for one in reply.citations] == [one.model_dump()["index"] for one in message.annotations]
+
+
+@pytest.mark.parametrize("model", ["local/chat-model", "real-model"])
+def test_citations_in_a_stream(client, model):
+    chunks = list(
+        client.chat.completions.create(
+            model=model, messages=QUESTION, stream=True, stream_options={"include_usage": True}, extra_body=RAG
+        )
+    )
+    text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    last = [chunk for chunk in chunks if chunk.choices and chunk.choices[0].finish_reason]
+    assert len(last) == 1
+    annotations = last[0].choices[0].delta.annotations
+    assert annotations == last[0].citations
+    assert text[annotations[0]["start_index"] : annotations[0]["end_index"]] == "[1]"
+    assert annotations[0]["quote"] in PAGES[1]
+    assert all(hasattr(chunk, "choices") for chunk in chunks)
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage.total_tokens > 0
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+    assert len({chunk.id for chunk in chunks}) == len({chunk.created for chunk in chunks}) == 1
+
+
+def test_markers_of_no_passage_are_counted_and_not_cited(client, service):
+    before = service.services.unresolved
+    reply = client.chat.completions.create(model="real-model", messages=QUESTION, extra_body=RAG)
+    assert "[9]" in reply.choices[0].message.content
+    assert [one.model_dump()["index"] for one in reply.choices[0].message.annotations] == [1]
+    assert service.services.unresolved == before + 1
+
+
+def test_our_fields_never_reach_the_provider(client, upstream):
+    extra = RAG | {"rag": {"top_k": 1}, "provider_field": {"deep": [1]}}
+    client.chat.completions.create(model="real-model", messages=QUESTION, extra_body=extra)
+    sent = upstream.requests[-1]
+    assert "use_rag" not in sent
+    assert "rag" not in sent
+    assert sent["provider_field"] == {"deep": [1]}
+    assert PAGES[1] in sent["messages"][-1]["content"]
+    assert PAGES[2] not in sent["messages"][-1]["content"]
+    assert sent["messages"][-1]["content"].endswith(QUESTION[0]["content"])
+    assert upstream.headers[-1]["authorization"] == "Bearer sk-upstream-secret"
+
+
+def test_the_local_model_says_when_the_documents_hold_no_answer(client):
+    question = [{"role": "user", "content": "Who painted the ceiling of the chapel?"}]
+    reply = client.chat.completions.create(model="local/chat-model", messages=question, extra_body=RAG)
+    assert reply.choices[0].message.content == "The documents do not hold an answer to this question."
+    assert reply.citations == []
+
+
+def test_stream_without_usage_has_none(client):
+    chunks = list(client.chat.completions.create(model="real-model", messages=HELLO, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Hello from the provider."
+    assert all(chunk.choices for chunk in chunks)
+    assert all("usage" not in chunk.model_fields_set for chunk in chunks)
+
+
+def test_stream_with_usage_ends_with_it(client):
+    options = {"include_usage": True}
+    chunks = list(
+        client.chat.completions.create(model="real-model", messages=HELLO, stream=True, stream_options=options)
+    )
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage.total_tokens == 16
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+@pytest.mark.parametrize("use_rag", [False, True])
+def test_tools_make_the_round_trip(client, upstream, use_rag):
+    tools = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
+    messages = [{"role": "user", "content": "What does the report say on revenue, and how is the weather in Paris?"}]
+    extra = {"use_rag": use_rag}
+    first = client.chat.completions.create(model="tools", messages=messages, tools=tools, extra_body=extra)
+    assert first.choices[0].finish_reason == "tool_calls"
+    call = first.choices[0].message.tool_calls[0]
+    assert call.function.arguments == TOOL_CALL["function"]["arguments"]
+    messages += [
+        {"role": "assistant", "content": None, "tool_calls": [call.model_dump()]},
+        {"role": "tool", "tool_call_id": call.id, "content": '{"temperature_c": 18}'},
+    ]
+    second = client.chat.completions.create(model="tools", messages=messages, tools=tools, extra_body=extra)
+    assert second.choices[0].finish_reason == "stop"
+    sent = upstream.requests[-1]
+    assert sent["tools"] == tools
+    assert [message["role"] for message in sent["messages"]][-3:] == ["user", "assistant", "tool"]
+    assert sent["messages"][-1]["content"] == '{"temperature_c": 18}'
+
+
+def test_tool_calls_in_a_stream(client):
+    tools = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
+    with client.chat.completions.stream(model="tools", messages=HELLO, tools=tools) as stream:
+        final = stream.get_final_completion()
+    assert final.choices[0].finish_reason == "tool_calls"
+    assert final.choices[0].message.tool_calls[0].function.arguments == '{"city":"Paris"}'
+
+
+@pytest.mark.parametrize("model", ["local/chat-model", "real-model"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_two_choices_are_both_cited(client, model, stream):
+    reply = client.chat.completions.create(model=model, messages=QUESTION, n=2, stream=stream, extra_body=RAG)
+    if stream:
+        ends = {c.index: c.delta.annotations for chunk in reply for c in chunk.choices if c.finish_reason}
+    else:
+        ends = {c.index: [one.model_dump() for one in c.message.annotations] for c in reply.choices}
+        assert reply.citations == ends[0] + ends[1]
+    assert set(ends) == {0, 1}
+    assert ends[0][0]["quote"] == ends[1][0]["quote"]
+
+
+def test_stop_and_limit_bind_the_local_model(client):
+    reply = client.chat.completions.create(
+        model="local/chat-model", messages=QUESTION, stop=[" percent"], extra_body=RAG
+    )
+    assert reply.choices[0].message.content == "Revenue rose by 12"
+    assert reply.choices[0].finish_reason == "stop"
+    reply = client.chat.completions.create(model="local/chat-model", messages=QUESTION, max_tokens=3, extra_body=RAG)
+    assert reply.choices[0].message.content == "Revenue rose by"
+    assert reply.choices[0].finish_reason == "length"
+    assert reply.usage.completion_tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("param", "fields"),
+    [
+        ("tools", {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}),
+        ("logprobs", {"logprobs": True}),
+        ("response_format", {"response_format": {"type": "json_object"}}),
+        (
+            "messages[0].content[0]",
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y"}}]}]},
+        ),
+    ],
+)
+def test_the_local_model_refuses_what_it_cannot_do(client, param, fields):
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(**{"model": "local/chat-model", "messages": HELLO} | fields)
+    assert refused.value.code == "unsupported_parameter"
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"temperature": 3}, "temperature"),
+        ({"n": 0}, "n"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+        ({"extra_body": {"rag": {"topk": 3}}}, "rag.topk"),
+        ({"extra_body": {"rag": {"filters": {"type": "like"}}}}, "rag.filters"),
+    ],
+)
+def test_malformed_requests_name_the_field(client, fields, param):
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(**{"model": "real-model", "messages": HELLO} | fields)
+    assert refused.value.param == param
+    assert refused.value.code == "invalid_request"
+
+
+def test_errors_are_the_clients_own_classes(client, service):
+    def ask(key, model="real-model", **extra):
+        other = client.with_options(api_key=key)
+        return other.chat.completions.create(model=model, messages=HELLO, extra_body=extra)
+
+    with pytest.raises(openai.AuthenticationError):
+        ask("rag_0123456789ab_wrong")
+    with pytest.raises(openai.PermissionDeniedError, match="Key 'quickstart' lacks scope for model 'real-model'"):
+        ask(service.new_key(allowed_models=("local/*",)))
+    with pytest.raises(openai.NotFoundError) as missing:
+        ask(service.key, use_rag=True, rag={"collection": "absent"})
+    assert missing.value.param == "rag.collection"
+    with pytest.raises(openai.APIStatusError) as poor:
+        ask(service.new_key(balance=3))
+    assert poor.value.status_code == 402
+    with pytest.raises(openai.BadRequestError) as passed_on:
+        ask(service.key, model="bad-request")
+    assert passed_on.value.param == "temperature"
+
+
+def test_an_unknown_model_is_not_found(upstream, tmp_path):
+    with (
+        serving_chat(tmp_path, [provider(upstream.url, models=())]) as service,
+        openai.OpenAI(base_url=f"{service.url}/v1", api_key=service.key, max_retries=0) as client,
+    ):
+        for model in ("gpt-unknown", "up/gpt-unknown"):
+            with pytest.raises(openai.NotFoundError) as unknown:
+                client.chat.completions.create(model=model, messages=HELLO)
+            assert unknown.value.code == "model_not_found"
+            assert unknown.value.param == "model"
+        assert service.tokens_left() == BALANCE
