@@ -92,6 +92,7 @@ class Access:
         self._refresh_interval_s = refresh_interval_s
         self._on_usage = on_usage
         self._keys: dict[KeyId, LiveKey] = {}
+        self._rowless: set[KeyId] = set()
         self._revision = 0
         self._refresh_lock = anyio.Lock()
         self._refreshed_at = 0.0
@@ -137,7 +138,7 @@ class Access:
             for key in changed:
                 self._revision = max(self._revision, key.revision)
                 self.take(key, used_today=used.get(key.id, 0))
-            for gone in self._keys.keys() - present:
+            for gone in self._keys.keys() - present - self._rowless:
                 del self._keys[gone]
             self._refreshed_at = time.monotonic()
 
@@ -148,6 +149,11 @@ class Access:
             self._keys[key.id] = LiveKey(key, day=int(self.clock() // DAY_S), used_today=used_today)
         elif key.revision >= live.key.revision:
             live.change(key)
+
+    def trust(self, key: ApiKey) -> None:
+        """Hold a key that has no row, until the process ends (the command line's own, on the data directory)."""
+        self._rowless.add(key.id)
+        self.take(key)
 
     def forget(self, key_id: KeyId) -> None:
         """Drop a deleted key at once."""

@@ -1,0 +1,434 @@
+"""The commands with their options; each option's help is its documentation. The work is done in the modules beside."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ragsvc import __version__
+from ragsvc.cli.execution import execute
+from ragsvc.cli.failures import usage_error
+from ragsvc.cli.output import Output, print_json
+from ragsvc.cli.target import Target, choose_target
+
+_EXIT_CODES = (
+    "Exit codes: 0 done · 1 the task failed (or a part of it) · 2 wrong usage or settings · 3 no service answers · "
+    "4 the key is missing or may not · 5 the data directory is in use · 6 refused for now (limits, full queue, "
+    "no tokens left) · 130 interrupted."
+)
+
+app = typer.Typer(
+    name="ragsvc",
+    help="A private, OpenAI-compatible document service: PDFs in, answers with page-exact citations out.\n\n"
+    "Commands work on the service that --url (or RAGSVC_URL) names, with the key in RAGSVC_API_KEY; without one they "
+    "work on the data directory itself.",
+    epilog=_EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+keys_app = typer.Typer(help="Make, list and revoke API keys (also while a service runs).", no_args_is_help=True)
+documents_app = typer.Typer(help="List, show, delete and retry documents.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+app.add_typer(documents_app, name="documents")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
+Url = Annotated[
+    str | None, typer.Option("--url", metavar="URL", help="A running service (default: RAGSVC_URL); key: RAGSVC_API_KEY.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", metavar="DIR", help="The data directory (default: RAGSVC_DATA_DIR).")
+]
+Tenant = Annotated[
+    str | None, typer.Option("--tenant", metavar="T", help="Whose documents, on a data directory ('default').")
+]
+CollectionName = Annotated[str, typer.Option("--collection", "-c", metavar="NAME", help="The collection.")]
+Mode = Annotated[str, typer.Option("--mode", metavar="hybrid|dense|lexical", help="Which evidence ranks passages.")]
+DocumentIds = Annotated[
+    list[str] | None, typer.Option("--document", "-d", metavar="ID", help="Only in this document; repeatable.")
+]
+Filters = Annotated[
+    str | None, typer.Option("--filters", metavar="JSON", help="A metadata filter, like OpenAI's vector stores.")
+]
+
+
+def run() -> None:
+    """Run the command line."""
+    app()
+
+
+def _on_target(
+    work: Callable[[Target, Output], Awaitable[None]],
+    *,
+    as_json: bool,
+    url: str | None,
+    data_dir: Path | None,
+    tenant: str | None,
+) -> None:
+    """Run ``work`` on the target the options name."""
+
+    async def command(output: Output) -> None:
+        await work(choose_target(url=url, data_dir=data_dir, tenant=tenant), output)
+
+    execute(command, as_json=as_json)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default: RAGSVC_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = None,
+    data_dir: DataDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line.")] = False,
+) -> None:
+    """Run the service until SIGTERM or Ctrl-C; then running answers finish and jobs are handed over."""
+
+    async def command(output: Output) -> None:
+        from ragsvc.cli.serve import serve as run_service  # noqa: PLC0415 - heavy
+
+        await run_service(Target(data_dir=data_dir), host=host, port=port, output=output)
+
+    execute(command, as_json=as_json, fast_loop=True)
+
+
+@app.command()
+def ingest(
+    sources: Annotated[list[Path], typer.Argument(metavar="FOLDER|FILE…", help="Folders (with all below) and files.")],
+    collection: CollectionName = "default",
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", metavar="GLOB", help="Take only these (default: PDF, text, Markdown); repeatable."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Leave these out, folders too; repeatable.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Stored with each document.")
+    ] = None,
+    parallel: Annotated[int, typer.Option("--parallel", "-p", min=1, max=64, help="Files at the same time.")] = 4,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would be done.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete documents whose file vanished from the given folders.")
+    ] = False,
+    prune_all: Annotated[bool, typer.Option("--prune-all", help="Prune even if every file is gone.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try files again that failed before.")] = False,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Also names that begin with a dot.")] = False,
+    follow_symlinks: Annotated[bool, typer.Option("--follow-symlinks", "-L", help="Also what links lead to.")] = False,
+    report: Annotated[Path | None, typer.Option("--report", metavar="FILE.json", help="Write the full report.")] = None,
+    url: Url = None,
+    data_dir: DataDir = None,
+    tenant: Tenant = None,
+    as_json: Json = False,
+) -> None:
+    """Bring folders of files in; run again, only what changed is done. Exit 1 if a file failed."""
+
+    async def work(target: Target, output: Output) -> None:
+        from ragsvc.cli.folders import Selection  # noqa: PLC0415 - keeps other commands fast
+        from ragsvc.cli.ingest import IngestOptions  # noqa: PLC0415 - keeps other commands fast
+        from ragsvc.cli.ingest import ingest as run_ingest  # noqa: PLC0415 - keeps other commands fast
+
+        options = IngestOptions(
+            sources=tuple(sources),
+            selection=Selection(
+                include=tuple(include or ()),
+                exclude=tuple(exclude or ()),
+                hidden=hidden,
+                follow_links=follow_symlinks,
+            ),
+            collection=collection,
+            metadata=_pairs(metadata or []),
+            parallel=parallel,
+            dry_run=dry_run,
+            prune=prune or prune_all,
+            prune_all=prune_all,
+            retry_failed=retry_failed,
+            report=report,
+        )
+        await run_ingest(target, options, output)
+
+    _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=tenant)
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(metavar="QUERY")],
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=100, help="How many passages.")] = 10,
+    mode: Mode = "hybrid",
+    collection: CollectionName = "default",
+    document: DocumentIds = None,
+    filters: Filters = None,
+    min_score: Annotated[float, typer.Option("--min-score", min=0, max=1, help="Leave weaker ones out.")] = 0.0,
+    url: Url = None,
+    data_dir: DataDir = None,
+    tenant: Tenant = None,
+    as_json: Json = False,
+) -> None:
+    """Find passages, each with file, page and score."""
+
+    async def work(target: Target, output: Output) -> None:
+        from ragsvc.cli.asking import search as run_search  # noqa: PLC0415 - keeps other commands fast
+
+        body = _where(collection, document, filters, top_k=top_k, mode=mode, min_score=min_score)
+        await run_search(target, {"query": query, **body}, output)
+
+    _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=tenant)
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(metavar="QUESTION")],
+    model: Annotated[str, typer.Option("--model", help="Who answers.")] = "local/chat-model",
+    stream: Annotated[bool, typer.Option("--stream", help="Show the answer while it is made.")] = False,
+    top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, max=100, help="Passages given to it.")] = None,
+    mode: Mode = "hybrid",
+    collection: CollectionName = "default",
+    document: DocumentIds = None,
+    filters: Filters = None,
+    url: Url = None,
+    data_dir: DataDir = None,
+    tenant: Tenant = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a question of the documents; prints the answer and its citations with file, page and quote."""
+
+    async def work(target: Target, output: Output) -> None:
+        from ragsvc.cli.asking import ask as run_ask  # noqa: PLC0415 - keeps other commands fast
+
+        if stream and as_json:
+            raise usage_error("--stream and --json exclude each other: a document is not printed in parts")
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": question}],
+            "use_rag": True,
+            "rag": _where(collection, document, filters, mode=mode, **({} if top_k is None else {"top_k": top_k})),
+        }
+        await run_ask(target, body, output, stream=stream)
+
+    _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=tenant)
+
+
+@keys_app.command("create")
+def create_key(
+    tenant: Annotated[str, typer.Option("--tenant", metavar="T", help="Whose documents the key reaches.")],
+    label: Annotated[str, typer.Option("--label", metavar="L", help="What it is for.")] = "command line",
+    scope: Annotated[
+        list[str] | None, typer.Option("--scope", help="What it may do (default: all but admin); repeatable.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", metavar="GLOB", help="Models it may use (default: all).")
+    ] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=0, help="0 lifts the limit.")] = None,
+    requests_per_hour: Annotated[int | None, typer.Option(min=0, help="0 lifts the limit.")] = None,
+    tokens_per_day: Annotated[int | None, typer.Option(min=0, help="Daily budget of tokens.")] = None,
+    token_balance: Annotated[int | None, typer.Option(min=0, help="Tokens it may use in all.")] = None,
+    expires_in_days: Annotated[float | None, typer.Option(min=0, help="How long it is valid.")] = None,
+    url: Url = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Make an API key. The secret is printed once and kept nowhere."""
+
+    async def work(target: Target, output: Output) -> None:
+        from ragsvc.cli import keys  # noqa: PLC0415 - keeps other commands fast
+
+        wish: dict[str, Any] = {"label": label, "tenant": tenant}
+        wish |= {name: value for name, value in (("scopes", scope), ("allowed_models", model)) if value}
+        limits = {"requests_per_minute": requests_per_minute, "requests_per_hour": requests_per_hour}
+        wish |= {name: value or None for name, value in limits.items() if value is not None}
+        limits = {"tokens_per_day": tokens_per_day, "token_balance": token_balance}
+        wish |= {name: value for name, value in limits.items() if value is not None}
+        await keys.create(target, wish, output, expires_in_days=expires_in_days)
+
+    _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=None)
+
+
+@keys_app.command("list")
+def list_keys(
+    tenant: Annotated[str | None, typer.Option("--tenant", metavar="T", help="Only this tenant's.")] = None,
+    url: Url = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """List API keys, without their secrets."""
+
+    async def work(target: Target, output: Output) -> None:
+        from ragsvc.cli import keys  # noqa: PLC0415 - keeps other commands fast
+
+        await keys.list_all(target, tenant, output)
+
+    _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=None)
+
+
+@keys_app.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(metavar="KEY_ID")],
+    url: Url = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """End an API key for good."""
+
+    async def work(target: Target, output: Output) -> None:
+        from ragsvc.cli import keys  # noqa: PLC0415 - keeps other commands fast
+
+        await keys.revoke(target, key_id, output)
+
+    _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=None)
+
+
+@documents_app.command("list")
+def list_documents(
+    status: Annotated[str | None, typer.Option(help="queued, processing, ready, failed; several with commas.")] = None,
+    name: Annotated[str | None, typer.Option(help="Part of the file name.")] = None,
+    collection: Annotated[str | None, typer.Option("--collection", "-c", metavar="NAME", help="Only this one.")] = None,
+    filters: Filters = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 100,
+    url: Url = None,
+    data_dir: DataDir = None,
+    tenant: Tenant = None,
+    as_json: Json = False,
+) -> None:
+    """List documents, newest first; failed ones with their reason."""
+
+    async def work(target: Target, output: Output) -> None:
+        from ragsvc.cli import documents  # noqa: PLC0415 - keeps other commands fast
+
+        asked = {"status": status, "name": name, "collection": collection, "filters": filters}
+        given = {key: value for key, value in asked.items() if value is not None}
+        await documents.list_some(target, given, limit, output)
+
+    _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=tenant)
+
+
+@documents_app.command("show")
+def show_document(
+    document_id: Annotated[str, typer.Argument(metavar="ID")],
+    url: Url = None,
+    data_dir: DataDir = None,
+    tenant: Tenant = None,
+    as_json: Json = False,
+) -> None:
+    """Show one document: stage, pages, findings by page, timings."""
+
+    async def work(target: Target, output: Output) -> None:
+        from ragsvc.cli import documents  # noqa: PLC0415 - keeps other commands fast
+
+        await documents.show(target, document_id, output)
+
+    _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=tenant)
+
+
+@documents_app.command("delete")
+def delete_documents(
+    document_ids: Annotated[list[str], typer.Argument(metavar="ID…")],
+    url: Url = None,
+    data_dir: DataDir = None,
+    tenant: Tenant = None,
+    as_json: Json = False,
+) -> None:
+    """Delete documents from rows, files and indexes, for good."""
+
+    async def work(target: Target, output: Output) -> None:
+        from ragsvc.cli import documents  # noqa: PLC0415 - keeps other commands fast
+
+        await documents.delete(target, document_ids, output)
+
+    _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=tenant)
+
+
+@documents_app.command("retry")
+def retry_document(
+    document_id: Annotated[str, typer.Argument(metavar="ID")],
+    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read a password from a line of input.")] = False,
+    url: Url = None,
+    data_dir: DataDir = None,
+    tenant: Tenant = None,
+    as_json: Json = False,
+) -> None:
+    """Start a failed document again and wait for its end."""
+
+    async def work(target: Target, output: Output) -> None:
+        from ragsvc.cli import documents  # noqa: PLC0415 - keeps other commands fast
+
+        password = sys.stdin.readline().rstrip("\r\n") if password_stdin else None
+        await documents.retry(target, document_id, password, output)
+
+    _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=tenant)
+
+
+@app.command()
+def reindex(
+    embeddings: Annotated[bool, typer.Option("--embeddings", help="Also make all embeddings anew (slow).")] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Drop the derived indexes and build them anew from the rows; no service may run on the data directory."""
+
+    async def command(output: Output) -> None:
+        from ragsvc.cli.reindex import reindex as run_reindex  # noqa: PLC0415 - heavy
+
+        await run_reindex(Target(data_dir=data_dir), output, embeddings=embeddings)
+
+    execute(command, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    deep: Annotated[bool, typer.Option("--deep", help="Also read every stored file and compare its hash.")] = False,
+    url: Url = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Check installation, model, data directory, database and indexes. Exit 1 if something is broken."""
+
+    async def work(target: Target, output: Output) -> None:
+        from ragsvc.cli.doctor import doctor as run_doctor  # noqa: PLC0415 - heavy
+
+        await run_doctor(target, output, deep=deep)
+
+    _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=None)
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
+) -> None:
+    if version:
+        if as_json:
+            print_json({"version": __version__})
+        else:
+            typer.echo(__version__)
+        raise typer.Exit
+
+
+def _where(collection: str, documents: list[str] | None, filters: str | None, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON values
+    """The part of a request that says where and how to look."""
+    where: dict[str, Any] = {"collection": collection, **more}
+    if documents:
+        where["document_ids"] = documents
+    if filters is not None:
+        where["filters"] = _json_object(filters, "--filters")
+    return where
+
+
+def _json_object(text: str, option: str) -> dict[str, Any]:
+    import msgspec  # noqa: PLC0415 - keeps other commands fast
+
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise usage_error(f"{option} takes a JSON object ({error})") from error
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise usage_error(f"--metadata takes KEY=VALUE, not '{text}'")
+        pairs[key] = value
+    return pairs

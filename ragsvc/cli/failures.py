@@ -1,0 +1,101 @@
+"""How a command ends when it cannot do its task: one line for a person, one code for a script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from http import HTTPStatus
+
+import msgspec
+
+from ragsvc.core.errors import ConfigurationError, DataDirectoryLocked, RagsvcError
+
+
+class ExitCode(IntEnum):
+    """What the shell sees; the README lists them."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    NOT_AUTHORISED = 4
+    LOCKED = 5
+    REFUSED_FOR_NOW = 6
+    INTERRUPTED = 130
+
+
+class CommandFailed(Exception):  # noqa: N818 - named for what happened, like the errors of core
+    """Ends a command. ``code`` is the stable string of ``core.errors`` where one applies."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        exit_code: ExitCode = ExitCode.FAILED,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.exit_code = exit_code
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+_EXIT_BY_STATUS = {
+    HTTPStatus.UNAUTHORIZED: ExitCode.NOT_AUTHORISED,
+    HTTPStatus.FORBIDDEN: ExitCode.NOT_AUTHORISED,
+    HTTPStatus.PAYMENT_REQUIRED: ExitCode.REFUSED_FOR_NOW,
+    HTTPStatus.TOO_MANY_REQUESTS: ExitCode.REFUSED_FOR_NOW,
+    HTTPStatus.SERVICE_UNAVAILABLE: ExitCode.REFUSED_FOR_NOW,
+}
+
+
+class _Detail(msgspec.Struct):
+    message: str = ""
+    code: str | None = None
+
+
+class _Body(msgspec.Struct):
+    error: _Detail
+
+
+def failure_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> CommandFailed:
+    """Turn an error answer of the service into the failure of the command."""
+    try:
+        detail = msgspec.json.decode(body, type=_Body).error
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        detail = _Detail(message=f"the service answered with status {status}, and not as ragsvc does")
+    return CommandFailed(
+        detail.message or f"the service answered with status {status}",
+        code=detail.code or "internal_error",
+        exit_code=_EXIT_BY_STATUS.get(HTTPStatus(status), ExitCode.FAILED),
+        status=status,
+        retry_after_s=_seconds(headers),
+    )
+
+
+def _seconds(headers: Mapping[str, str]) -> float | None:
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) * scale)
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+def failure_of_error(error: RagsvcError) -> CommandFailed:
+    """Turn an error of the service's own parts (working on a data directory) into the failure of the command."""
+    exit_code = ExitCode.FAILED
+    if isinstance(error, DataDirectoryLocked):
+        exit_code = ExitCode.LOCKED
+    elif isinstance(error, ConfigurationError):
+        exit_code = ExitCode.USAGE
+    return CommandFailed(error.message, code=error.code, exit_code=exit_code)
+
+
+def usage_error(message: str) -> CommandFailed:
+    """The command line itself is wrong."""
+    return CommandFailed(message, code="usage", exit_code=ExitCode.USAGE)

@@ -1,0 +1,86 @@
+"""What commands print: tables for people, or one JSON document for programs; problems go to standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ragsvc.cli.failures import CommandFailed
+
+_KIB = 1024.0
+
+
+class Output:
+    """Where one command prints. ``as_json`` keeps standard output to exactly one document."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self._printed = False
+        self.out = Console(soft_wrap=True, highlight=False)
+        self.err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+    def result(self, document: object, show: Callable[[Console], None]) -> None:
+        """Print the result: ``document`` as JSON, or what ``show`` writes for a person."""
+        if self.as_json:
+            self._printed = True
+            print_json(document)
+        else:
+            show(self.out)
+
+    def note(self, text: str) -> None:
+        """Tell a person something on standard error; silent under ``--json``."""
+        if not self.as_json:
+            self.err.print(escape(text))
+
+    def failure(self, failure: CommandFailed) -> None:
+        """Print one line on standard error, and the error as the JSON document unless there is one already."""
+        if self.as_json and not self._printed:
+            print_json({"error": {"message": failure.message, "code": failure.code}})
+        self.err.print(f"[bold red]ragsvc:[/] {escape(' '.join(failure.message.split()))}")
+
+
+def print_json(document: object) -> None:
+    """Write one JSON document and a line end to standard output."""
+    encoded = msgspec.json.format(msgspec.json.encode(document), indent=2)
+    sys.stdout.write(encoded.decode() + "\n")
+    sys.stdout.flush()
+
+
+def table(*columns: str, rows: Iterable[Iterable[Any]], right: Iterable[str] = ()) -> Table:
+    """A table of plain text; columns named in ``right`` are set flush right."""
+    made = Table(box=None, header_style="bold", pad_edge=False)
+    numbers = set(right)
+    for name in columns:
+        made.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(escape(str(cell)) for cell in row))
+    return made
+
+
+def size(size_bytes: float) -> str:
+    """A size for people.
+
+    >>> size(532), size(1_500_000)
+    ('532 B', '1.4 MiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size_bytes < _KIB or unit == "GiB":
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= _KIB
+    raise AssertionError("unreachable")
+
+
+def shortened(text: str, limit: int) -> str:
+    """One line of at most ``limit`` characters.
+
+    >>> shortened("a\\n b   c", 80), shortened("abcdef", 4)
+    ('a b c', 'abc…')
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"

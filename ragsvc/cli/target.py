@@ -1,0 +1,173 @@
+"""Where a command works: at a running service (``--url``), or on the data directory with the same HTTP in-process."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ragsvc.cli.failures import CommandFailed, ExitCode, usage_error
+
+if TYPE_CHECKING:
+    from ragsvc.cli.client import ServiceClient
+    from ragsvc.config import Settings
+    from ragsvc.core.api_keys import ApiKey
+
+_LOCAL_URL = "http://in-process"
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """What the common options say. ``tenant`` matters on a data directory only; a key has its own."""
+
+    url: str | None = None
+    data_dir: Path | None = None
+    tenant: str = "default"
+
+    def settings(self, environ: Mapping[str, str] | None = None) -> Settings:
+        """Settings from the environment, with this data directory. Raises ``ConfigurationError``."""
+        from ragsvc.config import Settings  # noqa: PLC0415 - a start without it is faster
+
+        settings = Settings.from_env(os.environ if environ is None else environ)
+        if self.data_dir is not None:
+            settings = msgspec.structs.replace(settings, data_dir=self.data_dir)
+        return settings
+
+
+def choose_target(*, url: str | None, data_dir: Path | None, tenant: str | None) -> Target:
+    """The target that options and environment name; an option goes before ``RAGSVC_URL``.
+
+    Raises:
+        CommandFailed: options exclude each other.
+    """
+    if url is not None and (data_dir is not None or tenant is not None):
+        other = "--data-dir" if data_dir is not None else "--tenant"
+        raise usage_error(f"--url and {other} exclude each other: a service has its own data, a key its own tenant")
+    if data_dir is None and url is None:
+        url = os.environ.get("RAGSVC_URL") or None
+        if url is not None and tenant is not None:
+            raise usage_error("--tenant is for a data directory; RAGSVC_URL is set, and a key has its own tenant")
+    return Target(url=url, data_dir=data_dir, tenant=tenant or "default")
+
+
+@asynccontextmanager
+async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncIterator[ServiceClient]:
+    """A client for the target; on a data directory, the whole service runs inside for as long.
+
+    Raises:
+        DataDirectoryLocked: a running service has the data directory.
+        CommandFailed: the URL or the key is missing or malformed.
+    """
+    if target.url is not None:
+        async with remote(target.url, patience_s=patience_s) as client:
+            yield client
+        return
+    from ragsvc.web.app import create_app  # noqa: PLC0415 - heavy
+    from ragsvc.wiring import open_services  # noqa: PLC0415 - heavy
+
+    settings = target.settings()
+    async with open_services(settings) as services:
+        app = create_app(services)
+        async with app.lifespan():
+            secret, key = local_key(target.tenant)
+            services.access.trust(key)
+            async with in_process(app, secret, patience_s=patience_s) as client:
+                yield client
+
+
+@asynccontextmanager
+async def remote(url: str, *, patience_s: float = 0.0) -> AsyncIterator[ServiceClient]:
+    """A client of the service at ``url``, with the key from the environment."""
+    import httpx  # noqa: PLC0415 - heavy
+
+    from ragsvc.cli.client import ServiceClient  # noqa: PLC0415 - brings httpx
+
+    address = _address(url)
+    key = os.environ.get("RAGSVC_API_KEY", "").strip()
+    if not key:
+        raise CommandFailed(
+            "no API key: set RAGSVC_API_KEY (make one with 'ragsvc keys create')",
+            code="unauthorized",
+            exit_code=ExitCode.NOT_AUTHORISED,
+        )
+    if not key.isascii() or not key.isprintable():
+        raise usage_error("RAGSVC_API_KEY holds characters that no key has")
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
+    async with httpx.AsyncClient(
+        base_url=address,
+        headers={"authorization": f"Bearer {key}"},
+        limits=limits,
+        follow_redirects=False,
+        trust_env=not _is_loopback(address),
+    ) as http:
+        yield ServiceClient(http, patience_s=patience_s)
+
+
+@asynccontextmanager
+async def in_process(app: object, secret: str, *, patience_s: float = 0.0) -> AsyncIterator[ServiceClient]:
+    """A client of an application in this process."""
+    import anyio  # noqa: PLC0415 - heavy
+    import httpx  # noqa: PLC0415 - heavy
+
+    from ragsvc.cli.client import ServiceClient  # noqa: PLC0415 - brings httpx
+    from ragsvc.cli.in_process import InProcessTransport  # noqa: PLC0415 - brings httpx
+
+    async with anyio.create_task_group() as tasks:
+        transport = InProcessTransport(app, tasks)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - Litestar types its own scope
+        async with httpx.AsyncClient(
+            transport=transport, base_url=_LOCAL_URL, headers={"authorization": f"Bearer {secret}"}
+        ) as http:
+            yield ServiceClient(http, patience_s=patience_s)
+        tasks.cancel_scope.cancel()
+
+
+def local_key(tenant: str) -> tuple[str, ApiKey]:
+    """A key for whoever holds the data directory: every scope, no limits, never stored. Returns (secret, key)."""
+    from ragsvc.core.access import Scope  # noqa: PLC0415 - a start without it is faster
+    from ragsvc.core.api_keys import ApiKey, KeyLimits  # noqa: PLC0415 - a start without it is faster
+    from ragsvc.core.ids import KeyId, TenantId  # noqa: PLC0415 - a start without it is faster
+
+    secret = f"rag_local_{secrets.token_urlsafe(32)}"
+    key = ApiKey(
+        id=KeyId("key_local"),
+        tenant=TenantId(tenant),
+        label="command line",
+        secret_hash=sha256(secret.encode()).digest(),
+        scopes=frozenset(Scope),
+        limits=KeyLimits(requests_per_minute=None, requests_per_hour=None),
+    )
+    return secret, key
+
+
+def _address(url: str) -> str:
+    """The service's root: without a trailing ``/v1``, which clients of OpenAI's API carry along."""
+    import httpx  # noqa: PLC0415 - heavy
+
+    address = url.strip().rstrip("/").removesuffix("/v1")
+    try:
+        parsed = httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise usage_error(f"'{url}' is no URL ({error})") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise usage_error(f"'{url}' is no URL of a service; it looks like http://127.0.0.1:8080")
+    return address
+
+
+def _is_loopback(address: str) -> bool:
+    """Proxies of the environment are for other machines."""
+    import httpx  # noqa: PLC0415 - heavy
+
+    host = httpx.URL(address).host
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+__all__ = ["Target", "choose_target", "connect", "in_process", "local_key", "remote"]
