@@ -162,6 +162,12 @@ def _providers(raw: Any, environ: Mapping[str, str], problems: list[str]) -> Any
     return resolved
 
 
+def _to_path(kind: type, raw: Any) -> Any:  # noqa: ANN401 - msgspec's hook
+    if kind is Path and isinstance(raw, str):
+        return Path(raw).expanduser()
+    raise NotImplementedError(f"settings of type {kind.__name__}")
+
+
 def _is_structured(kind: Any) -> bool:  # noqa: ANN401 - any annotation
     return typing.get_origin(kind) is tuple
 
@@ -176,7 +182,9 @@ def _convert_each(cls: type[Settings], merged: Mapping[str, Any], problems: list
         kind = hints[name]
         optional = isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
         try:
-            values[name] = None if optional and raw == "" else msgspec.convert(raw, kind, strict=False)
+            values[name] = (
+                None if optional and raw == "" else msgspec.convert(raw, kind, strict=False, dec_hook=_to_path)
+            )
         except msgspec.ValidationError as error:
             problems.append(f"{name}: {error}")
     return values
