@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import anyio
@@ -26,6 +27,7 @@ from ragsvc.index.registry import IndexRegistry
 from ragsvc.inference.batcher import EmbeddingBatcher
 from ragsvc.inference.factory import open_embedder, open_token_spans
 from ragsvc.inference.tokens import TokenizerSpans
+from ragsvc.inference.weights import read_model
 from ragsvc.providers.local_extractive import LocalExtractive
 from ragsvc.providers.openai_upstream import OpenAIUpstream
 from ragsvc.services.access import Access
@@ -48,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 DATABASE_NAME = "ragsvc.sqlite"
 _SPLIT_PAGES = "ragsvc.core.chunking:split_pages"
-_LOAD_TOKENS = "ragsvc.inference.tokens:load_token_spans"
+_LOAD_TOKENS = "ragsvc.inference.tokens:TokenizerSpans"
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,7 +194,7 @@ def _open_reranker(settings: Settings) -> Reranker | None:
         return None
     from ragsvc.inference.cross_encoder import CrossEncoderReranker  # noqa: PLC0415 - imports torch, only when used
 
-    return CrossEncoderReranker(settings.reranker_model)
+    return CrossEncoderReranker(Path(settings.reranker_model))
 
 
 def _limits(settings: Settings) -> ExtractionLimits:
@@ -204,7 +206,7 @@ def _limits(settings: Settings) -> ExtractionLimits:
 def _chunking_plan(settings: Settings, embedder: Embedder) -> ChunkingPlan:
     room = embedder.model.max_tokens - 2
     wanted = settings.passage_tokens or ChunkingOptions().max_tokens
-    tokenizer = _open_tokens(settings).tokenizer_file
+    tokenizer = read_model(settings.embedding_model, data_dir=settings.data_dir).tokenizer_file
     return ChunkingPlan(
         split=_SPLIT_PAGES,
         load_tokens=_LOAD_TOKENS,

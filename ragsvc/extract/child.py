@@ -141,7 +141,9 @@ def _parse(request: frames.ParseRequest, replies: BinaryIO, token_loaders: dict[
         key = (plan.load_tokens, plan.tokenizer)
         if key not in token_loaders:
             token_loaders[key] = _resolve(plan.load_tokens)(Path(plan.tokenizer))
-        passages = _resolve(plan.split)(extraction, options=plan.options, tokens=token_loaders[key])
+        passages = _resolve(plan.split)(
+            extraction, options=plan.options, tokens=token_loaders[key], filename=request.filename
+        )
     timings = {
         **extraction.timings,
         "extract_s": round(extracted - started, 4),

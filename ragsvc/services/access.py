@@ -22,8 +22,8 @@ from ragsvc.core.errors import KeyInactive, Unauthorized
 from ragsvc.core.ids import KeyId
 from ragsvc.core.quota import DAY_S, UNLIMITED, RequestGate, TokenLedger
 from ragsvc.store import key_usage, keys
+from ragsvc.store.database import Database
 from ragsvc.store.key_usage import Spending, Usage
-from ragsvc.store.keys import Database
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ import numpy as np
 from sqlalchemy import Connection, func, select
 
 from ragsvc.core.documents import DocumentStatus
-from ragsvc.core.ids import CollectionId
 from ragsvc.core.ports import Ids, IndexChange, LexicalDocument, Vectors
 from ragsvc.store.database import Database
 from ragsvc.store.ingest import unpack_vectors
@@ -37,12 +36,12 @@ class SqliteIndexSource:
         self._dimension = dimension
         self._lexical_context = lexical_context
 
-    def head_seq(self, collection_id: CollectionId) -> int:
+    def head_seq(self, collection_id: int) -> int:
         """Last position of the collection's log; 0 when nothing was logged."""
         statement = select(func.max(_index_log.c.seq)).where(_index_log.c.collection_id == collection_id)
         return int(self._database.read_sync(lambda connection: connection.execute(statement).scalar_one() or 0))
 
-    def changes(self, collection_id: CollectionId, after_seq: int, limit: int) -> list[IndexChange]:
+    def changes(self, collection_id: int, after_seq: int, limit: int) -> list[IndexChange]:
         """Log entries beyond ``after_seq``, oldest first."""
         statement = (
             select(_index_log)
@@ -59,7 +58,7 @@ class SqliteIndexSource:
 
         return self._database.read_sync(read)
 
-    def vectors(self, collection_id: CollectionId, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:
+    def vectors(self, collection_id: int, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:
         """(ids, document ids, unit rows) of passages that still exist, ascending by id within each block of ids."""
         del collection_id  # passage ids are unique over collections
 
@@ -86,7 +85,7 @@ class SqliteIndexSource:
 
         return self._database.read_sync(read)
 
-    def lexical(self, collection_id: CollectionId, passage_ids: Ids) -> list[LexicalDocument]:
+    def lexical(self, collection_id: int, passage_ids: Ids) -> list[LexicalDocument]:
         """Texts of passages that still exist."""
         del collection_id  # passage ids are unique over collections
 
@@ -119,7 +118,7 @@ class SqliteIndexSource:
 
         return self._database.read_sync(read)
 
-    def all_passage_ids(self, collection_id: CollectionId) -> Ids:
+    def all_passage_ids(self, collection_id: int) -> Ids:
         """Ids of all passages of ready documents, ascending."""
         return self._database.read_sync(lambda connection: passage_ids_of_collection(connection, collection_id))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
 
 import msgspec
 from sqlalchemy import Connection, RowMapping, Table, delete, func, insert, select, update
@@ -17,18 +17,6 @@ _keys = cast("Table", KeyRow.__table__)  # type: ignore[attr-defined]  # SQLMode
 _audit = cast("Table", KeyAuditRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 
 T = TypeVar("T")
-
-
-class Database(Protocol):
-    """One SQLite file: a single writer whose commits are durable, and concurrent readers."""
-
-    async def write(self, operation: Callable[[Connection], T]) -> T:
-        """Run in a write transaction; returns after the commit."""
-        ...
-
-    async def read(self, operation: Callable[[Connection], T]) -> T:
-        """Run in a read transaction."""
-        ...
 
 
 class AuditEntry(msgspec.Struct, frozen=True):
