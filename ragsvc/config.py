@@ -162,10 +162,11 @@ def _providers(raw: Any, environ: Mapping[str, str], problems: list[str]) -> Any
     return resolved
 
 
-def _to_path(kind: type, raw: Any) -> Any:  # noqa: ANN401 - msgspec's hook
-    if kind is Path and isinstance(raw, str):
-        return Path(raw).expanduser()
-    raise NotImplementedError(f"settings of type {kind.__name__}")
+def _decode(kind: type, raw: Any) -> Any:  # noqa: ANN401 - any setting
+    """What msgspec does not read by itself: paths."""
+    if kind is Path and isinstance(raw, str) and raw:
+        return Path(raw)
+    raise ValueError(f"expected a {kind.__name__.lower()}, not {raw!r}")
 
 
 def _is_structured(kind: Any) -> bool:  # noqa: ANN401 - any annotation
@@ -183,7 +184,7 @@ def _convert_each(cls: type[Settings], merged: Mapping[str, Any], problems: list
         optional = isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
         try:
             values[name] = (
-                None if optional and raw == "" else msgspec.convert(raw, kind, strict=False, dec_hook=_to_path)
+                None if optional and raw == "" else msgspec.convert(raw, kind, strict=False, dec_hook=_decode)
             )
         except msgspec.ValidationError as error:
             problems.append(f"{name}: {error}")

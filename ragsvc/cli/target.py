@@ -72,6 +72,7 @@ async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncIterator[S
     from ragsvc.wiring import open_services  # noqa: PLC0415 - heavy
 
     settings = target.settings()
+    log_to_standard_error("warning")
     async with open_services(settings) as services:
         app = create_service(services)
         async with app.lifespan():

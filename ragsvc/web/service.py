@@ -27,6 +27,7 @@ def create_service(services: Services) -> Litestar:
 
 def _write_line(line: bytes) -> None:
     sys.stderr.buffer.write(line + b"\n")
+    sys.stderr.buffer.flush()
 
 
 class ServiceMetrics(Collector):

@@ -152,9 +152,7 @@ def test_a_broken_provider_is_replaced_and_then_left_alone(tmp_path, upstream):
     second = provider(upstream.url, "second", models=(ModelSettings("ok"),))
     with serving_chat(tmp_path, [first, second]) as service, httpx.Client(headers=service.headers()) as client:
         for stream in (False, True, False):
-            answer = client.post(
-                f"{service.url}/v1/chat/completions", json=HELLO | {"model": "ok", "stream": stream}
-            )
+            answer = client.post(f"{service.url}/v1/chat/completions", json=HELLO | {"model": "ok", "stream": stream})
             assert answer.status_code == 200
             assert "provider" in answer.text
         assert service.services.models.circuits()["first"] == "open"

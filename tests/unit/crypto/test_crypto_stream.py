@@ -221,7 +221,13 @@ def test_padded_events_have_the_wanted_length_and_stay_comments(events, multiple
 
 @pytest.mark.parametrize("cut", [False, True])
 def test_a_javascript_client_opens_the_stream_and_refuses_a_cut(node_peer, cut):
-    request = {"method": "POST", "target": "/v1/x?y=1", "contentType": "application/json", "apiKey": "kéy", "body": "{}"}
+    request = {
+        "method": "POST",
+        "target": "/v1/x?y=1",
+        "contentType": "application/json",
+        "apiKey": "kéy",
+        "body": "{}",
+    }
     peer = node_peer()
     public = PRIVATE_KEY.public_key().public_bytes_raw().hex()
     made = peer.say(command="streamExchange", publicKey=public, request=request)

@@ -1,0 +1,197 @@
+"""``ragsvc serve``: one process, one event loop, drained on SIGTERM and SIGINT."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import math
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Generator
+
+import anyio
+import anyio.abc
+import msgspec
+import uvicorn
+
+from ragsvc.cli.application import application, log_to_standard_error
+from ragsvc.cli.failures import CommandFailed
+from ragsvc.cli.output import Output
+from ragsvc.cli.target import Target
+from ragsvc.config import Settings
+from ragsvc.store.lock import DataDirectoryLock
+from ragsvc.wiring import Services, open_services
+
+_BACKLOG = 2048
+_READY_POLL_S = 0.05
+
+
+async def serve(target: Target, *, host: str | None, port: int | None, output: Output) -> None:
+    """Serve until a signal; returns when everything is closed.
+
+    Raises:
+        DataDirectoryLocked: another process serves the data directory.
+        CommandFailed: the address cannot be listened on.
+    """
+    started = time.monotonic()
+    settings = target.settings()
+    settings = msgspec.structs.replace(
+        settings,
+        host=settings.host if host is None else host,
+        port=settings.port if port is None else port,
+    )
+    log_to_standard_error(settings.log_level)
+    announce = _Announcer(output, started)
+    with contextlib.closing(_bind(settings)) as listener:
+        stop = _Stop()
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(stop.on_signals)
+            with stop.startup:
+                async with open_services(settings) as services:
+                    await _serve(services, listener, stop, announce)
+            tasks.cancel_scope.cancel()
+    announce.event("stopped", "ragsvc stopped", signal=stop.reason)
+
+
+async def _serve(services: Services, listener: socket.socket, stop: _Stop, announce: _Announcer) -> None:
+    config = uvicorn.Config(
+        application(services),
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=math.ceil(services.settings.shutdown_grace_s),
+    )
+    server = _Server(config, on_started=lambda: announce.listening(_address(listener), services))
+    stop.drain_with(server, services)
+    # a start leaves hundreds of thousands of objects that live for good; full collections need not visit them
+    gc.collect()
+    gc.freeze()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_announce_ready, services, server, announce)
+        await server.serve(sockets=[listener])
+        tasks.cancel_scope.cancel()
+
+
+async def _announce_ready(services: Services, server: uvicorn.Server, announce: _Announcer) -> None:
+    while not server.started or not services.readiness.ready:
+        await anyio.sleep(_READY_POLL_S)
+    announce.ready(services)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says when it listens, and leaves signals (which it would raise again at its end) to ``_Stop``."""
+
+    def __init__(self, config: uvicorn.Config, *, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+class _Stop:
+    """What a signal does: during the start it ends the start, later it drains; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.startup = anyio.CancelScope()
+        self.reason: str | None = None
+        self._server: uvicorn.Server | None = None
+        self._services: Services | None = None
+
+    def drain_with(self, server: uvicorn.Server, services: Services) -> None:
+        """From now on a signal drains."""
+        self._server = server
+        self._services = services
+
+    async def on_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for received in signals:
+                self._stop(received)
+
+    def _stop(self, received: signal.Signals) -> None:
+        again, self.reason = self.reason is not None, received.name
+        if self._server is None or self._services is None:
+            self.startup.cancel()
+        elif again:
+            self._server.force_exit = True
+        else:
+            self._services.readiness.block("service", "shutting down")
+            self._services.ingest.drain()
+            self._server.should_exit = True
+
+
+class _Announcer:
+    """Says on standard output what whoever started the service waits for."""
+
+    def __init__(self, output: Output, started: float) -> None:
+        self._output = output
+        self._started = started
+
+    def event(self, name: str, words: str, **fields: object) -> None:
+        """One line: words for a person, or a JSON object."""
+        line = msgspec.json.encode({"event": name, **fields}).decode() if self._output.as_json else words
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    def listening(self, url: str, services: Services) -> None:
+        data_dir = str(services.settings.data_dir)
+        self.event("listening", f"ragsvc listens on {url}", url=url, pid=os.getpid(), data_dir=data_dir)
+
+    def ready(self, services: Services) -> None:
+        seconds = round(time.monotonic() - self._started, 2)
+        model, runtime = services.embedder.model.name, services.embedder.runtime
+        self.event(
+            "ready",
+            f"ready after {seconds} s: data in {services.settings.data_dir}, {model} on {runtime}",
+            seconds=seconds,
+            embedding_model=model,
+            embedding_runtime=runtime,
+        )
+
+
+def _bind(settings: Settings) -> socket.socket:
+    """Take the address before the slow start, so that a taken one is known at once."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            _check_lock(settings)
+            message = f"port {settings.port} of {settings.host} is in use; choose another with --port (0: any free one)"
+        else:
+            message = f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
+        raise CommandFailed(message, code="address_unavailable") from error
+    return listener
+
+
+def _check_lock(settings: Settings) -> None:
+    """That another ragsvc has the data directory says more than that its port is taken."""
+    lock = DataDirectoryLock(settings.data_dir)
+    lock.acquire()
+    lock.release()
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
