@@ -47,7 +47,11 @@ def test_random_access_reads_what_the_whole_would_give(size, offset, length):
 @pytest.mark.parametrize("size", [0, 5, 16, 32, 40])
 def test_every_truncation_and_extension_is_refused_when_opening(size):
     content = seal(bytes(size))
-    for cut in [content[:end] for end in range(len(content))] + [content + b"\0", content + bytes(16), content + bytes(32)]:
+    for cut in [content[:end] for end in range(len(content))] + [
+        content + b"\0",
+        content + bytes(16),
+        content + bytes(32),
+    ]:
         with pytest.raises(CryptoFailure):
             EncryptedReader(io.BytesIO(cut), KEYS, context=CONTEXT)
 

@@ -108,7 +108,11 @@ def test_the_public_javascript_client_streams_a_chat_unmodified(server, node):
     """
     done = subprocess.run(
         [node, "--input-type=module", "-e", script, server.origin, BODY],
-        cwd=NODE_FOLDER, capture_output=True, text=True, timeout=30, check=False,
+        cwd=NODE_FOLDER,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert "data: [DONE]" in done.stdout, done.stderr
     assert '"content": "geht"' in done.stdout

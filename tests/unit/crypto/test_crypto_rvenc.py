@@ -210,7 +210,9 @@ def test_the_event_reader_bounds_its_buffer():
 
 
 @settings(max_examples=50)
-@given(st.lists(st.tuples(st.sampled_from(["data", "done"]), st.text("0123456789abcdef")), max_size=5), st.integers(1, 50))
+@given(
+    st.lists(st.tuples(st.sampled_from(["data", "done"]), st.text("0123456789abcdef")), max_size=5), st.integers(1, 50)
+)
 def test_events_survive_any_slicing(events, step):
     body = b": comment\n\n".join(encode_event(name, data) for name, data in events)
     reader = EventReader()
