@@ -183,7 +183,9 @@ def _convert_each(cls: type[Settings], merged: Mapping[str, Any], problems: list
         kind = hints[name]
         optional = isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
         try:
-            values[name] = None if optional and raw == "" else msgspec.convert(raw, kind, strict=False, dec_hook=_decode)
+            values[name] = (
+                None if optional and raw == "" else msgspec.convert(raw, kind, strict=False, dec_hook=_decode)
+            )
         except msgspec.ValidationError as error:
             problems.append(f"{name}: {error}")
     return values

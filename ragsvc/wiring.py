@@ -19,7 +19,7 @@ from ragsvc.core.answering import answer as extract_answer
 from ragsvc.core.chat import ChatMessage
 from ragsvc.core.chunking import lexical_context
 from ragsvc.core.ports import ChunkingOptions, Embedder, ExtractionLimits, Reranker
-from ragsvc.core.queries import Turn, conversation_query
+from ragsvc.core.queries import Turn, make_query
 from ragsvc.core.readiness import Readiness
 from ragsvc.extract.frames import ChunkingPlan
 from ragsvc.extract.parser import ChildParser
@@ -226,7 +226,7 @@ def _models(settings: Settings, session: aiohttp.ClientSession, tokens: Tokenize
 
 def _query_of(messages: Sequence[ChatMessage]) -> str:
     turns = [Turn(role=one.role, text=one.text) for one in messages]
-    return conversation_query(turns).text
+    return make_query(turns).text
 
 
 def _load_indexes(database: Database, indexes: IndexRegistry) -> None:

@@ -28,9 +28,7 @@ def _show_hits(answer: Json, console: Console) -> None:
     if not hits:
         console.print("nothing found")
         return
-    rows = [
-        (f"{hit['score']:.3f}", hit["filename"], _page(hit), shortened(hit["quote"], _QUOTE_WIDTH)) for hit in hits
-    ]
+    rows = [(f"{hit['score']:.3f}", hit["filename"], _page(hit), shortened(hit["quote"], _QUOTE_WIDTH)) for hit in hits]
     console.print(table("score", "file", "page", "passage", rows=rows, right=("score", "page")))
 
 

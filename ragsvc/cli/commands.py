@@ -38,7 +38,8 @@ app.add_typer(documents_app, name="documents")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
 Url = Annotated[
-    str | None, typer.Option("--url", metavar="URL", help="A running service (default: RAGSVC_URL); key: RAGSVC_API_KEY.")
+    str | None,
+    typer.Option("--url", metavar="URL", help="A running service (default: RAGSVC_URL); key: RAGSVC_API_KEY."),
 ]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", metavar="DIR", help="The data directory (default: RAGSVC_DATA_DIR).")
@@ -342,7 +343,9 @@ def delete_documents(
 @documents_app.command("retry")
 def retry_document(
     document_id: Annotated[str, typer.Argument(metavar="ID")],
-    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read a password from a line of input.")] = False,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read a password from a line of input.")
+    ] = False,
     url: Url = None,
     data_dir: DataDir = None,
     tenant: Tenant = None,

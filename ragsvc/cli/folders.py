@@ -84,9 +84,7 @@ def scan(sources: Sequence[Path], selection: Selection) -> Scan:
             walk.folder(root)
         else:
             walk.single(root)
-    return Scan(
-        files=list(walk.files.values()), problems=walk.problems, folders=folders, links_passed_over=walk.links
-    )
+    return Scan(files=list(walk.files.values()), problems=walk.problems, folders=folders, links_passed_over=walk.links)
 
 
 class _Walk:

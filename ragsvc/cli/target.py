@@ -68,13 +68,13 @@ async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncIterator[S
         async with remote(target.url, patience_s=patience_s) as client:
             yield client
         return
-    from ragsvc.cli.application import application, log_to_standard_error  # noqa: PLC0415 - heavy
+    from ragsvc.web.service import create_service  # noqa: PLC0415 - heavy
     from ragsvc.wiring import open_services  # noqa: PLC0415 - heavy
 
     settings = target.settings()
     log_to_standard_error("warning")
     async with open_services(settings) as services:
-        app = application(services)
+        app = create_service(services)
         async with app.lifespan():
             secret, key = local_key(target.tenant)
             services.access.trust(key)

@@ -125,22 +125,23 @@ class Access:
 
     async def refresh(self) -> None:
         """Take over keys that changed in the rows since the last time, and forget deleted ones."""
-        day = int(self.clock() // DAY_S)
         async with self._refresh_lock:
-            since = self._revision
-            changed, present, used = await self.database.read(
-                lambda connection: (
-                    keys.changed_keys(connection, since=since),
-                    keys.key_ids(connection),
-                    key_usage.used_on(connection, day),
-                )
-            )
-            for key in changed:
-                self._revision = max(self._revision, key.revision)
-                self.take(key, used_today=used.get(key.id, 0))
-            for gone in self._keys.keys() - present - self._rowless:
-                del self._keys[gone]
-            self._refreshed_at = time.monotonic()
+            await self._take_changed()
+            known = set(self._keys)  # before the read: a key made during it must stay
+            present = await self.database.read(keys.key_ids)
+            for gone in known - present - self._rowless:
+                self.forget(gone)
+
+    async def _take_changed(self) -> None:
+        self._refreshed_at = time.monotonic()
+        since, day = self._revision, int(self.clock() // DAY_S)
+        changed = await self.database.read(lambda connection: keys.changed_keys(connection, since=since))
+        if not changed:
+            return
+        used = await self.database.read(lambda connection: key_usage.used_on(connection, day))
+        for key in changed:
+            self._revision = max(self._revision, key.revision)
+            self.take(key, used_today=used.get(key.id, 0))
 
     def take(self, key: ApiKey, *, used_today: int = 0) -> None:
         """Hold a new or changed key from now on."""
@@ -190,8 +191,12 @@ class Access:
         return live
 
     async def _look_again(self, key_id: KeyId) -> LiveKey:
-        if time.monotonic() - self._refreshed_at > _REFRESH_PAUSE_S:
-            await self.refresh()
+        """Another process may just have made the key. Unknown keys share a look at the rows at most every 50 ms."""
+        asked = time.monotonic()
+        async with self._refresh_lock:
+            if self._refreshed_at <= asked:
+                await anyio.sleep(max(0.0, self._refreshed_at + _REFRESH_PAUSE_S - time.monotonic()))
+                await self._take_changed()
         live = self._keys.get(key_id)
         if live is None:
             raise Unauthorized(_INCORRECT)
@@ -288,10 +293,11 @@ class Access:
             if live.ledger.limited or live.ledger.lease
         ]
         try:
-            balances = await self.database.write(
-                lambda connection: key_usage.book(connection, spendings, list(usages.values()))
-            )
-        except BaseException:
+            with anyio.CancelScope(shield=True):  # a write that began is committed; to forget it would book it twice
+                balances = await self.database.write(
+                    lambda connection: key_usage.book(connection, spendings, list(usages.values()))
+                )
+        except Exception:
             for live, _ in bookings:
                 live.ledger.abort_booking()
             self._dirty |= batch

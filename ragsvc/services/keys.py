@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+import anyio
 import msgspec
 from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
@@ -66,6 +67,8 @@ class IssuedKey(msgspec.Struct, frozen=True):
     text: str
 
 
+T = TypeVar("T")
+
 _LIMITS = frozenset(KeyLimits.__struct_fields__)
 
 
@@ -114,7 +117,7 @@ class KeyAdministration:
                 change=lambda: create_key(connection, draft, actor=actor, now=now),
             )
 
-        issued = await self._database.write(write)
+        issued = await self._commit(write)
         current = await self._database.read(lambda connection: keys.fetch_key(connection, issued.key.id))
         if current is not None:  # a repeated request may speak of a key that was changed or deleted since
             self._access.take(current)
@@ -181,7 +184,7 @@ class KeyAdministration:
             _audit(connection, key_id, actor, "rotate", {"overlap_s": overlap_s}, now=now)
             return IssuedKey(stored, secret.text)
 
-        issued = await self._database.write(
+        issued = await self._commit(
             lambda connection: once(connection, request, now=now, kind=IssuedKey, change=lambda: change(connection))
         )
         self._access.take(issued.key)
@@ -219,7 +222,7 @@ class KeyAdministration:
                 raise KeyNotFound(f"No API key '{key_id}'.")
             _audit(connection, key_id, actor, "delete", {}, now=self._now())
 
-        await self._database.write(write)
+        await self._commit(write)
         self._access.forget(key_id)
 
     async def audit(self, key_id: KeyId, *, before: int | None, limit: int) -> list[AuditEntry]:
@@ -235,8 +238,13 @@ class KeyAdministration:
             lambda connection: key_usage.list_usage(connection, key_id, since_day=since_day)
         )
 
+    async def _commit(self, operation: Callable[[Connection], T]) -> T:
+        """Write to the end, even for a caller that goes away, so that memory follows the rows."""
+        with anyio.CancelScope(shield=True):
+            return await self._database.write(operation)
+
     async def _apply(self, write: Callable[[Connection], ApiKey]) -> ApiKey:
-        key = await self._database.write(write)
+        key = await self._commit(write)
         self._access.take(key)
         return key
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Request, Response, delete, get, patch, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 from msgspec import UNSET, Meta, UnsetType
 
 from ragsvc.core.access import DEFAULT_SCOPES, Scope
@@ -140,7 +140,7 @@ _create = msgspec.json.Decoder(CreateKey)
 _update = msgspec.json.Decoder(UpdateKey)
 _rotate = msgspec.json.Decoder(RotateKey)
 _OPT = {"scope": Scope.ADMIN, "tag": "keys"}
-_Limit = Annotated[int, Parameter(ge=1, le=100)]
+_Limit = Annotated[int, QueryParameter(ge=1, le=100)]
 
 
 @post("/v1/keys", opt={**_OPT, "body": CreateKey, "idempotent": True}, summary="Create a key")
@@ -163,7 +163,7 @@ async def create_key(request: AnyRequest) -> Response[IssuedKeyBody]:
 
 @get("/v1/keys", opt=_OPT, summary="List keys")
 async def list_keys(
-    request: AnyRequest, tenant: str | None = None, after: str | None = None, limit: _Limit = 20
+    request: AnyRequest, tenant: FromQuery[str | None] = None, after: FromQuery[str | None] = None, limit: _Limit = 20
 ) -> KeyList:
     """Keys of all tenants or of one, oldest first."""
     found = await services_of(request).keys.page(
@@ -181,13 +181,13 @@ async def list_keys(
 
 
 @get("/v1/keys/{key_id:str}", opt=_OPT, summary="Show a key")
-async def get_key(request: AnyRequest, key_id: str) -> KeyBody:
+async def get_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
     """One key, without its secret."""
     return _show(await services_of(request).keys.get(KeyId(key_id)))
 
 
 @patch("/v1/keys/{key_id:str}", opt={**_OPT, "body": UpdateKey, "errors": (409,)}, summary="Change a key")
-async def update_key(request: AnyRequest, key_id: str) -> KeyBody:
+async def update_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
     """Change fields of a key; it holds from the next request on."""
     wish = await read_json(request, _update)
     wanted: dict[str, Any] = {
@@ -205,7 +205,7 @@ async def update_key(request: AnyRequest, key_id: str) -> KeyBody:
     status_code=200,
     summary="Give a key a new secret",
 )
-async def rotate_key(request: AnyRequest, key_id: str) -> IssuedKeyBody:
+async def rotate_key(request: AnyRequest, key_id: FromPath[str]) -> IssuedKeyBody:
     """Issue a new secret; the old one works for ``overlap_s`` more seconds."""
     wish = await read_json(request, _rotate) if await request.body() else RotateKey()
     issued = await services_of(request).keys.rotate(
@@ -215,13 +215,13 @@ async def rotate_key(request: AnyRequest, key_id: str) -> IssuedKeyBody:
 
 
 @post("/v1/keys/{key_id:str}/revoke", opt=_OPT, status_code=200, summary="Revoke a key")
-async def revoke_key(request: AnyRequest, key_id: str) -> KeyBody:
+async def revoke_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
     """End a key for good, at once; the row stays."""
     return _show(await services_of(request).keys.revoke(KeyId(key_id), actor=_actor(request)))
 
 
 @delete("/v1/keys/{key_id:str}", opt=_OPT, status_code=200, summary="Delete a key")
-async def delete_key(request: AnyRequest, key_id: str) -> DeletedKey:
+async def delete_key(request: AnyRequest, key_id: FromPath[str]) -> DeletedKey:
     """Remove a key; its audit trail and use stay."""
     await services_of(request).keys.delete(KeyId(key_id), actor=_actor(request))
     return DeletedKey(id=key_id)
@@ -229,7 +229,10 @@ async def delete_key(request: AnyRequest, key_id: str) -> DeletedKey:
 
 @get("/v1/keys/{key_id:str}/audit", opt=_OPT, summary="A key's history")
 async def get_audit(
-    request: AnyRequest, key_id: str, before: Annotated[int | None, Parameter(ge=1)] = None, limit: _Limit = 20
+    request: AnyRequest,
+    key_id: FromPath[str],
+    before: Annotated[int | None, QueryParameter(ge=1)] = None,
+    limit: _Limit = 20,
 ) -> AuditList:
     """Who changed what and when, newest first; also of deleted keys."""
     found = await services_of(request).keys.audit(KeyId(key_id), before=before, limit=limit + 1)
@@ -237,7 +240,9 @@ async def get_audit(
 
 
 @get("/v1/keys/{key_id:str}/usage", opt=_OPT, summary="A key's use")
-async def get_usage(request: AnyRequest, key_id: str, days: Annotated[int, Parameter(ge=1, le=366)] = 30) -> UsageList:
+async def get_usage(
+    request: AnyRequest, key_id: FromPath[str], days: Annotated[int, QueryParameter(ge=1, le=366)] = 30
+) -> UsageList:
     """Tokens and requests per day and model."""
     return UsageList(data=await services_of(request).keys.usage(KeyId(key_id), days=days))
 

@@ -58,5 +58,4 @@ const { createInterface } = await import("node:readline");
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const nextLine = async () => (await lines.next()).value;
 const { command, ...parameters } = JSON.parse(await nextLine());
-process.stdout.write(JSON.stringify(await commands[command](parameters, nextLine)) + "\n");
-process.exit(0);
+process.stdout.write(JSON.stringify(await commands[command](parameters, nextLine)) + "\n", () => process.exit(0));

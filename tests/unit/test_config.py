@@ -14,7 +14,8 @@ def test_defaults_need_nothing() -> None:
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "ragsvc.toml"
     file.write_text('port = 9000\nhost = "0.0.0.0"\nrag_top_k = 3\n')
-    settings = Settings.from_env({"RAGSVC_CONFIG": str(file), "RAGSVC_PORT": "9001"})
+    settings = Settings.from_env({"RAGSVC_CONFIG": str(file), "RAGSVC_PORT": "9001", "RAGSVC_DATA_DIR": "/data"})
+    assert settings.data_dir == Path("/data")
     assert (settings.port, settings.host, settings.rag_top_k) == (9001, "0.0.0.0", 3)  # noqa: S104 - not bound here
 
 

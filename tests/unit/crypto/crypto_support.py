@@ -200,7 +200,9 @@ class EncryptedServer:
         await begin(send, 200, "text/event-stream", extra)
         content = request["messages"][-1]["content"]
         if content == "fail":
-            await more(send, sealer.error(b'{"error": {"message": "the model broke", "type": "server_error"}}'), last=True)
+            await more(
+                send, sealer.error(b'{"error": {"message": "the model broke", "type": "server_error"}}'), last=True
+            )
             return
         if request.get("stream") or self.aggregate:
             for piece in ({"role": "assistant", "content": "echo: "}, {"content": content}):

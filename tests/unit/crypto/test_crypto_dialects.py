@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from crypto_support import FIXTURES, KEY, make_exchange
+from crypto_support import FIXTURES, KEY
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ragsvc.core.errors import CryptoFailure
@@ -94,4 +94,3 @@ def test_standard_contexts_open_by_trial():
     )
     assert opened.dialect is Dialect.RFC9180
     assert json.loads(sender.open_response(opened.context.seal_response(b'{"ok": true}'))) == {"ok": True}
-    assert make_exchange()[0].enc != sender.enc

@@ -136,9 +136,7 @@ def exchange() -> tuple[hpke.SenderContext, hpke.RecipientContext]:
 def test_the_answer_is_sealed_at_sequence_number_one_of_the_same_key():
     ephemeral = X25519PrivateKey.from_private_bytes(vector_bytes("skEm"))
     sender = hpke.set_up_sender(vector_bytes("pkRm"), INFO, ephemeral=ephemeral)
-    recipient = hpke.set_up_recipient(
-        sender.enc, X25519PrivateKey.from_private_bytes(vector_bytes("skRm")), INFO
-    )
+    recipient = hpke.set_up_recipient(sender.enc, X25519PrivateKey.from_private_bytes(vector_bytes("skRm")), INFO)
     recipient.open(sender.seal(b"question"))
     sealed = recipient.seal_response(b"answer")
     direct = hpke.AESGCM(vector_bytes("key"))

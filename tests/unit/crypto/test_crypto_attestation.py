@@ -1,0 +1,146 @@
+"""Evidence: what it binds, the kernel's interface in a copy, and report data of recorded quotes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from crypto_support import Clock, load_vectors
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from ragsvc.core.errors import AttestationUnavailable, CryptoFailure
+from ragsvc.crypto import attestation
+from ragsvc.crypto.attestation import Evidence, Provider
+from ragsvc.crypto.keyring import Keyring
+
+QUOTES = load_vectors("recorded_quotes.json")
+SNP = bytes.fromhex(QUOTES["snp_report"]["quote"])
+TDX = bytes.fromhex(QUOTES["tdx_v4_quote"]["quote_until_attestation_key"])
+NONCE = bytes(range(32))
+
+
+def key_sets():
+    return Keyring.rotating(bytes(32), clock=Clock(10 * 86_400), claims_are_durable=True).accepted()
+
+
+def test_the_key_sets_have_one_spelling():
+    sets = key_sets()
+    canonical = attestation.canonical_key_sets(sets)
+    assert attestation.canonical_key_sets(sets[::-1]) == canonical
+    current = next(key_set for key_set in sets if key_set.expires_at == 11 * 86_400)
+    entry = (
+        f'{{"expires_at":950400,"key_id":"{current.key_id}","x25519":"{current.hpke_public.hex()}",'
+        f'"xwing_sha256":"{hashlib.sha256(current.xwing_public).hexdigest()}"}}'
+    )
+    assert entry.encode() in canonical
+
+
+def test_report_data_binds_keys_and_nonce():
+    canonical = attestation.canonical_key_sets(key_sets())
+    bound = attestation.bind_report_data(canonical, NONCE)
+    assert bound == hashlib.sha256(b"ragsvc-attest-v1\x00" + canonical).digest() + NONCE
+    with pytest.raises(ValueError, match="32 bytes"):
+        attestation.bind_report_data(canonical, bytes(31))
+
+
+def test_the_report_data_of_a_recorded_snp_report_is_found():
+    assert attestation.read_report_data(Provider.SEV_SNP, SNP).hex() == QUOTES["snp_report"]["report_data"]
+
+
+def test_the_report_data_of_a_recorded_tdx_quote_ends_its_signed_body():
+    report_data = attestation.read_report_data(Provider.TDX, TDX)
+    signed, rest = TDX[: TDX.index(report_data) + 64], TDX[TDX.index(report_data) + 64 :]
+    signature, public = rest[4:68], rest[68:132]  # after a length: ECDSA P-256 signature and attestation key
+    key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + public)
+    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+    key.verify(encode_dss_signature(r, s), signed, ec.ECDSA(SHA256()))  # raises unless the body ends right there
+
+
+@pytest.mark.parametrize(
+    ("provider", "quote"),
+    [("arm_cca_guest", SNP), (Provider.SEV_SNP, SNP[:-1]), (Provider.TDX, TDX[:631]), (Provider.TDX, SNP), ("", b"")],
+)
+def test_other_quotes_are_refused(provider, quote):
+    with pytest.raises(CryptoFailure):
+        attestation.read_report_data(provider, quote)
+
+
+def test_a_client_refuses_evidence_that_binds_something_else():
+    canonical = attestation.canonical_key_sets(key_sets())
+    quote = SNP[:0x50] + attestation.bind_report_data(canonical, NONCE) + SNP[0x90:]
+    evidence = Evidence(Provider.SEV_SNP, quote)
+    attestation.check_binding(evidence, canonical=canonical, nonce=NONCE)
+    for canonical_then, nonce in ((canonical + b" ", NONCE), (canonical, bytes(32))):
+        with pytest.raises(CryptoFailure):
+            attestation.check_binding(evidence, canonical=canonical_then, nonce=nonce)
+
+
+class TsmFolder(type(Path())):  # a Path whose files behave as the kernel's do
+    """``mkdir`` fills the entry, writing ``inblob`` makes the quote, ``rmdir`` removes the entry with its attributes."""
+
+    log: list[str] = []
+    generation_step = 1
+    auxiliary = b""
+    quote_head = SNP[:0x50]
+
+    def mkdir(self, *arguments, **options):
+        super().mkdir(*arguments, **options)
+        (self / "generation").write_text("7\n")
+        (self / "provider").write_text("sev_guest\n")
+        Path(self / "outblob").write_bytes(b"")
+        if self.auxiliary:
+            Path(self / "auxblob").write_bytes(self.auxiliary)
+
+    def write_bytes(self, data):
+        if self.name == "inblob":
+            self.log.append(f"inblob {len(data)}")
+            Path(self.parent / "outblob").write_bytes(self.quote_head + data + SNP[0x90:])
+            Path(self.parent / "generation").write_text(str(7 + self.generation_step))
+            return len(data)
+        return super().write_bytes(data)
+
+    def rmdir(self):
+        self.log.append("rmdir")
+        for file in self.iterdir():
+            Path(file).unlink()
+        super().rmdir()
+
+
+@pytest.fixture
+def tsm(tmp_path):
+    class Folder(TsmFolder):
+        log: list[str] = []
+
+    return Folder(tmp_path)
+
+
+def test_the_kernels_interface_is_written_read_and_removed(tsm):
+    report_data = attestation.bind_report_data(b"{}", NONCE)
+    type(tsm).auxiliary = b"certificates"
+    evidence = attestation.request_evidence(report_data, root=tsm)
+    assert evidence.provider == Provider.SEV_SNP
+    assert attestation.read_report_data(evidence.provider, evidence.quote) == report_data
+    assert evidence.auxiliary == b"certificates"
+    assert type(tsm).log == ["inblob 64", "rmdir"]
+    assert list(tsm.iterdir()) == []
+
+
+def test_an_entry_that_somebody_else_wrote_to_is_refused_and_removed(tsm):
+    type(tsm).generation_step = 2
+    with pytest.raises(AttestationUnavailable):
+        attestation.request_evidence(bytes(64), root=tsm)
+    assert type(tsm).log[-1] == "rmdir"
+    assert list(tsm.iterdir()) == []
+
+
+def test_without_the_interface_there_is_no_evidence(tmp_path):
+    with pytest.raises(AttestationUnavailable, match="outside a trusted execution environment"):
+        attestation.request_evidence(bytes(64), root=tmp_path / "absent")
+
+
+def test_report_data_over_64_bytes_is_a_bug():
+    with pytest.raises(ValueError, match="64 bytes"):
+        attestation.request_evidence(bytes(65))
