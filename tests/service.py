@@ -25,6 +25,8 @@ class RunningService:
 
     def __init__(self, data_dir: Path, *, env: dict[str, str] | None = None, start_timeout_s: float = 60) -> None:
         self.log: list[str] = []
+        self.admin_key = ""
+        self.data_dir = data_dir
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ragsvc", "serve", "--port", "0", "--json"],
             stdout=subprocess.PIPE,

@@ -43,6 +43,8 @@ class EventReader:
         self._buffer += data
         events: list[Event] = []
         while (end := self._buffer.find(b"\n\n", max(0, self._scanned - 1))) >= 0:
+            if end > self._max_buffer_bytes:
+                raise CryptoFailure
             block = bytes(self._buffer[:end])
             del self._buffer[: end + 2]
             self._scanned = 0

@@ -8,11 +8,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from ragsvc.core.errors import CryptoFailure
-from ragsvc.crypto import hpke, rvenc
+from ragsvc.crypto import ehbp, hpke, rvenc
 from ragsvc.crypto.claims import Claim
 from ragsvc.crypto.dialects import ALL_DIALECTS, ONLY_RFC9180, Dialect, Opened, open_by_trial
 from ragsvc.crypto.keyring import KeySet
@@ -108,6 +108,19 @@ def _open(
             continue
         return PendingRequest(opened, key_set)
     raise CryptoFailure
+
+
+def claim_exchange(exchange: ehbp.ServerExchange, key_sets: Sequence[KeySet]) -> Claim:
+    """The claim of an EHBP request, once its first frame opened; ``key_sets`` are those its keys came from, in order.
+
+    Raises:
+        RuntimeError: no frame was opened yet.
+    """
+    if exchange.key_index is None:
+        raise RuntimeError("a request is claimed after it opened")
+    key_set = key_sets[exchange.key_index]
+    digest = hashlib.sha256(exchange.enc).digest()
+    return Claim(key_id=key_set.key_id, digest=digest, expires_at=key_set.accepted_until)
 
 
 class PendingInference:

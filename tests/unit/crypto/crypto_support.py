@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import socket
@@ -16,7 +15,7 @@ import uvicorn
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ragsvc.core.errors import CryptoFailure
-from ragsvc.crypto import ehbp, requests, rvenc, stream
+from ragsvc.crypto import ehbp, hpke, requests, rvenc, stream
 from ragsvc.crypto.claims import MemoryClaims
 from ragsvc.crypto.keyring import Keyring
 
@@ -168,7 +167,7 @@ class EncryptedServer:
         extra = [(requests.CONTENT_TYPE_HEADER.encode(), media_type.encode())]
         await begin(send, status, requests.STREAM_MEDIA_TYPE, extra)
         await more(send, sealer.start())
-        for part in parts:
+        for part in parts[:-1] if self.cut_streams else parts:  # a cut before [DONE], where a client would see an end
             await more(send, sealer.write(part) + sealer.flush())
         await more(send, b"" if self.cut_streams else sealer.finish(), last=True)
 
@@ -266,15 +265,9 @@ class RunningServer:
 
 def make_exchange() -> tuple[Any, Any]:
     """A sender and a recipient context of the Oryxen format."""
-    from ragsvc.crypto import hpke
-
     private_key = X25519PrivateKey.generate()
     sender = hpke.set_up_sender(private_key.public_key().public_bytes_raw(), requests.INFO)
     return sender, hpke.set_up_recipient(sender.enc, private_key, requests.INFO)
-
-
-def digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def in_memory_keyring(clock: Clock | None = None) -> Keyring:

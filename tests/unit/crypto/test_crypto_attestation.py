@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from crypto_support import Clock, load_vectors
@@ -79,9 +80,9 @@ def test_a_client_refuses_evidence_that_binds_something_else():
 
 
 class TsmFolder(type(Path())):  # a Path whose files behave as the kernel's do
-    """``mkdir`` fills the entry, writing ``inblob`` makes the quote, ``rmdir`` removes the entry with its attributes."""
+    """``mkdir`` fills the entry, writing ``inblob`` makes the quote, ``rmdir`` removes the entry and what is in it."""
 
-    log: list[str] = []
+    log: ClassVar[list[str]] = []
     generation_step = 1
     auxiliary = b""
     quote_head = SNP[:0x50]
@@ -112,7 +113,7 @@ class TsmFolder(type(Path())):  # a Path whose files behave as the kernel's do
 @pytest.fixture
 def tsm(tmp_path):
     class Folder(TsmFolder):
-        log: list[str] = []
+        log: ClassVar[list[str]] = []
 
     return Folder(tmp_path)
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
-from ragsvc.crypto import hpke, requests, rvenc
+from ragsvc.crypto import ehbp, hpke, requests, rvenc
 from ragsvc.crypto.claims import Claim, MemoryClaims
 from ragsvc.crypto.keyring import Keyring, KeySet, parse_secret
 from ragsvc.crypto.stream import bind_request
@@ -147,6 +147,18 @@ def test_the_claim_is_the_hash_of_enc_and_lasts_as_long_as_the_key():
     claim = requests.open_one_shot(keyring.accepted(), enc, sealed).claim
     digest = requests.hashlib.sha256(sender.enc).digest()
     assert claim == Claim(keyring.current().key_id, digest, keyring.current().accepted_until)
+
+
+def test_an_ehbp_request_is_claimed_once_its_first_frame_opened():
+    key_sets = [in_memory_keyring().current(), in_memory_keyring().current()]
+    client = ehbp.ClientExchange(key_sets[1].hpke_public)
+    server = ehbp.ServerExchange(client.encapsulated_key_header, [key_set.hpke for key_set in key_sets])
+    with pytest.raises(RuntimeError):
+        requests.claim_exchange(server, key_sets)
+    server.request.feed(client.seal_request(b"{}"))
+    claim = requests.claim_exchange(server, key_sets)
+    assert (claim.key_id, claim.expires_at) == (key_sets[1].key_id, key_sets[1].accepted_until)
+    assert claim.digest == requests.hashlib.sha256(server.enc).digest()
 
 
 def test_no_answer_before_the_claim_and_only_one_after():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+
 import pytest
-from crypto_support import make_exchange
+from crypto_support import KEY, NODE_FOLDER, make_exchange
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,7 +128,7 @@ def test_any_pieces_survive_any_slicing(pieces, cuts, flush):
     body += sealer.finish()
     opener = StreamOpener(sender)
     edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
-    opened = b"".join(opener.feed(body[start:end]) for start, end in zip(edges, edges[1:], strict=False))
+    opened = b"".join(opener.feed(body[start:end]) for start, end in itertools.pairwise(edges))
     assert opened + opener.finish() == b"".join(pieces)
 
 
@@ -242,3 +245,14 @@ def test_a_javascript_client_opens_the_stream_and_refuses_a_cut(node_peer, cut):
     slices = [body[start : start + 5000].hex() for start in range(0, len(body), 5000)]
     answer = peer.say(slices=slices)
     assert ("refused" in answer) if cut else (bytes.fromhex(answer["message"]) == text)
+
+
+def test_the_javascript_example_streams_a_chat_from_a_server(server, node):
+    command = [node, "encrypted_chat.mjs", server.origin, KEY, "wie geht es"]
+    done = subprocess.run(command, cwd=NODE_FOLDER, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.endswith("data: [DONE]\n\n"), done.stderr
+    assert b"wie geht es" in server.application.decrypted[0]
+    server.application.cut_streams = True
+    cut = subprocess.run(command, cwd=NODE_FOLDER, capture_output=True, text=True, timeout=30, check=False)
+    assert cut.returncode != 0
+    assert "cut off" in cut.stderr

@@ -1,0 +1,70 @@
+"""A chat completion put together from its chunks, for callers that did not ask for a stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+JsonObject = dict[str, Any]
+
+
+def aggregate_chunks(chunks: list[JsonObject]) -> JsonObject:
+    """Join chunks into one ``chat.completion``; a single object of that kind is passed through.
+
+    Texts of a delta are joined, tool calls by their index, other fields of the last chunk win (OpenAI: the chat
+    completion chunk object).
+    """
+    if len(chunks) == 1 and chunks[0].get("object") == "chat.completion":
+        return chunks[0]
+    whole: JsonObject = {}
+    choices: dict[int, JsonObject] = {}
+    for chunk in chunks:
+        whole.update({name: value for name, value in chunk.items() if name != "choices" and value is not None})
+        for choice in chunk.get("choices") or []:
+            index = int(choice.get("index", 0))
+            _add_choice(choices.setdefault(index, {"index": index, "message": {"role": "assistant"}}), choice)
+    for choice in choices.values():
+        choice["message"].setdefault("content", None)
+        choice.setdefault("finish_reason", None)
+    ordered = [choices[index] for index in sorted(choices)]
+    return {**whole, "object": "chat.completion", "choices": ordered}
+
+
+def _add_choice(whole: JsonObject, part: JsonObject) -> None:
+    for name, value in part.items():
+        if name == "delta":
+            _add_delta(whole["message"], value or {})
+        elif name == "logprobs" and value is not None:
+            _add_logprobs(whole, value)
+        elif name != "index" and value is not None:
+            whole[name] = value
+
+
+def _add_delta(message: JsonObject, delta: JsonObject) -> None:
+    for name, value in delta.items():
+        if name == "tool_calls":
+            for call in value or []:
+                _add_tool_call(message.setdefault("tool_calls", []), call)
+        elif name == "role":
+            message["role"] = value or message["role"]
+        elif isinstance(value, str):
+            message[name] = (message.get(name) or "") + value
+        elif isinstance(value, list):
+            message.setdefault(name, []).extend(value)
+        elif value is not None:
+            message[name] = value
+
+
+def _add_tool_call(calls: list[JsonObject], part: JsonObject) -> None:
+    index = int(part.get("index", len(calls)))
+    while len(calls) <= index:
+        calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+    call = calls[index]
+    call["id"] = part.get("id") or call["id"]
+    function = part.get("function") or {}
+    for name in ("name", "arguments"):
+        call["function"][name] += function.get(name) or ""
+
+
+def _add_logprobs(whole: JsonObject, part: JsonObject) -> None:
+    kept = whole.get("logprobs") or {}
+    whole["logprobs"] = {name: [*(kept.get(name) or []), *(value or [])] for name, value in part.items()}

@@ -1,0 +1,87 @@
+"""One real service for all integration tests of a session; every test gets a tenant of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service import RunningService, create_key
+
+_serial = itertools.count(1)
+
+NO_LIMITS = {"requests_per_minute": None, "requests_per_hour": None}
+
+
+class Tenant:
+    """A tenant of the running service with one key and a client that uses it."""
+
+    def __init__(self, service: RunningService, name: str, key: str) -> None:
+        self.service = service
+        self.name = name
+        self.key = key
+        self.http = service.client(key)
+
+    def upload(self, content: bytes, *, filename: str = "file.pdf", kind: str = "application/pdf", **query: object):
+        """POST a raw body; returns the response."""
+        parameters = {"filename": filename, **query}
+        return self.http.post("/v1/rag/documents", params=parameters, content=content, headers={"content-type": kind})
+
+    def add_text(self, text: str, *, filename: str = "notes.txt", **query: object) -> str:
+        """Upload plain text, wait for ready, return the document's id."""
+        reply = self.upload(text.encode(), filename=filename, kind="text/plain", **query)
+        assert reply.status_code == 201, reply.text
+        return reply.json()["id"]
+
+    def search(self, query: str, **options: object) -> list[dict]:
+        """Hits of a search."""
+        reply = self.http.post("/v1/rag/search", json={"query": query, **options})
+        assert reply.status_code == 200, reply.text
+        return reply.json()["data"]
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    data_dir = tmp_path_factory.mktemp("service") / "data"
+    admin_key = create_key(data_dir, tenant="operator", extra=("--scope", "admin"))
+    running = RunningService(data_dir)
+    running.admin_key = admin_key
+    try:
+        yield running
+    finally:
+        assert running.stop() == 0
+
+
+@pytest.fixture
+def new_tenant(service: RunningService) -> Iterator[Callable[..., Tenant]]:
+    made: list[Tenant] = []
+
+    def make(**key_options: object) -> Tenant:
+        name = f"tenant-{next(_serial)}"
+        with service.client(service.admin_key) as admin:
+            body = {"tenant": name, "label": name, **NO_LIMITS, **key_options}
+            reply = admin.post("/v1/keys", json=body)
+        assert reply.status_code in (200, 201), reply.text
+        made.append(Tenant(service, name, reply.json()["key"]))
+        return made[-1]
+
+    yield make
+    for tenant in made:
+        tenant.http.close()
+
+
+@pytest.fixture
+def tenant(new_tenant: Callable[..., Tenant]) -> Tenant:
+    return new_tenant()
+
+
+@pytest.fixture
+def anonymous(service: RunningService) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url, timeout=30) as client:
+        yield client
+
+
+FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"

@@ -1,0 +1,382 @@
+"""Documents over HTTP, against the real service: uploads in every form, dirty input, listings, the end."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from tests.pdfs import make_pdf
+
+pytestmark = pytest.mark.model
+
+REPORT = make_pdf(
+    [
+        ["Annual report of the Harbour Company.", "The harbour handled 4,711 containers in 2023."],
+        ["Outlook.", "The company expects 5,000 containers in 2024."],
+    ]
+)
+
+
+def error_of(reply: httpx.Response) -> dict:
+    error = reply.json()["error"]
+    assert {"message", "type", "param", "code", "request_id"} <= set(error)
+    assert reply.headers["x-request-id"] == error["request_id"]
+    return error
+
+
+def test_a_raw_pdf_becomes_ready_and_is_found_on_its_page(tenant) -> None:
+    reply = tenant.upload(REPORT, filename="harbour.pdf")
+    assert reply.status_code == 201
+    document = reply.json()
+    assert reply.headers["location"] == f"/v1/rag/documents/{document['id']}"
+    assert (document["object"], document["status"], document["stage"], document["progress"]) == (
+        "document",
+        "ready",
+        "ready",
+        1.0,
+    )
+    assert (document["pages"], document["bytes"]) == (2, len(REPORT))
+    assert document["sha256"] == sha256(REPORT).hexdigest()
+    hit = tenant.search("How many containers does the company expect?")[0]
+    assert (hit["document_id"], hit["filename"], hit["page"]) == (document["id"], "harbour.pdf", 2)
+    page = tenant.http.get(f"/v1/rag/documents/{document['id']}/pages/{hit['page']}").json()
+    assert page["text"][hit["start"] : hit["end"]] == hit["quote"]
+    assert "5,000 containers" in hit["quote"]
+
+
+def test_the_same_bytes_again_are_the_same_document(tenant) -> None:
+    first = tenant.upload(REPORT)
+    again = tenant.upload(REPORT, filename="other name.pdf")
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json()["id"] == first.json()["id"]
+    elsewhere = tenant.upload(REPORT, collection="second")
+    assert elsewhere.status_code == 201
+    assert elsewhere.json()["id"] != first.json()["id"]
+
+
+def test_many_uploads_of_the_same_bytes_at_once_make_one_document(tenant) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda _: tenant.upload(REPORT, wait_s=30), range(8)))
+    assert {reply.status_code for reply in replies} <= {200, 201}
+    assert len({reply.json()["id"] for reply in replies}) == 1
+    assert len(tenant.http.get("/v1/rag/documents").json()["data"]) == 1
+
+
+def test_a_form_carries_name_metadata_and_collection(tenant) -> None:
+    reply = tenant.http.post(
+        "/v1/rag/documents",
+        files={"file": ("Отчёт über 年報.pdf", REPORT, "application/pdf")},
+        data={"metadata": json.dumps({"year": 2023, "public": True}), "collection": "reports"},
+    )
+    assert reply.status_code == 201
+    document = reply.json()
+    assert document["filename"] == "Отчёт über 年報.pdf"
+    assert document["metadata"] == {"year": 2023, "public": True}
+    assert document["collection"] == "reports"
+    content = tenant.http.get(f"/v1/rag/documents/{document['id']}/content")
+    assert content.content == REPORT
+    assert content.headers["content-type"] == "application/pdf"
+    assert quote("Отчёт über 年報.pdf", safe="") in content.headers["content-disposition"]
+
+
+@pytest.mark.parametrize(
+    ("disposition", "expected"),
+    [
+        ('attachment; filename="plain.pdf"', "plain.pdf"),
+        ("attachment; filename*=UTF-8''%E5%B9%B4%E5%A0%B1.pdf", "年報.pdf"),
+        ('attachment; filename="../../etc/passwd.pdf"', "passwd.pdf"),
+    ],
+)
+def test_the_name_comes_from_content_disposition(tenant, disposition: str, expected: str) -> None:
+    reply = tenant.http.post(
+        "/v1/rag/documents",
+        params={"wait_s": 0},
+        content=REPORT,
+        headers={"content-type": "application/pdf", "content-disposition": disposition},
+    )
+    assert reply.json()["filename"] == expected
+
+
+def test_respond_async_answers_at_once_and_events_follow_to_ready(tenant) -> None:
+    reply = tenant.http.post(
+        "/v1/rag/documents",
+        content=REPORT,
+        headers={"content-type": "application/pdf", "prefer": "respond-async"},
+    )
+    assert reply.status_code == 202
+    assert reply.headers["preference-applied"] == "respond-async"
+    document_id = reply.json()["id"]
+    names = []
+    with tenant.http.stream("GET", f"/v1/rag/documents/{document_id}/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        for line in stream.iter_lines():
+            if line.startswith("event: "):
+                names.append(line.removeprefix("event: "))
+            elif line.startswith("data: "):
+                last = json.loads(line.removeprefix("data: "))
+    assert names[-1] == "ready"
+    assert set(names[:-1]) <= {"progress"}
+    assert last["status"] == "ready"
+
+
+def test_text_and_markdown_are_read(tenant) -> None:
+    text = tenant.upload("Die Straße heißt Müllerweg.".encode(), filename="a.txt", kind="text/plain; charset=utf-8")
+    markdown = tenant.upload(b"# Rules\n\nNo smoking in the **turbine hall**.", filename="b.md", kind="text/markdown")
+    assert (text.status_code, markdown.status_code) == (201, 201)
+    assert tenant.search("Wie heißt die Straße?")[0]["document_id"] == text.json()["id"]
+    hit = tenant.search("Where is smoking forbidden?")[0]
+    assert hit["document_id"] == markdown.json()["id"]
+    assert "**turbine hall**" in hit["quote"]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "code"),
+    [
+        (b"", "application/pdf", "empty_file"),
+        (b"", "text/plain", "empty_file"),
+        (b"this is no PDF at all", "application/pdf", "not_a_pdf"),
+        (b"%PDF-1.7\n" + bytes(range(256)) * 40, "application/pdf", "damaged"),
+        (make_pdf([[]]), "application/pdf", "no_text"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(2000), "application/pdf", "not_a_pdf"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8, "text/plain", "not_text"),
+    ],
+)
+def test_dirty_input_ends_failed_with_a_reason_and_stays_visible(tenant, content: bytes, kind: str, code: str) -> None:
+    reply = tenant.upload(content, kind=kind, filename="dirty.bin")
+    assert reply.status_code == 202
+    document = reply.json()
+    assert (document["status"], document["stage"]) == ("failed", "failed")
+    assert document["error"]["code"] == code
+    assert document["error"]["message"].strip()
+    assert [one["id"] for one in tenant.http.get("/v1/rag/documents?status=failed").json()["data"]] == [document["id"]]
+    retried = tenant.http.post(f"/v1/rag/documents/{document['id']}/retry")
+    assert retried.status_code == 202
+    assert tenant.http.delete(f"/v1/rag/documents/{document['id']}").status_code == 200
+
+
+def test_what_is_not_read_is_refused_by_type(tenant) -> None:
+    reply = tenant.upload(b"PK\x03\x04", kind="application/zip", filename="a.zip")
+    assert reply.status_code == 415
+    assert error_of(reply)["code"] == "unsupported_media_type"
+    assert tenant.http.get("/v1/rag/documents").json()["data"] == []
+
+
+def test_over_the_limit_is_refused_before_the_body_is_sent(service, tenant) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as raw:
+        raw.sendall(
+            b"POST /v1/rag/documents HTTP/1.1\r\nHost: x\r\nContent-Type: application/pdf\r\n"
+            b"Content-Length: 50000001\r\nAuthorization: Bearer " + tenant.key.encode() + b"\r\n\r\n%PDF"
+        )
+        answer = b"".join(iter(lambda: raw.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b'"code":"request_too_large"' in answer
+
+
+def test_over_the_limit_without_an_announced_length_leaves_nothing_behind(service, tenant) -> None:
+    def endless():
+        for _ in range(60):
+            yield b"x" * 1_000_000
+
+    reply = tenant.http.post("/v1/rag/documents", content=endless(), headers={"content-type": "text/plain"})
+    assert reply.status_code == 413
+    assert tenant.http.get("/v1/rag/documents").json()["data"] == []
+    assert list((service.data_dir / "uploads").iterdir()) == []
+
+
+def test_a_client_that_hangs_up_leaves_nothing_behind(service, tenant) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as raw:
+        raw.sendall(
+            b"POST /v1/rag/documents HTTP/1.1\r\nHost: x\r\nContent-Type: application/pdf\r\n"
+            b"Content-Length: 5000000\r\nAuthorization: Bearer " + tenant.key.encode() + b"\r\n\r\n%PDF-1.4 half"
+        )
+        time.sleep(0.2)
+    deadline = time.monotonic() + 10
+    while list((service.data_dir / "uploads").iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert list((service.data_dir / "uploads").iterdir()) == []
+    assert tenant.http.get("/v1/rag/documents").json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("form", "param"),
+    [
+        ({"data": {"metadata": "{}"}}, "file"),
+        ({"files": {"file": ("a.pdf", REPORT, "application/pdf")}, "data": {"metadata": "[1]"}}, "metadata"),
+        (
+            {"files": {"file": ("a.pdf", REPORT, "application/pdf")}, "data": {"metadata": '{"a": {"b": 1}}'}},
+            "metadata",
+        ),
+        ({"files": {"file": ("a.pdf", REPORT, "application/pdf")}, "data": {"colour": "red"}}, "colour"),
+        ({"content": b"--x\r\nbroken", "headers": {"content-type": "multipart/form-data; boundary=x"}}, "file"),
+        ({"content": b"", "headers": {"content-type": "multipart/form-data"}}, "file"),
+    ],
+)
+def test_a_bad_form_is_refused_with_the_field_named(tenant, form: dict, param: str) -> None:
+    if "files" not in form and "data" in form:
+        form = {"files": {"metadata": (None, form["data"]["metadata"])}}
+    reply = tenant.http.post("/v1/rag/documents", **form)
+    assert reply.status_code == 400, reply.text
+    assert error_of(reply)["param"] == param
+    assert tenant.http.get("/v1/rag/documents").json()["data"] == []
+
+
+def test_a_deleted_document_is_gone_everywhere_and_its_id_stays_unknown(service, tenant) -> None:
+    document_id = tenant.add_text("The password of the vault is swordfish-7.")
+    assert tenant.search("password of the vault")[0]["document_id"] == document_id
+    reply = tenant.http.post(f"/v1/rag/documents/{document_id}/delete")
+    assert reply.json() == {"id": document_id, "object": "document.deleted", "deleted": True}
+    for mode in ("hybrid", "dense", "lexical"):
+        assert tenant.search("password of the vault", mode=mode) == []
+    for path in ("", "/content", "/passages", "/pages/1", "/events"):
+        gone = tenant.http.get(f"/v1/rag/documents/{document_id}{path}")
+        assert (gone.status_code, error_of(gone)["code"]) == (404, "document_not_found")
+    assert tenant.http.delete(f"/v1/rag/documents/{document_id}").status_code == 404
+    assert not list((service.data_dir / "blobs").glob(f"{tenant.name}/*/*"))
+
+
+def test_a_delete_while_it_is_worked_on_holds(tenant) -> None:
+    big = make_pdf([[f"Line {line} of page {page} speaks of nothing." for line in range(50)] for page in range(300)])
+    document_id = tenant.upload(big, wait_s=0).json()["id"]
+    time.sleep(0.3)
+    assert tenant.http.delete(f"/v1/rag/documents/{document_id}").status_code == 200
+    assert tenant.http.get("/v1/rag/documents").json()["data"] == []
+    assert tenant.search("nothing") == []
+    assert tenant.upload(b"Another text follows.", kind="text/plain").status_code == 201
+
+
+def test_another_tenant_reaches_nothing(new_tenant) -> None:
+    one, other = new_tenant(), new_tenant()
+    document_id = one.add_text("Only tenant one may know about the blue turbine.")
+    assert other.search("blue turbine") == []
+    for method, path in [("GET", ""), ("GET", "/content"), ("DELETE", ""), ("POST", "/retry"), ("GET", "/passages")]:
+        reply = other.http.request(method, f"/v1/rag/documents/{document_id}{path}")
+        assert reply.status_code == 404
+    refused = other.http.post("/v1/rag/search", json={"query": "blue turbine", "document_ids": [document_id]})
+    assert refused.status_code == 404
+    assert other.http.get("/v1/rag/documents").json()["data"] == []
+
+
+def test_listing_pages_through_and_filters(tenant) -> None:
+    ids = [
+        tenant.add_text(f"Text number {number}.", filename=f"Bericht {number}.txt", metadata=json.dumps({"n": number}))
+        for number in range(5)
+    ]
+    first = tenant.http.get("/v1/rag/documents", params={"limit": 2}).json()
+    assert [one["id"] for one in first["data"]] == ids[:2:-1]
+    assert (first["object"], first["has_more"], first["last_id"]) == ("list", True, ids[3])
+    rest = tenant.http.get("/v1/rag/documents", params={"limit": 10, "after": first["last_id"]}).json()
+    assert [one["id"] for one in rest["data"]] == ids[2::-1]
+    assert not rest["has_more"]
+    named = tenant.http.get("/v1/rag/documents", params={"name": "bericht 3"}).json()
+    assert [one["id"] for one in named["data"]] == [ids[3]]
+    condition = json.dumps({"type": "gte", "key": "n", "value": 3})
+    filtered = tenant.http.get("/v1/rag/documents", params={"filters": condition, "order": "asc"}).json()
+    assert [one["id"] for one in filtered["data"]] == ids[3:]
+    for bad in ({"limit": 0}, {"limit": 101}, {"order": "up"}, {"status": "lost"}, {"filters": "{"}):
+        reply = tenant.http.get("/v1/rag/documents", params=bad)
+        assert reply.status_code == 400
+        assert error_of(reply)["param"] == next(iter(bad))
+    assert tenant.http.get("/v1/rag/documents", params={"after": "doc_nothing"}).status_code == 404
+    assert tenant.http.get("/v1/rag/documents", params={"collection": "none"}).status_code == 404
+
+
+def test_name_and_metadata_can_change(tenant) -> None:
+    document_id = tenant.add_text("Something.", metadata='{"a": 1, "b": 2}')
+    reply = tenant.http.patch(
+        f"/v1/rag/documents/{document_id}", json={"filename": "new.txt", "metadata": {"b": None, "c": "x"}}
+    )
+    assert reply.status_code == 200
+    assert (reply.json()["filename"], reply.json()["metadata"]) == ("new.txt", {"a": 1, "c": "x"})
+    refused = tenant.http.patch(f"/v1/rag/documents/{document_id}", json={"status": "ready"})
+    assert refused.status_code == 400
+    ready = tenant.http.post(f"/v1/rag/documents/{document_id}/retry")
+    assert (ready.status_code, error_of(ready)["code"]) == (409, "conflict")
+
+
+def test_search_restricts_before_it_ranks(tenant) -> None:
+    wanted = tenant.add_text("The copper price rose.", filename="one.txt", metadata='{"year": 2022}')
+    other = tenant.add_text(
+        "The copper price rose, copper copper copper.", filename="two.txt", metadata='{"year": 2023}'
+    )
+    everywhere = {hit["document_id"] for hit in tenant.search("copper price")}
+    assert everywhere == {wanted, other}
+    by_id = tenant.search("copper price", document_ids=[wanted], top_k=1)
+    by_year = tenant.search("copper price", filters={"type": "eq", "key": "year", "value": 2022}, top_k=1)
+    assert [hit["document_id"] for hit in by_id] == [hit["document_id"] for hit in by_year] == [wanted]
+    nowhere = tenant.search("copper price", filters={"type": "eq", "key": "year", "value": 1900})
+    assert nowhere == []
+    for hit in tenant.search("copper price"):
+        assert 0 <= hit["score"] <= 1
+        assert set(hit["scores"]) == {"dense", "lexical"}
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "query"),
+        ({"query": ""}, "query"),
+        ({"query": "   "}, "query"),
+        ({"query": "x", "top_k": 0}, "top_k"),
+        ({"query": "x", "mode": "magic"}, "mode"),
+        ({"query": "x", "filters": {"type": "like"}}, "filters"),
+        ({"query": "x", "colour": 1}, "colour"),
+        ({"query": "x", "rerank": True}, "rerank"),
+    ],
+)
+def test_a_bad_search_is_refused_with_the_field_named(tenant, body: dict, param: str) -> None:
+    reply = tenant.http.post("/v1/rag/search", json=body)
+    assert reply.status_code == 400
+    assert error_of(reply)["param"] == param
+
+
+@pytest.mark.parametrize(
+    "query",
+    ['"unclosed', "AND OR NOT", "a:b^2~3", "(((", "\\", "*", "年報 отчёт", "x" * 20_000, "?" * 500, "'; DROP TABLE"],
+)
+def test_any_text_is_a_legal_query(tenant, query: str) -> None:
+    tenant.add_text("A line about nothing.")
+    for mode in ("hybrid", "dense", "lexical"):
+        assert tenant.http.post("/v1/rag/search", json={"query": query, "mode": mode}).status_code == 200
+
+
+def test_ingest_of_a_large_document_does_not_stall_a_small_one(tenant) -> None:
+    big = make_pdf([[f"Row {line} on page {page}: value {line * page}." for line in range(50)] for page in range(400)])
+    big_id = tenant.upload(big, wait_s=0).json()["id"]
+    small = tenant.upload(b"A small text comes quickly.", kind="text/plain", wait_s=60)
+    assert small.status_code == 201
+    status = tenant.http.get(f"/v1/rag/documents/{big_id}").json()
+    assert status["status"] in ("queued", "processing")
+    assert tenant.http.delete(f"/v1/rag/documents/{big_id}").status_code == 200
+
+
+def test_deletes_and_searches_at_the_same_time_never_show_a_ghost(tenant) -> None:
+    ids = [tenant.add_text(f"The falcon number {number} flies over the harbour.") for number in range(12)]
+    deleted: set[str] = set()
+    ghosts: list[str] = []
+    done = threading.Event()
+
+    def look() -> None:
+        with tenant.service.client(tenant.key) as client:
+            while not done.is_set():
+                gone = set(deleted)
+                reply = client.post("/v1/rag/search", json={"query": "falcon over the harbour", "top_k": 20})
+                ghosts.extend(hit["document_id"] for hit in reply.json()["data"] if hit["document_id"] in gone)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for document_id in ids:
+        assert tenant.http.delete(f"/v1/rag/documents/{document_id}").status_code == 200
+        deleted.add(document_id)
+    done.set()
+    watcher.join(30)
+    assert ghosts == []
