@@ -14,6 +14,7 @@ from rich.table import Table
 from ragsvc.cli.failures import CommandFailed
 
 _KIB = 1024.0
+_PIPE_WIDTH = 160
 
 
 class Output:
@@ -22,7 +23,7 @@ class Output:
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
         self._printed = False
-        self.out = Console(soft_wrap=True, highlight=False)
+        self.out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
         self.err = Console(stderr=True, soft_wrap=True, highlight=False)
 
     def result(self, document: object, show: Callable[[Console], None]) -> None:

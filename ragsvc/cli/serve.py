@@ -18,12 +18,13 @@ import anyio.abc
 import msgspec
 import uvicorn
 
-from ragsvc.cli.application import application, log_to_standard_error
 from ragsvc.cli.failures import CommandFailed
+from ragsvc.cli.logs import log_to_standard_error
 from ragsvc.cli.output import Output
 from ragsvc.cli.target import Target
 from ragsvc.config import Settings
 from ragsvc.store.lock import DataDirectoryLock
+from ragsvc.web.service import create_service
 from ragsvc.wiring import Services, open_services
 
 _BACKLOG = 2048
@@ -59,7 +60,7 @@ async def serve(target: Target, *, host: str | None, port: int | None, output: O
 
 async def _serve(services: Services, listener: socket.socket, stop: _Stop, announce: _Announcer) -> None:
     config = uvicorn.Config(
-        application(services),
+        create_service(services),
         http="httptools",
         ws="none",
         lifespan="on",

@@ -68,6 +68,7 @@ async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncIterator[S
         async with remote(target.url, patience_s=patience_s) as client:
             yield client
         return
+    from ragsvc.cli.logs import log_to_standard_error  # noqa: PLC0415 - only when a service runs inside
     from ragsvc.web.service import create_service  # noqa: PLC0415 - heavy
     from ragsvc.wiring import open_services  # noqa: PLC0415 - heavy
 
