@@ -21,7 +21,7 @@ import uvicorn
 from ragsvc.cli.failures import CommandFailed
 from ragsvc.cli.logs import log_to_standard_error
 from ragsvc.cli.output import Output
-from ragsvc.cli.target import Target
+from ragsvc.cli.target import Target, keep_private
 from ragsvc.config import Settings
 from ragsvc.store.lock import DataDirectoryLock
 from ragsvc.web.service import create_service
@@ -39,6 +39,7 @@ async def serve(target: Target, *, host: str | None, port: int | None, output: O
         CommandFailed: the address cannot be listened on.
     """
     started = time.monotonic()
+    keep_private()
     settings = target.settings()
     settings = msgspec.structs.replace(
         settings,

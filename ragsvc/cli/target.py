@@ -40,6 +40,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return settings
 
 
+def keep_private() -> None:
+    """Files made from now on are for this user only: documents, their text and keys are nobody else's."""
+    os.umask(0o077)
+
+
 def choose_target(*, url: str | None, data_dir: Path | None, tenant: str | None) -> Target:
     """The target that options and environment name; an option goes before ``RAGSVC_URL``.
 
@@ -72,6 +77,7 @@ async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncIterator[S
     from ragsvc.web.service import create_service  # noqa: PLC0415 - heavy
     from ragsvc.wiring import open_services  # noqa: PLC0415 - heavy
 
+    keep_private()
     settings = target.settings()
     log_to_standard_error("warning")
     async with open_services(settings) as services:
@@ -172,4 +178,4 @@ def _is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
-__all__ = ["Target", "choose_target", "connect", "in_process", "local_key", "remote"]
+__all__ = ["Target", "choose_target", "connect", "in_process", "keep_private", "local_key", "remote"]
