@@ -137,6 +137,7 @@ class _Stop:
         else:
             self._services.readiness.block("service", "shutting down")
             self._services.ingest.drain()
+            self._services.documents.stop_waiting()
             self._server.should_exit = True
 
 
