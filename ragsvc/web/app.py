@@ -63,6 +63,7 @@ def create_app(
     )
     _check_needs(app)
     services.registry.register(metrics)
+    services.access.on_usage = metrics.count_tokens
     app.asgi_handler = Edge(app.asgi_handler, metrics=metrics, clock=services.access.clock, access_log=access_log)
     return app
 

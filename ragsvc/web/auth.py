@@ -45,9 +45,11 @@ class Gate:
         known = self._needs.get(id(handler))
         if known is None:
             limit = getattr(handler, "resolve_request_max_body_size", lambda: None)()
-            known = self._needs[id(handler)] = (requirement_of(handler.opt), limit or float("inf"))
+            # Litestar answers OPTIONS itself, with the methods there are and nothing else: browsers ask without a key
+            need = Need.PUBLIC if scope.get("method") == "OPTIONS" else requirement_of(handler.opt)
+            known = self._needs[id(handler)] = (need, limit or float("inf"))
         need, body_limit = known
-        if need is not Need.PUBLIC and scope.get("method") != "OPTIONS":
+        if need is not Need.PUBLIC:
             live = await self._access.authenticate(credential_of(context.headers))
             context.live = live
             self._admit(context, live, need)

@@ -117,13 +117,19 @@ async def test_unknown_urls_and_methods_answer_in_our_form(web):
     assert "GET" in wrong.headers["allow"]
 
 
+async def test_options_needs_no_key_and_tells_the_methods(web):
+    for path, methods in (("/v1/tokens", "GET, OPTIONS"), ("/v1/keys/key_1/rotate", "OPTIONS, POST")):
+        answer = await web("OPTIONS", path)
+        assert (answer.status_code, answer.headers["allow"], answer.text) == (204, methods, "")
+
+
 async def test_request_ids(web):
     given = await web("GET", "/livez", headers={"x-request-id": "trace-1.a:b"})
     assert given.headers["x-request-id"] == "trace-1.a:b"
     for bad in ("x" * 200, "a b", 'a"', ""):
         drawn = (await web("GET", "/livez", headers={"x-request-id": bad})).headers["x-request-id"]
         assert drawn.startswith("req_")
-        assert len(drawn) == 30
+        assert len(drawn) == 36
     key = web.issue()
     streamed = await web("GET", "/test/stream", key.text)
     assert streamed.text == "onetwo"
@@ -278,6 +284,15 @@ async def test_metrics_name_routes_and_never_paths(web):
     assert "private" not in text
     assert "secret-path" not in text
     assert 'ragsvc_http_request_duration_seconds_count{method="GET",route="/v1/keys/{key_id}"} 1.0' in text
+
+
+async def test_settled_tokens_are_counted_by_model(web):
+    live = await web.services.access.authenticate(web.issue().text.encode())
+    reservation = await web.services.access.reserve(live.principal, 100)
+    await web.services.access.settle(reservation, prompt_tokens=7, completion_tokens=5, model="local/chat-model")
+    text = (await web("GET", "/metrics")).text
+    assert 'ragsvc_tokens_total{kind="prompt",model="local/chat-model"} 7.0' in text
+    assert 'ragsvc_tokens_total{kind="completion",model="local/chat-model"} 5.0' in text
 
 
 async def test_the_access_log_has_a_line_of_json_without_secrets(web):
