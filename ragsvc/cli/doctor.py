@@ -129,5 +129,3 @@ async def _service(url: str) -> list[Check]:
 def _show(check: Check, console: Console) -> None:
     colour = _COLOURS[check.state]
     console.print(f"[{colour}]{check.state.value:<5}[/] {escape(f'{check.name:<24}')} {escape(check.words)}")
-
-

@@ -13,6 +13,7 @@ from ragsvc.cli.client import Json
 from ragsvc.cli.failures import CommandFailed
 from ragsvc.cli.output import Output, shortened, size, table
 from ragsvc.cli.target import Target, connect
+from ragsvc.cli.transfer import still_there
 
 _RETRY_WAIT_S = 3600.0
 
@@ -57,10 +58,8 @@ async def delete(target: Target, document_ids: Sequence[str], output: Output) ->
                 if failure.status != 404:
                     raise
                 failures.append(failure)
-    output.result(
-        {"object": "list", "deleted": deleted, "failed": [failure.message for failure in failures]},
-        lambda console: [console.print(escape(f"deleted {one}")) for one in deleted],
-    )
+    report = {"object": "list", "deleted": deleted, "failed": [failure.message for failure in failures]}
+    output.result(report, lambda console: console.print(escape("\n".join(f"deleted {one}" for one in deleted))))
     if failures:
         raise failures[0]
 
@@ -72,9 +71,7 @@ async def retry(target: Target, document_id: str, password: str | None, output: 
         document = await client.post(f"{path}/retry", {} if password is None else {"password": password})
         async with client.events("GET", f"{path}/events") as events:
             async for event in events:
-                if event.get("deleted"):
-                    raise CommandFailed("the document was deleted meanwhile", code="document_not_found")
-                document = event
+                document = still_there(event)
     output.result(document, lambda console: _show(document, console))
     if document["status"] != "ready":
         raise CommandFailed(_remark(document) or "the document is not ready", code="document_failed")

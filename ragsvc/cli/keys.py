@@ -7,7 +7,7 @@ need no lock, and no model is loaded.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -36,7 +36,7 @@ class _KeyServices(msgspec.Struct):
 
 
 @asynccontextmanager
-async def _connect(target: Target) -> AsyncIterator[ServiceClient]:
+async def _connect(target: Target) -> AsyncGenerator[ServiceClient]:
     if target.url is not None:
         async with remote(target.url) as client:
             yield client

@@ -76,7 +76,7 @@ async def reindex(target: Target, output: Output, *, embeddings: bool) -> None:
         raise CommandFailed("not everything could be rebuilt; see 'ragsvc doctor'", code="reindex_incomplete")
 
 
-def _drop(data_dir: Path, embeddings: bool) -> None:  # noqa: FBT001 - called through a thread, which passes no names
+def _drop(data_dir: Path, embeddings: bool) -> None:
     lock = DataDirectoryLock(data_dir)
     lock.acquire()
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from ipaddress import ip_address
@@ -62,7 +62,7 @@ def choose_target(*, url: str | None, data_dir: Path | None, tenant: str | None)
 
 
 @asynccontextmanager
-async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncIterator[ServiceClient]:
+async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncGenerator[ServiceClient]:
     """A client for the target; on a data directory, the whole service runs inside for as long.
 
     Raises:
@@ -90,7 +90,7 @@ async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncIterator[S
 
 
 @asynccontextmanager
-async def remote(url: str, *, patience_s: float = 0.0) -> AsyncIterator[ServiceClient]:
+async def remote(url: str, *, patience_s: float = 0.0) -> AsyncGenerator[ServiceClient]:
     """A client of the service at ``url``, with the key from the environment."""
     import httpx  # noqa: PLC0415 - heavy
 
@@ -118,7 +118,7 @@ async def remote(url: str, *, patience_s: float = 0.0) -> AsyncIterator[ServiceC
 
 
 @asynccontextmanager
-async def in_process(app: object, secret: str, *, patience_s: float = 0.0) -> AsyncIterator[ServiceClient]:
+async def in_process(app: object, secret: str, *, patience_s: float = 0.0) -> AsyncGenerator[ServiceClient]:
     """A client of an application in this process."""
     import anyio  # noqa: PLC0415 - heavy
     import httpx  # noqa: PLC0415 - heavy
