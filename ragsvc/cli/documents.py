@@ -23,7 +23,7 @@ async def list_some(target: Target, asked: Mapping[str, Any], limit: int, output
     found: list[Json] = []
     async with connect(target) as client:
         async for document in client.pages("/v1/rag/documents", {**asked, "limit": min(limit, 100)}):
-            found.append(document)  # noqa: PERF401 - it stops in the middle
+            found.append(document)
             if len(found) >= limit:
                 break
 
@@ -94,13 +94,13 @@ def _show(document: Json, console: Console) -> None:
     lines: list[tuple[str, object]] = [
         ("id", document["id"]),
         ("file", document["filename"]),
-        ("title", document["title"] or "–"),
+        ("title", document["title"] or "-"),
         ("collection", document["collection"]),
         ("status", _status(document)),
         ("size", f"{size(document['bytes'])}, sha256 {document['sha256']}"),
         ("pages", f"{document['pages_done']} of {document['pages']}"),
         ("passages", f"{document['passages_done']} of {document['passages']}"),
-        ("model", document["embedding_model"] or "–"),
+        ("model", document["embedding_model"] or "-"),
         ("added", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(document["created_at"]))),
     ]
     lines += [(f"  {name}", f"{seconds:.2f} s") for name, seconds in document["timings"].items()]
