@@ -78,9 +78,9 @@ def size(size_bytes: float) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """One line of at most ``limit`` characters.
+    r"""One line of at most ``limit`` characters.
 
-    >>> shortened("a\\n b   c", 80), shortened("abcdef", 4)
+    >>> shortened("a\n b   c", 80), shortened("abcdef", 4)
     ('a b c', 'abc…')
     """
     line = " ".join(text.split())
