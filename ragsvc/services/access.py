@@ -147,10 +147,15 @@ class Access:
     async def _take_changed(self) -> None:
         self._refreshed_at = time.monotonic()
         since, day = self._revision, int(self.clock() // DAY_S)
-        changed = await self.database.read(lambda connection: keys.changed_keys(connection, since=since))
-        if not changed:
+        if not await self.database.read(lambda connection: keys.changed_keys(connection, since=since)):
             return
-        used = await self.database.read(lambda connection: key_usage.used_on(connection, day))
+        # Read again in the writer's queue: a balance read beside a booking in flight would be that of before it.
+        changed, used = await self.database.write(
+            lambda connection: (
+                keys.changed_keys(connection, since=since),
+                key_usage.used_on(connection, day),
+            )
+        )
         for key in changed:
             self._revision = max(self._revision, key.revision)
             self.take(key, used_today=used.get(key.id, 0))
@@ -160,7 +165,7 @@ class Access:
         live = self._keys.get(key.id)
         if live is None:
             self._keys[key.id] = LiveKey(key, day=int(self.clock() // DAY_S), used_today=used_today)
-        elif key.revision >= live.key.revision:
+        elif key.revision > live.key.revision:  # the same one again may carry an older balance
             live.change(key)
 
     def forget(self, key_id: KeyId) -> None:

@@ -187,6 +187,25 @@ async def test_an_operators_new_balance_holds_while_tokens_are_in_flight(databas
     assert row(database, issued) == (4970, 0)
 
 
+async def test_the_balance_is_exact_after_every_step_while_rows_are_read_again_all_the_time(database):
+    issued = issue(database, token_balance=1_000_000)
+    services = compose(database, refresh_interval_s=0.001, flush_interval_s=0.001)
+    expected = 1_000_000
+    async with services.access.running():
+        principal = (await services.access.authenticate(issued.text.encode())).principal
+        for step in range(300):
+            reservation = await services.access.reserve(principal, 500)
+            await services.access.settle(reservation, prompt_tokens=300, completion_tokens=99, model="m")
+            expected -= 399
+            if step % 20 == 10:
+                await services.keys.update(issued.key.id, KeyChange(label=f"l{step}"), actor=Actor())
+            if step % 20 == 0:
+                change = text("UPDATE api_keys SET label = 'other', revision = revision + 1")
+                await database.write(lambda c, change=change: c.execute(change))
+            assert await services.access.remaining(principal) == expected
+    assert row(database, issued) == (expected, 0)
+
+
 async def test_writes_are_grouped(database):
     issued = issue(database, token_balance=10**9)
     services = compose(database)
