@@ -72,7 +72,7 @@ def query_terms(text: str, *, languages: Sequence[str]) -> list[str]:
     """
     words = _words(text)
     detected = detect_language(words)
-    if detected in languages:
+    if detected is not None and detected in languages:
         languages = [detected]
     stop = FUNCTION_WORDS[detected or DEFAULT_LANGUAGE] | FUNCTION_WORDS["russian"]
     content = [word for word in words if word not in stop] or words
