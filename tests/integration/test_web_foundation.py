@@ -412,6 +412,32 @@ async def test_concurrent_duplicates_make_one_key(web, tmp_path):
     assert web.admin.encode() not in stored
 
 
+async def test_answers_with_secrets_are_not_cached_and_are_sealed_by_the_callers_own(web):
+    wish = {"json": {"label": "x"}, "headers": {"idempotency-key": "k"}}
+    first = await web("POST", "/v1/keys", web.admin, **wish)
+    assert first.headers["cache-control"] == "no-store"
+    own = (await web("GET", "/v1/keys?limit=1", web.admin)).json()["data"][0]["id"]
+    renewed = (await web("POST", f"/v1/keys/{own}/rotate", web.admin)).json()["key"]
+    assert (await web("POST", "/v1/keys", renewed, **wish)).status_code == 400
+    assert (await web("POST", "/v1/keys", web.admin, **wish)).json() == first.json()  # within the overlap
+
+
+async def test_browsers_may_read_ids_and_limits(tmp_path):
+    with contextlib.closing(SmallDatabase(tmp_path / "cors.sqlite")) as database:
+        app = create_app(compose(database), cors_origins=["https://app.example"])
+        async with (
+            app.lifespan(),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client,
+        ):
+            asked = {"origin": "https://app.example", "access-control-request-method": "POST"}
+            preflight = await client.options("/v1/keys", headers=asked)
+            assert preflight.headers["access-control-allow-origin"] == "https://app.example"
+            answer = await client.get("/v1/tokens", headers={"origin": "https://app.example"})
+            assert answer.status_code == 401
+            assert answer.headers["access-control-allow-origin"] == "https://app.example"
+            assert "x-request-id" in answer.headers["access-control-expose-headers"]
+
+
 # -- the schema -----------------------------------------------------------------------------------------------------
 
 
