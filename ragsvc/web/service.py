@@ -42,6 +42,9 @@ class ServiceMetrics(Collector):
         yield _gauge("ragsvc_ingest_running", "Documents being worked on.", services.ingest.running_count())
         yield _gauge("ragsvc_embedding_waiting", "Passages that wait for their vector.", services.batcher.waiting_texts)
         yield _gauge("ragsvc_index_bytes", "Memory of loaded indexes.", services.indexes.memory_bytes())
+        if services.reembedding is not None:
+            yield _gauge("ragsvc_reembedding_total", "Documents a change of model embeds.", services.reembedding.total)
+            yield _gauge("ragsvc_reembedding_done", "Of these, done.", services.reembedding.done)
         passages = GaugeMetricFamily("ragsvc_index_passages", "Passages of loaded indexes.", labels=["kind"])
         counts: dict[str, int] = {}
         for status in services.indexes.status():
