@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
-import anyio
 import anyio.to_thread
 import msgspec
 
@@ -38,19 +37,17 @@ class _Booking:
     async def settle(self, usage: Usage) -> None:
         if self._open:
             self._open = False
-            with anyio.CancelScope(shield=True):
-                await self._meter.settle(
-                    self._reservation,
-                    prompt_tokens=usage.prompt_tokens,
-                    completion_tokens=usage.completion_tokens,
-                    model=self._model,
-                )
+            await self._meter.settle(
+                self._reservation,
+                prompt_tokens=usage.prompt_tokens,
+                completion_tokens=usage.completion_tokens,
+                model=self._model,
+            )
 
     async def refund(self) -> None:
         if self._open:
             self._open = False
-            with anyio.CancelScope(shield=True):
-                await self._meter.refund(self._reservation)
+            await self._meter.refund(self._reservation)
 
 
 class AnswerStream:
@@ -88,11 +85,10 @@ class AnswerStream:
 
     async def aclose(self) -> None:
         """Stop the model if it still works and settle what it said; may be called twice."""
-        with anyio.CancelScope(shield=True):
-            try:
-                await self._source.aclose()
-            finally:
-                await self._booking.settle(self._source.usage())
+        try:
+            await self._source.aclose()
+        finally:
+            await self._booking.settle(self._source.usage())
 
 
 class AnswerService:
