@@ -13,8 +13,10 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import anyio
+from sqlalchemy import Connection
 
 from ragsvc.core.access import Principal, Reservation
 from ragsvc.core.api_keys import ApiKey, KeyState, key_id_of
@@ -32,6 +34,17 @@ _INCORRECT = "Incorrect API key provided."
 _REFRESH_PAUSE_S = 0.05
 _IDLE_S = 1.0
 _RETRY_S = 0.5
+
+
+T = TypeVar("T")
+
+
+async def write_to_the_end(database: Database, operation: Callable[[Connection], T]) -> T:
+    """Write, and wait for the commit even when cancelled: what began is committed, and memory must follow the rows."""
+    results: list[T] = []
+    with anyio.CancelScope(shield=True):
+        results.append(await database.write(operation))
+    return results[0]
 
 
 class LiveKey:
@@ -83,14 +96,14 @@ class Access:
         clock: Callable[[], float] = time.time,
         flush_interval_s: float = 0.05,
         refresh_interval_s: float = 2.0,
-        on_usage: Callable[[str, int, int], None] | None = None,
     ) -> None:
-        """``on_usage(model, prompt_tokens, completion_tokens)`` is told every settled request (metrics)."""
+        """``clock`` gives Unix seconds. Set ``on_usage`` to be told every settled request."""
         self.database = database
         self.clock = clock
         self._flush_interval_s = flush_interval_s
         self._refresh_interval_s = refresh_interval_s
-        self._on_usage = on_usage
+        self.on_usage: Callable[[str, int, int], None] | None = None
+        """Called with model, prompt tokens and completion tokens."""
         self._keys: dict[KeyId, LiveKey] = {}
         self._revision = 0
         self._refresh_lock = anyio.Lock()
@@ -124,29 +137,35 @@ class Access:
 
     async def refresh(self) -> None:
         """Take over keys that changed in the rows since the last time, and forget deleted ones."""
-        day = int(self.clock() // DAY_S)
         async with self._refresh_lock:
-            since = self._revision
-            changed, present, used = await self.database.read(
-                lambda connection: (
-                    keys.changed_keys(connection, since=since),
-                    keys.key_ids(connection),
-                    key_usage.used_on(connection, day),
-                )
+            await self._take_changed()
+            known = set(self._keys)  # before the read: a key made during it must stay
+            present = await self.database.read(keys.key_ids)
+            for gone in known - present:
+                self.forget(gone)
+
+    async def _take_changed(self) -> None:
+        self._refreshed_at = time.monotonic()
+        since, day = self._revision, int(self.clock() // DAY_S)
+        if not await self.database.read(lambda connection: keys.changed_keys(connection, since=since)):
+            return
+        # Read again in the writer's queue: a balance read beside a booking in flight would be that of before it.
+        changed, used = await self.database.write(
+            lambda connection: (
+                keys.changed_keys(connection, since=since),
+                key_usage.used_on(connection, day),
             )
-            for key in changed:
-                self._revision = max(self._revision, key.revision)
-                self.take(key, used_today=used.get(key.id, 0))
-            for gone in self._keys.keys() - present:
-                del self._keys[gone]
-            self._refreshed_at = time.monotonic()
+        )
+        for key in changed:
+            self._revision = max(self._revision, key.revision)
+            self.take(key, used_today=used.get(key.id, 0))
 
     def take(self, key: ApiKey, *, used_today: int = 0) -> None:
         """Hold a new or changed key from now on."""
         live = self._keys.get(key.id)
         if live is None:
             self._keys[key.id] = LiveKey(key, day=int(self.clock() // DAY_S), used_today=used_today)
-        elif key.revision >= live.key.revision:
+        elif key.revision > live.key.revision:  # the same one again may carry an older balance
             live.change(key)
 
     def forget(self, key_id: KeyId) -> None:
@@ -184,8 +203,12 @@ class Access:
         return live
 
     async def _look_again(self, key_id: KeyId) -> LiveKey:
-        if time.monotonic() - self._refreshed_at > _REFRESH_PAUSE_S:
-            await self.refresh()
+        """Another process may just have made the key. Unknown keys share a look at the rows at most every 50 ms."""
+        asked = time.monotonic()
+        async with self._refresh_lock:
+            if self._refreshed_at <= asked:
+                await anyio.sleep(max(0.0, self._refreshed_at + _REFRESH_PAUSE_S - time.monotonic()))
+                await self._take_changed()
         live = self._keys.get(key_id)
         if live is None:
             raise Unauthorized(_INCORRECT)
@@ -218,8 +241,8 @@ class Access:
         usage.prompt_tokens += prompt_tokens
         usage.completion_tokens += completion_tokens
         usage.requests += 1
-        if self._on_usage is not None:
-            self._on_usage(model, prompt_tokens, completion_tokens)
+        if self.on_usage is not None:
+            self.on_usage(model, prompt_tokens, completion_tokens)
         self._mark(live)
         while not covered:
             self._urgent.set()
@@ -282,10 +305,10 @@ class Access:
             if live.ledger.limited or live.ledger.lease
         ]
         try:
-            balances = await self.database.write(
-                lambda connection: key_usage.book(connection, spendings, list(usages.values()))
+            balances = await write_to_the_end(
+                self.database, lambda connection: key_usage.book(connection, spendings, list(usages.values()))
             )
-        except BaseException:
+        except Exception:
             for live, _ in bookings:
                 live.ledger.abort_booking()
             self._dirty |= batch

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Request, Response, delete, get, patch, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 from msgspec import UNSET, Meta, UnsetType
 
 from ragsvc.core.access import DEFAULT_SCOPES, Scope
@@ -140,7 +139,7 @@ _create = msgspec.json.Decoder(CreateKey)
 _update = msgspec.json.Decoder(UpdateKey)
 _rotate = msgspec.json.Decoder(RotateKey)
 _OPT = {"scope": Scope.ADMIN, "tag": "keys"}
-_Limit = Annotated[int, Parameter(ge=1, le=100)]
+_Limit = Annotated[int, QueryParameter(ge=1, le=100)]
 
 
 @post("/v1/keys", opt={**_OPT, "body": CreateKey, "idempotent": True}, summary="Create a key")
@@ -158,12 +157,12 @@ async def create_key(request: AnyRequest) -> Response[IssuedKeyBody]:
         state=KeyState(wish.state),
     )
     issued = await services_of(request).keys.create(draft, actor=_actor(request), request=await _repeatable(request))
-    return Response(_show_issued(issued), status_code=201, headers={"location": f"/v1/keys/{issued.key.id}"})
+    return _issued(request, issued, status=201)
 
 
 @get("/v1/keys", opt=_OPT, summary="List keys")
 async def list_keys(
-    request: AnyRequest, tenant: str | None = None, after: str | None = None, limit: _Limit = 20
+    request: AnyRequest, tenant: FromQuery[str | None] = None, after: FromQuery[str | None] = None, limit: _Limit = 20
 ) -> KeyList:
     """Keys of all tenants or of one, oldest first."""
     found = await services_of(request).keys.page(
@@ -171,7 +170,7 @@ async def list_keys(
         after=None if after is None else KeyId(after),
         limit=limit + 1,
     )
-    page = [_show(key) for key in found[:limit]]
+    page = [_show(request, key) for key in found[:limit]]
     return KeyList(
         data=page,
         first_id=page[0].id if page else None,
@@ -181,13 +180,13 @@ async def list_keys(
 
 
 @get("/v1/keys/{key_id:str}", opt=_OPT, summary="Show a key")
-async def get_key(request: AnyRequest, key_id: str) -> KeyBody:
+async def get_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
     """One key, without its secret."""
-    return _show(await services_of(request).keys.get(KeyId(key_id)))
+    return _show(request, await services_of(request).keys.get(KeyId(key_id)))
 
 
 @patch("/v1/keys/{key_id:str}", opt={**_OPT, "body": UpdateKey, "errors": (409,)}, summary="Change a key")
-async def update_key(request: AnyRequest, key_id: str) -> KeyBody:
+async def update_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
     """Change fields of a key; it holds from the next request on."""
     wish = await read_json(request, _update)
     wanted: dict[str, Any] = {
@@ -196,7 +195,9 @@ async def update_key(request: AnyRequest, key_id: str) -> KeyBody:
     for name, convert in (("scopes", frozenset), ("allowed_models", tuple), ("state", KeyState)):
         if name in wanted:
             wanted[name] = convert(wanted[name])
-    return _show(await services_of(request).keys.update(KeyId(key_id), KeyChange(**wanted), actor=_actor(request)))
+    return _show(
+        request, await services_of(request).keys.update(KeyId(key_id), KeyChange(**wanted), actor=_actor(request))
+    )
 
 
 @post(
@@ -205,23 +206,23 @@ async def update_key(request: AnyRequest, key_id: str) -> KeyBody:
     status_code=200,
     summary="Give a key a new secret",
 )
-async def rotate_key(request: AnyRequest, key_id: str) -> IssuedKeyBody:
+async def rotate_key(request: AnyRequest, key_id: FromPath[str]) -> Response[IssuedKeyBody]:
     """Issue a new secret; the old one works for ``overlap_s`` more seconds."""
     wish = await read_json(request, _rotate) if await request.body() else RotateKey()
     issued = await services_of(request).keys.rotate(
         KeyId(key_id), overlap_s=wish.overlap_s, actor=_actor(request), request=await _repeatable(request)
     )
-    return _show_issued(issued)
+    return _issued(request, issued, status=200)
 
 
 @post("/v1/keys/{key_id:str}/revoke", opt=_OPT, status_code=200, summary="Revoke a key")
-async def revoke_key(request: AnyRequest, key_id: str) -> KeyBody:
+async def revoke_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
     """End a key for good, at once; the row stays."""
-    return _show(await services_of(request).keys.revoke(KeyId(key_id), actor=_actor(request)))
+    return _show(request, await services_of(request).keys.revoke(KeyId(key_id), actor=_actor(request)))
 
 
 @delete("/v1/keys/{key_id:str}", opt=_OPT, status_code=200, summary="Delete a key")
-async def delete_key(request: AnyRequest, key_id: str) -> DeletedKey:
+async def delete_key(request: AnyRequest, key_id: FromPath[str]) -> DeletedKey:
     """Remove a key; its audit trail and use stay."""
     await services_of(request).keys.delete(KeyId(key_id), actor=_actor(request))
     return DeletedKey(id=key_id)
@@ -229,7 +230,10 @@ async def delete_key(request: AnyRequest, key_id: str) -> DeletedKey:
 
 @get("/v1/keys/{key_id:str}/audit", opt=_OPT, summary="A key's history")
 async def get_audit(
-    request: AnyRequest, key_id: str, before: Annotated[int | None, Parameter(ge=1)] = None, limit: _Limit = 20
+    request: AnyRequest,
+    key_id: FromPath[str],
+    before: Annotated[int | None, QueryParameter(ge=1)] = None,
+    limit: _Limit = 20,
 ) -> AuditList:
     """Who changed what and when, newest first; also of deleted keys."""
     found = await services_of(request).keys.audit(KeyId(key_id), before=before, limit=limit + 1)
@@ -237,7 +241,9 @@ async def get_audit(
 
 
 @get("/v1/keys/{key_id:str}/usage", opt=_OPT, summary="A key's use")
-async def get_usage(request: AnyRequest, key_id: str, days: Annotated[int, Parameter(ge=1, le=366)] = 30) -> UsageList:
+async def get_usage(
+    request: AnyRequest, key_id: FromPath[str], days: Annotated[int, QueryParameter(ge=1, le=366)] = 30
+) -> UsageList:
     """Tokens and requests per day and model."""
     return UsageList(data=await services_of(request).keys.usage(KeyId(key_id), days=days))
 
@@ -260,13 +266,13 @@ async def _repeatable(request: AnyRequest) -> Repeatable | None:
     )
 
 
-def _fields(key: ApiKey) -> dict[str, Any]:
+def _fields(key: ApiKey, now: float) -> dict[str, Any]:
     return {
         **msgspec.structs.asdict(key.limits),
         "id": key.id,
         "tenant": key.tenant,
         "label": key.label,
-        "state": "expired" if key.state is KeyState.ACTIVE and key.expired(time.time()) else key.state.value,
+        "state": "expired" if key.state is KeyState.ACTIVE and key.expired(now) else key.state.value,
         "scopes": sorted(key.scopes),
         "allowed_models": list(key.allowed_models),
         "expires_at": key.expires_at,
@@ -276,12 +282,14 @@ def _fields(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def _show(key: ApiKey) -> KeyBody:
-    return KeyBody(**_fields(key))
+def _show(request: AnyRequest, key: ApiKey) -> KeyBody:
+    return KeyBody(**_fields(key, services_of(request).access.clock()))
 
 
-def _show_issued(issued: IssuedKey) -> IssuedKeyBody:
-    return IssuedKeyBody(**_fields(issued.key), key=issued.text)
+def _issued(request: AnyRequest, issued: IssuedKey, *, status: int) -> Response[IssuedKeyBody]:
+    body = IssuedKeyBody(**_fields(issued.key, services_of(request).access.clock()), key=issued.text)
+    headers = {"location": f"/v1/keys/{issued.key.id}", "cache-control": "no-store"}
+    return Response(body, status_code=status, headers=headers)
 
 
 route_handlers = [

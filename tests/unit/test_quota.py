@@ -1,0 +1,185 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragsvc.core.errors import BalanceExhausted, RateLimited
+from ragsvc.core.quota import DAY_S, HOUR_S, MINUTE_S, UNLIMITED, RequestGate, SlidingWindow, TokenLedger
+
+gaps = st.lists(st.floats(min_value=0, max_value=70, allow_nan=False), max_size=120)
+
+
+@given(gaps, st.integers(1, 10), st.sampled_from([MINUTE_S, HOUR_S]), st.floats(0, 1e6))
+def test_no_span_of_the_windows_length_ever_holds_one_event_too_many(gaps, limit, length_s, start):
+    window, now, admitted, times = SlidingWindow(limit, length_s), start, [], []
+    for gap in gaps:
+        now += gap * length_s / MINUTE_S
+        times.append(now)
+        if window.wait_s(now) == 0:
+            window.add(now)
+            admitted.append(now)
+    for last in admitted:
+        assert sum(last - length_s < time <= last for time in admitted) <= limit
+    # and nothing is refused that a list of times would admit one slot later
+    for time in set(times) - set(admitted):
+        assert sum(time - length_s - length_s / 60 - 1e-6 <= other <= time for other in admitted) >= limit
+
+
+@given(st.lists(st.floats(0, 3), min_size=1, max_size=40), st.integers(1, 5))
+def test_what_wait_s_promises_holds(gaps, limit):
+    window, now = SlidingWindow(limit, MINUTE_S), 0.0
+    for gap in gaps:
+        now += gap
+        wait_s = window.wait_s(now)
+        if wait_s:
+            assert 0 < wait_s <= MINUTE_S + 1
+            now += wait_s + 1e-6
+            assert window.wait_s(now) == 0
+        window.add(now)
+    assert window.used(now + window.clears_in_s(now) + 1e-6) == 0
+
+
+def test_a_lowered_limit_counts_what_was_there():
+    gate = RequestGate(per_minute=60, per_hour=None, max_parallel=None)
+    for _ in range(10):
+        gate.enter(5.0)
+    gate.change_limits(per_minute=10, per_hour=None, max_parallel=None)
+    with pytest.raises(RateLimited) as refused:
+        gate.enter(6.0)
+    assert refused.value.retry_after_s == pytest.approx(60.0)
+
+
+def test_the_hour_binds_after_the_minutes():
+    gate, now = RequestGate(per_minute=60, per_hour=100, max_parallel=None), 0.0
+    for _ in range(60):
+        gate.enter(now)
+    now = 61.0
+    for _ in range(40):
+        gate.enter(now)
+    assert gate.view(now).limit == 100
+    with pytest.raises(RateLimited, match="100 requests per hour") as refused:
+        gate.enter(now)
+    assert refused.value.retry_after_s == pytest.approx(HOUR_S + 60 - 61)
+
+
+def test_a_refused_request_counts_nowhere():
+    gate = RequestGate(per_minute=2, per_hour=100, max_parallel=1)
+    gate.enter(0.0)
+    with pytest.raises(RateLimited, match="at the same time"):
+        gate.enter(0.0)
+    gate.leave()
+    gate.enter(0.0)
+    gate.leave()
+    with pytest.raises(RateLimited, match="per minute"):
+        gate.enter(0.0)
+    assert gate.running == 0
+    assert gate.view(0.0).remaining == 0
+
+
+def test_without_limits_the_view_shows_the_specifications_number():
+    gate = RequestGate(per_minute=None, per_hour=None, max_parallel=None)
+    gate.enter(0.0)
+    assert (gate.view(0.0).limit, gate.view(0.0).remaining) == (UNLIMITED, UNLIMITED)
+
+
+def test_reservations_never_exceed_balance_or_day():
+    ledger = TokenLedger(balance=140, per_day=80, day=0)
+    ledger.reserve(50, now=0)
+    assert ledger.remaining() == 30
+    with pytest.raises(RateLimited) as waits:
+        ledger.reserve(31, now=0)
+    assert not waits.value.budget_gone
+    with pytest.raises(RateLimited) as gone:
+        ledger.reserve(81, now=10)
+    assert gone.value.budget_gone
+    assert gone.value.retry_after_s == DAY_S - 10
+    with pytest.raises(BalanceExhausted):
+        ledger.reserve(91, now=0)
+    ledger.refund(50)
+    ledger.reserve(80, now=0)
+    ledger.settle(80, 80, day=0)
+    ledger.reserve(60, now=DAY_S)  # the next day's budget, the same balance
+    with pytest.raises(BalanceExhausted):
+        ledger.reserve(1, now=DAY_S)
+
+
+def test_a_clock_set_back_over_midnight_grants_no_second_day():
+    ledger = TokenLedger(balance=None, per_day=10, day=5)
+    ledger.reserve(10, now=5 * DAY_S)
+    ledger.settle(10, 10, day=5)
+    with pytest.raises(RateLimited):
+        ledger.reserve(1, now=4 * DAY_S)
+
+
+class Durable:
+    """What the rows hold, and what a start after a crash makes of it."""
+
+    def __init__(self, balance):
+        self.balance, self.lease, self.lease_day, self.used = balance, 0, 0, {}
+
+    def write(self, booking, usage):
+        self.balance -= booking.spent
+        self.lease, self.lease_day = booking.lease, booking.day
+        for day, tokens in usage.items():
+            self.used[day] = self.used.get(day, 0) + tokens
+
+    def balance_after_crash(self):
+        return max(min(self.balance, 0), self.balance - self.lease)
+
+    def used_after_crash(self, day):
+        return self.used.get(day, 0) + (self.lease if day == self.lease_day else 0)
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("reserve"), st.integers(0, 6000)),
+        st.tuples(st.just("settle"), st.integers(0, 6500)),
+        st.tuples(st.just("refund"), st.just(0)),
+        st.tuples(st.just("begin"), st.just(0)),
+        st.tuples(st.just("commit"), st.just(0)),
+        st.tuples(st.just("abort"), st.just(0)),
+        st.tuples(st.just("midnight"), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@given(steps, st.integers(0, 30_000), st.integers(1000, 30_000))
+def test_no_crash_at_any_moment_gives_back_acknowledged_tokens(steps, balance, per_day):  # noqa: C901 - one machine, one table of steps
+    ledger, durable = TokenLedger(balance=balance, per_day=per_day, day=0), Durable(balance)
+    day, open_, booking, in_flight, unwritten = 0, [], None, {}, {}
+    settled = acknowledged = 0
+    settled_by_day, acknowledged_by_day = {}, {}
+    for step, number in steps:
+        if step == "reserve":
+            try:
+                ledger.reserve(number, now=day * DAY_S)
+                open_.append(number)
+            except (BalanceExhausted, RateLimited):
+                pass
+        elif step == "settle" and open_:
+            ledger.settle(open_.pop(), number, day=day)
+            settled += number
+            settled_by_day[day] = settled_by_day.get(day, 0) + number
+            unwritten[day] = unwritten.get(day, 0) + number
+        elif step == "refund" and open_:
+            ledger.refund(open_.pop())
+        elif step == "begin" and booking is None:
+            booking, in_flight, unwritten = ledger.begin_booking(), unwritten, {}
+        elif step == "commit" and booking is not None:
+            durable.write(booking, in_flight)
+            ledger.commit_booking(balance=durable.balance)
+            booking, in_flight = None, {}
+        elif step == "abort" and booking is not None:
+            ledger.abort_booking()
+            for one, tokens in in_flight.items():
+                unwritten[one] = unwritten.get(one, 0) + tokens
+            booking, in_flight = None, {}
+        elif step == "midnight":
+            day += 1
+            ledger.turn(day)
+        if ledger.covered():
+            acknowledged, acknowledged_by_day = settled, dict(settled_by_day)
+        assert durable.balance_after_crash() <= max(balance - acknowledged, min(durable.balance, 0))
+        for one, tokens in acknowledged_by_day.items():
+            assert durable.used_after_crash(one) >= tokens
+        assert ledger.reserved == sum(open_)
