@@ -1,0 +1,213 @@
+"""What to search for, made from a conversation.
+
+Rules on words only (no model): a complete question stands for itself; an elliptic one ("and in 2022?") is completed
+from the user's earlier turns. Knows nothing of indexes or prompts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+# ruff: noqa: RUF001 - words of several scripts are the subject here
+
+MAX_QUERY_CHARACTERS: Final = 1200
+"""More than the embedding model reads of English; the rest of a pasted text cannot change the vector."""
+
+MAX_TURNS_BACK: Final = 4
+"""How many earlier user turns an ellipsis may lean on."""
+
+_SELF_CONTAINED_WORDS: Final = 5
+"""With so many content words of its own, a question that says "it" is usually about something it names."""
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """One message's text; ``role`` as in OpenAI's chat messages."""
+
+    role: str
+    text: str
+
+
+class ConversationQuery(msgspec.Struct, frozen=True):
+    """``text`` is what to search for, empty when the last turn asks nothing ("thanks!"); ``question`` is that turn."""
+
+    text: str
+    question: str
+    follow_up: bool = False
+
+
+def _words(listed: str) -> frozenset[str]:
+    return frozenset(listed.split())
+
+
+STOP_WORDS: Final = _words(
+    """a about all also an and any are as at be been being between both but by can could did do does doing for from
+    further had has have having he her here hers him his how i if in into is it its itself just let me more most my no
+    nor not now of off on once only or other our out over own please same she should show so some such tell than that
+    the their them then there these they this those through to too under until up us very was we were what when where
+    which while who whom whose why will with would you your give find list say says said according
+    der die das den dem des ein eine einen einem einer eines und oder aber in im an am auf aus bei mit nach von vom zu
+    zum zur für über unter ist sind war waren wird werden hat haben hatte wie was wer wen wem wo wann warum welche
+    welcher welches nicht auch noch nur es er sie wir ihr ich du man sich dass als wenn denn
+    и в во не что он на я с со как а то все она так его но да ты к у же вы за бы по ее мне было от меня еще нет о из
+    ему когда для мы их кто какой какая какие где почему сколько был была были это этот эта эти
+    的 了 是 在 和 有 什么 吗 呢 谁 哪 哪里 怎么 为什么 多少""",
+)
+_POINTERS: Final = _words(
+    """it its they them their theirs he him his she her hers this that these those there then same former latter one ones
+    er ihm ihn sein seine sie ihr ihre es dies diese dieser dieses dort он она оно они его её ее их этот эта это эти там
+    它 他 她 他们 她们 它们 这 那 这个 那个""",
+)
+_PEOPLE: Final = _words("he him his she her hers they them their er ihm ihn sie ihr он она они его её ее их 他 她 他们")
+_WORD: Final = re.compile(r"[\u4e00-\u9fff]+|[\w][\w.&'’-]*[\w]|\w")
+_OPENER: Final = re.compile(
+    r"^\s*(?:and|but|or|also|so|what about|how about|same for|und|aber|auch|oder|wie ist es mit|was ist mit|а|и|но"
+    r"|а как|что насчёт)\b[\s,:]*|^\s*(?:那么|那|还有)",
+    re.IGNORECASE,
+)
+_SMALL_TALK: Final = re.compile(
+    r"^\W*(?:(?:hi|hello|hey|good (?:morning|afternoon|evening|day)|thanks?(?: (?:you|a lot|so much))*|many thanks|thx"
+    r"|ok(?:ay)?|great|cool|nice|perfect|got it|understood|i see|bye|goodbye|see you|yes|no|sure|right|well|there"
+    r"|very much|for your help|how are you(?: doing)?|hallo|guten (?:tag|morgen|abend)|danke(?: schön)?|vielen dank"
+    r"|привет|здравствуйте|спасибо|хорошо|пока|да|нет|你好|您好|谢谢|好的|再见)(?:\W+|$))+",
+    re.IGNORECASE,
+)
+_POLITE: Final = re.compile(
+    r"^(?:please|kindly|(?:can|could|would|will) you(?: please)?(?: (?:tell|show|give|explain(?: to)?) me)?"
+    r"|(?:tell|show|give) me|i (?:would like|want|need) to know|i(?:'d| would) like to know|do you know|bitte"
+    r"|(?:kannst du|können sie)(?: mir)?(?: bitte)?(?: sagen)?,?|скажите|пожалуйста|请|请问)[\s,:]+",
+    re.IGNORECASE,
+)
+_PERIOD: Final = re.compile(r"\b(?:Q[1-4]|(?:19|20)\d\d|(?:first|second|third|fourth) quarter)\b", re.IGNORECASE)
+_NAME: Final = re.compile(r"\b(?:[A-Z][\w&.-]*[\w&]|[A-Z]{2,})(?:[ -](?:of |the |and )?[A-Z][\w&.-]*[\w&])*")
+_MARKER: Final = re.compile(r"\[\d+\]")
+
+
+def make_query(turns: Sequence[Turn]) -> ConversationQuery:
+    """What to search for, from the conversation up to its last user turn.
+
+    >>> turns = [Turn("user", "What were Apple's net sales in 2023?"), Turn("assistant", "$383 billion [1]")]
+    >>> make_query([*turns, Turn("user", "And in 2022?")]).text
+    "What were Apple's net sales in 2022?"
+    >>> make_query([*turns, Turn("user", "Thanks!")]).text
+    ''
+    """
+    asked = [index for index, turn in enumerate(turns) if turn.role == "user" and turn.text.strip()]
+    if not asked:
+        return ConversationQuery("", "")
+    question = turns[asked[-1]].text.strip()
+    text = clean_question(question)
+    if not text or not _is_elliptic(text):
+        return ConversationQuery(_bounded(text), question)
+    chain = [text]
+    for index in reversed(asked[-1 - MAX_TURNS_BACK : -1]):
+        earlier = clean_question(turns[index].text)
+        if earlier:
+            chain.append(earlier)
+            if not _is_elliptic(earlier):
+                break
+    text = chain.pop()
+    follow_up = bool(chain)
+    while chain:
+        text = _complete(chain.pop(), text)
+    names = _answer_names(turns[: asked[-1]], question) if follow_up else []
+    return ConversationQuery(_bounded(" ".join([text, *names])), question, follow_up=follow_up)
+
+
+def clean_question(text: str) -> str:
+    """The turn without greetings, courtesy and surplus white space; empty when nothing else is in it.
+
+    >>> clean_question("Hello! Could you please tell me  who the auditor is?")
+    'who the auditor is?'
+    """
+    cleaned = " ".join(text.split())
+    cleaned = _SMALL_TALK.sub("", cleaned, count=1)
+    while (shorter := _POLITE.sub("", cleaned, count=1)) != cleaned:
+        cleaned = shorter
+    return cleaned if _WORD.search(cleaned) else ""
+
+
+def content_words(text: str) -> list[str]:
+    """Words of the text that carry its topic, in order, lower case, each once.
+
+    >>> content_words("What was the revenue of Apple in Q3 2022?")
+    ['revenue', 'apple', 'q3', '2022']
+    """
+    words = (word.lower().removesuffix("'s").removesuffix("’s") for word in _WORD.findall(text))
+    return [word for word in dict.fromkeys(words) if word not in STOP_WORDS]
+
+
+def _is_elliptic(text: str) -> bool:
+    """Whether the turn needs an earlier one to be understood."""
+    content = content_words(text)
+    topics = [word for word in content if not _PERIOD.fullmatch(word)]
+    if _OPENER.match(text) and len(topics) < _SELF_CONTAINED_WORDS:
+        return True
+    if not topics:
+        return True
+    words = {word.lower() for word in _WORD.findall(text)}
+    if words & _POINTERS and len([w for w in topics if w not in _POINTERS]) < _SELF_CONTAINED_WORDS - 1:
+        return True
+    return len(_WORD.findall(text)) <= 2 and len(topics) <= 1 and text[0] < "\u4e00"
+
+
+def _complete(follow_up: str, earlier: str) -> str:
+    """The earlier question with the follow-up's period or name in the place of its own, else both."""
+    addition = _OPENER.sub("", follow_up, count=1).strip()
+    merged, used = earlier, set[str]()
+    merged, used = _replace_periods(merged, addition)
+    names, old_names = _names(addition), _names(earlier)
+    if len(names) == 1 and len(old_names) == 1 and names[0].lower() not in earlier.lower():
+        merged = merged.replace(old_names[0], names[0])
+        used |= {word.lower() for word in names[0].split()}
+    rest = [word for word in content_words(addition) if word not in used and word not in merged.lower()]
+    rest = [word for word in rest if word not in _POINTERS]
+    if not rest:
+        return merged
+    return f"{merged} {addition.rstrip(' ?？') if len(rest) > 1 else ' '.join(rest)}"
+
+
+def _replace_periods(earlier: str, addition: str) -> tuple[str, set[str]]:
+    """Put the follow-up's years and quarters where the earlier question had others of the same kind."""
+    used: set[str] = set()
+    for kind in (r"Q[1-4]", r"(?:19|20)\d\d", r"(?:first|second|third|fourth) quarter"):
+        new = re.findall(rf"\b{kind}\b", addition, re.IGNORECASE)
+        old = re.findall(rf"\b{kind}\b", earlier, re.IGNORECASE)
+        if new and len(set(old)) == 1:
+            earlier = re.sub(rf"\b{kind}\b", " and ".join(dict.fromkeys(new)), earlier, flags=re.IGNORECASE)
+            used |= {word.lower() for period in new for word in period.split()}
+    return earlier, used
+
+
+def _names(text: str) -> list[str]:
+    """Capitalised names that are not merely a sentence's first word or a period."""
+    found: list[str] = []
+    for match in _NAME.finditer(text):
+        name = re.sub(r"['’]s$", "", match.group())
+        first = match.start() == 0 or text[: match.start()].rstrip()[-1:] in {".", "?", "!", ":"}
+        if _PERIOD.fullmatch(name) or (first and name.lower() in STOP_WORDS):
+            continue
+        found.append(name)
+    return list(dict.fromkeys(found))
+
+
+def _answer_names(before: Sequence[Turn], question: str) -> list[str]:
+    """Names from a short answer just given, when the follow-up says "he" or "they"."""
+    if not {word.lower() for word in _WORD.findall(question)} & _PEOPLE:
+        return []
+    answers = [turn.text for turn in before if turn.role == "assistant"]
+    if not answers or len(answers[-1]) > 400:
+        return []
+    names = [name for name in _names(_MARKER.sub("", answers[-1])) if name.lower() not in STOP_WORDS]
+    return names[:3]
+
+
+def _bounded(text: str) -> str:
+    """The text's first and last part when it is longer than a query may be: questions stand at either end."""
+    if len(text) <= MAX_QUERY_CHARACTERS:
+        return text
+    half = MAX_QUERY_CHARACTERS // 2 - 1
+    return f"{text[:half].rsplit(' ', 1)[0]} {text[-half:].split(' ', 1)[-1]}"

@@ -1,0 +1,92 @@
+"""What is searched for is what the user means, also when the last turn says only a part of it."""
+
+# ruff: noqa: RUF001 - questions in several scripts
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragsvc.core.queries import MAX_QUERY_CHARACTERS, Turn, clean_question, content_words, make_query
+
+
+def ask(*texts: str) -> str:
+    """User and assistant in turns; the last text is the user's."""
+    roles = ["user", "assistant"] * len(texts)
+    return make_query([Turn(role, text) for role, text in zip(roles, texts, strict=False)]).text
+
+
+SALES = "What were Apple's net sales in 2023?"
+
+
+@pytest.mark.parametrize(
+    ("conversation", "query"),
+    [
+        ([SALES], SALES),
+        ([SALES, "383", "And in 2022?"], "What were Apple's net sales in 2022?"),
+        ([SALES, "383", "in 2022?"], "What were Apple's net sales in 2022?"),
+        ([SALES, "383", "And Microsoft?"], "What were Microsoft's net sales in 2023?"),
+        ([SALES, "383", "What about Microsoft in 2021?"], "What were Microsoft's net sales in 2021?"),
+        ([SALES, "383", "And in 2022?", "394", "And Microsoft?"], "What were Microsoft's net sales in 2022?"),
+        ([SALES, "383", "Why?"], SALES),
+        ([SALES, "383", "Thanks!", "You are welcome.", "And in 2022?"], "What were Apple's net sales in 2022?"),
+        ([SALES, "383", "Who is the auditor of Intel Corporation?"], "Who is the auditor of Intel Corporation?"),
+        (["Hello there!", "Hi", "What is the notice period for tenants?"], "What is the notice period for tenants?"),
+        (["What was Intel's revenue in Q1 2023?", "11.7", "And in Q2?"], "What was Intel's revenue in Q2 2023?"),
+        (["Wie hoch war der Umsatz von Siemens im Jahr 2021?", "62", "Und 2022?"],
+         "Wie hoch war der Umsatz von Siemens im Jahr 2022?"),
+        (["Какая выручка была у Газпрома в 2021?", "10", "А в 2022?"], "Какая выручка была у Газпрома в 2022?"),
+        (["2021年的收入是多少？", "10", "2022年呢？"], "2021年的收入是多少？ 2022年呢"),
+    ],
+)  # fmt: skip
+def test_query_of_a_conversation(conversation: list[str], query: str):
+    assert ask(*conversation) == query
+
+
+def test_a_pronoun_brings_the_topic_of_the_turn_before():
+    query = ask("Who is the chief executive of Acme?", "Jane Roe [1]", "When was she appointed?")
+    assert "chief executive of Acme" in query
+    assert "appointed" in query
+    assert "Jane Roe" in query
+
+
+def test_a_full_question_with_a_pronoun_stands_alone():
+    question = "How does the warranty cover battery defects when it is used in industrial vehicles?"
+    assert ask("What is the weight of the headset?", "92 g", question) == question
+
+
+@pytest.mark.parametrize(
+    "text", ["Hi", "hello!", "Thank you so much!", "ok, great", "Danke!", "спасибо", "谢谢", " ?! "]
+)
+def test_small_talk_asks_nothing(text: str):
+    assert ask(SALES, "383", text) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("Hi, what is Wi-Fi?", "what is Wi-Fi?"),
+        ("Please could you tell me the fee?", "the fee?"),
+        ("Hisense makes what?", "Hisense makes what?"),
+        ("No. of employees in 2022", "of employees in 2022"),
+        ("请问收入是多少？", "请问收入是多少？"),
+    ],
+)
+def test_cleaning(text: str, cleaned: str):
+    assert clean_question(text) == cleaned
+
+
+def test_no_user_turn_is_no_query():
+    assert make_query([Turn("system", "You are helpful.")]).text == ""
+    assert make_query([]).text == ""
+
+
+def test_content_words_keep_numbers_and_names():
+    assert content_words("According to AT&T, what is the 5.5% fee of the U.S. in 2020?") == [
+        "at&t", "5.5", "fee", "u.s", "2020"
+    ]  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from(["user", "assistant", "system"]), st.text(max_size=3000)), max_size=6))
+def test_any_conversation_gives_a_bounded_query(turns: list[tuple[str, str]]):
+    query = make_query([Turn(*turn) for turn in turns])
+    assert len(query.text) <= MAX_QUERY_CHARACTERS * 2
