@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
+
+LOCAL_MODEL: Final = "local/chat-model"
+"""The built-in model's name."""
 
 Positive = Annotated[float, Meta(gt=0)]
 

@@ -21,11 +21,10 @@ from ragsvc.core.errors import (
     UpstreamTimeout,
 )
 from ragsvc.core.ports import ModelProvider
-from ragsvc.core.providers import ModelSettings, Pricing, ProviderSettings
+from ragsvc.core.providers import LOCAL_MODEL, ModelSettings, Pricing, ProviderSettings
 
 T = TypeVar("T")
 LOCAL_PROVIDER: Final = "local"
-LOCAL_MODEL: Final = "local/chat-model"
 _PASSED_ON: Final = (ModelUnavailable, UpstreamFailed, UpstreamTimeout, Overloaded)
 
 
