@@ -159,7 +159,7 @@ class TokenLedger:
     MIN_LEASE = 2_048
     MAX_LEASE = 65_536
 
-    __slots__ = ("_pending", "balance", "day", "lease", "per_day", "reserved", "unbooked", "used_today")
+    __slots__ = ("_pending", "balance", "day", "durable", "per_day", "reserved", "unbooked", "used_today")
 
     def __init__(self, *, balance: int | None, per_day: int | None, day: int, used_today: int = 0) -> None:
         self.balance = balance
@@ -168,7 +168,8 @@ class TokenLedger:
         self.used_today = used_today
         self.reserved = 0
         self.unbooked = 0
-        self.lease = 0
+        self.durable = Booking(0, 0, day)
+        """The last write; its ``lease`` is what the row holds."""
         self._pending: Booking | None = None
 
     @property
@@ -181,7 +182,6 @@ class TokenLedger:
         if day > self.day:
             self.day = day
             self.used_today = 0
-            self.lease = 0  # the durable one would be booked on the day before
 
     def remaining(self) -> int:
         """Tokens that a reservation could get now; at least 0."""
@@ -231,27 +231,46 @@ class TokenLedger:
         if not self.limited:
             return True
         pending = self._pending
-        if pending is not None and (self.unbooked - pending.spent > pending.lease or pending.day != self.day):
+        if pending is not None and self.unbooked - pending.spent > self._covers(pending):
             return False
-        return self.unbooked <= self.lease
+        return self.unbooked <= self._covers(self.durable)
 
-    def begin_booking(self) -> Booking:
-        """Take what the next write shall book; ``commit_booking`` or ``abort_booking`` follows."""
+    def _covers(self, booking: Booking) -> int:
+        """Tokens of today that its lease covers; a crash would book the lease of another day on that one."""
+        return booking.lease if booking.day == self.day else 0
+
+    @property
+    def wants_lease(self) -> bool:
+        """Whether a first write should begin before tokens are settled."""
+        return self.limited and not self._covers(self.durable)
+
+    def begin_booking(self, *, last: bool = False) -> Booking:
+        """Take what the next write shall book; ``commit_booking`` or ``abort_booking`` follows.
+
+        ``last``: the process stops, nothing is settled any more, so no lease is left behind.
+        """
         spent = self.unbooked
         lease = 0
-        if self.limited and (spent or self.reserved):
+        if self.limited and not last and (spent or self.reserved):
             lease = min(max(self.MIN_LEASE, 2 * spent), self.MAX_LEASE)
             if self.balance is not None:
                 lease = min(lease, max(0, self.balance - spent))
         self._pending = Booking(spent, lease, self.day)
         return self._pending
 
+    def needs_write(self, booking: Booking) -> bool:
+        """Whether a booking differs from what the row holds."""
+        held = self.durable
+        if booking.spent and self.limited:
+            return True
+        return booking.lease != held.lease or (booking.lease > 0 and booking.day != held.day)
+
     def commit_booking(self, *, balance: int | None) -> None:
         """The write is durable; ``balance`` is the row's value after it."""
         pending = self._pending
         if pending is not None:
             self.unbooked -= pending.spent
-            self.lease = pending.lease if pending.day == self.day else 0
+            self.durable = pending
             self._pending = None
         self.balance = balance
 

@@ -41,6 +41,7 @@ class IndexOptions:
 
     Up to ``flat_limit`` passages are searched exactly (measured: 3 ms for 100,000 on one core), more of them by IVF,
     with ``short_list`` candidates ranked exactly and up to ``tail_rows`` new passages not yet encoded.
+    The log is replayed in commits of ``batch_passages``, or one document if that is more.
     """
 
     flat_limit: int = 100_000
@@ -50,6 +51,7 @@ class IndexOptions:
     context_weight: float = 0.5
     max_query_terms: int = 32
     lexical_heap_bytes: int = 32 << 20
+    batch_passages: int = 16_384
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -136,16 +138,22 @@ class CollectionIndex:
         applied = 0
         with self._lock:
             while changes := self._source.changes(self.collection_id, self.covered_seq, _CHANGES_PER_BATCH):
-                self.apply(changes)
-                applied += len(changes)
+                batch = _first_batch(changes, self.options.batch_passages)
+                self.apply(batch)
+                applied += len(batch)
         return applied
 
     def apply(self, changes: Sequence[IndexChange]) -> None:
         """Apply consecutive changes to whichever side does not cover them yet; visible together, at the end."""
         with self._lock:
             last = changes[-1].seq
+            added, removed = _net([change for change in changes if change.seq > self._vector_seq])
+            rows = self._read_vectors(added)  # before the words become visible, so that the vectors follow at once
             self._apply_lexical([change for change in changes if change.seq > self._lexical.covered_seq()], last)
-            self._apply_vectors([change for change in changes if change.seq > self._vector_seq], last)
+            self._vectors.remove(removed)
+            self._vectors.add(*rows)
+            self._vector_seq = max(self._vector_seq, last)
+            self._changed += len(added) + len(removed)
 
     def search_dense(self, query: Vectors, *, k: int, documents: Ids | None = None) -> Hits:
         """Nearest passages to ``query`` ``(dim,)``, cosine in -1..1."""
@@ -316,16 +324,6 @@ class CollectionIndex:
         for start in range(0, len(ids), _PASSAGES_PER_READ):
             index.add(self._source.lexical(self.collection_id, ids[start : start + _PASSAGES_PER_READ]))
 
-    def _apply_vectors(self, changes: Sequence[IndexChange], covered_seq: int) -> None:
-        if not changes:
-            return
-        added, removed = _net(changes)
-        ids, documents, vectors = self._read_vectors(added)
-        self._vectors.remove(removed)
-        self._vectors.add(ids, documents, vectors)
-        self._vector_seq = covered_seq
-        self._changed += len(added) + len(removed)
-
     def _read_vectors(self, ids: Ids) -> tuple[Ids, Ids, Halves]:
         """Read in slices, so that float32 rows of a huge document never stand in memory at once."""
         parts = [
@@ -404,6 +402,12 @@ def _remove_workspace(index: VectorSide) -> None:
     """Delete what an index kept on disk while it ran; searches under way keep their mapping."""
     if isinstance(index, IvfIndex):
         shutil.rmtree(index.workspace, ignore_errors=True)
+
+
+def _first_batch(changes: list[IndexChange], passages: int) -> list[IndexChange]:
+    """As many changes as hold at most so many passages together, at least one: what is in memory at once is bounded."""
+    totals = np.cumsum([len(change.passage_ids) // 8 for change in changes])
+    return changes[: max(1, int(np.searchsorted(totals, passages, side="right")))]
 
 
 def _net(changes: Sequence[IndexChange]) -> tuple[Ids, Ids]:

@@ -87,10 +87,13 @@ class TantivyIndex:
         """Add passages, replacing those of the same id."""
         with self._lock:
             writer = self._open_writer()
+            last_document, language = -1, DEFAULT_LANGUAGE
             for document in documents:
+                if document.document_id != last_document:  # tables take the language of the text before them
+                    last_document, language = document.document_id, DEFAULT_LANGUAGE
                 if document.id <= self._max_id:  # ids only grow: a new one cannot be there yet
                     writer.delete_documents_by_term("id", document.id)
-                text, language = passage_terms(document.text)
+                text, language = passage_terms(document.text, otherwise=language)
                 context, _ = passage_terms(document.context, language=language)
                 writer.add_document(
                     tantivy.Document(

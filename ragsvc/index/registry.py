@@ -20,7 +20,7 @@ from ragsvc.index.collection import CollectionIndex, IndexOptions, IndexReport
 logger = logging.getLogger(__name__)
 
 _MAINTENANCE_INTERVAL_S = 5.0
-_WRITER_IDLE_S = 20.0
+_WRITER_IDLE_S = 45.0
 _SNAPSHOT_AFTER_PASSAGES = 2000
 _SNAPSHOT_AFTER_PASSAGES_AT_MOST = 20_000
 

@@ -113,6 +113,17 @@ def test_it_starts_from_its_snapshot_and_replays_the_rest(opened, source):
     assert_equal_to_rows(again, 1, 10)
 
 
+def test_a_long_log_is_replayed_in_bounded_batches(opened, source):
+    registry = opened(options=IndexOptions(batch_passages=100))
+    registry.catch_up(1)
+    for number in range(9):
+        put(source, 1, f"doc{number}", count=20)
+    put(source, 1, "huge", count=150)
+    assert registry.get(1).catch_up() == 10
+    assert registry.get(1)._lexical.markers == 4  # one commit of the empty index, then 5, 4 and 1 documents
+    assert_equal_to_rows(registry, 1, 330)
+
+
 def test_a_change_that_is_added_and_deleted_again_leaves_nothing(opened, source):
     document, _, _ = put(source, 1, "apples")
     source.delete_document(1, document)
