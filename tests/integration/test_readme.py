@@ -138,7 +138,7 @@ def settings_table() -> str:
 
 
 def _default(value: Any) -> str:
-    return "–" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    return "none" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _field_docstrings(kind: type) -> dict[str, str]:
