@@ -29,7 +29,7 @@ def env(tenant) -> dict[str, str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "Berichte – отчёты"
+    root = tmp_path / "Berichte und отчёты"
     (root / "sub").mkdir(parents=True)
     (root / "solar.pdf").write_bytes(SOLAR)
     (root / "sub" / "ferry.md").write_text(FERRY)
