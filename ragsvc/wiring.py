@@ -33,6 +33,7 @@ from ragsvc.providers.openai_upstream import OpenAIUpstream
 from ragsvc.services.access import Access
 from ragsvc.services.answer import AnswerService
 from ragsvc.services.documents import DocumentService
+from ragsvc.services.encryption import EncryptionService, open_encryption
 from ragsvc.services.freshness import Freshness
 from ragsvc.services.ingest import IngestOptions, IngestService
 from ragsvc.services.keys import KeyAdministration
@@ -70,6 +71,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeyAdministration
     models: Models
     answer: AnswerService
+    encryption: EncryptionService
     readiness: Readiness
     registry: CollectorRegistry
 
@@ -142,6 +144,8 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             reranker=await anyio.to_thread.run_sync(_open_reranker, settings),
         )
         access = Access(database)
+        encryption = await anyio.to_thread.run_sync(_open_encryption, settings)
+        stack.callback(encryption.close)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
         models = _models(settings, session, tokens)
         stack.push_async_callback(models.aclose)
@@ -171,6 +175,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             keys=KeyAdministration(access),
             models=models,
             answer=answer,
+            encryption=encryption,
             readiness=Readiness(),
             registry=CollectorRegistry(),
         )
@@ -182,6 +187,18 @@ def _open_embedder(settings: Settings) -> Embedder:
         data_dir=settings.data_dir,
         runtime=settings.embedding_runtime,
         threads=settings.embedding_threads,
+    )
+
+
+def _open_encryption(settings: Settings) -> EncryptionService:
+    return open_encryption(
+        settings.data_dir,
+        source=settings.encryption_keys,
+        key_file=settings.encryption_key_file,
+        lifetime_s=settings.encryption_key_lifetime_s,
+        overlap_s=settings.encryption_key_overlap_s,
+        sample_dialects=settings.encryption_sample_dialects,
+        literal_rvenc=settings.rvenc_literal,
     )
 
 
