@@ -19,10 +19,10 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from ragsvc.index.registry import IndexRegistry
 
 from ragsvc.core.chunking import lexical_context
 from ragsvc.core.ports import EmbeddingModel
+from ragsvc.index.registry import IndexRegistry
 from ragsvc.store import documents as document_rows
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database

@@ -13,7 +13,7 @@ from ragsvc.cli.failures import CommandFailed
 from ragsvc.cli.output import Output, shortened, table
 from ragsvc.cli.target import Target, connect
 
-_QUOTE_WIDTH = 160
+_QUOTE_WIDTH = 240
 
 
 async def search(target: Target, body: Json, output: Output) -> None:

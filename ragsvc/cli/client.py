@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ class ServiceClient:
     @asynccontextmanager
     async def events(
         self, method: str, path: str, document: object | None = None, *, silence_s: float = 60.0
-    ) -> AsyncIterator[AsyncIterator[Json]]:
+    ) -> AsyncGenerator[AsyncIterator[Json]]:
         """Open a stream of server-sent events whose data are JSON objects; ``[DONE]`` ends it.
 
         Raises:

@@ -13,6 +13,7 @@ from ragsvc.cli.client import Json
 from ragsvc.cli.failures import CommandFailed
 from ragsvc.cli.output import Output, shortened, size, table
 from ragsvc.cli.target import Target, connect
+from ragsvc.cli.transfer import still_there
 
 _RETRY_WAIT_S = 3600.0
 
@@ -22,7 +23,7 @@ async def list_some(target: Target, asked: Mapping[str, Any], limit: int, output
     found: list[Json] = []
     async with connect(target) as client:
         async for document in client.pages("/v1/rag/documents", {**asked, "limit": min(limit, 100)}):
-            found.append(document)  # noqa: PERF401 - it stops in the middle
+            found.append(document)
             if len(found) >= limit:
                 break
 
@@ -57,10 +58,8 @@ async def delete(target: Target, document_ids: Sequence[str], output: Output) ->
                 if failure.status != 404:
                     raise
                 failures.append(failure)
-    output.result(
-        {"object": "list", "deleted": deleted, "failed": [failure.message for failure in failures]},
-        lambda console: [console.print(escape(f"deleted {one}")) for one in deleted],
-    )
+    report = {"object": "list", "deleted": deleted, "failed": [failure.message for failure in failures]}
+    output.result(report, lambda console: console.print(escape("\n".join(f"deleted {one}" for one in deleted))))
     if failures:
         raise failures[0]
 
@@ -72,9 +71,7 @@ async def retry(target: Target, document_id: str, password: str | None, output: 
         document = await client.post(f"{path}/retry", {} if password is None else {"password": password})
         async with client.events("GET", f"{path}/events") as events:
             async for event in events:
-                if event.get("deleted"):
-                    raise CommandFailed("the document was deleted meanwhile", code="document_not_found")
-                document = event
+                document = still_there(event)
     output.result(document, lambda console: _show(document, console))
     if document["status"] != "ready":
         raise CommandFailed(_remark(document) or "the document is not ready", code="document_failed")
@@ -97,13 +94,13 @@ def _show(document: Json, console: Console) -> None:
     lines: list[tuple[str, object]] = [
         ("id", document["id"]),
         ("file", document["filename"]),
-        ("title", document["title"] or "–"),
+        ("title", document["title"] or "-"),
         ("collection", document["collection"]),
         ("status", _status(document)),
         ("size", f"{size(document['bytes'])}, sha256 {document['sha256']}"),
         ("pages", f"{document['pages_done']} of {document['pages']}"),
         ("passages", f"{document['passages_done']} of {document['passages']}"),
-        ("model", document["embedding_model"] or "–"),
+        ("model", document["embedding_model"] or "-"),
         ("added", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(document["created_at"]))),
     ]
     lines += [(f"  {name}", f"{seconds:.2f} s") for name, seconds in document["timings"].items()]

@@ -24,7 +24,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-class CommandFailed(Exception):  # noqa: N818 - named for what happened, like the errors of core
+class CommandFailed(Exception):
     """Ends a command. ``code`` is the stable string of ``core.errors`` where one applies."""
 
     def __init__(

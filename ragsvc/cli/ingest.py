@@ -226,7 +226,7 @@ def _show(report: Report, console: Console) -> None:
         return
     incomplete = [(one.path, problem) for one in report.files for problem in one.problems]
     if incomplete:
-        console.print(f"[yellow]{len(incomplete)} findings in files that are otherwise readable:[/]")
+        console.print("[yellow]readable but for some pages:[/]")
         console.print(table("file", "finding", rows=incomplete[:_SHOWN_PROBLEMS]))
         if len(incomplete) > _SHOWN_PROBLEMS:
             console.print(f"… and {len(incomplete) - _SHOWN_PROBLEMS} more (--report FILE has all)")

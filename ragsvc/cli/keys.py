@@ -7,7 +7,7 @@ need no lock, and no model is loaded.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from ragsvc.cli.client import Json, ServiceClient
 from ragsvc.cli.output import Output, table
-from ragsvc.cli.target import Target, in_process, local_key, remote
+from ragsvc.cli.target import Target, in_process, keep_private, local_key, remote
 from ragsvc.core.readiness import Readiness
 from ragsvc.services.access import Access
 from ragsvc.services.keys import KeyAdministration
@@ -36,7 +36,7 @@ class _KeyServices(msgspec.Struct):
 
 
 @asynccontextmanager
-async def _connect(target: Target) -> AsyncIterator[ServiceClient]:
+async def _connect(target: Target) -> AsyncGenerator[ServiceClient]:
     if target.url is not None:
         async with remote(target.url) as client:
             yield client
@@ -45,6 +45,7 @@ async def _connect(target: Target) -> AsyncIterator[ServiceClient]:
 
     from ragsvc.web.app import create_app  # noqa: PLC0415 - heavy
 
+    keep_private()
     data_dir = target.settings().data_dir
     data_dir.mkdir(parents=True, exist_ok=True)
     database = Database(data_dir / "ragsvc.sqlite")

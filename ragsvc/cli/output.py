@@ -14,6 +14,7 @@ from rich.table import Table
 from ragsvc.cli.failures import CommandFailed
 
 _KIB = 1024.0
+_PIPE_WIDTH = 160
 
 
 class Output:
@@ -22,7 +23,7 @@ class Output:
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
         self._printed = False
-        self.out = Console(soft_wrap=True, highlight=False)
+        self.out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
         self.err = Console(stderr=True, soft_wrap=True, highlight=False)
 
     def result(self, document: object, show: Callable[[Console], None]) -> None:
@@ -77,9 +78,9 @@ def size(size_bytes: float) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """One line of at most ``limit`` characters.
+    r"""One line of at most ``limit`` characters.
 
-    >>> shortened("a\\n b   c", 80), shortened("abcdef", 4)
+    >>> shortened("a\n b   c", 80), shortened("abcdef", 4)
     ('a b c', 'abc…')
     """
     line = " ".join(text.split())

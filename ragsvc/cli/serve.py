@@ -18,16 +18,16 @@ import anyio.abc
 import msgspec
 import uvicorn
 
-from ragsvc.cli.application import application, log_to_standard_error
 from ragsvc.cli.failures import CommandFailed
+from ragsvc.cli.logs import log_to_standard_error
 from ragsvc.cli.output import Output
-from ragsvc.cli.target import Target
+from ragsvc.cli.target import Target, keep_private
 from ragsvc.config import Settings
 from ragsvc.store.lock import DataDirectoryLock
+from ragsvc.web.service import create_service
 from ragsvc.wiring import Services, open_services
 
 _BACKLOG = 2048
-_READY_POLL_S = 0.05
 
 
 async def serve(target: Target, *, host: str | None, port: int | None, output: Output) -> None:
@@ -38,6 +38,7 @@ async def serve(target: Target, *, host: str | None, port: int | None, output: O
         CommandFailed: the address cannot be listened on.
     """
     started = time.monotonic()
+    keep_private()
     settings = target.settings()
     settings = msgspec.structs.replace(
         settings,
@@ -59,7 +60,7 @@ async def serve(target: Target, *, host: str | None, port: int | None, output: O
 
 async def _serve(services: Services, listener: socket.socket, stop: _Stop, announce: _Announcer) -> None:
     config = uvicorn.Config(
-        application(services),
+        create_service(services),
         http="httptools",
         ws="none",
         lifespan="on",
@@ -72,21 +73,12 @@ async def _serve(services: Services, listener: socket.socket, stop: _Stop, annou
         timeout_keep_alive=75,
         timeout_graceful_shutdown=math.ceil(services.settings.shutdown_grace_s),
     )
-    server = _Server(config, on_started=lambda: announce.listening(_address(listener), services))
+    server = _Server(config, on_started=lambda: announce.started(_address(listener), services))
     stop.drain_with(server, services)
     # a start leaves hundreds of thousands of objects that live for good; full collections need not visit them
     gc.collect()
     gc.freeze()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_announce_ready, services, server, announce)
-        await server.serve(sockets=[listener])
-        tasks.cancel_scope.cancel()
-
-
-async def _announce_ready(services: Services, server: uvicorn.Server, announce: _Announcer) -> None:
-    while not server.started or not services.readiness.ready:
-        await anyio.sleep(_READY_POLL_S)
-    announce.ready(services)
+    await server.serve(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
@@ -135,6 +127,7 @@ class _Stop:
         else:
             self._services.readiness.block("service", "shutting down")
             self._services.ingest.drain()
+            self._services.documents.stop_waiting()
             self._server.should_exit = True
 
 
@@ -151,11 +144,10 @@ class _Announcer:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
-    def listening(self, url: str, services: Services) -> None:
+    def started(self, url: str, services: Services) -> None:
+        """Say where it listens, and that everything is loaded."""
         data_dir = str(services.settings.data_dir)
         self.event("listening", f"ragsvc listens on {url}", url=url, pid=os.getpid(), data_dir=data_dir)
-
-    def ready(self, services: Services) -> None:
         seconds = round(time.monotonic() - self._started, 2)
         model, runtime = services.embedder.model.name, services.embedder.runtime
         self.event(

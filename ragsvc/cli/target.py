@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from ipaddress import ip_address
@@ -40,6 +40,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return settings
 
 
+def keep_private() -> None:
+    """Files made from now on are for this user only: documents, their text and keys are nobody else's."""
+    os.umask(0o077)
+
+
 def choose_target(*, url: str | None, data_dir: Path | None, tenant: str | None) -> Target:
     """The target that options and environment name; an option goes before ``RAGSVC_URL``.
 
@@ -57,7 +62,7 @@ def choose_target(*, url: str | None, data_dir: Path | None, tenant: str | None)
 
 
 @asynccontextmanager
-async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncIterator[ServiceClient]:
+async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncGenerator[ServiceClient]:
     """A client for the target; on a data directory, the whole service runs inside for as long.
 
     Raises:
@@ -68,9 +73,11 @@ async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncIterator[S
         async with remote(target.url, patience_s=patience_s) as client:
             yield client
         return
+    from ragsvc.cli.logs import log_to_standard_error  # noqa: PLC0415 - only when a service runs inside
     from ragsvc.web.service import create_service  # noqa: PLC0415 - heavy
     from ragsvc.wiring import open_services  # noqa: PLC0415 - heavy
 
+    keep_private()
     settings = target.settings()
     log_to_standard_error("warning")
     async with open_services(settings) as services:
@@ -83,7 +90,7 @@ async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncIterator[S
 
 
 @asynccontextmanager
-async def remote(url: str, *, patience_s: float = 0.0) -> AsyncIterator[ServiceClient]:
+async def remote(url: str, *, patience_s: float = 0.0) -> AsyncGenerator[ServiceClient]:
     """A client of the service at ``url``, with the key from the environment."""
     import httpx  # noqa: PLC0415 - heavy
 
@@ -111,7 +118,7 @@ async def remote(url: str, *, patience_s: float = 0.0) -> AsyncIterator[ServiceC
 
 
 @asynccontextmanager
-async def in_process(app: object, secret: str, *, patience_s: float = 0.0) -> AsyncIterator[ServiceClient]:
+async def in_process(app: object, secret: str, *, patience_s: float = 0.0) -> AsyncGenerator[ServiceClient]:
     """A client of an application in this process."""
     import anyio  # noqa: PLC0415 - heavy
     import httpx  # noqa: PLC0415 - heavy
@@ -171,4 +178,4 @@ def _is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
-__all__ = ["Target", "choose_target", "connect", "in_process", "local_key", "remote"]
+__all__ = ["Target", "choose_target", "connect", "in_process", "keep_private", "local_key", "remote"]

@@ -186,9 +186,7 @@ class Transfer:
             try:
                 async with self._client.events("GET", f"{path}/events") as events:
                     async for event in events:
-                        if event.get("deleted"):
-                            raise CommandFailed("was deleted meanwhile", code="document_not_found")
-                        state = event
+                        state = still_there(event)
                         self._watch(file, state)
                         if state["status"] in _ENDED:
                             return state
@@ -208,6 +206,13 @@ class Transfer:
     @staticmethod
     def _source(file: SourceFile) -> dict[str, str]:
         return {ROOT_KEY: file.root, PATH_KEY: file.path}
+
+
+def still_there(event: Json) -> Json:
+    """The document of a progress event. Raises ``CommandFailed`` for the event that says it is gone."""
+    if event.get("deleted"):
+        raise CommandFailed("the document was deleted meanwhile", code="document_not_found")
+    return event
 
 
 async def delete_document(client: ServiceClient, document_id: str) -> None:

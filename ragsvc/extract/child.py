@@ -53,12 +53,15 @@ def main() -> None:
 
 
 def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Keep the pipes to the service, and point fd 0 at nothing and fd 1 at fd 2, so that no noise gets into them."""
+    """Keep the pipes to the service, and point fds 0 and 1 at nothing, so that no noise gets into them.
+
+    Fd 2 is a file that the service looks at when the child dies.
+    """
     requests = os.fdopen(os.dup(0), "rb", buffering=0)
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
-    nothing = os.open(os.devnull, os.O_RDONLY)
+    nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
-    os.dup2(2, 1)
+    os.dup2(nothing, 1)
     os.close(nothing)
     return io.BufferedReader(requests), replies
 

@@ -10,6 +10,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Iterable
+from functools import reduce
 
 LINE_HYPHEN = "\ufffe"
 """Stands where a hyphen at a line's end was, until the whole document's words tell whether it belongs there."""
@@ -17,9 +18,7 @@ LINE_HYPHEN = "\ufffe"
 _NO_BREAK_SPACES = "\u00a0\u2007\u202f"
 _BLANKS = "\t\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u2009\u200a\u205f\u3000"
 _INVISIBLE = "\u00ad\u200b\u2060\ufeff\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-_LIGATURES = {
-    "ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st",
-}  # fmt: skip
+_LIGATURES = dict(zip("ﬀﬁﬂﬃﬄﬅﬆ", ("ff", "fi", "fl", "ffi", "ffl", "st", "st"), strict=True))
 _TABLE: dict[int, str | None] = {
     **dict.fromkeys(range(0x20)),
     **dict.fromkeys(range(0x7F, 0xA0)),
@@ -36,21 +35,26 @@ _BLANK_RUNS = re.compile(r" {2,}")
 _UNUSABLE = re.compile("[\x01\x03-\x08\x0b\x0c\x0e-\x1f\ue000-\uf8ff\ufffd\U000f0000-\U0010fffd]")
 _VOWELS = b"aeiouyAEIOUY"
 _LETTERS = string.ascii_letters.encode()
+_GLYPH_NUMBERS_TO_ASCII = bytes((code + 29) % 128 if code < 128 else code for code in range(256))
 
 _WORDS = re.compile(r"[^\W\d_]+(?:[-\u2010\u2011][^\W\d_]+)*")
-_BROKEN_WORD = re.compile(rf"([^\s{LINE_HYPHEN}]*){LINE_HYPHEN}\s*([^\s{LINE_HYPHEN}]*)")
+_BROKEN_WORD = re.compile(rf"[^\s{LINE_HYPHEN}]*(?:{LINE_HYPHEN}\s*[^\s{LINE_HYPHEN}]*)+")
 _LAST_LETTERS = re.compile(r"[^\W\d_]+$")
 _FIRST_LETTERS = re.compile(r"^[^\W\d_]+")
 _COMPOUND_STARTS = frozenset(
-    "all anti co cross ex full half high ill inter intra long low mid multi near non off on one over part post pre "
-    "pro quasi real self semi short single so sub third two ultra under well year".split()
-) - frozenset("co ex inter intra on over post pre pro sub under".split())
+    (
+        *("all", "anti", "cross", "full", "half", "high", "ill", "long", "low", "mid", "multi", "near", "non", "off"),
+        *("one", "part", "quasi", "real", "self", "semi", "short", "single", "so", "third", "two", "ultra", "well"),
+        "year",
+    )
+)
+_COMPOUND_MIDDLES = frozenset(("a", "and", "at", "by", "in", "of", "on", "or", "the", "to", "up"))
 
 
 def clean_line(raw: str) -> str:
-    """Make one line of a parser's text readable; ``LINE_HYPHEN`` stays.
+    r"""Make one line of a parser's text readable; ``LINE_HYPHEN`` stays.
 
-    >>> clean_line("e\\u0301t\\xe9\\x00 \\ufb01nal  figure")
+    >>> clean_line("e\u0301t\xe9\x00 \ufb01nal  figure")
     'été final figure'
     """
     if raw.isascii() and raw.isprintable():
@@ -76,7 +80,8 @@ def is_garbled(raw: str, *, unmapped: int = 0) -> bool:
     """Tell whether a page's characters have lost their meaning (a font without a usable ToUnicode map).
 
     ``unmapped`` counts glyphs that gave no character at all. Besides private-use and replacement characters, letters
-    with hardly a vowel among them give such a font away (glyph numbers read as letters).
+    with hardly a vowel among them give such a font away: glyph numbers read as letters. Most TrueType fonts number
+    their glyphs like ASCII less 29, so text that gains its vowels when moved by 29 is surely such a case.
     """
     visible = len(raw) - sum(map(raw.count, " \r\n"))
     if visible + unmapped < 20:
@@ -84,8 +89,19 @@ def is_garbled(raw: str, *, unmapped: int = 0) -> bool:
     if len(_UNUSABLE.findall(raw)) + unmapped > 0.3 * (visible + unmapped):
         return True
     latin = raw.encode("ascii", "ignore")
+    letters, vowels = _count_letters(latin)
+    if letters > max(200, visible // 2) and vowels < 0.16 * letters:
+        return True
+    if letters < 30 or vowels > 0.25 * letters:
+        return False
+    moved = latin.translate(_GLYPH_NUMBERS_TO_ASCII)
+    small = len(moved) - len(moved.translate(None, _LETTERS.lower()))
+    return small > 0.75 * visible and moved.count(b"e") > 0.07 * small and _count_letters(moved)[1] > 0.3 * small
+
+
+def _count_letters(latin: bytes) -> tuple[int, int]:
     letters = len(latin) - len(latin.translate(None, _LETTERS))
-    return letters > max(200, visible // 2) and len(latin) - len(latin.translate(None, _VOWELS)) < 0.16 * letters
+    return letters, len(latin) - len(latin.translate(None, _VOWELS))
 
 
 def known_words(texts: Iterable[str]) -> set[str]:
@@ -98,16 +114,19 @@ def known_words(texts: Iterable[str]) -> set[str]:
 
 
 def join_hyphens(text: str, words: set[str]) -> str:
-    """Decide for each ``LINE_HYPHEN`` whether the word is one (``exam-ple``) or a compound (``long-term``).
+    r"""Decide for each ``LINE_HYPHEN`` whether the word is one (``exam-ple``) or a compound (``long-term``).
 
-    >>> join_hyphens("an exam\\ufffeple of long\\ufffeterm debt", {"long-term", "debt"})
+    >>> join_hyphens("an exam\ufffeple of long\ufffeterm debt", {"long-term", "debt"})
     'an example of long-term debt'
     """
     if LINE_HYPHEN not in text:
         return text
-    while LINE_HYPHEN in text:
-        text = _BROKEN_WORD.sub(lambda found: _join(found.group(1), found.group(2), words), text)
-    return text
+
+    def rejoin(found: re.Match[str]) -> str:
+        first, *others = (part.lstrip() for part in found.group().split(LINE_HYPHEN))
+        return reduce(lambda before, after: _join(before, after, words), others, first)
+
+    return _BROKEN_WORD.sub(rejoin, text)
 
 
 def _join(before: str, after: str, words: set[str]) -> str:
@@ -121,7 +140,7 @@ def _join(before: str, after: str, words: set[str]) -> str:
         return before + after
     keep = (
         compound
-        or start.endswith("-")
+        or (start.endswith("-") and first in _COMPOUND_MIDDLES)
         or (right.group()[0].isupper() and not left.group().isupper())
         or first in _COMPOUND_STARTS
         or (len(first) > 3 and len(second) > 3 and first in words and second in words)

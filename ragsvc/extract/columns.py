@@ -25,7 +25,8 @@ def order_columns(lines: Sequence[Line]) -> list[Line]:
     """Order line fragments (each within one column, or across all) for reading; the same list when no columns are.
 
     >>> row = lambda text, left, top: Line(text, left, left + 200, top - 10, top, 10)
-    >>> page = [row(f"{side} column line {n} goes on", x, 700 - 12 * n) for n in range(8) for side, x in (("left", 50), ("right", 300))]
+    >>> sides = (("left", 50), ("right", 300))
+    >>> page = [row(f"{side} line {n} goes on", x, 700 - 12 * n) for n in range(8) for side, x in sides]
     >>> [line.text.split()[0] for line in order_columns(page)] == ["left"] * 8 + ["right"] * 8
     True
     """

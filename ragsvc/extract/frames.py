@@ -24,7 +24,7 @@ _BATCH_CHARACTERS = 100_000
 class ChunkingPlan(msgspec.Struct, frozen=True):
     """How the child cuts passages; functions go by dotted path so that nothing but text crosses the pipe.
 
-    ``split`` names ``split_pages(extraction, *, options, tokens) -> list[Passage]``; ``load_tokens`` names
+    ``split`` names ``split_pages(extraction, *, options, tokens, filename) -> list[Passage]``; ``load_tokens`` names
     ``load_token_spans(path) -> TokenSpans``, called once per child with ``tokenizer``. Both are ``module:function``.
     """
 

@@ -18,6 +18,7 @@ _MAX_HEADING_WORDS = 16
 _MAX_PER_PAGE = 8
 _MAX_REPEATS = 3
 _LEVELS = 3
+_MIN_PAGES_WITH_COVER = 4
 _LARGER = 1.12
 _BOLDER = 100
 _LETTERS = re.compile(r"[^\W\d_]")
@@ -63,7 +64,7 @@ def types_of(lines: Sequence[Line]) -> PageTypes:
     types = PageTypes()
     for line in lines:
         types.characters[line.size, line.weight] += len(line.text)
-        if len(line.text) <= _MAX_HEADING_CHARACTERS and not line.row and _LETTERS.search(line.text):
+        if len(line.text) <= _MAX_HEADING_CHARACTERS and not (line.row or line.upright) and _LETTERS.search(line.text):
             types.lines.append(TypedLine(line.text, line.size, line.weight))
     return types
 
@@ -110,6 +111,9 @@ def headings_by_type(pages: Sequence[PageTypes], texts: Sequence[str]) -> list[H
     ]
     repeats = Counter(_plain(line.text) for _, line in candidates)
     candidates = [(number, line) for number, line in candidates if repeats[_plain(line.text)] <= _MAX_REPEATS]
+    if len(pages) >= _MIN_PAGES_WITH_COVER:  # what is set so large on the cover alone is the title, no section
+        later = {line.size for number, line in candidates if number > 1}
+        candidates = [(number, line) for number, line in candidates if number > 1 or line.size in later]
     levels = _levels([line.size for _, line in candidates], body_size)
     headings: list[Heading] = []
     position = (0, 0)
@@ -133,7 +137,7 @@ def _candidates(page: PageTypes, body_size: float, body_weight: int) -> list[Typ
 
 def _is_heading(line: TypedLine, body_size: float, body_weight: int) -> bool:
     text = line.text
-    if len(text.split()) > _MAX_HEADING_WORDS or text[-1] in ".,;:" and not _NUMBERED.match(text):
+    if len(text.split()) > _MAX_HEADING_WORDS or (text[-1] in ".,;:" and not _NUMBERED.match(text)):
         return False
     if not _WORD.search(text) or 2 * len(_LETTERS.findall(text)) < len(text.replace(" ", "")):
         return False
@@ -151,19 +155,30 @@ def _levels(sizes: Sequence[float], body_size: float) -> dict[float, int]:
     return {size: levels.get(size, lowest) for size in sizes}
 
 
-def document_title(metadata: str | None, first_page: PageTypes) -> str | None:
-    """Choose the document's title: what its metadata say unless a program put it there, else page one's largest type."""
+def document_title(metadata: str | None, subject: str | None, first_page: PageTypes) -> str | None:
+    """Choose the document's title: its metadata's, unless a program put it there, else page one's largest type.
+
+    Filings and reports often have their period in the subject and nothing of use in the title; it then follows.
+    """
     if metadata and _is_meaningful(metadata):
         return metadata[:_MAX_TITLE_CHARACTERS]
+    parts = [_largest_type(first_page)]
+    if subject and _is_meaningful(subject) and len(subject.split()) >= 3:
+        parts.append(subject)
+    title = " - ".join(part for part in parts if part)
+    return title[:_MAX_TITLE_CHARACTERS] or None
+
+
+def _largest_type(first_page: PageTypes) -> str:
     lines = [line for line in first_page.lines if _WORD.search(line.text)]
     if not lines or not first_page.characters:
-        return None
+        return ""
     largest = max(line.size for line in lines)
     body_size = first_page.characters.most_common(1)[0][0][0]
     if largest < _LARGER * body_size and len(lines) > 3:
-        return None
+        return ""
     title = " ".join(line.text for line in lines if line.size >= 0.98 * largest).replace(LINE_HYPHEN, "-")
-    return title if 3 < len(title) <= _MAX_TITLE_CHARACTERS else None
+    return title if 3 < len(title) <= _MAX_TITLE_CHARACTERS // 2 else ""
 
 
 def _is_meaningful(title: str) -> bool:

@@ -7,14 +7,17 @@ it can be right: authors' programs mostly write text in the order it is read.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import msgspec
 
 from ragsvc.extract.clean import LINE_HYPHEN
 
-_LIST_ITEM = re.compile(r"^(?:[•▪◦●○■□–—*·‣➢✓-]|\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,4})[.)])\s")
+_LIST_ITEM = re.compile(
+    "^(?:[\u2022\u25aa\u25e6\u25cf\u25cb\u25a0\u25a1\u2013\u2014*\u00b7\u2023\u27a2\u2713-]"
+    r"|\d{1,3}[.)]|\((?:\d{1,3}|[a-zA-Z]|[ivx]{1,4})\)|[a-z][.)]|[ivx]{1,4}[.)])\s"
+)
 _LETTER = re.compile(r"[^\W\d_]")
 _WINDOW = 5
 _MAX_STRAYS = 6
@@ -24,7 +27,8 @@ class Line(msgspec.Struct):
     """A line of text: ``left``/``top`` of its beginning, ``right``/``bottom`` of its end, font ``size`` in points.
 
     ``weight`` is the font's stroke weight, comparable within one document only. ``row`` marks cells with wide
-    gaps between them; ``fresh`` the first line after a jump (another column).
+    gaps between them, ``fresh`` the first line after a jump
+    (another column); ``upright`` a line that runs up or down the page.
     """
 
     text: str
@@ -35,17 +39,19 @@ class Line(msgspec.Struct):
     size: float = 0.0
     weight: int = 0
     row: bool = False
+    upright: bool = False
     fresh: bool = False
 
 
 def page_text(lines: Sequence[Line]) -> str:
-    """Join lines to a page's text: paragraphs flow, rows and headings stay lines, blank lines part what stands apart."""
+    """Join lines to a page's text: paragraphs flow, rows and headings stay lines, blank lines part the rest."""
     if not lines:
         return ""
     margins = _right_margins(lines)
     parts = [lines[0].text]
     for index, (current, following) in enumerate(pairwise(lines)):
-        if not current.row and not following.row and _continues(current, following, margin=margins[index]):
+        rows = current.row or following.row or current.upright or following.upright
+        if not rows and _continues(current, following, margin=margins[index]):
             glue = _glue(current.text, following.text)
         else:
             glue = "\n\n" if _stands_apart(current, following) else "\n"
@@ -79,9 +85,7 @@ def _continues(current: Line, following: Line, *, margin: float) -> bool:
     if not -0.6 * size < gap <= size or _LIST_ITEM.match(following.text):
         return False
     indent = following.left - current.left
-    if indent > 0.7 * size and not _LIST_ITEM.match(text):
-        return False
-    if indent < -6 * size:
+    if not -6 * size < indent < (6 if _LIST_ITEM.match(text) else 0.7) * size:
         return False
     if len(text) < 20 or not _LETTER.search(text):
         return False
@@ -117,7 +121,9 @@ def _is_cjk(character: str) -> bool:
 def _stands_apart(current: Line, following: Line) -> bool:
     size = max(current.size, following.size) or 10.0
     gap = current.bottom - following.top
-    return following.fresh or gap > 0.75 * size or gap < -1.5 * size or abs(current.size - following.size) > 0.15 * size
+    if following.fresh or current.upright != following.upright:
+        return True
+    return gap > 0.75 * size or gap < -1.5 * size or abs(current.size - following.size) > 0.15 * size
 
 
 def move_strays(lines: list[Line]) -> list[Line]:
@@ -125,17 +131,21 @@ def move_strays(lines: list[Line]) -> list[Line]:
 
     Only the first or last few lines of the text move, and only when they lie beyond all others.
     """
+    footers = _leading(lines, lambda few, rest: max(x.top for x in few) <= min(x.bottom for x in rest) + 1)
+    rest = lines[footers:]
+    headers = _leading(rest[::-1], lambda few, rest: min(x.bottom for x in few) >= max(x.top for x in rest) - 1)
+    if not footers and not headers:
+        return lines
+    body = rest[: len(rest) - headers]
+    for run in (body, lines[:footers]):
+        if run:
+            run[0].fresh = True
+    return rest[len(rest) - headers :] + body + lines[:footers]
+
+
+def _leading(lines: Sequence[Line], beyond: Callable[[Sequence[Line], Sequence[Line]], bool]) -> int:
+    """Count the first lines that lie beyond all others, at most a few; one look decides for a page in order."""
     most = min(_MAX_STRAYS, len(lines) // 2)
-    if most and lines[0].top <= min(line.bottom for line in lines[most:]) + 1:
-        for count in range(most, 0, -1):
-            if max(line.top for line in lines[:count]) <= min(line.bottom for line in lines[count:]) + 1:
-                lines = lines[count:] + lines[:count]
-                lines[-count].fresh = True
-                break
-    if most and lines[-1].bottom >= max(line.top for line in lines[:-most]) - 1:
-        for count in range(most, 0, -1):
-            if min(line.bottom for line in lines[-count:]) >= max(line.top for line in lines[:-count]) - 1:
-                lines = lines[-count:] + lines[:-count]
-                lines[count].fresh = True
-                break
-    return lines
+    if not most or not beyond(lines[:1], lines[most:]):
+        return 0
+    return next((count for count in range(most, 0, -1) if beyond(lines[:count], lines[count:])), 0)

@@ -8,7 +8,8 @@ page plus the text found.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ OnProgress = Callable[[int, int], None]
 _MAX_OUTLINE_ENTRIES = 5_000
 _MAX_ATTACHMENTS = 1_000
 _MAX_LABEL_CHARACTERS = 32
+_CATALOG = re.compile(rb"(\d{1,9})\s+(\d{1,5})\s+obj\b(?:(?!endobj)[\s\S]){0,4000}?/Type\s*/Catalog\b")
 
 
 class _Draft(msgspec.Struct):
@@ -55,12 +57,12 @@ def read_pdf(path: Path, *, password: str | None, limits: ExtractionLimits, on_p
         return _second_opinion(path, password=password, limits=limits, on_progress=on_progress)
 
 
-class Unopenable(Exception):  # noqa: N818 - never leaves this package
+class Unopenable(Exception):
     """pdfium makes nothing of the file."""
 
 
 @contextmanager
-def open_pdf(path: Path, password: str | None) -> Iterator[Any]:
+def open_pdf(path: Path, password: str | None) -> Generator[Any]:
     """Open a PDF with pdfium (a ``pypdfium2.PdfDocument``); an empty user password opens by itself.
 
     Raises:
@@ -68,7 +70,21 @@ def open_pdf(path: Path, password: str | None) -> Iterator[Any]:
         Unopenable: it is damaged.
     """
     try:
-        document = pypdfium2.PdfDocument(path, password=password)
+        document = _load(path, password)
+    except Unopenable:
+        repaired = with_new_trailer(path.read_bytes())
+        if repaired is None:
+            raise
+        document = _load(repaired, password)
+    try:
+        yield document
+    finally:
+        document.close()
+
+
+def _load(source: Path | bytes, password: str | None) -> Any:  # noqa: ANN401 - pypdfium2 has no types
+    try:
+        return pypdfium2.PdfDocument(source, password=password)
     except pypdfium2.PdfiumError as error:
         if error.err_code == pdfium.FPDF_ERR_PASSWORD:
             raise _locked(password) from error
@@ -77,10 +93,17 @@ def open_pdf(path: Path, password: str | None) -> Iterator[Any]:
                 FailureReason.UNSUPPORTED_ENCRYPTION, "The PDF is encrypted in a way that ragsvc does not know."
             ) from error
         raise Unopenable from error
-    try:
-        yield document
-    finally:
-        document.close()
+
+
+def with_new_trailer(data: bytes) -> bytes | None:
+    """Give a file that lost its end a trailer that names its catalog; pdfium then finds the objects by itself.
+
+    ``None`` when the catalog is lost, or the file is encrypted (the key's parameters were in the lost trailer).
+    """
+    found = _CATALOG.search(data)
+    if found is None or b"/Encrypt" in data:
+        return None
+    return data + b"\nendstream\nendobj\ntrailer\n<< /Root %b %b R >>\n%%%%EOF\n" % found.groups()
 
 
 def _locked(password: str | None) -> ExtractionFailed:
@@ -106,7 +129,11 @@ def _read_document(
     draft = _read_pages(document.raw, page_count, limits=limits, on_progress=on_progress)
     unreadable = [page for page, code in draft.findings if code is ProblemCode.PAGE_UNREADABLE]
     if unreadable:
-        _reread(draft, unreadable, second_parser.read_pages(path, password=password, numbers=unreadable))
+        _reread(
+            draft,
+            unreadable,
+            second_parser.read_pages(path, password=password, numbers=unreadable, page_count=page_count),
+        )
     texts = _join_words(draft.texts, limits)
     outline = _outline(document)
     headings = place_outline(outline, texts) or headings_by_type(draft.types, texts)
@@ -116,7 +143,7 @@ def _read_document(
             pages=pages,
             headings=headings,
             problems=merge_problems(draft.findings),
-            title=document_title(_metadata(document, "Title"), draft.types[0]),
+            title=document_title(_metadata(document, "Title"), _metadata(document, "Subject"), draft.types[0]),
             page_count=page_count,
             attachments=_attachments(document),
         )
@@ -186,7 +213,11 @@ def _second_opinion(
     _check_page_count(page_count, limits)
     draft = _Draft(texts=[""] * page_count)
     found = second_parser.read_pages(
-        path, password=password, numbers=range(1, page_count + 1), on_page=lambda done: on_progress(done, page_count)
+        path,
+        password=password,
+        numbers=range(1, page_count + 1),
+        page_count=page_count,
+        on_page=lambda done: on_progress(done, page_count),
     )
     for number in range(1, page_count + 1):
         text = found.get(number, "")
@@ -211,7 +242,7 @@ def _checked(extraction: Extraction) -> Extraction:
     count = extraction.page_count
     pages = "1 page" if count == 1 else f"{count} pages"
     if codes == {ProblemCode.PAGE_UNREADABLE}:
-        raise ExtractionFailed(FailureReason.DAMAGED, f"The PDF is damaged: none of its {pages} can be read.")
+        raise ExtractionFailed(FailureReason.DAMAGED, f"The PDF ({pages}) is damaged: no page of it can be read.")
     if ProblemCode.GARBLED_TEXT in codes:
         raise ExtractionFailed(
             FailureReason.NO_TEXT,

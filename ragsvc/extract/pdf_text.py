@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -24,9 +25,8 @@ from ragsvc.extract.layout import Line, move_strays
 _GAP_POINTS = 7.0
 _CELL_GAP = 1.3
 _FEW_RECTANGLES = 8
-_NUMBERS_MEASURED = 4
 _DIGITS = re.compile(r"\d")
-_NUMBER_AFTER_BLANK = re.compile(r"\S +[$€£¥(\d—–]")
+_NUMBER_AFTER_BLANK = re.compile(r"\S +[$€£¥(\d\u2013\u2014]")
 _SAMPLES = 10
 _FIRST_SAMPLES = 3
 _UNSHOWN = frozenset("\r\n\x00\ufffe\x02 ")
@@ -43,7 +43,7 @@ class PageLines(msgspec.Struct):
     garbled: bool
 
 
-class PageUnreadable(Exception):  # noqa: N818 - never leaves this package
+class PageUnreadable(Exception):
     """pdfium cannot load the page."""
 
 
@@ -56,11 +56,11 @@ class TextPage:
         self.truncated = self.count > max_characters
         self.unmapped = 0
         self.text = self._read_text(min(self.count, max_characters))
-        self._rotation = pdfium.FPDFPage_GetRotation(page)
-        self._width, self._height = pdfium.FPDF_GetPageWidthF(page), pdfium.FPDF_GetPageHeightF(page)
+        self.turns = pdfium.FPDFPage_GetRotation(page)
         self._doubles = [ctypes.c_double() for _ in range(4)]
         self._references = [ctypes.byref(double) for double in self._doubles]
         self._matrix = pdfium.FS_MATRIX()
+        self._fonts: dict[int, tuple[float, int, int]] = {}
 
     def _read_text(self, count: int) -> str:
         if count == 0:
@@ -77,7 +77,7 @@ class TextPage:
 
     def rectangles(self, start: int, count: int) -> int:
         """Have pdfium find the rectangles of a run of characters; ``rectangle`` reads them. Returns how many."""
-        return max(0, pdfium.FPDFText_CountRects(self._text_page, start, count))
+        return max(0, int(pdfium.FPDFText_CountRects(self._text_page, start, count)))
 
     def rectangle(self, index: int) -> Rectangle:
         """Read a rectangle of the last ``rectangles`` call, as on the unrotated page."""
@@ -87,15 +87,15 @@ class TextPage:
         return (x0, y0, x1, y1)
 
     def shown(self, rectangle: Rectangle) -> Rectangle:
-        """Turn a rectangle as the page is turned when shown."""
+        """Turn a rectangle by ``turns`` quarters clockwise around the origin, so that text runs from left to right."""
         x0, y0, x1, y1 = rectangle
-        match self._rotation:
+        match self.turns:
             case 1:
-                return (y0, self._height - x1, y1, self._height - x0)
+                return (y0, -x1, y1, -x0)
             case 2:
-                return (self._width - x1, self._height - y1, self._width - x0, self._height - y0)
+                return (-x1, -y1, -x0, -y0)
             case 3:
-                return (self._width - y1, x0, self._width - y0, x1)
+                return (-y1, x0, -y0, x1)
             case _:
                 return rectangle
 
@@ -107,13 +107,23 @@ class TextPage:
         x0, x1, y0, y1 = (double.value for double in self._doubles)
         return (x0, y0, x1, y1)
 
-    def font(self, index: int) -> tuple[float, int]:
-        """Read the font size in points (as scaled on the page) and stroke weight at a character."""
+    def font(self, index: int) -> tuple[float, int, int]:
+        """Read at a character: font size in points as scaled on the page, stroke weight, and the text's direction.
+
+        The direction is the number of clockwise quarter turns that make the text run from left to right.
+        """
+        known = self._fonts.get(index)
+        if known is not None:
+            return known
         size = pdfium.FPDFText_GetFontSize(self._text_page, index)
-        matrix = self._matrix
+        matrix, turns = self._matrix, self.turns
         if pdfium.FPDFText_GetMatrix(self._text_page, index, ctypes.byref(matrix)):
             size *= (matrix.c * matrix.c + matrix.d * matrix.d) ** 0.5
-        return size, pdfium.FPDFText_GetFontWeight(self._text_page, index)
+            level = abs(matrix.a) >= abs(matrix.b)
+            turns = (0 if matrix.a >= 0 else 2) if level else (1 if matrix.b > 0 else 3)
+        font = (size, int(pdfium.FPDFText_GetFontWeight(self._text_page, index)), turns)
+        self._fonts[index] = font
+        return font
 
 
 def _has_surrogates(text: str) -> bool:
@@ -125,7 +135,7 @@ def _has_surrogates(text: str) -> bool:
 
 
 @contextmanager
-def open_text_page(document: Any, index: int, *, max_characters: int) -> Iterator[TextPage]:  # noqa: ANN401 - ctypes handle
+def open_text_page(document: Any, index: int, *, max_characters: int) -> Generator[TextPage]:  # noqa: ANN401 - ctypes handle
     """Open page ``index`` (from 0) of a pdfium document handle, and close it again.
 
     Raises:
@@ -151,6 +161,7 @@ def read_lines(page: TextPage) -> PageLines:
     if is_garbled(page.text, unmapped=page.unmapped):
         return PageLines([], page.count, garbled=True)
     spans = list(_line_spans(page.text))
+    page.turns = _main_direction(page, spans)
     lines = [_measure(page, start, end) for start, end in spans]
     if _looks_interleaved(page, spans, lines):
         fragments = [fragment for start, end in spans for fragment in _fragments(page, start, end)]
@@ -171,13 +182,21 @@ def _line_spans(text: str) -> Iterator[tuple[int, int]]:
         position += len(raw) + 2
 
 
+def _main_direction(page: TextPage, spans: list[tuple[int, int]]) -> int:
+    """Tell which way most of the text runs: pages are turned, and tables turned on them."""
+    characters = Counter[int]()
+    for start, end in spans:
+        characters[page.font(start)[2]] += end - start
+    return characters.most_common(1)[0][0] if characters else page.turns
+
+
 def _measure(page: TextPage, start: int, end: int) -> Line:
     raw = page.text[start:end]
     text = clean_line(raw)
     count = page.rectangles(start, end - start)
     if not count:
         return Line(text, 0.0, 0.0, 0.0, 0.0)
-    size, weight = page.font(start)
+    size, weight, turns = page.font(start)
     few = count <= _FEW_RECTANGLES
     boxes = [page.shown(page.rectangle(index)) for index in (range(count) if few else (0, count - 1))]
     first, last = boxes[0], boxes[-1]
@@ -191,6 +210,7 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
         round(size, 1),
         weight,
         row=_has_wide_gap(boxes, size) if few else one_line and _has_far_number(page, raw, start, size),
+        upright=turns != page.turns,
     )
 
 
@@ -203,8 +223,9 @@ def _has_wide_gap(boxes: list[Rectangle], size: float) -> bool:
 
 def _has_far_number(page: TextPage, raw: str, start: int, size: float) -> bool:
     """Tell whether a number stands well apart from what is before it, as in a table's row."""
-    for found, _ in zip(_NUMBER_AFTER_BLANK.finditer(raw), range(_NUMBERS_MEASURED), strict=False):
-        before, after = page.character_box(start + found.start()), page.character_box(start + found.end() - 1)
+    numbers = [found.span() for found in _NUMBER_AFTER_BLANK.finditer(raw)]
+    for blank, number in {numbers[0], numbers[-1]} if numbers else ():
+        before, after = page.character_box(start + blank), page.character_box(start + number - 1)
         if before and after and page.shown(after)[0] - page.shown(before)[2] > _CELL_GAP * size:
             return True
     return False
@@ -237,7 +258,7 @@ def _reads_like_prose(text: str) -> bool:
 def _has_gap(page: TextPage, start: int, end: int, middle: tuple[float, float]) -> bool:
     """Tell whether a line has a wide gap in the page's middle, looking at its blanks only."""
     text = page.text
-    margin = (end - start) // 6
+    margin = (end - start) // 4
     position = start + margin
     while (position := text.find(" ", position, end - margin)) >= 0:
         before, after = page.character_box(position - 1), page.character_box(position + 1)

@@ -79,8 +79,8 @@ def decode(data: bytes) -> str:
     if text and text.count("\x00") <= len(text) // 1000:
         return text
     sample = data[:_SAMPLE_BYTES]
-    if sample.count(0) > len(sample) // 10 and (encoding := _utf16_without_mark(sample)) is not None:
-        return data.decode(encoding, "replace")
+    if sample.count(0) > len(sample) // 10 and (wide := _utf16_without_mark(sample)) is not None:
+        return data.decode(wide, "replace")
     controls = sum(byte < 9 or 13 < byte < 27 for byte in sample)
     if controls > len(sample) // 100:
         raise ExtractionFailed(FailureReason.NOT_TEXT, "The file was sent as text but holds binary data.")
@@ -126,11 +126,9 @@ def _cut(text: str, start: int, end: int) -> int:
         return end
     earliest, latest = start + _PAGE_CHARACTERS // 2, start + _PAGE_CHARACTERS
     for border in _BREAKS:
-        last = None
-        for last in border.finditer(text, earliest, latest):
-            pass
-        if last is not None and last.end() > start:
-            return last.end()
+        ends = [found.end() for found in border.finditer(text, earliest, latest)]
+        if ends:
+            return ends[-1]
     return latest
 
 

@@ -33,15 +33,25 @@ def count_pages(path: Path, *, password: str | None) -> int:
 
 
 def read_pages(
-    path: Path, *, password: str | None, numbers: Iterable[int], on_page: Callable[[int], None] | None = None
+    path: Path,
+    *,
+    password: str | None,
+    numbers: Iterable[int],
+    page_count: int,
+    on_page: Callable[[int], None] | None = None,
 ) -> dict[int, str]:
-    """Read pages (from 1) as pypdf sees them; those it cannot read either are missing."""
+    """Read pages (from 1) as pypdf sees them; those it cannot read either are missing.
+
+    None are read when pypdf does not count ``page_count`` pages: its page 3 may then be another one.
+    """
     texts: dict[int, str] = {}
     try:
         pages = _open(path, password).pages
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - pypdf raises whatever a broken file leads it to; no opinion then
+        return texts
+    if len(pages) != page_count:
         return texts
     for number in numbers:
         try:

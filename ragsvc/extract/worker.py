@@ -27,7 +27,7 @@ _DELIBERATE_ENDS = frozenset({signal.SIGABRT, signal.SIGILL, signal.SIGTRAP})
 _MEMORY_WORDS = ("memoryerror", "memory allocation", "out of memory", "bad_alloc", "cannot allocate")
 
 
-class WorkerGone(Exception):  # noqa: N818 - never leaves this package
+class WorkerGone(Exception):
     """The child ended before it took the job (it was idle too long, say); another one can take it."""
 
 
@@ -75,6 +75,8 @@ class Worker:
     def send(self, request: frames.Request) -> None:
         """Hand a job over. Raises ``WorkerGone`` when the child has ended meanwhile."""
         assert self._process.stdin is not None  # noqa: S101 - asked for above
+        self._stderr.seek(0)  # the child's own position too: it is the same open file
+        self._stderr.truncate()
         view = memoryview(frames.pack(request))
         try:
             while view:

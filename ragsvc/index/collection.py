@@ -1,6 +1,7 @@
 """One collection's pair of indexes, vectors and words, kept equal to the rows by replaying their change log.
 
-Owns the folder ``derived/<collection>/``: ``vectors-<generation>/`` snapshots and ``lexical/``. Each side remembers the
+Owns the folder ``derived/<collection>/``: ``vectors-<generation>/`` snapshots, ``lexical/``, and ``live-*/``
+for what IVF keeps on disk while it runs. Each side remembers the
 log position it covers, so they may be loaded at different ages. One writer at a time; searches never wait for it.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,10 +22,13 @@ from ragsvc.core.errors import Overloaded
 from ragsvc.core.ports import EmbeddingModel, Hits, Ids, IndexChange, IndexSource, Vectors
 from ragsvc.index.flat import FlatIndex
 from ragsvc.index.halves import Halves
+from ragsvc.index.ivf import ImprovementStopped, IvfIndex
 from ragsvc.index.lexical import LexicalIndexDamaged, TantivyIndex
 from ragsvc.index.snapshot import SnapshotDamaged, begin_snapshot, find_snapshots, finish_snapshot, read_manifest, sync
 
 logger = logging.getLogger(__name__)
+
+VectorSide = FlatIndex | IvfIndex
 
 _CHANGES_PER_BATCH = 256
 _PASSAGES_PER_READ = 4096
@@ -32,9 +37,15 @@ _NO_HITS = Hits(np.empty(0, np.int64), np.empty(0, np.float32))
 
 @dataclass(frozen=True, slots=True)
 class IndexOptions:
-    """How indexes are built and searched; ``flat_limit`` passages are searched exactly, more of them by IVF."""
+    """How indexes are built and searched.
+
+    Up to ``flat_limit`` passages are searched exactly (measured: 3 ms for 100,000 on one core), more of them by IVF,
+    with ``short_list`` candidates ranked exactly and up to ``tail_rows`` new passages not yet encoded.
+    """
 
     flat_limit: int = 100_000
+    tail_rows: int = 16_384
+    short_list: int = 500
     text_weight: float = 1.0
     context_weight: float = 0.5
     max_query_terms: int = 32
@@ -85,7 +96,12 @@ class CollectionIndex:
         self._source = source
         self._lock = threading.RLock()
         self._snapshot_lock = threading.Lock()  # taken before _lock; syncing files must not hold up writers
+        self._improving = threading.Lock()
+        self._closed = False
+        self._successor: VectorSide | None = None
         self._changed = 0
+        for left in folder.glob("live-*"):
+            shutil.rmtree(left, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         head = source.head_seq(collection_id)
         self._lexical = self._load_lexical(head)
@@ -167,6 +183,30 @@ class CollectionIndex:
             with self._lock:
                 self._changed -= changed
 
+    @property
+    def wants_improvement(self) -> bool:
+        """Whether ``improve`` has something to do."""
+        index = self._vectors
+        if isinstance(index, FlatIndex):
+            return len(index) > self.options.flat_limit
+        return index.wants_improvement or index.wants_rewrite
+
+    def improve(self) -> None:
+        """Fit the vector index to its size: flat to IVF, train, encode, merge; slow, and searches go on meanwhile."""
+        with self._improving:
+            index = self._vectors
+            if self._closed or not self.wants_improvement:
+                return
+            try:
+                if isinstance(index, FlatIndex) or index.wants_rewrite:
+                    self._replace(index)
+                else:
+                    index.improve()
+                    with self._lock:
+                        self._changed += 1  # so that the next snapshot is not skipped
+            except ImprovementStopped:
+                logger.info("collection %d: unloaded while its index was being improved", self.collection_id)
+
     def release_writer(self) -> None:
         """Give back what only writing needs."""
         with self._lock:
@@ -174,14 +214,18 @@ class CollectionIndex:
 
     def close(self) -> None:
         """Write a snapshot if anything changed and release everything."""
+        self._stop()
         self.snapshot()
         with self._lock:
             self._lexical.close()
+            _remove_workspace(self._vectors)
 
     def discard(self) -> None:
         """Release everything and save nothing: the collection is going away."""
+        self._stop()
         with self._snapshot_lock, self._lock:
             self._lexical.close()
+            _remove_workspace(self._vectors)
 
     def verify(self) -> IndexReport:
         """Compare ids, documents and vectors of both indexes with the rows, at one log position.
@@ -196,6 +240,45 @@ class CollectionIndex:
                 if self._source.head_seq(self.collection_id) == self.covered_seq:
                     return report
             raise Overloaded("the collection changes faster than it can be compared", retry_after_s=10)
+
+    def _stop(self) -> None:
+        self._closed = True
+        for index in (self._vectors, self._successor):
+            if isinstance(index, IvfIndex):
+                index.stop_improving()
+
+    def _replace(self, index: VectorSide) -> None:
+        """Build another index of the same rows beside this one, then let it take over with what came since."""
+        successor = self._empty_vectors(len(index))
+        self._successor = successor
+        left: VectorSide = successor
+        try:
+            index.copy_to(successor)
+            if isinstance(successor, IvfIndex):
+                successor.improve()
+            with self._lock:
+                if self._closed:
+                    raise ImprovementStopped
+                before, now = successor.ids(), index.ids()
+                successor.remove(np.setdiff1d(before, now))
+                new = np.setdiff1d(now, before)
+                successor.add(new, *index.lookup(new))
+                self._vectors, left = successor, index
+                self._changed += len(now)
+        finally:
+            self._successor = None
+            _remove_workspace(left)
+
+    def _empty_vectors(self, count: int) -> VectorSide:
+        """An index fit for ``count`` vectors."""
+        if count <= self.options.flat_limit:
+            return FlatIndex(self.model.dimension)
+        tail_rows, short_list = self.options.tail_rows, self.options.short_list
+        return IvfIndex(self.model.dimension, self._workspace(), tail_rows=tail_rows, short_list=short_list)
+
+    def _workspace(self) -> Path:
+        """A folder for a growing index; it goes at the next start."""
+        return Path(tempfile.mkdtemp(prefix="live-", dir=self.folder))
 
     def _compare(self) -> IndexReport:
         expected = np.sort(self._source.all_passage_ids(self.collection_id))
@@ -252,12 +335,12 @@ class CollectionIndex:
         halves = [part[2].astype(np.float16).reshape(-1, self.model.dimension) for part in parts]
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), np.concatenate(halves)
 
-    def _load_vectors(self, head: int) -> tuple[FlatIndex, int]:
+    def _load_vectors(self, head: int) -> tuple[VectorSide, int]:
         for folder in find_snapshots(self.folder):
             try:
                 manifest = read_manifest(folder)
                 if manifest.model == self.model.fingerprint and manifest.covered_seq <= head:
-                    return FlatIndex.load(folder, self.model.dimension), manifest.covered_seq
+                    return self._read_vector_index(folder, manifest.kind), manifest.covered_seq
                 problem = "it belongs to another model or another history"
             except (SnapshotDamaged, ValueError, OSError) as error:
                 problem = str(error)
@@ -265,10 +348,17 @@ class CollectionIndex:
             shutil.rmtree(folder, ignore_errors=True)
         return self._rebuild_vectors(head)
 
-    def _rebuild_vectors(self, head: int) -> tuple[FlatIndex, int]:
+    def _read_vector_index(self, folder: Path, kind: str) -> VectorSide:
+        if kind == FlatIndex.kind:
+            return FlatIndex.load(folder, self.model.dimension)
+        index = IvfIndex.load(folder, self.model.dimension, self._workspace())
+        index.tail_rows, index.short_list = self.options.tail_rows, self.options.short_list
+        return index
+
+    def _rebuild_vectors(self, head: int) -> tuple[VectorSide, int]:
         """From the rows as of ``head`` or later; the replay after ``head`` repeats what is there already."""
-        index = FlatIndex(self.model.dimension)
         ids = self._source.all_passage_ids(self.collection_id)
+        index = self._empty_vectors(len(ids))
         for start in range(0, len(ids), _PASSAGES_PER_READ):
             index.add(*self._read_vectors(ids[start : start + _PASSAGES_PER_READ]))
         self._changed += len(ids)
@@ -308,6 +398,12 @@ class CollectionIndex:
             max_query_terms=self.options.max_query_terms,
             heap_bytes=self.options.lexical_heap_bytes,
         )
+
+
+def _remove_workspace(index: VectorSide) -> None:
+    """Delete what an index kept on disk while it ran; searches under way keep their mapping."""
+    if isinstance(index, IvfIndex):
+        shutil.rmtree(index.workspace, ignore_errors=True)
 
 
 def _net(changes: Sequence[IndexChange]) -> tuple[Ids, Ids]:

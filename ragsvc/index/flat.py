@@ -5,12 +5,23 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from ragsvc.core.ports import Hits, Ids, Vectors
 from ragsvc.index.halves import Halves, nearest
 from ragsvc.index.rows import Growing, Rows, RowTable
+
+_COPY_ROWS = 16_384
+
+
+class Copyable(Protocol):
+    """An index that takes float16 rows."""
+
+    def add(self, ids: Ids, documents: Ids, vectors: Halves) -> None:
+        """Add rows."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +109,13 @@ class FlatIndex:
             return state.rows.ids, state.rows.documents(), state.vectors
         live = state.rows.live_rows()
         return state.rows.ids[live], state.rows.documents()[live], state.vectors[live]
+
+    def copy_to(self, other: Copyable) -> None:
+        """Add all live rows, as of now, to another index."""
+        ids, documents, vectors = self.contents()
+        for start in range(0, len(ids), _COPY_ROWS):
+            part = slice(start, start + _COPY_ROWS)
+            other.add(ids[part], documents[part], vectors[part])
 
     def save(self, folder: Path) -> None:
         """Write ids, documents and vectors as raw little-endian arrays."""

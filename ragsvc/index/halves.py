@@ -7,7 +7,7 @@ lock; a *view* lets one array be appended to by a writer while readers search th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import faiss as _faiss
 import numpy as np
@@ -17,6 +17,9 @@ from ragsvc.core.ports import Ids, Scores, Vectors
 
 faiss: Any = _faiss
 """FAISS without its bundled type stubs, which lack views, selectors and most parameters."""
+
+Faiss: TypeAlias = Any
+"""An object of FAISS."""
 
 Halves = npt.NDArray[np.float16]
 """``(n, dim)`` float16, C-contiguous."""
@@ -46,7 +49,7 @@ def nearest(rows: Halves, query: Vectors, k: int, allowed: Bits | None = None) -
     view.ntotal = count
     params = None
     if allowed is not None:
-        selector = faiss.IDSelectorBitmap(count, faiss.swig_ptr(allowed))
+        selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(allowed))
         params = faiss.SearchParameters(sel=selector)
     scores, found = view.search(np.ascontiguousarray(query[None], dtype=np.float32), k, params=params)
     kept = found[0] >= 0

@@ -73,6 +73,7 @@ class IndexRegistry:
         self._slots_lock = threading.Lock()
         self._wake = threading.Event()
         self._closed = False
+        self._improver: threading.Thread | None = None
         self._thread = threading.Thread(target=self._run, name="index-maintenance", daemon=True) if background else None
         root.mkdir(parents=True, exist_ok=True)
         if self._thread is not None:
@@ -140,13 +141,14 @@ class IndexRegistry:
             self._slots.pop(collection_id, None)
 
     def maintain(self) -> None:
-        """One round: save what changed enough, give back idle writers, unload the coldest over the memory bound."""
+        """One round: save what changed, give back idle writers, unload the coldest, improve one that grew."""
         for collection_id, slot in self._present():
             try:
                 self._maintain(slot)
             except Exception:
                 logger.exception("collection %d: index maintenance failed; it will be tried again", collection_id)
         self._evict()
+        self._improve_one()
 
     def close(self) -> None:
         """Stop maintenance, save and release everything."""
@@ -188,6 +190,26 @@ class IndexRegistry:
                         index.close()
                 finally:
                     slot.lock.release()
+
+    def _improve_one(self) -> None:
+        """Improve one index at a time; in the background on a thread of its own, because training takes minutes."""
+        if self._improver is not None and self._improver.is_alive():
+            return
+        indexes = [slot.index for _, slot in self._present()]
+        index = next((index for index in indexes if index is not None and index.wants_improvement), None)
+        if index is None:
+            return
+        if self._thread is None:
+            self._improve(index)
+        else:
+            self._improver = threading.Thread(target=self._improve, args=(index,), name="index-improve", daemon=True)
+            self._improver.start()
+
+    def _improve(self, index: CollectionIndex) -> None:
+        try:
+            index.improve()
+        except Exception:
+            logger.exception("collection %d: the index could not be improved; the old one serves", index.collection_id)
 
     def _wants_snapshot(self, index: CollectionIndex) -> bool:
         enough = min(max(_SNAPSHOT_AFTER_PASSAGES, len(index) // 8), _SNAPSHOT_AFTER_PASSAGES_AT_MOST)

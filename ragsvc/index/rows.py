@@ -111,7 +111,7 @@ class Selection:
 class RowTable:
     """The writer's side of ``Rows``. Not thread-safe: one writer."""
 
-    def __init__(self, ids: Ids | None = None, documents: Ids | None = None) -> None:
+    def __init__(self, ids: Ids | None = None, documents: Ids | None = None, live: Ids | None = None) -> None:
         self._ids: Growing[np.int64] = Growing(np.empty(0, np.int64))
         self._alive: Bits = np.zeros(8, np.uint8)
         self._live = 0
@@ -122,7 +122,18 @@ class RowTable:
         self._sorted_rows: Ids = np.empty(0, np.int64)
         self._recent: dict[int, int] = {}
         if ids is not None and documents is not None:
-            self.append(ids, documents)
+            self._restore(ids, documents, live)
+
+    def _restore(self, ids: Ids, documents: Ids, live: Ids | None) -> None:
+        """Take over rows of which ``live`` (all, if ``None``) count; dead ones may share ids with live ones."""
+        live = np.arange(len(ids)) if live is None else live
+        self._ids.append(ids)
+        if len(ids):
+            self._append_runs(0, documents)
+        self._make_room(len(ids))
+        set_bits(self._alive, live, on=True)
+        self._live = len(live)
+        self._absorb(ids[live], live)
 
     def rows(self) -> Rows:
         """The present moment, immutable."""

@@ -13,8 +13,10 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import anyio
+from sqlalchemy import Connection
 
 from ragsvc.core.access import Principal, Reservation
 from ragsvc.core.api_keys import ApiKey, KeyState, key_id_of
@@ -32,6 +34,17 @@ _INCORRECT = "Incorrect API key provided."
 _REFRESH_PAUSE_S = 0.05
 _IDLE_S = 1.0
 _RETRY_S = 0.5
+
+
+T = TypeVar("T")
+
+
+async def write_to_the_end(database: Database, operation: Callable[[Connection], T]) -> T:
+    """Write, and wait for the commit even when cancelled: what began is committed, and memory must follow the rows."""
+    results: list[T] = []
+    with anyio.CancelScope(shield=True):
+        results.append(await database.write(operation))
+    return results[0]
 
 
 class LiveKey:
@@ -83,14 +96,14 @@ class Access:
         clock: Callable[[], float] = time.time,
         flush_interval_s: float = 0.05,
         refresh_interval_s: float = 2.0,
-        on_usage: Callable[[str, int, int], None] | None = None,
     ) -> None:
-        """``on_usage(model, prompt_tokens, completion_tokens)`` is told every settled request (metrics)."""
+        """``clock`` gives Unix seconds. Set ``on_usage`` to be told every settled request."""
         self.database = database
         self.clock = clock
         self._flush_interval_s = flush_interval_s
         self._refresh_interval_s = refresh_interval_s
-        self._on_usage = on_usage
+        self.on_usage: Callable[[str, int, int], None] | None = None
+        """Called with model, prompt tokens and completion tokens."""
         self._keys: dict[KeyId, LiveKey] = {}
         self._rowless: set[KeyId] = set()
         self._revision = 0
@@ -229,8 +242,8 @@ class Access:
         usage.prompt_tokens += prompt_tokens
         usage.completion_tokens += completion_tokens
         usage.requests += 1
-        if self._on_usage is not None:
-            self._on_usage(model, prompt_tokens, completion_tokens)
+        if self.on_usage is not None:
+            self.on_usage(model, prompt_tokens, completion_tokens)
         self._mark(live)
         while not covered:
             self._urgent.set()
@@ -293,10 +306,9 @@ class Access:
             if live.ledger.limited or live.ledger.lease
         ]
         try:
-            with anyio.CancelScope(shield=True):  # a write that began is committed; to forget it would book it twice
-                balances = await self.database.write(
-                    lambda connection: key_usage.book(connection, spendings, list(usages.values()))
-                )
+            balances = await write_to_the_end(
+                self.database, lambda connection: key_usage.book(connection, spendings, list(usages.values()))
+            )
         except Exception:
             for live, _ in bookings:
                 live.ledger.abort_booking()

@@ -238,6 +238,10 @@ class DocumentService:
         """Seconds until ready, when known."""
         return self._ingest.eta_s(document)
 
+    def stop_waiting(self) -> None:
+        """End all waiting and following at the present state, for good: the service stops."""
+        self._hub.close()
+
     async def wait(self, tenant: TenantId, public_id: str, *, timeout_s: float) -> Document:
         """Wait until a document is ready or failed, at most ``timeout_s``; returns its latest state."""
         deadline = anyio.current_time() + timeout_s
@@ -245,7 +249,7 @@ class DocumentService:
             while True:
                 document = await self.get(tenant, public_id)
                 left = deadline - anyio.current_time()
-                if _has_ended(document) or left <= 0:
+                if _has_ended(document) or left <= 0 or self._hub.closed:
                     return document
                 await watch.changed(timeout_s=left)
 
@@ -256,7 +260,7 @@ class DocumentService:
             while True:
                 document = await self.get(tenant, public_id)
                 yield document if document != previous else None
-                if _has_ended(document):
+                if _has_ended(document) or self._hub.closed:
                     return
                 previous = document
                 await watch.changed(timeout_s=every_s)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import anyio
 import msgspec
 from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
@@ -19,7 +18,7 @@ from ragsvc.core.api_keys import ApiKey, KeyLimits, KeyState, draw_secret
 from ragsvc.core.errors import Conflict, KeyNotFound
 from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.core.quota import DAY_S
-from ragsvc.services.access import Access
+from ragsvc.services.access import Access, write_to_the_end
 from ragsvc.services.idempotency import Repeatable, once
 from ragsvc.store import key_usage, keys
 from ragsvc.store.key_usage import Usage
@@ -66,8 +65,6 @@ class IssuedKey(msgspec.Struct, frozen=True):
     key: ApiKey
     text: str
 
-
-T = TypeVar("T")
 
 _LIMITS = frozenset(KeyLimits.__struct_fields__)
 
@@ -117,7 +114,7 @@ class KeyAdministration:
                 change=lambda: create_key(connection, draft, actor=actor, now=now),
             )
 
-        issued = await self._commit(write)
+        issued = await write_to_the_end(self._database, write)
         current = await self._database.read(lambda connection: keys.fetch_key(connection, issued.key.id))
         if current is not None:  # a repeated request may speak of a key that was changed or deleted since
             self._access.take(current)
@@ -184,8 +181,9 @@ class KeyAdministration:
             _audit(connection, key_id, actor, "rotate", {"overlap_s": overlap_s}, now=now)
             return IssuedKey(stored, secret.text)
 
-        issued = await self._commit(
-            lambda connection: once(connection, request, now=now, kind=IssuedKey, change=lambda: change(connection))
+        issued = await write_to_the_end(
+            self._database,
+            lambda connection: once(connection, request, now=now, kind=IssuedKey, change=lambda: change(connection)),
         )
         self._access.take(issued.key)
         return issued
@@ -222,7 +220,7 @@ class KeyAdministration:
                 raise KeyNotFound(f"No API key '{key_id}'.")
             _audit(connection, key_id, actor, "delete", {}, now=self._now())
 
-        await self._commit(write)
+        await write_to_the_end(self._database, write)
         self._access.forget(key_id)
 
     async def audit(self, key_id: KeyId, *, before: int | None, limit: int) -> list[AuditEntry]:
@@ -238,13 +236,8 @@ class KeyAdministration:
             lambda connection: key_usage.list_usage(connection, key_id, since_day=since_day)
         )
 
-    async def _commit(self, operation: Callable[[Connection], T]) -> T:
-        """Write to the end, even for a caller that goes away, so that memory follows the rows."""
-        with anyio.CancelScope(shield=True):
-            return await self._database.write(operation)
-
     async def _apply(self, write: Callable[[Connection], ApiKey]) -> ApiKey:
-        key = await self._commit(write)
+        key = await write_to_the_end(self._database, write)
         self._access.take(key)
         return key
 

@@ -13,6 +13,14 @@ class ProgressHub:
 
     def __init__(self) -> None:
         self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self.closed = False
+
+    def close(self) -> None:
+        """Wake everyone for good: the service stops, and nobody is to wait for a document any longer."""
+        self.closed = True
+        for events in self._watchers.values():
+            for event in events:
+                event.set()
 
     def notify(self, public_id: str) -> None:
         """Say that a document's row has changed."""

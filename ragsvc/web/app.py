@@ -18,10 +18,13 @@ from ragsvc.web.auth import Gate, requirement_of
 from ragsvc.web.edge import AccessLog, Edge
 from ragsvc.web.encrypted import EncryptedBodies, body_limit_of
 from ragsvc.web.errors import EXCEPTION_HANDLERS
+from ragsvc.web.headers import OUR_HEADERS
 from ragsvc.web.metrics import RequestMetrics
 from ragsvc.web.state import FoundationServices
 
 DEFAULT_BODY_LIMIT_BYTES = 32 * 1024 * 1024
+
+_EXPOSED = sorted({"retry-after", "location", *(name.decode() for name in OUR_HEADERS)})
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 
@@ -58,7 +61,7 @@ def create_app(
     metrics = RequestMetrics()
     app = Litestar(
         route_handlers=[*handlers, *openapi.schema_routes(handlers)],
-        middleware=[DefineMiddleware(Gate, access=services.access)],
+        middleware=[DefineMiddleware(Gate, access=services.access, body_limit_bytes=body_limit_bytes)],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[access_running, *lifespan],
         request_max_body_size=body_limit_bytes,
@@ -70,6 +73,7 @@ def create_app(
     )
     _check_needs(app)
     services.registry.register(metrics)
+    services.access.on_usage = metrics.count_tokens
     inner = app.asgi_handler
     if encryption is not None:
         inner = EncryptedBodies(
@@ -86,7 +90,7 @@ def create_app(
 def _cors(origins: Sequence[str]) -> CORSConfig | None:
     if not origins:
         return None
-    return CORSConfig(allow_origins=list(origins), expose_headers=["x-request-id", "retry-after", "x-ratelimit-*"])
+    return CORSConfig(allow_origins=list(origins), expose_headers=_EXPOSED)
 
 
 def _check_needs(app: Litestar) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Receive, Send
 from litestar.types import Scope as ASGIScope
 
@@ -33,8 +34,9 @@ Requirement = Scope | Need
 class Gate:
     """Litestar middleware (inside routing, so that ``scope["route_handler"]`` is known); pure ASGI."""
 
-    def __init__(self, app: ASGIApp, *, access: Access) -> None:
+    def __init__(self, app: ASGIApp, *, access: Access, body_limit_bytes: int) -> None:
         self._app = app
+        self._body_limit_bytes = body_limit_bytes
         self._access = access
         self._needs: dict[int, tuple[Requirement, float]] = {}
 
@@ -44,10 +46,14 @@ class Gate:
         handler = scope["route_handler"]
         known = self._needs.get(id(handler))
         if known is None:
-            limit = getattr(handler, "resolve_request_max_body_size", lambda: None)()
-            known = self._needs[id(handler)] = (requirement_of(handler.opt), limit or float("inf"))
+            limit: int | None = self._body_limit_bytes  # that of plain ASGI handlers, which cannot set their own
+            if isinstance(handler, HTTPRouteHandler):
+                limit = handler.resolve_request_max_body_size()
+            # Litestar answers OPTIONS itself, with the methods there are and nothing else: browsers ask without a key
+            need = Need.PUBLIC if scope.get("method") == "OPTIONS" else requirement_of(handler.opt)
+            known = self._needs[id(handler)] = (need, limit or float("inf"))
         need, body_limit = known
-        if need is not Need.PUBLIC and scope.get("method") != "OPTIONS":
+        if need is not Need.PUBLIC:
             live = context.live or await self._access.authenticate(credential_of(context.headers))
             context.live = live
             self._admit(context, live, need)

@@ -54,7 +54,7 @@ class Edge:
                 if context.live is not None:
                     extra += limit_headers(context.live, monotonic=time.monotonic(), now=self._clock())
                 theirs = message.get("headers", ())
-                message["headers"] = [*(pair for pair in theirs if pair[0] not in OUR_HEADERS), *extra]
+                message["headers"] = [pair for pair in theirs if pair[0] not in OUR_HEADERS] + extra
             await send(message)
 
         self._metrics.running += 1

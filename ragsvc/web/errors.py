@@ -206,7 +206,7 @@ def _from_validation(error: HTTPException) -> e.InvalidRequest:
         first = extra[0]
         key, message = first.get("key"), str(first.get("message", error.detail))
         param = None if key in (None, "data") else str(key)
-        missing = _MISSING_FIELD.search(message)
+        missing = _MISSING_FIELD.search(message) or _UNKNOWN_FIELD.search(message)
         if missing and missing.group(1) != "data":
             param = f"{param}.{missing.group(1)}" if param else missing.group(1)
         return e.InvalidRequest(message, param=param)

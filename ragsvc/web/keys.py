@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -158,7 +157,7 @@ async def create_key(request: AnyRequest) -> Response[IssuedKeyBody]:
         state=KeyState(wish.state),
     )
     issued = await services_of(request).keys.create(draft, actor=_actor(request), request=await _repeatable(request))
-    return Response(_show_issued(issued), status_code=201, headers={"location": f"/v1/keys/{issued.key.id}"})
+    return _issued(request, issued, status=201)
 
 
 @get("/v1/keys", opt=_OPT, summary="List keys")
@@ -171,7 +170,7 @@ async def list_keys(
         after=None if after is None else KeyId(after),
         limit=limit + 1,
     )
-    page = [_show(key) for key in found[:limit]]
+    page = [_show(request, key) for key in found[:limit]]
     return KeyList(
         data=page,
         first_id=page[0].id if page else None,
@@ -183,7 +182,7 @@ async def list_keys(
 @get("/v1/keys/{key_id:str}", opt=_OPT, summary="Show a key")
 async def get_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
     """One key, without its secret."""
-    return _show(await services_of(request).keys.get(KeyId(key_id)))
+    return _show(request, await services_of(request).keys.get(KeyId(key_id)))
 
 
 @patch("/v1/keys/{key_id:str}", opt={**_OPT, "body": UpdateKey, "errors": (409,)}, summary="Change a key")
@@ -196,7 +195,9 @@ async def update_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
     for name, convert in (("scopes", frozenset), ("allowed_models", tuple), ("state", KeyState)):
         if name in wanted:
             wanted[name] = convert(wanted[name])
-    return _show(await services_of(request).keys.update(KeyId(key_id), KeyChange(**wanted), actor=_actor(request)))
+    return _show(
+        request, await services_of(request).keys.update(KeyId(key_id), KeyChange(**wanted), actor=_actor(request))
+    )
 
 
 @post(
@@ -205,19 +206,19 @@ async def update_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
     status_code=200,
     summary="Give a key a new secret",
 )
-async def rotate_key(request: AnyRequest, key_id: FromPath[str]) -> IssuedKeyBody:
+async def rotate_key(request: AnyRequest, key_id: FromPath[str]) -> Response[IssuedKeyBody]:
     """Issue a new secret; the old one works for ``overlap_s`` more seconds."""
     wish = await read_json(request, _rotate) if await request.body() else RotateKey()
     issued = await services_of(request).keys.rotate(
         KeyId(key_id), overlap_s=wish.overlap_s, actor=_actor(request), request=await _repeatable(request)
     )
-    return _show_issued(issued)
+    return _issued(request, issued, status=200)
 
 
 @post("/v1/keys/{key_id:str}/revoke", opt=_OPT, status_code=200, summary="Revoke a key")
 async def revoke_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
     """End a key for good, at once; the row stays."""
-    return _show(await services_of(request).keys.revoke(KeyId(key_id), actor=_actor(request)))
+    return _show(request, await services_of(request).keys.revoke(KeyId(key_id), actor=_actor(request)))
 
 
 @delete("/v1/keys/{key_id:str}", opt=_OPT, status_code=200, summary="Delete a key")
@@ -265,13 +266,13 @@ async def _repeatable(request: AnyRequest) -> Repeatable | None:
     )
 
 
-def _fields(key: ApiKey) -> dict[str, Any]:
+def _fields(key: ApiKey, now: float) -> dict[str, Any]:
     return {
         **msgspec.structs.asdict(key.limits),
         "id": key.id,
         "tenant": key.tenant,
         "label": key.label,
-        "state": "expired" if key.state is KeyState.ACTIVE and key.expired(time.time()) else key.state.value,
+        "state": "expired" if key.state is KeyState.ACTIVE and key.expired(now) else key.state.value,
         "scopes": sorted(key.scopes),
         "allowed_models": list(key.allowed_models),
         "expires_at": key.expires_at,
@@ -281,12 +282,14 @@ def _fields(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def _show(key: ApiKey) -> KeyBody:
-    return KeyBody(**_fields(key))
+def _show(request: AnyRequest, key: ApiKey) -> KeyBody:
+    return KeyBody(**_fields(key, services_of(request).access.clock()))
 
 
-def _show_issued(issued: IssuedKey) -> IssuedKeyBody:
-    return IssuedKeyBody(**_fields(issued.key), key=issued.text)
+def _issued(request: AnyRequest, issued: IssuedKey, *, status: int) -> Response[IssuedKeyBody]:
+    body = IssuedKeyBody(**_fields(issued.key, services_of(request).access.clock()), key=issued.text)
+    headers = {"location": f"/v1/keys/{issued.key.id}", "cache-control": "no-store"}
+    return Response(body, status_code=status, headers=headers)
 
 
 route_handlers = [

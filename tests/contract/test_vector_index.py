@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ragsvc.index.exact import ExactIndex
 from ragsvc.index.flat import FlatIndex
+from ragsvc.index.ivf import IvfIndex
 
 DIMENSION = 32
 
@@ -22,7 +23,45 @@ def unit_rows(count, seed):
 
 
 POOL = unit_rows(400, 0)
-MAKERS = {"exact": ExactIndex, "flat": FlatIndex}
+FOLDERS = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folders(tmp_path_factory):
+    FOLDERS.append(tmp_path_factory)
+    yield
+    FOLDERS.clear()
+
+
+def fresh_folder():
+    return FOLDERS[0].mktemp("ivf") / "live"
+
+
+class UntrainedIvf(IvfIndex):
+    """Nothing encoded yet: all rows are its tail."""
+
+    def __init__(self, dimension, workspace=None):
+        super().__init__(dimension, workspace or fresh_folder())
+
+    @classmethod
+    def load(cls, folder, dimension, workspace=None):
+        return super().load(folder, dimension, workspace or fresh_folder())
+
+
+class EncodedIvf(UntrainedIvf):
+    """Improved after every change, in small steps, with a short list so long that the result is exact."""
+
+    def __init__(self, dimension, workspace=None):
+        super().__init__(dimension, workspace)
+        self.tail_rows, self.min_train, self.short_list, self.exact_selection = 16, 64, 2000, 8
+
+    def add(self, ids, documents, vectors):
+        super().add(ids, documents, vectors)
+        while self.wants_improvement:
+            self.improve()
+
+
+MAKERS = {"exact": ExactIndex, "flat": FlatIndex, "ivf untrained": UntrainedIvf, "ivf": EncodedIvf}
 
 
 @pytest.fixture(params=MAKERS)
@@ -154,6 +193,51 @@ def test_readers_beside_a_writer_see_whole_documents(make):
         reader.join()
     assert torn == []
     assert len(index) == 1500
+
+
+@pytest.mark.parametrize("make", [make for make in MAKERS.values() if make is not ExactIndex])
+def test_a_long_history_gives_what_the_reference_gives(make, tmp_path):
+    """Enough rows for training, merging of segments and compaction; saved and loaded in the middle."""
+    random = np.random.default_rng(3)
+    index, reference = make(DIMENSION), ExactIndex(DIMENSION)
+    pool = unit_rows(4000, 1)
+    next_id = 1
+    for turn in range(120):
+        count = int(random.integers(1, 40))
+        ids = np.arange(next_id, next_id + count)
+        next_id += count
+        for each in (index, reference):
+            each.add(ids, np.full(count, turn % 50), pool[ids])
+        gone = random.integers(1, next_id, random.integers(0, 50))
+        assert index.remove(gone) == reference.remove(gone)
+        query = pool[random.integers(4000)]
+        documents = None if turn % 2 else random.integers(0, 50, 5)
+        expected = reference.search(query, k=15, documents=documents)
+        assert_same_hits(index.search(query, k=15, documents=documents), expected)
+        if turn == 60:
+            index.save(tmp_path)
+            index = make.load(tmp_path, DIMENSION)
+            assert_same_hits(index.search(query, k=15, documents=documents), expected)
+    assert len(index) == len(reference)
+    np.testing.assert_array_equal(index.vectors(index.ids()), reference.vectors(reference.ids()))
+
+
+def test_the_short_list_holds_nearly_all_true_neighbours(tmp_path):
+    random = np.random.default_rng(5)
+    centres = unit_rows(200, 6)
+    rows = centres[random.integers(0, 200, 12_000)] + 0.15 * random.standard_normal((12_000, DIMENSION)).astype(
+        np.float32
+    )
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    index, flat = IvfIndex(DIMENSION, tmp_path / "live"), FlatIndex(DIMENSION)
+    ids = np.arange(12_000)
+    for each in (index, flat):
+        each.add(ids, ids // 10, rows)
+    index.improve()
+    assert not index.wants_improvement
+    found = [index.search(query, k=10).ids for query in rows[:100]]
+    expected = [flat.search(query, k=10).ids for query in rows[:100]]
+    assert np.mean([len(np.intersect1d(a, b)) for a, b in zip(found, expected, strict=True)]) >= 9.8
 
 
 operations = st.lists(

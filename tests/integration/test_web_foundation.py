@@ -117,13 +117,19 @@ async def test_unknown_urls_and_methods_answer_in_our_form(web):
     assert "GET" in wrong.headers["allow"]
 
 
+async def test_options_needs_no_key_and_tells_the_methods(web):
+    for path, methods in (("/v1/tokens", "GET, OPTIONS"), ("/v1/keys/key_1/rotate", "OPTIONS, POST")):
+        answer = await web("OPTIONS", path)
+        assert (answer.status_code, answer.headers["allow"], answer.text) == (204, methods, "")
+
+
 async def test_request_ids(web):
     given = await web("GET", "/livez", headers={"x-request-id": "trace-1.a:b"})
     assert given.headers["x-request-id"] == "trace-1.a:b"
     for bad in ("x" * 200, "a b", 'a"', ""):
         drawn = (await web("GET", "/livez", headers={"x-request-id": bad})).headers["x-request-id"]
         assert drawn.startswith("req_")
-        assert len(drawn) == 30
+        assert len(drawn) == 36
     key = web.issue()
     streamed = await web("GET", "/test/stream", key.text)
     assert streamed.text == "onetwo"
@@ -280,6 +286,15 @@ async def test_metrics_name_routes_and_never_paths(web):
     assert 'ragsvc_http_request_duration_seconds_count{method="GET",route="/v1/keys/{key_id}"} 1.0' in text
 
 
+async def test_settled_tokens_are_counted_by_model(web):
+    live = await web.services.access.authenticate(web.issue().text.encode())
+    reservation = await web.services.access.reserve(live.principal, 100)
+    await web.services.access.settle(reservation, prompt_tokens=7, completion_tokens=5, model="local/chat-model")
+    text = (await web("GET", "/metrics")).text
+    assert 'ragsvc_tokens_total{kind="prompt",model="local/chat-model"} 7.0' in text
+    assert 'ragsvc_tokens_total{kind="completion",model="local/chat-model"} 5.0' in text
+
+
 async def test_the_access_log_has_a_line_of_json_without_secrets(web):
     key = web.issue()
     await web("GET", "/test/echo?q=private", key.text, headers={"x-client-request-id": "c-1"})
@@ -395,6 +410,32 @@ async def test_concurrent_duplicates_make_one_key(web, tmp_path):
     assert made["id"].encode() in stored
     assert made["key"].encode() not in stored
     assert web.admin.encode() not in stored
+
+
+async def test_answers_with_secrets_are_not_cached_and_are_sealed_by_the_callers_own(web):
+    wish = {"json": {"label": "x"}, "headers": {"idempotency-key": "k"}}
+    first = await web("POST", "/v1/keys", web.admin, **wish)
+    assert first.headers["cache-control"] == "no-store"
+    own = (await web("GET", "/v1/keys?limit=1", web.admin)).json()["data"][0]["id"]
+    renewed = (await web("POST", f"/v1/keys/{own}/rotate", web.admin)).json()["key"]
+    assert (await web("POST", "/v1/keys", renewed, **wish)).status_code == 400
+    assert (await web("POST", "/v1/keys", web.admin, **wish)).json() == first.json()  # within the overlap
+
+
+async def test_browsers_may_read_ids_and_limits(tmp_path):
+    with contextlib.closing(SmallDatabase(tmp_path / "cors.sqlite")) as database:
+        app = create_app(compose(database), cors_origins=["https://app.example"])
+        async with (
+            app.lifespan(),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client,
+        ):
+            asked = {"origin": "https://app.example", "access-control-request-method": "POST"}
+            preflight = await client.options("/v1/keys", headers=asked)
+            assert preflight.headers["access-control-allow-origin"] == "https://app.example"
+            answer = await client.get("/v1/tokens", headers={"origin": "https://app.example"})
+            assert answer.status_code == 401
+            assert answer.headers["access-control-allow-origin"] == "https://app.example"
+            assert "x-request-id" in answer.headers["access-control-expose-headers"]
 
 
 # -- the schema -----------------------------------------------------------------------------------------------------

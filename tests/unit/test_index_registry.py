@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ragsvc.core.ports import EmbeddingModel
+from ragsvc.index.collection import IndexOptions
 from ragsvc.index.memory_source import MemorySource
 from ragsvc.index.registry import IndexRegistry
 
@@ -251,6 +252,80 @@ def test_enough_changes_are_saved_in_the_background(opened, source, tmp_path):
         saved.wait(0.05)
     assert list((tmp_path / "derived" / "1").glob("vectors-*"))
     assert not list((tmp_path / "derived" / "1").glob("writing-*"))
+
+
+def grown(opened, source, documents=12, **options):
+    """A collection of 100 passages a document that has grown past what is searched exactly."""
+    registry = opened(options=IndexOptions(flat_limit=500, tail_rows=200, **options))
+    for number in range(documents):
+        put(source, 1, f"doc{number}", count=100)
+        registry.catch_up(1)
+    return registry
+
+
+def test_a_collection_that_outgrows_exact_search_becomes_ivf_and_stays_equal_to_the_rows(opened, source):
+    registry = grown(opened, source)
+    assert registry.get(1).kind == "flat"
+    registry.maintain()
+    assert registry.get(1).kind == "ivf"
+    assert_equal_to_rows(registry, 1, 1200)
+    document, ids, vectors = put(source, 1, "late", count=300)
+    registry.catch_up(1)
+    assert ids[7] in registry.search(1, vectors[7], None, k=1)[0].ids
+    registry.maintain()
+    assert not registry.get(1).wants_improvement
+    source.delete_document(1, document)
+    registry.catch_up(1)
+    assert_equal_to_rows(registry, 1, 1200)
+    registry.close()
+    again = opened(options=IndexOptions(flat_limit=500, tail_rows=200))
+    assert again.get(1).kind == "ivf"
+    assert again.get(1).changed == 0  # loaded, not rebuilt
+    assert_equal_to_rows(again, 1, 1200)
+
+
+def test_an_ivf_collection_that_shrinks_becomes_exact_again(opened, source):
+    registry = grown(opened, source)
+    registry.maintain()
+    for document in range(1, 11):
+        source.delete_document(1, document)
+    registry.catch_up(1)
+    registry.maintain()
+    assert registry.get(1).kind == "flat"
+    assert_equal_to_rows(registry, 1, 200)
+
+
+@pytest.mark.parametrize("name", ["vectors.f16", "segment-0.faiss", "live.i64", "ivf.json"])
+def test_a_torn_ivf_snapshot_is_rebuilt(opened, source, tmp_path, name):
+    registry = grown(opened, source, documents=7)
+    registry.maintain()
+    registry.close()
+    path = next((tmp_path / "derived" / "1").glob(f"vectors-*/{name}"))
+    data = bytearray(path.read_bytes())
+    data[3] ^= 255
+    path.write_bytes(data)
+    again = opened(options=IndexOptions(flat_limit=500, tail_rows=200))
+    assert_equal_to_rows(again, 1, 700)
+    again.maintain()
+    assert_equal_to_rows(again, 1, 700)
+
+
+def test_documents_that_come_and_go_during_an_improvement_are_not_lost(opened, source):
+    """Hooks into a moment of the background work, between copying and taking over."""
+    registry = grown(opened, source)
+    index = registry.get(1)
+    copy_to = index._vectors.copy_to
+
+    def copy_and_change(other):
+        copy_to(other)
+        put(source, 1, "late", count=20)
+        source.delete_document(1, 3)
+        registry.catch_up(1)
+
+    index._vectors.copy_to = copy_and_change
+    index.improve()
+    assert index.kind == "ivf"
+    assert_equal_to_rows(registry, 1, 1120)
 
 
 def test_a_dropped_collection_is_gone(opened, source, tmp_path):

@@ -1,19 +1,9 @@
-"""The whole application: every module's routes around running services, the same for ``serve`` and in-process use."""
+"""Where logs go: standard error, since standard output belongs to results."""
 
 from __future__ import annotations
 
 import logging
 import sys
-
-from litestar import Litestar
-
-from ragsvc.web.service import create_service
-from ragsvc.wiring import Services
-
-
-def application(services: Services) -> Litestar:
-    """The application with all routes."""
-    return create_service(services)
 
 
 def log_to_standard_error(level: str) -> None:

@@ -1,0 +1,203 @@
+"""The single checks of ``ragsvc doctor``; they look and change nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import platform
+import shutil
+import sqlite3
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+from packaging.requirements import Requirement
+
+from ragsvc import __version__
+from ragsvc.cli.output import size
+from ragsvc.config import Settings
+from ragsvc.core.errors import DataDirectoryLocked, RagsvcError
+from ragsvc.core.ids import TenantId
+from ragsvc.inference.weights import BUILT_IN_FINGERPRINT, read_model
+from ragsvc.store.blobs import BlobStore
+from ragsvc.store.database import SCHEMA_VERSION
+from ragsvc.store.lock import DataDirectoryLock
+from ragsvc.wiring import DATABASE_NAME
+
+_NATIVE = ("faiss", "tantivy", "onnxruntime", "pypdfium2", "nacl.bindings", "tokenizers")
+_LITTLE_SPACE = 2 << 30
+_NO_SPACE = 100 << 20
+_MANY = 5
+
+
+class State(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One line of the report."""
+
+    name: str
+    state: State
+    words: str
+
+
+def installation() -> Iterator[Check]:
+    """Python, the packages with their versions, and whether native ones load."""
+    version = platform.python_version()
+    good = sys.version_info >= (3, 11)
+    yield Check("ragsvc", State.OK, f"{__version__} on {platform.system()} {platform.machine()}")
+    yield Check("python", State.OK if good else State.FAIL, version if good else f"{version}; 3.11 or newer is needed")
+    problems, count = _package_problems()
+    if problems:
+        yield Check("packages", State.FAIL, "; ".join(problems))
+    elif not count:
+        yield Check("packages", State.WARN, "ragsvc runs from its source and is not installed (pip install .)")
+    else:
+        yield Check("packages", State.OK, f"{count} of the right versions")
+    for name in _NATIVE:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # noqa: BLE001 - whatever a native package dies of is the finding
+            yield Check("packages", State.FAIL, f"{name} does not load: {error}")
+
+
+def _package_problems() -> tuple[list[str], int]:
+    try:
+        wanted = [Requirement(line) for line in importlib.metadata.requires("ragsvc") or ()]
+    except importlib.metadata.PackageNotFoundError:
+        return [], 0
+    needed = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    problems: list[str] = []
+    for one in needed:
+        try:
+            installed = importlib.metadata.version(one.name)
+        except importlib.metadata.PackageNotFoundError:
+            problems.append(f"{one.name} is missing")
+            continue
+        if not one.specifier.contains(installed, prereleases=True):
+            problems.append(f"{one.name} is {installed}, needed is {one.specifier}")
+    return problems, len(needed)
+
+
+def model(settings: Settings) -> Iterator[Check]:
+    """The embedding model's files, hashed anew (a cached hash would not see damage)."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            files = read_model(settings.embedding_model, data_dir=Path(folder))
+        except RagsvcError as error:
+            yield Check("model", State.FAIL, error.message)
+            return
+    fingerprint = files.model.fingerprint
+    known = " as shipped" if fingerprint == BUILT_IN_FINGERPRINT else ""
+    yield Check(
+        "model",
+        State.OK,
+        f"{files.model.name}, {files.model.dimension} dimensions, fingerprint {fingerprint[:16]}…{known}",
+    )
+
+
+def database_file(data_dir: Path) -> Path:
+    """Where the rows are."""
+    return data_dir / DATABASE_NAME
+
+
+def data_directory(data_dir: Path) -> tuple[list[Check], bool]:
+    """Presence, permissions, space and lock; also returns whether a running process holds it."""
+    if not data_dir.is_dir():
+        return [Check("data directory", State.OK, f"{data_dir} is not there yet; the first start makes it")], False
+    checks: list[Check] = []
+    locked = False
+    try:
+        lock = DataDirectoryLock(data_dir)
+        lock.acquire()
+        lock.release()
+        checks.append(Check("data directory", State.OK, f"{data_dir.resolve()}, free to use"))
+    except DataDirectoryLocked as error:
+        locked = True
+        checks.append(Check("data directory", State.OK, error.message.split(";")[0]))
+    except OSError as error:
+        checks.append(Check("data directory", State.FAIL, f"{data_dir} cannot be written: {error.strerror}"))
+    open_to_all = [
+        path.name
+        for path in (database_file(data_dir), data_dir / "blobs")
+        if path.exists() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
+    ]
+    if open_to_all and data_dir.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH):
+        words = f"other users may read {', '.join(open_to_all)}; 'chmod -R go= {data_dir}' ends that"
+        checks.append(Check("permissions", State.WARN, words))
+    else:
+        checks.append(Check("permissions", State.OK, "for this user only"))
+    free = shutil.disk_usage(data_dir).free
+    state = State.FAIL if free < _NO_SPACE else State.WARN if free < _LITTLE_SPACE else State.OK
+    checks.append(Check("disk", state, f"{size(free)} free"))
+    return checks, locked
+
+
+def database(data_dir: Path) -> Iterator[Check]:
+    """SQLite's own check of the file, its references, and the schema's version."""
+    try:
+        with closing(_open(data_dir)) as connection:
+            found = [row[0] for row in connection.execute("PRAGMA quick_check(10)")]
+            if found != ["ok"]:
+                yield Check("database", State.FAIL, f"damaged: {'; '.join(found[:_MANY])}")
+                return
+            dangling = connection.execute("PRAGMA foreign_key_check").fetchmany(_MANY)
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error as error:
+        yield Check("database", State.FAIL, f"cannot be read: {error}")
+        return
+    if dangling:
+        yield Check("database", State.FAIL, f"rows refer to missing rows: {dangling}")
+    elif version > SCHEMA_VERSION:
+        yield Check("database", State.FAIL, f"schema {version} is newer than {SCHEMA_VERSION}: use a newer ragsvc")
+    else:
+        used = size(database_file(data_dir).stat().st_size)
+        yield Check("database", State.OK, f"{used}, sound, schema {version}")
+
+
+def files(data_dir: Path, *, deep: bool) -> Iterator[Check]:
+    """Whether every document has its file and every file its document; ``deep`` hashes them all."""
+    blobs = BlobStore(data_dir)
+    with closing(_open(data_dir)) as connection:
+        try:
+            rows: list[tuple[str, str]] = connection.execute("SELECT DISTINCT tenant, sha256 FROM documents").fetchall()
+        except sqlite3.OperationalError:  # a database that holds keys only has no documents yet
+            rows = []
+    wanted = {blobs.path(TenantId(tenant), sha256) for tenant, sha256 in rows}
+    present = {path for path in (data_dir / "blobs").glob("*/??/*") if path.is_file()}
+    missing, orphans = sorted(wanted - present), sorted(present - wanted)
+    if missing:
+        names = ", ".join(path.name for path in missing[:_MANY])
+        yield Check("stored files", State.FAIL, f"{len(missing)} documents have lost their file: {names}")
+    elif orphans:
+        yield Check("stored files", State.WARN, f"{len(orphans)} belong to no document; the next start removes them")
+    else:
+        yield Check("stored files", State.OK, f"{len(present)}, each with its document")
+    if deep:
+        changed = [path.name for path in sorted(wanted & present) if _sha256(path) != path.name]
+        if changed:
+            yield Check("file contents", State.FAIL, f"{len(changed)} files have changed: {', '.join(changed[:_MANY])}")
+        else:
+            yield Check("file contents", State.OK, "every byte as it was uploaded")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _open(data_dir: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{database_file(data_dir).resolve().as_uri()}?mode=rw", uri=True, timeout=30)
+    connection.execute("PRAGMA query_only=ON")
+    return connection

@@ -1,0 +1,131 @@
+"""``ragsvc doctor``: is this installation whole, is its data, and do the indexes hold what the rows hold?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import anyio.to_thread
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+
+from ragsvc.cli import checkup
+from ragsvc.cli.checkup import Check, State
+from ragsvc.cli.failures import CommandFailed
+from ragsvc.cli.logs import log_to_standard_error
+from ragsvc.cli.output import Output
+from ragsvc.cli.target import Target, keep_private, remote
+from ragsvc.config import Settings
+from ragsvc.core.errors import RagsvcError
+from ragsvc.store.documents import count_by_status, list_collections
+from ragsvc.wiring import open_services
+
+_COLOURS = {State.OK: "green", State.WARN: "yellow", State.FAIL: "red"}
+
+
+class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
+    """All checks; ``ok`` when none failed."""
+
+    object: str = "doctor.report"
+    ok: bool
+    checks: list[Check]
+
+
+async def doctor(target: Target, output: Output, *, deep: bool) -> None:
+    """Check everything and say what to do. Raises ``CommandFailed`` when a check failed."""
+    checks: list[Check] = []
+
+    def note(check: Check) -> None:
+        checks.append(check)
+        if not output.as_json:
+            _show(check, output.out)
+
+    for check in checkup.installation():
+        note(check)
+    if target.url is not None:
+        for check in await _service(target.url):
+            note(check)
+    else:
+        await _data(target, note, deep=deep)
+    failed = sum(check.state is State.FAIL for check in checks)
+    output.result(DoctorReport(ok=not failed, checks=checks), lambda _: None)
+    if failed:
+        raise CommandFailed(f"{failed} of {len(checks)} checks failed", code="unhealthy")
+
+
+async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) -> None:
+    settings = target.settings()
+    keep_private()
+    log_to_standard_error("error")
+    broken = False
+
+    def take(found: Iterator[Check]) -> None:
+        nonlocal broken
+        for check in found:
+            broken = broken or check.state is State.FAIL
+            note(check)
+
+    take(checkup.model(settings))
+    folder, locked = checkup.data_directory(settings.data_dir)
+    take(iter(folder))
+    if not checkup.database_file(settings.data_dir).is_file():
+        note(Check("database", State.OK, "none yet; the first start makes it"))
+        return
+    take(await anyio.to_thread.run_sync(lambda: iter(list(checkup.database(settings.data_dir)))))
+    if not broken:
+        take(await anyio.to_thread.run_sync(lambda: iter(list(checkup.files(settings.data_dir, deep=deep)))))
+    if locked:
+        note(Check("indexes", State.WARN, "not compared: a running service holds the data directory"))
+    elif broken:
+        note(Check("indexes", State.WARN, "not compared: what they are made from is broken"))
+    else:
+        for check in await _indexes(settings):
+            note(check)
+
+
+async def _indexes(settings: Settings) -> list[Check]:
+    """Open the services as a start would, and compare each collection's indexes with its rows."""
+    try:
+        async with open_services(settings) as services:
+            services.ingest.drain()
+            started = time.monotonic()
+            await services.batcher.embed_query("Does the embedding model answer?")
+            milliseconds = (time.monotonic() - started) * 1000
+            checks = [Check("embedding", State.OK, f"{services.embedder.runtime}, a query in {milliseconds:.0f} ms")]
+            for one in await services.database.read(list_collections):
+                report = await anyio.to_thread.run_sync(services.indexes.verify, one.id)
+                name = f"index {one.tenant}/{one.name}"
+                if report.ok:
+                    words = f"{report.passages} passages ({report.kind}), vectors and words equal to the rows"
+                    checks.append(Check(name, State.OK, words))
+                else:
+                    checks.append(Check(name, State.FAIL, f"differs from the rows ({report}); run 'ragsvc reindex'"))
+            counts = await services.database.read(count_by_status)
+    except RagsvcError as error:
+        return [Check("start", State.FAIL, error.message)]
+    failed = counts.get("failed", 0)
+    words = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "none"
+    hint = "; 'ragsvc documents list --status failed' says why" if failed else ""
+    checks.append(Check("documents", State.WARN if failed else State.OK, words + hint))
+    return checks
+
+
+async def _service(url: str) -> list[Check]:
+    checks: list[Check] = []
+    async with remote(url) as client:
+        steps = (("service", "/livez"), ("ready", "/readyz"), ("key", "/v1/models"))
+        for name, path in steps:
+            started = time.monotonic()
+            try:
+                await client.request("GET", path, timeout_s=30)
+            except CommandFailed as failure:
+                checks.append(Check(name, State.FAIL, failure.message))
+                break
+            checks.append(Check(name, State.OK, f"{path} answers in {(time.monotonic() - started) * 1000:.0f} ms"))
+    return checks
+
+
+def _show(check: Check, console: Console) -> None:
+    colour = _COLOURS[check.state]
+    console.print(f"[{colour}]{check.state.value:<5}[/] {escape(f'{check.name:<24}')} {escape(check.words)}")

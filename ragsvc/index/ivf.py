@@ -1,0 +1,290 @@
+"""Nearest passages among very many: compressed codes in memory find a short list, exact vectors on disk rank it.
+
+Rows are appended to a mapped float16 file. The newest of them, the tail, are searched exactly; a background call of
+``improve`` moves them into immutable segments of codes, merges segments, retrains when the collection outgrew its
+training, and publishes each result by swapping one reference. Removed rows are tombstones.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from ragsvc.core.ports import Hits, Ids, Scores, Vectors
+from ragsvc.index.codes import Codec, Segment, candidates, codec_of, encode, load_segment, train_codec
+from ragsvc.index.flat import Copyable
+from ragsvc.index.halves import Bits, Halves, nearest
+from ragsvc.index.rowfile import RowFile, share_file
+from ragsvc.index.rows import Rows, RowTable
+
+_SEGMENTS_PER_TIER = 4
+_MAX_SEGMENTS = 12
+_OUTGROWN = 4
+_PAUSE_S = 0.002
+
+
+class _Saved(msgspec.Struct, frozen=True):
+    """What a snapshot says of its segments: (start, end) in order."""
+
+    trained_on: int
+    segments: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """One moment: codes for rows up to ``encoded``, the rest exactly."""
+
+    rows: Rows
+    vectors: Halves
+    codec: Codec | None
+    segments: tuple[Segment, ...]
+
+    @property
+    def encoded(self) -> int:
+        """Rows before this one have codes; a multiple of 8."""
+        return self.segments[-1].end if self.segments else 0
+
+
+class ImprovementStopped(Exception):
+    """The index was unloaded while it was being improved. Never leaves this package."""
+
+
+class IvfIndex:
+    """Approximate search with exact scores: IVF over product codes, re-ranked from float16 rows.
+
+    ``workspace`` holds the growing row file and the segments; nothing else may use it. ``tail_rows`` are left to
+    exact search before ``improve`` encodes them. ``short_list`` candidates are ranked exactly for small ``k``; up to
+    ``exact_selection`` passages of chosen documents all are.
+    """
+
+    kind = "ivf"
+
+    def __init__(
+        self,
+        dimension: int,
+        workspace: Path,
+        *,
+        tail_rows: int = 16_384,
+        short_list: int = 500,
+        min_train: int = 4096,
+        exact_selection: int = 32_768,
+    ) -> None:
+        shutil.rmtree(workspace, ignore_errors=True)
+        workspace.mkdir(parents=True)
+        self.dimension = dimension
+        self.workspace = workspace
+        self.tail_rows = tail_rows
+        self.short_list = short_list
+        self.min_train = min_train
+        self.exact_selection = exact_selection
+        self._writer = threading.Lock()
+        self._improving = threading.Lock()
+        self._stopped = False
+        self._segment_numbers = itertools.count()
+        self._file = RowFile(workspace / "vectors.f16", dimension)
+        self._table = RowTable()
+        self._state = _State(self._table.rows(), self._file.view(), None, ())
+
+    def __len__(self) -> int:
+        return self._state.rows.live
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes held: codes, ids and tombstones; the vectors are on disk."""
+        state = self._state
+        codes = sum(segment.memory_bytes for segment in state.segments)
+        return self._table.memory_bytes + codes + (state.codec.memory_bytes if state.codec else 0)
+
+    def ids(self) -> Ids:
+        """All ids, ascending."""
+        rows = self._state.rows
+        return np.sort(rows.ids[rows.live_rows()])
+
+    def add(self, ids: Ids, documents: Ids, vectors: Vectors | Halves) -> None:
+        """Append vectors; an id that is present is replaced."""
+        if not len(ids):
+            return
+        with self._writer:
+            self._file.append(vectors.astype(np.float16))
+            self._table.discard(ids)
+            self._table.append(ids, documents)
+            self._publish()
+
+    def remove(self, ids: Ids) -> int:
+        """Mark vectors as gone; ``wants_rewrite`` tells when so many are that the whole should be built anew."""
+        with self._writer:
+            removed = self._table.discard(ids)
+            self._publish()
+            return removed
+
+    def search(self, query: Vectors, *, k: int, documents: Ids | None = None) -> Hits:
+        """The ``k`` nearest of all; exact within small selections of documents; scores are exact always."""
+        state = self._state
+        if documents is None:
+            found = self._search(state, query, k, state.rows.alive if state.rows.dead else None, state.rows.live)
+        else:
+            chosen = state.rows.select(documents)
+            if chosen.count <= self.exact_selection or not state.segments:
+                window = state.vectors[chosen.start : chosen.end]
+                scores, rows = nearest(window, query, min(k, chosen.count), chosen.bits)
+                self._file.touched(min(chosen.count * 1 << 13, window.nbytes))
+                found = scores, rows + chosen.start
+            else:
+                bits = np.zeros(len(state.rows.alive), np.uint8)
+                bits[chosen.start // 8 : chosen.start // 8 + len(chosen.bits)] = chosen.bits
+                found = self._search(state, query, k, bits, chosen.count)
+        scores, rows = found
+        ids = state.rows.ids[rows]
+        order = np.lexsort((ids, -scores))[:k]
+        return Hits(ids[order], scores[order])
+
+    def vectors(self, ids: Ids) -> Vectors:
+        """The stored vectors, in that order (missing ids raise ``KeyError``)."""
+        return self.lookup(ids)[1].astype(np.float32)
+
+    def lookup(self, ids: Ids) -> tuple[Ids, Halves]:
+        """Documents and float16 vectors of ids, in that order (missing ids raise ``KeyError``)."""
+        with self._writer:
+            rows, state = self._table.find(ids), self._state
+        if (rows < 0).any():
+            raise KeyError(int(ids[rows < 0][0]))
+        return state.rows.documents_of(rows), self._file.take(state.vectors, rows)
+
+    @property
+    def wants_improvement(self) -> bool:
+        """Whether ``improve`` has something to do."""
+        state = self._state
+        if state.codec is None:
+            return len(state.rows) >= self.min_train
+        outgrown = len(state.rows) > _OUTGROWN * state.codec.trained_on
+        return outgrown or len(state.rows) - state.encoded >= self.tail_rows
+
+    @property
+    def wants_rewrite(self) -> bool:
+        """Whether more than a third of the rows are dead."""
+        rows = self._state.rows
+        return rows.dead > max(self.tail_rows, len(rows) // 3)
+
+    def improve(self) -> None:
+        """Train or retrain, encode the tail, merge segments; slow, beside readers and the writer."""
+        with self._improving:
+            state = self._state
+            end = len(state.rows) & ~7
+            if state.codec is None or len(state.rows) > _OUTGROWN * state.codec.trained_on:
+                codec = train_codec(state.vectors[:end])
+                segments: tuple[Segment, ...] = (self._encode(codec, state, 0, end),)
+            elif end > state.encoded:
+                codec = state.codec
+                segments = (*state.segments, self._encode(codec, state, state.encoded, end))
+                segments = self._merge(codec, state, segments)
+            else:
+                return
+            with self._writer:
+                self._state = replace(self._state, codec=codec, segments=segments)
+            for segment in state.segments:
+                if segment not in segments:
+                    segment.path.unlink(missing_ok=True)
+
+    def stop_improving(self) -> None:
+        """Make a running ``improve`` end soon with ``ImprovementStopped``; for when the index is unloaded."""
+        self._stopped = True
+
+    def save(self, folder: Path) -> None:
+        """Write what changes, link what does not: the row file (longer than its rows, perhaps) and the segments."""
+        with self._writer:
+            state, live = self._state, self._state.rows.live_rows()
+            self._file.share(folder / "vectors.f16")
+            for number, segment in enumerate(state.segments):
+                share_file(segment.path, folder / f"segment-{number}.faiss")
+        state.rows.ids.astype("<i8").tofile(folder / "ids.i64")
+        state.rows.documents().astype("<i8").tofile(folder / "documents.i64")
+        live.astype("<i8").tofile(folder / "live.i64")
+        bounds = [(segment.start, segment.end) for segment in state.segments]
+        saved = _Saved(state.codec.trained_on if state.codec else 0, bounds)
+        (folder / "ivf.json").write_bytes(msgspec.json.encode(saved))
+
+    @classmethod
+    def load(cls, folder: Path, dimension: int, workspace: Path) -> IvfIndex:
+        """Read what ``save`` wrote; ``ValueError`` if the files do not fit together."""
+        index = cls(dimension, workspace)
+        ids, documents, live = (np.fromfile(folder / name, "<i8") for name in ("ids.i64", "documents.i64", "live.i64"))
+        saved = msgspec.json.decode((folder / "ivf.json").read_bytes(), type=_Saved)
+        if len(ids) != len(documents) or (folder / "vectors.f16").stat().st_size < len(ids) * 2 * dimension:
+            raise ValueError(f"{len(ids)} ids, {len(documents)} documents, or too few vectors")
+        path = workspace / "vectors.f16"
+        path.unlink()
+        share_file(folder / "vectors.f16", path)
+        index._file = RowFile(path, dimension, rows=len(ids))
+        index._table = RowTable(ids, documents, live)
+        segments: list[Segment] = []
+        for number, (start, end) in enumerate(saved.segments):
+            target = workspace / f"loaded-{number}.faiss"
+            share_file(folder / f"segment-{number}.faiss", target)
+            segments.append(load_segment(target, start, end))
+        codec = codec_of(segments[0], trained_on=saved.trained_on) if segments else None
+        index._state = _State(index._table.rows(), index._file.view(), codec, tuple(segments))
+        return index
+
+    def copy_to(self, other: Copyable) -> None:
+        """Add all live rows, as of now, to another index."""
+        state = self._state
+        for rows in np.array_split(state.rows.live_rows(), max(1, state.rows.live // 16_384)):
+            other.add(state.rows.ids[rows], state.rows.documents_of(rows), self._file.take(state.vectors, rows))
+
+    def _search(self, state: _State, query: Vectors, k: int, allowed: Bits | None, count: int) -> tuple[Scores, Ids]:
+        """Exact best of the tail, and of the candidates among the encoded rows."""
+        start = state.encoded
+        tail = state.vectors[start:]
+        scores, rows = nearest(tail, query, k, None if allowed is None else np.ascontiguousarray(allowed[start // 8 :]))
+        self._file.touched(tail.nbytes)
+        rows = rows + start
+        if state.codec is None or k <= 0 or not count:
+            return scores, rows
+        scarcity = max(1.0, start / count)  # the rarer the allowed rows, the more cells must be looked into
+        probes = int(max(32, state.codec.lists / 8) * scarcity)
+        listed = candidates(
+            state.codec, state.segments, query, count=max(self.short_list, 8 * k), probes=probes, allowed=allowed
+        )
+        exact, best = nearest(self._file.take(state.vectors, listed), query, k)
+        return np.concatenate((scores, exact)), np.concatenate((rows, listed[best]))
+
+    def _encode(self, codec: Codec, state: _State, start: int, end: int) -> Segment:
+        path = self.workspace / f"segment-{next(self._segment_numbers)}.faiss"
+
+        def pause() -> None:
+            if self._stopped:
+                raise ImprovementStopped
+            self._file.touched(1 << 30)
+            time.sleep(_PAUSE_S)  # leave the core to searches now and then
+
+        return encode(codec, state.vectors, start, end, path=path, pause=pause)
+
+    def _merge(self, codec: Codec, state: _State, segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+        """Encode the last few segments of like size again as one: each row is encoded O(log n) times."""
+        while (count := _mergeable(segments)) > 1:
+            last = segments[-count:]
+            merged = self._encode(codec, state, last[0].start, last[-1].end)
+            for segment in last:
+                if segment not in state.segments:
+                    segment.path.unlink(missing_ok=True)
+            segments = (*segments[:-count], merged)
+        return segments
+
+    def _publish(self) -> None:
+        self._state = replace(self._state, rows=self._table.rows(), vectors=self._file.view())
+
+
+def _mergeable(segments: tuple[Segment, ...]) -> int:
+    """How many of the last segments to make one: those of like size, or all but the first when there are too many."""
+    sizes = [segment.end - segment.start for segment in segments]
+    if len(sizes) > _MAX_SEGMENTS:
+        return len(sizes) - 1
+    last = sizes[-_SEGMENTS_PER_TIER:]
+    return len(last) if len(last) == _SEGMENTS_PER_TIER and max(last) <= 2 * min(last) else 0

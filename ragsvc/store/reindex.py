@@ -1,0 +1,40 @@
+"""Statements that send documents through the ingest job again without reading their files again."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, delete, func, insert, literal, select, update
+
+from ragsvc.core.documents import DocumentStatus, Stage
+from ragsvc.store.tables import DocumentRow, EmbeddingRow, JobRow, table_of
+
+_documents = table_of(DocumentRow)
+_embeddings = table_of(EmbeddingRow)
+_jobs = table_of(JobRow)
+
+
+def forget_embeddings(connection: Connection, *, now: int) -> int:
+    """Delete all vectors and queue every ready document for new ones; returns how many documents that are.
+
+    A crash afterwards loses nothing: the jobs are rows, and passages stay.
+    """
+    connection.execute(delete(_embeddings))
+    which = (_documents.c.status == DocumentStatus.READY) & (_documents.c.passages_total > 0)
+    queued = select(_documents.c.id, _documents.c.tenant, literal("queued"), literal(0), literal(now)).where(which)
+    count = connection.execute(
+        insert(_jobs).from_select(["document_id", "tenant", "state", "attempts", "created_at"], queued)
+    ).rowcount
+    connection.execute(
+        update(_documents)
+        .where(which)
+        .values(status=DocumentStatus.QUEUED, stage=Stage.QUEUED, passages_done=0, updated_at=now)
+    )
+    return count
+
+
+def unfinished_jobs(connection: Connection) -> tuple[int, int]:
+    """(jobs that wait or run, passages of their documents that have no vector yet)."""
+    left = func.coalesce(func.sum(_documents.c.passages_total - _documents.c.passages_done), 0)
+    row = connection.execute(
+        select(func.count(), left).select_from(_jobs.join(_documents, _documents.c.id == _jobs.c.document_id))
+    ).one()
+    return int(row[0]), int(row[1])

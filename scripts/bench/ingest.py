@@ -1,0 +1,131 @@
+"""Ingest the same PDFs through ragsvc over HTTP and through the plain stack, interleaved; prints the ratio of pages/s.
+
+scripts/bench_ingest [FOLDER] [--rounds N] [--pages N] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pypdf import PdfReader
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts.bench.measuring import PeakMemory, mebibytes, median, print_json
+from tests.service import RunningService, create_key
+
+
+def choose(folder: Path, pages: int) -> list[Path]:
+    """Files in order of name until ``pages`` are reached."""
+    chosen: list[Path] = []
+    total = 0
+    for file in sorted(folder.rglob("*.pdf")):
+        if total >= pages:
+            break
+        chosen.append(file)
+        total += len(PdfReader(file).pages)
+    return chosen
+
+
+def run_plain(files: list[Path]) -> dict:
+    program = Path(__file__).with_name("plain_stack.py")
+    done = subprocess.run(
+        [sys.executable, str(program), *map(str, files)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_ragsvc(files: list[Path], models: Path, folder: Path) -> dict:
+    data_dir = folder / "data"
+    shutil.rmtree(data_dir, ignore_errors=True)
+    key = create_key(data_dir, extra=("--requests-per-minute", "0", "--requests-per-hour", "0"))
+    if models.exists():
+        shutil.copytree(models, data_dir / "models")
+    service = RunningService(data_dir)
+    try:
+        with PeakMemory(service.process.pid) as memory, service.client(key) as client:
+            client.timeout = 900
+            begin = time.perf_counter()
+
+            def upload(file: Path) -> dict:
+                reply = client.post(
+                    "/v1/rag/documents",
+                    params={"filename": file.name, "wait_s": 600},
+                    content=file.read_bytes(),
+                    headers={"content-type": "application/pdf"},
+                )
+                document = reply.json()
+                if document.get("status") != "ready":
+                    raise RuntimeError(f"{file.name}: {document}")
+                return document
+
+            with ThreadPoolExecutor(4) as pool:
+                documents = list(pool.map(upload, files))
+            seconds = time.perf_counter() - begin
+        if not models.exists():
+            shutil.copytree(data_dir / "models", models)
+    finally:
+        service.stop()
+    return {
+        "pages": sum(one["pages"] for one in documents),
+        "passages": sum(one["passages"] for one in documents),
+        "seconds": seconds,
+        "peak_bytes": memory.peak_bytes,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "fixtures" / "documents")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pages", type=int, default=425)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    files = choose(options.folder, options.pages)
+    plain: list[dict] = []
+    ours: list[dict] = []
+    with tempfile.TemporaryDirectory() as folder:
+        models = Path(folder) / "models"
+        for _ in range(options.rounds):
+            ours.append(run_ragsvc(files, models, Path(folder)))
+            plain.append(run_plain(files))
+    ratios = [(a["pages"] / a["seconds"]) / (b["pages"] / b["seconds"]) for a, b in zip(ours, plain, strict=True)]
+    figures = {
+        "files": len(files),
+        "pages": ours[0]["pages"],
+        "rounds": options.rounds,
+        "ratio_pages_per_s": {"median": median(ratios), "min": min(ratios), "max": max(ratios)},
+        "ragsvc": {
+            "pages_per_s": median([one["pages"] / one["seconds"] for one in ours]),
+            "passages_per_s": median([one["passages"] / one["seconds"] for one in ours]),
+            "peak_bytes": max(one["peak_bytes"] for one in ours),
+        },
+        "plain": {
+            "pages_per_s": median([one["pages"] / one["seconds"] for one in plain]),
+            "chunks_per_s": median([one["chunks"] / one["embed_s"] for one in plain]),
+            "parse_share": median([one["parse_s"] / one["seconds"] for one in plain]),
+            "peak_bytes": max(one["peak_bytes"] for one in plain),
+        },
+    }
+    if options.json:
+        print_json(figures)
+        return 0
+    a, b, ratio = figures["ragsvc"], figures["plain"], figures["ratio_pages_per_s"]
+    print(f"{figures['files']} PDFs, {figures['pages']} pages, {options.rounds} interleaved rounds, medians")
+    print(f"ragsvc over HTTP  {a['pages_per_s']:7.1f} pages/s  peak {mebibytes(a['peak_bytes'])} (all processes)")
+    print(f"plain stack       {b['pages_per_s']:7.1f} pages/s  peak {mebibytes(b['peak_bytes'])}")
+    print(f"ratio             {ratio['median']:7.2f}  (min {ratio['min']:.2f}, max {ratio['max']:.2f})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

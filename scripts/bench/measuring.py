@@ -1,0 +1,106 @@
+"""What every benchmark needs: percentiles, the memory of a process tree, figures as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which ``share`` (0..1) of the values lie, nearest rank."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle value."""
+    return percentile(values, 0.5)
+
+
+class PeakMemory:
+    """Samples the proportional set size of a process and its descendants; ``peak_bytes`` is the largest sum seen.
+
+    PSS shares out pages that several processes map, so that a sum over processes counts each page once.
+    """
+
+    def __init__(self, pid: int, *, every_s: float = 0.1) -> None:
+        self.peak_bytes = 0
+        self._pid = pid
+        self._every_s = every_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._stop.is_set():
+            self.peak_bytes = max(self.peak_bytes, tree_bytes(self._pid))
+            self._stop.wait(self._every_s)
+
+
+def tree_bytes(pid: int) -> int:
+    """PSS of a process and all its descendants."""
+    return sum(_pss(one) for one in [pid, *_descendants(pid)])
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return found
+    for task in tasks:
+        try:
+            children = [int(one) for one in (task / "children").read_text().split()]
+        except OSError:
+            continue
+        for child in children:
+            found += [child, *_descendants(child)]
+    return found
+
+
+def _pss(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+def mebibytes(size: float) -> str:
+    """Bytes for people."""
+    return f"{size / (1 << 20):.0f} MiB"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "commit": commit.stdout.strip(),
+        "cores": os.cpu_count(),
+        "cpu": names[0].split(":")[1].strip() if names else platform.processor(),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "at": time.strftime("%Y-%m-%d"),
+    }
+
+
+def print_json(figures: dict[str, Any]) -> None:
+    """Figures with the machine, for keeping."""
+    print(json.dumps({**figures, "machine": machine()}, indent=1, ensure_ascii=False))

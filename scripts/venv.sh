@@ -1,0 +1,52 @@
+# Makes .venv and installs into it; sourced by the scripts beside it. Does nothing when all is there already.
+# shellcheck shell=bash
+
+say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
+    [ -n "$candidate" ] || continue
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      printf '%s\n' "$candidate"
+      return
+    fi
+    [ "$candidate" != "${PYTHON:-}" ] || die "PYTHON=$candidate is not Python 3.11 or newer"
+  done
+  die "ragsvc needs Python 3.11 or newer, and none was found (set PYTHON=/path/to/python3 to choose one)"
+}
+
+make_venv() {
+  if .venv/bin/python -c 'import pip' 2>/dev/null; then
+    return
+  fi
+  local python
+  python=$(find_python)
+  "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    die "$python cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"
+  say "Making .venv with $("$python" --version)"
+  "$python" -m venv --clear .venv || die "'$python -m venv .venv' failed"
+}
+
+fingerprint() { cat "$@" | .venv/bin/python -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'; }
+
+# install_into_venv [EXTRA…]: the package as it stands here, with the versions of constraints.txt
+install_into_venv() {
+  make_venv
+  local extras dependencies source wanted
+  extras=$(IFS=,; printf '%s' "$*")
+  dependencies=$(fingerprint pyproject.toml constraints.txt)
+  source=$(find ragsvc -type f ! -name '*.pyc' -print0 | LC_ALL=C sort -z | xargs -0 cat | fingerprint -)
+  wanted="$dependencies $source"
+  local stamp=".venv/installed${extras:+-$extras}"
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    return
+  fi
+  say "Installing${extras:+ with $extras} (the first time takes some minutes)"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ".${extras:+[$extras]}" ||
+    die "the installation failed; the lines above say why (pip needs the package index)"
+  rm -f .venv/installed*
+  printf '%s\n' "$wanted" > .venv/installed
+  [ -z "$extras" ] || printf '%s\n' "$wanted" > "$stamp"
+}

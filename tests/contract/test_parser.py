@@ -1,0 +1,366 @@
+"""The port ``Parser`` on real child processes: what goes through, what is contained, what is cleaned up."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import anyio
+import pytest
+from pdf_builder import assemble, lines, make_pdf
+
+from ragsvc.core.documents import Passage
+from ragsvc.core.errors import ExtractionFailed, FailureReason, Overloaded
+from ragsvc.core.ports import ExtractionLimits, Parser
+from ragsvc.extract.frames import ChunkingPlan
+from ragsvc.extract.parser import ChildParser
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+REPORT = FIXTURES / "documents/apple-10-q-2023-07-01.pdf"
+COLUMNS = FIXTURES / "documents/two-columns.pdf"
+
+
+def plan(split="split_paragraphs"):
+    return ChunkingPlan(f"parser_plans:{split}", "parser_plans:load_words", "unused")
+
+
+def with_parser(test, *, chunk=None, workers=1, queue_limit=16, **limits):
+    """Run ``test(parser)`` on a parser that is closed in the end."""
+
+    async def run():
+        parser = ChildParser(ExtractionLimits(**limits), chunk=chunk, workers=workers, queue_limit=queue_limit)
+        port: Parser = parser  # the type checker compares the signatures
+        try:
+            return await test(parser)
+        finally:
+            await port.close()
+            assert parser.pids == []
+
+    return anyio.run(run)
+
+
+async def parse(parser, path=COLUMNS, **more):
+    return await parser.parse(path, **{"media_type": "application/pdf", "filename": path.name, **more})
+
+
+async def failure(parser, path=COLUMNS, **more):
+    with pytest.raises(ExtractionFailed) as caught:
+        await parse(parser, path, **more)
+    return caught.value
+
+
+def is_running(pid):
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+async def wait_until(condition, within_s=5.0):
+    with anyio.fail_after(within_s):
+        while not condition():
+            await anyio.sleep(0.02)
+
+
+# --- what goes through
+
+
+def test_every_passage_stands_on_its_page():
+    async def check(parser):
+        for path in sorted(FIXTURES.rglob("documents/*.pdf")):
+            parsed = await parse(parser, path)
+            assert parsed.passages
+            for passage in parsed.passages:
+                page = parsed.extraction.pages[passage.page - 1]
+                assert page.number == passage.page
+                assert passage.text == page.text[passage.start : passage.end]
+
+    with_parser(check, chunk=plan())
+
+
+def test_progress_counts_to_the_end():
+    async def check(parser):
+        seen: list[tuple[int, int]] = []
+        parsed = await parse(parser, REPORT, on_progress=lambda done, total: seen.append((done, total)))
+        assert seen[-1] == (29, 29)
+        assert seen == sorted(seen)
+        assert parsed.extraction.timings["extract_s"] > 0
+
+    with_parser(check)
+
+
+def test_a_password_goes_along_and_failures_come_back_with_reasons():
+    async def check(parser):
+        path = FIXTURES / "dirty/password-asdfzxcv.pdf"
+        assert (await failure(parser, path)).reason is FailureReason.PASSWORD_REQUIRED
+        assert (await failure(parser, path, password="no")).reason is FailureReason.PASSWORD_WRONG
+        assert (await parse(parser, path, password="asdfzxcv")).extraction.page_count == 1
+
+    with_parser(check)
+
+
+def test_one_warm_child_serves_many_documents():
+    async def check(parser):
+        await parse(parser)
+        (pid,) = parser.pids
+        await failure(parser, FIXTURES / "dirty/scan.pdf")
+        await parse(parser)
+        assert parser.pids == [pid]
+
+    with_parser(check)
+
+
+def test_boxes_are_found_in_the_child():
+    async def check(parser):
+        text = (await parse(parser)).extraction.pages[0].text
+        start = text.index("Curabitur dictum")
+        (box,) = await parser.boxes(COLUMNS, 1, start, start + len("Curabitur dictum"), page_text=text)
+        assert 72 < box.left < box.right < 310
+
+    with_parser(check)
+
+
+def test_two_thousand_pages_come_back_without_stalling_the_loop(tmp_path):
+    path = tmp_path / "long.pdf"
+    path.write_bytes(make_pdf([lines([f"Page {n} of many says something."] * 20) for n in range(1, 2001)]))
+
+    async def check(parser):
+        await parse(parser)  # a warm child
+        delays = []
+
+        async def watch():
+            while True:
+                before = time.perf_counter()
+                await anyio.sleep(0.001)
+                delays.append(time.perf_counter() - before)
+
+        gc.collect()
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            parsed = await parse(parser, path)
+            group.cancel_scope.cancel()
+        assert [page.number for page in parsed.extraction.pages] == list(range(1, 2001))
+        assert parsed.extraction.pages[1999].text.startswith("Page 2000 of many")
+        assert len(parsed.passages) == 2000
+        delays.sort()
+        assert delays[len(delays) // 2] < 0.005
+        assert delays[-1] < 0.1  # a loaded machine has its own pauses; decoding all at once took longer than this
+
+    with_parser(check, chunk=plan())
+
+
+# --- what is contained
+
+
+@pytest.mark.parametrize(
+    ("split", "limits", "reason"),
+    [
+        ("hang", {"timeout_s": 1.0}, FailureReason.TIMEOUT),
+        ("hang_in_native_code", {"timeout_s": 1.0}, FailureReason.TIMEOUT),
+        ("crash", {}, FailureReason.PARSER_CRASHED),
+        ("fail", {}, FailureReason.PARSER_CRASHED),
+        ("swell", {"memory_bytes": 1 << 30}, FailureReason.OUT_OF_MEMORY),
+    ],
+)
+def test_a_bad_child_fails_its_document_only(split, limits, reason):
+    async def check(parser):
+        error = await failure(parser)
+        assert error.reason is reason
+        assert error.message
+        assert (await failure(parser, FIXTURES / "dirty/scan.pdf")).reason is FailureReason.NO_TEXT
+
+    with_parser(check, chunk=plan(split), **limits)
+
+
+def test_a_page_that_unpacks_to_more_than_the_memory_fails_alone(tmp_path):
+    packer = zlib.compressobj(1)
+    data = b"".join(packer.compress(bytes(1 << 20)) for _ in range(500)) + packer.flush()
+    packed = b"<< /Filter /FlateDecode /Length %d >>\nstream\n%b\nendstream" % (len(data), data)
+    path = tmp_path / "bomb.pdf"
+    path.write_bytes(
+        assemble(
+            [
+                b"<< /Type /Catalog /Pages 2 0 R >>",
+                b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+                b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R >>",
+                packed,
+            ]
+        )
+    )
+
+    async def check(parser):
+        error = await failure(parser, path)
+        assert error.reason is FailureReason.OUT_OF_MEMORY
+        assert (await parse(parser)).extraction.page_count == 3
+
+    with_parser(check, memory_bytes=400 << 20)
+
+
+def test_another_document_does_not_wait_for_a_stuck_one(tmp_path):
+    good = tmp_path / "no-chunking.pdf"
+    good.write_bytes((FIXTURES / "dirty/scan.pdf").read_bytes())
+
+    async def check(parser):
+        async with anyio.create_task_group() as group:
+            group.start_soon(failure, parser)
+            await anyio.sleep(0.1)
+            before = time.monotonic()
+            await failure(parser, good)
+            assert time.monotonic() - before < 2.0
+
+    with_parser(check, chunk=plan("hang"), workers=2, timeout_s=4.0)
+
+
+def test_noise_of_the_child_gets_nowhere(capfd):
+    async def check(parser):
+        parsed = await parse(parser)
+        assert parsed.passages == []
+        assert (await parse(parser)).extraction.page_count == 3
+
+    with_parser(check, chunk=plan("make_noise"))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_child_that_swelled_is_replaced():
+    async def check(parser):
+        await parse(parser)
+        assert parser.pids == []
+        assert (await parse(parser)).extraction.page_count == 3
+
+    with_parser(check, chunk=plan("swell_and_stay"))
+
+
+def test_the_child_sees_no_settings_and_yields_to_the_service(monkeypatch):
+    monkeypatch.setenv("RAGSVC_UPSTREAM_KEY", "secret")
+
+    async def check(parser):
+        facts = [passage.text for passage in (await parse(parser)).passages]
+        assert "PYTHONPATH" in facts
+        assert not any("RAGSVC" in fact for fact in facts)
+        assert facts[-1] == f"nice={min(19, os.nice(0) + 10)}"
+
+    with_parser(check, chunk=plan("spend_environment"))
+
+
+def test_cancelling_a_parse_ends_its_child():
+    async def check(parser):
+        with anyio.move_on_after(0.8) as scope:
+            await parse(parser)
+        assert scope.cancelled_caught
+        pids = parser.pids
+        await wait_until(lambda: not any(map(is_running, pids)))
+        assert (await failure(parser, FIXTURES / "dirty/scan.pdf")).reason is FailureReason.NO_TEXT
+
+    with_parser(check, chunk=plan("hang"))
+
+
+def test_a_child_killed_from_outside_while_idle_is_replaced_unnoticed():
+    async def check(parser):
+        await parse(parser)
+        (pid,) = parser.pids
+        os.kill(pid, signal.SIGKILL)
+        await wait_until(lambda: not is_running(pid))
+        assert (await parse(parser)).extraction.page_count == 3
+
+    with_parser(check)
+
+
+def test_a_full_queue_refuses_at_once():
+    async def check(parser):
+        async with anyio.create_task_group() as group:
+            group.start_soon(failure, parser)
+            group.start_soon(failure, parser)
+            await anyio.sleep(0.1)
+            with pytest.raises(Overloaded) as caught:
+                await parse(parser)
+            assert caught.value.retry_after_s
+
+    with_parser(check, chunk=plan("hang"), workers=1, queue_limit=1, timeout_s=1.0)
+
+
+SERVICE = """
+import anyio, sys
+from pathlib import Path
+from ragsvc.core.ports import ExtractionLimits
+from ragsvc.extract.frames import ChunkingPlan
+from ragsvc.extract.parser import ChildParser
+
+async def main():
+    split = {"busy": "parser_plans:hang", "idle": "parser_plans:split_paragraphs"}[sys.argv[2]]
+    plan = ChunkingPlan(split, "parser_plans:load_words", "unused")
+    parser = ChildParser(ExtractionLimits(), chunk=plan, workers=1, queue_limit=1)
+    async def report():
+        while not parser.pids:
+            await anyio.sleep(0.01)
+        await anyio.sleep(0.7)
+        print(parser.pids[0], flush=True)
+    async with anyio.create_task_group() as group:
+        group.start_soon(report)
+        await parser.parse(Path(sys.argv[1]), media_type="application/pdf", filename="x.pdf")
+        await anyio.sleep(60)
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks processes up in /proc")
+@pytest.mark.parametrize("state", ["idle", "busy"])
+def test_children_do_not_outlive_a_killed_service(state):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-c", SERVICE, str(COLUMNS), state]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as service:
+        assert service.stdout is not None
+        child = int(service.stdout.readline())
+        assert is_running(child)
+        service.kill()
+    deadline = time.monotonic() + 5
+    while is_running(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(child)
+
+
+def test_memory_of_the_service_comes_back():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    async def check(parser):
+        await parse(parser, REPORT)
+        gc.collect()
+        before = resident()
+        for _ in range(5):
+            await parse(parser, REPORT)
+        gc.collect()
+        assert resident() - before < 30 << 20
+
+    with_parser(check, chunk=plan())
+
+
+def test_the_child_imports_neither_models_nor_the_web():
+    code = (
+        "import sys, ragsvc.extract.child\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & "
+        "{'torch', 'faiss', 'litestar', 'tantivy', 'sqlmodel', 'sentence_transformers', 'pypdf', 'onnxruntime'}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "[]"
+
+
+def test_passages_of_a_text_file_stand_in_it(tmp_path):
+    path = tmp_path / "notes.md"
+    path.write_text("# One\n\nFirst.\n\n## Two\n\nSecond.\n")
+
+    async def check(parser) -> list[Passage]:
+        parsed = await parse(parser, path, media_type="text/markdown")
+        (page,) = parsed.extraction.pages
+        assert [page.text[p.start : p.end] for p in parsed.passages] == [p.text for p in parsed.passages]
+        return parsed.passages
+
+    assert [passage.text for passage in with_parser(check, chunk=plan())] == ["# One", "First.", "## Two", "Second."]

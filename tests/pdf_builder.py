@@ -1,0 +1,101 @@
+"""Builds small PDFs for tests, object by object, so that a test says exactly what is odd about its file."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+A4 = (595, 842)
+
+
+class Text(NamedTuple):
+    """A string at a place (points, from the bottom left) in Helvetica of a size."""
+
+    x: float
+    y: float
+    text: str
+    size: float = 11
+    bold: bool = False
+
+
+def escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
+
+
+def content(texts: Iterable[Text]) -> bytes:
+    parts = [
+        f"BT /{'B' if bold else 'F'} {size} Tf {x} {y} Td ({escape(text)}) Tj ET" for x, y, text, size, bold in texts
+    ]
+    return "\n".join(parts).encode("cp1252")
+
+
+def assemble(objects: Sequence[bytes], *, root: int = 1, info: int | None = None) -> bytes:
+    """Write objects 1..n with a cross-reference table."""
+    out = bytearray(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n")
+    offsets = []
+    for number, body in enumerate(objects, start=1):
+        offsets.append(len(out))
+        out += b"%d 0 obj\n" % number + body + b"\nendobj\n"
+    start = len(out)
+    out += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
+    out += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    extra = b" /Info %d 0 R" % info if info else b""
+    out += b"trailer\n<< /Size %d /Root %d 0 R%s >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, root, extra, start)
+    return bytes(out)
+
+
+def stream(data: bytes, *, compress: bool = False, extra: bytes = b"") -> bytes:
+    if compress:
+        data, extra = zlib.compress(data), extra + b" /Filter /FlateDecode"
+    return b"<< /Length %d%s >>\nstream\n" % (len(data), extra) + data + b"\nendstream"
+
+
+def make_pdf(
+    pages: Sequence[Sequence[Text] | bytes],
+    *,
+    size: tuple[int, int] = A4,
+    page_extra: bytes = b"",
+    title: str | None = None,
+    outline: Sequence[tuple[str, int]] = (),
+    font: bytes = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
+) -> bytes:
+    """A PDF of pages of texts (or raw content); ``outline`` holds (title, page from 1)."""
+    bold = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica-Bold /Encoding /WinAnsiEncoding >>"
+    first_page = 6
+    page_numbers = [first_page + 2 * index for index in range(len(pages))]
+    kids = b" ".join(b"%d 0 R" % number for number in page_numbers)
+    first_bookmark = first_page + 2 * len(pages)
+    outlines = b" /Outlines %d 0 R" % first_bookmark if outline else b""
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R%s >>" % outlines,
+        b"<< /Type /Pages /Kids [%s] /Count %d >>" % (kids, len(pages)),
+        font,
+        bold,
+        b"<< /Title (%s) >>" % escape(title or "").encode("latin-1"),
+    ]
+    for number, page in zip(page_numbers, pages, strict=True):
+        body = page if isinstance(page, bytes) else content(page)
+        objects.append(
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 %d %d] /Contents %d 0 R%s"
+            b" /Resources << /Font << /F 3 0 R /B 4 0 R >> >> >>" % (*size, number + 1, page_extra)
+        )
+        objects.append(stream(body))
+    if outline:
+        last = first_bookmark + len(outline)
+        objects.append(b"<< /Type /Outlines /First %d 0 R /Last %d 0 R >>" % (first_bookmark + 1, last))
+        for index, (name, page_number) in enumerate(outline, start=1):
+            number = first_bookmark + index
+            following = b" /Next %d 0 R" % (number + 1) if number < last else b""
+            objects.append(
+                b"<< /Title (%s) /Parent %d 0 R%s /Dest [%d 0 R /Fit] >>"
+                % (escape(name).encode("latin-1"), first_bookmark, following, page_numbers[page_number - 1])
+            )
+    return assemble(objects, info=5 if title is not None else None)
+
+
+def lines(
+    texts: Iterable[str], *, x: float = 72, top: float = 760, leading: float = 13.5, size: float = 11
+) -> list[Text]:
+    """Lines of text one below the other."""
+    return [Text(x, top - leading * index, text, size) for index, text in enumerate(texts)]

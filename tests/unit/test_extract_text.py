@@ -1,0 +1,109 @@
+"""Plain text and Markdown."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ragsvc.core.errors import ExtractionFailed, FailureReason
+from ragsvc.core.ports import ExtractionLimits
+from ragsvc.extract.document import extract
+from ragsvc.extract.plain_text import decode, split_virtual_pages
+
+MARKDOWN = """# Guide
+
+Intro.
+
+```
+# no heading
+```
+
+Setup
+-----
+
+## Steps ##
+
+1. *Install* it.
+"""
+
+
+def read(tmp_path, data, media_type="text/plain", **limits):
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    return extract(
+        path,
+        media_type=media_type,
+        filename="notes.txt",
+        password=None,
+        limits=ExtractionLimits(**limits),
+        on_progress=lambda done, total: None,
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "Grüße aus Köln".encode(),
+        "Grüße aus Köln".encode("utf-8-sig"),
+        "Grüße aus Köln".encode("utf-16"),
+        "Grüße aus Köln".encode("utf-16-le"),
+        "Grüße aus Köln".encode("utf-16-be"),
+        ("Grüße aus Köln, wo der Rhein am Dom vorbei fließt und die Bürger fröhlich sind. " * 3).encode("latin-1"),
+    ],
+)
+def test_text_is_decoded_whatever_its_encoding(data):
+    assert decode(data).startswith("Grüße aus Köln")
+
+
+def test_form_feeds_end_pages(tmp_path):
+    extraction = read(tmp_path, b"one\r\ntwo\f\n\nthree\f\f")
+    assert [page.text for page in extraction.pages] == ["one\ntwo", "three"]
+    assert extraction.page_count == 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(alphabet="ab .\n", max_size=60).map(lambda seed: seed * 200))
+def test_virtual_pages_hold_all_that_is_written(text):
+    pages = list(split_virtual_pages(text))
+    assert "".join("".join(pages).split()) == "".join(text.split())
+    assert all(len(page) <= 3600 and page.strip() for page in pages)
+
+
+def test_markdown_stays_as_written_and_its_headings_are_known(tmp_path):
+    extraction = read(tmp_path, MARKDOWN.encode(), "text/markdown; charset=utf-8")
+    (page,) = extraction.pages
+    assert page.text == MARKDOWN.strip()
+    assert [(h.title, h.level) for h in extraction.headings] == [("Guide", 1), ("Setup", 2), ("Steps", 2)]
+    assert all(page.text[h.offset :].lstrip("# ").startswith(h.title) for h in extraction.headings)
+    assert extraction.title == "Guide"
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type", "reason", "words"),
+    [
+        (b"", "text/plain", FailureReason.EMPTY_FILE, "empty"),
+        (b" \n\f ", "text/plain", FailureReason.NO_TEXT, "blanks"),
+        (bytes(range(256)) * 20, "text/plain", FailureReason.NOT_TEXT, "binary"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "text/plain", FailureReason.NOT_TEXT, "PNG"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "application/pdf", FailureReason.NOT_A_PDF, "PNG"),
+        (b"PK\x03\x04" + bytes(50), "application/pdf", FailureReason.NOT_A_PDF, "Office"),
+        (b"<!DOCTYPE html><title>Log in</title>", "application/pdf", FailureReason.NOT_A_PDF, "web page"),
+        (b"Dear all, this is text.", "application/pdf", FailureReason.NOT_A_PDF, "text/plain"),
+        (bytes(4096), "application/pdf", FailureReason.NOT_A_PDF, "zeros"),
+    ],
+)
+def test_what_cannot_be_read_fails_with_words_for_a_person(tmp_path, data, media_type, reason, words):
+    with pytest.raises(ExtractionFailed) as caught:
+        read(tmp_path, data, media_type)
+    assert caught.value.reason is reason
+    assert words in caught.value.message
+
+
+def test_text_beyond_the_limits_is_cut_or_refused(tmp_path):
+    extraction = read(tmp_path, b"word " * 4000, max_text_characters=5000)
+    assert sum(len(page.text) for page in extraction.pages) <= 5000
+    assert [problem.code.value for problem in extraction.problems] == ["text_truncated"]
+    with pytest.raises(ExtractionFailed) as caught:
+        read(tmp_path, b"word " * 4000, max_pages=3)
+    assert caught.value.reason is FailureReason.TOO_MANY_PAGES
