@@ -1,9 +1,12 @@
 """The official ``openai`` client, unchanged, against the whole service on a real port with a real provider behind."""
 
+import httpx
 import openai
 import pytest
 from support_chat import BALANCE, PAGES, provider, serving_chat
 from upstream import TOOL_CALL, serving_upstream
+
+from ragsvc.client import EncryptedTransport, HpkeStream, Rvenc
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +21,19 @@ def service(upstream, tmp_path_factory):
         yield running
 
 
-@pytest.fixture
-def client(service):
-    with openai.OpenAI(base_url=f"{service.url}/v1", api_key=service.key, max_retries=0, timeout=10) as made:
+@pytest.fixture(params=["plain", "hpke-stream", "rvenc"])
+def client(request, service):
+    """The unchanged client, in plaintext and through our encrypting transports."""
+    mode = {"plain": None, "hpke-stream": HpkeStream(), "rvenc": Rvenc()}[request.param]
+    transport = None if mode is None else EncryptedTransport(service.url, mode)
+    with (
+        httpx.Client(transport=transport, timeout=10) as http,
+        openai.OpenAI(base_url=f"{service.url}/v1", api_key=service.key, max_retries=0, http_client=http) as made,
+    ):
         yield made
+
+
+all_routes = pytest.mark.parametrize("client", ["plain", "hpke-stream"], indirect=True)
 
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -29,6 +41,7 @@ QUESTION = [{"role": "user", "content": "By how much did revenue rise in 2021?"}
 RAG = {"use_rag": True}
 
 
+@all_routes  # RVENC carries chat only
 def test_models_are_listed_with_prices(client):
     listed = {model.id: model for model in client.models.list()}
     assert set(listed) == {"local/chat-model", "real-model", "nice-name"}
