@@ -34,6 +34,7 @@ from ragsvc.providers.openai_upstream import OpenAIUpstream
 from ragsvc.services.access import Access
 from ragsvc.services.answer import AnswerService
 from ragsvc.services.documents import DocumentService
+from ragsvc.services.encryption import EncryptionService, open_encryption
 from ragsvc.services.freshness import Freshness
 from ragsvc.services.ingest import IngestOptions, IngestService
 from ragsvc.services.keys import KeyAdministration
@@ -83,6 +84,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeyAdministration
     models: Models
     answer: AnswerService
+    encryption: EncryptionService
     readiness: Readiness
     registry: CollectorRegistry
 
@@ -165,6 +167,8 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             reranker=await anyio.to_thread.run_sync(_open_reranker, settings),
         )
         access = Access(database)
+        encryption = await anyio.to_thread.run_sync(_open_encryption, settings)
+        stack.callback(encryption.close)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
         models = _models(settings, session, tokens)
         stack.push_async_callback(models.aclose)
@@ -196,6 +200,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             keys=KeyAdministration(access),
             models=models,
             answer=answer,
+            encryption=encryption,
             readiness=Readiness(),
             registry=CollectorRegistry(),
         )
@@ -279,6 +284,18 @@ def _reembedding(database: Database, spaces: Spaces, target: ModelSpace) -> Reem
             await anyio.to_thread.run_sync(target.indexes.catch_up, collection.id)
 
     return Reembedding(database=database, target=target, prepare=prepare, swap=swap)
+
+
+def _open_encryption(settings: Settings) -> EncryptionService:
+    return open_encryption(
+        settings.data_dir,
+        source=settings.encryption_keys,
+        key_file=settings.encryption_key_file,
+        lifetime_s=settings.encryption_key_lifetime_s,
+        overlap_s=settings.encryption_key_overlap_s,
+        sample_dialects=settings.encryption_sample_dialects,
+        literal_rvenc=settings.rvenc_literal,
+    )
 
 
 def _open_tokens(settings: Settings) -> TokenizerSpans:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from typing import NamedTuple
 
 import httpx
@@ -18,16 +18,18 @@ from ragsvc.providers.exchange import open_session
 from ragsvc.providers.local_extractive import LocalExtractive
 from ragsvc.providers.openai_upstream import OpenAIUpstream
 from ragsvc.services.answer import AnswerService
+from ragsvc.services.encryption import open_encryption
 from ragsvc.services.keys import Actor, KeyDraft, create_key
 from ragsvc.services.models import Models
-from ragsvc.web import chat, models
+from ragsvc.web import chat, encryption_keys, models, rvenc
 from ragsvc.web.app import create_app
 
 
 class Services:
     """What the application finds in its state; the parts that need the event loop come when it starts."""
 
-    def __init__(self, foundation) -> None:
+    def __init__(self, foundation, encryption) -> None:
+        self.encryption = encryption
         self.access, self.keys, self.readiness, self.registry = foundation
         self.searcher = SmallSearch()
         self.unresolved = 0
@@ -57,7 +59,9 @@ def app_over(services: Services, settings: list[ProviderSettings]):
             )
             yield
 
-    return create_app(services, route_handlers=[*chat.route_handlers, *models.route_handlers], lifespan=[running])
+    modules = (chat, models, encryption_keys, rvenc)
+    handlers = [handler for module in modules for handler in module.route_handlers]
+    return create_app(services, route_handlers=handlers, lifespan=[running], encryption=services.encryption)
 
 
 def provider(url: str, name: str = "up", **options) -> ProviderSettings:
@@ -114,8 +118,9 @@ def serving_chat(tmp_path, settings):
     database = SmallDatabase(tmp_path / "keys.sqlite")
     try:
         issued = issue(database)
-        services = Services(compose(database))
-        with serving(app_over(services, settings), lifespan="on") as (url, _server):
-            yield ChatService(url, issued.key, issued.key_id, services, database)
+        with closing(open_encryption(tmp_path, source="memory", key_file=None)) as encryption:
+            services = Services(compose(database), encryption)
+            with serving(app_over(services, settings), lifespan="on") as (url, _server):
+                yield ChatService(url, issued.key, issued.key_id, services, database)
     finally:
         database.close()

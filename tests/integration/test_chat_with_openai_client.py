@@ -7,6 +7,8 @@ from chat_service import BALANCE, provider, serving_chat
 from small_corpus import PAGES
 from upstream import TOOL_CALL, serving_upstream
 
+from ragsvc.client import EncryptedTransport, HpkeStream, Rvenc
+
 
 @pytest.fixture(scope="module")
 def upstream():
@@ -20,10 +22,19 @@ def service(upstream, tmp_path_factory):
         yield running
 
 
-@pytest.fixture
-def client(service):
-    with openai.OpenAI(base_url=f"{service.url}/v1", api_key=service.key, max_retries=0, timeout=10) as made:
+@pytest.fixture(params=["plain", "hpke-stream", "rvenc"])
+def client(request, service):
+    """The unchanged client, in plaintext and through our encrypting transports."""
+    mode = {"plain": None, "hpke-stream": HpkeStream(), "rvenc": Rvenc()}[request.param]
+    transport = None if mode is None else EncryptedTransport(service.url, mode)
+    with (
+        httpx.Client(transport=transport, timeout=10) as http,
+        openai.OpenAI(base_url=f"{service.url}/v1", api_key=service.key, max_retries=0, http_client=http) as made,
+    ):
         yield made
+
+
+all_routes = pytest.mark.parametrize("client", ["plain", "hpke-stream"], indirect=True)
 
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -31,6 +42,7 @@ QUESTION = [{"role": "user", "content": "By how much did revenue rise in 2021?"}
 RAG = {"use_rag": True}
 
 
+@all_routes  # RVENC carries chat only
 def test_models_are_listed_with_prices(client):
     listed = {model.id: model for model in client.models.list()}
     assert set(listed) == {"local/chat-model", "real-model", "nice-name"}
