@@ -269,10 +269,6 @@ def _remove_torn(folder: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def _has_meta(folder: Path) -> bool:
-    return (folder / "meta.json").is_file()
-
-
 def _languages(searcher: tantivy.Searcher) -> list[str]:
     """The languages of the passages."""
     return [name for name, _ in searcher.terms_with_prefix("language", "")] or [DEFAULT_LANGUAGE]

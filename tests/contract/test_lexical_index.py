@@ -248,11 +248,14 @@ def test_a_kill_at_any_moment_leaves_one_commit_whole(tmp_path):
 
 
 def test_a_kill_between_writing_deletes_and_listing_them_does_not_block_the_next_commit(filled, tmp_path):
-    killed = tmp_path / "killed"
+    killed, twin = tmp_path / "killed", tmp_path / "twin"
     shutil.copytree(filled.folder, killed)
-    filled.remove(np.array([1]))
-    filled.commit(covered_seq=10)
-    (written,) = filled.folder.glob("*.del")
+    shutil.copytree(filled.folder, twin)
+    other = TantivyIndex(twin)
+    other.remove(np.array([1]))
+    other.commit(covered_seq=10)
+    other.close()
+    (written,) = twin.glob("*.del")
     shutil.copy(written, killed / written.name)  # the list of deletes was written, meta.json was not
     again = TantivyIndex(killed)
     assert again.covered_seq() == 9
