@@ -255,9 +255,8 @@ def _remove_torn(folder: Path) -> None:
     A process killed within a commit leaves them, and tantivy, which numbers operations from the last commit, would
     meet its own file name again: ``FileAlreadyExists`` on the list of deletes.
     """
-    segments = (
-        msgspec.json.decode((folder / "meta.json").read_bytes(), type=_Meta).segments if _has_meta(folder) else []
-    )
+    meta = folder / "meta.json"
+    segments = msgspec.json.decode(meta.read_bytes(), type=_Meta).segments if meta.is_file() else []
     listed = {one.segment_id.replace("-", ""): one.deletes for one in segments}
     for file in folder.iterdir():
         match = _SEGMENT_FILE.fullmatch(file.name)
