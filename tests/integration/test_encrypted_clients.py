@@ -1,4 +1,4 @@
-"""Clients of others, unmodified, against the real service: the document's samples, EHBP's two clients, our JavaScript."""
+"""Unmodified clients of others against the real service: the document's samples, both EHBP clients, JavaScript."""
 
 from __future__ import annotations
 

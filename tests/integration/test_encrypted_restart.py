@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,9 +22,9 @@ COPIES = 64
 
 
 @pytest.fixture
-def data_dir(tmp_path: Path) -> Iterator[Path]:
+def data_dir(tmp_path: Path) -> Path:
     (tmp_path / "key").write_bytes(os.urandom(32))
-    yield tmp_path / "data"
+    return tmp_path / "data"
 
 
 def start(data_dir: Path, source: str) -> RunningService:
