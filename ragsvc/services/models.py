@@ -21,11 +21,10 @@ from ragsvc.core.errors import (
     UpstreamTimeout,
 )
 from ragsvc.core.ports import ModelProvider
-from ragsvc.core.providers import ModelSettings, Pricing, ProviderSettings
+from ragsvc.core.providers import LOCAL_MODEL, ModelSettings, Pricing, ProviderSettings
 
 T = TypeVar("T")
 LOCAL_PROVIDER: Final = "local"
-LOCAL_MODEL: Final = "local/chat-model"
 _PASSED_ON: Final = (ModelUnavailable, UpstreamFailed, UpstreamTimeout, Overloaded)
 
 
@@ -139,11 +138,13 @@ class Models:
             if stand_in == LOCAL_MODEL:
                 routes.extend(self._local_routes)
                 continue
+            if stand_in in self._settings:
+                own_name = routes[0].upstream_model if settings.is_pattern else settings.id
+                routes.extend(self._on_provider(stand_in, own_name))
+                continue
             other = self._find(stand_in)
             if other is not None:
                 routes.append(self._route(*other, stand_in))
-            elif stand_in in self._settings:
-                routes.extend(self._on_provider(stand_in, model))
         return list({(one.provider_name, one.upstream_model): one for one in routes}.values())
 
     def _find(self, model: str) -> tuple[str, ModelSettings] | None:

@@ -11,6 +11,7 @@ from ragsvc.core.access import Scope
 from ragsvc.core.chat import ChatRequest, decode_chat_request
 from ragsvc.services.answer import AnswerService
 from ragsvc.web.context import context_of
+from ragsvc.web.openapi import ANY_JSON, EVENTS, Answer
 from ragsvc.web.presence import ClientPresence
 from ragsvc.web.raw_responses import ClientGone, EventStream, JsonBytes
 
@@ -27,7 +28,13 @@ class ChatServices(Protocol):
 @post(
     ["/v1/chat/completions", "/api/chat/completions", "/chat/completions"],
     status_code=200,
-    opt={"scope": Scope.CHAT, "tag": "chat", "body": ChatRequest, "errors": (402, 404, 502, 504)},
+    opt={
+        "scope": Scope.CHAT,
+        "tag": "chat",
+        "body": ChatRequest,
+        "answers": {200: Answer("The completion; events when `stream` is true.", {**ANY_JSON, **EVENTS})},
+        "errors": (402, 404, 502, 504),
+    },
     summary="Answer a chat",
 )
 async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIResponse:
