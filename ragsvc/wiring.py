@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -16,11 +16,9 @@ from prometheus_client import CollectorRegistry
 
 from ragsvc.config import Settings
 from ragsvc.core.answering import answer as extract_answer
-from ragsvc.core.chat import ChatMessage
 from ragsvc.core.chunking import lexical_context
 from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
 from ragsvc.core.ports import ChunkingOptions, Embedder, EmbeddingModel, ExtractionLimits, Reranker
-from ragsvc.core.queries import Turn, make_query
 from ragsvc.core.readiness import Readiness
 from ragsvc.extract.frames import ChunkingPlan
 from ragsvc.extract.parser import ChildParser
@@ -29,6 +27,7 @@ from ragsvc.inference.batcher import EmbeddingBatcher
 from ragsvc.inference.factory import open_embedder, open_token_spans
 from ragsvc.inference.tokens import TokenizerSpans
 from ragsvc.inference.weights import read_model
+from ragsvc.providers.exchange import open_session
 from ragsvc.providers.local_extractive import LocalExtractive
 from ragsvc.providers.openai_upstream import OpenAIUpstream
 from ragsvc.services.access import Access
@@ -169,14 +168,13 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         access = Access(database)
         encryption = await anyio.to_thread.run_sync(_open_encryption, settings)
         stack.callback(encryption.close)
-        session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
+        session = await stack.enter_async_context(open_session())
         models = _models(settings, session, tokens)
         stack.push_async_callback(models.aclose)
         answer = AnswerService(
             models=models,
             searcher=search,
             meter=access,
-            make_query=_query_of,
             count_tokens=lambda text: tokens.count([text])[0],
         )
         await anyio.to_thread.run_sync(_load_indexes, database, serving.indexes)
@@ -335,11 +333,6 @@ def _models(settings: Settings, session: aiohttp.ClientSession, tokens: Tokenize
     providers = {one.name: OpenAIUpstream(one, session, count_tokens=count) for one in settings.providers}
     local = LocalExtractive(extract_answer, count_tokens=count)
     return Models(settings.providers, providers, local=local, created=int(time.time()))
-
-
-def _query_of(messages: Sequence[ChatMessage]) -> str:
-    turns = [Turn(role=one.role, text=one.text) for one in messages]
-    return make_query(turns).text
 
 
 def _load_indexes(database: Database, indexes: IndexRegistry) -> None:
