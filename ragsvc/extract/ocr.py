@@ -74,16 +74,7 @@ class Recogniser:
             OcrUnavailable: rapidocr or a model is missing or broken.
         """
         try:
-            import cv2  # noqa: PLC0415 - 0.7 s and 70 MB, only where a page needs it
-            import rapidocr  # noqa: PLC0415 - as above
-
-            models = Path(rapidocr.__file__).parent / "models"
-            paths = {setting: models / name for setting, name in _MODELS.items()}
-            missing = [path.name for path in paths.values() if not path.is_file()]
-            if missing:
-                raise OcrUnavailable(f"rapidocr lacks its model {missing[0]}")
-            cv2.setNumThreads(1)
-            self._engine = rapidocr.RapidOCR(params=_SETTINGS | {key: str(path) for key, path in paths.items()})
+            self._engine = _start_engine()
         except (OcrUnavailable, MemoryError):
             raise
         except Exception as error:
@@ -92,8 +83,6 @@ class Recogniser:
 
     def read(self, picture: Picture) -> Recognised:
         """Find and read the lines of a picture, ``(height, width, 3)`` uint8 BGR, in no particular order."""
-        if picture.std() < 1:  # a blank page
-            return Recognised()
         try:
             crops, found = self._engine.detect_and_crop(picture, {})
         except Exception as error:
@@ -126,6 +115,19 @@ class Recogniser:
         _, found = self._engine.cls_and_rotate(longest)
         votes = sum(score if "180" in label else -score for label, score in found.cls_res)
         return bool(votes > 0)
+
+
+def _start_engine() -> Any:  # noqa: ANN401 - rapidocr's types are its own
+    import cv2  # noqa: PLC0415 - 0.7 s and 70 MB, only where a page needs it
+    import rapidocr  # noqa: PLC0415 - as above
+
+    models = Path(rapidocr.__file__).parent / "models"
+    paths = {setting: models / name for setting, name in _MODELS.items()}
+    for path in paths.values():
+        if not path.is_file():
+            raise OcrUnavailable(f"rapidocr lacks its model {path.name}")
+    cv2.setNumThreads(1)
+    return rapidocr.RapidOCR(params=_SETTINGS | {key: str(path) for key, path in paths.items()})
 
 
 @cache

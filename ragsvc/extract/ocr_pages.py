@@ -17,6 +17,7 @@ from ragsvc.extract.ocr_layout import ocr_lines
 from ragsvc.extract.picture import PagePicture, PageUndrawable, draw_page
 
 _MIN_CHARACTERS = 2
+_MIN_CONTRAST = 16
 
 
 class RecognisedPage(msgspec.Struct, frozen=True):
@@ -38,12 +39,9 @@ def recognise_pages(
 ) -> dict[int, RecognisedPage]:
     """Read the pictures of pages (from 1) of a pdfium document handle, up to the limits; others are missing.
 
-    ``on_page`` is told after each how many are done. Nothing is read when recognition is switched off, nor, with a
-    warning, when it cannot be used.
+    ``on_page`` is told after each how many are done. Nothing is read, with a warning, when recognition cannot be used.
     """
     found: dict[int, RecognisedPage] = {}
-    if not limits.ocr:
-        return found
     for number in numbers[: limits.ocr_max_pages]:
         if max_characters <= 0:
             break
@@ -52,6 +50,11 @@ def recognise_pages(
         except OcrUnavailable as error:
             on_warning(f"Pages without a text layer are not read: {error}.")
             return found
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the engine raises on an odd picture loses that page only
+            on_warning(f"A page's text could not be recognised ({type(error).__name__}).")
+            page = RecognisedPage()
         found[number] = page
         max_characters -= len(page.text)
         on_page(len(found))
@@ -59,7 +62,8 @@ def recognise_pages(
 
 
 def look_at(document: Any, index: int) -> tuple[PagePicture, Recognised] | None:  # noqa: ANN401 - a ctypes handle
-    """Draw page ``index`` (from 0) and recognise what it shows; ``None`` when it cannot be drawn to be read.
+    """Draw page ``index`` (from 0) and recognise what it shows; ``None`` for a blank page, or one that cannot be
+    drawn to be read.
 
     Raises:
         OcrUnavailable: recognition is not installed, or broken.
@@ -68,7 +72,9 @@ def look_at(document: Any, index: int) -> tuple[PagePicture, Recognised] | None:
         picture = draw_page(document, index)
     except PageUndrawable:
         return None
-    return None if picture is None else (picture, open_recogniser().read(picture.pixels))
+    if picture is None or int(picture.pixels.max()) - int(picture.pixels.min()) < _MIN_CONTRAST:
+        return None
+    return picture, open_recogniser().read(picture.pixels)
 
 
 def _recognise_page(document: Any, index: int) -> RecognisedPage:  # noqa: ANN401 - a ctypes handle

@@ -26,7 +26,6 @@ from ragsvc.extract import second_parser
 from ragsvc.extract.clean import clean_line, join_hyphens, known_words
 from ragsvc.extract.headings import OutlineEntry, PageTypes, document_title, headings_by_type, place_outline, types_of
 from ragsvc.extract.layout import page_text
-from ragsvc.extract.ocr_pages import recognise_pages
 from ragsvc.extract.pdf_text import PageUnreadable, open_text_page, read_lines
 from ragsvc.extract.problems import merge_problems
 
@@ -150,7 +149,7 @@ def _read_document(
     page_count = len(document)
     _check_page_count(page_count, limits)
     draft = _read_pages(document.raw, page_count, limits=limits, on_progress=reports.on_progress)
-    _read_pictures(document.raw, draft, limits=limits, reports=reports)
+    recognised = _read_pictures(document.raw, draft, limits=limits, reports=reports)
     unreadable = draft.pages(ProblemCode.PAGE_UNREADABLE)
     if unreadable:
         _reread(
@@ -170,7 +169,8 @@ def _read_document(
             title=document_title(_metadata(document, "Title"), _metadata(document, "Subject"), draft.types[0]),
             page_count=page_count,
             attachments=_attachments(document),
-        )
+        ),
+        recognised=recognised,
     )
 
 
@@ -217,9 +217,12 @@ def _read_page(raw: Any, index: int, *, max_characters: int) -> tuple[str, PageT
     return text, types_of(found.lines), ProblemCode.TEXT_TRUNCATED if truncated else None
 
 
-def _read_pictures(raw: Any, draft: _Draft, *, limits: ExtractionLimits, reports: Reports) -> None:  # noqa: ANN401 - a ctypes handle
-    """Have text recognised on the pages whose text layer holds none, or none that means anything."""
+def _read_pictures(raw: Any, draft: _Draft, *, limits: ExtractionLimits, reports: Reports) -> bool:  # noqa: ANN401 - a ctypes handle
+    """Have text recognised on the pages whose text layer holds none, or none that means anything; true if tried."""
     numbers, page_count = draft.pages(*_PICTURES), len(draft.texts)
+    if not numbers or not limits.ocr:
+        return False
+    from ragsvc.extract.ocr_pages import recognise_pages  # noqa: PLC0415 - numpy, only where a page needs it
 
     def report(done: int) -> None:
         reports.on_recognised(done)
@@ -240,7 +243,9 @@ def _read_pictures(raw: Any, draft: _Draft, *, limits: ExtractionLimits, reports
     if found:
         for number in set(draft.pages(ProblemCode.NO_TEXT_LAYER)) - set(found):
             draft.settle(number, ProblemCode.NOT_READ)
-    reports.on_progress(page_count, page_count)
+    if len(found) < len(numbers):
+        reports.on_progress(page_count, page_count)
+    return bool(found)
 
 
 def _reread(draft: _Draft, numbers: list[int], texts: dict[int, str]) -> None:
@@ -285,7 +290,7 @@ def _second_opinion(
     )
 
 
-def _checked(extraction: Extraction) -> Extraction:
+def _checked(extraction: Extraction, *, recognised: bool) -> Extraction:
     """Refuse a document without any text, saying why."""
     if any(page.text for page in extraction.pages):
         return extraction
@@ -302,8 +307,8 @@ def _checked(extraction: Extraction) -> Extraction:
         )
     raise ExtractionFailed(
         FailureReason.NO_TEXT,
-        f"The PDF ({pages}) has no text layer: it looks scanned or drawn, and text recognition (OCR) read no text "
-        "from its pictures.",
+        f"The PDF ({pages}) has no text layer: it looks scanned or drawn, and text recognition (OCR) "
+        + ("read no text from its pictures." if recognised else "is switched off or not installed."),
     )
 
 

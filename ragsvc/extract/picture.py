@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ import pypdfium2.raw as pdfium
 
 Picture = npt.NDArray[np.uint8]
 """``(height, width, 3)`` uint8, blue, green, red."""
+
+Point = tuple[float, float]
 
 _POINTS_PER_INCH = 72
 _DPI = 200
@@ -27,11 +30,10 @@ class PageUndrawable(Exception):
 
 
 class PagePicture(msgspec.Struct, frozen=True):
-    """A drawn page: ``scale`` pixels per point; the page's own rotation is applied. ``height`` is in points."""
+    """A drawn page, its own rotation applied; ``scale`` is in pixels per point."""
 
     pixels: Picture
     scale: float
-    height: float
 
 
 def draw_page(document: Any, index: int) -> PagePicture | None:  # noqa: ANN401 - a ctypes handle
@@ -51,7 +53,7 @@ def draw_page(document: Any, index: int) -> PagePicture | None:  # noqa: ANN401 
         columns, rows = int(width * scale), int(height * scale)
         if min(columns, rows) < _MIN_SIDE:
             return None
-        return PagePicture(_draw(page, columns, rows), scale, height)
+        return PagePicture(_draw(page, columns, rows), scale)
     finally:
         pdfium.FPDF_ClosePage(page)
 
@@ -89,3 +91,20 @@ def _render(page: Any, bitmap: Any, columns: int, rows: int) -> None:  # noqa: A
         pdfium.FPDF_RenderPage_Close(page)
     if status != pdfium.FPDF_RENDER_DONE:
         raise PageUndrawable
+
+
+def to_page(document: Any, index: int, picture: PagePicture, points: Sequence[Point]) -> list[Point]:  # noqa: ANN401 - a ctypes handle
+    """Turn places in the picture of page ``index`` (pixels, y downwards) into points of the unrotated page."""
+    page = pdfium.FPDF_LoadPage(document, index)
+    if not page:
+        raise PageUndrawable
+    rows, columns = picture.pixels.shape[:2]
+    x, y = ctypes.c_double(), ctypes.c_double()
+    found: list[Point] = []
+    try:
+        for left, top in points:
+            pdfium.FPDF_DeviceToPage(page, 0, 0, columns, rows, 0, round(left), round(top), x, y)
+            found.append((x.value, y.value))
+    finally:
+        pdfium.FPDF_ClosePage(page)
+    return found

@@ -38,8 +38,8 @@ _WORDS: dict[ProblemCode, tuple[str, str]] = {
 def merge_problems(findings: Iterable[tuple[int, ProblemCode]]) -> list[Problem]:
     """Merge ``(page, code)`` findings into runs, ordered by first page.
 
-    >>> [p.message[:33] for p in merge_problems([(3, ProblemCode.NO_TEXT_LAYER), (4, ProblemCode.NO_TEXT_LAYER)])]
-    ['Pages 3-4 have no text layer (pro']
+    >>> [p.message[:31] for p in merge_problems([(3, ProblemCode.NO_TEXT_LAYER), (4, ProblemCode.NO_TEXT_LAYER)])]
+    ['Pages 3-4 have no text layer, a']
     """
     runs: list[tuple[ProblemCode, int, int]] = []
     for code, page in sorted((code, page) for page, code in set(findings)):

@@ -105,7 +105,9 @@ def test_an_interrupted_ingest_goes_on_where_it_stopped(data_dir: Path, tmp_path
     folder = tmp_path / "many"
     folder.mkdir()
     for number in range(60):
-        (folder / f"{number:02}.txt").write_text(f"Entry {number}: " + f"the pump of station {number} was repaired. " * 40)
+        (folder / f"{number:02}.txt").write_text(
+            f"Entry {number}: " + f"the pump of station {number} was repaired. " * 40
+        )
     report = tmp_path / "report.json"
     running = subprocess.Popen(
         [sys.executable, "-m", "ragsvc", "ingest", str(folder), "--report", str(report)],
