@@ -83,6 +83,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     requests_per_hour: Positive = 1000
     """Default limit of a key."""
 
+    allowed_base_urls: tuple[str, ...] = ()
+    """Addresses a request may name in ``X-Provider-Base-URL`` (``https://*.example.com``); TOML file only."""
     providers: tuple[ProviderSettings, ...] = ()
     """Upstream model backends; ``[[providers]]`` in the TOML file only."""
 

@@ -18,6 +18,7 @@ from ragsvc.config import Settings
 from ragsvc.core.answering import answer as extract_answer
 from ragsvc.core.chat import ChatMessage
 from ragsvc.core.chunking import lexical_context
+from ragsvc.core.families import Family
 from ragsvc.core.ports import ChunkingOptions, Embedder, ExtractionLimits, Reranker
 from ragsvc.core.queries import Turn, make_query
 from ragsvc.core.readiness import Readiness
@@ -28,7 +29,9 @@ from ragsvc.inference.batcher import EmbeddingBatcher
 from ragsvc.inference.factory import open_embedder, open_token_spans
 from ragsvc.inference.tokens import TokenizerSpans
 from ragsvc.inference.weights import read_model
+from ragsvc.providers.exchange import open_session
 from ragsvc.providers.local_extractive import LocalExtractive
+from ragsvc.providers.local_models import HYBRID_SCORE, LocalEmbeddings, LocalReranker, hybrid_scores, in_thread
 from ragsvc.providers.openai_upstream import OpenAIUpstream
 from ragsvc.services.access import Access
 from ragsvc.services.answer import AnswerService
@@ -36,8 +39,10 @@ from ragsvc.services.documents import DocumentService
 from ragsvc.services.freshness import Freshness
 from ragsvc.services.ingest import IngestOptions, IngestService
 from ragsvc.services.keys import KeyAdministration
-from ragsvc.services.models import Models
+from ragsvc.services.models import LocalModel, Models
 from ragsvc.services.progress import ProgressHub
+from ragsvc.services.proxy import ProxyService
+from ragsvc.services.routing import Router
 from ragsvc.services.search import SearchService
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
@@ -70,6 +75,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeyAdministration
     models: Models
     answer: AnswerService
+    proxy: ProxyService
     readiness: Readiness
     registry: CollectorRegistry
 
@@ -134,19 +140,22 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             max_document_bytes=settings.max_document_bytes,
             max_queued=settings.max_queued_documents,
         )
+        reranker = await anyio.to_thread.run_sync(_open_reranker, settings)
         search = SearchService(
             database=database,
             indexes=indexes,
             embed_query=batcher.embed_query,
             settled=freshness.settled,
-            reranker=await anyio.to_thread.run_sync(_open_reranker, settings),
+            reranker=reranker,
         )
         access = Access(database)
-        session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
-        models = _models(settings, session, tokens)
+        session = await stack.enter_async_context(open_session())
+        models = _models(settings, session, tokens, _local_models(embedder, batcher, tokens, reranker))
         stack.push_async_callback(models.aclose)
+        router = Router(models)
         answer = AnswerService(
             models=models,
+            router=router,
             searcher=search,
             meter=access,
             make_query=_query_of,
@@ -171,6 +180,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             keys=KeyAdministration(access),
             models=models,
             answer=answer,
+            proxy=ProxyService(router=router, meter=access),
             readiness=Readiness(),
             registry=CollectorRegistry(),
         )
@@ -215,13 +225,33 @@ def _chunking_plan(settings: Settings, embedder: Embedder) -> ChunkingPlan:
     )
 
 
-def _models(settings: Settings, session: aiohttp.ClientSession, tokens: TokenizerSpans) -> Models:
+def _models(
+    settings: Settings, session: aiohttp.ClientSession, tokens: TokenizerSpans, local_models: Sequence[LocalModel]
+) -> Models:
     def count(text: str) -> int:
         return tokens.count([text])[0]
 
     providers = {one.name: OpenAIUpstream(one, session, count_tokens=count) for one in settings.providers}
     local = LocalExtractive(extract_answer, count_tokens=count)
-    return Models(settings.providers, providers, local=local, created=int(time.time()))
+    return Models(settings.providers, providers, local=local, local_models=local_models, created=int(time.time()))
+
+
+def _local_models(
+    embedder: Embedder, batcher: EmbeddingBatcher, tokens: TokenizerSpans, reranker: Reranker | None
+) -> list[LocalModel]:
+    """The embedding model and the reranker under a steady name and under their own."""
+    embeddings = LocalEmbeddings(embedder.model, batcher.embed_passages, tokens)
+    if reranker is None:
+        scored_by, score = HYBRID_SCORE, hybrid_scores(batcher.embed_query, batcher.embed_passages)
+    else:
+        scored_by, score = f"local/{reranker.name}", in_thread(reranker.score)
+    ranking = LocalReranker(scored_by, score, tokens)
+    return [
+        LocalModel("local/embedding-model", embeddings, frozenset({Family.EMBEDDINGS})),
+        LocalModel(f"local/{embedder.model.name.rsplit('/', 1)[-1]}", embeddings, frozenset({Family.EMBEDDINGS})),
+        LocalModel("local/reranker", ranking, frozenset({Family.RERANK})),
+        LocalModel(scored_by, ranking, frozenset({Family.RERANK})),
+    ]
 
 
 def _query_of(messages: Sequence[ChatMessage]) -> str:

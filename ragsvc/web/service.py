@@ -9,11 +9,18 @@ from litestar import Litestar
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ragsvc.web import chat, documents, models, search
+from ragsvc.web import chat, documents, families, models, search
 from ragsvc.web.app import create_app
 from ragsvc.wiring import Services
 
-ROUTES = [*models.route_handlers, *chat.route_handlers, *documents.route_handlers, *search.route_handlers]
+ROUTES = [
+    *models.route_handlers,
+    *chat.route_handlers,
+    *families.route_handlers,
+    *families.stateful_routes,
+    *documents.route_handlers,
+    *search.route_handlers,
+]
 
 
 def create_service(services: Services) -> Litestar:
