@@ -82,6 +82,9 @@ class Gateway:
 
 
 PROVIDERS = """
+policy_file = "{folder}/policy.rego"
+policy_url = "{url}/policy/v1/data/ragsvc/allow"
+policy_cache_s = 0.5
 allowed_base_urls = ["{url}/other/v1", "https://*.example.com"]
 
 [[providers]]
@@ -103,6 +106,23 @@ models = ["image-model"]
 """
 
 
+POLICY = """
+package ragsvc
+
+import rego.v1
+
+default allow := false
+
+allow if not denied
+
+denied if {
+    startswith(input.model, "rego-denied")
+    input.key.tenant == "gateway"
+    input.family == "embeddings"
+}
+"""
+
+
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("gateway")
@@ -112,7 +132,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with serving(upstream) as (url, _server):
         upstream.url = url
         config = folder / "ragsvc.toml"
-        config.write_text(PROVIDERS.format(url=url))
+        (folder / "policy.rego").write_text(POLICY)
+        config.write_text(PROVIDERS.format(url=url, folder=folder))
         running = RunningService(data_dir, env={"RAGSVC_CONFIG": str(config)})
         running.admin_key = admin_key
         try:

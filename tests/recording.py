@@ -92,6 +92,7 @@ class Recording:
         self.cut = 0
         self.pieces: list[int] = []
         self.url = ""
+        self.policy_inputs: list[dict] = []
 
     @property
     def last(self) -> Recorded:
@@ -108,11 +109,16 @@ class Recording:
             body += message.get("body", b"")
             self.pieces.append(len(message.get("body", b"")))
             more = message.get("more_body", False)
+        if scope["path"].startswith("/policy/"):
+            await self._decide(send, json.loads(body)["input"])
+            return
         headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
         self.requests.append(Recorded(scope["path"], headers, body))
         fields = json.loads(body) if body[:1] == b"{" else {}
         model = str(fields.get("model", ""))
-        if model.startswith("fail-"):
+        if headers.get("authorization") == "Bearer wrong":
+            await self._fail(send, 401)
+        elif model.startswith("fail-"):
             await self._fail(send, int(model.removeprefix("fail-")))
         elif model == "hangs":
             while (await receive())["type"] != "http.disconnect":
@@ -125,12 +131,27 @@ class Recording:
             raise ConnectionError("on purpose")
         elif scope["path"] == "/v1/audio/speech":
             await self._answer(send, "audio/mpeg", SPEECH)
+        elif scope["path"].endswith("/models"):
+            await self._answer(send, "application/json", b'{"object":"list","data":[{"id":"a"},{"id":"b"}]}')
         elif fields.get("stream"):
             await self._answer(send, "text/event-stream; charset=utf-8", EVENT_ANSWERS[scope["path"]])
         elif scope["path"] == "/v1/audio/transcriptions" and b"\r\n\r\ntext\r\n" in body:
             await self._answer(send, "text/plain; charset=utf-8", "Hallo Wélt\n".encode())
         else:
-            await self._answer(send, "application/json", JSON_ANSWERS[scope["path"]])
+            await self._answer(send, "application/json", JSON_ANSWERS[scope["path"].removeprefix("/other")])
+
+    async def _decide(self, send, given: dict) -> None:
+        """An Open Policy Agent server's Data API."""
+        self.policy_inputs.append(given)
+        model = given["model"]
+        if model == "opa-broken":
+            await self._start(send, 500, "application/json")
+            await send({"type": "http.response.body", "body": b"{}"})
+        elif model == "opa-undefined":
+            await self._answer(send, "application/json", b"{}")
+        else:
+            allowed = not model.startswith("opa-denied")
+            await self._answer(send, "application/json", json.dumps({"result": allowed}).encode())
 
     async def _fail(self, send, status: int) -> None:
         error = {"message": f"status {status}", "type": "x", "param": "input", "code": None}

@@ -302,7 +302,7 @@ class ForwardReply(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Headers, names as the provider wrote them."""
+        """Headers that concern the client, names in lower case."""
         ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:

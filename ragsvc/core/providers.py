@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
 from ragsvc.core.families import Family
+
+LOCAL_MODEL: Final = "local/chat-model"
+"""The built-in model's name."""
 
 Positive = Annotated[float, Meta(gt=0)]
 
@@ -23,7 +26,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model, or with ``*`` or ``?`` in ``id`` all that match.
 
     ``upstream`` is the provider's own name (default: ``id``). ``fallback`` lists models to ask, in order, when this
-    provider cannot answer; it goes before the provider's list.
+    provider cannot answer; it goes before the provider's list. The name of a provider there means the same model at
+    that provider.
     """
 
     id: Annotated[str, Meta(min_length=1, max_length=256)]

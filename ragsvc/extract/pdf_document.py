@@ -1,7 +1,8 @@
 """A whole PDF: opened, read page by page, with its title, headings, labels and attachments.
 
-pdfium reads all of it: its outline, labels and attachments were measured 10 to 100 times faster than pypdf's and
-agree with them. pypdf is the second opinion where pdfium cannot open a file or load a page. Memory is bounded by one
+pdfium reads all of it: opening files and reading outline, page labels and attachment names took it 0.11 s of processor
+time over 189 real PDFs, pypdf 2.09 s, with the same findings but for one file's outline and one label's blank.
+pypdf is the second opinion where pdfium cannot open a file or load a page. Memory is bounded by one
 page plus the text found.
 """
 

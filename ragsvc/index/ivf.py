@@ -27,6 +27,7 @@ from ragsvc.index.rows import Rows, RowTable
 _SEGMENTS_PER_TIER = 4
 _MAX_SEGMENTS = 12
 _OUTGROWN = 4
+_TRAINABLE = 64
 _PAUSE_S = 0.002
 
 
@@ -177,6 +178,8 @@ class IvfIndex:
         with self._improving:
             state = self._state
             end = len(state.rows) & ~7
+            if state.codec is None and end < _TRAINABLE:
+                return
             if state.codec is None or len(state.rows) > _OUTGROWN * state.codec.trained_on:
                 codec = train_codec(state.vectors[:end])
                 segments: tuple[Segment, ...] = (self._encode(codec, state, 0, end),)

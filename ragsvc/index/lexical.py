@@ -64,7 +64,7 @@ class TantivyIndex:
         self._covered = self._max_id = self.markers = 0
         try:
             self._index = _open(folder, self._schema)
-            self._refresh()
+            self._read_back()
         except (ValueError, OSError) as error:
             raise LexicalIndexDamaged(str(error)) from error
 
@@ -87,10 +87,13 @@ class TantivyIndex:
         """Add passages, replacing those of the same id."""
         with self._lock:
             writer = self._open_writer()
+            last_document, language = -1, DEFAULT_LANGUAGE
             for document in documents:
+                if document.document_id != last_document:  # tables take the language of the text before them
+                    last_document, language = document.document_id, DEFAULT_LANGUAGE
                 if document.id <= self._max_id:  # ids only grow: a new one cannot be there yet
                     writer.delete_documents_by_term("id", document.id)
-                text, language = passage_terms(document.text)
+                text, language = passage_terms(document.text, otherwise=language)
                 context, _ = passage_terms(document.context, language=language)
                 writer.add_document(
                     tantivy.Document(
@@ -117,12 +120,15 @@ class TantivyIndex:
         """Make changes durable and visible, together with ``covered_seq``."""
         with self._lock:
             writer = self._open_writer()
-            if self.markers >= self._max_markers:
+            if full := self.markers >= self._max_markers:
                 writer.delete_documents_by_query(tantivy.Query.exists_query("covered"))
             writer.add_document(tantivy.Document(covered=covered_seq))
             writer.commit()
             self._index.reload()
-            self._refresh()
+            self._searcher = self._index.searcher()
+            self._covered = covered_seq
+            self.markers = 1 if full else self.markers + 1
+            self._languages = _languages(self._searcher)
 
     def covered_seq(self) -> int:
         """The log position of the last commit."""
@@ -161,14 +167,13 @@ class TantivyIndex:
             self._writer = self._index.writer(heap_size=self._heap_bytes, num_threads=1)
         return self._writer
 
-    def _refresh(self) -> None:
-        searcher = self._index.searcher()
-        self._covered = _largest(searcher, "covered")
-        self._max_id = _largest(searcher, "id")
-        self.markers = _count(searcher, "covered")
-        seen = [name for name, _ in searcher.terms_with_prefix("language", "")]
-        self._languages = seen or [DEFAULT_LANGUAGE]
-        self._searcher = searcher
+    def _read_back(self) -> None:
+        """What the last commit left; looks at every document once, so commits keep it up to date by themselves."""
+        self._searcher = self._index.searcher()
+        self._covered = _largest(self._searcher, "covered")
+        self._max_id = _largest(self._searcher, "id")
+        self.markers = _count(self._searcher, "covered")
+        self._languages = _languages(self._searcher)
 
     def _choose_terms(self, searcher: tantivy.Searcher, query: str) -> list[tuple[str, str]]:
         """(field, term) pairs of the query's rarest terms that occur at all."""
@@ -217,6 +222,11 @@ def _open(folder: Path, schema: tantivy.Schema) -> tantivy.Index:
     index.register_tokenizer(_TOKENIZER, tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build())
     index.config_reader(reload_policy="manual")
     return index
+
+
+def _languages(searcher: tantivy.Searcher) -> list[str]:
+    """The languages of the passages."""
+    return [name for name, _ in searcher.terms_with_prefix("language", "")] or [DEFAULT_LANGUAGE]
 
 
 def _count(searcher: tantivy.Searcher, field: str) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from ragsvc import __version__
@@ -46,9 +47,9 @@ _CREDENTIAL_STATUSES: Final = frozenset({401, 402, 403, 407})
 _TEMPORARY_STATUSES: Final = frozenset({408, 425, 429})
 
 
-def open_session() -> aiohttp.ClientSession:
+def open_session(resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
     """The session that all providers share: pooled connections without a limit of its own (``Slots`` has it)."""
-    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=30)
+    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=30, resolver=resolver)
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),

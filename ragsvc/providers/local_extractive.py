@@ -20,11 +20,11 @@ from ragsvc.core.breaker import Circuit
 from ragsvc.core.chat import ChatCall, ChatRequest, CountTokens, ResponseFormat, Usage
 from ragsvc.core.errors import ModelNotFound, UnsupportedParameter
 from ragsvc.core.ports import ChatReply, ForwardReply, ForwardRequest
+from ragsvc.core.providers import LOCAL_MODEL
 from ragsvc.core.retrieval import SearchHit
 from ragsvc.core.sse import encode_event
 from ragsvc.core.stops import StopScanner
 
-LOCAL_MODEL: Final = "local/chat-model"
 NO_ANSWER: Final = "The documents do not hold an answer to this question."
 WHAT_IT_DOES: Final = (
     "I am the built-in extractive model: I answer questions from your documents, in their own words and with the page "

@@ -211,7 +211,8 @@ class ForwardedReply:
     @property
     def headers(self) -> Mapping[str, str]:
         """The provider's headers that concern the client."""
-        return {name: value for name, value in self._response.headers.items() if not _OWN_HEADERS.fullmatch(name)}
+        headers = self._response.headers.items()
+        return {name.lower(): value for name, value in headers if not _OWN_HEADERS.fullmatch(name)}
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from fnmatch import fnmatchcase, translate
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar, cast
 
 import msgspec
 
@@ -22,11 +22,10 @@ from ragsvc.core.errors import (
 )
 from ragsvc.core.families import Family
 from ragsvc.core.ports import ModelProvider
-from ragsvc.core.providers import ModelSettings, Pricing, ProviderSettings
+from ragsvc.core.providers import LOCAL_MODEL, ModelSettings, Pricing, ProviderSettings
 
 T = TypeVar("T")
 LOCAL_PROVIDER: Final = "local"
-LOCAL_MODEL: Final = "local/chat-model"
 _PASSED_ON: Final = (ModelUnavailable, UpstreamFailed, UpstreamTimeout, Overloaded)
 
 
@@ -80,9 +79,21 @@ class Models:
         local_models: Sequence[LocalModel] = (),
         created: int,
     ) -> None:
+        self._local = local
+        self._local_models = tuple(local_models)
+        self._created = created
+        self.change(settings, providers)
+
+    def check(self, settings: Sequence[ProviderSettings]) -> None:
+        """Find contradictions. Raises ``ConfigurationError``."""
+        unasked = {one.name: cast("ModelProvider", None) for one in settings}  # nobody is asked
+        Models(settings, unasked, local=self._local, local_models=self._local_models, created=0)
+
+    def change(self, settings: Sequence[ProviderSettings], providers: Mapping[str, ModelProvider]) -> None:
+        """Know other providers from now on. Raises ``ConfigurationError``; ``check`` before, to keep what is known."""
+        local = self._local
         self._settings = {one.name: one for one in settings}
         self._providers = dict(providers)
-        self._created = created
         self._exact: dict[str, tuple[str, ModelSettings]] = {}
         self._aliases: dict[str, tuple[str, ModelSettings]] = {}
         self._patterns: list[tuple[re.Pattern[str], str, ModelSettings]] = []
@@ -92,7 +103,7 @@ class Models:
             self._providers[LOCAL_PROVIDER] = local
             self._local_routes = [_local_route(LocalModel(LOCAL_MODEL, local, frozenset({Family.CHAT})))]
             self._routes[LOCAL_MODEL] = self._local_routes
-        for one in local_models:
+        for one in self._local_models:
             self._routes[one.name] = [_local_route(one)]
         self._register(settings)
 
@@ -164,11 +175,13 @@ class Models:
             if stand_in == LOCAL_MODEL:
                 routes.extend(self._local_routes)
                 continue
+            if stand_in in self._settings:
+                own_name = routes[0].upstream_model if settings.is_pattern else settings.id
+                routes.extend(self._on_provider(stand_in, own_name))
+                continue
             other = self._find(stand_in)
             if other is not None:
                 routes.append(self._route(*other, stand_in))
-            elif stand_in in self._settings:
-                routes.extend(self._on_provider(stand_in, model))
         return list({(one.provider_name, one.upstream_model): one for one in routes}.values())
 
     def _find(self, model: str) -> tuple[str, ModelSettings] | None:

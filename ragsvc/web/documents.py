@@ -54,6 +54,7 @@ _retry = msgspec.json.Decoder(RetryRequest)
 _STORED: Final[dict[str, Schema]] = dict.fromkeys(MEDIA_TYPES, BINARY)
 _UPLOAD: Final = {
     **_WRITE,
+    "streams_body": True,
     "body": {**_STORED, "multipart/form-data": UploadForm},
     "parameters": [
         query_parameter("filename", "Name of a raw body's file", max_length=512),

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from ragsvc.core.errors import RagsvcError
-from ragsvc.web.errors import is_unexpected, render
+from ragsvc.web.context import context_of
+from ragsvc.web.errors import is_unexpected, log_unexpected, render
 from ragsvc.web.presence import ClientPresence
 
-_log = logging.getLogger(__name__)
 _PROVIDERS_OWN = re.compile(
     r"openai-(organization|project)|cf-.*|alt-svc|strict-transport-security|access-control-.*|via|nel|report-to|"
     r"server-timing|x-accel-.*|x-content-type-options|x-ratelimit-.*|retry-after.*|set-cookie.*|location|content-length",
@@ -28,6 +27,17 @@ _EVENT_HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+
+
+async def send_error(error: Exception, request_id: str, send: Send) -> None:
+    """Answer with an error, outside a framework."""
+    rendered = render(error, request_id)
+    headers = [(b"content-type", b"application/json")]
+    headers += [(name.encode(), value.encode()) for name, value in rendered.headers.items()]
+    content = rendered.content
+    headers.append((b"content-length", b"%d" % len(content)))
+    await send({"type": "http.response.start", "status": rendered.status, "headers": headers})
+    await send({"type": "http.response.body", "body": content, "more_body": False})
 
 
 class JsonBytes(ASGIResponse):
@@ -165,31 +175,41 @@ class EventSource(Protocol):
 class EventStream(ASGIResponse):
     """Server-sent events as they come; a failure becomes a last event, a client that leaves ends the source."""
 
-    __slots__ = ("_request_id", "_source")
+    __slots__ = ("_extra", "_request_id", "_source", "_status")
 
-    def __init__(self, source: EventSource, *, request_id: str | None) -> None:
+    def __init__(
+        self,
+        source: EventSource,
+        *,
+        request_id: str | None,
+        status: int = 200,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
         # see JsonBytes
         self._source = source
         self._request_id = request_id
+        self._status = status
+        self._extra = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all of it."""
         source = self._source
         try:
             with ClientPresence(receive):
-                await send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_HEADERS)})
+                headers = [*_EVENT_HEADERS, *self._extra]
+                await send({"type": "http.response.start", "status": self._status, "headers": headers})
                 try:
                     async for block in source:
                         await send({"type": "http.response.body", "body": block, "more_body": not source.finished})
                     rest = None if source.finished else b""
                 except Exception as error:  # noqa: BLE001 - after the first byte every failure must become an event
-                    rest = self._failure(error)
+                    rest = self._failure(error, encrypted=context_of(scope).encrypted)
                 if rest is not None:
                     await send({"type": "http.response.body", "body": rest, "more_body": False})
         finally:
             await source.aclose()
 
-    def _failure(self, error: Exception) -> bytes:
+    def _failure(self, error: Exception, *, encrypted: bool) -> bytes:
         if is_unexpected(error):
-            _log.error("request %s failed unexpectedly in its stream", self._request_id, exc_info=error)
+            log_unexpected(error, request_id=self._request_id, encrypted=encrypted)
         return render(error, self._request_id).event

@@ -137,6 +137,18 @@ def test_context_counts_as_evidence(index):
     assert first(index, "revenue in 2023") == 2
 
 
+def test_a_table_is_stemmed_in_the_language_of_its_document(index):
+    index.add(
+        [
+            LexicalDocument(1, 1, "Die Zahlen der Gesellschaft und des Konzerns", ""),
+            LexicalDocument(2, 1, "Häuser 12 Autos 17", ""),
+            LexicalDocument(3, 2, "The numbers of the company", ""),
+        ]
+    )
+    index.commit(covered_seq=1)
+    assert first(index, "Was kostet das Haus in der Stadt?") == 2
+
+
 def test_removed_passages_are_gone_after_commit(filled):
     filled.remove(np.array([1, 777]))
     assert first(filled, "apple") == 1
