@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from filelock import FileLock
 
 from tests.recording import Recording
 from tests.service import RunningService, create_key
@@ -140,6 +143,24 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
             yield Gateway(running, upstream)
         finally:
             assert running.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Callable[[], Path]:
+    """Installs what ``tests/node`` locks, once, and gives the folder; skips the test where Node is missing."""
+
+    def install() -> Path:
+        if shutil.which("node") is None or shutil.which("npm") is None:
+            pytest.skip("Node is not installed")
+        folder = FIXTURES.parent / "tests" / "node"
+        stamp, locked = folder / "node_modules" / ".package-lock.json", folder / "package-lock.json"
+        with FileLock(folder / ".install.lock"):
+            if not stamp.exists() or stamp.stat().st_mtime < locked.stat().st_mtime:
+                subprocess.run(["npm", "ci"], cwd=folder, check=True, capture_output=True, timeout=100)
+                stamp.touch()
+        return folder / "node_modules"
+
+    return install
 
 
 @pytest.fixture

@@ -76,6 +76,11 @@ CHAT_STREAM = (
                              ({"content": " world"}, None), ({}, "stop"))))
     + b"data: [DONE]\n\n"
 )  # fmt: skip
+FLOATS = JSON_ANSWERS["/v1/embeddings"].replace(f'"{VECTOR_BASE64}"'.encode(), b"[1.0, 2.0, 3.0]")
+TOOL_ANSWER = b"""{"choices":[{"finish_reason":"tool_calls","index":0,"message":{"content":"I'll check","role":"assistant",
+ "tool_calls":[{"function":{"arguments":"{\\"city\\":\\"Paris\\"}","name":"get_weather"},"id":"toolu_1","index":1,
+ "type":"function"}]}}],"created":1774809792,"id":"chatcmpl-1","model":"m","object":"chat.completion",
+ "usage":{"completion_tokens":67,"prompt_tokens":572,"total_tokens":639}}"""
 EVENT_ANSWERS = {
     "/v1/completions": COMPLETION_STREAM,
     "/v1/responses": RESPONSE_STREAM,
@@ -135,6 +140,10 @@ class Recording:
             await self._answer(send, "application/json", b'{"object":"list","data":[{"id":"a"},{"id":"b"}]}')
         elif fields.get("stream"):
             await self._answer(send, "text/event-stream; charset=utf-8", EVENT_ANSWERS[scope["path"]])
+        elif fields.get("tools") and fields["messages"][-1]["role"] == "user":
+            await self._answer(send, "application/json", TOOL_ANSWER)
+        elif "input" in fields and fields.get("encoding_format") != "base64" and "embeddings" in scope["path"]:
+            await self._answer(send, "application/json", FLOATS)
         elif scope["path"] == "/v1/audio/transcriptions" and b"\r\n\r\ntext\r\n" in body:
             await self._answer(send, "text/plain; charset=utf-8", "Hallo Wélt\n".encode())
         else:
