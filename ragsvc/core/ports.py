@@ -337,6 +337,10 @@ class ModelProvider(ChatBackend, Protocol):
         """Pass a request on as it is. Raises as ``complete`` does."""
         ...
 
+    def with_key(self, api_key: str, *, callers: bool = False) -> ModelProvider:
+        """The same provider asked with another key; ``callers``: the request brought it, so its refusal is theirs."""
+        ...
+
     async def aclose(self) -> None:
         """End what is open."""
 
