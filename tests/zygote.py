@@ -12,11 +12,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Self
 
 import httpx
 
 from tests.service import ROOT, ServiceFailed, service_environment
-from typing import Self
 
 
 class Zygote:
