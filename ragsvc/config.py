@@ -87,6 +87,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     requests_per_hour: Positive = 1000
     """Default limit of a key."""
 
+    encryption_keys: Literal["memory", "derived", "fixed"] = "memory"
+    """Keys for encrypted requests: made in memory and rotated, or ``encryption_key_file``'s, rotated or for good."""
+    encryption_key_file: Path | None = None
+    """32 secret bytes (raw, hexadecimal or base64) for derived or fixed keys."""
+    encryption_key_lifetime_s: Seconds = 86_400.0
+    """How long clients use one encryption key."""
+    encryption_key_overlap_s: Annotated[float, Meta(ge=0)] = 3600.0
+    """How long requests for the previous encryption key are still accepted."""
+    encryption_sample_dialects: bool = True
+    """Also open what the Oryxen document's own code samples compute, which is not RFC 9180."""
+    encrypted_memory_bytes: Annotated[int, Meta(ge=1 << 24)] = 512_000_000
+    """Sealed request bodies held in memory at the same time; further ones get 503."""
+    rvenc_literal: bool = False
+    """Seal RVENC answers by the document's letter. Off: that is one key stream for all chunks, which can be read."""
+
+    master_key: str | None = None
+    """Seals what is stored of providers; 64 hexadecimal digits or base64. By default ``master.key`` of the data."""
+    policy_file: Path | None = None
+    """A Rego file whose ``data.ragsvc.allow`` must be true for every model's use (extra ``policies``)."""
+    policy_url: str | None = None
+    """The same asked of an Open Policy Agent server: the URL of the rule in its Data API."""
+    policy_cache_s: Annotated[float, Meta(ge=0)] = 5.0
+    """How long a policy's decision holds."""
+    policy_timeout_s: Seconds = 2.0
+    """How long a policy may take; without a decision a request gets 503."""
+    allowed_base_urls: tuple[str, ...] = ()
+    """Addresses a request may name in ``X-Provider-Base-URL`` (``https://*.example.com``); TOML file only."""
     providers: tuple[ProviderSettings, ...] = ()
     """Upstream model backends; ``[[providers]]`` in the TOML file only."""
 
@@ -121,6 +148,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Settings for printing; secrets of providers are masked."""
         plain = {name: getattr(self, name) for name in self.__struct_fields__}
         plain["data_dir"] = str(self.data_dir)
+        plain["master_key"] = None if self.master_key is None else "***"
+        plain["encryption_key_file"] = None if self.encryption_key_file is None else str(self.encryption_key_file)
         plain["providers"] = [
             {"name": one.name, "base_url": one.base_url, "models": [model.id for model in one.models]}
             for one in self.providers

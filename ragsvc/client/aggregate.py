@@ -10,7 +10,7 @@ JsonObject = dict[str, Any]
 def aggregate_chunks(chunks: list[JsonObject]) -> JsonObject:
     """Join chunks into one ``chat.completion``; a single object of that kind is passed through.
 
-    Texts of a delta are joined, tool calls by their index, other fields of the last chunk win (OpenAI: the chat
+    Texts and lists are joined, tool calls by their index; of other fields the last chunk's win (OpenAI: the chat
     completion chunk object).
     """
     if len(chunks) == 1 and chunks[0].get("object") == "chat.completion":
@@ -18,7 +18,9 @@ def aggregate_chunks(chunks: list[JsonObject]) -> JsonObject:
     whole: JsonObject = {}
     choices: dict[int, JsonObject] = {}
     for chunk in chunks:
-        whole.update({name: value for name, value in chunk.items() if name != "choices" and value is not None})
+        for name, value in chunk.items():
+            if name != "choices" and value is not None:
+                whole[name] = [*whole.get(name, ()), *value] if isinstance(value, list) else value
         for choice in chunk.get("choices") or []:
             index = int(choice.get("index", 0))
             _add_choice(choices.setdefault(index, {"index": index, "message": {"role": "assistant"}}), choice)

@@ -69,9 +69,10 @@ def refuse_plaintext(response: httpx.Response) -> CryptoFailure:
 
 
 def bearer_of(request: httpx.Request) -> str:
-    """The API key of a request; empty without one."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
+    """The API key of a request, without its scheme, as the server reads it; empty without one."""
+    headers = request.headers
+    value: str = headers.get("authorization") or headers.get("x-api-key") or headers.get("api-key") or ""
+    return value[7:].strip() if value[:7].lower() == "bearer " else value.strip()
 
 
 def carry_headers(headers: httpx.Headers, *dropped: str) -> httpx.Headers:

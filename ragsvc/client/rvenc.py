@@ -99,8 +99,10 @@ class RvencExchange:
     def begin(self, response: httpx.Response) -> tuple[httpx.Headers, BodyOpener]:
         """Accept a stream of encrypted events. Raises ``CryptoFailure`` for anything else."""
         media_type = response.headers.get("content-type", "").partition(";")[0].strip()
-        if not response.is_success or media_type != EVENT_STREAM:
+        if response.has_redirect_location or media_type != EVENT_STREAM:
             raise refuse_plaintext(response)
+        if not response.is_success:  # the error of a chat that did not begin is one sealed event, for any client
+            self._stream, self.buffered = False, True
         opener = rvenc.ResponseOpener(
             self._keys.shared_secret,
             self._nonce,
@@ -112,8 +114,8 @@ class RvencExchange:
         return headers, self._body
 
     def status(self, response: httpx.Response) -> int:
-        """200, or 502 when the authenticated answer is an error and no stream was asked for."""
-        if self._body is not None and self._body.error is not None:
+        """As it came, or 502 when a chat that began ended with an authenticated error and no stream was asked for."""
+        if response.is_success and self._body is not None and self._body.error is not None:
             return int(httpx.codes.BAD_GATEWAY)
         return response.status_code
 

@@ -309,7 +309,7 @@ class ForwardReply(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Headers, names as the provider wrote them."""
+        """Headers that concern the client, names in lower case."""
         ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -335,6 +335,10 @@ class ModelProvider(ChatBackend, Protocol):
 
     async def forward(self, request: ForwardRequest) -> ForwardReply:
         """Pass a request on as it is. Raises as ``complete`` does."""
+        ...
+
+    def with_key(self, api_key: str, *, callers: bool = False) -> ModelProvider:
+        """The same provider asked with another key; ``callers``: the request brought it, so its refusal is theirs."""
         ...
 
     async def aclose(self) -> None:

@@ -61,6 +61,11 @@ class FrameOpener:
         self._dead = False
         self.opened_frames = 0
 
+    @property
+    def buffered_bytes(self) -> int:
+        """How much of an unfinished frame is held."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> bytes:
         """Take bytes of the body; return the plaintext that became whole. Raises ``CryptoFailure``."""
         if self._dead:

@@ -23,6 +23,7 @@ from ragsvc.crypto.events import Event, encode_event
 from ragsvc.crypto.framing import require_bytes
 
 KEM_NAME: Final = "X-Wing"
+AEAD_NAME: Final = "XChaCha20-Poly1305"
 NONCE_BYTES: Final = 24
 RESPONSE_NONCE_BYTES: Final = 32
 RESPONSE_NONCE_HEADER: Final = "X-RVENC-Response-Nonce"
@@ -220,13 +221,13 @@ class ResponseOpener:
         return payload
 
 
-def seal_literal_chunk(shared_secret: bytes, nonce: bytes, chunk: bytes) -> bytes:
+def seal_literal_chunk(shared_secret: bytes, nonce: bytes, chunk: bytes, *, name: EventName = EventName.DATA) -> bytes:
     """Seal one event by the document's letter: the request's secret and nonce, for every chunk.
 
     **Insecure.** Every chunk and the request share one key stream: whoever sees two of them can read both, and whoever
     guesses one can forge. Only for clients that speak nothing else, behind a setting that is off by default.
     """
-    return encode_event(EventName.DATA, _seal(shared_secret, nonce, chunk).hex())
+    return encode_event(name, _seal(shared_secret, nonce, chunk).hex())
 
 
 def encode_literal_done() -> bytes:

@@ -3,8 +3,8 @@
 Weights are int8 with a scale per output; activations are uint8 with one scale per input, fixed by calibration, so
 that a text's vector does not depend on the texts beside it. A few input channels of a transformer are ten times larger
 than the rest; dividing each channel by ``s`` and multiplying its weights by ``s`` (SmoothQuant, Xiao et al. 2023,
-arXiv:2211.10438, eq. 4) moves that difference into the weights, where scales are free. Mean cosine to float32 over
-10-Q passages: .986 without smoothing, .981 at alpha .5, .997 at .7, .998 at .8.
+arXiv:2211.10438, eq. 4) moves that difference into the weights, where scales are free. Mean cosine to float32 over 120
+slices of 10-Q reports: .9975 at alpha .7, .9981 at .75, .9983 at .8, .9983 at .85.
 """
 
 from __future__ import annotations

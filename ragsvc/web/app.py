@@ -12,14 +12,17 @@ from litestar.middleware import DefineMiddleware
 from litestar.types import ControllerRouterHandler
 
 from ragsvc.core.errors import ConfigurationError
+from ragsvc.services.encryption import EncryptionService
 from ragsvc.web import health, keys, openapi, tokens
 from ragsvc.web.auth import Gate, requirement_of
 from ragsvc.web.edge import AccessLog, Edge
+from ragsvc.web.encrypted import EncryptedBodies, body_limit_of
 from ragsvc.web.errors import EXCEPTION_HANDLERS
 from ragsvc.web.headers import OUR_HEADERS
 from ragsvc.web.metrics import RequestMetrics
 from ragsvc.web.state import FoundationServices
 
+FOUNDATION_ROUTES = [*health.route_handlers, *keys.route_handlers, *tokens.route_handlers]
 DEFAULT_BODY_LIMIT_BYTES = 32 * 1024 * 1024
 
 _EXPOSED = sorted({"retry-after", "location", *(name.decode() for name in OUR_HEADERS)})
@@ -35,11 +38,16 @@ def create_app(
     body_limit_bytes: int = DEFAULT_BODY_LIMIT_BYTES,
     access_log: AccessLog | None = None,
     cors_origins: Sequence[str] = (),
+    encryption: EncryptionService | None = None,
+    document_limit_bytes: int = DEFAULT_BODY_LIMIT_BYTES,
+    encrypted_memory_bytes: int = 512 * 1024 * 1024,
 ) -> Litestar:
     """Build the application around ``services`` (found by routes in ``app.state.services``).
 
     ``route_handlers`` are those of other modules; each declares ``opt["scope"]``. ``lifespan`` runs inside that of
     access control, so its parts may meter until they end. A handler may set ``request_max_body_size`` for itself.
+    With ``encryption`` every route also takes sealed requests; their bodies are held in memory, all together up to
+    ``encrypted_memory_bytes``, one up to ``document_limit_bytes`` where a handler declares ``opt["streams_body"]``.
 
     Raises:
         ConfigurationError: a handler does not say what it needs.
@@ -50,7 +58,7 @@ def create_app(
         async with services.access.running():
             yield
 
-    handlers = [*health.route_handlers, *keys.route_handlers, *tokens.route_handlers, *route_handlers]
+    handlers = [*FOUNDATION_ROUTES, *route_handlers]
     metrics = RequestMetrics()
     app = Litestar(
         route_handlers=[*handlers, *openapi.schema_routes(handlers)],
@@ -67,7 +75,16 @@ def create_app(
     _check_needs(app)
     services.registry.register(metrics)
     services.access.on_usage = metrics.count_tokens
-    app.asgi_handler = Edge(app.asgi_handler, metrics=metrics, clock=services.access.clock, access_log=access_log)
+    inner = app.asgi_handler
+    if encryption is not None:
+        inner = EncryptedBodies(
+            inner,
+            encryption=encryption,
+            access=services.access,
+            body_limit=body_limit_of(app, body_bytes=body_limit_bytes, document_bytes=document_limit_bytes),
+            memory_bytes=encrypted_memory_bytes,
+        )
+    app.asgi_handler = Edge(inner, metrics=metrics, clock=services.access.clock, access_log=access_log)
     return app
 
 

@@ -54,7 +54,7 @@ class Gate:
             known = self._needs[id(handler)] = (need, limit or float("inf"))
         need, body_limit = known
         if need is not Need.PUBLIC:
-            live = await self._access.authenticate(credential_of(context.headers))
+            live = context.live or await self._access.authenticate(credential_of(context.headers))
             context.live = live
             self._admit(context, live, need)
             scope["user"] = live.principal
@@ -67,6 +67,12 @@ class Gate:
     def _admit(context: RequestContext, live: LiveKey, need: Requirement) -> None:
         if isinstance(need, Scope):
             require_scope(live.principal, need)
+        admit(context, live)
+
+
+def admit(context: RequestContext, live: LiveKey) -> None:
+    """Count a request against its key's limits, once, however many layers ask. Raises ``RateLimited``."""
+    if not context.admitted:
         live.gate.enter(time.monotonic())
         context.admitted = True
 

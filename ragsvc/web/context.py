@@ -17,7 +17,7 @@ SCOPE_KEY = "ragsvc"
 class RequestContext:
     """Identity of a request and, once the gate let it in, of its caller."""
 
-    __slots__ = ("admitted", "headers", "live", "request_id", "started")
+    __slots__ = ("admitted", "encrypted", "headers", "live", "request_id", "started")
 
     def __init__(self, request_id: str, started: float, headers: dict[bytes, bytes]) -> None:
         """``started`` is monotonic seconds; ``headers`` are the last of each name."""
@@ -26,6 +26,7 @@ class RequestContext:
         self.headers = headers
         self.live: LiveKey | None = None
         self.admitted = False
+        self.encrypted = False
 
     @property
     def principal(self) -> Principal:

@@ -5,7 +5,6 @@ It wraps routing itself, so unknown URLs and wrong methods are treated like ever
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +14,11 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragsvc.web.context import SCOPE_KEY, RequestContext
-from ragsvc.web.errors import render
+from ragsvc.web.errors import log_unexpected
 from ragsvc.web.headers import OUR_HEADERS, limit_headers, new_request_id, sane_id
 from ragsvc.web.metrics import RequestMetrics
+from ragsvc.web.raw_responses import send_error
 
-_log = logging.getLogger(__name__)
 _UNMATCHED = "unmatched"
 
 AccessLog = Callable[[bytes], None]
@@ -62,9 +61,11 @@ class Edge:
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception as error:  # noqa: BLE001 - the edge is where what nobody handled ends, logged once
-            _log.error("request %s failed unexpectedly", context.request_id, exc_info=error.__cause__ or error)
+            cause = error.__cause__
+            known = cause if isinstance(cause, Exception) else error
+            log_unexpected(known, request_id=context.request_id, encrypted=context.encrypted)
             if not status:
-                await _answer(error, context.request_id, send_with_headers)
+                await send_error(error, context.request_id, send_with_headers)
         finally:
             self._metrics.running -= 1
             if context.admitted and context.live is not None:
@@ -74,16 +75,6 @@ class Edge:
             self._metrics.observe(route, scope["method"], status, duration_s)
             if self._access_log is not None:
                 self._access_log(_line(context, scope["method"], route, status, duration_s, at=self._clock()))
-
-
-async def _answer(error: Exception, request_id: str, send: Send) -> None:
-    rendered = render(error, request_id)
-    headers = [(b"content-type", b"application/json")]
-    headers += [(name.encode(), value.encode()) for name, value in rendered.headers.items()]
-    content = rendered.content
-    headers.append((b"content-length", b"%d" % len(content)))
-    await send({"type": "http.response.start", "status": rendered.status, "headers": headers})
-    await send({"type": "http.response.body", "body": content, "more_body": False})
 
 
 def _line(context: RequestContext, method: str, route: str, status: int, duration_s: float, *, at: float) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import traceback
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -57,6 +58,7 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.UpstreamFailed: Rendering(502, SERVER),
     e.UpstreamTimeout: Rendering(504, SERVER),
     e.StorageFull: Rendering(507, SERVER),
+    e.AttestationUnavailable: Rendering(503, SERVER),
     e.ShuttingDown: Rendering(503, SERVER),
     e.DataDirectoryLocked: Rendering(503, SERVER),
     e.ConfigurationError: Rendering(500, SERVER),
@@ -223,12 +225,22 @@ def _param_of(text: str) -> str | None:
     return ".".join(parts) or None
 
 
+def log_unexpected(error: Exception, *, request_id: str | None, encrypted: bool) -> None:
+    """Log what nobody raised on purpose, once. Of an encrypted request, only where: a message may quote its body."""
+    if not encrypted:
+        _log.error("request %s failed unexpectedly", request_id, exc_info=error)
+        return
+    stack = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("encrypted request %s failed unexpectedly with %s\n%s", request_id, type(error).__name__, stack)
+
+
 def answer_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Litestar's handler for every exception: log what nobody expected, once, and answer in our form."""
     context = request.scope.get("ragsvc")
     request_id: str | None = getattr(context, "request_id", None)
     if is_unexpected(error):
-        _log.error("request %s failed unexpectedly", request_id, exc_info=error)
+        encrypted: bool = getattr(context, "encrypted", False)
+        log_unexpected(error, request_id=request_id, encrypted=encrypted)
     rendered = render(error, request_id)
     return Response(
         rendered.content, status_code=rendered.status, headers=rendered.headers, media_type="application/json"

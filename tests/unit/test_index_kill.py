@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from ragsvc.core.ports import EmbeddingModel
-from ragsvc.index.collection import IndexOptions
 from ragsvc.index.memory_source import MemorySource
 from ragsvc.index.registry import IndexRegistry
+from ragsvc.index.restore import IndexOptions
 
 DIMENSION = 16
 MODEL = EmbeddingModel("test", DIMENSION, 128, "fingerprint")

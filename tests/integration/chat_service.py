@@ -1,114 +1,35 @@
-"""A whole chat service on a free port: the real application, keys and metering; a small corpus and its search."""
+"""A whole chat service on a free port: the real application, keys and metering over a small corpus."""
 
 from __future__ import annotations
 
-import re
 import time
-from collections import Counter
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from typing import NamedTuple
 
 import httpx
-from support_keys import SmallDatabase, compose
+from keys_database import SmallDatabase, compose
+from small_corpus import SmallSearch, count_tokens, extract
 from upstream import serving
 
 from ragsvc.core.api_keys import KeyLimits
-from ragsvc.core.documents import StoredPassage
-from ragsvc.core.errors import CollectionNotFound
-from ragsvc.core.ids import DocumentId, PassageId, TenantId
+from ragsvc.core.ids import TenantId
 from ragsvc.core.providers import ModelSettings, Pricing, ProviderSettings
-from ragsvc.core.retrieval import SearchHit, SearchResult
-from ragsvc.core.sentences import sentence_spans
 from ragsvc.providers.exchange import open_session
 from ragsvc.providers.local_extractive import LocalExtractive
 from ragsvc.providers.openai_upstream import OpenAIUpstream
 from ragsvc.services.answer import AnswerService
+from ragsvc.services.encryption import open_encryption
 from ragsvc.services.keys import Actor, KeyDraft, create_key
 from ragsvc.services.models import Models
-from ragsvc.web import chat, models
+from ragsvc.web import chat, encryption_keys, models, rvenc
 from ragsvc.web.app import create_app
-
-PAGES = {
-    1: "Annual report 2021. Revenue rose by 12 percent to 3.4 billion dollars in 2021. Costs were flat.",
-    2: "Outlook. The board expects revenue growth to slow in 2022 because of higher prices.",
-    3: "Employees. At the end of 2021 the company employed 5,120 people in nine countries.",
-}
-
-
-def passage(number: int, text: str) -> StoredPassage:
-    return StoredPassage(
-        id=PassageId(number),
-        document_id=DocumentId(7),
-        document_public_id="doc_report",
-        filename="report.pdf",
-        title=None,
-        page=number,
-        page_label=None,
-        start=0,
-        end=len(text),
-        text=text,
-        headings=(),
-        ordinal=number,
-    )
-
-
-def words(text: str) -> Counter[str]:
-    return Counter(word for word in re.findall(r"\w+", text.lower()) if len(word) > 3)
-
-
-def overlap(query: str, text: str) -> float:
-    asked, there = words(query), words(text)
-    return sum((asked & there).values()) / max(1, sum(asked.values()))
-
-
-class SmallSearch:
-    """Port ``Searcher`` over ``PAGES`` by shared words."""
-
-    def __init__(self) -> None:
-        self.queries: list[tuple[TenantId, object]] = []
-
-    async def search(self, tenant, query):
-        self.queries.append((tenant, query))
-        if query.collection != "default":
-            raise CollectionNotFound(f"no collection '{query.collection}'", param="rag.collection")
-        scored = [SearchHit(passage(number, text), overlap(query.text, text)) for number, text in PAGES.items()]
-        hits = sorted((hit for hit in scored if hit.score > 0), key=lambda hit: -hit.score)[: query.top_k]
-        return SearchResult(hits, answerable=hits[0].score if hits else 0.0)
-
-
-class Sentence(NamedTuple):
-    text: str
-    passage_index: int
-    start: int
-    end: int
-
-
-class Found(NamedTuple):
-    sentences: list[Sentence]
-    answerable: float
-    abstained: bool
-
-
-def extract(question, hits):
-    """The two sentences that share most words with the question."""
-    sentences = [
-        Sentence(hit.passage.text[start:end], at, start, end)
-        for at, hit in enumerate(hits)
-        for start, end in sentence_spans(hit.passage.text)
-    ]
-    best = sorted(sentences, key=lambda one: -overlap(question, one.text))[:2]
-    good = [one for one in best if overlap(question, one.text) >= 0.3]
-    return Found(good, 1.0 if good else 0.0, not good)
-
-
-def count_tokens(text: str) -> int:
-    return len(re.findall(r"\w+|[^\w\s]", text))
 
 
 class Services:
     """What the application finds in its state; the parts that need the event loop come when it starts."""
 
-    def __init__(self, foundation) -> None:
+    def __init__(self, foundation, encryption) -> None:
+        self.encryption = encryption
         self.access, self.keys, self.readiness, self.registry = foundation
         self.searcher = SmallSearch()
         self.unresolved = 0
@@ -133,13 +54,14 @@ def app_over(services: Services, settings: list[ProviderSettings]):
                 models=services.models,
                 searcher=services.searcher,
                 meter=services.access,
-                make_query=lambda messages: next(one.text for one in reversed(messages) if one.role == "user"),
                 count_tokens=count_tokens,
                 on_unresolved=services.note_unresolved,
             )
             yield
 
-    return create_app(services, route_handlers=[*chat.route_handlers, *models.route_handlers], lifespan=[running])
+    modules = (chat, models, encryption_keys, rvenc)
+    handlers = [handler for module in modules for handler in module.route_handlers]
+    return create_app(services, route_handlers=handlers, lifespan=[running], encryption=services.encryption)
 
 
 def provider(url: str, name: str = "up", **options) -> ProviderSettings:
@@ -196,8 +118,9 @@ def serving_chat(tmp_path, settings):
     database = SmallDatabase(tmp_path / "keys.sqlite")
     try:
         issued = issue(database)
-        services = Services(compose(database))
-        with serving(app_over(services, settings), lifespan="on") as (url, _server):
-            yield ChatService(url, issued.key, issued.key_id, services, database)
+        with closing(open_encryption(tmp_path, source="memory", key_file=None)) as encryption:
+            services = Services(compose(database), encryption)
+            with serving(app_over(services, settings), lifespan="on") as (url, _server):
+                yield ChatService(url, issued.key, issued.key_id, services, database)
     finally:
         database.close()
