@@ -60,7 +60,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_pages: Positive = 5000
     """Most pages of one document."""
     parse_timeout_s: Seconds = 300.0
-    """Longest parse of one document."""
+    """Longest parse of one document; each page whose text is recognised adds a minute."""
+    ocr: Literal["auto", "off"] = "auto"
+    """Recognise the text of pages that have no text layer; ``off`` leaves them out."""
+    ocr_max_pages: Positive = 500
+    """Most pages of one document whose text is recognised."""
     parse_memory_bytes: Annotated[int, Meta(ge=1 << 28)] = 2 << 30
     """Address space of one parser process."""
     parse_workers: Positive = 2

@@ -343,7 +343,11 @@ def _open_reranker(settings: Settings) -> Reranker | None:
 
 def _limits(settings: Settings) -> ExtractionLimits:
     return ExtractionLimits(
-        timeout_s=settings.parse_timeout_s, memory_bytes=settings.parse_memory_bytes, max_pages=settings.max_pages
+        timeout_s=settings.parse_timeout_s,
+        memory_bytes=settings.parse_memory_bytes,
+        max_pages=settings.max_pages,
+        ocr=settings.ocr == "auto",
+        ocr_max_pages=settings.ocr_max_pages,
     )
 
 

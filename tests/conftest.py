@@ -193,3 +193,19 @@ def anonymous(service: RunningService) -> Iterator[httpx.Client]:
 
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
+NODE_FOLDER = Path(__file__).resolve().parent / "node"
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """Node's path, with the peers installed from the checked-in lock file."""
+    path = shutil.which("node")
+    if path is None:
+        pytest.skip("Node is not installed, so there is no independent JavaScript peer")
+    stamp = NODE_FOLDER / "node_modules" / ".package-lock.json"
+    lock_file = NODE_FOLDER / "package-lock.json"
+    with FileLock(NODE_FOLDER / ".install.lock"):
+        if not stamp.exists() or stamp.stat().st_mtime < lock_file.stat().st_mtime:
+            subprocess.run(["npm", "ci"], cwd=NODE_FOLDER, check=True, capture_output=True, timeout=100)
+            stamp.touch()
+    return path

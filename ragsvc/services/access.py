@@ -104,6 +104,8 @@ class Access:
         self._refresh_interval_s = refresh_interval_s
         self.on_usage: Callable[[str, int, int], None] | None = None
         """Called with model, prompt tokens and completion tokens."""
+        self.late_settles = 0
+        """Settled requests that had to wait for a write."""
         self._keys: dict[KeyId, LiveKey] = {}
         self._rowless: set[KeyId] = set()
         self._revision = 0
@@ -230,6 +232,7 @@ class Access:
         self._open[reservation.id] = (live, reservation)
         if live.ledger.wants_lease:
             self._mark(live)
+            self._urgent.set()  # the lease is there before the model has answered
         return reservation
 
     async def settle(self, reservation: Reservation, *, prompt_tokens: int, completion_tokens: int, model: str) -> None:
@@ -250,6 +253,9 @@ class Access:
         if self.on_usage is not None:
             self.on_usage(model, prompt_tokens, completion_tokens)
         self._mark(live)
+        if live.ledger.runs_low:
+            self._urgent.set()
+        self.late_settles += not covered
         while not covered:
             self._urgent.set()
             await self._flushed.wait()
@@ -304,7 +310,8 @@ class Access:
         usages, self._usage = self._usage, {}
         if not batch and not usages:
             return
-        bookings = [(live, live.ledger.begin_booking(last=last)) for live in batch]
+        now = time.monotonic()
+        bookings = [(live, live.ledger.begin_booking(now=now, last=last)) for live in batch]
         spendings = [
             Spending(live.key.id, one.spent, one.lease, one.day)
             for live, one in bookings
