@@ -95,6 +95,9 @@ class Recording:
         self.requests: list[Recorded] = []
         self.cancelled = 0
         self.cut = 0
+        self.held = 0
+        self.released = asyncio.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.pieces: list[int] = []
         self.url = ""
         self.policy_inputs: list[dict] = []
@@ -129,6 +132,8 @@ class Recording:
             while (await receive())["type"] != "http.disconnect":
                 continue
             self.cancelled += 1
+        elif model == "holds":
+            await self._hold(send, EVENT_ANSWERS[scope["path"]])
         elif model == "breaks":
             await self._start(send, 200, "text/event-stream" if fields.get("stream") else "application/json")
             await send({"type": "http.response.body", "body": COMPLETION_STREAM[:150], "more_body": True})
@@ -148,6 +153,16 @@ class Recording:
             await self._answer(send, "text/plain; charset=utf-8", "Hallo Wélt\n".encode())
         else:
             await self._answer(send, "application/json", JSON_ANSWERS[scope["path"].removeprefix("/other")])
+
+    async def _hold(self, send, answer: bytes) -> None:
+        """Begin a stream and go on with it when the test says so."""
+        await self._start(send, 200, "text/event-stream")
+        border = answer.index(b"\n\n", answer.index(b"\n\n") + 2) + 2
+        await send({"type": "http.response.body", "body": answer[:border], "more_body": True})
+        self.held += 1
+        self.loop = asyncio.get_running_loop()
+        await self.released.wait()
+        await send({"type": "http.response.body", "body": answer[border:], "more_body": False})
 
     async def _decide(self, send, given: dict) -> None:
         """An Open Policy Agent server's Data API."""
