@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -18,6 +20,7 @@ from ragsvc.config import Settings
 from ragsvc.core.answering import answer as extract_answer
 from ragsvc.core.chat import ChatMessage
 from ragsvc.core.chunking import lexical_context
+from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.ports import ChunkingOptions, Embedder, ExtractionLimits, Reranker
 from ragsvc.core.queries import Turn, make_query
 from ragsvc.core.readiness import Readiness
@@ -41,6 +44,7 @@ from ragsvc.services.models import Models
 from ragsvc.services.progress import ProgressHub
 from ragsvc.services.search import SearchService
 from ragsvc.store.blobs import BlobStore
+from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import Database
 from ragsvc.store.documents import list_collections, referenced_blobs
 from ragsvc.store.index_source import SqliteIndexSource
@@ -49,7 +53,7 @@ from ragsvc.store.lock import DataDirectoryLock
 
 logger = logging.getLogger(__name__)
 
-DATABASE_NAME = "ragsvc.sqlite"
+DATABASE_NAME = DATABASE_FILE_NAME
 _SPLIT_PAGES = "ragsvc.core.chunking:split_pages"
 _LOAD_TOKENS = "ragsvc.inference.tokens:TokenizerSpans"
 
@@ -90,9 +94,11 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         lock = DataDirectoryLock(data_dir)
         await anyio.to_thread.run_sync(lock.acquire)
         stack.callback(lock.release)
-        database = await anyio.to_thread.run_sync(Database, data_dir / DATABASE_NAME)
+        keys = await anyio.to_thread.run_sync(settings.open_data_keys)
+        database = await anyio.to_thread.run_sync(_open_database, data_dir / DATABASE_NAME, keys)
         stack.callback(database.close)
-        blobs = BlobStore(data_dir)
+        derived_root, memory_folder = stack.enter_context(_working_folders(settings, keys))
+        blobs = BlobStore(data_dir, keys, memory_folder=memory_folder)
         blobs.sweep(await database.read(referenced_blobs))
 
         embedder = await anyio.to_thread.run_sync(_open_embedder, settings)
@@ -106,7 +112,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             database, model_id=model_id, dimension=embedder.model.dimension, lexical_context=lexical_context
         )
         indexes = IndexRegistry(
-            data_dir / "derived", source, model=embedder.model, memory_limit_bytes=settings.index_memory_bytes
+            derived_root, source, model=embedder.model, memory_limit_bytes=settings.index_memory_bytes
         )
         stack.callback(indexes.close)
         parser = ChildParser(
@@ -188,6 +194,34 @@ def _open_embedder(settings: Settings) -> Embedder:
         runtime=settings.embedding_runtime,
         threads=settings.embedding_threads,
     )
+
+
+def _open_database(path: Path, keys: DataKeys | None) -> Database:
+    return Database(path, key=None if keys is None else keys.database_key)
+
+
+@contextmanager
+def _working_folders(settings: Settings, keys: DataKeys | None) -> Generator[tuple[Path, Path | None], None, None]:
+    """Where indexes stand, and where plain copies of encrypted files may.
+
+    Both are in memory when the data directory is encrypted: indexes are then rebuilt at each start.
+    """
+    if keys is None:
+        yield settings.data_dir / "derived", None
+        return
+    prefix = f"ragsvc-{keys.name('memory')[:16]}-"
+    try:
+        for left in settings.memory_dir.glob(f"{prefix}*"):  # of a process that was killed; the lock says it is gone
+            shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=settings.memory_dir))
+    except OSError as error:
+        raise ConfigurationError([f"memory_dir: {settings.memory_dir} cannot be used ({error.strerror})"]) from error
+    try:
+        copies = folder / "documents"
+        copies.mkdir()
+        yield folder / "derived", copies
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _open_encryption(settings: Settings) -> EncryptionService:
