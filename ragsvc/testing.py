@@ -60,7 +60,8 @@ class FakeEmbedder:
                 vectors[row, column] += 1.0 if digest[4] % 2 else -1.0
             if not vectors[row].any():  # words that cancel out
                 vectors[row, 0] = 1.0
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """Embed queries as passages are."""

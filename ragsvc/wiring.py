@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -18,12 +18,14 @@ from prometheus_client import CollectorRegistry
 
 from ragsvc.config import Settings
 from ragsvc.core.answering import answer as extract_answer
-from ragsvc.core.chat import ChatMessage
 from ragsvc.core.chunking import lexical_context
-from ragsvc.core.errors import ConfigurationError
-from ragsvc.core.ports import ChunkingOptions, Embedder, ExtractionLimits, Reranker
-from ragsvc.core.queries import Turn, make_query
+from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
+from ragsvc.core.families import Family
+from ragsvc.core.ports import ChunkingOptions, Embedder, EmbeddingModel, ExtractionLimits, Reranker
+from ragsvc.core.providers import ProviderSettings
 from ragsvc.core.readiness import Readiness
+from ragsvc.crypto.at_rest import MasterKey
+from ragsvc.crypto.sealing import Sealer
 from ragsvc.extract.frames import ChunkingPlan
 from ragsvc.extract.parser import ChildParser
 from ragsvc.index.registry import IndexRegistry
@@ -31,8 +33,12 @@ from ragsvc.inference.batcher import EmbeddingBatcher
 from ragsvc.inference.factory import open_embedder, open_token_spans
 from ragsvc.inference.tokens import TokenizerSpans
 from ragsvc.inference.weights import read_model
+from ragsvc.providers.direct import AllowedAddresses, PublicResolver
+from ragsvc.providers.exchange import open_session
 from ragsvc.providers.local_extractive import LocalExtractive
+from ragsvc.providers.local_models import HYBRID_SCORE, LocalEmbeddings, LocalReranker, hybrid_scores, in_thread
 from ragsvc.providers.openai_upstream import OpenAIUpstream
+from ragsvc.providers.policy_engines import RegoFile, opa_server
 from ragsvc.services.access import Access
 from ragsvc.services.answer import AnswerService
 from ragsvc.services.documents import DocumentService
@@ -40,9 +46,15 @@ from ragsvc.services.encryption import EncryptionService, open_encryption
 from ragsvc.services.freshness import Freshness
 from ragsvc.services.ingest import IngestOptions, IngestService
 from ragsvc.services.keys import KeyAdministration
-from ragsvc.services.models import Models
+from ragsvc.services.models import LocalModel, Models
+from ragsvc.services.policies import CachedPolicy, Decide
 from ragsvc.services.progress import ProgressHub
+from ragsvc.services.providers import ProviderAdministration
+from ragsvc.services.proxy import ProxyService
+from ragsvc.services.reembedding import Reembedding
+from ragsvc.services.routing import Router
 from ragsvc.services.search import SearchService
+from ragsvc.services.spaces import EmbeddingSpace, Spaces
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import Database
@@ -50,6 +62,9 @@ from ragsvc.store.documents import list_collections, referenced_blobs
 from ragsvc.store.index_source import SqliteIndexSource
 from ragsvc.store.ingest import model_row_id
 from ragsvc.store.lock import DataDirectoryLock
+from ragsvc.store.master_key import FILE_NAME as MASTER_KEY_FILE_NAME
+from ragsvc.store.master_key import open_master_key
+from ragsvc.store.reembedding import serve_model, serving_model
 
 logger = logging.getLogger(__name__)
 
@@ -58,15 +73,24 @@ _SPLIT_PAGES = "ragsvc.core.chunking:split_pages"
 _LOAD_TOKENS = "ragsvc.inference.tokens:TokenizerSpans"
 
 
+class ModelSpace(EmbeddingSpace):
+    """An embedding space with the adapters behind it."""
+
+    def __init__(self, *, embedder: Embedder, model_id: int, batcher: EmbeddingBatcher, indexes: IndexRegistry) -> None:
+        super().__init__(model=embedder.model, model_id=model_id, batcher=batcher, indexes=indexes)
+        self.embedder = embedder
+        self.batcher: EmbeddingBatcher = batcher
+        self.indexes: IndexRegistry = indexes
+
+
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that routes and commands use, running."""
 
     settings: Settings
     database: Database
     blobs: BlobStore
-    embedder: Embedder
-    batcher: EmbeddingBatcher
-    indexes: IndexRegistry
+    spaces: Spaces
+    reembedding: Reembedding | None
     parser: ChildParser
     ingest: IngestService
     documents: DocumentService
@@ -75,9 +99,33 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeyAdministration
     models: Models
     answer: AnswerService
+    proxy: ProxyService
+    providers: ProviderAdministration
     encryption: EncryptionService
     readiness: Readiness
     registry: CollectorRegistry
+
+    @property
+    def space(self) -> ModelSpace:
+        """The embedding space that serves."""
+        serving = self.spaces.serving
+        assert isinstance(serving, ModelSpace)  # noqa: S101 - made here; narrows the type
+        return serving
+
+    @property
+    def embedder(self) -> Embedder:
+        """The serving embedding model."""
+        return self.space.embedder
+
+    @property
+    def batcher(self) -> EmbeddingBatcher:
+        """What embeds for many callers."""
+        return self.space.batcher
+
+    @property
+    def indexes(self) -> IndexRegistry:
+        """The serving indexes."""
+        return self.space.indexes
 
 
 @asynccontextmanager
@@ -101,34 +149,23 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         blobs = BlobStore(data_dir, keys, memory_folder=memory_folder)
         blobs.sweep(await database.read(referenced_blobs))
 
-        embedder = await anyio.to_thread.run_sync(_open_embedder, settings)
-        stack.callback(embedder.close)
-        batcher = await stack.enter_async_context(EmbeddingBatcher(embedder))
+        opener = _SpaceOpener(settings, database, derived=derived_root)
+        configured = await opener.open(stack, settings.embedding_model)
+        serving = await _serving_space(stack, opener, database, configured)
+        spaces = Spaces(serving)
         tokens = await anyio.to_thread.run_sync(_open_tokens, settings)
-        model_id = await database.write(
-            lambda connection: model_row_id(connection, embedder.model, now=int(time.time()))
-        )
-        source = SqliteIndexSource(
-            database, model_id=model_id, dimension=embedder.model.dimension, lexical_context=lexical_context
-        )
-        indexes = IndexRegistry(
-            derived_root, source, model=embedder.model, memory_limit_bytes=settings.index_memory_bytes
-        )
-        stack.callback(indexes.close)
         parser = ChildParser(
-            _limits(settings), chunk=_chunking_plan(settings, embedder), workers=settings.parse_workers
+            _limits(settings), chunk=_chunking_plan(settings, configured.model), workers=settings.parse_workers
         )
         stack.push_async_callback(parser.close)
 
         hub = ProgressHub()
-        freshness = Freshness(indexes.catch_up)
+        freshness = Freshness(spaces.catch_up)
         ingest = IngestService(
             database=database,
             blobs=blobs,
             parser=parser,
-            embedder=batcher,
-            model=embedder.model,
-            model_id=model_id,
+            spaces=spaces,
             freshness=freshness,
             hub=hub,
             options=IngestOptions(workers=settings.ingest_workers),
@@ -142,37 +179,55 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             max_document_bytes=settings.max_document_bytes,
             max_queued=settings.max_queued_documents,
         )
+        reranker = await anyio.to_thread.run_sync(_open_reranker, settings)
         search = SearchService(
             database=database,
-            indexes=indexes,
-            embed_query=batcher.embed_query,
+            spaces=spaces,
             settled=freshness.settled,
-            reranker=await anyio.to_thread.run_sync(_open_reranker, settings),
+            reranker=reranker,
         )
         access = Access(database)
         encryption = await anyio.to_thread.run_sync(_open_encryption, settings)
         stack.callback(encryption.close)
-        session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
-        models = _models(settings, session, tokens)
+        session = await stack.enter_async_context(open_session())
+        open_provider = _provider_opener(tokens)
+        models = _models(tokens, _local_models(configured, tokens, reranker))
         stack.push_async_callback(models.aclose)
+        master = await anyio.to_thread.run_sync(_sealing_key, data_dir, keys)
+        providers = ProviderAdministration(
+            database,
+            sealer=Sealer(master, "providers"),
+            models=models,
+            configured=settings.providers,
+            open_provider=lambda one: open_provider(one, session),
+        )
+        await providers.load()
+        router = Router(
+            models,
+            policies=_policies(stack, settings, session),
+            key_of=providers.key_of,
+            direct=await _direct(stack, settings, session, open_provider),
+        )
         answer = AnswerService(
             models=models,
+            router=router,
             searcher=search,
             meter=access,
-            make_query=_query_of,
             count_tokens=lambda text: tokens.count([text])[0],
         )
-        await anyio.to_thread.run_sync(_load_indexes, database, indexes)
+        await anyio.to_thread.run_sync(_load_indexes, database, serving.indexes)
+        reembedding = _reembedding(database, spaces, configured) if serving is not configured else None
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(ingest.run)
+        if reembedding is not None:
+            tasks.start_soon(reembedding.run)
         stack.callback(tasks.cancel_scope.cancel)
         yield Services(
             settings=settings,
             database=database,
             blobs=blobs,
-            embedder=embedder,
-            batcher=batcher,
-            indexes=indexes,
+            spaces=spaces,
+            reembedding=reembedding,
             parser=parser,
             ingest=ingest,
             documents=documents,
@@ -181,19 +236,93 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             keys=KeyAdministration(access),
             models=models,
             answer=answer,
+            proxy=ProxyService(router=router, meter=access),
+            providers=providers,
             encryption=encryption,
             readiness=Readiness(),
             registry=CollectorRegistry(),
         )
 
 
-def _open_embedder(settings: Settings) -> Embedder:
-    return open_embedder(
-        settings.embedding_model,
-        data_dir=settings.data_dir,
-        runtime=settings.embedding_runtime,
-        threads=settings.embedding_threads,
-    )
+class _SpaceOpener:
+    """Opens embedding spaces of one data directory."""
+
+    def __init__(self, settings: Settings, database: Database, *, derived: Path) -> None:
+        self._settings = settings
+        self._derived = derived
+        self._database = database
+
+    async def open(self, stack: AsyncExitStack, setting: str) -> ModelSpace:
+        """Open a model, its batcher and its indexes; ``stack`` closes them.
+
+        Raises:
+            ConfigurationError, EmbeddingFailed: the model is not there or does not work.
+        """
+        settings = self._settings
+        embedder = await anyio.to_thread.run_sync(self._open_embedder, setting)
+        stack.callback(embedder.close)
+        batcher = await stack.enter_async_context(EmbeddingBatcher(embedder))
+        model = embedder.model
+        model_id = await self._database.write(
+            lambda connection: model_row_id(connection, model, setting=setting, now=int(time.time()))
+        )
+        source = SqliteIndexSource(
+            self._database, model_id=model_id, dimension=model.dimension, lexical_context=lexical_context
+        )
+        indexes = IndexRegistry(
+            self._derived / f"model-{model_id}",
+            source,
+            model=model,
+            memory_limit_bytes=settings.index_memory_bytes,
+        )
+        stack.callback(indexes.close)
+        return ModelSpace(embedder=embedder, model_id=model_id, batcher=batcher, indexes=indexes)
+
+    def _open_embedder(self, setting: str) -> Embedder:
+        settings = self._settings
+        return open_embedder(
+            setting,
+            data_dir=settings.data_dir,
+            runtime=settings.embedding_runtime,
+            threads=settings.embedding_threads,
+        )
+
+
+async def _serving_space(
+    stack: AsyncExitStack, opener: _SpaceOpener, database: Database, configured: ModelSpace
+) -> ModelSpace:
+    """The space whose vectors are complete: the configured one, or the former one until the configured one is."""
+    former = await database.read(serving_model)
+    if former is not None and former.id == configured.model_id:
+        return configured
+    if await database.write(lambda connection: serve_model(connection, configured.model_id)) or former is None:
+        return configured
+    try:
+        space = await opener.open(stack, former.setting)
+    except (ConfigurationError, EmbeddingFailed) as error:
+        problem = (
+            f"the data directory was made with embedding model '{former.setting}', which cannot be opened "
+            f"({error.message}) and has to answer until everything is re-embedded; bring it back, or stop the service "
+            "and run 'ragsvc reindex --embeddings'"
+        )
+        raise ConfigurationError([problem]) from error
+    if space.model.fingerprint != former.fingerprint:
+        raise ConfigurationError(
+            [f"embedding model '{former.setting}' changed on disk; run 'ragsvc reindex --embeddings'"]
+        )
+    return space
+
+
+def _reembedding(database: Database, spaces: Spaces, target: ModelSpace) -> Reembedding:
+    async def prepare() -> None:
+        await anyio.to_thread.run_sync(_load_indexes, database, target.indexes)
+
+    async def swap() -> None:
+        spaces.serving = target
+        for collection in await database.read(list_collections):
+            await anyio.to_thread.run_sync(target.indexes.catch_up, collection.id)
+
+    return Reembedding(database=database, target=target, prepare=prepare, swap=swap)
 
 
 def _open_database(path: Path, keys: DataKeys | None) -> Database:
@@ -224,6 +353,13 @@ def _working_folders(settings: Settings, keys: DataKeys | None) -> Generator[tup
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _sealing_key(data_dir: Path, keys: DataKeys | None) -> MasterKey:
+    """Seals stored providers: an encrypted directory's own key, else ``master.key`` (also of one encrypted later)."""
+    if keys is None or (data_dir / MASTER_KEY_FILE_NAME).exists():
+        return open_master_key(data_dir, None)
+    return keys.sealing
+
+
 def _open_encryption(settings: Settings) -> EncryptionService:
     return open_encryption(
         settings.data_dir,
@@ -250,12 +386,16 @@ def _open_reranker(settings: Settings) -> Reranker | None:
 
 def _limits(settings: Settings) -> ExtractionLimits:
     return ExtractionLimits(
-        timeout_s=settings.parse_timeout_s, memory_bytes=settings.parse_memory_bytes, max_pages=settings.max_pages
+        timeout_s=settings.parse_timeout_s,
+        memory_bytes=settings.parse_memory_bytes,
+        max_pages=settings.max_pages,
+        ocr=settings.ocr == "auto",
+        ocr_max_pages=settings.ocr_max_pages,
     )
 
 
-def _chunking_plan(settings: Settings, embedder: Embedder) -> ChunkingPlan:
-    room = embedder.model.max_tokens - 2
+def _chunking_plan(settings: Settings, model: EmbeddingModel) -> ChunkingPlan:
+    room = model.max_tokens - 2
     wanted = settings.passage_tokens or ChunkingOptions().max_tokens
     tokenizer = read_model(settings.embedding_model, data_dir=settings.data_dir).tokenizer_file
     return ChunkingPlan(
@@ -266,18 +406,60 @@ def _chunking_plan(settings: Settings, embedder: Embedder) -> ChunkingPlan:
     )
 
 
-def _models(settings: Settings, session: aiohttp.ClientSession, tokens: TokenizerSpans) -> Models:
+OpenProvider = Callable[[ProviderSettings, aiohttp.ClientSession], OpenAIUpstream]
+
+
+def _provider_opener(tokens: TokenizerSpans) -> OpenProvider:
     def count(text: str) -> int:
         return tokens.count([text])[0]
 
-    providers = {one.name: OpenAIUpstream(one, session, count_tokens=count) for one in settings.providers}
-    local = LocalExtractive(extract_answer, count_tokens=count)
-    return Models(settings.providers, providers, local=local, created=int(time.time()))
+    return lambda settings, session: OpenAIUpstream(settings, session, count_tokens=count)
 
 
-def _query_of(messages: Sequence[ChatMessage]) -> str:
-    turns = [Turn(role=one.role, text=one.text) for one in messages]
-    return make_query(turns).text
+def _models(tokens: TokenizerSpans, local_models: Sequence[LocalModel]) -> Models:
+    """The registry with what is served here; providers come in as ``ProviderAdministration`` knows them."""
+    local = LocalExtractive(extract_answer, count_tokens=lambda text: tokens.count([text])[0])
+    return Models((), {}, local=local, local_models=local_models, created=int(time.time()))
+
+
+async def _direct(
+    stack: AsyncExitStack, settings: Settings, session: aiohttp.ClientSession, open_provider: OpenProvider
+) -> AllowedAddresses | None:
+    """Providers by address, where any are allowed; names that are trusted as patterns resolve to public addresses."""
+    if not settings.allowed_base_urls:
+        return None
+    public = await stack.enter_async_context(open_session(PublicResolver(aiohttp.ThreadedResolver())))
+    return AllowedAddresses(settings.allowed_base_urls, open_provider, session=session, public_session=public)
+
+
+def _policies(stack: AsyncExitStack, settings: Settings, session: aiohttp.ClientSession) -> list[CachedPolicy]:
+    deciders: list[Decide] = []
+    if settings.policy_file is not None:
+        rego = RegoFile(settings.policy_file)
+        stack.callback(rego.close)
+        deciders.append(rego)
+    if settings.policy_url is not None:
+        deciders.append(opa_server(settings.policy_url, session))
+    return [
+        CachedPolicy(decide, keep_s=settings.policy_cache_s, timeout_s=settings.policy_timeout_s) for decide in deciders
+    ]
+
+
+def _local_models(space: ModelSpace, tokens: TokenizerSpans, reranker: Reranker | None) -> list[LocalModel]:
+    """The configured embedding model and the reranker under a steady name and under their own."""
+    batcher = space.batcher
+    embeddings = LocalEmbeddings(space.model, batcher.embed_passages, tokens)
+    if reranker is None:
+        scored_by, score = HYBRID_SCORE, hybrid_scores(batcher.embed_query, batcher.embed_passages)
+    else:
+        scored_by, score = f"local/{reranker.name}", in_thread(reranker.score)
+    ranking = LocalReranker(scored_by, score, tokens)
+    return [
+        LocalModel("local/embedding-model", embeddings, frozenset({Family.EMBEDDINGS})),
+        LocalModel(f"local/{space.model.name.rsplit('/', 1)[-1]}", embeddings, frozenset({Family.EMBEDDINGS})),
+        LocalModel("local/reranker", ranking, frozenset({Family.RERANK})),
+        LocalModel(scored_by, ranking, frozenset({Family.RERANK})),
+    ]
 
 
 def _load_indexes(database: Database, indexes: IndexRegistry) -> None:

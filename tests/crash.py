@@ -279,7 +279,7 @@ class CrashRounds:
         identity = EmbeddingModel(
             name=model.name, dimension=model.dimension, max_tokens=256, fingerprint=model.fingerprint
         )
-        registry = IndexRegistry(copy / "derived", source, model=identity, background=False)
+        registry = IndexRegistry(copy / "derived" / f"model-{model.id}", source, model=identity, background=False)
         for collection in database.read_sync(document_rows.list_collections):
             report = registry.verify(collection.id)
             if not report.ok:

@@ -64,6 +64,7 @@ class Upstream:
         self.failures_left = 0
         self.chunk_delay_s = 0.0
         self.url = ""
+        self.echoes = False
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
@@ -75,6 +76,10 @@ class Upstream:
             more = message.get("more_body", False)
         self.bodies.append(body)
         self.headers.append({name.decode(): value.decode() for name, value in scope["headers"]})
+        if self.echoes:
+            await self._start(send, "application/x-echo", headers=[(b"connection", b"close")])
+            await self._send(send, body, more=False)
+            return
         request = json.loads(body) if body[:1] == b"{" else {"model": scope["path"].rsplit("/", 1)[-1]}
         self.requests.append(request)
         behaviour = getattr(self, "_" + request["model"].replace("-", "_").split("/")[-1], self._ok)

@@ -65,7 +65,7 @@ class Scan(msgspec.Struct, frozen=True):
 
 
 def text_of(path: str | Path) -> str:
-    r"""A path as text for people and JSON; bytes that are no UTF-8 show as ``\\xff``."""
+    r"""A path as text for people and JSON; bytes that are no UTF-8 show as ``\xff``."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

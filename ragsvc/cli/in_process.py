@@ -31,6 +31,7 @@ class InProcessTransport(httpx.AsyncBaseTransport):
         self._tasks.start_soon(exchange.run)
         await exchange.started.wait()
         if exchange.status is None:
+            exchange.chunks.close()
             raise httpx.RemoteProtocolError("the application ended without an answer", request=request)
         return httpx.Response(exchange.status, headers=exchange.headers, stream=_Body(exchange))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +15,7 @@ import msgspec
 
 from ragsvc.cli.client import Json, ServiceClient
 from ragsvc.cli.failures import CommandFailed, ExitCode
-from ragsvc.cli.folders import SourceFile, text_of
+from ragsvc.cli.folders import SourceFile
 from ragsvc.cli.plan import PATH_KEY, ROOT_KEY, Action, Known, Step
 
 _ENDED = ("ready", "failed")
@@ -225,7 +226,8 @@ async def delete_document(client: ServiceClient, document_id: str) -> None:
 
 
 def _name(file: SourceFile) -> str:
-    return text_of(file.location.name)[-_NAME_LIMIT:]
+    """The name as people see it; the service takes a backslash for a folder's border, so none may come in here."""
+    return os.fsencode(file.location.name).decode("utf-8", "replace")[-_NAME_LIMIT:]
 
 
 def _ended(step: Step, result: Result, document: Known | None) -> Outcome:

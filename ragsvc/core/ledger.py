@@ -6,7 +6,6 @@ afterwards; long ones are read in portions, so that memory stays bounded.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 import msgspec
@@ -59,7 +58,7 @@ class StreamLedger:
 
     def __init__(self) -> None:
         self._blocks: list[bytes] = []
-        self._recent: deque[bytes] = deque(maxlen=3)
+        self._latest = (b"", b"")
         self._size = 0
         self._folded_tokens = 0
         self.reported: Usage | None = None
@@ -67,7 +66,7 @@ class StreamLedger:
 
     def add(self, block: bytes, count_tokens: CountTokens) -> None:
         """Note a block of whole events on its way to the client."""
-        self._recent.append(block)
+        self._latest = (self._latest[1], block)
         if self.reported is not None:
             return
         self._blocks.append(block)
@@ -82,8 +81,8 @@ class StreamLedger:
         self._size = 0
 
     def has_finish(self) -> bool:
-        """Whether one of the latest blocks gave a finish reason."""
-        return any(spelled in block for block in self._recent for spelled in _FINISHES)
+        """Whether one of the two latest blocks gave a finish reason."""
+        return any(spelled in block for block in self._latest for spelled in _FINISHES)
 
     def usage(self, prompt_tokens: int, count_tokens: CountTokens) -> Usage:
         """The provider's figure, or the count of what passed with the given size of the prompt."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
+
+from ragsvc.core.families import Family
+
+LOCAL_MODEL: Final = "local/chat-model"
+"""The built-in model's name."""
 
 Positive = Annotated[float, Meta(gt=0)]
 
@@ -21,7 +26,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model, or with ``*`` or ``?`` in ``id`` all that match.
 
     ``upstream`` is the provider's own name (default: ``id``). ``fallback`` lists models to ask, in order, when this
-    provider cannot answer; it goes before the provider's list.
+    provider cannot answer; it goes before the provider's list. The name of a provider there means the same model at
+    that provider.
     """
 
     id: Annotated[str, Meta(min_length=1, max_length=256)]
@@ -40,7 +46,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One OpenAI-compatible provider.
 
-    ``base_url`` ends where ``/chat/completions`` begins (``https://host/v1``). ``read_timeout_s`` bounds the wait
+    ``base_url`` ends where ``/chat/completions`` begins (``https://host/v1``). ``families`` are the endpoints that it
+    offers, none meaning all. ``read_timeout_s`` bounds the wait
     for the next bytes, ``total_timeout_s`` a whole exchange. ``retries`` count after the first attempt, all before
     the client has seen a byte. At most ``max_concurrency`` exchanges run and ``max_waiting`` more wait.
     """
@@ -49,6 +56,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     base_url: Annotated[str, Meta(pattern=r"^https?://[^\s/]")]
     api_key: str = ""
     models: tuple[ModelSettings, ...] = ()
+    families: tuple[Family, ...] = ()
     fallback: tuple[str, ...] = ()
     headers: dict[str, str] = {}
     connect_timeout_s: Positive = 5.0

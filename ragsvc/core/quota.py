@@ -153,13 +153,33 @@ class TokenLedger:
     Settled tokens are written in groups. So that no crash can give back tokens whose use was acknowledged, the rows
     hold a *lease*: how much may be settled before the next write. After a crash the next start books the whole lease
     as spent, so ``durable balance - lease <= balance - acknowledged`` always, and a crash costs at most one lease. A
-    settle beyond the lease waits for the next write before it is acknowledged. A quiet key's lease is 0.
+    settle beyond the lease waits for the next write before it is acknowledged; ``runs_low`` asks for that write when
+    half is used, so that it hardly ever happens.
+
+    A lease is ``LEASE_S`` seconds of the key's recent use, or what its running requests reserved if that is more (the
+    beginning of a burst). So a crash costs a key about two seconds of its use, never more than ``MAX_LEASE`` tokens or
+    its balance, and a quiet key nothing: its lease is 0.
     """
 
     MIN_LEASE = 2_048
-    MAX_LEASE = 65_536
+    MAX_LEASE = 1_048_576
+    MAX_RESERVED_LEASE = 65_536
+    LEASE_S = 2.0
+    _SHORTEST_S = 0.02
+    """The shortest time a rate is measured over; a few writes in quick succession say little."""
 
-    __slots__ = ("_pending", "balance", "day", "lease", "per_day", "reserved", "unbooked", "used_today")
+    __slots__ = (
+        "_booked_at",
+        "_pending",
+        "_rate",
+        "balance",
+        "day",
+        "durable",
+        "per_day",
+        "reserved",
+        "unbooked",
+        "used_today",
+    )
 
     def __init__(self, *, balance: int | None, per_day: int | None, day: int, used_today: int = 0) -> None:
         self.balance = balance
@@ -168,8 +188,11 @@ class TokenLedger:
         self.used_today = used_today
         self.reserved = 0
         self.unbooked = 0
-        self.lease = 0
+        self.durable = Booking(0, 0, day)
+        """The last write; its ``lease`` is what the row holds."""
         self._pending: Booking | None = None
+        self._booked_at = 0.0
+        self._rate = 0.0
 
     @property
     def limited(self) -> bool:
@@ -181,7 +204,6 @@ class TokenLedger:
         if day > self.day:
             self.day = day
             self.used_today = 0
-            self.lease = 0  # the durable one would be booked on the day before
 
     def remaining(self) -> int:
         """Tokens that a reservation could get now; at least 0."""
@@ -231,27 +253,65 @@ class TokenLedger:
         if not self.limited:
             return True
         pending = self._pending
-        if pending is not None and (self.unbooked - pending.spent > pending.lease or pending.day != self.day):
+        if pending is not None and self.unbooked - pending.spent > self._covers(pending):
             return False
-        return self.unbooked <= self.lease
+        return self.unbooked <= self._covers(self.durable)
 
-    def begin_booking(self) -> Booking:
-        """Take what the next write shall book; ``commit_booking`` or ``abort_booking`` follows."""
+    def _covers(self, booking: Booking) -> int:
+        """Tokens of today that its lease covers; a crash would book the lease of another day on that one."""
+        return booking.lease if booking.day == self.day else 0
+
+    @property
+    def wants_lease(self) -> bool:
+        """Whether a first write should begin before tokens are settled."""
+        return self.limited and not self._covers(self.durable)
+
+    @property
+    def runs_low(self) -> bool:
+        """Whether half of the lease is used, so that the next write should begin now."""
+        if not self.limited:
+            return False
+        pending = self._pending
+        if pending is not None:
+            return 2 * (self.unbooked - pending.spent) > pending.lease
+        return 2 * self.unbooked > self.durable.lease
+
+    def begin_booking(self, *, now: float, last: bool = False) -> Booking:
+        """Take what the next write shall book; ``commit_booking`` or ``abort_booking`` follows.
+
+        ``now`` is in seconds of a monotonic clock. ``last``: the process stops, nothing is settled any more, so no
+        lease is left behind.
+        """
         spent = self.unbooked
+        self._measure(spent, now)
         lease = 0
-        if self.limited and (spent or self.reserved):
-            lease = min(max(self.MIN_LEASE, 2 * spent), self.MAX_LEASE)
+        if self.limited and not last and (spent or self.reserved):
+            wanted = max(self._rate * self.LEASE_S, min(self.reserved, self.MAX_RESERVED_LEASE), self.MIN_LEASE)
+            lease = min(int(wanted), self.MAX_LEASE)
             if self.balance is not None:
                 lease = min(lease, max(0, self.balance - spent))
         self._pending = Booking(spent, lease, self.day)
         return self._pending
+
+    def _measure(self, spent: int, now: float) -> None:
+        """Keep the rate of use in tokens a second: up at once, down by half every ``LEASE_S``."""
+        elapsed_s = max(now - self._booked_at, self._SHORTEST_S)
+        self._booked_at = now
+        self._rate = max(spent / elapsed_s, self._rate * 0.5 ** (elapsed_s / self.LEASE_S))
+
+    def needs_write(self, booking: Booking) -> bool:
+        """Whether a booking differs from what the row holds."""
+        held = self.durable
+        if booking.spent and self.limited:
+            return True
+        return booking.lease != held.lease or (booking.lease > 0 and booking.day != held.day)
 
     def commit_booking(self, *, balance: int | None) -> None:
         """The write is durable; ``balance`` is the row's value after it."""
         pending = self._pending
         if pending is not None:
             self.unbooked -= pending.spent
-            self.lease = pending.lease if pending.day == self.day else 0
+            self.durable = pending
             self._pending = None
         self.balance = balance
 

@@ -27,13 +27,9 @@ class EventAligner:
     """
 
     def __init__(self, *, limit_bytes: int = 16 << 20) -> None:
-        self._tail = b""
-        self._limit_bytes = limit_bytes
-
-    @property
-    def tail(self) -> bytes:
+        self.tail = b""
         """What came after the last whole event."""
-        return self._tail
+        self._limit_bytes = limit_bytes
 
     def feed(self, piece: bytes) -> bytes:
         """Take the next slice; return all events that are whole now, maybe none (``b""``).
@@ -41,17 +37,17 @@ class EventAligner:
         Raises:
             UpstreamFailed: an event is longer than the limit.
         """
-        text = self._tail + piece if self._tail else piece
+        text = self.tail + piece if self.tail else piece
         if b"\r" in text:
             text = text.replace(b"\r\n", b"\n")
         if text.endswith(b"\n\n"):
-            self._tail = b""
+            self.tail = b""
             return text
         border = text.rfind(b"\n\n") + 2
         if border == 1:
             border = 0
-        self._tail = text[border:]
-        if len(self._tail) > self._limit_bytes:
+        self.tail = text[border:]
+        if len(self.tail) > self._limit_bytes:
             raise UpstreamFailed("the provider sent an event without end")
         return text[:border]
 

@@ -31,13 +31,14 @@ _TABLE: dict[int, str | None] = {
     0x09: " ",
 }
 _PRESENTATION_FORMS = re.compile("[\ufb1d-\ufdff\ufe70-\ufefc]+")
+_ODD = re.compile("[" + "".join(map(chr, (code for code in _TABLE if code > 0x9F))) + "\ufb1d-\ufdff\ufe70-\ufefc]")
 _BLANK_RUNS = re.compile(r" {2,}")
 _UNUSABLE = re.compile("[\x01\x03-\x08\x0b\x0c\x0e-\x1f\ue000-\uf8ff\ufffd\U000f0000-\U0010fffd]")
 _VOWELS = b"aeiouyAEIOUY"
 _LETTERS = string.ascii_letters.encode()
 _GLYPH_NUMBERS_TO_ASCII = bytes((code + 29) % 128 if code < 128 else code for code in range(256))
 
-_WORDS = re.compile(r"[^\W\d_]+(?:[-\u2010\u2011][^\W\d_]+)*")
+_WORD = re.compile(r"[^\W\d_]+(?:[-\u2010\u2011][^\W\d_]+)*")
 _BROKEN_WORD = re.compile(rf"[^\s{LINE_HYPHEN}]*(?:{LINE_HYPHEN}\s*[^\s{LINE_HYPHEN}]*)+")
 _LAST_LETTERS = re.compile(r"[^\W\d_]+$")
 _FIRST_LETTERS = re.compile(r"^[^\W\d_]+")
@@ -57,15 +58,20 @@ def clean_line(raw: str) -> str:
     >>> clean_line("e\u0301t\xe9\x00 \ufb01nal  figure")
     'été final figure'
     """
-    if raw.isascii() and raw.isprintable():
-        return _BLANK_RUNS.sub(" ", raw).strip()
-    text = raw.translate(_TABLE)
-    text = _PRESENTATION_FORMS.sub(lambda found: unicodedata.normalize("NFKC", found.group()), text)
-    if not unicodedata.is_normalized("NFC", text):
+    text = raw
+    if not (raw.isprintable() and (raw.isascii() or _is_plain(raw))):
+        text = raw.translate(_TABLE)
+        text = _PRESENTATION_FORMS.sub(lambda found: unicodedata.normalize("NFKC", found.group()), text)
         text = unicodedata.normalize("NFC", text)
-    if not text.isprintable():
-        text = "".join(map(_printable, text))
-    return _BLANK_RUNS.sub(" ", text).strip()
+        if not text.isprintable():
+            text = "".join(map(_printable, text))
+    if "  " in text:
+        text = _BLANK_RUNS.sub(" ", text)
+    return text.strip()
+
+
+def _is_plain(text: str) -> bool:
+    return _ODD.search(text) is None and unicodedata.is_normalized("NFC", text)
 
 
 def _printable(character: str) -> str:
@@ -109,8 +115,8 @@ def known_words(texts: Iterable[str]) -> set[str]:
     words: set[str] = set()
     for text in texts:
         whole = _BROKEN_WORD.sub(" ", text) if LINE_HYPHEN in text else text
-        words.update(_WORDS.findall(whole.lower()))
-    return words
+        words.update(whole.lower().split())
+    return {found.group() for word in words if (found := _WORD.search(word)) is not None}
 
 
 def join_hyphens(text: str, words: set[str]) -> str:

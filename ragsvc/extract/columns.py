@@ -14,6 +14,7 @@ from statistics import median
 
 from ragsvc.extract.layout import Line
 
+_STEP = 3
 _MIN_LINES = 6
 _MIN_WORDS = 3.5
 _DIGITS = re.compile(r"\d")
@@ -62,11 +63,11 @@ def find_gutter(lines: Sequence[Line]) -> float | None:
     if width <= 0:
         return None
     first_x = int(start + 0.25 * width)
-    count = int(0.25 * width) + 1  # every 2 points over the middle half
+    count = int(0.5 * width / _STEP) + 1  # over the middle half
     changes = [0] * (count + 1)
     for line in lines:
-        enters = max(0, min(count, int((line.left - first_x) // 2) + 1))
-        leaves = max(enters, min(count, int(-((first_x - line.right) // 2))))
+        enters = max(0, min(count, int((line.left - first_x) // _STEP) + 1))
+        leaves = max(enters, min(count, int(-((first_x - line.right) // _STEP))))
         changes[enters] += 1
         changes[leaves] -= 1
     crossings = list(accumulate(changes))[:count]
@@ -80,7 +81,7 @@ def find_gutter(lines: Sequence[Line]) -> float | None:
             continue
         best, run = max(best, (run, index - run)), 0
     length, first = best
-    return float(first_x + 2 * (first + length // 2))
+    return float(first_x + _STEP * (first + length // 2))
 
 
 def alternates(lines: Sequence[Line], gutter: float) -> bool:

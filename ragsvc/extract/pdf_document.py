@@ -1,7 +1,8 @@
 """A whole PDF: opened, read page by page, with its title, headings, labels and attachments.
 
-pdfium reads all of it: its outline, labels and attachments were measured 10 to 100 times faster than pypdf's and
-agree with them. pypdf is the second opinion where pdfium cannot open a file or load a page. Memory is bounded by one
+pdfium reads all of it: opening files and reading outline, page labels and attachment names took it 0.11 s of processor
+time over 189 real PDFs, pypdf 2.09 s, with the same findings but for one file's outline and one label's blank.
+pypdf is the second opinion where pdfium cannot open a file or load a page. Memory is bounded by one
 page plus the text found.
 """
 
@@ -29,10 +30,14 @@ from ragsvc.extract.pdf_text import PageUnreadable, open_text_page, read_lines
 from ragsvc.extract.problems import merge_problems
 
 OnProgress = Callable[[int, int], None]
+OnRecognised = Callable[[int], None]
+"""Told how many pages' text was recognised so far."""
+OnWarning = Callable[[str], None]
 
 _MAX_OUTLINE_ENTRIES = 5_000
 _MAX_ATTACHMENTS = 1_000
 _MAX_LABEL_CHARACTERS = 32
+_PICTURES = (ProblemCode.NO_TEXT_LAYER, ProblemCode.GARBLED_TEXT)
 _CATALOG = re.compile(rb"(\d{1,9})\s+(\d{1,5})\s+obj\b(?:(?!endobj)[\s\S]){0,4000}?/Type\s*/Catalog\b")
 
 
@@ -43,8 +48,25 @@ class _Draft(msgspec.Struct):
     types: list[PageTypes] = []
     findings: list[tuple[int, ProblemCode]] = []
 
+    def pages(self, *codes: ProblemCode) -> list[int]:
+        """Numbers of the pages with one of these findings, in order."""
+        return sorted(page for page, code in self.findings if code in codes)
 
-def read_pdf(path: Path, *, password: str | None, limits: ExtractionLimits, on_progress: OnProgress) -> Extraction:
+    def settle(self, number: int, *codes: ProblemCode) -> None:
+        """Replace what was found about a page."""
+        self.findings = [finding for finding in self.findings if finding[0] != number]
+        self.findings += [(number, code) for code in codes]
+
+
+class Reports(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom to tell what while a document is read."""
+
+    on_progress: OnProgress
+    on_recognised: OnRecognised = lambda _: None
+    on_warning: OnWarning = lambda _: None
+
+
+def read_pdf(path: Path, *, password: str | None, limits: ExtractionLimits, reports: Reports) -> Extraction:
     """Read a PDF's text and structure.
 
     Raises:
@@ -52,9 +74,9 @@ def read_pdf(path: Path, *, password: str | None, limits: ExtractionLimits, on_p
     """
     try:
         with open_pdf(path, password) as document:
-            return _read_document(document, path, password=password, limits=limits, on_progress=on_progress)
+            return _read_document(document, path, password=password, limits=limits, reports=reports)
     except Unopenable:
-        return _second_opinion(path, password=password, limits=limits, on_progress=on_progress)
+        return _second_opinion(path, password=password, limits=limits, on_progress=reports.on_progress)
 
 
 class Unopenable(Exception):
@@ -122,12 +144,13 @@ def _read_document(
     *,
     password: str | None,
     limits: ExtractionLimits,
-    on_progress: OnProgress,
+    reports: Reports,
 ) -> Extraction:
     page_count = len(document)
     _check_page_count(page_count, limits)
-    draft = _read_pages(document.raw, page_count, limits=limits, on_progress=on_progress)
-    unreadable = [page for page, code in draft.findings if code is ProblemCode.PAGE_UNREADABLE]
+    draft = _read_pages(document.raw, page_count, limits=limits, on_progress=reports.on_progress)
+    recognised = _read_pictures(document.raw, draft, limits=limits, reports=reports)
+    unreadable = draft.pages(ProblemCode.PAGE_UNREADABLE)
     if unreadable:
         _reread(
             draft,
@@ -146,7 +169,8 @@ def _read_document(
             title=document_title(_metadata(document, "Title"), _metadata(document, "Subject"), draft.types[0]),
             page_count=page_count,
             attachments=_attachments(document),
-        )
+        ),
+        recognised=recognised,
     )
 
 
@@ -161,6 +185,7 @@ def _check_page_count(page_count: int, limits: ExtractionLimits) -> None:
 def _read_pages(raw: Any, page_count: int, *, limits: ExtractionLimits, on_progress: OnProgress) -> _Draft:  # noqa: ANN401 - a ctypes handle
     draft = _Draft()
     budget = limits.max_text_characters
+    pictures = 0
     for index in range(page_count):
         text, types = "", PageTypes()
         if budget <= 0:
@@ -170,9 +195,10 @@ def _read_pages(raw: Any, page_count: int, *, limits: ExtractionLimits, on_progr
             if finding is not None:
                 draft.findings.append((index + 1, finding))
             budget -= len(text)
+            pictures += finding in _PICTURES
         draft.texts.append(text)
         draft.types.append(types)
-        on_progress(index + 1, page_count)
+        on_progress(index + 1 - pictures, page_count)
     return draft
 
 
@@ -191,13 +217,43 @@ def _read_page(raw: Any, index: int, *, max_characters: int) -> tuple[str, PageT
     return text, types_of(found.lines), ProblemCode.TEXT_TRUNCATED if truncated else None
 
 
+def _read_pictures(raw: Any, draft: _Draft, *, limits: ExtractionLimits, reports: Reports) -> bool:  # noqa: ANN401 - a ctypes handle
+    """Have text recognised on the pages whose text layer holds none, or none that means anything; true if tried."""
+    numbers, page_count = draft.pages(*_PICTURES), len(draft.texts)
+    if not numbers or not limits.ocr:
+        return False
+    from ragsvc.extract.ocr_pages import recognise_pages  # noqa: PLC0415 - numpy, only where a page needs it
+
+    def report(done: int) -> None:
+        reports.on_recognised(done)
+        reports.on_progress(page_count - len(numbers) + done, page_count)
+
+    found = recognise_pages(
+        raw,
+        numbers,
+        limits=limits,
+        max_characters=limits.max_text_characters - sum(map(len, draft.texts)),
+        on_page=report,
+        on_warning=reports.on_warning,
+    )
+    for number, page in found.items():
+        if page.text:
+            draft.texts[number - 1], draft.types[number - 1] = page.text, types_of(page.lines)
+            draft.settle(number, ProblemCode.OCR_USED, *[ProblemCode.TEXT_TRUNCATED] * page.truncated)
+    if found:
+        for number in set(draft.pages(ProblemCode.NO_TEXT_LAYER)) - set(found):
+            draft.settle(number, ProblemCode.NOT_READ)
+    if len(found) < len(numbers):
+        reports.on_progress(page_count, page_count)
+    return bool(found)
+
+
 def _reread(draft: _Draft, numbers: list[int], texts: dict[int, str]) -> None:
     """Put the second parser's pages in where the first one gave up."""
     for number in numbers:
         if texts.get(number):
             draft.texts[number - 1] = texts[number]
-            draft.findings.remove((number, ProblemCode.PAGE_UNREADABLE))
-            draft.findings.append((number, ProblemCode.SECOND_PARSER_USED))
+            draft.settle(number, ProblemCode.SECOND_PARSER_USED)
 
 
 def _join_words(texts: list[str], limits: ExtractionLimits) -> list[str]:
@@ -234,7 +290,7 @@ def _second_opinion(
     )
 
 
-def _checked(extraction: Extraction) -> Extraction:
+def _checked(extraction: Extraction, *, recognised: bool) -> Extraction:
     """Refuse a document without any text, saying why."""
     if any(page.text for page in extraction.pages):
         return extraction
@@ -246,13 +302,13 @@ def _checked(extraction: Extraction) -> Extraction:
     if ProblemCode.GARBLED_TEXT in codes:
         raise ExtractionFailed(
             FailureReason.NO_TEXT,
-            f"The PDF ({pages}) has text, but its fonts do not say which letters they show. Printing it to a new PDF "
-            "or running text recognition (OCR) on it may help.",
+            f"The PDF ({pages}) has text, but its fonts do not say which letters they show, and text recognition "
+            "(OCR) read none from its pictures. Printing it to a new PDF may help.",
         )
     raise ExtractionFailed(
         FailureReason.NO_TEXT,
-        f"The PDF ({pages}) has no text layer: it looks scanned or drawn. Text recognition (OCR) is not built in; "
-        "run it through an OCR program first.",
+        f"The PDF ({pages}) has no text layer: it looks scanned or drawn, and text recognition (OCR) "
+        + ("read no text from its pictures." if recognised else "is switched off or not installed."),
     )
 
 

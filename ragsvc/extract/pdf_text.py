@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import re
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -35,6 +35,21 @@ Rectangle = tuple[float, float, float, float]
 """left, bottom, right, top in points."""
 
 
+def _bind(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:  # noqa: ANN401 - ctypes types
+    """Call a function of pdfium's by plain addresses: pypdfium2's prototypes check each pointer, at twice the time."""
+    address = ctypes.cast(getattr(pdfium, name), ctypes.c_void_p).value
+    return ctypes.CFUNCTYPE(result, *arguments)(address or 0)
+
+
+_page, _int, _out = ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
+_count_rects = _bind("FPDFText_CountRects", _int, _page, _int, _int)
+_get_rect = _bind("FPDFText_GetRect", _int, _page, _int, _out, _out, _out, _out)
+_get_char_box = _bind("FPDFText_GetCharBox", _int, _page, _int, _out, _out, _out, _out)
+_get_font_size = _bind("FPDFText_GetFontSize", ctypes.c_double, _page, _int)
+_get_font_weight = _bind("FPDFText_GetFontWeight", _int, _page, _int)
+_get_matrix = _bind("FPDFText_GetMatrix", _int, _page, _int, _out)
+
+
 class PageLines(msgspec.Struct):
     """What a page holds: lines in reading order. ``characters`` counts what the parser saw, usable or not."""
 
@@ -57,9 +72,12 @@ class TextPage:
         self.unmapped = 0
         self.text = self._read_text(min(self.count, max_characters))
         self.turns = pdfium.FPDFPage_GetRotation(page)
-        self._doubles = [ctypes.c_double() for _ in range(4)]
-        self._references = [ctypes.byref(double) for double in self._doubles]
-        self._matrix = pdfium.FS_MATRIX()
+        self._address = ctypes.cast(text_page, ctypes.c_void_p).value
+        self._box = (ctypes.c_double * 4)()
+        left = ctypes.addressof(self._box)
+        self._left, self._bottom, self._right, self._top = left, left + 8, left + 16, left + 24
+        self._matrix = (ctypes.c_float * 6)()
+        self._matrix_address = ctypes.addressof(self._matrix)
         self._fonts: dict[int, tuple[float, int, int]] = {}
 
     def _read_text(self, count: int) -> str:
@@ -77,17 +95,18 @@ class TextPage:
 
     def rectangles(self, start: int, count: int) -> int:
         """Have pdfium find the rectangles of a run of characters; ``rectangle`` reads them. Returns how many."""
-        return max(0, int(pdfium.FPDFText_CountRects(self._text_page, start, count)))
+        return max(0, int(_count_rects(self._address, start, count)))
 
     def rectangle(self, index: int) -> Rectangle:
         """Read a rectangle of the last ``rectangles`` call, as on the unrotated page."""
-        left, top, right, bottom = self._references
-        pdfium.FPDFText_GetRect(self._text_page, index, left, top, right, bottom)
-        x0, y1, x1, y0 = (double.value for double in self._doubles)
-        return (x0, y0, x1, y1)
+        _get_rect(self._address, index, self._left, self._top, self._right, self._bottom)
+        left, bottom, right, top = self._box
+        return (left, bottom, right, top)
 
     def shown(self, rectangle: Rectangle) -> Rectangle:
         """Turn a rectangle by ``turns`` quarters clockwise around the origin, so that text runs from left to right."""
+        if self.turns == 0:
+            return rectangle
         x0, y0, x1, y1 = rectangle
         match self.turns:
             case 1:
@@ -101,11 +120,10 @@ class TextPage:
 
     def character_box(self, index: int) -> Rectangle | None:
         """Read one character's box; ``None`` for blanks that pdfium made up."""
-        left, right, bottom, top = self._references
-        if not pdfium.FPDFText_GetCharBox(self._text_page, index, left, right, bottom, top):
+        if not _get_char_box(self._address, index, self._left, self._right, self._bottom, self._top):
             return None
-        x0, x1, y0, y1 = (double.value for double in self._doubles)
-        return (x0, y0, x1, y1)
+        left, bottom, right, top = self._box
+        return (left, bottom, right, top)
 
     def font(self, index: int) -> tuple[float, int, int]:
         """Read at a character: font size in points as scaled on the page, stroke weight, and the text's direction.
@@ -115,13 +133,12 @@ class TextPage:
         known = self._fonts.get(index)
         if known is not None:
             return known
-        size = pdfium.FPDFText_GetFontSize(self._text_page, index)
-        matrix, turns = self._matrix, self.turns
-        if pdfium.FPDFText_GetMatrix(self._text_page, index, ctypes.byref(matrix)):
-            size *= (matrix.c * matrix.c + matrix.d * matrix.d) ** 0.5
-            level = abs(matrix.a) >= abs(matrix.b)
-            turns = (0 if matrix.a >= 0 else 2) if level else (1 if matrix.b > 0 else 3)
-        font = (size, int(pdfium.FPDFText_GetFontWeight(self._text_page, index)), turns)
+        size, turns = _get_font_size(self._address, index), self.turns
+        if _get_matrix(self._address, index, self._matrix_address):
+            a, b, c, d = self._matrix[:4]
+            size *= (c * c + d * d) ** 0.5
+            turns = (0 if a >= 0 else 2) if abs(a) >= abs(b) else (1 if b > 0 else 3)
+        font = (size, _get_font_weight(self._address, index), turns)
         self._fonts[index] = font
         return font
 
@@ -222,33 +239,35 @@ def _has_wide_gap(boxes: list[Rectangle], size: float) -> bool:
 
 
 def _has_far_number(page: TextPage, raw: str, start: int, size: float) -> bool:
-    """Tell whether a number stands well apart from what is before it, as in a table's row."""
-    numbers = [found.span() for found in _NUMBER_AFTER_BLANK.finditer(raw)]
-    for blank, number in {numbers[0], numbers[-1]} if numbers else ():
-        before, after = page.character_box(start + blank), page.character_box(start + number - 1)
-        if before and after and page.shown(after)[0] - page.shown(before)[2] > _CELL_GAP * size:
-            return True
-    return False
+    """Tell whether the last number stands well apart from what is before it, as in a table's row."""
+    last = None
+    for last in _NUMBER_AFTER_BLANK.finditer(raw):  # noqa: B007 - the last one is wanted
+        pass
+    if last is None:
+        return False
+    before, after = page.character_box(start + last.start()), page.character_box(start + last.end() - 1)
+    return bool(before and after and page.shown(after)[0] - page.shown(before)[2] > _CELL_GAP * size)
 
 
 def _looks_interleaved(page: TextPage, spans: list[tuple[int, int]], lines: list[Line]) -> bool:
     """Tell from a few measurements whether rows may run across columns; true costs a full measurement, no more."""
+    if not lines:
+        return False
     gutter = find_gutter(lines)
     if gutter is not None:
         return alternates(lines, gutter)
-    long_spans = [span for span in spans if span[1] - span[0] > 40 and _reads_like_prose(page.text[slice(*span)])]
-    if len(long_spans) < 6:
-        return False
-    step = max(1, len(long_spans) // _SAMPLES)
-    samples = long_spans[::step][:_SAMPLES]
+    long_spans = [span for span in spans if span[1] - span[0] > 40]
     left, right = min(line.left for line in lines), max(line.right for line in lines)
     middle = (left + 0.25 * (right - left), left + 0.75 * (right - left))
-    found = 0
-    for number, (start, end) in enumerate(samples, start=1):
+    measured = found = 0
+    for start, end in long_spans[:: max(1, len(long_spans) // (2 * _SAMPLES))]:
+        if not _reads_like_prose(page.text[start:end]):
+            continue
         found += _has_gap(page, start, end, middle)
-        if number == _FIRST_SAMPLES and not found:
-            return False
-    return found >= 0.5 * len(samples)
+        measured += 1
+        if measured == _SAMPLES or (measured == _FIRST_SAMPLES and not found):
+            break
+    return found >= max(_FIRST_SAMPLES, 0.5 * measured)
 
 
 def _reads_like_prose(text: str) -> bool:

@@ -21,7 +21,8 @@ ANALYSIS_VERSION = 1
 """Raise it when terms change: indexes made by another version are rebuilt."""
 
 MAX_TERM_CHARACTERS = 64
-_CACHED_STEMS = 50_000
+_CACHED_WORDS = 20_000
+_CACHED_WORD_CHARACTERS = 24
 
 
 # \w leaves out the vowel signs that Indic and South-East Asian words are made of, and combining accents.
@@ -47,51 +48,58 @@ _UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
     r"\uf900-\ufaff\U00020000-\U0003ffff]+"
 )
-_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
+_INVISIBLE = re.compile("[\u00ad\u200b\u200c\u200d\u2060\ufeff]+")
 
 
-def passage_terms(text: str, *, language: str | None = None) -> tuple[list[str], str]:
-    """Terms of a passage, in order and with repeats, and the language they were stemmed by."""
+def passage_terms(
+    text: str, *, language: str | None = None, otherwise: str = DEFAULT_LANGUAGE
+) -> tuple[list[str], str]:
+    """Terms of a passage, in order and with repeats, and the language they were stemmed by.
+
+    ``otherwise`` is the language of a text that does not tell its own.
+    """
     words = _words(text)
-    chosen = language or detect_language(words) or DEFAULT_LANGUAGE
-    return _stem(_expand(words), chosen), chosen
+    chosen = language or detect_language(words) or otherwise
+    return list(itertools.chain.from_iterable(_terms_of(words, chosen))), chosen
 
 
 def query_terms(text: str, *, languages: Sequence[str]) -> list[str]:
-    """Distinct terms of a question, as each of ``languages`` (those found among the passages) would have stemmed them.
+    """Distinct terms of a question, stemmed as the passages that could answer it were.
 
+    That is by its own language when it is plain, else by each of ``languages``, those of the passages. (xquad in
+    four languages as one collection, hit@1: English .922 and German .870, against .908 and .860 with all stems always.)
     Function words are left out unless nothing else is asked.
     """
     words = _words(text)
-    asked = detect_language(words) or DEFAULT_LANGUAGE
-    stop = FUNCTION_WORDS[asked] | FUNCTION_WORDS["russian"]
+    detected = detect_language(words)
+    if detected is not None and detected in languages:
+        languages = [detected]
+    stop = FUNCTION_WORDS[detected or DEFAULT_LANGUAGE] | FUNCTION_WORDS["russian"]
     content = [word for word in words if word not in stop] or words
-    expanded = _expand(content)
-    return list(dict.fromkeys(term for language in languages for term in _stem(expanded, language)))
+    found = itertools.chain.from_iterable(terms for language in languages for terms in _terms_of(content, language))
+    return list(dict.fromkeys(found))
 
 
 def _words(text: str) -> list[str]:
     """Words in lower case, compounds unsplit."""
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
-    text = unicodedata.normalize("NFKC", text).translate(_INVISIBLE).lower()
+    text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).lower()
     pattern = _MARKED_WORD if _MARKED.search(text) else _ANY_WORD
     return pattern.findall(text)
 
 
-def _expand(words: Iterable[str]) -> list[str]:
-    """Split compounds, keep codes and numbers whole as well, pair characters of unspaced scripts."""
-    terms: list[str] = []
-    for word in words:
-        if word.isascii() and (word.isalpha() or word.isdigit()):
-            terms.append(word[:MAX_TERM_CHARACTERS])
-        elif _UNSPACED.search(word):
-            terms.extend(_expand_unspaced(word))
-        elif _PLAIN.fullmatch(word):
-            terms.append(word.replace("\u0451", "\u0435")[:MAX_TERM_CHARACTERS])
-        else:
-            terms.extend(term[:MAX_TERM_CHARACTERS] for term in _expand_compound(word))
-    return terms
+def _expand(word: str) -> list[str]:
+    """Split a compound, keep codes and numbers whole as well, pair characters of unspaced scripts."""
+    if word.isascii() and (word.isalpha() or word.isdigit()):
+        terms = [word]
+    elif _UNSPACED.search(word):
+        terms = _expand_unspaced(word)
+    elif _PLAIN.fullmatch(word):
+        terms = [word.replace("\u0451", "\u0435")]
+    else:
+        terms = _expand_compound(word)
+    return [term[:MAX_TERM_CHARACTERS] for term in terms]
 
 
 def _expand_compound(word: str) -> list[str]:
@@ -122,13 +130,16 @@ def _expand_unspaced(word: str) -> list[str]:
     terms: list[str] = []
     end = 0
     for run in _UNSPACED.finditer(word):
-        terms.extend(_expand(_MARKED_WORD.findall(word[end : run.start()])))
+        terms.extend(_expand_between(word[end : run.start()]))
         characters = run.group()
         terms.extend(characters)
         terms.extend(first + second for first, second in itertools.pairwise(characters))
         end = run.end()
-    terms.extend(_expand(_MARKED_WORD.findall(word[end:])))
-    return terms
+    return terms + _expand_between(word[end:])
+
+
+def _expand_between(text: str) -> list[str]:
+    return [term for word in _MARKED_WORD.findall(text) for term in _expand(word)]
 
 
 @lru_cache(maxsize=32)
@@ -140,15 +151,26 @@ def _stemmer(language: str) -> tantivy.TextAnalyzer:
     return builder.filter(tantivy.Filter.ascii_fold()).filter(tantivy.Filter.lowercase()).build()
 
 
-_stems: dict[str, dict[str, str]] = {language: {} for language in FUNCTION_WORDS}
+_known: dict[str, dict[str, tuple[str, ...]]] = {language: {} for language in FUNCTION_WORDS}
+"""Terms of words met before, by language: text repeats its words, and a look-up is ten times faster than the work."""
 
 
-def _stem(terms: Sequence[str], language: str) -> list[str]:
-    known = _stems[language]
-    new = [term for term in dict.fromkeys(terms) if term not in known]
+def _terms_of(words: Sequence[str], language: str) -> Iterable[tuple[str, ...]]:
+    """The stemmed terms of each word."""
+    known = _known[language]
+    new = {word for word in words if word not in known}
     if new:
-        if len(known) > _CACHED_STEMS:
-            known = _stems[language] = {}  # readers of the old one keep theirs
-            new = list(dict.fromkeys(terms))
-        known.update(zip(new, _stemmer(language).analyze(" ".join(new)), strict=True))
-    return [known[term] for term in terms]
+        if len(known) > _CACHED_WORDS:
+            known = _known[language] = {}
+            new = set(words)
+        found = _stem({word: _expand(word) for word in new}, language)
+        if max(map(len, new)) > _CACHED_WORD_CHARACTERS:  # unspaced text comes in "words" that never come again
+            return [found.get(word) or known[word] for word in words]
+        known.update(found)
+    return map(known.__getitem__, words)
+
+
+def _stem(expanded: dict[str, list[str]], language: str) -> dict[str, tuple[str, ...]]:
+    """Stem the terms of many words in one native call."""
+    stems = iter(_stemmer(language).analyze(" ".join(itertools.chain.from_iterable(expanded.values()))))
+    return {word: tuple(itertools.islice(stems, len(terms))) for word, terms in expanded.items()}

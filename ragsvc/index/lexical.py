@@ -7,12 +7,14 @@ and go when idle.
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import tantivy
 
@@ -23,6 +25,28 @@ from ragsvc.index.languages import DEFAULT_LANGUAGE
 LEXICAL_FORMAT = f"1.{ANALYSIS_VERSION}"
 _FORMAT_FILE = "ragsvc-format"
 _TOKENIZER = "terms"
+
+
+_SEGMENT_FILE = re.compile(r"(?P<segment>[0-9a-f]{32})(?:\.(?P<opstamp>\d+)\.del|\.[a-z.]+)")
+
+
+class _Deletes(msgspec.Struct, frozen=True):
+    """A segment's list of deleted documents; its file is named for the operation."""
+
+    opstamp: int
+
+
+class _Segment(msgspec.Struct, frozen=True):
+    """A segment that the last commit lists."""
+
+    segment_id: str
+    deletes: _Deletes | None = None
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    """tantivy's ``meta.json``: what the last commit holds."""
+
+    segments: list[_Segment]
 
 
 class LexicalIndexDamaged(Exception):
@@ -64,8 +88,8 @@ class TantivyIndex:
         self._covered = self._max_id = self.markers = 0
         try:
             self._index = _open(folder, self._schema)
-            self._refresh()
-        except (ValueError, OSError) as error:
+            self._read_back()
+        except (ValueError, OSError) as error:  # msgspec's errors are ValueErrors
             raise LexicalIndexDamaged(str(error)) from error
 
     def __len__(self) -> int:
@@ -87,10 +111,13 @@ class TantivyIndex:
         """Add passages, replacing those of the same id."""
         with self._lock:
             writer = self._open_writer()
+            last_document, language = -1, DEFAULT_LANGUAGE
             for document in documents:
+                if document.document_id != last_document:  # tables take the language of the text before them
+                    last_document, language = document.document_id, DEFAULT_LANGUAGE
                 if document.id <= self._max_id:  # ids only grow: a new one cannot be there yet
                     writer.delete_documents_by_term("id", document.id)
-                text, language = passage_terms(document.text)
+                text, language = passage_terms(document.text, otherwise=language)
                 context, _ = passage_terms(document.context, language=language)
                 writer.add_document(
                     tantivy.Document(
@@ -117,12 +144,15 @@ class TantivyIndex:
         """Make changes durable and visible, together with ``covered_seq``."""
         with self._lock:
             writer = self._open_writer()
-            if self.markers >= self._max_markers:
+            if full := self.markers >= self._max_markers:
                 writer.delete_documents_by_query(tantivy.Query.exists_query("covered"))
             writer.add_document(tantivy.Document(covered=covered_seq))
             writer.commit()
             self._index.reload()
-            self._refresh()
+            self._searcher = self._index.searcher()
+            self._covered = covered_seq
+            self.markers = 1 if full else self.markers + 1
+            self._languages = _languages(self._searcher)
 
     def covered_seq(self) -> int:
         """The log position of the last commit."""
@@ -161,14 +191,13 @@ class TantivyIndex:
             self._writer = self._index.writer(heap_size=self._heap_bytes, num_threads=1)
         return self._writer
 
-    def _refresh(self) -> None:
-        searcher = self._index.searcher()
-        self._covered = _largest(searcher, "covered")
-        self._max_id = _largest(searcher, "id")
-        self.markers = _count(searcher, "covered")
-        seen = [name for name, _ in searcher.terms_with_prefix("language", "")]
-        self._languages = seen or [DEFAULT_LANGUAGE]
-        self._searcher = searcher
+    def _read_back(self) -> None:
+        """What the last commit left; looks at every document once, so commits keep it up to date by themselves."""
+        self._searcher = self._index.searcher()
+        self._covered = _largest(self._searcher, "covered")
+        self._max_id = _largest(self._searcher, "id")
+        self.markers = _count(self._searcher, "covered")
+        self._languages = _languages(self._searcher)
 
     def _choose_terms(self, searcher: tantivy.Searcher, query: str) -> list[tuple[str, str]]:
         """(field, term) pairs of the query's rarest terms that occur at all."""
@@ -213,10 +242,35 @@ def _open(folder: Path, schema: tantivy.Schema) -> tantivy.Index:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         stamp.write_text(LEXICAL_FORMAT)
+    _remove_torn(folder)
     index = tantivy.Index(schema, path=str(folder))
     index.register_tokenizer(_TOKENIZER, tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build())
     index.config_reader(reload_policy="manual")
     return index
+
+
+def _remove_torn(folder: Path) -> None:
+    """Remove files that no commit lists.
+
+    A process killed within a commit leaves them, and tantivy, which numbers operations from the last commit, would
+    meet its own file name again: ``FileAlreadyExists`` on the list of deletes.
+    """
+    meta = folder / "meta.json"
+    segments = msgspec.json.decode(meta.read_bytes(), type=_Meta).segments if meta.is_file() else []
+    listed = {one.segment_id.replace("-", ""): one.deletes for one in segments}
+    for file in folder.iterdir():
+        match = _SEGMENT_FILE.fullmatch(file.name)
+        if match is None:
+            continue
+        deletes = listed.get(match["segment"])
+        is_torn_list = match["opstamp"] is not None and (deletes is None or deletes.opstamp != int(match["opstamp"]))
+        if match["segment"] not in listed or is_torn_list:
+            file.unlink(missing_ok=True)
+
+
+def _languages(searcher: tantivy.Searcher) -> list[str]:
+    """The languages of the passages."""
+    return [name for name, _ in searcher.terms_with_prefix("language", "")] or [DEFAULT_LANGUAGE]
 
 
 def _count(searcher: tantivy.Searcher, field: str) -> int:

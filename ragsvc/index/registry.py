@@ -5,8 +5,11 @@ Owns the folder ``derived/``. Blocking and thread-safe; callers on an event loop
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,12 +18,14 @@ from pathlib import Path
 import msgspec
 
 from ragsvc.core.ports import EmbeddingModel, Hits, Ids, IndexSource, Vectors
-from ragsvc.index.collection import CollectionIndex, IndexOptions, IndexReport
+from ragsvc.index.collection import CollectionIndex
+from ragsvc.index.comparison import IndexReport
+from ragsvc.index.restore import IndexOptions
 
 logger = logging.getLogger(__name__)
 
 _MAINTENANCE_INTERVAL_S = 5.0
-_WRITER_IDLE_S = 20.0
+_WRITER_IDLE_S = 45.0
 _SNAPSHOT_AFTER_PASSAGES = 2000
 _SNAPSHOT_AFTER_PASSAGES_AT_MOST = 20_000
 
@@ -95,7 +100,13 @@ class IndexRegistry:
         with slot.lock:
             slot.used_at = slot.written_at = self._clock()
             index = self._load(slot, collection_id)
-            index.catch_up()
+            try:
+                index.catch_up()
+            except Exception:
+                slot.index = None  # the next use opens what is on disk, which the rows then complete
+                with contextlib.suppress(Exception):  # the error that matters is the first
+                    index.close()
+                raise
         if self._wants_snapshot(index):
             self._wake.set()
 
@@ -202,8 +213,14 @@ class IndexRegistry:
         if self._thread is None:
             self._improve(index)
         else:
-            self._improver = threading.Thread(target=self._improve, args=(index,), name="index-improve", daemon=True)
+            work = self._improve_in_background
+            self._improver = threading.Thread(target=work, args=(index,), name="index-improve", daemon=True)
             self._improver.start()
+
+    def _improve_in_background(self, index: CollectionIndex) -> None:
+        if sys.platform == "linux":  # where a thread has a priority of its own: searches go first
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
+        self._improve(index)
 
     def _improve(self, index: CollectionIndex) -> None:
         try:

@@ -120,7 +120,7 @@ class EmbeddingBatcher:
         self._thread.start()
 
     async def aclose(self) -> None:
-        """Finish the running batch, fail waiting calls with ``ShuttingDown``, end the thread; the embedder stays open."""
+        """Finish the running batch, fail waiting calls with ``ShuttingDown``; the embedder stays open."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file
 
 Matrix = npt.NDArray[np.float32]
+Attribute = int | float | Sequence[int]
 
 INPUT, OUTPUT = "ids", "vectors"
 _MICROSOFT = "com.microsoft"
@@ -31,7 +32,7 @@ _LARGEST_BYTES = 1_800_000_000
 """Protobuf ends at 2 GB."""
 
 
-class UnsupportedArchitecture(Exception):  # noqa: N818 - internal signal: the caller falls back
+class UnsupportedArchitecture(Exception):
     """The model needs something this graph does not have; sentence-transformers has it."""
 
 
@@ -82,17 +83,13 @@ class GraphWriter:
         self._initializers.append(numpy_helper.from_array(np.ascontiguousarray(value).reshape(np.shape(value)), name))
         return name
 
-    def apply(
-        self, operator: str, inputs: Sequence[str], *, domain: str = "", output: str = "", **attributes: Any
-    ) -> str:
-        """Add a node with one output; returns the output's name."""
-        output = output or f"n{len(self._nodes)}"
-        self._nodes.append(helper.make_node(operator, list(inputs), [output], domain=domain, **attributes))
-        return output
+    def apply(self, operator: str, inputs: Sequence[str], *, output: str = "", **attributes: Attribute) -> str:
+        """Add a node of ONNX' own operator set with one output; returns the output's name."""
+        return self._add(operator, inputs, "", output, attributes)
 
-    def fused(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
+    def fused(self, operator: str, inputs: Sequence[str], **attributes: Attribute) -> str:
         """Add a node of onnxruntime's own operator set."""
-        return self.apply(operator, inputs, domain=_MICROSOFT, **attributes)
+        return self._add(operator, inputs, _MICROSOFT, "", attributes)
 
     def model(self, *, dimension: int, taps: Sequence[str] = ()) -> onnx.ModelProto:
         """The finished model; ``taps`` are inner values to return as well."""
@@ -102,6 +99,15 @@ class GraphWriter:
         graph = helper.make_graph(self._nodes, "encoder", inputs, outputs, self._initializers)
         opsets = [helper.make_opsetid("", 21), helper.make_opsetid(_MICROSOFT, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+    def _add(
+        self, operator: str, inputs: Sequence[str], domain: str, output: str, attributes: Mapping[str, Attribute]
+    ) -> str:
+        output = output or f"n{len(self._nodes)}"
+        node = helper.make_node(operator, list(inputs), [output], domain=domain)
+        node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+        self._nodes.append(node)
+        return output
 
 
 class Projections(Protocol):
@@ -116,7 +122,7 @@ class Projections(Protocol):
         """Word vectors of the input (texts, tokens, dim) float32."""
         ...
 
-    def prepare(self, writer: GraphWriter, layer: int, weights: Layer) -> Layer:
+    def prepare(self, layer: int, weights: Layer, *, heads: int) -> Layer:
         """The layer's weights as the products below want them."""
         ...
 
@@ -124,6 +130,10 @@ class Projections(Protocol):
         self, writer: GraphWriter, site: str, value: str, targets: Sequence[tuple[Matrix, Matrix]]
     ) -> list[str]:
         """``value @ weight + bias`` for each target; ``site`` names the input (``0.attention`` …)."""
+        ...
+
+    def attend(self, writer: GraphWriter, layer: int, projected: Sequence[str], *, heads: int) -> str:
+        """Multi-head attention of query, key and value, each (texts, tokens, dim)."""
         ...
 
 
@@ -139,9 +149,9 @@ class FloatProjections:
         """Rows of the float32 table."""
         return writer.apply("Gather", [writer.constant(table), INPUT])
 
-    def prepare(self, writer: GraphWriter, layer: int, weights: Layer) -> Layer:
+    def prepare(self, layer: int, weights: Layer, *, heads: int) -> Layer:
         """Unchanged."""
-        del writer, layer
+        del layer, heads
         return weights
 
     def project(
@@ -153,6 +163,12 @@ class FloatProjections:
             writer.apply("Add", [writer.apply("MatMul", [value, writer.constant(weight)]), writer.constant(bias)])
             for weight, bias in targets
         ]
+
+    def attend(self, writer: GraphWriter, layer: int, projected: Sequence[str], *, heads: int) -> str:
+        """The runtime's own operator."""
+        query, key, value = projected
+        self.taps |= {f"{layer}.query": query, f"{layer}.key": key}
+        return writer.fused("MultiHeadAttention", [query, key, value], num_heads=heads)
 
 
 def load_bert(folder: Path, config: Mapping[str, Any], *, pooling: str, max_tokens: int) -> BertWeights:
@@ -232,9 +248,9 @@ def build_graph(
     positions = writer.apply("Slice", [writer.constant(weights.positions), zero, length, zero])
     value = _normalise(writer, projections.words(writer, weights.words), positions, weights.embedding_norm, shape)
     for index, given in enumerate(weights.layers):
-        layer = projections.prepare(writer, index, given)
-        heads = projections.project(writer, f"{index}.attention", value, [layer.query, layer.key, layer.value])
-        context = writer.fused("MultiHeadAttention", heads, num_heads=shape.heads)
+        layer = projections.prepare(index, given, heads=shape.heads)
+        projected = projections.project(writer, f"{index}.attention", value, [layer.query, layer.key, layer.value])
+        context = projections.attend(writer, index, projected, heads=shape.heads)
         (attended,) = projections.project(writer, f"{index}.attention_output", context, [layer.attention_output])
         value = _normalise(writer, attended, value, layer.attention_norm, shape)
         (inner,) = projections.project(writer, f"{index}.intermediate", value, [layer.intermediate])

@@ -1,4 +1,4 @@
-"""Reranking with any sentence-transformers ``CrossEncoder``, by path. None ships; torch is imported when one is made."""
+"""Reranking with any sentence-transformers ``CrossEncoder``, by path; none ships. Imports torch when one is made."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from ragsvc.core.errors import EmbeddingFailed
 from ragsvc.core.ports import Vectors
 from ragsvc.inference.weights import BUILT_IN_FINGERPRINT, ModelFiles, write_atomically
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 """Raised when the graph changes; older exports are made anew."""
 
 
@@ -32,7 +32,7 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
-class ExportRefused(Exception):  # noqa: N818 - internal signal: the caller falls back
+class ExportRefused(Exception):
     """This model cannot be exported, or its export does not make the same vectors."""
 
 
@@ -135,14 +135,12 @@ def _make_graph(files: ModelFiles, precision: Precision) -> bytes:
     except bert_graph.UnsupportedArchitecture as error:
         raise ExportRefused(f"no fast graph for {error}") from error
     if precision is Precision.FP32:
-        content: bytes = bert_graph.build_graph(weights, bert_graph.FloatProjections()).SerializeToString()
-        return content
+        return bytes(bert_graph.build_graph(weights, bert_graph.FloatProjections()).SerializeToString())
     tokenizer = load_tokenizer(files.tokenizer_file, max_tokens=files.model.max_tokens)
     texts = _resource("calibration.txt").decode("utf-8").split("\n\n")
     batches = (np.array([encoding.ids], np.int32) for encoding in tokenizer.encode_batch_fast(texts))
     ranges = quantize.calibrate(weights, batches)
-    content = bert_graph.build_graph(weights, quantize.QuantisedProjections(ranges)).SerializeToString()
-    return content
+    return bytes(bert_graph.build_graph(weights, quantize.QuantisedProjections(ranges)).SerializeToString())
 
 
 def _intact(graph: Path, manifest: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Choose and open the embedder for a setting: the accelerated runtime if it makes the same vectors, else the original."""
+"""Open the embedder for a setting: the accelerated runtime if it makes the same vectors, else the original."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +38,9 @@ class OnnxEmbedder:
         """
         self._files = files
         self._precision = precision
-        self._tokenizer: Any = load_tokenizer(files.tokenizer_file, max_tokens=files.model.max_tokens)
-        self._counter: Any = load_tokenizer(files.tokenizer_file)
-        self._session: Any = _open_session(graph)
+        self._tokenizer = load_tokenizer(files.tokenizer_file, max_tokens=files.model.max_tokens)
+        self._counter = load_tokenizer(files.tokenizer_file)
+        self._session: onnxruntime.InferenceSession | None = _open_session(graph)
         self._workers = ThreadPoolExecutor(
             threads or available_cores(), thread_name_prefix="embed", initializer=lower_priority
         )
@@ -109,10 +108,9 @@ class OnnxEmbedder:
             raise EmbeddingFailed("the embedding model is closed")
         try:
             (vectors,) = session.run([_OUTPUT], {_INPUT: np.array(ids, np.int32)})
+            return np.asarray(vectors, np.float32)
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise EmbeddingFailed(f"onnxruntime failed: {error}") from error
-        result: npt.NDArray[np.float32] = vectors
-        return result
 
 
 def equal_length_batches(lengths: Sequence[int], *, batch_tokens: int = _BATCH_TOKENS) -> Iterator[list[int]]:
@@ -132,7 +130,7 @@ def equal_length_batches(lengths: Sequence[int], *, batch_tokens: int = _BATCH_T
         yield batch
 
 
-def _open_session(graph: Path) -> Any:
+def _open_session(graph: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

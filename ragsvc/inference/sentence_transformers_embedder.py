@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,12 +25,13 @@ class SentenceTransformersEmbedder:
         self._files = files
         self._batch_texts = batch_texts
         self._runtime = runtime
-        self._lock = threading.Lock()
         self._tokenizer: Any = load_tokenizer(files.tokenizer_file)
         try:
             from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - imports torch: seconds
 
             self._transformer: Any = SentenceTransformer(str(files.root), device="cpu", local_files_only=True)
+            # sets the tokenizer's truncation and padding once: threads that set them at the same time would fail
+            self._transformer.encode(["warm", "up"], show_progress_bar=False)
         except Exception as error:  # whatever torch, transformers and the model's files raise
             raise EmbeddingFailed(f"sentence-transformers cannot load {files.root}: {error}") from error
 

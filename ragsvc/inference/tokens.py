@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -20,7 +19,7 @@ class TokenizerSpans:
 
     def __init__(self, tokenizer_file: Path) -> None:
         self._file = tokenizer_file
-        self._loaded: Any = None
+        self._loaded: Tokenizer | None = None
 
     def __getstate__(self) -> Path:
         return self._file
@@ -38,20 +37,28 @@ class TokenizerSpans:
         """Character spans ``[start, end)`` of the tokens of ``text``, in order, without special tokens."""
         return list(self._tokenizer().encode(text, add_special_tokens=False).offsets)
 
-    def _tokenizer(self) -> Any:
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """The texts of token arrays, special tokens left out. Raises ``ValueError`` for an id that does not exist."""
+        size = self._tokenizer().get_vocab_size()
+        for array in ids:
+            if array and not 0 <= max(array) < size:
+                raise ValueError(f"{max(array)} is no token of this model (0 to {size - 1})")
+        return list(self._tokenizer().decode_batch([list(array) for array in ids], skip_special_tokens=True))
+
+    def _tokenizer(self) -> Tokenizer:
         if self._loaded is None:
             self._loaded = load_tokenizer(self._file)
         return self._loaded
 
 
-def load_tokenizer(tokenizer_file: Path, *, max_tokens: int | None = None) -> Any:
+def load_tokenizer(tokenizer_file: Path, *, max_tokens: int | None = None) -> Tokenizer:
     """Load a tokenizer without padding that truncates to ``max_tokens`` (special tokens included) or not at all.
 
     Raises:
         EmbeddingFailed: the file is missing or unreadable.
     """
     try:
-        tokenizer: Any = Tokenizer.from_file(str(tokenizer_file))
+        tokenizer = Tokenizer.from_file(str(tokenizer_file))
     except Exception as error:  # tokenizers raises plain Exception
         raise EmbeddingFailed(f"cannot load the tokenizer {tokenizer_file}: {error}") from error
     tokenizer.no_padding()

@@ -35,8 +35,9 @@ _UNLIMITED = 1_000_000
 class ModelFiles(msgspec.Struct, frozen=True):
     """A sentence-transformers model on disk, read from its configuration files.
 
-    ``root`` holds ``modules.json``, ``folder`` the transformer and tokenizer (often the same). ``pooling`` is ``mean``, ``cls`` or another of sentence-transformers' names; ``extra_modules`` are the types of
-    modules besides transformer, pooling and normalisation. Prompts are what is put before every text.
+    ``root`` holds ``modules.json``, ``folder`` the transformer and tokenizer (often the same). ``pooling`` is ``mean``,
+    ``cls`` or another of sentence-transformers' names; ``extra_modules`` are the types of modules besides transformer,
+    pooling and normalisation. Prompts are what is put before every text.
     """
 
     root: Path
@@ -77,7 +78,7 @@ def resolve_folder(setting: str) -> Path:
 
 
 def read_model(setting: str, *, data_dir: Path) -> ModelFiles:
-    """Read what a model is; ``data_dir`` remembers fingerprints of unchanged files, so that only the first start hashes.
+    """Read what a model is; ``data_dir`` remembers fingerprints, so that only the first start hashes.
 
     Raises:
         ConfigurationError: the setting names no model.

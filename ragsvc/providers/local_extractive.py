@@ -20,11 +20,11 @@ from ragsvc.core.breaker import Circuit
 from ragsvc.core.chat import ChatCall, ChatRequest, CountTokens, ResponseFormat, Usage
 from ragsvc.core.errors import ModelNotFound, UnsupportedParameter
 from ragsvc.core.ports import ChatReply, ForwardReply, ForwardRequest
+from ragsvc.core.providers import LOCAL_MODEL
 from ragsvc.core.retrieval import SearchHit
 from ragsvc.core.sse import encode_event
 from ragsvc.core.stops import StopScanner
 
-LOCAL_MODEL: Final = "local/chat-model"
 NO_ANSWER: Final = "The documents do not hold an answer to this question."
 WHAT_IT_DOES: Final = (
     "I am the built-in extractive model: I answer questions from your documents, in their own words and with the page "
@@ -125,6 +125,11 @@ class LocalExtractive:
     async def forward(self, request: ForwardRequest) -> ForwardReply:
         """Refuse: this model only chats."""
         raise ModelNotFound(f"'{LOCAL_MODEL}' serves chat completions only, not {request.path}", param="model")
+
+    def with_key(self, api_key: str, *, callers: bool = False) -> LocalExtractive:
+        """Itself: nobody is asked."""
+        del api_key, callers
+        return self
 
     async def aclose(self) -> None:
         """Nothing is held."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -139,6 +140,12 @@ class OpenAIUpstream:
             raise
         return ForwardedReply(exchange, response)
 
+    def with_key(self, api_key: str, *, callers: bool = False) -> OpenAIUpstream:
+        """The same provider, its slots and its breaker, asked with another key."""
+        other = copy.copy(self)
+        other._exchange = self._exchange.with_key(api_key, callers=callers)  # noqa: SLF001 - its own copy
+        return other
+
     async def aclose(self) -> None:
         """Nothing of its own to free: the session belongs to whoever made it."""
 
@@ -204,7 +211,8 @@ class ForwardedReply:
     @property
     def headers(self) -> Mapping[str, str]:
         """The provider's headers that concern the client."""
-        return {name: value for name, value in self._response.headers.items() if not _OWN_HEADERS.fullmatch(name)}
+        headers = self._response.headers.items()
+        return {name.lower(): value for name, value in headers if not _OWN_HEADERS.fullmatch(name)}
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self

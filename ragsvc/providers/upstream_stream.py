@@ -50,6 +50,7 @@ class UpstreamStream:
         self._ledger = StreamLedger()
         self._first: bytes | None = None
         self._failure: RagsvcError | None = None
+        self._begun = False
         self._at_end = False
         self._closed = False
         self._holds_slot = False
@@ -62,10 +63,13 @@ class UpstreamStream:
     async def begin(self) -> None:
         """Wait for the first block. Raises ``Retriable`` or what the provider's first words mean."""
         try:
-            self._first = await self._next_block(before_body=True)
+            self._first = await self.__anext__()
+        except StopAsyncIteration:
+            pass  # an answer without a word
         except BaseException:
             self._response.close()
             raise
+        self._begun = True
 
     def keep_slot(self) -> None:
         """From now on closing the stream gives the provider's slot back."""
@@ -76,18 +80,24 @@ class UpstreamStream:
 
     async def __anext__(self) -> bytes:
         if self._first is not None:
-            block, self._first = self._first, None
-        elif self._at_end:
-            raise StopAsyncIteration
-        else:
-            try:
-                block = await self._next_block(before_body=False)
-            except RagsvcError:
+            first, self._first = self._first, None
+            return first
+        try:
+            while not self._at_end and self._failure is None:
+                try:
+                    piece = await self._read()
+                except HTTP_FAILURES as error:
+                    raise self._exchange.translate(error, before_body=not self._begun) from error
+                block = self._take(piece)
+                if block:
+                    return block
+            if self._failure is not None:
+                raise self._failure
+        except RagsvcError:
+            if self._begun:
                 self._exchange.breaker.failed()
-                raise
-        if not block:
-            raise StopAsyncIteration
-        return block
+            raise
+        raise StopAsyncIteration
 
     def usage(self) -> Usage:
         """The provider's figure, or a count of the prompt and of what passed."""
@@ -117,26 +127,23 @@ class UpstreamStream:
                 while not self._response.content.at_eof():
                     await self._read()
 
-    async def _next_block(self, *, before_body: bool) -> bytes:
-        """The next non-empty block; ``b""`` only at a proper end that brought nothing more."""
-        while self._failure is None:
-            try:
-                piece = await self._read()
-            except HTTP_FAILURES as error:
-                raise self._exchange.translate(error, before_body=before_body) from error
-            if not piece:
-                return self._end()
-            block = self._aligner.feed(piece)
-            if block.endswith(_DONE_ENDS):
-                block = block[: block.rfind(b"data:")]
-                self._at_end = True
-            if block:
-                block = self._checked(block)
-            if self._at_end:
-                block += self._closing_usage()
-            if block or self._at_end:
-                return block
-        raise self._failure
+    def _take(self, piece: bytes) -> bytes:
+        """The whole events that a piece completes, maybe none (``b""``). Most pieces are events that need no change."""
+        if piece[-3:] == b"}\n\n" and not self._aligner.tail and b'"usage"' not in piece:
+            events = piece.count(b"}\n\n")
+            if events == piece.count(b'"choices"') == piece.count(b"\n\n"):
+                self._ledger.add(piece, self._count_tokens)
+                return piece
+        return self._take_with_care(piece) if piece else self._end()
+
+    def _take_with_care(self, piece: bytes) -> bytes:
+        block = self._aligner.feed(piece)
+        if block.endswith(_DONE_ENDS):
+            block = block[: block.rfind(b"data:")]
+            self._at_end = True
+        if block:
+            block = self._checked(block)
+        return block + self._closing_usage() if self._at_end else block
 
     def _end(self) -> bytes:
         """The body ended without ``[DONE]``: fine after a finish reason, else the answer is cut off."""

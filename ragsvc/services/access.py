@@ -104,6 +104,8 @@ class Access:
         self._refresh_interval_s = refresh_interval_s
         self.on_usage: Callable[[str, int, int], None] | None = None
         """Called with model, prompt tokens and completion tokens."""
+        self.late_settles = 0
+        """Settled requests that had to wait for a write."""
         self._keys: dict[KeyId, LiveKey] = {}
         self._rowless: set[KeyId] = set()
         self._revision = 0
@@ -134,7 +136,7 @@ class Access:
             finally:
                 tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
-            await self._flush(release=True)
+            await self._flush(release=True, last=True)
 
     async def refresh(self) -> None:
         """Take over keys that changed in the rows since the last time, and forget deleted ones."""
@@ -148,10 +150,15 @@ class Access:
     async def _take_changed(self) -> None:
         self._refreshed_at = time.monotonic()
         since, day = self._revision, int(self.clock() // DAY_S)
-        changed = await self.database.read(lambda connection: keys.changed_keys(connection, since=since))
-        if not changed:
+        if not await self.database.read(lambda connection: keys.changed_keys(connection, since=since)):
             return
-        used = await self.database.read(lambda connection: key_usage.used_on(connection, day))
+        # Read again in the writer's queue: a balance read beside a booking in flight would be that of before it.
+        changed, used = await self.database.write(
+            lambda connection: (
+                keys.changed_keys(connection, since=since),
+                key_usage.used_on(connection, day),
+            )
+        )
         for key in changed:
             self._revision = max(self._revision, key.revision)
             self.take(key, used_today=used.get(key.id, 0))
@@ -161,7 +168,7 @@ class Access:
         live = self._keys.get(key.id)
         if live is None:
             self._keys[key.id] = LiveKey(key, day=int(self.clock() // DAY_S), used_today=used_today)
-        elif key.revision >= live.key.revision:
+        elif key.revision > live.key.revision:  # the same one again may carry an older balance
             live.change(key)
 
     def trust(self, key: ApiKey) -> None:
@@ -223,8 +230,9 @@ class Access:
         live.ledger.reserve(tokens, now=self.clock())
         reservation = Reservation(next(self._next_id), principal.key_id, tokens)
         self._open[reservation.id] = (live, reservation)
-        if not live.ledger.lease and live.ledger.limited:
+        if live.ledger.wants_lease:
             self._mark(live)
+            self._urgent.set()  # the lease is there before the model has answered
         return reservation
 
     async def settle(self, reservation: Reservation, *, prompt_tokens: int, completion_tokens: int, model: str) -> None:
@@ -245,6 +253,9 @@ class Access:
         if self.on_usage is not None:
             self.on_usage(model, prompt_tokens, completion_tokens)
         self._mark(live)
+        if live.ledger.runs_low:
+            self._urgent.set()
+        self.late_settles += not covered
         while not covered:
             self._urgent.set()
             await self._flushed.wait()
@@ -291,24 +302,27 @@ class Access:
                 self._wake.set()
                 await anyio.sleep(_RETRY_S)
 
-    async def _flush(self, *, release: bool) -> None:
-        """Write what was spent. ``release`` also gives up the leases of quiet keys."""
+    async def _flush(self, *, release: bool, last: bool = False) -> None:
+        """Write what was spent. ``release`` also gives up the leases of quiet keys, ``last`` those of all."""
         batch, self._dirty = self._dirty, set()
         if release:
-            batch |= {live for live in self._keys.values() if live.ledger.lease}
+            batch |= {live for live in self._keys.values() if live.ledger.durable.lease}
         usages, self._usage = self._usage, {}
         if not batch and not usages:
             return
-        bookings = [(live, live.ledger.begin_booking()) for live in batch]
+        now = time.monotonic()
+        bookings = [(live, live.ledger.begin_booking(now=now, last=last)) for live in batch]
         spendings = [
             Spending(live.key.id, one.spent, one.lease, one.day)
             for live, one in bookings
-            if live.ledger.limited or live.ledger.lease
+            if live.ledger.needs_write(one)
         ]
+        balances: dict[KeyId, int | None] = {}
         try:
-            balances = await write_to_the_end(
-                self.database, lambda connection: key_usage.book(connection, spendings, list(usages.values()))
-            )
+            if spendings or usages:
+                balances = await write_to_the_end(
+                    self.database, lambda connection: key_usage.book(connection, spendings, list(usages.values()))
+                )
         except Exception:
             for live, _ in bookings:
                 live.ledger.abort_booking()

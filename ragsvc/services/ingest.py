@@ -9,10 +9,9 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Protocol
 
 import anyio
 import msgspec
@@ -27,40 +26,29 @@ from ragsvc.core.errors import (
     ShuttingDown,
     StorageFull,
 )
-from ragsvc.core.ids import DocumentId, PassageId
-from ragsvc.core.ports import EmbeddingModel, ParsedDocument, Parser, Vectors
+from ragsvc.core.ids import DocumentId
+from ragsvc.core.ports import ParsedDocument, Parser
+from ragsvc.services.embedding import DocumentGone, PassageVectors
 from ragsvc.services.freshness import Freshness
 from ragsvc.services.progress import ProgressHub
+from ragsvc.services.spaces import EmbeddingSpace, Spaces
 from ragsvc.store import ingest as rows
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
-from ragsvc.store.ingest import ClaimedJob, PendingPassage
+from ragsvc.store.ingest import ClaimedJob
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 64
 _MAX_ATTEMPTS = 10
 _PROGRESS_EVERY_S = 0.5
 _IDLE_POLL_S = 30.0
 _STORAGE_RETRY_S = 5.0
 
 
-class PassageEmbedder(Protocol):
-    """What ingest asks of the embedding batcher."""
-
-    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of texts, in order."""
-        ...
-
-
 class IngestOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of ingest."""
 
     workers: int = 3
-
-
-class _DocumentGone(Exception):
-    """The document was deleted while it was worked on."""
 
 
 class IngestService:
@@ -72,9 +60,7 @@ class IngestService:
         database: Database,
         blobs: BlobStore,
         parser: Parser,
-        embedder: PassageEmbedder,
-        model: EmbeddingModel,
-        model_id: int,
+        spaces: Spaces,
         freshness: Freshness,
         hub: ProgressHub,
         options: IngestOptions,
@@ -83,9 +69,8 @@ class IngestService:
         self._database = database
         self._blobs = blobs
         self._parser = parser
-        self._embedder = embedder
-        self._model = model
-        self._model_id = model_id
+        self._spaces = spaces
+        self._vectors = PassageVectors(database, clock=clock)
         self._freshness = freshness
         self._hub = hub
         self._options = options
@@ -165,7 +150,7 @@ class IngestService:
             self._scopes[document.id] = scope
             try:
                 await self._ingest(job)
-            except _DocumentGone:
+            except DocumentGone:
                 pass
             except ExtractionFailed as error:
                 await self._fail(document, code=error.reason, message=error.message)
@@ -209,20 +194,27 @@ class IngestService:
             )
         if not job.parsed:
             document = await self._parse(job)
-        embed_s = await self._embed(document)
+        while not await self._embed_and_finish(document):
+            logger.info("the embedding model changed while %s was embedded; once more", document.public_id)
+
+    async def _embed_and_finish(self, document: Document) -> bool:
+        """Embed and make ready; False when another model began to serve in between."""
+        space, embed_s = await self._embed(document)
         async with self._freshness.committing(document.collection_id):
-            ready = await self._database.write(
+            outcome = await self._database.write(
                 lambda connection: rows.mark_ready(
                     connection,
                     document.id,
                     document.collection_id,
-                    model=self._model,
+                    model=space.model,
+                    model_id=space.model_id,
                     timings={"embed_s": round(embed_s, 3)},
                     now=self.now(),
                 )
             )
-        if not ready:
-            raise _DocumentGone
+        if outcome is rows.Outcome.GONE:
+            raise DocumentGone
+        return outcome is rows.Outcome.READY
 
     async def _parse(self, job: ClaimedJob) -> Document:
         document = job.document
@@ -243,48 +235,19 @@ class IngestService:
             )
         )
         if not stored:
-            raise _DocumentGone
+            raise DocumentGone
         self._hub.notify(document.public_id)
         return msgspec.structs.replace(
             document, title=parsed.extraction.title, passages_total=len(parsed.passages), passages_done=0
         )
 
-    async def _embed(self, document: Document) -> float:
-        """Give every passage a vector; returns the seconds spent."""
+    async def _embed(self, document: Document) -> tuple[EmbeddingSpace, float]:
+        """Give every passage a vector; returns the space and the seconds spent."""
         begin = time.monotonic()
         self._pace[document.id] = (begin, document.passages_done)
-        after = 0
-        while pending := await self._pending(document, after):
-            after = pending[-1].id
-            await self._store_vectors(document, await self._vectors_of(document, pending))
-        return time.monotonic() - begin
-
-    async def _pending(self, document: Document, after: int) -> list[PendingPassage]:
-        return await self._database.read(
-            lambda connection: rows.pending_passages(connection, document.id, self._model_id, after=after, limit=_BATCH)
-        )
-
-    async def _store_vectors(self, document: Document, vectors: list[tuple[PassageId, bytes]]) -> None:
-        stored = await self._database.write(
-            lambda connection: rows.store_vectors(connection, document.id, self._model_id, vectors, now=self.now())
-        )
-        if not stored:
-            raise _DocumentGone
-        self._hub.notify(document.public_id)
-
-    async def _vectors_of(self, document: Document, pending: Sequence[PendingPassage]) -> list[tuple[PassageId, bytes]]:
-        hashes = list({one.embedding_hash for one in pending})
-        known = await self._database.read(
-            lambda connection: rows.cached_vectors(connection, document.tenant, self._model_id, hashes)
-        )
-        unique = {one.embedding_hash: one for one in pending if one.embedding_hash not in known}
-        if unique:
-            texts = [
-                embedding_text(one.passage, title=document.title, filename=document.filename) for one in unique.values()
-            ]
-            vectors = await self._embedder.embed_passages(texts)
-            known.update(zip(unique, rows.pack_vectors(vectors), strict=True))
-        return [(one.id, known[one.embedding_hash]) for one in pending]
+        space = self._spaces.serving
+        await self._vectors.fill(space, document, on_batch=lambda: self._hub.notify(document.public_id))
+        return space, time.monotonic() - begin
 
     def report_pages(self, document: Document, done: int, total: int) -> None:
         """Write a parse's progress to the row, without waiting for it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
 
 import anyio
 import msgspec
@@ -17,6 +16,7 @@ from ragsvc.core.fusion import Candidate, fuse
 from ragsvc.core.ids import CollectionId, TenantId
 from ragsvc.core.ports import Hits, Ids, Reranker, Vectors
 from ragsvc.core.retrieval import DEFAULT_COLLECTION, SearchHit, SearchMode, SearchQuery, SearchResult
+from ragsvc.services.spaces import EmbeddingSpace, Spaces
 from ragsvc.store import documents as rows
 from ragsvc.store.database import Database
 from ragsvc.store.passages import load_passages
@@ -26,22 +26,6 @@ _RERANKED = 40
 _THREADS = 8
 
 
-class Indexes(Protocol):
-    """What search asks of the index registry; blocking."""
-
-    def search(
-        self,
-        collection_id: int,
-        query_vector: Vectors | None,
-        query_text: str | None,
-        *,
-        k: int,
-        documents: Ids | None = None,
-    ) -> tuple[Hits, Hits]:
-        """Dense and lexical hits."""
-        ...
-
-
 class SearchService:
     """Implements the port ``Searcher``."""
 
@@ -49,15 +33,13 @@ class SearchService:
         self,
         *,
         database: Database,
-        indexes: Indexes,
-        embed_query: Callable[[str], Awaitable[Vectors]],
+        spaces: Spaces,
         settled: Callable[[CollectionId], Awaitable[None]],
         reranker: Reranker | None = None,
     ) -> None:
         """``settled`` returns when all that clients were told is ready in a collection is searchable."""
         self._database = database
-        self._indexes = indexes
-        self._embed_query = embed_query
+        self._spaces = spaces
         self._settled = settled
         self._reranker = reranker
         self._limiter = anyio.CapacityLimiter(_THREADS)
@@ -73,21 +55,16 @@ class SearchService:
         if scope is None or (scope.documents is not None and not scope.documents.size):
             return SearchResult(hits=[], answerable=0.0)
         await self._settled(scope.collection.id)
-        vector = None if query.mode is SearchMode.LEXICAL else await self._embed_query(query.text)
+        space = self._spaces.serving
+        vector = None if query.mode is SearchMode.LEXICAL else await space.batcher.embed_query(query.text)
         embedded = time.perf_counter()
-        dense, lexical = await anyio.to_thread.run_sync(self._candidates, scope, vector, query, limiter=self._limiter)
+        dense, lexical = await anyio.to_thread.run_sync(_candidates, space, scope, vector, query, limiter=self._limiter)
         searched = time.perf_counter()
         result = await self._rank(query, dense, lexical)
         ranked = time.perf_counter()
         timings = {"embed": embedded - begin, "search": searched - embedded, "rank": ranked - searched}
         return msgspec.structs.replace(
             result, timings_ms={name: round(seconds * 1000, 2) for name, seconds in timings.items()}
-        )
-
-    def _candidates(self, scope: _Scope, vector: Vectors | None, query: SearchQuery) -> tuple[Hits, Hits]:
-        text = None if query.mode is SearchMode.DENSE else query.text
-        return self._indexes.search(
-            scope.collection.id, vector, text, k=max(_CANDIDATES, query.top_k), documents=scope.documents
         )
 
     async def _rank(self, query: SearchQuery, dense: Hits, lexical: Hits) -> SearchResult:
@@ -118,6 +95,13 @@ class SearchService:
             msgspec.structs.replace(one, score=round(float(score), 4)) for one, score in zip(best, scores, strict=True)
         ]
         return sorted(rescored, key=lambda one: -one.score)
+
+
+def _candidates(space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, query: SearchQuery) -> tuple[Hits, Hits]:
+    text = None if query.mode is SearchMode.DENSE else query.text
+    return space.indexes.search(
+        scope.collection.id, vector, text, k=max(_CANDIDATES, query.top_k), documents=scope.documents
+    )
 
 
 class _Scope(msgspec.Struct, frozen=True):

@@ -34,6 +34,8 @@ class DataKeys:
     def __init__(self, masters: MasterKeys, data_key: bytes) -> None:
         self.masters = masters
         self.database_key = hpke.expand(data_key, _LABEL + b"database", hpke.KEY_BYTES)
+        self.sealing = MasterKey(hpke.expand(data_key, _LABEL + b"sealing", hpke.KEY_BYTES))
+        """Seals values of rows; it stays when the master key changes."""
         self._name_key = hpke.expand(data_key, _LABEL + b"names", hpke.KEY_BYTES)
 
     def name(self, *parts: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from hashlib import blake2b
 from typing import Any
 
@@ -14,6 +15,7 @@ from ragsvc.core.documents import Document, DocumentStatus, Passage, Problem, St
 from ragsvc.core.ids import CollectionId, DocumentId, PassageId, TenantId
 from ragsvc.core.ports import EmbeddingModel, Ids, ParsedDocument, Vectors
 from ragsvc.store.documents import get_by_row_id
+from ragsvc.store.reembedding import serving_model
 from ragsvc.store.tables import (
     DocumentRow,
     EmbeddingModelRow,
@@ -60,15 +62,19 @@ def embedding_hash(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=16).digest()
 
 
-def model_row_id(connection: Connection, model: EmbeddingModel, *, now: int) -> int:
-    """Row id of an embedding model, registered when new."""
+def model_row_id(connection: Connection, model: EmbeddingModel, *, setting: str = "", now: int) -> int:
+    """Row id of an embedding model, registered when new; ``setting`` is what opens it again."""
     statement = select(_models.c.id).where(_models.c.fingerprint == model.fingerprint)
     found = connection.execute(statement).scalar_one_or_none()
     if found is not None:
         return int(found)
     connection.execute(
         insert(_models).values(
-            name=model.name, dimension=model.dimension, fingerprint=model.fingerprint, created_at=now
+            name=model.name,
+            dimension=model.dimension,
+            fingerprint=model.fingerprint,
+            setting=setting or model.name,
+            created_at=now,
         )
     )
     return int(connection.execute(statement).scalar_one())
@@ -304,19 +310,34 @@ def store_vectors(
 # -- the end ---------------------------------------------------------------------------------------------------
 
 
+class Outcome(Enum):
+    """What became of a document whose passages were embedded."""
+
+    READY = "ready"
+    GONE = "gone"
+    ANOTHER_MODEL = "another model"
+
+
 def mark_ready(
     connection: Connection,
     document_id: DocumentId,
     collection_id: CollectionId,
     *,
     model: EmbeddingModel,
+    model_id: int,
     timings: dict[str, float],
     now: int,
-) -> bool:
-    """Make a document part of retrieval: status, log entry and the job's end in one step. False when it was deleted."""
+) -> Outcome:
+    """Make a document part of retrieval: status, log entry and the job's end in one step.
+
+    ``GONE`` when it was deleted; ``ANOTHER_MODEL`` when vectors of ``model_id`` are not what is served any more.
+    """
     document = get_by_row_id(connection, document_id)
     if document is None:
-        return False
+        return Outcome.GONE
+    serving = serving_model(connection)
+    if serving is not None and serving.id != model_id:
+        return Outcome.ANOTHER_MODEL
     statement = select(_passages.c.id).where(_passages.c.document_id == document_id).order_by(_passages.c.id)
     passage_ids = np.fromiter(connection.execute(statement).scalars(), dtype="<i8")
     if passage_ids.size:
@@ -341,7 +362,7 @@ def mark_ready(
         )
     )
     connection.execute(delete(_jobs).where(_jobs.c.document_id == document_id))
-    return True
+    return Outcome.READY
 
 
 def mark_failed(

@@ -125,7 +125,17 @@ class EmbeddingModelRow(_Named, table=True):
     name: str
     dimension: int
     fingerprint: str = Field(unique=True)
+    setting: str
     created_at: int
+
+
+class ServiceStateRow(_Named, table=True):
+    """Facts about the whole data directory, by name."""
+
+    table_name: ClassVar[str] = "service_state"
+
+    name: str = Field(primary_key=True)
+    value: int
 
 
 class EmbeddingRow(_Named, table=True):

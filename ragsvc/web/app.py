@@ -22,6 +22,7 @@ from ragsvc.web.headers import OUR_HEADERS
 from ragsvc.web.metrics import RequestMetrics
 from ragsvc.web.state import FoundationServices
 
+FOUNDATION_ROUTES = [*health.route_handlers, *keys.route_handlers, *tokens.route_handlers]
 DEFAULT_BODY_LIMIT_BYTES = 32 * 1024 * 1024
 
 _EXPOSED = sorted({"retry-after", "location", *(name.decode() for name in OUR_HEADERS)})
@@ -57,7 +58,7 @@ def create_app(
         async with services.access.running():
             yield
 
-    handlers = [*health.route_handlers, *keys.route_handlers, *tokens.route_handlers, *route_handlers]
+    handlers = [*FOUNDATION_ROUTES, *route_handlers]
     metrics = RequestMetrics()
     app = Litestar(
         route_handlers=[*handlers, *openapi.schema_routes(handlers)],

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
 import msgspec
 from litestar import Request, Response, delete, get, patch, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import File, Stream
 
 from ragsvc.core.access import Scope
 from ragsvc.core.documents import Document, DocumentStatus
 from ragsvc.core.errors import DocumentNotFound, InvalidRequest
 from ragsvc.core.filters import parse_filter
-from ragsvc.services.documents import DocumentService
+from ragsvc.services.documents import MEDIA_TYPES, DocumentService
 from ragsvc.store.documents import DocumentFilter
+from ragsvc.web.bodies import read_json
 from ragsvc.web.context import principal_of
+from ragsvc.web.openapi import BINARY, EVENTS, Answer, Schema, header_parameter, query_parameter
 from ragsvc.web.uploads import AnyRequest, clean_filename, read_upload
 from ragsvc.web.wire import (
     DocumentChange,
@@ -28,17 +30,48 @@ from ragsvc.web.wire import (
     PageOut,
     PassageList,
     RetryRequest,
-    chunk_id,
+    UploadForm,
     document_out,
     passage_out,
 )
 
-_READ = {"scope": Scope.DOCUMENTS_READ}
-_WRITE = {"scope": Scope.DOCUMENTS_WRITE}
+_READ: Final = {"scope": Scope.DOCUMENTS_READ, "tag": "documents"}
+_WRITE: Final = {"scope": Scope.DOCUMENTS_WRITE, "tag": "documents"}
 _KEEP_ALIVE_S = 15.0
 _MAX_WAIT_S = 600.0
 
-Limit = Annotated[int, Parameter(ge=1, le=100, description="How many to return")]
+_Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many to return")]
+_WaitS = Annotated[float | None, QueryParameter(ge=0, le=_MAX_WAIT_S, description="Seconds to wait for ready")]
+_Name = Annotated[str | None, QueryParameter(description="Part of the file name")]
+_Statuses = Annotated[
+    str | None, QueryParameter(description="queued, processing, ready or failed; several with commas")
+]
+_Filters = Annotated[str | None, QueryParameter(description="A metadata filter as JSON")]
+_Skip = Annotated[int | None, QueryParameter(ge=0, le=1 << 31, description="How many passages to skip")]
+
+_change = msgspec.json.Decoder(DocumentChange)
+_retry = msgspec.json.Decoder(RetryRequest)
+
+_STORED: Final[dict[str, Schema]] = dict.fromkeys(MEDIA_TYPES, BINARY)
+_UPLOAD: Final = {
+    **_WRITE,
+    "streams_body": True,
+    "body": {**_STORED, "multipart/form-data": UploadForm},
+    "parameters": [
+        query_parameter("filename", "Name of a raw body's file", max_length=512),
+        query_parameter("collection", "Where a raw body goes", max_length=512),
+        query_parameter("metadata", "A raw body's metadata, a JSON object"),
+        header_parameter("Content-Disposition", "Another way to name a raw body's file (RFC 6266)"),
+        header_parameter("X-Document-Password", "Opens a protected PDF that is sent as a raw body"),
+        header_parameter("Prefer", "`respond-async` is the same as `wait_s=0`"),
+    ],
+    "answers": {
+        200: Answer("The collection holds these bytes already; nothing was added.", DocumentOut),
+        201: Answer("Stored, and ready within the wait.", DocumentOut),
+        202: Answer("Stored, and not ready yet or failed (see `status`); follow `Location`.", DocumentOut),
+    },
+    "errors": (404, 415, 507),
+}
 
 
 def _service(request: AnyRequest) -> DocumentService:
@@ -54,11 +87,14 @@ def _answer(service: DocumentService, document: Document, *, status: int) -> Res
     )
 
 
-@post("/v1/rag/documents", opt={**_WRITE, "streams_body": True}, status_code=201, tags=["documents"])
-async def upload_document(
-    request: Request[Any, Any, Any],
-    wait_s: Annotated[float | None, Parameter(ge=0, le=_MAX_WAIT_S, description="Seconds to wait for ready")] = None,
-) -> Response[DocumentOut]:
+@post(
+    "/v1/rag/documents",
+    opt=_UPLOAD,
+    status_code=201,
+    request_max_body_size=None,  # documents have a limit of their own, which the service enforces while it reads
+    summary="Upload a document",
+)
+async def upload_document(request: Request[Any, Any, Any], wait_s: _WaitS = None) -> Response[DocumentOut]:
     """Upload a document: a raw ``application/pdf``, ``text/plain`` or ``text/markdown`` body, or a form with ``file``.
 
     201 when it became ready within ``wait_s``; 202 when it did not (see ``status``, and follow ``Location``); 200 when
@@ -94,19 +130,17 @@ def _content_length(request: AnyRequest) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-@get("/v1/rag/documents", opt=_READ, tags=["documents"])
+@get("/v1/rag/documents", opt={**_READ, "errors": (404,)}, summary="List documents")
 async def list_documents(
     request: Request[Any, Any, Any],
-    limit: Limit = 20,
-    after: str | None = None,
-    before: str | None = None,
-    order: Annotated[str, Parameter(pattern="^(asc|desc)$")] = "desc",
-    status: Annotated[
-        str | None, Parameter(description="queued, processing, ready or failed; several with commas")
-    ] = None,
-    name: Annotated[str | None, Parameter(description="Part of the file name")] = None,
-    collection: str | None = None,
-    filters: Annotated[str | None, Parameter(description="A metadata filter as JSON")] = None,
+    limit: _Limit = 20,
+    after: FromQuery[str | None] = None,
+    before: FromQuery[str | None] = None,
+    order: FromQuery[Literal["asc", "desc"]] = "desc",
+    status: _Statuses = None,
+    name: _Name = None,
+    collection: FromQuery[str | None] = None,
+    filters: _Filters = None,
 ) -> DocumentList:
     """List documents, newest first. ``after``/``before`` take a document's id and page through the list."""
     if after is not None and before is not None:
@@ -146,16 +180,20 @@ def _json(text: str) -> object:
         raise InvalidRequest("filters is not JSON", param="filters") from error
 
 
-@get("/v1/rag/documents/{document_id:str}", opt=_READ, tags=["documents"])
-async def get_document(request: Request[Any, Any, Any], document_id: str) -> DocumentOut:
+@get("/v1/rag/documents/{document_id:str}", opt=_READ, summary="Show a document")
+async def get_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> DocumentOut:
     """One document: stage, progress, problems by page, counts, timings."""
     service = _service(request)
     document = await service.get(principal_of(request).tenant, document_id)
     return document_out(document, eta_s=service.eta_s(document))
 
 
-@get("/v1/rag/documents/{document_id:str}/content", opt=_READ, tags=["documents"])
-async def get_content(request: Request[Any, Any, Any], document_id: str) -> File | Stream:
+@get(
+    "/v1/rag/documents/{document_id:str}/content",
+    opt={**_READ, "answers": {200: Answer("The stored file.", _STORED)}},
+    summary="Download a document",
+)
+async def get_content(request: Request[Any, Any, Any], document_id: FromPath[str]) -> File | Stream:
     """The stored file, byte for byte."""
     document, stored = await _service(request).content(principal_of(request).tenant, document_id)
     headers = {
@@ -169,12 +207,12 @@ async def get_content(request: Request[Any, Any, Any], document_id: str) -> File
     return Stream(stored, media_type=document.media_type, headers=headers)
 
 
-@get("/v1/rag/documents/{document_id:str}/passages", opt=_READ, tags=["documents"])
+@get("/v1/rag/documents/{document_id:str}/passages", opt=_READ, summary="List a document's passages")
 async def list_passages(
     request: Request[Any, Any, Any],
-    document_id: str,
-    limit: Limit = 20,
-    after: Annotated[int | None, Parameter(ge=0, description="How many passages to skip")] = None,
+    document_id: FromPath[str],
+    limit: _Limit = 20,
+    after: _Skip = None,
 ) -> PassageList:
     """Passages of a document in reading order."""
     skipped = after or 0
@@ -190,15 +228,19 @@ async def list_passages(
     )
 
 
-@get("/v1/rag/documents/{document_id:str}/pages/{number:int}", opt=_READ, tags=["documents"])
-async def get_page(request: Request[Any, Any, Any], document_id: str, number: int) -> PageOut:
+@get("/v1/rag/documents/{document_id:str}/pages/{number:int}", opt=_READ, summary="Show a page's text")
+async def get_page(request: Request[Any, Any, Any], document_id: FromPath[str], number: FromPath[int]) -> PageOut:
     """The text of one page, counted from 1; offsets of passages and citations count in it."""
     page = await _service(request).page(principal_of(request).tenant, document_id, number)
     return PageOut(document_id=document_id, page=page.number, page_label=page.label, text=page.text)
 
 
-@get("/v1/rag/documents/{document_id:str}/events", opt=_READ, tags=["documents"])
-async def follow_document(request: Request[Any, Any, Any], document_id: str) -> Stream:
+@get(
+    "/v1/rag/documents/{document_id:str}/events",
+    opt={**_READ, "answers": {200: Answer("Events until the document is ready, failed or deleted.", EVENTS)}},
+    summary="Follow a document's progress",
+)
+async def follow_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> Stream:
     """Progress as server-sent events (``progress``, then ``ready``, ``failed`` or ``deleted``), each a document."""
     service = _service(request)
     tenant = principal_of(request).tenant
@@ -210,7 +252,7 @@ async def follow_document(request: Request[Any, Any, Any], document_id: str) -> 
     )
 
 
-async def _events(service: DocumentService, request: AnyRequest, document_id: str) -> AsyncGenerator[bytes]:
+async def _events(service: DocumentService, request: AnyRequest, document_id: FromPath[str]) -> AsyncGenerator[bytes]:
     tenant = principal_of(request).tenant
     try:
         async for document in service.follow(tenant, document_id, every_s=_KEEP_ALIVE_S):
@@ -226,20 +268,24 @@ async def _events(service: DocumentService, request: AnyRequest, document_id: st
         yield b"event: deleted\ndata: " + body + b"\n\n"
 
 
-@post("/v1/rag/documents/{document_id:str}/retry", opt=_WRITE, status_code=202, tags=["documents"])
-async def retry_document(
-    request: Request[Any, Any, Any], document_id: str, data: RetryRequest | None = None
-) -> Response[DocumentOut]:
+@post(
+    "/v1/rag/documents/{document_id:str}/retry",
+    opt={**_WRITE, "body": RetryRequest, "body_optional": True, "errors": (409,)},
+    status_code=202,
+    summary="Try a failed document again",
+)
+async def retry_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> Response[DocumentOut]:
     """Start a failed document again, with a password if it needs one."""
     service = _service(request)
-    password = data.password if data is not None else None
+    password = (await read_json(request, _retry)).password if await request.body() else None
     document = await service.retry(principal_of(request).tenant, document_id, password=password)
     return _answer(service, document, status=202)
 
 
-@patch("/v1/rag/documents/{document_id:str}", opt=_WRITE, tags=["documents"])
-async def change_document(request: Request[Any, Any, Any], document_id: str, data: DocumentChange) -> DocumentOut:
+@patch("/v1/rag/documents/{document_id:str}", opt={**_WRITE, "body": DocumentChange}, summary="Change a document")
+async def change_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> DocumentOut:
     """Change the name or metadata; metadata are merged, ``null`` removes a key."""
+    data = await read_json(request, _change)
     filename = None if data.filename is None else clean_filename(data.filename)
     document = await _service(request).change(
         principal_of(request).tenant, document_id, filename=filename, metadata=data.metadata
@@ -247,15 +293,15 @@ async def change_document(request: Request[Any, Any, Any], document_id: str, dat
     return document_out(document)
 
 
-@delete("/v1/rag/documents/{document_id:str}", opt=_WRITE, status_code=200, tags=["documents"])
-async def delete_document(request: Request[Any, Any, Any], document_id: str) -> DocumentDeleted:
+@delete("/v1/rag/documents/{document_id:str}", opt=_WRITE, status_code=200, summary="Delete a document")
+async def delete_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> DocumentDeleted:
     """Delete a document from rows, files and indexes, in one step and for good."""
     document = await _service(request).delete(principal_of(request).tenant, document_id)
     return DocumentDeleted(id=document.public_id)
 
 
-@post("/v1/rag/documents/{document_id:str}/delete", opt=_WRITE, status_code=200, tags=["documents"])
-async def delete_document_by_post(request: Request[Any, Any, Any], document_id: str) -> DocumentDeleted:
+@post("/v1/rag/documents/{document_id:str}/delete", opt=_WRITE, status_code=200, summary="Delete a document by POST")
+async def delete_document_by_post(request: Request[Any, Any, Any], document_id: FromPath[str]) -> DocumentDeleted:
     """Do what ``DELETE`` does, for clients that can only post."""
     document = await _service(request).delete(principal_of(request).tenant, document_id)
     return DocumentDeleted(id=document.public_id)
@@ -275,5 +321,3 @@ route_handlers: list[Any] = [
     delete_document_by_post,
 ]
 """All routes of this module."""
-
-__all__ = ["chunk_id", "route_handlers"]

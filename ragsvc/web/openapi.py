@@ -1,15 +1,17 @@
 """OpenAPI 3.1 at ``/schema``, generated from the routes and their wire structs.
 
-Litestar describes paths, parameters and answers. This module adds what it cannot know: bodies read by
-``bodies.read_json`` (``opt["body"]``), our one error shape with the statuses a route can answer (``opt["errors"]`` adds
-to those every route has), and how to authenticate. Nothing it serves loads anything from another host.
+Litestar describes paths, parameters and answers. This module adds what it cannot know: bodies that handlers read
+themselves (``opt["body"]``: a wire struct for JSON, or media types with their schemas), parameters that they look up
+(``opt["parameters"]``), answers that are no wire struct (``opt["answers"]``), our one error shape with the statuses a
+route can answer (``opt["errors"]`` adds to those every route has), and how to authenticate. Nothing it serves loads
+anything from another host.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio.to_thread
 import msgspec
@@ -41,6 +43,30 @@ _REF = "#/components/schemas/{name}"
 _ERROR_REFERENCE = {"$ref": "#/components/schemas/ErrorBody"}
 _BODY_METHODS = frozenset({"post", "put", "patch"})
 Document = dict[str, Any]
+Schema = type[msgspec.Struct] | Document
+"""A wire struct, or a JSON Schema."""
+
+BINARY: Document = {"type": "string", "format": "binary"}
+ANY_JSON: Mapping[str, Schema] = {"application/json": {"type": "object"}}
+EVENTS: Mapping[str, Schema] = {"text/event-stream": {"type": "string"}}
+
+
+class Answer(NamedTuple):
+    """A status that is no error: what it means, and its body as JSON or by media type."""
+
+    description: str
+    content: type[msgspec.Struct] | Mapping[str, Schema]
+
+
+def query_parameter(name: str, description: str, *, max_length: int | None = None) -> Document:
+    """An optional text in the query that a handler reads itself."""
+    schema = {"type": "string"} | ({} if max_length is None else {"maxLength": max_length})
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+
+
+def header_parameter(name: str, description: str) -> Document:
+    """An optional header that a handler reads itself."""
+    return {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": description}
 
 
 def schema_routes(handlers: Sequence[ControllerRouterHandler]) -> list[ControllerRouterHandler]:
@@ -121,12 +147,15 @@ def _complete(operation: Document, opt: Mapping[str, Any], *, path: str, method:
         operation["tags"] = [tag]
     body = opt.get("body")
     if body is not None:
-        content = {"application/json": {"schema": _reference(body)}}
-        operation["requestBody"] = {"required": not opt.get("body_optional", False), "content": content}
+        operation["requestBody"] = {"required": not opt.get("body_optional", False), "content": _content(body)}
+    operation.setdefault("parameters", []).extend(opt.get("parameters", ()))
     if opt.get("idempotent"):
         operation.setdefault("parameters", []).append(_IDEMPOTENCY)
     responses: Document = operation.setdefault("responses", {})
     responses.pop("400", None)  # Litestar's own shape
+    for status, answer in opt.get("answers", {}).items():
+        described = {"description": answer.description, "headers": _HEADERS, "content": _content(answer.content)}
+        responses[str(status)] = described
     extra = opt.get("errors", ())
     shapes = dict(extra) if isinstance(extra, Mapping) else dict.fromkeys(extra)
     for status in sorted({*_usual(need, path=path, method=method), *shapes}):
@@ -159,15 +188,28 @@ def _usual(need: object, *, path: str, method: str) -> Iterable[int]:
 
 def _bodies(options: Iterable[Mapping[str, Any]]) -> Iterable[type[Any]]:
     for opt in options:
-        if (body := opt.get("body")) is not None:
-            yield body
+        contents = [opt.get("body"), *(answer.content for answer in opt.get("answers", {}).values())]
         if isinstance(errors := opt.get("errors"), Mapping):
-            yield from errors.values()
+            contents.extend(errors.values())
+        for content in contents:
+            for schema in content.values() if isinstance(content, Mapping) else (content,):
+                if isinstance(schema, type):
+                    yield schema
 
 
 def _components(types: Iterable[type[Any]]) -> Document:
     _, components = msgspec.json.schema_components(list(dict.fromkeys(types)), ref_template=_REF)
     return components
+
+
+def _content(content: type[msgspec.Struct] | Mapping[str, Schema]) -> Document:
+    """Media types with their schemas; one struct alone is JSON."""
+    if isinstance(content, type):
+        return {"application/json": {"schema": _reference(content)}}
+    return {
+        media_type: {"schema": _reference(schema) if isinstance(schema, type) else schema}
+        for media_type, schema in content.items()
+    }
 
 
 def _reference(kind: type[Any]) -> Document:

@@ -87,6 +87,17 @@ class RetryRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     password: str | None = None
 
 
+class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
+    """An upload as ``multipart/form-data``: the part ``file``, and fields that describe it."""
+
+    file: Annotated[str, Meta(extra_json_schema={"format": "binary"})]
+    filename: Annotated[str, Meta(max_length=512)] | None = None
+    collection: Annotated[str, Meta(max_length=512, examples=["reports"])] | None = None
+    metadata: Annotated[str, Meta(description="A JSON object", examples=['{"year": 2023}'])] | None = None
+    password: str | None = None
+    purpose: Annotated[str, Meta(description="Taken for the OpenAI clients' sake and not used")] | None = None
+
+
 class PassageOut(msgspec.Struct, frozen=True, kw_only=True):
     """A passage of a document: ``text`` stands at characters ``start`` to ``end`` of its page's text."""
 
@@ -124,7 +135,7 @@ class PageOut(msgspec.Struct, frozen=True, kw_only=True):
 class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``POST /v1/rag/search``. ``filters`` take OpenAI's comparison and compound shapes."""
 
-    query: Annotated[str, Meta(min_length=1, max_length=20_000)]
+    query: Annotated[str, Meta(min_length=1, max_length=20_000, examples=["What was the revenue in Q3?"])]
     top_k: Annotated[int, Meta(ge=1, le=100)] = 10
     mode: SearchMode = SearchMode.HYBRID
     collection: Annotated[str, Meta(min_length=1, max_length=512)] = DEFAULT_COLLECTION

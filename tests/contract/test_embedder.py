@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -82,19 +83,9 @@ def test_text_beyond_the_limit_is_counted_and_does_not_change_the_vector(embedde
 
 def test_concurrent_callers_get_their_own_vectors(embedder: Embedder) -> None:
     expected = embedder.embed_passages(MIXED)
-    wrong: list[int] = []
-
-    def work(row: int) -> None:
-        for _ in range(3):
-            if not np.allclose(embedder.embed_passages([MIXED[row]])[0], expected[row], atol=2e-6):
-                wrong.append(row)
-
-    threads = [threading.Thread(target=work, args=(row,)) for row in range(len(MIXED))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(len(MIXED)) as callers:
+        found = list(callers.map(lambda text: embedder.embed_passages([text])[0], MIXED * 3))
+    np.testing.assert_allclose(found, np.concatenate([expected] * 3), atol=2e-6)
 
 
 @pytest.mark.model
@@ -138,7 +129,7 @@ def test_spans_are_ordered_within_the_text_and_as_many_as_counted(tokens: TokenS
     spans = tokens.spans(text)
     assert tokens.count([text]) == [len(spans)]
     assert all(0 <= start <= end <= len(text) for start, end in spans)
-    assert all(before[1] <= after[0] or before == after for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] <= after[0] or before == after for before, after in pairwise(spans))
     visible = {index for start, end in spans for index in range(start, end)}
     assert all(text[index].isspace() for index in set(range(len(text))) - visible)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,6 +138,18 @@ def test_context_counts_as_evidence(index):
     assert first(index, "revenue in 2023") == 2
 
 
+def test_a_table_is_stemmed_in_the_language_of_its_document(index):
+    index.add(
+        [
+            LexicalDocument(1, 1, "Die Zahlen der Gesellschaft und des Konzerns", ""),
+            LexicalDocument(2, 1, "Häuser 12 Autos 17", ""),
+            LexicalDocument(3, 2, "The numbers of the company", ""),
+        ]
+    )
+    index.commit(covered_seq=1)
+    assert first(index, "Was kostet das Haus in der Stadt?") == 2
+
+
 def test_removed_passages_are_gone_after_commit(filled):
     filled.remove(np.array([1, 777]))
     assert first(filled, "apple") == 1
@@ -232,3 +245,22 @@ def test_a_kill_at_any_moment_leaves_one_commit_whole(tmp_path):
         assert index.ids().tolist() == expected
         assert index.search(f"word{seq}", k=9).ids.tolist() == [seq * 10 + i for i in range(5)]
         index.close()
+
+
+def test_a_kill_between_writing_deletes_and_listing_them_does_not_block_the_next_commit(filled, tmp_path):
+    killed, twin = tmp_path / "killed", tmp_path / "twin"
+    shutil.copytree(filled.folder, killed)
+    shutil.copytree(filled.folder, twin)
+    other = TantivyIndex(twin)
+    other.remove(np.array([1]))
+    other.commit(covered_seq=10)
+    other.close()
+    (written,) = twin.glob("*.del")
+    shutil.copy(written, killed / written.name)  # the list of deletes was written, meta.json was not
+    again = TantivyIndex(killed)
+    assert again.covered_seq() == 9
+    again.remove(np.array([1]))
+    again.commit(covered_seq=10)
+    assert 1 not in again.ids().tolist()
+    assert first(again, "currency exchange") == 8
+    again.close()

@@ -86,9 +86,7 @@ def say_the_canary(http: httpx.Client) -> None:
         files={"file": (f"{CANARY}.pdf", report, "application/pdf")},
         data={"metadata": json.dumps({"about": CANARY})},
     )
-    reply, body = one_shot(
-        http, "POST", "/v1/rag/documents", form.read(), content_type=form.headers["content-type"]
-    )
+    reply, body = one_shot(http, "POST", "/v1/rag/documents", form.read(), content_type=form.headers["content-type"])
     document = json.loads(body)
     assert (reply.status_code, document["filename"]) == (201, f"{CANARY}.pdf")
     assert CANARY in one_shot(http, "GET", "/v1/rag/documents")[1].decode()

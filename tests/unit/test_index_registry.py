@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 
 import numpy as np
 import pytest
 
 from ragsvc.core.ports import EmbeddingModel
-from ragsvc.index.collection import IndexOptions
 from ragsvc.index.memory_source import MemorySource
 from ragsvc.index.registry import IndexRegistry
+from ragsvc.index.restore import IndexOptions
 
 DIMENSION = 16
 MODEL = EmbeddingModel("test", DIMENSION, 128, "fingerprint-a")
@@ -111,6 +112,17 @@ def test_it_starts_from_its_snapshot_and_replays_the_rest(opened, source):
     assert again.search(1, vectors[0], "pears", k=1)[0].ids.tolist() == [ids[0]]
     assert again.get(1).changed == 10  # the replay alone, not a rebuild
     assert_equal_to_rows(again, 1, 10)
+
+
+def test_a_long_log_is_replayed_in_bounded_batches(opened, source):
+    registry = opened(options=IndexOptions(batch_passages=100))
+    registry.catch_up(1)
+    for number in range(9):
+        put(source, 1, f"doc{number}", count=20)
+    put(source, 1, "huge", count=150)
+    assert registry.get(1).catch_up() == 10
+    assert registry.get(1)._lexical.markers == 4  # one commit of the empty index, then 5, 4 and 1 documents
+    assert_equal_to_rows(registry, 1, 330)
 
 
 def test_a_change_that_is_added_and_deleted_again_leaves_nothing(opened, source):
@@ -282,6 +294,18 @@ def test_a_collection_that_outgrows_exact_search_becomes_ivf_and_stays_equal_to_
     assert again.get(1).kind == "ivf"
     assert again.get(1).changed == 0  # loaded, not rebuilt
     assert_equal_to_rows(again, 1, 1200)
+
+
+def test_growth_is_seen_to_in_the_background(opened, source):
+    registry = opened(background=True, options=IndexOptions(flat_limit=100))
+    put(source, 1, "apples", count=400)
+    registry.catch_up(1)
+    for _ in range(400):
+        if registry.get(1).kind == "ivf":
+            break
+        time.sleep(0.05)
+    assert registry.get(1).kind == "ivf"
+    assert_equal_to_rows(registry, 1, 400)
 
 
 def test_an_ivf_collection_that_shrinks_becomes_exact_again(opened, source):

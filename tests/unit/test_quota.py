@@ -1,3 +1,5 @@
+from itertools import zip_longest
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,6 +112,49 @@ def test_a_clock_set_back_over_midnight_grants_no_second_day():
         ledger.reserve(1, now=4 * DAY_S)
 
 
+def spend(ledger, tokens, *, now):
+    """Settle tokens and write."""
+    ledger.reserve(tokens, now=0)
+    ledger.settle(tokens, tokens, day=0)
+    booking = ledger.begin_booking(now=now)
+    ledger.commit_booking(balance=ledger.balance - booking.spent)
+    return booking
+
+
+def test_a_lease_covers_two_seconds_of_recent_use_and_is_bounded():
+    ledger = TokenLedger(balance=10**9, per_day=None, day=0)
+    assert spend(ledger, 10, now=100.0).lease == TokenLedger.MIN_LEASE
+    for number in range(1, 20):
+        booking = spend(ledger, 5_000, now=100.0 + number * 0.05)
+    assert booking.lease == pytest.approx(100_000 * TokenLedger.LEASE_S, rel=0.01)
+    assert spend(ledger, 10**8, now=101.0).lease == TokenLedger.MAX_LEASE
+    assert spend(ledger, 10, now=1000.0).lease == TokenLedger.MIN_LEASE
+    assert spend(TokenLedger(balance=300, per_day=None, day=0), 100, now=0.0).lease == 200
+
+
+def test_a_burst_leases_what_its_running_requests_reserved():
+    ledger = TokenLedger(balance=10**9, per_day=None, day=0)
+    ledger.reserve(20_000, now=0)
+    assert ledger.begin_booking(now=0.0).lease == 20_000
+    ledger.reserve(10**8, now=0)
+    assert ledger.begin_booking(now=0.0).lease == TokenLedger.MAX_RESERVED_LEASE
+    assert ledger.begin_booking(now=0.0, last=True).lease == 0
+
+
+def test_a_lease_runs_low_at_half_also_while_the_next_is_being_written():
+    ledger = TokenLedger(balance=10**9, per_day=None, day=0)
+    spend(ledger, 10, now=0.0)
+    half = TokenLedger.MIN_LEASE // 2
+    ledger.settle(0, half, day=0)
+    assert not ledger.runs_low
+    ledger.settle(0, 1, day=0)
+    assert ledger.runs_low
+    ledger.begin_booking(now=100.0)
+    assert not ledger.runs_low
+    ledger.settle(0, half + 1, day=0)
+    assert ledger.runs_low
+
+
 class Durable:
     """What the rows hold, and what a start after a crash makes of it."""
 
@@ -143,13 +188,15 @@ steps = st.lists(
 )
 
 
-@given(steps, st.integers(0, 30_000), st.integers(1000, 30_000))
-def test_no_crash_at_any_moment_gives_back_acknowledged_tokens(steps, balance, per_day):  # noqa: C901 - one machine, one table of steps
+@given(steps, st.lists(st.floats(0, 5), max_size=60), st.integers(0, 30_000), st.integers(1000, 30_000))
+def test_no_crash_at_any_moment_gives_back_acknowledged_tokens(steps, pauses, balance, per_day):  # noqa: C901 - one machine, one table of steps
     ledger, durable = TokenLedger(balance=balance, per_day=per_day, day=0), Durable(balance)
     day, open_, booking, in_flight, unwritten = 0, [], None, {}, {}
     settled = acknowledged = 0
     settled_by_day, acknowledged_by_day = {}, {}
-    for step, number in steps:
+    now = 0.0
+    for (step, number), pause in zip_longest(steps, pauses[: len(steps)], fillvalue=0.0):
+        now += pause
         if step == "reserve":
             try:
                 ledger.reserve(number, now=day * DAY_S)
@@ -164,7 +211,7 @@ def test_no_crash_at_any_moment_gives_back_acknowledged_tokens(steps, balance, p
         elif step == "refund" and open_:
             ledger.refund(open_.pop())
         elif step == "begin" and booking is None:
-            booking, in_flight, unwritten = ledger.begin_booking(), unwritten, {}
+            booking, in_flight, unwritten = ledger.begin_booking(now=now), unwritten, {}
         elif step == "commit" and booking is not None:
             durable.write(booking, in_flight)
             ledger.commit_booking(balance=durable.balance)

@@ -63,7 +63,10 @@ def make_ready(database: Database, document: Document, *, texts: tuple[str, ...]
         ingest.store_vectors(
             connection, document.id, model_id, [(p.id, v) for p, v in zip(pending, vectors, strict=True)], now=2
         )
-        assert ingest.mark_ready(connection, document.id, document.collection_id, model=MODEL, timings={}, now=3)
+        outcome = ingest.mark_ready(
+            connection, document.id, document.collection_id, model=MODEL, model_id=model_id, timings={}, now=3
+        )
+        assert outcome is ingest.Outcome.READY
         return [one.id for one in pending]
 
     return database.write_sync(write)

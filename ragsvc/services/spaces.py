@@ -1,0 +1,64 @@
+"""Embedding spaces: a model, its vectors' indexes, and which of them serves. Changing the model is a swap of spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ragsvc.core.ids import CollectionId
+from ragsvc.core.ports import EmbeddingModel, Hits, Ids, Vectors
+
+
+class Batcher(Protocol):
+    """What services ask of the embedding batcher."""
+
+    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of texts, in order."""
+        ...
+
+    async def embed_query(self, text: str) -> Vectors:
+        """The vector ``(dim,)`` of one query."""
+        ...
+
+
+class Indexes(Protocol):
+    """What services ask of the index registry; blocking."""
+
+    def search(
+        self,
+        collection_id: int,
+        query_vector: Vectors | None,
+        query_text: str | None,
+        *,
+        k: int,
+        documents: Ids | None = None,
+    ) -> tuple[Hits, Hits]:
+        """Dense and lexical hits."""
+        ...
+
+    def catch_up(self, collection_id: int) -> None:
+        """Make the collection's latest commits searchable."""
+        ...
+
+
+class EmbeddingSpace:
+    """One model's vectors and indexes. ``model_id`` is the model's row."""
+
+    def __init__(self, *, model: EmbeddingModel, model_id: int, batcher: Batcher, indexes: Indexes) -> None:
+        self.model = model
+        self.model_id = model_id
+        self.batcher = batcher
+        self.indexes = indexes
+
+
+class Spaces:
+    """Knows the space that serves. A caller takes it once and uses it to the end, so that a query's vector never meets
+    another model's index.
+    """
+
+    def __init__(self, serving: EmbeddingSpace) -> None:
+        self.serving = serving
+
+    def catch_up(self, collection_id: CollectionId) -> None:
+        """Bring the serving indexes up to date; blocking."""
+        self.serving.indexes.catch_up(collection_id)

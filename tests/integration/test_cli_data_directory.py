@@ -1,0 +1,136 @@
+"""The command line on a data directory that no service holds: the same commands, and what repairs it."""
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.command import at_data, ragsvc
+from tests.pdfs import make_pdf
+from tests.service import ROOT, RunningService, service_environment
+
+pytestmark = pytest.mark.model
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("documents")
+    for number in range(4):
+        pages = [[f"Turbine {number} stands near the river."], [f"Turbine {number} cost {number + 2} million euros."]]
+        (folder / f"report {number}.pdf").write_bytes(make_pdf(pages))
+    return folder
+
+
+@pytest.fixture
+def data_dir(service: RunningService, tmp_path: Path) -> Path:
+    made = tmp_path / "data"
+    made.mkdir(mode=0o755)
+    (made / "models").symlink_to(service.data_dir / "models")  # the export of the model takes a while
+    return made
+
+
+def test_ingest_search_and_ask_need_no_service(data_dir: Path, documents: Path) -> None:
+    env = at_data(data_dir)
+    done = ragsvc("ingest", documents, "--tenant", "acme", "--json", env=env)
+    assert (done.code, done.json["counts"], done.json["pages"]) == (0, {"added": 4}, 8)
+    assert len(ragsvc("documents", "list", "--tenant", "acme", "--json", env=env).json["data"]) == 4
+    assert ragsvc("documents", "list", "--json", env=env).json["data"] == []  # another tenant sees nothing
+    asked = ragsvc("ask", "How many million euros did turbine 2 cost?", "--stream", "--tenant", "acme", env=env)
+    assert asked.code == 0
+    assert "4 million euros" in asked.out
+
+    for name in ("ragsvc.sqlite", "blobs"):
+        assert not (data_dir / name).stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO), f"others may read {name}"
+
+    well = ragsvc("doctor", "--deep", "--json", env=env)
+    assert well.code == 0, well.json
+    assert {"index acme/default": "ok", "database": "ok", "file contents": "ok"}.items() <= {
+        check["name"]: check["state"] for check in well.json["checks"]
+    }.items()
+
+
+def test_doctor_finds_damage_and_reindex_mends_what_is_derived(data_dir: Path, documents: Path) -> None:
+    env = at_data(data_dir)
+    assert ragsvc("ingest", documents, "--json", env=env).code == 0
+    before = ragsvc("search", "turbine 3", "--json", env=env).json["data"]
+
+    for file in (data_dir / "derived").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"torn")
+    mended = ragsvc("reindex", "--json", env=env)
+    assert (mended.code, [one["ok"] for one in mended.json["collections"]]) == (0, [True])
+    after = ragsvc("search", "turbine 3", "--json", env=env).json["data"]
+    assert after[0] == before[0]
+    assert {hit["chunk_id"] for hit in after} == {hit["chunk_id"] for hit in before}
+
+    with sqlite3.connect(data_dir / "ragsvc.sqlite") as connection:
+        connection.execute("UPDATE embeddings SET vector = zeroblob(length(vector))")
+    connection.close()
+    again = ragsvc("reindex", "--embeddings", "--json", env=env)
+    assert (again.code, again.json["documents_failed"]) == (0, 0)
+    found = ragsvc("search", "turbine 3", "--mode", "dense", "--json", env=env).json["data"]
+    assert found[0]["filename"] == "report 3.pdf"
+
+    stored = next(path for path in (data_dir / "blobs").rglob("*") if path.is_file())
+    content = stored.read_bytes()
+    stored.chmod(0o600)
+    stored.write_bytes(content[:-1] + b"!")
+    changed = ragsvc("doctor", "--deep", env=env)
+    assert changed.code == 1
+    assert stored.name in changed.out
+    stored.unlink()
+    lost = ragsvc("doctor", env=env)
+    assert lost.code == 1
+    assert "lost their file" in lost.out
+
+
+def test_doctor_tells_a_damaged_database(data_dir: Path) -> None:
+    env = at_data(data_dir)
+    assert ragsvc("keys", "create", "--tenant", "t", env=env).code == 0
+    assert ragsvc("doctor", env=env).code == 0
+    database = data_dir / "ragsvc.sqlite"
+    content = bytearray(database.read_bytes())
+    content[4096:12288] = os.urandom(8192)
+    database.write_bytes(content)
+    assert ragsvc("doctor", "--json", env=env).json["ok"] is False
+
+
+def test_an_interrupted_ingest_goes_on_where_it_stopped(data_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(60):
+        (folder / f"{number:02}.txt").write_text(
+            f"Entry {number}: " + f"the pump of station {number} was repaired. " * 40
+        )
+    report = tmp_path / "report.json"
+    running = subprocess.Popen(
+        [sys.executable, "-m", "ragsvc", "ingest", str(folder), "--report", str(report)],
+        cwd=ROOT,
+        env=service_environment(data_dir),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    blobs = data_dir / "blobs"
+    while sum(path.is_file() for path in blobs.rglob("*")) < 5:
+        assert time.monotonic() < deadline
+        assert running.poll() is None, running.stderr and running.stderr.read()
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, words = running.communicate(timeout=60)
+    assert running.returncode == 130, words
+    assert "Traceback" not in words
+    assert b'"complete": false' in report.read_bytes()
+
+    done = ragsvc("ingest", folder, "--json", env=at_data(data_dir))
+    assert done.code == 0
+    assert sum(done.json["counts"].values()) == 60
+    listed = ragsvc("documents", "list", "--limit", 1000, "--json", env=at_data(data_dir)).json["data"]
+    assert len(listed) == 60
+    assert {one["status"] for one in listed} == {"ready"}

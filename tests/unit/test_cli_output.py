@@ -1,0 +1,98 @@
+import json
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+import typer
+
+from ragsvc.cli.client import ServiceClient
+from ragsvc.cli.execution import execute
+from ragsvc.cli.failures import CommandFailed, ExitCode, failure_of_answer
+from ragsvc.cli.folders import SourceFile
+from ragsvc.cli.output import Output
+from ragsvc.cli.progress import IngestProgress
+from ragsvc.cli.target import choose_target
+from ragsvc.core.errors import ConfigurationError, DataDirectoryLocked
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CommandFailed("x", code="x", exit_code=ExitCode.UNREACHABLE), 3),
+        (DataDirectoryLocked("in use"), 5),
+        (ConfigurationError(["a", "b"]), 2),
+        (ExceptionGroup("tasks", [CommandFailed("x", code="x", exit_code=ExitCode.NOT_AUTHORISED)]), 4),
+    ],
+)
+def test_expected_errors_are_one_line_and_a_code(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def command(_: Output) -> None:
+        raise error
+
+    with pytest.raises(typer.Exit) as ended:
+        execute(command, as_json=True)
+    assert ended.value.exit_code == code
+    printed = capsys.readouterr()
+    assert "error" in json.loads(printed.out)
+    assert len(printed.err.splitlines()) == 1
+
+
+def test_a_bug_is_not_hidden() -> None:
+    async def command(_: Output) -> None:
+        raise ExceptionGroup("tasks", [CommandFailed("x", code="x"), ZeroDivisionError()])
+
+    with pytest.raises(ExceptionGroup):
+        execute(command, as_json=False)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(401, 4), (403, 4), (402, 6), (429, 6), (503, 6), (404, 1), (500, 1), (418, 1)]
+)
+def test_statuses_become_exit_codes(status: int, code: int) -> None:
+    failure = failure_of_answer(status, {"retry-after-ms": "1500", "retry-after": "9"}, b"no json")
+    assert failure.exit_code == code
+    assert failure.retry_after_s == 1.5
+
+
+def test_refusals_are_waited_out_as_long_as_patience_lasts() -> None:
+    answers = [httpx.Response(503, headers={"retry-after-ms": "20"}), httpx.Response(429), httpx.Response(200, json={})]
+    pauses: list[float] = []
+
+    async def run(patience_s: float) -> None:
+        replies = iter(answers)
+        transport = httpx.MockTransport(lambda _: next(replies))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            client = ServiceClient(http, patience_s=patience_s)
+            client.on_pause = lambda seconds, _: pauses.append(seconds)
+            await client.get("/x")
+
+    anyio.run(run, 5.0)
+    assert pauses == [0.02, 1.0]
+    with pytest.raises(CommandFailed) as failed:
+        anyio.run(run, 0.5)
+    assert failed.value.exit_code == ExitCode.REFUSED_FOR_NOW
+
+
+def test_progress_estimates_by_bytes() -> None:
+    now = [0.0]
+    state = IngestProgress(total_files=2, total_bytes=400, clock=lambda: now[0])
+    first, second = (SourceFile("/r", name, Path(name), size) for name, size in (("a", 100), ("b", 300)))
+    now[0] = 10.0
+    state.watch(first, {"progress": 0.5, "pages_done": 20})
+    state.finish(first, failed=False)
+    assert state.line() == "1/2 files · 20 pages (2.0/s) · ETA 0:00:30"
+    state.watch(second, {"progress": 0.9, "pages_done": 40})
+    state.watch(second, {"progress": 0.1, "pages_done": 4})  # a late event changes nothing
+    state.finish(second, failed=True)
+    assert state.line() == "2/2 files · 60 pages (6.0/s) · 1 failed"
+
+
+def test_options_that_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSVC_URL", "http://from-environment")
+    assert choose_target(url=None, data_dir=None, tenant=None).url == "http://from-environment"
+    assert choose_target(url=None, data_dir=Path("x"), tenant="t").url is None
+    for options in ({"url": "u", "data_dir": Path("x")}, {"url": "u", "tenant": "t"}, {"url": None, "tenant": "t"}):
+        with pytest.raises(CommandFailed):
+            choose_target(**{"data_dir": None, "tenant": None, **options})

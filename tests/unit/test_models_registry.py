@@ -1,0 +1,112 @@
+import asyncio
+
+import pytest
+
+from ragsvc.core.access import DEFAULT_SCOPES, Principal
+from ragsvc.core.breaker import Circuit
+from ragsvc.core.errors import ConfigurationError, InvalidRequest, ModelNotFound, ModelUnavailable
+from ragsvc.core.ids import KeyId, TenantId
+from ragsvc.core.providers import ModelSettings, ProviderSettings
+from ragsvc.services.models import Models, first_able
+
+
+class Backend:
+    def __init__(self, name):
+        self.name = name
+        self.circuit = Circuit.CLOSED
+
+
+def registry(*settings):
+    return Models(settings, {one.name: Backend(one.name) for one in settings}, local=Backend("local"), created=1)
+
+
+OPENAI = ProviderSettings(
+    name="openai",
+    base_url="http://o",
+    api_key="sk-hidden",
+    models=(
+        ModelSettings("gpt-4o", aliases=("smart",), upstream="gpt-4o-2024"),
+        ModelSettings("gpt-*"),
+        ModelSettings("shared", fallback=("local/chat-model",)),
+    ),
+    fallback=("backup", "claude"),
+)
+OTHER = ProviderSettings(
+    name="other", base_url="http://a", models=(ModelSettings("claude"), ModelSettings("shared"), ModelSettings("a/b"))
+)
+BACKUP = ProviderSettings(name="backup", base_url="http://b", models=(ModelSettings("*"),))
+
+
+@pytest.mark.parametrize(
+    ("asked", "provider", "upstream"),
+    [
+        ("gpt-4o", "openai", "gpt-4o-2024"),
+        ("smart", "openai", "gpt-4o-2024"),
+        ("openai/gpt-4o", "openai", "gpt-4o-2024"),
+        ("gpt-9", "openai", "gpt-9"),
+        ("openai/gpt-9", "openai", "gpt-9"),
+        ("shared", "openai", "shared"),
+        ("other/shared", "other", "shared"),
+        ("a/b", "other", "a/b"),
+        ("other/a/b", "other", "a/b"),
+        ("local/chat-model", "local", "local/chat-model"),
+    ],
+)
+def test_a_name_finds_its_provider(asked, provider, upstream):
+    first = registry(OPENAI, OTHER).routes(asked)[0]
+    assert (first.provider_name, first.upstream_model) == (provider, upstream)
+
+
+def test_unknown_names_are_not_found():
+    for name in ("mistral", "openai/mistral", "nobody/gpt-4o", ""):
+        with pytest.raises(ModelNotFound):
+            registry(OPENAI, OTHER).routes(name)
+
+
+def test_stand_ins_come_in_order_and_once():
+    routes = registry(OPENAI, OTHER, BACKUP).routes("shared")
+    assert [(one.provider_name, one.upstream_model) for one in routes] == [
+        ("openai", "shared"),
+        ("local", "local/chat-model"),
+        ("backup", "shared"),
+        ("other", "claude"),
+    ]
+
+
+def test_contradicting_settings_are_all_reported():
+    with pytest.raises(ConfigurationError) as wrong:
+        registry(OPENAI, OPENAI, ProviderSettings(name="local", base_url="http://x"))
+    assert len(wrong.value.problems) >= 2
+
+
+def test_a_key_sees_only_its_models():
+    principal = Principal(KeyId("k"), TenantId("t"), "l", DEFAULT_SCOPES, allowed_models=("local/*", "smart"))
+    assert [card.id for card in registry(OPENAI, OTHER).cards(principal)] == ["local/chat-model", "smart"]
+
+
+def test_a_provider_keeps_its_secret():
+    assert "sk-hidden" not in repr(OPENAI)
+
+
+def test_the_next_provider_is_asked_only_after_failures_that_another_may_not_have():
+    routes = registry(OPENAI, OTHER, BACKUP).routes("shared")
+    asked = []
+
+    async def ask(route):
+        asked.append(route.provider_name)
+        if route.provider_name == "openai":
+            raise ModelUnavailable("no", retry_after_s=9)
+        if route.provider_name == "local":
+            raise InvalidRequest("bad", param="n")
+        return route.provider_name
+
+    with pytest.raises(InvalidRequest):
+        asyncio.run(first_able(routes, ask))
+    assert asked == ["openai", "local"]
+
+    async def refuse(route):
+        raise ModelUnavailable("no", retry_after_s=len(route.provider_name))
+
+    with pytest.raises(ModelUnavailable) as none_left:
+        asyncio.run(first_able(routes, refuse))
+    assert none_left.value.retry_after_s == 5
