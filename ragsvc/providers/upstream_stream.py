@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
@@ -24,6 +25,7 @@ from ragsvc.providers.exchange import HTTP_FAILURES, Exchange
 _DONE_ENDS: Final = (b"data: [DONE]\n\n", b"data:[DONE]\n\n")
 _DONE_WORDS: Final = (b"data: [DONE]", b"data:[DONE]")
 _NULL_USAGES: Final = (b',"usage":null', b', "usage": null')
+_FIGURE: Final = re.compile(rb'"usage"(?!: ?null)')
 _END_WAIT_S: Final = 0.5
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 
@@ -178,26 +180,25 @@ class UpstreamStream:
             for spelled in _NULL_USAGES:
                 if spelled in block:
                     block = block.replace(spelled, b"")
-        events = block.count(b"\n\n")
-        mentions = block.count(b'"usage"')
-        if (
-            (mentions and mentions != block.count(b'"usage":null') + block.count(b'"usage": null'))
-            or block.count(b'"choices"') != events
-            or block.count(b"}\n\n") != events
-        ):
-            block = self._read_events(block)
+        found = _FIGURE.search(block)
+        border = len(block) if found is None else block.rfind(b"\n\n", 0, found.start()) + 2
+        head = block[: border if border > 1 else 0]
+        if not _is_plain(head):
+            head = b""
+        if len(head) < len(block):
+            block = head + self._read_events(block[len(head) :], after=head)
         if block:
             self._ledger.add(block, self._count_tokens)
         return block
 
-    def _read_events(self, block: bytes) -> bytes:
+    def _read_events(self, block: bytes, *, after: bytes) -> bytes:
         """Go through a block event by event; keeps what came before a failure and remembers that for later."""
         kept = b""
         for event in split_events(block):
             try:
                 kept += self._read_event(event)
             except RagsvcError as error:
-                if not kept:
+                if not kept and not after:
                     raise
                 self._failure = error
                 self._at_end = False
@@ -226,6 +227,12 @@ class UpstreamStream:
                 del members["usage"]
                 changed = True
         return encode_event(members) if changed else event
+
+
+def _is_plain(block: bytes) -> bool:
+    """Whether every event of a block of whole events looks like a chunk."""
+    events = block.count(b"\n\n")
+    return block.count(b'"choices"') == events == block.count(b"}\n\n")
 
 
 class _Counts(msgspec.Struct):
