@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import aiohttp
+import anyio.to_thread
 import msgspec
 from msgspec import Raw
 
@@ -91,6 +92,8 @@ class UpstreamStream:
                 except HTTP_FAILURES as error:
                     raise self._exchange.translate(error, before_body=not self._begun) from error
                 block = self._take(piece)
+                if self._at_end:
+                    block += await self._closing_usage()
                 if block:
                     return block
             if self._failure is not None:
@@ -101,11 +104,12 @@ class UpstreamStream:
             raise
         raise StopAsyncIteration
 
-    def usage(self) -> Usage:
+    async def usage(self) -> Usage:
         """The provider's figure, or a count of the prompt and of what passed."""
         if self._ledger.reported is not None:
             return self._ledger.reported
-        return self._ledger.usage(self._prompt_tokens(), self._count_tokens)
+        said = self._ledger.said()
+        return await anyio.to_thread.run_sync(lambda: Usage.of(self._prompt_tokens(), said.count(self._count_tokens)))
 
     async def aclose(self) -> None:
         """Free connection and slot; a provider still at work notices that its connection closes."""
@@ -134,20 +138,21 @@ class UpstreamStream:
         if piece[-3:] == b"}\n\n" and not self._aligner.tail and b'"usage"' not in piece:
             events = piece.count(b"}\n\n")
             if events == piece.count(b'"choices"') == piece.count(b"\n\n"):
-                self._ledger.add(piece, self._count_tokens)
+                self._ledger.add(piece)
                 return piece
-        return self._take_with_care(piece) if piece else self._end()
+        if not piece:
+            self._end()
+            return b""
+        return self._take_with_care(piece)
 
     def _take_with_care(self, piece: bytes) -> bytes:
         block = self._aligner.feed(piece)
         if block.endswith(_DONE_ENDS):
             block = block[: block.rfind(b"data:")]
             self._at_end = True
-        if block:
-            block = self._checked(block)
-        return block + self._closing_usage() if self._at_end else block
+        return self._checked(block) if block else b""
 
-    def _end(self) -> bytes:
+    def _end(self) -> None:
         """The body ended without ``[DONE]``: fine after a finish reason, else the answer is cut off."""
         rest = self._aligner.tail.strip()
         if rest and rest not in _DONE_WORDS:
@@ -155,13 +160,12 @@ class UpstreamStream:
         if not rest and not self._ledger.has_finish():
             raise UpstreamFailed(f"provider '{self._exchange.settings.name}' ended its answer too early")
         self._at_end = True
-        return self._closing_usage()
 
-    def _closing_usage(self) -> bytes:
+    async def _closing_usage(self) -> bytes:
         """A usage chunk of our own for a client that asked, where the provider gave none."""
         if not self._client_wants_usage or self._ledger.reported is not None:
             return b""
-        usage = self._ledger.usage(self._prompt_tokens(), self._count_tokens)
+        usage = await self.usage()
         self._ledger.report(usage)
         head = self._ledger.head
         return encode_event(
@@ -188,7 +192,7 @@ class UpstreamStream:
         if len(head) < len(block):
             block = head + self._read_events(block[len(head) :], after=head)
         if block:
-            self._ledger.add(block, self._count_tokens)
+            self._ledger.add(block)
         return block
 
     def _read_events(self, block: bytes, *, after: bytes) -> bytes:

@@ -45,6 +45,10 @@ class _Booking:
                 model=self._model,
             )
 
+    async def settle_stream(self, source: ChatStream) -> None:
+        if self._open:
+            await self.settle(await source.usage())  # cancelled in between, it stays open and is settled later
+
     async def refund(self) -> None:
         if self._open:
             self._open = False
@@ -72,12 +76,12 @@ class AnswerStream:
             except StopAsyncIteration:
                 block = b""
             except Exception:
-                await self._booking.settle(source.usage())
+                await self._booking.settle_stream(source)
                 raise
             if self._citer is not None and block:
                 block = self._citer.edit(block)
             if source.finished:
-                await self._booking.settle(source.usage())
+                await self._booking.settle_stream(source)
                 self.finished = True
                 return block + DONE
             if block:
@@ -89,7 +93,7 @@ class AnswerStream:
         try:
             await self._source.aclose()
         finally:
-            await self._booking.settle(self._source.usage())
+            await self._booking.settle_stream(self._source)
 
 
 class AnswerService:
