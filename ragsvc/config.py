@@ -60,7 +60,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_pages: Positive = 5000
     """Most pages of one document."""
     parse_timeout_s: Seconds = 300.0
-    """Longest parse of one document."""
+    """Longest parse of one document; each page whose text is recognised adds a minute."""
+    ocr: Literal["auto", "off"] = "auto"
+    """Recognise the text of pages that have no text layer; ``off`` leaves them out."""
+    ocr_max_pages: Positive = 500
+    """Most pages of one document whose text is recognised."""
     parse_memory_bytes: Annotated[int, Meta(ge=1 << 28)] = 2 << 30
     """Address space of one parser process."""
     parse_workers: Positive = 2
@@ -98,6 +102,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rvenc_literal: bool = False
     """Seal RVENC answers by the document's letter. Off: that is one key stream for all chunks, which can be read."""
 
+    master_key: str | None = None
+    """Seals what is stored of providers; 64 hexadecimal digits or base64. By default ``master.key`` of the data."""
+    policy_file: Path | None = None
+    """A Rego file whose ``data.ragsvc.allow`` must be true for every model's use (extra ``policies``)."""
+    policy_url: str | None = None
+    """The same asked of an Open Policy Agent server: the URL of the rule in its Data API."""
+    policy_cache_s: Annotated[float, Meta(ge=0)] = 5.0
+    """How long a policy's decision holds."""
+    policy_timeout_s: Seconds = 2.0
+    """How long a policy may take; without a decision a request gets 503."""
+    allowed_base_urls: tuple[str, ...] = ()
+    """Addresses a request may name in ``X-Provider-Base-URL`` (``https://*.example.com``); TOML file only."""
     providers: tuple[ProviderSettings, ...] = ()
     """Upstream model backends; ``[[providers]]`` in the TOML file only."""
 
@@ -132,6 +148,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Settings for printing; secrets of providers are masked."""
         plain = {name: getattr(self, name) for name in self.__struct_fields__}
         plain["data_dir"] = str(self.data_dir)
+        plain["master_key"] = None if self.master_key is None else "***"
         plain["encryption_key_file"] = None if self.encryption_key_file is None else str(self.encryption_key_file)
         plain["providers"] = [
             {"name": one.name, "base_url": one.base_url, "models": [model.id for model in one.models]}

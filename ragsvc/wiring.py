@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -18,8 +18,11 @@ from ragsvc.config import Settings
 from ragsvc.core.answering import answer as extract_answer
 from ragsvc.core.chunking import lexical_context
 from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
+from ragsvc.core.families import Family
 from ragsvc.core.ports import ChunkingOptions, Embedder, EmbeddingModel, ExtractionLimits, Reranker
+from ragsvc.core.providers import ProviderSettings
 from ragsvc.core.readiness import Readiness
+from ragsvc.crypto.sealing import Sealer
 from ragsvc.extract.frames import ChunkingPlan
 from ragsvc.extract.parser import ChildParser
 from ragsvc.index.registry import IndexRegistry
@@ -27,9 +30,12 @@ from ragsvc.inference.batcher import EmbeddingBatcher
 from ragsvc.inference.factory import open_embedder, open_token_spans
 from ragsvc.inference.tokens import TokenizerSpans
 from ragsvc.inference.weights import read_model
+from ragsvc.providers.direct import AllowedAddresses, PublicResolver
 from ragsvc.providers.exchange import open_session
 from ragsvc.providers.local_extractive import LocalExtractive
+from ragsvc.providers.local_models import HYBRID_SCORE, LocalEmbeddings, LocalReranker, hybrid_scores, in_thread
 from ragsvc.providers.openai_upstream import OpenAIUpstream
+from ragsvc.providers.policy_engines import RegoFile, opa_server
 from ragsvc.services.access import Access
 from ragsvc.services.answer import AnswerService
 from ragsvc.services.documents import DocumentService
@@ -37,9 +43,13 @@ from ragsvc.services.encryption import EncryptionService, open_encryption
 from ragsvc.services.freshness import Freshness
 from ragsvc.services.ingest import IngestOptions, IngestService
 from ragsvc.services.keys import KeyAdministration
-from ragsvc.services.models import Models
+from ragsvc.services.models import LocalModel, Models
+from ragsvc.services.policies import CachedPolicy, Decide
 from ragsvc.services.progress import ProgressHub
+from ragsvc.services.providers import ProviderAdministration
+from ragsvc.services.proxy import ProxyService
 from ragsvc.services.reembedding import Reembedding
+from ragsvc.services.routing import Router
 from ragsvc.services.search import SearchService
 from ragsvc.services.spaces import EmbeddingSpace, Spaces
 from ragsvc.store.blobs import BlobStore
@@ -48,6 +58,7 @@ from ragsvc.store.documents import list_collections, referenced_blobs
 from ragsvc.store.index_source import SqliteIndexSource
 from ragsvc.store.ingest import model_row_id
 from ragsvc.store.lock import DataDirectoryLock
+from ragsvc.store.master_key import open_master_key
 from ragsvc.store.reembedding import serve_model, serving_model
 
 logger = logging.getLogger(__name__)
@@ -83,6 +94,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeyAdministration
     models: Models
     answer: AnswerService
+    proxy: ProxyService
+    providers: ProviderAdministration
     encryption: EncryptionService
     readiness: Readiness
     registry: CollectorRegistry
@@ -159,20 +172,38 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             max_document_bytes=settings.max_document_bytes,
             max_queued=settings.max_queued_documents,
         )
+        reranker = await anyio.to_thread.run_sync(_open_reranker, settings)
         search = SearchService(
             database=database,
             spaces=spaces,
             settled=freshness.settled,
-            reranker=await anyio.to_thread.run_sync(_open_reranker, settings),
+            reranker=reranker,
         )
         access = Access(database)
         encryption = await anyio.to_thread.run_sync(_open_encryption, settings)
         stack.callback(encryption.close)
         session = await stack.enter_async_context(open_session())
-        models = _models(settings, session, tokens)
+        open_provider = _provider_opener(tokens)
+        models = _models(tokens, _local_models(configured, tokens, reranker))
         stack.push_async_callback(models.aclose)
+        master = await anyio.to_thread.run_sync(open_master_key, data_dir, settings.master_key)
+        providers = ProviderAdministration(
+            database,
+            sealer=Sealer(master, "providers"),
+            models=models,
+            configured=settings.providers,
+            open_provider=lambda one: open_provider(one, session),
+        )
+        await providers.load()
+        router = Router(
+            models,
+            policies=_policies(stack, settings, session),
+            key_of=providers.key_of,
+            direct=await _direct(stack, settings, session, open_provider),
+        )
         answer = AnswerService(
             models=models,
+            router=router,
             searcher=search,
             meter=access,
             count_tokens=lambda text: tokens.count([text])[0],
@@ -198,6 +229,8 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             keys=KeyAdministration(access),
             models=models,
             answer=answer,
+            proxy=ProxyService(router=router, meter=access),
+            providers=providers,
             encryption=encryption,
             readiness=Readiness(),
             registry=CollectorRegistry(),
@@ -310,7 +343,11 @@ def _open_reranker(settings: Settings) -> Reranker | None:
 
 def _limits(settings: Settings) -> ExtractionLimits:
     return ExtractionLimits(
-        timeout_s=settings.parse_timeout_s, memory_bytes=settings.parse_memory_bytes, max_pages=settings.max_pages
+        timeout_s=settings.parse_timeout_s,
+        memory_bytes=settings.parse_memory_bytes,
+        max_pages=settings.max_pages,
+        ocr=settings.ocr == "auto",
+        ocr_max_pages=settings.ocr_max_pages,
     )
 
 
@@ -326,13 +363,60 @@ def _chunking_plan(settings: Settings, model: EmbeddingModel) -> ChunkingPlan:
     )
 
 
-def _models(settings: Settings, session: aiohttp.ClientSession, tokens: TokenizerSpans) -> Models:
+OpenProvider = Callable[[ProviderSettings, aiohttp.ClientSession], OpenAIUpstream]
+
+
+def _provider_opener(tokens: TokenizerSpans) -> OpenProvider:
     def count(text: str) -> int:
         return tokens.count([text])[0]
 
-    providers = {one.name: OpenAIUpstream(one, session, count_tokens=count) for one in settings.providers}
-    local = LocalExtractive(extract_answer, count_tokens=count)
-    return Models(settings.providers, providers, local=local, created=int(time.time()))
+    return lambda settings, session: OpenAIUpstream(settings, session, count_tokens=count)
+
+
+def _models(tokens: TokenizerSpans, local_models: Sequence[LocalModel]) -> Models:
+    """The registry with what is served here; providers come in as ``ProviderAdministration`` knows them."""
+    local = LocalExtractive(extract_answer, count_tokens=lambda text: tokens.count([text])[0])
+    return Models((), {}, local=local, local_models=local_models, created=int(time.time()))
+
+
+async def _direct(
+    stack: AsyncExitStack, settings: Settings, session: aiohttp.ClientSession, open_provider: OpenProvider
+) -> AllowedAddresses | None:
+    """Providers by address, where any are allowed; names that are trusted as patterns resolve to public addresses."""
+    if not settings.allowed_base_urls:
+        return None
+    public = await stack.enter_async_context(open_session(PublicResolver(aiohttp.ThreadedResolver())))
+    return AllowedAddresses(settings.allowed_base_urls, open_provider, session=session, public_session=public)
+
+
+def _policies(stack: AsyncExitStack, settings: Settings, session: aiohttp.ClientSession) -> list[CachedPolicy]:
+    deciders: list[Decide] = []
+    if settings.policy_file is not None:
+        rego = RegoFile(settings.policy_file)
+        stack.callback(rego.close)
+        deciders.append(rego)
+    if settings.policy_url is not None:
+        deciders.append(opa_server(settings.policy_url, session))
+    return [
+        CachedPolicy(decide, keep_s=settings.policy_cache_s, timeout_s=settings.policy_timeout_s) for decide in deciders
+    ]
+
+
+def _local_models(space: ModelSpace, tokens: TokenizerSpans, reranker: Reranker | None) -> list[LocalModel]:
+    """The configured embedding model and the reranker under a steady name and under their own."""
+    batcher = space.batcher
+    embeddings = LocalEmbeddings(space.model, batcher.embed_passages, tokens)
+    if reranker is None:
+        scored_by, score = HYBRID_SCORE, hybrid_scores(batcher.embed_query, batcher.embed_passages)
+    else:
+        scored_by, score = f"local/{reranker.name}", in_thread(reranker.score)
+    ranking = LocalReranker(scored_by, score, tokens)
+    return [
+        LocalModel("local/embedding-model", embeddings, frozenset({Family.EMBEDDINGS})),
+        LocalModel(f"local/{space.model.name.rsplit('/', 1)[-1]}", embeddings, frozenset({Family.EMBEDDINGS})),
+        LocalModel("local/reranker", ranking, frozenset({Family.RERANK})),
+        LocalModel(scored_by, ranking, frozenset({Family.RERANK})),
+    ]
 
 
 def _load_indexes(database: Database, indexes: IndexRegistry) -> None:

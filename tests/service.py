@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -115,3 +117,23 @@ def create_key(data_dir: Path, *, tenant: str = "acme", label: str = "test", ext
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)["key"]
+
+
+@contextmanager
+def running_proxy(upstream: str, *options: str) -> Iterator[str]:
+    """``ragsvc proxy`` for ``upstream`` in a child process; yields its base address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ragsvc", "proxy", "--url", upstream, "--port", "0", "--json", *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=service_environment(Path("unused")),
+    )
+    assert process.stdout is not None
+    try:
+        yield json.loads(process.stdout.readline())["url"]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(20)
+        process.stdout.close()
+    assert code == 0

@@ -18,7 +18,6 @@ from ragsvc.cli.failures import CommandFailed
 from ragsvc.cli.logs import log_to_standard_error
 from ragsvc.cli.output import Output, table
 from ragsvc.cli.target import Target, keep_private
-from ragsvc.index.collection import IndexReport
 from ragsvc.store.database import Database
 from ragsvc.store.documents import count_by_status, list_collections
 from ragsvc.store.lock import DataDirectoryLock
@@ -117,7 +116,7 @@ async def _failed(services: Services) -> int:
 
 def _rebuild(services: Services, collection_id: int, tenant: str, name: str) -> CollectionResult:
     services.indexes.catch_up(collection_id)
-    report: IndexReport = services.indexes.verify(collection_id)
+    report = services.indexes.verify(collection_id)
     return CollectionResult(tenant, name, report.passages, report.kind, report.ok)
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from ragsvc.core.access import NO_ACCESS, UpstreamAccess
 from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.filters import parse_filter
 from ragsvc.core.retrieval import DEFAULT_COLLECTION, SearchHit, SearchMode, SearchQuery
@@ -232,6 +233,7 @@ class ChatCall(msgspec.Struct, frozen=True):
     model: str
     evidence: Evidence | None = None
     messages: Sequence[Raw] | None = None
+    access: UpstreamAccess = NO_ACCESS
 
     def upstream_body(self, *, meter_usage: bool = False) -> bytes:
         """The request body without our own fields; the client's very bytes where nothing has to change.

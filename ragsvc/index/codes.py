@@ -51,13 +51,14 @@ class Segment:
         return int(self.index.ntotal * (self.index.code_size + 8))
 
 
-def train_codec(vectors: Halves, *, seed: int = 0) -> Codec:
-    """Learn cells and codebook from a sample of ``vectors`` ``(n, dim)``, on the calling thread alone."""
+def train_codec(count: int, take: Callable[[Ids], Halves], *, seed: int = 0) -> Codec:
+    """Learn cells and codebook from a sample that ``take`` reads out of ``count`` rows, on the calling thread alone."""
     faiss.omp_set_num_threads(1)
-    count, dimension = vectors.shape
     lists = choose_lists(count)
     random = np.random.default_rng(seed)
-    sample = _sample(vectors, min(count, lists * _TRAINING_ROWS_PER_LIST), random)
+    rows = np.sort(random.choice(count, min(count, lists * _TRAINING_ROWS_PER_LIST), replace=False))
+    sample = take(rows).astype(np.float32)
+    dimension = sample.shape[1]
     clustering = faiss.Kmeans(dimension, lists, niter=8, spherical=True, seed=seed, min_points_per_centroid=1)
     clustering.train(sample)
     cells = faiss.IndexFlatIP(dimension)
@@ -145,8 +146,3 @@ def _empty_index(cells: Faiss, dimension: int, lists: int) -> Faiss:
     index = faiss.IndexIVFPQFastScan(cells, dimension, lists, pairs, 4, faiss.METRIC_INNER_PRODUCT)
     index.by_residual = True
     return index
-
-
-def _sample(vectors: Halves, size: int, random: np.random.Generator) -> Vectors:
-    rows = np.sort(random.choice(len(vectors), size, replace=False))
-    return np.take(vectors, rows, axis=0).astype(np.float32)

@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -181,7 +182,7 @@ class IvfIndex:
             if state.codec is None and end < _TRAINABLE:
                 return
             if state.codec is None or len(state.rows) > _OUTGROWN * state.codec.trained_on:
-                codec = train_codec(state.vectors[:end])
+                codec = train_codec(end, partial(self._take_slowly, state.vectors))
                 segments: tuple[Segment, ...] = (self._encode(codec, state, 0, end),)
             elif end > state.encoded:
                 codec = state.codec
@@ -257,6 +258,11 @@ class IvfIndex:
         )
         exact, best = nearest(self._file.take(state.vectors, listed), query, k)
         return np.concatenate((scores, exact)), np.concatenate((rows, listed[best]))
+
+    def _take_slowly(self, vectors: Halves, rows: Ids) -> Halves:
+        """Copy many scattered rows, letting go of the pages they bring in as it goes."""
+        parts = np.array_split(rows, 1 + len(rows) // 512)
+        return np.concatenate([self._file.take(vectors, part) for part in parts])
 
     def _encode(self, codec: Codec, state: _State, start: int, end: int) -> Segment:
         path = self.workspace / f"segment-{next(self._segment_numbers)}.faiss"

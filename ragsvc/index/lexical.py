@@ -7,12 +7,14 @@ and go when idle.
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import tantivy
 
@@ -23,6 +25,28 @@ from ragsvc.index.languages import DEFAULT_LANGUAGE
 LEXICAL_FORMAT = f"1.{ANALYSIS_VERSION}"
 _FORMAT_FILE = "ragsvc-format"
 _TOKENIZER = "terms"
+
+
+_SEGMENT_FILE = re.compile(r"(?P<segment>[0-9a-f]{32})(?:\.(?P<opstamp>\d+)\.del|\.[a-z.]+)")
+
+
+class _Deletes(msgspec.Struct, frozen=True):
+    """A segment's list of deleted documents; its file is named for the operation."""
+
+    opstamp: int
+
+
+class _Segment(msgspec.Struct, frozen=True):
+    """A segment that the last commit lists."""
+
+    segment_id: str
+    deletes: _Deletes | None = None
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    """tantivy's ``meta.json``: what the last commit holds."""
+
+    segments: list[_Segment]
 
 
 class LexicalIndexDamaged(Exception):
@@ -65,7 +89,7 @@ class TantivyIndex:
         try:
             self._index = _open(folder, self._schema)
             self._read_back()
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError) as error:  # msgspec's errors are ValueErrors
             raise LexicalIndexDamaged(str(error)) from error
 
     def __len__(self) -> int:
@@ -218,10 +242,30 @@ def _open(folder: Path, schema: tantivy.Schema) -> tantivy.Index:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         stamp.write_text(LEXICAL_FORMAT)
+    _remove_torn(folder)
     index = tantivy.Index(schema, path=str(folder))
     index.register_tokenizer(_TOKENIZER, tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build())
     index.config_reader(reload_policy="manual")
     return index
+
+
+def _remove_torn(folder: Path) -> None:
+    """Remove files that no commit lists.
+
+    A process killed within a commit leaves them, and tantivy, which numbers operations from the last commit, would
+    meet its own file name again: ``FileAlreadyExists`` on the list of deletes.
+    """
+    meta = folder / "meta.json"
+    segments = msgspec.json.decode(meta.read_bytes(), type=_Meta).segments if meta.is_file() else []
+    listed = {one.segment_id.replace("-", ""): one.deletes for one in segments}
+    for file in folder.iterdir():
+        match = _SEGMENT_FILE.fullmatch(file.name)
+        if match is None:
+            continue
+        deletes = listed.get(match["segment"])
+        is_torn_list = match["opstamp"] is not None and (deletes is None or deletes.opstamp != int(match["opstamp"]))
+        if match["segment"] not in listed or is_torn_list:
+            file.unlink(missing_ok=True)
 
 
 def _languages(searcher: tantivy.Searcher) -> list[str]:

@@ -5,6 +5,7 @@ Owns the folder ``derived/``. Blocking and thread-safe; callers on an event loop
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -99,7 +100,13 @@ class IndexRegistry:
         with slot.lock:
             slot.used_at = slot.written_at = self._clock()
             index = self._load(slot, collection_id)
-            index.catch_up()
+            try:
+                index.catch_up()
+            except Exception:
+                slot.index = None  # the next use opens what is on disk, which the rows then complete
+                with contextlib.suppress(Exception):  # the error that matters is the first
+                    index.close()
+                raise
         if self._wants_snapshot(index):
             self._wake.set()
 

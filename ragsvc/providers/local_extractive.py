@@ -126,6 +126,11 @@ class LocalExtractive:
         """Refuse: this model only chats."""
         raise ModelNotFound(f"'{LOCAL_MODEL}' serves chat completions only, not {request.path}", param="model")
 
+    def with_key(self, api_key: str, *, callers: bool = False) -> LocalExtractive:
+        """Itself: nobody is asked."""
+        del api_key, callers
+        return self
+
     async def aclose(self) -> None:
         """Nothing is held."""
 

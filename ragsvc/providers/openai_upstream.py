@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -139,6 +140,12 @@ class OpenAIUpstream:
             exchange.slots.release()
             raise
         return ForwardedReply(exchange, response)
+
+    def with_key(self, api_key: str, *, callers: bool = False) -> OpenAIUpstream:
+        """The same provider, its slots and its breaker, asked with another key."""
+        other = copy.copy(self)
+        other._exchange = self._exchange.with_key(api_key, callers=callers)  # noqa: SLF001 - its own copy
+        return other
 
     async def aclose(self) -> None:
         """Nothing of its own to free: the session belongs to whoever made it."""

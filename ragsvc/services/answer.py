@@ -12,53 +12,27 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import anyio.to_thread
 import msgspec
 
-from ragsvc.core.access import Principal, Reservation, TokenMeter, require_model
+from ragsvc.core.access import Principal, TokenMeter
 from ragsvc.core.chat import ChatCall, ChatRequest, CountTokens, Evidence, Usage
+from ragsvc.core.families import Family
 from ragsvc.core.ports import ChatReply, ChatStream
 from ragsvc.core.prompts import weave_passages
 from ragsvc.core.queries import Turn, make_query
 from ragsvc.core.retrieval import Searcher, SearchHit
 from ragsvc.core.sse import DONE
+from ragsvc.services.booking import Booking
 from ragsvc.services.citing import StreamCiter, cite_reply
 from ragsvc.services.models import ModelRoute, Models, first_able
+from ragsvc.services.routing import Router
 
 _DEFAULT_REPLY_TOKENS = 1024
 _PASSAGE_TOKENS = 256
 
 
-class _Booking:
-    """The reservation of one request; the first of ``settle`` and ``refund`` counts."""
-
-    def __init__(self, meter: TokenMeter, reservation: Reservation, model: str) -> None:
-        self._meter = meter
-        self._reservation = reservation
-        self._model = model
-        self._open = True
-
-    async def settle(self, usage: Usage) -> None:
-        if self._open:
-            self._open = False
-            await self._meter.settle(
-                self._reservation,
-                prompt_tokens=usage.prompt_tokens,
-                completion_tokens=usage.completion_tokens,
-                model=self._model,
-            )
-
-    async def settle_stream(self, source: ChatStream) -> None:
-        if self._open:
-            await self.settle(await source.usage())  # cancelled in between, it stays open and is settled later
-
-    async def refund(self) -> None:
-        if self._open:
-            self._open = False
-            await self._meter.refund(self._reservation)
-
-
 class AnswerStream:
     """The events of an answer, ``[DONE]`` included; iteration raises when the answer breaks off."""
 
-    def __init__(self, source: ChatStream, booking: _Booking, citer: StreamCiter | None) -> None:
+    def __init__(self, source: ChatStream, booking: Booking, citer: StreamCiter | None) -> None:
         self._source = source
         self._booking = booking
         self._citer = citer
@@ -107,13 +81,14 @@ class AnswerService:
         self,
         *,
         models: Models,
+        router: Router | None = None,
         searcher: Searcher,
         meter: TokenMeter,
         count_tokens: CountTokens,
         weak_below: float = 0.35,
         on_unresolved: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._models = models
+        self._router = router or Router(models)
         self._searcher = searcher
         self._meter = meter
         self._count_tokens = count_tokens
@@ -154,13 +129,12 @@ class AnswerService:
             raise
         return AnswerStream(source, booking, None if hits is None else StreamCiter(hits, self._on_unresolved))
 
-    async def _admit(self, principal: Principal, call: ChatCall) -> tuple[Sequence[ModelRoute], _Booking]:
+    async def _admit(self, principal: Principal, call: ChatCall) -> tuple[Sequence[ModelRoute], Booking]:
         """Check the model and set tokens aside."""
         model = call.request.model
-        require_model(principal, model)
-        routes = self._models.routes(model)
+        routes = await self._router.routes(principal, model, Family.CHAT, call.access)
         reservation = await self._meter.reserve(principal, estimated_tokens(call.request))
-        return routes, _Booking(self._meter, reservation, model)
+        return routes, Booking(self._meter, reservation, model)
 
     async def _find_evidence(self, principal: Principal, call: ChatCall) -> Evidence | None:
         """What the documents say on the conversation's question; ``None`` when they or a question are missing."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import msgspec
 from litestar import Request, post
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope
 
-from ragsvc.core import access
+from ragsvc.core.access import NO_ACCESS
+from ragsvc.core.access import Scope as KeyScope
 from ragsvc.core.chat import ChatRequest, decode_chat_request
 from ragsvc.services.answer import AnswerService
 from ragsvc.web.bodies import read_body
 from ragsvc.web.context import context_of
+from ragsvc.web.families import ACCESS_PARAMETERS, access_of
 from ragsvc.web.openapi import ANY_JSON, EVENTS, Answer
 from ragsvc.web.presence import ClientPresence
 from ragsvc.web.raw_responses import ClientGone, EventStream, JsonBytes
@@ -34,6 +37,9 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
     if body is None:
         return ClientGone()
     call = decode_chat_request(body)
+    access = access_of(context)
+    if access != NO_ACCESS:
+        call = msgspec.structs.replace(call, access=access)
     services: ChatServices = scope["litestar_app"].state["services"]
     with ClientPresence(receive):
         if call.request.stream:
@@ -46,11 +52,12 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
     ["/v1/chat/completions", "/api/chat/completions", "/chat/completions"],
     status_code=200,
     opt={
-        "scope": access.Scope.CHAT,
+        "scope": KeyScope.CHAT,
         "raw": answer_chat,
         "tag": "chat",
         "body": ChatRequest,
         "answers": {200: Answer("The completion; events when `stream` is true.", {**ANY_JSON, **EVENTS})},
+        "parameters": ACCESS_PARAMETERS,
         "errors": (402, 404, 502, 504),
     },
     summary="Answer a chat",

@@ -19,7 +19,7 @@ from ragsvc.services.documents import MEDIA_TYPES, DocumentService
 from ragsvc.store.documents import DocumentFilter
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import principal_of
-from ragsvc.web.openapi import BINARY, EVENTS, Answer, header_parameter, query_parameter
+from ragsvc.web.openapi import BINARY, EVENTS, Answer, Schema, header_parameter, query_parameter
 from ragsvc.web.uploads import AnyRequest, clean_filename, read_upload
 from ragsvc.web.wire import (
     DocumentChange,
@@ -51,9 +51,10 @@ _Skip = Annotated[int | None, QueryParameter(ge=0, le=1 << 31, description="How 
 _change = msgspec.json.Decoder(DocumentChange)
 _retry = msgspec.json.Decoder(RetryRequest)
 
-_STORED: Final = dict.fromkeys(MEDIA_TYPES, BINARY)
+_STORED: Final[dict[str, Schema]] = dict.fromkeys(MEDIA_TYPES, BINARY)
 _UPLOAD: Final = {
     **_WRITE,
+    "streams_body": True,
     "body": {**_STORED, "multipart/form-data": UploadForm},
     "parameters": [
         query_parameter("filename", "Name of a raw body's file", max_length=512),

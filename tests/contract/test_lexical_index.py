@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -244,3 +245,22 @@ def test_a_kill_at_any_moment_leaves_one_commit_whole(tmp_path):
         assert index.ids().tolist() == expected
         assert index.search(f"word{seq}", k=9).ids.tolist() == [seq * 10 + i for i in range(5)]
         index.close()
+
+
+def test_a_kill_between_writing_deletes_and_listing_them_does_not_block_the_next_commit(filled, tmp_path):
+    killed, twin = tmp_path / "killed", tmp_path / "twin"
+    shutil.copytree(filled.folder, killed)
+    shutil.copytree(filled.folder, twin)
+    other = TantivyIndex(twin)
+    other.remove(np.array([1]))
+    other.commit(covered_seq=10)
+    other.close()
+    (written,) = twin.glob("*.del")
+    shutil.copy(written, killed / written.name)  # the list of deletes was written, meta.json was not
+    again = TantivyIndex(killed)
+    assert again.covered_seq() == 9
+    again.remove(np.array([1]))
+    again.commit(covered_seq=10)
+    assert 1 not in again.ids().tolist()
+    assert first(again, "currency exchange") == 8
+    again.close()
