@@ -168,6 +168,25 @@ async def test_a_policy_that_hangs_or_breaks_allows_nothing_and_is_asked_again()
     assert len(asked) == 2
 
 
+async def test_a_policys_decision_holds_briefly_for_its_key_model_and_family() -> None:
+    asked, now = [], [0.0]
+
+    async def decide(given):
+        asked.append((given["key"]["label"], given["model"], given["family"]))
+        return given["model"] != "denied"
+
+    policy = CachedPolicy(decide, keep_s=5, timeout_s=1, clock=lambda: now[0])
+    for _ in range(3):
+        assert await policy.allows(PRINCIPAL, "m", Family.CHAT)
+        assert not await policy.allows(PRINCIPAL, "denied", Family.CHAT)
+    assert asked == [("label", "m", "chat"), ("label", "denied", "chat")]
+    await policy.allows(PRINCIPAL, "m", Family.OCR)
+    assert asked[2:] == [("label", "m", "ocr")]
+    now[0] = 5.1
+    await policy.allows(PRINCIPAL, "m", Family.CHAT)
+    assert asked[3:] == [("label", "m", "chat")]
+
+
 def test_a_broken_rego_file_stops_the_start(tmp_path) -> None:
     file = tmp_path / "p.rego"
     for text in ("this is no rego", ""):
