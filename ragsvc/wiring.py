@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -22,6 +24,7 @@ from ragsvc.core.families import Family
 from ragsvc.core.ports import ChunkingOptions, Embedder, EmbeddingModel, ExtractionLimits, Reranker
 from ragsvc.core.providers import ProviderSettings
 from ragsvc.core.readiness import Readiness
+from ragsvc.crypto.at_rest import MasterKey
 from ragsvc.crypto.sealing import Sealer
 from ragsvc.extract.frames import ChunkingPlan
 from ragsvc.extract.parser import ChildParser
@@ -53,17 +56,19 @@ from ragsvc.services.routing import Router
 from ragsvc.services.search import SearchService
 from ragsvc.services.spaces import EmbeddingSpace, Spaces
 from ragsvc.store.blobs import BlobStore
+from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import Database
 from ragsvc.store.documents import list_collections, referenced_blobs
 from ragsvc.store.index_source import SqliteIndexSource
 from ragsvc.store.ingest import model_row_id
 from ragsvc.store.lock import DataDirectoryLock
+from ragsvc.store.master_key import FILE_NAME as MASTER_KEY_FILE_NAME
 from ragsvc.store.master_key import open_master_key
 from ragsvc.store.reembedding import serve_model, serving_model
 
 logger = logging.getLogger(__name__)
 
-DATABASE_NAME = "ragsvc.sqlite"
+DATABASE_NAME = DATABASE_FILE_NAME
 _SPLIT_PAGES = "ragsvc.core.chunking:split_pages"
 _LOAD_TOKENS = "ragsvc.inference.tokens:TokenizerSpans"
 
@@ -137,12 +142,14 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         lock = DataDirectoryLock(data_dir)
         await anyio.to_thread.run_sync(lock.acquire)
         stack.callback(lock.release)
-        database = await anyio.to_thread.run_sync(Database, data_dir / DATABASE_NAME)
+        keys = await anyio.to_thread.run_sync(settings.open_data_keys)
+        database = await anyio.to_thread.run_sync(_open_database, data_dir / DATABASE_NAME, keys)
         stack.callback(database.close)
-        blobs = BlobStore(data_dir)
+        derived_root, memory_folder = stack.enter_context(_working_folders(settings, keys))
+        blobs = BlobStore(data_dir, keys, memory_folder=memory_folder)
         blobs.sweep(await database.read(referenced_blobs))
 
-        opener = _SpaceOpener(settings, database)
+        opener = _SpaceOpener(settings, database, derived=derived_root)
         configured = await opener.open(stack, settings.embedding_model)
         serving = await _serving_space(stack, opener, database, configured)
         spaces = Spaces(serving)
@@ -186,7 +193,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         open_provider = _provider_opener(tokens)
         models = _models(tokens, _local_models(configured, tokens, reranker))
         stack.push_async_callback(models.aclose)
-        master = await anyio.to_thread.run_sync(open_master_key, data_dir, settings.master_key)
+        master = await anyio.to_thread.run_sync(_sealing_key, data_dir, keys)
         providers = ProviderAdministration(
             database,
             sealer=Sealer(master, "providers"),
@@ -240,8 +247,9 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
 class _SpaceOpener:
     """Opens embedding spaces of one data directory."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, *, derived: Path) -> None:
         self._settings = settings
+        self._derived = derived
         self._database = database
 
     async def open(self, stack: AsyncExitStack, setting: str) -> ModelSpace:
@@ -262,7 +270,7 @@ class _SpaceOpener:
             self._database, model_id=model_id, dimension=model.dimension, lexical_context=lexical_context
         )
         indexes = IndexRegistry(
-            settings.data_dir / "derived" / f"model-{model_id}",
+            self._derived / f"model-{model_id}",
             source,
             model=model,
             memory_limit_bytes=settings.index_memory_bytes,
@@ -315,6 +323,41 @@ def _reembedding(database: Database, spaces: Spaces, target: ModelSpace) -> Reem
             await anyio.to_thread.run_sync(target.indexes.catch_up, collection.id)
 
     return Reembedding(database=database, target=target, prepare=prepare, swap=swap)
+
+
+def _open_database(path: Path, keys: DataKeys | None) -> Database:
+    return Database(path, key=None if keys is None else keys.database_key)
+
+
+@contextmanager
+def _working_folders(settings: Settings, keys: DataKeys | None) -> Generator[tuple[Path, Path | None], None, None]:
+    """Where indexes stand, and where plain copies of encrypted files may.
+
+    Both are in memory when the data directory is encrypted: indexes are then rebuilt at each start.
+    """
+    if keys is None:
+        yield settings.data_dir / "derived", None
+        return
+    prefix = f"ragsvc-{keys.name('memory')[:16]}-"
+    try:
+        for left in settings.memory_dir.glob(f"{prefix}*"):  # of a process that was killed; the lock says it is gone
+            shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=settings.memory_dir))
+    except OSError as error:
+        raise ConfigurationError([f"memory_dir: {settings.memory_dir} cannot be used ({error.strerror})"]) from error
+    try:
+        copies = folder / "documents"
+        copies.mkdir()
+        yield folder / "derived", copies
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sealing_key(data_dir: Path, keys: DataKeys | None) -> MasterKey:
+    """Seals stored providers: an encrypted directory's own key, else ``master.key`` (also of one encrypted later)."""
+    if keys is None or (data_dir / MASTER_KEY_FILE_NAME).exists():
+        return open_master_key(data_dir, None)
+    return keys.sealing
 
 
 def _open_encryption(settings: Settings) -> EncryptionService:

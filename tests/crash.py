@@ -236,10 +236,10 @@ class CrashRounds:
 
     def _check_findable(self, client: httpx.Client, document_id: str, word: str) -> None:
         for mode in ("lexical", "hybrid"):
-            reply = client.post("/v1/rag/search", json={"query": f"code word {word}", "mode": mode, "top_k": 3})
+            reply = client.post("/v1/rag/search", json={"query": f"code word {word}", "mode": mode, "top_k": 10})
             hits = reply.raise_for_status().json()["data"]
             if document_id not in {hit["document_id"] for hit in hits}:
-                self.report.lost.append(f"{document_id} is not found by {mode} search")
+                self.report.lost.append(f"{document_id} ({word}) is not found by {mode} search: {reply.text[:1500]}")
             for hit in hits:
                 owner = self.promises.passages.setdefault(hit["chunk_id"], hit["document_id"])
                 if owner != hit["document_id"]:

@@ -104,7 +104,14 @@ def service_environment(data_dir: Path, extra: dict[str, str] | None = None) -> 
     return {**kept, "RAGSVC_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1", **(extra or {})}
 
 
-def create_key(data_dir: Path, *, tenant: str = "acme", label: str = "test", extra: tuple[str, ...] = ()) -> str:
+def create_key(
+    data_dir: Path,
+    *,
+    tenant: str = "acme",
+    label: str = "test",
+    extra: tuple[str, ...] = (),
+    settings: dict[str, str] | None = None,
+) -> str:
     """A key's secret, made by the command line while no service runs."""
     done = subprocess.run(
         [sys.executable, "-m", "ragsvc", "keys", "create", "--tenant", tenant, "--label", label, "--json", *extra],
@@ -112,7 +119,7 @@ def create_key(data_dir: Path, *, tenant: str = "acme", label: str = "test", ext
         text=True,
         check=False,
         cwd=ROOT,
-        env=service_environment(data_dir),
+        env=service_environment(data_dir, settings),
         timeout=60,
     )
     assert done.returncode == 0, done.stderr

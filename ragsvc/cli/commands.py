@@ -435,6 +435,34 @@ def proxy(
     execute(command, as_json=as_json, fast_loop=True)
 
 
+@app.command()
+def encrypt(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Encrypt a data directory at rest under the master key of the settings, while no service runs."""
+
+    async def command(output: Output) -> None:
+        from ragsvc.cli.at_rest import encrypt as run_encrypt  # noqa: PLC0415 - keeps other commands fast
+
+        await run_encrypt(Target(data_dir=data_dir), output)
+
+    execute(command, as_json=as_json)
+
+
+@app.command("rotate-key")
+def rotate_key(
+    new_key_file: Annotated[Path, typer.Option("--new-key-file", metavar="FILE", help="Holds the next master key.")],
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Exchange the master key of an encrypted data directory, while no service runs. Takes milliseconds per file."""
+
+    async def command(output: Output) -> None:
+        from ragsvc.cli.at_rest import rotate_key as run_rotation  # noqa: PLC0415 - keeps other commands fast
+
+        await run_rotation(Target(data_dir=data_dir), new_key_file, output)
+
+    execute(command, as_json=as_json)
+
+
 @app.callback(invoke_without_command=True)
 def _main(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,

@@ -82,7 +82,7 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "operayde/stream.sh": events,
     "operayde/stream.py": says("Hello world\n"),
     "operayde/stream.ts": says("Hello world"),
-    "operayde/embeddings.sh": lambda output: [1.0, 2.0, 3.0] == json.loads(output) or pytest.fail(output),
+    "operayde/embeddings.sh": lambda output: json.loads(output) == [1.0, 2.0, 3.0] or pytest.fail(output),
     "operayde/openai.py": HELLO,
     "operayde/openai.ts": HELLO,
     "prem/local_server.sh": completion,
