@@ -146,19 +146,12 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 @pytest.fixture(scope="session")
-def node_modules() -> Callable[[], Path]:
-    """Installs what ``tests/node`` locks, once, and gives the folder; skips the test where Node is missing."""
+def node_modules(request: pytest.FixtureRequest) -> Callable[[], Path]:
+    """Gives the folder of the installed packages to tests of which only some need Node."""
 
     def install() -> Path:
-        if shutil.which("node") is None or shutil.which("npm") is None:
-            pytest.skip("Node is not installed")
-        folder = FIXTURES.parent / "tests" / "node"
-        stamp, locked = folder / "node_modules" / ".package-lock.json", folder / "package-lock.json"
-        with FileLock(folder / ".install.lock"):
-            if not stamp.exists() or stamp.stat().st_mtime < locked.stat().st_mtime:
-                subprocess.run(["npm", "ci"], cwd=folder, check=True, capture_output=True, timeout=100)
-                stamp.touch()
-        return folder / "node_modules"
+        request.getfixturevalue("node")
+        return NODE_FOLDER / "node_modules"
 
     return install
 

@@ -98,9 +98,18 @@ def make_pdf(
 
 
 def make_scan(
-    source: Path, page: int, *, turns: int = 0, skew: float = 0.0, dpi: int = 150, then: Sequence[Sequence[Text]] = ()
+    source: Path,
+    page: int,
+    *,
+    turns: int = 0,
+    skew: float = 0.0,
+    dpi: int = 150,
+    then: Sequence[Sequence[Text]] = (),
+    stamp: Sequence[Text] = (),
 ) -> bytes:
     """A PDF whose page is nothing but a grey picture of ``source``'s page (from 1), and ``then`` pages of text.
+
+    ``stamp`` is text on the picture.
 
     ``turns`` quarter turns clockwise; ``skew`` degrees counter-clockwise, as paper lies askew on a scanner.
     """
@@ -110,7 +119,10 @@ def make_scan(
     width, height = picture.size
     extra = b" /Type /XObject /Subtype /Image /ColorSpace /DeviceGray /BitsPerComponent 8 /Width %d /Height %d"
     size = (round(72 * width / dpi), round(72 * height / dpi))
-    contents = [stream(b"%d 0 0 %d 0 0 cm /P Do" % size), *(stream(content(texts)) for texts in then)]
+    contents = [
+        stream(b"q %d 0 0 %d 0 0 cm /P Do Q\n" % size + content(stamp)),
+        *(stream(content(texts)) for texts in then),
+    ]
     count = len(contents)
     kids = b" ".join(b"%d 0 R" % (5 + index) for index in range(count))
     return assemble(

@@ -24,8 +24,8 @@ VECTOR_BASE64 = "AACAPwAAAEAAAEBA"  # 1.0, 2.0, 3.0 as little-endian float32
 SPEECH = b"ID3\x04\x00" + bytes(range(256)) * 800
 
 JSON_ANSWERS = {
-    "/v1/chat/completions": b"""{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"m","choices":
- [{"index":0,"message":{"role":"assistant","content":"Hello \\u00e9","refusal":null},"logprobs":null,
+    "/v1/chat/completions": b"""{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"m",
+ "choices":[{"index":0,"message":{"role":"assistant","content":"Hello \\u00e9","refusal":null},"logprobs":null,
  "finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":12,"total_tokens":21}}""",
     "/v1/completions": b"""{"id":"cmpl-1", "object":"text_completion", "created":1700000000, "model":"m", "choices":
   [ {"text":" a \\u00e9 test", "index":0, "logprobs":null, "finish_reason":"stop"} ],
@@ -77,7 +77,8 @@ CHAT_STREAM = (
     + b"data: [DONE]\n\n"
 )  # fmt: skip
 FLOATS = JSON_ANSWERS["/v1/embeddings"].replace(f'"{VECTOR_BASE64}"'.encode(), b"[1.0, 2.0, 3.0]")
-TOOL_ANSWER = b"""{"choices":[{"finish_reason":"tool_calls","index":0,"message":{"content":"I'll check","role":"assistant",
+TOOL_ANSWER = b"""{"choices":[{"finish_reason":"tool_calls","index":0,
+ "message":{"content":"I'll check","role":"assistant",
  "tool_calls":[{"function":{"arguments":"{\\"city\\":\\"Paris\\"}","name":"get_weather"},"id":"toolu_1","index":1,
  "type":"function"}]}}],"created":1774809792,"id":"chatcmpl-1","model":"m","object":"chat.completion",
  "usage":{"completion_tokens":67,"prompt_tokens":572,"total_tokens":639}}"""
@@ -88,6 +89,30 @@ EVENT_ANSWERS = {
 }
 
 
+JSON = "application/json"
+EVENTS = "text/event-stream; charset=utf-8"
+
+
+def answer_to(request: Recorded, fields: dict) -> tuple[str, bytes]:
+    """Content type and body of a proper answer."""
+    path = request.path.removeprefix("/other")
+    special = {
+        "/v1/audio/speech": ("audio/mpeg", SPEECH),
+        "/v1/models": (JSON, b'{"object":"list","data":[{"id":"a"},{"id":"b"}]}'),
+    }
+    if path in special:
+        return special[path]
+    if fields.get("stream"):
+        return EVENTS, EVENT_ANSWERS[path]
+    if fields.get("tools") and fields["messages"][-1]["role"] == "user":
+        return JSON, TOOL_ANSWER
+    if path == "/v1/embeddings" and fields.get("encoding_format") != "base64":
+        return JSON, FLOATS
+    if path == "/v1/audio/transcriptions" and b"\r\n\r\ntext\r\n" in request.body:
+        return "text/plain; charset=utf-8", "Hallo Wélt\n".encode()
+    return JSON, JSON_ANSWERS[path]
+
+
 class Recording:
     """The application. Models called ``fail-<status>`` get that status; ``breaks`` breaks off; ``hangs`` hangs."""
 
@@ -95,6 +120,9 @@ class Recording:
         self.requests: list[Recorded] = []
         self.cancelled = 0
         self.cut = 0
+        self.held = 0
+        self.released = asyncio.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.pieces: list[int] = []
         self.url = ""
         self.policy_inputs: list[dict] = []
@@ -104,50 +132,63 @@ class Recording:
         return self.requests[-1]
 
     async def __call__(self, scope, receive, send) -> None:
+        body = await self._read(receive)
+        if body is None:
+            return
+        if scope["path"].startswith("/policy/"):
+            await self._decide(send, json.loads(body)["input"])
+            return
+        headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
+        request = Recorded(scope["path"], headers, body)
+        self.requests.append(request)
+        fields = json.loads(body) if body[:1] == b"{" else {}
+        if headers.get("authorization") == "Bearer wrong":
+            await self._fail(send, 401)
+        elif not await self._misbehave(str(fields.get("model", "")), request, fields, receive, send):
+            content_type, answer = answer_to(request, fields)
+            await self._answer(send, content_type, answer)
+
+    async def _read(self, receive) -> bytes | None:
+        """The whole body; ``None`` when the client left before its end."""
         body, more = b"", True
         self.pieces = []
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 self.cut += 1
-                return
+                return None
             body += message.get("body", b"")
             self.pieces.append(len(message.get("body", b"")))
             more = message.get("more_body", False)
-        if scope["path"].startswith("/policy/"):
-            await self._decide(send, json.loads(body)["input"])
-            return
-        headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
-        self.requests.append(Recorded(scope["path"], headers, body))
-        fields = json.loads(body) if body[:1] == b"{" else {}
-        model = str(fields.get("model", ""))
-        if headers.get("authorization") == "Bearer wrong":
-            await self._fail(send, 401)
-        elif model.startswith("fail-"):
+        return body
+
+    async def _misbehave(self, model: str, request: Recorded, fields: dict, receive, send) -> bool:
+        if model.startswith("fail-"):
             await self._fail(send, int(model.removeprefix("fail-")))
         elif model == "hangs":
             while (await receive())["type"] != "http.disconnect":
                 continue
             self.cancelled += 1
+        elif model == "holds":
+            await self._hold(send, EVENT_ANSWERS[request.path])
         elif model == "breaks":
-            await self._start(send, 200, "text/event-stream" if fields.get("stream") else "application/json")
+            await self._start(send, 200, EVENTS if fields.get("stream") else JSON)
             await send({"type": "http.response.body", "body": COMPLETION_STREAM[:150], "more_body": True})
             await asyncio.sleep(0.05)
             raise ConnectionError("on purpose")
-        elif scope["path"] == "/v1/audio/speech":
-            await self._answer(send, "audio/mpeg", SPEECH)
-        elif scope["path"].endswith("/models"):
-            await self._answer(send, "application/json", b'{"object":"list","data":[{"id":"a"},{"id":"b"}]}')
-        elif fields.get("stream"):
-            await self._answer(send, "text/event-stream; charset=utf-8", EVENT_ANSWERS[scope["path"]])
-        elif fields.get("tools") and fields["messages"][-1]["role"] == "user":
-            await self._answer(send, "application/json", TOOL_ANSWER)
-        elif "input" in fields and fields.get("encoding_format") != "base64" and "embeddings" in scope["path"]:
-            await self._answer(send, "application/json", FLOATS)
-        elif scope["path"] == "/v1/audio/transcriptions" and b"\r\n\r\ntext\r\n" in body:
-            await self._answer(send, "text/plain; charset=utf-8", "Hallo Wélt\n".encode())
         else:
-            await self._answer(send, "application/json", JSON_ANSWERS[scope["path"].removeprefix("/other")])
+            return False
+        return True
+
+    async def _hold(self, send, answer: bytes) -> None:
+        """Begin a stream and go on with it when the test says so."""
+        await self._start(send, 200, "text/event-stream")
+        border = answer.index(b"\n\n", answer.index(b"\n\n") + 2) + 2
+        await send({"type": "http.response.body", "body": answer[:border], "more_body": True})
+        self.held += 1
+        self.loop = asyncio.get_running_loop()
+        await self.released.wait()
+        await send({"type": "http.response.body", "body": answer[border:], "more_body": False})
 
     async def _decide(self, send, given: dict) -> None:
         """An Open Policy Agent server's Data API."""

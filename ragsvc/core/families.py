@@ -84,6 +84,13 @@ def estimate_reply(family: Family, fields: ProxiedFields) -> int:
     return max(0, fields.max_output_tokens or fields.max_tokens or _DEFAULT_REPLY_TOKENS)
 
 
+def estimate_written(family: Family, passed: UsageScanner, *, has_events: bool) -> int:
+    """About the tokens of a reply whose provider reports none."""
+    if family not in _WRITES_TEXT:
+        return 0
+    return passed.events if has_events else passed.size_bytes // _BYTES_OF_A_TOKEN
+
+
 def with_model(raw: bytes, requested: str, model: str) -> bytes:
     """The request for a provider that knows the model as ``model``; the client's very bytes where nothing changes.
 
@@ -104,11 +111,13 @@ class UsageScanner:
         self._tail = b""
         self.events = 0
         """``data`` lines that passed, about one token each."""
+        self.size_bytes = 0
 
     def feed(self, piece: bytes) -> None:
         """Take what passes."""
         if len(self._head) < _HEAD_BYTES:
             self._head = (self._head + piece)[:_HEAD_BYTES]
+        self.size_bytes += len(piece)
         self.events += piece.count(b"data:")
         self._tail = (self._tail + piece)[-_TAIL_BYTES:]
 

@@ -262,7 +262,7 @@ class ChatStream(Protocol):
         """The next block, as soon as it is there."""
         ...
 
-    def usage(self) -> Usage:
+    async def usage(self) -> Usage:
         """Tokens so far: the model's own figure where it gave one, else a count of what was handed out."""
         ...
 

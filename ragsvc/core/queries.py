@@ -57,8 +57,9 @@ STOP_WORDS: Final = _words(
     的 了 是 在 和 有 什么 吗 呢 谁 哪 哪里 怎么 为什么 多少""",
 )
 _POINTERS: Final = _words(
-    """it its they them their theirs he him his she her hers this that these those there then same former latter one ones
-    er ihm ihn sein seine sie ihr ihre es dies diese dieser dieses dort он она оно они его её ее их этот эта это эти там
+    """it its they them their theirs he him his she her hers this that these those there then same former latter one
+    ones er ihm ihn sein seine sie ihr ihre es dies diese dieser dieses dort он она оно они его её ее их этот эта
+    это эти там
     它 他 她 他们 她们 它们 这 那 这个 那个""",
 )
 _PEOPLE: Final = _words("he him his she her hers they them their er ihm ihn sie ihr он она они его её ее их 他 她 他们")

@@ -29,7 +29,7 @@ from ragsvc.core.ports import TokenSpans
 from ragsvc.extract import frames
 from ragsvc.extract.boxes import boxes
 from ragsvc.extract.document import extract
-from ragsvc.extract.pdf_document import Reports
+from ragsvc.extract.pdf_pages import Reports
 
 _NICENESS = 10
 _STDERR_BYTES = 1 << 20

@@ -39,6 +39,7 @@ _MIN_HEIGHT = 5
 _MAX_LINE_WIDTH = 60
 _MAX_PAGE_WIDTH = 12_000
 _SAMPLED_LINES = 12
+_SAMPLED_WIDTH = 5
 _TALL = 1.5
 
 Points = npt.NDArray[np.float32]
@@ -110,9 +111,12 @@ class Recogniser:
         return Recognised(lines, _turns(lines, upside_down=turned), truncated)
 
     def _upside_down(self, crops: list[Picture]) -> bool:
-        """Tell from the longest lines whether the page's text stands on its head; single short lines often mislead."""
+        """Tell from the longest lines whether the page's text stands on its head; single short lines often mislead.
+
+        The classifier squeezes what it sees to 192 x 48 pixels, so it gets the first words of long lines only.
+        """
         longest = sorted(crops, key=_relative_width, reverse=True)[:_SAMPLED_LINES]
-        _, found = self._engine.cls_and_rotate(longest)
+        _, found = self._engine.cls_and_rotate([crop[:, : _SAMPLED_WIDTH * crop.shape[0]] for crop in longest])
         votes = sum(score if "180" in label else -score for label, score in found.cls_res)
         return bool(votes > 0)
 

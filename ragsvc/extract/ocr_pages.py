@@ -62,8 +62,9 @@ def recognise_pages(
 
 
 def look_at(document: Any, index: int) -> tuple[PagePicture, Recognised] | None:  # noqa: ANN401 - a ctypes handle
-    """Draw page ``index`` (from 0) and recognise what it shows; ``None`` for a blank page, or one that cannot be
-    drawn to be read.
+    """Draw page ``index`` (from 0) and recognise what it shows.
+
+    ``None`` for a blank page, or one that cannot be drawn to be read.
 
     Raises:
         OcrUnavailable: recognition is not installed, or broken.

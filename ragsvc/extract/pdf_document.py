@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pypdfium2
 import pypdfium2.raw as pdfium
 
@@ -23,47 +22,23 @@ from ragsvc.core.documents import Extraction, Page, ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.core.ports import ExtractionLimits
 from ragsvc.extract import second_parser
-from ragsvc.extract.clean import clean_line, join_hyphens, known_words
-from ragsvc.extract.headings import OutlineEntry, PageTypes, document_title, headings_by_type, place_outline, types_of
-from ragsvc.extract.layout import page_text
-from ragsvc.extract.pdf_text import PageUnreadable, open_text_page, read_lines
+from ragsvc.extract.clean import clean_line
+from ragsvc.extract.headings import OutlineEntry, document_title, headings_by_type, place_outline
+from ragsvc.extract.pdf_pages import (
+    Draft,
+    OnProgress,
+    Reports,
+    join_words,
+    put_second_opinion,
+    read_pages,
+    read_pictures,
+)
 from ragsvc.extract.problems import merge_problems
-
-OnProgress = Callable[[int, int], None]
-OnRecognised = Callable[[int], None]
-"""Told how many pages' text was recognised so far."""
-OnWarning = Callable[[str], None]
 
 _MAX_OUTLINE_ENTRIES = 5_000
 _MAX_ATTACHMENTS = 1_000
 _MAX_LABEL_CHARACTERS = 32
-_PICTURES = (ProblemCode.NO_TEXT_LAYER, ProblemCode.GARBLED_TEXT)
 _CATALOG = re.compile(rb"(\d{1,9})\s+(\d{1,5})\s+obj\b(?:(?!endobj)[\s\S]){0,4000}?/Type\s*/Catalog\b")
-
-
-class _Draft(msgspec.Struct):
-    """What reading the pages gave, before hyphens are decided."""
-
-    texts: list[str] = []
-    types: list[PageTypes] = []
-    findings: list[tuple[int, ProblemCode]] = []
-
-    def pages(self, *codes: ProblemCode) -> list[int]:
-        """Numbers of the pages with one of these findings, in order."""
-        return sorted(page for page, code in self.findings if code in codes)
-
-    def settle(self, number: int, *codes: ProblemCode) -> None:
-        """Replace what was found about a page."""
-        self.findings = [finding for finding in self.findings if finding[0] != number]
-        self.findings += [(number, code) for code in codes]
-
-
-class Reports(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom to tell what while a document is read."""
-
-    on_progress: OnProgress
-    on_recognised: OnRecognised = lambda _: None
-    on_warning: OnWarning = lambda _: None
 
 
 def read_pdf(path: Path, *, password: str | None, limits: ExtractionLimits, reports: Reports) -> Extraction:
@@ -148,16 +123,16 @@ def _read_document(
 ) -> Extraction:
     page_count = len(document)
     _check_page_count(page_count, limits)
-    draft = _read_pages(document.raw, page_count, limits=limits, on_progress=reports.on_progress)
-    recognised = _read_pictures(document.raw, draft, limits=limits, reports=reports)
+    draft = read_pages(document.raw, page_count, limits=limits, on_progress=reports.on_progress)
+    recognised = read_pictures(document.raw, draft, limits=limits, reports=reports)
     unreadable = draft.pages(ProblemCode.PAGE_UNREADABLE)
     if unreadable:
-        _reread(
+        put_second_opinion(
             draft,
             unreadable,
             second_parser.read_pages(path, password=password, numbers=unreadable, page_count=page_count),
         )
-    texts = _join_words(draft.texts, limits)
+    texts = join_words(draft.texts, limits)
     outline = _outline(document)
     headings = place_outline(outline, texts) or headings_by_type(draft.types, texts)
     pages = [Page(number, text, _label(document, number - 1)) for number, text in enumerate(texts, start=1)]
@@ -182,92 +157,13 @@ def _check_page_count(page_count: int, limits: ExtractionLimits) -> None:
         )
 
 
-def _read_pages(raw: Any, page_count: int, *, limits: ExtractionLimits, on_progress: OnProgress) -> _Draft:  # noqa: ANN401 - a ctypes handle
-    draft = _Draft()
-    budget = limits.max_text_characters
-    pictures = 0
-    for index in range(page_count):
-        text, types = "", PageTypes()
-        if budget <= 0:
-            draft.findings.append((index + 1, ProblemCode.NOT_READ))
-        else:
-            text, types, finding = _read_page(raw, index, max_characters=min(budget, limits.max_page_characters))
-            if finding is not None:
-                draft.findings.append((index + 1, finding))
-            budget -= len(text)
-            pictures += finding in _PICTURES
-        draft.texts.append(text)
-        draft.types.append(types)
-        on_progress(index + 1 - pictures, page_count)
-    return draft
-
-
-def _read_page(raw: Any, index: int, *, max_characters: int) -> tuple[str, PageTypes, ProblemCode | None]:  # noqa: ANN401 - a ctypes handle
-    try:
-        with open_text_page(raw, index, max_characters=max_characters) as page:
-            found = read_lines(page)
-            truncated = page.truncated
-    except PageUnreadable:
-        return "", PageTypes(), ProblemCode.PAGE_UNREADABLE
-    if found.garbled:
-        return "", PageTypes(), ProblemCode.GARBLED_TEXT
-    text = page_text(found.lines)
-    if not text.strip():
-        return "", PageTypes(), ProblemCode.NO_TEXT_LAYER
-    return text, types_of(found.lines), ProblemCode.TEXT_TRUNCATED if truncated else None
-
-
-def _read_pictures(raw: Any, draft: _Draft, *, limits: ExtractionLimits, reports: Reports) -> bool:  # noqa: ANN401 - a ctypes handle
-    """Have text recognised on the pages whose text layer holds none, or none that means anything; true if tried."""
-    numbers, page_count = draft.pages(*_PICTURES), len(draft.texts)
-    if not numbers or not limits.ocr:
-        return False
-    from ragsvc.extract.ocr_pages import recognise_pages  # noqa: PLC0415 - numpy, only where a page needs it
-
-    def report(done: int) -> None:
-        reports.on_recognised(done)
-        reports.on_progress(page_count - len(numbers) + done, page_count)
-
-    found = recognise_pages(
-        raw,
-        numbers,
-        limits=limits,
-        max_characters=limits.max_text_characters - sum(map(len, draft.texts)),
-        on_page=report,
-        on_warning=reports.on_warning,
-    )
-    for number, page in found.items():
-        if page.text:
-            draft.texts[number - 1], draft.types[number - 1] = page.text, types_of(page.lines)
-            draft.settle(number, ProblemCode.OCR_USED, *[ProblemCode.TEXT_TRUNCATED] * page.truncated)
-    if found:
-        for number in set(draft.pages(ProblemCode.NO_TEXT_LAYER)) - set(found):
-            draft.settle(number, ProblemCode.NOT_READ)
-    if len(found) < len(numbers):
-        reports.on_progress(page_count, page_count)
-    return bool(found)
-
-
-def _reread(draft: _Draft, numbers: list[int], texts: dict[int, str]) -> None:
-    """Put the second parser's pages in where the first one gave up."""
-    for number in numbers:
-        if texts.get(number):
-            draft.texts[number - 1] = texts[number]
-            draft.settle(number, ProblemCode.SECOND_PARSER_USED)
-
-
-def _join_words(texts: list[str], limits: ExtractionLimits) -> list[str]:
-    words = known_words(texts) if any("\ufffe" in text for text in texts) else set[str]()
-    return [join_hyphens(text, words)[: limits.max_page_characters] for text in texts]
-
-
 def _second_opinion(
     path: Path, *, password: str | None, limits: ExtractionLimits, on_progress: OnProgress
 ) -> Extraction:
     """Read a file that pdfium cannot open."""
     page_count = second_parser.count_pages(path, password=password)
     _check_page_count(page_count, limits)
-    draft = _Draft(texts=[""] * page_count)
+    draft = Draft(texts=[""] * page_count)
     found = second_parser.read_pages(
         path,
         password=password,
@@ -280,7 +176,7 @@ def _second_opinion(
         draft.texts[number - 1] = text
         code = ProblemCode.SECOND_PARSER_USED if text else ProblemCode.PAGE_UNREADABLE
         draft.findings.append((number, code))
-    texts = _join_words(draft.texts, limits)
+    texts = join_words(draft.texts, limits)
     if not any(texts):
         raise ExtractionFailed(FailureReason.DAMAGED, "The PDF is damaged: no page of it can be read.")
     return Extraction(

@@ -29,8 +29,8 @@ _WORDS: dict[ProblemCode, tuple[str, str]] = {
         "were not read: the document has more text, or more pictures of text, than one may have",
     ),
     ProblemCode.OCR_USED: (
-        "has no usable text layer; its text was recognised from its picture and may contain errors",
-        "have no usable text layer; their text was recognised from their pictures and may contain errors",
+        "is a picture, or has no usable text layer; its text was recognised and may contain errors",
+        "are pictures, or have no usable text layer; their text was recognised and may contain errors",
     ),
 }
 

@@ -49,7 +49,8 @@ _TEMPORARY_STATUSES: Final = frozenset({408, 425, 429})
 
 def open_session(resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
     """The session that all providers share: pooled connections without a limit of its own (``Slots`` has it)."""
-    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=30, resolver=resolver)
+    # uvicorn, and so vLLM, closes idle connections after 5 s; a request that meets the close would have to be repeated
+    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=4, resolver=resolver)
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),

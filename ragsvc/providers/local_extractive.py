@@ -217,7 +217,7 @@ class LocalStream:
         await anyio.lowlevel.checkpoint()
         return self._blocks.pop()
 
-    def usage(self) -> Usage:
+    async def usage(self) -> Usage:
         """The answer's tokens: it was complete before its first block went out."""
         return self._usage
 

@@ -50,12 +50,12 @@ class AnswerStream:
             except StopAsyncIteration:
                 block = b""
             except Exception:
-                await self._booking.settle(source.usage())
+                await self._booking.settle_stream(source)
                 raise
             if self._citer is not None and block:
                 block = self._citer.edit(block)
             if source.finished:
-                await self._booking.settle(source.usage())
+                await self._booking.settle_stream(source)
                 self.finished = True
                 return block + DONE
             if block:
@@ -67,7 +67,7 @@ class AnswerStream:
         try:
             await self._source.aclose()
         finally:
-            await self._booking.settle(self._source.usage())
+            await self._booking.settle_stream(self._source)
 
 
 class AnswerService:

@@ -6,6 +6,7 @@ import anyio
 
 from ragsvc.core.access import Reservation, TokenMeter
 from ragsvc.core.chat import Usage
+from ragsvc.core.ports import ChatStream
 
 
 class Booking:
@@ -28,6 +29,11 @@ class Booking:
                     completion_tokens=usage.completion_tokens,
                     model=self._model,
                 )
+
+    async def settle_stream(self, source: ChatStream) -> None:
+        """Book what a stream used; cancelled while it counts, this stays open for the next call."""
+        if self._open:
+            await self.settle(await source.usage())
 
     async def refund(self) -> None:
         """Give all of it back."""

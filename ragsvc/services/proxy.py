@@ -15,7 +15,7 @@ import msgspec
 
 from ragsvc.core.access import NO_ACCESS, Principal, TokenMeter, UpstreamAccess
 from ragsvc.core.chat import Usage
-from ragsvc.core.families import Family, UsageScanner
+from ragsvc.core.families import Family, UsageScanner, estimate_written
 from ragsvc.core.ports import ForwardReply, ForwardRequest
 from ragsvc.services.booking import Booking
 from ragsvc.services.models import ModelRoute, first_able
@@ -52,10 +52,10 @@ class ProxyCall(msgspec.Struct, frozen=True, kw_only=True):
 class ProxyAnswer:
     """A provider's answer on its way; iteration raises when it breaks off."""
 
-    def __init__(self, reply: ForwardReply, booking: Booking, *, prompt_estimate: int) -> None:
+    def __init__(self, reply: ForwardReply, booking: Booking, call: ProxyCall) -> None:
         self._reply = reply
         self._booking = booking
-        self._prompt_estimate = prompt_estimate
+        self._call = call
         self.status = reply.status
         self.headers = reply.headers
         kinds = (value.lower() for name, value in self.headers.items() if name.lower() == "content-type")
@@ -84,9 +84,12 @@ class ProxyAnswer:
                 await self._booking.settle(self._usage())
 
     def _usage(self) -> Usage:
-        if self._scanner is None:
-            return Usage.of(self._prompt_estimate, 0)
-        return self._scanner.reported() or Usage.of(self._prompt_estimate, self._scanner.events)
+        scanner = self._scanner
+        if scanner is None:
+            return Usage.of(self._call.prompt_estimate, 0)
+        has_events = self.content_type.startswith("text/event-stream")
+        written = estimate_written(self._call.family, scanner, has_events=has_events)
+        return scanner.reported() or Usage.of(self._call.prompt_estimate, written)
 
 
 class ProxyService:
@@ -113,7 +116,7 @@ class ProxyService:
         except BaseException:
             await booking.refund()
             raise
-        return ProxyAnswer(reply, booking, prompt_estimate=call.prompt_estimate)
+        return ProxyAnswer(reply, booking, call)
 
 
 async def _ask(route: ModelRoute, call: ProxyCall) -> ForwardReply:

@@ -100,6 +100,7 @@ async def _pass_form(request: AnyRequest, family: Family, path: str) -> ASGIResp
         boundary=options.get("boundary", ""),
         content_type=content_type,
         length=int(length) if length.isdecimal() else None,
+        may_use_disk=not context_of(request.scope).encrypted,
     )
     async with form:
         model = await form.read_model()

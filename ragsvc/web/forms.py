@@ -139,12 +139,21 @@ def _broken(why: str) -> InvalidRequest:
 class StreamedForm:
     """A form whose ``model`` is known and whose rest is still on its way; for ``async with``."""
 
-    def __init__(self, source: AsyncIterator[bytes], *, boundary: str, content_type: str, length: int | None) -> None:
+    def __init__(
+        self,
+        source: AsyncIterator[bytes],
+        *,
+        boundary: str,
+        content_type: str,
+        length: int | None,
+        may_use_disk: bool = True,
+    ) -> None:
+        """``may_use_disk``: off for what came sealed, which no disk should see."""
         self._source = source
         self._scanner = FieldScanner(boundary, "model")
         self._content_type = content_type
         self._length = length
-        self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115 - closed by __aexit__
+        self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES if may_use_disk else 0)  # noqa: SIM115 - closed by __aexit__
         self._kept = 0
         self.spent = False
         """Whether more than what is kept was sent."""

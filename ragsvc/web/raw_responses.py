@@ -111,15 +111,15 @@ class PassedThrough(ASGIResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all of it."""
         answer = self._answer
-        headers = [
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for name, value in answer.headers.items()
-            if not _PROVIDERS_OWN.fullmatch(name)
-        ]
         has_events = answer.content_type.startswith("text/event-stream")
-        if has_events:
-            headers.append((b"x-accel-buffering", b"no"))
         try:
+            headers = [
+                (name.lower().encode(), value.encode(errors="surrogateescape"))  # as aiohttp decoded them
+                for name, value in answer.headers.items()
+                if not _PROVIDERS_OWN.fullmatch(name)
+            ]
+            if has_events:
+                headers.append((b"x-accel-buffering", b"no"))
             with ClientPresence(receive):
                 await send({"type": "http.response.start", "status": answer.status, "headers": headers})
                 rest = b""

@@ -170,6 +170,34 @@ def test_a_provider_can_be_tried_and_its_failures_show(gateway, admin, provider)
     assert 'ragsvc_provider_available{provider="recording"} 1.0' in admin.get("/metrics").text
 
 
+def test_another_provider_stands_in_for_json_and_for_forms_of_which_nothing_was_sent(gateway, admin) -> None:
+    body = {
+        "name": "down",
+        "base_url": "http://127.0.0.1:1/v1",
+        "models": ["stands-in"],
+        "fallback": ["recording"],
+        "retries": 0,
+        "breaker_failures": 100,
+    }
+    assert admin.post("/v1/providers", json={**body, "models": [{"id": "stands-in"}]}).status_code == 201
+    try:
+        key = gateway.new_key(token_balance=1000)
+        assert embed(gateway, "stands-in", key).status_code == 200
+        assert gateway.tokens_left(key) == 1000 - 8
+        form = {"file": ("a.mp3", b"x" * 200_000), "model": (None, "stands-in")}
+        with gateway.service.client(key) as client:
+            reply = client.post("/v1/audio/transcriptions", files=form)
+            assert reply.json()["text"] == "Hallo Welt"
+            assert b"x" * 200_000 in gateway.upstream.last.body
+            mine = client.post(
+                "/v1/embeddings", json={"model": "stands-in", "input": "x"}, headers={"X-Provider-Key": "k"}
+            )
+        assert mine.status_code == 503, "a caller's key goes to no other provider"
+        assert gateway.upstream.last.path == "/v1/audio/transcriptions"
+    finally:
+        admin.delete("/v1/providers/down")
+
+
 def test_a_rego_file_decides_with_key_model_and_family(gateway, admin) -> None:
     denied = embed(gateway, "rego-denied-1")
     assert denied.status_code == 403

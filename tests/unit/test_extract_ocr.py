@@ -18,7 +18,7 @@ from ragsvc.extract import ocr
 from ragsvc.extract.boxes import boxes
 from ragsvc.extract.document import extract
 from ragsvc.extract.ocr import OcrUnavailable, open_recogniser
-from ragsvc.extract.pdf_document import Reports
+from ragsvc.extract.pdf_pages import Reports
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 REPORT = FIXTURES / "documents/apple-10-q-2023-07-01.pdf"
@@ -84,6 +84,38 @@ def test_a_picture_of_a_page_reads_like_the_page(scan, letter, how):
     assert extraction.pages[0].text == read(letter)[0].pages[0].text
     assert [(one.code, one.first_page, one.last_page) for one in extraction.problems] == [(ProblemCode.OCR_USED, 1, 1)]
     assert warnings == []
+
+
+def test_long_lines_are_not_taken_for_upside_down(tmp_path, scan):
+    words = (
+        "Die Verteidigung der Mannschaft lie\xdf in dieser Spielzeit nur 308 Punkte zu und war damit die sechstbeste.",
+        "Sie f\xfchrte die Liga auch bei den B\xe4llen an, die sie dem Gegner abnahm: vierundzwanzig insgesamt.",
+        "Vier ihrer Spieler wurden f\xfcr das Auswahlspiel nominiert, darunter ein \xdcberraschungsgast aus K\xf6ln.",
+    )
+    path = tmp_path / "deutsch.pdf"
+    path.write_bytes(make_pdf([lines(words, x=20, top=100, size=10)], size=(560, 130)))
+    for turns in (0, 2):
+        assert read(scan(path, 1, turns=turns))[0].pages[0].text == read(path)[0].pages[0].text
+
+
+def test_a_stamp_on_a_scan_does_not_hide_it(scan, letter):
+    extraction, _ = read(scan(letter, 1, stamp=[Text(150, 255, "Case 2:18-cv-12857 Page 1 of 16", 9)]))
+    text = extraction.pages[0].text
+    assert "Case 2:18-cv-12857 Page 1 of 16" in text
+    assert read(letter)[0].pages[0].text in text
+    assert [one.code for one in extraction.problems] == [ProblemCode.OCR_USED]
+
+
+def test_a_caption_over_a_picture_without_text_stays_as_it_is(tmp_path):
+    photo = tmp_path / "photo.pdf"
+    photo.write_bytes(
+        make_pdf([b"0.2 0.5 0.3 rg 30 40 200 150 re f 0.8 0.3 0.1 rg 90 90 150 60 re f"], size=(420, 270))
+    )
+    path = tmp_path / "captioned.pdf"
+    path.write_bytes(make_scan(photo, 1, stamp=[Text(150, 20, "Two fields in spring", 12)]))
+    extraction, _ = read(path)
+    assert extraction.pages[0].text == "Two fields in spring"
+    assert extraction.problems == []
 
 
 def test_a_scanned_report_page_has_its_words_and_its_rows(scan):

@@ -12,7 +12,7 @@ from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.core.ports import ExtractionLimits
 from ragsvc.extract.boxes import boxes
 from ragsvc.extract.document import extract
-from ragsvc.extract.pdf_document import Reports
+from ragsvc.extract.pdf_pages import Reports
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.core.ports import ExtractionLimits
 from ragsvc.extract.document import extract
-from ragsvc.extract.pdf_document import Reports
+from ragsvc.extract.pdf_pages import Reports
 from ragsvc.extract.plain_text import decode, split_virtual_pages
 
 MARKDOWN = """# Guide

@@ -1,0 +1,199 @@
+"""The product's own parts put together for many questions: reader, chunking, embedder, both indexes, fusion.
+
+The seam to the product: what a search service does per request happens here in the same order with the same functions,
+without HTTP, tenants and SQLite. Vectors are kept in a cache folder between runs, under a hash of model and texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tantivy
+
+from evaluation.datasets import Dataset, Source
+from ragsvc.core.chunking import embedding_text, lexical_context, split_pages
+from ragsvc.core.documents import Extraction, Passage, StoredPassage
+from ragsvc.core.errors import ExtractionFailed
+from ragsvc.core.fusion import OPENING_CHARACTERS, Ranking, complete_cosines, fuse
+from ragsvc.core.ids import DocumentId, PassageId
+from ragsvc.core.ports import (
+    ChunkingOptions,
+    Embedder,
+    ExtractionLimits,
+    Hits,
+    Ids,
+    LexicalDocument,
+    TokenSpans,
+    Vectors,
+)
+from ragsvc.core.retrieval import SearchMode
+from ragsvc.extract.document import extract
+from ragsvc.index.flat import FlatIndex
+from ragsvc.index.lexical import TantivyIndex
+
+CANDIDATES = 100
+NO_HITS = Hits(np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+def read_file(path: Path) -> Extraction:
+    """Read a file as the service's child process does; one that it refuses (no text layer) counts with no pages."""
+    media_type = {".pdf": "application/pdf", ".md": "text/markdown"}.get(path.suffix, "text/plain")
+    try:
+        return extract(
+            path,
+            media_type=media_type,
+            filename=path.name,
+            password=None,
+            limits=ExtractionLimits(),
+            on_progress=lambda _done, _total: None,
+        )
+    except ExtractionFailed:
+        return Extraction(pages=[])
+
+
+@dataclass
+class Embedding:
+    """The embedder behind a cache of vectors by text."""
+
+    embedder: Embedder
+    cache: Path | None = None
+
+    def passages(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors of passages."""
+        return self._cached("passages", texts, self.embedder.embed_passages)
+
+    def queries(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors of questions."""
+        return self._cached("queries", texts, self.embedder.embed_queries)
+
+    def _cached(self, kind: str, texts: Sequence[str], embed: Callable[[Sequence[str]], Vectors]) -> Vectors:
+        if self.cache is None:
+            return embed(texts)
+        key = hashlib.sha256()
+        for part in (kind, self.embedder.model.fingerprint, self.embedder.runtime, *texts):
+            key.update(part.encode("utf-8", "replace") + b"\0")
+        path = self.cache / f"{key.hexdigest()}.npy"
+        if not path.exists():
+            self.cache.mkdir(parents=True, exist_ok=True)
+            np.save(path, embed(texts))
+        vectors: Vectors = np.load(path)
+        return vectors
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A dataset's passages in both indexes."""
+
+    dataset: Dataset
+    passages: dict[int, StoredPassage]
+    openings: dict[int, str]
+    dense: FlatIndex
+    lexical: TantivyIndex
+    folder: tempfile.TemporaryDirectory[str] = field(repr=False)
+
+    def ranges(self, ids: Sequence[int]) -> list[tuple[int, int, int]]:
+        """Passages as (document, start, end) in the files' whole texts."""
+        found = []
+        for passage in (self.passages[one] for one in ids):
+            document = int(passage.document_id) - 1
+            offset = self.dataset.sources[document].page_offsets[passage.page - 1]
+            found.append((document, offset + passage.start, offset + passage.end))
+        return found
+
+
+def build(dataset: Dataset, *, embedding: Embedding, tokens: TokenSpans, options: ChunkingOptions) -> Collection:
+    """Cut, embed and index a dataset."""
+    passages: dict[int, StoredPassage] = {}
+    texts: list[str] = []
+    for number, source in enumerate(dataset.sources, start=1):
+        title = source.extraction.title
+        for passage in split_pages(source.extraction, options=options, tokens=tokens, filename=source.filename):
+            stored = _stored(len(passages) + 1, number, source, passage)
+            passages[int(stored.id)] = stored
+            texts.append(embedding_text(passage, title=title, filename=source.filename))
+    folder = tempfile.TemporaryDirectory(prefix="evaluate-")
+    dense, lexical = FlatIndex(embedding.embedder.model.dimension), TantivyIndex(Path(folder.name))
+    ids = np.array(list(passages), dtype=np.int64)
+    documents = np.array([int(passage.document_id) for passage in passages.values()], dtype=np.int64)
+    dense.add(ids, documents, embedding.passages(texts))
+    lexical.add([_lexical(passage) for passage in passages.values()])
+    lexical.commit(covered_seq=1)
+    openings = {number: opening(source.extraction) for number, source in enumerate(dataset.sources, start=1)}
+    return Collection(dataset, passages, openings, dense, lexical, folder)
+
+
+def opening(extraction: Extraction) -> str:
+    """The beginning of a document's text."""
+    return "\n".join(page.text for page in extraction.pages[:3])[:OPENING_CHARACTERS]
+
+
+def search(
+    collection: Collection, query: str, vector: Vectors, mode: SearchMode, *, documents: Ids | None = None
+) -> Ranking:
+    """Search as the service does."""
+    dense, lexical = NO_HITS, NO_HITS
+    if mode is not SearchMode.LEXICAL:
+        dense = collection.dense.search(vector, k=CANDIDATES, documents=documents)
+    if mode is not SearchMode.DENSE:
+        lexical = collection.lexical.search(query, k=CANDIDATES, documents=documents)
+    if mode is SearchMode.HYBRID:
+        dense = complete_cosines(
+            dense, lexical, query=vector, vectors_of=lambda ids: (ids, collection.dense.vectors(ids))
+        )
+    return fuse(
+        query, mode, dense=dense, lexical=lexical, passages=collection.passages, openings=collection.openings
+    )
+
+
+def _stored(number: int, document: int, source: Source, passage: Passage) -> StoredPassage:
+    return StoredPassage(
+        id=PassageId(number),
+        document_id=DocumentId(document),
+        document_public_id=str(document),
+        filename=source.filename,
+        title=source.extraction.title,
+        page=passage.page,
+        page_label=passage.page_label,
+        start=passage.start,
+        end=passage.end,
+        text=passage.text,
+        headings=passage.headings,
+        ordinal=passage.ordinal,
+    )
+
+
+def _lexical(passage: StoredPassage) -> LexicalDocument:
+    context = lexical_context(passage.title, passage.filename, passage.headings)
+    return LexicalDocument(int(passage.id), int(passage.document_id), passage.text, context)
+
+
+class PlainLexical:
+    """BM25 with tantivy's own tokenizer over text alone: what a user would write first."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        builder = tantivy.SchemaBuilder()
+        builder.add_integer_field("id", fast=True)
+        builder.add_text_field("text")
+        self._schema = builder.build()
+        self._index = tantivy.Index(self._schema)
+        writer = self._index.writer(heap_size=64 << 20, num_threads=1)
+        for number, text in enumerate(texts, start=1):
+            writer.add_document(tantivy.Document(id=number, text=text))
+        writer.commit()
+        writer.wait_merging_threads()
+        self._index.reload()
+
+    def search(self, query: str, *, k: int) -> list[int]:
+        """Ids of the best."""
+        words = "".join(character if character.isalnum() else " " for character in query)
+        if not words.strip():
+            return []
+        searcher = self._index.searcher()
+        parsed, _ = self._index.parse_query_lenient(words, ["text"])
+        found = searcher.search(parsed, limit=k, count=False).hits
+        return [int(one) for one in searcher.fast_field_values("id", [address for _, address in found])]

@@ -1,0 +1,113 @@
+"""The answerer quotes what is there, and says so when nothing is."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ragsvc.core.answerability import question_names
+from ragsvc.core.answering import MAX_SENTENCE_CHARACTERS, answer
+from ragsvc.core.documents import StoredPassage
+from ragsvc.core.ids import DocumentId, PassageId
+from ragsvc.core.retrieval import SearchHit
+
+
+def hit(text: str, *, score: float = 0.6, dense: float = 0.55, title: str | None = None) -> SearchHit:
+    passage = StoredPassage(
+        id=PassageId(1),
+        document_id=DocumentId(1),
+        document_public_id="doc_1",
+        filename="report.pdf",
+        title=title,
+        page=1,
+        page_label=None,
+        start=0,
+        end=len(text),
+        text=text,
+        headings=(),
+        ordinal=0,
+    )
+    return SearchHit(passage=passage, score=score, dense=dense)
+
+
+APPLE = hit(
+    "Apple reports by quarter. Net sales of Apple in 2023 were $383 billion. The board met four times. "
+    "Services grew to $85 billion.",
+    title="Apple annual report",
+)
+
+
+def test_the_sentence_that_answers_is_quoted_with_its_place():
+    found = answer("What were Apple's net sales in 2023?", [APPLE])
+    assert not found.abstained
+    best = found.sentences[0]
+    assert best.text == "Net sales of Apple in 2023 were $383 billion."
+    assert APPLE.passage.text[best.start : best.end] == best.text
+    assert best.passage_index == 0
+
+
+def test_a_question_about_another_company_is_not_answered():
+    found = answer("What were Microsoft's net sales in 2019 for the Xbox?", [APPLE])
+    assert found.abstained
+    assert found.sentences == []
+    assert found.answerable < answer("What were Apple's net sales in 2023?", [APPLE]).answerable
+
+
+def test_nothing_found_is_no_answer():
+    found = answer("What?", [])
+    assert (found.abstained, found.answerable, found.sentences) == (True, 0.0, [])
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("When was the Riverside plant opened?", "The Riverside plant was opened on 3 May 1998."),
+        ("How many people work at the Riverside plant?", "At the Riverside plant work 412 people."),
+        ("Who leads the Riverside plant?", "The Riverside plant is led by Jane Roe."),
+    ],
+)
+def test_the_kind_of_thing_asked_for_decides_between_like_sentences(question: str, expected: str):
+    text = (
+        "The Riverside plant is well known. The Riverside plant was opened on 3 May 1998. "
+        "At the Riverside plant work 412 people. The Riverside plant is led by Jane Roe."
+    )
+    assert answer(question, [hit(text)]).sentences[0].text == expected
+
+
+def test_meaning_finds_what_words_do_not():
+    text = "The vehicle costs 20,000 euros. Our Berlin office has a garden."
+    vectors = {"price": [1.0, 0.0], "vehicle": [0.9, 0.43], "office": [0.0, 1.0]}
+
+    def embed(texts):
+        keys = [next(key for key in vectors if key in one.lower()) for one in texts]
+        return np.array([vectors[key] for key in keys], np.float32)
+
+    found = answer("price of automobiles", [hit(text, dense=0.9)], embed=embed)
+    assert found.sentences[0].text == "The vehicle costs 20,000 euros."
+
+
+def test_the_same_sentence_is_quoted_once():
+    found = answer("What were Apple's net sales in 2023?", [APPLE, APPLE])
+    texts = [sentence.text for sentence in found.sentences]
+    assert len(texts) == len(set(texts))
+
+
+def test_names_of_a_question():
+    names = question_names('Does "Health Table" in FEVER beat COVID-19 of 2020 on page 7?')
+    assert names == [[" health", " tabl"], [" fever"], [" covid 19 "], [" 2020 "]]
+
+
+texts = st.lists(
+    st.sampled_from(["Apple sales rose 5 % in 2023. ", "第一句。", "\n", "a " * 300, "| 1 | 2\n", "Как? ", "x" * 600]),
+    max_size=12,
+).map("".join)
+
+
+@settings(max_examples=80, deadline=None)
+@given(question=st.text(max_size=80) | st.just("Apple sales in 2023?"), passages=st.lists(texts, max_size=4))
+def test_whatever_is_asked_every_sentence_stands_in_its_passage(question: str, passages: list[str]):
+    found = answer(question, [hit(text) for text in passages])
+    assert found.abstained == (not found.sentences)
+    for sentence in found.sentences:
+        assert passages[sentence.passage_index][sentence.start : sentence.end] == sentence.text != ""
+        assert len(sentence.text) <= MAX_SENTENCE_CHARACTERS
