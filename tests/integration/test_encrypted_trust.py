@@ -8,9 +8,9 @@ from contextlib import closing, contextmanager
 import httpx
 import openai
 import pytest
+from chat_service import Services, app_over, issue
 from keys_database import SmallDatabase, compose
 from sealing import SealedInference, fetch_rvenc_key
-from chat_service import Services, app_over, issue
 from upstream import serving
 
 from ragsvc.client import EncryptedTransport, HpkeStream, Rvenc, fingerprint

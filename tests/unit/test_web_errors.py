@@ -19,6 +19,7 @@ def example(cls):
         errors.TooLarge: lambda: cls("m", limit_bytes=1),
         errors.RateLimited: lambda: cls("m", retry_after_s=1.5),
         errors.ConfigurationError: lambda: cls(["m"]),
+        errors.CryptoFailure: cls,  # one message for every cause
         errors.ExtractionFailed: lambda: cls(errors.FailureReason.DAMAGED, "m"),
     }
     return special.get(cls, lambda: cls("m"))()
