@@ -80,10 +80,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     index_memory_bytes: Annotated[int, Meta(ge=1 << 24)] = 1 << 30
     """Memory for loaded indexes; cold collections are unloaded beyond it."""
 
-    rag_top_k: Annotated[int, Meta(ge=1, le=100)] = 6
+    rag_top_k: Annotated[int, Meta(ge=1, le=100)] = 8
     """Passages a RAG prompt gets by default."""
-    context_tokens: Annotated[int, Meta(ge=256)] = 8192
-    """Context of a model whose provider entry does not say."""
     requests_per_minute: Positive = 60
     """Default limit of a key."""
     requests_per_hour: Positive = 1000

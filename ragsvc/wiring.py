@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from ragsvc.config import Settings
 from ragsvc.core.answering import answer as extract_answer
+from ragsvc.core.api_keys import KeyLimits
 from ragsvc.core.chunking import lexical_context
 from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
 from ragsvc.core.families import Family
@@ -214,6 +215,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             router=router,
             searcher=search,
             meter=access,
+            top_k=settings.rag_top_k,
             count_tokens=lambda text: tokens.count([text])[0],
         )
         await anyio.to_thread.run_sync(_load_indexes, database, serving.indexes)
@@ -234,7 +236,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             documents=documents,
             search=search,
             access=access,
-            keys=KeyAdministration(access),
+            keys=KeyAdministration(access, default_limits=_default_limits(settings)),
             models=models,
             answer=answer,
             proxy=ProxyService(router=router, meter=access),
@@ -462,6 +464,10 @@ def _local_models(space: ModelSpace, tokens: TokenizerSpans, reranker: Reranker 
         LocalModel("local/reranker", ranking, frozenset({Family.RERANK})),
         LocalModel(scored_by, ranking, frozenset({Family.RERANK})),
     ]
+
+
+def _default_limits(settings: Settings) -> KeyLimits:
+    return KeyLimits(requests_per_minute=settings.requests_per_minute, requests_per_hour=settings.requests_per_hour)
 
 
 def _load_indexes(database: Database, indexes: IndexRegistry) -> None:

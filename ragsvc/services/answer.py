@@ -27,6 +27,7 @@ from ragsvc.services.routing import Router
 
 _DEFAULT_REPLY_TOKENS = 1024
 _PASSAGE_TOKENS = 256
+_TYPICAL_TOP_K = 10
 
 
 class AnswerStream:
@@ -73,8 +74,8 @@ class AnswerStream:
 class AnswerService:
     """Answers chat requests.
 
-    ``weak_below`` is the ``answerable`` (0..1) under which
-    a model is told that the evidence is weak. ``on_unresolved`` is told how many markers named no passage.
+    ``top_k`` is how many passages a request gets that does not say. ``weak_below`` is the ``answerable`` (0..1) under
+    which a model is told that the evidence is weak. ``on_unresolved`` is told how many markers named no passage.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class AnswerService:
         searcher: Searcher,
         meter: TokenMeter,
         count_tokens: CountTokens,
+        top_k: int = 10,
         weak_below: float = 0.35,
         on_unresolved: Callable[[int], None] = lambda _: None,
     ) -> None:
@@ -92,6 +94,7 @@ class AnswerService:
         self._searcher = searcher
         self._meter = meter
         self._count_tokens = count_tokens
+        self._top_k = top_k
         self._weak_below = weak_below
         self._on_unresolved = on_unresolved
 
@@ -144,7 +147,7 @@ class AnswerService:
         query = make_query([Turn(message.role, message.text) for message in call.request.messages]).text
         if not query:
             return None
-        found = await self._searcher.search(principal.tenant, options.search_query(query))
+        found = await self._searcher.search(principal.tenant, options.search_query(query, default_top_k=self._top_k))
         return Evidence(query=query, hits=tuple(found.hits), answerable=found.answerable)
 
     async def _complete_with(
@@ -187,6 +190,6 @@ class AnswerService:
 def estimated_tokens(request: ChatRequest) -> int:
     """What a request may cost, rather too much than too little."""
     options = request.rag_options
-    passages = options.top_k * _PASSAGE_TOKENS if options is not None else 0
+    passages = (options.top_k or _TYPICAL_TOP_K) * _PASSAGE_TOKENS if options is not None else 0
     reply = (request.reply_limit or _DEFAULT_REPLY_TOKENS) * request.choices
     return request.estimated_prompt_tokens() + passages + reply
