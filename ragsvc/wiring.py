@@ -101,6 +101,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     answer: AnswerService
     proxy: ProxyService
     providers: ProviderAdministration
+    may_spool_to_disk: bool
     encryption: EncryptionService
     readiness: Readiness
     registry: CollectorRegistry
@@ -238,6 +239,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             answer=answer,
             proxy=ProxyService(router=router, meter=access),
             providers=providers,
+            may_spool_to_disk=keys is None,
             encryption=encryption,
             readiness=Readiness(),
             registry=CollectorRegistry(),
@@ -356,7 +358,7 @@ def _working_folders(settings: Settings, keys: DataKeys | None) -> Generator[tup
 def _sealing_key(data_dir: Path, keys: DataKeys | None) -> MasterKey:
     """Seals stored providers: an encrypted directory's own key, else ``master.key`` (also of one encrypted later)."""
     if keys is None or (data_dir / MASTER_KEY_FILE_NAME).exists():
-        return open_master_key(data_dir, None)
+        return open_master_key(data_dir)
     return keys.sealing
 
 

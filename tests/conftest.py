@@ -87,7 +87,6 @@ class Gateway:
 PROVIDERS = """
 policy_file = "{folder}/policy.rego"
 policy_url = "{url}/policy/v1/data/ragsvc/allow"
-policy_cache_s = 0.5
 allowed_base_urls = ["{url}/other/v1", "https://*.example.com"]
 
 [[providers]]

@@ -20,6 +20,7 @@ from msgspec import Meta
 from ragsvc.core.breaker import Circuit
 from ragsvc.core.chat import ChatCall, invalid_field
 from ragsvc.core.errors import InvalidRequest, ModelNotFound, UnsupportedParameter
+from ragsvc.core.fusion import DENSE_WEIGHT
 from ragsvc.core.ports import ChatReply, ChatStream, EmbeddingModel, ForwardReply, ForwardRequest, Scores, Vectors
 from ragsvc.core.wordscore import word_scores
 
@@ -231,7 +232,6 @@ class LocalReranker(_LocalProvider):
 
 HYBRID_SCORE: Final = "local/hybrid-score"
 """The name of the score that is used where no cross-encoder is configured, so that nobody takes it for one."""
-_VECTOR_WEIGHT: Final = 0.6  # that of the search
 
 
 def hybrid_scores(embed_query: Callable[[str], Awaitable[Vectors]], embed: Embed) -> ScoreTexts:
@@ -241,7 +241,7 @@ def hybrid_scores(embed_query: Callable[[str], Awaitable[Vectors]], embed: Embed
         words = await anyio.to_thread.run_sync(word_scores, query, texts)
         vectors = await embed(texts)
         cosines = np.clip(vectors @ await embed_query(query), 0.0, 1.0)
-        return np.asarray(_VECTOR_WEIGHT * cosines + (1 - _VECTOR_WEIGHT) * np.asarray(words), np.float32)
+        return np.asarray(DENSE_WEIGHT * cosines + (1 - DENSE_WEIGHT) * np.asarray(words), np.float32)
 
     return score
 

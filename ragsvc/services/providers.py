@@ -100,7 +100,7 @@ class ProviderAdministration:
                 self._keys[key.tenant, key.provider] = (plain.decode(), key.updated_at)
         except CryptoFailure as error:
             raise ConfigurationError(
-                ["stored providers cannot be opened: the master key (RAGSVC_MASTER_KEY, master.key) is another one"]
+                ["stored providers cannot be opened: master.key, or the encrypted directory's key, is another one"]
             ) from error
         for name in self._added.keys() & self._configured.keys():
             del self._added[name]  # the settings file took the name over

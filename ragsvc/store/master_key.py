@@ -1,4 +1,4 @@
-"""The master key of a data directory: from the settings, else from a file that is made at first use."""
+"""The key that seals stored values of a data directory which is not encrypted as a whole: a file, made at first use."""
 
 from __future__ import annotations
 
@@ -12,14 +12,8 @@ from ragsvc.crypto.keyring import SECRET_BYTES
 FILE_NAME: Final = "master.key"
 
 
-def open_master_key(data_dir: Path, given: str | None) -> MasterKey:
-    """The key that ``given`` holds (64 hexadecimal digits or base64), else that of the file, readable by its user only.
-
-    Raises:
-        ConfigurationError: it is no key.
-    """
-    if given is not None:
-        return MasterKey.from_bytes(given.encode())
+def open_master_key(data_dir: Path) -> MasterKey:
+    """The key in the file, which only its user can read. Raises ``ConfigurationError`` when it is none."""
     path = data_dir / FILE_NAME
     if not path.exists():
         _create(path)

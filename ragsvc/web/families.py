@@ -48,6 +48,11 @@ class FamilyServices(Protocol):
         """Passes requests on."""
         ...
 
+    @property
+    def may_spool_to_disk(self) -> bool:
+        """Whether what is kept of a form for a moment may lie in a file: not where data are encrypted at rest."""
+        ...
+
 
 class JsonBody:
     """A body that was read whole, and may be sent again."""
@@ -70,6 +75,10 @@ def access_of(context: RequestContext) -> UpstreamAccess:
     return UpstreamAccess(
         None if not key else key.decode("latin-1"), None if not base_url else base_url.decode("latin-1")
     )
+
+
+def _services(request: AnyRequest) -> FamilyServices:
+    return cast("FamilyServices", request.app.state["services"])
 
 
 async def _pass_json(request: AnyRequest, family: Family, path: str) -> ASGIResponse:
@@ -100,7 +109,7 @@ async def _pass_form(request: AnyRequest, family: Family, path: str) -> ASGIResp
         boundary=options.get("boundary", ""),
         content_type=content_type,
         length=int(length) if length.isdecimal() else None,
-        may_use_disk=not context_of(request.scope).encrypted,
+        may_use_disk=_services(request).may_spool_to_disk and not context_of(request.scope).encrypted,
     )
     async with form:
         model = await form.read_model()
@@ -110,8 +119,7 @@ async def _pass_form(request: AnyRequest, family: Family, path: str) -> ASGIResp
 
 async def _answer(request: AnyRequest, call: ProxyCall) -> ASGIResponse:
     context = context_of(request.scope)
-    proxy = cast("FamilyServices", request.app.state["services"]).proxy
-    answer = await proxy.forward(context.principal, call, access_of(context))
+    answer = await _services(request).proxy.forward(context.principal, call, access_of(context))
     return PassedThrough(answer, request_id=context.request_id)
 
 

@@ -145,9 +145,7 @@ def search(
         dense = complete_cosines(
             dense, lexical, query=vector, vectors_of=lambda ids: (ids, collection.dense.vectors(ids))
         )
-    return fuse(
-        query, mode, dense=dense, lexical=lexical, passages=collection.passages, openings=collection.openings
-    )
+    return fuse(query, mode, dense=dense, lexical=lexical, passages=collection.passages, openings=collection.openings)
 
 
 def _stored(number: int, document: int, source: Source, passage: Passage) -> StoredPassage:

@@ -405,3 +405,11 @@ def test_deletes_and_searches_at_the_same_time_never_show_a_ghost(tenant) -> Non
     done.set()
     watcher.join(30)
     assert ghosts == []
+
+
+def test_a_document_may_be_larger_than_other_bodies(tenant) -> None:
+    large = REPORT + b"\n%" + b"x" * 33_000_000
+    assert tenant.upload(large, wait_s=0).status_code == 202
+    form = tenant.http.post("/v1/rag/documents?wait_s=0", files={"file": ("again.pdf", large, "application/pdf")})
+    assert form.status_code == 200
+    assert tenant.http.post("/v1/rag/search", content=large).status_code == 413

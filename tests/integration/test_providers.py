@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import httpx
 import pytest
 
@@ -209,16 +207,11 @@ def test_a_rego_file_decides_with_key_model_and_family(gateway, admin) -> None:
         assert client.post("/v1/completions", json={"model": "rego-denied-1", "prompt": "x"}).status_code == 200
 
 
-def test_an_opa_server_decides_is_remembered_and_fails_closed(gateway) -> None:
+def test_an_opa_server_decides_and_fails_closed(gateway) -> None:
     seen = gateway.upstream.policy_inputs
-    before = len(seen)
-    assert [embed(gateway, "opa-denied-1").status_code for _ in range(3)] == [403, 403, 403]
-    assert len(seen) == before + 1
+    assert embed(gateway, "opa-denied-1").status_code == 403
     given = seen[-1]
     assert (given["key"]["label"], given["key"]["tenant"], given["model"]) == ("quickstart", "gateway", "opa-denied-1")
-    time.sleep(0.6)
-    embed(gateway, "opa-denied-1")
-    assert len(seen) == before + 2
     assert embed(gateway, "opa-undefined").status_code == 403
     requests = len(gateway.upstream.requests)
     broken = embed(gateway, "opa-broken")

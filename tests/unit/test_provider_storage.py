@@ -48,19 +48,19 @@ ADDED = ProviderSettings(name="added", base_url="http://h/v1", api_key="sk-1", m
 async def test_providers_and_keys_outlive_a_restart_under_the_same_master_key_only(tmp_path) -> None:
     database = Database(tmp_path / "x.sqlite")
     try:
-        master = open_master_key(tmp_path, None)
+        master = open_master_key(tmp_path)
         before, _ = administration(database, master)
         await before.load()
         await before.create(ADDED)
         await before.set_key("acme", "added", "sk-acme")
-        after, models = administration(database, open_master_key(tmp_path, None))
+        after, models = administration(database, open_master_key(tmp_path))
         await after.load()
         assert after.view("added").settings == ADDED
         assert after.key_of("acme", "added") == "sk-acme"
         assert after.key_of("other", "added") is None
         assert models.routes("m")[0].provider_name == "added"
         other, _ = administration(database, MasterKey(bytes(32)))
-        with pytest.raises(ConfigurationError, match="RAGSVC_MASTER_KEY"):
+        with pytest.raises(ConfigurationError, match=r"master\.key"):
             await other.load()
         file, models = administration(database, master, ProviderSettings(name="added", base_url="http://file/v1"))
         await file.load()
@@ -87,12 +87,12 @@ async def test_a_change_keeps_the_breakers_of_others(tmp_path) -> None:
 
 
 def test_the_master_key_file_is_made_once_for_its_user_only(tmp_path) -> None:
-    first = open_master_key(tmp_path, None)
-    assert open_master_key(tmp_path, None).key_id == first.key_id
+    first = open_master_key(tmp_path)
+    assert open_master_key(tmp_path).key_id == first.key_id
     assert stat.S_IMODE((tmp_path / "master.key").stat().st_mode) == 0o600
-    assert open_master_key(tmp_path, "00" * 32).key_id == MasterKey(bytes(32)).key_id
+    (tmp_path / "master.key").write_text("a passphrase")
     with pytest.raises(ConfigurationError):
-        open_master_key(tmp_path, "a passphrase")
+        open_master_key(tmp_path)
 
 
 def test_a_sealed_value_opens_in_its_place_only() -> None:
@@ -166,6 +166,25 @@ async def test_a_policy_that_hangs_or_breaks_allows_nothing_and_is_asked_again()
         with pytest.raises(ModelUnavailable):
             await policy.allows(PRINCIPAL, "m", Family.CHAT)
     assert len(asked) == 2
+
+
+async def test_a_policys_decision_holds_briefly_for_its_key_model_and_family() -> None:
+    asked, now = [], [0.0]
+
+    async def decide(given):
+        asked.append((given["key"]["label"], given["model"], given["family"]))
+        return given["model"] != "denied"
+
+    policy = CachedPolicy(decide, keep_s=5, timeout_s=1, clock=lambda: now[0])
+    for _ in range(3):
+        assert await policy.allows(PRINCIPAL, "m", Family.CHAT)
+        assert not await policy.allows(PRINCIPAL, "denied", Family.CHAT)
+    assert asked == [("label", "m", "chat"), ("label", "denied", "chat")]
+    await policy.allows(PRINCIPAL, "m", Family.OCR)
+    assert asked[2:] == [("label", "m", "ocr")]
+    now[0] = 5.1
+    await policy.allows(PRINCIPAL, "m", Family.CHAT)
+    assert asked[3:] == [("label", "m", "chat")]
 
 
 def test_a_broken_rego_file_stops_the_start(tmp_path) -> None:
