@@ -38,7 +38,7 @@ def test_each_error_reads_the_same_way(cls):
     body = msgspec.json.decode(rendered.content)
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "param", "code", "request_id"}
-    assert body["error"]["message"] == "m"
+    assert body["error"]["message"] == example(cls).message
     assert body["error"]["code"] == cls.code
     assert body["error"]["request_id"] == "req_1"
     assert rendered.event == b"data: " + rendered.content + b"\n\n"
