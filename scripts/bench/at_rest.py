@@ -18,7 +18,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ class Side:
     def __init__(self, name: str, folder: Path, models: Path) -> None:
         self.name = name
         self.data_dir = folder / name
-        self.memory_dir = Path(tempfile.mkdtemp(prefix="ragsvc-bench-", dir="/dev/shm"))  # noqa: S108 - as the service
+        self.memory_dir = Path(tempfile.mkdtemp(prefix="ragsvc-bench-", dir="/dev/shm"))
         self.env = {"RAGSVC_MEMORY_DIR": str(self.memory_dir)}
         if name == "encrypted":
             (folder / "master.key").write_text(os.urandom(32).hex())
@@ -135,12 +134,6 @@ def size(folder: Path) -> int:
     return total
 
 
-def timed(work: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
-
-
 def large_text(seed: int) -> bytes:
     """20 MB of words of the README in random order: no two rounds send the same."""
     words = (ROOT / "README.md").read_text().split()
@@ -149,7 +142,7 @@ def large_text(seed: int) -> bytes:
     return text[:LARGE_BYTES].decode(errors="ignore").encode().ljust(LARGE_BYTES)
 
 
-def measure(side: Side, found: dict[str, float], name: str, content: bytes) -> None:
+def send_large(side: Side, found: dict[str, float], name: str, content: bytes) -> None:
     """The large text: sent, read back and compared, deleted."""
     begin = time.perf_counter()
     document = side.upload(name, content, "text/plain", wait_s=0)["id"]
@@ -162,39 +155,56 @@ def measure(side: Side, found: dict[str, float], name: str, content: bytes) -> N
     side.client.post(f"/v1/rag/documents/{document}/delete").raise_for_status()
 
 
-def run_round(number: int, folder: Path, models: Path, searches: int) -> tuple[dict[str, Any], dict[str, list[float]]]:
+def ingest(sides: list[Side], found: dict[str, dict[str, float]], number: int) -> None:
+    """The small set, file by file; who begins alternates."""
+    for turn, file in enumerate(FILES, start=number):
+        content, kind = file.read_bytes(), MEDIA_TYPES[file.suffix]
+        for side in in_turn(sides, turn):
+            begin = time.perf_counter()
+            side.upload(file.name, content, kind, wait_s=120)
+            found[side.name]["ingest_s"] += time.perf_counter() - begin
+
+
+def search(sides: list[Side], number: int, searches: int) -> dict[str, list[float]]:
+    """Each side's times in ms."""
+    times: dict[str, list[float]] = {side.name: [] for side in sides}
+    for turn in range(searches + WARM_UP):
+        query = f"{QUESTIONS[turn % len(QUESTIONS)]} ({number}.{turn})"
+        for side in in_turn(sides, turn):
+            begin = time.perf_counter()
+            side.search(query)
+            if turn >= WARM_UP:
+                times[side.name].append((time.perf_counter() - begin) * 1000)
+    return times
+
+
+def in_turn(sides: list[Side], turn: int) -> list[Side]:
+    return sides[:: 1 if turn % 2 else -1]
+
+
+def run_round(
+    number: int, folder: Path, models: Path, searches: int
+) -> tuple[dict[str, dict[str, float]], dict[str, list[float]]]:
     """One round; returns each side's figures, and each side's search times in ms."""
     sides = [Side(name, folder, models) for name in ("plain", "encrypted")]
     found: dict[str, dict[str, float]] = {side.name: {"ingest_s": 0.0} for side in sides}
-    times: dict[str, list[float]] = {side.name: [] for side in sides}
-    turn = number
     try:
         memory = [PeakMemory(side.service.process.pid, every_s=0.5) for side in sides]
         files = [MemoryFiles(side.memory_dir) for side in sides]
         with memory[0], memory[1]:
-            for file in FILES:
-                turn += 1
-                for side in sides[:: 1 if turn % 2 else -1]:
-                    content, kind = file.read_bytes(), MEDIA_TYPES[file.suffix]
-                    work = lambda s=side, f=file, c=content, k=kind: s.upload(f.name, c, k, wait_s=120)  # noqa: E731
-                    found[side.name]["ingest_s"] += timed(work)
-            for one in range(searches + WARM_UP):
-                query = f"{QUESTIONS[one % len(QUESTIONS)]} ({number}.{one})"
-                for side in sides[:: 1 if one % 2 else -1]:
-                    took = timed(lambda s=side, q=query: s.search(q)) * 1000
-                    if one >= WARM_UP:
-                        times[side.name].append(took)
+            ingest(sides, found, number)
+            times = search(sides, number, searches)
             for side in sides:
                 found[side.name]["disk_mib"] = side.disk_bytes() / (1 << 20)
             content = large_text(number)
-            for side in sides[:: 1 if number % 2 else -1]:
-                measure(side, found[side.name], f"large-{number}.txt", content)
+            for side in in_turn(sides, number):
+                send_large(side, found[side.name], f"large-{number}.txt", content)
         for side, processes, in_memory in zip(sides, memory, files, strict=True):
             in_memory.done.set()
             found[side.name]["peak_memory_mib"] = (processes.peak_bytes + in_memory.peak_bytes) / (1 << 20)
         if not models.exists():
             shutil.copytree(sides[0].data_dir / "models", models)
-        for side in sides[:: 1 if number % 2 else -1]:
+        for side in in_turn(sides, number):
             found[side.name] |= side.restart()
     finally:
         for side in sides:

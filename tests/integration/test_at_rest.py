@@ -203,9 +203,9 @@ def check_all(data_dir: Path, key_file: Path, key: str, contents: dict[str, byte
 @pytest.mark.slow
 def test_migration_and_rotation_go_on_after_kills(places) -> None:
     data_dir, first, second = places
-    seed = random.randrange(2**32)
-    print("seed", seed)
-    chance = random.Random(seed)
+    seed = random.randrange(2**32)  # noqa: S311 - moments, not secrets
+    print("seed", seed)  # noqa: T201 - pytest shows it when the test fails
+    chance = random.Random(seed)  # noqa: S311 - moments, not secrets
     key = create_key(data_dir, tenant=TENANT)
     running = RunningService(data_dir)
     with running.client(key) as http:
