@@ -4,8 +4,9 @@
 
 A round begins with empty data directories: ingest of fixture PDFs and texts, one at a time; hybrid searches; a 20 MB
 text, sent until the service has it safe (its passages are not waited for), read back, and deleted; a restart, up to
-ready and up to its first answer. Disk is the data directory without the embedding model, before the large text. Memory
-is that of all of a service's processes and of the indexes that an encrypted service keeps on a file system in memory.
+ready and up to its first answer. Search times are of all rounds together, the rest medians of rounds. Disk is the data
+directory without the embedding model, before the large text. Memory is that of all of a service's processes and of the
+indexes that an encrypted service keeps on a file system in memory.
 """
 
 from __future__ import annotations
@@ -250,7 +251,7 @@ def main() -> int:
         f"{len(FILES)} documents, {len(times['plain'])} hybrid searches a side, {options.rounds} interleaved rounds"
         f" of about {median(seconds):.0f} s"
     )
-    print(f"{'':18} {'plain':>10} {'encrypted':>10}       {'ratio':>6}  (of rounds)")
+    print(f"{'':18} {'plain':>10} {'encrypted':>10}       {'ratio':>6}  (range of rounds)")
     for name, row in rows.items():
         label = name.removesuffix("_" + UNITS[name].lower()).replace("_", " ")
         spread = f"({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"

@@ -201,6 +201,7 @@ def check_all(data_dir: Path, key_file: Path, key: str, contents: dict[str, byte
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_migration_and_rotation_go_on_after_kills(places) -> None:
     data_dir, first, second = places
     seed = random.randrange(2**32)  # noqa: S311 - moments, not secrets
@@ -210,7 +211,7 @@ def test_migration_and_rotation_go_on_after_kills(places) -> None:
     running = RunningService(data_dir)
     with running.client(key) as http:
         contents = {add_report(http): REPORT}
-        for number in range(12):
+        for number in range(8):
             text = f"The {CANARY} project number {number} costs 4,711 euros.".encode()
             query = {"filename": f"{CANARY}-{number}.txt", "wait_s": 60}
             added = http.post("/v1/rag/documents", params=query, content=text, headers={"content-type": "text/plain"})
@@ -220,7 +221,7 @@ def test_migration_and_rotation_go_on_after_kills(places) -> None:
     keys = [MasterKey.from_bytes(file.read_bytes()) for file in (first, second)]
 
     stored = {file.name for file in (data_dir / "blobs").rglob("*") if file.is_file()}
-    for steps in (range(1, 12), range(8, 20), range(14, 20)):  # a file takes six, so some are left
+    for steps in (range(1, 20), range(14, 20)):  # a file takes six, so some are left
         killed(data_dir, first, ("any", "", chance.choice(steps), chance.choice((0, 0.001))), "encrypt")
         for master in (keys[0], None) if (data_dir / "data.key").exists() else (keys[0],):
             with pytest.raises(ConfigurationError):
@@ -237,8 +238,8 @@ def test_migration_and_rotation_go_on_after_kills(places) -> None:
     assert plain_traces(data_dir) == []
 
     rotate = ("rotate-key", "--new-key-file", str(second))
-    for _ in range(3):
-        killed(data_dir, first, ("any", "", chance.randrange(3, 17), chance.uniform(0, 0.002)), *rotate)
+    for _ in range(2):
+        killed(data_dir, first, ("any", "", chance.randrange(3, 12), chance.uniform(0, 0.002)), *rotate)
     done = command(data_dir, first, *rotate)
     assert done.returncode == 0, done.stderr
     with pytest.raises(ConfigurationError):
