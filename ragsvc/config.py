@@ -17,6 +17,8 @@ from msgspec import Meta
 
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.providers import ProviderSettings
+from ragsvc.crypto.at_rest import MasterKey
+from ragsvc.store.data_keys import DataKeys, open_data_keys, read_master_key
 
 _PREFIX = "RAGSVC_"
 _CLIENT_SIDE = frozenset({"RAGSVC_URL", "RAGSVC_API_KEY"})
@@ -60,7 +62,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_pages: Positive = 5000
     """Most pages of one document."""
     parse_timeout_s: Seconds = 300.0
-    """Longest parse of one document."""
+    """Longest parse of one document; each page whose text is recognised adds a minute."""
+    ocr: Literal["auto", "off"] = "auto"
+    """Recognise the text of pages that have no text layer; ``off`` leaves them out."""
+    ocr_max_pages: Positive = 500
+    """Most pages of one document whose text is recognised."""
     parse_memory_bytes: Annotated[int, Meta(ge=1 << 28)] = 2 << 30
     """Address space of one parser process."""
     parse_workers: Positive = 2
@@ -74,14 +80,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     index_memory_bytes: Annotated[int, Meta(ge=1 << 24)] = 1 << 30
     """Memory for loaded indexes; cold collections are unloaded beyond it."""
 
-    rag_top_k: Annotated[int, Meta(ge=1, le=100)] = 6
+    rag_top_k: Annotated[int, Meta(ge=1, le=100)] = 8
     """Passages a RAG prompt gets by default."""
-    context_tokens: Annotated[int, Meta(ge=256)] = 8192
-    """Context of a model whose provider entry does not say."""
     requests_per_minute: Positive = 60
     """Default limit of a key."""
     requests_per_hour: Positive = 1000
     """Default limit of a key."""
+
+    master_key: str | None = None
+    """Key for encryption at rest: 32 random bytes in hexadecimal or base64."""
+    master_key_file: Path | None = None
+    """File with the key for encryption at rest."""
+    master_key_command: str | None = None
+    """Command that prints the key for encryption at rest (a secret store's client, say)."""
+    memory_dir: Path = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+    """File system in memory, for indexes of a data directory that is encrypted at rest."""
 
     encryption_keys: Literal["memory", "derived", "fixed"] = "memory"
     """Keys for encrypted requests: made in memory and rotated, or ``encryption_key_file``'s, rotated or for good."""
@@ -98,6 +111,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rvenc_literal: bool = False
     """Seal RVENC answers by the document's letter. Off: that is one key stream for all chunks, which can be read."""
 
+    policy_file: Path | None = None
+    """A Rego file whose ``data.ragsvc.allow`` must be true for every model's use (extra ``policies``)."""
+    policy_url: str | None = None
+    """The same asked of an Open Policy Agent server: the URL of the rule in its Data API."""
+    policy_cache_s: Annotated[float, Meta(ge=0)] = 5.0
+    """How long a policy's decision holds."""
+    policy_timeout_s: Seconds = 2.0
+    """How long a policy may take; without a decision a request gets 503."""
+    allowed_base_urls: tuple[str, ...] = ()
+    """Addresses a request may name in ``X-Provider-Base-URL`` (``https://*.example.com``); TOML file only."""
     providers: tuple[ProviderSettings, ...] = ()
     """Upstream model backends; ``[[providers]]`` in the TOML file only."""
 
@@ -128,11 +151,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ConfigurationError(problems)
         return cls(**values)
 
+    def read_master_key(self) -> MasterKey | None:
+        """The key for encryption at rest. Raises ``ConfigurationError``."""
+        return read_master_key(value=self.master_key, file=self.master_key_file, command=self.master_key_command)
+
+    def open_data_keys(self) -> DataKeys | None:
+        """The keys of the data directory; ``None`` for a plain one. Raises ``ConfigurationError``."""
+        return open_data_keys(self.data_dir, self.read_master_key())
+
     def redacted(self) -> dict[str, Any]:
         """Settings for printing; secrets of providers are masked."""
         plain = {name: getattr(self, name) for name in self.__struct_fields__}
         plain["data_dir"] = str(self.data_dir)
-        plain["encryption_key_file"] = None if self.encryption_key_file is None else str(self.encryption_key_file)
+        for name in ("encryption_key_file", "master_key_file", "memory_dir"):
+            plain[name] = None if plain[name] is None else str(plain[name])
+        plain["master_key"] = None if self.master_key is None else "***"
         plain["providers"] = [
             {"name": one.name, "base_url": one.base_url, "models": [model.id for model in one.models]}
             for one in self.providers

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 import time
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -16,10 +18,15 @@ from prometheus_client import CollectorRegistry
 
 from ragsvc.config import Settings
 from ragsvc.core.answering import answer as extract_answer
+from ragsvc.core.api_keys import KeyLimits
 from ragsvc.core.chunking import lexical_context
 from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
+from ragsvc.core.families import Family
 from ragsvc.core.ports import ChunkingOptions, Embedder, EmbeddingModel, ExtractionLimits, Reranker
+from ragsvc.core.providers import ProviderSettings
 from ragsvc.core.readiness import Readiness
+from ragsvc.crypto.at_rest import MasterKey
+from ragsvc.crypto.sealing import Sealer
 from ragsvc.extract.frames import ChunkingPlan
 from ragsvc.extract.parser import ChildParser
 from ragsvc.index.registry import IndexRegistry
@@ -27,9 +34,12 @@ from ragsvc.inference.batcher import EmbeddingBatcher
 from ragsvc.inference.factory import open_embedder, open_token_spans
 from ragsvc.inference.tokens import TokenizerSpans
 from ragsvc.inference.weights import read_model
+from ragsvc.providers.direct import AllowedAddresses, PublicResolver
 from ragsvc.providers.exchange import open_session
 from ragsvc.providers.local_extractive import LocalExtractive
+from ragsvc.providers.local_models import HYBRID_SCORE, LocalEmbeddings, LocalReranker, hybrid_scores, in_thread
 from ragsvc.providers.openai_upstream import OpenAIUpstream
+from ragsvc.providers.policy_engines import RegoFile, opa_server
 from ragsvc.services.access import Access
 from ragsvc.services.answer import AnswerService
 from ragsvc.services.documents import DocumentService
@@ -37,22 +47,29 @@ from ragsvc.services.encryption import EncryptionService, open_encryption
 from ragsvc.services.freshness import Freshness
 from ragsvc.services.ingest import IngestOptions, IngestService
 from ragsvc.services.keys import KeyAdministration
-from ragsvc.services.models import Models
+from ragsvc.services.models import LocalModel, Models
+from ragsvc.services.policies import CachedPolicy, Decide
 from ragsvc.services.progress import ProgressHub
+from ragsvc.services.providers import ProviderAdministration
+from ragsvc.services.proxy import ProxyService
 from ragsvc.services.reembedding import Reembedding
+from ragsvc.services.routing import Router
 from ragsvc.services.search import SearchService
 from ragsvc.services.spaces import EmbeddingSpace, Spaces
 from ragsvc.store.blobs import BlobStore
+from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import Database
 from ragsvc.store.documents import list_collections, referenced_blobs
 from ragsvc.store.index_source import SqliteIndexSource
 from ragsvc.store.ingest import model_row_id
 from ragsvc.store.lock import DataDirectoryLock
+from ragsvc.store.master_key import FILE_NAME as MASTER_KEY_FILE_NAME
+from ragsvc.store.master_key import open_master_key
 from ragsvc.store.reembedding import serve_model, serving_model
 
 logger = logging.getLogger(__name__)
 
-DATABASE_NAME = "ragsvc.sqlite"
+DATABASE_NAME = DATABASE_FILE_NAME
 _SPLIT_PAGES = "ragsvc.core.chunking:split_pages"
 _LOAD_TOKENS = "ragsvc.inference.tokens:TokenizerSpans"
 
@@ -83,6 +100,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeyAdministration
     models: Models
     answer: AnswerService
+    proxy: ProxyService
+    providers: ProviderAdministration
+    may_spool_to_disk: bool
     encryption: EncryptionService
     readiness: Readiness
     registry: CollectorRegistry
@@ -124,12 +144,14 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         lock = DataDirectoryLock(data_dir)
         await anyio.to_thread.run_sync(lock.acquire)
         stack.callback(lock.release)
-        database = await anyio.to_thread.run_sync(Database, data_dir / DATABASE_NAME)
+        keys = await anyio.to_thread.run_sync(settings.open_data_keys)
+        database = await anyio.to_thread.run_sync(_open_database, data_dir / DATABASE_NAME, keys)
         stack.callback(database.close)
-        blobs = BlobStore(data_dir)
+        derived_root, memory_folder = stack.enter_context(_working_folders(settings, keys))
+        blobs = BlobStore(data_dir, keys, memory_folder=memory_folder)
         blobs.sweep(await database.read(referenced_blobs))
 
-        opener = _SpaceOpener(settings, database)
+        opener = _SpaceOpener(settings, database, derived=derived_root)
         configured = await opener.open(stack, settings.embedding_model)
         serving = await _serving_space(stack, opener, database, configured)
         spaces = Spaces(serving)
@@ -159,22 +181,41 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             max_document_bytes=settings.max_document_bytes,
             max_queued=settings.max_queued_documents,
         )
+        reranker = await anyio.to_thread.run_sync(_open_reranker, settings)
         search = SearchService(
             database=database,
             spaces=spaces,
             settled=freshness.settled,
-            reranker=await anyio.to_thread.run_sync(_open_reranker, settings),
+            reranker=reranker,
         )
         access = Access(database)
         encryption = await anyio.to_thread.run_sync(_open_encryption, settings)
         stack.callback(encryption.close)
         session = await stack.enter_async_context(open_session())
-        models = _models(settings, session, tokens)
+        open_provider = _provider_opener(tokens)
+        models = _models(tokens, _local_models(configured, tokens, reranker))
         stack.push_async_callback(models.aclose)
+        master = await anyio.to_thread.run_sync(_sealing_key, data_dir, keys)
+        providers = ProviderAdministration(
+            database,
+            sealer=Sealer(master, "providers"),
+            models=models,
+            configured=settings.providers,
+            open_provider=lambda one: open_provider(one, session),
+        )
+        await providers.load()
+        router = Router(
+            models,
+            policies=_policies(stack, settings, session),
+            key_of=providers.key_of,
+            direct=await _direct(stack, settings, session, open_provider),
+        )
         answer = AnswerService(
             models=models,
+            router=router,
             searcher=search,
             meter=access,
+            top_k=settings.rag_top_k,
             count_tokens=lambda text: tokens.count([text])[0],
         )
         await anyio.to_thread.run_sync(_load_indexes, database, serving.indexes)
@@ -195,9 +236,12 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             documents=documents,
             search=search,
             access=access,
-            keys=KeyAdministration(access),
+            keys=KeyAdministration(access, default_limits=_default_limits(settings)),
             models=models,
             answer=answer,
+            proxy=ProxyService(router=router, meter=access),
+            providers=providers,
+            may_spool_to_disk=keys is None,
             encryption=encryption,
             readiness=Readiness(),
             registry=CollectorRegistry(),
@@ -207,8 +251,9 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
 class _SpaceOpener:
     """Opens embedding spaces of one data directory."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, *, derived: Path) -> None:
         self._settings = settings
+        self._derived = derived
         self._database = database
 
     async def open(self, stack: AsyncExitStack, setting: str) -> ModelSpace:
@@ -229,7 +274,7 @@ class _SpaceOpener:
             self._database, model_id=model_id, dimension=model.dimension, lexical_context=lexical_context
         )
         indexes = IndexRegistry(
-            settings.data_dir / "derived" / f"model-{model_id}",
+            self._derived / f"model-{model_id}",
             source,
             model=model,
             memory_limit_bytes=settings.index_memory_bytes,
@@ -284,6 +329,41 @@ def _reembedding(database: Database, spaces: Spaces, target: ModelSpace) -> Reem
     return Reembedding(database=database, target=target, prepare=prepare, swap=swap)
 
 
+def _open_database(path: Path, keys: DataKeys | None) -> Database:
+    return Database(path, key=None if keys is None else keys.database_key)
+
+
+@contextmanager
+def _working_folders(settings: Settings, keys: DataKeys | None) -> Generator[tuple[Path, Path | None], None, None]:
+    """Where indexes stand, and where plain copies of encrypted files may.
+
+    Both are in memory when the data directory is encrypted: indexes are then rebuilt at each start.
+    """
+    if keys is None:
+        yield settings.data_dir / "derived", None
+        return
+    prefix = f"ragsvc-{keys.name('memory')[:16]}-"
+    try:
+        for left in settings.memory_dir.glob(f"{prefix}*"):  # of a process that was killed; the lock says it is gone
+            shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=settings.memory_dir))
+    except OSError as error:
+        raise ConfigurationError([f"memory_dir: {settings.memory_dir} cannot be used ({error.strerror})"]) from error
+    try:
+        copies = folder / "documents"
+        copies.mkdir()
+        yield folder / "derived", copies
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sealing_key(data_dir: Path, keys: DataKeys | None) -> MasterKey:
+    """Seals stored providers: an encrypted directory's own key, else ``master.key`` (also of one encrypted later)."""
+    if keys is None or (data_dir / MASTER_KEY_FILE_NAME).exists():
+        return open_master_key(data_dir)
+    return keys.sealing
+
+
 def _open_encryption(settings: Settings) -> EncryptionService:
     return open_encryption(
         settings.data_dir,
@@ -310,7 +390,11 @@ def _open_reranker(settings: Settings) -> Reranker | None:
 
 def _limits(settings: Settings) -> ExtractionLimits:
     return ExtractionLimits(
-        timeout_s=settings.parse_timeout_s, memory_bytes=settings.parse_memory_bytes, max_pages=settings.max_pages
+        timeout_s=settings.parse_timeout_s,
+        memory_bytes=settings.parse_memory_bytes,
+        max_pages=settings.max_pages,
+        ocr=settings.ocr == "auto",
+        ocr_max_pages=settings.ocr_max_pages,
     )
 
 
@@ -326,13 +410,64 @@ def _chunking_plan(settings: Settings, model: EmbeddingModel) -> ChunkingPlan:
     )
 
 
-def _models(settings: Settings, session: aiohttp.ClientSession, tokens: TokenizerSpans) -> Models:
+OpenProvider = Callable[[ProviderSettings, aiohttp.ClientSession], OpenAIUpstream]
+
+
+def _provider_opener(tokens: TokenizerSpans) -> OpenProvider:
     def count(text: str) -> int:
         return tokens.count([text])[0]
 
-    providers = {one.name: OpenAIUpstream(one, session, count_tokens=count) for one in settings.providers}
-    local = LocalExtractive(extract_answer, count_tokens=count)
-    return Models(settings.providers, providers, local=local, created=int(time.time()))
+    return lambda settings, session: OpenAIUpstream(settings, session, count_tokens=count)
+
+
+def _models(tokens: TokenizerSpans, local_models: Sequence[LocalModel]) -> Models:
+    """The registry with what is served here; providers come in as ``ProviderAdministration`` knows them."""
+    local = LocalExtractive(extract_answer, count_tokens=lambda text: tokens.count([text])[0])
+    return Models((), {}, local=local, local_models=local_models, created=int(time.time()))
+
+
+async def _direct(
+    stack: AsyncExitStack, settings: Settings, session: aiohttp.ClientSession, open_provider: OpenProvider
+) -> AllowedAddresses | None:
+    """Providers by address, where any are allowed; names that are trusted as patterns resolve to public addresses."""
+    if not settings.allowed_base_urls:
+        return None
+    public = await stack.enter_async_context(open_session(PublicResolver(aiohttp.ThreadedResolver())))
+    return AllowedAddresses(settings.allowed_base_urls, open_provider, session=session, public_session=public)
+
+
+def _policies(stack: AsyncExitStack, settings: Settings, session: aiohttp.ClientSession) -> list[CachedPolicy]:
+    deciders: list[Decide] = []
+    if settings.policy_file is not None:
+        rego = RegoFile(settings.policy_file)
+        stack.callback(rego.close)
+        deciders.append(rego)
+    if settings.policy_url is not None:
+        deciders.append(opa_server(settings.policy_url, session))
+    return [
+        CachedPolicy(decide, keep_s=settings.policy_cache_s, timeout_s=settings.policy_timeout_s) for decide in deciders
+    ]
+
+
+def _local_models(space: ModelSpace, tokens: TokenizerSpans, reranker: Reranker | None) -> list[LocalModel]:
+    """The configured embedding model and the reranker under a steady name and under their own."""
+    batcher = space.batcher
+    embeddings = LocalEmbeddings(space.model, batcher.embed_passages, tokens)
+    if reranker is None:
+        scored_by, score = HYBRID_SCORE, hybrid_scores(batcher.embed_query, batcher.embed_passages)
+    else:
+        scored_by, score = f"local/{reranker.name}", in_thread(reranker.score)
+    ranking = LocalReranker(scored_by, score, tokens)
+    return [
+        LocalModel("local/embedding-model", embeddings, frozenset({Family.EMBEDDINGS})),
+        LocalModel(f"local/{space.model.name.rsplit('/', 1)[-1]}", embeddings, frozenset({Family.EMBEDDINGS})),
+        LocalModel("local/reranker", ranking, frozenset({Family.RERANK})),
+        LocalModel(scored_by, ranking, frozenset({Family.RERANK})),
+    ]
+
+
+def _default_limits(settings: Settings) -> KeyLimits:
+    return KeyLimits(requests_per_minute=settings.requests_per_minute, requests_per_hour=settings.requests_per_hour)
 
 
 def _load_indexes(database: Database, indexes: IndexRegistry) -> None:

@@ -34,19 +34,19 @@ fingerprint() { cat "$@" | .venv/bin/python -c 'import hashlib, sys; print(hashl
 # install_into_venv [EXTRA…]: the package as it stands here, with the versions of constraints.txt
 install_into_venv() {
   make_venv
-  local extras dependencies source wanted
-  extras=$(IFS=,; printf '%s' "$*")
+  local extra missing=false dependencies source installed="" present="" extras=""
   dependencies=$(fingerprint pyproject.toml constraints.txt)
   source=$(find ragsvc -type f ! -name '*.pyc' -print0 | LC_ALL=C sort -z | xargs -0 cat | fingerprint -)
-  wanted="$dependencies $source"
-  local stamp=".venv/installed${extras:+-$extras}"
-  if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
-    return
-  fi
+  read -r installed extras 2>/dev/null < .venv/installed || true
+  if [ "$installed" = "$dependencies-$source" ]; then present=$extras; fi
+  for extra in base "$@"; do
+    case ",$present," in *",$extra,"*) ;; *) missing=true; present="$present${present:+,}$extra" ;; esac
+  done
+  $missing || return 0
+  extras=$(printf '%s' "$present" | sed 's/base,//; s/^base$//')
   say "Installing${extras:+ with $extras} (the first time takes some minutes)"
+  # pip installs a folder anew even when its version has not changed
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ".${extras:+[$extras]}" ||
     die "the installation failed; the lines above say why (pip needs the package index)"
-  rm -f .venv/installed*
-  printf '%s\n' "$wanted" > .venv/installed
-  [ -z "$extras" ] || printf '%s\n' "$wanted" > "$stamp"
+  printf '%s %s\n' "$dependencies-$source" "$present" > .venv/installed
 }

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from filelock import FileLock
 
+from tests.recording import Recording
 from tests.service import RunningService, create_key
+from tests.upstream import serving
 
 _serial = itertools.count(1)
 
@@ -55,6 +60,101 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
         assert running.stop() == 0
 
 
+class Gateway:
+    """A service whose models are a recording provider's, and a key without limits."""
+
+    def __init__(self, running: RunningService, upstream: Recording) -> None:
+        self.service = running
+        self.upstream = upstream
+        self.url = running.url
+        self.admin_key = running.admin_key
+        self.key = self.new_key()
+
+    def new_key(self, **options: object) -> str:
+        """Another key; the same tenant unless ``tenant`` says otherwise."""
+        with self.service.client(self.admin_key) as admin:
+            body = {"tenant": "gateway", "label": "quickstart", **NO_LIMITS, **options}
+            reply = admin.post("/v1/keys", json=body)
+        assert reply.status_code == 201, reply.text
+        return reply.json()["key"]
+
+    def tokens_left(self, key: str) -> int:
+        """The key's balance."""
+        with self.service.client(key) as client:
+            return client.get("/v1/tokens").json()["tokens_remaining"]
+
+
+PROVIDERS = """
+policy_file = "{folder}/policy.rego"
+policy_url = "{url}/policy/v1/data/ragsvc/allow"
+allowed_base_urls = ["{url}/other/v1", "https://*.example.com"]
+
+[[providers]]
+name = "recording"
+base_url = "{url}/v1"
+api_key = "sk-operator"
+retries = 0
+breaker_failures = 1000
+models = [
+  {{ id = "local-name", upstream = "upstream-name", aliases = ["operayde/alias"] }},
+  "*",
+]
+
+[[providers]]
+name = "only-images"
+base_url = "{url}/v1"
+families = ["images"]
+models = ["image-model"]
+"""
+
+
+POLICY = """
+package ragsvc
+
+import rego.v1
+
+default allow := false
+
+allow if not denied
+
+denied if {
+    startswith(input.model, "rego-denied")
+    input.key.tenant == "gateway"
+    input.family == "embeddings"
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("gateway")
+    data_dir = folder / "data"
+    admin_key = create_key(data_dir, tenant="operator", extra=("--scope", "admin"))
+    upstream = Recording()
+    with serving(upstream) as (url, _server):
+        upstream.url = url
+        config = folder / "ragsvc.toml"
+        (folder / "policy.rego").write_text(POLICY)
+        config.write_text(PROVIDERS.format(url=url, folder=folder))
+        running = RunningService(data_dir, env={"RAGSVC_CONFIG": str(config)})
+        running.admin_key = admin_key
+        try:
+            yield Gateway(running, upstream)
+        finally:
+            assert running.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def node_modules(request: pytest.FixtureRequest) -> Callable[[], Path]:
+    """Gives the folder of the installed packages to tests of which only some need Node."""
+
+    def install() -> Path:
+        request.getfixturevalue("node")
+        return NODE_FOLDER / "node_modules"
+
+    return install
+
+
 @pytest.fixture
 def new_tenant(service: RunningService) -> Iterator[Callable[..., Tenant]]:
     made: list[Tenant] = []
@@ -85,3 +185,19 @@ def anonymous(service: RunningService) -> Iterator[httpx.Client]:
 
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
+NODE_FOLDER = Path(__file__).resolve().parent / "node"
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """Node's path, with the peers installed from the checked-in lock file."""
+    path = shutil.which("node")
+    if path is None:
+        pytest.skip("Node is not installed, so there is no independent JavaScript peer")
+    stamp = NODE_FOLDER / "node_modules" / ".package-lock.json"
+    lock_file = NODE_FOLDER / "package-lock.json"
+    with FileLock(NODE_FOLDER / ".install.lock"):
+        if not stamp.exists() or stamp.stat().st_mtime < lock_file.stat().st_mtime:
+            subprocess.run(["npm", "ci"], cwd=NODE_FOLDER, check=True, capture_output=True, timeout=100)
+            stamp.touch()
+    return path

@@ -29,6 +29,7 @@ from ragsvc.store.database import Database
 from ragsvc.store.index_source import SqliteIndexSource
 from tests.pdfs import make_pdf
 from tests.service import RunningService
+from tests.zygote import ForkedService, Zygote
 
 _KEPT_DOCUMENTS = 30
 _WORKERS = 4
@@ -86,9 +87,10 @@ class CrashRounds:
 
     def run(self, rounds: int, *, on_round: Callable[[int], None] = lambda _: None) -> Report:
         """Do the rounds, then one last start that checks the end."""
-        for number in range(rounds):
-            self._round()
-            on_round(number + 1)
+        with Zygote() as zygote:
+            for number in range(rounds):
+                self._round(zygote)
+                on_round(number + 1)
         service = RunningService(self.data_dir)
         try:
             self._check(service)
@@ -99,8 +101,8 @@ class CrashRounds:
         self.report.deletes = self.promises.deletes
         return self.report
 
-    def _round(self) -> None:
-        service = RunningService(self.data_dir)
+    def _round(self, zygote: Zygote) -> None:
+        service = ForkedService(zygote, self.data_dir, scratch=self.scratch)
         try:
             self._check(service)
             stop = threading.Event()
@@ -121,7 +123,7 @@ class CrashRounds:
 
     # -- load ---------------------------------------------------------------------------------------------------
 
-    def _work(self, service: RunningService, stop: threading.Event, seed: float) -> None:
+    def _work(self, service: RunningService | ForkedService, stop: threading.Event, seed: float) -> None:
         chance = random.Random(seed)  # noqa: S311 - which request comes next
         with service.client(self._key) as client:
             while not stop.is_set():
@@ -177,7 +179,7 @@ class CrashRounds:
 
     # -- checks over HTTP ---------------------------------------------------------------------------------------
 
-    def _check(self, service: RunningService) -> None:
+    def _check(self, service: RunningService | ForkedService) -> None:
         with service.client(self._key) as client:
             listed = self._listed(client)
             self._settle_unsure(listed)
@@ -234,10 +236,10 @@ class CrashRounds:
 
     def _check_findable(self, client: httpx.Client, document_id: str, word: str) -> None:
         for mode in ("lexical", "hybrid"):
-            reply = client.post("/v1/rag/search", json={"query": f"code word {word}", "mode": mode, "top_k": 3})
+            reply = client.post("/v1/rag/search", json={"query": f"code word {word}", "mode": mode, "top_k": 10})
             hits = reply.raise_for_status().json()["data"]
             if document_id not in {hit["document_id"] for hit in hits}:
-                self.report.lost.append(f"{document_id} is not found by {mode} search")
+                self.report.lost.append(f"{document_id} ({word}) is not found by {mode} search: {reply.text[:1500]}")
             for hit in hits:
                 owner = self.promises.passages.setdefault(hit["chunk_id"], hit["document_id"])
                 if owner != hit["document_id"]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+import pypdfium2
 
 A4 = (595, 842)
 
@@ -92,6 +95,47 @@ def make_pdf(
                 % (escape(name).encode("latin-1"), first_bookmark, following, page_numbers[page_number - 1])
             )
     return assemble(objects, info=5 if title is not None else None)
+
+
+def make_scan(
+    source: Path,
+    page: int,
+    *,
+    turns: int = 0,
+    skew: float = 0.0,
+    dpi: int = 150,
+    then: Sequence[Sequence[Text]] = (),
+    stamp: Sequence[Text] = (),
+) -> bytes:
+    """A PDF whose page is nothing but a grey picture of ``source``'s page (from 1), and ``then`` pages of text.
+
+    ``stamp`` is text on the picture.
+
+    ``turns`` quarter turns clockwise; ``skew`` degrees counter-clockwise, as paper lies askew on a scanner.
+    """
+    with pypdfium2.PdfDocument(source) as document:
+        picture = document[page - 1].render(scale=dpi / 72, grayscale=True).to_pil().rotate(-90 * turns, expand=True)
+    picture = picture.rotate(skew, fillcolor=255)
+    width, height = picture.size
+    extra = b" /Type /XObject /Subtype /Image /ColorSpace /DeviceGray /BitsPerComponent 8 /Width %d /Height %d"
+    size = (round(72 * width / dpi), round(72 * height / dpi))
+    contents = [
+        stream(b"q %d 0 0 %d 0 0 cm /P Do Q\n" % size + content(stamp)),
+        *(stream(content(texts)) for texts in then),
+    ]
+    count = len(contents)
+    kids = b" ".join(b"%d 0 R" % (5 + index) for index in range(count))
+    return assemble(
+        [
+            b"<< /Type /Catalog /Pages 2 0 R >>",
+            b"<< /Type /Pages /Kids [%s] /Count %d /MediaBox [0 0 %d %d]"
+            b" /Resources << /XObject << /P 4 0 R >> /Font << /F 3 0 R >> >> >>" % (kids, count, *size),
+            b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
+            stream(picture.tobytes(), compress=True, extra=extra % (width, height)),
+            *(b"<< /Type /Page /Parent 2 0 R /Contents %d 0 R >>" % (5 + count + index) for index in range(count)),
+            *contents,
+        ]
+    )
 
 
 def lines(

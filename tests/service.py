@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -102,7 +104,14 @@ def service_environment(data_dir: Path, extra: dict[str, str] | None = None) -> 
     return {**kept, "RAGSVC_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1", **(extra or {})}
 
 
-def create_key(data_dir: Path, *, tenant: str = "acme", label: str = "test", extra: tuple[str, ...] = ()) -> str:
+def create_key(
+    data_dir: Path,
+    *,
+    tenant: str = "acme",
+    label: str = "test",
+    extra: tuple[str, ...] = (),
+    settings: dict[str, str] | None = None,
+) -> str:
     """A key's secret, made by the command line while no service runs."""
     done = subprocess.run(
         [sys.executable, "-m", "ragsvc", "keys", "create", "--tenant", tenant, "--label", label, "--json", *extra],
@@ -110,8 +119,28 @@ def create_key(data_dir: Path, *, tenant: str = "acme", label: str = "test", ext
         text=True,
         check=False,
         cwd=ROOT,
-        env=service_environment(data_dir),
+        env=service_environment(data_dir, settings),
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)["key"]
+
+
+@contextmanager
+def running_proxy(upstream: str, *options: str) -> Iterator[str]:
+    """``ragsvc proxy`` for ``upstream`` in a child process; yields its base address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ragsvc", "proxy", "--url", upstream, "--port", "0", "--json", *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=service_environment(Path("unused")),
+    )
+    assert process.stdout is not None
+    try:
+        yield json.loads(process.stdout.readline())["url"]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(20)
+        process.stdout.close()
+    assert code == 0

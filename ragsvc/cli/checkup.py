@@ -22,11 +22,12 @@ from packaging.requirements import Requirement
 from ragsvc import __version__
 from ragsvc.cli.output import size
 from ragsvc.config import Settings
-from ragsvc.core.errors import DataDirectoryLocked, RagsvcError
+from ragsvc.core.errors import CryptoFailure, DataDirectoryLocked, RagsvcError
 from ragsvc.core.ids import TenantId
 from ragsvc.inference.weights import BUILT_IN_FINGERPRINT, read_model
 from ragsvc.store.blobs import BlobStore
-from ragsvc.store.database import SCHEMA_VERSION
+from ragsvc.store.data_keys import DataKeys
+from ragsvc.store.database import SCHEMA_VERSION, connect_raw
 from ragsvc.store.lock import DataDirectoryLock
 from ragsvc.wiring import DATABASE_NAME
 
@@ -144,17 +145,17 @@ def data_directory(data_dir: Path) -> tuple[list[Check], bool]:
     return checks, locked
 
 
-def database(data_dir: Path) -> Iterator[Check]:
+def database(data_dir: Path, keys: DataKeys | None = None) -> Iterator[Check]:
     """SQLite's own check of the file, its references, and the schema's version."""
     try:
-        with closing(_open(data_dir)) as connection:
+        with closing(_open(data_dir, keys)) as connection:
             found = [row[0] for row in connection.execute("PRAGMA quick_check(10)")]
             if found != ["ok"]:
                 yield Check("database", State.FAIL, f"damaged: {'; '.join(found[:_MANY])}")
                 return
             dangling = connection.execute("PRAGMA foreign_key_check").fetchmany(_MANY)
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.Error as error:
+    except Exception as error:  # noqa: BLE001 - of either driver: whatever it is, the database cannot be read
         yield Check("database", State.FAIL, f"cannot be read: {error}")
         return
     if dangling:
@@ -166,17 +167,17 @@ def database(data_dir: Path) -> Iterator[Check]:
         yield Check("database", State.OK, f"{used}, sound, schema {version}")
 
 
-def files(data_dir: Path, *, deep: bool) -> Iterator[Check]:
+def files(data_dir: Path, keys: DataKeys | None = None, *, deep: bool) -> Iterator[Check]:
     """Whether every document has its file and every file its document; ``deep`` hashes them all."""
-    blobs = BlobStore(data_dir)
-    with closing(_open(data_dir)) as connection:
+    blobs = BlobStore(data_dir, keys)
+    with closing(_open(data_dir, keys)) as connection:
         try:
             rows: list[tuple[str, str]] = connection.execute("SELECT DISTINCT tenant, sha256 FROM documents").fetchall()
-        except sqlite3.OperationalError:  # a database that holds keys only has no documents yet
+        except Exception:  # noqa: BLE001 - of either driver: a database that holds keys only has no documents yet
             rows = []
-    wanted = {blobs.path(TenantId(tenant), sha256) for tenant, sha256 in rows}
+    wanted = {blobs.path(TenantId(tenant), sha256): (TenantId(tenant), sha256) for tenant, sha256 in rows}
     present = {path for path in (data_dir / "blobs").glob("*/??/*") if path.is_file()}
-    missing, orphans = sorted(wanted - present), sorted(present - wanted)
+    missing, orphans = sorted(wanted.keys() - present), sorted(present - wanted.keys())
     if missing:
         names = ", ".join(path.name for path in missing[:_MANY])
         yield Check("stored files", State.FAIL, f"{len(missing)} documents have lost their file: {names}")
@@ -185,19 +186,28 @@ def files(data_dir: Path, *, deep: bool) -> Iterator[Check]:
     else:
         yield Check("stored files", State.OK, f"{len(present)}, each with its document")
     if deep:
-        changed = [path.name for path in sorted(wanted & present) if _sha256(path) != path.name]
+        changed = [path.name for path in sorted(wanted.keys() & present) if not _is_whole(blobs, *wanted[path])]
         if changed:
             yield Check("file contents", State.FAIL, f"{len(changed)} files have changed: {', '.join(changed[:_MANY])}")
         else:
             yield Check("file contents", State.OK, "every byte as it was uploaded")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def _is_whole(blobs: BlobStore, tenant: TenantId, sha256: str) -> bool:
+    digest = hashlib.sha256()
+    try:
+        for chunk in blobs.chunks(tenant, sha256):
+            digest.update(chunk)
+    except CryptoFailure:
+        return False
+    return digest.hexdigest() == sha256
 
 
-def _open(data_dir: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{database_file(data_dir).resolve().as_uri()}?mode=rw", uri=True, timeout=30)
+def _open(data_dir: Path, keys: DataKeys | None) -> sqlite3.Connection:
+    if keys is None:
+        location = f"{database_file(data_dir).resolve().as_uri()}?mode=rw"
+        connection = sqlite3.connect(location, uri=True, timeout=30)
+    else:
+        connection = connect_raw(database_file(data_dir), key=keys.database_key)
     connection.execute("PRAGMA query_only=ON")
     return connection

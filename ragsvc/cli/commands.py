@@ -395,6 +395,74 @@ def doctor(
     _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=None)
 
 
+@app.command()
+def proxy(
+    upstream: Annotated[
+        str, typer.Option("--url", metavar="URL", envvar="RAGSVC_URL", help="The service to encrypt for.")
+    ],
+    host: Annotated[str, typer.Option(help="Loopback address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 3000,
+    mode: Annotated[str, typer.Option(metavar="hpke-stream|rvenc", help="How to encrypt; rvenc: chat only.")] = (
+        "hpke-stream"
+    ),
+    pin: Annotated[
+        list[str] | None, typer.Option("--pin", metavar="SHA256", help="Accept only this server key; repeatable.")
+    ] = None,
+    request_timeout_s: Annotated[float, typer.Option(min=0.1, help="Longest wait for the service.")] = 30.0,
+    max_buffer_bytes: Annotated[int, typer.Option(min=1024, help="Largest answer held (rvenc).")] = 10_485_760,
+    max_body_bytes: Annotated[int, typer.Option(min=1024, help="Largest request.")] = 67_108_864,
+    as_json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line.")] = False,
+) -> None:
+    """Encrypt for any OpenAI client: a local endpoint whose requests only the service can read."""
+
+    async def command(output: Output) -> None:
+        from ragsvc.cli.proxy import ProxyOptions, run_proxy  # noqa: PLC0415 - keeps other commands fast
+
+        if mode not in ("hpke-stream", "rvenc"):
+            raise usage_error("--mode is hpke-stream or rvenc")
+        options = ProxyOptions(
+            upstream=upstream,
+            host=host,
+            port=port,
+            mode="rvenc" if mode == "rvenc" else "hpke-stream",
+            pins=tuple(pin or ()),
+            request_timeout_s=request_timeout_s,
+            max_buffer_bytes=max_buffer_bytes,
+            max_body_bytes=max_body_bytes,
+        )
+        await run_proxy(options, output)
+
+    execute(command, as_json=as_json, fast_loop=True)
+
+
+@app.command()
+def encrypt(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Encrypt a data directory at rest under the master key of the settings, while no service runs."""
+
+    async def command(output: Output) -> None:
+        from ragsvc.cli.at_rest import encrypt as run_encrypt  # noqa: PLC0415 - keeps other commands fast
+
+        await run_encrypt(Target(data_dir=data_dir), output)
+
+    execute(command, as_json=as_json)
+
+
+@app.command("rotate-key")
+def rotate_key(
+    new_key_file: Annotated[Path, typer.Option("--new-key-file", metavar="FILE", help="Holds the next master key.")],
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Exchange the master key of an encrypted data directory, while no service runs. Takes milliseconds per file."""
+
+    async def command(output: Output) -> None:
+        from ragsvc.cli.at_rest import rotate_key as run_rotation  # noqa: PLC0415 - keeps other commands fast
+
+        await run_rotation(Target(data_dir=data_dir), new_key_file, output)
+
+    execute(command, as_json=as_json)
+
+
 @app.callback(invoke_without_command=True)
 def _main(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,

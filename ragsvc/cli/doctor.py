@@ -72,9 +72,10 @@ async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) ->
     if not checkup.database_file(settings.data_dir).is_file():
         note(Check("database", State.OK, "none yet; the first start makes it"))
         return
-    take(await anyio.to_thread.run_sync(lambda: iter(list(checkup.database(settings.data_dir)))))
+    keys = await anyio.to_thread.run_sync(settings.open_data_keys)
+    take(await anyio.to_thread.run_sync(lambda: iter(list(checkup.database(settings.data_dir, keys)))))
     if not broken:
-        take(await anyio.to_thread.run_sync(lambda: iter(list(checkup.files(settings.data_dir, deep=deep)))))
+        take(await anyio.to_thread.run_sync(lambda: iter(list(checkup.files(settings.data_dir, keys, deep=deep)))))
     if locked:
         note(Check("indexes", State.WARN, "not compared: a running service holds the data directory"))
     elif broken:

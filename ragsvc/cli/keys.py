@@ -46,9 +46,10 @@ async def _connect(target: Target) -> AsyncGenerator[ServiceClient]:
     from ragsvc.web.app import create_app  # noqa: PLC0415 - heavy
 
     keep_private()
-    data_dir = target.settings().data_dir
-    data_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(data_dir / "ragsvc.sqlite")
+    settings = target.settings()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    keys = settings.open_data_keys()
+    database = Database(settings.data_dir / "ragsvc.sqlite", key=None if keys is None else keys.database_key)
     try:
         access = Access(database)
         secret, key = local_key(target.tenant)

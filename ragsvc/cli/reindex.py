@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -18,7 +17,7 @@ from ragsvc.cli.failures import CommandFailed
 from ragsvc.cli.logs import log_to_standard_error
 from ragsvc.cli.output import Output, table
 from ragsvc.cli.target import Target, keep_private
-from ragsvc.index.collection import IndexReport
+from ragsvc.config import Settings
 from ragsvc.store.database import Database
 from ragsvc.store.documents import count_by_status, list_collections
 from ragsvc.store.lock import DataDirectoryLock
@@ -56,7 +55,7 @@ async def reindex(target: Target, output: Output, *, embeddings: bool) -> None:
         raise CommandFailed(f"{settings.data_dir} holds no data of ragsvc", code="no_data")
     log_to_standard_error("warning")
     started = time.monotonic()
-    await anyio.to_thread.run_sync(_drop, settings.data_dir, embeddings)
+    await anyio.to_thread.run_sync(_drop, settings, embeddings)
     async with open_services(settings) as services:
         failed_before = await _failed(services)
         await _wait_for_jobs(services, output)
@@ -76,13 +75,15 @@ async def reindex(target: Target, output: Output, *, embeddings: bool) -> None:
         raise CommandFailed("not everything could be rebuilt; see 'ragsvc doctor'", code="reindex_incomplete")
 
 
-def _drop(data_dir: Path, embeddings: bool) -> None:
+def _drop(settings: Settings, embeddings: bool) -> None:
+    data_dir = settings.data_dir
     lock = DataDirectoryLock(data_dir)
     lock.acquire()
     try:
         shutil.rmtree(data_dir / "derived", ignore_errors=True)
         if embeddings:
-            database = Database(data_dir / DATABASE_NAME)
+            keys = settings.open_data_keys()
+            database = Database(data_dir / DATABASE_NAME, key=None if keys is None else keys.database_key)
             try:
                 database.write_sync(lambda connection: forget_embeddings(connection, now=int(time.time())))
             finally:
@@ -117,7 +118,7 @@ async def _failed(services: Services) -> int:
 
 def _rebuild(services: Services, collection_id: int, tenant: str, name: str) -> CollectionResult:
     services.indexes.catch_up(collection_id)
-    report: IndexReport = services.indexes.verify(collection_id)
+    report = services.indexes.verify(collection_id)
     return CollectionResult(tenant, name, report.passages, report.kind, report.ok)
 
 

@@ -28,6 +28,7 @@ from ragsvc.web.service import create_service
 from ragsvc.wiring import Services, open_services
 
 _BACKLOG = 2048
+_OPEN_FILES = 65_536
 
 
 async def serve(target: Target, *, host: str | None, port: int | None, output: Output) -> None:
@@ -39,6 +40,7 @@ async def serve(target: Target, *, host: str | None, port: int | None, output: O
     """
     started = time.monotonic()
     keep_private()
+    _allow_connections()
     settings = target.settings()
     settings = msgspec.structs.replace(
         settings,
@@ -56,6 +58,18 @@ async def serve(target: Target, *, host: str | None, port: int | None, output: O
                     await _serve(services, listener, stop, announce)
             tasks.cancel_scope.cancel()
     announce.event("stopped", "ragsvc stopped", signal=stop.reason)
+
+
+def _allow_connections() -> None:
+    """Raise the soft limit of open files, often 1,024: a stream needs two, its client's and its provider's."""
+    try:
+        import resource  # noqa: PLC0415 - Unix only
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve(services: Services, listener: socket.socket, stop: _Stop, announce: _Announcer) -> None:

@@ -89,3 +89,17 @@ class TokenMeter(Protocol):
     async def remaining(self, principal: Principal) -> int:
         """Tokens left to the key."""
         ...
+
+
+class UpstreamAccess(msgspec.Struct, frozen=True):
+    """What one request brings for its provider: a key of the caller's own, and an address instead of a known name."""
+
+    api_key: str | None = None
+    base_url: str | None = None
+
+    def __repr__(self) -> str:
+        """Keeps the key."""
+        return f"UpstreamAccess(base_url={self.base_url!r})"
+
+
+NO_ACCESS = UpstreamAccess()

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from ragsvc.core.access import NO_ACCESS, UpstreamAccess
 from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.filters import parse_filter
 from ragsvc.core.retrieval import DEFAULT_COLLECTION, SearchHit, SearchMode, SearchQuery
@@ -111,18 +112,18 @@ class RagOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     collection: Annotated[str, Meta(min_length=1, max_length=256)] = DEFAULT_COLLECTION
     document_ids: Annotated[list[str], Meta(max_length=1000)] | None = None
     filters: dict[str, Any] | None = None
-    top_k: Annotated[int, Meta(ge=1, le=100)] = 10
+    top_k: Annotated[int, Meta(ge=1, le=100)] | None = None
     mode: SearchMode = SearchMode.HYBRID
     min_score: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
-    def search_query(self, text: str) -> SearchQuery:
+    def search_query(self, text: str, *, default_top_k: int) -> SearchQuery:
         """The search these options describe. Raises ``InvalidRequest`` for a malformed filter."""
         return SearchQuery(
             text=text,
             collection=self.collection,
             document_ids=self.document_ids,
             filters=None if self.filters is None else parse_filter(self.filters),
-            top_k=self.top_k,
+            top_k=self.top_k or default_top_k,
             mode=self.mode,
             min_score=self.min_score,
         )
@@ -232,6 +233,7 @@ class ChatCall(msgspec.Struct, frozen=True):
     model: str
     evidence: Evidence | None = None
     messages: Sequence[Raw] | None = None
+    access: UpstreamAccess = NO_ACCESS
 
     def upstream_body(self, *, meter_usage: bool = False) -> bytes:
         """The request body without our own fields; the client's very bytes where nothing has to change.

@@ -39,6 +39,7 @@ class ProblemCode(StrEnum):
     SECOND_PARSER_USED = "second_parser_used"
     TEXT_TRUNCATED = "text_truncated"
     NOT_READ = "not_read"
+    OCR_USED = "ocr_used"
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=False):

@@ -1,7 +1,7 @@
 """What a chat stream delivered, in tokens: the provider's own figure, or a count of what passed.
 
-Costs one list append per block while the stream runs. Only a stream that ends without the provider's figure is read
-afterwards; long ones are read in portions, so that memory stays bounded.
+Costs one list append per block while the stream runs. Only a stream that ends without the provider's figure is counted
+afterwards, from its words; of very long ones only the beginning is kept, so that memory and time stay bounded.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ragsvc.core.sse import DONE, event_data, split_events
 
 _FINISHES: Final = (b'"finish_reason":"', b'"finish_reason": "')
 _KEPT_BYTES: Final = 64 << 10
+_KEPT_CHARACTERS: Final = 128 << 10
 
 
 class _Function(msgspec.Struct):
@@ -53,6 +54,20 @@ class _Chunk(ChunkHead):
 _CHUNKS: Final = msgspec.json.Decoder(_Chunk)
 
 
+class Said(msgspec.Struct, frozen=True):
+    """The words of a stream: its beginning, and how many characters it had in all."""
+
+    beginning: str
+    characters: int
+
+    def count(self, count_tokens: CountTokens) -> int:
+        """Tokens of all of it; what was not kept is taken to have as many per character as the beginning."""
+        if not self.beginning:
+            return 0
+        tokens = count_tokens(self.beginning)
+        return -(-tokens * self.characters // len(self.beginning))
+
+
 class StreamLedger:
     """Books one stream."""
 
@@ -60,11 +75,12 @@ class StreamLedger:
         self._blocks: list[bytes] = []
         self._latest = (b"", b"")
         self._size = 0
-        self._folded_tokens = 0
+        self._words: list[str] = []
+        self._kept = self._characters = 0
         self.reported: Usage | None = None
         self.head = ChunkHead()
 
-    def add(self, block: bytes, count_tokens: CountTokens) -> None:
+    def add(self, block: bytes) -> None:
         """Note a block of whole events on its way to the client."""
         self._latest = (self._latest[1], block)
         if self.reported is not None:
@@ -72,30 +88,32 @@ class StreamLedger:
         self._blocks.append(block)
         self._size += len(block)
         if self._size > _KEPT_BYTES:
-            self._fold(count_tokens)
+            self._fold()
 
     def report(self, usage: Usage) -> None:
         """Book the provider's own figure; counting ends."""
         self.reported = usage
         self._blocks.clear()
+        self._words.clear()
         self._size = 0
 
     def has_finish(self) -> bool:
         """Whether one of the two latest blocks gave a finish reason."""
         return any(spelled in block for block in self._latest for spelled in _FINISHES)
 
-    def usage(self, prompt_tokens: int, count_tokens: CountTokens) -> Usage:
-        """The provider's figure, or the count of what passed with the given size of the prompt."""
-        if self.reported is not None:
-            return self.reported
-        self._fold(count_tokens)
-        return Usage.of(prompt_tokens, self._folded_tokens)
+    def said(self) -> Said:
+        """The words that passed; counting their tokens may take milliseconds and is left to a thread."""
+        self._fold()
+        return Said("".join(self._words), self._characters)
 
-    def _fold(self, count_tokens: CountTokens) -> None:
+    def _fold(self) -> None:
         words = "".join(self._texts(b"".join(self._blocks)))
-        self._folded_tokens += count_tokens(words) if words else 0
         self._blocks.clear()
         self._size = 0
+        self._characters += len(words)
+        if self._kept < _KEPT_CHARACTERS:
+            self._words.append(words)
+            self._kept += len(words)
 
     def _texts(self, block: bytes) -> list[str]:
         texts: list[str] = []

@@ -94,13 +94,20 @@ class Reranker(Protocol):
 
 
 class ExtractionLimits(msgspec.Struct, frozen=True):
-    """Bounds of one extraction; crossing one fails the document, never the service."""
+    """Bounds of one extraction; crossing one fails the document, never the service.
+
+    ``timeout_s`` holds without progress: each page whose text was recognised (``ocr``, at most ``ocr_max_pages``)
+    adds ``ocr_page_s``. Further pictures are not read.
+    """
 
     timeout_s: float = 300.0
     memory_bytes: int = 2 << 30
     max_pages: int = 5000
     max_page_characters: int = 200_000
     max_text_characters: int = 50_000_000
+    ocr: bool = True
+    ocr_max_pages: int = 500
+    ocr_page_s: float = 60.0
 
 
 class ChunkingOptions(msgspec.Struct, frozen=True):
@@ -255,7 +262,7 @@ class ChatStream(Protocol):
         """The next block, as soon as it is there."""
         ...
 
-    def usage(self) -> Usage:
+    async def usage(self) -> Usage:
         """Tokens so far: the model's own figure where it gave one, else a count of what was handed out."""
         ...
 
@@ -328,6 +335,10 @@ class ModelProvider(ChatBackend, Protocol):
 
     async def forward(self, request: ForwardRequest) -> ForwardReply:
         """Pass a request on as it is. Raises as ``complete`` does."""
+        ...
+
+    def with_key(self, api_key: str, *, callers: bool = False) -> ModelProvider:
+        """The same provider asked with another key; ``callers``: the request brought it, so its refusal is theirs."""
         ...
 
     async def aclose(self) -> None:

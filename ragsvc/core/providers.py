@@ -7,6 +7,8 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from ragsvc.core.families import Family
+
 LOCAL_MODEL: Final = "local/chat-model"
 """The built-in model's name."""
 
@@ -44,7 +46,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One OpenAI-compatible provider.
 
-    ``base_url`` ends where ``/chat/completions`` begins (``https://host/v1``). ``read_timeout_s`` bounds the wait
+    ``base_url`` ends where ``/chat/completions`` begins (``https://host/v1``). ``families`` are the endpoints that it
+    offers, none meaning all. ``read_timeout_s`` bounds the wait
     for the next bytes, ``total_timeout_s`` a whole exchange. ``retries`` count after the first attempt, all before
     the client has seen a byte. At most ``max_concurrency`` exchanges run and ``max_waiting`` more wait.
     """
@@ -53,6 +56,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     base_url: Annotated[str, Meta(pattern=r"^https?://[^\s/]")]
     api_key: str = ""
     models: tuple[ModelSettings, ...] = ()
+    families: tuple[Family, ...] = ()
     fallback: tuple[str, ...] = ()
     headers: dict[str, str] = {}
     connect_timeout_s: Positive = 5.0

@@ -120,6 +120,42 @@ def encrypt_chunks(
     yield aead.encrypt(_chunk_nonce(index, last=True), bytes(pending), None)
 
 
+class EncryptingWriter:
+    """Encrypts a file as it is written, for a context that is known only at the end (the content's hash, say).
+
+    The header's place is kept free and filled by ``finish``; a file that was not finished opens with no key.
+    """
+
+    def __init__(self, file: BinaryIO, keys: MasterKeys, *, chunk_bytes: int = DEFAULT_CHUNK_BYTES) -> None:
+        self._file = file
+        self._keys = keys
+        self._chunk_bytes = chunk_bytes
+        self._file_key = os.urandom(hpke.KEY_BYTES)
+        self._aead = AESGCM(self._file_key)
+        self._pending = bytearray()
+        self._index = 0
+        file.write(bytes(HEADER_BYTES))
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Append plaintext."""
+        self._pending += data
+        while len(self._pending) > self._chunk_bytes:  # what may be the last chunk waits
+            self._seal(self._chunk_bytes, last=False)
+
+    def finish(self, *, context: bytes) -> None:
+        """Write the last chunk, then the header. The caller syncs."""
+        self._seal(len(self._pending), last=True)
+        self._file.seek(0)
+        bound = _bound(self._chunk_bytes, context)
+        self._file.write(_prefix(self._chunk_bytes) + self._keys.current.wrap(self._file_key, bound) + _EMPTY_SLOT)
+        self._file.flush()
+
+    def _seal(self, size: int, *, last: bool) -> None:
+        self._file.write(self._aead.encrypt(_chunk_nonce(self._index, last=last), bytes(self._pending[:size]), None))
+        del self._pending[:size]
+        self._index += 1
+
+
 def encrypt(plaintext: bytes, keys: MasterKeys, *, context: bytes, chunk_bytes: int = DEFAULT_CHUNK_BYTES) -> bytes:
     """Encrypt something that fits into memory."""
     return b"".join(encrypt_chunks((plaintext,), keys, context=context, chunk_bytes=chunk_bytes))

@@ -1,7 +1,8 @@
 """Where a quote stands on its page: rectangles recomputed from the stored PDF.
 
 A page's text is not pdfium's text (ligatures, hyphens, order of columns), so the quote is looked up by its letters
-and digits alone, line by line where the whole does not stand in one piece.
+and digits alone, line by line where the whole does not stand in one piece. Nothing is stored for pages whose text was
+recognised: they are recognised again (seconds), and a part of a line is placed by its share of the line's letters.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.extract.clean import clean_line
@@ -35,13 +37,25 @@ def boxes(
             if not 1 <= page_number <= len(document):
                 raise ExtractionFailed(FailureReason.DAMAGED, f"The PDF has no page {page_number}.")
             with open_text_page(document.raw, page_number - 1, max_characters=_MAX_CHARACTERS) as page:
-                return [
+                found = [
                     box
                     for first, last in _character_spans(page.text, page_text, start, end)
                     for box in _rows(page, first, last)
                 ]
+            return found or _in_picture(document.raw, page_number - 1, page_text, start, end)
     except (Unopenable, PageUnreadable) as error:
         raise ExtractionFailed(FailureReason.DAMAGED, "The page cannot be read by the main parser.") from error
+
+
+def _in_picture(document: Any, index: int, page_text: str, start: int, end: int) -> list[Box]:  # noqa: ANN401 - a ctypes handle
+    from ragsvc.extract.ocr_boxes import recognise_again  # noqa: PLC0415 - numpy, only where a page needs it
+
+    shown = recognise_again(document, index)
+    return [
+        box
+        for first, last in _character_spans(shown.text, page_text, start, end)
+        for box in shown.boxes(document, index, first, last)
+    ]
 
 
 def _character_spans(raw: str, page_text: str, start: int, end: int) -> Iterator[tuple[int, int]]:

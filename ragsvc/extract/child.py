@@ -29,6 +29,7 @@ from ragsvc.core.ports import TokenSpans
 from ragsvc.extract import frames
 from ragsvc.extract.boxes import boxes
 from ragsvc.extract.document import extract
+from ragsvc.extract.pdf_pages import Reports
 
 _NICENESS = 10
 _STDERR_BYTES = 1 << 20
@@ -119,14 +120,19 @@ def _fail(replies: BinaryIO, reason: FailureReason, message: str) -> None:
 
 
 def _parse(request: frames.ParseRequest, replies: BinaryIO, token_loaders: dict[tuple[str, str], TokenSpans]) -> None:
-    last_report = 0.0
+    last_report, recognised = 0.0, 0
 
     def report(done: int, total: int) -> None:
         nonlocal last_report
         now = time.monotonic()
         if done >= total or now - last_report >= _PROGRESS_EVERY_S:
             last_report = now
-            _write(replies, frames.Progress(done, total))
+            _write(replies, frames.Progress(done, total, recognised))
+
+    def count(pages: int) -> None:
+        nonlocal recognised
+        recognised = pages
+        _limit_processor_time(request.limits.timeout_s)  # starts anew: the service extends its deadline as well
 
     started = time.perf_counter()
     extraction = extract(
@@ -135,7 +141,9 @@ def _parse(request: frames.ParseRequest, replies: BinaryIO, token_loaders: dict[
         filename=request.filename,
         password=request.password,
         limits=request.limits,
-        on_progress=report,
+        reports=Reports(
+            on_progress=report, on_recognised=count, on_warning=lambda words: _write(replies, frames.Warned(words))
+        ),
     )
     extracted = time.perf_counter()
     passages = []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from ragsvc.core.documents import Extraction
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.core.ports import ExtractionLimits
 from ragsvc.extract.pdf_document import read_pdf
+from ragsvc.extract.pdf_pages import Reports
 from ragsvc.extract.plain_text import read_text
 
 _HEAD_BYTES = 1024
@@ -40,7 +40,7 @@ def extract(
     filename: str,
     password: str | None,
     limits: ExtractionLimits,
-    on_progress: Callable[[int, int], None],
+    reports: Reports,
 ) -> Extraction:
     """Read a PDF, plain text or Markdown file; the bytes decide, then ``media_type``, then ``filename``.
 
@@ -52,14 +52,14 @@ def extract(
     if not head:
         raise ExtractionFailed(FailureReason.EMPTY_FILE, "The file is empty (0 bytes).")
     if b"%PDF-" in head:
-        return read_pdf(path, password=password, limits=limits, on_progress=on_progress)
+        return read_pdf(path, password=password, limits=limits, reports=reports)
     kind = media_type.partition(";")[0].strip().lower()
     other = next((name for magic, name in _KINDS if head.startswith(magic)), None)
     if kind.startswith("text/"):
         if other is not None and other != "a program" and not head.startswith(_TEXT_BOMS):
             raise ExtractionFailed(FailureReason.NOT_TEXT, f"The file was sent as text but is {other}.")
         markdown = kind in ("text/markdown", "text/x-markdown") or filename.lower().endswith(_MARKDOWN_SUFFIXES)
-        return read_text(path, markdown=markdown, limits=limits, on_progress=on_progress)
+        return read_text(path, markdown=markdown, limits=limits, on_progress=reports.on_progress)
     if not head.strip(b"\x00\t\r\n "):
         other = "empty but for zeros or blanks"
     elif other is None and _looks_like_html(head):

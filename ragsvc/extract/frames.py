@@ -71,10 +71,17 @@ class Started(msgspec.Struct, frozen=True, tag=True):
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
-    """Pages read so far."""
+    """Pages read so far; the text of ``recognised`` of them came from their pictures, which takes its time."""
 
     done: int
     total: int
+    recognised: int = 0
+
+
+class Warned(msgspec.Struct, frozen=True, tag=True):
+    """Something is wrong with the installation, not with the file."""
+
+    message: str
 
 
 class PageBatch(msgspec.Struct, frozen=True, tag=True):
@@ -117,7 +124,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 
 Request = ParseRequest | BoxesRequest
-Reply = Started | Progress | PageBatch | PassageBatch | Finished | FoundBoxes | Failed
+Reply = Started | Progress | Warned | PageBatch | PassageBatch | Finished | FoundBoxes | Failed
 
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)

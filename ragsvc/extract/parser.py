@@ -8,9 +8,11 @@ progress, and gives no hold on a child's memory after a job.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import anyio
@@ -23,6 +25,8 @@ from ragsvc.core.ports import ExtractionLimits, ParsedDocument
 from ragsvc.extract import frames
 from ragsvc.extract.frames import Box, ChunkingPlan
 from ragsvc.extract.worker import Worker, WorkerGone
+
+logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int], None]
 
@@ -129,6 +133,12 @@ class ChildParser:
         return outcome
 
 
+@cache
+def _warn(message: str) -> None:
+    """Log a warning about the installation, once."""
+    logger.warning("%s", message)
+
+
 class _Outcome:
     """What a job's replies add up to."""
 
@@ -136,6 +146,7 @@ class _Outcome:
         self.pages: list[Page] = []
         self.passages: list[Passage] = []
         self.boxes: list[Box] = []
+        self.allowance_s = 0.0
         self.end: frames.Finished | None = None
         self.failure: ExtractionFailed | None = None
 
@@ -216,11 +227,11 @@ class _Job:
 
     def _collect(self, worker: Worker) -> _Outcome:
         outcome = _Outcome()
-        deadline = time.monotonic() + self._limits.timeout_s
+        begun = time.monotonic()
         started = False
         try:
             while True:
-                reply = worker.receive(deadline=deadline)
+                reply = worker.receive(deadline=begun + self._limits.timeout_s + outcome.allowance_s)
                 if reply is None:
                     if not started and not self._cancelled:
                         raise WorkerGone
@@ -244,7 +255,12 @@ class _Job:
         match reply:
             case frames.Started():
                 return False
+            case frames.Warned():
+                _warn(reply.message)
+                return False
             case frames.Progress():
+                recognised = max(0, min(reply.recognised, self._limits.ocr_max_pages))
+                outcome.allowance_s = recognised * self._limits.ocr_page_s
                 if self._on_progress is not None and not self._cancelled:
                     anyio.from_thread.run_sync(self._on_progress, reply.done, reply.total)
                 return False

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pypdfium2
 import pypdfium2.raw as pdfium
 
@@ -23,13 +22,18 @@ from ragsvc.core.documents import Extraction, Page, ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.core.ports import ExtractionLimits
 from ragsvc.extract import second_parser
-from ragsvc.extract.clean import clean_line, join_hyphens, known_words
-from ragsvc.extract.headings import OutlineEntry, PageTypes, document_title, headings_by_type, place_outline, types_of
-from ragsvc.extract.layout import page_text
-from ragsvc.extract.pdf_text import PageUnreadable, open_text_page, read_lines
+from ragsvc.extract.clean import clean_line
+from ragsvc.extract.headings import OutlineEntry, document_title, headings_by_type, place_outline
+from ragsvc.extract.pdf_pages import (
+    Draft,
+    OnProgress,
+    Reports,
+    join_words,
+    put_second_opinion,
+    read_pages,
+    read_pictures,
+)
 from ragsvc.extract.problems import merge_problems
-
-OnProgress = Callable[[int, int], None]
 
 _MAX_OUTLINE_ENTRIES = 5_000
 _MAX_ATTACHMENTS = 1_000
@@ -37,15 +41,7 @@ _MAX_LABEL_CHARACTERS = 32
 _CATALOG = re.compile(rb"(\d{1,9})\s+(\d{1,5})\s+obj\b(?:(?!endobj)[\s\S]){0,4000}?/Type\s*/Catalog\b")
 
 
-class _Draft(msgspec.Struct):
-    """What reading the pages gave, before hyphens are decided."""
-
-    texts: list[str] = []
-    types: list[PageTypes] = []
-    findings: list[tuple[int, ProblemCode]] = []
-
-
-def read_pdf(path: Path, *, password: str | None, limits: ExtractionLimits, on_progress: OnProgress) -> Extraction:
+def read_pdf(path: Path, *, password: str | None, limits: ExtractionLimits, reports: Reports) -> Extraction:
     """Read a PDF's text and structure.
 
     Raises:
@@ -53,9 +49,9 @@ def read_pdf(path: Path, *, password: str | None, limits: ExtractionLimits, on_p
     """
     try:
         with open_pdf(path, password) as document:
-            return _read_document(document, path, password=password, limits=limits, on_progress=on_progress)
+            return _read_document(document, path, password=password, limits=limits, reports=reports)
     except Unopenable:
-        return _second_opinion(path, password=password, limits=limits, on_progress=on_progress)
+        return _second_opinion(path, password=password, limits=limits, on_progress=reports.on_progress)
 
 
 class Unopenable(Exception):
@@ -123,19 +119,20 @@ def _read_document(
     *,
     password: str | None,
     limits: ExtractionLimits,
-    on_progress: OnProgress,
+    reports: Reports,
 ) -> Extraction:
     page_count = len(document)
     _check_page_count(page_count, limits)
-    draft = _read_pages(document.raw, page_count, limits=limits, on_progress=on_progress)
-    unreadable = [page for page, code in draft.findings if code is ProblemCode.PAGE_UNREADABLE]
+    draft = read_pages(document.raw, page_count, limits=limits, on_progress=reports.on_progress)
+    recognised = read_pictures(document.raw, draft, limits=limits, reports=reports)
+    unreadable = draft.pages(ProblemCode.PAGE_UNREADABLE)
     if unreadable:
-        _reread(
+        put_second_opinion(
             draft,
             unreadable,
             second_parser.read_pages(path, password=password, numbers=unreadable, page_count=page_count),
         )
-    texts = _join_words(draft.texts, limits)
+    texts = join_words(draft.texts, limits)
     outline = _outline(document)
     headings = place_outline(outline, texts) or headings_by_type(draft.types, texts)
     pages = [Page(number, text, _label(document, number - 1)) for number, text in enumerate(texts, start=1)]
@@ -147,7 +144,8 @@ def _read_document(
             title=document_title(_metadata(document, "Title"), _metadata(document, "Subject"), draft.types[0]),
             page_count=page_count,
             attachments=_attachments(document),
-        )
+        ),
+        recognised=recognised,
     )
 
 
@@ -159,60 +157,13 @@ def _check_page_count(page_count: int, limits: ExtractionLimits) -> None:
         )
 
 
-def _read_pages(raw: Any, page_count: int, *, limits: ExtractionLimits, on_progress: OnProgress) -> _Draft:  # noqa: ANN401 - a ctypes handle
-    draft = _Draft()
-    budget = limits.max_text_characters
-    for index in range(page_count):
-        text, types = "", PageTypes()
-        if budget <= 0:
-            draft.findings.append((index + 1, ProblemCode.NOT_READ))
-        else:
-            text, types, finding = _read_page(raw, index, max_characters=min(budget, limits.max_page_characters))
-            if finding is not None:
-                draft.findings.append((index + 1, finding))
-            budget -= len(text)
-        draft.texts.append(text)
-        draft.types.append(types)
-        on_progress(index + 1, page_count)
-    return draft
-
-
-def _read_page(raw: Any, index: int, *, max_characters: int) -> tuple[str, PageTypes, ProblemCode | None]:  # noqa: ANN401 - a ctypes handle
-    try:
-        with open_text_page(raw, index, max_characters=max_characters) as page:
-            found = read_lines(page)
-            truncated = page.truncated
-    except PageUnreadable:
-        return "", PageTypes(), ProblemCode.PAGE_UNREADABLE
-    if found.garbled:
-        return "", PageTypes(), ProblemCode.GARBLED_TEXT
-    text = page_text(found.lines)
-    if not text.strip():
-        return "", PageTypes(), ProblemCode.NO_TEXT_LAYER
-    return text, types_of(found.lines), ProblemCode.TEXT_TRUNCATED if truncated else None
-
-
-def _reread(draft: _Draft, numbers: list[int], texts: dict[int, str]) -> None:
-    """Put the second parser's pages in where the first one gave up."""
-    for number in numbers:
-        if texts.get(number):
-            draft.texts[number - 1] = texts[number]
-            draft.findings.remove((number, ProblemCode.PAGE_UNREADABLE))
-            draft.findings.append((number, ProblemCode.SECOND_PARSER_USED))
-
-
-def _join_words(texts: list[str], limits: ExtractionLimits) -> list[str]:
-    words = known_words(texts) if any("\ufffe" in text for text in texts) else set[str]()
-    return [join_hyphens(text, words)[: limits.max_page_characters] for text in texts]
-
-
 def _second_opinion(
     path: Path, *, password: str | None, limits: ExtractionLimits, on_progress: OnProgress
 ) -> Extraction:
     """Read a file that pdfium cannot open."""
     page_count = second_parser.count_pages(path, password=password)
     _check_page_count(page_count, limits)
-    draft = _Draft(texts=[""] * page_count)
+    draft = Draft(texts=[""] * page_count)
     found = second_parser.read_pages(
         path,
         password=password,
@@ -225,7 +176,7 @@ def _second_opinion(
         draft.texts[number - 1] = text
         code = ProblemCode.SECOND_PARSER_USED if text else ProblemCode.PAGE_UNREADABLE
         draft.findings.append((number, code))
-    texts = _join_words(draft.texts, limits)
+    texts = join_words(draft.texts, limits)
     if not any(texts):
         raise ExtractionFailed(FailureReason.DAMAGED, "The PDF is damaged: no page of it can be read.")
     return Extraction(
@@ -235,7 +186,7 @@ def _second_opinion(
     )
 
 
-def _checked(extraction: Extraction) -> Extraction:
+def _checked(extraction: Extraction, *, recognised: bool) -> Extraction:
     """Refuse a document without any text, saying why."""
     if any(page.text for page in extraction.pages):
         return extraction
@@ -247,13 +198,13 @@ def _checked(extraction: Extraction) -> Extraction:
     if ProblemCode.GARBLED_TEXT in codes:
         raise ExtractionFailed(
             FailureReason.NO_TEXT,
-            f"The PDF ({pages}) has text, but its fonts do not say which letters they show. Printing it to a new PDF "
-            "or running text recognition (OCR) on it may help.",
+            f"The PDF ({pages}) has text, but its fonts do not say which letters they show, and text recognition "
+            "(OCR) read none from its pictures. Printing it to a new PDF may help.",
         )
     raise ExtractionFailed(
         FailureReason.NO_TEXT,
-        f"The PDF ({pages}) has no text layer: it looks scanned or drawn. Text recognition (OCR) is not built in; "
-        "run it through an OCR program first.",
+        f"The PDF ({pages}) has no text layer: it looks scanned or drawn, and text recognition (OCR) "
+        + ("read no text from its pictures." if recognised else "is switched off or not installed."),
     )
 
 

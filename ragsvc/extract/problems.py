@@ -8,8 +8,8 @@ from ragsvc.core.documents import Problem, ProblemCode
 
 _WORDS: dict[ProblemCode, tuple[str, str]] = {
     ProblemCode.NO_TEXT_LAYER: (
-        "has no text layer (probably a scan or a picture; text recognition is not built in)",
-        "have no text layer (probably scans or pictures; text recognition is not built in)",
+        "has no text layer, and no text was recognised (a picture, or blank)",
+        "have no text layer, and no text was recognised (pictures, or blank)",
     ),
     ProblemCode.GARBLED_TEXT: (
         "has text whose font does not say which letters it shows; it was left out",
@@ -25,8 +25,12 @@ _WORDS: dict[ProblemCode, tuple[str, str]] = {
         "have more text than a page may have; the rest was left out",
     ),
     ProblemCode.NOT_READ: (
-        "was not read: the document has more text than one may have",
-        "were not read: the document has more text than one may have",
+        "was not read: the document has more text, or more pictures of text, than one may have",
+        "were not read: the document has more text, or more pictures of text, than one may have",
+    ),
+    ProblemCode.OCR_USED: (
+        "is a picture, or has no usable text layer; its text was recognised and may contain errors",
+        "are pictures, or have no usable text layer; their text was recognised and may contain errors",
     ),
 }
 
@@ -34,8 +38,8 @@ _WORDS: dict[ProblemCode, tuple[str, str]] = {
 def merge_problems(findings: Iterable[tuple[int, ProblemCode]]) -> list[Problem]:
     """Merge ``(page, code)`` findings into runs, ordered by first page.
 
-    >>> [p.message[:33] for p in merge_problems([(3, ProblemCode.NO_TEXT_LAYER), (4, ProblemCode.NO_TEXT_LAYER)])]
-    ['Pages 3-4 have no text layer (pro']
+    >>> [p.message[:31] for p in merge_problems([(3, ProblemCode.NO_TEXT_LAYER), (4, ProblemCode.NO_TEXT_LAYER)])]
+    ['Pages 3-4 have no text layer, a']
     """
     runs: list[tuple[ProblemCode, int, int]] = []
     for code, page in sorted((code, page) for page, code in set(findings)):

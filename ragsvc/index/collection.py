@@ -120,6 +120,10 @@ class CollectionIndex:
         lexical = _NO_HITS if query_text is None else self.search_lexical(query_text, k=k, documents=documents)
         return dense, lexical
 
+    def ids(self) -> Ids:
+        """Ids of all passages, ascending."""
+        return self._vectors.ids()
+
     def vectors(self, ids: Ids) -> Vectors:
         """The stored vectors, in that order (missing ids raise ``KeyError``)."""
         return self._vectors.vectors(ids)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from ragsvc.core.ports import EmbeddingModel, Hits, Ids, IndexSource, Vectors
 from ragsvc.index.collection import CollectionIndex
@@ -121,6 +122,15 @@ class IndexRegistry:
     ) -> tuple[Hits, Hits]:
         """Dense and lexical hits of one collection, restricted to ``documents`` before ranking."""
         return self.get(collection_id).search(query_vector, query_text, k=k, documents=documents)
+
+    def vectors(self, collection_id: int, ids: Ids) -> tuple[Ids, Vectors]:
+        """Those of ``ids`` that are there, and their vectors in that order."""
+        index = self.get(collection_id)
+        try:
+            return ids, index.vectors(ids)
+        except KeyError:  # deleted since they were found: rare, so it may be slow
+            present = ids[np.isin(ids, index.ids())]
+            return present, index.vectors(present)
 
     def verify(self, collection_id: int) -> IndexReport:
         """Compare a collection's indexes with its rows."""

@@ -37,6 +37,14 @@ class TokenizerSpans:
         """Character spans ``[start, end)`` of the tokens of ``text``, in order, without special tokens."""
         return list(self._tokenizer().encode(text, add_special_tokens=False).offsets)
 
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """The texts of token arrays, special tokens left out. Raises ``ValueError`` for an id that does not exist."""
+        size = self._tokenizer().get_vocab_size()
+        for array in ids:
+            if array and not 0 <= max(array) < size:
+                raise ValueError(f"{max(array)} is no token of this model (0 to {size - 1})")
+        return list(self._tokenizer().decode_batch([list(array) for array in ids], skip_special_tokens=True))
+
     def _tokenizer(self) -> Tokenizer:
         if self._loaded is None:
             self._loaded = load_tokenizer(self._file)

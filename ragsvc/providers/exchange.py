@@ -6,6 +6,7 @@ Knows nothing of chats. All retries happen before the client has seen a byte.
 from __future__ import annotations
 
 import asyncio
+import copy
 import io
 import random
 import time
@@ -14,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from ragsvc import __version__
@@ -45,9 +47,10 @@ _CREDENTIAL_STATUSES: Final = frozenset({401, 402, 403, 407})
 _TEMPORARY_STATUSES: Final = frozenset({408, 425, 429})
 
 
-def open_session() -> aiohttp.ClientSession:
+def open_session(resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
     """The session that all providers share: pooled connections without a limit of its own (``Slots`` has it)."""
-    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=30)
+    # uvicorn, and so vLLM, closes idle connections after 5 s; a request that meets the close would have to be repeated
+    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=4, resolver=resolver)
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -95,12 +98,21 @@ class Exchange:
         )
         self._base = settings.base_url.rstrip("/")
         self._urls: dict[str, URL] = {}
+        self._callers_key = False
         self._headers = {
             "User-Agent": f"ragsvc/{__version__}",
             "Accept-Encoding": "identity",
             **({"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}),
             **settings.headers,
         }
+
+    def with_key(self, api_key: str, *, callers: bool) -> Exchange:
+        """The same exchange with another key in the place of its own; ``callers``: a refusal of it is the caller's."""
+        other = copy.copy(self)
+        other.settings = msgspec.structs.replace(self.settings, api_key=api_key)
+        other._headers = self._headers | {"Authorization": f"Bearer {api_key}"}  # noqa: SLF001 - its own copy
+        other._callers_key = callers  # noqa: SLF001 - its own copy
+        return other
 
     async def attempt(self, once: Callable[[], Awaitable[T]], *, retries: int | None = None) -> T:
         """Run ``once`` until it succeeds, fails for good, or the retries are used up; a slot is held meanwhile."""
@@ -163,7 +175,8 @@ class Exchange:
                 allow_redirects=False,
             )
         except HTTP_FAILURES as error:
-            raise self.translate(error, before_body=True) from error
+            own = getattr(body, "failure", None)  # what kept a streamed body from being sent to its end
+            raise own or self.translate(error, before_body=True) from error
         if response.status < 300:
             return response
         try:
@@ -215,6 +228,16 @@ class Exchange:
     def _without_key(self, message: str) -> str:
         return message.replace(self.settings.api_key, "***") if self.settings.api_key else message
 
+    def _refused_key(self) -> Exception:
+        name = self.settings.name
+        if self._callers_key:
+            return InvalidRequest(f"provider '{name}' does not accept the given key", param="X-Provider-Key")
+        return Retriable(
+            ModelUnavailable(f"provider '{name}' does not accept the credentials it is called with"),
+            wait_s=float("inf"),
+            healthy=True,
+        )
+
     def _refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
         """What a status of 300 or above means to our caller."""
         name = self.settings.name
@@ -222,11 +245,7 @@ class Exchange:
         message = self._without_key(message)
         wait_s = _retry_after_s(headers)
         if status in _CREDENTIAL_STATUSES:
-            return Retriable(
-                ModelUnavailable(f"provider '{name}' does not accept the credentials it is called with"),
-                wait_s=float("inf"),
-                healthy=True,
-            )
+            return self._refused_key()
         if status == 413:
             return TooLarge(message or "the request is too large for the model's provider", limit_bytes=0)
         if status == 404 and (code == "model_not_found" or "model" in message.lower()):

@@ -126,6 +126,11 @@ class LocalExtractive:
         """Refuse: this model only chats."""
         raise ModelNotFound(f"'{LOCAL_MODEL}' serves chat completions only, not {request.path}", param="model")
 
+    def with_key(self, api_key: str, *, callers: bool = False) -> LocalExtractive:
+        """Itself: nobody is asked."""
+        del api_key, callers
+        return self
+
     async def aclose(self) -> None:
         """Nothing is held."""
 
@@ -212,7 +217,7 @@ class LocalStream:
         await anyio.lowlevel.checkpoint()
         return self._blocks.pop()
 
-    def usage(self) -> Usage:
+    async def usage(self) -> Usage:
         """The answer's tokens: it was complete before its first block went out."""
         return self._usage
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -9,6 +10,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 import aiohttp
+import anyio.to_thread
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
@@ -88,7 +90,7 @@ class OpenAIUpstream:
 
         async def once() -> ChatReply:
             response = await exchange.open("POST", _CHAT, body, _JSON_HEADERS)
-            return self._reply(call, await exchange.read(response))
+            return await self._reply(call, await exchange.read(response))
 
         await exchange.slots.acquire()
         try:
@@ -139,10 +141,16 @@ class OpenAIUpstream:
             raise
         return ForwardedReply(exchange, response)
 
+    def with_key(self, api_key: str, *, callers: bool = False) -> OpenAIUpstream:
+        """The same provider, its slots and its breaker, asked with another key."""
+        other = copy.copy(self)
+        other._exchange = self._exchange.with_key(api_key, callers=callers)  # noqa: SLF001 - its own copy
+        return other
+
     async def aclose(self) -> None:
         """Nothing of its own to free: the session belongs to whoever made it."""
 
-    def _reply(self, call: ChatCall, body: bytes) -> ChatReply:
+    async def _reply(self, call: ChatCall, body: bytes) -> ChatReply:
         name = self._exchange.settings.name
         try:
             completion = _COMPLETIONS.decode(body)
@@ -150,7 +158,9 @@ class OpenAIUpstream:
             raise UpstreamFailed(f"provider '{name}' sent an answer that is no chat completion") from error
         if completion.choices is None:
             raise self._exchange.said_error(body)
-        usage = read_usage(completion.usage) or self._counted(call, completion)
+        usage = read_usage(completion.usage)
+        if usage is None:
+            usage = await anyio.to_thread.run_sync(self._counted, call, completion)
         if not all((completion.id, completion.object, completion.created, completion.model)):
             body = self._completed(call, body, usage)
         return ChatReply(body=body, usage=usage)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import aiohttp
+import anyio.to_thread
 import msgspec
 from msgspec import Raw
 
@@ -24,6 +26,7 @@ from ragsvc.providers.exchange import HTTP_FAILURES, Exchange
 _DONE_ENDS: Final = (b"data: [DONE]\n\n", b"data:[DONE]\n\n")
 _DONE_WORDS: Final = (b"data: [DONE]", b"data:[DONE]")
 _NULL_USAGES: Final = (b',"usage":null', b', "usage": null')
+_FIGURE: Final = re.compile(rb'"usage"(?!: ?null)')
 _END_WAIT_S: Final = 0.5
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 
@@ -89,6 +92,8 @@ class UpstreamStream:
                 except HTTP_FAILURES as error:
                     raise self._exchange.translate(error, before_body=not self._begun) from error
                 block = self._take(piece)
+                if self._at_end:
+                    block += await self._closing_usage()
                 if block:
                     return block
             if self._failure is not None:
@@ -99,11 +104,12 @@ class UpstreamStream:
             raise
         raise StopAsyncIteration
 
-    def usage(self) -> Usage:
+    async def usage(self) -> Usage:
         """The provider's figure, or a count of the prompt and of what passed."""
         if self._ledger.reported is not None:
             return self._ledger.reported
-        return self._ledger.usage(self._prompt_tokens(), self._count_tokens)
+        said = self._ledger.said()
+        return await anyio.to_thread.run_sync(lambda: Usage.of(self._prompt_tokens(), said.count(self._count_tokens)))
 
     async def aclose(self) -> None:
         """Free connection and slot; a provider still at work notices that its connection closes."""
@@ -132,20 +138,21 @@ class UpstreamStream:
         if piece[-3:] == b"}\n\n" and not self._aligner.tail and b'"usage"' not in piece:
             events = piece.count(b"}\n\n")
             if events == piece.count(b'"choices"') == piece.count(b"\n\n"):
-                self._ledger.add(piece, self._count_tokens)
+                self._ledger.add(piece)
                 return piece
-        return self._take_with_care(piece) if piece else self._end()
+        if not piece:
+            self._end()
+            return b""
+        return self._take_with_care(piece)
 
     def _take_with_care(self, piece: bytes) -> bytes:
         block = self._aligner.feed(piece)
         if block.endswith(_DONE_ENDS):
             block = block[: block.rfind(b"data:")]
             self._at_end = True
-        if block:
-            block = self._checked(block)
-        return block + self._closing_usage() if self._at_end else block
+        return self._checked(block) if block else b""
 
-    def _end(self) -> bytes:
+    def _end(self) -> None:
         """The body ended without ``[DONE]``: fine after a finish reason, else the answer is cut off."""
         rest = self._aligner.tail.strip()
         if rest and rest not in _DONE_WORDS:
@@ -153,13 +160,12 @@ class UpstreamStream:
         if not rest and not self._ledger.has_finish():
             raise UpstreamFailed(f"provider '{self._exchange.settings.name}' ended its answer too early")
         self._at_end = True
-        return self._closing_usage()
 
-    def _closing_usage(self) -> bytes:
+    async def _closing_usage(self) -> bytes:
         """A usage chunk of our own for a client that asked, where the provider gave none."""
         if not self._client_wants_usage or self._ledger.reported is not None:
             return b""
-        usage = self._ledger.usage(self._prompt_tokens(), self._count_tokens)
+        usage = await self.usage()
         self._ledger.report(usage)
         head = self._ledger.head
         return encode_event(
@@ -178,26 +184,25 @@ class UpstreamStream:
             for spelled in _NULL_USAGES:
                 if spelled in block:
                     block = block.replace(spelled, b"")
-        events = block.count(b"\n\n")
-        mentions = block.count(b'"usage"')
-        if (
-            (mentions and mentions != block.count(b'"usage":null') + block.count(b'"usage": null'))
-            or block.count(b'"choices"') != events
-            or block.count(b"}\n\n") != events
-        ):
-            block = self._read_events(block)
+        found = _FIGURE.search(block)
+        border = len(block) if found is None else block.rfind(b"\n\n", 0, found.start()) + 2
+        head = block[: border if border > 1 else 0]
+        if not _is_plain(head):
+            head = b""
+        if len(head) < len(block):
+            block = head + self._read_events(block[len(head) :], after=head)
         if block:
-            self._ledger.add(block, self._count_tokens)
+            self._ledger.add(block)
         return block
 
-    def _read_events(self, block: bytes) -> bytes:
+    def _read_events(self, block: bytes, *, after: bytes) -> bytes:
         """Go through a block event by event; keeps what came before a failure and remembers that for later."""
         kept = b""
         for event in split_events(block):
             try:
                 kept += self._read_event(event)
             except RagsvcError as error:
-                if not kept:
+                if not kept and not after:
                     raise
                 self._failure = error
                 self._at_end = False
@@ -226,6 +231,12 @@ class UpstreamStream:
                 del members["usage"]
                 changed = True
         return encode_event(members) if changed else event
+
+
+def _is_plain(block: bytes) -> bool:
+    """Whether every event of a block of whole events looks like a chunk."""
+    events = block.count(b"\n\n")
+    return block.count(b'"choices"') == events == block.count(b"}\n\n")
 
 
 class _Counts(msgspec.Struct):

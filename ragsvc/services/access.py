@@ -94,7 +94,7 @@ class Access:
         database: Database,
         *,
         clock: Callable[[], float] = time.time,
-        flush_interval_s: float = 0.05,
+        flush_interval_s: float = 0.2,
         refresh_interval_s: float = 2.0,
     ) -> None:
         """``clock`` gives Unix seconds. Set ``on_usage`` to be told every settled request."""

@@ -12,49 +12,28 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import anyio.to_thread
 import msgspec
 
-from ragsvc.core.access import Principal, Reservation, TokenMeter, require_model
+from ragsvc.core.access import Principal, TokenMeter
 from ragsvc.core.chat import ChatCall, ChatRequest, CountTokens, Evidence, Usage
+from ragsvc.core.families import Family
 from ragsvc.core.ports import ChatReply, ChatStream
 from ragsvc.core.prompts import weave_passages
 from ragsvc.core.queries import Turn, make_query
 from ragsvc.core.retrieval import Searcher, SearchHit
 from ragsvc.core.sse import DONE
+from ragsvc.services.booking import Booking
 from ragsvc.services.citing import StreamCiter, cite_reply
 from ragsvc.services.models import ModelRoute, Models, first_able
+from ragsvc.services.routing import Router
 
 _DEFAULT_REPLY_TOKENS = 1024
 _PASSAGE_TOKENS = 256
-
-
-class _Booking:
-    """The reservation of one request; the first of ``settle`` and ``refund`` counts."""
-
-    def __init__(self, meter: TokenMeter, reservation: Reservation, model: str) -> None:
-        self._meter = meter
-        self._reservation = reservation
-        self._model = model
-        self._open = True
-
-    async def settle(self, usage: Usage) -> None:
-        if self._open:
-            self._open = False
-            await self._meter.settle(
-                self._reservation,
-                prompt_tokens=usage.prompt_tokens,
-                completion_tokens=usage.completion_tokens,
-                model=self._model,
-            )
-
-    async def refund(self) -> None:
-        if self._open:
-            self._open = False
-            await self._meter.refund(self._reservation)
+_TYPICAL_TOP_K = 10
 
 
 class AnswerStream:
     """The events of an answer, ``[DONE]`` included; iteration raises when the answer breaks off."""
 
-    def __init__(self, source: ChatStream, booking: _Booking, citer: StreamCiter | None) -> None:
+    def __init__(self, source: ChatStream, booking: Booking, citer: StreamCiter | None) -> None:
         self._source = source
         self._booking = booking
         self._citer = citer
@@ -72,12 +51,12 @@ class AnswerStream:
             except StopAsyncIteration:
                 block = b""
             except Exception:
-                await self._booking.settle(source.usage())
+                await self._booking.settle_stream(source)
                 raise
             if self._citer is not None and block:
                 block = self._citer.edit(block)
             if source.finished:
-                await self._booking.settle(source.usage())
+                await self._booking.settle_stream(source)
                 self.finished = True
                 return block + DONE
             if block:
@@ -89,30 +68,33 @@ class AnswerStream:
         try:
             await self._source.aclose()
         finally:
-            await self._booking.settle(self._source.usage())
+            await self._booking.settle_stream(self._source)
 
 
 class AnswerService:
     """Answers chat requests.
 
-    ``weak_below`` is the ``answerable`` (0..1) under which
-    a model is told that the evidence is weak. ``on_unresolved`` is told how many markers named no passage.
+    ``top_k`` is how many passages a request gets that does not say. ``weak_below`` is the ``answerable`` (0..1) under
+    which a model is told that the evidence is weak. ``on_unresolved`` is told how many markers named no passage.
     """
 
     def __init__(
         self,
         *,
         models: Models,
+        router: Router | None = None,
         searcher: Searcher,
         meter: TokenMeter,
         count_tokens: CountTokens,
+        top_k: int = 10,
         weak_below: float = 0.35,
         on_unresolved: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._models = models
+        self._router = router or Router(models)
         self._searcher = searcher
         self._meter = meter
         self._count_tokens = count_tokens
+        self._top_k = top_k
         self._weak_below = weak_below
         self._on_unresolved = on_unresolved
 
@@ -150,13 +132,12 @@ class AnswerService:
             raise
         return AnswerStream(source, booking, None if hits is None else StreamCiter(hits, self._on_unresolved))
 
-    async def _admit(self, principal: Principal, call: ChatCall) -> tuple[Sequence[ModelRoute], _Booking]:
+    async def _admit(self, principal: Principal, call: ChatCall) -> tuple[Sequence[ModelRoute], Booking]:
         """Check the model and set tokens aside."""
         model = call.request.model
-        require_model(principal, model)
-        routes = self._models.routes(model)
+        routes = await self._router.routes(principal, model, Family.CHAT, call.access)
         reservation = await self._meter.reserve(principal, estimated_tokens(call.request))
-        return routes, _Booking(self._meter, reservation, model)
+        return routes, Booking(self._meter, reservation, model)
 
     async def _find_evidence(self, principal: Principal, call: ChatCall) -> Evidence | None:
         """What the documents say on the conversation's question; ``None`` when they or a question are missing."""
@@ -166,7 +147,7 @@ class AnswerService:
         query = make_query([Turn(message.role, message.text) for message in call.request.messages]).text
         if not query:
             return None
-        found = await self._searcher.search(principal.tenant, options.search_query(query))
+        found = await self._searcher.search(principal.tenant, options.search_query(query, default_top_k=self._top_k))
         return Evidence(query=query, hits=tuple(found.hits), answerable=found.answerable)
 
     async def _complete_with(
@@ -209,6 +190,6 @@ class AnswerService:
 def estimated_tokens(request: ChatRequest) -> int:
     """What a request may cost, rather too much than too little."""
     options = request.rag_options
-    passages = options.top_k * _PASSAGE_TOKENS if options is not None else 0
+    passages = (options.top_k or _TYPICAL_TOP_K) * _PASSAGE_TOKENS if options is not None else 0
     reply = (request.reply_limit or _DEFAULT_REPLY_TOKENS) * request.choices
     return request.estimated_prompt_tokens() + passages + reply

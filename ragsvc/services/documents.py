@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -229,9 +229,11 @@ class DocumentService:
             raise DocumentNotFound(f"document '{public_id}' has no text of page {number}", param="page")
         return page
 
-    async def content(self, tenant: TenantId, public_id: str) -> tuple[Document, Path]:
-        """The stored file's path. Raises ``DocumentNotFound``."""
+    async def content(self, tenant: TenantId, public_id: str) -> tuple[Document, Path | Iterator[bytes]]:
+        """The stored file: its path, or its pieces where it is encrypted on disk. Raises ``DocumentNotFound``."""
         document = await self.get(tenant, public_id)
+        if self._blobs.encrypted:
+            return document, self._blobs.chunks(tenant, document.sha256)
         return document, self._blobs.path(tenant, document.sha256)
 
     def eta_s(self, document: Document) -> float | None:

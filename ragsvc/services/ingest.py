@@ -9,7 +9,8 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -217,15 +218,15 @@ class IngestService:
 
     async def _parse(self, job: ClaimedJob) -> Document:
         document = job.document
-        path: Path = self._blobs.path(document.tenant, document.sha256)
         begin = time.monotonic()
-        parsed = await self._parser.parse(
-            path,
-            media_type=document.media_type,
-            filename=document.filename,
-            password=job.password,
-            on_progress=_PageProgress(self, document).put,
-        )
+        async with _readable(self._blobs, document) as path:
+            parsed = await self._parser.parse(
+                path,
+                media_type=document.media_type,
+                filename=document.filename,
+                password=job.password,
+                on_progress=_PageProgress(self, document).put,
+            )
         timings = {**parsed.extraction.timings, "parse_s": round(time.monotonic() - begin, 3)}
         texts = await anyio.to_thread.run_sync(_embedding_texts, parsed, document.filename)
         stored = await self._database.write(
@@ -272,6 +273,14 @@ class _PageProgress:
         if now - self._reported_at >= _PROGRESS_EVERY_S:
             self._reported_at = now
             self._service.report_pages(self._document, done, total)
+
+
+@asynccontextmanager
+async def _readable(blobs: BlobStore, document: Document) -> AsyncGenerator[Path, None]:
+    """The document's file in plain, decrypted off the event loop."""
+    with ExitStack() as stack:
+        opened = blobs.readable(document.tenant, document.sha256)
+        yield await anyio.to_thread.run_sync(stack.enter_context, opened)
 
 
 def _embedding_texts(parsed: ParsedDocument, filename: str) -> list[str]:

@@ -94,12 +94,19 @@ def create_key(connection: Connection, draft: KeyDraft, *, actor: Actor, now: in
 class KeyAdministration:
     """The admin's side of keys; see the module."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, *, default_limits: KeyLimits | None = None) -> None:
+        """``default_limits`` are those of a new key that does not say."""
         self._access = access
+        self._default_limits = default_limits or KeyLimits()
         self._database = access.database
 
     def _now(self) -> int:
         return int(self._access.clock())
+
+    def limits(self, **wanted: int | UnsetType | None) -> KeyLimits:
+        """Limits as wanted, those left ``UNSET`` as the operator's defaults have them; ``None`` is no limit."""
+        told = {name: value for name, value in wanted.items() if value is not UNSET}
+        return msgspec.structs.replace(self._default_limits, **told)
 
     async def create(self, draft: KeyDraft, *, actor: Actor, request: Repeatable | None = None) -> IssuedKey:
         """Make a key."""

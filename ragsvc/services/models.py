@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from fnmatch import fnmatchcase, translate
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar, cast
 
 import msgspec
 
@@ -20,6 +20,7 @@ from ragsvc.core.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
+from ragsvc.core.families import Family
 from ragsvc.core.ports import ModelProvider
 from ragsvc.core.providers import LOCAL_MODEL, ModelSettings, Pricing, ProviderSettings
 
@@ -38,7 +39,21 @@ class ModelRoute(msgspec.Struct, frozen=True):
     provider: ModelProvider
     upstream_model: str
     context_tokens: int | None
-    pricing: Pricing
+    pricing: Pricing = Pricing()
+    families: frozenset[Family] | None = None
+    """What can be asked of it; ``None``: anything."""
+
+    def serves(self, family: Family) -> bool:
+        """Whether the model answers requests of a family there."""
+        return self.families is None or family in self.families
+
+
+class LocalModel(msgspec.Struct, frozen=True):
+    """A model that this process serves itself, besides the chat model."""
+
+    name: str
+    provider: ModelProvider
+    families: frozenset[Family]
 
 
 class ModelCard(msgspec.Struct, frozen=True):
@@ -61,11 +76,24 @@ class Models:
         providers: Mapping[str, ModelProvider],
         *,
         local: ModelProvider | None = None,
+        local_models: Sequence[LocalModel] = (),
         created: int,
     ) -> None:
+        self._local = local
+        self._local_models = tuple(local_models)
+        self._created = created
+        self.change(settings, providers)
+
+    def check(self, settings: Sequence[ProviderSettings]) -> None:
+        """Find contradictions. Raises ``ConfigurationError``."""
+        unasked = {one.name: cast("ModelProvider", None) for one in settings}  # nobody is asked
+        Models(settings, unasked, local=self._local, local_models=self._local_models, created=0)
+
+    def change(self, settings: Sequence[ProviderSettings], providers: Mapping[str, ModelProvider]) -> None:
+        """Know other providers from now on. Raises ``ConfigurationError``; ``check`` before, to keep what is known."""
+        local = self._local
         self._settings = {one.name: one for one in settings}
         self._providers = dict(providers)
-        self._created = created
         self._exact: dict[str, tuple[str, ModelSettings]] = {}
         self._aliases: dict[str, tuple[str, ModelSettings]] = {}
         self._patterns: list[tuple[re.Pattern[str], str, ModelSettings]] = []
@@ -73,8 +101,10 @@ class Models:
         self._local_routes: list[ModelRoute] = []
         if local is not None:
             self._providers[LOCAL_PROVIDER] = local
-            self._local_routes = [ModelRoute(LOCAL_PROVIDER, local, LOCAL_MODEL, None, Pricing())]
+            self._local_routes = [_local_route(LocalModel(LOCAL_MODEL, local, frozenset({Family.CHAT})))]
             self._routes[LOCAL_MODEL] = self._local_routes
+        for one in self._local_models:
+            self._routes[one.name] = [_local_route(one)]
         self._register(settings)
 
     def _register(self, settings: Sequence[ProviderSettings]) -> None:
@@ -97,8 +127,15 @@ class Models:
         for name in (*self._exact, *self._aliases):
             self._routes.setdefault(name, self._resolve(name))
 
-    def routes(self, model: str) -> Sequence[ModelRoute]:
-        """The ways to a model, best first. Raises ``ModelNotFound``."""
+    def routes(self, model: str, family: Family = Family.CHAT) -> Sequence[ModelRoute]:
+        """The ways to a model for requests of a family, best first. Raises ``ModelNotFound``."""
+        known = self._ways(model)
+        able = [route for route in known if route.serves(family)]
+        if not able:
+            raise ModelNotFound(f"The model '{model}' is not offered for {family.value}.", param="model")
+        return able
+
+    def _ways(self, model: str) -> Sequence[ModelRoute]:
         known = self._routes.get(model)
         return known if known is not None else self._resolve(model)
 
@@ -114,7 +151,7 @@ class Models:
 
     def card(self, principal: Principal, model: str) -> ModelCard:
         """One model, also one that only a pattern knows. Raises ``ModelNotFound``, ``PolicyDenied``."""
-        routes = self.routes(model)
+        routes = self._ways(model)
         require_model(principal, model)
         available = any(route.provider.circuit is not Circuit.OPEN for route in routes)
         return ModelCard(model, self._created, routes[0].provider_name, routes[0].pricing, available)
@@ -182,11 +219,29 @@ class Models:
             upstream = settings.upstream or model
         else:
             upstream = settings.upstream or settings.id
-        return ModelRoute(provider, self._providers[provider], upstream, settings.context_tokens, settings.pricing)
+        return ModelRoute(
+            provider,
+            self._providers[provider],
+            upstream,
+            settings.context_tokens,
+            settings.pricing,
+            frozenset(self._settings[provider].families) or None,
+        )
 
 
-async def first_able(routes: Sequence[ModelRoute], ask: Callable[[ModelRoute], Awaitable[T]]) -> T:
+def _local_route(model: LocalModel) -> ModelRoute:
+    return ModelRoute(LOCAL_PROVIDER, model.provider, model.name, None, Pricing(), model.families)
+
+
+async def first_able(
+    routes: Sequence[ModelRoute],
+    ask: Callable[[ModelRoute], Awaitable[T]],
+    *,
+    may_go_on: Callable[[], bool] = lambda: True,
+) -> T:
     """Ask one provider after another until one answers; all before the client has seen a byte.
+
+    ``may_go_on`` tells after a failure whether the next one can be asked (a body that was streamed is gone).
 
     Raises:
         RagsvcError: what the only one said; ``ModelUnavailable`` when none of several could answer.
@@ -197,6 +252,8 @@ async def first_able(routes: Sequence[ModelRoute], ask: Callable[[ModelRoute], A
             return await ask(route)
         except _PASSED_ON as error:
             failures.append(error)
+            if not may_go_on():
+                raise
     if len(failures) == 1:
         raise failures[0]
     waits = [failure.retry_after_s for failure in failures if failure.retry_after_s is not None]

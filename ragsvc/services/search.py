@@ -12,17 +12,18 @@ from sqlalchemy import Connection
 
 from ragsvc.core.documents import Collection, StoredPassage
 from ragsvc.core.errors import CollectionNotFound, InvalidRequest
-from ragsvc.core.fusion import Candidate, fuse
+from ragsvc.core.fusion import OPENING_CHARACTERS, Candidate, complete_cosines, fuse
 from ragsvc.core.ids import CollectionId, TenantId
 from ragsvc.core.ports import Hits, Ids, Reranker, Vectors
 from ragsvc.core.retrieval import DEFAULT_COLLECTION, SearchHit, SearchMode, SearchQuery, SearchResult
 from ragsvc.services.spaces import EmbeddingSpace, Spaces
 from ragsvc.store import documents as rows
 from ragsvc.store.database import Database
-from ragsvc.store.passages import load_passages
+from ragsvc.store.passages import load_openings, load_passages
 
 _CANDIDATES = 100
 _RERANKED = 40
+_REMEMBERED_OPENINGS = 4096
 _THREADS = 8
 
 
@@ -43,6 +44,7 @@ class SearchService:
         self._settled = settled
         self._reranker = reranker
         self._limiter = anyio.CapacityLimiter(_THREADS)
+        self._openings: dict[int, str] = {}
 
     async def search(self, tenant: TenantId, query: SearchQuery) -> SearchResult:
         """Find passages; see the port ``Searcher``."""
@@ -70,7 +72,8 @@ class SearchService:
     async def _rank(self, query: SearchQuery, dense: Hits, lexical: Hits) -> SearchResult:
         ids = np.union1d(dense.ids, lexical.ids)
         passages = await self._database.read(lambda connection: load_passages(connection, ids))
-        ranking = fuse(query.text, query.mode, dense=dense, lexical=lexical, passages=passages)
+        openings = await self._openings_of(passages) if query.mode is SearchMode.HYBRID else {}
+        ranking = fuse(query.text, query.mode, dense=dense, lexical=lexical, passages=passages, openings=openings)
         ranked = ranking.candidates
         if query.rerank and self._reranker is not None:
             ranked = await self._rerank(self._reranker, query.text, ranked, passages)
@@ -80,6 +83,20 @@ class SearchService:
             if one.score >= query.min_score
         ]
         return SearchResult(hits=hits[: query.top_k], answerable=ranking.answerable)
+
+    async def _openings_of(self, passages: dict[int, StoredPassage]) -> dict[int, str]:
+        """What candidates' documents begin with; a ready document's text never changes, so it may be remembered."""
+        documents = {int(one.document_id) for one in passages.values()}
+        known = self._openings
+        missing = sorted(documents - known.keys())
+        if missing:
+            loaded = await self._database.read(
+                lambda connection: load_openings(connection, missing, characters=OPENING_CHARACTERS)
+            )
+            if len(known) + len(loaded) > _REMEMBERED_OPENINGS:
+                known.clear()
+            known.update({one: loaded.get(one, "") for one in missing})
+        return {one: known.get(one, "") for one in documents}
 
     async def _rerank(
         self,
@@ -99,9 +116,16 @@ class SearchService:
 
 def _candidates(space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, query: SearchQuery) -> tuple[Hits, Hits]:
     text = None if query.mode is SearchMode.DENSE else query.text
-    return space.indexes.search(
-        scope.collection.id, vector, text, k=max(_CANDIDATES, query.top_k), documents=scope.documents
+    collection_id = scope.collection.id
+    dense, lexical = space.indexes.search(
+        collection_id, vector, text, k=max(_CANDIDATES, query.top_k), documents=scope.documents
     )
+    if vector is None or text is None:
+        return dense, lexical
+    completed = complete_cosines(
+        dense, lexical, query=vector, vectors_of=lambda ids: space.indexes.vectors(collection_id, ids)
+    )
+    return completed, lexical
 
 
 class _Scope(msgspec.Struct, frozen=True):

@@ -36,6 +36,10 @@ class Indexes(Protocol):
         """Dense and lexical hits."""
         ...
 
+    def vectors(self, collection_id: int, ids: Ids) -> tuple[Ids, Vectors]:
+        """Those of ``ids`` that are there, and their vectors."""
+        ...
+
     def catch_up(self, collection_id: int) -> None:
         """Make the collection's latest commits searchable."""
         ...
@@ -52,8 +56,9 @@ class EmbeddingSpace:
 
 
 class Spaces:
-    """Knows the space that serves. A caller takes it once and uses it to the end, so that a query's vector never meets
-    another model's index.
+    """Knows the space that serves.
+
+    A caller takes it once and uses it to the end, so that a query's vector never meets another model's index.
     """
 
     def __init__(self, serving: EmbeddingSpace) -> None:

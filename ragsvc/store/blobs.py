@@ -8,25 +8,29 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from ragsvc.core.errors import StorageFull, TooLarge
 from ragsvc.core.ids import TenantId
+from ragsvc.crypto.at_rest import EncryptingWriter, MasterKeys, decrypt_chunks
+from ragsvc.store.data_keys import DataKeys
 
+_PIECE_BYTES = 1 << 18
 _SAFE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 class IncomingFile:
     """An upload on its way in: hashes while it writes; ``discard`` leaves nothing behind."""
 
-    def __init__(self, path: Path, *, limit_bytes: int) -> None:
+    def __init__(self, path: Path, *, limit_bytes: int, masters: MasterKeys | None = None) -> None:
         self.path = path
         self.size_bytes = 0
         self._limit_bytes = limit_bytes
         self._hash = hashlib.sha256()
         self._file: BinaryIO = path.open("xb")
+        self._writer = None if masters is None else EncryptingWriter(self._file, masters)
 
     def expect(self, more_bytes: int) -> None:
         """Check that ``more_bytes`` still fit under the limit. Raises ``TooLarge``."""
@@ -41,11 +45,13 @@ class IncomingFile:
         self.size_bytes += len(data)
         self._hash.update(data)
         with _full_disk():
-            self._file.write(data)
+            (self._writer or self._file).write(data)
 
     def finish(self) -> str:
         """Make the bytes durable and return their SHA-256 in hex."""
         with _full_disk():
+            if self._writer is not None:
+                self._writer.finish(context=self._hash.hexdigest().encode())
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -59,9 +65,15 @@ class IncomingFile:
 
 
 class BlobStore:
-    """Files under ``root/blobs/<tenant>/<2 hex>/<sha256>``; uploads in progress under ``root/uploads``."""
+    """Files under ``root/blobs/<tenant>/<2 hex>/<sha256>``; uploads in progress under ``root/uploads``.
 
-    def __init__(self, root: Path) -> None:
+    With ``keys`` files are encrypted from their first byte on disk, and their names tell nothing; ``readable`` then
+    needs ``memory_folder``, a folder on a file system in memory.
+    """
+
+    def __init__(self, root: Path, keys: DataKeys | None = None, *, memory_folder: Path | None = None) -> None:
+        self._keys = keys
+        self._memory_folder = memory_folder
         self._blobs = root / "blobs"
         self._uploads = root / "uploads"
         self._blobs.mkdir(parents=True, exist_ok=True)
@@ -70,11 +82,56 @@ class BlobStore:
     def incoming(self, *, limit_bytes: int) -> IncomingFile:
         """Begin an upload."""
         with _full_disk():
-            return IncomingFile(self._uploads / f"{secrets.token_hex(12)}.part", limit_bytes=limit_bytes)
+            path = self._uploads / f"{secrets.token_hex(12)}.part"
+            return IncomingFile(
+                path, limit_bytes=limit_bytes, masters=None if self._keys is None else self._keys.masters
+            )
 
     def path(self, tenant: TenantId, sha256: str) -> Path:
-        """Where the file stands (or would)."""
-        return self._blobs / _folder_name(tenant) / sha256[:2] / sha256
+        """Where the file stands (or would), as it is on disk; ``readable`` and ``chunks`` give what is in it."""
+        folder, name = self._place(tenant, sha256)
+        return self._blobs / folder / name[:2] / name
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether files on disk are not what was uploaded."""
+        return self._keys is not None
+
+    @contextlib.contextmanager
+    def readable(self, tenant: TenantId, sha256: str) -> Generator[Path, None, None]:
+        """A path where the file can be read in plain, also by child processes, for the block.
+
+        Of an encrypted store that is a copy in memory, gone with the block; what a killed process leaves there is for
+        the next start to remove.
+
+        Raises:
+            CryptoFailure: the file was changed or exchanged.
+        """
+        if self._keys is None or self._memory_folder is None:
+            yield self.path(tenant, sha256)
+            return
+        copy = self._memory_folder / secrets.token_hex(12)
+        try:
+            with open(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123 - with its mode
+                for chunk in self.chunks(tenant, sha256):
+                    file.write(chunk)
+            yield copy
+        finally:
+            copy.unlink(missing_ok=True)
+
+    def chunks(self, tenant: TenantId, sha256: str) -> Iterator[bytes]:
+        """What was uploaded, piece by piece. Raises ``CryptoFailure`` when the file was changed or exchanged."""
+        with self.path(tenant, sha256).open("rb") as file:
+            if self._keys is not None:
+                yield from decrypt_chunks(file, self._keys.masters, context=sha256.encode())
+                return
+            while piece := file.read(_PIECE_BYTES):
+                yield piece
+
+    def _place(self, tenant: TenantId, sha256: str) -> tuple[str, str]:
+        if self._keys is None:
+            return _folder_name(tenant), sha256
+        return self._keys.name("tenant", tenant)[:32], self._keys.name("file", tenant, sha256)
 
     def publish(self, incoming: IncomingFile, tenant: TenantId, sha256: str) -> Path:
         """Move a finished upload to its place, durably; equal bytes that are there already are kept."""
@@ -102,7 +159,7 @@ class BlobStore:
         for leftover in self._uploads.iterdir():
             leftover.unlink()
             removed += 1
-        known = {(_folder_name(TenantId(tenant)), sha256) for tenant, sha256 in referenced}
+        known = {self._place(TenantId(tenant), sha256) for tenant, sha256 in referenced}
         for folder in self._blobs.iterdir():
             for file in folder.glob("??/*"):
                 if (folder.name, file.name) not in known:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import importlib
 import logging
 import queue
 import sqlite3
@@ -15,7 +16,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from types import ModuleType
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
 from sqlalchemy.exc import DatabaseError, DBAPIError
@@ -41,11 +43,15 @@ class _Job:
 
 
 class Database:
-    """A SQLite database; see the module. ``close`` finishes queued writes first."""
+    """A SQLite database; see the module. ``close`` finishes queued writes first.
 
-    def __init__(self, path: Path) -> None:
+    With ``key`` (32 bytes) the file is encrypted by SQLCipher.
+    """
+
+    def __init__(self, path: Path, *, key: bytes | None = None) -> None:
         self.path = path
-        self._writer_engine = _open_engine(path, begin="BEGIN IMMEDIATE", query_only=False)
+        self._key = key
+        self._writer_engine = _open_engine(path, key=key, begin="BEGIN IMMEDIATE", query_only=False)
         self._reader_engine_lock = threading.Lock()
         self._local = threading.local()
         self._reader_engines: list[Engine] = []
@@ -182,7 +188,7 @@ class Database:
     def _reader(self) -> Engine:
         engine: Engine | None = getattr(self._local, "engine", None)
         if engine is None:
-            engine = _open_engine(self.path, begin="BEGIN", query_only=True)
+            engine = _open_engine(self.path, key=self._key, begin="BEGIN", query_only=True)
             self._local.engine = engine
             with self._reader_engine_lock:
                 self._reader_engines.append(engine)
@@ -206,16 +212,38 @@ class Database:
         self._writer_engine.dispose()
 
 
-def _open_engine(path: Path, *, begin: str, query_only: bool) -> Engine:
+def connect_raw(path: Path, *, key: bytes | None, encryptable: bool = False) -> sqlite3.Connection:
+    """A connection of the driver: plain SQLite's, or with ``key`` (or ``encryptable``) SQLCipher's.
+
+    Raises:
+        ConfigurationError: the package for encryption is not installed.
+    """
+    driver = _cipher_driver() if key is not None or encryptable else sqlite3
+    connection: sqlite3.Connection = driver.connect(
+        str(path), timeout=30.0, isolation_level=None, check_same_thread=False, cached_statements=512
+    )
+    if key is not None:
+        connection.execute(f"PRAGMA key=\"x'{key.hex()}'\"").close()
+    return connection
+
+
+def _cipher_driver() -> ModuleType:
+    try:
+        return importlib.import_module("sqlcipher3.dbapi2")  # same interface, its own classes
+    except ImportError as error:
+        raise ConfigurationError(["encryption at rest needs the package: pip install 'ragsvc[encryption]'"]) from error
+
+
+def _open_engine(path: Path, *, key: bytes | None, begin: str, query_only: bool) -> Engine:
     engine = create_engine(
-        f"sqlite:///{path}",
+        "sqlite://",
         poolclass=StaticPool,
-        connect_args={"check_same_thread": False, "timeout": 30.0, "cached_statements": 512},
+        module=sqlite3 if key is None else _cipher_driver(),
+        creator=lambda: connect_raw(path, key=key),
     )
 
     @event.listens_for(engine, "connect")
     def _prepare(raw: sqlite3.Connection, _record: object) -> None:
-        raw.isolation_level = None
         for pragma in (
             "journal_mode=WAL",
             "synchronous=FULL",
@@ -237,21 +265,18 @@ def _open_engine(path: Path, *, begin: str, query_only: bool) -> Engine:
 
 
 def _raw(connection: Connection) -> sqlite3.Connection:
-    raw = connection.connection.driver_connection
-    assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - narrows the driver's type
-    return raw
+    return cast("sqlite3.Connection", connection.connection.driver_connection)  # or SQLCipher's, which is its twin
 
 
 def _translate(error: Exception) -> Exception:
     if isinstance(error, RagsvcError):
         return error
     cause = error.orig if isinstance(error, DBAPIError) else error
-    if isinstance(cause, sqlite3.OperationalError):
-        name = getattr(cause, "sqlite_errorname", "")
-        if name == "SQLITE_FULL":
-            return StorageFull("the disk is full; nothing was changed")
-        if name.startswith("SQLITE_IOERR"):
-            return StorageFull("the database could not be written (disk error)")
+    name = getattr(cause, "sqlite_errorname", "")  # of either driver's errors
+    if name == "SQLITE_FULL":
+        return StorageFull("the disk is full; nothing was changed")
+    if name.startswith("SQLITE_IOERR"):
+        return StorageFull("the database could not be written (disk error)")
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull("the disk is full; nothing was changed")
     return error

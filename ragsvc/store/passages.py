@@ -77,6 +77,24 @@ def page_of(connection: Connection, document_id: DocumentId, number: int) -> Pag
     return None if row is None else Page(number=row.number, text=row.text, label=row.label)
 
 
+def load_openings(
+    connection: Connection, document_ids: Sequence[int], *, characters: int, pages: int = 3
+) -> dict[int, str]:
+    """The beginning of documents: at most ``characters`` of their first ``pages`` pages, by document id."""
+    found: dict[int, str] = {}
+    for begin in range(0, len(document_ids), _AT_ONCE):
+        statement = (
+            select(_pages.c.document_id, func.substr(_pages.c.text, 1, characters).label("text"))
+            .where(_pages.c.document_id.in_(document_ids[begin : begin + _AT_ONCE]), _pages.c.number <= pages)
+            .order_by(_pages.c.document_id, _pages.c.number)
+        )
+        for row in connection.execute(statement):
+            before = found.get(row.document_id, "")
+            if len(before) < characters:
+                found[row.document_id] = f"{before}\n{row.text}"[:characters] if before else row.text
+    return found
+
+
 def count_passages(connection: Connection) -> int:
     """Number of passages of ready documents, over all tenants."""
     statement = select(func.sum(documents_table.c.passages_total)).where(

@@ -8,8 +8,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
-from litestar.middleware import DefineMiddleware
-from litestar.types import ControllerRouterHandler
+from litestar.middleware import AbstractMiddleware, DefineMiddleware
+from litestar.types import ASGIApp, ControllerRouterHandler
 
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.services.encryption import EncryptionService
@@ -20,6 +20,7 @@ from ragsvc.web.encrypted import EncryptedBodies, body_limit_of
 from ragsvc.web.errors import EXCEPTION_HANDLERS
 from ragsvc.web.headers import OUR_HEADERS
 from ragsvc.web.metrics import RequestMetrics
+from ragsvc.web.raw_routes import RawRoutes
 from ragsvc.web.state import FoundationServices
 
 FOUNDATION_ROUTES = [*health.route_handlers, *keys.route_handlers, *tokens.route_handlers]
@@ -75,7 +76,7 @@ def create_app(
     _check_needs(app)
     services.registry.register(metrics)
     services.access.on_usage = metrics.count_tokens
-    inner = app.asgi_handler
+    inner = _with_raw_routes(app, services)
     if encryption is not None:
         inner = EncryptedBodies(
             inner,
@@ -86,6 +87,15 @@ def create_app(
         )
     app.asgi_handler = Edge(inner, metrics=metrics, clock=services.access.clock, access_log=access_log)
     return app
+
+
+def _with_raw_routes(app: Litestar, services: FoundationServices) -> ASGIApp:
+    """Put the raw routes before routing, but inside CORS."""
+    outermost = app.asgi_handler
+    if isinstance(outermost, AbstractMiddleware):
+        outermost.app = RawRoutes(outermost.app, app, access=services.access)
+        return outermost
+    return RawRoutes(outermost, app, access=services.access)
 
 
 def _cors(origins: Sequence[str]) -> CORSConfig | None:

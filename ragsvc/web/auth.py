@@ -53,21 +53,29 @@ class Gate:
             need = Need.PUBLIC if scope.get("method") == "OPTIONS" else requirement_of(handler.opt)
             known = self._needs[id(handler)] = (need, limit or float("inf"))
         need, body_limit = known
-        if need is not Need.PUBLIC:
-            live = context.live or await self._access.authenticate(credential_of(context.headers))
-            context.live = live
-            self._admit(context, live, need)
-            scope["user"] = live.principal
-        length = context.headers.get(b"content-length")
-        if length is not None:
-            check_length(length, body_limit)
+        await let_in(self._access, context, need, body_limit)
+        if context.live is not None:
+            scope["user"] = context.live.principal
         await self._app(scope, receive, send)
 
-    @staticmethod
-    def _admit(context: RequestContext, live: LiveKey, need: Requirement) -> None:
+
+async def let_in(access: Access, context: RequestContext, need: Requirement, body_limit: float) -> None:
+    """Let a request in or raise; what was taken is given back by the edge when the answer is out.
+
+    Raises:
+        Unauthorized, KeyInactive, PolicyDenied, RateLimited, TooLarge, InvalidRequest: see the parts.
+    """
+    context.body_limit = body_limit
+    if need is not Need.PUBLIC:
+        live = context.live
+        if live is None:
+            live = context.live = await access.authenticate(credential_of(context.headers))
         if isinstance(need, Scope):
             require_scope(live.principal, need)
         admit(context, live)
+    length = context.headers.get(b"content-length")
+    if length is not None:
+        check_length(length, body_limit)
 
 
 def admit(context: RequestContext, live: LiveKey) -> None:

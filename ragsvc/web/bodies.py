@@ -1,4 +1,4 @@
-"""Reads JSON bodies strictly by their wire struct, without a framework's conversions in between."""
+"""Reads bodies: whole ones as bytes, JSON strictly by its wire struct; no framework's conversions in between."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 import msgspec
 from litestar import Request
+from litestar.types import Receive
 
-from ragsvc.core.errors import InvalidRequest
+from ragsvc.core.errors import InvalidRequest, TooLarge
 from ragsvc.web.errors import invalid_json
 
 T = TypeVar("T")
@@ -26,6 +27,27 @@ async def read_json(request: Request[Any, Any, Any], decoder: msgspec.json.Decod
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _refusal(error) from error
+
+
+async def read_body(receive: Receive, limit: float) -> bytes | None:
+    """The whole body; ``None`` when the client left before its end.
+
+    Raises:
+        TooLarge: over the limit, which a body without ``Content-Length`` shows only now.
+    """
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        part = message["body"]
+        size += len(part)
+        if size > limit:
+            raise TooLarge(f"The request body may have {int(limit)} bytes.", limit_bytes=int(limit))
+        if not message["more_body"]:
+            return b"".join((*parts, part)) if parts else part
+        parts.append(part)
 
 
 def _refusal(error: Exception) -> InvalidRequest:

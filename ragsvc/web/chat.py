@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
+import msgspec
 from litestar import Request, post
 from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope
 
-from ragsvc.core.access import Scope
+from ragsvc.core.access import NO_ACCESS
+from ragsvc.core.access import Scope as KeyScope
 from ragsvc.core.chat import ChatRequest, decode_chat_request
 from ragsvc.services.answer import AnswerService
+from ragsvc.web.bodies import read_body
 from ragsvc.web.context import context_of
+from ragsvc.web.families import ACCESS_PARAMETERS, access_of
 from ragsvc.web.openapi import ANY_JSON, EVENTS, Answer
 from ragsvc.web.presence import ClientPresence
 from ragsvc.web.raw_responses import ClientGone, EventStream, JsonBytes
@@ -25,28 +30,41 @@ class ChatServices(Protocol):
         ...
 
 
+async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
+    """Answer a chat request that the gate let in."""
+    context = context_of(scope)
+    body = await read_body(receive, context.body_limit)
+    if body is None:
+        return ClientGone()
+    call = decode_chat_request(body)
+    access = access_of(context)
+    if access != NO_ACCESS:
+        call = msgspec.structs.replace(call, access=access)
+    services: ChatServices = scope["litestar_app"].state["services"]
+    with ClientPresence(receive):
+        if call.request.stream:
+            return EventStream(await services.answer.stream(context.principal, call), request_id=context.request_id)
+        return JsonBytes(await services.answer.complete(context.principal, call))
+    return ClientGone()
+
+
 @post(
     ["/v1/chat/completions", "/api/chat/completions", "/chat/completions"],
     status_code=200,
     opt={
-        "scope": Scope.CHAT,
+        "scope": KeyScope.CHAT,
+        "raw": answer_chat,
         "tag": "chat",
         "body": ChatRequest,
         "answers": {200: Answer("The completion; events when `stream` is true.", {**ANY_JSON, **EVENTS})},
+        "parameters": ACCESS_PARAMETERS,
         "errors": (402, 404, 502, 504),
     },
     summary="Answer a chat",
 )
 async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIResponse:
     """Complete a chat with a model, from documents when ``use_rag`` is true; as an event stream when ``stream`` is."""
-    call = decode_chat_request(await request.body())
-    context = context_of(request.scope)
-    answer = cast("ChatServices", request.app.state["services"]).answer
-    with ClientPresence(request.receive):
-        if call.request.stream:
-            return EventStream(await answer.stream(context.principal, call), request_id=context.request_id)
-        return JsonBytes(await answer.complete(context.principal, call))
-    return ClientGone()
+    return await answer_chat(request.scope, request.receive)
 
 
 route_handlers = [create_chat_completion]

@@ -17,7 +17,7 @@ SCOPE_KEY = "ragsvc"
 class RequestContext:
     """Identity of a request and, once the gate let it in, of its caller."""
 
-    __slots__ = ("admitted", "encrypted", "headers", "live", "request_id", "started")
+    __slots__ = ("admitted", "body_limit", "encrypted", "headers", "live", "request_id", "started")
 
     def __init__(self, request_id: str, started: float, headers: dict[bytes, bytes]) -> None:
         """``started`` is monotonic seconds; ``headers`` are the last of each name."""
@@ -27,6 +27,8 @@ class RequestContext:
         self.live: LiveKey | None = None
         self.admitted = False
         self.encrypted = False
+        self.body_limit = float("inf")
+        """Bytes that the route reads of a body."""
 
     @property
     def principal(self) -> Principal:

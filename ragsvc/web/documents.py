@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
@@ -19,7 +20,7 @@ from ragsvc.services.documents import MEDIA_TYPES, DocumentService
 from ragsvc.store.documents import DocumentFilter
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import principal_of
-from ragsvc.web.openapi import BINARY, EVENTS, Answer, header_parameter, query_parameter
+from ragsvc.web.openapi import BINARY, EVENTS, Answer, Schema, header_parameter, query_parameter
 from ragsvc.web.uploads import AnyRequest, clean_filename, read_upload
 from ragsvc.web.wire import (
     DocumentChange,
@@ -51,9 +52,10 @@ _Skip = Annotated[int | None, QueryParameter(ge=0, le=1 << 31, description="How 
 _change = msgspec.json.Decoder(DocumentChange)
 _retry = msgspec.json.Decoder(RetryRequest)
 
-_STORED: Final = dict.fromkeys(MEDIA_TYPES, BINARY)
+_STORED: Final[dict[str, Schema]] = dict.fromkeys(MEDIA_TYPES, BINARY)
 _UPLOAD: Final = {
     **_WRITE,
+    "streams_body": True,
     "body": {**_STORED, "multipart/form-data": UploadForm},
     "parameters": [
         query_parameter("filename", "Name of a raw body's file", max_length=512),
@@ -191,19 +193,18 @@ async def get_document(request: Request[Any, Any, Any], document_id: FromPath[st
     opt={**_READ, "answers": {200: Answer("The stored file.", _STORED)}},
     summary="Download a document",
 )
-async def get_content(request: Request[Any, Any, Any], document_id: FromPath[str]) -> File:
+async def get_content(request: Request[Any, Any, Any], document_id: FromPath[str]) -> File | Stream:
     """The stored file, byte for byte."""
-    document, path = await _service(request).content(principal_of(request).tenant, document_id)
-    return File(
-        path=path,
-        media_type=document.media_type,
-        etag=None,
-        headers={
-            "content-disposition": f"attachment; filename*=UTF-8''{quote(document.filename, safe='')}",
-            "x-content-type-options": "nosniff",
-            "content-security-policy": "sandbox",
-        },
-    )
+    document, stored = await _service(request).content(principal_of(request).tenant, document_id)
+    headers = {
+        "content-disposition": f"attachment; filename*=UTF-8''{quote(document.filename, safe='')}",
+        "x-content-type-options": "nosniff",
+        "content-security-policy": "sandbox",
+    }
+    if isinstance(stored, Path):
+        return File(path=stored, media_type=document.media_type, etag=None, headers=headers)
+    headers["content-length"] = str(document.size_bytes)
+    return Stream(stored, media_type=document.media_type, headers=headers)
 
 
 @get("/v1/rag/documents/{document_id:str}/passages", opt=_READ, summary="List a document's passages")

@@ -39,6 +39,7 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.UnsupportedMediaType: Rendering(415, INVALID),
     e.TooLarge: Rendering(413, INVALID),
     e.UnsupportedParameter: Rendering(400, INVALID),
+    e.CryptoFailure: Rendering(400, INVALID),
     e.MethodNotAllowed: Rendering(405, INVALID),
     e.Unauthorized: Rendering(401, "authentication_error"),
     e.Forbidden: Rendering(403, "permission_error"),

@@ -45,8 +45,8 @@ class CreateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     tenant: _Tenant | None = None
     scopes: _Scopes = msgspec.field(default_factory=lambda: sorted(DEFAULT_SCOPES))
     allowed_models: _Models = []
-    requests_per_minute: _Count | None = 60
-    requests_per_hour: _Count | None = 1000
+    requests_per_minute: _Count | UnsetType | None = UNSET
+    requests_per_hour: _Count | UnsetType | None = UNSET
     tokens_per_day: _Tokens | None = None
     token_balance: _Tokens | None = None
     max_parallel_requests: _Count | None = None
@@ -152,7 +152,7 @@ async def create_key(request: AnyRequest) -> Response[IssuedKeyBody]:
         label=wish.label,
         scopes=frozenset(wish.scopes),
         allowed_models=tuple(wish.allowed_models),
-        limits=KeyLimits(**{name: getattr(wish, name) for name in KeyLimits.__struct_fields__}),
+        limits=services_of(request).keys.limits(**{name: getattr(wish, name) for name in KeyLimits.__struct_fields__}),
         expires_at=wish.expires_at,
         state=KeyState(wish.state),
     )

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
+from ragsvc.core.errors import RagsvcError
 from ragsvc.web.context import context_of
 from ragsvc.web.errors import is_unexpected, log_unexpected, render
 from ragsvc.web.presence import ClientPresence
 
+_PROVIDERS_OWN = re.compile(
+    r"openai-(organization|project)|cf-.*|alt-svc|strict-transport-security|access-control-.*|via|nel|report-to|"
+    r"server-timing|x-accel-.*|x-content-type-options|x-ratelimit-.*|retry-after.*|set-cookie.*|location|content-length",
+    re.IGNORECASE,
+)
+"""Headers that speak of the provider's account, edge or limits."""
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _JSON_TYPE = (b"content-type", b"application/json")
 _EVENT_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -60,6 +69,86 @@ class ClientGone(ASGIResponse):
         """Close the books of the request."""
         await send({"type": "http.response.start", "status": 499, "headers": []})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class PassedOn(Protocol):
+    """A provider's answer on its way."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The provider's headers."""
+        ...
+
+    @property
+    def content_type(self) -> str:
+        """Its content type in lower case."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The body as it arrives."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop; always called."""
+        ...
+
+
+class PassedThrough(ASGIResponse):
+    """A provider's answer, byte for byte; one that breaks off is cut, or ends with an error event if it has events."""
+
+    __slots__ = ("_answer", "_request_id")
+
+    def __init__(self, answer: PassedOn, *, request_id: str | None) -> None:
+        # see JsonBytes
+        self._answer = answer
+        self._request_id = request_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all of it."""
+        answer = self._answer
+        has_events = answer.content_type.startswith("text/event-stream")
+        try:
+            headers = [
+                (name.lower().encode(), value.encode(errors="surrogateescape"))  # as aiohttp decoded them
+                for name, value in answer.headers.items()
+                if not _PROVIDERS_OWN.fullmatch(name)
+            ]
+            if has_events:
+                headers.append((b"x-accel-buffering", b"no"))
+            with ClientPresence(receive):
+                await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+                rest = b""
+                try:
+                    async for piece in answer:
+                        if has_events:
+                            piece, rest = _whole_events(rest, piece)  # noqa: PLW2901 - what of it can go out
+                        if piece:
+                            await send({"type": "http.response.body", "body": piece, "more_body": True})
+                except RagsvcError as error:
+                    if not has_events:
+                        raise
+                    rest = render(error, self._request_id).event  # in the place of an event that was not whole
+                await send({"type": "http.response.body", "body": rest, "more_body": False})
+        finally:
+            await answer.aclose()
+
+
+def _whole_events(held: bytes, piece: bytes) -> tuple[bytes, bytes]:
+    r"""Split off what is not a whole event yet, changing no byte.
+
+    >>> _whole_events(b"data: 1\r\n", b"\r\ndata: 2")
+    (b'data: 1\r\n\r\n', b'data: 2')
+    """
+    text = held + piece
+    since = max(0, len(held) - 3)
+    borders = [at + len(end) for end in _EVENT_ENDS if (at := text.rfind(end, since)) >= 0]
+    border = max(borders, default=0)
+    return text[:border], text[border:]
 
 
 class EventSource(Protocol):

@@ -9,14 +9,19 @@ from litestar import Litestar
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ragsvc.core.breaker import Circuit
 from ragsvc.services.encryption import EncryptionService
-from ragsvc.web import chat, documents, encryption_keys, models, rvenc, search
+from ragsvc.services.models import Models
+from ragsvc.web import chat, documents, encryption_keys, families, models, providers, rvenc, search
 from ragsvc.web.app import create_app
 from ragsvc.wiring import Services
 
 ROUTES = [
     *models.route_handlers,
     *chat.route_handlers,
+    *families.route_handlers,
+    *providers.route_handlers,
+    *families.stateful_routes,
     *documents.route_handlers,
     *search.route_handlers,
     *encryption_keys.route_handlers,
@@ -66,7 +71,17 @@ class ServiceMetrics(Collector):
         for kind, count in counts.items():
             passages.add_metric([kind], count)
         yield passages
+        yield from _providers(services.models)
         yield from _encryption(services.encryption)
+
+
+def _providers(models: Models) -> Iterable[Metric]:
+    asked = GaugeMetricFamily(
+        "ragsvc_provider_available", "1: asked; 0.5: on trial; 0: left alone after failures.", labels=["provider"]
+    )
+    for name, circuit in models.circuits().items():
+        asked.add_metric([name], {Circuit.CLOSED: 1.0, Circuit.HALF_OPEN: 0.5, Circuit.OPEN: 0.0}[circuit])
+    yield asked
 
 
 def _encryption(encryption: EncryptionService) -> Iterable[Metric]:

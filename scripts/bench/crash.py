@@ -19,7 +19,14 @@ def main() -> int:
     options = parser.parse_args()
     begin = time.monotonic()
 
+    told = 0
+
     def tell(done: int) -> None:
+        nonlocal told
+        broken = [*rounds.report.lost, *rounds.report.ghosts, *rounds.report.differences]
+        for line in broken[told:]:
+            print(f"round {done}: {line}", flush=True)
+        told = len(broken)
         if done % 25 == 0:
             kept, report = len(rounds.promises.kept), rounds.report
             print(

@@ -53,10 +53,10 @@ class PeakMemory:
 
 def tree_bytes(pid: int) -> int:
     """PSS of a process and all its descendants."""
-    return sum(_pss(one) for one in [pid, *_descendants(pid)])
+    return sum(_pss(one) for one in [pid, *descendants(pid)])
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     found: list[int] = []
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
@@ -68,7 +68,7 @@ def _descendants(pid: int) -> list[int]:
         except OSError:
             continue
         for child in children:
-            found += [child, *_descendants(child)]
+            found += [child, *descendants(child)]
     return found
 
 

@@ -82,7 +82,7 @@ def test_a_stream_says_the_same_as_the_whole_answer(backend, n, asks_usage):
             assert block.endswith(b"\n\n")
             blocks.append(block)
         assert stream.finished
-        usage = stream.usage()
+        usage = await stream.usage()
         await stream.aclose()
         await stream.aclose()
         return whole, b"".join(blocks), usage
@@ -112,7 +112,7 @@ def test_a_stream_that_is_left_knows_what_it_said(backend):
     async def use(opened):
         stream = await opened.stream(call(stream=True))
         await anext(stream)
-        usage = stream.usage()
+        usage = await stream.usage()
         await stream.aclose()
         return usage, getattr(opened, "in_use", 0)
 

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import anyio
 import pytest
-from pdf_builder import assemble, lines, make_pdf
+from pdf_builder import assemble, lines, make_pdf, make_scan
 
-from ragsvc.core.documents import Passage
+from ragsvc.core.documents import Passage, ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason, Overloaded
 from ragsvc.core.ports import ExtractionLimits, Parser
+from ragsvc.extract import frames
 from ragsvc.extract.frames import ChunkingPlan
-from ragsvc.extract.parser import ChildParser
+from ragsvc.extract.parser import ChildParser, _Job
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 REPORT = FIXTURES / "documents/apple-10-q-2023-07-01.pdf"
@@ -115,6 +116,55 @@ def test_one_warm_child_serves_many_documents():
         assert parser.pids == [pid]
 
     with_parser(check)
+
+
+def test_scanned_pages_among_others_are_recognised_in_the_child(tmp_path):
+    words = ["The lighthouse of Norderney was lit in 1874.", "Its lamp is seen from 23 nautical miles away."]
+    original = tmp_path / "original.pdf"
+    original.write_bytes(make_pdf([lines(words, x=20, top=60)], size=(300, 90)))
+    path = tmp_path / "mixed.pdf"
+    path.write_bytes(make_scan(original, 1, then=[lines(words, x=20, top=60)]))
+
+    async def check(parser):
+        seen: list[tuple[int, int]] = []
+        parsed = await parse(parser, path, on_progress=lambda done, total: seen.append((done, total)))
+        scanned, typed = (page.text for page in parsed.extraction.pages)
+        assert scanned == typed
+        assert [(one.code, one.first_page) for one in parsed.extraction.problems] == [(ProblemCode.OCR_USED, 1)]
+        assert [passage.page for passage in parsed.passages] == [1, 2]
+        assert seen == sorted(seen)
+        assert seen[-1] == (2, 2)
+        (box,) = await parser.boxes(path, 1, 4, 14, page_text=scanned)
+        (typed_box,) = await parser.boxes(path, 2, 4, 14, page_text=typed)
+        assert abs(box.left - typed_box.left) < 8
+
+    with_parser(check, chunk=plan())
+
+
+class RecordingWorker:
+    """A worker whose child answers at once; keeps what deadlines it was given, from the first one on."""
+
+    def __init__(self, *replies):
+        self.deadlines: list[float] = []
+        self.served = self.rss_bytes = 0
+        self._replies = iter(replies)
+
+    def receive(self, *, deadline):
+        self.deadlines.append(deadline)
+        return next(self._replies)
+
+
+def test_each_recognised_page_adds_to_the_time_allowed_up_to_the_limit():
+    limits = ExtractionLimits(timeout_s=10, ocr_max_pages=2, ocr_page_s=60)
+    worker = RecordingWorker(
+        frames.Progress(1, 9, 0),
+        frames.Progress(2, 9, 1),
+        frames.Progress(9, 9, 1_000_000),  # a child that a hostile file took over may claim anything
+        frames.FoundBoxes([], rss_bytes=0),
+    )
+    _Job(None, worker, limits=limits, on_progress=None)._collect(worker)
+    first = worker.deadlines[0]
+    assert [round(deadline - first) for deadline in worker.deadlines] == [0, 0, 60, 120]
 
 
 def test_boxes_are_found_in_the_child():

@@ -8,6 +8,7 @@ from small_corpus import PAGES
 from upstream import TOOL_CALL, serving_upstream
 
 from ragsvc.client import EncryptedTransport, HpkeStream, Rvenc
+from tests.service import running_proxy
 
 
 @pytest.fixture(scope="module")
@@ -22,19 +23,30 @@ def service(upstream, tmp_path_factory):
         yield running
 
 
-@pytest.fixture(params=["plain", "hpke-stream", "rvenc"])
+MODES = {"plain": None, "hpke-stream": HpkeStream, "rvenc": Rvenc}
+
+
+@pytest.fixture(scope="module")
+def proxies(service):
+    """``ragsvc proxy`` in both modes."""
+    with running_proxy(service.url) as hpke, running_proxy(service.url, "--mode", "rvenc") as rvenc:
+        yield {"proxy-hpke-stream": hpke, "proxy-rvenc": rvenc}
+
+
+@pytest.fixture(params=[*MODES, "proxy-hpke-stream", "proxy-rvenc"])
 def client(request, service):
-    """The unchanged client, in plaintext and through our encrypting transports."""
-    mode = {"plain": None, "hpke-stream": HpkeStream(), "rvenc": Rvenc()}[request.param]
-    transport = None if mode is None else EncryptedTransport(service.url, mode)
+    """The unchanged client, in plaintext, through our encrypting transports and through ``ragsvc proxy``."""
+    mode = MODES.get(request.param)
+    url = request.getfixturevalue("proxies")[request.param] if request.param not in MODES else service.url
+    transport = None if mode is None else EncryptedTransport(service.url, mode())
     with (
         httpx.Client(transport=transport, timeout=10) as http,
-        openai.OpenAI(base_url=f"{service.url}/v1", api_key=service.key, max_retries=0, http_client=http) as made,
+        openai.OpenAI(base_url=f"{url}/v1", api_key=service.key, max_retries=0, http_client=http) as made,
     ):
         yield made
 
 
-all_routes = pytest.mark.parametrize("client", ["plain", "hpke-stream"], indirect=True)
+all_routes = pytest.mark.parametrize("client", ["plain", "hpke-stream", "proxy-hpke-stream"], indirect=True)
 
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -303,11 +315,13 @@ def test_documents_cannot_give_orders(client, upstream, monkeypatch):
     assert before not in upstream.bodies[-1].decode()
 
 
+@all_routes
 @pytest.mark.parametrize("base", ["/v1", "/api", ""])
 def test_all_base_urls_of_the_documented_clients_work(client, service, base):
     other = client.with_options(base_url=service.url + base)
     assert other.chat.completions.create(model="claude-sonnet-4-6", messages=HELLO).choices[0].message.content
-    assert [model.id for model in other.models.list()]
+    with httpx.Client() as plain:  # RVENC seals chats only
+        assert [model.id for model in other.with_options(http_client=plain).models.list()]
 
 
 def test_images_pass_unchanged(client, upstream):

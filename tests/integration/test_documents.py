@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from tests import pdf_builder
 from tests.pdfs import make_pdf
 
 pytestmark = pytest.mark.model
@@ -135,6 +136,30 @@ def test_text_and_markdown_are_read(tenant) -> None:
     hit = tenant.search("Where is smoking forbidden?")[0]
     assert hit["document_id"] == markdown.json()["id"]
     assert "**turbine hall**" in hit["quote"]
+
+
+def test_a_scanned_page_is_found_and_cited_with_its_page(tenant, tmp_path) -> None:
+    original = tmp_path / "original.pdf"
+    words = ["The lighthouse of Norderney was lit in 1874.", "Its lamp is seen from 23 nautical miles away."]
+    original.write_bytes(pdf_builder.make_pdf([pdf_builder.lines(words, x=20, top=60)], size=(300, 90)))
+    typed = pdf_builder.lines(["This page says nothing about towers.", "It lists the ferries of 1999."], x=20, top=60)
+    reply = tenant.upload(pdf_builder.make_scan(original, 1, then=[typed]), filename="lighthouse.pdf")
+    assert reply.status_code == 201, reply.text
+    document = reply.json()
+    assert [(one["code"], one["first_page"], one["last_page"]) for one in document["problems"]] == [("ocr_used", 1, 1)]
+    assert "recognised" in document["problems"][0]["message"]
+    question = "How far away is the lamp of the lighthouse seen?"
+    hit = tenant.search(question)[0]
+    assert (hit["document_id"], hit["page"]) == (document["id"], 1)
+    assert "23 nautical miles" in hit["quote"]
+    body = {
+        "model": "local/chat-model",
+        "use_rag": True,
+        "messages": [{"role": "user", "content": question}],
+    }
+    answer = tenant.http.post("/v1/chat/completions", json=body).json()
+    assert "23 nautical miles" in answer["choices"][0]["message"]["content"]
+    assert answer["citations"][0]["page"] == 1
 
 
 @pytest.mark.parametrize(
@@ -380,3 +405,11 @@ def test_deletes_and_searches_at_the_same_time_never_show_a_ghost(tenant) -> Non
     done.set()
     watcher.join(30)
     assert ghosts == []
+
+
+def test_a_document_may_be_larger_than_other_bodies(tenant) -> None:
+    large = REPORT + b"\n%" + b"x" * 33_000_000
+    assert tenant.upload(large, wait_s=0).status_code == 202
+    form = tenant.http.post("/v1/rag/documents?wait_s=0", files={"file": ("again.pdf", large, "application/pdf")})
+    assert form.status_code == 200
+    assert tenant.http.post("/v1/rag/search", content=large).status_code == 413

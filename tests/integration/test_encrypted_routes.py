@@ -13,6 +13,7 @@ from sealing import OneShot, SealedInference, fetch_hpke_key, fetch_rvenc_key, o
 
 from ragsvc.client import EncryptedTransport, HpkeStream
 from ragsvc.crypto import requests
+from ragsvc.crypto.framing import decode_varint
 from tests.pdfs import make_pdf
 
 pytestmark = pytest.mark.model
@@ -244,8 +245,6 @@ def test_streams_hide_the_length_of_tokens(tenant) -> None:
 
 def frame_lengths(content: bytes) -> list[int]:
     """Lengths of the chunks of an encrypted stream, but the last."""
-    from ragsvc.crypto.framing import decode_varint
-
     rest, lengths = content[32:], []
     while header := decode_varint(rest):
         length, used = header

@@ -27,6 +27,7 @@ from tests.service import ROOT
 
 README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
+_HOW_TO_UPDATE = "the code has changed; 'python -m tests.integration.test_readme' brings the README's tables up to date"
 
 
 @pytest.fixture
@@ -99,11 +100,11 @@ def test_every_command_and_snippet_works_in_order(shell_environment: None) -> No
 
 
 def test_the_settings_table_says_what_the_settings_are() -> None:
-    assert settings_table() in TEXT, f"put this into the README:\n{settings_table()}"
+    assert settings_table() in TEXT, _HOW_TO_UPDATE
 
 
 def test_the_error_table_says_what_the_service_answers() -> None:
-    assert errors_table() in TEXT, f"put this into the README:\n{errors_table()}"
+    assert errors_table() in TEXT, _HOW_TO_UPDATE
 
 
 def test_the_exit_codes_are_all_listed() -> None:
@@ -167,3 +168,16 @@ def errors_table() -> str:
         first = " ".join((words or "").split("\n\n")[0].split()).replace("``", "`")
         rows.append(f"| {status} | `{code}` | {first} |")
     return "\n".join(rows)
+
+
+def update_tables() -> None:
+    """Write the tables anew where they stand."""
+    text = TEXT
+    for made in (settings_table(), errors_table()):
+        head = re.escape(made.split("\n", 1)[0])
+        text = re.sub(rf"^{head}\n(?:\|.*\n)+", lambda _, made=made: f"{made}\n", text, flags=re.MULTILINE)
+    README.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    update_tables()

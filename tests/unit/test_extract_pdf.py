@@ -12,6 +12,7 @@ from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.core.ports import ExtractionLimits
 from ragsvc.extract.boxes import boxes
 from ragsvc.extract.document import extract
+from ragsvc.extract.pdf_pages import Reports
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
@@ -23,7 +24,7 @@ def read(path, *, password=None, media_type="application/pdf", **limits):
         filename=path.name,
         password=password,
         limits=ExtractionLimits(**limits),
-        on_progress=lambda done, total: None,
+        reports=Reports(on_progress=lambda done, total: None),
     )
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.core.ports import ExtractionLimits
 from ragsvc.extract.document import extract
+from ragsvc.extract.pdf_pages import Reports
 from ragsvc.extract.plain_text import decode, split_virtual_pages
 
 MARKDOWN = """# Guide
@@ -37,7 +38,7 @@ def read(tmp_path, data, media_type="text/plain", **limits):
         filename="notes.txt",
         password=None,
         limits=ExtractionLimits(**limits),
-        on_progress=lambda done, total: None,
+        reports=Reports(on_progress=lambda done, total: None),
     )
 
 

@@ -19,6 +19,7 @@ def example(cls):
         errors.TooLarge: lambda: cls("m", limit_bytes=1),
         errors.RateLimited: lambda: cls("m", retry_after_s=1.5),
         errors.ConfigurationError: lambda: cls(["m"]),
+        errors.CryptoFailure: cls,  # one message for every cause
         errors.ExtractionFailed: lambda: cls(errors.FailureReason.DAMAGED, "m"),
     }
     return special.get(cls, lambda: cls("m"))()
@@ -37,7 +38,7 @@ def test_each_error_reads_the_same_way(cls):
     body = msgspec.json.decode(rendered.content)
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "param", "code", "request_id"}
-    assert body["error"]["message"] == "m"
+    assert body["error"]["message"] == example(cls).message
     assert body["error"]["code"] == cls.code
     assert body["error"]["request_id"] == "req_1"
     assert rendered.event == b"data: " + rendered.content + b"\n\n"

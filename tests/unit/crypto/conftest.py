@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from crypto_support import NODE_FOLDER, EncryptedServer, NodePeer, RunningServer, in_memory_keyring
-from filelock import FileLock
-
-
-@pytest.fixture(scope="session")
-def node() -> str:
-    """Node's path, with the peers installed from the checked-in lock file."""
-    path = shutil.which("node")
-    if path is None:
-        pytest.skip("Node is not installed, so there is no independent JavaScript peer")
-    stamp = NODE_FOLDER / "node_modules" / ".package-lock.json"
-    lock_file = NODE_FOLDER / "package-lock.json"
-    with FileLock(NODE_FOLDER / ".install.lock"):
-        if not stamp.exists() or stamp.stat().st_mtime < lock_file.stat().st_mtime:
-            subprocess.run(["npm", "ci"], cwd=NODE_FOLDER, check=True, capture_output=True, timeout=100)
-            stamp.touch()
-    return path
+from crypto_support import EncryptedServer, NodePeer, RunningServer, in_memory_keyring
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -16,6 +15,7 @@ from ragsvc.core.errors import AttestationUnavailable, CryptoFailure
 from ragsvc.crypto import attestation
 from ragsvc.crypto.attestation import Evidence, Provider
 from ragsvc.crypto.keyring import Keyring
+from tests.tsm import TsmFolder
 
 QUOTES = load_vectors("recorded_quotes.json")
 SNP = bytes.fromhex(QUOTES["snp_report"]["quote"])
@@ -77,37 +77,6 @@ def test_a_client_refuses_evidence_that_binds_something_else():
     for canonical_then, nonce in ((canonical + b" ", NONCE), (canonical, bytes(32))):
         with pytest.raises(CryptoFailure):
             attestation.check_binding(evidence, canonical=canonical_then, nonce=nonce)
-
-
-class TsmFolder(type(Path())):  # a Path whose files behave as the kernel's do
-    """``mkdir`` fills the entry, writing ``inblob`` makes the quote, ``rmdir`` removes the entry and what is in it."""
-
-    log: ClassVar[list[str]] = []
-    generation_step = 1
-    auxiliary = b""
-    quote_head = SNP[:0x50]
-
-    def mkdir(self, *arguments, **options):
-        super().mkdir(*arguments, **options)
-        (self / "generation").write_text("7\n")
-        (self / "provider").write_text("sev_guest\n")
-        Path(self / "outblob").write_bytes(b"")
-        if self.auxiliary:
-            Path(self / "auxblob").write_bytes(self.auxiliary)
-
-    def write_bytes(self, data):
-        if self.name == "inblob":
-            self.log.append(f"inblob {len(data)}")
-            Path(self.parent / "outblob").write_bytes(self.quote_head + data + SNP[0x90:])
-            Path(self.parent / "generation").write_text(str(7 + self.generation_step))
-            return len(data)
-        return super().write_bytes(data)
-
-    def rmdir(self):
-        self.log.append("rmdir")
-        for file in self.iterdir():
-            Path(file).unlink()
-        super().rmdir()
 
 
 @pytest.fixture

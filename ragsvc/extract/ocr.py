@@ -1,0 +1,173 @@
+"""Text recognition on pictures of pages: PP-OCRv6 through rapidocr, with the models of its wheel, on this machine only.
+
+Owns the engine: loaded on first use in a child that meets a page without text, one thread, never the network (model
+files are named by path; one that is missing is an error here, not a download). The work per page is bounded by pixels
+and by the total width of what is recognised rather than by a clock, so that the same file always gives the same text.
+Knows nothing of PDFs (``picture``) and of how lines become text (``ocr_layout``).
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ragsvc.extract.picture import Picture
+
+_MODELS = {
+    "Det.model_path": "PP-OCRv6_det_small.onnx",
+    "Rec.model_path": "PP-OCRv6_rec_small.onnx",
+    "Cls.model_path": "ch_ppocr_mobile_v2.0_cls_mobile.onnx",
+}
+_SETTINGS: dict[str, Any] = {
+    "Global.log_level": "critical",
+    "Global.use_vertical_padding": False,
+    "EngineConfig.onnxruntime.intra_op_num_threads": 1,
+    "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+    "Det.limit_type": "max",
+    "Det.limit_side_len": 1280,
+    "Rec.rec_batch_num": 1,  # no padding to the widest: 1.2 times as fast, and half the memory, as six on one thread
+    "Rec.rec_img_shape": [3, 48, 160],
+}
+_MIN_SCORE = 0.6
+_MIN_HEIGHT = 5
+_MAX_LINE_WIDTH = 60
+_MAX_PAGE_WIDTH = 12_000
+_SAMPLED_LINES = 12
+_SAMPLED_WIDTH = 5
+_TALL = 1.5
+
+Points = npt.NDArray[np.float32]
+"""``(4, 2)`` float32, pixels: top left, top right, bottom right, bottom left as the line lies in the picture."""
+
+
+class OcrUnavailable(Exception):
+    """Text recognition is not installed, or does not start; the message says why."""
+
+
+class OcrLine(msgspec.Struct, frozen=True):
+    """A recognised line: its text and its corners, clockwise from where it lies top left in the picture."""
+
+    text: str
+    corners: Points
+
+
+class Recognised(msgspec.Struct, frozen=True):
+    """What a picture shows. ``turns`` is the number of clockwise quarter turns that set its text upright."""
+
+    lines: list[OcrLine] = []
+    turns: int = 0
+    truncated: bool = False
+
+
+class Recogniser:
+    """The engine; one per process (``open_recogniser``). Not for several threads at once."""
+
+    def __init__(self) -> None:
+        """Load the engine.
+
+        Raises:
+            OcrUnavailable: rapidocr or a model is missing or broken.
+        """
+        try:
+            self._engine = _start_engine()
+        except (OcrUnavailable, MemoryError):
+            raise
+        except Exception as error:
+            raise OcrUnavailable(f"rapidocr cannot be used ({type(error).__name__}: {error})") from error
+        logging.getLogger("RapidOCR").setLevel(logging.CRITICAL)
+
+    def read(self, picture: Picture) -> Recognised:
+        """Find and read the lines of a picture, ``(height, width, 3)`` uint8 BGR, in no particular order."""
+        try:
+            crops, found = self._engine.detect_and_crop(picture, {})
+        except Exception as error:
+            if type(error).__name__ == "RapidOCRError":  # its way to say that nothing was found
+                return Recognised()
+            raise
+        boxes = [
+            (crop, corners)
+            for crop, corners in zip(crops, np.asarray(found.boxes, np.float32), strict=True)
+            if min(crop.shape[:2]) >= _MIN_HEIGHT
+        ]
+        kept, truncated = _affordable(boxes)
+        if not kept:
+            return Recognised(truncated=truncated)
+        crops = [crop for crop, _ in kept]
+        turned = self._upside_down(crops)
+        if turned:
+            crops = [np.ascontiguousarray(crop[::-1, ::-1]) for crop in crops]
+        texts = self._engine.recognize_txt(crops)
+        lines = [
+            OcrLine(text, corners)
+            for (_, corners), text, score in zip(kept, texts.txts, texts.scores, strict=True)
+            if score >= _MIN_SCORE and text.strip()
+        ]
+        return Recognised(lines, _turns(lines, upside_down=turned), truncated)
+
+    def _upside_down(self, crops: list[Picture]) -> bool:
+        """Tell from the longest lines whether the page's text stands on its head; single short lines often mislead.
+
+        The classifier squeezes what it sees to 192 x 48 pixels, so it gets the first words of long lines only.
+        """
+        longest = sorted(crops, key=_relative_width, reverse=True)[:_SAMPLED_LINES]
+        _, found = self._engine.cls_and_rotate([crop[:, : _SAMPLED_WIDTH * crop.shape[0]] for crop in longest])
+        votes = sum(score if "180" in label else -score for label, score in found.cls_res)
+        return bool(votes > 0)
+
+
+def _start_engine() -> Any:  # noqa: ANN401 - rapidocr's types are its own
+    import cv2  # noqa: PLC0415 - 0.7 s and 70 MB, only where a page needs it
+    import rapidocr  # noqa: PLC0415 - as above
+
+    models = Path(rapidocr.__file__).parent / "models"
+    paths = {setting: models / name for setting, name in _MODELS.items()}
+    for path in paths.values():
+        if not path.is_file():
+            raise OcrUnavailable(f"rapidocr lacks its model {path.name}")
+    cv2.setNumThreads(1)
+    return rapidocr.RapidOCR(params=_SETTINGS | {key: str(path) for key, path in paths.items()})
+
+
+@cache
+def open_recogniser() -> Recogniser:
+    """Load the engine once per process. Raises ``OcrUnavailable``, at every call."""
+    return Recogniser()
+
+
+def _relative_width(crop: Picture) -> float:
+    return float(crop.shape[1] / crop.shape[0])
+
+
+def _affordable(boxes: list[tuple[Picture, Points]]) -> tuple[list[tuple[Picture, Points]], bool]:
+    """Keep as many lines as one page may cost, and no line that is a frame or a rule; true when some were left out."""
+    kept: list[tuple[Picture, Points]] = []
+    width = 0.0
+    for crop, corners in boxes:
+        relative = _relative_width(crop)
+        if relative > _MAX_LINE_WIDTH:
+            continue
+        width += max(relative, 160 / 48)
+        if width > _MAX_PAGE_WIDTH:
+            return kept, True
+        kept.append((crop, corners))
+    return kept, False
+
+
+def _turns(lines: list[OcrLine], *, upside_down: bool) -> int:
+    """Quarter turns clockwise that set the text upright; tall boxes were turned counter-clockwise to be read."""
+    tall = sum(len(line.text) * (1 if _is_tall(line.corners) else -1) for line in lines) > 0
+    if tall:
+        return 1 if upside_down else 3
+    return 2 if upside_down else 0
+
+
+def _is_tall(corners: Points) -> bool:
+    width = max(np.linalg.norm(corners[0] - corners[1]), np.linalg.norm(corners[2] - corners[3]))
+    height = max(np.linalg.norm(corners[0] - corners[3]), np.linalg.norm(corners[1] - corners[2]))
+    return bool(height >= _TALL * width)

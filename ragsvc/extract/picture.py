@@ -1,0 +1,110 @@
+"""A PDF page as a picture, for text recognition. Uses pypdfium2; bounded in pixels and in time."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pypdfium2.raw as pdfium
+
+Picture = npt.NDArray[np.uint8]
+"""``(height, width, 3)`` uint8, blue, green, red."""
+
+Point = tuple[float, float]
+
+_POINTS_PER_INCH = 72
+_DPI = 200
+_MAX_PIXELS = 6_000_000
+_MIN_SIDE = 16
+_MAX_SECONDS = 30.0
+_WHITE = 0xFFFFFFFF
+
+
+class PageUndrawable(Exception):
+    """pdfium cannot draw the page, or not in time."""
+
+
+class PagePicture(msgspec.Struct, frozen=True):
+    """A drawn page, its own rotation applied; ``scale`` is in pixels per point."""
+
+    pixels: Picture
+    scale: float
+
+
+def draw_page(document: Any, index: int) -> PagePicture | None:  # noqa: ANN401 - a ctypes handle
+    """Draw page ``index`` (from 0) of a pdfium document handle; ``None`` when it is too small to show text.
+
+    Raises:
+        PageUndrawable: pdfium cannot load it, or takes longer than a page may.
+    """
+    page = pdfium.FPDF_LoadPage(document, index)
+    if not page:
+        raise PageUndrawable
+    try:
+        width, height = pdfium.FPDF_GetPageWidthF(page), pdfium.FPDF_GetPageHeightF(page)
+        if not (0 < width < 1e5 and 0 < height < 1e5):
+            return None
+        scale = min(_DPI / _POINTS_PER_INCH, (_MAX_PIXELS / (width * height)) ** 0.5)
+        columns, rows = int(width * scale), int(height * scale)
+        if min(columns, rows) < _MIN_SIDE:
+            return None
+        return PagePicture(_draw(page, columns, rows), scale)
+    finally:
+        pdfium.FPDF_ClosePage(page)
+
+
+def _draw(page: Any, columns: int, rows: int) -> Picture:  # noqa: ANN401 - a ctypes handle
+    bitmap = pdfium.FPDFBitmap_Create(columns, rows, 0)
+    if not bitmap:
+        raise MemoryError
+    try:
+        pdfium.FPDFBitmap_FillRect(bitmap, 0, 0, columns, rows, _WHITE)
+        _render(page, bitmap, columns, rows)
+        stride = pdfium.FPDFBitmap_GetStride(bitmap)
+        address = pdfium.FPDFBitmap_GetBuffer(bitmap)
+        buffer = (ctypes.c_ubyte * (stride * rows)).from_address(ctypes.cast(address, ctypes.c_void_p).value or 0)
+        shown = np.frombuffer(buffer, np.uint8).reshape(rows, stride // 4, 4)[:, :columns, :3]
+        return np.ascontiguousarray(shown)
+    finally:
+        pdfium.FPDFBitmap_Destroy(bitmap)
+
+
+def _render(page: Any, bitmap: Any, columns: int, rows: int) -> None:  # noqa: ANN401 - ctypes handles
+    """Draw in steps that can be broken off: some drawings take minutes."""
+    deadline = time.thread_time() + _MAX_SECONDS
+
+    def is_late(_: object) -> bool:
+        return time.thread_time() > deadline
+
+    pause = pdfium.IFSDK_PAUSE(version=1, user=None)
+    pause.NeedToPauseNow = type(pause.NeedToPauseNow)(is_late)
+    try:
+        status = pdfium.FPDF_RenderPageBitmap_Start(
+            bitmap, page, 0, 0, columns, rows, 0, pdfium.FPDF_ANNOT, ctypes.byref(pause)
+        )
+    finally:
+        pdfium.FPDF_RenderPage_Close(page)
+    if status != pdfium.FPDF_RENDER_DONE:
+        raise PageUndrawable
+
+
+def to_page(document: Any, index: int, picture: PagePicture, points: Sequence[Point]) -> list[Point]:  # noqa: ANN401 - a ctypes handle
+    """Turn places in the picture of page ``index`` (pixels, y downwards) into points of the unrotated page."""
+    page = pdfium.FPDF_LoadPage(document, index)
+    if not page:
+        raise PageUndrawable
+    rows, columns = picture.pixels.shape[:2]
+    x, y = ctypes.c_double(), ctypes.c_double()
+    found: list[Point] = []
+    try:
+        for left, top in points:
+            pdfium.FPDF_DeviceToPage(page, 0, 0, columns, rows, 0, round(left), round(top), x, y)
+            found.append((x.value, y.value))
+    finally:
+        pdfium.FPDF_ClosePage(page)
+    return found

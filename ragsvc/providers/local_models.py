@@ -1,0 +1,266 @@
+"""Models that this process serves itself besides the chat model: embeddings and reranking, as any provider would.
+
+A request comes in as its JSON bytes and leaves as JSON bytes with its usage, so metering and fallback need not know
+that no network is in between.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, Protocol, TypeVar
+from uuid import uuid4
+
+import anyio.to_thread
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from ragsvc.core.breaker import Circuit
+from ragsvc.core.chat import ChatCall, invalid_field
+from ragsvc.core.errors import InvalidRequest, ModelNotFound, UnsupportedParameter
+from ragsvc.core.fusion import DENSE_WEIGHT
+from ragsvc.core.ports import ChatReply, ChatStream, EmbeddingModel, ForwardReply, ForwardRequest, Scores, Vectors
+from ragsvc.core.wordscore import word_scores
+
+MAX_INPUTS: Final = 2048
+_MAX_DOCUMENTS: Final = 1000
+
+T = TypeVar("T")
+Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
+"""Vectors of texts, ``(n, dim)``."""
+
+ScoreTexts = Callable[[str, Sequence[str]], Awaitable[Scores]]
+"""One score in 0..1 per text for a query."""
+
+
+class TokenCounts(Protocol):
+    """The embedding model's tokenizer."""
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, without special ones."""
+        ...
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """The texts of token arrays. Raises ``ValueError`` for an id that the vocabulary does not have."""
+        ...
+
+
+class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Texts to embed. OpenAI: POST /v1/embeddings. Token arrays hold ids of the model's own tokenizer."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=256, examples=["local/embedding-model"])]
+    input: Annotated[
+        str | list[str | int | list[int]],
+        Meta(description="A text, up to 2048 texts, or token arrays", examples=["Memory snippet to embed"]),
+    ]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+    user: str | None = None
+
+
+class RerankDocument(msgspec.Struct, frozen=True):
+    """A document as an object; other fields are ignored."""
+
+    text: str
+
+
+class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Documents to order by relevance. The shape of Cohere's and Jina's ``/v1/rerank``."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=256, examples=["local/reranker"])]
+    query: Annotated[str, Meta(min_length=1, max_length=20_000, examples=["What was the revenue?"])]
+    documents: Annotated[
+        list[str | RerankDocument],
+        Meta(min_length=1, max_length=_MAX_DOCUMENTS, examples=[["Revenue rose by 12 percent.", "It rained."]]),
+    ]
+    top_n: Annotated[int, Meta(ge=1)] | None = None
+    return_documents: bool | None = None
+
+
+_EMBEDDINGS: Final = msgspec.json.Decoder(EmbeddingsRequest)
+_RERANK: Final = msgspec.json.Decoder(RerankRequest)
+
+
+class _ReadyReply:
+    """A JSON answer that is there already."""
+
+    status = 200
+    headers: Mapping[str, str] = {"Content-Type": "application/json"}
+
+    def __init__(self, body: bytes) -> None:
+        self._body: bytes | None = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._body is None:
+            raise StopAsyncIteration
+        body, self._body = self._body, None
+        return body
+
+    async def aclose(self) -> None:
+        self._body = None
+
+
+class _LocalProvider:
+    """What local models have in common: always there, no key, no chat."""
+
+    circuit = Circuit.CLOSED
+
+    async def complete(self, call: ChatCall) -> ChatReply:
+        """Refuse."""
+        raise _no_chat(call)
+
+    async def stream(self, call: ChatCall) -> ChatStream:
+        """Refuse."""
+        raise _no_chat(call)
+
+    def with_key(self, api_key: str, *, callers: bool = False) -> Any:  # noqa: ANN401 - itself, of whichever class
+        """Itself: nobody is asked."""
+        del api_key, callers
+        return self
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+def _no_chat(call: ChatCall) -> ModelNotFound:
+    return ModelNotFound(f"The model '{call.request.model}' does not chat.", param="model")
+
+
+class LocalEmbeddings(_LocalProvider):
+    """``POST /v1/embeddings`` with the model that embeds the documents."""
+
+    def __init__(self, model: EmbeddingModel, embed: Embed, tokens: TokenCounts) -> None:
+        self._model = model
+        self._embed = embed
+        self._tokens = tokens
+
+    async def forward(self, request: ForwardRequest) -> ForwardReply:
+        """Embed; every text is embedded whole or refused, none is cut off."""
+        asked = _decoded(request, _EMBEDDINGS)
+        if asked.dimensions not in (None, self._model.dimension):
+            raise UnsupportedParameter(
+                f"this model makes vectors of {self._model.dimension} dimensions and cannot shorten them",
+                param="dimensions",
+            )
+        texts, counts = await anyio.to_thread.run_sync(self._read_input, asked.input)
+        vectors = await self._embed(texts)
+        wants_base64 = asked.encoding_format == "base64"
+        body = await anyio.to_thread.run_sync(
+            lambda: _embeddings_body(asked.model, vectors, counts, wants_base64=wants_base64)
+        )
+        return _ReadyReply(body)
+
+    def _read_input(self, given: str | list[Any]) -> tuple[list[str], int]:
+        texts = self._texts(given)
+        limit = self._model.max_tokens
+        total = 0
+        for index, (text, count) in enumerate(zip(texts, self._tokens.count(texts), strict=True)):
+            param = "input" if isinstance(given, str) else f"input[{index}]"
+            if not text.strip():
+                raise InvalidRequest("a text to embed is empty", param=param)
+            if count + 2 > limit:
+                raise InvalidRequest(f"the text has {count} tokens; this model reads {limit - 2} at once", param=param)
+            total += count + 2  # with the two that the model puts around every text
+        return texts, total
+
+    def _texts(self, given: str | list[Any]) -> list[str]:
+        if isinstance(given, str):
+            return [given]
+        items: list[Any] = [given] if given and all(isinstance(one, int) for one in given) else given
+        if not 1 <= len(items) <= MAX_INPUTS:
+            raise InvalidRequest(f"'input' takes 1 to {MAX_INPUTS} texts", param="input")
+        if all(isinstance(one, str) for one in items):
+            return items
+        try:
+            arrays = msgspec.convert(items, list[Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)]])
+            return self._tokens.decode(arrays)
+        except msgspec.ValidationError as error:
+            raise InvalidRequest("'input' is a text, a list of texts, or token arrays", param="input") from error
+        except ValueError as error:
+            raise InvalidRequest(f"'input': {error}", param="input") from error
+
+
+def _embeddings_body(model: str, vectors: Vectors, tokens: int, *, wants_base64: bool) -> bytes:
+    """The list as OpenAI has it; base64 is of little-endian float32."""
+    rows: list[Any]
+    if wants_base64:
+        rows = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
+    else:
+        rows = vectors.tolist()
+    data = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return msgspec.json.encode({"object": "list", "data": data, "model": model, "usage": usage})
+
+
+class LocalReranker(_LocalProvider):
+    """``POST /v1/rerank``: ``score`` gives one score in 0..1 per text; ``name`` says what kind of score that is."""
+
+    def __init__(self, name: str, score: ScoreTexts, tokens: TokenCounts) -> None:
+        self._name = name
+        self._score = score
+        self._tokens = tokens
+
+    async def forward(self, request: ForwardRequest) -> ForwardReply:
+        """Order documents by relevance, best first."""
+        asked = _decoded(request, _RERANK)
+        texts = [one if isinstance(one, str) else one.text for one in asked.documents]
+        scores = await self._score(asked.query, texts)
+        tokens = sum(await anyio.to_thread.run_sync(self._tokens.count, [asked.query, *texts]))
+        best = np.argsort(-scores, kind="stable")[: asked.top_n]
+        results: list[dict[str, Any]] = []
+        for index in best.tolist():
+            result: dict[str, Any] = {"index": index, "relevance_score": round(float(scores[index]), 6)}
+            if asked.return_documents:
+                result["document"] = {"text": texts[index]}
+            results.append(result)
+        body = {
+            "id": f"rerank-{uuid4().hex}",
+            "object": "list",
+            "created": int(time.time()),
+            "model": self._name,
+            "results": results,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            "meta": {"api_version": {"version": "2"}, "scored_by": self._name},
+        }
+        return _ReadyReply(msgspec.json.encode(body))
+
+
+HYBRID_SCORE: Final = "local/hybrid-score"
+"""The name of the score that is used where no cross-encoder is configured, so that nobody takes it for one."""
+
+
+def hybrid_scores(embed_query: Callable[[str], Awaitable[Vectors]], embed: Embed) -> ScoreTexts:
+    """A score of meaning and words: 0.6 of the cosine, 0.4 of BM25 over the given texts. No cross-encoder."""
+
+    async def score(query: str, texts: Sequence[str]) -> Scores:
+        words = await anyio.to_thread.run_sync(word_scores, query, texts)
+        vectors = await embed(texts)
+        cosines = np.clip(vectors @ await embed_query(query), 0.0, 1.0)
+        return np.asarray(DENSE_WEIGHT * cosines + (1 - DENSE_WEIGHT) * np.asarray(words), np.float32)
+
+    return score
+
+
+def in_thread(score: Callable[[str, Sequence[str]], Scores]) -> ScoreTexts:
+    """A cross-encoder's score, computed off the event loop."""
+
+    async def score_in_thread(query: str, texts: Sequence[str]) -> Scores:
+        return await anyio.to_thread.run_sync(score, query, texts)
+
+    return score_in_thread
+
+
+def _decoded(request: ForwardRequest, decoder: msgspec.json.Decoder[T]) -> T:
+    if not isinstance(request.body, bytes):
+        raise InvalidRequest("this model takes JSON, not a form")
+    try:
+        return decoder.decode(request.body)
+    except msgspec.ValidationError as error:
+        raise invalid_field(error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from error

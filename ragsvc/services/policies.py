@@ -1,0 +1,75 @@
+"""Policies beyond the keys' own rules: asked per key, model and family, remembered briefly, and closed on failure."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from ragsvc.core.access import Principal
+from ragsvc.core.errors import ModelUnavailable
+from ragsvc.core.families import Family
+
+_REMEMBERED = 10_000
+
+Decide = Callable[[Mapping[str, Any]], Awaitable[bool]]
+"""Whether an input is allowed; anything it raises means that nobody knows."""
+
+
+class _Decision(msgspec.Struct, frozen=True):
+    allowed: bool
+    until: float
+
+
+class CachedPolicy:
+    """Implements ``Policy`` over something slow. Decisions live ``keep_s`` seconds, failures not at all."""
+
+    def __init__(
+        self, decide: Decide, *, keep_s: float, timeout_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._decide = decide
+        self._keep_s = keep_s
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._decisions: OrderedDict[tuple[Principal, str, Family], _Decision] = OrderedDict()
+
+    async def allows(self, principal: Principal, model: str, family: Family) -> bool:
+        """Ask, or remember.
+
+        Raises:
+            ModelUnavailable: there is no decision; without one nothing is allowed.
+        """
+        asked = (principal, model, family)
+        known = self._decisions.get(asked)
+        if known is not None and known.until > self._clock():
+            return known.allowed
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                allowed = await self._decide(policy_input(principal, model, family))
+        except Exception as error:  # whatever a policy engine raises: no decision, no access
+            raise ModelUnavailable(
+                "the policy that must allow this request gives no decision", retry_after_s=1
+            ) from error
+        self._decisions[asked] = _Decision(allowed, self._clock() + self._keep_s)
+        self._decisions.move_to_end(asked)
+        if len(self._decisions) > _REMEMBERED:
+            self._decisions.popitem(last=False)
+        return allowed
+
+
+def policy_input(principal: Principal, model: str, family: Family) -> dict[str, Any]:
+    """What a policy sees as ``input``."""
+    return {
+        "key": {
+            "id": principal.key_id,
+            "label": principal.label,
+            "tenant": principal.tenant,
+            "scopes": sorted(scope.value for scope in principal.scopes),
+        },
+        "model": model,
+        "family": family.value,
+    }

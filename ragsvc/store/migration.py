@@ -1,0 +1,149 @@
+"""A data directory from plain to encrypted, and from one master key to the next; run again, both go on.
+
+Only while nothing else uses the directory. Freed blocks of the old plain files stay on the disk until something
+overwrites them; that is the file system's matter.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from ragsvc.core.errors import ConfigurationError, CryptoFailure
+from ragsvc.core.ids import TenantId
+from ragsvc.crypto.at_rest import EncryptedReader, EncryptingWriter, MasterKey, MasterKeys, rewrap
+from ragsvc.store.blobs import BlobStore
+from ragsvc.store.data_keys import (
+    DATABASE_FILE_NAME,
+    KEY_FILE_CONTEXT,
+    KEY_FILE_NAME,
+    DataKeys,
+    create_data_keys,
+    is_plain_database,
+    read_data_keys,
+    sync_folder,
+)
+from ragsvc.store.database import connect_raw
+
+_PIECE_BYTES = 1 << 20
+_REFERENCES = "SELECT DISTINCT tenant, sha256 FROM documents"
+
+
+def encrypt_directory(data_dir: Path, master: MasterKey) -> int:
+    """Encrypt everything in a plain data directory; returns how many files were encrypted.
+
+    Files first, the database last: until then the service refuses to start, with the key and without.
+
+    Raises:
+        ConfigurationError: there is nothing to encrypt, or another master key began it.
+    """
+    database = data_dir / DATABASE_FILE_NAME
+    if not database.exists():
+        raise ConfigurationError([f"{data_dir} holds no database; a new one is encrypted from its first start"])
+    masters = MasterKeys(master)
+    has_keys = (data_dir / KEY_FILE_NAME).exists()
+    keys = read_data_keys(data_dir, masters) if has_keys else create_data_keys(data_dir, masters)
+    encrypted = 0
+    if is_plain_database(database):
+        plain, sealed = BlobStore(data_dir), BlobStore(data_dir, keys)
+        for tenant, sha256 in _references(database, None):
+            old, new = plain.path(TenantId(tenant), sha256), sealed.path(TenantId(tenant), sha256)
+            if old.exists():
+                _encrypt_file(old, new, keys, sha256)
+                encrypted += 1
+        _encrypt_database(database, keys)
+    _remove_plain_leftovers(data_dir, keys)
+    return encrypted
+
+
+def rotate_master_key(data_dir: Path, current: MasterKey, new: MasterKey) -> int:
+    """Wrap all keys of an encrypted data directory under ``new``; returns how many files that changed.
+
+    Raises:
+        ConfigurationError: neither key opens the directory, or it is not encrypted.
+    """
+    if not (data_dir / KEY_FILE_NAME).exists() or is_plain_database(data_dir / DATABASE_FILE_NAME):
+        raise ConfigurationError([f"{data_dir} is not encrypted: run 'ragsvc encrypt'"])
+    masters = MasterKeys(new, current)
+    keys = read_data_keys(data_dir, masters)
+    blobs = BlobStore(data_dir, keys)
+    changed = 0
+    for tenant, sha256 in _references(data_dir / DATABASE_FILE_NAME, keys.database_key):
+        path = blobs.path(TenantId(tenant), sha256)
+        if path.exists():
+            changed += _rewrap(path, masters, sha256.encode())
+    return changed + _rewrap(data_dir / KEY_FILE_NAME, masters, KEY_FILE_CONTEXT)
+
+
+def _rewrap(path: Path, masters: MasterKeys, context: bytes) -> bool:
+    with path.open("r+b") as file:
+        return rewrap(file, masters, context=context)
+
+
+def _references(database: Path, key: bytes | None) -> list[tuple[str, str]]:
+    with closing(connect_raw(database, key=key)) as connection:
+        tables: Iterable[Any] = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        if ("documents",) not in tables:
+            return []
+        return [(str(tenant), str(sha256)) for tenant, sha256 in connection.execute(_REFERENCES).fetchall()]
+
+
+def _encrypt_file(old: Path, new: Path, keys: DataKeys, sha256: str) -> None:
+    """Write the encrypted file beside, check it, move it to its place, then remove the plain one."""
+    new.parent.mkdir(parents=True, exist_ok=True)
+    written = new.with_name(f"{new.name}.new")
+    with old.open("rb") as source, written.open("wb") as target:
+        os.fchmod(target.fileno(), 0o600)
+        writer = EncryptingWriter(target, keys.masters)
+        while piece := source.read(_PIECE_BYTES):
+            writer.write(piece)
+        writer.finish(context=sha256.encode())
+        os.fsync(target.fileno())
+    with written.open("rb") as check:
+        if EncryptedReader(check, keys.masters, context=sha256.encode()).size_bytes != old.stat().st_size:
+            raise CryptoFailure
+    written.rename(new)
+    sync_folder(new.parent)
+    old.unlink()
+
+
+def _encrypt_database(database: Path, keys: DataKeys) -> None:
+    """Copy the rows into an encrypted file and put it in the plain one's place."""
+    written = database.with_name(f"{database.name}.new")
+    written.unlink(missing_ok=True)
+    with closing(connect_raw(database, key=None, encryptable=True)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        connection.execute("PRAGMA journal_mode=DELETE").fetchall()
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        key = f"x'{keys.database_key.hex()}'"
+        connection.execute("ATTACH DATABASE ? AS encrypted KEY ?", (str(written), key))
+        connection.execute("SELECT sqlcipher_export('encrypted')").fetchall()
+        connection.execute(f"PRAGMA encrypted.user_version={int(version)}")
+        connection.execute("DETACH DATABASE encrypted")
+    descriptor = os.open(written, os.O_RDONLY)
+    try:
+        os.fchmod(descriptor, 0o600)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    written.rename(database)
+    for suffix in ("-wal", "-shm", "-journal"):
+        database.with_name(database.name + suffix).unlink(missing_ok=True)
+    sync_folder(database.parent)
+
+
+def _remove_plain_leftovers(data_dir: Path, keys: DataKeys) -> None:
+    """Indexes, unfinished uploads and files that no document refers to."""
+    shutil.rmtree(data_dir / "derived", ignore_errors=True)
+    for leftover in (data_dir / "uploads").glob("*"):
+        leftover.unlink()
+    sealed = BlobStore(data_dir, keys)
+    references = _references(data_dir / DATABASE_FILE_NAME, keys.database_key)
+    sealed.sweep(set(references))
+    for folder in sorted((data_dir / "blobs").glob("*/**"), reverse=True):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

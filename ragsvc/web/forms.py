@@ -1,0 +1,236 @@
+"""Forms on their way to a provider: ``model`` is found while the bytes stream by; only what precedes it is kept.
+
+The bytes go on as they came; where the provider has another name for the model, that value alone is exchanged. A form
+is read more strictly than RFC 7578 asks, and to its end, so that no provider can see another ``model`` than we did.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from typing import IO, Final, Self
+
+import anyio.to_thread
+from multipart import parse_options_header
+
+from ragsvc.core.errors import InvalidRequest
+
+_HEADER_LIMIT: Final = 8192
+_VALUE_LIMIT: Final = 256
+_MEMORY_BYTES: Final = 1 << 20
+_PORTION_BYTES: Final = 256 << 10
+_MAX_BOUNDARY: Final = 70  # RFC 2046 §5.1.1
+
+
+class FieldScanner:
+    r"""Finds one field of a ``multipart/form-data`` stream, whatever its slices.
+
+    >>> scanner = FieldScanner("b", "model")
+    >>> scanner.feed(b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\ngpt')
+    >>> scanner.feed(b'-x\r\n--b--\r\n')
+    >>> scanner.value, scanner.at, scanner.ended
+    ('gpt-x', 53, True)
+    """
+
+    def __init__(self, boundary: str, field: str) -> None:
+        if not 0 < len(boundary) <= _MAX_BOUNDARY or not boundary.isascii():
+            raise InvalidRequest("multipart/form-data without a proper boundary")
+        self._delimiter = b"\r\n--" + boundary.encode()
+        self._field = field
+        self._pending = b"\r\n"  # the first delimiter has no line break before it
+        self._offset = -2
+        """Where ``_pending`` begins in the stream."""
+        self._step = self._preamble
+        self._collecting: bytes | None = None
+        self.value: str | None = None
+        self.at = 0
+        """Where the value begins in the stream, in bytes."""
+        self.ended = False
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next slice. Raises ``InvalidRequest`` for what is no form, or has the field twice."""
+        if self.ended:
+            return  # an epilogue, which nobody reads
+        self._pending += piece
+        while not self.ended and self._step():
+            continue
+
+    def _drop(self, count: int) -> None:
+        self._pending = self._pending[count:]
+        self._offset += count
+
+    def _preamble(self) -> bool:
+        if len(self._pending) < len(self._delimiter):
+            return False
+        if not self._pending.startswith(self._delimiter):
+            raise _broken("it does not begin with its boundary")
+        self._drop(len(self._delimiter))
+        self._step = self._after_delimiter
+        return True
+
+    def _after_delimiter(self) -> bool:
+        if len(self._pending) < 2:
+            return False
+        if self._pending.startswith(b"--"):
+            self.ended = True
+            return False
+        if not self._pending.startswith(b"\r\n"):
+            raise _broken("a boundary is followed by something else")
+        self._step = self._headers
+        return True
+
+    def _headers(self) -> bool:
+        end = self._pending.find(b"\r\n\r\n")
+        if end < 0 or end > _HEADER_LIMIT:
+            if len(self._pending) > _HEADER_LIMIT:
+                raise _broken("a part's header is too long")
+            return False
+        named = _field_name(self._pending[2:end]) == self._field
+        self._drop(end + 4)
+        if named:
+            if self.value is not None:
+                raise InvalidRequest(f"the form has '{self._field}' twice", param=self._field)
+            self._collecting, self.at = b"", self._offset
+        self._step = self._value
+        return True
+
+    def _value(self) -> bool:
+        end = self._pending.find(self._delimiter)
+        taken = end if end >= 0 else max(0, len(self._pending) - len(self._delimiter) + 1)
+        if self._collecting is not None:
+            self._collecting += self._pending[:taken]
+            if len(self._collecting) > _VALUE_LIMIT:
+                raise InvalidRequest(f"'{self._field}' is too long", param=self._field)
+        self._drop(taken)
+        if end < 0:
+            return False
+        if self._collecting is not None:
+            self.value, self._collecting = _text(self._collecting, self._field), None
+        self._drop(len(self._delimiter))
+        self._step = self._after_delimiter
+        return True
+
+
+def _field_name(header: bytes) -> str:
+    names: list[str] = []
+    for line in header.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"content-disposition":
+            _, options = parse_options_header(value.decode("utf-8", "replace").strip())
+            if any(option.endswith("*") and option.startswith("name") for option in options):
+                raise _broken("a part's name is spelled with 'name*'")
+            names.append(options.get("name", ""))
+    if len(names) != 1 or not names[0]:
+        raise _broken("a part has no name")
+    return names[0]
+
+
+def _text(value: bytes, field: str) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"'{field}' is not UTF-8", param=field) from error
+
+
+def _broken(why: str) -> InvalidRequest:
+    return InvalidRequest(f"the form cannot be read: {why}")
+
+
+class StreamedForm:
+    """A form whose ``model`` is known and whose rest is still on its way; for ``async with``."""
+
+    def __init__(
+        self,
+        source: AsyncIterator[bytes],
+        *,
+        boundary: str,
+        content_type: str,
+        length: int | None,
+        may_use_disk: bool = True,
+    ) -> None:
+        """``may_use_disk``: off for what came sealed, which no disk should see."""
+        self._source = source
+        self._scanner = FieldScanner(boundary, "model")
+        self._content_type = content_type
+        self._length = length
+        self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES if may_use_disk else 0)  # noqa: SIM115 - closed by __aexit__
+        self._kept = 0
+        self.spent = False
+        """Whether more than what is kept was sent."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await anyio.to_thread.run_sync(self._spool.close)
+
+    async def read_model(self) -> str:
+        """Read as far as ``model``. Raises ``InvalidRequest`` when the form is none or does not name one."""
+        while self._scanner.value is None and not self._scanner.ended:
+            try:
+                piece = await anext(self._source)
+            except StopAsyncIteration:
+                break
+            self._scanner.feed(piece)
+            self._kept += len(piece)
+            if self._kept > _MEMORY_BYTES:
+                await anyio.to_thread.run_sync(self._spool.write, piece)
+            else:
+                self._spool.write(piece)
+        if not self._scanner.value:
+            raise InvalidRequest("'model' is required: it chooses the provider", param="model")
+        return self._scanner.value
+
+    def for_model(self, model: str) -> tuple[AsyncIterator[bytes], Mapping[str, str]]:
+        """The form with the model's name as the provider knows it, and its headers."""
+        headers = {"Content-Type": self._content_type}
+        old, new = (self._scanner.value or "").encode(), model.encode()
+        if self._length is not None:
+            headers["Content-Length"] = str(self._length - len(old) + len(new))
+        return _Sending(self, old, new), headers
+
+    async def pieces(self, old: bytes, new: bytes) -> AsyncIterator[bytes]:
+        """Kept bytes with the name exchanged, then the rest; both read to the form's proper end."""
+        at = 0
+        for limit, insert in ((self._scanner.at, new), (self._kept, b"")):
+            while at < limit:
+                piece = await anyio.to_thread.run_sync(self._read, at, min(_PORTION_BYTES, limit - at))
+                at += len(piece)
+                yield piece
+            if insert:
+                at += len(old)
+                yield insert
+        while True:
+            self.spent = True  # before the wait: a piece that arrives while an attempt is given up is lost
+            try:
+                piece = await anext(self._source)
+            except StopAsyncIteration:
+                break
+            self._scanner.feed(piece)
+            yield piece
+        if not self._scanner.ended:
+            raise _broken("it ends too early")
+
+    def _read(self, at: int, count: int) -> bytes:
+        self._spool.seek(at)
+        return self._spool.read(count)
+
+
+class _Sending:
+    """One attempt at sending a form; ``failure`` tells what was wrong on our side, not the provider's."""
+
+    def __init__(self, form: StreamedForm, old: bytes, new: bytes) -> None:
+        self._pieces = form.pieces(old, new)
+        self.failure: Exception | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._pieces)
+        except StopAsyncIteration:
+            raise
+        except Exception as error:
+            self.failure = error
+            raise

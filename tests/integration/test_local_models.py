@@ -1,0 +1,128 @@
+"""Embeddings and reranking by the service itself, with the official client, and token budgets around them."""
+
+from __future__ import annotations
+
+import base64
+
+import httpx
+import numpy as np
+import openai
+import pytest
+
+pytestmark = pytest.mark.model
+
+MODEL = "local/embedding-model"
+
+
+@pytest.fixture
+def client(gateway):
+    with openai.OpenAI(api_key=gateway.key, base_url=f"{gateway.url}/v1", max_retries=0) as made:
+        yield made
+
+
+def unit(vectors) -> np.ndarray:
+    matrix = np.array(vectors, np.float32)
+    assert np.allclose(np.linalg.norm(matrix, axis=1), 1, atol=1e-3)
+    return matrix
+
+
+def test_texts_become_vectors_that_know_meaning_and_usage_is_exact(client) -> None:
+    texts = ["A whale is a mammal.", "Whales are mammals.", "The budget was cut."]
+    answer = client.embeddings.create(model=MODEL, input=texts, encoding_format="float")
+    vectors = unit([one.embedding for one in answer.data])
+    assert vectors.shape == (3, 384)
+    assert [one.index for one in answer.data] == [0, 1, 2]
+    assert vectors[0] @ vectors[1] > 0.8
+    assert vectors[0] @ vectors[2] < 0.5
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens == 8 + 6 + 7
+    assert answer.model == MODEL
+
+
+def test_base64_is_the_same_as_float_and_one_text_the_same_as_in_a_list(client) -> None:
+    floats = client.embeddings.create(model=MODEL, input="Größe zählt", encoding_format="float").data[0].embedding
+    default = client.embeddings.create(model=MODEL, input=["Größe zählt"]).data[0].embedding
+    assert np.allclose(floats, default, atol=2e-3)
+    raw = client.post("/embeddings", body={"model": MODEL, "input": "Größe zählt", "encoding_format": "base64"},
+                      cast_to=httpx.Response).json()  # fmt: skip
+    decoded = np.frombuffer(base64.b64decode(raw["data"][0]["embedding"]), "<f4")
+    assert np.allclose(decoded, floats, atol=2e-3)
+
+
+def test_token_arrays_are_those_of_the_models_tokenizer(client) -> None:
+    whale = [1037, 13156, 2003, 1037, 25476, 1012]  # "a whale is a mammal ."
+    text = client.embeddings.create(model=MODEL, input="a whale is a mammal.").data[0].embedding
+    one = client.embeddings.create(model=MODEL, input=whale).data
+    several = client.embeddings.create(model=MODEL, input=[whale, [13156]]).data
+    assert (len(one), len(several)) == (1, 2)
+    assert np.dot(text, one[0].embedding) > 0.999
+    assert np.dot(text, several[0].embedding) > 0.999
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": ""}, "input"),
+        ({"input": []}, "input"),
+        ({"input": ["a", ""]}, "input[1]"),
+        ({"input": ["a", "word " * 300]}, "input[1]"),
+        ({"input": ["a"] * 2049}, "input"),
+        ({"input": [[999_999]]}, "input"),
+        ({"input": ["a", [1]]}, "input"),
+        ({"input": "a", "dimensions": 64}, "dimensions"),
+        ({"input": "a", "encoding_format": "int8"}, "encoding_format"),
+        ({}, "input"),
+    ],
+)
+def test_what_cannot_be_embedded_is_refused_by_name(client, body, param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.post("/embeddings", body={"model": MODEL, **body}, cast_to=httpx.Response)
+    assert refused.value.param == param
+
+
+def test_the_models_own_dimension_may_be_asked_for(client) -> None:
+    assert len(client.embeddings.create(model=MODEL, input="x", dimensions=384).data[0].embedding) == 384
+
+
+def test_many_inputs_are_one_request(client) -> None:
+    answer = client.embeddings.create(model=MODEL, input=[f"text {number}" for number in range(300)])
+    assert len(answer.data) == 300
+
+
+def test_rerank_orders_by_relevance_and_names_its_score(client) -> None:
+    body = {
+        "model": "local/reranker",
+        "query": "How many containers did the harbour handle?",
+        "documents": ["It rained.", {"text": "The harbour handled 4,711 containers."}, "Harbours are wet."],
+        "top_n": 2,
+        "return_documents": True,
+    }
+    answer = client.post("/rerank", body=body, cast_to=httpx.Response).json()
+    assert [one["index"] for one in answer["results"]] == [1, 2]
+    assert answer["results"][0]["document"] == {"text": "The harbour handled 4,711 containers."}
+    scores = [one["relevance_score"] for one in answer["results"]]
+    assert 1 >= scores[0] > scores[1] >= 0
+    assert answer["model"] == answer["meta"]["scored_by"] == "local/hybrid-score"
+    assert answer["usage"]["total_tokens"] > 10
+    with pytest.raises(openai.BadRequestError):
+        client.post("/rerank", body={**body, "documents": []}, cast_to=httpx.Response)
+
+
+def test_local_models_are_listed_and_do_what_they_can_only(client) -> None:
+    listed = {model.id: model for model in client.models.list()}
+    assert {MODEL, "local/all-MiniLM-L6-v2", "local/reranker", "local/hybrid-score", "local/chat-model"} <= set(listed)
+    assert listed[MODEL].owned_by == "local"
+    with pytest.raises(openai.NotFoundError, match="not offered for chat"):
+        client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}])
+    with pytest.raises(openai.NotFoundError, match="not offered for embeddings"):
+        client.embeddings.create(model="local/chat-model", input="hi")
+
+
+def test_embedding_here_costs_the_tokens_it_reports(gateway) -> None:
+    key = gateway.new_key(token_balance=30)
+    with openai.OpenAI(api_key=key, base_url=f"{gateway.url}/v1", max_retries=0) as client:
+        used = client.embeddings.create(model=MODEL, input="one two").usage.total_tokens
+        assert gateway.tokens_left(key) == 30 - used
+        with pytest.raises(openai.APIStatusError) as exhausted:
+            client.embeddings.create(model=MODEL, input="one two " * 40)
+        assert exhausted.value.status_code == 402
+        assert gateway.tokens_left(key) == 30 - used

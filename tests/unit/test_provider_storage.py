@@ -1,0 +1,197 @@
+"""Stored providers over restarts, the master key, and addresses that a request may name."""
+
+from __future__ import annotations
+
+import socket
+import stat
+
+import pytest
+
+from ragsvc.core.access import Principal
+from ragsvc.core.errors import ConfigurationError, CryptoFailure, InvalidRequest, ModelUnavailable, PolicyDenied
+from ragsvc.core.families import Family
+from ragsvc.core.providers import ModelSettings, ProviderSettings
+from ragsvc.crypto.at_rest import MasterKey
+from ragsvc.crypto.sealing import Sealer
+from ragsvc.providers.direct import AllowedAddresses, PublicResolver
+from ragsvc.providers.openai_upstream import OpenAIUpstream
+from ragsvc.providers.policy_engines import RegoFile
+from ragsvc.services.models import Models
+from ragsvc.services.policies import CachedPolicy
+from ragsvc.services.providers import ProviderAdministration
+from ragsvc.store.database import Database
+from ragsvc.store.master_key import open_master_key
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+def opener(settings, session=None):
+    return OpenAIUpstream(settings, session, count_tokens=len)
+
+
+def administration(database, master, *configured):
+    models = Models((), {}, created=0)
+    made = ProviderAdministration(
+        database, sealer=Sealer(master, "providers"), models=models, configured=configured, open_provider=opener
+    )
+    return made, models
+
+
+ADDED = ProviderSettings(name="added", base_url="http://h/v1", api_key="sk-1", models=(ModelSettings("m"),))
+
+
+async def test_providers_and_keys_outlive_a_restart_under_the_same_master_key_only(tmp_path) -> None:
+    database = Database(tmp_path / "x.sqlite")
+    try:
+        master = open_master_key(tmp_path)
+        before, _ = administration(database, master)
+        await before.load()
+        await before.create(ADDED)
+        await before.set_key("acme", "added", "sk-acme")
+        after, models = administration(database, open_master_key(tmp_path))
+        await after.load()
+        assert after.view("added").settings == ADDED
+        assert after.key_of("acme", "added") == "sk-acme"
+        assert after.key_of("other", "added") is None
+        assert models.routes("m")[0].provider_name == "added"
+        other, _ = administration(database, MasterKey(bytes(32)))
+        with pytest.raises(ConfigurationError, match=r"master\.key"):
+            await other.load()
+        file, models = administration(database, master, ProviderSettings(name="added", base_url="http://file/v1"))
+        await file.load()
+        assert file.view("added").source == "config"
+        await after.delete("added")
+        last, models = administration(database, master)
+        await last.load()
+        assert last.views() == []
+        assert last.key_of("acme", "added") is None
+    finally:
+        database.close()
+
+
+async def test_a_change_keeps_the_breakers_of_others(tmp_path) -> None:
+    database = Database(tmp_path / "x.sqlite")
+    try:
+        made, models = administration(database, MasterKey(bytes(32)), ADDED)
+        await made.load()
+        kept = models.routes("m")[0].provider
+        await made.create(ProviderSettings(name="second", base_url="http://h2/v1"))
+        assert models.routes("m")[0].provider is kept
+    finally:
+        database.close()
+
+
+def test_the_master_key_file_is_made_once_for_its_user_only(tmp_path) -> None:
+    first = open_master_key(tmp_path)
+    assert open_master_key(tmp_path).key_id == first.key_id
+    assert stat.S_IMODE((tmp_path / "master.key").stat().st_mode) == 0o600
+    (tmp_path / "master.key").write_text("a passphrase")
+    with pytest.raises(ConfigurationError):
+        open_master_key(tmp_path)
+
+
+def test_a_sealed_value_opens_in_its_place_only() -> None:
+    sealer = Sealer(MasterKey(bytes(32)), "providers")
+    sealed = sealer.seal(b"secret", place="a")
+    assert sealer.open(sealed, place="a") == b"secret"
+    for wrong, place in ((sealed, "b"), (sealed[:-1], "a"), (sealed[:-1] + b"\x00", "a"), (b"", "a")):
+        with pytest.raises(CryptoFailure):
+            sealer.open(wrong, place=place)
+    with pytest.raises(CryptoFailure):
+        Sealer(MasterKey(bytes(32)), "other").open(sealed, place="a")
+
+
+class Names:
+    """A resolver with fixed answers."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = addresses
+
+    async def resolve(self, host, port=0, family=socket.AF_INET):
+        return [{"hostname": host, "host": one, "port": port, "family": family, "proto": 0, "flags": 0}
+                for one in self.addresses]  # fmt: skip
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize("private", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fd00::1", "::ffff:10.0.0.1",
+                                     "100.64.0.1", "64:ff9b::7f00:1", "2002:7f00:1::"])  # fmt: skip
+async def test_a_name_that_leads_inside_is_refused_at_the_moment_of_connecting(private: str) -> None:
+    with pytest.raises(PolicyDenied):
+        await PublicResolver(Names("93.184.215.14", private)).resolve("api.example.com", 443)
+    found = await PublicResolver(Names("93.184.215.14")).resolve("api.example.com", 443)
+    assert [one["host"] for one in found] == ["93.184.215.14"]
+
+
+def test_patterns_go_the_public_way_and_plain_hosts_the_other() -> None:
+    made = []
+    addresses = AllowedAddresses(
+        ["https://*.example.com/v1", "http://127.0.0.1:9/v1"],
+        lambda settings, session: made.append((settings.base_url, session)) or opener(settings),
+        session="plain",
+        public_session="public",
+    )
+    first = addresses.provider("https://a.example.com/v1")
+    assert addresses.provider("https://a.example.com/v1/") is first
+    addresses.provider("http://127.0.0.1:9/v1")
+    assert made == [("https://a.example.com/v1", "public"), ("http://127.0.0.1:9/v1", "plain")]
+    for wrong in ("https://example.com/v1", "https://a.example.com/v2", "http://a.example.com/v1",
+                  "https://a.example.com:444/v1", "https://a.example.com.evil.org/v1"):  # fmt: skip
+        with pytest.raises(PolicyDenied):
+            addresses.provider(wrong)
+    with pytest.raises(InvalidRequest):
+        addresses.provider("https://u:p@a.example.com/v1")
+    with pytest.raises(ConfigurationError):
+        AllowedAddresses(["example.com"], opener, session=None, public_session=None)
+
+
+PRINCIPAL = Principal("key_1", "acme", "label", frozenset())
+
+
+async def test_a_policy_that_hangs_or_breaks_allows_nothing_and_is_asked_again() -> None:
+    asked = []
+
+    async def broken(given):
+        asked.append(given)
+        raise OSError("gone")
+
+    policy = CachedPolicy(broken, keep_s=60, timeout_s=1)
+    for _ in range(2):
+        with pytest.raises(ModelUnavailable):
+            await policy.allows(PRINCIPAL, "m", Family.CHAT)
+    assert len(asked) == 2
+
+
+async def test_a_policys_decision_holds_briefly_for_its_key_model_and_family() -> None:
+    asked, now = [], [0.0]
+
+    async def decide(given):
+        asked.append((given["key"]["label"], given["model"], given["family"]))
+        return given["model"] != "denied"
+
+    policy = CachedPolicy(decide, keep_s=5, timeout_s=1, clock=lambda: now[0])
+    for _ in range(3):
+        assert await policy.allows(PRINCIPAL, "m", Family.CHAT)
+        assert not await policy.allows(PRINCIPAL, "denied", Family.CHAT)
+    assert asked == [("label", "m", "chat"), ("label", "denied", "chat")]
+    await policy.allows(PRINCIPAL, "m", Family.OCR)
+    assert asked[2:] == [("label", "m", "ocr")]
+    now[0] = 5.1
+    await policy.allows(PRINCIPAL, "m", Family.CHAT)
+    assert asked[3:] == [("label", "m", "chat")]
+
+
+def test_a_broken_rego_file_stops_the_start(tmp_path) -> None:
+    file = tmp_path / "p.rego"
+    for text in ("this is no rego", ""):
+        file.write_text(text)
+        with pytest.raises(ConfigurationError):
+            RegoFile(file)
+    with pytest.raises(ConfigurationError):
+        RegoFile(tmp_path / "missing.rego")
