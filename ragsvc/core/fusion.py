@@ -192,4 +192,6 @@ def _card(name: str, opening: str) -> str:
 def _page_evidence(query: str, rows: Sequence[StoredPassage]) -> Floats:
     """1 for passages on a page that the question names, by number or by printed label."""
     named = {number for match in _PAGE.findall(query) for number in match if number}
+    if not named:
+        return np.zeros(len(rows), np.float32)
     return np.array([str(row.page) in named or row.page_label in named for row in rows], dtype=np.float32)
