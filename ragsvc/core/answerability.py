@@ -1,15 +1,17 @@
 """How likely it is that the passages found hold an answer at all.
 
-Two signals, each with a meaning of its own. *Names*: whether the question's names and numbers stand in the best
+Three signals, each with a meaning of its own. *Names*: whether the question's names and numbers stand in the best
 passages. A question about another company, year or product finds similar passages as well, with cosines as high; on
-mmlong the cosine alone tells nothing (area under the ROC curve .48), names tell .79. *Relevance*: whether the best
-passages are about the question at all; on questions asked of the wrong collection the cosine tells .98. An answer
-needs both, so they are multiplied; a weighted sum let a good cosine hide a wrong name (.65).
+mmlong the cosine alone tells nothing (area under the ROC curve .49), names tell .75. *Rarity*: how special the most
+special word of the question is that the best passages lack. *Relevance*: whether the best passages are about the
+question at all; on questions asked of the wrong collection the cosine tells .98. An answer needs all of them, so they
+are multiplied; a weighted sum let a good cosine hide a wrong name (.65).
 """
 
 from __future__ import annotations
 
 # ruff: noqa: RUF001 - quotation marks of several scripts
+import math
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -17,14 +19,17 @@ from typing import Final
 import msgspec
 
 from ragsvc.core.documents import StoredPassage
-from ragsvc.core.queries import STOP_WORDS
+from ragsvc.core.queries import STOP_WORDS, content_words
 from ragsvc.core.words import plain_text, word_start
 
 ABSTAIN_BELOW: Final = 0.35
 """Below this ``answerable`` the built-in answerer says that the documents hold no answer."""
 
-NAMES_EXPONENT: Final = 1.5
-"""One of two names missing weighs more than half."""
+NAMES_IN_BEST_SHARE: Final = 0.7
+"""Names count more in the three best passages than in the ten best."""
+
+RARITY_SCALE: Final = 8.0
+"""A missing word that one in twenty candidates holds takes away a third."""
 
 RELEVANT_FROM: Final = 0.1
 RELEVANT_TO: Final = 0.3
@@ -45,25 +50,35 @@ _GENERIC: Final = frozenset(
 _GERMAN: Final = re.compile(r"\b(?:der|das|den|dem|wie|wer|wen|wann|wo|und|welche[rsmn]?|ist|wurden?|werden|für|von)\b")
 """German writes all nouns with capitals."""
 
+_DIGIT: Final = re.compile(r"\d")
 _PLURAL: Final = re.compile(r"(?<=[a-z]{3})s(?= )")
 _BEST: Final = 3
+_GOOD: Final = 10
+_MAX_WORDS: Final = 32
+
+RARITY_CANDIDATES: Final = 200
+"""Among how many candidates a word's rarity is judged."""
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """The best passages (about ten, in order) with their cosines, and the question's content words."""
+    """Candidates in order, up to ``RARITY_CANDIDATES`` of them, with their cosines (0 where unknown)."""
 
-    asked: Sequence[str]
     passages: Sequence[StoredPassage]
     cosines: Sequence[float]
 
 
 class Signals(msgspec.Struct, frozen=True):
-    """All in 0..1: shares of the question's names, and of its words, that the (best three) passages hold; cosine."""
+    """Shares in 0..1 of the question's names, and of its words, that the (best three) passages hold.
+
+    ``rarity`` is the logarithm of how many candidates there are for one that holds the rarest word of the question
+    that the best three lack; 0 when they lack none.
+    """
 
     names: float
     names_in_best: float
     words_in_best: float
     cosine: float
+    rarity: float
 
     @property
     def relevance(self) -> float:
@@ -76,26 +91,38 @@ def answerable(query: str, evidence: Evidence) -> float:
     if not evidence.passages:
         return 0.0
     signals = signals_of(query, evidence)
-    names = ((signals.names + signals.names_in_best) / 2) ** NAMES_EXPONENT
+    names = NAMES_IN_BEST_SHARE * signals.names_in_best + (1 - NAMES_IN_BEST_SHARE) * signals.names
     relevance = (signals.relevance - RELEVANT_FROM) / (RELEVANT_TO - RELEVANT_FROM)
-    return round(names * min(1.0, max(0.0, relevance)), 4)
+    relevance = min(1.0, max(0.0, relevance))
+    return round(names**0.75 * math.sqrt(relevance) * math.exp(-signals.rarity / RARITY_SCALE), 4)
 
 
 def signals_of(query: str, evidence: Evidence) -> Signals:
     """The signals that ``answerable`` weighs."""
+    question = query[: query.rindex("?") + 1] if "?" in query else query  # what follows says how to answer
     texts = [
         plain_text(" ".join((passage.filename, passage.title or "", *passage.headings, passage.text)))
-        for passage in evidence.passages
+        for passage in evidence.passages[:_GOOD]
     ]
     singular = [_PLURAL.sub("", text) for text in texts]
-    names = question_names(query)
-    words = [start for start in map(word_start, evidence.asked) if start]
+    names = question_names(question)
+    starts = [start for start in map(word_start, content_words(question)[:_MAX_WORDS]) if start]
     return Signals(
         names=_mean([max((_holds(text, name) for text in singular), default=0.0) for name in names]),
         names_in_best=_mean([max((_holds(text, name) for text in singular[:_BEST]), default=0.0) for name in names]),
-        words_in_best=max((_mean([float(word in text) for word in words]) for text in texts[:_BEST]), default=0.0),
-        cosine=max(0.0, min(1.0, max(evidence.cosines, default=0.0))),
+        words_in_best=max((_mean([float(start in text) for start in starts]) for text in texts[:_BEST]), default=0.0),
+        cosine=max(0.0, min(1.0, max(evidence.cosines[:_GOOD], default=0.0))),
+        rarity=_rarity([start for start in starts if not any(start in text for text in texts[:_BEST])], evidence),
     )
+
+
+def _rarity(missing: Sequence[str], evidence: Evidence) -> float:
+    """How rare the rarest of these word beginnings is among the candidates."""
+    if not missing:
+        return 0.0
+    texts = [passage.text.lower() for passage in evidence.passages[:RARITY_CANDIDATES]]
+    least = min(sum(start.strip() in text for text in texts) for start in missing)
+    return max(0.0, math.log(len(texts) / (least + 0.5)))
 
 
 def question_names(query: str) -> list[str]:
@@ -115,7 +142,8 @@ def question_names(query: str) -> list[str]:
         words = [word for word in words if word.lower() not in STOP_WORDS and word.lower().rstrip("s") not in _GENERIC]
         if not capitals_tell:
             words = [word for word in words if not word.isalpha() or (len(word) > 1 and word.isupper())]
-        found.append(" ".join(re.sub(r"['’]s$", "", word) for word in words))
+        found.append(" ".join(re.sub(r"['’]s$", "", word) for word in words if not _DIGIT.search(word)))
+        found.extend(word for word in words if _DIGIT.search(word))  # "Q3 2023" is printed as "2023 Q3" as well
     plain = (_PLURAL.sub("", plain_text(name)) for name in found)
     return [name for name in dict.fromkeys(plain) if name.strip()]
 

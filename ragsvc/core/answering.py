@@ -82,9 +82,7 @@ def answer(question: str, hits: Sequence[SearchHit], *, embed: EmbedTexts | None
         embed: adds likeness of meaning to that of words, at the cost of embedding some dozens of sentences.
     """
     asked = content_words(question)
-    evidence = Evidence(
-        asked=asked, passages=[hit.passage for hit in hits[:10]], cosines=[hit.dense or 0.0 for hit in hits[:10]]
-    )
+    evidence = Evidence(passages=[hit.passage for hit in hits], cosines=[hit.dense or 0.0 for hit in hits])
     likely = answerable(question, evidence)
     if likely < ABSTAIN_BELOW:
         return ExtractedAnswer([], likely, abstained=True)

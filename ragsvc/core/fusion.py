@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ragsvc.core.answerability import Evidence, answerable
+from ragsvc.core.answerability import RARITY_CANDIDATES, Evidence, answerable
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ports import Hits, Ids, Vectors
 from ragsvc.core.queries import content_words
@@ -39,7 +39,6 @@ OPENING_CHARACTERS: Final = 2000
 _MAX_SCORE: Final = 1.0 + DOCUMENT_WEIGHT + PAGE_WEIGHT
 _MAX_OPENINGS: Final = 64
 _MAX_WORDS: Final = 32
-_BEST: Final = 10
 _K1: Final = 1.2
 _B: Final = 0.75
 _PAGE: Final = re.compile(
@@ -114,10 +113,8 @@ def fuse(
         Candidate(one, score or 0.0, dense_score, lexical_score)
         for one, score, dense_score, lexical_score in zip(*columns, strict=True)
     ]
-    best = candidates[:_BEST]
-    evidence = Evidence(
-        asked=asked, passages=[passages[one.id] for one in best], cosines=[one.dense or 0.0 for one in best]
-    )
+    best = candidates[:RARITY_CANDIDATES]
+    evidence = Evidence(passages=[passages[one.id] for one in best], cosines=[one.dense or 0.0 for one in best])
     return Ranking(candidates, answerable(query, evidence))
 
 
