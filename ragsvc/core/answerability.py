@@ -1,14 +1,15 @@
 """How likely it is that the passages found hold an answer at all.
 
-A logistic function of a few signals that mean something by themselves. The strongest is whether the names and numbers
-of the question stand in the best passages: a question about another company, year or product finds similar passages
-as well, with cosines as high (alone, the cosine tells nothing: area under the ROC curve .46 on mmlong).
+Two signals, each with a meaning of its own. *Names*: whether the question's names and numbers stand in the best
+passages. A question about another company, year or product finds similar passages as well, with cosines as high; on
+mmlong the cosine alone tells nothing (area under the ROC curve .48), names tell .79. *Relevance*: whether the best
+passages are about the question at all; on questions asked of the wrong collection the cosine tells .98. An answer
+needs both, so they are multiplied; a weighted sum let a good cosine hide a wrong name (.65).
 """
 
 from __future__ import annotations
 
 # ruff: noqa: RUF001 - quotation marks of several scripts
-import math
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -16,16 +17,35 @@ from typing import Final
 import msgspec
 
 from ragsvc.core.documents import StoredPassage
-from ragsvc.core.queries import STOP_WORDS, content_words
+from ragsvc.core.queries import STOP_WORDS
 from ragsvc.core.words import plain_text, word_start
 
 ABSTAIN_BELOW: Final = 0.35
 """Below this ``answerable`` the built-in answerer says that the documents hold no answer."""
 
+NAMES_EXPONENT: Final = 1.5
+"""One of two names missing weighs more than half."""
+
+RELEVANT_FROM: Final = 0.1
+RELEVANT_TO: Final = 0.3
+"""Between these values of ``Signals.relevance`` the evidence rises from none to full."""
+
 _QUOTED: Final = re.compile(r"[\"“„«]([^\"“”„«»]{2,80})[\"”“»]")
-_NAME: Final = re.compile(r"(?<!\w)(?:[A-Z][\w&'’-]*\w|[A-Z]{2,}|\w*\d[\w.,%/-]*)(?!\w)")
+_WORD: Final = r"(?:[A-Z][\w&'’-]*\w|[A-Z]{2,}|\w*\d[\w.,%/-]*)"
+_NAME: Final = re.compile(rf"(?<!\w){_WORD}(?: {_WORD})*(?!\w)")
 _SENTENCE_START: Final = re.compile(r"(?:^|[.?!:]\s+|[\"“]\s*)$")
-_PAGE_NUMBER: Final = re.compile(r"\b(?:page|slide|figure|table|section|p)s?\.?\s*\d[\d.]*", re.IGNORECASE)
+_PLACE: Final = re.compile(r"\b(?:page|slide|figure|table|section|appendix|p)s?\.?\s*\d[\d.]*", re.IGNORECASE)
+_EXAMPLE: Final = re.compile(
+    r"(?:\b(?:e\.g\.?|for example|for instance|such as \[|like \[)|\[).*", re.IGNORECASE | re.DOTALL
+)
+_GENERIC: Final = frozenset(
+    "page slide figure table section appendix chapter document report paper email address question answer title year "
+    "how what which who when where please".split()
+)
+_GERMAN: Final = re.compile(r"\b(?:der|das|den|dem|wie|wer|wen|wann|wo|und|welche[rsmn]?|ist|wurden?|werden|für|von)\b")
+"""German writes all nouns with capitals."""
+
+_PLURAL: Final = re.compile(r"(?<=[a-z]{3})s(?= )")
 _BEST: Final = 3
 
 
@@ -42,22 +62,23 @@ class Signals(msgspec.Struct, frozen=True):
 
     names: float
     names_in_best: float
-    words: float
     words_in_best: float
     cosine: float
 
-
-WEIGHTS: Final = Signals(names=2.0, names_in_best=1.0, words=2.0, words_in_best=0.5, cosine=2.0)
-BIAS: Final = -4.0
+    @property
+    def relevance(self) -> float:
+        """How far the best passages are about what is asked, by meaning and words."""
+        return 0.6 * self.cosine + 0.4 * self.words_in_best
 
 
 def answerable(query: str, evidence: Evidence) -> float:
-    """Probability-like evidence (0..1) that an answer is there; 0 without passages."""
+    """Evidence in 0..1 that an answer is there; 0 without passages."""
     if not evidence.passages:
         return 0.0
-    signals, weights = signals_of(query, evidence), msgspec.structs.astuple(WEIGHTS)
-    total = BIAS + sum(w * value for w, value in zip(weights, msgspec.structs.astuple(signals), strict=True))
-    return round(1 / (1 + math.exp(-total)), 4)
+    signals = signals_of(query, evidence)
+    names = ((signals.names + signals.names_in_best) / 2) ** NAMES_EXPONENT
+    relevance = (signals.relevance - RELEVANT_FROM) / (RELEVANT_TO - RELEVANT_FROM)
+    return round(names * min(1.0, max(0.0, relevance)), 4)
 
 
 def signals_of(query: str, evidence: Evidence) -> Signals:
@@ -66,39 +87,46 @@ def signals_of(query: str, evidence: Evidence) -> Signals:
         plain_text(" ".join((passage.filename, passage.title or "", *passage.headings, passage.text)))
         for passage in evidence.passages
     ]
+    singular = [_PLURAL.sub("", text) for text in texts]
     names = question_names(query)
     words = [word_start(word) for word in evidence.asked]
     return Signals(
-        names=_share([any(_holds(text, name) for text in texts) for name in names]),
-        names_in_best=_share([any(_holds(text, name) for text in texts[:_BEST]) for name in names]),
-        words=_share([any(word in text for text in texts) for word in words]),
-        words_in_best=max((_share([word in text for word in words]) for text in texts[:_BEST]), default=0.0),
+        names=_mean([max((_holds(text, name) for text in singular), default=0.0) for name in names]),
+        names_in_best=_mean([max((_holds(text, name) for text in singular[:_BEST]), default=0.0) for name in names]),
+        words_in_best=max((_mean([float(word in text) for word in words]) for text in texts[:_BEST]), default=0.0),
         cosine=max(0.0, min(1.0, max(evidence.cosines, default=0.0))),
     )
 
 
-def question_names(query: str) -> list[list[str]]:
-    """What the question calls by name: quoted phrases, capitalised words inside sentences, numbers; as word starts.
+def question_names(query: str) -> list[str]:
+    """What the question calls by name, as it would stand in plain text: quotations, capitalised words, numbers.
 
     >>> question_names('What did Tim Cook say of "net sales" in 2022?')
-    [[' net', ' sal'], [' tim'], [' cook'], [' 2022 ']]
+    [' net sale ', ' tim cook ', ' 2022 ']
     """
-    text = _PAGE_NUMBER.sub(" ", query)
+    text = _EXAMPLE.sub(" ", _PLACE.sub(" ", query))
     found = [match.group(1) for match in _QUOTED.finditer(text)]
     text = _QUOTED.sub(" ", text)
+    capitals_tell = sum(map(str.isupper, text)) < sum(map(str.islower, text)) and not _GERMAN.search(text)
     for match in _NAME.finditer(text):
-        name = match.group().strip(".,")
-        first = _SENTENCE_START.search(text, 0, match.start()) is not None
-        if name.lower() not in STOP_WORDS and not (first and name[0].isalpha() and not name.isupper()):
-            found.append(re.sub(r"['’]s$", "", name))
-    names = [[word_start(word) for word in content_words(name) or [name]] for name in dict.fromkeys(found)]
-    return [name for name in names if any(part.strip() for part in name)]
+        words = match.group().split(" ")
+        if _SENTENCE_START.search(text, 0, match.start()) and not (len(words[0]) > 1 and words[0].isupper()):
+            words = words if words[0][0].isdigit() else words[1:]
+        words = [word for word in words if word.lower() not in STOP_WORDS and word.lower().rstrip("s") not in _GENERIC]
+        if not capitals_tell:
+            words = [word for word in words if not word.isalpha() or (len(word) > 1 and word.isupper())]
+        found.append(" ".join(re.sub(r"['’]s$", "", word) for word in words))
+    plain = (_PLURAL.sub("", plain_text(name)) for name in found)
+    return [name for name in dict.fromkeys(plain) if name.strip()]
 
 
-def _holds(text: str, name: Sequence[str]) -> bool:
-    return all(part in text for part in name)
+def _holds(text: str, name: str) -> float:
+    """1 where the name stands in the text, a half where its words stand apart."""
+    if name in text:
+        return 1.0
+    return 0.5 if " " in name.strip() and all(f" {word} " in text for word in name.split()) else 0.0
 
 
-def _share(found: Sequence[bool]) -> float:
-    """The share of what was found; nothing asked for is nothing missed."""
+def _mean(found: Sequence[float]) -> float:
+    """Nothing asked for is nothing missed."""
     return sum(found) / len(found) if found else 1.0

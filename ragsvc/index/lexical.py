@@ -71,7 +71,7 @@ class TantivyIndex:
         folder: Path,
         *,
         text_weight: float = 1.0,
-        context_weight: float = 0.5,
+        context_weight: float = 0.15,
         max_query_terms: int = 32,
         heap_bytes: int = 32 << 20,
         max_markers: int = 256,

@@ -33,6 +33,7 @@ from ragsvc.core.ports import (
 )
 from ragsvc.core.retrieval import SearchMode
 from ragsvc.extract.document import extract
+from ragsvc.extract.pdf_pages import Reports
 from ragsvc.index.flat import FlatIndex
 from ragsvc.index.lexical import TantivyIndex
 
@@ -50,7 +51,7 @@ def read_file(path: Path) -> Extraction:
             filename=path.name,
             password=None,
             limits=ExtractionLimits(),
-            on_progress=lambda _done, _total: None,
+            reports=Reports(on_progress=lambda _done, _total: None),
         )
     except ExtractionFailed:
         return Extraction(pages=[])

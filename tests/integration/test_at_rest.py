@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +16,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ragsvc.crypto.at_rest import MasterKey
-from ragsvc.store.data_keys import open_data_keys
+from ragsvc.core.errors import ConfigurationError
+from ragsvc.crypto.at_rest import HEADER_BYTES, MasterKey
+from ragsvc.store.data_keys import is_plain_database, open_data_keys
 from ragsvc.store.database import connect_raw
 from tests.pdfs import make_pdf
 from tests.service import ROOT, RunningService, create_key, service_environment
@@ -147,3 +150,104 @@ def test_a_plain_data_directory_is_migrated_and_its_key_exchanged(places) -> Non
         assert add_report(http) != document  # ids are not used again
     assert running.stop() == 0
     assert plain_traces(data_dir) == []
+
+
+KILLED = """
+import os, runpy, signal, sys, threading, time
+folder, event_name, ending, count, delay_s = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5])
+sys.argv[1:] = sys.argv[6:]
+
+def kill():
+    time.sleep(delay_s)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def watch(event, arguments):
+    global count
+    if event in ("open", "os.rename", "os.remove") and event_name in ("any", event):
+        path = str(arguments[0])
+        if path.startswith(folder) and path.endswith(ending):
+            count -= 1
+            if count == 0:
+                threading.Thread(target=kill, daemon=True).start() if delay_s else kill()
+
+sys.addaudithook(watch)
+runpy.run_module("ragsvc", run_name="__main__")
+"""
+"""The real command; SIGKILL some time after its n-th open, rename or removal of a file in the data directory."""
+
+
+def killed(data_dir: Path, key_file: Path, moment: tuple[str, str, int, float], *arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(data_dir), *map(str, moment), *arguments],
+        env=service_environment(data_dir, environment(data_dir, key_file)),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, (moment, done.stdout, done.stderr)
+
+
+def check_all(data_dir: Path, key_file: Path, key: str, contents: dict[str, bytes]) -> None:
+    running = RunningService(data_dir, env=environment(data_dir, key_file))
+    with running.client(key) as http:
+        for document, content in contents.items():
+            assert http.get(f"/v1/rag/documents/{document}/content").content == content
+        found = http.post("/v1/rag/search", json={"query": f"What does {CANARY} cost?", "top_k": 100}).json()["data"]
+    assert {hit["document_id"] for hit in found} == set(contents)
+    assert running.stop() == 0
+    assert plain_traces(data_dir) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_migration_and_rotation_go_on_after_kills(places) -> None:
+    data_dir, first, second = places
+    seed = random.randrange(2**32)  # noqa: S311 - moments, not secrets
+    print("seed", seed)  # noqa: T201 - pytest shows it when the test fails
+    chance = random.Random(seed)  # noqa: S311 - moments, not secrets
+    key = create_key(data_dir, tenant=TENANT)
+    running = RunningService(data_dir)
+    with running.client(key) as http:
+        contents = {add_report(http): REPORT}
+        for number in range(8):
+            text = f"The {CANARY} project number {number} costs 4,711 euros.".encode()
+            query = {"filename": f"{CANARY}-{number}.txt", "wait_s": 60}
+            added = http.post("/v1/rag/documents", params=query, content=text, headers={"content-type": "text/plain"})
+            assert added.json()["status"] == "ready", added.text
+            contents[added.json()["id"]] = text
+    assert running.stop() == 0
+    keys = [MasterKey.from_bytes(file.read_bytes()) for file in (first, second)]
+
+    stored = {file.name for file in (data_dir / "blobs").rglob("*") if file.is_file()}
+    for steps in (range(1, 20), range(14, 20)):  # a file takes six, so some are left
+        killed(data_dir, first, ("any", "", chance.choice(steps), chance.choice((0, 0.001))), "encrypt")
+        for master in (keys[0], None) if (data_dir / "data.key").exists() else (keys[0],):
+            with pytest.raises(ConfigurationError):
+                open_data_keys(data_dir, master)
+    left = {file.name for file in (data_dir / "blobs").rglob("*") if file.is_file()} & stored
+    assert 0 < len(left) < len(stored)
+    database = "ragsvc.sqlite.new"
+    killed(data_dir, first, ("os.remove", database, 1, chance.uniform(0.001, 0.01)), "encrypt")  # while rows are copied
+    killed(data_dir, first, ("os.rename", database, 1, 0), "encrypt")  # all is copied, nothing in its place
+    assert is_plain_database(data_dir / "ragsvc.sqlite")
+    killed(data_dir, first, ("os.rename", database, 1, 0.0005), "encrypt")  # among the leftovers
+    done = command(data_dir, first, "encrypt", "--json")
+    assert done.returncode == 0, done.stderr
+    assert plain_traces(data_dir) == []
+
+    rotate = ("rotate-key", "--new-key-file", str(second))
+    for _ in range(2):
+        killed(data_dir, first, ("any", "", chance.randrange(3, 12), chance.uniform(0, 0.002)), *rotate)
+    done = command(data_dir, first, *rotate)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(ConfigurationError):
+        open_data_keys(data_dir, keys[0])
+    files = [data_dir / "data.key", *(file for file in (data_dir / "blobs").rglob("*") if file.is_file())]
+    assert len(files) == 1 + len(contents)
+    for file in files:
+        header = file.read_bytes()[:HEADER_BYTES]
+        assert keys[0].key_id not in header
+        assert keys[1].key_id in header
+    check_all(data_dir, second, key, contents)

@@ -195,8 +195,16 @@ def test_passages_reach_the_model_and_markers_are_checked(client, serving) -> No
     answer = ask(client, serving, messages=question, max_tokens=40, extra_body={"use_rag": True})
     assert answer.usage.prompt_tokens > 250  # rules, fences and the passage
     assert "Brandt" in text_of(answer)
-    message = answer.choices[0].message.model_dump()
-    assert {one["filename"] for one in message["citations"]} <= {"harbour.txt"}
+    # weights this small seldom set markers by themselves: a form makes them say one that is right and one that is not
+    said = "The harbour master is Ottilie Brandt [1]. It rains [7]."
+    form = {"type": "json_schema", "json_schema": {"name": "said", "schema": {"const": said}}}
+    options = {"messages": question, "max_tokens": 60, "response_format": form, "extra_body": {"use_rag": True}}
+    cited = ask(client, serving, **options)
+    (citation,) = cited.model_dump()["citations"]
+    assert "harbour.txt" in str(citation)
+    assert "Ottilie Brandt" in str(citation)
+    *_, last = (chunk.model_dump() for chunk in ask(client, serving, stream=True, **options))
+    assert last["citations"] == [citation]
 
 
 def test_a_full_line_is_refused_and_a_model_that_cannot_be_loaded_is_unavailable(tmp_path, monkeypatch) -> None:

@@ -94,7 +94,7 @@ def test_the_same_sentence_is_quoted_once():
 
 def test_names_of_a_question():
     names = question_names('Does "Health Table" in FEVER beat COVID-19 of 2020 on page 7?')
-    assert names == [[" health", " tabl"], [" fever"], [" covid 19 "], [" 2020 "]]
+    assert names == [" health table ", " fever ", " covid 19 ", " 2020 "]
 
 
 texts = st.lists(
