@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -106,7 +107,7 @@ class GgufRun:
             for index, body in enumerate(bodies):
                 if self._cancelled.is_set():
                     break
-                answer(body, lambda chunk, index=index: self._take(index, chunk))
+                answer(body, partial(self._take, index))
         except Exception as error:  # noqa: BLE001 - raised where the chunks are read
             end = error
         self._hand_over(end)
