@@ -10,6 +10,7 @@ needs both, so they are multiplied; a weighted sum let a good cosine hide a wron
 from __future__ import annotations
 
 # ruff: noqa: RUF001 - quotation marks of several scripts
+import math
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -76,7 +77,7 @@ def answerable(query: str, evidence: Evidence) -> float:
     if not evidence.passages:
         return 0.0
     signals = signals_of(query, evidence)
-    names = ((signals.names + signals.names_in_best) / 2) ** NAMES_EXPONENT
+    names = math.pow((signals.names + signals.names_in_best) / 2, NAMES_EXPONENT)
     relevance = (signals.relevance - RELEVANT_FROM) / (RELEVANT_TO - RELEVANT_FROM)
     return round(names * min(1.0, max(0.0, relevance)), 4)
 
