@@ -90,7 +90,7 @@ def signals_of(query: str, evidence: Evidence) -> Signals:
     ]
     singular = [_PLURAL.sub("", text) for text in texts]
     names = question_names(query)
-    words = [word_start(word) for word in evidence.asked]
+    words = [start for start in map(word_start, evidence.asked) if start]
     return Signals(
         names=_mean([max((_holds(text, name) for text in singular), default=0.0) for name in names]),
         names_in_best=_mean([max((_holds(text, name) for text in singular[:_BEST]), default=0.0) for name in names]),

@@ -26,7 +26,7 @@ EmbedTexts = Callable[[Sequence[str]], Vectors]
 MAX_SENTENCES: Final = 4
 MAX_PASSAGES: Final = 8
 MAX_SENTENCE_CHARACTERS: Final = 480
-CLOSE_TO_BEST: Final = 0.8
+CLOSE_TO_BEST: Final = 0.85
 """A further sentence must score this share of the best one's score."""
 
 _CONTEXT_SHARE: Final = 0.35

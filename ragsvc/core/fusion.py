@@ -169,10 +169,10 @@ def _document_evidence(
         best[row.document_id] = max(best.get(row.document_id, 0.0), score)
         names.setdefault(row.document_id, f"{row.filename} {row.title or ''}")
     documents = sorted(best, key=lambda one: -best[one])[:_MAX_OPENINGS]
-    if not asked or len(documents) < 2:
+    starts = [start for start in map(word_start, asked) if start]
+    if not starts or len(documents) < 2:
         return np.zeros(len(rows), np.float32)
     texts = [_card(names[one], openings.get(one, "")) for one in documents]
-    starts = [word_start(word) for word in asked]
     counts = np.array([[text.count(start) for start in starts] for text in texts], dtype=np.float32)
     lengths = np.array([len(text) for text in texts], dtype=np.float32)
     found = (counts > 0).sum(axis=0)
@@ -192,4 +192,6 @@ def _card(name: str, opening: str) -> str:
 def _page_evidence(query: str, rows: Sequence[StoredPassage]) -> Floats:
     """1 for passages on a page that the question names, by number or by printed label."""
     named = {number for match in _PAGE.findall(query) for number in match if number}
+    if not named:
+        return np.zeros(len(rows), np.float32)
     return np.array([str(row.page) in named or row.page_label in named for row in rows], dtype=np.float32)

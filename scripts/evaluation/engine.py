@@ -97,14 +97,15 @@ class Collection:
     lexical: TantivyIndex
     folder: tempfile.TemporaryDirectory[str] = field(repr=False)
 
-    def ranges(self, ids: Sequence[int]) -> list[tuple[int, int, int]]:
-        """Passages as (document, start, end) in the files' whole texts."""
-        found = []
-        for passage in (self.passages[one] for one in ids):
-            document = int(passage.document_id) - 1
-            offset = self.dataset.sources[document].page_offsets[passage.page - 1]
-            found.append((document, offset + passage.start, offset + passage.end))
-        return found
+
+def ranges_of(dataset: Dataset, passages: Sequence[StoredPassage]) -> list[tuple[int, int, int]]:
+    """Passages as (document, start, end) in the files' whole texts."""
+    found = []
+    for passage in passages:
+        document = int(passage.document_id) - 1
+        offset = dataset.sources[document].page_offsets[passage.page - 1]
+        found.append((document, offset + passage.start, offset + passage.end))
+    return found
 
 
 def build(dataset: Dataset, *, embedding: Embedding, tokens: TokenSpans, options: ChunkingOptions) -> Collection:

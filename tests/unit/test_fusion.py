@@ -71,6 +71,15 @@ def test_a_document_whose_opening_names_what_is_asked_for_comes_first():
     assert order("revenue in the quarter", SearchMode.HYBRID, **sides, openings=openings) == [1, 2]
 
 
+def test_signs_that_are_no_words_are_no_evidence():
+    rows = {1: passage(1, document=1), 2: passage(2, document=2)}
+    openings = {1: "long " * 300, 2: "short"}
+    ranking = fuse(
+        "___ ?!", SearchMode.HYBRID, dense=hits(p1=0.5, p2=0.5), lexical=NONE, passages=rows, openings=openings
+    )
+    assert [one.score for one in ranking.candidates] == [ranking.candidates[0].score] * 2
+
+
 def test_a_file_name_counts_like_an_opening():
     rows = {1: passage(1, document=1, filename="2021.pdf"), 2: passage(2, document=2, filename="2022.pdf")}
     sides = {"dense": hits(p1=0.62, p2=0.60), "lexical": NONE, "passages": rows}

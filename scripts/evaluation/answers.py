@@ -1,0 +1,104 @@
+"""How good the extractive answers are, and whether the service knows when it has none."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from evaluation import engine
+from evaluation.datasets import Question
+from evaluation.engine import Collection, Embedding
+from evaluation.measures import auroc, contains, token_f1
+from ragsvc.core.answerability import ABSTAIN_BELOW
+from ragsvc.core.answering import answer
+from ragsvc.core.fusion import Ranking
+from ragsvc.core.ports import Vectors
+from ragsvc.core.retrieval import SearchHit, SearchMode
+
+SHORT_ANSWERS = {"Str", "Int", "Float"}
+TOP_K = 8
+
+
+def search_question(
+    collection: Collection, question: Question, vector: Vectors, *, own_document: bool
+) -> tuple[Ranking, list[SearchHit]]:
+    """The hybrid ranking of a question and its first hits, over all documents or its own."""
+    documents = None
+    if own_document and question.document is not None:
+        documents = np.array([question.document + 1], dtype=np.int64)
+    ranking = engine.search(collection, question.text, vector, SearchMode.HYBRID, documents=documents)
+    hits = [
+        SearchHit(passage=collection.passages[one.id], score=one.score, dense=one.dense, lexical=one.lexical)
+        for one in ranking.candidates[:TOP_K]
+    ]
+    return ranking, hits
+
+
+def judge_answers(collection: Collection, embedding: Embedding, *, own_document: bool) -> dict[str, float]:
+    """Short text answers of mmlong, or all of xquad: token F1, whether the answer is contained, and time."""
+    asked = [
+        one
+        for one in collection.dataset.questions
+        if one.answer is not None and one.from_text and (one.document is None or one.answer_format in SHORT_ANSWERS)
+    ]
+    rows: list[tuple[float, ...]] = []
+    for question, vector in zip(asked, embedding.queries([one.text for one in asked]), strict=True):
+        _, hits = search_question(collection, question, vector, own_document=own_document)
+        begin = time.perf_counter()
+        found = answer(question.text, hits)
+        spent = time.perf_counter() - begin
+        quoted, gold = [sentence.text for sentence in found.sentences], question.answer or ""
+        rows.append(
+            (
+                token_f1(" ".join(quoted), gold),
+                contains(" ".join(quoted), gold),
+                contains(quoted[0] if quoted else "", gold),
+                contains(" ".join(hit.passage.text for hit in hits), gold),
+                found.abstained,
+                1000 * spent,
+            )
+        )
+    names = ("token_f1", "contains", "first_contains", "passages_contain", "abstained", "ms")
+    return {"questions": len(asked), **dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))}
+
+
+def judge_abstention(collection: Collection, embedding: Embedding, *, own_document: bool) -> dict[str, float]:
+    """mmlong: answerable against unanswerable questions, on documents that have any text."""
+    readable = {int(passage.document_id) - 1 for passage in collection.passages.values()}
+    asked = [one for one in collection.dataset.questions if one.document in readable]
+    vectors = embedding.queries([one.text for one in asked])
+    scores = np.array(
+        [
+            search_question(collection, question, vector, own_document=own_document)[0].answerable
+            for question, vector in zip(asked, vectors, strict=True)
+        ]
+    )
+    has_answer = np.array([one.answer is not None for one in asked])
+    return {
+        "questions": len(asked),
+        "auroc": auroc(scores, has_answer),
+        "answered_if_answerable": float(np.mean(scores[has_answer] >= ABSTAIN_BELOW)),
+        "answered_if_not": float(np.mean(scores[~has_answer] >= ABSTAIN_BELOW)),
+    }
+
+
+def judge_foreign(collections: Sequence[Collection], embedding: Embedding, *, each: int = 60) -> dict[str, float]:
+    """Questions of one set asked of another, which cannot answer them, against the same ones asked of their own."""
+    own_scores: list[float] = []
+    foreign_scores: list[float] = []
+    for asked_of in collections:
+        questions = random.Random(7).sample(asked_of.dataset.questions, each)  # noqa: S311 - a fixed sample
+        vectors = embedding.queries([one.text for one in questions])
+        for collection in collections:
+            scores = own_scores if collection is asked_of else foreign_scores
+            for question, vector in zip(questions, vectors, strict=True):
+                scores.append(engine.search(collection, question.text, vector, SearchMode.HYBRID).answerable)
+    labels = [True] * len(own_scores) + [False] * len(foreign_scores)
+    return {
+        "auroc": auroc([*own_scores, *foreign_scores], labels),
+        "answered_own": float(np.mean(np.array(own_scores) >= ABSTAIN_BELOW)),
+        "answered_foreign": float(np.mean(np.array(foreign_scores) >= ABSTAIN_BELOW)),
+    }
