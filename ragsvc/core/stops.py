@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 
 class StopScanner:
-    """Lets text through up to the first stop sequence, also one that lies across pieces.
+    """Lets text through up to the stop sequence that is complete first, also one that lies across pieces.
+
+    Of two that end at the same place the longer one counts; so the result does not depend on how text is sliced.
 
     >>> scanner = StopScanner(["END"])
     >>> scanner.feed("one E"), scanner.feed("ND two"), scanner.stopped
@@ -23,11 +25,12 @@ class StopScanner:
         if self.stopped:
             return ""
         text = self._held + piece
-        found = [position for position in (text.find(stop) for stop in self._stops) if position >= 0]
+        places = [(text.find(stop), len(stop)) for stop in self._stops]
+        found = [(start + length, start) for start, length in places if start >= 0]
         if found:
             self.stopped = True
             self._held = ""
-            return text[: min(found)]
+            return text[: min(found)[1]]
         keep = self._may_begin(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -217,6 +217,27 @@ def decrypt_chunks(file: BinaryIO, keys: MasterKeys, *, context: bytes) -> Itera
     yield from EncryptedReader(file, keys, context=context)
 
 
+def add_key(file: BinaryIO, keys: MasterKeys, *, context: bytes) -> None:
+    """Wrap a file's key under the current master key beside the former one: the first half of ``rewrap``.
+
+    Raises:
+        CryptoFailure: no known key opens the header.
+    """
+    file.seek(0)
+    header = file.read(HEADER_BYTES)
+    file_key, chunk_bytes = keys.unwrap(header, context)
+    bound = _bound(chunk_bytes, context)
+    slots = _parse_header(header)[1]
+    if not any(_opens(keys.current, slot, bound) for slot in slots):
+        _write_slot(file, 1 if _opens_any(keys, slots[0], bound) else 0, keys.current.wrap(file_key, bound))
+
+
+def has_two_keys(file: BinaryIO) -> bool:
+    """Whether a file is between ``add_key`` and the end of ``rewrap``. Raises ``CryptoFailure`` for another header."""
+    file.seek(0)
+    return _EMPTY_SLOT not in _parse_header(file.read(HEADER_BYTES))[1]
+
+
 def rewrap(file: BinaryIO, keys: MasterKeys, *, context: bytes) -> bool:
     """Wrap a file's key under the current master key, in place; the content is not touched.
 
@@ -228,16 +249,14 @@ def rewrap(file: BinaryIO, keys: MasterKeys, *, context: bytes) -> bool:
     """
     file.seek(0)
     header = file.read(HEADER_BYTES)
-    file_key, chunk_bytes = keys.unwrap(header, context)
+    _, chunk_bytes = keys.unwrap(header, context)
     bound = _bound(chunk_bytes, context)
-    slots = list(_parse_header(header)[1])
-    current = [slot for slot in slots if _opens(keys.current, slot, bound)]
-    if current and _EMPTY_SLOT in slots:
+    slots = _parse_header(header)[1]
+    if _EMPTY_SLOT in slots and any(_opens(keys.current, slot, bound) for slot in slots):
         return False
-    if not current:
-        free = 1 if _opens_any(keys, slots[0], bound) else 0
-        slots[free] = keys.current.wrap(file_key, bound)
-        _write_slot(file, free, slots[free])
+    add_key(file, keys, context=context)
+    file.seek(0)
+    slots = _parse_header(file.read(HEADER_BYTES))[1]
     keep = next(index for index, slot in enumerate(slots) if _opens(keys.current, slot, bound))
     _write_slot(file, 1 - keep, _EMPTY_SLOT)
     return True

@@ -41,7 +41,7 @@ class IndexOptions:
     tail_rows: int = 16_384
     short_list: int = 500
     text_weight: float = 1.0
-    context_weight: float = 0.5
+    context_weight: float = 0.15
     max_query_terms: int = 32
     lexical_heap_bytes: int = 32 << 20
     batch_passages: int = 16_384

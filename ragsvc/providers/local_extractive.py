@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, Literal, Protocol
 from uuid import uuid4
 
@@ -244,8 +245,8 @@ def _blocks(head: dict[str, Any], answer: Composed, request: ChatRequest) -> lis
     return blocks
 
 
-def refuse_unsupported(request: ChatRequest) -> None:
-    """Raise ``UnsupportedParameter`` for the first thing that this model cannot do, naming it."""
+def refuse_unsupported(request: ChatRequest, *, model: str = LOCAL_MODEL, able: AbstractSet[str] = frozenset()) -> None:
+    """Raise ``UnsupportedParameter`` for the first thing that a model cannot do, naming it, but for the ``able``."""
     wants = {
         "tools": (request.tools and request.tool_choice != "none", "call tools"),
         "functions": (request.functions, "call functions"),
@@ -256,14 +257,14 @@ def refuse_unsupported(request: ChatRequest) -> None:
         "modalities": (set(request.modalities or ()) - {"text"}, "answer in anything but text"),
     }
     for param, (wanted, ability) in wants.items():
-        if wanted:
-            _refuse(param, ability)
+        if wanted and param not in able:
+            _refuse(model, param, ability)
     for at, message in enumerate(request.messages):
         if isinstance(message.content, list):
             for position, part in enumerate(message.content):
                 if part.type not in ("text", "refusal"):
-                    _refuse(f"messages[{at}].content[{position}]", f"read parts of type '{part.type}'")
+                    _refuse(model, f"messages[{at}].content[{position}]", f"read parts of type '{part.type}'")
 
 
-def _refuse(param: str, ability: str) -> None:
-    raise UnsupportedParameter(f"'{LOCAL_MODEL}' cannot {ability}; choose another model", param=param)
+def _refuse(model: str, param: str, ability: str) -> None:
+    raise UnsupportedParameter(f"'{model}' cannot {ability}; choose another model", param=param)

@@ -54,6 +54,8 @@ class LocalModel(msgspec.Struct, frozen=True):
     name: str
     provider: ModelProvider
     families: frozenset[Family]
+    context_tokens: int | None = None
+    """How much a chat model reads; ``None``: it takes the evidence itself, or does not chat."""
 
 
 class ModelCard(msgspec.Struct, frozen=True):
@@ -105,6 +107,7 @@ class Models:
             self._routes[LOCAL_MODEL] = self._local_routes
         for one in self._local_models:
             self._routes[one.name] = [_local_route(one)]
+        self._local_by_name = {one.name: one for one in self._local_models}
         self._register(settings)
 
     def _register(self, settings: Sequence[ProviderSettings]) -> None:
@@ -175,6 +178,9 @@ class Models:
             if stand_in == LOCAL_MODEL:
                 routes.extend(self._local_routes)
                 continue
+            if stand_in in self._local_by_name:
+                routes.append(_local_route(self._local_by_name[stand_in]))
+                continue
             if stand_in in self._settings:
                 own_name = routes[0].upstream_model if settings.is_pattern else settings.id
                 routes.extend(self._on_provider(stand_in, own_name))
@@ -230,7 +236,7 @@ class Models:
 
 
 def _local_route(model: LocalModel) -> ModelRoute:
-    return ModelRoute(LOCAL_PROVIDER, model.provider, model.name, None, Pricing(), model.families)
+    return ModelRoute(LOCAL_PROVIDER, model.provider, model.name, model.context_tokens, Pricing(), model.families)
 
 
 async def first_able(

