@@ -101,6 +101,11 @@ def test_doctor_tells_a_damaged_database(data_dir: Path) -> None:
     assert ragsvc("doctor", "--json", env=env).json["ok"] is False
 
 
+def hear_interrupts() -> None:
+    """A shell's background jobs ignore SIGINT, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_ingest_goes_on_where_it_stopped(data_dir: Path, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
@@ -115,6 +120,7 @@ def test_an_interrupted_ingest_goes_on_where_it_stopped(data_dir: Path, tmp_path
         env=service_environment(data_dir),
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_interrupts,  # noqa: PLW1509 - one call, before any thread of the child
     )
     deadline = time.monotonic() + 60
     blobs = data_dir / "blobs"
