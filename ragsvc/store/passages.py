@@ -95,14 +95,6 @@ def load_openings(
     return found
 
 
-def count_passages(connection: Connection) -> int:
-    """Number of passages of ready documents, over all tenants."""
-    statement = select(func.sum(documents_table.c.passages_total)).where(
-        documents_table.c.status == DocumentStatus.READY
-    )
-    return int(connection.execute(statement).scalar_one() or 0)
-
-
 def passage_ids_of_collection(connection: Connection, collection_id: int) -> Ids:
     """Ids of all passages of ready documents of a collection, ascending."""
     statement = (
