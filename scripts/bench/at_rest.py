@@ -65,8 +65,7 @@ class Side:
         if name == "encrypted":
             (folder / "master.key").write_text(os.urandom(32).hex())
             self.env["RAGSVC_MASTER_KEY_FILE"] = str(folder / "master.key")
-        no_limits = ("--requests-per-minute", "0", "--requests-per-hour", "0")
-        self.key = create_key(self.data_dir, extra=no_limits, settings=self.env)
+        self.key = create_key(self.data_dir, settings=self.env)
         if models.exists():
             shutil.copytree(models, self.data_dir / "models")
         self.start()

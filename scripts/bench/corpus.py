@@ -32,7 +32,7 @@ def main() -> int:
     unfinished: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder) / "data"
-        key = create_key(data_dir, extra=("--requests-per-minute", "0", "--requests-per-hour", "0"))
+        key = create_key(data_dir)
         service = RunningService(data_dir)
         try:
             pid = service.process.pid

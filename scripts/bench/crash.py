@@ -38,7 +38,7 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder) / "data"
-        key = create_key(data_dir, extra=("--requests-per-minute", "1000000", "--requests-per-hour", "10000000"))
+        key = create_key(data_dir)
         rounds = CrashRounds(data_dir, key, seed=options.seed, scratch=Path(folder))
         report = rounds.run(options.rounds, on_round=tell)
     print(

@@ -155,8 +155,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, fast_provider(options.tokens) as provider:
         data_dir, config = Path(folder) / "data", Path(folder) / "ragsvc.toml"
         config.write_text(f'[[providers]]\nname = "bench"\nbase_url = "{provider}"\nmodels = ["fast"]\n')
-        no_limits = ("--requests-per-minute", "0", "--requests-per-hour", "0")
-        key = create_key(data_dir, extra=no_limits)
+        key = create_key(data_dir)
         service = RunningService(data_dir, env={"RAGSVC_CONFIG": str(config)})
         try:
             caller = Caller(service.url, key)

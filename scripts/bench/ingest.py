@@ -47,7 +47,7 @@ def run_plain(files: list[Path]) -> dict:
 def run_ragsvc(files: list[Path], models: Path, folder: Path) -> dict:
     data_dir = folder / "data"
     shutil.rmtree(data_dir, ignore_errors=True)
-    key = create_key(data_dir, extra=("--requests-per-minute", "0", "--requests-per-hour", "0"))
+    key = create_key(data_dir)
     if models.exists():
         shutil.copytree(models, data_dir / "models")
     service = RunningService(data_dir)

@@ -79,7 +79,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder) / "data"
-        key = create_key(data_dir, extra=("--requests-per-minute", "0", "--requests-per-hour", "0"))
+        key = create_key(data_dir)
         service = RunningService(data_dir)
         try:
             with service.client(key) as client:

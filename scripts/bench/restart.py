@@ -114,7 +114,7 @@ def main() -> int:
     times: dict[str, list[float]] = {"hybrid": [], "dense": [], "lexical": []}
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder) / "data"
-        key = create_key(data_dir, extra=("--requests-per-minute", "0", "--requests-per-hour", "0"))
+        key = create_key(data_dir)
         fill(data_dir, options.passages, seed=1)
         begin = time.perf_counter()
         service = RunningService(data_dir, start_timeout_s=600)

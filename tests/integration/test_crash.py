@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(600)]
 
 def test_thirty_kills_lose_nothing_and_leave_no_ghosts(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
-    key = create_key(data_dir, extra=("--requests-per-minute", "1000000", "--requests-per-hour", "10000000"))
+    key = create_key(data_dir)
     report = CrashRounds(data_dir, key, seed=20260428, scratch=tmp_path).run(30)
     assert report.rounds == 30
     assert report.uploads > 10

@@ -47,8 +47,7 @@ def send_copies(http: httpx.Client, sealed: OneShot, inference: SealedInference)
 
 @pytest.mark.parametrize("source", ["derived", "fixed"])
 def test_of_64_copies_one_is_accepted_also_across_a_kill(data_dir, source) -> None:
-    limits = ("--requests-per-minute", "0", "--requests-per-hour", "0")
-    key = create_key(data_dir, extra=limits)
+    key = create_key(data_dir)
     first = start(data_dir, source)
     options = {"limits": httpx.Limits(max_connections=COPIES)}
     with first.client(key, **options) as http:

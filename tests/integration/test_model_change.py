@@ -47,7 +47,7 @@ def test_a_changed_model_re_embeds_in_the_background_while_the_old_index_answers
     tmp_path: Path, other_model: Path
 ) -> None:
     data_dir = tmp_path / "data"
-    key = create_key(data_dir, extra=("--requests-per-minute", "0", "--requests-per-hour", "0"))
+    key = create_key(data_dir)
     service = RunningService(data_dir)
     texts = ["Falcons breed on the cathedral tower.", *(f"Ledger {n} lists the coal of week {n}." for n in range(20))]
     with service.client(key) as client:

@@ -122,8 +122,7 @@ class Gateway:
 def gateway(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("gateway")
     provider = SlowProvider()
-    limits = ("--requests-per-minute", "1000000", "--requests-per-hour", "1000000", "--token-balance", str(BALANCE))
-    key = create_key(tmp_path / "data", extra=limits)
+    key = create_key(tmp_path / "data", extra=("--token-balance", str(BALANCE)))
     with open_files(8 * STREAMS), serving(provider, timeout_graceful_shutdown=1) as (url, _server):
         config = tmp_path / "ragsvc.toml"
         config.write_text(f'[[providers]]\nname = "up"\nbase_url = "{url}/v1"\nmodels = ["slow", "flood"]\n')
