@@ -13,7 +13,7 @@ from __future__ import annotations
 # ruff: noqa: RUF001 - quotation marks of several scripts
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -55,6 +55,8 @@ _PLURAL: Final = re.compile(r"(?<=[a-z]{3})s(?= )")
 _BEST: Final = 3
 _GOOD: Final = 10
 _MAX_WORDS: Final = 32
+
+_BETWEEN_TEXTS: Final = "\0"
 
 RARITY_CANDIDATES: Final = 200
 """Among how many candidates a word's rarity is judged."""
@@ -104,8 +106,8 @@ def signals_of(query: str, evidence: Evidence) -> Signals:
         plain_text(" ".join((passage.filename, passage.title or "", *passage.headings, passage.text)))
         for passage in evidence.passages[:_GOOD]
     ]
-    singular = [_PLURAL.sub("", text) for text in texts]
     names = question_names(question)
+    singular = [_PLURAL.sub("", text) for text in texts] if names else []
     starts = [start for start in map(word_start, content_words(question)[:_MAX_WORDS]) if start]
     return Signals(
         names=_mean([max((_holds(text, name) for text in singular), default=0.0) for name in names]),
@@ -120,9 +122,32 @@ def _rarity(missing: Sequence[str], evidence: Evidence) -> float:
     """How rare the rarest of these word beginnings is among the candidates."""
     if not missing:
         return 0.0
-    texts = [passage.text.lower() for passage in evidence.passages[:RARITY_CANDIDATES]]
-    least = min(sum(start.strip() in text for text in texts) for start in missing)
+    texts = [passage.text for passage in evidence.passages[:RARITY_CANDIDATES]]
+    least = len(texts)
+    for joined, words in _in_lower_case(_BETWEEN_TEXTS.join(texts), [start.strip() for start in missing]):
+        for word in words:
+            least = min(least, _texts_with(word, joined, most=least))
     return max(0.0, math.log(len(texts) / (least + 0.5)))
+
+
+def _in_lower_case(text: str, words: Sequence[str]) -> Iterator[tuple[bytes, list[bytes]]]:
+    """The text for ASCII words and for the others: bytes are lowered ten times as quickly as letters of all scripts."""
+    plain = [word.encode() for word in words if word.isascii()]
+    if plain:
+        yield text.encode().lower(), plain
+    if len(plain) < len(words):
+        yield text.lower().encode(), [word.encode() for word in words if not word.isascii()]
+
+
+def _texts_with(word: bytes, joined: bytes, *, most: int) -> int:
+    """In how many of the joined texts the word stands, ``most`` at most; one scan over all is quicker than many."""
+    border = _BETWEEN_TEXTS.encode()
+    found, at = 0, joined.find(word)
+    while at >= 0 and found < most:
+        found += 1
+        end = joined.find(border, at)
+        at = joined.find(word, end) if end >= 0 else -1
+    return found
 
 
 def question_names(query: str) -> list[str]:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from ragsvc.core.documents import Collection, StoredPassage
 from ragsvc.core.errors import CollectionNotFound, InvalidRequest
-from ragsvc.core.fusion import OPENING_CHARACTERS, Candidate, complete_cosines, fuse
+from ragsvc.core.fusion import OPENING_CHARACTERS, Candidate, Ranking, complete_cosines, fuse
 from ragsvc.core.ids import CollectionId, TenantId
 from ragsvc.core.ports import Hits, Ids, Reranker, Vectors
 from ragsvc.core.retrieval import DEFAULT_COLLECTION, SearchHit, SearchMode, SearchQuery, SearchResult
@@ -24,7 +24,7 @@ from ragsvc.store.passages import load_openings, load_passages
 _CANDIDATES = 100
 _RERANKED = 40
 _REMEMBERED_OPENINGS = 4096
-_THREADS = 8
+_RERANK_THREADS = 2
 
 
 class SearchService:
@@ -43,7 +43,7 @@ class SearchService:
         self._spaces = spaces
         self._settled = settled
         self._reranker = reranker
-        self._limiter = anyio.CapacityLimiter(_THREADS)
+        self._limiter = anyio.CapacityLimiter(_RERANK_THREADS)
         self._openings: dict[int, str] = {}
 
     async def search(self, tenant: TenantId, query: SearchQuery) -> SearchResult:
@@ -60,43 +60,50 @@ class SearchService:
         space = self._spaces.serving
         vector = None if query.mode is SearchMode.LEXICAL else await space.batcher.embed_query(query.text)
         embedded = time.perf_counter()
-        dense, lexical = await anyio.to_thread.run_sync(_candidates, space, scope, vector, query, limiter=self._limiter)
-        searched = time.perf_counter()
-        result = await self._rank(query, dense, lexical)
-        ranked = time.perf_counter()
-        timings = {"embed": embedded - begin, "search": searched - embedded, "rank": ranked - searched}
-        return msgspec.structs.replace(
-            result, timings_ms={name: round(seconds * 1000, 2) for name, seconds in timings.items()}
-        )
-
-    async def _rank(self, query: SearchQuery, dense: Hits, lexical: Hits) -> SearchResult:
-        ids = np.union1d(dense.ids, lexical.ids)
-        passages = await self._database.read(lambda connection: load_passages(connection, ids))
-        openings = await self._openings_of(passages) if query.mode is SearchMode.HYBRID else {}
-        ranking = fuse(query.text, query.mode, dense=dense, lexical=lexical, passages=passages, openings=openings)
-        ranked = ranking.candidates
+        found = await self._database.read(lambda connection: self._find(connection, space, scope, vector, query))
+        ranked = found.ranking.candidates
         if query.rerank and self._reranker is not None:
-            ranked = await self._rerank(self._reranker, query.text, ranked, passages)
+            ranked = await self._rerank(self._reranker, query.text, ranked, found.passages)
         hits = [
-            SearchHit(passage=passages[one.id], score=one.score, dense=one.dense, lexical=one.lexical)
+            SearchHit(passage=found.passages[one.id], score=one.score, dense=one.dense, lexical=one.lexical)
             for one in ranked
             if one.score >= query.min_score
         ]
-        return SearchResult(hits=hits[: query.top_k], answerable=ranking.answerable)
+        timings = {
+            "embed": embedded - begin,
+            "search": found.search_s,
+            "rank": time.perf_counter() - embedded - found.search_s,
+        }
+        return SearchResult(
+            hits=hits[: query.top_k],
+            answerable=found.ranking.answerable,
+            timings_ms={name: round(seconds * 1000, 2) for name, seconds in timings.items()},
+        )
 
-    async def _openings_of(self, passages: dict[int, StoredPassage]) -> dict[int, str]:
+    def _find(
+        self, connection: Connection, space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, query: SearchQuery
+    ) -> _Found:
+        """Candidates, their rows and their ranking, all on one thread: a hop between threads costs as much as each."""
+        begin = time.perf_counter()
+        dense, lexical = _candidates(space, scope, vector, query)
+        searched = time.perf_counter()
+        passages = load_passages(connection, np.union1d(dense.ids, lexical.ids))
+        openings = self._openings_of(connection, passages) if query.mode is SearchMode.HYBRID else {}
+        ranking = fuse(query.text, query.mode, dense=dense, lexical=lexical, passages=passages, openings=openings)
+        return _Found(ranking=ranking, passages=passages, search_s=searched - begin)
+
+    def _openings_of(self, connection: Connection, passages: dict[int, StoredPassage]) -> dict[int, str]:
         """What candidates' documents begin with; a ready document's text never changes, so it may be remembered."""
         documents = {int(one.document_id) for one in passages.values()}
-        known = self._openings
-        missing = sorted(documents - known.keys())
-        if missing:
-            loaded = await self._database.read(
-                lambda connection: load_openings(connection, missing, characters=OPENING_CHARACTERS)
-            )
-            if len(known) + len(loaded) > _REMEMBERED_OPENINGS:
-                known.clear()
-            known.update({one: loaded.get(one, "") for one in missing})
-        return {one: known.get(one, "") for one in documents}
+        known = self._openings  # readers share it, so it is replaced, never changed
+        missing = documents - known.keys()
+        if not missing:
+            return known
+        if len(known) + len(missing) > _REMEMBERED_OPENINGS:
+            known, missing = {}, documents
+        loaded = load_openings(connection, sorted(missing), characters=OPENING_CHARACTERS)
+        self._openings = known = {**known, **{one: loaded.get(one, "") for one in missing}}
+        return known
 
     async def _rerank(
         self,
@@ -126,6 +133,14 @@ def _candidates(space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, qu
         dense, lexical, query=vector, vectors_of=lambda ids: space.indexes.vectors(collection_id, ids)
     )
     return completed, lexical
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """Ranked candidates with their rows, and the seconds that finding them took."""
+
+    ranking: Ranking
+    passages: dict[int, StoredPassage]
+    search_s: float
 
 
 class _Scope(msgspec.Struct, frozen=True):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 import numpy as np
 from sqlalchemy import Connection, func, select
 
 from ragsvc.core.documents import DocumentStatus, Page, StoredPassage
-from ragsvc.core.ids import DocumentId, PassageId
+from ragsvc.core.ids import DocumentId
 from ragsvc.core.ports import Ids
 from ragsvc.store.tables import AnyRow, DocumentRow, PageRow, PassageRow, table_of
 
@@ -21,27 +22,32 @@ _AT_ONCE = 500
 _decode_headings = msgspec.json.Decoder(tuple[str, ...]).decode
 
 _select_passage = select(
-    passages_table,
+    passages_table.c.id,
+    passages_table.c.document_id,
     documents_table.c.public_id,
     documents_table.c.filename,
     documents_table.c.title,
+    passages_table.c.page,
+    passages_table.c.page_label,
+    passages_table.c.start,
+    passages_table.c.end,
+    passages_table.c.text,
+    passages_table.c.headings,
+    passages_table.c.ordinal,
 ).join_from(passages_table, documents_table, documents_table.c.id == passages_table.c.document_id)
+"""Columns in the order of ``StoredPassage``: a search reads two hundred rows, and by position they are read quicker."""
+
+
+@lru_cache(maxsize=4096)
+def _headings(encoded: bytes) -> tuple[str, ...]:
+    """Decoded once for all passages of a section."""
+    return _decode_headings(encoded)
 
 
 def _stored(row: AnyRow) -> StoredPassage:
+    key, document, public_id, filename, title, page, label, start, end, text, headings, ordinal = row
     return StoredPassage(
-        id=PassageId(row.id),
-        document_id=DocumentId(row.document_id),
-        document_public_id=row.public_id,
-        filename=row.filename,
-        title=row.title,
-        page=row.page,
-        page_label=row.page_label,
-        start=row.start,
-        end=row.end,
-        text=row.text,
-        headings=_decode_headings(row.headings),
-        ordinal=row.ordinal,
+        key, document, public_id, filename, title, page, label, start, end, text, _headings(headings), ordinal
     )
 
 
@@ -54,7 +60,7 @@ def load_passages(connection: Connection, ids: Sequence[int] | Ids) -> dict[int,
             passages_table.c.id.in_(wanted[begin : begin + _AT_ONCE]),
             documents_table.c.status == DocumentStatus.READY,
         )
-        found.update({row.id: _stored(row) for row in connection.execute(statement)})
+        found.update({row[0]: _stored(row) for row in connection.execute(statement)})
     return found
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +27,8 @@ class Tally:
 class Connection(asyncio.Protocol):
     """One keep-alive connection. Whether an answer is complete is told by its length or its last chunk."""
 
-    def __init__(self, request: bytes, until: float, tally: Tally, *, streams: bool) -> None:
-        self._request, self._until, self._tally = request, until, tally
+    def __init__(self, requests: Iterator[bytes], until: float, tally: Tally, *, streams: bool) -> None:
+        self._requests, self._until, self._tally = requests, until, tally
         self._streams = streams
         self._got, self._left, self._first, self._begun = b"", -1, 0.0, False
         self.closed = asyncio.get_running_loop().create_future()
@@ -42,7 +43,7 @@ class Connection(asyncio.Protocol):
             return
         self._got, self._left, self._first, self._begun = b"", -1, 0.0, False
         self._began = time.perf_counter()
-        self._transport.write(self._request)
+        self._transport.write(next(self._requests))
 
     def data_received(self, data: bytes) -> None:
         if not self._begun and not self._begin(data):
@@ -83,36 +84,36 @@ class Connection(asyncio.Protocol):
         self.closed.set_result(None)
 
 
-async def _run(port: int, request: bytes, tally: Tally, *, streams: bool, concurrency: int, seconds: float) -> float:
+async def _run(
+    port: int, requests: Iterator[bytes], tally: Tally, *, streams: bool, concurrency: int, seconds: float
+) -> float:
     loop = asyncio.get_running_loop()
     began = time.perf_counter()
-    make: Callable[[], Connection] = lambda: Connection(request, began + seconds, tally, streams=streams)  # noqa: E731
+    make: Callable[[], Connection] = lambda: Connection(requests, began + seconds, tally, streams=streams)  # noqa: E731
     connections = [(await loop.create_connection(make, "127.0.0.1", port))[1] for _ in range(concurrency)]
     await asyncio.gather(*(one.closed for one in connections))
     return time.perf_counter() - began
 
 
-def load(port: int, key: str, *, streams: bool, concurrency: int, seconds: float) -> dict[str, float]:
-    """Ask for chats for some seconds; rates, latencies and times to the first token (of JSON: to the first byte).
+def post(path: str, key: str, body: dict[str, Any]) -> bytes:
+    """A request as it goes over the wire."""
+    text = json.dumps(body, separators=(",", ":")).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+        f"authorization: Bearer {key}\r\ncontent-length: {len(text)}\r\n\r\n"
+    )
+    return head.encode() + text
+
+
+def drive(port: int, requests: Iterator[bytes], *, streams: bool, concurrency: int, seconds: float) -> dict[str, float]:
+    """Send requests for some seconds; rates, latencies and times to the first token (of JSON: to the first byte).
 
     Raises:
         RuntimeError: an answer was not 200, or a connection broke.
     """
-    body: dict[str, Any] = {
-        "model": "bench",
-        "messages": [{"role": "user", "content": "Tell me a few words, please. " * 3}],
-    }
-    if streams:
-        body["stream"] = True
-    text = json.dumps(body, separators=(",", ":")).encode()
-    head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
-        f"authorization: Bearer {key}\r\ncontent-length: {len(text)}\r\n\r\n"
-    )
     tally = Tally()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        running = _run(port, head.encode() + text, tally, streams=streams, concurrency=concurrency, seconds=seconds)
-        took = runner.run(running)
+        took = runner.run(_run(port, requests, tally, streams=streams, concurrency=concurrency, seconds=seconds))
     if tally.failure or not tally.latencies:
         raise RuntimeError(f"port {port}: {tally.failure or 'no answer'}")
     return {
@@ -123,3 +124,15 @@ def load(port: int, key: str, *, streams: bool, concurrency: int, seconds: float
         "p99_ms": percentile(tally.latencies, 0.99) * 1000,
         "first_p50_ms": percentile(tally.firsts, 0.50) * 1000,
     }
+
+
+def load(port: int, key: str, *, streams: bool, concurrency: int, seconds: float) -> dict[str, float]:
+    """Ask for chats for some seconds; see ``drive``."""
+    body: dict[str, Any] = {
+        "model": "bench",
+        "messages": [{"role": "user", "content": "Tell me a few words, please. " * 3}],
+    }
+    if streams:
+        body["stream"] = True
+    request = itertools.repeat(post("/v1/chat/completions", key, body))
+    return drive(port, request, streams=streams, concurrency=concurrency, seconds=seconds)

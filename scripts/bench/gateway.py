@@ -18,8 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from scripts.bench.closed_loop import load
 from scripts.bench.measuring import descendants, mebibytes, median, print_json
 from tests.service import RunningService, create_key
 
-_SERVERS = Path(__file__).with_name("gateway_servers.py")
+_PYTHON = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("gateway_servers.py"))]
 _LITELLM_KEY = "sk-bench-1234"
 _LIMITS = ("--requests-per-minute", "900000000", "--requests-per-hour", "900000000")
 _TARGETS = {
@@ -74,6 +74,18 @@ def running(name: str, command: list[str], port: int, key: str = "none", **envir
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def provider_server() -> AbstractContextManager[Server]:
+    """The provider that answers at once."""
+    port = _free_port()
+    return running("direct", [*_PYTHON, "upstream", str(port)], port)
+
+
+def bare_server(provider: Server) -> AbstractContextManager[Server]:
+    """A bare pass-through to the provider."""
+    port = _free_port()
+    return running("bare", [*_PYTHON, "bare", str(port), f"http://127.0.0.1:{provider.port}/v1"], port)
 
 
 def _listens(port: int) -> bool:
@@ -233,13 +245,11 @@ def main() -> int:
         parser.error(f"{venv} has no litellm")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        start: Callable[..., Server] = lambda *args: stack.enter_context(running(*args))  # noqa: E731
-        ports = {name: _free_port() for name in ("direct", "bare")}
-        url = f"http://127.0.0.1:{ports['direct']}/v1"
-        python = [sys.executable, "-W", "ignore", str(_SERVERS)]
+        provider = stack.enter_context(provider_server())
+        url = f"http://127.0.0.1:{provider.port}/v1"
         servers = [
-            start("direct", [*python, "upstream", str(ports["direct"])], ports["direct"]),
-            start("bare", [*python, "bare", str(ports["bare"]), url], ports["bare"]),
+            provider,
+            stack.enter_context(bare_server(provider)),
             stack.enter_context(ragsvc(url, folder)),
         ]
         if has_litellm:

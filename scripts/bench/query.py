@@ -1,0 +1,166 @@
+"""What a question costs over HTTP: searches, a RAG chat's own overhead, and 50 searches at once while a batch ingests.
+
+    scripts/bench_query [--passages N] [--rounds N] [--seconds S] [--json]
+
+Every question is new, so its embedding is made each time. The overhead of a chat is its time less that of the same
+provider asked directly; the provider answers at once. Kinds are interleaved within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts.bench.closed_loop import drive, post
+from scripts.bench.gateway import Server, provider_server, ragsvc
+from scripts.bench.latency import large_pdf
+from scripts.bench.measuring import PeakMemory, mebibytes, median, print_json
+from scripts.bench.restart import QUESTIONS, fill
+from tests.service import create_key
+
+_WORDS = (
+    "revenue margin turbine ledger harbour quarterly segment operating foreign currency exchange product service "
+    "shareholder dividend inventory supplier regulation market growth decline contract liability asset research"
+).split()
+_COLLECTION_OF_BATCH = "batch"
+_BATCH_PAGES = 60
+
+
+def questions(seed: int) -> Iterator[str]:
+    """Questions about the reports, none twice."""
+    chance = random.Random(seed)  # noqa: S311 - words, not secrets
+    for number, question in enumerate(itertools.cycle(QUESTIONS)):
+        yield f"{question[:-1]} and {' '.join(chance.choices(_WORDS, k=3))} ({number})?"
+
+
+def searches(key: str, seed: int, **options: object) -> Iterator[bytes]:
+    return (post("/v1/rag/search", key, {"query": text, "top_k": 5, **options}) for text in questions(seed))
+
+
+def chats(key: str, seed: int, *, model: str, **options: object) -> Iterator[bytes]:
+    for text in questions(seed):
+        body = {"model": model, "messages": [{"role": "user", "content": text}], **options}
+        yield post("/v1/chat/completions", key, body)
+
+
+def one_by_one(server: Server, provider: Server, *, rounds: int, seconds: float) -> dict[str, dict[str, float]]:
+    """Medians over rounds of each kind's p50 and p99, one request at a time."""
+    kinds: dict[str, tuple[int, Callable[[int], Iterator[bytes]]]] = {
+        f"search {mode}": (server.port, lambda seed, mode=mode: searches(server.key, seed, mode=mode))
+        for mode in ("hybrid", "dense", "lexical")
+    }
+    kinds["chat, provider directly"] = (provider.port, lambda seed: chats("x", seed, model="bench"))
+    kinds["chat through ragsvc"] = (server.port, lambda seed: chats(server.key, seed, model="bench"))
+    kinds["chat with use_rag"] = (server.port, lambda seed: chats(server.key, seed, model="bench", use_rag=True))
+    kinds["chat, local answerer"] = (
+        server.port,
+        lambda seed: chats(server.key, seed, model="local/chat-model", use_rag=True),
+    )
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in kinds}
+    for number in range(rounds + 1):
+        for name, (port, requests) in kinds.items():
+            figures = drive(port, requests(number), streams=False, concurrency=1, seconds=seconds)
+            if number:  # the first round warms up
+                found[name].append(figures)
+    return {
+        name: {measure: median([one[measure] for one in figures]) for measure in ("p50_ms", "p99_ms")}
+        for name, figures in found.items()
+    }
+
+
+def many_at_once(server: Server, *, rounds: int, seconds: float, concurrency: int) -> dict[str, dict[str, float]]:
+    """Searches at once, idle and while four uploads at a time ingest all along."""
+    phases: dict[str, list[dict[str, float]]] = {"idle": [], "ingest": []}
+    serial = itertools.count(1)
+    for number in range(rounds):
+        stop = threading.Event()
+        uploaders = [threading.Thread(target=_upload, args=(server, serial, stop)) for _ in range(4)]
+        for phase, results in phases.items():
+            if phase == "ingest":
+                for one in uploaders:
+                    one.start()
+                stop.wait(2.0)  # parsing and embedding run
+            seed = 1000 + 10 * number + len(phase)
+            requests = searches(server.key, seed)
+            results.append(drive(server.port, requests, streams=False, concurrency=concurrency, seconds=seconds))
+        stop.set()
+        for one in uploaders:
+            one.join()
+    return {
+        phase: {measure: median([one[measure] for one in results]) for measure in ("p50_ms", "p99_ms", "per_s")}
+        for phase, results in phases.items()
+    }
+
+
+def _upload(server: Server, serial: Iterator[int], stop: threading.Event) -> None:
+    headers = {"authorization": f"Bearer {server.key}", "content-type": "application/pdf"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", headers=headers, timeout=60) as client:
+        while not stop.is_set():
+            client.post(
+                "/v1/rag/documents",
+                params={"wait_s": 30, "collection": _COLLECTION_OF_BATCH},
+                content=large_pdf(_BATCH_PAGES, seed=next(serial)),
+            ).raise_for_status()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--passages", type=int, default=2_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--concurrency", type=int, default=50)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        create_key(folder / "data")  # makes the tenant's directory before rows are written into it
+        fill(folder / "data", options.passages, seed=1)
+        with provider_server() as provider, ragsvc(f"http://127.0.0.1:{provider.port}/v1", folder) as server:
+            alone = one_by_one(server, provider, rounds=options.rounds, seconds=options.seconds)
+            with PeakMemory(server.pid) as memory:
+                crowd = many_at_once(
+                    server,
+                    rounds=options.rounds,
+                    seconds=3 * options.seconds,
+                    concurrency=options.concurrency,
+                )
+    direct = alone["chat, provider directly"]["p50_ms"]
+    overhead = {name: alone[name]["p50_ms"] - direct for name in ("chat through ragsvc", "chat with use_rag")}
+    figures = {
+        "passages": options.passages,
+        "alone_ms": alone,
+        "overhead_p50_ms": overhead,
+        "concurrency": options.concurrency,
+        "at_once": crowd,
+        "peak_bytes": memory.peak_bytes,
+    }
+    if options.json:
+        print_json(figures)
+        return 0
+    print(f"{options.passages} passages, {options.rounds} interleaved rounds, medians; ms over HTTP, each question new")
+    for name, one in alone.items():
+        print(f"{name:26s} p50 {one['p50_ms']:7.2f}  p99 {one['p99_ms']:7.2f}")
+    for name, value in overhead.items():
+        print(f"{name:26s} p50 {value:7.2f} more than the provider directly")
+    for phase, one in crowd.items():
+        print(
+            f"{options.concurrency} searches at once, {phase:6s} p50 {one['p50_ms']:7.1f}  p99 {one['p99_ms']:7.1f}  "
+            f"{one['per_s']:6.1f} searches/s"
+        )
+    print(f"peak memory of all processes {mebibytes(memory.peak_bytes)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
