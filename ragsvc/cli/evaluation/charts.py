@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ragsvc.cli.evaluation.elements import Element, element
+from ragsvc.cli.output import shortened
 from ragsvc.core.evaluation.bootstrap import Estimate
 
 _WIDTH = 760.0
 _LABELS = 150.0
+_LABEL_CHARACTERS = 20
 _BAR = 13.0
 _GAP = 12.0
 _AXIS = 22.0
@@ -79,7 +81,7 @@ def rank_strip(rows: Sequence[Sequence[tuple[int | None, str]]], names: Sequence
     figure = _svg(width, _CELL_HEIGHT * len(rows), "Place of the first right passage, question by question", fixed=True)
     for index, row in enumerate(rows):
         y = index * _CELL_HEIGHT
-        figure.append(_text(_LABELS - 10, y + 15, names[index], "end", "label"))
+        figure.append(_text(_LABELS - 10, y + 15, shortened(names[index], _LABEL_CHARACTERS), "end", "label"))
         for place, (rank, words) in enumerate(row):
             title = element("title", f"{words}: {'not found' if rank is None else f'place {rank}'}")
             square = _rectangle(_LABELS + place * cell, y + 2, cell - 1, _CELL_HEIGHT - 4, rank_class(rank))

@@ -61,7 +61,7 @@ def render_page(report: Report) -> str:
         element("style", _style()),
     )
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(report.created_at))
-    body = element("body", element("h1", title), element("p", f"{summary(report)} {made}", class_="soft"))
+    body = element("body", element("h1", title), element("p", f"{summary(report)} · {made}", class_="soft"))
     notes = [element("p", line) for line in (*report.notes, *report.problems)]
     body.append(element("div", *notes, class_="notes"))
     for section in (_measures, _comparisons, _abstention, _latency, _ranks, _misses):
@@ -88,14 +88,25 @@ def _measures(report: Report) -> list[Element]:
     ]
     if not groups:
         return []
-    rows = [[one.setting.name, *(_percent(one.measures[name]) for name in names)] for one in report.settings]
+    rows = [
+        [
+            TITLES.get(name, name),
+            *(f"{_percent(one.measures[name].value)} ({_interval(one.measures[name])})" for one in report.settings),
+            str(report.settings[0].measures[name].questions),
+        ]
+        for name in names
+    ]
     settings = [one.setting.name for one in report.settings]
     return [
         element("h2", "Measures"),
         _legend([(series(index), name) for index, name in enumerate(settings)]),
         interval_bars(groups, settings),
-        element("p", "Out of 100; the lines are 95 % intervals by the bootstrap over questions.", class_="soft"),
-        _table(["setting", *(TITLES.get(name, name) for name in names)], rows, numbers=range(1, len(names) + 1)),
+        element(
+            "p",
+            "Out of 100; lines and brackets are 95 % intervals: Wilson's for shares of questions, else by bootstrap.",
+            class_="soft",
+        ),
+        _table(["measure", *settings, "questions"], rows, numbers=range(1, len(settings) + 2)),
     ]
 
 
@@ -215,8 +226,12 @@ def _miss(question: QuestionReport, name: str) -> list[Child]:
     return [str(question.line), question.question, place_of(question), place, first_found(question, name)]
 
 
-def _percent(one: Estimate) -> str:
-    return f"{100 * one.value:.1f}"
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _interval(one: Estimate) -> str:
+    return f"{_percent(one.low)} to {_percent(one.high)}"
 
 
 def _legend(keys: Iterable[tuple[str, str]]) -> Element:

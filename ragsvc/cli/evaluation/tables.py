@@ -14,6 +14,8 @@ TITLES = {
     "ndcg@10": "nDCG@10",
     "excerpt_recall@5": "excerpts@5",
     "excerpt_recall@10": "excerpts@10",
+    "excerpt_precision@5": "excerpt share@5",
+    "excerpt_precision@10": "excerpt share@10",
     AUROC: "abstention",
     "answer_f1": "answer F1",
     "answer_contains": "answer held",
