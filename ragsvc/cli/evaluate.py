@@ -12,7 +12,6 @@ import anyio.to_thread
 import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ragsvc.cli.client import ServiceClient
 from ragsvc.cli.evaluation.asking import Plan, ask_all
 from ragsvc.cli.evaluation.gold import find_gold
 from ragsvc.cli.evaluation.page import render_page
@@ -68,7 +67,7 @@ async def evaluate(target: Target, options: EvaluateOptions, output: Output) -> 
             within_document=options.within_document,
             skip_unknown=options.skip_unknown,
         )
-        with _progress(output, client, len(cases)) as progress:
+        with _progress(output, len(cases)) as progress:
             outcomes = await ask_all(client, cases, plan, done=lambda: progress.advance(progress.task_ids[0]))
     report = await anyio.to_thread.run_sync(
         lambda: make_report(
@@ -89,7 +88,7 @@ async def evaluate(target: Target, options: EvaluateOptions, output: Output) -> 
 
 
 @contextmanager
-def _progress(output: Output, client: ServiceClient, cases: int) -> Generator[Progress]:
+def _progress(output: Output, cases: int) -> Generator[Progress]:
     """A bar on a terminal, nothing elsewhere; pauses are told above it."""
     hidden = output.as_json or not output.err.is_terminal
     columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import anyio
 import httpx
+import pytest
 
 from ragsvc.cli.client import ServiceClient
 from ragsvc.cli.evaluation.asking import Plan, ask_all
@@ -16,6 +17,7 @@ from ragsvc.cli.evaluation.page import render_page
 from ragsvc.cli.evaluation.questions import read_questions
 from ragsvc.cli.evaluation.report import Report, make_report
 from ragsvc.cli.evaluation.settings import choose_settings
+from ragsvc.cli.failures import CommandFailed
 
 EVIL = "<script>alert(1)</script> & \"why\" 'not'?"
 
@@ -38,6 +40,8 @@ class Service:
             headers = {"retry-after-ms": "300"}
             return httpx.Response(429, json={"error": {"message": "slowly", "code": "rate_limited"}}, headers=headers)
         body = json.loads(request.content)
+        if body["query"] == "odd":
+            return httpx.Response(400, json={"error": {"message": "the query is odd", "code": "invalid_request"}})
         self.searches.append((body["query"], body["mode"]))
         last = body["query"].split()[-1]
         page = int(last) if body["mode"] == "dense" and last.isdigit() else 99
@@ -90,6 +94,13 @@ def test_pauses_that_a_limit_asks_for_are_not_the_searches(tmp_path: Path) -> No
     report = evaluate(service, tmp_path, questions(1))
     assert len(service.searches) == 4
     assert all(one.ms < 150 for one in report.questions[0].outcomes.values())
+
+
+def test_a_refusal_names_its_question(tmp_path: Path) -> None:
+    service = Service()
+    with pytest.raises(CommandFailed, match=r"question 'broken', setting '(dense|lexical)': the query is odd"):
+        evaluate(service, tmp_path, [*questions(2), {"question": "odd", "id": "broken"}])
+    assert len(service.searches) == 2 + 2 * 2
 
 
 def test_questions_without_an_answer_are_judged_by_the_signal_and_their_lack_is_told(tmp_path: Path) -> None:
