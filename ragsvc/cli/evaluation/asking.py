@@ -94,8 +94,13 @@ async def _ask(
         ms = clock.ms()
         message = await _answer(client, text, setting, plan, documents)
     except CommandFailed as failure:
-        failure.message = f"question '{case.asked.id}', setting '{setting.name}': {failure.message}"
-        raise
+        raise CommandFailed(
+            f"question '{case.asked.id}', setting '{setting.name}': {failure.message}",
+            code=failure.code,
+            exit_code=failure.exit_code,
+            status=failure.status,
+            retry_after_s=failure.retry_after_s,
+        ) from failure
     measures, rank = _judge(case, answer["data"])
     abstained = None
     if message is not None:
