@@ -93,7 +93,9 @@ def test_pauses_that_a_limit_asks_for_are_not_the_searches(tmp_path: Path) -> No
     service = Service(refusals=2)
     report = evaluate(service, tmp_path, questions(1))
     assert len(service.searches) == 4
-    assert all(one.ms < 150 for one in report.questions[0].outcomes.values())
+    outcomes = report.questions[0].outcomes.values()
+    assert all(one.ms < 150 for one in outcomes)
+    assert sorted(one.timed for one in outcomes) == [False, True]
 
 
 def test_a_refusal_names_its_question(tmp_path: Path) -> None:
@@ -107,6 +109,9 @@ def test_questions_without_an_answer_are_judged_by_the_signal_and_their_lack_is_
     report = evaluate(Service(), tmp_path, [*questions(3), {"question": "nothing", "answerable": False}])
     assert report.settings[0].measures["abstention_auroc"].value == 1
     assert report.settings[0].signal_reached == {"answerable": 1.0, "unanswerable": 0.0}
+    assert "yet with evidence" not in render_page(report)
+    deceived = evaluate(Service(), tmp_path, [*questions(3), {"question": "nothing but 5", "answerable": False}])
+    assert "yet with evidence" in render_page(deceived)
     without = evaluate(Service(), tmp_path, questions(3))
     assert "abstention_auroc" not in without.settings[0].measures
     assert any("answerable" in note for note in without.notes)

@@ -23,7 +23,7 @@ _WARM_UP = "Is the service awake?"
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A passage that was found, without its text. ``right`` where it is one of those looked for."""
+    """A passage that was found, without its text."""
 
     document_id: str
     filename: str
@@ -32,14 +32,18 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """A question under one setting. ``cold`` unless the service remembered the question's embedding."""
+    """A question under one setting.
+
+    ``timed`` unless its time says little of a search: the service remembered the question's embedding from another
+    setting, or a limit made it wait.
+    """
 
     measures: dict[str, float]
     rank: int | None
     found: list[Found]
     answerable: float
     ms: float
-    cold: bool
+    timed: bool
     abstained: bool | None = None
 
 
@@ -85,13 +89,13 @@ async def _ask(
 ) -> Outcome:
     text = case.asked.question.question
     documents = [case.document_id] if plan.within_document and case.document_id is not None else None
-    cold = not (setting.embeds and text in embedded)
+    fresh = not (setting.embeds and text in embedded)
     if setting.embeds:
         embedded.add(text)
     clock.start()
     try:
         answer = await client.post("/v1/rag/search", _search_body(text, setting, plan.collection, documents))
-        ms = clock.ms()
+        ms, paused = clock.ms(), clock.paused
         message = await _answer(client, text, setting, plan, documents)
     except CommandFailed as failure:
         raise CommandFailed(
@@ -115,7 +119,7 @@ async def _ask(
         ],
         answerable=answer["answerable"],
         ms=round(ms, 3),
-        cold=cold,
+        timed=fresh and not paused,
         abstained=abstained,
     )
 
@@ -164,9 +168,11 @@ class _Clock:
 
     def __init__(self) -> None:
         self._started = 0.0
+        self.paused = False
 
     def start(self) -> None:
         self._started = time.perf_counter()
+        self.paused = False
 
     def ms(self) -> float:
         return max(0.0, 1000 * (time.perf_counter() - self._started))
@@ -176,6 +182,7 @@ class _Clock:
 
         def pause(pause_s: float, why: str) -> None:
             self._started = time.perf_counter() + pause_s
+            self.paused = True
             if next_listener is not None:
                 next_listener(pause_s, why)
 

@@ -153,6 +153,24 @@ def _abstention(report: Report) -> list[Element]:
             class_="soft",
         ),
         _table(["setting", "answerable", "unanswerable"], rows, numbers=(1, 2)),
+        *_deceived(report),
+    ]
+
+
+def _deceived(report: Report) -> list[Element]:
+    """The unanswerable questions that look answerable."""
+    names = [one.setting.name for one in report.settings]
+    rows = [
+        [str(one.line), one.question, *(f"{one.outcomes[name].answerable:.2f}" for name in names)]
+        for one in report.questions
+        if not one.answerable and any(one.outcomes[name].answerable >= ABSTAIN_BELOW for name in names)
+    ]
+    if not rows:
+        return []
+    columns = ["line", "question", *names]
+    return [
+        element("h3", "Without an answer, and yet with evidence"),
+        _table(columns, rows, numbers=(0, *range(2, len(columns)))),
     ]
 
 
@@ -162,7 +180,7 @@ def _reached(one: SettingReport, kind: str) -> str:
 
 def _latency(report: Report) -> list[Element]:
     names = [one.setting.name for one in report.settings]
-    columns = [[row.outcomes[name].ms for row in report.questions if row.outcomes[name].cold] for name in names]
+    columns = [[row.outcomes[name].ms for row in report.questions if row.outcomes[name].timed] for name in names]
     rows = [
         [
             one.setting.name,
@@ -178,7 +196,7 @@ def _latency(report: Report) -> list[Element]:
         element(
             "p",
             "As seen by this command, one search at a time, settings in turns. Searches count whose question the "
-            "service did not yet remember from another setting.",
+            "service did not yet remember from another setting, and that no limit held up.",
             class_="soft",
         ),
         _table(["setting", "p50 ms", "p95 ms", "p99 ms", "searches"], rows, numbers=range(1, 5)),

@@ -184,15 +184,15 @@ def _judge_all(cases: Sequence[Case], outcomes: Sequence[Sequence[Outcome]], see
 def _setting_report(
     setting: Setting, cases: Sequence[Case], column: Sequence[Outcome], judged: dict[str, Judgement], index: int
 ) -> SettingReport:
-    cold = [one.ms for one in column if one.cold]
+    timed = [one.ms for one in column if one.timed]
     signal = np.array([one.answerable >= ABSTAIN_BELOW for one in column])
     answerable = np.array([case.asked.question.answerable for case in cases])
     kinds = (("answerable", answerable), ("unanswerable", ~answerable))
     return SettingReport(
         setting=setting,
         measures={name: judgement.estimates[index] for name, judgement in judged.items()},
-        latency_ms=percentiles(cold) if cold else {},
-        timed=len(cold),
+        latency_ms=percentiles(timed) if timed else {},
+        timed=len(timed),
         signal_reached={kind: float(signal[which].mean()) for kind, which in kinds if which.any()},
     )
 
