@@ -211,6 +211,72 @@ def ask(
     _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=tenant)
 
 
+@app.command()
+def evaluate(
+    questions: Annotated[Path, typer.Argument(metavar="QUESTIONS.jsonl", help="One question with its place per line.")],
+    mode: Annotated[
+        list[str] | None,
+        typer.Option("--mode", metavar="hybrid|dense|lexical", help="Compare these (default: all three); repeatable."),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--setting",
+            metavar="KEY=VALUE,…",
+            help="Also this: name, mode, top_k, min_score, rerank; or a JSON object, also with filters; repeatable.",
+        ),
+    ] = None,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=100, help="How many passages.")] = 10,
+    collection: CollectionName = "default",
+    filters: Filters = None,
+    within_document: Annotated[
+        bool, typer.Option("--within-document", help="Search a question's own document only.")
+    ] = False,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="Leave out questions that name what is not there.")
+    ] = False,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="Also have each question answered, and judge the answers.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Who answers (--answers; default: local/chat-model).")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of questions' settings and of the bootstrap.")] = 0,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page with plots.")
+    ] = None,
+    url: Url = None,
+    data_dir: DataDir = None,
+    tenant: Tenant = None,
+    as_json: Json = False,
+) -> None:
+    """Measure search on your own questions, compare settings, and tell differences from noise."""
+
+    async def work(target: Target, output: Output) -> None:
+        from ragsvc.cli.evaluate import EvaluateOptions  # noqa: PLC0415 - heavy
+        from ragsvc.cli.evaluate import evaluate as run_evaluation  # noqa: PLC0415 - heavy
+        from ragsvc.cli.evaluation.settings import choose_settings  # noqa: PLC0415 - heavy
+
+        options = EvaluateOptions(
+            questions=questions,
+            settings=choose_settings(
+                mode or [],
+                setting or [],
+                top_k=top_k,
+                filters=None if filters is None else _json_object(filters, "--filters"),
+            ),
+            collection=collection,
+            within_document=within_document,
+            skip_unknown=skip_unknown,
+            model=model or ("local/chat-model" if answers else None),
+            seed=seed,
+            report=report,
+        )
+        await run_evaluation(target, options, output)
+
+    _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=tenant)
+
+
 @keys_app.command("create")
 def create_key(
     tenant: Annotated[str, typer.Option("--tenant", metavar="T", help="Whose documents the key reaches.")],

@@ -11,9 +11,9 @@ import numpy as np
 from evaluation import engine
 from evaluation.datasets import Question
 from evaluation.engine import Collection, Embedding
-from evaluation.measures import auroc, contains, token_f1
 from ragsvc.core.answerability import ABSTAIN_BELOW
 from ragsvc.core.answering import answer
+from ragsvc.core.evaluation.measures import auroc, contains, token_f1
 from ragsvc.core.fusion import Ranking
 from ragsvc.core.ports import Vectors
 from ragsvc.core.retrieval import SearchHit, SearchMode

@@ -34,8 +34,8 @@ from evaluation import answers, datasets, engine
 from evaluation.baselines import PlainStack
 from evaluation.datasets import LANGUAGES, Dataset, Question
 from evaluation.engine import Collection, Embedding
-from evaluation.measures import first_rank, ndcg, range_overlap, unique
 from ragsvc.core.documents import Extraction, StoredPassage
+from ragsvc.core.evaluation.measures import first_rank, ndcg, range_overlap, unique
 from ragsvc.core.ports import ChunkingOptions
 from ragsvc.core.retrieval import SearchMode
 from ragsvc.inference.factory import open_embedder, open_token_spans

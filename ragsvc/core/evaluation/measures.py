@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 Item = TypeVar("Item", bound=Hashable)
+Text = TypeVar("Text", bound=Hashable)
 
 
 def unique(ranking: Sequence[Item]) -> list[Item]:
@@ -34,24 +35,29 @@ def ndcg(ranking: Sequence[Item], grades: Mapping[Item, int], *, k: int = 10) ->
 
 
 def range_overlap(
-    found: Sequence[tuple[int, int, int]], gold: Sequence[tuple[int, int, int]]
+    found: Sequence[tuple[Text, int, int]], gold: Sequence[tuple[Text, int, int]]
 ) -> tuple[float, float, float]:
-    """Recall, precision and intersection over union in characters of ``(document, start, end)`` ranges."""
+    """Recall, precision and intersection over union in characters of ``(text, start, end)`` ranges; gold has some."""
     right = _characters(gold)
     got = _characters(found)
     common = len(right & got)
     return common / len(right), common / len(got) if got else 0.0, common / len(right | got)
 
 
-def _characters(ranges: Sequence[tuple[int, int, int]]) -> set[tuple[int, int]]:
-    return {(document, offset) for document, start, end in ranges for offset in range(start, end)}
+def _characters(ranges: Sequence[tuple[Text, int, int]]) -> set[tuple[Text, int]]:
+    return {(text, offset) for text, start, end in ranges for offset in range(start, end)}
 
 
 def auroc(scores: npt.ArrayLike, positive: npt.ArrayLike) -> float:
-    """The chance that a positive scores above a negative (ties count half)."""
+    """The chance that a positive scores above a negative (ties count half); there are some of both."""
+    return float(np.mean(wins(scores, positive)))
+
+
+def wins(scores: npt.ArrayLike, positive: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Whether each positive scores above each negative: (positives, negatives), ties a half."""
     values, labels = np.asarray(scores, float), np.asarray(positive, bool)
     above = values[labels][:, None] - values[~labels][None, :]
-    return float(np.mean((above > 0) + 0.5 * (above == 0)))
+    return np.where(above == 0, 0.5, above > 0)
 
 
 def normalise_answer(text: str) -> list[str]:
