@@ -206,14 +206,17 @@ class DocumentService:
 
         return await self._database.read(read)
 
-    async def passages(
-        self, tenant: TenantId, public_id: str, *, after_ordinal: int, limit: int
-    ) -> list[StoredPassage]:
-        """Passages of one document in reading order. Raises ``DocumentNotFound``."""
+    async def passages(self, tenant: TenantId, public_id: str, *, after: int | None, limit: int) -> list[StoredPassage]:
+        """Passages of one document in reading order, from beyond the one with id ``after``.
+
+        Raises:
+            DocumentNotFound: the tenant has no such document.
+            InvalidRequest: the document has no passage ``after``.
+        """
 
         def read(connection: Connection) -> list[StoredPassage]:
             document = rows.get_document(connection, tenant, public_id)
-            return passage_rows.passages_of(connection, document.id, after_ordinal=after_ordinal, limit=limit)
+            return passage_rows.passages_of(connection, document.id, after=after, limit=limit)
 
         return await self._database.read(read)
 

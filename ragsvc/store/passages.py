@@ -10,6 +10,7 @@ import numpy as np
 from sqlalchemy import Connection, func, select
 
 from ragsvc.core.documents import DocumentStatus, Page, StoredPassage
+from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.ids import DocumentId
 from ragsvc.core.ports import Ids
 from ragsvc.store.tables import AnyRow, DocumentRow, PageRow, PassageRow, table_of
@@ -65,11 +66,22 @@ def load_passages(connection: Connection, ids: Sequence[int] | Ids) -> dict[int,
 
 
 def passages_of(
-    connection: Connection, document_id: DocumentId, *, after_ordinal: int, limit: int
+    connection: Connection, document_id: DocumentId, *, after: int | None, limit: int
 ) -> list[StoredPassage]:
-    """Passages of one document in order, from beyond ``after_ordinal``."""
+    """Passages of one document in order, from beyond the one with id ``after``.
+
+    Raises:
+        InvalidRequest: the document has no such passage.
+    """
+    last = -1
+    if after is not None:
+        where = (passages_table.c.id == after, passages_table.c.document_id == document_id)
+        found = connection.execute(select(passages_table.c.ordinal).where(*where)).scalar_one_or_none()
+        if found is None:
+            raise InvalidRequest("the passage to page from is not (or no longer) one of this document", param="after")
+        last = int(found)
     statement = (
-        _select_passage.where(passages_table.c.document_id == document_id, passages_table.c.ordinal > after_ordinal)
+        _select_passage.where(passages_table.c.document_id == document_id, passages_table.c.ordinal > last)
         .order_by(passages_table.c.ordinal)
         .limit(limit)
     )

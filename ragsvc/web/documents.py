@@ -23,6 +23,7 @@ from ragsvc.web.context import principal_of
 from ragsvc.web.openapi import BINARY, EVENTS, Answer, Schema, header_parameter, query_parameter
 from ragsvc.web.uploads import AnyRequest, clean_filename, read_upload
 from ragsvc.web.wire import (
+    CHUNK_ID_PATTERN,
     DocumentChange,
     DocumentDeleted,
     DocumentList,
@@ -32,6 +33,7 @@ from ragsvc.web.wire import (
     RetryRequest,
     UploadForm,
     document_out,
+    passage_id,
     passage_out,
 )
 
@@ -47,7 +49,10 @@ _Statuses = Annotated[
     str | None, QueryParameter(description="queued, processing, ready or failed; several with commas")
 ]
 _Filters = Annotated[str | None, QueryParameter(description="A metadata filter as JSON")]
-_Skip = Annotated[int | None, QueryParameter(ge=0, le=1 << 31, description="How many passages to skip")]
+_AfterPassage = Annotated[
+    str | None,
+    QueryParameter(pattern=CHUNK_ID_PATTERN, description="The id of a passage (``last_id``): go on after it"),
+]
 
 _change = msgspec.json.Decoder(DocumentChange)
 _retry = msgspec.json.Decoder(RetryRequest)
@@ -212,12 +217,11 @@ async def list_passages(
     request: Request[Any, Any, Any],
     document_id: FromPath[str],
     limit: _Limit = 20,
-    after: _Skip = None,
+    after: _AfterPassage = None,
 ) -> PassageList:
-    """Passages of a document in reading order."""
-    skipped = after or 0
+    """Passages of a document in reading order, page by page like OpenAI's lists."""
     found = await _service(request).passages(
-        principal_of(request).tenant, document_id, after_ordinal=skipped - 1, limit=limit + 1
+        principal_of(request).tenant, document_id, after=None if after is None else passage_id(after), limit=limit + 1
     )
     data = [passage_out(one) for one in found[:limit]]
     return PassageList(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -177,9 +177,17 @@ class SearchResponse(msgspec.Struct, frozen=True, kw_only=True):
     timings_ms: dict[str, float]
 
 
+CHUNK_ID_PATTERN: Final = "^chunk_[0-9]{1,18}$"
+
+
 def chunk_id(passage_id: int) -> str:
     """The public id of a passage."""
     return f"chunk_{passage_id}"
+
+
+def passage_id(public_id: str) -> int:
+    """The row that a public id of ``CHUNK_ID_PATTERN`` names."""
+    return int(public_id.removeprefix("chunk_"))
 
 
 def document_out(document: Document, *, eta_s: float | None = None) -> DocumentOut:

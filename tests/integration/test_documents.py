@@ -291,6 +291,32 @@ def test_another_tenant_reaches_nothing(new_tenant) -> None:
     assert other.http.get("/v1/rag/documents").json()["data"] == []
 
 
+def test_passages_page_through_by_the_last_id(tenant) -> None:
+    text = "\n\n".join(
+        f"Chapter {number}. " + f"The turbine number {number} turns slowly. " * 40 for number in range(6)
+    )
+    document_id = tenant.add_text(text)
+    path = f"/v1/rag/documents/{document_id}/passages"
+    whole = tenant.http.get(path, params={"limit": 100}).json()["data"]
+    assert len(whole) > 5
+    seen, cursor = [], {}
+    while True:
+        page = tenant.http.get(path, params={"limit": 2, **cursor}).json()
+        seen += page["data"]
+        if not page["has_more"]:
+            break
+        cursor = {"after": page["last_id"]}
+    assert seen == whole
+    other = tenant.add_text("A text of its own.")
+    for unknown in (
+        "chunk_999999999999",
+        tenant.http.get(f"/v1/rag/documents/{other}/passages").json()["last_id"],
+        "3",
+    ):
+        refused = tenant.http.get(path, params={"after": unknown})
+        assert (refused.status_code, error_of(refused)["param"]) == (400, "after")
+
+
 def test_listing_pages_through_and_filters(tenant) -> None:
     ids = [
         tenant.add_text(f"Text number {number}.", filename=f"Bericht {number}.txt", metadata=json.dumps({"n": number}))

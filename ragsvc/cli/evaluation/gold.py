@@ -139,14 +139,15 @@ class _Finder:
         return found
 
     async def _all_passages(self, document_id: str) -> list[Json]:
-        """Page after page; ``after`` counts passages here."""
+        """Page after page."""
         passages: list[Json] = []
+        asked: dict[str, Any] = {"limit": _PAGE}
         while True:
-            asked = {"limit": _PAGE, "after": len(passages)}
             page = await self._client.get(f"/v1/rag/documents/{document_id}/passages", asked)
             passages += page["data"]
             if not page["has_more"]:
                 return passages
+            asked["after"] = page["last_id"]
 
     async def _anywhere(self, excerpt: str) -> tuple[Occurrence, ...]:
         """Where an excerpt of no particular document stands, among the passages that share its words."""
