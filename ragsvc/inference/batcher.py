@@ -1,8 +1,9 @@
 """The asynchronous front of an embedder: groups concurrent calls, bounds the queue, never blocks the event loop.
 
-One thread owns bulk embedding; it waits a few milliseconds for company, takes texts from all waiting calls in turn (a
-document of 2,000 passages does not hold up a call of one), and drops calls whose caller has gone. Queries go around it
-on threads of their own, through a small cache. Knows neither HTTP nor models.
+Two threads own bulk embedding, so that the model finds work while the other one tokenises or wakes callers. Each waits
+a few milliseconds for company, takes texts from all waiting calls in turn (a document of 2,000 passages does not hold
+up a call of one), and drops calls whose caller has gone. Queries go around them on threads of their own, through a
+small cache. Knows neither HTTP nor models.
 """
 
 from __future__ import annotations
@@ -40,25 +41,26 @@ class _Call:
         self.taken = 0
         self.embedded = 0
         self.gone = False
+        self.finished = False
         self.error: RagsvcError | None = None
         self._loop = asyncio.get_running_loop()
-        self._finished = asyncio.Event()
+        self._woken = asyncio.Event()
 
     @property
     def remaining(self) -> int:
         return len(self.texts) - self.taken
 
     async def wait(self) -> Vectors:
-        await self._finished.wait()
+        await self._woken.wait()
         if self.error is not None:
             raise self.error
         return self.vectors
 
     def finish(self, error: RagsvcError | None = None) -> None:
-        """Wake the caller; called from the batcher's thread."""
+        """Wake the caller; called once, from a thread of the batcher."""
         self.error = error
         with contextlib.suppress(RuntimeError):  # the caller's loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._finished.set)
+            self._loop.call_soon_threadsafe(self._woken.set)
 
 
 class EmbeddingBatcher:
@@ -68,10 +70,11 @@ class EmbeddingBatcher:
         self,
         embedder: Embedder,
         *,
-        max_batch_texts: int = 64,
+        max_batch_texts: int = 48,
         max_wait_s: float = 0.003,
         max_waiting_texts: int = 8192,
         max_waiting_queries: int = 256,
+        bulk_threads: int = 2,
         query_threads: int = 2,
         cached_queries: int = 1024,
     ) -> None:
@@ -89,7 +92,10 @@ class EmbeddingBatcher:
         self._texts_per_s = _FIRST_RATE
         self._closing = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="embedding-batcher", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._work, name=f"embedding-batcher-{number}", daemon=True)
+            for number in range(bulk_threads)
+        ]
 
     @property
     def model(self) -> EmbeddingModel:
@@ -116,17 +122,19 @@ class EmbeddingBatcher:
         await self.aclose()
 
     def start(self) -> None:
-        """Start the bulk thread."""
-        self._thread.start()
+        """Start the bulk threads."""
+        for thread in self._threads:
+            thread.start()
 
     async def aclose(self) -> None:
-        """Finish the running batch, fail waiting calls with ``ShuttingDown``; the embedder stays open."""
+        """Finish the running batches, fail waiting calls with ``ShuttingDown``; the embedder stays open."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        if self._thread.is_alive():
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._thread.join)
+        for thread in self._threads:
+            if thread.is_alive():
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(thread.join)
 
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
         """Embed passages ``(n, dim)``; order kept.
@@ -191,8 +199,9 @@ class EmbeddingBatcher:
                 self._embed(batch)
         with self._changed:
             while self._calls:
-                self._calls.popleft().finish(ShuttingDown("the service is stopping"))
-            self._waiting_texts = 0
+                call = self._calls.popleft()
+                self._waiting_texts -= call.remaining
+                self._finish(call, ShuttingDown("the service is stopping"))
 
     def _next_batch(self) -> list[tuple[_Call, int, int]] | None:
         """Wait for texts and take ``(call, start, stop)`` slices, a fair share of each call; ``None`` when closing."""
@@ -240,7 +249,7 @@ class EmbeddingBatcher:
         except Exception as raised:  # noqa: BLE001 - callers must wake whatever happens; the cause is kept
             error = EmbeddingFailed(f"the embedding model failed: {raised!r}")
             error.__cause__ = raised
-        self._texts_per_s = len(texts) / max(time.monotonic() - started, 1e-6)
+        self._texts_per_s = len(self._threads) * len(texts) / max(time.monotonic() - started, 1e-6)
         row = 0
         with self._changed:
             for call, start, stop in batch:
@@ -252,11 +261,17 @@ class EmbeddingBatcher:
                 self._settle(call, error)
 
     def _settle(self, call: _Call, error: RagsvcError | None) -> None:
-        """Wake the caller of a call that is done or failed."""
-        if error is not None and call.error is None:
+        """Wake the caller of a call that is done, or of which a part failed."""
+        if error is not None:
             if call in self._calls:
                 self._calls.remove(call)
                 self._waiting_texts -= call.remaining
+            self._finish(call, error)
+        elif call.embedded == len(call.texts):
+            self._finish(call)
+
+    def _finish(self, call: _Call, error: RagsvcError | None = None) -> None:
+        """Wake a caller once: parts of its call may end in two threads."""
+        if not call.finished:
+            call.finished = True
             call.finish(error)
-        elif error is None and call.embedded == len(call.texts):
-            call.finish()

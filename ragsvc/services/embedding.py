@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+
+import anyio
 
 from ragsvc.core.chunking import embedding_text
 from ragsvc.core.documents import Document
-from ragsvc.core.ids import PassageId
 from ragsvc.services.spaces import EmbeddingSpace
 from ragsvc.store import ingest as rows
 from ragsvc.store.database import Database
@@ -20,6 +23,15 @@ class DocumentGone(Exception):
     """The document was deleted while it was worked on."""
 
 
+class _Batch:
+    """Passages that wait for the vectors of ``embedding``, by embedding hash."""
+
+    def __init__(self, passages: Sequence[PendingPassage], embedding: asyncio.Task[dict[bytes, bytes]]) -> None:
+        self.passages = passages
+        self.hashes = {one.embedding_hash for one in passages}
+        self.embedding = embedding
+
+
 class PassageVectors:
     """Embeds what has no vector yet; equal text of one tenant is embedded once."""
 
@@ -30,44 +42,68 @@ class PassageVectors:
     async def fill(
         self, space: EmbeddingSpace, document: Document, *, on_batch: Callable[[], None] = lambda: None
     ) -> None:
-        """Give every passage of the document a vector in ``space``.
+        """Give every passage of the document a vector in ``space``; one batch is embedded while another is written.
 
         Raises:
             DocumentGone: it was deleted meanwhile.
-            EmbeddingFailed, Overloaded, StorageFull: nothing of the running batch was stored.
+            EmbeddingFailed, Overloaded, StorageFull: nothing of the running batches was stored.
         """
+        batches: deque[_Batch] = deque()
         after = 0
-        while pending := await self._pending(space, document, after):
-            after = pending[-1].id
-            await self._store(space, document, await self._vectors_of(space, document, pending))
-            on_batch()
+        try:
+            while True:
+                if pending := await self._pending(space, document, after):
+                    after = pending[-1].id
+                    previous = batches[-1] if batches else None
+                    embedding = asyncio.create_task(self._vectors_of(space, document, pending, previous))
+                    batches.append(_Batch(pending, embedding))
+                if not batches:
+                    return
+                if len(batches) == 1 and pending:
+                    continue
+                await self._store(space, document, batches[0])
+                batches.popleft()
+                on_batch()
+        finally:
+            for batch in batches:
+                batch.embedding.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.gather(*(batch.embedding for batch in batches), return_exceptions=True)
 
     async def _pending(self, space: EmbeddingSpace, document: Document, after: int) -> list[PendingPassage]:
         return await self._database.read(
             lambda connection: rows.pending_passages(connection, document.id, space.model_id, after=after, limit=_BATCH)
         )
 
-    async def _store(self, space: EmbeddingSpace, document: Document, vectors: list[tuple[PassageId, bytes]]) -> None:
+    async def _store(self, space: EmbeddingSpace, document: Document, batch: _Batch) -> None:
+        vectors = await batch.embedding
+        found = [(one.id, vectors[one.embedding_hash]) for one in batch.passages]
         stored = await self._database.write(
             lambda connection: rows.store_vectors(
-                connection, document.id, space.model_id, vectors, now=int(self._clock())
+                connection, document.id, space.model_id, found, now=int(self._clock())
             )
         )
         if not stored:
             raise DocumentGone
 
     async def _vectors_of(
-        self, space: EmbeddingSpace, document: Document, pending: Sequence[PendingPassage]
-    ) -> list[tuple[PassageId, bytes]]:
-        hashes = list({one.embedding_hash for one in pending})
+        self, space: EmbeddingSpace, document: Document, passages: Sequence[PendingPassage], previous: _Batch | None
+    ) -> dict[bytes, bytes]:
+        """Packed vectors by embedding hash; text that the previous batch holds as well is left to it."""
+        unique = {one.embedding_hash: one for one in passages}
         known = await self._database.read(
-            lambda connection: rows.cached_vectors(connection, document.tenant, space.model_id, hashes)
+            lambda connection: rows.cached_vectors(connection, document.tenant, space.model_id, list(unique))
         )
-        unique = {one.embedding_hash: one for one in pending if one.embedding_hash not in known}
-        if unique:
+        shared = {key for key in unique if previous is not None and key in previous.hashes} - known.keys()
+        missing = {key: one for key, one in unique.items() if key not in known and key not in shared}
+        if missing:
             texts = [
-                embedding_text(one.passage, title=document.title, filename=document.filename) for one in unique.values()
+                embedding_text(one.passage, title=document.title, filename=document.filename)
+                for one in missing.values()
             ]
             vectors = await space.batcher.embed_passages(texts)
-            known.update(zip(unique, rows.pack_vectors(vectors), strict=True))
-        return [(one.id, known[one.embedding_hash]) for one in pending]
+            known.update(zip(missing, rows.pack_vectors(vectors), strict=True))
+        if previous is not None and shared:
+            earlier = await asyncio.shield(previous.embedding)
+            known.update({key: earlier[key] for key in shared})
+        return known

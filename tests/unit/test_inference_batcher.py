@@ -52,7 +52,7 @@ def test_concurrent_calls_share_a_batch_and_get_their_own_rows() -> None:
 
     async def main() -> None:
         async with (
-            EmbeddingBatcher(embedder, max_wait_s=0.2, max_batch_texts=20) as batcher,
+            EmbeddingBatcher(embedder, max_wait_s=0.2, max_batch_texts=20, bulk_threads=1) as batcher,
             anyio.create_task_group() as group,
         ):
 
@@ -73,7 +73,10 @@ def test_a_long_call_does_not_hold_up_a_short_one() -> None:
     finished: list[str] = []
 
     async def main() -> None:
-        async with EmbeddingBatcher(embedder, max_batch_texts=16) as batcher, anyio.create_task_group() as group:
+        async with (
+            EmbeddingBatcher(embedder, max_batch_texts=16, bulk_threads=1) as batcher,
+            anyio.create_task_group() as group,
+        ):
 
             async def call(name: str, count: int) -> None:
                 vectors = await batcher.embed_passages([f"{name} {index}" for index in range(count)])
@@ -117,7 +120,7 @@ def test_a_cancelled_caller_is_dropped_before_the_forward_pass() -> None:
     embedder = RecordingEmbedder()
 
     async def main() -> None:
-        async with EmbeddingBatcher(embedder) as batcher, anyio.create_task_group() as group:
+        async with EmbeddingBatcher(embedder, bulk_threads=1) as batcher, anyio.create_task_group() as group:
             embedder.gate.clear()
             group.start_soon(batcher.embed_passages, ["first"])
             await wait_for_batches(embedder, 1)
@@ -146,12 +149,37 @@ def test_a_failing_model_fails_the_calls_of_the_batch_and_no_later_ones() -> Non
     anyio.run(main)
 
 
+def test_a_part_that_failed_fails_its_call_whatever_becomes_of_the_part_beside_it() -> None:
+    embedder = RecordingEmbedder()
+    embedder.fail_on = "bad"
+    outcomes: list[object] = []
+
+    async def main() -> None:
+        async with EmbeddingBatcher(embedder, max_batch_texts=2) as batcher, anyio.create_task_group() as group:
+
+            async def call() -> None:
+                try:
+                    outcomes.append(await batcher.embed_passages(["bad", "good", "fine", "fine"]))
+                except EmbeddingFailed as error:
+                    outcomes.append(error)
+
+            embedder.gate.clear()
+            group.start_soon(call)
+            await wait_for_batches(embedder, 2)  # both halves are with the model
+            embedder.gate.set()
+            assert (await batcher.embed_passages(["good"])).shape == (1, 64)
+        assert batcher.waiting_texts == 0
+
+    anyio.run(main)
+    assert [type(outcome) for outcome in outcomes] == [EmbeddingFailed]
+
+
 def test_closing_fails_waiting_calls_and_refuses_new_ones() -> None:
     embedder = RecordingEmbedder()
     outcomes: list[str] = []
 
     async def main() -> None:
-        batcher = EmbeddingBatcher(embedder, max_batch_texts=1)
+        batcher = EmbeddingBatcher(embedder, max_batch_texts=1, bulk_threads=1)
         batcher.start()
 
         async def call(text: str) -> None:
