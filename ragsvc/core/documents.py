@@ -113,6 +113,8 @@ class StoredPassage(msgspec.Struct, frozen=True):
     text: str
     headings: tuple[str, ...]
     ordinal: int
+    token_count: int = 0
+    """Tokens of its embedding text, rather more than its own; 0 where nobody counted."""
 
 
 class Collection(msgspec.Struct, frozen=True):

@@ -85,9 +85,13 @@ def weave_passages(
 
 
 def _that_fit(hits: Sequence[SearchHit], *, budget: int, count_tokens: CountTokens) -> tuple[SearchHit, ...]:
+    fences = [count_tokens(_fence(hit, 0, "")) + _FENCE_TOKENS for hit in hits]
+    counted = [hit.passage.token_count for hit in hits]
+    if all(counted) and sum(counted) + sum(fences) <= budget:  # most requests: known counts are enough
+        return tuple(hits)
     taken: list[SearchHit] = []
-    for hit in hits:
-        cost = count_tokens(_fence(hit, 0, "") + neutralised(hit.passage.text)) + _FENCE_TOKENS
+    for hit, fence in zip(hits, fences, strict=True):
+        cost = count_tokens(neutralised(hit.passage.text)) + fence
         if cost <= budget:
             budget -= cost
             taken.append(hit)
