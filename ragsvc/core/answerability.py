@@ -125,7 +125,7 @@ def _rarity(missing: Sequence[str], evidence: Evidence) -> float:
     texts = [passage.text for passage in evidence.passages[:RARITY_CANDIDATES]]
     least = len(texts)
     for joined, words in _in_lower_case(_BETWEEN_TEXTS.join(texts), [start.strip() for start in missing]):
-        for word in words:
+        for word in sorted(words, key=len, reverse=True):  # long words are rare, and few hits end the count of others
             least = min(least, _texts_with(word, joined, most=least))
     return max(0.0, math.log(len(texts) / (least + 0.5)))
 

@@ -38,10 +38,10 @@ _BATCH_PAGES = 60
 
 
 def questions(seed: int) -> Iterator[str]:
-    """Questions about the reports, none twice."""
+    """Questions about the reports, hardly one twice."""
     chance = random.Random(seed)  # noqa: S311 - words, not secrets
-    for number, question in enumerate(itertools.cycle(QUESTIONS)):
-        yield f"{question[:-1]} and {' '.join(chance.choices(_WORDS, k=3))} ({number})?"
+    for question in itertools.cycle(QUESTIONS):
+        yield f"{question[:-1]} {' '.join(chance.choices(_WORDS, k=2))}?"
 
 
 def searches(key: str, seed: int, **options: object) -> Iterator[bytes]:
@@ -69,8 +69,8 @@ def one_by_one(server: Server, provider: Server, *, rounds: int, seconds: float)
     )
     found: dict[str, list[dict[str, float]]] = {name: [] for name in kinds}
     for number in range(rounds + 1):
-        for name, (port, requests) in kinds.items():
-            figures = drive(port, requests(number), streams=False, concurrency=1, seconds=seconds)
+        for position, (name, (port, requests)) in enumerate(kinds.items()):
+            figures = drive(port, requests(100 * number + position), streams=False, concurrency=1, seconds=seconds)
             if number:  # the first round warms up
                 found[name].append(figures)
     return {
