@@ -13,7 +13,7 @@ from __future__ import annotations
 # ruff: noqa: RUF001 - quotation marks of several scripts
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -53,20 +53,34 @@ _GERMAN: Final = re.compile(r"\b(?:der|das|den|dem|wie|wer|wen|wann|wo|und|welch
 _DIGIT: Final = re.compile(r"\d")
 _PLURAL: Final = re.compile(r"(?<=[a-z]{3})s(?= )")
 _BEST: Final = 3
-_GOOD: Final = 10
+BEST_PASSAGES: Final = 10
 _MAX_WORDS: Final = 32
 
-_BETWEEN_TEXTS: Final = "\0"
+BETWEEN_TEXTS: Final = "\0"
+"""No text holds it."""
 
 RARITY_CANDIDATES: Final = 200
 """Among how many candidates a word's rarity is judged."""
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """Candidates in order, up to ``RARITY_CANDIDATES`` of them, with their cosines (0 where unknown)."""
+    """The best passages (ten are enough) with their cosines (0 where unknown), and what rarity is judged by.
+
+    ``fewest_with`` takes beginnings of words, not none, and says how many of the ``candidates`` best candidates' texts
+    hold the one that the fewest hold.
+    """
 
     passages: Sequence[StoredPassage]
     cosines: Sequence[float]
+    candidates: int
+    fewest_with: Callable[[Sequence[str]], int]
+
+
+def evidence_of(passages: Sequence[StoredPassage], cosines: Sequence[float]) -> Evidence:
+    """The evidence of candidates that are all at hand, best first."""
+    texts = [passage.text for passage in passages[:RARITY_CANDIDATES]]
+    joined = BETWEEN_TEXTS.join(texts).encode()
+    return Evidence(passages[:BEST_PASSAGES], cosines, len(texts), lambda words: fewest_texts_with(words, joined))
 
 
 class Signals(msgspec.Struct, frozen=True):
@@ -104,7 +118,7 @@ def signals_of(query: str, evidence: Evidence) -> Signals:
     question = query[: query.rindex("?") + 1] if "?" in query else query  # what follows says how to answer
     texts = [
         plain_text(" ".join((passage.filename, passage.title or "", *passage.headings, passage.text)))
-        for passage in evidence.passages[:_GOOD]
+        for passage in evidence.passages[:BEST_PASSAGES]
     ]
     names = question_names(question)
     singular = [_PLURAL.sub("", text) for text in texts] if names else []
@@ -113,7 +127,7 @@ def signals_of(query: str, evidence: Evidence) -> Signals:
         names=_mean([max((_holds(text, name) for text in singular), default=0.0) for name in names]),
         names_in_best=_mean([max((_holds(text, name) for text in singular[:_BEST]), default=0.0) for name in names]),
         words_in_best=max((_mean([float(start in text) for start in starts]) for text in texts[:_BEST]), default=0.0),
-        cosine=max(0.0, min(1.0, max(evidence.cosines[:_GOOD], default=0.0))),
+        cosine=max(0.0, min(1.0, max(evidence.cosines[:BEST_PASSAGES], default=0.0))),
         rarity=_rarity([start for start in starts if not any(start in text for text in texts[:_BEST])], evidence),
     )
 
@@ -122,32 +136,30 @@ def _rarity(missing: Sequence[str], evidence: Evidence) -> float:
     """How rare the rarest of these word beginnings is among the candidates."""
     if not missing:
         return 0.0
-    texts = [passage.text for passage in evidence.passages[:RARITY_CANDIDATES]]
-    least = len(texts)
-    for joined, words in _in_lower_case(_BETWEEN_TEXTS.join(texts), [start.strip() for start in missing]):
-        for word in sorted(words, key=len, reverse=True):  # long words are rare, and few hits end the count of others
-            least = min(least, _texts_with(word, joined, most=least))
-    return max(0.0, math.log(len(texts) / (least + 0.5)))
+    least = evidence.fewest_with([start.strip() for start in missing])
+    return max(0.0, math.log(evidence.candidates / (least + 0.5)))
 
 
-def _in_lower_case(text: str, words: Sequence[str]) -> Iterator[tuple[bytes, list[bytes]]]:
-    """The text for ASCII words and for the others: bytes are lowered ten times as quickly as letters of all scripts."""
+def fewest_texts_with(words: Sequence[str], joined: bytes) -> int:
+    """How many texts hold the word that the fewest hold, whatever their case; UTF-8, ``BETWEEN_TEXTS`` between them.
+
+    ASCII words are looked up in bytes, which are lowered ten times as quickly as letters of all scripts. Long words
+    come first: they are rare, and the counting of the others ends at the least found so far.
+    """
     plain = [word.encode() for word in words if word.isascii()]
-    if plain:
-        yield text.encode().lower(), plain
-    if len(plain) < len(words):
-        yield text.lower().encode(), [word.encode() for word in words if not word.isascii()]
-
-
-def _texts_with(word: bytes, joined: bytes, *, most: int) -> int:
-    """In how many of the joined texts the word stands, ``most`` at most; one scan over all is quicker than many."""
-    border = _BETWEEN_TEXTS.encode()
-    found, at = 0, joined.find(word)
-    while at >= 0 and found < most:
-        found += 1
-        end = joined.find(border, at)
-        at = joined.find(word, end) if end >= 0 else -1
-    return found
+    others = [word.encode() for word in words if not word.isascii()]
+    border = BETWEEN_TEXTS.encode()
+    least = joined.count(border) + 1
+    for sought, lower in ((plain, bytes.lower), (others, lambda text: text.decode().lower().encode())):
+        texts = lower(joined) if sought else b""
+        for word in sorted(sought, key=len, reverse=True):
+            found, at = 0, texts.find(word)
+            while at >= 0 and found < least:
+                found += 1
+                end = texts.find(border, at)
+                at = texts.find(word, end) if end >= 0 else -1
+            least = found
+    return least
 
 
 def question_names(query: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from ragsvc.core.answerability import ABSTAIN_BELOW, Evidence, answerable
+from ragsvc.core.answerability import ABSTAIN_BELOW, answerable, evidence_of
 from ragsvc.core.ports import Vectors
 from ragsvc.core.queries import content_words
 from ragsvc.core.retrieval import SearchHit
@@ -82,7 +82,7 @@ def answer(question: str, hits: Sequence[SearchHit], *, embed: EmbedTexts | None
         embed: adds likeness of meaning to that of words, at the cost of embedding some dozens of sentences.
     """
     asked = content_words(question)
-    evidence = Evidence(passages=[hit.passage for hit in hits], cosines=[hit.dense or 0.0 for hit in hits])
+    evidence = evidence_of([hit.passage for hit in hits], [hit.dense or 0.0 for hit in hits])
     likely = answerable(question, evidence)
     if likely < ABSTAIN_BELOW:
         return ExtractedAnswer([], likely, abstained=True)

@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ragsvc.core.answerability import RARITY_CANDIDATES, Evidence, answerable
-from ragsvc.core.documents import StoredPassage
+from ragsvc.core.answerability import answerable, evidence_of
+from ragsvc.core.documents import PassageOutline, StoredPassage
 from ragsvc.core.ports import Hits, Ids, Vectors
 from ragsvc.core.queries import content_words
 from ragsvc.core.retrieval import SearchMode
@@ -79,24 +79,38 @@ def fuse(
     passages: Mapping[int, StoredPassage],
     openings: Mapping[int, str] | None = None,
 ) -> Ranking:
-    """Rank candidates; those whose rows are gone (not in ``passages``) are dropped.
+    """Rank candidates whose whole rows are at hand, and judge whether they hold an answer; see ``rank``."""
+    candidates = rank(query, mode, dense=dense, lexical=lexical, outlines=passages, openings=openings)
+    rows = [passages[one.id] for one in candidates]
+    return Ranking(candidates, answerable(query, evidence_of(rows, [one.dense or 0.0 for one in candidates])))
+
+
+def rank(
+    query: str,
+    mode: SearchMode,
+    *,
+    dense: Hits,
+    lexical: Hits,
+    outlines: Mapping[int, PassageOutline] | Mapping[int, StoredPassage],
+    openings: Mapping[int, str] | None = None,
+) -> list[Candidate]:
+    """Candidates, best first; those whose rows are gone (not in ``outlines``) are dropped.
 
     Args:
-        query: what is asked, for the evidence of documents and pages and for ``answerable``.
+        query: what is asked, for the evidence of documents and pages.
         mode: dense and lexical rank by that side alone, hybrid by all.
         dense: ids and cosines, best with those of the lexical candidates as well.
         lexical: ids and BM25 scores.
-        passages: rows of the candidates by id.
+        outlines: rows of the candidates by id.
         openings: the beginning of candidates' documents by document id (``OPENING_CHARACTERS`` are enough).
     """
-    ids = [one for one in dict.fromkeys([*dense.ids.tolist(), *lexical.ids.tolist()]) if one in passages]
+    ids = [one for one in dict.fromkeys([*dense.ids.tolist(), *lexical.ids.tolist()]) if one in outlines]
     if not ids:
-        return Ranking([], 0.0)
+        return []
     cosines = _look_up(ids, dense)
     words = _look_up(ids, lexical)
     shares = words / max(float(np.nanmax(words, initial=0.0)), 1e-9)
-    rows = [passages[one] for one in ids]
-    asked = content_words(query)[:_MAX_WORDS]
+    rows = [outlines[one] for one in ids]
     match mode:
         case SearchMode.DENSE:
             scores = np.nan_to_num(np.maximum(cosines, 0.0))
@@ -104,18 +118,16 @@ def fuse(
             scores = np.nan_to_num(shares)
         case SearchMode.HYBRID:
             scores = _combine(cosines, shares)
+            asked = content_words(query)[:_MAX_WORDS]
             scores += DOCUMENT_WEIGHT * _document_evidence(asked, rows, scores, openings or {})
             scores += PAGE_WEIGHT * _page_evidence(query, rows)
             scores /= _MAX_SCORE
     order = np.lexsort((np.array(ids), -scores))
     columns = (np.array(ids)[order].tolist(), *(_rounded(side[order]) for side in (scores, cosines, shares)))
-    candidates = [
+    return [
         Candidate(one, score or 0.0, dense_score, lexical_score)
         for one, score, dense_score, lexical_score in zip(*columns, strict=True)
     ]
-    best = candidates[:RARITY_CANDIDATES]
-    evidence = Evidence(passages=[passages[one.id] for one in best], cosines=[one.dense or 0.0 for one in best])
-    return Ranking(candidates, answerable(query, evidence))
 
 
 def complete_cosines(
@@ -153,7 +165,7 @@ def _combine(cosines: Floats, shares: Floats) -> Floats:
 
 
 def _document_evidence(
-    asked: Sequence[str], rows: Sequence[StoredPassage], scores: Floats, openings: Mapping[int, str]
+    asked: Sequence[str], rows: Sequence[PassageOutline | StoredPassage], scores: Floats, openings: Mapping[int, str]
 ) -> Floats:
     """BM25 (as a share of the best) of each row's document by its name, headings aside, and opening.
 
@@ -186,7 +198,7 @@ def _card(name: str, opening: str) -> str:
     return plain_text(f"{name} {opening[:OPENING_CHARACTERS]}")
 
 
-def _page_evidence(query: str, rows: Sequence[StoredPassage]) -> Floats:
+def _page_evidence(query: str, rows: Sequence[PassageOutline | StoredPassage]) -> Floats:
     """1 for passages on a page that the question names, by number or by printed label."""
     named = {number for match in _PAGE.findall(query) for number in match if number}
     if not named:

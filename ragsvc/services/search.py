@@ -10,20 +10,29 @@ import msgspec
 import numpy as np
 from sqlalchemy import Connection
 
-from ragsvc.core.documents import Collection, StoredPassage
+from ragsvc.core.answerability import (
+    BEST_PASSAGES,
+    BETWEEN_TEXTS,
+    RARITY_CANDIDATES,
+    Evidence,
+    answerable,
+    fewest_texts_with,
+)
+from ragsvc.core.documents import Collection, PassageOutline, StoredPassage
 from ragsvc.core.errors import CollectionNotFound, InvalidRequest
-from ragsvc.core.fusion import OPENING_CHARACTERS, Candidate, Ranking, complete_cosines, fuse
+from ragsvc.core.fusion import OPENING_CHARACTERS, Candidate, complete_cosines, rank
 from ragsvc.core.ids import CollectionId, TenantId
 from ragsvc.core.ports import Hits, Ids, Reranker, Vectors
 from ragsvc.core.retrieval import DEFAULT_COLLECTION, SearchHit, SearchMode, SearchQuery, SearchResult
 from ragsvc.services.spaces import EmbeddingSpace, Spaces
 from ragsvc.store import documents as rows
 from ragsvc.store.database import Database
-from ragsvc.store.passages import load_openings, load_passages
+from ragsvc.store.passages import load_joined_texts, load_openings, load_outlines, load_passages
 
 _CANDIDATES = 100
 _RERANKED = 40
 _REMEMBERED_OPENINGS = 4096
+_REMEMBERED_COLLECTIONS = 10_000
 _RERANK_THREADS = 2
 
 
@@ -45,6 +54,7 @@ class SearchService:
         self._reranker = reranker
         self._limiter = anyio.CapacityLimiter(_RERANK_THREADS)
         self._openings: dict[int, str] = {}
+        self._collections: dict[tuple[TenantId, str], Collection] = {}
 
     async def search(self, tenant: TenantId, query: SearchQuery) -> SearchResult:
         """Find passages; see the port ``Searcher``."""
@@ -53,7 +63,7 @@ class SearchService:
         if query.rerank and self._reranker is None:
             raise InvalidRequest("no reranker is configured (RAGSVC_RERANKER_MODEL)", param="rerank")
         begin = time.perf_counter()
-        scope = await self._database.read(lambda connection: _scope(connection, tenant, query))
+        scope = await self._scope(tenant, query)
         if scope is None or (scope.documents is not None and not scope.documents.size):
             return SearchResult(hits=[], answerable=0.0)
         await self._settled(scope.collection.id)
@@ -61,7 +71,7 @@ class SearchService:
         vector = None if query.mode is SearchMode.LEXICAL else await space.batcher.embed_query(query.text)
         embedded = time.perf_counter()
         found = await self._database.read(lambda connection: self._find(connection, space, scope, vector, query))
-        ranked = found.ranking.candidates
+        ranked = found.candidates
         if query.rerank and self._reranker is not None:
             ranked = await self._rerank(self._reranker, query.text, ranked, found.passages)
         hits = [
@@ -69,32 +79,58 @@ class SearchService:
             for one in ranked
             if one.score >= query.min_score
         ]
-        timings = {
-            "embed": embedded - begin,
-            "search": found.search_s,
-            "rank": time.perf_counter() - embedded - found.search_s,
-        }
+        rank_s = time.perf_counter() - embedded - found.search_s
+        timings = {"embed": embedded - begin, "search": found.search_s, "rank": rank_s}
         return SearchResult(
             hits=hits[: query.top_k],
-            answerable=found.ranking.answerable,
+            answerable=found.answerable,
             timings_ms={name: round(seconds * 1000, 2) for name, seconds in timings.items()},
         )
+
+    async def _scope(self, tenant: TenantId, query: SearchQuery) -> _Scope | None:
+        """Where to search; a collection, once made, stays what it is."""
+        name = (tenant, query.collection)
+        if query.document_ids is None and query.filters is None and (known := self._collections.get(name)):
+            return _Scope(collection=known, documents=None)
+        scope = await self._database.read(lambda connection: _resolve(connection, tenant, query))
+        if scope is not None:
+            if len(self._collections) >= _REMEMBERED_COLLECTIONS:
+                self._collections.clear()
+            self._collections[name] = scope.collection
+        return scope
 
     def _find(
         self, connection: Connection, space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, query: SearchQuery
     ) -> _Found:
-        """Candidates, their rows and their ranking, all on one thread: a hop between threads costs as much as each."""
+        """Candidates and their ranking, all on one thread: a hop between threads costs as much as each step."""
         begin = time.perf_counter()
         dense, lexical = _candidates(space, scope, vector, query)
         searched = time.perf_counter()
-        passages = load_passages(connection, np.union1d(dense.ids, lexical.ids))
-        openings = self._openings_of(connection, passages) if query.mode is SearchMode.HYBRID else {}
-        ranking = fuse(query.text, query.mode, dense=dense, lexical=lexical, passages=passages, openings=openings)
-        return _Found(ranking=ranking, passages=passages, search_s=searched - begin)
+        outlines = load_outlines(connection, np.union1d(dense.ids, lexical.ids))
+        openings = self._openings_of(connection, outlines) if query.mode is SearchMode.HYBRID else {}
+        ranked = rank(query.text, query.mode, dense=dense, lexical=lexical, outlines=outlines, openings=openings)
+        kept = _RERANKED if query.rerank else max(query.top_k, BEST_PASSAGES)
+        best = [one.id for one in ranked[:kept]]
+        passages = load_passages(connection, best)
+        among = [one.id for one in ranked[:RARITY_CANDIDATES]]
+        evidence = Evidence(
+            passages=[passages[one] for one in best],
+            cosines=[one.dense or 0.0 for one in ranked[:BEST_PASSAGES]],
+            candidates=len(among),
+            fewest_with=lambda words: fewest_texts_with(
+                words, load_joined_texts(connection, among, between=BETWEEN_TEXTS)
+            ),
+        )
+        return _Found(
+            candidates=ranked[:kept],
+            passages=passages,
+            answerable=answerable(query.text, evidence),
+            search_s=searched - begin,
+        )
 
-    def _openings_of(self, connection: Connection, passages: dict[int, StoredPassage]) -> dict[int, str]:
+    def _openings_of(self, connection: Connection, outlines: dict[int, PassageOutline]) -> dict[int, str]:
         """What candidates' documents begin with; a ready document's text never changes, so it may be remembered."""
-        documents = {int(one.document_id) for one in passages.values()}
+        documents = {int(one.document_id) for one in outlines.values()}
         known = self._openings  # readers share it, so it is replaced, never changed
         missing = documents - known.keys()
         if not missing:
@@ -112,11 +148,11 @@ class SearchService:
         ranked: Sequence[Candidate],
         passages: dict[int, StoredPassage],
     ) -> list[Candidate]:
-        best = ranked[:_RERANKED]
-        texts = [passages[one.id].text for one in best]
+        texts = [passages[one.id].text for one in ranked]
         scores = await anyio.to_thread.run_sync(reranker.score, text, texts, limiter=self._limiter)
         rescored = [
-            msgspec.structs.replace(one, score=round(float(score), 4)) for one, score in zip(best, scores, strict=True)
+            msgspec.structs.replace(one, score=round(float(score), 4))
+            for one, score in zip(ranked, scores, strict=True)
         ]
         return sorted(rescored, key=lambda one: -one.score)
 
@@ -136,10 +172,11 @@ def _candidates(space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, qu
 
 
 class _Found(msgspec.Struct, frozen=True):
-    """Ranked candidates with their rows, and the seconds that finding them took."""
+    """The best candidates with their rows, the evidence for an answer, and the seconds that finding them took."""
 
-    ranking: Ranking
+    candidates: list[Candidate]
     passages: dict[int, StoredPassage]
+    answerable: float
     search_s: float
 
 
@@ -150,7 +187,7 @@ class _Scope(msgspec.Struct, frozen=True):
     documents: Ids | None
 
 
-def _scope(connection: Connection, tenant: TenantId, query: SearchQuery) -> _Scope | None:
+def _resolve(connection: Connection, tenant: TenantId, query: SearchQuery) -> _Scope | None:
     """Resolve names to rows; ``None`` for a tenant that has not uploaded anything to the default collection yet."""
     try:
         collection = rows.find_collection(connection, tenant, query.collection)

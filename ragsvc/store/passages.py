@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 import numpy as np
-from sqlalchemy import Connection, Text, bindparam, cast, func, select
+from sqlalchemy import Connection, LargeBinary, Select, Text, bindparam, cast, func, select
 
-from ragsvc.core.documents import DocumentStatus, Page, StoredPassage
+from ragsvc.core.documents import DocumentStatus, Page, PassageOutline, StoredPassage
 from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports import Ids
@@ -39,17 +40,32 @@ _columns = (
 )
 _with_document = passages_table.join(documents_table, documents_table.c.id == passages_table.c.document_id)
 _select_passage = select(*_columns).select_from(_with_document)
-_select_as_json = (
-    select(func.json_group_array(func.json_array(*_columns)))
-    .select_from(_with_document)
-    .where(
-        passages_table.c.id.in_(select(func.json_each(bindparam("ids")).table_valued("value").c.value)),
-        documents_table.c.status == DocumentStatus.READY,
-    )
+_of_ids = passages_table.c.id.in_(select(func.json_each(bindparam("ids")).table_valued("value").c.value))
+_is_ready = documents_table.c.status == DocumentStatus.READY
+_rows_as_json = (
+    select(func.json_group_array(func.json_array(*_columns))).select_from(_with_document).where(_of_ids, _is_ready)
 )
+_outlines_as_json = (
+    select(
+        func.json_group_array(
+            func.json_array(
+                passages_table.c.id,
+                passages_table.c.document_id,
+                documents_table.c.filename,
+                documents_table.c.title,
+                passages_table.c.page,
+                passages_table.c.page_label,
+            )
+        )
+    )
+    .select_from(_with_document)
+    .where(_of_ids, _is_ready)
+)
+_texts_joined = select(cast(func.group_concat(passages_table.c.text, bindparam("between")), LargeBinary)).where(_of_ids)
 
 Row = tuple[int, int, str, str, str | None, int, str | None, int, int, str, str, int, int]
 _decode_rows = msgspec.json.Decoder(list[Row]).decode
+_decode_outlines = msgspec.json.Decoder(list[PassageOutline]).decode
 
 
 @lru_cache(maxsize=4096)
@@ -78,14 +94,32 @@ def _stored(row: Row) -> StoredPassage:
 
 
 def load_passages(connection: Connection, ids: Sequence[int] | Ids) -> dict[int, StoredPassage]:
-    """Passages of ready documents by id; those that are gone are missing from the answer.
+    """Passages of ready documents by id; those that are gone are missing from the answer."""
+    return {row[0]: _stored(row) for row in _decode_rows(_read_one(connection, _rows_as_json, ids))}
 
-    All come as one row of JSON: between two rows the driver lets other threads run, and two hundred such gaps are what
-    made searches at the same time slow.
+
+def load_outlines(connection: Connection, ids: Sequence[int] | Ids) -> dict[int, PassageOutline]:
+    """What ``load_passages`` gives, without texts: a fifth of the time."""
+    return {one.id: one for one in _decode_outlines(_read_one(connection, _outlines_as_json, ids))}
+
+
+def load_joined_texts(connection: Connection, ids: Sequence[int] | Ids, *, between: str) -> bytes:
+    """The passages' texts in UTF-8, in no order, with ``between`` between them."""
+    joined = _read_one(connection, _texts_joined, ids, between=between)
+    return joined if isinstance(joined, bytes) else joined.encode()
+
+
+def _read_one(
+    connection: Connection, statement: Select[Any], ids: Sequence[int] | Ids, **parameters: str
+) -> str | bytes:
+    """The statement's one value for passages.
+
+    All rows are folded into one: between two rows the driver lets other threads run, and hundreds of such gaps are what
+    makes searches at the same time slow.
     """
     wanted = msgspec.json.encode([int(one) for one in ids]).decode()
-    encoded = connection.execute(_select_as_json, {"ids": wanted}).scalar_one()
-    return {row[0]: _stored(row) for row in _decode_rows(encoded)}
+    found: str | bytes | None = connection.execute(statement, {"ids": wanted, **parameters}).scalar_one()
+    return found or b""
 
 
 def passages_of(
