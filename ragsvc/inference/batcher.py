@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import anyio
 import anyio.to_thread
@@ -27,6 +28,9 @@ from ragsvc.inference.priority import lower_priority
 
 _SMALLEST_SHARE = 8
 """Texts a call gets per batch at least, however many calls wait."""
+
+_QUERIES_AT_ONCE = 16
+"""Questions that share a pass; more would let the first ones wait for the last."""
 
 _FIRST_RATE = 50.0
 """Texts per second assumed before the first measurement, for ``retry_after_s``."""
@@ -63,6 +67,22 @@ class _Call:
             self._loop.call_soon_threadsafe(self._woken.set)
 
 
+class _Query(NamedTuple):
+    """A question that waits for its vector."""
+
+    text: str
+    answer: asyncio.Future[Vectors]
+
+    def finish(self, vector: Vectors | RagsvcError) -> None:
+        """Wake the caller, if it still waits; called on its loop."""
+        if self.answer.done():
+            return
+        if isinstance(vector, RagsvcError):
+            self.answer.set_exception(vector)
+        else:
+            self.answer.set_result(vector)
+
+
 class EmbeddingBatcher:
     """Embeds for many callers at once. Use ``async with``, or ``start`` and ``aclose``, within one event loop."""
 
@@ -83,7 +103,7 @@ class EmbeddingBatcher:
         self._max_wait_s = max_wait_s
         self._max_waiting_texts = max_waiting_texts
         self._max_waiting_queries = max_waiting_queries
-        self._query_limiter = anyio.CapacityLimiter(query_threads)
+        self._queries: queue.SimpleQueue[_Query | None] = queue.SimpleQueue()
         self._waiting_queries = 0
         self._cache: OrderedDict[str, Vectors] = OrderedDict()
         self._cached_queries = cached_queries
@@ -95,6 +115,10 @@ class EmbeddingBatcher:
         self._threads = [
             threading.Thread(target=self._work, name=f"embedding-batcher-{number}", daemon=True)
             for number in range(bulk_threads)
+        ]
+        self._query_threads = [
+            threading.Thread(target=self._answer_queries, name=f"embedding-query-{number}", daemon=True)
+            for number in range(query_threads)
         ]
 
     @property
@@ -122,8 +146,8 @@ class EmbeddingBatcher:
         await self.aclose()
 
     def start(self) -> None:
-        """Start the bulk threads."""
-        for thread in self._threads:
+        """Start the threads."""
+        for thread in (*self._threads, *self._query_threads):
             thread.start()
 
     async def aclose(self) -> None:
@@ -131,7 +155,9 @@ class EmbeddingBatcher:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        for thread in self._threads:
+        for _ in self._query_threads:
+            self._queries.put(None)
+        for thread in (*self._threads, *self._query_threads):
             if thread.is_alive():
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(thread.join)
@@ -179,17 +205,47 @@ class EmbeddingBatcher:
             return known
         if self._waiting_queries >= self._max_waiting_queries:
             raise Overloaded("too many queries wait for their embedding", retry_after_s=1.0)
+        future: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
         self._waiting_queries += 1
         try:
-            vectors = await anyio.to_thread.run_sync(self._embedder.embed_queries, [text], limiter=self._query_limiter)
+            self._queries.put(_Query(text, future))
+            vector = await future
         finally:
             self._waiting_queries -= 1
-        vector: Vectors = vectors[0]
-        vector.flags.writeable = False
         self._cache[text] = vector
         while len(self._cache) > self._cached_queries:
             self._cache.popitem(last=False)
         return vector
+
+    def _answer_queries(self) -> None:
+        """Embed question after question until closed; those that came meanwhile are shared out among the threads."""
+        closing = False
+        while not closing and (query := self._queries.get()) is not None:
+            together = [query]
+            share = min(_QUERIES_AT_ONCE, 1 + self._queries.qsize() // len(self._query_threads))
+            with contextlib.suppress(queue.Empty):
+                while len(together) < share and not closing:
+                    another = self._queries.get_nowait()
+                    closing = another is None
+                    if another is not None:
+                        together.append(another)
+            self._embed_queries([one for one in together if not one.answer.done()])
+
+    def _embed_queries(self, queries: Sequence[_Query]) -> None:
+        if not queries:
+            return
+        try:
+            vectors = self._embedder.embed_queries([one.text for one in queries])
+        except Exception as raised:  # noqa: BLE001 - callers must wake whatever happens; the cause is kept
+            if len(queries) > 1:  # one text must not fail the others
+                for query in queries:
+                    self._embed_queries([query])
+                return
+            _wake(queries[0], raised if isinstance(raised, RagsvcError) else _failed(raised))
+            return
+        vectors.flags.writeable = False
+        for query, vector in zip(queries, vectors, strict=True):
+            _wake(query, vector)
 
     def _work(self) -> None:
         """Embed batch after batch until closed."""
@@ -244,11 +300,8 @@ class EmbeddingBatcher:
         vectors: Vectors | None = None
         try:
             vectors = self._embedder.embed_passages(texts)
-        except RagsvcError as raised:
-            error = raised
         except Exception as raised:  # noqa: BLE001 - callers must wake whatever happens; the cause is kept
-            error = EmbeddingFailed(f"the embedding model failed: {raised!r}")
-            error.__cause__ = raised
+            error = raised if isinstance(raised, RagsvcError) else _failed(raised)
         self._texts_per_s = len(self._threads) * len(texts) / max(time.monotonic() - started, 1e-6)
         row = 0
         with self._changed:
@@ -275,3 +328,14 @@ class EmbeddingBatcher:
         if not call.finished:
             call.finished = True
             call.finish(error)
+
+
+def _wake(query: _Query, result: Vectors | RagsvcError) -> None:
+    with contextlib.suppress(RuntimeError):  # the caller's loop is closed: nobody waits any more
+        query.answer.get_loop().call_soon_threadsafe(query.finish, result)
+
+
+def _failed(cause: Exception) -> EmbeddingFailed:
+    error = EmbeddingFailed(f"the embedding model failed: {cause!r}")
+    error.__cause__ = cause
+    return error

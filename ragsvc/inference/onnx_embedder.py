@@ -89,8 +89,10 @@ class OnnxEmbedder:
 
     def _embed_here(self, texts: Sequence[str], prompt: str) -> Vectors:
         vectors = np.empty((len(texts), self.model.dimension), np.float32)
-        for row, text in enumerate(texts):  # encode, not encode_batch: that one hands over to a niced pool
-            vectors[row] = self._forward([self._tokenizer.encode(self._prepare(text, prompt)).ids])[0]
+        # encode, not encode_batch: that one hands over to a niced pool
+        encoded = [self._tokenizer.encode(self._prepare(text, prompt)).ids for text in texts]
+        for rows in equal_length_batches([len(ids) for ids in encoded]):
+            vectors[rows] = self._forward([encoded[row] for row in rows])
         return vectors
 
     def _prepare(self, text: str, prompt: str) -> str:

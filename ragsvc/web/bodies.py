@@ -20,7 +20,11 @@ async def read_json(request: Request[Any, Any, Any], decoder: msgspec.json.Decod
     Raises:
         InvalidRequest: empty, not JSON, or not of this shape (``param`` names the field).
     """
-    body = await request.body()
+    return decode_json(await request.body(), decoder)
+
+
+def decode_json(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Validate a body that was read; raises as ``read_json`` does."""
     if not body:
         raise InvalidRequest("The request needs a JSON body.")
     try:

@@ -26,6 +26,9 @@ class RecordingEmbedder(FakeEmbedder):
         self.queries: list[str] = []
         self.gate = threading.Event()
         self.gate.set()
+        self.together: list[int] = []
+        self.query_gate = threading.Event()
+        self.query_gate.set()
         self.fail_on = ""
 
     def embed_passages(self, texts: Sequence[str]) -> Vectors:
@@ -37,6 +40,10 @@ class RecordingEmbedder(FakeEmbedder):
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         self.queries += texts
+        self.together.append(len(texts))
+        assert self.query_gate.wait(5)
+        if self.fail_on and self.fail_on in texts:
+            raise ZeroDivisionError(self.fail_on)
         return super().embed_passages(texts)
 
 
@@ -240,3 +247,52 @@ def test_it_runs_on_a_plain_asyncio_loop_and_does_not_block_it() -> None:
             return paused
 
     assert asyncio.run(main()) < 1
+
+
+def test_questions_that_wait_go_together_and_one_that_fails_fails_alone() -> None:
+    embedder = RecordingEmbedder()
+    embedder.fail_on = "question 7"
+    answers: dict[int, object] = {}
+
+    async def main() -> None:
+        async with EmbeddingBatcher(embedder) as batcher, anyio.create_task_group() as group:
+
+            async def ask(number: int) -> None:
+                try:
+                    answers[number] = await batcher.embed_query(f"question {number}")
+                except EmbeddingFailed as error:
+                    answers[number] = error
+
+            embedder.query_gate.clear()
+            for number in range(12):
+                group.start_soon(ask, number)
+            with anyio.move_on_after(0.05):
+                await batcher.embed_query("question of one that left")
+            embedder.query_gate.set()
+
+    anyio.run(main)
+    assert max(embedder.together) > 1
+    for number, answer in answers.items():
+        if number == 7:
+            assert isinstance(answer, EmbeddingFailed)
+        else:
+            np.testing.assert_array_equal(answer, FakeEmbedder().embed_passages([f"question {number}"])[0])
+    assert len(answers) == 12
+
+
+def test_closing_answers_questions_that_were_asked() -> None:
+    embedder = RecordingEmbedder()
+
+    async def main() -> list[Vectors]:
+        batcher = EmbeddingBatcher(embedder)
+        batcher.start()
+        embedder.query_gate.clear()
+        asked = [asyncio.ensure_future(batcher.embed_query(f"question {number}")) for number in range(9)]
+        await asyncio.sleep(0.01)
+        closing = asyncio.ensure_future(batcher.aclose())
+        await asyncio.sleep(0.01)
+        embedder.query_gate.set()
+        await asyncio.wait_for(closing, 5)
+        return await asyncio.gather(*asked)
+
+    assert len(asyncio.run(main())) == 9
