@@ -70,7 +70,7 @@ class SearchService:
         space = self._spaces.serving
         vector = None if query.mode is SearchMode.LEXICAL else await space.batcher.embed_query(query.text)
         embedded = time.perf_counter()
-        found = await self._database.read(lambda connection: self._find(connection, space, scope, vector, query))
+        found = await self._database.on_reader(lambda: self._find(space, scope, vector, query))
         ranked = found.candidates
         if query.rerank and self._reranker is not None:
             ranked = await self._rerank(self._reranker, query.text, ranked, found.passages)
@@ -99,13 +99,15 @@ class SearchService:
             self._collections[name] = scope.collection
         return scope
 
-    def _find(
-        self, connection: Connection, space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, query: SearchQuery
-    ) -> _Found:
+    def _find(self, space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, query: SearchQuery) -> _Found:
         """Candidates and their ranking, all on one thread: a hop between threads costs as much as each step."""
         begin = time.perf_counter()
-        dense, lexical = _candidates(space, scope, vector, query)
-        searched = time.perf_counter()
+        dense, lexical = _candidates(space, scope, vector, query)  # may load the indexes, which reads rows itself
+        search_s = time.perf_counter() - begin
+        found = self._database.read_sync(lambda connection: self._rank(connection, query, dense, lexical))
+        return msgspec.structs.replace(found, search_s=search_s)
+
+    def _rank(self, connection: Connection, query: SearchQuery, dense: Hits, lexical: Hits) -> _Found:
         outlines = load_outlines(connection, np.union1d(dense.ids, lexical.ids))
         openings = self._openings_of(connection, outlines) if query.mode is SearchMode.HYBRID else {}
         ranked = rank(query.text, query.mode, dense=dense, lexical=lexical, outlines=outlines, openings=openings)
@@ -121,12 +123,7 @@ class SearchService:
                 words, load_joined_texts(connection, among, between=BETWEEN_TEXTS)
             ),
         )
-        return _Found(
-            candidates=ranked[:kept],
-            passages=passages,
-            answerable=answerable(query.text, evidence),
-            search_s=searched - begin,
-        )
+        return _Found(candidates=ranked[:kept], passages=passages, answerable=answerable(query.text, evidence))
 
     def _openings_of(self, connection: Connection, outlines: dict[int, PassageOutline]) -> dict[int, str]:
         """What candidates' documents begin with; a ready document's text never changes, so it may be remembered."""
@@ -177,7 +174,7 @@ class _Found(msgspec.Struct, frozen=True):
     candidates: list[Candidate]
     passages: dict[int, StoredPassage]
     answerable: float
-    search_s: float
+    search_s: float = 0.0
 
 
 class _Scope(msgspec.Struct, frozen=True):

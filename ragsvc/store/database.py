@@ -175,7 +175,11 @@ class Database:
 
     async def read(self, function: Callable[[Connection], T]) -> T:
         """Run ``function`` in a read-only transaction on a reader thread; sees all committed writes."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_sync, function)
+        return await self.on_reader(lambda: self.read_sync(function))
+
+    async def on_reader(self, work: Callable[[], T]) -> T:
+        """Run ``work`` on a reader's thread, without a transaction; what it reads by ``read_sync`` costs no hop."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
     def read_sync(self, function: Callable[[Connection], T]) -> T:
         """Do what ``read`` does, in the calling thread."""
