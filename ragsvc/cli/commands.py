@@ -86,12 +86,14 @@ def serve(
     as_json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line.")] = False,
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C; then running answers finish and jobs are handed over."""
+    from ragsvc.cli.allocator import keep_heap_small  # noqa: PLC0415 - other commands live too short
 
     async def command(output: Output) -> None:
         from ragsvc.cli.serve import serve as run_service  # noqa: PLC0415 - heavy
 
         await run_service(Target(data_dir=data_dir), host=host, port=port, output=output)
 
+    keep_heap_small()
     execute(command, as_json=as_json, fast_loop=True)
 
 
