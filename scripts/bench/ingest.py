@@ -59,7 +59,7 @@ def run_ragsvc(files: list[Path], models: Path, folder: Path) -> dict:
         shutil.copytree(models, data_dir / "models")
     service = RunningService(data_dir)
     try:
-        with PeakMemory(service.process.pid) as memory, service.client(key) as client:
+        with PeakMemory(service.process.pid, every_s=0.5) as memory, service.client(key) as client:
             client.timeout = 900
             begin = time.perf_counter()
 
