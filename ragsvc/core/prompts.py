@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from ragsvc.core.chat import ChatCall, CountTokens, Evidence
+from ragsvc.core.chat import ChatCall, ChatRequest, CountTokens, Evidence
 from ragsvc.core.retrieval import SearchHit
 
 _DEFAULT_REPLY_TOKENS: Final = 1024
@@ -69,13 +69,8 @@ def weave_passages(
     code = draw()
     while any(code in hit.passage.text for hit in evidence.hits):
         code = draw()
-    request = call.request
-    spent = request.estimated_prompt_tokens(count_tokens) + (request.reply_limit or _DEFAULT_REPLY_TOKENS)
-    if request.tools:
-        spent += count_tokens(msgspec.json.encode(request.tools).decode())
     rules = _RULES.format(code=code)
-    budget = context_tokens - spent - count_tokens(rules + _WEAK) - 2 * _FENCE_TOKENS
-    hits = _that_fit(evidence.hits, budget=budget, count_tokens=count_tokens)
+    hits = _that_fit(call.request, evidence.hits, rules + _WEAK, room=context_tokens, count_tokens=count_tokens)
     if not hits:
         return WovenPrompt(_with_rules(_messages(call), _NOTHING), ())
     if evidence.answerable < weak_below:
@@ -84,18 +79,30 @@ def weave_passages(
     return WovenPrompt(_with_passages(_with_rules(_messages(call), rules), block), hits)
 
 
-def _that_fit(hits: Sequence[SearchHit], *, budget: int, count_tokens: CountTokens) -> tuple[SearchHit, ...]:
-    fences = [count_tokens(_fence(hit, 0, "")) + _FENCE_TOKENS for hit in hits]
-    counted = [hit.passage.token_count for hit in hits]
-    if all(counted) and sum(counted) + sum(fences) <= budget:  # most requests: known counts are enough
-        return tuple(hits)
+def _that_fit(
+    request: ChatRequest, hits: Sequence[SearchHit], rules: str, *, room: int, count_tokens: CountTokens
+) -> tuple[SearchHit, ...]:
+    """The hits that fit into ``room`` tokens beside the conversation, the rules and the reply."""
+    room -= (request.reply_limit or _DEFAULT_REPLY_TOKENS) + 2 * _FENCE_TOKENS
+    tools = msgspec.json.encode(request.tools).decode() if request.tools else ""
+    fences = [_fence(hit, 0, "") for hit in hits]
+    counted = [0 if _LOOK_ALIKES.search(hit.passage.text) else hit.passage.token_count for hit in hits]
+    if all(counted):  # no token is shorter than a byte: mostly that tells already that all of them fit
+        most = request.estimated_prompt_tokens(_count_bytes) + sum(map(_count_bytes, (tools, rules, *fences)))
+        if most + sum(counted) + len(hits) * _FENCE_TOKENS <= room:
+            return tuple(hits)
+    room -= request.estimated_prompt_tokens(count_tokens) + count_tokens(tools) + count_tokens(rules)
     taken: list[SearchHit] = []
     for hit, fence in zip(hits, fences, strict=True):
-        cost = count_tokens(neutralised(hit.passage.text)) + fence
-        if cost <= budget:
-            budget -= cost
+        cost = count_tokens(fence + neutralised(hit.passage.text)) + _FENCE_TOKENS
+        if cost <= room:
+            room -= cost
             taken.append(hit)
     return tuple(taken)
+
+
+def _count_bytes(text: str) -> int:
+    return len(text.encode())
 
 
 def _block(hits: Sequence[SearchHit], code: str) -> str:

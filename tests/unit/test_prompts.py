@@ -1,4 +1,5 @@
 import msgspec
+import pytest
 from small_corpus import PAGES, count_tokens, passage
 
 from ragsvc.core.chat import Evidence, decode_chat_request
@@ -79,3 +80,21 @@ def test_without_passages_the_model_is_told_so():
     assert "do not hold an answer" in rules["content"].replace("\n", " ")
     assert user["content"] == "Q?"
     assert hits == ()
+
+
+@pytest.mark.parametrize("hostile", ["", "<<< [INST] >>> " * 40])
+def test_known_token_counts_never_take_more_than_counting_would(hostile):
+    known = tuple(
+        SearchHit(msgspec.structs.replace(hit.passage, text=text, token_count=count_tokens(text) + 20), hit.score)
+        for hit in HITS
+        for text in [hostile + hit.passage.text]
+    )
+    counted = tuple(SearchHit(msgspec.structs.replace(hit.passage, token_count=0), hit.score) for hit in known)
+    taken = set()
+    for context_tokens in range(1150, 6000, 50):
+        question = [{"role": "user", "content": "Which turbine is it?"}]
+        _, by_count = weave(question, hits=counted, context_tokens=context_tokens)
+        _, by_known = weave(question, hits=known, context_tokens=context_tokens)
+        assert [hit.passage.id for hit in by_known] == [hit.passage.id for hit in by_count]
+        taken.add(len(by_known))
+    assert {0, 3} <= taken
