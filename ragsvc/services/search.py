@@ -20,7 +20,7 @@ from ragsvc.core.answerability import (
 )
 from ragsvc.core.documents import Collection, PassageOutline, StoredPassage
 from ragsvc.core.errors import CollectionNotFound, InvalidRequest
-from ragsvc.core.fusion import OPENING_CHARACTERS, Candidate, complete_cosines, rank
+from ragsvc.core.fusion import CANDIDATES, OPENING_CHARACTERS, Candidate, complete_cosines, rank
 from ragsvc.core.ids import CollectionId, TenantId
 from ragsvc.core.ports import Hits, Ids, Reranker, Vectors
 from ragsvc.core.retrieval import DEFAULT_COLLECTION, SearchHit, SearchMode, SearchQuery, SearchResult
@@ -29,7 +29,6 @@ from ragsvc.store import documents as rows
 from ragsvc.store.database import Database
 from ragsvc.store.passages import load_joined_texts, load_openings, load_outlines, load_passages
 
-_CANDIDATES = 100
 _RERANKED = 40
 _REMEMBERED_OPENINGS = 4096
 _REMEMBERED_COLLECTIONS = 10_000
@@ -158,7 +157,7 @@ def _candidates(space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, qu
     text = None if query.mode is SearchMode.DENSE else query.text
     collection_id = scope.collection.id
     dense, lexical = space.indexes.search(
-        collection_id, vector, text, k=max(_CANDIDATES, query.top_k), documents=scope.documents
+        collection_id, vector, text, k=max(CANDIDATES, query.top_k), documents=scope.documents
     )
     if vector is None or text is None:
         return dense, lexical

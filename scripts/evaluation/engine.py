@@ -19,7 +19,7 @@ from evaluation.datasets import Dataset, Source
 from ragsvc.core.chunking import embedding_text, lexical_context, split_pages
 from ragsvc.core.documents import Extraction, Passage, StoredPassage
 from ragsvc.core.errors import ExtractionFailed
-from ragsvc.core.fusion import OPENING_CHARACTERS, Ranking, complete_cosines, fuse
+from ragsvc.core.fusion import CANDIDATES, OPENING_CHARACTERS, Ranking, complete_cosines, fuse
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports import (
     ChunkingOptions,
@@ -37,7 +37,6 @@ from ragsvc.extract.pdf_pages import Reports
 from ragsvc.index.flat import FlatIndex
 from ragsvc.index.lexical import TantivyIndex
 
-CANDIDATES = 100
 NO_HITS = Hits(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
