@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -116,12 +117,10 @@ def answerable(query: str, evidence: Evidence) -> float:
 def signals_of(query: str, evidence: Evidence) -> Signals:
     """The signals that ``answerable`` weighs."""
     question = query[: query.rindex("?") + 1] if "?" in query else query  # what follows says how to answer
-    texts = [
-        plain_text(" ".join((passage.filename, passage.title or "", *passage.headings, passage.text)))
-        for passage in evidence.passages[:BEST_PASSAGES]
-    ]
+    best = evidence.passages[:BEST_PASSAGES]
+    texts = [_plain(one.filename, one.title or "", one.headings, one.text) for one in best]
     names = question_names(question)
-    singular = [_PLURAL.sub("", text) for text in texts] if names else []
+    singular = [_singular(text) for text in texts] if names else []
     starts = [start for start in map(word_start, content_words(question)[:_MAX_WORDS]) if start]
     return Signals(
         names=_mean([max((_holds(text, name) for text in singular), default=0.0) for name in names]),
@@ -130,6 +129,17 @@ def signals_of(query: str, evidence: Evidence) -> Signals:
         cosine=max(0.0, min(1.0, max(evidence.cosines[:BEST_PASSAGES], default=0.0))),
         rarity=_rarity([start for start in starts if not any(start in text for text in texts[:_BEST])], evidence),
     )
+
+
+@lru_cache(maxsize=1024)
+def _plain(filename: str, title: str, headings: tuple[str, ...], text: str) -> str:
+    """What is known of a passage, as plain text; the best passages of one question are often those of the next."""
+    return plain_text(" ".join((filename, title, *headings, text)))
+
+
+@lru_cache(maxsize=1024)
+def _singular(plain: str) -> str:
+    return _PLURAL.sub("", plain)
 
 
 def _rarity(missing: Sequence[str], evidence: Evidence) -> float:
