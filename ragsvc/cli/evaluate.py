@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Generator, Sequence
@@ -49,7 +50,7 @@ async def evaluate(target: Target, options: EvaluateOptions, output: Output) -> 
     if options.model is not None and any(setting.rerank for setting in options.settings):
         raise usage_error("answers are made without rerank: leave out --answers or rerank")
     asked = read_questions(options.questions)
-    _check_writable(options.report)
+    _check_report(options.report, options.questions)
     plan = Plan(
         settings=options.settings,
         collection=options.collection,
@@ -74,7 +75,7 @@ async def evaluate(target: Target, options: EvaluateOptions, output: Output) -> 
             cases,
             outcomes,
             plan,
-            file=options.questions.name,
+            file=os.fsencode(options.questions.name).decode(errors="replace"),
             problems=problems,
             left_out=len(asked) - len(cases),
             created_at=created_at,
@@ -97,12 +98,16 @@ def _progress(output: Output, cases: int) -> Generator[Progress]:
         yield progress
 
 
-def _check_writable(path: Path | None) -> None:
+def _check_report(path: Path | None, questions: Path) -> None:
     """Before the work, not after it."""
     if path is None:
         return
     if path.is_dir():
         raise usage_error(f"--report takes a file, and '{path}' is a folder")
+    if path.exists() and path.samefile(questions):
+        raise usage_error("--report would replace the questions; give it another name")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise usage_error(f"the report cannot be written to {path}: it is read-only")
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass

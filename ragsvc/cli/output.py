@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from ragsvc.cli.failures import CommandFailed
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _KIB = 1024.0
 _PIPE_WIDTH = 160
 
@@ -78,10 +80,10 @@ def size(size_bytes: float) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    r"""One line of at most ``limit`` characters.
+    r"""One line of at most ``limit`` characters, without control characters (a terminal obeys some).
 
     >>> shortened("a\n b   c", 80), shortened("abcdef", 4)
     ('a b c', 'abc…')
     """
-    line = " ".join(text.split())
+    line = " ".join(_CONTROLS.sub(" ", text).split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"

@@ -60,8 +60,8 @@ _MAX_WORDS: Final = 32
 BETWEEN_TEXTS: Final = "\0"
 """No text holds it."""
 
-RARITY_CANDIDATES: Final = 200
-"""Among how many candidates a word's rarity is judged."""
+RARITY_CANDIDATES: Final = 140
+"""Among how many candidates a word's rarity is judged: all of an ordinary search's, and no more of a larger one's."""
 
 
 class Evidence(msgspec.Struct, frozen=True):

@@ -37,7 +37,8 @@ OPENING_CHARACTERS: Final = 2000
 """How much of a document's beginning says what it is: a title page, a letterhead, an abstract."""
 
 CANDIDATES: Final = 70
-"""How many passages each side of a search puts up. A hundred found nothing more on any set, and took a third longer."""
+"""How many passages each side of a search puts up, more only where more are asked for. A hundred found nothing more on
+any set, and took a third longer."""
 
 _MAX_SCORE: Final = 1.0 + DOCUMENT_WEIGHT + PAGE_WEIGHT
 _MAX_OPENINGS: Final = 64

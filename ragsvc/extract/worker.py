@@ -19,9 +19,10 @@ from pathlib import Path
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.extract import frames
 
-_TICK_S = 0.25
+_TICK_S = 0.02
+"""How often a child's size is looked at: one that swells until it dies takes at least a few times as long."""
+
 _END_S = 2.0
-_REAP_TICK_S = 0.005
 _READ_BYTES = 1 << 18
 _STDERR_TAIL_BYTES = 4096
 _DELIBERATE_ENDS = frozenset({signal.SIGABRT, signal.SIGILL, signal.SIGTRAP})
@@ -125,13 +126,16 @@ class Worker:
 
     def death(self) -> ExtractionFailed:
         """Say what the child died of, after ``receive`` gave ``None``."""
-        code, resident_bytes = self._reap()
+        try:
+            code = self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            code = self._process.wait()
         tail = self._stderr_tail().lower()
-        much_used = self._peak_bytes > self._memory_bytes // 2 or resident_bytes > self._memory_bytes // 3
         out_of_memory = (
             code == -signal.SIGKILL
             or any(word in tail for word in _MEMORY_WORDS)
-            or (-code in _DELIBERATE_ENDS and much_used)
+            or (-code in _DELIBERATE_ENDS and self._peak_bytes > self._memory_bytes // 2)
         )
         if out_of_memory:
             return ExtractionFailed(
@@ -141,25 +145,6 @@ class Worker:
             return ExtractionFailed(FailureReason.TIMEOUT, "")
         name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         return ExtractionFailed(FailureReason.PARSER_CRASHED, f"The file made the PDF parser crash ({name}).")
-
-    def _reap(self) -> tuple[int, int]:
-        """Wait for the end, kill if it does not come; returns the exit code and the most memory that was resident.
-
-        A child may swell and die between two looks at its address space; what it held is in the kernel's record of it,
-        which only ``wait4`` hands out, once. Where ``poll`` of another thread came first, 0 bytes are known.
-        """
-        deadline = time.monotonic() + _END_S
-        while True:
-            try:
-                pid, status, usage = os.wait4(self.pid, os.WNOHANG)
-            except ChildProcessError:
-                return self._process.wait(), 0
-            if pid:
-                self._process.returncode = os.waitstatus_to_exitcode(status)
-                return self._process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-            if time.monotonic() > deadline:
-                self.kill()
-            time.sleep(_REAP_TICK_S)
 
     def _stderr_tail(self) -> str:
         size = self._stderr.seek(0, os.SEEK_END)

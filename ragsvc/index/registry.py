@@ -95,6 +95,15 @@ class IndexRegistry:
         with slot.lock:
             return self._load(slot, collection_id)
 
+    def is_loaded(self, collection_id: int) -> bool:
+        """Whether ``get`` returns at once."""
+        slot = self._slots.get(collection_id)
+        return slot is not None and slot.index is not None
+
+    def load(self, collection_id: int) -> None:
+        """Have the collection in memory."""
+        self.get(collection_id)
+
     def catch_up(self, collection_id: int) -> None:
         """Make the collection's latest commits searchable; call it after each commit. Costs O(what is new)."""
         slot = self._slot(collection_id)

@@ -235,15 +235,14 @@ class EmbeddingBatcher:
         if not queries:
             return
         try:
-            vectors = self._embedder.embed_queries([one.text for one in queries])
+            vectors = _checked(self._embedder.embed_queries([one.text for one in queries]), len(queries))
         except Exception as raised:  # noqa: BLE001 - callers must wake whatever happens; the cause is kept
-            if len(queries) > 1:  # one text must not fail the others
-                for query in queries:
-                    self._embed_queries([query])
+            if len(queries) == 1:
+                _wake(queries[0], raised if isinstance(raised, RagsvcError) else _failed(raised))
                 return
-            _wake(queries[0], raised if isinstance(raised, RagsvcError) else _failed(raised))
+            for query in queries:  # one text must not fail the others
+                self._embed_queries([query] if not query.answer.done() else [])
             return
-        vectors.flags.writeable = False
         for query, vector in zip(queries, vectors, strict=True):
             _wake(query, vector)
 
@@ -299,7 +298,7 @@ class EmbeddingBatcher:
         error: RagsvcError | None = None
         vectors: Vectors | None = None
         try:
-            vectors = self._embedder.embed_passages(texts)
+            vectors = _checked(self._embedder.embed_passages(texts), len(texts))
         except Exception as raised:  # noqa: BLE001 - callers must wake whatever happens; the cause is kept
             error = raised if isinstance(raised, RagsvcError) else _failed(raised)
         self._texts_per_s = len(self._threads) * len(texts) / max(time.monotonic() - started, 1e-6)
@@ -333,6 +332,14 @@ class EmbeddingBatcher:
 def _wake(query: _Query, result: Vectors | RagsvcError) -> None:
     with contextlib.suppress(RuntimeError):  # the caller's loop is closed: nobody waits any more
         query.answer.get_loop().call_soon_threadsafe(query.finish, result)
+
+
+def _checked(vectors: Vectors, count: int) -> Vectors:
+    """The vectors, read-only. Raises ``EmbeddingFailed`` when they are not as many as the texts."""
+    if len(vectors) != count:
+        raise EmbeddingFailed(f"the embedding model made {len(vectors)} vectors of {count} texts")
+    vectors.flags.writeable = False
+    return vectors
 
 
 def _failed(cause: Exception) -> EmbeddingFailed:

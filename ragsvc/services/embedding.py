@@ -55,6 +55,7 @@ class PassageVectors:
                 if pending := await self._pending(space, document, after):
                     after = pending[-1].id
                     previous = batches[-1] if batches else None
+                    # a task of its own, not of a group: its error is raised where its vectors are awaited, unwrapped
                     embedding = asyncio.create_task(self._vectors_of(space, document, pending, previous))
                     batches.append(_Batch(pending, embedding))
                 if not batches:

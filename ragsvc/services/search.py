@@ -33,6 +33,7 @@ _RERANKED = 40
 _REMEMBERED_OPENINGS = 4096
 _REMEMBERED_COLLECTIONS = 10_000
 _RERANK_THREADS = 2
+_LOADING_THREADS = 4
 
 
 class SearchService:
@@ -52,6 +53,7 @@ class SearchService:
         self._settled = settled
         self._reranker = reranker
         self._limiter = anyio.CapacityLimiter(_RERANK_THREADS)
+        self._loading = anyio.CapacityLimiter(_LOADING_THREADS)
         self._openings: dict[int, str] = {}
         self._collections: dict[tuple[TenantId, str], Collection] = {}
 
@@ -61,12 +63,14 @@ class SearchService:
             raise InvalidRequest("the query is empty", param="query")
         if query.rerank and self._reranker is None:
             raise InvalidRequest("no reranker is configured (RAGSVC_RERANKER_MODEL)", param="rerank")
-        begin = time.perf_counter()
         scope = await self._scope(tenant, query)
         if scope is None or (scope.documents is not None and not scope.documents.size):
             return SearchResult(hits=[], answerable=0.0)
         await self._settled(scope.collection.id)
         space = self._spaces.serving
+        if not space.indexes.is_loaded(scope.collection.id):  # seconds, which must not be taken from the rows' readers
+            await anyio.to_thread.run_sync(space.indexes.load, scope.collection.id, limiter=self._loading)
+        resolved = time.perf_counter()
         vector = None if query.mode is SearchMode.LEXICAL else await space.batcher.embed_query(query.text)
         embedded = time.perf_counter()
         found = await self._database.on_reader(lambda: self._find(space, scope, vector, query))
@@ -79,7 +83,7 @@ class SearchService:
             if one.score >= query.min_score
         ]
         rank_s = time.perf_counter() - embedded - found.search_s
-        timings = {"embed": embedded - begin, "search": found.search_s, "rank": rank_s}
+        timings = {"embed": embedded - resolved, "search": found.search_s, "rank": rank_s}
         return SearchResult(
             hits=hits[: query.top_k],
             answerable=found.answerable,

@@ -40,6 +40,14 @@ class Indexes(Protocol):
         """Those of ``ids`` that are there, and their vectors."""
         ...
 
+    def is_loaded(self, collection_id: int) -> bool:
+        """Whether a search would find the collection's indexes in memory."""
+        ...
+
+    def load(self, collection_id: int) -> None:
+        """Load the collection's indexes, which takes seconds where they are large."""
+        ...
+
     def catch_up(self, collection_id: int) -> None:
         """Make the collection's latest commits searchable."""
         ...

@@ -296,3 +296,23 @@ def test_closing_answers_questions_that_were_asked() -> None:
         return await asyncio.gather(*asked)
 
     assert len(asyncio.run(main())) == 9
+
+
+def test_a_model_that_makes_too_few_vectors_fails_its_callers_and_no_later_ones() -> None:
+    embedder = RecordingEmbedder()
+
+    async def main() -> None:
+        async with EmbeddingBatcher(embedder) as batcher:
+            whole = embedder.embed_queries, embedder.embed_passages
+            embedder.embed_queries = embedder.embed_passages = lambda texts: FakeEmbedder().embed_passages(texts)[1:]  # type: ignore[method-assign]
+            for number in range(4):
+                with pytest.raises(EmbeddingFailed, match="0 vectors of 1"):
+                    await batcher.embed_query(f"question {number}")
+                with pytest.raises(EmbeddingFailed, match="0 vectors of 1"):
+                    await batcher.embed_passages(["text"])
+            embedder.embed_queries, embedder.embed_passages = whole  # type: ignore[method-assign]
+            with anyio.fail_after(5):
+                assert (await batcher.embed_query("question")).shape == (64,)
+                assert (await batcher.embed_passages(["text"])).shape == (1, 64)
+
+    anyio.run(main)

@@ -19,6 +19,7 @@ from ragsvc.core.evaluation.measures import contains, token_f1
 
 _ANSWER_TIMEOUT_S = 600.0
 _MARKER = re.compile(r"\[\d+\]")
+_LEAST_EMBEDDING_MS = 0.1
 _WARM_UP = "Is the service awake?"
 
 
@@ -119,9 +120,14 @@ async def _ask(
         ],
         answerable=answer["answerable"],
         ms=round(ms, 3),
-        timed=fresh and not paused,
+        timed=fresh and not paused and not (setting.embeds and _was_remembered(answer)),
         abstained=abstained,
     )
+
+
+def _was_remembered(answer: Json) -> bool:
+    """Whether the service had the question's embedding from an earlier search, of another run say."""
+    return float(answer.get("timings_ms", {}).get("embed", 1.0)) < _LEAST_EMBEDDING_MS
 
 
 async def _answer(

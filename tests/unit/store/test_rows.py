@@ -210,3 +210,26 @@ def test_the_index_reads_unit_vectors_and_skips_what_is_gone(database: Database)
     texts = source(database).lexical(document.collection_id, found)
     assert [(one.id, one.text) for one in texts] == [(ids[0], "one"), (ids[1], "two")]
     assert source(database).head_seq(document.collection_id) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'He said "no\\yes"',
+        "tab\tand\nline\x01\x1f",
+        "\u2028 \u00e9\u4e2d\u6587 \U0001f600",
+        "[1, null]",
+        "x" * 2_000_000,
+    ],
+)
+def test_rows_come_back_letter_by_letter(database: Database, text: str) -> None:
+    document = add(database, "strange")
+    ids = make_ready(database, document, texts=(text, "plain"))
+    whole = database.read_sync(lambda c: passages.load_passages(c, [*ids, 999]))
+    assert {one.text for one in whole.values()} == {text, "plain"}
+    outlines = database.read_sync(lambda c: passages.load_outlines(c, ids))
+    assert [(one.document_id, one.filename) for one in outlines.values()] == [(document.id, "strange.pdf")] * 2
+    joined = database.read_sync(lambda c: passages.load_joined_texts(c, ids, between="\0"))
+    assert sorted(joined.decode().split("\0")) == sorted([text, "plain"])
+    assert database.read_sync(lambda c: passages.load_passages(c, [])) == {}
+    assert database.read_sync(lambda c: passages.load_joined_texts(c, [], between="\0")) == b""
