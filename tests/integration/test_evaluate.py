@@ -151,6 +151,6 @@ def test_what_is_not_there_is_said_before_anything_is_asked(tenant, folder: Path
     nowhere = tmp_path / "nowhere" / "report.html"
     assert ragsvc("evaluate", questions, "--report", nowhere, env=env).code == 2
     written = questions.read_bytes()
-    assert "replace the questions" in ragsvc("evaluate", questions, "--report", questions, env=env).stderr
+    assert "replace the questions" in ragsvc("evaluate", questions, "--report", questions, env=env).err
     assert questions.read_bytes() == written
     assert ragsvc("evaluate", questions, "--mode", "best", env=env).code == 2
