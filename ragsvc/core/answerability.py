@@ -156,20 +156,25 @@ def fewest_texts_with(words: Sequence[str], joined: bytes) -> int:
     ASCII words are looked up in bytes, which are lowered ten times as quickly as letters of all scripts. Long words
     come first: they are rare, and the counting of the others ends at the least found so far.
     """
-    plain = [word.encode() for word in words if word.isascii()]
-    others = [word.encode() for word in words if not word.isascii()]
-    border = BETWEEN_TEXTS.encode()
-    least = joined.count(border) + 1
-    for sought, lower in ((plain, bytes.lower), (others, lambda text: text.decode().lower().encode())):
-        texts = lower(joined) if sought else b""
-        for word in sorted(sought, key=len, reverse=True):
-            found, at = 0, texts.find(word)
-            while at >= 0 and found < least:
-                found += 1
-                end = texts.find(border, at)
-                at = texts.find(word, end) if end >= 0 else -1
-            least = found
+    least = joined.count(BETWEEN_TEXTS.encode()) + 1
+    if plain := [word for word in words if word.isascii()]:
+        least = _fewest(plain, joined.lower(), most=least)
+    if others := [word for word in words if not word.isascii()]:
+        least = _fewest(others, joined.decode().lower().encode(), most=least)
     return least
+
+
+def _fewest(words: Sequence[str], joined: bytes, *, most: int) -> int:
+    """``fewest_texts_with``, in one case; ``most`` at most."""
+    border = BETWEEN_TEXTS.encode()
+    for word in sorted((word.encode() for word in words), key=len, reverse=True):
+        found, at = 0, joined.find(word)
+        while at >= 0 and found < most:
+            found += 1
+            end = joined.find(border, at)
+            at = joined.find(word, end) if end >= 0 else -1
+        most = found
+    return most
 
 
 def question_names(query: str) -> list[str]:
