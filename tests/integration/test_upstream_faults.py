@@ -108,11 +108,11 @@ def test_a_fault_in_a_stream_ends_it_and_costs_what_was_said(tmp_path, upstream,
         assert nothing_is_open(service, upstream)
 
 
-def test_a_refused_connection_is_unavailable(tmp_path):
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_refused_connection_is_unavailable(tmp_path, stream):
     with serving_chat(tmp_path, [provider("http://127.0.0.1:1/v1", retries=1)]) as service:
-        answer = httpx.post(
-            f"{service.url}/v1/chat/completions", json=HELLO | {"model": "x"}, headers=service.headers()
-        )
+        body = HELLO | {"model": "x", "stream": stream}
+        answer = httpx.post(f"{service.url}/v1/chat/completions", json=body, headers=service.headers())
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_unavailable")
         assert int(answer.headers["retry-after"]) >= 1
         assert settles(service, BALANCE)
@@ -129,14 +129,16 @@ def test_temporary_failures_are_tried_again(ask, upstream, model, stream):
     assert len(upstream.requests) - asked == 3
 
 
-def test_lasting_failures_end_after_the_retries(ask, upstream):
+@pytest.mark.parametrize("stream", [False, True])
+def test_lasting_failures_end_after_the_retries(service, ask, upstream, stream):
     upstream.failures_left = 100
     asked = len(upstream.requests)
-    answer = ask("broken")
+    answer = ask("broken", stream=stream)
     upstream.failures_left = 0
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_unavailable")
     assert "internal details" not in answer.text
     assert len(upstream.requests) - asked == 3
+    assert settles(service, BALANCE)
 
 
 def test_a_broken_provider_is_replaced_and_then_left_alone(tmp_path, upstream):
