@@ -63,6 +63,7 @@ def fill(data_dir: Path, passages: int, seed: int) -> None:
     embedder = open_embedder(data_dir=data_dir)
     model = embedder.model
     base = embedder.embed_passages(texts)
+    tokens = embedder.count_tokens(texts)
     embedder.close()
     sentences = [text.split(". ") for text in texts]
     database = Database(data_dir / "ragsvc.sqlite")
@@ -73,11 +74,14 @@ def fill(data_dir: Path, passages: int, seed: int) -> None:
         pieces = [". ".join(chance.sample(sentences[one], k=len(sentences[one]))) for one in chosen]
         vectors = base[chosen] + noise.normal(scale=0.5 / np.sqrt(model.dimension), size=(len(chosen), model.dimension))
         vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-        database.write_sync(lambda c, n=number, p=pieces, v=vectors: _add(c, n, p, v, model=model, model_id=model_id))
+        counts = [tokens[one] for one in chosen]
+        database.write_sync(
+            lambda c, n=number, p=pieces, t=counts, v=vectors: _add(c, n, p, t, v, model=model, model_id=model_id)
+        )
     database.close()
 
 
-def _add(connection, number: int, pieces: list[str], vectors, *, model, model_id: int) -> None:
+def _add(connection, number: int, pieces: list[str], counts: list[int], vectors, *, model, model_id: int) -> None:
     collection = document_rows.ensure_collection(connection, _TENANT, "default", now=1)
     document = document_rows.insert_document(
         connection,
@@ -94,7 +98,10 @@ def _add(connection, number: int, pieces: list[str], vectors, *, model, model_id
         ),
     )
     pages = [Page(page, text) for page, text in enumerate(pieces, start=1)]
-    cut = [Passage(page.number - 1, page.number, 0, len(page.text), page.text) for page in pages]
+    cut = [
+        Passage(page.number - 1, page.number, 0, len(page.text), page.text, token_count=count)
+        for page, count in zip(pages, counts, strict=True)
+    ]
     parsed = ParsedDocument(Extraction(pages=pages, page_count=len(pages)), cut)
     embedded = [embedding_text(one, title=None, filename=document.filename) for one in cut]
     rows.store_parsed(connection, document.id, parsed, embedding_texts=embedded, timings={}, now=1)
