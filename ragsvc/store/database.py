@@ -33,8 +33,8 @@ T = TypeVar("T")
 _GROUP_LIMIT: Final = 64
 _QUEUE_LIMIT: Final = 4096
 _READERS: Final = 2, 4
-"""Threads that read, at least and at most; in between one a core. With twice as many, searches at once took turns at the
-interpreter so often that the slowest one in a hundred waited a seventh longer."""
+"""Threads that read, at least and at most; in between one a core. With twice as many, searches at once took turns at
+the interpreter so often that the slowest one in a hundred waited a seventh longer."""
 SCHEMA_VERSION: Final = 1
 
 
