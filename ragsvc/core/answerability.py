@@ -67,21 +67,19 @@ RARITY_CANDIDATES: Final = 140
 class Evidence(msgspec.Struct, frozen=True):
     """The best passages (ten are enough) with their cosines (0 where unknown), and what rarity is judged by.
 
-    ``fewest_with`` takes beginnings of words, not none, and says how many of the ``candidates`` best candidates' texts
-    hold the one that the fewest hold.
+    ``joined_texts`` gives the texts of the best candidates (at least one, ``RARITY_CANDIDATES`` at most) in UTF-8 with
+    ``BETWEEN_TEXTS`` between them; it is asked only where a word is missing from the best passages.
     """
 
     passages: Sequence[StoredPassage]
     cosines: Sequence[float]
-    candidates: int
-    fewest_with: Callable[[Sequence[str]], int]
+    joined_texts: Callable[[], bytes]
 
 
 def evidence_of(passages: Sequence[StoredPassage], cosines: Sequence[float]) -> Evidence:
     """The evidence of candidates that are all at hand, best first."""
     texts = [passage.text for passage in passages[:RARITY_CANDIDATES]]
-    joined = BETWEEN_TEXTS.join(texts).encode()
-    return Evidence(passages[:BEST_PASSAGES], cosines, len(texts), lambda words: fewest_texts_with(words, joined))
+    return Evidence(passages[:BEST_PASSAGES], cosines, lambda: BETWEEN_TEXTS.join(texts).encode())
 
 
 class Signals(msgspec.Struct, frozen=True):
@@ -146,8 +144,13 @@ def _rarity(missing: Sequence[str], evidence: Evidence) -> float:
     """How rare the rarest of these word beginnings is among the candidates."""
     if not missing:
         return 0.0
-    least = evidence.fewest_with([start.strip() for start in missing])
-    return max(0.0, math.log(evidence.candidates / (least + 0.5)))
+    joined = evidence.joined_texts()
+    least = fewest_texts_with([start.strip() for start in missing], joined)
+    return max(0.0, math.log(_count_texts(joined) / (least + 0.5)))
+
+
+def _count_texts(joined: bytes) -> int:
+    return joined.count(BETWEEN_TEXTS.encode()) + 1
 
 
 def fewest_texts_with(words: Sequence[str], joined: bytes) -> int:
@@ -156,7 +159,7 @@ def fewest_texts_with(words: Sequence[str], joined: bytes) -> int:
     ASCII words are looked up in bytes, which are lowered ten times as quickly as letters of all scripts. Long words
     come first: they are rare, and the counting of the others ends at the least found so far.
     """
-    least = joined.count(BETWEEN_TEXTS.encode()) + 1
+    least = _count_texts(joined)
     if plain := [word for word in words if word.isascii()]:
         least = _fewest(plain, joined.lower(), most=least)
     if others := [word for word in words if not word.isascii()]:

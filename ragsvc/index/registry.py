@@ -100,10 +100,6 @@ class IndexRegistry:
         slot = self._slots.get(collection_id)
         return slot is not None and slot.index is not None
 
-    def load(self, collection_id: int) -> None:
-        """Have the collection in memory."""
-        self.get(collection_id)
-
     def catch_up(self, collection_id: int) -> None:
         """Make the collection's latest commits searchable; call it after each commit. Costs O(what is new)."""
         slot = self._slot(collection_id)

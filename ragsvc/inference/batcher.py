@@ -16,7 +16,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import anyio
 import anyio.to_thread
@@ -36,51 +36,47 @@ _FIRST_RATE = 50.0
 """Texts per second assumed before the first measurement, for ``retry_after_s``."""
 
 
-class _Call:
-    """One waiting ``embed_passages``: its texts, how far it is, and how to wake its caller."""
+class _Waiting:
+    """A caller that waits on its loop for ``answer``; made there, woken from a thread."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
+
+    def wake(self, result: Vectors | RagsvcError) -> None:
+        """Answer the caller if it still waits; the first answer counts."""
+        with contextlib.suppress(RuntimeError):  # the caller's loop is closed: nobody waits any more
+            self.answer.get_loop().call_soon_threadsafe(self._answer, result)
+
+    def _answer(self, result: Vectors | RagsvcError) -> None:
+        if self.answer.done():
+            return
+        if isinstance(result, RagsvcError):
+            self.answer.set_exception(result)
+        else:
+            self.answer.set_result(result)
+
+
+class _Call(_Waiting):
+    """One waiting ``embed_passages``: its texts, and how far it is."""
 
     def __init__(self, texts: Sequence[str], dimension: int) -> None:
+        super().__init__()
         self.texts = list(texts)
         self.vectors: Vectors = np.empty((len(self.texts), dimension), np.float32)
         self.taken = 0
         self.embedded = 0
-        self.gone = False
-        self.finished = False
-        self.error: RagsvcError | None = None
-        self._loop = asyncio.get_running_loop()
-        self._woken = asyncio.Event()
 
     @property
     def remaining(self) -> int:
         return len(self.texts) - self.taken
 
-    async def wait(self) -> Vectors:
-        await self._woken.wait()
-        if self.error is not None:
-            raise self.error
-        return self.vectors
 
-    def finish(self, error: RagsvcError | None = None) -> None:
-        """Wake the caller; called once, from a thread of the batcher."""
-        self.error = error
-        with contextlib.suppress(RuntimeError):  # the caller's loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._woken.set)
-
-
-class _Query(NamedTuple):
+class _Query(_Waiting):
     """A question that waits for its vector."""
 
-    text: str
-    answer: asyncio.Future[Vectors]
-
-    def finish(self, vector: Vectors | RagsvcError) -> None:
-        """Wake the caller, if it still waits; called on its loop."""
-        if self.answer.done():
-            return
-        if isinstance(vector, RagsvcError):
-            self.answer.set_exception(vector)
-        else:
-            self.answer.set_result(vector)
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
 
 
 class EmbeddingBatcher:
@@ -185,10 +181,7 @@ class EmbeddingBatcher:
             self._calls.append(call)
             self._waiting_texts += len(texts)
             self._changed.notify_all()
-        try:
-            return await call.wait()
-        finally:
-            call.gone = True
+        return await call.answer
 
     async def embed_query(self, text: str) -> Vectors:
         """Embed one query ``(dim,)``, from the cache where it was asked before.
@@ -205,11 +198,11 @@ class EmbeddingBatcher:
             return known
         if self._waiting_queries >= self._max_waiting_queries:
             raise Overloaded("too many queries wait for their embedding", retry_after_s=1.0)
-        future: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
+        query = _Query(text)
         self._waiting_queries += 1
         try:
-            self._queries.put(_Query(text, future))
-            vector = await future
+            self._queries.put(query)
+            vector = await query.answer
         finally:
             self._waiting_queries -= 1
         self._cache[text] = vector
@@ -238,13 +231,13 @@ class EmbeddingBatcher:
             vectors = _checked(self._embedder.embed_queries([one.text for one in queries]), len(queries))
         except Exception as raised:  # noqa: BLE001 - callers must wake whatever happens; the cause is kept
             if len(queries) == 1:
-                _wake(queries[0], raised if isinstance(raised, RagsvcError) else _failed(raised))
+                queries[0].wake(raised if isinstance(raised, RagsvcError) else _failed(raised))
                 return
             for query in queries:  # one text must not fail the others
                 self._embed_queries([query] if not query.answer.done() else [])
             return
         for query, vector in zip(queries, vectors, strict=True):
-            _wake(query, vector)
+            query.wake(vector)
 
     def _work(self) -> None:
         """Embed batch after batch until closed."""
@@ -256,7 +249,7 @@ class EmbeddingBatcher:
             while self._calls:
                 call = self._calls.popleft()
                 self._waiting_texts -= call.remaining
-                self._finish(call, ShuttingDown("the service is stopping"))
+                call.wake(ShuttingDown("the service is stopping"))
 
     def _next_batch(self) -> list[tuple[_Call, int, int]] | None:
         """Wait for texts and take ``(call, start, stop)`` slices, a fair share of each call; ``None`` when closing."""
@@ -273,7 +266,7 @@ class EmbeddingBatcher:
             return self._take()
 
     def _drop_gone(self) -> None:
-        for call in [call for call in self._calls if call.gone]:
+        for call in [call for call in self._calls if call.answer.done()]:
             self._calls.remove(call)
             self._waiting_texts -= call.remaining
 
@@ -318,20 +311,9 @@ class EmbeddingBatcher:
             if call in self._calls:
                 self._calls.remove(call)
                 self._waiting_texts -= call.remaining
-            self._finish(call, error)
+            call.wake(error)
         elif call.embedded == len(call.texts):
-            self._finish(call)
-
-    def _finish(self, call: _Call, error: RagsvcError | None = None) -> None:
-        """Wake a caller once: parts of its call may end in two threads."""
-        if not call.finished:
-            call.finished = True
-            call.finish(error)
-
-
-def _wake(query: _Query, result: Vectors | RagsvcError) -> None:
-    with contextlib.suppress(RuntimeError):  # the caller's loop is closed: nobody waits any more
-        query.answer.get_loop().call_soon_threadsafe(query.finish, result)
+            call.wake(call.vectors)
 
 
 def _checked(vectors: Vectors, count: int) -> Vectors:

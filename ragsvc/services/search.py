@@ -16,7 +16,6 @@ from ragsvc.core.answerability import (
     RARITY_CANDIDATES,
     Evidence,
     answerable,
-    fewest_texts_with,
 )
 from ragsvc.core.documents import Collection, PassageOutline, StoredPassage
 from ragsvc.core.errors import CollectionNotFound, InvalidRequest
@@ -69,7 +68,7 @@ class SearchService:
         await self._settled(scope.collection.id)
         space = self._spaces.serving
         if not space.indexes.is_loaded(scope.collection.id):  # seconds, which must not be taken from the rows' readers
-            await anyio.to_thread.run_sync(space.indexes.load, scope.collection.id, limiter=self._loading)
+            await anyio.to_thread.run_sync(space.indexes.get, scope.collection.id, limiter=self._loading)
         resolved = time.perf_counter()
         vector = None if query.mode is SearchMode.LEXICAL else await space.batcher.embed_query(query.text)
         embedded = time.perf_counter()
@@ -121,10 +120,7 @@ class SearchService:
         evidence = Evidence(
             passages=[passages[one] for one in best],
             cosines=[one.dense or 0.0 for one in ranked[:BEST_PASSAGES]],
-            candidates=len(among),
-            fewest_with=lambda words: fewest_texts_with(
-                words, load_joined_texts(connection, among, between=BETWEEN_TEXTS)
-            ),
+            joined_texts=lambda: load_joined_texts(connection, among, between=BETWEEN_TEXTS),
         )
         return _Found(candidates=ranked[:kept], passages=passages, answerable=answerable(query.text, evidence))
 

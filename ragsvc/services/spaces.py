@@ -44,8 +44,8 @@ class Indexes(Protocol):
         """Whether a search would find the collection's indexes in memory."""
         ...
 
-    def load(self, collection_id: int) -> None:
-        """Load the collection's indexes, which takes seconds where they are large."""
+    def get(self, collection_id: int) -> object:
+        """The collection's indexes, loaded now if they are not in memory: seconds where they are large."""
         ...
 
     def catch_up(self, collection_id: int) -> None:

@@ -29,7 +29,7 @@ _QUESTIONS = [
     "How did operating income change?",
     "What does the company say about foreign currency risk?",
 ]
-_WORDS = (
+WORDS = (
     "revenue margin turbine ledger harbour quarterly segment operating foreign currency exchange product service "
     "shareholder dividend inventory supplier regulation market growth decline contract liability asset research"
 ).split()
@@ -38,7 +38,7 @@ _WORDS = (
 def large_pdf(pages: int, seed: int) -> bytes:
     """Text that differs in every line, so that no vector is known already."""
     chance = random.Random(seed)  # noqa: S311 - text to read, not a secret
-    return make_pdf([[" ".join(chance.choices(_WORDS, k=11)) + "." for _ in range(45)] for _ in range(pages)])
+    return make_pdf([[" ".join(chance.choices(WORDS, k=11)) + "." for _ in range(45)] for _ in range(pages)])
 
 
 class Probe:

@@ -24,15 +24,11 @@ sys.path.insert(0, str(ROOT))
 
 from scripts.bench.closed_loop import drive, post
 from scripts.bench.gateway import Server, provider_server, ragsvc
-from scripts.bench.latency import large_pdf
+from scripts.bench.latency import WORDS, large_pdf
 from scripts.bench.measuring import PeakMemory, mebibytes, median, print_json
 from scripts.bench.restart import QUESTIONS, fill
 from tests.service import create_key
 
-_WORDS = (
-    "revenue margin turbine ledger harbour quarterly segment operating foreign currency exchange product service "
-    "shareholder dividend inventory supplier regulation market growth decline contract liability asset research"
-).split()
 _COLLECTION_OF_BATCH = "batch"
 _BATCH_PAGES = 60
 
@@ -41,7 +37,7 @@ def questions(seed: int) -> Iterator[str]:
     """Questions about the reports, hardly one twice."""
     chance = random.Random(seed)  # noqa: S311 - words, not secrets
     for question in itertools.cycle(QUESTIONS):
-        yield f"{question[:-1]} {' '.join(chance.choices(_WORDS, k=2))}?"
+        yield f"{question[:-1]} {' '.join(chance.choices(WORDS, k=2))}?"
 
 
 def searches(key: str, seed: int, **options: object) -> Iterator[bytes]:
