@@ -21,6 +21,7 @@ from ragsvc.config import Settings
 from ragsvc.core.answering import answer as extract_answer
 from ragsvc.core.api_keys import KeyLimits
 from ragsvc.core.chunking import lexical_context
+from ragsvc.core.condensing import condense
 from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
 from ragsvc.core.families import Family
 from ragsvc.core.ports import ChunkingOptions, Embedder, EmbeddingModel, ExtractionLimits, Reranker
@@ -80,8 +81,16 @@ _LOAD_TOKENS = "ragsvc.inference.tokens:TokenizerSpans"
 class ModelSpace(EmbeddingSpace):
     """An embedding space with the adapters behind it."""
 
-    def __init__(self, *, embedder: Embedder, model_id: int, batcher: EmbeddingBatcher, indexes: IndexRegistry) -> None:
-        super().__init__(model=embedder.model, model_id=model_id, batcher=batcher, indexes=indexes)
+    def __init__(
+        self,
+        *,
+        embedder: Embedder,
+        model_id: int,
+        batcher: EmbeddingBatcher,
+        indexes: IndexRegistry,
+        prepare: Callable[[str], str],
+    ) -> None:
+        super().__init__(model=embedder.model, model_id=model_id, batcher=batcher, indexes=indexes, prepare=prepare)
         self.embedder = embedder
         self.batcher: EmbeddingBatcher = batcher
         self.indexes: IndexRegistry = indexes
@@ -284,7 +293,13 @@ class _SpaceOpener:
             memory_limit_bytes=settings.index_memory_bytes,
         )
         stack.callback(indexes.close)
-        return ModelSpace(embedder=embedder, model_id=model_id, batcher=batcher, indexes=indexes)
+        return ModelSpace(
+            embedder=embedder,
+            model_id=model_id,
+            batcher=batcher,
+            indexes=indexes,
+            prepare=condense if settings.embedded_text == "condensed" else str,
+        )
 
     def _open_embedder(self, setting: str) -> Embedder:
         settings = self._settings

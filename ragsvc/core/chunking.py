@@ -96,7 +96,7 @@ def split_pages(
 
 
 def embedding_text(passage: Passage, *, title: str | None, filename: str) -> str:
-    """What is embedded for a passage: which document and section it is from, then its text.
+    """What a passage's vector stands for: which document and section it is from, then its text.
 
     A passage that does not say which company or year it is about is otherwise unfindable.
     """

@@ -113,7 +113,7 @@ class ExtractionLimits(msgspec.Struct, frozen=True):
 class ChunkingOptions(msgspec.Struct, frozen=True):
     """How pages become passages; ``max_tokens`` counts the embedding text without special tokens."""
 
-    max_tokens: int = 200
+    max_tokens: int = 240
     overlap_tokens: int = 0
     min_tokens: int = 8
 

@@ -99,7 +99,7 @@ class PassageVectors:
         missing = {key: one for key, one in unique.items() if key not in known and key not in shared}
         if missing:
             texts = [
-                embedding_text(one.passage, title=document.title, filename=document.filename)
+                space.prepare(embedding_text(one.passage, title=document.title, filename=document.filename))
                 for one in missing.values()
             ]
             vectors = await space.batcher.embed_passages(texts)

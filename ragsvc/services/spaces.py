@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ragsvc.core.ids import CollectionId
@@ -54,13 +54,25 @@ class Indexes(Protocol):
 
 
 class EmbeddingSpace:
-    """One model's vectors and indexes. ``model_id`` is the model's row."""
+    """One model's vectors and indexes. ``model_id`` is the model's row.
 
-    def __init__(self, *, model: EmbeddingModel, model_id: int, batcher: Batcher, indexes: Indexes) -> None:
+    ``prepare`` makes of a passage's embedding text what the model gets; questions are embedded as they are.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: EmbeddingModel,
+        model_id: int,
+        batcher: Batcher,
+        indexes: Indexes,
+        prepare: Callable[[str], str],
+    ) -> None:
         self.model = model
         self.model_id = model_id
         self.batcher = batcher
         self.indexes = indexes
+        self.prepare = prepare
 
 
 class Spaces:

@@ -17,6 +17,7 @@ import tantivy
 
 from evaluation.datasets import Dataset, Source
 from ragsvc.core.chunking import embedding_text, lexical_context, split_pages
+from ragsvc.core.condensing import condense
 from ragsvc.core.documents import Extraction, Passage, StoredPassage
 from ragsvc.core.errors import ExtractionFailed
 from ragsvc.core.fusion import CANDIDATES, OPENING_CHARACTERS, Ranking, complete_cosines, fuse
@@ -58,10 +59,11 @@ def read_file(path: Path) -> Extraction:
 
 @dataclass
 class Embedding:
-    """The embedder behind a cache of vectors by text."""
+    """The embedder behind a cache of vectors by text; ``prepare`` makes of a passage what it gets."""
 
     embedder: Embedder
     cache: Path | None = None
+    prepare: Callable[[str], str] = condense
 
     def passages(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors of passages."""
@@ -116,7 +118,7 @@ def build(dataset: Dataset, *, embedding: Embedding, tokens: TokenSpans, options
         for passage in split_pages(source.extraction, options=options, tokens=tokens, filename=source.filename):
             stored = _stored(len(passages) + 1, number, source, passage)
             passages[int(stored.id)] = stored
-            texts.append(embedding_text(passage, title=title, filename=source.filename))
+            texts.append(embedding.prepare(embedding_text(passage, title=title, filename=source.filename)))
     folder = tempfile.TemporaryDirectory(prefix="evaluate-")
     dense, lexical = FlatIndex(embedding.embedder.model.dimension), TantivyIndex(Path(folder.name))
     ids = np.array(list(passages), dtype=np.int64)

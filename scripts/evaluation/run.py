@@ -34,6 +34,7 @@ from evaluation import answers, datasets, engine
 from evaluation.baselines import PlainStack
 from evaluation.datasets import LANGUAGES, Dataset, Question
 from evaluation.engine import Collection, Embedding
+from ragsvc.core.condensing import condense
 from ragsvc.core.documents import Extraction, StoredPassage
 from ragsvc.core.evaluation.measures import first_rank, ndcg, range_overlap, unique
 from ragsvc.core.ports import ChunkingOptions
@@ -187,12 +188,13 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "ragsvc-evaluate")
     parser.add_argument("--no-plain", action="store_true", help="leave out the plain stack (its chunks take as long)")
     parser.add_argument("--passage-tokens", type=int, default=ChunkingOptions().max_tokens)
+    parser.add_argument("--whole", action="store_true", help="embed passages with function words and punctuation")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     begin = time.monotonic()
     embedder = open_embedder(data_dir=options.cache, runtime=options.runtime)
     tokens = open_token_spans(data_dir=options.cache)
-    embedding = Embedding(embedder, options.cache / "vectors")
+    embedding = Embedding(embedder, options.cache / "vectors", str if options.whole else condense)
     chunking = ChunkingOptions(max_tokens=options.passage_tokens)
     report: dict[str, dict[str, Any]] = {}
     collections: list[Collection] = []
