@@ -9,8 +9,8 @@ import ctypes
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 _ARENAS = 2
-_LARGE_BYTES = 2 << 20
-_SPARE_BYTES = 16 << 20
+_LARGE_BYTES = 4 << 20  # more than any block of the embedding model: a fresh one each time would take half as long again
+_SPARE_BYTES = 32 << 20
 
 
 def keep_heap_small() -> None:

@@ -23,7 +23,7 @@ from ragsvc.inference.tokens import load_tokenizer
 from ragsvc.inference.weights import ModelFiles
 
 _INPUT, _OUTPUT = "ids", "vectors"
-_BATCH_TOKENS = 512
+_BATCH_TOKENS = 256
 """Tokens of one forward pass: more leaves the core's cache, fewer repeats the overhead of 100 operators."""
 
 
