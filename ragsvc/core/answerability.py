@@ -23,11 +23,11 @@ from ragsvc.core.documents import StoredPassage
 from ragsvc.core.queries import STOP_WORDS, content_words
 from ragsvc.core.words import plain_text, word_start
 
-ABSTAIN_BELOW: Final = 0.4
+ABSTAIN_BELOW: Final = 0.36
 """Below this ``answerable`` the built-in answerer says that the documents hold no answer."""
 
 NAMES_IN_BEST_SHARE: Final = 0.6
-"""Names count more in the three best passages than in the ten best."""
+"""Names count more in the two best passages than in the six best."""
 
 RARITY_SCALE: Final = 10.0
 """A missing word that one in twenty candidates holds takes away a quarter."""
@@ -53,8 +53,8 @@ _GERMAN: Final = re.compile(r"\b(?:der|das|den|dem|wie|wer|wen|wann|wo|und|welch
 
 _DIGIT: Final = re.compile(r"\d")
 _PLURAL: Final = re.compile(r"(?<=[a-z]{3})s(?= )")
-_BEST: Final = 3
-BEST_PASSAGES: Final = 10
+_BEST: Final = 2
+BEST_PASSAGES: Final = 6
 _MAX_WORDS: Final = 32
 
 BETWEEN_TEXTS: Final = "\0"
@@ -65,7 +65,7 @@ RARITY_CANDIDATES: Final = 140
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """The best passages (ten are enough) with their cosines (0 where unknown), and what rarity is judged by.
+    """The best passages (``BEST_PASSAGES`` are enough) with their cosines (0 where unknown), and what rarity is judged by.
 
     ``joined_texts`` gives the texts of the best candidates (at least one, ``RARITY_CANDIDATES`` at most) in UTF-8 with
     ``BETWEEN_TEXTS`` between them; it is asked only where a word is missing from the best passages.
@@ -83,10 +83,10 @@ def evidence_of(passages: Sequence[StoredPassage], cosines: Sequence[float]) -> 
 
 
 class Signals(msgspec.Struct, frozen=True):
-    """Shares in 0..1 of the question's names, and of its words, that the (best three) passages hold.
+    """Shares in 0..1 of the question's names, and of its words, that the (best two) passages hold.
 
     ``rarity`` is the logarithm of how many candidates there are for one that holds the rarest word of the question
-    that the best three lack; 0 when they lack none.
+    that the best two lack; 0 when they lack none.
     """
 
     names: float
@@ -109,7 +109,7 @@ def answerable(query: str, evidence: Evidence) -> float:
     names = NAMES_IN_BEST_SHARE * signals.names_in_best + (1 - NAMES_IN_BEST_SHARE) * signals.names
     relevance = (signals.relevance - RELEVANT_FROM) / (RELEVANT_TO - RELEVANT_FROM)
     relevance = min(1.0, max(0.0, relevance))
-    return round(math.pow(names, 0.75) * math.sqrt(relevance) * math.exp(-signals.rarity / RARITY_SCALE), 4)
+    return round(names * math.sqrt(relevance) * math.exp(-signals.rarity / RARITY_SCALE), 4)
 
 
 def signals_of(query: str, evidence: Evidence) -> Signals:
