@@ -86,7 +86,7 @@ def serve(
     as_json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line.")] = False,
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C; then running answers finish and jobs are handed over."""
-    from ragsvc.cli.allocator import keep_heap_small  # noqa: PLC0415 - other commands live too short
+    from ragsvc.cli.tuning import keep_heap_small, let_threads_alternate  # noqa: PLC0415 - other commands live too short
 
     async def command(output: Output) -> None:
         from ragsvc.cli.serve import serve as run_service  # noqa: PLC0415 - heavy
@@ -94,6 +94,7 @@ def serve(
         await run_service(Target(data_dir=data_dir), host=host, port=port, output=output)
 
     keep_heap_small()
+    let_threads_alternate()
     execute(command, as_json=as_json, fast_loop=True)
 
 

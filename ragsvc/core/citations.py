@@ -15,6 +15,7 @@ from typing import Final, Literal
 import msgspec
 
 from ragsvc.core.documents import StoredPassage
+from ragsvc.core.ids import chunk_id
 from ragsvc.core.retrieval import SearchHit
 from ragsvc.core.sentences import Span, sentence_spans
 
@@ -151,7 +152,7 @@ def _citation(hit: SearchHit, number: int, marker: Marker, claim: str) -> Citati
         end_index=marker.end,
         quote=passage.text[start:end],
         score=round(float(hit.score), 4),
-        chunk_id=f"chunk_{passage.id}",
+        chunk_id=chunk_id(passage.id),
     )
 
 

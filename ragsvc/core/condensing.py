@@ -8,6 +8,7 @@ retrieval quality: ``scripts/evaluation/TECHNIQUES.md`` has the figures per set.
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import Final
 
 FUNCTION_WORDS: Final = frozenset(
@@ -16,25 +17,33 @@ FUNCTION_WORDS: Final = frozenset(
 )
 """English words that name nothing; negations, question words and the like are not among them."""
 
-_DROPPED: Final = re.compile(
-    rf"(?<![^\W_])(?:{'|'.join(sorted(FUNCTION_WORDS))})(?![^\W_])"
-    r"|[!-\-/:-@\[-`{-~\u00a1-\u00a9\u00ab-\u00b4\u00b6-\u00b8\u00bb\u00bf\u00d7\u00f7]"  # ASCII but full stops, Latin-1
-    r"|[\u2010-\u205e\u20a0-\u20cf\u2190-\u2bff]"  # dashes, quotes, bullets; currencies; arrows, mathematics, boxes
-    r"|[\u3001-\u3003\u3008-\u3020\uff01-\uff0f\uff1a-\uff20]",  # Chinese and Japanese
-    re.IGNORECASE,
-)
-_WORD: Final = re.compile(r"\w")
+_BLANKED: Final = {
+    code: " "
+    for code in chain(
+        (code for code in range(0x80) if chr(code) != "." and not chr(code).isalnum()),
+        (code for code in range(0x80, 0x100) if code != 0xAD and not chr(code).isalnum()),  # soft hyphens join
+        range(0x2010, 0x205F),  # dashes, quotation marks, bullets
+        range(0x20A0, 0x20D0),  # currencies
+        range(0x2190, 0x2C00),  # arrows, mathematics, boxes, shapes
+        (0x3001, 0x3002, 0x3003, *range(0x3008, 0x3021)),  # Chinese and Japanese
+        (*range(0xFF01, 0xFF10), *range(0xFF1A, 0xFF21)),
+    )
+}
 _STOPS: Final = re.compile(r"\.(?:\s*\.)+")
+_WORD: Final = re.compile(r"\w")
 
 
 def condense(text: str) -> str:
-    """The text without function words and punctuation; as it is where nothing would be left.
+    """The text's words on one line, without function words and punctuation; as it is where no word would be left.
 
     >>> condense("Net sales of the Company ($ 54,671) were up by 2.5%. . . . . 12")
     'Net sales Company 54 671 up 2.5 . 12'
     >>> condense("(To be, or ...)")
     '(To be, or ...)'
     """
-    lines = (" ".join(_DROPPED.sub(" ", line).split()) for line in text.split("\n"))
-    condensed = _STOPS.sub(".", "\n".join(line for line in lines if line))
+    words: list[str] = []
+    for word in text.translate(_BLANKED).split():
+        bare = word.rstrip(".")
+        words.append(word[len(bare) :] if bare.lower() in FUNCTION_WORDS else word)
+    condensed = _STOPS.sub(".", " ".join(filter(None, words)))
     return condensed if _WORD.search(condensed) else text

@@ -16,6 +16,7 @@ from ragsvc.core.access import Scope
 from ragsvc.core.documents import Document, DocumentStatus
 from ragsvc.core.errors import DocumentNotFound, InvalidRequest
 from ragsvc.core.filters import parse_filter
+from ragsvc.core.ids import CHUNK_ID_PATTERN, passage_id
 from ragsvc.services.documents import MEDIA_TYPES, DocumentService
 from ragsvc.store.documents import DocumentFilter
 from ragsvc.web.bodies import read_json
@@ -23,7 +24,6 @@ from ragsvc.web.context import principal_of
 from ragsvc.web.openapi import BINARY, EVENTS, Answer, Schema, header_parameter, query_parameter
 from ragsvc.web.uploads import AnyRequest, clean_filename, read_upload
 from ragsvc.web.wire import (
-    CHUNK_ID_PATTERN,
     DocumentChange,
     DocumentDeleted,
     DocumentList,
@@ -33,7 +33,6 @@ from ragsvc.web.wire import (
     RetryRequest,
     UploadForm,
     document_out,
-    passage_id,
     passage_out,
 )
 

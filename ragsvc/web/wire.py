@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from ragsvc.core.documents import Document, DocumentStatus, Stage, StoredPassage
+from ragsvc.core.ids import chunk_id
 from ragsvc.core.retrieval import DEFAULT_COLLECTION, SearchHit, SearchMode
 
 
@@ -175,19 +176,6 @@ class SearchResponse(msgspec.Struct, frozen=True, kw_only=True):
     data: list[SearchHitOut]
     answerable: float
     timings_ms: dict[str, float]
-
-
-CHUNK_ID_PATTERN: Final = "^chunk_[0-9]{1,18}$"
-
-
-def chunk_id(passage_id: int) -> str:
-    """The public id of a passage."""
-    return f"chunk_{passage_id}"
-
-
-def passage_id(public_id: str) -> int:
-    """The row that a public id of ``CHUNK_ID_PATTERN`` names."""
-    return int(public_id.removeprefix("chunk_"))
 
 
 def document_out(document: Document, *, eta_s: float | None = None) -> DocumentOut:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import ragsvc
 from tests.service import RunningService, create_key
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(120)]
@@ -14,16 +15,20 @@ TEXT = "The falcons (of the tower) are fed with $ 1,200 of meat; that is, by the
 CONDENSED = "falcons tower fed 1 200 meat city not church"
 
 
+
+
+def cosine(service: RunningService, key: str, query: str) -> float:
+    with service.client(key) as client:
+        reply = client.post("/v1/rag/search", json={"query": f"falcons\n{query}", "mode": "dense", "top_k": 1})
+    (hit,) = reply.json()["data"]
+    return float(hit["score"])
+
+
 @pytest.mark.parametrize(("setting", "same", "other"), [("condensed", CONDENSED, TEXT), ("whole", TEXT, CONDENSED)])
 def test_passages_are_embedded_as_the_setting_says(tmp_path: Path, setting: str, same: str, other: str) -> None:
-    key = create_key(tmp_path / "data")
-    service = RunningService(tmp_path / "data", env={"RAGSVC_EMBEDDED_TEXT": setting})
-
-    def score(query: str) -> float:
-        reply = client.post("/v1/rag/search", json={"query": query, "mode": "dense", "top_k": 1})
-        (hit,) = reply.json()["data"]
-        return float(hit["score"])
-
+    data_dir = tmp_path / "data"
+    key = create_key(data_dir)
+    service = RunningService(data_dir, env={"RAGSVC_EMBEDDED_TEXT": setting})
     try:
         with service.client(key) as client:
             client.post(
@@ -32,7 +37,20 @@ def test_passages_are_embedded_as_the_setting_says(tmp_path: Path, setting: str,
                 content=TEXT.encode(),
                 headers={"content-type": "text/plain"},
             ).raise_for_status()
-            assert score(f"falcons\n{same}") > 0.995
-            assert score(f"falcons\n{other}") < 0.98
+        assert cosine(service, key, same) > 0.995
+        assert cosine(service, key, other) < 0.98
+    finally:
+        service.stop()
+
+    changed = {"RAGSVC_EMBEDDED_TEXT": "whole" if setting == "condensed" else "condensed"}
+    service = RunningService(data_dir, env=changed)
+    try:
+        assert cosine(service, key, same) > 0.995  # stored passages keep their vectors
+    finally:
+        service.stop()
+    assert ragsvc("reindex", "--embeddings", env={"RAGSVC_DATA_DIR": str(data_dir), **changed}).code == 0
+    service = RunningService(data_dir, env=changed)
+    try:
+        assert cosine(service, key, other) > 0.995
     finally:
         service.stop()

@@ -46,7 +46,7 @@ def test_words_stay_whole_and_in_order(text: str) -> None:
         ("It is not the case.", "not case."),
         ("हिन्दी में लिखा है।", "हिन्दी में लिखा है।"),
         ("第一句。第二句！", "第一句 第二句"),
-        ("Title: Part (1)\n\nThe body, of it.", "Title Part 1\nbody ."),
+        ("Title: Part (1)\n\nThe body, of it. And so.", "Title Part 1 body . so."),
         ("Contents . . . . . . 12", "Contents . 12"),
         ("the", "the"),
         ("?!", "?!"),
