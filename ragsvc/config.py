@@ -51,8 +51,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     embedding_runtime: Literal["auto", "onnx", "sentence-transformers"] = "auto"
     """What runs the embedding model; ``auto`` takes the accelerated runtime when its vectors agree."""
     embedded_text: Literal["condensed", "whole"] = "condensed"
-    """What of a passage is embedded: ``condensed`` leaves out function words and punctuation, ``whole`` nothing; what is
-    stored changes with ``ragsvc reindex --embeddings``."""
+    """What of a passage is embedded: ``condensed`` leaves out function words and punctuation. Stored passages keep
+    their vectors until ``ragsvc reindex --embeddings``."""
     embedding_threads: Positive = 2
     """Threads that embed documents."""
     reranker_model: str | None = None

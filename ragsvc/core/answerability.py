@@ -65,7 +65,7 @@ RARITY_CANDIDATES: Final = 140
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """The best passages (``BEST_PASSAGES`` are enough) with their cosines (0 where unknown), and what rarity is judged by.
+    """The best passages (``BEST_PASSAGES`` are enough) with their cosines (0 where unknown), and what tells rarity.
 
     ``joined_texts`` gives the texts of the best candidates (at least one, ``RARITY_CANDIDATES`` at most) in UTF-8 with
     ``BETWEEN_TEXTS`` between them; it is asked only where a word is missing from the best passages.

@@ -17,9 +17,8 @@ FUNCTION_WORDS: Final = frozenset(
 )
 """English words that name nothing; negations, question words and the like are not among them."""
 
-_BLANKED: Final = {
-    code: " "
-    for code in chain(
+_BLANKED: Final = dict.fromkeys(
+    chain(
         (code for code in range(0x80) if chr(code) != "." and not chr(code).isalnum()),
         (code for code in range(0x80, 0x100) if code != 0xAD and not chr(code).isalnum()),  # soft hyphens join
         range(0x2010, 0x205F),  # dashes, quotation marks, bullets
@@ -27,8 +26,9 @@ _BLANKED: Final = {
         range(0x2190, 0x2C00),  # arrows, mathematics, boxes, shapes
         (0x3001, 0x3002, 0x3003, *range(0x3008, 0x3021)),  # Chinese and Japanese
         (*range(0xFF01, 0xFF10), *range(0xFF1A, 0xFF21)),
-    )
-}
+    ),
+    " ",
+)
 _STOPS: Final = re.compile(r"\.(?:\s*\.)+")
 _WORD: Final = re.compile(r"\w")
 

@@ -1,4 +1,4 @@
-"""``embedded_text``: what of a passage its vector stands for, seen through the cosine of a question with the same words."""
+"""``embedded_text``: what a passage's vector stands for, seen through the cosine of a question in the same words."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ pytestmark = [pytest.mark.model, pytest.mark.timeout(120)]
 
 TEXT = "The falcons (of the tower) are fed with $ 1,200 of meat; that is, by the city, not the church!"
 CONDENSED = "falcons tower fed 1 200 meat city not church"
-
-
 
 
 def cosine(service: RunningService, key: str, query: str) -> float:
