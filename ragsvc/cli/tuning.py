@@ -11,9 +11,9 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 _SWITCH_S = 0.001
 _ARENAS = 2
-_LARGE_BYTES = (
-    4 << 20
-)  # more than any block of the embedding model: a fresh one each time would take half as long again
+_LARGE_BYTES = 4 << 20
+"""More than any block of the embedding model: mapping a fresh one each time took long texts half as long again."""
+
 _SPARE_BYTES = 32 << 20
 
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import anyio
+import anyio.to_thread
 
 from ragsvc.core.chunking import embedding_text
 from ragsvc.core.documents import Document
@@ -98,13 +99,17 @@ class PassageVectors:
         shared = {key for key in unique if previous is not None and key in previous.hashes} - known.keys()
         missing = {key: one for key, one in unique.items() if key not in known and key not in shared}
         if missing:
-            texts = [
-                space.prepare(embedding_text(one.passage, title=document.title, filename=document.filename))
-                for one in missing.values()
-            ]
+            texts = await anyio.to_thread.run_sync(_texts, space, document, list(missing.values()))
             vectors = await space.batcher.embed_passages(texts)
             known.update(zip(missing, rows.pack_vectors(vectors), strict=True))
         if previous is not None and shared:
             earlier = await asyncio.shield(previous.embedding)
             known.update({key: earlier[key] for key in shared})
         return known
+
+
+def _texts(space: EmbeddingSpace, document: Document, passages: Sequence[PendingPassage]) -> list[str]:
+    """What the model gets of passages; milliseconds a batch, so not on the event loop."""
+    return [
+        space.prepare(embedding_text(one.passage, title=document.title, filename=document.filename)) for one in passages
+    ]

@@ -162,7 +162,7 @@ def test_passages_run_on_niced_threads_and_queries_on_the_callers(tmp_path: Path
         if thread.name.startswith("embed")
     }
     assert workers
-    assert all(niceness > before for niceness in workers.values())
+    assert all(niceness == min(19, before + 15) or niceness == 15 for niceness in workers.values())
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
     opened.close()
 
