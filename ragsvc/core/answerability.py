@@ -145,21 +145,20 @@ def _rarity(missing: Sequence[str], evidence: Evidence) -> float:
     if not missing:
         return 0.0
     joined = evidence.joined_texts()
-    least = fewest_texts_with([start.strip() for start in missing], joined)
-    return max(0.0, math.log(_count_texts(joined) / (least + 0.5)))
+    count = joined.count(BETWEEN_TEXTS.encode()) + 1
+    least = fewest_texts_with([start.strip() for start in missing], joined, count=count)
+    return max(0.0, math.log(count / (least + 0.5)))
 
 
-def _count_texts(joined: bytes) -> int:
-    return joined.count(BETWEEN_TEXTS.encode()) + 1
+def fewest_texts_with(words: Sequence[str], joined: bytes, *, count: int) -> int:
+    """How many of ``count`` texts hold the word that the fewest hold, whatever their case.
 
-
-def fewest_texts_with(words: Sequence[str], joined: bytes) -> int:
-    """How many texts hold the word that the fewest hold, whatever their case; UTF-8, ``BETWEEN_TEXTS`` between them.
+    The texts are in UTF-8 with ``BETWEEN_TEXTS`` between them.
 
     ASCII words are looked up in bytes, which are lowered ten times as quickly as letters of all scripts. Long words
     come first: they are rare, and the counting of the others ends at the least found so far.
     """
-    least = _count_texts(joined)
+    least = count
     if plain := [word for word in words if word.isascii()]:
         least = _fewest(plain, joined.lower(), most=least)
     if others := [word for word in words if not word.isascii()]:

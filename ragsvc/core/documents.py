@@ -98,17 +98,6 @@ class Passage(msgspec.Struct, frozen=True):
     token_count: int = 0
 
 
-class PassageOutline(msgspec.Struct, frozen=True, array_like=True):
-    """What ranking needs to know of a candidate: all but its text."""
-
-    id: PassageId
-    document_id: DocumentId
-    filename: str
-    title: str | None
-    page: int
-    page_label: str | None
-
-
 class StoredPassage(msgspec.Struct, frozen=True):
     """A passage as rows hold it, with what a citation needs of its document."""
 

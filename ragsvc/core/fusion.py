@@ -6,10 +6,10 @@ was chosen by ``scripts/evaluate`` (what was tried: ``scripts/evaluation/TECHNIQ
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from math import isnan
 from typing import Final
 
 import msgspec
@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ragsvc.core.answerability import answerable, evidence_of
-from ragsvc.core.documents import PassageOutline, StoredPassage
+from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ports import Hits, Ids, Vectors
 from ragsvc.core.queries import content_words
 from ragsvc.core.retrieval import SearchMode
-from ragsvc.core.words import plain_text, word_start
+from ragsvc.core.words import WordText, count_starts, word_start
 
 DENSE_WEIGHT: Final = 0.6
 """Share of the cosine, which is used as it is: in a language the model does not know, all cosines are alike and words
@@ -74,47 +74,94 @@ class Ranking(msgspec.Struct, frozen=True):
     answerable: float
 
 
+class Found(msgspec.Struct, frozen=True):
+    """What a search found, a row for each passage, ascending by id; ``nan`` where a side did not see it.
+
+    ``words`` are BM25 scores. All columns are ``(n,)``.
+    """
+
+    ids: Ids
+    documents: Ids
+    cosines: Floats
+    words: Floats
+
+
+Pages = Mapping[int, tuple[int, str | None]]
+"""By passage id, the page it begins on: its number and its printed label."""
+
+
+def join(dense: Hits, lexical: Hits, *, documents_of: Callable[[Ids], Ids]) -> Found:
+    """Both sides' hits as one table."""
+    ids = np.union1d(dense.ids, lexical.ids)
+    return Found(ids, documents_of(ids), _spread(ids, dense), _spread(ids, lexical))
+
+
+def complete_cosines(found: Found, *, query: Vectors, vectors_of: Callable[[Ids], tuple[Ids, Vectors]]) -> Found:
+    """The same with the cosines of passages that only words found.
+
+    Without them a passage just beyond the dense list looks as unlike the question as any (hit@5 on sec10q .90, with
+    them .95). ``vectors_of`` gives ids and vectors of those ids that (still) exist.
+    """
+    missing = np.isnan(found.cosines)
+    if not missing.any():
+        return found
+    ids, vectors = vectors_of(found.ids[missing])
+    cosines = found.cosines.copy()
+    cosines[np.searchsorted(found.ids, ids)] = vectors @ query
+    return msgspec.structs.replace(found, cosines=cosines)
+
+
 def fuse(
     query: str,
     mode: SearchMode,
+    found: Found,
     *,
-    dense: Hits,
-    lexical: Hits,
     passages: Mapping[int, StoredPassage],
     openings: Mapping[int, str] | None = None,
 ) -> Ranking:
     """Rank candidates whose whole rows are at hand, and judge whether they hold an answer; see ``rank``."""
-    candidates = rank(query, mode, dense=dense, lexical=lexical, outlines=passages, openings=openings)
-    rows = [passages[one.id] for one in candidates]
-    return Ranking(candidates, answerable(query, evidence_of(rows, [one.dense or 0.0 for one in candidates])))
+    rows = [passages[one] for one in found.ids.tolist() if one in passages]
+    candidates = rank(
+        query,
+        mode,
+        found,
+        names={int(row.document_id): document_name(row.filename, row.title) for row in rows},
+        openings=openings,
+        pages_of=lambda _: {int(row.id): (row.page, row.page_label) for row in rows},
+    )
+    best = [passages[one.id] for one in candidates]
+    return Ranking(candidates, answerable(query, evidence_of(best, [one.dense or 0.0 for one in candidates])))
 
 
 def rank(
     query: str,
     mode: SearchMode,
+    found: Found,
     *,
-    dense: Hits,
-    lexical: Hits,
-    outlines: Mapping[int, PassageOutline] | Mapping[int, StoredPassage],
+    names: Mapping[int, str],
     openings: Mapping[int, str] | None = None,
+    pages_of: Callable[[Ids], Pages],
 ) -> list[Candidate]:
-    """Candidates, best first; those whose rows are gone (not in ``outlines``) are dropped.
+    """Candidates, best first; those of documents that are gone (not in ``names``) are dropped.
 
     Args:
         query: what is asked, for the evidence of documents and pages.
         mode: dense and lexical rank by that side alone, hybrid by all.
-        dense: ids and cosines, best with those of the lexical candidates as well.
-        lexical: ids and BM25 scores.
-        outlines: rows of the candidates by id.
+        found: the candidates, best with the cosines of all.
+        names: of the candidates' documents, by document id; see ``document_name``.
         openings: the beginning of candidates' documents by document id (``OPENING_CHARACTERS`` are enough).
+        pages_of: the pages of passages; asked only where the question names one.
     """
-    ids = [one for one in dict.fromkeys([*dense.ids.tolist(), *lexical.ids.tolist()]) if one in outlines]
-    if not ids:
+    documents, owners = np.unique(found.documents, return_inverse=True)
+    ready = [one in names for one in documents.tolist()]
+    if not all(ready):
+        return rank(
+            query, mode, _kept(found, np.array(ready)[owners]), names=names, openings=openings, pages_of=pages_of
+        )
+    if not found.ids.size:
         return []
-    cosines = _look_up(ids, dense)
-    words = _look_up(ids, lexical)
-    shares = words / max(float(np.nanmax(words, initial=0.0)), 1e-9)
-    rows = [outlines[one] for one in ids]
+    cosines = found.cosines
+    shares = found.words / max(float(np.nanmax(found.words, initial=0.0)), 1e-9)
     match mode:
         case SearchMode.DENSE:
             scores = np.nan_to_num(np.maximum(cosines, 0.0))
@@ -122,43 +169,36 @@ def rank(
             scores = np.nan_to_num(shares)
         case SearchMode.HYBRID:
             scores = _combine(cosines, shares)
+            best = np.zeros(len(documents), np.float32)
+            np.maximum.at(best, owners, scores)
             asked = content_words(query)[:_MAX_WORDS]
-            scores += DOCUMENT_WEIGHT * _document_evidence(asked, rows, scores, openings or {})
-            scores += PAGE_WEIGHT * _page_evidence(query, rows)
+            evidence = _document_evidence(asked, documents, best, names, openings or {})
+            scores += DOCUMENT_WEIGHT * evidence[owners]
+            scores += PAGE_WEIGHT * _page_evidence(query, found.ids, pages_of)
             scores /= _MAX_SCORE
-    order = np.lexsort((np.array(ids), -scores))
-    columns = (np.array(ids)[order].tolist(), *(_rounded(side[order]) for side in (scores, cosines, shares)))
+    order = np.argsort(-scores, kind="stable")
+    table = np.stack((scores, cosines, shares)).astype(float)[:, order]
+    rounded = np.round(np.clip(table, 0.0, 1.0), 4).tolist()
     return [
-        Candidate(one, score or 0.0, dense_score, lexical_score)
-        for one, score, dense_score, lexical_score in zip(*columns, strict=True)
+        Candidate(one, score, None if isnan(dense) else dense, None if isnan(lexical) else lexical)
+        for one, score, dense, lexical in zip(found.ids[order].tolist(), *rounded, strict=True)
     ]
 
 
-def complete_cosines(
-    dense: Hits, lexical: Hits, *, query: Vectors, vectors_of: Callable[[Ids], tuple[Ids, Vectors]]
-) -> Hits:
-    """The dense hits and, after them, the cosines of candidates that only words found.
-
-    Without them a passage just beyond the dense list looks as unlike the question as any (hit@5 on sec10q .90, with
-    them .95). ``vectors_of`` gives ids and vectors of those ids that (still) exist.
-    """
-    missing = np.setdiff1d(lexical.ids, dense.ids)
-    if not missing.size:
-        return dense
-    ids, vectors = vectors_of(missing)
-    cosines = (vectors @ query).astype(np.float32)
-    return Hits(np.concatenate([dense.ids, ids]), np.concatenate([dense.scores, cosines]))
+def document_name(filename: str, title: str | None) -> str:
+    """What a document is called, for ``rank``."""
+    return f"{filename} {title or ''}"
 
 
-def _look_up(ids: Sequence[int], hits: Hits) -> Floats:
-    """Each id's score, ``nan`` where the side did not see it."""
-    known = dict(zip(hits.ids.tolist(), hits.scores.tolist(), strict=True))
-    return np.array([known.get(one, math.nan) for one in ids], dtype=np.float32)
+def _spread(ids: Ids, hits: Hits) -> Floats:
+    """Each id's score (``ids`` ascending), ``nan`` where the side did not see it."""
+    scores = np.full(len(ids), np.nan, np.float32)
+    scores[np.searchsorted(ids, hits.ids)] = hits.scores
+    return scores
 
 
-def _rounded(values: Floats) -> list[float | None]:
-    """Within 0..1 to four places, ``None`` for unknown ones."""
-    return [None if math.isnan(value) else value for value in np.round(np.clip(values, 0, 1).astype(float), 4).tolist()]
+def _kept(found: Found, kept: npt.NDArray[np.bool_]) -> Found:
+    return Found(found.ids[kept], found.documents[kept], found.cosines[kept], found.words[kept])
 
 
 def _combine(cosines: Floats, shares: Floats) -> Floats:
@@ -169,42 +209,41 @@ def _combine(cosines: Floats, shares: Floats) -> Floats:
 
 
 def _document_evidence(
-    asked: Sequence[str], rows: Sequence[PassageOutline | StoredPassage], scores: Floats, openings: Mapping[int, str]
+    asked: Sequence[str], documents: Ids, best: Floats, names: Mapping[int, str], openings: Mapping[int, str]
 ) -> Floats:
-    """BM25 (as a share of the best) of each row's document by its name, headings aside, and opening.
+    """BM25 (as a share of the best) of each document by its name, headings aside, and opening.
 
     Counted among the candidates' documents only, so a word that all of them open with (a company's name, when all are
-    that company's) weighs next to nothing, and one document alone is not favoured at all.
+    that company's) weighs next to nothing, and one document alone is not favoured at all. Where there are many, those
+    with the ``best`` passages are judged.
     """
-    best = dict[int, float]()
-    names = dict[int, str]()
-    for row, score in zip(rows, scores.tolist(), strict=True):
-        best[row.document_id] = max(best.get(row.document_id, 0.0), score)
-        names.setdefault(row.document_id, f"{row.filename} {row.title or ''}")
-    documents = sorted(best, key=lambda one: -best[one])[:_MAX_OPENINGS]
+    shares = np.zeros(len(documents), np.float32)
     starts = [start for start in map(word_start, asked) if start]
     if not starts or len(documents) < 2:
-        return np.zeros(len(rows), np.float32)
-    texts = [_card(names[one], openings.get(one, "")) for one in documents]
-    counts = np.array([[text.count(start) for start in starts] for text in texts], dtype=np.float32)
-    lengths = np.array([len(text) for text in texts], dtype=np.float32)
+        return shares
+    judged = np.argsort(-best, kind="stable")[:_MAX_OPENINGS]
+    cards = [_card(names[one], openings.get(one, "")) for one in documents[judged].tolist()]
+    counts = np.array(count_starts(starts, cards), dtype=np.float32)
+    lengths = np.array([len(card.text) for card in cards], dtype=np.float32)
     found = (counts > 0).sum(axis=0)
-    rarity = np.log(1 + (len(documents) - found + 0.5) / (found + 0.5))
+    rarity = np.log(1 + (len(cards) - found + 0.5) / (found + 0.5))
     norm = _K1 * (1 - _B + _B * lengths / lengths.mean())
     weight = (counts * (_K1 + 1) / (counts + norm[:, None]) * rarity).sum(axis=1)
-    share = dict(zip(documents, (weight / max(float(weight.max()), 1e-9)).tolist(), strict=True))
-    return np.array([share.get(row.document_id, 0.0) for row in rows], dtype=np.float32)
+    shares[judged] = weight / max(float(weight.max()), 1e-9)
+    return shares
 
 
 @lru_cache(maxsize=1024)
-def _card(name: str, opening: str) -> str:
+def _card(name: str, opening: str) -> WordText:
     """What a document says it is, ready to look words up in; the same few documents come again with each question."""
-    return plain_text(f"{name} {opening[:OPENING_CHARACTERS]}")
+    return WordText.of(f"{name} {opening[:OPENING_CHARACTERS]}")
 
 
-def _page_evidence(query: str, rows: Sequence[PassageOutline | StoredPassage]) -> Floats:
+def _page_evidence(query: str, ids: Ids, pages_of: Callable[[Ids], Pages]) -> Floats:
     """1 for passages on a page that the question names, by number or by printed label."""
     named = {number for match in _PAGE.findall(query) for number in match if number}
     if not named:
-        return np.zeros(len(rows), np.float32)
-    return np.array([str(row.page) in named or row.page_label in named for row in rows], dtype=np.float32)
+        return np.zeros(len(ids), np.float32)
+    pages = pages_of(ids)
+    printed = (pages.get(one, (0, None)) for one in ids.tolist())
+    return np.array([str(page) in named or label in named for page, label in printed], dtype=np.float32)

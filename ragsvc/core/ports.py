@@ -182,6 +182,10 @@ class VectorIndex(Protocol):
         """The ``k`` nearest to one query ``(dim,)``; cosine in -1..1. ``documents`` restricts *before* ranking."""
         ...
 
+    def documents_of(self, ids: Ids) -> Ids:
+        """The document of each id, -1 where there is none."""
+        ...
+
     def vectors(self, ids: Ids) -> Vectors:
         """The stored vectors of ids, in that order (missing ids raise ``KeyError``)."""
         ...

@@ -124,6 +124,10 @@ class CollectionIndex:
         """Ids of all passages, ascending."""
         return self._vectors.ids()
 
+    def documents_of(self, ids: Ids) -> Ids:
+        """The document of each passage, -1 for one that is gone."""
+        return self._vectors.documents_of(ids)
+
     def vectors(self, ids: Ids) -> Vectors:
         """The stored vectors, in that order (missing ids raise ``KeyError``)."""
         return self._vectors.vectors(ids)

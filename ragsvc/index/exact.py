@@ -43,6 +43,10 @@ class ExactIndex:
         best = np.lexsort((ids, -scores))[:k]
         return Hits(ids[best], scores[best])
 
+    def documents_of(self, ids: Ids) -> Ids:
+        """The document of each id, -1 where there is none."""
+        return np.array([self._vectors.get(int(passage), (-1,))[0] for passage in ids], dtype=np.int64)
+
     def vectors(self, ids: Ids) -> Vectors:
         """The stored vectors, in that order."""
         if not len(ids):

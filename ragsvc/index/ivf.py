@@ -151,6 +151,11 @@ class IvfIndex:
         """The stored vectors, in that order (missing ids raise ``KeyError``)."""
         return self.lookup(ids)[1].astype(np.float32)
 
+    def documents_of(self, ids: Ids) -> Ids:
+        """The document of each id, -1 where there is none."""
+        with self._writer:
+            return self._table.documents_of(ids)
+
     def lookup(self, ids: Ids) -> tuple[Ids, Halves]:
         """Documents and float16 vectors of ids, in that order (missing ids raise ``KeyError``)."""
         with self._writer:

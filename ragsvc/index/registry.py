@@ -128,6 +128,10 @@ class IndexRegistry:
         """Dense and lexical hits of one collection, restricted to ``documents`` before ranking."""
         return self.get(collection_id).search(query_vector, query_text, k=k, documents=documents)
 
+    def documents_of(self, collection_id: int, ids: Ids) -> Ids:
+        """The document of each passage, -1 for one that is gone."""
+        return self.get(collection_id).documents_of(ids)
+
     def vectors(self, collection_id: int, ids: Ids) -> tuple[Ids, Vectors]:
         """Those of ``ids`` that are there, and their vectors in that order."""
         index = self.get(collection_id)

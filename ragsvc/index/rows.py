@@ -179,6 +179,14 @@ class RowTable:
         rows[known] = np.where(test_bits(self._alive, rows[known]), rows[known], -1)
         return rows
 
+    def documents_of(self, ids: Ids) -> Ids:
+        """The document of each id, -1 where there is none."""
+        rows = self.find(ids)
+        found = np.full(len(ids), -1, np.int64)
+        known = rows >= 0
+        found[known] = self.rows().documents_of(rows[known])
+        return found
+
     @property
     def memory_bytes(self) -> int:
         """Bytes held by the table; 100 a recent id is what its dict entry takes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 
 import anyio
 import msgspec
@@ -17,16 +18,25 @@ from ragsvc.core.answerability import (
     Evidence,
     answerable,
 )
-from ragsvc.core.documents import Collection, PassageOutline, StoredPassage
+from ragsvc.core.documents import Collection, StoredPassage
 from ragsvc.core.errors import CollectionNotFound, InvalidRequest
-from ragsvc.core.fusion import CANDIDATES, OPENING_CHARACTERS, Candidate, complete_cosines, rank
+from ragsvc.core.fusion import (
+    CANDIDATES,
+    OPENING_CHARACTERS,
+    Candidate,
+    Found,
+    complete_cosines,
+    document_name,
+    join,
+    rank,
+)
 from ragsvc.core.ids import CollectionId, TenantId
-from ragsvc.core.ports import Hits, Ids, Reranker, Vectors
+from ragsvc.core.ports import Ids, Reranker, Vectors
 from ragsvc.core.retrieval import DEFAULT_COLLECTION, SearchHit, SearchMode, SearchQuery, SearchResult
 from ragsvc.services.spaces import EmbeddingSpace, Spaces
 from ragsvc.store import documents as rows
 from ragsvc.store.database import Database
-from ragsvc.store.passages import load_joined_texts, load_openings, load_outlines, load_passages
+from ragsvc.store.passages import load_joined_texts, load_names, load_openings, load_pages, load_passages
 
 _RERANKED = 40
 _REMEMBERED_OPENINGS = 4096
@@ -101,38 +111,43 @@ class SearchService:
             self._collections[name] = scope.collection
         return scope
 
-    def _find(self, space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, query: SearchQuery) -> _Found:
+    def _find(self, space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, query: SearchQuery) -> _Best:
         """Candidates and their ranking, all on one thread: a hop between threads costs as much as each step."""
         begin = time.perf_counter()
-        dense, lexical = _candidates(space, scope, vector, query)  # may load the indexes, which reads rows itself
+        found = _candidates(space, scope, vector, query)  # may load the indexes, which reads rows itself
         search_s = time.perf_counter() - begin
-        found = self._database.read_sync(lambda connection: self._rank(connection, query, dense, lexical))
-        return msgspec.structs.replace(found, search_s=search_s)
+        best = self._database.read_sync(lambda connection: self._rank(connection, query, found))
+        return msgspec.structs.replace(best, search_s=search_s)
 
-    def _rank(self, connection: Connection, query: SearchQuery, dense: Hits, lexical: Hits) -> _Found:
-        outlines = load_outlines(connection, np.union1d(dense.ids, lexical.ids))
-        openings = self._openings_of(connection, outlines) if query.mode is SearchMode.HYBRID else {}
-        ranked = rank(query.text, query.mode, dense=dense, lexical=lexical, outlines=outlines, openings=openings)
-        kept = _RERANKED if query.rerank else max(query.top_k, BEST_PASSAGES)
-        best = [one.id for one in ranked[:kept]]
-        passages = load_passages(connection, best)
+    def _rank(self, connection: Connection, query: SearchQuery, found: Found) -> _Best:
+        names = load_names(connection, set(found.documents.tolist()))
+        ranked = rank(
+            query.text,
+            query.mode,
+            found,
+            names={document: document_name(*name) for document, name in names.items()},
+            openings=self._openings_of(connection, names.keys()) if query.mode is SearchMode.HYBRID else {},
+            pages_of=lambda ids: load_pages(connection, ids),
+        )
+        ranked, passages = _load_best(
+            connection, ranked, _RERANKED if query.rerank else max(query.top_k, BEST_PASSAGES)
+        )
         among = [one.id for one in ranked[:RARITY_CANDIDATES]]
         evidence = Evidence(
-            passages=[passages[one] for one in best],
+            passages=list(passages.values()),
             cosines=[one.dense or 0.0 for one in ranked[:BEST_PASSAGES]],
             joined_texts=lambda: load_joined_texts(connection, among, between=BETWEEN_TEXTS),
         )
-        return _Found(candidates=ranked[:kept], passages=passages, answerable=answerable(query.text, evidence))
+        return _Best(ranked[: len(passages)], passages, answerable(query.text, evidence))
 
-    def _openings_of(self, connection: Connection, outlines: dict[int, PassageOutline]) -> dict[int, str]:
+    def _openings_of(self, connection: Connection, documents: AbstractSet[int]) -> dict[int, str]:
         """What candidates' documents begin with; a ready document's text never changes, so it may be remembered."""
-        documents = {int(one.document_id) for one in outlines.values()}
         known = self._openings  # readers share it, so it is replaced, never changed
         missing = documents - known.keys()
         if not missing:
             return known
         if len(known) + len(missing) > _REMEMBERED_OPENINGS:
-            known, missing = {}, documents
+            known, missing = {}, set(documents)
         loaded = load_openings(connection, sorted(missing), characters=OPENING_CHARACTERS)
         self._openings = known = {**known, **{one: loaded.get(one, "") for one in missing}}
         return known
@@ -153,22 +168,31 @@ class SearchService:
         return sorted(rescored, key=lambda one: -one.score)
 
 
-def _candidates(space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, query: SearchQuery) -> tuple[Hits, Hits]:
+def _candidates(space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, query: SearchQuery) -> Found:
+    indexes, collection_id = space.indexes, scope.collection.id
     text = None if query.mode is SearchMode.DENSE else query.text
-    collection_id = scope.collection.id
-    dense, lexical = space.indexes.search(
-        collection_id, vector, text, k=max(CANDIDATES, query.top_k), documents=scope.documents
-    )
+    sides = indexes.search(collection_id, vector, text, k=max(CANDIDATES, query.top_k), documents=scope.documents)
+    found = join(*sides, documents_of=lambda ids: indexes.documents_of(collection_id, ids))
     if vector is None or text is None:
-        return dense, lexical
-    completed = complete_cosines(
-        dense, lexical, query=vector, vectors_of=lambda ids: space.indexes.vectors(collection_id, ids)
-    )
-    return completed, lexical
+        return found
+    return complete_cosines(found, query=vector, vectors_of=lambda ids: indexes.vectors(collection_id, ids))
 
 
-class _Found(msgspec.Struct, frozen=True):
-    """The best candidates with their rows, the evidence for an answer, and the seconds that finding them took."""
+def _load_best(
+    connection: Connection, ranked: list[Candidate], count: int
+) -> tuple[list[Candidate], dict[int, StoredPassage]]:
+    """Rows of the first ``count`` candidates, best first, and the candidates without those whose rows are gone."""
+    while True:
+        best = [one.id for one in ranked[:count]]
+        rows = load_passages(connection, best)
+        if len(rows) == len(best):
+            return ranked, {one: rows[one] for one in best}
+        gone = set(best) - rows.keys()
+        ranked = [one for one in ranked if one.id not in gone]
+
+
+class _Best(msgspec.Struct, frozen=True):
+    """The best candidates with their rows, best first, the evidence for an answer, and the seconds of finding them."""
 
     candidates: list[Candidate]
     passages: dict[int, StoredPassage]

@@ -36,6 +36,10 @@ class Indexes(Protocol):
         """Dense and lexical hits."""
         ...
 
+    def documents_of(self, collection_id: int, ids: Ids) -> Ids:
+        """The document of each passage, -1 for one that is gone."""
+        ...
+
     def vectors(self, collection_id: int, ids: Ids) -> tuple[Ids, Vectors]:
         """Those of ``ids`` that are there, and their vectors."""
         ...

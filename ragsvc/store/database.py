@@ -55,10 +55,11 @@ class Database:
     def __init__(self, path: Path, *, key: bytes | None = None) -> None:
         self.path = path
         self._key = key
+        self._driver = sqlite3 if key is None else _cipher_driver()
         self._writer_engine = _open_engine(path, key=key, begin="BEGIN IMMEDIATE", query_only=False)
-        self._reader_engine_lock = threading.Lock()
+        self._connections_lock = threading.Lock()
         self._local = threading.local()
-        self._reader_engines: list[Engine] = []
+        self._connections: list[Connection] = []
         self._queue: queue.Queue[_Job | None] = queue.Queue(maxsize=_QUEUE_LIMIT)
         self._closed = False
         self._close_lock = threading.Lock()
@@ -167,7 +168,7 @@ class Database:
         try:
             result = job.function(connection)
         except Exception as error:
-            if not _raw(connection).in_transaction:
+            if not driver_connection(connection).in_transaction:
                 raise  # SQLite ended the whole transaction by itself: full disk, I/O error, no memory
             connection.exec_driver_sql("ROLLBACK TO one_write")
             connection.exec_driver_sql("RELEASE one_write")
@@ -187,20 +188,22 @@ class Database:
 
     def read_sync(self, function: Callable[[Connection], T]) -> T:
         """Do what ``read`` does, in the calling thread."""
+        connection = self._connection()
         try:
-            with self._reader().begin() as connection:
+            with connection.begin():
                 return function(connection)
-        except DatabaseError as error:
+        except (DatabaseError, self._driver.Error) as error:  # the driver's own, from where it is used directly
             raise _translate(error) from error
 
-    def _reader(self) -> Engine:
-        engine: Engine | None = getattr(self._local, "engine", None)
-        if engine is None:
-            engine = _open_engine(self.path, key=self._key, begin="BEGIN", query_only=True)
-            self._local.engine = engine
-            with self._reader_engine_lock:
-                self._reader_engines.append(engine)
-        return engine
+    def _connection(self) -> Connection:
+        """This thread's own for reading, kept open: taking it from a pool costs as much as a small statement."""
+        connection: Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = _open_engine(self.path, key=self._key, begin="BEGIN", query_only=True).connect()
+            self._local.connection = connection
+            with self._connections_lock:
+                self._connections.append(connection)
+        return connection
 
     # -- end ---------------------------------------------------------------------------------------------------
 
@@ -213,10 +216,11 @@ class Database:
             self._queue.put(None)
         self._writer.join()
         self._readers.shutdown(wait=True)
-        for engine in self._reader_engines:
-            engine.dispose()
+        for connection in self._connections:
+            connection.close()
+            connection.engine.dispose()
         with self._writer_engine.connect() as connection:
-            _raw(connection).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            driver_connection(connection).execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._writer_engine.dispose()
 
 
@@ -278,7 +282,8 @@ def _open_engine(path: Path, *, key: bytes | None, begin: str, query_only: bool)
     return engine
 
 
-def _raw(connection: Connection) -> sqlite3.Connection:
+def driver_connection(connection: Connection) -> sqlite3.Connection:
+    """The driver's connection behind it, in the same transaction."""
     return cast("sqlite3.Connection", connection.connection.driver_connection)  # or SQLCipher's, which is its twin
 
 

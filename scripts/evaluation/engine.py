@@ -20,7 +20,7 @@ from ragsvc.core.chunking import embedding_text, lexical_context, split_pages
 from ragsvc.core.condensing import condense
 from ragsvc.core.documents import Extraction, Passage, StoredPassage
 from ragsvc.core.errors import ExtractionFailed
-from ragsvc.core.fusion import CANDIDATES, OPENING_CHARACTERS, Ranking, complete_cosines, fuse
+from ragsvc.core.fusion import CANDIDATES, OPENING_CHARACTERS, Ranking, complete_cosines, fuse, join
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports import (
     ChunkingOptions,
@@ -144,11 +144,10 @@ def search(
         dense = collection.dense.search(vector, k=CANDIDATES, documents=documents)
     if mode is not SearchMode.DENSE:
         lexical = collection.lexical.search(query, k=CANDIDATES, documents=documents)
+    found = join(dense, lexical, documents_of=collection.dense.documents_of)
     if mode is SearchMode.HYBRID:
-        dense = complete_cosines(
-            dense, lexical, query=vector, vectors_of=lambda ids: (ids, collection.dense.vectors(ids))
-        )
-    return fuse(query, mode, dense=dense, lexical=lexical, passages=collection.passages, openings=collection.openings)
+        found = complete_cosines(found, query=vector, vectors_of=lambda ids: (ids, collection.dense.vectors(ids)))
+    return fuse(query, mode, found, passages=collection.passages, openings=collection.openings)
 
 
 def _stored(number: int, document: int, source: Source, passage: Passage) -> StoredPassage:

@@ -95,6 +95,7 @@ def test_an_empty_index_finds_nothing(make):
     assert index.search(POOL[0], k=5, documents=np.array([1])).ids.tolist() == []
     assert index.ids().tolist() == []
     assert index.vectors(np.empty(0, np.int64)).shape == (0, DIMENSION)
+    assert index.documents_of(np.array([1, 7])).tolist() == [-1, -1]
 
 
 def test_a_vector_finds_itself_first_with_score_one(make):
@@ -120,6 +121,7 @@ def test_removed_ids_are_gone_at_once_and_never_come_back(make):
     assert 18 not in index.ids()
     with pytest.raises(KeyError):
         index.vectors(np.array([18]))
+    assert index.documents_of(np.array([300, 18, 1, 12345])).tolist() == [30, -1, 1, -1]
     assert index.remove(np.array([18])) == 0
 
 
@@ -129,6 +131,7 @@ def test_adding_a_present_id_replaces_it(make):
     assert len(index) == 300
     assert index.search(POOL[350], k=1).ids.tolist() == [7]
     np.testing.assert_array_equal(index.vectors(np.array([7])), POOL[350:351])
+    assert index.documents_of(np.array([7, 8])).tolist() == [99, 1]
     assert 7 not in index.search(POOL[6], k=300, documents=np.array([1])).ids
     assert index.search(POOL[6], k=300, documents=np.array([99])).ids.tolist() == [7]
 

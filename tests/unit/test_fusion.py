@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragsvc.core.documents import StoredPassage
-from ragsvc.core.fusion import complete_cosines, fuse
+from ragsvc.core.fusion import Found, Ranking, complete_cosines, fuse, join
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports import Hits
 from ragsvc.core.retrieval import SearchMode
@@ -40,8 +40,19 @@ NONE = hits()
 THREE = {number: passage(number) for number in (1, 2, 3)}
 
 
+def join_sides(dense: Hits, lexical: Hits, passages: dict[int, StoredPassage]) -> Found:
+    def documents_of(ids):
+        return np.array([passages[one].document_id if one in passages else -1 for one in ids.tolist()], np.int64)
+
+    return join(dense, lexical, documents_of=documents_of)
+
+
+def rank_sides(query: str, mode: SearchMode, *, dense: Hits, lexical: Hits, passages, openings=None) -> Ranking:
+    return fuse(query, mode, join_sides(dense, lexical, passages), passages=passages, openings=openings)
+
+
 def order(*args, **kwargs) -> list[int]:
-    return [candidate.id for candidate in fuse(*args, **kwargs).candidates]
+    return [candidate.id for candidate in rank_sides(*args, **kwargs).candidates]
 
 
 def test_each_mode_ranks_by_its_own_side():
@@ -52,14 +63,14 @@ def test_each_mode_ranks_by_its_own_side():
 
 
 def test_scores_are_shares_and_absent_where_a_side_saw_nothing():
-    ranking = fuse("q", SearchMode.HYBRID, dense=hits(p1=0.9), lexical=hits(p2=8.0, p1=2.0), passages=THREE)
+    ranking = rank_sides("q", SearchMode.HYBRID, dense=hits(p1=0.9), lexical=hits(p2=8.0, p1=2.0), passages=THREE)
     scores = {one.id: (one.dense, one.lexical) for one in ranking.candidates}
     assert scores == {1: (0.9, 0.25), 2: (None, 1.0)}
 
 
 def test_rows_that_are_gone_are_dropped():
     assert order("q", SearchMode.HYBRID, dense=hits(p1=0.9, p9=0.8), lexical=NONE, passages=THREE) == [1]
-    assert fuse("q", SearchMode.HYBRID, dense=NONE, lexical=NONE, passages={}).candidates == []
+    assert rank_sides("q", SearchMode.HYBRID, dense=NONE, lexical=NONE, passages={}).candidates == []
 
 
 def test_a_document_whose_opening_names_what_is_asked_for_comes_first():
@@ -74,7 +85,7 @@ def test_a_document_whose_opening_names_what_is_asked_for_comes_first():
 def test_signs_that_are_no_words_are_no_evidence():
     rows = {1: passage(1, document=1), 2: passage(2, document=2)}
     openings = {1: "long " * 300, 2: "short"}
-    ranking = fuse(
+    ranking = rank_sides(
         "___ ?!", SearchMode.HYBRID, dense=hits(p1=0.5, p2=0.5), lexical=NONE, passages=rows, openings=openings
     )
     assert [one.score for one in ranking.candidates] == [ranking.candidates[0].score] * 2
@@ -99,9 +110,19 @@ def test_cosines_of_lexical_candidates_are_completed():
         return ids, np.array([[0.6, 0.8]], np.float32)
 
     query = np.array([1, 0], np.float32)
-    completed = complete_cosines(hits(p1=0.9), hits(p1=3.0, p2=4.0), query=query, vectors_of=vectors_of)
+    found = join_sides(hits(p1=0.9), hits(p1=3.0, p2=4.0), THREE)
+    completed = complete_cosines(found, query=query, vectors_of=vectors_of)
     assert completed.ids.tolist() == [1, 2]
-    assert completed.scores.tolist() == pytest.approx([0.9, 0.6])
+    assert completed.cosines.tolist() == pytest.approx([0.9, 0.6])
+
+
+def test_a_candidate_deleted_before_its_vector_was_read_keeps_its_words():
+    found = join_sides(hits(p1=0.9), hits(p2=4.0, p3=2.0), THREE)
+    gone = complete_cosines(
+        found, query=np.array([1, 0], np.float32), vectors_of=lambda ids: (ids[1:], np.array([[0.6, 0.8]], np.float32))
+    )
+    assert gone.cosines.tolist() == pytest.approx([0.9, np.nan, 0.6], nan_ok=True)
+    assert gone.words.tolist() == pytest.approx([np.nan, 4.0, 2.0], nan_ok=True)
 
 
 finite = st.floats(-1, 1, width=32)
@@ -118,7 +139,7 @@ def test_any_candidates_give_a_ranking_in_order_with_scores_in_range(dense, lexi
     sides = [
         Hits(np.array(list(side), np.int64), np.array(list(side.values()), np.float32)) for side in (dense, lexical)
     ]
-    ranking = fuse(query, mode, dense=sides[0], lexical=sides[1], passages=rows, openings={1: "page one"})
+    ranking = rank_sides(query, mode, dense=sides[0], lexical=sides[1], passages=rows, openings={1: "page one"})
     scores = [one.score for one in ranking.candidates]
     assert scores == sorted(scores, reverse=True)
     assert all(0 <= score <= 1 for score in scores)
@@ -135,7 +156,7 @@ def test_four_hundred_candidates_take_a_few_milliseconds_at_most():
     times = []
     for _ in range(30):
         begin = time.perf_counter()
-        fuse("How did Apple's revenue grow in 2022?", SearchMode.HYBRID, dense=sides[0], lexical=sides[1],
+        rank_sides("How did Apple's revenue grow in 2022?", SearchMode.HYBRID, dense=sides[0], lexical=sides[1],
              passages=rows, openings=openings)  # fmt: skip
         times.append(time.perf_counter() - begin)
     assert min(times) < 0.005  # measured 1.1 ms; the least is what a busy machine leaves comparable

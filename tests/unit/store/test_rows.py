@@ -227,8 +227,10 @@ def test_rows_come_back_letter_by_letter(database: Database, text: str) -> None:
     ids = make_ready(database, document, texts=(text, "plain"))
     whole = database.read_sync(lambda c: passages.load_passages(c, [*ids, 999]))
     assert {one.text for one in whole.values()} == {text, "plain"}
-    outlines = database.read_sync(lambda c: passages.load_outlines(c, ids))
-    assert [(one.document_id, one.filename) for one in outlines.values()] == [(document.id, "strange.pdf")] * 2
+    assert database.read_sync(lambda c: passages.load_names(c, [document.id, 999])) == {
+        document.id: ("strange.pdf", None)
+    }
+    assert database.read_sync(lambda c: passages.load_pages(c, [*ids, 999])) == dict.fromkeys(ids, (1, None))
     joined = database.read_sync(lambda c: passages.load_joined_texts(c, ids, between="\0"))
     assert sorted(joined.decode().split("\0")) == sorted([text, "plain"])
     assert database.read_sync(lambda c: passages.load_passages(c, [])) == {}
