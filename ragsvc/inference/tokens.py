@@ -10,8 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from ragsvc.core.errors import EmbeddingFailed
+
+_MANY_TEXTS = 16
+_REMEMBERED_WORDS = 50_000
+_REMEMBERED_CHARACTERS = 24
 
 
 class TokenizerSpans:
@@ -20,6 +26,7 @@ class TokenizerSpans:
     def __init__(self, tokenizer_file: Path) -> None:
         self._file = tokenizer_file
         self._loaded: Tokenizer | None = None
+        self._known: dict[str, int] = {}
 
     def __getstate__(self) -> Path:
         return self._file
@@ -27,11 +34,26 @@ class TokenizerSpans:
     def __setstate__(self, state: Path) -> None:
         self._file = state
         self._loaded = None
+        self._known = {}
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Count tokens of each text, without special tokens, all cores used."""
-        encodings = self._tokenizer().encode_batch_fast(list(texts), add_special_tokens=False)
-        return [len(encoding) for encoding in encodings]
+        """Count tokens of each text, without special tokens.
+
+        A document's texts are counted by their words, where the model takes words one by one: few of them are new, and
+        adding up takes a quarter of the time.
+        """
+        if len(texts) < _MANY_TEXTS or not _takes_word_by_word(self._tokenizer()):
+            return self._count(texts)
+        split = [text.replace("\n", " ").split(" ") for text in texts]
+        known = self._known  # threads share it, so it is replaced, never changed
+        new = list({word for words in split for word in words if word not in known})
+        lengths = known | dict(zip(new, self._count(new), strict=True))
+        kept = {word: count for word, count in lengths.items() if len(word) <= _REMEMBERED_CHARACTERS}
+        self._known = kept if len(kept) <= _REMEMBERED_WORDS else {}
+        return [sum(map(lengths.__getitem__, words)) for words in split]
+
+    def _count(self, texts: Sequence[str]) -> list[int]:
+        return [len(one) for one in self._tokenizer().encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Character spans ``[start, end)`` of the tokens of ``text``, in order, without special tokens."""
@@ -49,6 +71,11 @@ class TokenizerSpans:
         if self._loaded is None:
             self._loaded = load_tokenizer(self._file)
         return self._loaded
+
+
+def _takes_word_by_word(tokenizer: Tokenizer) -> bool:
+    """Whether nothing a space divides becomes one token, nor depends on what is beyond the space."""
+    return isinstance(tokenizer.normalizer, BertNormalizer) and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
 
 
 def load_tokenizer(tokenizer_file: Path, *, max_tokens: int | None = None) -> Tokenizer:

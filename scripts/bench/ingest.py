@@ -1,6 +1,9 @@
 """Ingest the same PDFs through ragsvc over HTTP and through the plain stack, interleaved; prints the ratio of pages/s.
 
-scripts/bench_ingest [FOLDER] [--rounds N] [--pages N] [--json]
+    scripts/bench_ingest [FOLDER] [--rounds N] [--pages N] [--json]
+
+Each round also ingests with ``RAGSVC_EMBEDDED_TEXT=whole``, and has the embedder alone embed the same passages: the
+share of its speed that is left is what parsing, storing and indexing leave to the model.
 """
 
 from __future__ import annotations
@@ -43,21 +46,20 @@ def choose(folder: Path, pages: int) -> tuple[list[Path], list[Path]]:
     return chosen, refused
 
 
-def run_plain(files: list[Path]) -> dict:
-    program = Path(__file__).with_name("plain_stack.py")
-    done = subprocess.run(
-        [sys.executable, str(program), *map(str, files)], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+def run_program(name: str, arguments: list[Path]) -> dict:
+    """What a program beside this one prints."""
+    command = [sys.executable, str(Path(__file__).with_name(name)), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run_ragsvc(files: list[Path], models: Path, folder: Path) -> dict:
+def run_ragsvc(files: list[Path], models: Path, folder: Path, *, embedded_text: str) -> dict:
     data_dir = folder / "data"
     shutil.rmtree(data_dir, ignore_errors=True)
     key = create_key(data_dir)
     if models.exists():
         shutil.copytree(models, data_dir / "models")
-    service = RunningService(data_dir)
+    service = RunningService(data_dir, env={"RAGSVC_EMBEDDED_TEXT": embedded_text})
     try:
         with PeakMemory(service.process.pid, every_s=0.5) as memory, service.client(key) as client:
             client.timeout = 900
@@ -100,18 +102,28 @@ def main() -> int:
     files, refused = choose(options.folder, options.pages)
     plain: list[dict] = []
     ours: list[dict] = []
-    with tempfile.TemporaryDirectory() as folder:
-        models = Path(folder) / "models"
+    whole: list[dict] = []
+    alone: list[dict] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         for _ in range(options.rounds):
-            ours.append(run_ragsvc(files, models, Path(folder)))
-            plain.append(run_plain(files))
-    ratios = [(a["pages"] / a["seconds"]) / (b["pages"] / b["seconds"]) for a, b in zip(ours, plain, strict=True)]
+            whole.append(run_ragsvc(files, folder / "models", folder, embedded_text="whole"))
+            ours.append(run_ragsvc(files, folder / "models", folder, embedded_text="condensed"))
+            alone.append(run_program("embedder_alone.py", [folder / "data"]))
+            plain.append(run_program("plain_stack.py", files))
     figures = {
         "files": len(files),
         "refused_by_pypdf": [file.name for file in refused],
         "pages": ours[0]["pages"],
         "rounds": options.rounds,
-        "ratio_pages_per_s": {"median": median(ratios), "min": min(ratios), "max": max(ratios)},
+        "ratio_pages_per_s": spread(
+            [(a["pages"] / a["seconds"]) / (b["pages"] / b["seconds"]) for a, b in zip(ours, plain, strict=True)]
+        ),
+        "share_of_embedder": {
+            "whole": spread([b["whole_s"] / a["seconds"] for a, b in zip(whole, alone, strict=True)]),
+            "condensed": spread([b["condensed_s"] / a["seconds"] for a, b in zip(ours, alone, strict=True)]),
+            "condensed_to_whole": spread([b["whole_s"] / a["seconds"] for a, b in zip(ours, alone, strict=True)]),
+        },
         "ragsvc": {
             "pages_per_s": median([one["pages"] / one["seconds"] for one in ours]),
             "passages_per_s": median([one["passages"] / one["seconds"] for one in ours]),
@@ -127,14 +139,26 @@ def main() -> int:
     if options.json:
         print_json(figures)
         return 0
-    a, b, ratio = figures["ragsvc"], figures["plain"], figures["ratio_pages_per_s"]
+    a, b, shares = figures["ragsvc"], figures["plain"], figures["share_of_embedder"]
     print(f"{figures['files']} PDFs, {figures['pages']} pages, {options.rounds} interleaved rounds, medians")
     if refused:
         print(f"left out, because pypdf refuses them: {', '.join(file.name for file in refused)}")
     print(f"ragsvc over HTTP  {a['pages_per_s']:7.1f} pages/s  peak {mebibytes(a['peak_bytes'])} (all processes)")
     print(f"plain stack       {b['pages_per_s']:7.1f} pages/s  peak {mebibytes(b['peak_bytes'])}")
-    print(f"ratio             {ratio['median']:7.2f}  (min {ratio['min']:.2f}, max {ratio['max']:.2f})")
+    print(f"ratio             {shown(figures['ratio_pages_per_s'])}")
+    print(f"passages/s as a share of the embedder's alone on the same {ours[0]['passages']} passages:")
+    print(f"  whole texts ingested, whole texts embedded      {shown(shares['whole'])}")
+    print(f"  condensed texts ingested, condensed embedded    {shown(shares['condensed'])}")
+    print(f"  condensed texts ingested, whole texts embedded  {shown(shares['condensed_to_whole'])}")
     return 0
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": median(values), "min": min(values), "max": max(values)}
+
+
+def shown(values: dict[str, float]) -> str:
+    return f"{values['median']:7.2f}  (min {values['min']:.2f}, max {values['max']:.2f})"
 
 
 if __name__ == "__main__":

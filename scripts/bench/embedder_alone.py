@@ -1,0 +1,64 @@
+"""The embedder alone on all passages of a data directory: the measure of how little the rest of an ingest costs.
+
+Prints one JSON line: seconds for the passages' whole embedding texts, and for what the service embeds of them by
+default. Opening the model is not counted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from sqlalchemy import select
+
+from ragsvc.cli.tuning import keep_heap_small
+from ragsvc.core.chunking import embedding_text
+from ragsvc.core.condensing import condense
+from ragsvc.core.documents import Passage
+from ragsvc.core.ids import DocumentId
+from ragsvc.inference.factory import open_embedder
+from ragsvc.store.database import Database
+from ragsvc.store.passages import documents_table, passages_of
+
+_MOST_PASSAGES = 100_000
+
+
+def read_texts(data_dir: Path) -> list[str]:
+    """The embedding texts of all passages, in the order of the rows."""
+
+    def read(connection) -> list[str]:
+        texts: list[str] = []
+        for document in connection.execute(select(documents_table.c.id)).scalars().all():
+            for one in passages_of(connection, DocumentId(document), after=None, limit=_MOST_PASSAGES):
+                passage = Passage(one.ordinal, one.page, one.start, one.end, one.text, one.headings)
+                texts.append(embedding_text(passage, title=one.title, filename=one.filename))
+        return texts
+
+    database = Database(data_dir / "ragsvc.sqlite")
+    try:
+        return database.read_sync(read)
+    finally:
+        database.close()
+
+
+def main(data_dir: Path) -> None:
+    keep_heap_small()  # as the service does
+    texts = read_texts(data_dir)
+    embedder = open_embedder(data_dir=data_dir)
+    embedder.embed_passages(texts[:8])
+    begin = time.perf_counter()
+    embedder.embed_passages(texts)
+    whole = time.perf_counter()
+    embedder.embed_passages([condense(text) for text in texts])
+    condensed = time.perf_counter()
+    embedder.close()
+    print(json.dumps({"passages": len(texts), "whole_s": whole - begin, "condensed_s": condensed - whole}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
