@@ -24,7 +24,8 @@ from ragsvc.core.chunking import lexical_context
 from ragsvc.core.condensing import condense
 from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
 from ragsvc.core.families import Family
-from ragsvc.core.ports import ChunkingOptions, Embedder, EmbeddingModel, ExtractionLimits, Reranker
+from ragsvc.core.parsing import ChunkingOptions, ExtractionLimits
+from ragsvc.core.ports import Embedder, EmbeddingModel, Reranker
 from ragsvc.core.providers import ProviderSettings
 from ragsvc.core.readiness import Readiness
 from ragsvc.crypto.at_rest import MasterKey

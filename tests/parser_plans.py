@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ragsvc.core.documents import Extraction, Passage
-from ragsvc.core.ports import ChunkingOptions, TokenSpans
+from ragsvc.core.parsing import ChunkingOptions, TokenSpans
 
 
 class WordSpans:

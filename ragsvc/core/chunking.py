@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from ragsvc.core.documents import Extraction, Heading, Page, Passage
-from ragsvc.core.ports import ChunkingOptions, TokenSpans
+from ragsvc.core.parsing import ChunkingOptions, TokenSpans
 from ragsvc.core.sentences import Span, sentence_spans, strip_span
 
 SPECIAL_TOKENS: Final = 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from ragsvc.core.breaker import Circuit
 from ragsvc.core.chat import ChatCall, Usage
-from ragsvc.core.documents import Extraction, Passage
 
 Vectors = npt.NDArray[np.float32]
 """``(n, dim)`` float32, C-contiguous, rows of length 1."""
@@ -36,18 +35,6 @@ class EmbeddingModel(msgspec.Struct, frozen=True):
     dimension: int
     max_tokens: int
     fingerprint: str
-
-
-class TokenSpans(Protocol):
-    """The embedding model's own tokenizer, safe to use in a child process and without loading the model."""
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Count tokens of each text, without special tokens."""
-        ...
-
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """Character spans ``[start, end)`` of the tokens of ``text``, in order, without special tokens."""
-        ...
 
 
 class Embedder(Protocol):
@@ -90,65 +77,6 @@ class Reranker(Protocol):
 
     def score(self, query: str, texts: Sequence[str]) -> Scores:
         """One score per text in 0..1, higher is better."""
-        ...
-
-
-class ExtractionLimits(msgspec.Struct, frozen=True):
-    """Bounds of one extraction; crossing one fails the document, never the service.
-
-    ``timeout_s`` holds without progress: each page whose text was recognised (``ocr``, at most ``ocr_max_pages``)
-    adds ``ocr_page_s``. Further pictures are not read.
-    """
-
-    timeout_s: float = 300.0
-    memory_bytes: int = 2 << 30
-    max_pages: int = 5000
-    max_page_characters: int = 200_000
-    max_text_characters: int = 50_000_000
-    ocr: bool = True
-    ocr_max_pages: int = 500
-    ocr_page_s: float = 60.0
-
-
-class ChunkingOptions(msgspec.Struct, frozen=True):
-    """How pages become passages; ``max_tokens`` counts the embedding text without special tokens."""
-
-    max_tokens: int = 240
-    overlap_tokens: int = 0
-    min_tokens: int = 8
-
-
-class ParsedDocument(msgspec.Struct, frozen=True):
-    """What one parse job returns: pages with text, and the passages cut from them."""
-
-    extraction: Extraction
-    passages: list[Passage]
-
-
-class Parser(Protocol):
-    """Reads untrusted files in a child process that may die or hang without harm."""
-
-    async def parse(
-        self,
-        path: Path,
-        *,
-        media_type: str,
-        filename: str,
-        password: str | None = None,
-        on_progress: Callable[[int, int], None] | None = None,
-    ) -> ParsedDocument:
-        """Extract pages and cut passages; cancelling the call ends the child.
-
-        ``on_progress(pages_done, pages_total)`` is called on the event loop, a few times a second at most.
-
-        Raises:
-            ExtractionFailed: with a reason for a person; whatever the child died of.
-            Overloaded: too many parses are waiting.
-        """
-        ...
-
-    async def close(self) -> None:
-        """End the children."""
         ...
 
 

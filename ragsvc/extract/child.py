@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from ragsvc.core.errors import ExtractionFailed, FailureReason
-from ragsvc.core.ports import TokenSpans
+from ragsvc.core.parsing import TokenSpans
 from ragsvc.extract import frames
 from ragsvc.extract.boxes import boxes
 from ragsvc.extract.document import extract

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ragsvc.core.documents import Extraction
 from ragsvc.core.errors import ExtractionFailed, FailureReason
-from ragsvc.core.ports import ExtractionLimits
+from ragsvc.core.parsing import ExtractionLimits
 from ragsvc.extract.pdf_document import read_pdf
 from ragsvc.extract.pdf_pages import Reports
 from ragsvc.extract.plain_text import read_text

@@ -14,7 +14,7 @@ import msgspec
 
 from ragsvc.core.documents import Extraction, Heading, Page, Passage, Problem
 from ragsvc.core.errors import FailureReason
-from ragsvc.core.ports import ChunkingOptions, ExtractionLimits
+from ragsvc.core.parsing import ChunkingOptions, ExtractionLimits
 
 MAX_FRAME_BYTES = 64 << 20
 _HEADER = struct.Struct(">I")

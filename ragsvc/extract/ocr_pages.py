@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ragsvc.core.ports import ExtractionLimits
+from ragsvc.core.parsing import ExtractionLimits
 from ragsvc.extract.layout import Line, page_text
 from ragsvc.extract.ocr import OcrUnavailable, Recognised, open_recogniser
 from ragsvc.extract.ocr_layout import ocr_lines

@@ -21,7 +21,7 @@ import anyio.to_thread
 
 from ragsvc.core.documents import Page, Passage
 from ragsvc.core.errors import ExtractionFailed, FailureReason, Overloaded
-from ragsvc.core.ports import ExtractionLimits, ParsedDocument
+from ragsvc.core.parsing import ExtractionLimits, ParsedDocument
 from ragsvc.extract import frames
 from ragsvc.extract.frames import Box, ChunkingPlan
 from ragsvc.extract.worker import Worker, WorkerGone

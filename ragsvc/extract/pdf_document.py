@@ -20,7 +20,7 @@ import pypdfium2.raw as pdfium
 
 from ragsvc.core.documents import Extraction, Page, ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
-from ragsvc.core.ports import ExtractionLimits
+from ragsvc.core.parsing import ExtractionLimits
 from ragsvc.extract import second_parser
 from ragsvc.extract.clean import clean_line
 from ragsvc.extract.headings import OutlineEntry, document_title, headings_by_type, place_outline

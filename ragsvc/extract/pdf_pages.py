@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ragsvc.core.documents import ProblemCode
-from ragsvc.core.ports import ExtractionLimits
+from ragsvc.core.parsing import ExtractionLimits
 from ragsvc.extract.clean import join_hyphens, known_words
 from ragsvc.extract.headings import PageTypes, types_of
 from ragsvc.extract.layout import page_text

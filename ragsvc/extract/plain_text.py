@@ -7,11 +7,9 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from charset_normalizer import from_bytes
-
 from ragsvc.core.documents import Extraction, Heading, Page, ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
-from ragsvc.core.ports import ExtractionLimits
+from ragsvc.core.parsing import ExtractionLimits
 from ragsvc.extract.problems import merge_problems
 
 _PAGE_CHARACTERS = 3_000
@@ -84,6 +82,8 @@ def decode(data: bytes) -> str:
     controls = sum(byte < 9 or 13 < byte < 27 for byte in sample)
     if controls > len(sample) // 100:
         raise ExtractionFailed(FailureReason.NOT_TEXT, "The file was sent as text but holds binary data.")
+    from charset_normalizer import from_bytes  # noqa: PLC0415 - slow to import, and most text is UTF-8
+
     best = from_bytes(sample).best()
     encoding = best.encoding if best is not None else "latin-1"
     return data.decode(encoding, "replace")

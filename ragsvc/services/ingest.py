@@ -27,7 +27,7 @@ from ragsvc.core.errors import (
     StorageFull,
 )
 from ragsvc.core.ids import DocumentId
-from ragsvc.core.ports import ParsedDocument, Parser
+from ragsvc.core.parsing import ParsedDocument, Parser
 from ragsvc.services.embedding import DocumentGone, PassageVectors
 from ragsvc.services.freshness import Freshness
 from ragsvc.services.progress import ProgressHub

@@ -13,7 +13,8 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from ragsvc.core.documents import Document, DocumentStatus, Passage, Problem, Stage
 from ragsvc.core.ids import CollectionId, DocumentId, PassageId, TenantId
-from ragsvc.core.ports import EmbeddingModel, Ids, ParsedDocument, Vectors
+from ragsvc.core.parsing import ParsedDocument
+from ragsvc.core.ports import EmbeddingModel, Ids, Vectors
 from ragsvc.store.documents import get_by_row_id
 from ragsvc.store.reembedding import serving_model
 from ragsvc.store.tables import (

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from ragsvc.core.chunking import embedding_text
 from ragsvc.core.documents import Extraction, Page, Passage
 from ragsvc.core.ids import TenantId
-from ragsvc.core.ports import ParsedDocument
+from ragsvc.core.parsing import ParsedDocument
 from ragsvc.inference.factory import open_embedder
 from ragsvc.store import documents as document_rows
 from ragsvc.store import ingest as rows

@@ -22,16 +22,8 @@ from ragsvc.core.documents import Extraction, Passage, StoredPassage
 from ragsvc.core.errors import ExtractionFailed
 from ragsvc.core.fusion import CANDIDATES, OPENING_CHARACTERS, Ranking, complete_cosines, fuse, join
 from ragsvc.core.ids import DocumentId, PassageId
-from ragsvc.core.ports import (
-    ChunkingOptions,
-    Embedder,
-    ExtractionLimits,
-    Hits,
-    Ids,
-    LexicalDocument,
-    TokenSpans,
-    Vectors,
-)
+from ragsvc.core.parsing import ChunkingOptions, ExtractionLimits, TokenSpans
+from ragsvc.core.ports import Embedder, Hits, Ids, LexicalDocument, Vectors
 from ragsvc.core.retrieval import SearchMode
 from ragsvc.extract.document import extract
 from ragsvc.extract.pdf_pages import Reports

@@ -37,7 +37,7 @@ from evaluation.engine import Collection, Embedding
 from ragsvc.core.condensing import condense
 from ragsvc.core.documents import Extraction, StoredPassage
 from ragsvc.core.evaluation.measures import first_rank, ndcg, range_overlap, unique
-from ragsvc.core.ports import ChunkingOptions
+from ragsvc.core.parsing import ChunkingOptions
 from ragsvc.core.retrieval import SearchMode
 from ragsvc.inference.factory import open_embedder, open_token_spans
 

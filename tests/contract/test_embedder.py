@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from ragsvc.core.errors import EmbeddingFailed
-from ragsvc.core.ports import Embedder, TokenSpans
+from ragsvc.core.parsing import TokenSpans
+from ragsvc.core.ports import Embedder
 from ragsvc.inference.export import probe_texts, probe_vectors
 from ragsvc.inference.factory import open_embedder, open_token_spans
 from ragsvc.inference.weights import BUILT_IN, read_model

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ragsvc.core.chunking import document_name, embedding_text, lexical_context, split_pages
 from ragsvc.core.documents import Extraction, Heading, Page
-from ragsvc.core.ports import ChunkingOptions
+from ragsvc.core.parsing import ChunkingOptions
 from ragsvc.core.sentences import sentence_spans
 
 

@@ -13,7 +13,7 @@ from pdf_builder import Text, lines, make_pdf, make_scan
 
 from ragsvc.core.documents import ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
-from ragsvc.core.ports import ExtractionLimits
+from ragsvc.core.parsing import ExtractionLimits
 from ragsvc.extract import ocr
 from ragsvc.extract.boxes import boxes
 from ragsvc.extract.document import extract

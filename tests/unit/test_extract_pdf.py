@@ -9,7 +9,7 @@ from pdf_builder import Text, assemble, content, lines, make_pdf, stream
 
 from ragsvc.core.documents import ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
-from ragsvc.core.ports import ExtractionLimits
+from ragsvc.core.parsing import ExtractionLimits
 from ragsvc.extract.boxes import boxes
 from ragsvc.extract.document import extract
 from ragsvc.extract.pdf_pages import Reports

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragsvc.core.errors import ExtractionFailed, FailureReason
-from ragsvc.core.ports import ExtractionLimits
+from ragsvc.core.parsing import ExtractionLimits
 from ragsvc.extract.document import extract
 from ragsvc.extract.pdf_pages import Reports
 from ragsvc.extract.plain_text import decode, split_virtual_pages

@@ -10,7 +10,8 @@ from ragsvc.core.documents import Document, DocumentStatus, Extraction, Page, Pa
 from ragsvc.core.errors import DocumentNotFound
 from ragsvc.core.filters import parse_filter
 from ragsvc.core.ids import TenantId
-from ragsvc.core.ports import EmbeddingModel, ParsedDocument
+from ragsvc.core.parsing import ParsedDocument
+from ragsvc.core.ports import EmbeddingModel
 from ragsvc.store import documents, ingest, passages
 from ragsvc.store.database import Database
 from ragsvc.store.index_source import SqliteIndexSource
