@@ -66,7 +66,7 @@ def run_ragsvc(files: list[Path], models: Path, folder: Path, *, embedded_text: 
     shutil.copytree(models, data_dir / "models")
     service = RunningService(data_dir, env={"RAGSVC_EMBEDDED_TEXT": embedded_text})
     try:
-        with PeakMemory(service.process.pid, every_s=0.5) as memory, service.client(key) as client:
+        with PeakMemory(service.process.pid, every_s=2.0) as memory, service.client(key) as client:
             client.timeout = 900
             begin = time.perf_counter()
 
