@@ -91,7 +91,14 @@ class ModelSpace(EmbeddingSpace):
         indexes: IndexRegistry,
         prepare: Callable[[str], str],
     ) -> None:
-        super().__init__(model=embedder.model, model_id=model_id, batcher=batcher, indexes=indexes, prepare=prepare)
+        super().__init__(
+            model=embedder.model,
+            model_id=model_id,
+            batcher=batcher,
+            indexes=indexes,
+            prepare=prepare,
+            knows=embedder.knows,
+        )
         self.embedder = embedder
         self.batcher: EmbeddingBatcher = batcher
         self.indexes: IndexRegistry = indexes

@@ -27,6 +27,9 @@ DENSE_WEIGHT: Final = 0.6
 """Share of the cosine, which is used as it is: in a language the model does not know, all cosines are alike and words
 decide by themselves. (Min-max scaling of both sides lost up to 40 points hit@1 on Russian and Chinese.)"""
 
+UNFAMILIAR_DENSE_WEIGHT: Final = 0.4
+"""The same for a question whose words the model does not know at all: alike is not equal."""
+
 DOCUMENT_WEIGHT: Final = 0.1
 """Most that a document's own name and opening add to each of its passages."""
 
@@ -118,6 +121,7 @@ def fuse(
     *,
     passages: Mapping[int, StoredPassage],
     openings: Mapping[int, str] | None = None,
+    familiar: bool = True,
 ) -> Ranking:
     """Rank candidates whose whole rows are at hand, and judge whether they hold an answer; see ``rank``."""
     rows = [passages[one] for one in found.ids.tolist() if one in passages]
@@ -128,6 +132,7 @@ def fuse(
         names={int(row.document_id): document_name(row.filename, row.title) for row in rows},
         openings=openings,
         pages_of=lambda _: {int(row.id): (row.page, row.page_label) for row in rows},
+        familiar=familiar,
     )
     best = [passages[one.id] for one in candidates]
     return Ranking(candidates, answerable(query, evidence_of(best, [one.dense or 0.0 for one in candidates])))
@@ -141,6 +146,7 @@ def rank(
     names: Mapping[int, str],
     openings: Mapping[int, str] | None = None,
     pages_of: Callable[[Ids], Pages],
+    familiar: bool = True,
 ) -> list[Candidate]:
     """Candidates, best first; those of documents that are gone (not in ``names``) are dropped.
 
@@ -151,13 +157,13 @@ def rank(
         names: of the candidates' documents, by document id; see ``document_name``.
         openings: the beginning of candidates' documents by document id (``OPENING_CHARACTERS`` are enough).
         pages_of: the pages of passages; asked only where the question names one.
+        familiar: whether the model of the cosines knows the question's words.
     """
     documents, owners = np.unique(found.documents, return_inverse=True)
-    ready = [one in names for one in documents.tolist()]
-    if not all(ready):
-        return rank(
-            query, mode, _kept(found, np.array(ready)[owners]), names=names, openings=openings, pages_of=pages_of
-        )
+    ready = np.array([one in names for one in documents.tolist()], np.bool_)
+    if not ready.all():
+        found = _kept(found, ready[owners])
+        documents, owners = np.unique(found.documents, return_inverse=True)
     if not found.ids.size:
         return []
     cosines = found.cosines
@@ -168,7 +174,7 @@ def rank(
         case SearchMode.LEXICAL:
             scores = np.nan_to_num(shares)
         case SearchMode.HYBRID:
-            scores = _combine(cosines, shares)
+            scores = _combine(cosines, shares, DENSE_WEIGHT if familiar else UNFAMILIAR_DENSE_WEIGHT)
             best = np.zeros(len(documents), np.float32)
             np.maximum.at(best, owners, scores)
             asked = content_words(query)[:_MAX_WORDS]
@@ -201,11 +207,11 @@ def _kept(found: Found, kept: npt.NDArray[np.bool_]) -> Found:
     return Found(found.ids[kept], found.documents[kept], found.cosines[kept], found.words[kept])
 
 
-def _combine(cosines: Floats, shares: Floats) -> Floats:
+def _combine(cosines: Floats, shares: Floats, dense_weight: float) -> Floats:
     """Weighted sum. An unknown cosine is at most the least known one; four fifths of that did best."""
     floor = 0.8 * max(0.0, float(np.nanmin(cosines))) if not np.isnan(cosines).all() else 0.0
     known = np.where(np.isnan(cosines), floor, np.maximum(cosines, 0.0))
-    return (DENSE_WEIGHT * known + (1 - DENSE_WEIGHT) * np.nan_to_num(shares)).astype(np.float32)
+    return (dense_weight * known + (1 - dense_weight) * np.nan_to_num(shares)).astype(np.float32)
 
 
 def _document_evidence(

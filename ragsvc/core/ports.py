@@ -62,6 +62,10 @@ class Embedder(Protocol):
         """Count the model's tokens of each text, special tokens included, before truncation."""
         ...
 
+    def knows(self, text: str) -> bool:
+        """Whether the model's vocabulary has the words of this text's script; if not, its vectors tell little."""
+        ...
+
     def close(self) -> None:
         """Free the model."""
         ...

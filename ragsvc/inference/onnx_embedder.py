@@ -19,7 +19,7 @@ import onnxruntime
 from ragsvc.core.errors import EmbeddingFailed
 from ragsvc.core.ports import EmbeddingModel, Vectors
 from ragsvc.inference.priority import available_cores, lower_priority
-from ragsvc.inference.tokens import load_tokenizer
+from ragsvc.inference.tokens import knows_words, load_tokenizer
 from ragsvc.inference.weights import ModelFiles
 
 _INPUT, _OUTPUT = "ids", "vectors"
@@ -81,6 +81,10 @@ class OnnxEmbedder:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the model's tokens of each text, special tokens included, before truncation."""
         return [len(encoding) for encoding in self._counter.encode_batch_fast(list(texts))]
+
+    def knows(self, text: str) -> bool:
+        """Whether the vocabulary has the words of this text's script."""
+        return knows_words(self._counter, self._prepare(text, ""))
 
     def close(self) -> None:
         """Wait for running passes, then free the model."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from ragsvc.core.errors import EmbeddingFailed
 from ragsvc.core.ports import EmbeddingModel, Vectors
-from ragsvc.inference.tokens import load_tokenizer
+from ragsvc.inference.tokens import knows_words, load_tokenizer
 from ragsvc.inference.weights import ModelFiles
 
 
@@ -56,6 +56,10 @@ class SentenceTransformersEmbedder:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the model's tokens of each text, special tokens included, before truncation."""
         return [len(encoding) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+
+    def knows(self, text: str) -> bool:
+        """Whether the vocabulary has the words of this text's script."""
+        return knows_words(self._tokenizer, text)
 
     def close(self) -> None:
         """Free the model."""

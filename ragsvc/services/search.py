@@ -115,11 +115,12 @@ class SearchService:
         """Candidates and their ranking, all on one thread: a hop between threads costs as much as each step."""
         begin = time.perf_counter()
         found = _candidates(space, scope, vector, query)  # may load the indexes, which reads rows itself
+        familiar = query.mode is not SearchMode.HYBRID or space.knows(query.text)
         search_s = time.perf_counter() - begin
-        best = self._database.read_sync(lambda connection: self._rank(connection, query, found))
+        best = self._database.read_sync(lambda connection: self._rank(connection, query, found, familiar=familiar))
         return msgspec.structs.replace(best, search_s=search_s)
 
-    def _rank(self, connection: Connection, query: SearchQuery, found: Found) -> _Best:
+    def _rank(self, connection: Connection, query: SearchQuery, found: Found, *, familiar: bool) -> _Best:
         names = load_names(connection, set(found.documents.tolist()))
         ranked = rank(
             query.text,
@@ -128,6 +129,7 @@ class SearchService:
             names={document: document_name(*name) for document, name in names.items()},
             openings=self._openings_of(connection, names.keys()) if query.mode is SearchMode.HYBRID else {},
             pages_of=lambda ids: load_pages(connection, ids),
+            familiar=familiar,
         )
         ranked, passages = _load_best(
             connection, ranked, _RERANKED if query.rerank else max(query.top_k, BEST_PASSAGES)

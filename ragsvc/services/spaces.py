@@ -60,7 +60,8 @@ class Indexes(Protocol):
 class EmbeddingSpace:
     """One model's vectors and indexes. ``model_id`` is the model's row.
 
-    ``prepare`` makes of a passage's embedding text what the model gets; questions are embedded as they are.
+    ``prepare`` makes of a passage's embedding text what the model gets; questions are embedded as they are. ``knows``
+    tells whether the model knows the words of a text.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class EmbeddingSpace:
         batcher: Batcher,
         indexes: Indexes,
         prepare: Callable[[str], str],
+        knows: Callable[[str], bool],
     ) -> None:
         self.model = model
         self.model_id = model_id
         self.batcher = batcher
         self.indexes = indexes
         self.prepare = prepare
+        self.knows = knows
 
 
 class Spaces:

@@ -88,6 +88,7 @@ class Collection:
     openings: dict[int, str]
     dense: FlatIndex
     lexical: TantivyIndex
+    knows: Callable[[str], bool]
     folder: tempfile.TemporaryDirectory[str] = field(repr=False)
 
 
@@ -119,7 +120,7 @@ def build(dataset: Dataset, *, embedding: Embedding, tokens: TokenSpans, options
     lexical.add([_lexical(passage) for passage in passages.values()])
     lexical.commit(covered_seq=1)
     openings = {number: opening(source.extraction) for number, source in enumerate(dataset.sources, start=1)}
-    return Collection(dataset, passages, openings, dense, lexical, folder)
+    return Collection(dataset, passages, openings, dense, lexical, embedding.embedder.knows, folder)
 
 
 def opening(extraction: Extraction) -> str:
@@ -139,7 +140,8 @@ def search(
     found = join(dense, lexical, documents_of=collection.dense.documents_of)
     if mode is SearchMode.HYBRID:
         found = complete_cosines(found, query=vector, vectors_of=lambda ids: (ids, collection.dense.vectors(ids)))
-    return fuse(query, mode, found, passages=collection.passages, openings=collection.openings)
+    known = collection.knows(query)
+    return fuse(query, mode, found, passages=collection.passages, openings=collection.openings, familiar=known)
 
 
 def _stored(number: int, document: int, source: Source, passage: Passage) -> StoredPassage:

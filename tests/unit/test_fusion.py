@@ -47,8 +47,8 @@ def join_sides(dense: Hits, lexical: Hits, passages: dict[int, StoredPassage]) -
     return join(dense, lexical, documents_of=documents_of)
 
 
-def rank_sides(query: str, mode: SearchMode, *, dense: Hits, lexical: Hits, passages, openings=None) -> Ranking:
-    return fuse(query, mode, join_sides(dense, lexical, passages), passages=passages, openings=openings)
+def rank_sides(query: str, mode: SearchMode, *, dense: Hits, lexical: Hits, passages, **more) -> Ranking:
+    return fuse(query, mode, join_sides(dense, lexical, passages), passages=passages, **more)
 
 
 def order(*args, **kwargs) -> list[int]:
@@ -66,6 +66,14 @@ def test_scores_are_shares_and_absent_where_a_side_saw_nothing():
     ranking = rank_sides("q", SearchMode.HYBRID, dense=hits(p1=0.9), lexical=hits(p2=8.0, p1=2.0), passages=THREE)
     scores = {one.id: (one.dense, one.lexical) for one in ranking.candidates}
     assert scores == {1: (0.9, 0.25), 2: (None, 1.0)}
+
+
+def test_cosines_count_less_where_the_model_does_not_know_the_words():
+    sides = {"dense": hits(p1=0.72, p2=0.6), "lexical": hits(p1=5.5, p2=6.0), "passages": THREE}
+    assert order("выручка", SearchMode.HYBRID, **sides) == [1, 2]
+    assert order("выручка", SearchMode.HYBRID, **sides, familiar=False) == [2, 1]
+    for mode in (SearchMode.DENSE, SearchMode.LEXICAL):
+        assert order("выручка", mode, **sides, familiar=False) == order("выручка", mode, **sides)
 
 
 def test_rows_that_are_gone_are_dropped():

@@ -1,4 +1,6 @@
-"""Tokens are counted exactly, however they are counted."""
+"""Tokens are counted exactly, however they are counted; they tell which languages a model knows."""
+
+# ruff: noqa: RUF001 - texts in several scripts
 
 import pytest
 from hypothesis import given, settings
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from ragsvc.inference.factory import open_token_spans
-from ragsvc.inference.tokens import TokenizerSpans, load_tokenizer
+from ragsvc.inference.tokens import TokenizerSpans, knows_words, load_tokenizer
 
 WORDS = [
     "Revenue",
@@ -66,3 +68,33 @@ def test_what_is_remembered_is_bounded(spans: TokenizerSpans):
     assert len(spans._known) <= 50_000
     spans.count(["long" * 1000] * 20)
     assert all(len(word) <= 24 for word in spans._known)
+
+
+QUESTIONS = {
+    "How did Apple's net sales change in Q3 2022?": True,
+    "Wie groß war die Änderung der Umsätze für 2022?": True,
+    "Quelle était la durée de l'événement à Zürich?": True,
+    "Как изменилась чистая выручка Apple в 2022 году?": False,
+    "Πόσο άλλαξαν οι καθαρές πωλήσεις;": False,
+    "苹果公司的净销售额在2022年如何变化？": False,
+    "애플의 순매출은 어떻게 변했습니까?": False,
+    "What does выручка mean in the reports of Apple?": True,
+    "2022: 3.5 %?": True,
+    "": True,
+}
+
+
+@pytest.mark.parametrize(("text", "known"), QUESTIONS.items())
+def test_an_english_vocabulary_knows_latin_words_only(spans: TokenizerSpans, text: str, known: bool):
+    assert knows_words(load_tokenizer(spans.__getstate__()), text) is known
+
+
+@pytest.mark.parametrize("text", QUESTIONS)
+def test_a_vocabulary_of_the_words_knows_them(text: str):
+    words = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation()])
+    characters = {one for one in text if one >= "\u2e80" and not "\uac00" <= one <= "\ud7af"}
+    vocabulary = {word for word, _ in words.pre_tokenize_str(text)} | characters | {f"##{one}" for one in characters}
+    tokens = {token: number for number, token in enumerate(["[UNK]", *sorted(vocabulary - {"[UNK]"})])}
+    tokenizer = Tokenizer(models.WordPiece(tokens, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = words
+    assert knows_words(tokenizer, text)
