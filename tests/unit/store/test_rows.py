@@ -9,9 +9,11 @@ from sqlalchemy import Connection
 from ragsvc.core.documents import Document, DocumentStatus, Extraction, Page, Passage, Stage
 from ragsvc.core.errors import DocumentNotFound
 from ragsvc.core.filters import parse_filter
+from ragsvc.core.fusion import Candidate
 from ragsvc.core.ids import TenantId
 from ragsvc.core.parsing import ParsedDocument
 from ragsvc.core.ports import EmbeddingModel
+from ragsvc.services.search import _load_best
 from ragsvc.store import documents, ingest, passages
 from ragsvc.store.database import Database
 from ragsvc.store.index_source import SqliteIndexSource
@@ -211,6 +213,15 @@ def test_the_index_reads_unit_vectors_and_skips_what_is_gone(database: Database)
     texts = source(database).lexical(document.collection_id, found)
     assert [(one.id, one.text) for one in texts] == [(ids[0], "one"), (ids[1], "two")]
     assert source(database).head_seq(document.collection_id) == 1
+
+
+def test_a_search_passes_over_rows_that_are_gone(database: Database) -> None:
+    first, second, third = make_ready(database, add(database, "report"), texts=("one", "two", "three"))
+    ranked = [Candidate(one, 0.5, None, None) for one in (99, first, 98, second, third)]
+    kept, rows = database.read_sync(lambda c: _load_best(c, ranked, 2))
+    assert [one.id for one in kept] == [first, second, third]
+    assert [(one, row.text) for one, row in rows.items()] == [(first, "one"), (second, "two")]
+    assert database.read_sync(lambda c: _load_best(c, ranked[:1], 2)) == ([], {})
 
 
 @pytest.mark.parametrize(
