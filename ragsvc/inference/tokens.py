@@ -52,11 +52,11 @@ class TokenizerSpans:
         if len(texts) < _MANY_TEXTS or not _takes_word_by_word(self._tokenizer()):
             return self._count(texts)
         split = [text.replace("\n", " ").split(" ") for text in texts]
-        known = self._known  # threads share it, so it is replaced, never changed
-        new = list({word for words in split for word in words if word not in known})
-        lengths = known | dict(zip(new, self._count(new), strict=True))
-        kept = {word: count for word, count in lengths.items() if len(word) <= _REMEMBERED_CHARACTERS}
-        self._known = kept if len(kept) <= _REMEMBERED_WORDS else {}
+        lengths = self._known  # threads share it, so it is replaced, never changed
+        if new := list({word for words in split for word in words if word not in lengths}):
+            lengths = lengths | dict(zip(new, self._count(new), strict=True))
+            kept = {word: count for word, count in lengths.items() if len(word) <= _REMEMBERED_CHARACTERS}
+            self._known = kept if len(kept) <= _REMEMBERED_WORDS else {}
         return [sum(map(lengths.__getitem__, words)) for words in split]
 
     def _count(self, texts: Sequence[str]) -> list[int]:
@@ -100,7 +100,11 @@ def knows_words(tokenizer: Tokenizer, text: str) -> bool:
 
 def _takes_word_by_word(tokenizer: Tokenizer) -> bool:
     """Whether nothing a space divides becomes one token, nor depends on what is beyond the space."""
-    return isinstance(tokenizer.normalizer, BertNormalizer) and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
+    return (
+        isinstance(tokenizer.normalizer, BertNormalizer)
+        and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
+        and not any({" ", "\n"} & set(added.content) for added in tokenizer.get_added_tokens_decoder().values())
+    )
 
 
 def load_tokenizer(tokenizer_file: Path, *, max_tokens: int | None = None) -> Tokenizer:

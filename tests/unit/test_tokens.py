@@ -60,6 +60,13 @@ def test_words_that_are_tokenised_across_spaces_are_counted_whole(tmp_path):
     assert TokenizerSpans(tmp_path / "tokenizer.json").count(["a b,a b"] * 20) == [2] * 20
 
 
+def test_an_added_token_with_a_space_in_it_is_one_token(spans: TokenizerSpans, tmp_path):
+    tokenizer = load_tokenizer(spans.__getstate__())
+    tokenizer.add_tokens(["net sales"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert TokenizerSpans(tmp_path / "tokenizer.json").count(["net sales"] * 20) == [1] * 20
+
+
 def test_what_is_remembered_is_bounded(spans: TokenizerSpans):
     texts = [" ".join(f"{number}w{more}" for more in range(3000)) for number in range(20)]
     counts = spans.count(texts)
