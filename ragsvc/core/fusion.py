@@ -124,12 +124,13 @@ def fuse(
     familiar: bool = True,
 ) -> Ranking:
     """Rank candidates whose whole rows are at hand, and judge whether they hold an answer; see ``rank``."""
-    rows = [passages[one] for one in found.ids.tolist() if one in passages]
+    found = _kept(found, np.array([one in passages for one in found.ids.tolist()], np.bool_))
+    rows = [passages[one] for one in found.ids.tolist()]
     candidates = rank(
         query,
         mode,
         found,
-        names={int(row.document_id): document_name(row.filename, row.title) for row in rows},
+        names={int(row.document_id): name_and_title(row.filename, row.title) for row in rows},
         openings=openings,
         pages_of=lambda _: {int(row.id): (row.page, row.page_label) for row in rows},
         familiar=familiar,
@@ -154,7 +155,7 @@ def rank(
         query: what is asked, for the evidence of documents and pages.
         mode: dense and lexical rank by that side alone, hybrid by all.
         found: the candidates, best with the cosines of all.
-        names: of the candidates' documents, by document id; see ``document_name``.
+        names: of the candidates' documents, by document id; see ``name_and_title``.
         openings: the beginning of candidates' documents by document id (``OPENING_CHARACTERS`` are enough).
         pages_of: the pages of passages; asked only where the question names one.
         familiar: whether the model of the cosines knows the question's words.
@@ -191,7 +192,7 @@ def rank(
     ]
 
 
-def document_name(filename: str, title: str | None) -> str:
+def name_and_title(filename: str, title: str | None) -> str:
     """What a document is called, for ``rank``."""
     return f"{filename} {title or ''}"
 
@@ -241,7 +242,10 @@ def _document_evidence(
 
 @lru_cache(maxsize=1024)
 def _card(name: str, opening: str) -> WordText:
-    """What a document says it is, ready to look words up in; the same few documents come again with each question."""
+    """What a document says it is, ready to look words up in; the same few documents come again with each question.
+
+    Each takes 20 kB, most of it for how the words begin.
+    """
     return WordText.of(f"{name} {opening[:OPENING_CHARACTERS]}")
 
 

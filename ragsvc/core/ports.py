@@ -63,7 +63,7 @@ class Embedder(Protocol):
         ...
 
     def knows(self, text: str) -> bool:
-        """Whether the model's vocabulary has the words of this text's script; if not, its vectors tell little."""
+        """Whether the model's vocabulary has words of this text's script; if not, its vectors tell little."""
         ...
 
     def close(self) -> None:

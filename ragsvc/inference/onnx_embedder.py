@@ -19,7 +19,7 @@ import onnxruntime
 from ragsvc.core.errors import EmbeddingFailed
 from ragsvc.core.ports import EmbeddingModel, Vectors
 from ragsvc.inference.priority import available_cores, lower_priority
-from ragsvc.inference.tokens import knows_words, load_tokenizer
+from ragsvc.inference.tokens import Vocabulary, load_tokenizer
 from ragsvc.inference.weights import ModelFiles
 
 _INPUT, _OUTPUT = "ids", "vectors"
@@ -40,6 +40,7 @@ class OnnxEmbedder:
         self._precision = precision
         self._tokenizer = load_tokenizer(files.tokenizer_file, max_tokens=files.model.max_tokens)
         self._counter = load_tokenizer(files.tokenizer_file)
+        self._vocabulary = Vocabulary(self._counter)
         self._session: onnxruntime.InferenceSession | None = _open_session(graph)
         self._workers = ThreadPoolExecutor(
             threads or available_cores(), thread_name_prefix="embed", initializer=lower_priority
@@ -83,8 +84,8 @@ class OnnxEmbedder:
         return [len(encoding) for encoding in self._counter.encode_batch_fast(list(texts))]
 
     def knows(self, text: str) -> bool:
-        """Whether the vocabulary has the words of this text's script."""
-        return knows_words(self._counter, self._prepare(text, ""))
+        """Whether the vocabulary has words of this text's script."""
+        return self._vocabulary.knows(text)
 
     def close(self) -> None:
         """Wait for running passes, then free the model."""

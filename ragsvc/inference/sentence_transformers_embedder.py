@@ -9,7 +9,7 @@ import numpy as np
 
 from ragsvc.core.errors import EmbeddingFailed
 from ragsvc.core.ports import EmbeddingModel, Vectors
-from ragsvc.inference.tokens import knows_words, load_tokenizer
+from ragsvc.inference.tokens import Vocabulary, load_tokenizer
 from ragsvc.inference.weights import ModelFiles
 
 
@@ -26,6 +26,7 @@ class SentenceTransformersEmbedder:
         self._batch_texts = batch_texts
         self._runtime = runtime
         self._tokenizer: Any = load_tokenizer(files.tokenizer_file)
+        self._vocabulary = Vocabulary(self._tokenizer)
         try:
             from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - imports torch: seconds
 
@@ -58,8 +59,8 @@ class SentenceTransformersEmbedder:
         return [len(encoding) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
 
     def knows(self, text: str) -> bool:
-        """Whether the vocabulary has the words of this text's script."""
-        return knows_words(self._tokenizer, text)
+        """Whether the vocabulary has words of this text's script."""
+        return self._vocabulary.knows(text)
 
     def close(self) -> None:
         """Free the model."""

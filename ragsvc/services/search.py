@@ -26,8 +26,8 @@ from ragsvc.core.fusion import (
     Candidate,
     Found,
     complete_cosines,
-    document_name,
     join,
+    name_and_title,
     rank,
 )
 from ragsvc.core.ids import CollectionId, TenantId
@@ -126,7 +126,7 @@ class SearchService:
             query.text,
             query.mode,
             found,
-            names={document: document_name(*name) for document, name in names.items()},
+            names={document: name_and_title(*name) for document, name in names.items()},
             openings=self._openings_of(connection, names.keys()) if query.mode is SearchMode.HYBRID else {},
             pages_of=lambda ids: load_pages(connection, ids),
             familiar=familiar,

@@ -15,6 +15,7 @@ import queue
 import sqlite3
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +47,21 @@ class _Job:
         self.future = future
 
 
+class _Reader:
+    """A thread's connection for reading, locked while it reads; closed with its thread, or with the database."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.lock = threading.RLock()
+        self.close = weakref.finalize(self, _close, connection)
+        self.close.atexit = False
+
+
+def _close(connection: Connection) -> None:
+    connection.close()
+    connection.engine.dispose()
+
+
 class Database:
     """A SQLite database; see the module. ``close`` finishes queued writes first.
 
@@ -57,9 +73,10 @@ class Database:
         self._key = key
         self._driver = sqlite3 if key is None else _cipher_driver()
         self._writer_engine = _open_engine(path, key=key, begin="BEGIN IMMEDIATE", query_only=False)
-        self._connections_lock = threading.Lock()
         self._local = threading.local()
-        self._connections: list[Connection] = []
+        self._open_lock = threading.Lock()
+        self._open: weakref.WeakSet[_Reader] = weakref.WeakSet()
+        self._no_more_reads = False
         self._queue: queue.Queue[_Job | None] = queue.Queue(maxsize=_QUEUE_LIMIT)
         self._closed = False
         self._close_lock = threading.Lock()
@@ -188,27 +205,35 @@ class Database:
 
     def read_sync(self, function: Callable[[Connection], T]) -> T:
         """Do what ``read`` does, in the calling thread."""
-        connection = self._connection()
-        try:
-            with connection.begin():
-                return function(connection)
-        except (DatabaseError, self._driver.Error) as error:  # the driver's own, from where it is used directly
-            raise _translate(error) from error
+        reader = self._reader()
+        with reader.lock:
+            if not reader.close.alive:
+                raise ShuttingDown("the database is closed")
+            try:
+                with reader.connection.begin():
+                    return function(reader.connection)
+            except (DatabaseError, self._driver.Error) as error:  # the driver's own, from where it is used directly
+                if (translated := _translate(error)) is error:
+                    raise
+                raise translated from error
 
-    def _connection(self) -> Connection:
-        """This thread's own for reading, kept open: taking it from a pool costs as much as a small statement."""
-        connection: Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = _open_engine(self.path, key=self._key, begin="BEGIN", query_only=True).connect()
-            self._local.connection = connection
-            with self._connections_lock:
-                self._connections.append(connection)
-        return connection
+    def _reader(self) -> _Reader:
+        """This thread's own, kept open: taking a connection from a pool costs as much as a small statement."""
+        reader: _Reader | None = getattr(self._local, "reader", None)
+        if reader is None:
+            with self._open_lock:
+                if self._no_more_reads:
+                    raise ShuttingDown("the database is closed")
+                engine = _open_engine(self.path, key=self._key, begin="BEGIN", query_only=True)
+                reader = _Reader(engine.connect())
+                self._open.add(reader)
+            self._local.reader = reader
+        return reader
 
     # -- end ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Finish queued writes, fold the write-ahead log into the file and close all connections."""
+        """Finish queued writes and running reads, fold the write-ahead log into the file, close all connections."""
         with self._close_lock:
             if self._closed:
                 return
@@ -216,9 +241,11 @@ class Database:
             self._queue.put(None)
         self._writer.join()
         self._readers.shutdown(wait=True)
-        for connection in self._connections:
-            connection.close()
-            connection.engine.dispose()
+        with self._open_lock:
+            self._no_more_reads = True
+        for reader in list(self._open):
+            with reader.lock:
+                reader.close()
         with self._writer_engine.connect() as connection:
             driver_connection(connection).execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._writer_engine.dispose()

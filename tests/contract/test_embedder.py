@@ -82,16 +82,9 @@ def test_text_beyond_the_limit_is_counted_and_does_not_change_the_vector(embedde
     np.testing.assert_allclose(first, second, atol=1e-6)
 
 
-def test_words_of_a_known_language_are_known(embedder: Embedder) -> None:
-    for text in (
-        "",
-        "2022?",
-        "How did Apple's net sales change?",
-        "Wie entwickelte sich der Umsatz für 2022?",
-        "Ω",
-        "café",
-    ):
-        assert embedder.knows(text) is (text != "Ω" or embedder.runtime == "fake")
+def test_words_of_latin_script_are_known(embedder: Embedder) -> None:
+    for text in ("", "2022?", "How did Apple's net sales change?", "Wie entwickelte sich der Umsatz für 2022?", "café"):
+        assert embedder.knows(text)
 
 
 def test_concurrent_callers_get_their_own_vectors(embedder: Embedder) -> None:

@@ -42,7 +42,7 @@ THREE = {number: passage(number) for number in (1, 2, 3)}
 
 def join_sides(dense: Hits, lexical: Hits, passages: dict[int, StoredPassage]) -> Found:
     def documents_of(ids):
-        return np.array([passages[one].document_id if one in passages else -1 for one in ids.tolist()], np.int64)
+        return np.array([passages[one].document_id if one in passages else 1 for one in ids.tolist()], np.int64)
 
     return join(dense, lexical, documents_of=documents_of)
 

@@ -5,17 +5,18 @@ from types import SimpleNamespace
 
 import anyio
 import numpy as np
+import pytest
+from stored_documents import ACME, MODEL, add, make_ready
 
-from ragsvc.core.ids import TenantId
+from ragsvc.core.fusion import Candidate
 from ragsvc.core.ports import EmbeddingModel
 from ragsvc.core.retrieval import SearchMode, SearchQuery
 from ragsvc.index.memory_source import MemorySource
 from ragsvc.index.registry import IndexRegistry
-from ragsvc.services.search import SearchService
+from ragsvc.services.search import SearchService, _load_best
 from ragsvc.store import documents
 from ragsvc.store.database import Database
-
-ACME = TenantId("acme")
+from ragsvc.store.index_source import SqliteIndexSource
 
 
 class SlowSource(MemorySource):
@@ -59,3 +60,52 @@ def test_a_collection_that_loads_slowly_leaves_the_rows_to_others(tmp_path):
         source.may_answer.set()
         registry.close()
         database.close()
+
+
+@pytest.fixture
+def database(tmp_path):
+    database = Database(tmp_path / "rows.sqlite")
+    yield database
+    database.close()
+
+
+def test_a_search_passes_over_rows_that_are_gone(database: Database) -> None:
+    first, second, third = make_ready(database, add(database, "report"), texts=("one", "two", "three"))
+    ranked = [Candidate(one, 0.5, None, None) for one in (99, first, 98, second, third)]
+    kept, rows = database.read_sync(lambda c: _load_best(c, ranked, 2))
+    assert [one.id for one in kept] == [first, second, third]
+    assert [(one, row.text) for one, row in rows.items()] == [(first, "one"), (second, "two")]
+    assert database.read_sync(lambda c: _load_best(c, ranked[:1], 2)) == ([], {})
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_cosines_count_less_where_the_model_does_not_know_the_words(database, tmp_path, known):
+    document = add(database, "report")
+    near, worded = make_ready(database, document, texts=("turbine blades and more", "turbine revenue and more of it"))
+    source = SqliteIndexSource(database, model_id=1, dimension=4, lexical_context=lambda *_: "")
+    registry = IndexRegistry(tmp_path / "derived", source, model=MODEL, background=False)
+    vector = np.array([0.9, 0.35, 0.25, 0.0], np.float32)
+
+    class OneVector:
+        async def embed_query(self, _):
+            return vector / np.linalg.norm(vector)
+
+    asked = []
+    space = SimpleNamespace(indexes=registry, batcher=OneVector(), knows=lambda text: asked.append(text) or known)
+
+    async def settled(_):
+        return None
+
+    async def main():
+        search = SearchService(database=database, spaces=SimpleNamespace(serving=space), settled=settled)
+        return await search.search(ACME, SearchQuery(text="turbine revenue", mode=SearchMode.HYBRID))
+
+    try:
+        found = anyio.run(main)
+    finally:
+        registry.close()
+    assert asked == ["turbine revenue"]
+    weight = 0.6 if known else 0.4
+    for hit in found.hits:
+        assert hit.score == pytest.approx((weight * hit.dense + (1 - weight) * hit.lexical) / 1.2, abs=2e-4)
+    assert {hit.passage.id for hit in found.hits} == {near, worded}

@@ -1,5 +1,7 @@
 import asyncio
+import os
 import sqlite3
+import sys
 import threading
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from ragsvc.core.errors import ConfigurationError, ShuttingDown, StorageFull
-from ragsvc.store.database import Database
+from ragsvc.store.database import Database, driver_connection
 
 
 @pytest.fixture
@@ -96,6 +98,57 @@ def test_close_finishes_queued_writes_and_then_refuses(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "x.sqlite") as other:
         assert other.execute("SELECT count(*) FROM t").fetchone() == (200,)
     other.close()
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are enough
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="descriptors are counted by /proc")
+def test_a_thread_that_ends_takes_its_connection_along(database: Database) -> None:
+    put_all = [database.write_sync(put(number)) for number in range(3)]
+    before = descriptors()
+    for _ in range(20):
+        thread = threading.Thread(target=values, args=(database,))
+        thread.start()
+        thread.join()
+    assert descriptors() <= before + 4
+    assert values(database) == put_all
+
+
+def test_close_waits_for_reads_of_any_thread_and_then_refuses(tmp_path: Path) -> None:
+    database = Database(tmp_path / "test.sqlite")
+    reading, go_on, seen = threading.Event(), threading.Event(), list[int]()
+
+    def slow(connection: Connection) -> int:
+        reading.set()
+        go_on.wait(5)
+        return int(connection.exec_driver_sql("SELECT 41 + 1").scalar_one())
+
+    thread = threading.Thread(target=lambda: seen.append(database.read_sync(slow)))
+    thread.start()
+    assert reading.wait(5)
+    closing = threading.Thread(target=database.close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
+    go_on.set()
+    for one in (thread, closing):
+        one.join(5)
+        assert not one.is_alive()
+    assert seen == [42]
+    with pytest.raises(ShuttingDown):
+        database.read_sync(lambda _: None)
+
+
+def test_an_error_of_the_driver_itself_undoes_the_read_and_is_no_cause_of_itself(database: Database) -> None:
+    def broken(connection: Connection) -> None:
+        driver_connection(connection).execute("SELECT * FROM nowhere")
+
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        database.read_sync(broken)
+    assert caught.value.__cause__ is None
+    assert values(database) == []
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:

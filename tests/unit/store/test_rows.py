@@ -5,21 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sqlalchemy import Connection
+from stored_documents import ACME, OTHER, add, make_ready
 
-from ragsvc.core.documents import Document, DocumentStatus, Extraction, Page, Passage, Stage
+from ragsvc.core.documents import DocumentStatus, Extraction, Page, Passage, Stage
 from ragsvc.core.errors import DocumentNotFound
 from ragsvc.core.filters import parse_filter
-from ragsvc.core.fusion import Candidate
-from ragsvc.core.ids import TenantId
 from ragsvc.core.parsing import ParsedDocument
-from ragsvc.core.ports import EmbeddingModel
-from ragsvc.services.search import _load_best
 from ragsvc.store import documents, ingest, passages
 from ragsvc.store.database import Database
 from ragsvc.store.index_source import SqliteIndexSource
-
-ACME, OTHER = TenantId("acme"), TenantId("other")
-MODEL = EmbeddingModel(name="m", dimension=4, max_tokens=256, fingerprint="f")
 
 
 @pytest.fixture
@@ -27,52 +21,6 @@ def database(tmp_path: Path):
     database = Database(tmp_path / "test.sqlite")
     yield database
     database.close()
-
-
-def add(database: Database, name: str, *, tenant: TenantId = ACME, metadata: dict | None = None) -> Document:
-    def write(connection: Connection) -> Document:
-        collection = documents.ensure_collection(connection, tenant, "default", now=1)
-        document = documents.insert_document(
-            connection,
-            documents.NewDocument(
-                public_id=f"doc_{tenant}_{name}",
-                tenant=tenant,
-                collection=collection,
-                filename=f"{name}.pdf",
-                media_type="application/pdf",
-                size_bytes=3,
-                sha256=name,
-                metadata=metadata or {},
-                created_at=1,
-            ),
-        )
-        ingest.enqueue(connection, document.id, tenant, password="secret", now=1)
-        return document
-
-    return database.write_sync(write)
-
-
-def make_ready(database: Database, document: Document, *, texts: tuple[str, ...] = ("one", "two")) -> list[int]:
-    parsed = ParsedDocument(
-        Extraction(pages=[Page(1, " ".join(texts))], page_count=1),
-        [Passage(number, 1, 0, len(text), text) for number, text in enumerate(texts)],
-    )
-
-    def write(connection: Connection) -> list[int]:
-        ingest.store_parsed(connection, document.id, parsed, embedding_texts=texts, timings={}, now=2)
-        model_id = ingest.model_row_id(connection, MODEL, now=2)
-        pending = ingest.pending_passages(connection, document.id, model_id, after=0, limit=100)
-        vectors = ingest.pack_vectors(np.eye(4, dtype=np.float32)[: len(pending)])
-        ingest.store_vectors(
-            connection, document.id, model_id, [(p.id, v) for p, v in zip(pending, vectors, strict=True)], now=2
-        )
-        outcome = ingest.mark_ready(
-            connection, document.id, document.collection_id, model=MODEL, model_id=model_id, timings={}, now=3
-        )
-        assert outcome is ingest.Outcome.READY
-        return [one.id for one in pending]
-
-    return database.write_sync(write)
 
 
 def source(database: Database) -> SqliteIndexSource:
@@ -213,15 +161,6 @@ def test_the_index_reads_unit_vectors_and_skips_what_is_gone(database: Database)
     texts = source(database).lexical(document.collection_id, found)
     assert [(one.id, one.text) for one in texts] == [(ids[0], "one"), (ids[1], "two")]
     assert source(database).head_seq(document.collection_id) == 1
-
-
-def test_a_search_passes_over_rows_that_are_gone(database: Database) -> None:
-    first, second, third = make_ready(database, add(database, "report"), texts=("one", "two", "three"))
-    ranked = [Candidate(one, 0.5, None, None) for one in (99, first, 98, second, third)]
-    kept, rows = database.read_sync(lambda c: _load_best(c, ranked, 2))
-    assert [one.id for one in kept] == [first, second, third]
-    assert [(one, row.text) for one, row in rows.items()] == [(first, "one"), (second, "two")]
-    assert database.read_sync(lambda c: _load_best(c, ranked[:1], 2)) == ([], {})
 
 
 @pytest.mark.parametrize(
