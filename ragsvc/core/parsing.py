@@ -1,4 +1,4 @@
-"""The ports of parsing: what the child process that reads files shares with the service. Imports nothing native."""
+"""The ports of parsing: what the child process that reads files shares with the service; importing it is cheap."""
 
 from __future__ import annotations
 
