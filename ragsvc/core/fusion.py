@@ -16,8 +16,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ragsvc.core.answerability import answerable, evidence_of
-from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ports import Hits, Ids, Vectors
 from ragsvc.core.queries import content_words
 from ragsvc.core.retrieval import SearchMode
@@ -70,13 +68,6 @@ class Candidate(msgspec.Struct, frozen=True):
     lexical: float | None
 
 
-class Ranking(msgspec.Struct, frozen=True):
-    """Candidates, best first, and the evidence (0..1) that they hold an answer."""
-
-    candidates: list[Candidate]
-    answerable: float
-
-
 class Found(msgspec.Struct, frozen=True):
     """What a search found, a row for each passage, ascending by id; ``nan`` where a side did not see it.
 
@@ -112,31 +103,6 @@ def complete_cosines(found: Found, *, query: Vectors, vectors_of: Callable[[Ids]
     cosines = found.cosines.copy()
     cosines[np.searchsorted(found.ids, ids)] = vectors @ query
     return msgspec.structs.replace(found, cosines=cosines)
-
-
-def fuse(
-    query: str,
-    mode: SearchMode,
-    found: Found,
-    *,
-    passages: Mapping[int, StoredPassage],
-    openings: Mapping[int, str] | None = None,
-    familiar: bool = True,
-) -> Ranking:
-    """Rank candidates whose whole rows are at hand, and judge whether they hold an answer; see ``rank``."""
-    found = _kept(found, np.array([one in passages for one in found.ids.tolist()], np.bool_))
-    rows = [passages[one] for one in found.ids.tolist()]
-    candidates = rank(
-        query,
-        mode,
-        found,
-        names={int(row.document_id): name_and_title(row.filename, row.title) for row in rows},
-        openings=openings,
-        pages_of=lambda _: {int(row.id): (row.page, row.page_label) for row in rows},
-        familiar=familiar,
-    )
-    best = [passages[one.id] for one in candidates]
-    return Ranking(candidates, answerable(query, evidence_of(best, [one.dense or 0.0 for one in candidates])))
 
 
 def rank(

@@ -14,7 +14,6 @@ from evaluation.engine import Collection, Embedding
 from ragsvc.core.answerability import ABSTAIN_BELOW
 from ragsvc.core.answering import answer
 from ragsvc.core.evaluation.measures import auroc, contains, token_f1
-from ragsvc.core.fusion import Ranking
 from ragsvc.core.ports import Vectors
 from ragsvc.core.retrieval import SearchHit, SearchMode
 
@@ -24,7 +23,7 @@ TOP_K = 8
 
 def search_question(
     collection: Collection, question: Question, vector: Vectors, *, own_document: bool
-) -> tuple[Ranking, list[SearchHit]]:
+) -> tuple[engine.Ranking, list[SearchHit]]:
     """The hybrid ranking of a question and its first hits, over all documents or its own."""
     documents = None
     if own_document and question.document is not None:

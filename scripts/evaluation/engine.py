@@ -16,11 +16,20 @@ import numpy as np
 import tantivy
 
 from evaluation.datasets import Dataset, Source
+from ragsvc.core.answerability import answerable, evidence_of
 from ragsvc.core.chunking import embedding_text, lexical_context, split_pages
 from ragsvc.core.condensing import condense
 from ragsvc.core.documents import Extraction, Passage, StoredPassage
 from ragsvc.core.errors import ExtractionFailed
-from ragsvc.core.fusion import CANDIDATES, OPENING_CHARACTERS, Ranking, complete_cosines, fuse, join
+from ragsvc.core.fusion import (
+    CANDIDATES,
+    OPENING_CHARACTERS,
+    Candidate,
+    complete_cosines,
+    join,
+    name_and_title,
+    rank,
+)
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.parsing import ChunkingOptions, ExtractionLimits, TokenSpans
 from ragsvc.core.ports import Embedder, Hits, Ids, LexicalDocument, Vectors
@@ -80,11 +89,20 @@ class Embedding:
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """Candidates, best first, and the evidence (0..1) that they hold an answer."""
+
+    candidates: list[Candidate]
+    answerable: float
+
+
+@dataclass(frozen=True)
 class Collection:
-    """A dataset's passages in both indexes."""
+    """A dataset's passages in both indexes, and what ranking asks of their documents."""
 
     dataset: Dataset
     passages: dict[int, StoredPassage]
+    names: dict[int, str]
     openings: dict[int, str]
     dense: FlatIndex
     lexical: TantivyIndex
@@ -119,8 +137,10 @@ def build(dataset: Dataset, *, embedding: Embedding, tokens: TokenSpans, options
     dense.add(ids, documents, embedding.passages(texts))
     lexical.add([_lexical(passage) for passage in passages.values()])
     lexical.commit(covered_seq=1)
-    openings = {number: opening(source.extraction) for number, source in enumerate(dataset.sources, start=1)}
-    return Collection(dataset, passages, openings, dense, lexical, embedding.embedder.knows, folder)
+    sources = dict(enumerate(dataset.sources, start=1))
+    names = {number: name_and_title(source.filename, source.extraction.title) for number, source in sources.items()}
+    openings = {number: opening(source.extraction) for number, source in sources.items()}
+    return Collection(dataset, passages, names, openings, dense, lexical, embedding.embedder.knows, folder)
 
 
 def opening(extraction: Extraction) -> str:
@@ -132,6 +152,7 @@ def search(
     collection: Collection, query: str, vector: Vectors, mode: SearchMode, *, documents: Ids | None = None
 ) -> Ranking:
     """Search as the service does."""
+    rows = collection.passages
     dense, lexical = NO_HITS, NO_HITS
     if mode is not SearchMode.LEXICAL:
         dense = collection.dense.search(vector, k=CANDIDATES, documents=documents)
@@ -140,8 +161,17 @@ def search(
     found = join(dense, lexical, documents_of=collection.dense.documents_of)
     if mode is SearchMode.HYBRID:
         found = complete_cosines(found, query=vector, vectors_of=lambda ids: (ids, collection.dense.vectors(ids)))
-    known = collection.knows(query)
-    return fuse(query, mode, found, passages=collection.passages, openings=collection.openings, familiar=known)
+    ranked = rank(
+        query,
+        mode,
+        found,
+        names=collection.names,
+        openings=collection.openings,
+        pages_of=lambda ids: {one: (rows[one].page, rows[one].page_label) for one in ids.tolist()},
+        familiar=collection.knows(query),
+    )
+    evidence = evidence_of([rows[one.id] for one in ranked], [one.dense or 0.0 for one in ranked])
+    return Ranking(ranked, answerable(query, evidence))
 
 
 def _stored(number: int, document: int, source: Source, passage: Passage) -> StoredPassage:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragsvc.core.answerability import answerable, evidence_of
 from ragsvc.core.documents import StoredPassage
-from ragsvc.core.fusion import Found, Ranking, complete_cosines, fuse, join
+from ragsvc.core.fusion import Candidate, Found, complete_cosines, join, name_and_title, rank
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports import Hits
 from ragsvc.core.retrieval import SearchMode
@@ -42,17 +43,26 @@ THREE = {number: passage(number) for number in (1, 2, 3)}
 
 def join_sides(dense: Hits, lexical: Hits, passages: dict[int, StoredPassage]) -> Found:
     def documents_of(ids):
-        return np.array([passages[one].document_id if one in passages else 1 for one in ids.tolist()], np.int64)
+        return np.array([passages[one].document_id if one in passages else -1 for one in ids.tolist()], np.int64)
 
     return join(dense, lexical, documents_of=documents_of)
 
 
-def rank_sides(query: str, mode: SearchMode, *, dense: Hits, lexical: Hits, passages, **more) -> Ranking:
-    return fuse(query, mode, join_sides(dense, lexical, passages), passages=passages, **more)
+def rank_sides(
+    query: str, mode: SearchMode, *, dense: Hits, lexical: Hits, passages: dict[int, StoredPassage], **more
+) -> list[Candidate]:
+    return rank(
+        query,
+        mode,
+        join_sides(dense, lexical, passages),
+        names={int(row.document_id): name_and_title(row.filename, row.title) for row in passages.values()},
+        pages_of=lambda ids: {one: (passages[one].page, passages[one].page_label) for one in ids.tolist()},
+        **more,
+    )
 
 
 def order(*args, **kwargs) -> list[int]:
-    return [candidate.id for candidate in rank_sides(*args, **kwargs).candidates]
+    return [candidate.id for candidate in rank_sides(*args, **kwargs)]
 
 
 def test_each_mode_ranks_by_its_own_side():
@@ -64,7 +74,7 @@ def test_each_mode_ranks_by_its_own_side():
 
 def test_scores_are_shares_and_absent_where_a_side_saw_nothing():
     ranking = rank_sides("q", SearchMode.HYBRID, dense=hits(p1=0.9), lexical=hits(p2=8.0, p1=2.0), passages=THREE)
-    scores = {one.id: (one.dense, one.lexical) for one in ranking.candidates}
+    scores = {one.id: (one.dense, one.lexical) for one in ranking}
     assert scores == {1: (0.9, 0.25), 2: (None, 1.0)}
 
 
@@ -78,7 +88,7 @@ def test_cosines_count_less_where_the_model_does_not_know_the_words():
 
 def test_rows_that_are_gone_are_dropped():
     assert order("q", SearchMode.HYBRID, dense=hits(p1=0.9, p9=0.8), lexical=NONE, passages=THREE) == [1]
-    assert rank_sides("q", SearchMode.HYBRID, dense=NONE, lexical=NONE, passages={}).candidates == []
+    assert rank_sides("q", SearchMode.HYBRID, dense=NONE, lexical=NONE, passages={}) == []
 
 
 def test_a_document_whose_opening_names_what_is_asked_for_comes_first():
@@ -96,7 +106,7 @@ def test_signs_that_are_no_words_are_no_evidence():
     ranking = rank_sides(
         "___ ?!", SearchMode.HYBRID, dense=hits(p1=0.5, p2=0.5), lexical=NONE, passages=rows, openings=openings
     )
-    assert [one.score for one in ranking.candidates] == [ranking.candidates[0].score] * 2
+    assert [one.score for one in ranking] == [ranking[0].score] * 2
 
 
 def test_a_file_name_counts_like_an_opening():
@@ -148,11 +158,12 @@ def test_any_candidates_give_a_ranking_in_order_with_scores_in_range(dense, lexi
         Hits(np.array(list(side), np.int64), np.array(list(side.values()), np.float32)) for side in (dense, lexical)
     ]
     ranking = rank_sides(query, mode, dense=sides[0], lexical=sides[1], passages=rows, openings={1: "page one"})
-    scores = [one.score for one in ranking.candidates]
+    scores = [one.score for one in ranking]
     assert scores == sorted(scores, reverse=True)
     assert all(0 <= score <= 1 for score in scores)
-    assert {one.id for one in ranking.candidates} == set(dense) | set(lexical)
-    assert 0 <= ranking.answerable <= 1
+    assert {one.id for one in ranking} == set(dense) | set(lexical)
+    evidence = evidence_of([rows[one.id] for one in ranking], [one.dense or 0.0 for one in ranking])
+    assert 0 <= answerable(query, evidence) <= 1
 
 
 @pytest.mark.bench
