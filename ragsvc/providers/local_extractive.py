@@ -17,14 +17,14 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from ragsvc.core.breaker import Circuit
 from ragsvc.core.chat import ChatCall, ChatRequest, CountTokens, ResponseFormat, Usage
-from ragsvc.core.errors import ModelNotFound, UnsupportedParameter
-from ragsvc.core.ports import ChatReply, ForwardReply, ForwardRequest
+from ragsvc.core.errors import UnsupportedParameter
+from ragsvc.core.ports import ChatReply
 from ragsvc.core.providers import LOCAL_MODEL
 from ragsvc.core.retrieval import SearchHit
 from ragsvc.core.sse import encode_event
 from ragsvc.core.stops import StopScanner
+from ragsvc.providers.local_provider import LocalChat
 
 NO_ANSWER: Final = "The documents do not hold an answer to this question."
 WHAT_IT_DOES: Final = (
@@ -81,10 +81,8 @@ class Composed(msgspec.Struct, frozen=True):
         return "".join(self.pieces)
 
 
-class LocalExtractive:
+class LocalExtractive(LocalChat):
     """The built-in backend. ``threads`` bounds how many answers are worked on at a time."""
-
-    circuit = Circuit.CLOSED
 
     def __init__(
         self,
@@ -95,12 +93,11 @@ class LocalExtractive:
         now: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: uuid4().hex,
     ) -> None:
+        super().__init__(LOCAL_MODEL, now=now, new_id=new_id)
         self._extract = extract
         self._count_tokens = count_tokens
         self._threads = threads
         self._limiter: anyio.CapacityLimiter | None = None
-        self._now = now
-        self._new_id = new_id
 
     async def complete(self, call: ChatCall) -> ChatReply:
         """Answer in one piece. Raises ``UnsupportedParameter``."""
@@ -122,26 +119,6 @@ class LocalExtractive:
         answer = await self._composed(call)
         head = self._head(call, "chat.completion.chunk")
         return LocalStream(_blocks(head, answer, call.request), answer.usage)
-
-    async def forward(self, request: ForwardRequest) -> ForwardReply:
-        """Refuse: this model only chats."""
-        raise ModelNotFound(f"'{LOCAL_MODEL}' serves chat completions only, not {request.path}", param="model")
-
-    def with_key(self, api_key: str, *, callers: bool = False) -> LocalExtractive:
-        """Itself: nobody is asked."""
-        del api_key, callers
-        return self
-
-    async def aclose(self) -> None:
-        """Nothing is held."""
-
-    def _head(self, call: ChatCall, kind: str) -> dict[str, Any]:
-        return {
-            "id": f"chatcmpl-{self._new_id()}",
-            "object": kind,
-            "created": int(self._now()),
-            "model": call.request.model,
-        }
 
     async def _composed(self, call: ChatCall) -> Composed:
         refuse_unsupported(call.request)

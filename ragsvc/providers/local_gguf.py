@@ -13,13 +13,13 @@ from uuid import uuid4
 
 import msgspec
 
-from ragsvc.core.breaker import Circuit
 from ragsvc.core.chat import ChatCall, ChatMessage, ChatRequest, Usage
-from ragsvc.core.errors import InvalidRequest, ModelNotFound, UnsupportedParameter
-from ragsvc.core.ports import ChatReply, ForwardReply, ForwardRequest
+from ragsvc.core.errors import InvalidRequest, UnsupportedParameter
+from ragsvc.core.ports import ChatReply
 from ragsvc.core.sse import encode_event
 from ragsvc.providers.gguf_runs import Chunk, GgufRun, GgufRuns
 from ragsvc.providers.local_extractive import refuse_unsupported
+from ragsvc.providers.local_provider import LocalChat
 
 _DEFAULT_REPLY_TOKENS: Final = 1024
 _PASSED_ON: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "response_format", "logprobs",
@@ -28,10 +28,8 @@ _SEEDS: Final = 2**32 - 1
 """llama.cpp reads 32 bits; the highest number means a random seed."""
 
 
-class LocalGguf:
+class LocalGguf(LocalChat):
     """The backend of one GGUF model."""
-
-    circuit = Circuit.CLOSED
 
     def __init__(
         self,
@@ -41,10 +39,8 @@ class LocalGguf:
         now: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: uuid4().hex,
     ) -> None:
-        self._name = name
+        super().__init__(name, now=now, new_id=new_id)
         self._runs = runs
-        self._now = now
-        self._new_id = new_id
 
     async def complete(self, call: ChatCall) -> ChatReply:
         """Answer in one piece; raises as the port says. Cancelling the call stops the model."""
@@ -77,26 +73,9 @@ class LocalGguf:
             bodies = [bodies[0] | one for one in seeds]
         return _Answer(self._runs.start(bodies))
 
-    async def forward(self, request: ForwardRequest) -> ForwardReply:
-        """Refuse: this model only chats."""
-        raise ModelNotFound(f"'{self._name}' serves chat completions only, not {request.path}", param="model")
-
-    def with_key(self, api_key: str, *, callers: bool = False) -> LocalGguf:
-        """Itself: nobody is asked."""
-        del api_key, callers
-        return self
-
     async def aclose(self) -> None:
         """Stop and free the model."""
         await self._runs.aclose()
-
-    def _head(self, call: ChatCall, kind: str) -> dict[str, Any]:
-        return {
-            "id": f"chatcmpl-{self._new_id()}",
-            "object": kind,
-            "created": int(self._now()),
-            "model": call.request.model,
-        }
 
     def _body(self, call: ChatCall) -> dict[str, Any]:
         """The request as llama.cpp reads it."""

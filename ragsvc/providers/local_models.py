@@ -17,12 +17,12 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from ragsvc.core.breaker import Circuit
 from ragsvc.core.chat import ChatCall, invalid_field
 from ragsvc.core.errors import InvalidRequest, ModelNotFound, UnsupportedParameter
 from ragsvc.core.fusion import DENSE_WEIGHT
 from ragsvc.core.ports import ChatReply, ChatStream, EmbeddingModel, ForwardReply, ForwardRequest, Scores, Vectors
 from ragsvc.core.wordscore import word_scores
+from ragsvc.providers.local_provider import LocalProvider
 
 MAX_INPUTS: Final = 2048
 _MAX_DOCUMENTS: Final = 1000
@@ -105,10 +105,8 @@ class _ReadyReply:
         self._body = None
 
 
-class _LocalProvider:
-    """What local models have in common: always there, no key, no chat."""
-
-    circuit = Circuit.CLOSED
+class _WithoutChat(LocalProvider):
+    """A local model that does not chat."""
 
     async def complete(self, call: ChatCall) -> ChatReply:
         """Refuse."""
@@ -118,20 +116,12 @@ class _LocalProvider:
         """Refuse."""
         raise _no_chat(call)
 
-    def with_key(self, api_key: str, *, callers: bool = False) -> Any:  # noqa: ANN401 - itself, of whichever class
-        """Itself: nobody is asked."""
-        del api_key, callers
-        return self
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
-
 
 def _no_chat(call: ChatCall) -> ModelNotFound:
     return ModelNotFound(f"The model '{call.request.model}' does not chat.", param="model")
 
 
-class LocalEmbeddings(_LocalProvider):
+class LocalEmbeddings(_WithoutChat):
     """``POST /v1/embeddings`` with the model that embeds the documents."""
 
     def __init__(self, model: EmbeddingModel, embed: Embed, tokens: TokenCounts) -> None:
@@ -197,7 +187,7 @@ def _embeddings_body(model: str, vectors: Vectors, tokens: int, *, wants_base64:
     return msgspec.json.encode({"object": "list", "data": data, "model": model, "usage": usage})
 
 
-class LocalReranker(_LocalProvider):
+class LocalReranker(_WithoutChat):
     """``POST /v1/rerank``: ``score`` gives one score in 0..1 per text; ``name`` says what kind of score that is."""
 
     def __init__(self, name: str, score: ScoreTexts, tokens: TokenCounts) -> None:

@@ -1,0 +1,51 @@
+"""What the providers inside this process have in common: always there, nobody to ask with another key."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Self
+from uuid import uuid4
+
+from ragsvc.core.breaker import Circuit
+from ragsvc.core.chat import ChatCall
+from ragsvc.core.errors import ModelNotFound
+from ragsvc.core.ports import ForwardReply, ForwardRequest
+
+
+class LocalProvider:
+    """The part of the port ``ModelProvider`` that is the same for all of them."""
+
+    circuit = Circuit.CLOSED
+
+    def with_key(self, api_key: str, *, callers: bool = False) -> Self:
+        """Itself: nobody is asked."""
+        del api_key, callers
+        return self
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+class LocalChat(LocalProvider):
+    """A provider of one model that only chats."""
+
+    def __init__(
+        self, name: str, *, now: Callable[[], float] = time.time, new_id: Callable[[], str] = lambda: uuid4().hex
+    ) -> None:
+        self._name = name
+        self._now = now
+        self._new_id = new_id
+
+    async def forward(self, request: ForwardRequest) -> ForwardReply:
+        """Refuse: this model only chats."""
+        raise ModelNotFound(f"'{self._name}' serves chat completions only, not {request.path}", param="model")
+
+    def _head(self, call: ChatCall, kind: str) -> dict[str, Any]:
+        """What an answer, or each of its chunks, begins with."""
+        return {
+            "id": f"chatcmpl-{self._new_id()}",
+            "object": kind,
+            "created": int(self._now()),
+            "model": call.request.model,
+        }
