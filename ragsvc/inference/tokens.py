@@ -47,7 +47,7 @@ class TokenizerSpans:
         """Count tokens of each text, without special tokens.
 
         A document's texts are counted by their words, where the model takes words one by one and half of them are new
-        at most: reports took two fifths of the time.
+        at most: reports were cut into passages in two fifths of the time.
         """
         if len(texts) < _MANY_TEXTS or not _takes_word_by_word(self._tokenizer()):
             return self._count(texts)

@@ -6,11 +6,9 @@ and ``n`` answers are equal; ``stop`` and token limits are kept; what it cannot 
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final, Literal, Protocol
-from uuid import uuid4
 
 import anyio
 import anyio.lowlevel
@@ -90,10 +88,8 @@ class LocalExtractive(LocalChat):
         *,
         count_tokens: CountTokens,
         threads: int = 4,
-        now: Callable[[], float] = time.time,
-        new_id: Callable[[], str] = lambda: uuid4().hex,
     ) -> None:
-        super().__init__(LOCAL_MODEL, now=now, new_id=new_id)
+        super().__init__(LOCAL_MODEL)
         self._extract = extract
         self._count_tokens = count_tokens
         self._threads = threads

@@ -6,10 +6,8 @@ next one, so equal seeds give equal texts and no key can tell by the clock what 
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Final
-from uuid import uuid4
 
 import msgspec
 
@@ -31,15 +29,8 @@ _SEEDS: Final = 2**32 - 1
 class LocalGguf(LocalChat):
     """The backend of one GGUF model."""
 
-    def __init__(
-        self,
-        name: str,
-        runs: GgufRuns,
-        *,
-        now: Callable[[], float] = time.time,
-        new_id: Callable[[], str] = lambda: uuid4().hex,
-    ) -> None:
-        super().__init__(name, now=now, new_id=new_id)
+    def __init__(self, name: str, runs: GgufRuns) -> None:
+        super().__init__(name)
         self._runs = runs
 
     async def complete(self, call: ChatCall) -> ChatReply:

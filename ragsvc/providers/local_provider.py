@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any, Self
 from uuid import uuid4
 
@@ -30,12 +29,8 @@ class LocalProvider:
 class LocalChat(LocalProvider):
     """A provider of one model that only chats."""
 
-    def __init__(
-        self, name: str, *, now: Callable[[], float] = time.time, new_id: Callable[[], str] = lambda: uuid4().hex
-    ) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._now = now
-        self._new_id = new_id
 
     async def forward(self, request: ForwardRequest) -> ForwardReply:
         """Refuse: this model only chats."""
@@ -44,8 +39,8 @@ class LocalChat(LocalProvider):
     def _head(self, call: ChatCall, kind: str) -> dict[str, Any]:
         """What an answer, or each of its chunks, begins with."""
         return {
-            "id": f"chatcmpl-{self._new_id()}",
+            "id": f"chatcmpl-{uuid4().hex}",
             "object": kind,
-            "created": int(self._now()),
+            "created": int(time.time()),
             "model": call.request.model,
         }

@@ -74,7 +74,7 @@ def test_an_added_token_with_a_space_in_it_is_one_token(spans: TokenizerSpans, t
 def test_what_is_remembered_is_bounded(spans: TokenizerSpans):
     texts = [" ".join(f"{number}w{more}" for more in range(3000)) for number in range(20)]
     counts = spans.count(texts)
-    assert spans.count(texts) == counts
+    assert spans.count(texts * 3) == counts * 3  # words that come again: 60,000 of them are too many to keep
     assert counts[0] == by_tokenizer(load_tokenizer(spans.__getstate__()), texts[:1])[0]
     assert len(spans._known) <= 50_000
     spans.count(["long" * 1000] * 20)
@@ -154,4 +154,4 @@ def test_a_document_of_many_different_words_takes_no_more_memory_than_by_the_tok
     )
     command = [sys.executable, "-c", code, str(spans.__getstate__())]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 120 << 10  # KiB; 61 MiB measured, 350 MiB with all words at once
+    assert int(done.stdout) < 120 << 10  # KiB; 47 MiB measured, 143 with all texts at once, 379 with all words
