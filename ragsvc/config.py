@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from ragsvc.core.errors import ConfigurationError
-from ragsvc.core.providers import ProviderSettings
+from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.crypto.at_rest import MasterKey
 from ragsvc.store.data_keys import DataKeys, open_data_keys, read_master_key
 

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from filelock import FileLock
 
-from tests.recording import Recording
-from tests.service import RunningService, create_key
-from tests.upstream import serving
+from ragsvc.testing.service_runner import RunningService, create_key
+from tests.support.recording_provider import RecordingProvider
+from tests.support.upstream_server import serving
 
 _serial = itertools.count(1)
 
@@ -63,7 +63,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 class Gateway:
     """A service whose models are a recording provider's, and a key without limits."""
 
-    def __init__(self, running: RunningService, upstream: Recording) -> None:
+    def __init__(self, running: RunningService, upstream: RecordingProvider) -> None:
         self.service = running
         self.upstream = upstream
         self.url = running.url
@@ -130,7 +130,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("gateway")
     data_dir = folder / "data"
     admin_key = create_key(data_dir, tenant="operator", extra=("--scope", "admin"))
-    upstream = Recording()
+    upstream = RecordingProvider()
     with serving(upstream) as (url, _server):
         upstream.url = url
         config = folder / "ragsvc.toml"

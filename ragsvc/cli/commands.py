@@ -86,7 +86,7 @@ def serve(
     as_json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line.")] = False,
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C; then running answers finish and jobs are handed over."""
-    from ragsvc.cli.tuning import keep_heap_small, let_threads_alternate  # noqa: PLC0415 - other commands live too short
+    from ragsvc.cli.process_tuning import keep_heap_small, let_threads_alternate  # noqa: PLC0415 - other commands live too short
 
     async def command(output: Output) -> None:
         from ragsvc.cli.serve import serve as run_service  # noqa: PLC0415 - heavy
@@ -130,13 +130,13 @@ def ingest(
     """Bring folders of files in; run again, only what changed is done. Exit 1 if a file failed."""
 
     async def work(target: Target, output: Output) -> None:
-        from ragsvc.cli.folders import Selection  # noqa: PLC0415 - keeps other commands fast
-        from ragsvc.cli.ingest import IngestOptions  # noqa: PLC0415 - keeps other commands fast
-        from ragsvc.cli.ingest import ingest as run_ingest  # noqa: PLC0415 - keeps other commands fast
+        from ragsvc.cli.ingest.command import IngestCommandOptions  # noqa: PLC0415 - keeps other commands fast
+        from ragsvc.cli.ingest.command import ingest as run_ingest  # noqa: PLC0415 - keeps other commands fast
+        from ragsvc.cli.ingest.folders import FileSelection  # noqa: PLC0415 - keeps other commands fast
 
-        options = IngestOptions(
+        options = IngestCommandOptions(
             sources=tuple(sources),
-            selection=Selection(
+            selection=FileSelection(
                 include=tuple(include or ()),
                 exclude=tuple(exclude or ()),
                 hidden=hidden,
@@ -173,7 +173,7 @@ def search(
     """Find passages, each with file, page and score."""
 
     async def work(target: Target, output: Output) -> None:
-        from ragsvc.cli.asking import search as run_search  # noqa: PLC0415 - keeps other commands fast
+        from ragsvc.cli.ask import search as run_search  # noqa: PLC0415 - keeps other commands fast
 
         body = _where(collection, document, filters, top_k=top_k, mode=mode, min_score=min_score)
         await run_search(target, {"query": query, **body}, output)
@@ -199,7 +199,7 @@ def ask(
     """Ask a question of the documents; prints the answer and its citations with file, page and quote."""
 
     async def work(target: Target, output: Output) -> None:
-        from ragsvc.cli.asking import ask as run_ask  # noqa: PLC0415 - keeps other commands fast
+        from ragsvc.cli.ask import ask as run_ask  # noqa: PLC0415 - keeps other commands fast
 
         if stream and as_json:
             raise usage_error("--stream and --json exclude each other: a document is not printed in parts")
@@ -258,7 +258,7 @@ def evaluate(
     async def work(target: Target, output: Output) -> None:
         from ragsvc.cli.evaluate import EvaluateOptions  # noqa: PLC0415 - heavy
         from ragsvc.cli.evaluate import evaluate as run_evaluation  # noqa: PLC0415 - heavy
-        from ragsvc.cli.evaluation.settings import choose_settings  # noqa: PLC0415 - heavy
+        from ragsvc.evaluation.settings import choose_settings  # noqa: PLC0415 - heavy
 
         options = EvaluateOptions(
             questions=questions,
@@ -302,7 +302,7 @@ def create_key(
     """Make an API key. The secret is printed once and kept nowhere."""
 
     async def work(target: Target, output: Output) -> None:
-        from ragsvc.cli import keys  # noqa: PLC0415 - keeps other commands fast
+        from ragsvc.cli import key_commands  # noqa: PLC0415 - keeps other commands fast
 
         wish: dict[str, Any] = {"label": label, "tenant": tenant}
         wish |= {name: value for name, value in (("scopes", scope), ("allowed_models", model)) if value}
@@ -310,7 +310,7 @@ def create_key(
         wish |= {name: value or None for name, value in limits.items() if value is not None}
         limits = {"tokens_per_day": tokens_per_day, "token_balance": token_balance}
         wish |= {name: value for name, value in limits.items() if value is not None}
-        await keys.create(target, wish, output, expires_in_days=expires_in_days)
+        await key_commands.create(target, wish, output, expires_in_days=expires_in_days)
 
     _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=None)
 
@@ -325,9 +325,9 @@ def list_keys(
     """List API keys, without their secrets."""
 
     async def work(target: Target, output: Output) -> None:
-        from ragsvc.cli import keys  # noqa: PLC0415 - keeps other commands fast
+        from ragsvc.cli import key_commands  # noqa: PLC0415 - keeps other commands fast
 
-        await keys.list_all(target, tenant, output)
+        await key_commands.list_all(target, tenant, output)
 
     _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=None)
 
@@ -342,9 +342,9 @@ def revoke_key(
     """End an API key for good."""
 
     async def work(target: Target, output: Output) -> None:
-        from ragsvc.cli import keys  # noqa: PLC0415 - keeps other commands fast
+        from ragsvc.cli import key_commands  # noqa: PLC0415 - keeps other commands fast
 
-        await keys.revoke(target, key_id, output)
+        await key_commands.revoke(target, key_id, output)
 
     _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=None)
 
@@ -364,11 +364,11 @@ def list_documents(
     """List documents, newest first; failed ones with their reason."""
 
     async def work(target: Target, output: Output) -> None:
-        from ragsvc.cli import documents  # noqa: PLC0415 - keeps other commands fast
+        from ragsvc.cli import document_commands  # noqa: PLC0415 - keeps other commands fast
 
         asked = {"status": status, "name": name, "collection": collection, "filters": filters}
         given = {key: value for key, value in asked.items() if value is not None}
-        await documents.list_some(target, given, limit, output)
+        await document_commands.list_some(target, given, limit, output)
 
     _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=tenant)
 
@@ -384,9 +384,9 @@ def show_document(
     """Show one document: stage, pages, findings by page, timings."""
 
     async def work(target: Target, output: Output) -> None:
-        from ragsvc.cli import documents  # noqa: PLC0415 - keeps other commands fast
+        from ragsvc.cli import document_commands  # noqa: PLC0415 - keeps other commands fast
 
-        await documents.show(target, document_id, output)
+        await document_commands.show(target, document_id, output)
 
     _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=tenant)
 
@@ -402,9 +402,9 @@ def delete_documents(
     """Delete documents from rows, files and indexes, for good."""
 
     async def work(target: Target, output: Output) -> None:
-        from ragsvc.cli import documents  # noqa: PLC0415 - keeps other commands fast
+        from ragsvc.cli import document_commands  # noqa: PLC0415 - keeps other commands fast
 
-        await documents.delete(target, document_ids, output)
+        await document_commands.delete(target, document_ids, output)
 
     _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=tenant)
 
@@ -423,10 +423,10 @@ def retry_document(
     """Start a failed document again and wait for its end."""
 
     async def work(target: Target, output: Output) -> None:
-        from ragsvc.cli import documents  # noqa: PLC0415 - keeps other commands fast
+        from ragsvc.cli import document_commands  # noqa: PLC0415 - keeps other commands fast
 
         password = sys.stdin.readline().rstrip("\r\n") if password_stdin else None
-        await documents.retry(target, document_id, password, output)
+        await document_commands.retry(target, document_id, password, output)
 
     _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=tenant)
 
@@ -485,7 +485,7 @@ def proxy(
     """Encrypt for any OpenAI client: a local endpoint whose requests only the service can read."""
 
     async def command(output: Output) -> None:
-        from ragsvc.cli.proxy import ProxyOptions, run_proxy  # noqa: PLC0415 - keeps other commands fast
+        from ragsvc.cli.encrypting_proxy import ProxyOptions, run_proxy  # noqa: PLC0415 - keeps other commands fast
 
         if mode not in ("hpke-stream", "rvenc"):
             raise usage_error("--mode is hpke-stream or rvenc")
@@ -509,7 +509,7 @@ def encrypt(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Encrypt a data directory at rest under the master key of the settings, while no service runs."""
 
     async def command(output: Output) -> None:
-        from ragsvc.cli.at_rest import encrypt as run_encrypt  # noqa: PLC0415 - keeps other commands fast
+        from ragsvc.cli.encrypt_directory import encrypt as run_encrypt  # noqa: PLC0415 - keeps other commands fast
 
         await run_encrypt(Target(data_dir=data_dir), output)
 
@@ -525,7 +525,7 @@ def rotate_key(
     """Exchange the master key of an encrypted data directory, while no service runs. Takes milliseconds per file."""
 
     async def command(output: Output) -> None:
-        from ragsvc.cli.at_rest import rotate_key as run_rotation  # noqa: PLC0415 - keeps other commands fast
+        from ragsvc.cli.encrypt_directory import rotate_key as run_rotation  # noqa: PLC0415 - keeps other commands fast
 
         await run_rotation(Target(data_dir=data_dir), new_key_file, output)
 

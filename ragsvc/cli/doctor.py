@@ -10,18 +10,18 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from ragsvc.cli import checkup
-from ragsvc.cli.checkup import Check, State
+from ragsvc.cli import doctor_checks
+from ragsvc.cli.doctor_checks import Check, CheckState
 from ragsvc.cli.failures import CommandFailed
 from ragsvc.cli.logs import log_to_standard_error
 from ragsvc.cli.output import Output
 from ragsvc.cli.target import Target, keep_private, remote
 from ragsvc.config import Settings
 from ragsvc.core.errors import RagsvcError
-from ragsvc.store.documents import count_by_status, list_collections
-from ragsvc.wiring import open_services
+from ragsvc.store.document_rows import count_by_status, list_collections
+from ragsvc.wiring.services import open_services
 
-_COLOURS = {State.OK: "green", State.WARN: "yellow", State.FAIL: "red"}
+_COLOURS = {CheckState.OK: "green", CheckState.WARN: "yellow", CheckState.FAIL: "red"}
 
 
 class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,14 +41,14 @@ async def doctor(target: Target, output: Output, *, deep: bool) -> None:
         if not output.as_json:
             _show(check, output.out)
 
-    for check in checkup.installation():
+    for check in doctor_checks.installation():
         note(check)
     if target.url is not None:
         for check in await _service(target.url):
             note(check)
     else:
         await _data(target, note, deep=deep)
-    failed = sum(check.state is State.FAIL for check in checks)
+    failed = sum(check.state is CheckState.FAIL for check in checks)
     output.result(DoctorReport(ok=not failed, checks=checks), lambda _: None)
     if failed:
         raise CommandFailed(f"{failed} of {len(checks)} checks failed", code="unhealthy")
@@ -63,23 +63,25 @@ async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) ->
     def take(found: Iterator[Check]) -> None:
         nonlocal broken
         for check in found:
-            broken = broken or check.state is State.FAIL
+            broken = broken or check.state is CheckState.FAIL
             note(check)
 
-    take(checkup.model(settings))
-    folder, locked = checkup.data_directory(settings.data_dir)
+    take(doctor_checks.model(settings))
+    folder, locked = doctor_checks.data_directory(settings.data_dir)
     take(iter(folder))
-    if not checkup.database_file(settings.data_dir).is_file():
-        note(Check("database", State.OK, "none yet; the first start makes it"))
+    if not doctor_checks.database_file(settings.data_dir).is_file():
+        note(Check("database", CheckState.OK, "none yet; the first start makes it"))
         return
     keys = await anyio.to_thread.run_sync(settings.open_data_keys)
-    take(await anyio.to_thread.run_sync(lambda: iter(list(checkup.database(settings.data_dir, keys)))))
+    take(await anyio.to_thread.run_sync(lambda: iter(list(doctor_checks.database(settings.data_dir, keys)))))
     if not broken:
-        take(await anyio.to_thread.run_sync(lambda: iter(list(checkup.files(settings.data_dir, keys, deep=deep)))))
+        take(
+            await anyio.to_thread.run_sync(lambda: iter(list(doctor_checks.files(settings.data_dir, keys, deep=deep))))
+        )
     if locked:
-        note(Check("indexes", State.WARN, "not compared: a running service holds the data directory"))
+        note(Check("indexes", CheckState.WARN, "not compared: a running service holds the data directory"))
     elif broken:
-        note(Check("indexes", State.WARN, "not compared: what they are made from is broken"))
+        note(Check("indexes", CheckState.WARN, "not compared: what they are made from is broken"))
     else:
         for check in await _indexes(settings):
             note(check)
@@ -93,22 +95,26 @@ async def _indexes(settings: Settings) -> list[Check]:
             started = time.monotonic()
             await services.batcher.embed_query("Does the embedding model answer?")
             milliseconds = (time.monotonic() - started) * 1000
-            checks = [Check("embedding", State.OK, f"{services.embedder.runtime}, a query in {milliseconds:.0f} ms")]
+            checks = [
+                Check("embedding", CheckState.OK, f"{services.embedder.runtime}, a query in {milliseconds:.0f} ms")
+            ]
             for one in await services.database.read(list_collections):
                 report = await anyio.to_thread.run_sync(services.indexes.verify, one.id)
                 name = f"index {one.tenant}/{one.name}"
                 if report.ok:
                     words = f"{report.passages} passages ({report.kind}), vectors and words equal to the rows"
-                    checks.append(Check(name, State.OK, words))
+                    checks.append(Check(name, CheckState.OK, words))
                 else:
-                    checks.append(Check(name, State.FAIL, f"differs from the rows ({report}); run 'ragsvc reindex'"))
+                    checks.append(
+                        Check(name, CheckState.FAIL, f"differs from the rows ({report}); run 'ragsvc reindex'")
+                    )
             counts = await services.database.read(count_by_status)
     except RagsvcError as error:
-        return [Check("start", State.FAIL, error.message)]
+        return [Check("start", CheckState.FAIL, error.message)]
     failed = counts.get("failed", 0)
     words = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "none"
     hint = "; 'ragsvc documents list --status failed' says why" if failed else ""
-    checks.append(Check("documents", State.WARN if failed else State.OK, words + hint))
+    checks.append(Check("documents", CheckState.WARN if failed else CheckState.OK, words + hint))
     return checks
 
 
@@ -121,9 +127,9 @@ async def _service(url: str) -> list[Check]:
             try:
                 await client.request("GET", path, timeout_s=30)
             except CommandFailed as failure:
-                checks.append(Check(name, State.FAIL, failure.message))
+                checks.append(Check(name, CheckState.FAIL, failure.message))
                 break
-            checks.append(Check(name, State.OK, f"{path} answers in {(time.monotonic() - started) * 1000:.0f} ms"))
+            checks.append(Check(name, CheckState.OK, f"{path} answers in {(time.monotonic() - started) * 1000:.0f} ms"))
     return checks
 
 

@@ -13,16 +13,16 @@ import anyio.to_thread
 import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ragsvc.cli.evaluation.asking import Plan, ask_all
-from ragsvc.cli.evaluation.gold import find_gold
-from ragsvc.cli.evaluation.page import render_page
-from ragsvc.cli.evaluation.questions import read_questions
-from ragsvc.cli.evaluation.report import Report, make_report
-from ragsvc.cli.evaluation.settings import Setting
-from ragsvc.cli.evaluation.tables import show
 from ragsvc.cli.failures import CommandFailed, usage_error
 from ragsvc.cli.output import Output
 from ragsvc.cli.target import Target, connect
+from ragsvc.evaluation.asking import EvaluationPlan, ask_all
+from ragsvc.evaluation.gold import find_gold
+from ragsvc.evaluation.page import render_page
+from ragsvc.evaluation.questions import read_questions
+from ragsvc.evaluation.report import EvaluationReport, make_report
+from ragsvc.evaluation.settings import Setting
+from ragsvc.evaluation.tables import show
 
 _PATIENCE_S = 3600.0
 
@@ -51,7 +51,7 @@ async def evaluate(target: Target, options: EvaluateOptions, output: Output) -> 
         raise usage_error("answers are made without rerank: leave out --answers or rerank")
     asked = read_questions(options.questions)
     _check_report(options.report, options.questions)
-    plan = Plan(
+    plan = EvaluationPlan(
         settings=options.settings,
         collection=options.collection,
         within_document=options.within_document,
@@ -115,7 +115,7 @@ def _check_report(path: Path | None, questions: Path) -> None:
         raise usage_error(f"the report cannot be written to {path}: {error.strerror}") from error
 
 
-def _write(path: Path, report: Report) -> None:
+def _write(path: Path, report: EvaluationReport) -> None:
     try:
         path.write_text(render_page(report), encoding="utf-8")
     except OSError as error:

@@ -58,14 +58,14 @@ class _Detail(msgspec.Struct):
     code: str | None = None
 
 
-class _Body(msgspec.Struct):
+class _ErrorEnvelope(msgspec.Struct):
     error: _Detail
 
 
 def failure_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> CommandFailed:
     """Turn an error answer of the service into the failure of the command."""
     try:
-        detail = msgspec.json.decode(body, type=_Body).error
+        detail = msgspec.json.decode(body, type=_ErrorEnvelope).error
     except (msgspec.DecodeError, msgspec.ValidationError):
         detail = _Detail(message=f"the service answered with status {status}, and not as ragsvc does")
     return CommandFailed(

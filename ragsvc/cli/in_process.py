@@ -33,7 +33,7 @@ class InProcessTransport(httpx.AsyncBaseTransport):
         if exchange.status is None:
             exchange.chunks.close()
             raise httpx.RemoteProtocolError("the application ended without an answer", request=request)
-        return httpx.Response(exchange.status, headers=exchange.headers, stream=_Body(exchange))
+        return httpx.Response(exchange.status, headers=exchange.headers, stream=_AnswerBody(exchange))
 
 
 class _Exchange:
@@ -90,7 +90,7 @@ class _Exchange:
                 self._chunks_in.close()
 
 
-class _Body(httpx.AsyncByteStream):
+class _AnswerBody(httpx.AsyncByteStream):
     """The answer's bytes; closing it early is a disconnect."""
 
     def __init__(self, exchange: _Exchange) -> None:

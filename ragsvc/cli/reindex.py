@@ -19,10 +19,10 @@ from ragsvc.cli.output import Output, table
 from ragsvc.cli.target import Target, keep_private
 from ragsvc.config import Settings
 from ragsvc.store.database import Database
-from ragsvc.store.documents import count_by_status, list_collections
-from ragsvc.store.lock import DataDirectoryLock
-from ragsvc.store.reindex import forget_embeddings, unfinished_jobs
-from ragsvc.wiring import DATABASE_NAME, Services, open_services
+from ragsvc.store.directory_lock import DataDirectoryLock
+from ragsvc.store.document_rows import count_by_status, list_collections
+from ragsvc.store.reingest import forget_embeddings, unfinished_jobs
+from ragsvc.wiring.services import DATABASE_NAME, Services, open_services
 
 _POLL_S = 0.3
 

@@ -23,9 +23,9 @@ from ragsvc.cli.logs import log_to_standard_error
 from ragsvc.cli.output import Output
 from ragsvc.cli.target import Target, keep_private
 from ragsvc.config import Settings
-from ragsvc.store.lock import DataDirectoryLock
-from ragsvc.web.service import create_service
-from ragsvc.wiring import Services, open_services
+from ragsvc.store.directory_lock import DataDirectoryLock
+from ragsvc.web.service_app import create_service
+from ragsvc.wiring.services import Services, open_services
 
 _BACKLOG = 2048
 _OPEN_FILES = 65_536
@@ -87,7 +87,7 @@ async def _serve(services: Services, listener: socket.socket, stop: _Stop, annou
         timeout_keep_alive=75,
         timeout_graceful_shutdown=math.ceil(services.settings.shutdown_grace_s),
     )
-    server = _Server(config, on_started=lambda: announce.started(_address(listener), services))
+    server = _AnnouncingServer(config, on_started=lambda: announce.started(_address(listener), services))
     stop.drain_with(server, services)
     # a start leaves hundreds of thousands of objects that live for good; full collections need not visit them
     gc.collect()
@@ -95,7 +95,7 @@ async def _serve(services: Services, listener: socket.socket, stop: _Stop, annou
     await server.serve(sockets=[listener])
 
 
-class _Server(uvicorn.Server):
+class _AnnouncingServer(uvicorn.Server):
     """uvicorn that says when it listens, and leaves signals (which it would raise again at its end) to ``_Stop``."""
 
     def __init__(self, config: uvicorn.Config, *, on_started: Callable[[], None]) -> None:

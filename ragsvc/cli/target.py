@@ -16,9 +16,9 @@ import msgspec
 from ragsvc.cli.failures import CommandFailed, ExitCode, usage_error
 
 if TYPE_CHECKING:
-    from ragsvc.cli.client import ServiceClient
+    from ragsvc.cli.service_client import ServiceClient
     from ragsvc.config import Settings
-    from ragsvc.core.api_keys import ApiKey
+    from ragsvc.core.access.api_keys import ApiKey
 
 _LOCAL_URL = "http://in-process"
 
@@ -74,8 +74,8 @@ async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncGenerator[
             yield client
         return
     from ragsvc.cli.logs import log_to_standard_error  # noqa: PLC0415 - only when a service runs inside
-    from ragsvc.web.service import create_service  # noqa: PLC0415 - heavy
-    from ragsvc.wiring import open_services  # noqa: PLC0415 - heavy
+    from ragsvc.web.service_app import create_service  # noqa: PLC0415 - heavy
+    from ragsvc.wiring.services import open_services  # noqa: PLC0415 - heavy
 
     keep_private()
     settings = target.settings()
@@ -94,7 +94,7 @@ async def remote(url: str, *, patience_s: float = 0.0) -> AsyncGenerator[Service
     """A client of the service at ``url``, with the key from the environment."""
     import httpx  # noqa: PLC0415 - heavy
 
-    from ragsvc.cli.client import ServiceClient  # noqa: PLC0415 - brings httpx
+    from ragsvc.cli.service_client import ServiceClient  # noqa: PLC0415 - brings httpx
 
     address = _address(url)
     key = os.environ.get("RAGSVC_API_KEY", "").strip()
@@ -123,8 +123,8 @@ async def in_process(app: object, secret: str, *, patience_s: float = 0.0) -> As
     import anyio  # noqa: PLC0415 - heavy
     import httpx  # noqa: PLC0415 - heavy
 
-    from ragsvc.cli.client import ServiceClient  # noqa: PLC0415 - brings httpx
     from ragsvc.cli.in_process import InProcessTransport  # noqa: PLC0415 - brings httpx
+    from ragsvc.cli.service_client import ServiceClient  # noqa: PLC0415 - brings httpx
 
     async with anyio.create_task_group() as tasks:
         transport = InProcessTransport(app, tasks)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - Litestar types its own scope
@@ -137,8 +137,8 @@ async def in_process(app: object, secret: str, *, patience_s: float = 0.0) -> As
 
 def local_key(tenant: str) -> tuple[str, ApiKey]:
     """A key for whoever holds the data directory: every scope, no limits, never stored. Returns (secret, key)."""
-    from ragsvc.core.access import Scope  # noqa: PLC0415 - a start without it is faster
-    from ragsvc.core.api_keys import ApiKey, KeyLimits  # noqa: PLC0415 - a start without it is faster
+    from ragsvc.core.access.api_keys import ApiKey, KeyLimits  # noqa: PLC0415 - a start without it is faster
+    from ragsvc.core.access.principal import Scope  # noqa: PLC0415 - a start without it is faster
     from ragsvc.core.ids import KeyId, TenantId  # noqa: PLC0415 - a start without it is faster
 
     secret = f"rag_local_{secrets.token_urlsafe(32)}"

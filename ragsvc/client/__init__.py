@@ -4,9 +4,9 @@
 ``Rvenc`` (chat only).
 """
 
-from ragsvc.client.hpke_stream import HpkeStream
-from ragsvc.client.keys import ServerKey, fingerprint
-from ragsvc.client.rvenc import Rvenc
+from ragsvc.client.hpke_stream_mode import HpkeStream
+from ragsvc.client.rvenc_mode import Rvenc
+from ragsvc.client.server_keys import ServerKey, fingerprint
 from ragsvc.client.transport import AsyncEncryptedTransport, EncryptedTransport
 
 __all__ = ["AsyncEncryptedTransport", "EncryptedTransport", "HpkeStream", "Rvenc", "ServerKey", "fingerprint"]

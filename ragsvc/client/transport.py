@@ -14,8 +14,8 @@ from typing import Final
 
 import httpx
 
-from ragsvc.client.keys import Clock, KeyCache, ServerKey, VerifyKey, is_encryption_error
-from ragsvc.client.modes import BodyOpener, Exchange, Mode, refuse_plaintext
+from ragsvc.client.encryption_mode import BodyOpener, EncryptionMode, SealedExchange, refuse_plaintext
+from ragsvc.client.server_keys import Clock, KeyCache, ServerKey, VerifyKey, is_encryption_error
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
 
 MAX_PLAIN_BYTES: Final = 64 * 1024
@@ -30,7 +30,7 @@ class _Core:
     def __init__(
         self,
         origin: str,
-        mode: Mode,
+        mode: EncryptionMode,
         *,
         pinned_keys: Collection[str] | None,
         verify_key: VerifyKey | None,
@@ -68,7 +68,7 @@ class _Core:
             raise failure
         return self.keys.put(self.mode.parse_key(content))
 
-    def begin(self, response: httpx.Response, exchange: Exchange) -> tuple[httpx.Headers, BodyOpener] | None:
+    def begin(self, response: httpx.Response, exchange: SealedExchange) -> tuple[httpx.Headers, BodyOpener] | None:
         """How to open the answer; ``None`` for an error in plaintext. Raises ``CryptoFailure``."""
         try:
             return exchange.begin(response)
@@ -139,7 +139,7 @@ class EncryptedTransport(httpx.BaseTransport):
     def __init__(
         self,
         origin: str,
-        mode: Mode,
+        mode: EncryptionMode,
         *,
         inner: httpx.BaseTransport | None = None,
         pinned_keys: Collection[str] | None = None,
@@ -208,7 +208,7 @@ class AsyncEncryptedTransport(httpx.AsyncBaseTransport):
     def __init__(
         self,
         origin: str,
-        mode: Mode,
+        mode: EncryptionMode,
         *,
         inner: httpx.AsyncBaseTransport | None = None,
         pinned_keys: Collection[str] | None = None,

@@ -31,14 +31,14 @@ _TDX_V4_HEADER = bytes.fromhex("0400")
 _TDX_TEE_TYPE = bytes.fromhex("81000000")
 
 
-class Provider(StrEnum):
+class QuoteProvider(StrEnum):
     """The providers of configfs-tsm whose quotes can be read here, by the kernel's names."""
 
     SEV_SNP = "sev_guest"
     TDX = "tdx_guest"
 
 
-class Evidence(msgspec.Struct, frozen=True):
+class AttestationQuote(msgspec.Struct, frozen=True):
     """A quote (``outblob``) with its provider's name and, where the provider gives one, the certificate table."""
 
     provider: str
@@ -70,7 +70,7 @@ def bind_report_data(canonical: bytes, nonce: bytes) -> bytes:
     return hashlib.sha256(_LABEL + canonical).digest() + nonce
 
 
-def request_evidence(report_data: bytes, *, root: Path = TSM_ROOT) -> Evidence:
+def request_evidence(report_data: bytes, *, root: Path = TSM_ROOT) -> AttestationQuote:
     """Ask the kernel for a quote over ``report_data`` (at most 64 bytes). Blocking, milliseconds to seconds.
 
     Source: Linux, Documentation/ABI/testing/configfs-tsm-report.
@@ -93,7 +93,7 @@ def request_evidence(report_data: bytes, *, root: Path = TSM_ROOT) -> Evidence:
         entry.rmdir()
 
 
-def _read_entry(entry: Path, report_data: bytes) -> Evidence:
+def _read_entry(entry: Path, report_data: bytes) -> AttestationQuote:
     """Write, read, and check that nobody else wrote in between: ``generation`` counts writes to the entry."""
     generation = entry / "generation"
     before = int(generation.read_text("ascii"))
@@ -104,7 +104,7 @@ def _read_entry(entry: Path, report_data: bytes) -> Evidence:
     auxiliary = auxiliary_file.read_bytes() if auxiliary_file.exists() else b""
     if int(generation.read_text("ascii")) != before + 1 or not quote:
         raise OSError("the report entry changed while it was read")
-    return Evidence(provider=provider, quote=quote, auxiliary=auxiliary)
+    return AttestationQuote(provider=provider, quote=quote, auxiliary=auxiliary)
 
 
 def read_report_data(provider: str, quote: bytes) -> bytes:
@@ -115,10 +115,10 @@ def read_report_data(provider: str, quote: bytes) -> bytes:
     Raises:
         CryptoFailure: the provider is another, or the quote is too short or of another kind.
     """
-    if provider == Provider.SEV_SNP and len(quote) >= _SNP_REPORT_BYTES:
+    if provider == QuoteProvider.SEV_SNP and len(quote) >= _SNP_REPORT_BYTES:
         return quote[_SNP_REPORT_DATA]
     if (
-        provider == Provider.TDX
+        provider == QuoteProvider.TDX
         and len(quote) >= _TDX_REPORT_DATA.stop
         and quote[:2] == _TDX_V4_HEADER
         and quote[4:8] == _TDX_TEE_TYPE
@@ -127,7 +127,7 @@ def read_report_data(provider: str, quote: bytes) -> bytes:
     raise CryptoFailure
 
 
-def check_binding(evidence: Evidence, *, canonical: bytes, nonce: bytes) -> None:
+def check_binding(evidence: AttestationQuote, *, canonical: bytes, nonce: bytes) -> None:
     """Compare a quote's report data with the key sets and nonce it should bind (a client's check).
 
     The quote's *signature* is not checked here: use the vendor's verifier for that, or this proves nothing.

@@ -19,8 +19,8 @@ from nacl.exceptions import CryptoError
 
 from ragsvc.core.errors import CryptoFailure
 from ragsvc.crypto import hpke, xwing
-from ragsvc.crypto.events import Event, encode_event
 from ragsvc.crypto.framing import require_bytes
+from ragsvc.crypto.rvenc_events import RvencEvent, encode_event
 
 KEM_NAME: Final = "X-Wing"
 AEAD_NAME: Final = "XChaCha20-Poly1305"
@@ -185,7 +185,7 @@ class ResponseOpener:
         self._index = 0
         self._finished = False
 
-    def open(self, event: Event) -> OpenedEvent:
+    def open(self, event: RvencEvent) -> OpenedEvent:
         """Open the next event.
 
         Raises:

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ragsvc.extract.picture import Picture
+from ragsvc.extract.page_image import Picture
 
 _MODELS = {
     "Det.model_path": "PP-OCRv6_det_small.onnx",

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ragsvc.extract.frames import Box
+from ragsvc.extract.child_protocol import QuoteBox
 from ragsvc.extract.ocr import OcrUnavailable, Points
 from ragsvc.extract.ocr_layout import ocr_rows
 from ragsvc.extract.ocr_pages import look_at
-from ragsvc.extract.picture import PagePicture, Point, to_page
+from ragsvc.extract.page_image import PagePicture, Point, to_page
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -31,14 +31,14 @@ class ShownText(msgspec.Struct, frozen=True):
     places: list[_Place] = []
     picture: PagePicture | None = None
 
-    def boxes(self, document: Any, index: int, first: int, last: int) -> list[Box]:  # noqa: ANN401 - a ctypes handle
+    def boxes(self, document: Any, index: int, first: int, last: int) -> list[QuoteBox]:  # noqa: ANN401 - a ctypes handle
         """Find the rectangles of characters ``first`` to ``last`` (inclusive) on page ``index`` (from 0)."""
         if self.picture is None:
             return []
-        found: list[Box] = []
+        found: list[QuoteBox] = []
         for place in _joined(self.places[first : last + 1]):
             x, y = zip(*to_page(document, index, self.picture, _corners(place)), strict=True)
-            found.append(Box(min(x), max(y), max(x), min(y)))
+            found.append(QuoteBox(min(x), max(y), max(x), min(y)))
         return found
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from ragsvc.core.parsing import ExtractionLimits
+from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract.layout import Line, page_text
 from ragsvc.extract.ocr import OcrUnavailable, Recognised, open_recogniser
 from ragsvc.extract.ocr_layout import ocr_lines
-from ragsvc.extract.picture import PagePicture, PageUndrawable, draw_page
+from ragsvc.extract.page_image import PagePicture, PageUndrawable, draw_page
 
 _MIN_CHARACTERS = 2
 _MIN_CONTRAST = 16

@@ -21,10 +21,10 @@ import anyio.to_thread
 
 from ragsvc.core.documents import Page, Passage
 from ragsvc.core.errors import ExtractionFailed, FailureReason, Overloaded
-from ragsvc.core.parsing import ExtractionLimits, ParsedDocument
-from ragsvc.extract import frames
-from ragsvc.extract.frames import Box, ChunkingPlan
-from ragsvc.extract.worker import Worker, WorkerGone
+from ragsvc.core.ports.parsing import ExtractionLimits, ParsedDocument
+from ragsvc.extract import child_protocol
+from ragsvc.extract.child_process import Worker, WorkerGone
+from ragsvc.extract.child_protocol import ChunkingPlan, QuoteBox
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class ChildParser:
         self._threads = anyio.CapacityLimiter(workers)
         self._pending = 0
         self._idle: list[Worker] = []
-        self._jobs: set[_Job] = set()
+        self._jobs: set[_ParseJob] = set()
         self._closed = False
 
     @property
@@ -77,20 +77,20 @@ class ChildParser:
             ExtractionFailed: with a reason for a person; whatever the child died of.
             Overloaded: too many parses are waiting.
         """
-        request = frames.ParseRequest(str(path), media_type, filename, password, self._limits, self._plan)
+        request = child_protocol.ParseRequest(str(path), media_type, filename, password, self._limits, self._plan)
         outcome = await self._run(request, on_progress)
-        return ParsedDocument(frames.assemble(outcome.pages, outcome.finished()), outcome.passages)
+        return ParsedDocument(child_protocol.assemble(outcome.pages, outcome.finished()), outcome.passages)
 
     async def boxes(
         self, path: Path, page: int, start: int, end: int, *, page_text: str, password: str | None = None
-    ) -> list[Box]:
+    ) -> list[QuoteBox]:
         """Find where ``page_text[start:end]`` stands on page ``page`` (from 1) of a stored PDF.
 
         Raises:
             ExtractionFailed: the file cannot be read (any more).
             Overloaded: too many jobs are waiting.
         """
-        request = frames.BoxesRequest(str(path), password, page, start, end, page_text, self._limits)
+        request = child_protocol.BoxesRequest(str(path), password, page, start, end, page_text, self._limits)
         outcome = await self._run(request, None)
         return outcome.boxes
 
@@ -102,7 +102,7 @@ class ChildParser:
         while self._idle:
             self._idle.pop().close()
 
-    async def _run(self, request: frames.Request, on_progress: OnProgress | None) -> _Outcome:
+    async def _run(self, request: child_protocol.Request, on_progress: OnProgress | None) -> _Outcome:
         if self._closed or self._pending >= self._workers + self._queue_limit:
             raise Overloaded("Too many documents are waiting to be read; try again shortly.", retry_after_s=5)
         self._pending += 1
@@ -112,9 +112,9 @@ class ChildParser:
         finally:
             self._pending -= 1
 
-    async def _run_now(self, request: frames.Request, on_progress: OnProgress | None) -> _Outcome:
+    async def _run_now(self, request: child_protocol.Request, on_progress: OnProgress | None) -> _Outcome:
         worker = self._idle.pop() if self._idle else None
-        job = _Job(request, worker, limits=self._limits, on_progress=on_progress)
+        job = _ParseJob(request, worker, limits=self._limits, on_progress=on_progress)
         self._jobs.add(job)
         try:
             outcome = await anyio.to_thread.run_sync(job.run, abandon_on_cancel=True, limiter=self._threads)
@@ -145,24 +145,24 @@ class _Outcome:
     def __init__(self) -> None:
         self.pages: list[Page] = []
         self.passages: list[Passage] = []
-        self.boxes: list[Box] = []
+        self.boxes: list[QuoteBox] = []
         self.allowance_s = 0.0
-        self.end: frames.Finished | None = None
+        self.end: child_protocol.ParseFinished | None = None
         self.failure: ExtractionFailed | None = None
 
-    def finished(self) -> frames.Finished:
+    def finished(self) -> child_protocol.ParseFinished:
         """The parse's end frame; a child that sent another one is out of order."""
         if self.end is None:
             raise ExtractionFailed(FailureReason.PARSER_CRASHED, "The parser gave no result.")
         return self.end
 
 
-class _Job:
+class _ParseJob:
     """One request on its way through a child; ``run`` is called in a thread, ``cancel`` from anywhere."""
 
     def __init__(
         self,
-        request: frames.Request,
+        request: child_protocol.Request,
         worker: Worker | None,
         *,
         limits: ExtractionLimits,
@@ -250,31 +250,31 @@ class _Job:
             )
         return outcome
 
-    def _add(self, reply: frames.Reply, outcome: _Outcome, worker: Worker) -> bool:
+    def _add(self, reply: child_protocol.Reply, outcome: _Outcome, worker: Worker) -> bool:
         """Take a reply in; true when it was the last one."""
         match reply:
-            case frames.Started():
+            case child_protocol.ParseStarted():
                 return False
-            case frames.Warned():
+            case child_protocol.ParseWarning():
                 _warn(reply.message)
                 return False
-            case frames.Progress():
+            case child_protocol.ParseProgress():
                 recognised = max(0, min(reply.recognised, self._limits.ocr_max_pages))
                 outcome.allowance_s = recognised * self._limits.ocr_page_s
                 if self._on_progress is not None and not self._cancelled:
                     anyio.from_thread.run_sync(self._on_progress, reply.done, reply.total)
                 return False
-            case frames.PageBatch():
+            case child_protocol.PageBatch():
                 outcome.pages.extend(reply.pages)
                 return False
-            case frames.PassageBatch():
+            case child_protocol.PassageBatch():
                 outcome.passages.extend(reply.passages)
                 return False
-            case frames.Finished():
+            case child_protocol.ParseFinished():
                 outcome.end = reply
-            case frames.FoundBoxes():
+            case child_protocol.FoundBoxes():
                 outcome.boxes = reply.boxes
-            case frames.Failed():
+            case child_protocol.ParseFailed():
                 outcome.failure = ExtractionFailed(reply.reason, reply.message)
         worker.rss_bytes = reply.rss_bytes
         return True

@@ -20,14 +20,14 @@ import pypdfium2.raw as pdfium
 
 from ragsvc.core.documents import Extraction, Page, ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
-from ragsvc.core.parsing import ExtractionLimits
-from ragsvc.extract import second_parser
+from ragsvc.core.ports.parsing import ExtractionLimits
+from ragsvc.extract import pypdf_fallback
 from ragsvc.extract.clean import clean_line
 from ragsvc.extract.headings import OutlineEntry, document_title, headings_by_type, place_outline
 from ragsvc.extract.pdf_pages import (
-    Draft,
     OnProgress,
-    Reports,
+    PageDraft,
+    PageReports,
     join_words,
     put_second_opinion,
     read_pages,
@@ -41,7 +41,7 @@ _MAX_LABEL_CHARACTERS = 32
 _CATALOG = re.compile(rb"(\d{1,9})\s+(\d{1,5})\s+obj\b(?:(?!endobj)[\s\S]){0,4000}?/Type\s*/Catalog\b")
 
 
-def read_pdf(path: Path, *, password: str | None, limits: ExtractionLimits, reports: Reports) -> Extraction:
+def read_pdf(path: Path, *, password: str | None, limits: ExtractionLimits, reports: PageReports) -> Extraction:
     """Read a PDF's text and structure.
 
     Raises:
@@ -119,7 +119,7 @@ def _read_document(
     *,
     password: str | None,
     limits: ExtractionLimits,
-    reports: Reports,
+    reports: PageReports,
 ) -> Extraction:
     page_count = len(document)
     _check_page_count(page_count, limits)
@@ -130,7 +130,7 @@ def _read_document(
         put_second_opinion(
             draft,
             unreadable,
-            second_parser.read_pages(path, password=password, numbers=unreadable, page_count=page_count),
+            pypdf_fallback.read_pages(path, password=password, numbers=unreadable, page_count=page_count),
         )
     texts = join_words(draft.texts, limits)
     outline = _outline(document)
@@ -161,10 +161,10 @@ def _second_opinion(
     path: Path, *, password: str | None, limits: ExtractionLimits, on_progress: OnProgress
 ) -> Extraction:
     """Read a file that pdfium cannot open."""
-    page_count = second_parser.count_pages(path, password=password)
+    page_count = pypdf_fallback.count_pages(path, password=password)
     _check_page_count(page_count, limits)
-    draft = Draft(texts=[""] * page_count)
-    found = second_parser.read_pages(
+    draft = PageDraft(texts=[""] * page_count)
+    found = pypdf_fallback.read_pages(
         path,
         password=password,
         numbers=range(1, page_count + 1),

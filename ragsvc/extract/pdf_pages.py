@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ragsvc.core.documents import ProblemCode
-from ragsvc.core.parsing import ExtractionLimits
+from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract.clean import join_hyphens, known_words
 from ragsvc.extract.headings import PageTypes, types_of
 from ragsvc.extract.layout import page_text
@@ -30,7 +30,7 @@ _GAIN = 1.5
 _PICTURES = (ProblemCode.NO_TEXT_LAYER, ProblemCode.GARBLED_TEXT)
 
 
-class Draft(msgspec.Struct):
+class PageDraft(msgspec.Struct):
     """What reading the pages gave, before hyphens are decided.
 
     ``stamped`` are numbers of pages that are mostly a picture with little text on it: a court's stamp on a scan, say.
@@ -51,7 +51,7 @@ class Draft(msgspec.Struct):
         self.findings += [(number, code) for code in codes]
 
 
-class Reports(msgspec.Struct, frozen=True, kw_only=True):
+class PageReports(msgspec.Struct, frozen=True, kw_only=True):
     """Whom to tell what while a document is read."""
 
     on_progress: OnProgress
@@ -59,9 +59,9 @@ class Reports(msgspec.Struct, frozen=True, kw_only=True):
     on_warning: OnWarning = lambda _: None
 
 
-def read_pages(raw: Any, page_count: int, *, limits: ExtractionLimits, on_progress: OnProgress) -> Draft:  # noqa: ANN401 - a ctypes handle
+def read_pages(raw: Any, page_count: int, *, limits: ExtractionLimits, on_progress: OnProgress) -> PageDraft:  # noqa: ANN401 - a ctypes handle
     """Read the text layers of a pdfium document handle's pages, up to the limits."""
-    draft = Draft()
+    draft = PageDraft()
     budget = limits.max_text_characters
     pictures = 0
     for index in range(page_count):
@@ -97,7 +97,7 @@ def _read_page(raw: Any, index: int, *, max_characters: int) -> tuple[str, PageT
     return text, types_of(found.lines), ProblemCode.TEXT_TRUNCATED if truncated else None
 
 
-def read_pictures(raw: Any, draft: Draft, *, limits: ExtractionLimits, reports: Reports) -> bool:  # noqa: ANN401 - a ctypes handle
+def read_pictures(raw: Any, draft: PageDraft, *, limits: ExtractionLimits, reports: PageReports) -> bool:  # noqa: ANN401 - a ctypes handle
     """Have text recognised on the pages whose text layer holds none, or none that means anything; true if tried."""
     numbers, page_count = sorted({*draft.pages(*_PICTURES), *draft.stamped}), len(draft.texts)
     if not numbers or not limits.ocr:
@@ -128,7 +128,7 @@ def read_pictures(raw: Any, draft: Draft, *, limits: ExtractionLimits, reports: 
     return bool(found)
 
 
-def put_second_opinion(draft: Draft, numbers: list[int], texts: dict[int, str]) -> None:
+def put_second_opinion(draft: PageDraft, numbers: list[int], texts: dict[int, str]) -> None:
     """Put the second parser's pages in where the first one gave up."""
     for number in numbers:
         if texts.get(number):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ragsvc.core.documents import Extraction, Heading, Page, ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
-from ragsvc.core.parsing import ExtractionLimits
+from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract.problems import merge_problems
 
 _PAGE_CHARACTERS = 3_000

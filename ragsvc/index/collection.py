@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ragsvc.core.errors import Overloaded
-from ragsvc.core.ports import EmbeddingModel, Hits, Ids, IndexChange, IndexSource, Vectors
+from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
+from ragsvc.core.ports.indexes import Hits, Ids, IndexChange, IndexSource
 from ragsvc.index.comparison import IndexReport, compare
 from ragsvc.index.flat import FlatIndex
 from ragsvc.index.ivf import ImprovementStopped, IvfIndex

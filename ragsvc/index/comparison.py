@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from ragsvc.core.ports import Ids, IndexSource
+from ragsvc.core.ports.indexes import Ids, IndexSource
 from ragsvc.index.lexical import TantivyIndex
 from ragsvc.index.restore import VectorSide
 

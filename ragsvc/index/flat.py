@@ -9,27 +9,28 @@ from typing import Protocol
 
 import numpy as np
 
-from ragsvc.core.ports import Hits, Ids, Vectors
-from ragsvc.index.halves import Halves, nearest
-from ragsvc.index.rows import Growing, Rows, RowTable
+from ragsvc.core.ports.embedding import Vectors
+from ragsvc.core.ports.indexes import Hits, Ids
+from ragsvc.index.float16_scan import Float16Rows, nearest
+from ragsvc.index.row_table import GrowingArray, LiveRows, RowTable
 
 _COPY_ROWS = 16_384
 
 
-class Copyable(Protocol):
+class CopyableVectors(Protocol):
     """An index that takes float16 rows."""
 
-    def add(self, ids: Ids, documents: Ids, vectors: Halves) -> None:
+    def add(self, ids: Ids, documents: Ids, vectors: Float16Rows) -> None:
         """Add rows."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class _FlatState:
     """One moment: row ``i`` of ``vectors`` ``(n, dim)`` belongs to row ``i`` of ``rows``."""
 
-    rows: Rows
-    vectors: Halves
+    rows: LiveRows
+    vectors: Float16Rows
 
 
 class FlatIndex:
@@ -58,7 +59,7 @@ class FlatIndex:
         rows = self._state.rows
         return np.sort(rows.ids[rows.live_rows()])
 
-    def add(self, ids: Ids, documents: Ids, vectors: Vectors | Halves) -> None:
+    def add(self, ids: Ids, documents: Ids, vectors: Vectors | Float16Rows) -> None:
         """Add vectors; an id that is present is replaced."""
         if not len(ids):
             return
@@ -99,7 +100,7 @@ class FlatIndex:
         with self._writer:
             return self._table.documents_of(ids)
 
-    def lookup(self, ids: Ids) -> tuple[Ids, Halves]:
+    def lookup(self, ids: Ids) -> tuple[Ids, Float16Rows]:
         """Documents and float16 vectors of ids, in that order (missing ids raise ``KeyError``)."""
         with self._writer:
             rows, state = self._table.find(ids), self._state
@@ -107,7 +108,7 @@ class FlatIndex:
             raise KeyError(int(ids[rows < 0][0]))
         return state.rows.documents_of(rows), state.vectors[rows]
 
-    def contents(self) -> tuple[Ids, Ids, Halves]:
+    def contents(self) -> tuple[Ids, Ids, Float16Rows]:
         """Ids, documents and float16 vectors of all live rows, in row order."""
         state = self._state
         if not state.rows.dead:
@@ -115,7 +116,7 @@ class FlatIndex:
         live = state.rows.live_rows()
         return state.rows.ids[live], state.rows.documents()[live], state.vectors[live]
 
-    def copy_to(self, other: Copyable) -> None:
+    def copy_to(self, other: CopyableVectors) -> None:
         """Add all live rows, as of now, to another index."""
         ids, documents, vectors = self.contents()
         for start in range(0, len(ids), _COPY_ROWS):
@@ -141,10 +142,10 @@ class FlatIndex:
         index._reset(ids, documents, vectors)
         return index
 
-    def _reset(self, ids: Ids, documents: Ids, vectors: Halves) -> None:
+    def _reset(self, ids: Ids, documents: Ids, vectors: Float16Rows) -> None:
         self._table = RowTable(ids, documents)
-        self._vectors: Growing[np.float16] = Growing(vectors)
-        self._state = _State(self._table.rows(), self._vectors.view())
+        self._vectors: GrowingArray[np.float16] = GrowingArray(vectors)
+        self._state = _FlatState(self._table.rows(), self._vectors.view())
 
     def _publish(self) -> None:
         rows = self._table.rows()
@@ -152,4 +153,4 @@ class FlatIndex:
             live = rows.live_rows()
             self._reset(rows.ids[live], rows.documents()[live], self._vectors.view()[live])
         else:
-            self._state = _State(rows, self._vectors.view())
+            self._state = _FlatState(rows, self._vectors.view())

@@ -18,12 +18,21 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from ragsvc.core.ports import Hits, Ids, Scores, Vectors
-from ragsvc.index.codes import Codec, Segment, candidates, codec_of, encode, load_segment, train_codec
-from ragsvc.index.flat import Copyable
-from ragsvc.index.halves import Bits, Halves, nearest
-from ragsvc.index.rowfile import RowFile, share_file
-from ragsvc.index.rows import Rows, RowTable
+from ragsvc.core.ports.embedding import Scores, Vectors
+from ragsvc.core.ports.indexes import Hits, Ids
+from ragsvc.index.flat import CopyableVectors
+from ragsvc.index.float16_scan import Bits, Float16Rows, nearest
+from ragsvc.index.product_codes import (
+    CodedSegment,
+    ProductCodec,
+    candidates,
+    codec_of,
+    encode,
+    load_segment,
+    train_codec,
+)
+from ragsvc.index.row_table import LiveRows, RowTable
+from ragsvc.index.vector_file import RowFile, share_file
 
 _SEGMENTS_PER_TIER = 4
 _MAX_SEGMENTS = 12
@@ -40,13 +49,13 @@ class _Saved(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class _IvfState:
     """One moment: codes for rows up to ``encoded``, the rest exactly."""
 
-    rows: Rows
-    vectors: Halves
-    codec: Codec | None
-    segments: tuple[Segment, ...]
+    rows: LiveRows
+    vectors: Float16Rows
+    codec: ProductCodec | None
+    segments: tuple[CodedSegment, ...]
 
     @property
     def encoded(self) -> int:
@@ -92,7 +101,7 @@ class IvfIndex:
         self._segment_numbers = itertools.count()
         self._file = RowFile(workspace / "vectors.f16", dimension)
         self._table = RowTable()
-        self._state = _State(self._table.rows(), self._file.view(), None, ())
+        self._state = _IvfState(self._table.rows(), self._file.view(), None, ())
 
     def __len__(self) -> int:
         return self._state.rows.live
@@ -109,7 +118,7 @@ class IvfIndex:
         rows = self._state.rows
         return np.sort(rows.ids[rows.live_rows()])
 
-    def add(self, ids: Ids, documents: Ids, vectors: Vectors | Halves) -> None:
+    def add(self, ids: Ids, documents: Ids, vectors: Vectors | Float16Rows) -> None:
         """Append vectors; an id that is present is replaced."""
         if not len(ids):
             return
@@ -156,7 +165,7 @@ class IvfIndex:
         with self._writer:
             return self._table.documents_of(ids)
 
-    def lookup(self, ids: Ids) -> tuple[Ids, Halves]:
+    def lookup(self, ids: Ids) -> tuple[Ids, Float16Rows]:
         """Documents and float16 vectors of ids, in that order (missing ids raise ``KeyError``)."""
         with self._writer:
             rows, state = self._table.find(ids), self._state
@@ -188,7 +197,7 @@ class IvfIndex:
                 return
             if state.codec is None or len(state.rows) > _OUTGROWN * state.codec.trained_on:
                 codec = train_codec(end, partial(self._take_slowly, state.vectors))
-                segments: tuple[Segment, ...] = (self._encode(codec, state, 0, end),)
+                segments: tuple[CodedSegment, ...] = (self._encode(codec, state, 0, end),)
             elif end > state.encoded:
                 codec = state.codec
                 segments = (*state.segments, self._encode(codec, state, state.encoded, end))
@@ -232,22 +241,22 @@ class IvfIndex:
         share_file(folder / "vectors.f16", path)
         index._file = RowFile(path, dimension, rows=len(ids))
         index._table = RowTable(ids, documents, live)
-        segments: list[Segment] = []
+        segments: list[CodedSegment] = []
         for number, (start, end) in enumerate(saved.segments):
             target = workspace / f"loaded-{number}.faiss"
             share_file(folder / f"segment-{number}.faiss", target)
             segments.append(load_segment(target, start, end))
         codec = codec_of(segments[0], trained_on=saved.trained_on) if segments else None
-        index._state = _State(index._table.rows(), index._file.view(), codec, tuple(segments))
+        index._state = _IvfState(index._table.rows(), index._file.view(), codec, tuple(segments))
         return index
 
-    def copy_to(self, other: Copyable) -> None:
+    def copy_to(self, other: CopyableVectors) -> None:
         """Add all live rows, as of now, to another index."""
         state = self._state
         for rows in np.array_split(state.rows.live_rows(), max(1, state.rows.live // 16_384)):
             other.add(state.rows.ids[rows], state.rows.documents_of(rows), self._file.take(state.vectors, rows))
 
-    def _search(self, state: _State, query: Vectors, k: int, allowed: Bits | None, count: int) -> tuple[Scores, Ids]:
+    def _search(self, state: _IvfState, query: Vectors, k: int, allowed: Bits | None, count: int) -> tuple[Scores, Ids]:
         """Exact best of the tail, and of the candidates among the encoded rows."""
         start = state.encoded
         tail = state.vectors[start:]
@@ -264,12 +273,12 @@ class IvfIndex:
         exact, best = nearest(self._file.take(state.vectors, listed), query, k)
         return np.concatenate((scores, exact)), np.concatenate((rows, listed[best]))
 
-    def _take_slowly(self, vectors: Halves, rows: Ids) -> Halves:
+    def _take_slowly(self, vectors: Float16Rows, rows: Ids) -> Float16Rows:
         """Copy many scattered rows, letting go of the pages they bring in as it goes."""
         parts = np.array_split(rows, 1 + len(rows) // 512)
         return np.concatenate([self._file.take(vectors, part) for part in parts])
 
-    def _encode(self, codec: Codec, state: _State, start: int, end: int) -> Segment:
+    def _encode(self, codec: ProductCodec, state: _IvfState, start: int, end: int) -> CodedSegment:
         path = self.workspace / f"segment-{next(self._segment_numbers)}.faiss"
 
         def pause() -> None:
@@ -280,7 +289,9 @@ class IvfIndex:
 
         return encode(codec, state.vectors, start, end, path=path, pause=pause)
 
-    def _merge(self, codec: Codec, state: _State, segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    def _merge(
+        self, codec: ProductCodec, state: _IvfState, segments: tuple[CodedSegment, ...]
+    ) -> tuple[CodedSegment, ...]:
         """Encode the last few segments of like size again as one: each row is encoded O(log n) times."""
         while (count := _mergeable(segments)) > 1:
             last = segments[-count:]
@@ -295,7 +306,7 @@ class IvfIndex:
         self._state = replace(self._state, rows=self._table.rows(), vectors=self._file.view())
 
 
-def _mergeable(segments: tuple[Segment, ...]) -> int:
+def _mergeable(segments: tuple[CodedSegment, ...]) -> int:
     """How many of the last segments to make one: those of like size, or all but the first when there are too many."""
     sizes = [segment.end - segment.start for segment in segments]
     if len(sizes) > _MAX_SEGMENTS:

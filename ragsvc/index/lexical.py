@@ -18,9 +18,9 @@ import msgspec
 import numpy as np
 import tantivy
 
-from ragsvc.core.ports import Hits, Ids, LexicalDocument
+from ragsvc.core.ports.indexes import Hits, Ids, LexicalDocument
+from ragsvc.core.text.languages import DEFAULT_LANGUAGE
 from ragsvc.index.analysis import ANALYSIS_VERSION, passage_terms, query_terms
-from ragsvc.index.languages import DEFAULT_LANGUAGE
 
 LEXICAL_FORMAT = f"1.{ANALYSIS_VERSION}"
 _FORMAT_FILE = "ragsvc-format"

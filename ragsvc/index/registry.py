@@ -18,7 +18,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from ragsvc.core.ports import EmbeddingModel, Hits, Ids, IndexSource, Vectors
+from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
+from ragsvc.core.ports.indexes import Hits, Ids, IndexSource
 from ragsvc.index.collection import CollectionIndex
 from ragsvc.index.comparison import IndexReport
 from ragsvc.index.restore import IndexOptions

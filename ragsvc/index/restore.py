@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ragsvc.core.ports import EmbeddingModel, Ids, IndexSource
+from ragsvc.core.ports.embedding import EmbeddingModel
+from ragsvc.core.ports.indexes import Ids, IndexSource
 from ragsvc.index.flat import FlatIndex
-from ragsvc.index.halves import Halves
+from ragsvc.index.float16_scan import Float16Rows
 from ragsvc.index.ivf import IvfIndex
 from ragsvc.index.lexical import LexicalIndexDamaged, TantivyIndex
 from ragsvc.index.snapshot import SnapshotDamaged, find_snapshots, read_manifest, sync
@@ -153,7 +154,7 @@ class CollectionFiles:
         for start in range(0, len(ids), _PASSAGES_PER_READ):
             index.add(self.source.lexical(self.collection_id, ids[start : start + _PASSAGES_PER_READ]))
 
-    def read_vectors(self, ids: Ids) -> tuple[Ids, Ids, Halves]:
+    def read_vectors(self, ids: Ids) -> tuple[Ids, Ids, Float16Rows]:
         """Read in slices, so that float32 rows of a huge document never stand in memory at once."""
         parts = [
             self.source.vectors(self.collection_id, ids[start : start + _PASSAGES_PER_READ])

@@ -28,7 +28,7 @@ class FileSum(msgspec.Struct, frozen=True):
     crc32: int
 
 
-class Manifest(msgspec.Struct, frozen=True):
+class SnapshotManifest(msgspec.Struct, frozen=True):
     """What a snapshot is. ``model`` is the embedding model's fingerprint."""
 
     format: int
@@ -73,7 +73,7 @@ def begin_snapshot(parent: Path) -> Path:
 def finish_snapshot(folder: Path, index: Saveable, *, model: str, covered_seq: int, sizes: dict[str, int]) -> Path:
     """Checksum, sync, rename; older snapshots go. ``sizes`` bounds files that may grow meanwhile."""
     files = {path.name: _checksum(path, sizes.get(path.name)) for path in sorted(folder.iterdir())}
-    manifest = Manifest(SNAPSHOT_FORMAT, index.kind, index.dimension, model, covered_seq, files)
+    manifest = SnapshotManifest(SNAPSHOT_FORMAT, index.kind, index.dimension, model, covered_seq, files)
     (folder / _MANIFEST).write_bytes(msgspec.json.encode(manifest))
     for path in folder.iterdir():
         sync(path)
@@ -92,14 +92,14 @@ def find_snapshots(parent: Path) -> Iterator[Path]:
     yield from _snapshots(parent)
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> SnapshotManifest:
     """The manifest, after every file was compared with it.
 
     Raises:
         SnapshotDamaged: a file is missing, short or altered, or the format is another.
     """
     try:
-        manifest = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=SnapshotManifest)
         if manifest.format != SNAPSHOT_FORMAT:
             raise SnapshotDamaged(f"format {manifest.format}")
         for name, expected in manifest.files.items():

@@ -23,8 +23,8 @@ import anyio.to_thread
 import numpy as np
 
 from ragsvc.core.errors import EmbeddingFailed, Overloaded, RagsvcError, ShuttingDown
-from ragsvc.core.ports import Embedder, EmbeddingModel, Vectors
-from ragsvc.inference.priority import lower_priority
+from ragsvc.core.ports.embedding import Embedder, EmbeddingModel, Vectors
+from ragsvc.inference.thread_priority import lower_priority
 
 _SMALLEST_SHARE = 8
 """Texts a call gets per batch at least, however many calls wait."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
-from ragsvc.core.ports import Scores
+from ragsvc.core.ports.embedding import Scores
 
 
 class CrossEncoderReranker:

@@ -18,8 +18,8 @@ import msgspec
 import numpy as np
 
 from ragsvc.core.errors import EmbeddingFailed
-from ragsvc.core.ports import Vectors
-from ragsvc.inference.weights import BUILT_IN_FINGERPRINT, ModelFiles, write_atomically
+from ragsvc.core.ports.embedding import Vectors
+from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, ModelFiles, write_atomically
 
 EXPORT_VERSION = 2
 """Raised when the graph changes; older exports are made anew."""
@@ -111,7 +111,7 @@ def probe_vectors(files: ModelFiles, *, data_dir: Path) -> Vectors:
     texts = probe_texts()
     size = len(texts) * files.model.dimension * 4
     if not remembered.is_file() or remembered.stat().st_size != size:
-        from ragsvc.inference.reference import reference_vectors  # noqa: PLC0415 - runs only once per model
+        from ragsvc.inference.reference_vectors import reference_vectors  # noqa: PLC0415 - runs only once per model
 
         vectors = reference_vectors(files.root, texts)
         if vectors.shape != (len(texts), files.model.dimension):

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal, assert_never
 
 from ragsvc.core.errors import EmbeddingFailed
-from ragsvc.core.ports import Embedder
+from ragsvc.core.ports.embedding import Embedder
 from ragsvc.inference.export import ExportRefused, Precision, check_agreement, ensure_export
+from ragsvc.inference.model_files import BUILT_IN, ModelFiles, read_model
 from ragsvc.inference.tokens import TokenizerSpans
-from ragsvc.inference.weights import BUILT_IN, ModelFiles, read_model
 
 Runtime = Literal["auto", "onnx", "onnx-int8", "onnx-fp32", "sentence-transformers"]
 """``auto`` falls back with a warning where the others fail; ``onnx`` is ``onnx-int8``."""

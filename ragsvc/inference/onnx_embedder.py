@@ -17,10 +17,10 @@ import numpy.typing as npt
 import onnxruntime
 
 from ragsvc.core.errors import EmbeddingFailed
-from ragsvc.core.ports import EmbeddingModel, Vectors
-from ragsvc.inference.priority import available_cores, lower_priority
+from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
+from ragsvc.inference.model_files import ModelFiles
+from ragsvc.inference.thread_priority import available_cores, lower_priority
 from ragsvc.inference.tokens import Vocabulary, load_tokenizer
-from ragsvc.inference.weights import ModelFiles
 
 _INPUT, _OUTPUT = "ids", "vectors"
 _BATCH_TOKENS = 256

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ragsvc.core.errors import EmbeddingFailed
-from ragsvc.core.ports import EmbeddingModel, Vectors
+from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
+from ragsvc.inference.model_files import ModelFiles
 from ragsvc.inference.tokens import Vocabulary, load_tokenizer
-from ragsvc.inference.weights import ModelFiles
 
 
 class SentenceTransformersEmbedder:

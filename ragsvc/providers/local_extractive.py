@@ -15,13 +15,13 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from ragsvc.core.chat import ChatCall, ChatRequest, CountTokens, ResponseFormat, Usage
 from ragsvc.core.errors import UnsupportedParameter
-from ragsvc.core.ports import ChatReply
-from ragsvc.core.providers import LOCAL_MODEL
-from ragsvc.core.retrieval import SearchHit
-from ragsvc.core.sse import encode_event
-from ragsvc.core.stops import StopScanner
+from ragsvc.core.gateway.chat import ChatCall, ChatRequest, CountTokens, ResponseFormat, TokenUsage
+from ragsvc.core.gateway.event_stream import encode_event
+from ragsvc.core.gateway.provider_settings import LOCAL_MODEL
+from ragsvc.core.gateway.stop_sequences import StopScanner
+from ragsvc.core.ports.chat_backend import ChatReply
+from ragsvc.core.retrieval.search import SearchHit
 from ragsvc.providers.local_provider import LocalChat
 
 NO_ANSWER: Final = "The documents do not hold an answer to this question."
@@ -71,7 +71,7 @@ class Composed(msgspec.Struct, frozen=True):
 
     pieces: list[str]
     finish_reason: FinishReason
-    usage: Usage
+    usage: TokenUsage
 
     @property
     def text(self) -> str:
@@ -142,7 +142,7 @@ class LocalExtractive(LocalChat):
                 break
         pieces = [piece for piece in pieces if piece]
         completion_tokens = self._count_tokens("".join(pieces)) * request.choices if pieces else 0
-        return Composed(pieces, finish_reason, Usage.of(prompt_tokens, completion_tokens))
+        return Composed(pieces, finish_reason, TokenUsage.of(prompt_tokens, completion_tokens))
 
     def _sentences(self, call: ChatCall) -> Iterator[str]:
         if call.evidence is None:
@@ -173,7 +173,7 @@ class LocalExtractive(LocalChat):
 class LocalStream:
     """Blocks that are all there already, handed out one by one."""
 
-    def __init__(self, blocks: Sequence[bytes], usage: Usage) -> None:
+    def __init__(self, blocks: Sequence[bytes], usage: TokenUsage) -> None:
         self._blocks = list(reversed(blocks))
         self._usage = usage
 
@@ -191,7 +191,7 @@ class LocalStream:
         await anyio.lowlevel.checkpoint()
         return self._blocks.pop()
 
-    async def usage(self) -> Usage:
+    async def usage(self) -> TokenUsage:
         """The answer's tokens: it was complete before its first block went out."""
         return self._usage
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import msgspec
 
-from ragsvc.core.chat import ChatCall, ChatMessage, ChatRequest, Usage
 from ragsvc.core.errors import InvalidRequest, UnsupportedParameter
-from ragsvc.core.ports import ChatReply
-from ragsvc.core.sse import encode_event
+from ragsvc.core.gateway.chat import ChatCall, ChatMessage, ChatRequest, TokenUsage
+from ragsvc.core.gateway.event_stream import encode_event
+from ragsvc.core.ports.chat_backend import ChatReply
 from ragsvc.providers.gguf_runs import Chunk, GgufRun, GgufRuns
 from ragsvc.providers.local_extractive import refuse_unsupported
 from ragsvc.providers.local_provider import LocalChat
@@ -124,9 +124,9 @@ class _Answer:
         self._replies: dict[int, int] = {}
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> TokenUsage:
         """Tokens so far, by the model's own tokenizer."""
-        return Usage.of(self._prompt, sum(self._replies.values()))
+        return TokenUsage.of(self._prompt, sum(self._replies.values()))
 
     def cancel(self) -> None:
         """Stop the model at its next token; nothing if it is done."""
@@ -208,7 +208,7 @@ class GgufStream:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         return encode_event(self._head | {"choices": [choice]} | self._tail)
 
-    async def usage(self) -> Usage:
+    async def usage(self) -> TokenUsage:
         """Tokens so far, by the model's own tokenizer."""
         return self._answer.usage
 

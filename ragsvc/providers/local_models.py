@@ -17,11 +17,13 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from ragsvc.core.chat import ChatCall, invalid_field
 from ragsvc.core.errors import InvalidRequest, ModelNotFound, UnsupportedParameter
-from ragsvc.core.fusion import DENSE_WEIGHT
-from ragsvc.core.ports import ChatReply, ChatStream, EmbeddingModel, ForwardReply, ForwardRequest, Scores, Vectors
-from ragsvc.core.wordscore import word_scores
+from ragsvc.core.gateway.chat import ChatCall, invalid_field
+from ragsvc.core.ports.chat_backend import ChatReply, ChatStream
+from ragsvc.core.ports.embedding import EmbeddingModel, Scores, Vectors
+from ragsvc.core.ports.model_provider import ForwardReply, ForwardRequest
+from ragsvc.core.retrieval.ranking import DENSE_WEIGHT
+from ragsvc.core.retrieval.word_scores import word_scores
 from ragsvc.providers.local_provider import LocalProvider
 
 MAX_INPUTS: Final = 2048

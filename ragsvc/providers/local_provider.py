@@ -6,10 +6,10 @@ import time
 from typing import Any, Self
 from uuid import uuid4
 
-from ragsvc.core.breaker import Circuit
-from ragsvc.core.chat import ChatCall
 from ragsvc.core.errors import ModelNotFound
-from ragsvc.core.ports import ForwardReply, ForwardRequest
+from ragsvc.core.gateway.chat import ChatCall
+from ragsvc.core.gateway.circuit_breaker import Circuit
+from ragsvc.core.ports.model_provider import ForwardReply, ForwardRequest
 
 
 class LocalProvider:

@@ -14,12 +14,13 @@ import anyio.to_thread
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from ragsvc.core.breaker import Circuit
-from ragsvc.core.chat import ChatCall, CountTokens, Usage
 from ragsvc.core.errors import UpstreamFailed
-from ragsvc.core.ports import ChatReply, ForwardRequest
-from ragsvc.core.providers import ProviderSettings
-from ragsvc.providers.exchange import HTTP_FAILURES, Exchange
+from ragsvc.core.gateway.chat import ChatCall, CountTokens, TokenUsage
+from ragsvc.core.gateway.circuit_breaker import Circuit
+from ragsvc.core.gateway.provider_settings import ProviderSettings
+from ragsvc.core.ports.chat_backend import ChatReply
+from ragsvc.core.ports.model_provider import ForwardRequest
+from ragsvc.providers.upstream_requests import HTTP_FAILURES, UpstreamClient
 from ragsvc.providers.upstream_stream import UpstreamStream, read_usage
 
 _CHAT: Final = "/chat/completions"
@@ -39,14 +40,14 @@ class _Message(msgspec.Struct):
     tool_calls: Any = None
 
 
-class _Choice(msgspec.Struct):
+class _CompletionChoice(msgspec.Struct):
     message: _Message | None = None
 
 
 class _Completion(msgspec.Struct):
     """What must be in an answer, and what is metered."""
 
-    choices: list[_Choice] | None = None
+    choices: list[_CompletionChoice] | None = None
     usage: Raw = Raw(b"null")
     id: str | UnsetType | None = UNSET
     object: str | UnsetType | None = UNSET
@@ -66,10 +67,10 @@ class OpenAIUpstream:
         session: aiohttp.ClientSession,
         *,
         count_tokens: CountTokens,
-        exchange: Exchange | None = None,
+        exchange: UpstreamClient | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._exchange = exchange or Exchange(settings, session)
+        self._exchange = exchange or UpstreamClient(settings, session)
         self._count_tokens = count_tokens
         self._now = now
 
@@ -165,7 +166,7 @@ class OpenAIUpstream:
             body = self._completed(call, body, usage)
         return ChatReply(body=body, usage=usage)
 
-    def _counted(self, call: ChatCall, completion: _Completion) -> Usage:
+    def _counted(self, call: ChatCall, completion: _Completion) -> TokenUsage:
         tokens = 0
         for choice in completion.choices or ():
             message = choice.message or _Message()
@@ -173,9 +174,9 @@ class OpenAIUpstream:
             if message.tool_calls:
                 said.append(msgspec.json.encode(message.tool_calls).decode())
             tokens += self._count_tokens("".join(said))
-        return Usage.of(prompt_tokens(call, self._count_tokens), tokens)
+        return TokenUsage.of(prompt_tokens(call, self._count_tokens), tokens)
 
-    def _completed(self, call: ChatCall, body: bytes, usage: Usage) -> bytes:
+    def _completed(self, call: ChatCall, body: bytes, usage: TokenUsage) -> bytes:
         """The answer with the fields that strict clients need and this provider left out."""
         members = msgspec.json.decode(body, type=dict[str, Any])
         given = {name: value for name, value in members.items() if value is not None}
@@ -201,7 +202,7 @@ def prompt_tokens(call: ChatCall, count_tokens: CountTokens) -> int:
 class ForwardedReply:
     """A provider's answer of any family, on its way."""
 
-    def __init__(self, exchange: Exchange, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, exchange: UpstreamClient, response: aiohttp.ClientResponse) -> None:
         self._exchange = exchange
         self._response = response
         self._closed = False

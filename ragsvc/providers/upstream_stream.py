@@ -17,11 +17,11 @@ import anyio.to_thread
 import msgspec
 from msgspec import Raw
 
-from ragsvc.core.chat import CountTokens, Usage
 from ragsvc.core.errors import RagsvcError, UpstreamFailed
-from ragsvc.core.ledger import StreamLedger
-from ragsvc.core.sse import EventAligner, encode_event, event_data, split_events
-from ragsvc.providers.exchange import HTTP_FAILURES, Exchange
+from ragsvc.core.gateway.chat import CountTokens, TokenUsage
+from ragsvc.core.gateway.event_stream import EventAligner, encode_event, event_data, split_events
+from ragsvc.core.gateway.stream_usage import StreamLedger
+from ragsvc.providers.upstream_requests import HTTP_FAILURES, UpstreamClient
 
 _DONE_ENDS: Final = (b"data: [DONE]\n\n", b"data:[DONE]\n\n")
 _DONE_WORDS: Final = (b"data: [DONE]", b"data:[DONE]")
@@ -36,7 +36,7 @@ class UpstreamStream:
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: UpstreamClient,
         response: aiohttp.ClientResponse,
         *,
         client_wants_usage: bool,
@@ -104,12 +104,14 @@ class UpstreamStream:
             raise
         raise StopAsyncIteration
 
-    async def usage(self) -> Usage:
+    async def usage(self) -> TokenUsage:
         """The provider's figure, or a count of the prompt and of what passed."""
         if self._ledger.reported is not None:
             return self._ledger.reported
         said = self._ledger.said()
-        return await anyio.to_thread.run_sync(lambda: Usage.of(self._prompt_tokens(), said.count(self._count_tokens)))
+        return await anyio.to_thread.run_sync(
+            lambda: TokenUsage.of(self._prompt_tokens(), said.count(self._count_tokens))
+        )
 
     async def aclose(self) -> None:
         """Free connection and slot; a provider still at work notices that its connection closes."""
@@ -247,7 +249,7 @@ class _Counts(msgspec.Struct):
 _COUNTS: Final = msgspec.json.Decoder(_Counts | None)
 
 
-def read_usage(raw: Raw | None) -> Usage | None:
+def read_usage(raw: Raw | None) -> TokenUsage | None:
     """The usage a provider reported, if it did, in whole tokens and with its sum."""
     if raw is None:
         return None
@@ -257,4 +259,4 @@ def read_usage(raw: Raw | None) -> Usage | None:
         return None
     if counts is None or (counts.prompt_tokens is None and counts.completion_tokens is None):
         return None
-    return Usage.of(max(0, int(counts.prompt_tokens or 0)), max(0, int(counts.completion_tokens or 0)))
+    return TokenUsage.of(max(0, int(counts.prompt_tokens or 0)), max(0, int(counts.completion_tokens or 0)))

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Connection
 
 from ragsvc.core.errors import InvalidRequest
-from ragsvc.store import idempotency
+from ragsvc.store import idempotency_rows
 
 KEEP_S = 86_400
 _NONCE_BYTES = 12
@@ -27,7 +27,7 @@ _MAX_NAME_BYTES = 255
 T = TypeVar("T")
 
 
-class Repeatable(msgspec.Struct, frozen=True):
+class IdempotentRequest(msgspec.Struct, frozen=True):
     """Identity of a repeatable request: who, under which name, asking for what; ``credential`` seals the answer."""
 
     owner: str
@@ -36,7 +36,7 @@ class Repeatable(msgspec.Struct, frozen=True):
     credential: bytes
 
 
-def repeatable(*, owner: str, name: bytes, credential: bytes, parts: list[bytes]) -> Repeatable:
+def repeatable(*, owner: str, name: bytes, credential: bytes, parts: list[bytes]) -> IdempotentRequest:
     """Name a request. ``parts`` are what must be equal in a repetition (method, path, body).
 
     Raises:
@@ -47,10 +47,12 @@ def repeatable(*, owner: str, name: bytes, credential: bytes, parts: list[bytes]
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)
-    return Repeatable(owner, name, digest.digest(), credential)
+    return IdempotentRequest(owner, name, digest.digest(), credential)
 
 
-def once(connection: Connection, request: Repeatable | None, *, now: int, kind: type[T], change: Callable[[], T]) -> T:
+def once(
+    connection: Connection, request: IdempotentRequest | None, *, now: int, kind: type[T], change: Callable[[], T]
+) -> T:
     """Run ``change`` inside the caller's transaction, or give back what it gave the first time.
 
     Raises:
@@ -60,7 +62,7 @@ def once(connection: Connection, request: Repeatable | None, *, now: int, kind: 
         return change()
     name_hash = hashlib.sha256(request.name).digest()
     since = now - KEEP_S
-    earlier = idempotency.find(connection, owner=request.owner, name_hash=name_hash, since=since)
+    earlier = idempotency_rows.find(connection, owner=request.owner, name_hash=name_hash, since=since)
     cipher = AESGCM(hashlib.sha256(b"ragsvc idempotent answer\x00" + name_hash + request.credential).digest())
     if earlier is not None:
         fingerprint, sealed = earlier
@@ -74,7 +76,7 @@ def once(connection: Connection, request: Repeatable | None, *, now: int, kind: 
     result = change()
     nonce = os.urandom(_NONCE_BYTES)
     sealed = nonce + cipher.encrypt(nonce, msgspec.json.encode(result), request.fingerprint)
-    idempotency.remember(
+    idempotency_rows.remember(
         connection,
         owner=request.owner,
         name_hash=name_hash,

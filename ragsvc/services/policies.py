@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from ragsvc.core.access import Principal
+from ragsvc.core.access.principal import Principal
 from ragsvc.core.errors import ModelUnavailable
-from ragsvc.core.families import Family
+from ragsvc.core.gateway.endpoint_families import Family
 
 _REMEMBERED = 10_000
 

@@ -11,32 +11,33 @@ import msgspec
 import numpy as np
 from sqlalchemy import Connection
 
-from ragsvc.core.answerability import (
+from ragsvc.core.documents import Collection, StoredPassage
+from ragsvc.core.errors import CollectionNotFound, InvalidRequest
+from ragsvc.core.ids import CollectionId, TenantId
+from ragsvc.core.ports.embedding import Reranker, Vectors
+from ragsvc.core.ports.indexes import Ids
+from ragsvc.core.retrieval.answerability import (
     BEST_PASSAGES,
     BETWEEN_TEXTS,
     RARITY_CANDIDATES,
-    Evidence,
+    AnswerabilityEvidence,
     answerable,
 )
-from ragsvc.core.documents import Collection, StoredPassage
-from ragsvc.core.errors import CollectionNotFound, InvalidRequest
-from ragsvc.core.fusion import (
+from ragsvc.core.retrieval.ranking import (
     CANDIDATES,
     OPENING_CHARACTERS,
     Candidate,
-    Found,
+    SearchCandidates,
     complete_cosines,
     join,
     name_and_title,
     rank,
 )
-from ragsvc.core.ids import CollectionId, TenantId
-from ragsvc.core.ports import Ids, Reranker, Vectors
-from ragsvc.core.retrieval import DEFAULT_COLLECTION, SearchHit, SearchMode, SearchQuery, SearchResult
-from ragsvc.services.spaces import EmbeddingSpace, Spaces
-from ragsvc.store import documents as rows
+from ragsvc.core.retrieval.search import DEFAULT_COLLECTION, SearchHit, SearchMode, SearchQuery, SearchResult
+from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
+from ragsvc.store import document_rows as rows
 from ragsvc.store.database import Database
-from ragsvc.store.passages import load_joined_texts, load_names, load_openings, load_pages, load_passages
+from ragsvc.store.passage_rows import load_joined_texts, load_names, load_openings, load_pages, load_passages
 
 _RERANKED = 40
 _REMEMBERED_OPENINGS = 4096
@@ -52,7 +53,7 @@ class SearchService:
         self,
         *,
         database: Database,
-        spaces: Spaces,
+        spaces: EmbeddingSpaces,
         settled: Callable[[CollectionId], Awaitable[None]],
         reranker: Reranker | None = None,
     ) -> None:
@@ -120,7 +121,7 @@ class SearchService:
         best = self._database.read_sync(lambda connection: self._rank(connection, query, found, familiar=familiar))
         return msgspec.structs.replace(best, search_s=search_s)
 
-    def _rank(self, connection: Connection, query: SearchQuery, found: Found, *, familiar: bool) -> _Best:
+    def _rank(self, connection: Connection, query: SearchQuery, found: SearchCandidates, *, familiar: bool) -> _Best:
         names = load_names(connection, set(found.documents.tolist()))
         ranked = rank(
             query.text,
@@ -135,7 +136,7 @@ class SearchService:
             connection, ranked, _RERANKED if query.rerank else max(query.top_k, BEST_PASSAGES)
         )
         among = [one.id for one in ranked[:RARITY_CANDIDATES]]
-        evidence = Evidence(
+        evidence = AnswerabilityEvidence(
             passages=list(passages.values()),
             cosines=[one.dense or 0.0 for one in ranked[:BEST_PASSAGES]],
             joined_texts=lambda: load_joined_texts(connection, among, between=BETWEEN_TEXTS),
@@ -170,7 +171,7 @@ class SearchService:
         return sorted(rescored, key=lambda one: -one.score)
 
 
-def _candidates(space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, query: SearchQuery) -> Found:
+def _candidates(space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, query: SearchQuery) -> SearchCandidates:
     indexes, collection_id = space.indexes, scope.collection.id
     text = None if query.mode is SearchMode.DENSE else query.text
     sides = indexes.search(collection_id, vector, text, k=max(CANDIDATES, query.top_k), documents=scope.documents)

@@ -39,7 +39,7 @@ the interpreter so often that the slowest one in a hundred waited a seventh long
 SCHEMA_VERSION: Final = 1
 
 
-class _Job:
+class _WriteJob:
     __slots__ = ("function", "future")
 
     def __init__(self, function: Callable[[Connection], Any], future: Future[Any]) -> None:
@@ -77,7 +77,7 @@ class Database:
         self._open_lock = threading.Lock()
         self._open: weakref.WeakSet[_Reader] = weakref.WeakSet()
         self._no_more_reads = False
-        self._queue: queue.Queue[_Job | None] = queue.Queue(maxsize=_QUEUE_LIMIT)
+        self._queue: queue.Queue[_WriteJob | None] = queue.Queue(maxsize=_QUEUE_LIMIT)
         self._closed = False
         self._close_lock = threading.Lock()
         self._create_schema()
@@ -133,7 +133,7 @@ class Database:
             if self._closed:
                 raise ShuttingDown("the database is closed")
             try:
-                self._queue.put_nowait(_Job(function, future))
+                self._queue.put_nowait(_WriteJob(function, future))
             except queue.Full as error:
                 raise Overloaded("too many writes are waiting", retry_after_s=1) from error
         return future
@@ -159,8 +159,8 @@ class Database:
                 if stop:
                     return
 
-    def _commit_group(self, connection: Connection, group: list[_Job]) -> None:
-        outcomes: list[tuple[_Job, object, BaseException | None]] = []
+    def _commit_group(self, connection: Connection, group: list[_WriteJob]) -> None:
+        outcomes: list[tuple[_WriteJob, object, BaseException | None]] = []
         try:
             with connection.begin():
                 for job in group:
@@ -180,7 +180,7 @@ class Database:
                 job.future.set_exception(failure_of_one)
 
     @staticmethod
-    def _run_in_savepoint(connection: Connection, job: _Job) -> tuple[_Job, object, BaseException | None]:
+    def _run_in_savepoint(connection: Connection, job: _WriteJob) -> tuple[_WriteJob, object, BaseException | None]:
         connection.exec_driver_sql("SAVEPOINT one_write")
         try:
             result = job.function(connection)

@@ -9,10 +9,11 @@ import numpy as np
 from sqlalchemy import Connection, func, select
 
 from ragsvc.core.documents import DocumentStatus
-from ragsvc.core.ports import Ids, IndexChange, LexicalDocument, Vectors
+from ragsvc.core.ports.embedding import Vectors
+from ragsvc.core.ports.indexes import Ids, IndexChange, LexicalDocument
 from ragsvc.store.database import Database
-from ragsvc.store.ingest import unpack_vectors
-from ragsvc.store.passages import passage_ids_of_collection
+from ragsvc.store.ingest_rows import unpack_vectors
+from ragsvc.store.passage_rows import passage_ids_of_collection
 from ragsvc.store.tables import DocumentRow, EmbeddingRow, IndexLogRow, PassageRow, table_of
 
 _documents = table_of(DocumentRow)

@@ -9,7 +9,8 @@ from sqlmodel import Field, SQLModel
 class KeyRow(SQLModel, table=True):
     """One API key. ``scopes`` and ``allowed_models`` are JSON lists; ``revision`` grows with every change of any key.
 
-    ``token_lease`` tokens may have been spent since ``token_balance`` was last written (``core.quota.TokenLedger``).
+    ``token_lease`` tokens may have been spent since ``token_balance`` was last written
+    (``core.access.limits.TokenLedger``).
     """
 
     __tablename__ = "api_keys"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name

@@ -12,15 +12,16 @@ from litestar.middleware import AbstractMiddleware, DefineMiddleware
 from litestar.types import ASGIApp, ControllerRouterHandler
 
 from ragsvc.core.errors import ConfigurationError
-from ragsvc.services.encryption import EncryptionService
-from ragsvc.web import health, keys, openapi, tokens
-from ragsvc.web.auth import Gate, requirement_of
-from ragsvc.web.edge import AccessLog, Edge
-from ragsvc.web.encrypted import EncryptedBodies, body_limit_of
+from ragsvc.services.request_encryption import EncryptionService
+from ragsvc.web import openapi
+from ragsvc.web.auth import AccessGate, requirement_of
 from ragsvc.web.errors import EXCEPTION_HANDLERS
 from ragsvc.web.headers import OUR_HEADERS
 from ragsvc.web.metrics import RequestMetrics
-from ragsvc.web.raw_routes import RawRoutes
+from ragsvc.web.middleware import AccessLog, RequestMiddleware
+from ragsvc.web.passthrough.raw_routes import RawRoutes
+from ragsvc.web.routes import health, keys, tokens
+from ragsvc.web.sealed.middleware import SealedRequestMiddleware, body_limit_of
 from ragsvc.web.state import FoundationServices
 
 FOUNDATION_ROUTES = [*health.route_handlers, *keys.route_handlers, *tokens.route_handlers]
@@ -63,7 +64,7 @@ def create_app(
     metrics = RequestMetrics()
     app = Litestar(
         route_handlers=[*handlers, *openapi.schema_routes(handlers)],
-        middleware=[DefineMiddleware(Gate, access=services.access, body_limit_bytes=body_limit_bytes)],
+        middleware=[DefineMiddleware(AccessGate, access=services.access, body_limit_bytes=body_limit_bytes)],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[access_running, *lifespan],
         request_max_body_size=body_limit_bytes,
@@ -78,14 +79,14 @@ def create_app(
     services.access.on_usage = metrics.count_tokens
     inner = _with_raw_routes(app, services)
     if encryption is not None:
-        inner = EncryptedBodies(
+        inner = SealedRequestMiddleware(
             inner,
             encryption=encryption,
             access=services.access,
             body_limit=body_limit_of(app, body_bytes=body_limit_bytes, document_bytes=document_limit_bytes),
             memory_bytes=encrypted_memory_bytes,
         )
-    app.asgi_handler = Edge(inner, metrics=metrics, clock=services.access.clock, access_log=access_log)
+    app.asgi_handler = RequestMiddleware(inner, metrics=metrics, clock=services.access.clock, access_log=access_log)
     return app
 
 

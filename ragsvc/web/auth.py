@@ -1,6 +1,7 @@
 """The gate before every route: who calls, may they, and do their limits leave room.
 
-A handler says what it needs in ``opt["scope"]``: a ``Scope``, ``Need.ANY_KEY`` or ``Need.PUBLIC``. Saying nothing
+A handler says what it needs in ``opt["scope"]``: a ``Scope``, ``AccessRequirement.ANY_KEY`` or
+``AccessRequirement.PUBLIC``. Saying nothing
 keeps the application from starting, so a route can never be open by oversight.
 """
 
@@ -15,23 +16,23 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Receive, Send
 from litestar.types import Scope as ASGIScope
 
-from ragsvc.core.access import Scope, require_scope
+from ragsvc.core.access.principal import Scope, require_scope
 from ragsvc.core.errors import ConfigurationError, InvalidRequest, TooLarge
-from ragsvc.services.access import Access, LiveKey
+from ragsvc.services.access_control import Access, LiveKey
 from ragsvc.web.context import SCOPE_KEY, RequestContext
 
 
-class Need(Enum):
+class AccessRequirement(Enum):
     """What a route asks for when it is not one scope."""
 
     PUBLIC = "public"
     ANY_KEY = "any key"
 
 
-Requirement = Scope | Need
+Requirement = Scope | AccessRequirement
 
 
-class Gate:
+class AccessGate:
     """Litestar middleware (inside routing, so that ``scope["route_handler"]`` is known); pure ASGI."""
 
     def __init__(self, app: ASGIApp, *, access: Access, body_limit_bytes: int) -> None:
@@ -50,7 +51,7 @@ class Gate:
             if isinstance(handler, HTTPRouteHandler):
                 limit = handler.resolve_request_max_body_size()
             # Litestar answers OPTIONS itself, with the methods there are and nothing else: browsers ask without a key
-            need = Need.PUBLIC if scope.get("method") == "OPTIONS" else requirement_of(handler.opt)
+            need = AccessRequirement.PUBLIC if scope.get("method") == "OPTIONS" else requirement_of(handler.opt)
             known = self._needs[id(handler)] = (need, limit or float("inf"))
         need, body_limit = known
         await let_in(self._access, context, need, body_limit)
@@ -66,7 +67,7 @@ async def let_in(access: Access, context: RequestContext, need: Requirement, bod
         Unauthorized, KeyInactive, PolicyDenied, RateLimited, TooLarge, InvalidRequest: see the parts.
     """
     context.body_limit = body_limit
-    if need is not Need.PUBLIC:
+    if need is not AccessRequirement.PUBLIC:
         live = context.live
         if live is None:
             live = context.live = await access.authenticate(credential_of(context.headers))
@@ -92,7 +93,7 @@ def requirement_of(opt: Mapping[str, Any]) -> Requirement:
         ConfigurationError: it does not say.
     """
     need = opt.get("scope")
-    if isinstance(need, Scope | Need):
+    if isinstance(need, Scope | AccessRequirement):
         return need
     raise ConfigurationError(["a route handler declares no 'scope' in its opt"])
 

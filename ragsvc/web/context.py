@@ -7,9 +7,9 @@ from typing import Any
 
 from litestar import Request
 
-from ragsvc.core.access import Principal
+from ragsvc.core.access.principal import Principal
 from ragsvc.core.errors import Unauthorized
-from ragsvc.services.access import LiveKey
+from ragsvc.services.access_control import LiveKey
 
 SCOPE_KEY = "ragsvc"
 

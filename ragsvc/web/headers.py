@@ -7,8 +7,8 @@ import re
 import time
 from random import getrandbits
 
-from ragsvc.core.quota import DAY_S
-from ragsvc.services.access import LiveKey
+from ragsvc.core.access.limits import DAY_S
+from ragsvc.services.access_control import LiveKey
 
 Header = tuple[bytes, bytes]
 

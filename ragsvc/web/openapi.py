@@ -20,7 +20,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.types import ControllerRouterHandler
 
 from ragsvc import __version__
-from ragsvc.web.auth import Need, requirement_of
+from ragsvc.web.auth import AccessRequirement, requirement_of
 from ragsvc.web.errors import ErrorBody
 
 _ERRORS = {
@@ -51,7 +51,7 @@ ANY_JSON: Mapping[str, Schema] = {"application/json": {"type": "object"}}
 EVENTS: Mapping[str, Schema] = {"text/event-stream": {"type": "string"}}
 
 
-class Answer(NamedTuple):
+class DocumentedAnswer(NamedTuple):
     """A status that is no error: what it means, and its body as JSON or by media type."""
 
     description: str
@@ -99,7 +99,7 @@ def schema_routes(handlers: Sequence[ControllerRouterHandler]) -> list[Controlle
         Router(
             "/schema",
             route_handlers=[schema_json, schema_yaml],
-            opt={"scope": Need.PUBLIC},
+            opt={"scope": AccessRequirement.PUBLIC},
             include_in_schema=False,
         )
     ]
@@ -138,7 +138,7 @@ def describe(handlers: Sequence[ControllerRouterHandler]) -> Document:
 
 def _complete(operation: Document, opt: Mapping[str, Any], *, path: str, method: str) -> None:
     need = requirement_of(opt)
-    if need is Need.PUBLIC:
+    if need is AccessRequirement.PUBLIC:
         operation["security"] = []
     else:
         operation["security"] = [{"bearer": []}, {"apiKey": []}]
@@ -178,7 +178,7 @@ _IDEMPOTENCY = {
 def _usual(need: object, *, path: str, method: str) -> Iterable[int]:
     """Statuses a route can answer without saying so itself."""
     yield from (400, 500)
-    if need is not Need.PUBLIC:
+    if need is not AccessRequirement.PUBLIC:
         yield from (401, 403, 429, 503)
     if "{" in path:
         yield 404

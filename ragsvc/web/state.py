@@ -8,8 +8,8 @@ from litestar import Request
 from prometheus_client import CollectorRegistry
 
 from ragsvc.core.readiness import Readiness
-from ragsvc.services.access import Access
-from ragsvc.services.keys import KeyAdministration
+from ragsvc.services.access_control import Access
+from ragsvc.services.key_administration import KeyAdministration
 
 
 class FoundationServices(Protocol):

@@ -13,8 +13,8 @@ from litestar import Request
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from ragsvc.core.errors import InvalidRequest, UnsupportedMediaType
-from ragsvc.core.retrieval import DEFAULT_COLLECTION
-from ragsvc.services.documents import MEDIA_TYPES, Receiving, Upload
+from ragsvc.core.retrieval.search import DEFAULT_COLLECTION
+from ragsvc.services.document_service import MEDIA_TYPES, Upload, UploadInProgress
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -31,13 +31,13 @@ _UNTYPED = frozenset({"", "application/octet-stream", "binary/octet-stream", "ap
 _ALIASES = {"application/x-pdf": "application/pdf", "text/x-markdown": "text/markdown"}
 
 
-async def read_upload(request: AnyRequest, receiving: Receiving) -> Upload:
+async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Upload:
     """Stream the request's body into ``receiving`` and say what came with it.
 
     Raises:
         InvalidRequest: a broken form, bad metadata, no file.
         UnsupportedMediaType: not a PDF, plain text or Markdown.
-        TooLarge, StorageFull: see ``Receiving``.
+        TooLarge, StorageFull: see ``UploadInProgress``.
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     if content_type == "multipart/form-data":
@@ -58,7 +58,7 @@ async def read_upload(request: AnyRequest, receiving: Receiving) -> Upload:
     )
 
 
-async def _read_form(request: AnyRequest, receiving: Receiving, *, boundary: str) -> Upload:
+async def _read_form(request: AnyRequest, receiving: UploadInProgress, *, boundary: str) -> Upload:
     if not boundary:
         raise InvalidRequest("multipart/form-data without a boundary", param="file")
     form = _Form(receiving)
@@ -75,7 +75,7 @@ async def _read_form(request: AnyRequest, receiving: Receiving, *, boundary: str
 class _Form:
     """Takes the parser's events: the part named ``file`` goes to disk, small fields to memory."""
 
-    def __init__(self, receiving: Receiving) -> None:
+    def __init__(self, receiving: UploadInProgress) -> None:
         self._receiving = receiving
         self._segment: MultipartSegment | None = None
         self._value = bytearray()

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from ragsvc.core.documents import Document, DocumentStatus, Stage, StoredPassage
 from ragsvc.core.ids import chunk_id
-from ragsvc.core.retrieval import DEFAULT_COLLECTION, SearchHit, SearchMode
+from ragsvc.core.retrieval.search import DEFAULT_COLLECTION, SearchHit, SearchMode
 
 
 class ProblemOut(msgspec.Struct, frozen=True):

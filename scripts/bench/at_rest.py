@@ -25,9 +25,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
+from ragsvc.testing.service_runner import RunningService, create_key
 from scripts.bench.measuring import PeakMemory, median, percentile, print_json
 from scripts.bench.restart import QUESTIONS
-from tests.service import RunningService, create_key
 
 DOCUMENTS = ROOT / "fixtures" / "documents"
 FILES = [

@@ -16,8 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
+from ragsvc.testing.service_runner import RunningService, create_key
 from scripts.bench.measuring import PeakMemory, mebibytes, print_json, tree_bytes
-from tests.service import RunningService, create_key
 
 _SETTLE_S = 75  # idle parser children end after a minute
 

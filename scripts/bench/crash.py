@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from tests.crash import CrashRounds
-from tests.service import create_key
+from ragsvc.testing.crash_rounds import CrashRounds
+from ragsvc.testing.service_runner import create_key
 
 
 def main() -> int:

@@ -16,14 +16,14 @@ sys.path.insert(0, str(ROOT))
 
 from sqlalchemy import select
 
-from ragsvc.cli.tuning import keep_heap_small
-from ragsvc.core.chunking import embedding_text
-from ragsvc.core.condensing import condense
+from ragsvc.cli.process_tuning import keep_heap_small
 from ragsvc.core.documents import Passage
 from ragsvc.core.ids import DocumentId
+from ragsvc.core.text.chunking import embedding_text
+from ragsvc.core.text.condensing import condense
 from ragsvc.inference.factory import open_embedder
 from ragsvc.store.database import Database
-from ragsvc.store.passages import documents_table, passages_of
+from ragsvc.store.passage_rows import documents_table, passages_of
 
 _MOST_PASSAGES = 100_000
 

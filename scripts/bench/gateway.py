@@ -27,9 +27,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
+from ragsvc.testing.service_runner import RunningService, create_key
 from scripts.bench.closed_loop import load
 from scripts.bench.measuring import descendants, mebibytes, median, print_json
-from tests.service import RunningService, create_key
 
 _PYTHON = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("gateway_servers.py"))]
 _LITELLM_KEY = "sk-bench-1234"

@@ -24,8 +24,8 @@ from pypdf.errors import PyPdfError
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
+from ragsvc.testing.service_runner import RunningService, create_key
 from scripts.bench.measuring import PeakMemory, mebibytes, median, print_json
-from tests.service import RunningService, create_key
 
 
 def choose(folder: Path, pages: int) -> tuple[list[Path], list[Path]]:

@@ -17,9 +17,9 @@ import httpx
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
+from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.service_runner import RunningService, create_key
 from scripts.bench.measuring import percentile, print_json
-from tests.pdfs import make_pdf
-from tests.service import RunningService, create_key
 
 _PAUSE_S = 0.01
 _QUESTIONS = [

@@ -22,12 +22,12 @@ import httpx
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
+from ragsvc.testing.service_runner import create_key
 from scripts.bench.closed_loop import drive, post
 from scripts.bench.gateway import Server, provider_server, ragsvc
 from scripts.bench.latency import WORDS, large_pdf
 from scripts.bench.measuring import PeakMemory, mebibytes, median, print_json
 from scripts.bench.restart import QUESTIONS, fill
-from tests.service import create_key
 
 _COLLECTION_OF_BATCH = "batch"
 _BATCH_PAGES = 60

@@ -21,17 +21,17 @@ from pypdf import PdfReader
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ragsvc.core.chunking import embedding_text
 from ragsvc.core.documents import Extraction, Page, Passage
 from ragsvc.core.ids import TenantId
-from ragsvc.core.parsing import ParsedDocument
+from ragsvc.core.ports.parsing import ParsedDocument
+from ragsvc.core.text.chunking import embedding_text
 from ragsvc.inference.factory import open_embedder
-from ragsvc.store import documents as document_rows
-from ragsvc.store import ingest as rows
+from ragsvc.store import document_rows
+from ragsvc.store import ingest_rows as rows
 from ragsvc.store.database import Database
-from ragsvc.store.reembedding import serve_model
+from ragsvc.store.serving_model import serve_model
+from ragsvc.testing.service_runner import RunningService, create_key
 from scripts.bench.measuring import mebibytes, median, percentile, print_json, tree_bytes
-from tests.service import RunningService, create_key
 
 _PER_DOCUMENT = 100
 _TENANT = TenantId("acme")

@@ -11,11 +11,11 @@ import numpy as np
 from evaluation import engine
 from evaluation.datasets import Question
 from evaluation.engine import Collection, Embedding
-from ragsvc.core.answerability import ABSTAIN_BELOW
-from ragsvc.core.answering import answer
-from ragsvc.core.evaluation.measures import auroc, contains, token_f1
-from ragsvc.core.ports import Vectors
-from ragsvc.core.retrieval import SearchHit, SearchMode
+from ragsvc.core.answers.extractive import answer
+from ragsvc.core.ports.embedding import Vectors
+from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
+from ragsvc.core.retrieval.search import SearchHit, SearchMode
+from ragsvc.evaluation.measures.scores import auroc, contains, token_f1
 
 SHORT_ANSWERS = {"Str", "Int", "Float"}
 TOP_K = 8

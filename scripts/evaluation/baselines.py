@@ -13,7 +13,7 @@ from evaluation.datasets import Dataset
 from evaluation.engine import CANDIDATES, Embedding, PlainLexical
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ids import DocumentId, PassageId
-from ragsvc.core.ports import Vectors
+from ragsvc.core.ports.embedding import Vectors
 
 CHARACTERS = 1000
 OVERLAP = 200

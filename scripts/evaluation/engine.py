@@ -16,12 +16,14 @@ import numpy as np
 import tantivy
 
 from evaluation.datasets import Dataset, Source
-from ragsvc.core.answerability import answerable, evidence_of
-from ragsvc.core.chunking import embedding_text, lexical_context, split_pages
-from ragsvc.core.condensing import condense
 from ragsvc.core.documents import Extraction, Passage, StoredPassage
 from ragsvc.core.errors import ExtractionFailed
-from ragsvc.core.fusion import (
+from ragsvc.core.ids import DocumentId, PassageId
+from ragsvc.core.ports.embedding import Embedder, Vectors
+from ragsvc.core.ports.indexes import Hits, Ids, LexicalDocument
+from ragsvc.core.ports.parsing import ChunkingOptions, ExtractionLimits, TokenSpans
+from ragsvc.core.retrieval.answerability import answerable, evidence_of
+from ragsvc.core.retrieval.ranking import (
     CANDIDATES,
     OPENING_CHARACTERS,
     Candidate,
@@ -30,12 +32,11 @@ from ragsvc.core.fusion import (
     name_and_title,
     rank,
 )
-from ragsvc.core.ids import DocumentId, PassageId
-from ragsvc.core.parsing import ChunkingOptions, ExtractionLimits, TokenSpans
-from ragsvc.core.ports import Embedder, Hits, Ids, LexicalDocument, Vectors
-from ragsvc.core.retrieval import SearchMode
-from ragsvc.extract.document import extract
-from ragsvc.extract.pdf_pages import Reports
+from ragsvc.core.retrieval.search import SearchMode
+from ragsvc.core.text.chunking import embedding_text, lexical_context, split_pages
+from ragsvc.core.text.condensing import condense
+from ragsvc.extract.pdf_pages import PageReports
+from ragsvc.extract.read_file import extract
 from ragsvc.index.flat import FlatIndex
 from ragsvc.index.lexical import TantivyIndex
 
@@ -52,7 +53,7 @@ def read_file(path: Path) -> Extraction:
             filename=path.name,
             password=None,
             limits=ExtractionLimits(),
-            reports=Reports(on_progress=lambda _done, _total: None),
+            reports=PageReports(on_progress=lambda _done, _total: None),
         )
     except ExtractionFailed:
         return Extraction(pages=[])

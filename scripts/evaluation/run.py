@@ -34,11 +34,11 @@ from evaluation import answers, datasets, engine
 from evaluation.baselines import PlainStack
 from evaluation.datasets import LANGUAGES, Dataset, Question
 from evaluation.engine import Collection, Embedding
-from ragsvc.core.condensing import condense
 from ragsvc.core.documents import Extraction, StoredPassage
-from ragsvc.core.evaluation.measures import first_rank, ndcg, range_overlap, unique
-from ragsvc.core.parsing import ChunkingOptions
-from ragsvc.core.retrieval import SearchMode
+from ragsvc.core.ports.parsing import ChunkingOptions
+from ragsvc.core.retrieval.search import SearchMode
+from ragsvc.core.text.condensing import condense
+from ragsvc.evaluation.measures.scores import first_rank, ndcg, range_overlap, unique
 from ragsvc.inference.factory import open_embedder, open_token_spans
 
 MODES = (SearchMode.DENSE, SearchMode.LEXICAL, SearchMode.HYBRID)

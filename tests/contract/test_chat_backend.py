@@ -6,19 +6,19 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
-from small_corpus import count_tokens, extract, passage
-from upstream import serving_upstream
 
-from ragsvc.core.chat import Evidence, Usage, decode_chat_request
 from ragsvc.core.errors import Overloaded
-from ragsvc.core.ports import ForwardRequest
-from ragsvc.core.providers import ProviderSettings
-from ragsvc.core.retrieval import SearchHit
-from ragsvc.core.sse import event_data, split_events
-from ragsvc.providers.exchange import open_session
+from ragsvc.core.gateway.chat import RetrievedPassages, TokenUsage, decode_chat_request
+from ragsvc.core.gateway.event_stream import event_data, split_events
+from ragsvc.core.gateway.provider_settings import ProviderSettings
+from ragsvc.core.ports.model_provider import ForwardRequest
+from ragsvc.core.retrieval.search import SearchHit
+from ragsvc.providers.concurrency_slots import ConcurrencySlots
 from ragsvc.providers.local_extractive import LocalExtractive
 from ragsvc.providers.openai_upstream import OpenAIUpstream
-from ragsvc.providers.slots import Slots
+from ragsvc.providers.upstream_requests import open_session
+from tests.support.small_corpus import count_tokens, extract, passage
+from tests.support.upstream_server import serving_upstream
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_a_whole_answer(backend, n):
         assert choice.keys() == {"index", "message", "logprobs", "finish_reason"}
         assert choice["message"].keys() >= {"role", "content", "refusal"}
         assert choice["finish_reason"] == "stop"
-    assert msgspec.convert(body["usage"], Usage) == reply.usage
+    assert msgspec.convert(body["usage"], TokenUsage) == reply.usage
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
 
 
@@ -95,7 +95,7 @@ def test_a_stream_says_the_same_as_the_whole_answer(backend, n, asks_usage):
     if asks_usage:
         last = chunks.pop()
         assert last["choices"] == []
-        assert msgspec.convert(last["usage"], Usage) == usage
+        assert msgspec.convert(last["usage"], TokenUsage) == usage
         assert all(chunk["usage"] is None for chunk in chunks)
     else:
         assert not any("usage" in chunk for chunk in chunks)
@@ -128,7 +128,7 @@ def test_the_local_answer_is_worked_out_off_the_loop():
         threads.append(threading.current_thread())
         return extract(question, hits)
 
-    evidence = Evidence("revenue rise", (SearchHit(passage(1, "The revenue had a rise."), 1.0),), 1.0)
+    evidence = RetrievedPassages("revenue rise", (SearchHit(passage(1, "The revenue had a rise."), 1.0),), 1.0)
     asked = msgspec.structs.replace(call(), evidence=evidence)
     reply = asyncio.run(LocalExtractive(watched, count_tokens=count_tokens).complete(asked))
     assert b"The revenue had a rise. [1]" in reply.body
@@ -167,7 +167,7 @@ def test_other_families_pass_as_they_are(upstream):
 
 def test_slots_are_given_in_order_and_never_lost():
     async def use():
-        slots = Slots(2, max_waiting=3, timeout_s=0.05)
+        slots = ConcurrencySlots(2, max_waiting=3, timeout_s=0.05)
         await slots.acquire()
         await slots.acquire()
         waiting = [asyncio.create_task(slots.acquire()) for _ in range(4)]

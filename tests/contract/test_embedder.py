@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from ragsvc.core.errors import EmbeddingFailed
-from ragsvc.core.parsing import TokenSpans
-from ragsvc.core.ports import Embedder
+from ragsvc.core.ports.embedding import Embedder
+from ragsvc.core.ports.parsing import TokenSpans
 from ragsvc.inference.export import probe_texts, probe_vectors
 from ragsvc.inference.factory import open_embedder, open_token_spans
-from ragsvc.inference.weights import BUILT_IN, read_model
-from ragsvc.testing import FakeEmbedder, FakeTokenSpans
+from ragsvc.inference.model_files import BUILT_IN, read_model
+from ragsvc.testing.fakes import FakeEmbedder, FakeTokenSpans
 
 MIXED = [
     "A dog runs.",

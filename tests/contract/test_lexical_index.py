@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pytest
 
-from ragsvc.core.ports import LexicalDocument
+from ragsvc.core.ports.indexes import LexicalDocument
 from ragsvc.index.lexical import LexicalIndexDamaged, TantivyIndex
 
 TEXTS = {
@@ -208,7 +208,7 @@ def test_a_damaged_folder_says_so(filled, tmp_path, harm):
 WRITER = """
 import sys
 from pathlib import Path
-from ragsvc.core.ports import LexicalDocument
+from ragsvc.core.ports.indexes import LexicalDocument
 from ragsvc.index.lexical import TantivyIndex
 import numpy as np
 index = TantivyIndex(Path(sys.argv[1]))

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import anyio
 import pytest
-from pdf_builder import assemble, lines, make_pdf, make_scan
 
 from ragsvc.core.documents import Passage, ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason, Overloaded
-from ragsvc.core.parsing import ExtractionLimits, Parser
-from ragsvc.extract import frames
-from ragsvc.extract.frames import ChunkingPlan
-from ragsvc.extract.parser import ChildParser, _Job
+from ragsvc.core.ports.parsing import ExtractionLimits, Parser
+from ragsvc.extract import child_protocol
+from ragsvc.extract.child_protocol import ChunkingPlan
+from ragsvc.extract.parser import ChildParser, _ParseJob
+from ragsvc.testing.pdf_builder import assemble, lines, make_pdf, make_scan
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 REPORT = FIXTURES / "documents/apple-10-q-2023-07-01.pdf"
@@ -28,7 +28,7 @@ COLUMNS = FIXTURES / "documents/two-columns.pdf"
 
 
 def plan(split="split_paragraphs"):
-    return ChunkingPlan(f"parser_plans:{split}", "parser_plans:load_words", "unused")
+    return ChunkingPlan(f"tests.support.parser_plans:{split}", "tests.support.parser_plans:load_words", "unused")
 
 
 def with_parser(test, *, chunk=None, workers=1, queue_limit=16, **limits):
@@ -157,12 +157,12 @@ class RecordingWorker:
 def test_each_recognised_page_adds_to_the_time_allowed_up_to_the_limit():
     limits = ExtractionLimits(timeout_s=10, ocr_max_pages=2, ocr_page_s=60)
     worker = RecordingWorker(
-        frames.Progress(1, 9, 0),
-        frames.Progress(2, 9, 1),
-        frames.Progress(9, 9, 1_000_000),  # a child that a hostile file took over may claim anything
-        frames.FoundBoxes([], rss_bytes=0),
+        child_protocol.ParseProgress(1, 9, 0),
+        child_protocol.ParseProgress(2, 9, 1),
+        child_protocol.ParseProgress(9, 9, 1_000_000),  # a child that a hostile file took over may claim anything
+        child_protocol.FoundBoxes([], rss_bytes=0),
     )
-    _Job(None, worker, limits=limits, on_progress=None)._collect(worker)
+    _ParseJob(None, worker, limits=limits, on_progress=None)._collect(worker)
     first = worker.deadlines[0]
     assert [round(deadline - first) for deadline in worker.deadlines] == [0, 0, 60, 120]
 
@@ -338,13 +338,13 @@ def test_a_full_queue_refuses_at_once():
 SERVICE = """
 import anyio, sys
 from pathlib import Path
-from ragsvc.core.parsing import ExtractionLimits
-from ragsvc.extract.frames import ChunkingPlan
+from ragsvc.core.ports.parsing import ExtractionLimits
+from ragsvc.extract.child_protocol import ChunkingPlan
 from ragsvc.extract.parser import ChildParser
 
 async def main():
-    split = {"busy": "parser_plans:hang", "idle": "parser_plans:split_paragraphs"}[sys.argv[2]]
-    plan = ChunkingPlan(split, "parser_plans:load_words", "unused")
+    split = {"busy": "tests.support.parser_plans:hang", "idle": "tests.support.parser_plans:split_paragraphs"}[sys.argv[2]]
+    plan = ChunkingPlan(split, "tests.support.parser_plans:load_words", "unused")
     parser = ChildParser(ExtractionLimits(), chunk=plan, workers=1, queue_limit=1)
     async def report():
         while not parser.pids:
@@ -398,7 +398,7 @@ def test_the_child_imports_only_what_most_files_need():
         "charset_normalizer", "anyio",
     }  # fmt: skip
     code = (
-        "import sys, ragsvc.extract.child, ragsvc.core.chunking, ragsvc.inference.tokens\n"
+        "import sys, ragsvc.extract.parser_child, ragsvc.core.text.chunking, ragsvc.inference.tokens\n"
         f"print(sorted({{name.partition('.')[0] for name in sys.modules}} & {heavy!r}))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ragsvc.index.exact import ExactIndex
 from ragsvc.index.flat import FlatIndex
 from ragsvc.index.ivf import IvfIndex
+from ragsvc.testing.exact_index import ExactIndex
 
 DIMENSION = 32
 

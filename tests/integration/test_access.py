@@ -10,14 +10,14 @@ from pathlib import Path
 
 import anyio
 import pytest
-from keys_database import SmallDatabase, compose
 from sqlalchemy import text
 
-from ragsvc.core.access import Scope
-from ragsvc.core.api_keys import KeyLimits, KeyState
+from ragsvc.core.access.api_keys import KeyLimits, KeyState
+from ragsvc.core.access.limits import DAY_S, UNLIMITED, TokenLedger
+from ragsvc.core.access.principal import Scope
 from ragsvc.core.errors import BalanceExhausted, KeyInactive, RateLimited, Unauthorized
-from ragsvc.core.quota import DAY_S, UNLIMITED, TokenLedger
-from ragsvc.services.keys import Actor, KeyChange, KeyDraft, create_key
+from ragsvc.services.key_administration import Actor, KeyChange, KeyDraft, create_key
+from tests.support.keys_database import SmallDatabase, compose
 
 pytestmark = pytest.mark.anyio
 
@@ -278,7 +278,7 @@ CHILD = """
 import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from keys_database import SmallDatabase, compose
+from tests.support.keys_database import SmallDatabase, compose
 
 async def main():
     access = compose(SmallDatabase(Path(sys.argv[1]))).access
@@ -302,7 +302,7 @@ def test_a_killed_process_never_leaves_more_than_was_acknowledged(database, tmp_
     acknowledged = 0
     for run_s in (0.05, 0.3, 0.7):
         child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(tmp_path / "keys.sqlite"), str(Path(__file__).parent), issued.text],
+            [sys.executable, "-c", CHILD, str(tmp_path / "keys.sqlite"), str(Path(__file__).parents[2]), issued.text],
             stdout=subprocess.PIPE,
         )
         first = child.stdout.readline()

@@ -20,8 +20,8 @@ from ragsvc.core.errors import ConfigurationError
 from ragsvc.crypto.at_rest import HEADER_BYTES, MasterKey
 from ragsvc.store.data_keys import is_plain_database, open_data_keys
 from ragsvc.store.database import connect_raw
-from tests.pdfs import make_pdf
-from tests.service import ROOT, RunningService, create_key, service_environment
+from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.service_runner import ROOT, RunningService, create_key, service_environment
 
 pytestmark = pytest.mark.model
 

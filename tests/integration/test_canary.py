@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from sealing import SealedInference, fetch_rvenc_key, one_shot
 
 from ragsvc.client import EncryptedTransport, HpkeStream
-from tests.pdfs import make_pdf
-from tests.service import RunningService, create_key
+from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.service_runner import RunningService, create_key
+from tests.support.sealing import SealedInference, fetch_rvenc_key, one_shot
 
 pytestmark = pytest.mark.model
 

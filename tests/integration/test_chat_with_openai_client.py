@@ -3,12 +3,12 @@
 import httpx
 import openai
 import pytest
-from chat_service import BALANCE, provider, serving_chat
-from small_corpus import PAGES
-from upstream import TOOL_CALL, serving_upstream
 
 from ragsvc.client import EncryptedTransport, HpkeStream, Rvenc
-from tests.service import running_proxy
+from ragsvc.testing.service_runner import running_proxy
+from tests.support.chat_service import BALANCE, provider, serving_chat
+from tests.support.small_corpus import PAGES
+from tests.support.upstream_server import TOOL_CALL, serving_upstream
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.command import at_service, ragsvc
-from tests.pdfs import make_pdf
-from tests.service import ROOT, RunningService, create_key
+from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.service_runner import ROOT, RunningService, create_key
+from tests.support.command import at_service, ragsvc
 
 pytestmark = pytest.mark.model
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import at_data, ragsvc
-from tests.pdfs import make_pdf
-from tests.service import ROOT, RunningService, service_environment
+from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.service_runner import ROOT, RunningService, service_environment
+from tests.support.command import at_data, ragsvc
 
 pytestmark = pytest.mark.model
 

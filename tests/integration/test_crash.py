@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash import CrashRounds
-from tests.service import create_key
+from ragsvc.testing.crash_rounds import CrashRounds
+from ragsvc.testing.service_runner import create_key
 
 pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(600)]
 

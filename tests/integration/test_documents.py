@@ -13,8 +13,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests import pdf_builder
-from tests.pdfs import make_pdf
+from ragsvc.testing import pdf_builder
+from ragsvc.testing.sample_pdfs import make_pdf
 
 pytestmark = pytest.mark.model
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import ragsvc
-from tests.service import RunningService, create_key
+from ragsvc.testing.service_runner import RunningService, create_key
+from tests.support.command import ragsvc
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(120)]
 

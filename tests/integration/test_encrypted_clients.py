@@ -12,8 +12,8 @@ import ehbp
 import httpx
 import pytest
 
+from ragsvc.testing.sample_pdfs import make_pdf
 from tests.conftest import FIXTURES, NODE_FOLDER
-from tests.pdfs import make_pdf
 
 pytestmark = pytest.mark.model
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sealing import OneShot, SealedInference, fetch_hpke_key, fetch_rvenc_key
 
-from tests.service import ROOT, RunningService, create_key, service_environment
+from ragsvc.testing.service_runner import ROOT, RunningService, create_key, service_environment
+from tests.support.sealing import OneShot, SealedInference, fetch_hpke_key, fetch_rvenc_key
 
 pytestmark = pytest.mark.model
 

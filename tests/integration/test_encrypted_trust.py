@@ -8,19 +8,19 @@ from contextlib import closing, contextmanager
 import httpx
 import openai
 import pytest
-from chat_service import Services, app_over, issue
-from keys_database import SmallDatabase, compose
-from sealing import SealedInference, fetch_rvenc_key
-from upstream import serving
 
 from ragsvc.client import EncryptedTransport, HpkeStream, Rvenc, fingerprint
-from ragsvc.client.attestation import attested, check_report
+from ragsvc.client.attestation_check import attested, check_report
 from ragsvc.core.errors import CryptoFailure
-from ragsvc.crypto import requests, rvenc
-from ragsvc.crypto.attestation import Evidence
-from ragsvc.services.encryption import open_encryption
-from tests.service import running_proxy
-from tests.tsm import TsmFolder
+from ragsvc.crypto import rvenc, sealed_requests
+from ragsvc.crypto.attestation import AttestationQuote
+from ragsvc.services.request_encryption import open_encryption
+from ragsvc.testing.service_runner import running_proxy
+from tests.support.chat_service import Services, app_over, issue
+from tests.support.configfs_tsm import TsmFolder
+from tests.support.keys_database import SmallDatabase, compose
+from tests.support.sealing import SealedInference, fetch_rvenc_key
+from tests.support.upstream_server import serving
 
 CHAT = {"model": "local/chat-model", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -46,7 +46,7 @@ def ask(url: str, key: str, transport: httpx.BaseTransport | None = None) -> str
 
 def test_evidence_of_the_platform_admits_the_servers_key(tmp_path) -> None:
     (tmp_path / "tsm").mkdir()
-    judged: list[Evidence] = []
+    judged: list[AttestationQuote] = []
     with serving_encrypted(tmp_path, attestation_root=TsmFolder(tmp_path / "tsm")) as (url, key):
         for mode in (HpkeStream(), Rvenc()):
             assert ask(url, key, EncryptedTransport(url, mode, verify_key=attested(url, judged.append)))
@@ -54,7 +54,7 @@ def test_evidence_of_the_platform_admits_the_servers_key(tmp_path) -> None:
         report = httpx.get(f"{url}/v1/attestation/report", params={"nonce": nonce.hex()}).content
         with pytest.raises(CryptoFailure):
             check_report(report, nonce=nonce, public_key=bytes(32))
-        public_key = requests.decode_base64(httpx.get(f"{url}/v1/hpke/key").json()["public_key"])
+        public_key = sealed_requests.decode_base64(httpx.get(f"{url}/v1/hpke/key").json()["public_key"])
         check_report(report, nonce=nonce, public_key=public_key)
         with pytest.raises(CryptoFailure):
             check_report(report, nonce=bytes(32), public_key=public_key)
@@ -74,7 +74,7 @@ def test_without_evidence_a_client_that_wants_it_sends_nothing(tmp_path) -> None
 
 def test_the_proxy_refuses_what_it_cannot_encrypt(tmp_path) -> None:
     with serving_encrypted(tmp_path) as (url, key):
-        good = fingerprint(requests.decode_base64(httpx.get(f"{url}/v1/hpke/key").json()["public_key"]))
+        good = fingerprint(sealed_requests.decode_base64(httpx.get(f"{url}/v1/hpke/key").json()["public_key"]))
         with running_proxy(url, "--pin", good) as proxy:
             assert ask(proxy, key)
             rebound = httpx.get(f"{proxy}/v1/models", headers={"host": "evil.example"})

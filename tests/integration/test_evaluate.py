@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import at_data, at_service, ragsvc
-from tests.pdfs import make_pdf
-from tests.service import ROOT, RunningService
+from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.service_runner import ROOT, RunningService
+from tests.support.command import at_data, at_service, ragsvc
 
 pytestmark = pytest.mark.model
 

@@ -17,8 +17,8 @@ import pytest
 
 from ragsvc.core.errors import ModelUnavailable, Overloaded
 from ragsvc.providers.gguf_runs import GgufRuns
+from ragsvc.testing.service_runner import ROOT, RunningService, create_key
 from tests.conftest import NO_LIMITS
-from tests.service import ROOT, RunningService, create_key
 
 pytestmark = [
     pytest.mark.model,

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.service import RunningService, create_key
+from ragsvc.testing.service_runner import RunningService, create_key
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recording import SPEECH
+from tests.support.recording_provider import SPEECH
 
 pytestmark = pytest.mark.model
 

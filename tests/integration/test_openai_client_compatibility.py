@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from ragsvc.client import EncryptedTransport, HpkeStream
-from tests.recording import COMPLETION_STREAM, JSON_ANSWERS, RESPONSE_STREAM, SPEECH, VECTOR_BASE64
+from tests.support.recording_provider import COMPLETION_STREAM, JSON_ANSWERS, RESPONSE_STREAM, SPEECH, VECTOR_BASE64
 
 pytestmark = pytest.mark.model
 

@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import (
 
 from ragsvc.web.app import FOUNDATION_ROUTES
 from ragsvc.web.openapi import describe
-from ragsvc.web.service import ROUTES
+from ragsvc.web.service_app import ROUTES
 from tests.conftest import NO_LIMITS
 
 pytestmark = pytest.mark.model

@@ -5,18 +5,18 @@ import time
 
 import httpx
 import pytest
-from keys_database import SmallDatabase, compose
 from litestar import Request, post
 from prometheus_client import generate_latest
 
-from ragsvc.core.access import Scope
-from ragsvc.core.api_keys import KeyLimits
+from ragsvc.core.access.api_keys import KeyLimits
+from ragsvc.core.access.principal import Scope
 from ragsvc.core.errors import ModelUnavailable
-from ragsvc.services.keys import Actor, KeyDraft, create_key
+from ragsvc.services.key_administration import Actor, KeyDraft, create_key
 from ragsvc.web.app import create_app
 from ragsvc.web.bodies import read_body
 from ragsvc.web.context import context_of
-from ragsvc.web.raw_responses import JsonBytes
+from ragsvc.web.passthrough.raw_responses import JsonBytes
+from tests.support.keys_database import SmallDatabase, compose
 
 pytestmark = pytest.mark.anyio
 

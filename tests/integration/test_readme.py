@@ -22,8 +22,8 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 from ragsvc.cli.failures import ExitCode
 from ragsvc.config import Settings
 from ragsvc.core import errors
+from ragsvc.testing.service_runner import ROOT
 from ragsvc.web.errors import RENDERINGS
-from tests.service import ROOT
 
 README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")

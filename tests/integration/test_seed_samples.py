@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from ragsvc.testing.sample_pdfs import make_pdf
 from tests.conftest import FIXTURES
-from tests.pdfs import make_pdf
-from tests.recording import SPEECH
+from tests.support.recording_provider import SPEECH
 
 pytestmark = pytest.mark.model
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from upstream import serving
 
-from tests.service import RunningService, create_key
+from ragsvc.testing.service_runner import RunningService, create_key
+from tests.support.upstream_server import serving
 
 pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(180)]
 

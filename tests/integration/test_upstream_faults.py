@@ -6,10 +6,10 @@ import time
 
 import httpx
 import pytest
-from chat_service import BALANCE, provider, serving_chat
-from upstream import DONE, HEAD, chunk, event, serving_upstream
 
-from ragsvc.core.providers import ModelSettings
+from ragsvc.core.gateway.provider_settings import ModelSettings
+from tests.support.chat_service import BALANCE, provider, serving_chat
+from tests.support.upstream_server import DONE, HEAD, chunk, event, serving_upstream
 
 HELLO = {"messages": [{"role": "user", "content": "Hello there"}]}  # 2 tokens, 4 for the message
 

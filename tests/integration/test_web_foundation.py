@@ -9,17 +9,17 @@ from collections.abc import AsyncGenerator
 import anyio
 import httpx
 import pytest
-from keys_database import SmallDatabase, compose
 from litestar import Request, Response, get, post
 from litestar.response import Stream
 
-from ragsvc.core.access import DEFAULT_SCOPES, Scope
-from ragsvc.core.api_keys import KeyLimits
+from ragsvc.core.access.api_keys import KeyLimits
+from ragsvc.core.access.principal import DEFAULT_SCOPES, Scope
 from ragsvc.core.errors import ConfigurationError, ModelUnavailable
-from ragsvc.services.keys import Actor, KeyDraft, create_key
+from ragsvc.services.key_administration import Actor, KeyDraft, create_key
 from ragsvc.web.app import create_app
-from ragsvc.web.auth import Need
+from ragsvc.web.auth import AccessRequirement
 from ragsvc.web.context import context_of
+from tests.support.keys_database import SmallDatabase, compose
 
 pytestmark = pytest.mark.anyio
 
@@ -44,12 +44,12 @@ async def big(request: Request) -> dict[str, int]:
     return {"bytes": len(await request.body())}
 
 
-@get("/test/fail", opt={"scope": Need.PUBLIC})
+@get("/test/fail", opt={"scope": AccessRequirement.PUBLIC})
 async def fail() -> None:
     raise ZeroDivisionError("private detail")
 
 
-@get("/test/unavailable", opt={"scope": Need.PUBLIC})
+@get("/test/unavailable", opt={"scope": AccessRequirement.PUBLIC})
 async def unavailable() -> None:
     raise ModelUnavailable("not loaded", retry_after_s=3)
 

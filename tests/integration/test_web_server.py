@@ -11,15 +11,15 @@ import httpx
 import openai
 import pytest
 import uvicorn
-from keys_database import SmallDatabase, compose
 from litestar import get, post
 from litestar.response import Stream
 
-from ragsvc.core.access import Scope
-from ragsvc.core.api_keys import KeyLimits
+from ragsvc.core.access.api_keys import KeyLimits
+from ragsvc.core.access.principal import Scope
 from ragsvc.core.errors import BalanceExhausted, ModelNotFound
-from ragsvc.services.keys import Actor, KeyDraft, create_key
+from ragsvc.services.key_administration import Actor, KeyDraft, create_key
 from ragsvc.web.app import create_app
+from tests.support.keys_database import SmallDatabase, compose
 
 
 @get("/v1/test/endless", opt={"scope": Scope.CHAT})

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragsvc.core.answerability import BETWEEN_TEXTS, fewest_texts_with
+from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS, fewest_texts_with
 
 # "\u0130" and the Kelvin sign become ASCII letters in lower case, which the quick way does not see
 LETTERS = st.characters(codec="utf-8", exclude_characters="\0\u0130\u212a")

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragsvc.core.answerability import question_names
-from ragsvc.core.answering import MAX_SENTENCE_CHARACTERS, answer
+from ragsvc.core.answers.extractive import MAX_SENTENCE_CHARACTERS, answer
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ids import DocumentId, PassageId
-from ragsvc.core.retrieval import SearchHit
+from ragsvc.core.retrieval.answerability import question_names
+from ragsvc.core.retrieval.search import SearchHit
 
 
 def hit(text: str, *, score: float = 0.6, dense: float = 0.55, title: str | None = None) -> SearchHit:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragsvc.core.access import Principal, Scope, allows_model, require_model, require_scope
-from ragsvc.core.api_keys import ApiKey, draw_secret, key_id_of
+from ragsvc.core.access.api_keys import ApiKey, draw_secret, key_id_of
+from ragsvc.core.access.principal import Principal, Scope, allows_model, require_model, require_scope
 from ragsvc.core.errors import PolicyDenied
 from ragsvc.core.ids import KeyId, TenantId
 

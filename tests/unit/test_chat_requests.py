@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragsvc.core.chat import decode_chat_request
 from ragsvc.core.errors import InvalidRequest
+from ragsvc.core.gateway.chat import decode_chat_request
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 WORDS = st.text('aé\\"\n', max_size=5)

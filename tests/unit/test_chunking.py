@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragsvc.core.chunking import document_name, embedding_text, lexical_context, split_pages
 from ragsvc.core.documents import Extraction, Heading, Page
-from ragsvc.core.parsing import ChunkingOptions
-from ragsvc.core.sentences import sentence_spans
+from ragsvc.core.ports.parsing import ChunkingOptions
+from ragsvc.core.text.chunking import document_name, embedding_text, lexical_context, split_pages
+from ragsvc.core.text.sentences import sentence_spans
 
 
 class Words:

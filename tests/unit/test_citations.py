@@ -2,10 +2,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_corpus import PAGES, passage
 
-from ragsvc.core.citations import CitedAnswer, best_support
-from ragsvc.core.retrieval import SearchHit
+from ragsvc.core.answers.citations import CitedAnswer, best_support
+from ragsvc.core.retrieval.search import SearchHit
+from tests.support.small_corpus import PAGES, passage
 
 REPORT = (
     "Risk factors. Our revenue depends on a few customers. In fiscal 2021 net sales were $365.8 billion, an increase "

@@ -6,12 +6,12 @@ import httpx
 import pytest
 import typer
 
-from ragsvc.cli.client import ServiceClient
 from ragsvc.cli.execution import execute
 from ragsvc.cli.failures import CommandFailed, ExitCode, failure_of_answer
-from ragsvc.cli.folders import SourceFile
+from ragsvc.cli.ingest.folders import SourceFile
+from ragsvc.cli.ingest.progress import IngestProgress
 from ragsvc.cli.output import Output
-from ragsvc.cli.progress import IngestProgress
+from ragsvc.cli.service_client import ServiceClient
 from ragsvc.cli.target import choose_target
 from ragsvc.core.errors import ConfigurationError, DataDirectoryLocked
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from ragsvc.core.condensing import FUNCTION_WORDS, condense
-from ragsvc.inference.weights import BUILT_IN, resolve_folder
+from ragsvc.core.text.condensing import FUNCTION_WORDS, condense
+from ragsvc.inference.model_files import BUILT_IN, resolve_folder
 
 PIECES = st.sampled_from(
     ["The ", "revenue ", "of ", "$ 54,671 ", "(2.5 %) ", "U.S. ", "company’s ", "e-mail ", ". ", ". . . ", "\n",

@@ -11,15 +11,15 @@ import anyio
 import httpx
 import pytest
 
-from ragsvc.cli.client import ServiceClient
-from ragsvc.cli.evaluation import charts, elements
-from ragsvc.cli.evaluation.asking import Plan, ask_all
-from ragsvc.cli.evaluation.gold import find_gold, page_texts
-from ragsvc.cli.evaluation.page import render_page
-from ragsvc.cli.evaluation.questions import read_questions
-from ragsvc.cli.evaluation.report import Report, make_report
-from ragsvc.cli.evaluation.settings import choose_settings
 from ragsvc.cli.failures import CommandFailed
+from ragsvc.cli.service_client import ServiceClient
+from ragsvc.evaluation import charts, elements
+from ragsvc.evaluation.asking import EvaluationPlan, ask_all
+from ragsvc.evaluation.gold import find_gold, page_texts
+from ragsvc.evaluation.page import render_page
+from ragsvc.evaluation.questions import read_questions
+from ragsvc.evaluation.report import EvaluationReport, make_report
+from ragsvc.evaluation.settings import choose_settings
 
 EVIL = "<script>alert(1)</script> & \"why\" 'not'?"
 
@@ -51,13 +51,13 @@ class Service:
         return httpx.Response(200, json={"data": [hit], "answerable": 0.9 if last.isdigit() else 0.1})
 
 
-def evaluate(service: Service, tmp_path: Path, lines: list[dict], *, seed: int = 3) -> Report:
+def evaluate(service: Service, tmp_path: Path, lines: list[dict], *, seed: int = 3) -> EvaluationReport:
     path = tmp_path / "questions.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
     settings = choose_settings(["dense", "lexical"], [], top_k=10, filters=None)
-    plan = Plan(settings=settings, collection="default", within_document=False, model=None, seed=seed)
+    plan = EvaluationPlan(settings=settings, collection="default", within_document=False, model=None, seed=seed)
 
-    async def run() -> Report:
+    async def run() -> EvaluationReport:
         transport = httpx.MockTransport(service)
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
             client = ServiceClient(http, patience_s=5)

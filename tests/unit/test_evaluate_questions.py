@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from ragsvc.cli.evaluation.questions import read_questions
-from ragsvc.cli.evaluation.settings import choose_settings
 from ragsvc.cli.failures import CommandFailed, ExitCode
-from ragsvc.core.retrieval import SearchMode
+from ragsvc.core.retrieval.search import SearchMode
+from ragsvc.evaluation.questions import read_questions
+from ragsvc.evaluation.settings import choose_settings
 
 
 def read(tmp_path: Path, *lines: str | bytes):

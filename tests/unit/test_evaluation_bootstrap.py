@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragsvc.core.evaluation import bootstrap, excerpts, measures
-from ragsvc.core.evaluation.bootstrap import Verdict, judge_areas, judge_means, percentiles, wilson
+from ragsvc.evaluation.measures import bootstrap, excerpts, scores
+from ragsvc.evaluation.measures.bootstrap import Verdict, judge_areas, judge_means, percentiles, wilson
 
 outcomes = st.lists(st.floats(0, 1), min_size=1, max_size=40)
 
@@ -90,7 +90,7 @@ def test_areas_by_hand_and_by_their_draws() -> None:
     assert judged.estimates[0].value == pytest.approx((2 + 1.5 + 1) / 6)
     assert (judged.estimates[1].value, judged.estimates[1].low, judged.estimates[1].high) == (1, 1, 1)
     draws = [
-        measures.auroc([*(np.array([0.9, 0.5, 0.2])[list(yes)]), *(np.array([0.5, 0.1])[list(no)])], positive)
+        scores.auroc([*(np.array([0.9, 0.5, 0.2])[list(yes)]), *(np.array([0.5, 0.1])[list(no)])], positive)
         for yes in itertools.product(range(3), repeat=3)
         for no in itertools.product(range(2), repeat=2)
     ]  # all there are

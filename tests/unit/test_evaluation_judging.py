@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragsvc.core.evaluation.excerpts import SearchableText, letters
-from ragsvc.core.evaluation.judging import Gold, Span, judge
+from ragsvc.evaluation.measures.excerpts import SearchableText, letters
+from ragsvc.evaluation.measures.judging import Gold, Span, judge
 
 PAGE_2 = Gold(frozenset([("a", 2)]))
 PAGES_2_AND_3 = Gold(frozenset([("a", 2), ("a", 3)]))

@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from ragsvc.core.evaluation.measures import auroc, contains, first_rank, ndcg, range_overlap, token_f1, unique
+from ragsvc.evaluation.measures.scores import auroc, contains, first_rank, ndcg, range_overlap, token_f1, unique
 
 
 def test_places():

@@ -9,16 +9,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from pdf_builder import Text, lines, make_pdf, make_scan
 
 from ragsvc.core.documents import ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
-from ragsvc.core.parsing import ExtractionLimits
+from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract import ocr
-from ragsvc.extract.boxes import boxes
-from ragsvc.extract.document import extract
 from ragsvc.extract.ocr import OcrUnavailable, open_recogniser
-from ragsvc.extract.pdf_pages import Reports
+from ragsvc.extract.pdf_pages import PageReports
+from ragsvc.extract.quote_boxes import boxes
+from ragsvc.extract.read_file import extract
+from ragsvc.testing.pdf_builder import Text, lines, make_pdf, make_scan
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 REPORT = FIXTURES / "documents/apple-10-q-2023-07-01.pdf"
@@ -28,7 +28,7 @@ WORDS = re.compile(r"\w+")
 
 def read(path, **limits):
     warnings: list[str] = []
-    reports = Reports(on_progress=lambda done, total: None, on_warning=warnings.append)
+    reports = PageReports(on_progress=lambda done, total: None, on_warning=warnings.append)
     extraction = extract(
         path,
         media_type="application/pdf",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pdf_builder import Text, assemble, content, lines, make_pdf, stream
 
 from ragsvc.core.documents import ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
-from ragsvc.core.parsing import ExtractionLimits
-from ragsvc.extract.boxes import boxes
-from ragsvc.extract.document import extract
-from ragsvc.extract.pdf_pages import Reports
+from ragsvc.core.ports.parsing import ExtractionLimits
+from ragsvc.extract.pdf_pages import PageReports
+from ragsvc.extract.quote_boxes import boxes
+from ragsvc.extract.read_file import extract
+from ragsvc.testing.pdf_builder import Text, assemble, content, lines, make_pdf, stream
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
@@ -24,7 +24,7 @@ def read(path, *, password=None, media_type="application/pdf", **limits):
         filename=path.name,
         password=password,
         limits=ExtractionLimits(**limits),
-        reports=Reports(on_progress=lambda done, total: None),
+        reports=PageReports(on_progress=lambda done, total: None),
     )
 
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragsvc.core.errors import ExtractionFailed, FailureReason
-from ragsvc.core.parsing import ExtractionLimits
-from ragsvc.extract.document import extract
-from ragsvc.extract.pdf_pages import Reports
+from ragsvc.core.ports.parsing import ExtractionLimits
+from ragsvc.extract.pdf_pages import PageReports
 from ragsvc.extract.plain_text import decode, split_virtual_pages
+from ragsvc.extract.read_file import extract
 
 MARKDOWN = """# Guide
 
@@ -38,7 +38,7 @@ def read(tmp_path, data, media_type="text/plain", **limits):
         filename="notes.txt",
         password=None,
         limits=ExtractionLimits(**limits),
-        reports=Reports(on_progress=lambda done, total: None),
+        reports=PageReports(on_progress=lambda done, total: None),
     )
 
 

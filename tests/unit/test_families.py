@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragsvc.core.chat import Usage
 from ragsvc.core.errors import InvalidRequest
-from ragsvc.core.families import Family, UsageScanner, estimate_prompt, estimate_reply, read_fields, with_model
+from ragsvc.core.gateway.chat import TokenUsage
+from ragsvc.core.gateway.endpoint_families import (
+    Family,
+    UsageScanner,
+    estimate_prompt,
+    estimate_reply,
+    read_fields,
+    with_model,
+)
 
 
 def test_the_clients_bytes_stay_unless_the_model_is_renamed() -> None:
@@ -42,7 +49,7 @@ def test_estimates_are_bounded_and_media_cost_none() -> None:
     assert estimate_reply(Family.EMBEDDINGS, read_fields(b'{"model":"m","max_tokens":7}')) == 0
 
 
-def scanned(body: bytes, size: int = 1 << 20) -> Usage | None:
+def scanned(body: bytes, size: int = 1 << 20) -> TokenUsage | None:
     scanner = UsageScanner()
     for at in range(0, len(body), size):
         scanner.feed(body[at : at + size])
@@ -54,14 +61,14 @@ def test_usage_is_found_in_any_slicing_and_never_in_text(prompt: int, completion
     usage = {"input_tokens": prompt, "output_tokens": completion, "details": {"usage": None}}
     lure = '{"usage": {"prompt_tokens": 999999999}}'
     body = json.dumps({"text": text + lure, "usage": usage, "after": [text, lure]}).encode()
-    assert scanned(body, size) == Usage.of(prompt, completion)
+    assert scanned(body, size) == TokenUsage.of(prompt, completion)
 
 
 def test_usage_is_found_at_both_ends_of_what_is_large() -> None:
     filler = "x" * 500_000
     counts = {"prompt_tokens": 3, "total_tokens": 3}
     for body in ({"usage": counts, "data": filler}, {"data": filler, "usage": counts}):
-        assert scanned(json.dumps(body).encode(), 10_000) == Usage.of(3, 0)
+        assert scanned(json.dumps(body).encode(), 10_000) == TokenUsage.of(3, 0)
     assert scanned(b'{"usage": {"seconds": 5}}') is None
     assert scanned(b'{"usage": null}') is None
     assert scanned(b'{"usage": {"prompt_tokens": 1e999}}') is None

@@ -1,7 +1,7 @@
 import pytest
 
 from ragsvc.core.errors import InvalidRequest
-from ragsvc.core.filters import matches, parse_filter
+from ragsvc.core.retrieval.filters import matches, parse_filter
 
 DOCUMENT = {"year": 2023, "company": "ACME", "public": True, "ratio": 0.5}
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragsvc.core.errors import InvalidRequest
-from ragsvc.web.forms import FieldScanner
+from ragsvc.web.passthrough.forms import FieldScanner
 
 BOUNDARY = "boundary-7"
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragsvc.core.answerability import answerable, evidence_of
 from ragsvc.core.documents import StoredPassage
-from ragsvc.core.fusion import Candidate, Found, complete_cosines, join, name_and_title, rank
 from ragsvc.core.ids import DocumentId, PassageId
-from ragsvc.core.ports import Hits
-from ragsvc.core.retrieval import SearchMode
+from ragsvc.core.ports.indexes import Hits
+from ragsvc.core.retrieval.answerability import answerable, evidence_of
+from ragsvc.core.retrieval.ranking import Candidate, SearchCandidates, complete_cosines, join, name_and_title, rank
+from ragsvc.core.retrieval.search import SearchMode
 
 
 def passage(number: int, *, document: int = 1, filename: str = "a.pdf", page: int = 1, text: str = "") -> StoredPassage:
@@ -41,7 +41,7 @@ NONE = hits()
 THREE = {number: passage(number) for number in (1, 2, 3)}
 
 
-def join_sides(dense: Hits, lexical: Hits, passages: dict[int, StoredPassage]) -> Found:
+def join_sides(dense: Hits, lexical: Hits, passages: dict[int, StoredPassage]) -> SearchCandidates:
     def documents_of(ids):
         return np.array([passages[one].document_id if one in passages else -1 for one in ids.tolist()], np.int64)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragsvc.core.text.languages import detect_language
 from ragsvc.index.analysis import MAX_TERM_CHARACTERS, passage_terms, query_terms
-from ragsvc.index.languages import detect_language
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ragsvc.core.ports import EmbeddingModel
-from ragsvc.index.memory_source import MemorySource
+from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.index.registry import IndexRegistry
 from ragsvc.index.restore import IndexOptions
+from ragsvc.testing.memory_index_source import MemorySource
 
 DIMENSION = 16
 MODEL = EmbeddingModel("test", DIMENSION, 128, "fingerprint")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from ragsvc.core.errors import EmbeddingFailed, Overloaded, ShuttingDown
-from ragsvc.core.ports import Vectors
+from ragsvc.core.ports.embedding import Vectors
 from ragsvc.inference.batcher import EmbeddingBatcher
-from ragsvc.testing import FakeEmbedder
+from ragsvc.testing.fakes import FakeEmbedder
 
 
 class RecordingEmbedder(FakeEmbedder):

@@ -17,8 +17,8 @@ from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
 from ragsvc.inference.cross_encoder import CrossEncoderReranker
 from ragsvc.inference.export import Precision, ensure_export, export_folder
 from ragsvc.inference.factory import open_embedder
+from ragsvc.inference.model_files import BUILT_IN, read_model
 from ragsvc.inference.onnx_embedder import equal_length_batches
-from ragsvc.inference.weights import BUILT_IN, read_model
 
 ROOT = Path(__file__).resolve().parents[2]
 

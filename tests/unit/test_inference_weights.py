@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
-from ragsvc.inference.weights import BUILT_IN, BUILT_IN_FINGERPRINT, read_model, resolve_folder
+from ragsvc.inference.model_files import BUILT_IN, BUILT_IN_FINGERPRINT, read_model, resolve_folder
 
 
 def write_model(folder: Path, **changes: str) -> Path:

@@ -2,13 +2,13 @@ import asyncio
 
 import pytest
 
-from ragsvc.core.access import DEFAULT_SCOPES, Principal
-from ragsvc.core.breaker import Circuit
+from ragsvc.core.access.principal import DEFAULT_SCOPES, Principal
 from ragsvc.core.errors import ConfigurationError, InvalidRequest, ModelNotFound, ModelUnavailable
-from ragsvc.core.families import Family
+from ragsvc.core.gateway.circuit_breaker import Circuit
+from ragsvc.core.gateway.endpoint_families import Family
+from ragsvc.core.gateway.provider_settings import ModelSettings, ProviderSettings
 from ragsvc.core.ids import KeyId, TenantId
-from ragsvc.core.providers import ModelSettings, ProviderSettings
-from ragsvc.services.models import LocalModel, Models, first_able
+from ragsvc.services.model_registry import LocalModel, ModelRegistry, first_able
 
 
 class Backend:
@@ -18,7 +18,7 @@ class Backend:
 
 
 def registry(*settings):
-    return Models(settings, {one.name: Backend(one.name) for one in settings}, local=Backend("local"), created=1)
+    return ModelRegistry(settings, {one.name: Backend(one.name) for one in settings}, local=Backend("local"), created=1)
 
 
 OPENAI = ProviderSettings(
@@ -116,7 +116,7 @@ def test_the_next_provider_is_asked_only_after_failures_that_another_may_not_hav
 def test_a_local_chat_model_gets_prompts_that_fit_it_and_can_stand_in():
     one = ProviderSettings(name="p", base_url="http://p", models=(ModelSettings("m", fallback=("local/small",)),))
     small = LocalModel("local/small", Backend("small"), frozenset({Family.CHAT}), 1536)
-    models = Models((one,), {"p": Backend("p")}, local=Backend("local"), local_models=(small,), created=1)
+    models = ModelRegistry((one,), {"p": Backend("p")}, local=Backend("local"), local_models=(small,), created=1)
     (route,) = models.routes("local/small")
     assert (route.provider.name, route.context_tokens) == ("small", 1536)
     assert [way.provider.name for way in models.routes("m")] == ["p", "small"]

@@ -1,10 +1,10 @@
 import msgspec
 import pytest
-from small_corpus import PAGES, count_tokens, passage
 
-from ragsvc.core.chat import Evidence, decode_chat_request
-from ragsvc.core.prompts import weave_passages
-from ragsvc.core.retrieval import SearchHit
+from ragsvc.core.answers.prompts import weave_passages
+from ragsvc.core.gateway.chat import RetrievedPassages, decode_chat_request
+from ragsvc.core.retrieval.search import SearchHit
+from tests.support.small_corpus import PAGES, count_tokens, passage
 
 IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
 HITS = tuple(SearchHit(passage(number, text), 1 / number) for number, text in PAGES.items())
@@ -14,7 +14,7 @@ def weave(messages, *, hits=HITS, answerable=0.9, context_tokens=4000, **fields)
     call = decode_chat_request(msgspec.json.encode({"model": "m", "messages": messages} | fields))
     woven = weave_passages(
         call,
-        Evidence("q", hits, answerable),
+        RetrievedPassages("q", hits, answerable),
         context_tokens=context_tokens,
         count_tokens=count_tokens,
         weak_below=0.35,

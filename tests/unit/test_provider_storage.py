@@ -7,20 +7,20 @@ import stat
 
 import pytest
 
-from ragsvc.core.access import Principal
+from ragsvc.core.access.principal import Principal
 from ragsvc.core.errors import ConfigurationError, CryptoFailure, InvalidRequest, ModelUnavailable, PolicyDenied
-from ragsvc.core.families import Family
-from ragsvc.core.providers import ModelSettings, ProviderSettings
+from ragsvc.core.gateway.endpoint_families import Family
+from ragsvc.core.gateway.provider_settings import ModelSettings, ProviderSettings
 from ragsvc.crypto.at_rest import MasterKey
-from ragsvc.crypto.sealing import Sealer
-from ragsvc.providers.direct import AllowedAddresses, PublicResolver
+from ragsvc.crypto.value_sealing import ValueSealer
+from ragsvc.providers.caller_base_urls import AllowedBaseUrls, PublicResolver
 from ragsvc.providers.openai_upstream import OpenAIUpstream
 from ragsvc.providers.policy_engines import RegoFile
-from ragsvc.services.models import Models
+from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.services.policies import CachedPolicy
-from ragsvc.services.providers import ProviderAdministration
+from ragsvc.services.provider_administration import ProviderAdministration
 from ragsvc.store.database import Database
-from ragsvc.store.master_key import open_master_key
+from ragsvc.store.sealing_key import open_master_key
 
 pytestmark = pytest.mark.anyio
 
@@ -35,9 +35,9 @@ def opener(settings, session=None):
 
 
 def administration(database, master, *configured):
-    models = Models((), {}, created=0)
+    models = ModelRegistry((), {}, created=0)
     made = ProviderAdministration(
-        database, sealer=Sealer(master, "providers"), models=models, configured=configured, open_provider=opener
+        database, sealer=ValueSealer(master, "providers"), models=models, configured=configured, open_provider=opener
     )
     return made, models
 
@@ -96,14 +96,14 @@ def test_the_master_key_file_is_made_once_for_its_user_only(tmp_path) -> None:
 
 
 def test_a_sealed_value_opens_in_its_place_only() -> None:
-    sealer = Sealer(MasterKey(bytes(32)), "providers")
+    sealer = ValueSealer(MasterKey(bytes(32)), "providers")
     sealed = sealer.seal(b"secret", place="a")
     assert sealer.open(sealed, place="a") == b"secret"
     for wrong, place in ((sealed, "b"), (sealed[:-1], "a"), (sealed[:-1] + b"\x00", "a"), (b"", "a")):
         with pytest.raises(CryptoFailure):
             sealer.open(wrong, place=place)
     with pytest.raises(CryptoFailure):
-        Sealer(MasterKey(bytes(32)), "other").open(sealed, place="a")
+        ValueSealer(MasterKey(bytes(32)), "other").open(sealed, place="a")
 
 
 class Names:
@@ -131,7 +131,7 @@ async def test_a_name_that_leads_inside_is_refused_at_the_moment_of_connecting(p
 
 def test_patterns_go_the_public_way_and_plain_hosts_the_other() -> None:
     made = []
-    addresses = AllowedAddresses(
+    addresses = AllowedBaseUrls(
         ["https://*.example.com/v1", "http://127.0.0.1:9/v1"],
         lambda settings, session: made.append((settings.base_url, session)) or opener(settings),
         session="plain",
@@ -148,7 +148,7 @@ def test_patterns_go_the_public_way_and_plain_hosts_the_other() -> None:
     with pytest.raises(InvalidRequest):
         addresses.provider("https://u:p@a.example.com/v1")
     with pytest.raises(ConfigurationError):
-        AllowedAddresses(["example.com"], opener, session=None, public_session=None)
+        AllowedBaseUrls(["example.com"], opener, session=None, public_session=None)
 
 
 PRINCIPAL = Principal("key_1", "acme", "label", frozenset())

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragsvc.core.queries import MAX_QUERY_CHARACTERS, Turn, clean_question, content_words, make_query
+from ragsvc.core.retrieval.conversation_query import (
+    MAX_QUERY_CHARACTERS,
+    Turn,
+    clean_question,
+    content_words,
+    make_query,
+)
 
 
 def ask(*texts: str) -> str:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragsvc.core.access.limits import DAY_S, HOUR_S, MINUTE_S, UNLIMITED, RequestGate, SlidingWindow, TokenLedger
 from ragsvc.core.errors import BalanceExhausted, RateLimited
-from ragsvc.core.quota import DAY_S, HOUR_S, MINUTE_S, UNLIMITED, RequestGate, SlidingWindow, TokenLedger
 
 gaps = st.lists(st.floats(min_value=0, max_value=70, allow_nan=False), max_size=120)
 

@@ -6,17 +6,17 @@ from types import SimpleNamespace
 import anyio
 import numpy as np
 import pytest
-from stored_documents import ACME, MODEL, add, make_ready
 
-from ragsvc.core.fusion import Candidate
-from ragsvc.core.ports import EmbeddingModel
-from ragsvc.core.retrieval import SearchMode, SearchQuery
-from ragsvc.index.memory_source import MemorySource
+from ragsvc.core.ports.embedding import EmbeddingModel
+from ragsvc.core.retrieval.ranking import Candidate
+from ragsvc.core.retrieval.search import SearchMode, SearchQuery
 from ragsvc.index.registry import IndexRegistry
 from ragsvc.services.search import SearchService, _load_best
-from ragsvc.store import documents
+from ragsvc.store import document_rows
 from ragsvc.store.database import Database
 from ragsvc.store.index_source import SqliteIndexSource
+from ragsvc.testing.memory_index_source import MemorySource
+from tests.support.stored_documents import ACME, MODEL, add, make_ready
 
 
 class SlowSource(MemorySource):
@@ -34,7 +34,7 @@ class SlowSource(MemorySource):
 
 def test_a_collection_that_loads_slowly_leaves_the_rows_to_others(tmp_path):
     database, source = Database(tmp_path / "rows.sqlite"), SlowSource()
-    collection = database.write_sync(lambda c: documents.ensure_collection(c, ACME, "default", now=1))
+    collection = database.write_sync(lambda c: document_rows.ensure_collection(c, ACME, "default", now=1))
     source.add_document(collection.id, ["The turbine turns."], np.eye(4, dtype=np.float32)[:1])
     registry = IndexRegistry(tmp_path / "derived", source, model=EmbeddingModel("m", 4, 256, "f"), background=False)
     spaces = SimpleNamespace(serving=SimpleNamespace(indexes=registry))
@@ -49,7 +49,7 @@ def test_a_collection_that_loads_slowly_leaves_the_rows_to_others(tmp_path):
                 group.start_soon(search.search, ACME, SearchQuery(text="turbine", mode=SearchMode.LEXICAL))
             await anyio.to_thread.run_sync(source.asked.wait, 5)
             with anyio.fail_after(5):
-                assert await database.read(lambda c: len(documents.list_collections(c, ACME))) == 1
+                assert await database.read(lambda c: len(document_rows.list_collections(c, ACME))) == 1
             source.may_answer.set()
 
     try:

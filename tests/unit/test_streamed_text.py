@@ -3,9 +3,9 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ragsvc.core.citations import MarkerScanner
-from ragsvc.core.sse import EventAligner, event_data, split_events
-from ragsvc.core.stops import StopScanner
+from ragsvc.core.answers.citations import MarkerScanner
+from ragsvc.core.gateway.event_stream import EventAligner, event_data, split_events
+from ragsvc.core.gateway.stop_sequences import StopScanner
 
 
 @st.composite

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from crypto_support import EncryptedServer, NodePeer, RunningServer, in_memory_keyring
+
+from tests.support.crypto import EncryptedServer, NodePeer, RunningServer, in_memory_keyring
 
 
 @pytest.fixture

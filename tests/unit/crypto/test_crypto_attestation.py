@@ -6,16 +6,16 @@ import hashlib
 from typing import ClassVar
 
 import pytest
-from crypto_support import Clock, load_vectors
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from ragsvc.core.errors import AttestationUnavailable, CryptoFailure
 from ragsvc.crypto import attestation
-from ragsvc.crypto.attestation import Evidence, Provider
+from ragsvc.crypto.attestation import AttestationQuote, QuoteProvider
 from ragsvc.crypto.keyring import Keyring
-from tests.tsm import TsmFolder
+from tests.support.configfs_tsm import TsmFolder
+from tests.support.crypto import Clock, load_vectors
 
 QUOTES = load_vectors("recorded_quotes.json")
 SNP = bytes.fromhex(QUOTES["snp_report"]["quote"])
@@ -48,11 +48,11 @@ def test_report_data_binds_keys_and_nonce():
 
 
 def test_the_report_data_of_a_recorded_snp_report_is_found():
-    assert attestation.read_report_data(Provider.SEV_SNP, SNP).hex() == QUOTES["snp_report"]["report_data"]
+    assert attestation.read_report_data(QuoteProvider.SEV_SNP, SNP).hex() == QUOTES["snp_report"]["report_data"]
 
 
 def test_the_report_data_of_a_recorded_tdx_quote_ends_its_signed_body():
-    report_data = attestation.read_report_data(Provider.TDX, TDX)
+    report_data = attestation.read_report_data(QuoteProvider.TDX, TDX)
     signed, rest = TDX[: TDX.index(report_data) + 64], TDX[TDX.index(report_data) + 64 :]
     signature, public = rest[4:68], rest[68:132]  # after a length: ECDSA P-256 signature and attestation key
     key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + public)
@@ -62,7 +62,13 @@ def test_the_report_data_of_a_recorded_tdx_quote_ends_its_signed_body():
 
 @pytest.mark.parametrize(
     ("provider", "quote"),
-    [("arm_cca_guest", SNP), (Provider.SEV_SNP, SNP[:-1]), (Provider.TDX, TDX[:631]), (Provider.TDX, SNP), ("", b"")],
+    [
+        ("arm_cca_guest", SNP),
+        (QuoteProvider.SEV_SNP, SNP[:-1]),
+        (QuoteProvider.TDX, TDX[:631]),
+        (QuoteProvider.TDX, SNP),
+        ("", b""),
+    ],
 )
 def test_other_quotes_are_refused(provider, quote):
     with pytest.raises(CryptoFailure):
@@ -72,7 +78,7 @@ def test_other_quotes_are_refused(provider, quote):
 def test_a_client_refuses_evidence_that_binds_something_else():
     canonical = attestation.canonical_key_sets(key_sets())
     quote = SNP[:0x50] + attestation.bind_report_data(canonical, NONCE) + SNP[0x90:]
-    evidence = Evidence(Provider.SEV_SNP, quote)
+    evidence = AttestationQuote(QuoteProvider.SEV_SNP, quote)
     attestation.check_binding(evidence, canonical=canonical, nonce=NONCE)
     for canonical_then, nonce in ((canonical + b" ", NONCE), (canonical, bytes(32))):
         with pytest.raises(CryptoFailure):
@@ -91,7 +97,7 @@ def test_the_kernels_interface_is_written_read_and_removed(tsm):
     report_data = attestation.bind_report_data(b"{}", NONCE)
     type(tsm).auxiliary = b"certificates"
     evidence = attestation.request_evidence(report_data, root=tsm)
-    assert evidence.provider == Provider.SEV_SNP
+    assert evidence.provider == QuoteProvider.SEV_SNP
     assert attestation.read_report_data(evidence.provider, evidence.quote) == report_data
     assert evidence.auxiliary == b"certificates"
     assert type(tsm).log == ["inblob 64", "rmdir"]

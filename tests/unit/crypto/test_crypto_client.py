@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 import httpx
 import openai
 import pytest
-from crypto_support import KEY, Clock, RunningServer, in_memory_keyring
 
 from ragsvc.client import AsyncEncryptedTransport, EncryptedTransport, HpkeStream, Rvenc, ServerKey, fingerprint
-from ragsvc.client.aggregate import aggregate_chunks
+from ragsvc.client.chunk_aggregation import aggregate_chunks
 from ragsvc.client.transport import ENCRYPTED
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
 from ragsvc.crypto import rvenc
-from ragsvc.crypto.requests import encode_base64
+from ragsvc.crypto.sealed_requests import encode_base64
+from tests.support.crypto import KEY, Clock, RunningServer, in_memory_keyring
 
 MESSAGES = [{"role": "user", "content": "the canary sings"}]
 MODES = [HpkeStream, Rvenc]

@@ -7,13 +7,13 @@ import subprocess
 import ehbp as public_client
 import httpx
 import pytest
-from crypto_support import NODE_FOLDER
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ragsvc.core.errors import CryptoFailure
 from ragsvc.crypto import ehbp
+from tests.support.crypto import NODE_FOLDER
 
 PRIVATE_KEY = X25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC_KEY = PRIVATE_KEY.public_key().public_bytes_raw()

@@ -6,7 +6,6 @@ import inspect
 
 import pyhpke
 import pytest
-from crypto_support import load_vectors
 from cryptography.hazmat.primitives import hpke as oracle
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from hypothesis import given
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 
 from ragsvc.core.errors import CryptoFailure
 from ragsvc.crypto import hpke
+from tests.support.crypto import load_vectors
 
 (VECTOR,) = load_vectors("rfc9180_x25519_aes256gcm_base.json")
 INFO = bytes.fromhex(VECTOR["info"])

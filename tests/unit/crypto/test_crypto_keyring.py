@@ -8,23 +8,23 @@ import os
 import threading
 
 import pytest
-from crypto_support import Clock, in_memory_keyring
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
-from ragsvc.crypto import ehbp, hpke, requests, rvenc
-from ragsvc.crypto.claims import Claim, MemoryClaims
+from ragsvc.crypto import ehbp, hpke, rvenc, sealed_requests
+from ragsvc.crypto.hpke_stream import bind_request
 from ragsvc.crypto.keyring import Keyring, KeySet, parse_secret
-from ragsvc.crypto.stream import bind_request
+from ragsvc.crypto.replay import MemoryClaims, ReplayClaim
+from tests.support.crypto import Clock, in_memory_keyring
 
 DAY = 86_400
 SECRET = bytes(range(32))
 
 
 def seal_one_shot(key_set: KeySet, body: bytes = b"{}", aad: bytes = b"") -> tuple[str, bytes, hpke.SenderContext]:
-    sender = hpke.set_up_sender(key_set.hpke_public, requests.INFO)
-    return requests.encode_base64(sender.enc), sender.seal(body, aad), sender
+    sender = hpke.set_up_sender(key_set.hpke_public, sealed_requests.INFO)
+    return sealed_requests.encode_base64(sender.enc), sender.seal(body, aad), sender
 
 
 def test_a_key_rotates_overlaps_and_retires():
@@ -39,7 +39,7 @@ def test_a_key_rotates_overlaps_and_retires():
     second = keyring.current()
     assert second.key_id != first.key_id
     assert keyring.accepted() == [second, first]
-    assert requests.open_one_shot(keyring.accepted(), enc, sealed).key_id == first.key_id
+    assert sealed_requests.open_one_shot(keyring.accepted(), enc, sealed).key_id == first.key_id
     assert keyring.drain_retired() == []
 
     clock.now = 11 * DAY + 3600
@@ -47,7 +47,7 @@ def test_a_key_rotates_overlaps_and_retires():
     assert keyring.drain_retired() == [first.key_id]
     assert keyring.drain_retired() == []
     with pytest.raises(CryptoFailure):
-        requests.open_one_shot(keyring.accepted(), enc, sealed)
+        sealed_requests.open_one_shot(keyring.accepted(), enc, sealed)
 
 
 def test_a_clock_that_runs_backwards_brings_no_key_back():
@@ -109,7 +109,7 @@ def test_of_64_parallel_copies_of_one_request_exactly_one_is_accepted():
     barrier = threading.Barrier(64)
 
     def attempt():
-        pending = requests.open_one_shot(keyring.accepted(), enc, sealed)
+        pending = sealed_requests.open_one_shot(keyring.accepted(), enc, sealed)
         barrier.wait(10)
         claim = pending.claim
         try:
@@ -138,15 +138,17 @@ def test_claims_are_kept_per_key_and_forgotten_with_it():
 def test_garbage_claims_nothing_because_nothing_opens():
     keyring = in_memory_keyring()
     with pytest.raises(CryptoFailure):
-        requests.open_one_shot(keyring.accepted(), requests.encode_base64(bytes([9]) + bytes(31)), bytes(40))
+        sealed_requests.open_one_shot(
+            keyring.accepted(), sealed_requests.encode_base64(bytes([9]) + bytes(31)), bytes(40)
+        )
 
 
 def test_the_claim_is_the_hash_of_enc_and_lasts_as_long_as_the_key():
     keyring = in_memory_keyring()
     enc, sealed, sender = seal_one_shot(keyring.current())
-    claim = requests.open_one_shot(keyring.accepted(), enc, sealed).claim
-    digest = requests.hashlib.sha256(sender.enc).digest()
-    assert claim == Claim(keyring.current().key_id, digest, keyring.current().accepted_until)
+    claim = sealed_requests.open_one_shot(keyring.accepted(), enc, sealed).claim
+    digest = sealed_requests.hashlib.sha256(sender.enc).digest()
+    assert claim == ReplayClaim(keyring.current().key_id, digest, keyring.current().accepted_until)
 
 
 def test_an_ehbp_request_is_claimed_once_its_first_frame_opened():
@@ -154,17 +156,17 @@ def test_an_ehbp_request_is_claimed_once_its_first_frame_opened():
     client = ehbp.ClientExchange(key_sets[1].hpke_public)
     server = ehbp.ServerExchange(client.encapsulated_key_header, [key_set.hpke for key_set in key_sets])
     with pytest.raises(RuntimeError):
-        requests.claim_exchange(server, key_sets)
+        sealed_requests.claim_exchange(server, key_sets)
     server.request.feed(client.seal_request(b"{}"))
-    claim = requests.claim_exchange(server, key_sets)
+    claim = sealed_requests.claim_exchange(server, key_sets)
     assert (claim.key_id, claim.expires_at) == (key_sets[1].key_id, key_sets[1].accepted_until)
-    assert claim.digest == requests.hashlib.sha256(server.enc).digest()
+    assert claim.digest == sealed_requests.hashlib.sha256(server.enc).digest()
 
 
 def test_no_answer_before_the_claim_and_only_one_after():
     keyring = in_memory_keyring()
     enc, sealed, sender = seal_one_shot(keyring.current())
-    pending = requests.open_one_shot(keyring.accepted(), enc, sealed)
+    pending = sealed_requests.open_one_shot(keyring.accepted(), enc, sealed)
     with pytest.raises(RuntimeError):
         pending.seal_response(b"early")
     with pytest.raises(CryptoFailure):
@@ -181,13 +183,13 @@ def test_an_rvenc_request_is_claimed_and_answered_in_the_same_order():
     keyring = in_memory_keyring()
     keys = rvenc.generate_encryption_keys(keyring.current().xwing_public)
     request = rvenc.seal_request(keys, b"{}")
-    pending = requests.open_inference(keyring.accepted(), request)
+    pending = sealed_requests.open_inference(keyring.accepted(), request)
     with pytest.raises(RuntimeError):
         pending.seal_events()
     assert pending.accept(claimed=True) == b"{}"
     assert pending.seal_events().done().startswith(b"event: done\n")
     with pytest.raises(CryptoFailure):
-        requests.open_inference(in_memory_keyring().accepted(), request)
+        sealed_requests.open_inference(in_memory_keyring().accepted(), request)
 
 
 @pytest.mark.parametrize(
@@ -209,16 +211,16 @@ def test_x_hpke_enc_has_one_spelling(spoil):
     for _ in itertools.repeat(None, 3):
         enc, sealed, _sender = seal_one_shot(keyring.current())
         with pytest.raises(CryptoFailure):
-            requests.open_one_shot(keyring.accepted(), spoil(enc), sealed)
+            sealed_requests.open_one_shot(keyring.accepted(), spoil(enc), sealed)
 
 
 def test_a_streamed_request_opens_only_under_its_binding():
     keyring = in_memory_keyring()
     aad = bind_request(method="POST", target="/v1/x", content_type="", api_key="k")
     enc, sealed, _ = seal_one_shot(keyring.current(), aad=aad)
-    assert requests.open_streamed(keyring.accepted(), enc, sealed, aad=aad).dialect == "rfc9180"
+    assert sealed_requests.open_streamed(keyring.accepted(), enc, sealed, aad=aad).dialect == "rfc9180"
     with pytest.raises(CryptoFailure):
-        requests.open_one_shot(keyring.accepted(), enc, sealed)
+        sealed_requests.open_one_shot(keyring.accepted(), enc, sealed)
 
 
 def test_a_key_set_prints_its_id_alone():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from crypto_support import load_vectors
 from cryptography.hazmat.primitives import hpke as oracle
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -12,7 +11,8 @@ from hypothesis import strategies as st
 
 from ragsvc.core.errors import CryptoFailure
 from ragsvc.crypto import hpke, rvenc, xwing
-from ragsvc.crypto.events import Event, EventReader, encode_event
+from ragsvc.crypto.rvenc_events import EventReader, RvencEvent, encode_event
+from tests.support.crypto import load_vectors
 
 VECTORS = load_vectors("hpke_pq_xwing_base.json")
 XWING_SUITE = b"HPKE" + bytes.fromhex("647a00010002")
@@ -218,7 +218,7 @@ def test_events_survive_any_slicing(events, step):
     reader = EventReader()
     read = [event for start in range(0, len(body), step) for event in reader.feed(body[start : start + step])]
     reader.finish()
-    assert read == [Event(name, data) for name, data in events]
+    assert read == [RvencEvent(name, data) for name, data in events]
 
 
 def test_nothing_that_holds_a_secret_or_plaintext_prints_it():

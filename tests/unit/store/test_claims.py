@@ -10,12 +10,12 @@ from contextlib import closing
 import pytest
 
 from ragsvc.core.errors import ShuttingDown
-from ragsvc.crypto.claims import Claim
-from ragsvc.store.claims import PRUNE_AFTER_S, SqliteClaims
+from ragsvc.crypto.replay import ReplayClaim
+from ragsvc.store.replay_claims import PRUNE_AFTER_S, SqliteClaims
 
 
-def claim(digest: bytes = b"d" * 32, *, key_id: str = "k", expires_at: float | None = 1000.0) -> Claim:
-    return Claim(key_id=key_id, digest=digest, expires_at=expires_at)
+def claim(digest: bytes = b"d" * 32, *, key_id: str = "k", expires_at: float | None = 1000.0) -> ReplayClaim:
+    return ReplayClaim(key_id=key_id, digest=digest, expires_at=expires_at)
 
 
 def test_of_many_threads_one_wins_each_claim(tmp_path):

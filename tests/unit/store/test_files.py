@@ -9,7 +9,7 @@ import pytest
 from ragsvc.core.errors import DataDirectoryLocked, StorageFull, TooLarge
 from ragsvc.core.ids import TenantId
 from ragsvc.store.blobs import BlobStore
-from ragsvc.store.lock import DataDirectoryLock
+from ragsvc.store.directory_lock import DataDirectoryLock
 
 ACME = TenantId("acme")
 
@@ -91,7 +91,7 @@ def test_a_second_process_is_refused_and_told_who_holds_the_directory(tmp_path: 
     lock = DataDirectoryLock(tmp_path)
     lock.acquire()
     program = (
-        "import sys; from pathlib import Path; from ragsvc.store.lock import DataDirectoryLock\n"
+        "import sys; from pathlib import Path; from ragsvc.store.directory_lock import DataDirectoryLock\n"
         "DataDirectoryLock(Path(sys.argv[1])).acquire()"
     )
     second = subprocess.run(

@@ -8,7 +8,7 @@ from ragsvc.core.errors import ConfigurationError, CryptoFailure
 from ragsvc.crypto.at_rest import MasterKey, MasterKeys, add_key
 from ragsvc.store.data_keys import KEY_FILE_CONTEXT, KEY_FILE_NAME, create_data_keys, open_data_keys
 from ragsvc.store.database import Database
-from ragsvc.store.migration import rotate_master_key
+from ragsvc.store.encrypt_directory import rotate_master_key
 
 pytest.importorskip("sqlcipher3")
 

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sqlalchemy import Connection
-from stored_documents import ACME, OTHER, add, make_ready
 
 from ragsvc.core.documents import DocumentStatus, Extraction, Page, Passage, Stage
 from ragsvc.core.errors import DocumentNotFound
-from ragsvc.core.filters import parse_filter
-from ragsvc.core.parsing import ParsedDocument
-from ragsvc.store import documents, ingest, passages
+from ragsvc.core.ports.parsing import ParsedDocument
+from ragsvc.core.retrieval.filters import parse_filter
+from ragsvc.store import document_rows, ingest_rows, passage_rows
 from ragsvc.store.database import Database
 from ragsvc.store.index_source import SqliteIndexSource
+from tests.support.stored_documents import ACME, OTHER, add, make_ready
 
 
 @pytest.fixture
@@ -32,20 +32,23 @@ def source(database: Database) -> SqliteIndexSource:
 def test_a_delete_leaves_no_row_and_tells_the_indexes(database: Database) -> None:
     document = add(database, "a")
     ids = make_ready(database, document)
-    deleted = database.write_sync(lambda c: documents.delete_document(c, ACME, document.public_id))
+    deleted = database.write_sync(lambda c: document_rows.delete_document(c, ACME, document.public_id))
     assert deleted.blob_unused
     for table in ("documents", "pages", "passages", "embeddings", "jobs"):
         statement = f"SELECT count(*) FROM {table}"  # noqa: S608 - a fixed list of names
         assert database.read_sync(lambda c, s=statement: c.exec_driver_sql(s).scalar_one()) == 0
     changes = source(database).changes(document.collection_id, 0, 10)
-    assert [(one.op, ingest.unpack_ids(one.passage_ids).tolist()) for one in changes] == [("add", ids), ("delete", ids)]
+    assert [(one.op, ingest_rows.unpack_ids(one.passage_ids).tolist()) for one in changes] == [
+        ("add", ids),
+        ("delete", ids),
+    ]
     assert source(database).all_passage_ids(document.collection_id).size == 0
 
 
 def test_ids_are_never_reused(database: Database) -> None:
     first = add(database, "a")
     first_ids = make_ready(database, first)
-    database.write_sync(lambda c: documents.delete_document(c, ACME, first.public_id))
+    database.write_sync(lambda c: document_rows.delete_document(c, ACME, first.public_id))
     second = add(database, "b")
     second_ids = make_ready(database, second)
     assert second.id > first.id
@@ -56,10 +59,10 @@ def test_a_file_that_another_collection_needs_is_kept(database: Database) -> Non
     document = add(database, "a")
 
     def copy(connection: Connection) -> None:
-        collection = documents.ensure_collection(connection, ACME, "second", now=1)
-        documents.insert_document(
+        collection = document_rows.ensure_collection(connection, ACME, "second", now=1)
+        document_rows.insert_document(
             connection,
-            documents.NewDocument(
+            document_rows.NewDocument(
                 public_id="doc_copy",
                 tenant=ACME,
                 collection=collection,
@@ -73,24 +76,26 @@ def test_a_file_that_another_collection_needs_is_kept(database: Database) -> Non
         )
 
     database.write_sync(copy)
-    assert not database.write_sync(lambda c: documents.delete_document(c, ACME, document.public_id)).blob_unused
-    assert database.write_sync(lambda c: documents.delete_document(c, ACME, "doc_copy")).blob_unused
+    assert not database.write_sync(lambda c: document_rows.delete_document(c, ACME, document.public_id)).blob_unused
+    assert database.write_sync(lambda c: document_rows.delete_document(c, ACME, "doc_copy")).blob_unused
 
 
 def test_another_tenant_sees_nothing(database: Database) -> None:
     document = add(database, "a")
-    for call in (documents.get_document, documents.delete_document):
+    for call in (document_rows.get_document, document_rows.delete_document):
         with pytest.raises(DocumentNotFound):
             database.write_sync(lambda c, call=call: call(c, OTHER, document.public_id))
-    which = documents.DocumentFilter()
-    assert database.read_sync(lambda c: documents.list_documents(c, OTHER, which=which, limit=10)) == ([], False)
+    which = document_rows.DocumentFilter()
+    assert database.read_sync(lambda c: document_rows.list_documents(c, OTHER, which=which, limit=10)) == ([], False)
 
 
 def test_text_of_an_unfinished_document_is_not_retrievable(database: Database) -> None:
     document = add(database, "a")
     parsed = ParsedDocument(Extraction(pages=[Page(1, "x")], page_count=1), [Passage(0, 1, 0, 1, "x")])
-    database.write_sync(lambda c: ingest.store_parsed(c, document.id, parsed, embedding_texts=["x"], timings={}, now=2))
-    assert database.read_sync(lambda c: passages.load_passages(c, [1])) == {}
+    database.write_sync(
+        lambda c: ingest_rows.store_parsed(c, document.id, parsed, embedding_texts=["x"], timings={}, now=2)
+    )
+    assert database.read_sync(lambda c: passage_rows.load_passages(c, [1])) == {}
     assert source(database).all_passage_ids(document.collection_id).size == 0
 
 
@@ -98,37 +103,37 @@ def test_claims_take_turns_between_tenants(database: Database) -> None:
     for name in ("a", "b", "c"):
         add(database, name)
     add(database, "z", tenant=OTHER)
-    claimed = [database.write_sync(lambda c: ingest.claim(c, now=5)) for _ in range(4)]
+    claimed = [database.write_sync(lambda c: ingest_rows.claim(c, now=5)) for _ in range(4)]
     assert [one.document.tenant for one in claimed if one] == [ACME, OTHER, ACME, ACME]
-    assert database.write_sync(lambda c: ingest.claim(c, now=5)) is None
-    assert database.write_sync(ingest.release_running) == 4
-    again = database.write_sync(lambda c: ingest.claim(c, now=6))
+    assert database.write_sync(lambda c: ingest_rows.claim(c, now=5)) is None
+    assert database.write_sync(ingest_rows.release_running) == 4
+    again = database.write_sync(lambda c: ingest_rows.claim(c, now=6))
     assert again is not None
     assert (again.attempts, again.password) == (2, "secret")
 
 
 def test_a_failure_keeps_the_row_with_its_reason_and_a_retry_starts_clean(database: Database) -> None:
     document = add(database, "a")
-    database.write_sync(lambda c: ingest.mark_failed(c, document.id, code="damaged", message="cut off", now=4))
-    failed = database.read_sync(lambda c: documents.get_document(c, ACME, document.public_id))
+    database.write_sync(lambda c: ingest_rows.mark_failed(c, document.id, code="damaged", message="cut off", now=4))
+    failed = database.read_sync(lambda c: document_rows.get_document(c, ACME, document.public_id))
     assert (failed.status, failed.failure_code) == (DocumentStatus.FAILED, "damaged")
-    assert database.read_sync(ingest.queued_count) == 0
-    database.write_sync(lambda c: ingest.requeue(c, failed, password=None, now=5))
-    again = database.read_sync(lambda c: documents.get_document(c, ACME, document.public_id))
+    assert database.read_sync(ingest_rows.queued_count) == 0
+    database.write_sync(lambda c: ingest_rows.requeue(c, failed, password=None, now=5))
+    again = database.read_sync(lambda c: document_rows.get_document(c, ACME, document.public_id))
     assert (again.status, again.stage, again.failure_code) == (DocumentStatus.QUEUED, Stage.QUEUED, None)
-    assert database.read_sync(ingest.queued_count) == 1
+    assert database.read_sync(ingest_rows.queued_count) == 1
 
 
 def test_listing_pages_through_in_both_directions_with_filters(database: Database) -> None:
     names = [f"n{number:03d}" for number in range(25)]
     made = [add(database, name, metadata={"even": number % 2 == 0}) for number, name in enumerate(names)]
     ids = [one.public_id for one in made]
-    which = documents.DocumentFilter(metadata=parse_filter({"type": "eq", "key": "even", "value": True}))
+    which = document_rows.DocumentFilter(metadata=parse_filter({"type": "eq", "key": "even", "value": True}))
     even = ids[::2]
 
     def page(**cursor: object) -> tuple[list[str], bool]:
         found, more = database.read_sync(
-            lambda c: documents.list_documents(c, ACME, which=which, limit=5, descending=False, **cursor)
+            lambda c: document_rows.list_documents(c, ACME, which=which, limit=5, descending=False, **cursor)
         )
         return [one.public_id for one in found], more
 
@@ -137,17 +142,19 @@ def test_listing_pages_through_in_both_directions_with_filters(database: Databas
     assert page(after=even[9]) == (even[10:], False)
     assert page(before=even[10]) == (even[5:10], True)
     newest, _ = database.read_sync(
-        lambda c: documents.list_documents(c, ACME, which=documents.DocumentFilter(filename_contains="N02"), limit=9)
+        lambda c: document_rows.list_documents(
+            c, ACME, which=document_rows.DocumentFilter(filename_contains="N02"), limit=9
+        )
     )
     assert [one.public_id for one in newest] == ids[24:19:-1]
 
 
 def test_equal_text_of_one_tenant_shares_a_vector(database: Database) -> None:
     make_ready(database, add(database, "a"), texts=("same", "else"))
-    digest = ingest.embedding_hash("same")
-    known = database.read_sync(lambda c: ingest.cached_vectors(c, ACME, 1, [digest, b"?" * 16]))
+    digest = ingest_rows.embedding_hash("same")
+    known = database.read_sync(lambda c: ingest_rows.cached_vectors(c, ACME, 1, [digest, b"?" * 16]))
     assert list(known) == [digest]
-    assert database.read_sync(lambda c: ingest.cached_vectors(c, OTHER, 1, [digest])) == {}
+    assert database.read_sync(lambda c: ingest_rows.cached_vectors(c, OTHER, 1, [digest])) == {}
 
 
 def test_the_index_reads_unit_vectors_and_skips_what_is_gone(database: Database) -> None:
@@ -176,13 +183,13 @@ def test_the_index_reads_unit_vectors_and_skips_what_is_gone(database: Database)
 def test_rows_come_back_letter_by_letter(database: Database, text: str) -> None:
     document = add(database, "strange")
     ids = make_ready(database, document, texts=(text, "plain"))
-    whole = database.read_sync(lambda c: passages.load_passages(c, [*ids, 999]))
+    whole = database.read_sync(lambda c: passage_rows.load_passages(c, [*ids, 999]))
     assert {one.text for one in whole.values()} == {text, "plain"}
-    assert database.read_sync(lambda c: passages.load_names(c, [document.id, 999])) == {
+    assert database.read_sync(lambda c: passage_rows.load_names(c, [document.id, 999])) == {
         document.id: ("strange.pdf", None)
     }
-    assert database.read_sync(lambda c: passages.load_pages(c, [*ids, 999])) == dict.fromkeys(ids, (1, None))
-    joined = database.read_sync(lambda c: passages.load_joined_texts(c, ids, between="\0"))
+    assert database.read_sync(lambda c: passage_rows.load_pages(c, [*ids, 999])) == dict.fromkeys(ids, (1, None))
+    joined = database.read_sync(lambda c: passage_rows.load_joined_texts(c, ids, between="\0"))
     assert sorted(joined.decode().split("\0")) == sorted([text, "plain"])
-    assert database.read_sync(lambda c: passages.load_passages(c, [])) == {}
-    assert database.read_sync(lambda c: passages.load_joined_texts(c, [], between="\0")) == b""
+    assert database.read_sync(lambda c: passage_rows.load_passages(c, [])) == {}
+    assert database.read_sync(lambda c: passage_rows.load_joined_texts(c, [], between="\0")) == b""

@@ -1,0 +1,83 @@
+"""``ragsvc search`` and ``ragsvc ask``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from ragsvc.cli.failures import CommandFailed
+from ragsvc.cli.output import Output, shortened, table
+from ragsvc.cli.service_client import Json, ServiceClient
+from ragsvc.cli.target import Target, connect
+
+_QUOTE_WIDTH = 240
+
+
+async def search(target: Target, body: Json, output: Output) -> None:
+    """Search, and print passages best first."""
+    async with connect(target) as client:
+        answer = await client.post("/v1/rag/search", body)
+    output.result(answer, lambda console: _show_hits(answer, console))
+
+
+def _show_hits(answer: Json, console: Console) -> None:
+    hits = answer["data"]
+    if not hits:
+        console.print("nothing found")
+        return
+    rows = [(f"{hit['score']:.3f}", hit["filename"], _page(hit), shortened(hit["quote"], _QUOTE_WIDTH)) for hit in hits]
+    console.print(table("score", "file", "page", "passage", rows=rows, right=("score", "page")))
+
+
+async def ask(target: Target, body: Json, output: Output, *, stream: bool) -> None:
+    """Ask, and print the answer with its citations."""
+    async with connect(target) as client:
+        if stream:
+            citations = await _ask_in_parts(client, body, output.out)
+            _show_citations(citations, output.out)
+            return
+        answer = await client.post("/v1/chat/completions", body, timeout_s=600)
+    output.result(answer, lambda console: _show_answer(answer, console))
+
+
+def _show_answer(answer: Json, console: Console) -> None:
+    message = answer["choices"][0]["message"]
+    console.print(escape(message.get("content") or ""))
+    _show_citations(message.get("annotations") or [], console)
+
+
+async def _ask_in_parts(client: ServiceClient, body: Json, console: Console) -> list[Json]:
+    citations: list[Json] = []
+    async with client.events("POST", "/v1/chat/completions", {**body, "stream": True}, silence_s=600) as events:
+        async for event in events:
+            if "error" in event:
+                raise CommandFailed(
+                    event["error"].get("message") or "the answer broke off", code=event["error"].get("code") or "error"
+                )
+            for choice in event.get("choices", ()):
+                delta: dict[str, Any] = choice.get("delta") or {}
+                citations += delta.get("annotations") or []
+                console.print(escape(delta.get("content") or ""), end="")
+                console.file.flush()
+    console.print()
+    return citations
+
+
+def _show_citations(citations: Sequence[Json], console: Console) -> None:
+    if not citations:
+        return
+    console.print()
+    rows = [
+        (f"[{one['index']}]", one["filename"], _page(one), f"“{shortened(one['quote'], _QUOTE_WIDTH)}”")
+        for one in {one["index"]: one for one in citations}.values()
+    ]
+    console.print(table("", "file", "page", "quote", rows=rows, right=("page",)))
+
+
+def _page(place: Json) -> str:
+    """The page's number, with what is printed on it where that differs."""
+    label = place.get("page_label")
+    return str(place["page"]) if label in (None, str(place["page"])) else f"{place['page']} ({label})"

@@ -1,0 +1,219 @@
+"""The single checks of ``ragsvc doctor``; they look and change nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import platform
+import shutil
+import sqlite3
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+from packaging.requirements import Requirement
+
+from ragsvc import __version__
+from ragsvc.cli.output import size
+from ragsvc.config import Settings
+from ragsvc.core.errors import CryptoFailure, DataDirectoryLocked, RagsvcError
+from ragsvc.core.ids import TenantId
+from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, read_model
+from ragsvc.store.blobs import BlobStore
+from ragsvc.store.data_keys import DataKeys
+from ragsvc.store.database import SCHEMA_VERSION, connect_raw
+from ragsvc.store.directory_lock import DataDirectoryLock
+from ragsvc.wiring.services import DATABASE_NAME
+
+_NATIVE = ("faiss", "tantivy", "onnxruntime", "pypdfium2", "nacl.bindings", "tokenizers")
+_LITTLE_SPACE = 2 << 30
+_NO_SPACE = 100 << 20
+_MANY = 5
+
+
+class CheckState(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One line of the report."""
+
+    name: str
+    state: CheckState
+    words: str
+
+
+def installation() -> Iterator[Check]:
+    """Python, the packages with their versions, and whether native ones load."""
+    version = platform.python_version()
+    good = sys.version_info >= (3, 11)
+    yield Check("ragsvc", CheckState.OK, f"{__version__} on {platform.system()} {platform.machine()}")
+    yield Check(
+        "python", CheckState.OK if good else CheckState.FAIL, version if good else f"{version}; 3.11 or newer is needed"
+    )
+    problems, count = _package_problems()
+    if problems:
+        yield Check("packages", CheckState.FAIL, "; ".join(problems))
+    elif not count:
+        yield Check("packages", CheckState.WARN, "ragsvc runs from its source and is not installed (pip install .)")
+    else:
+        yield Check("packages", CheckState.OK, f"{count} of the right versions")
+    for name in _NATIVE:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # noqa: BLE001 - whatever a native package dies of is the finding
+            yield Check("packages", CheckState.FAIL, f"{name} does not load: {error}")
+
+
+def _package_problems() -> tuple[list[str], int]:
+    try:
+        wanted = [Requirement(line) for line in importlib.metadata.requires("ragsvc") or ()]
+    except importlib.metadata.PackageNotFoundError:
+        return [], 0
+    needed = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    problems: list[str] = []
+    for one in needed:
+        try:
+            installed = importlib.metadata.version(one.name)
+        except importlib.metadata.PackageNotFoundError:
+            problems.append(f"{one.name} is missing")
+            continue
+        if not one.specifier.contains(installed, prereleases=True):
+            problems.append(f"{one.name} is {installed}, needed is {one.specifier}")
+    return problems, len(needed)
+
+
+def model(settings: Settings) -> Iterator[Check]:
+    """The embedding model's files, hashed anew (a cached hash would not see damage)."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            files = read_model(settings.embedding_model, data_dir=Path(folder))
+        except RagsvcError as error:
+            yield Check("model", CheckState.FAIL, error.message)
+            return
+    fingerprint = files.model.fingerprint
+    known = " as shipped" if fingerprint == BUILT_IN_FINGERPRINT else ""
+    yield Check(
+        "model",
+        CheckState.OK,
+        f"{files.model.name}, {files.model.dimension} dimensions, fingerprint {fingerprint[:16]}…{known}",
+    )
+
+
+def database_file(data_dir: Path) -> Path:
+    """Where the rows are."""
+    return data_dir / DATABASE_NAME
+
+
+def data_directory(data_dir: Path) -> tuple[list[Check], bool]:
+    """Presence, permissions, space and lock; also returns whether a running process holds it."""
+    if not data_dir.is_dir():
+        return [Check("data directory", CheckState.OK, f"{data_dir} is not there yet; the first start makes it")], False
+    checks: list[Check] = []
+    locked = False
+    try:
+        lock = DataDirectoryLock(data_dir)
+        lock.acquire()
+        lock.release()
+        checks.append(Check("data directory", CheckState.OK, f"{data_dir.resolve()}, free to use"))
+    except DataDirectoryLocked as error:
+        locked = True
+        checks.append(Check("data directory", CheckState.OK, error.message.split(";")[0]))
+    except OSError as error:
+        checks.append(Check("data directory", CheckState.FAIL, f"{data_dir} cannot be written: {error.strerror}"))
+    open_to_all = [
+        path.name
+        for path in (database_file(data_dir), data_dir / "blobs")
+        if path.exists() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
+    ]
+    if open_to_all and data_dir.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH):
+        words = f"other users may read {', '.join(open_to_all)}; 'chmod -R go= {data_dir}' ends that"
+        checks.append(Check("permissions", CheckState.WARN, words))
+    else:
+        checks.append(Check("permissions", CheckState.OK, "for this user only"))
+    free = shutil.disk_usage(data_dir).free
+    state = CheckState.FAIL if free < _NO_SPACE else CheckState.WARN if free < _LITTLE_SPACE else CheckState.OK
+    checks.append(Check("disk", state, f"{size(free)} free"))
+    return checks, locked
+
+
+def database(data_dir: Path, keys: DataKeys | None = None) -> Iterator[Check]:
+    """SQLite's own check of the file, its references, and the schema's version."""
+    try:
+        with closing(_open(data_dir, keys)) as connection:
+            found = [row[0] for row in connection.execute("PRAGMA quick_check(10)")]
+            if found != ["ok"]:
+                yield Check("database", CheckState.FAIL, f"damaged: {'; '.join(found[:_MANY])}")
+                return
+            dangling = connection.execute("PRAGMA foreign_key_check").fetchmany(_MANY)
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except Exception as error:  # noqa: BLE001 - of either driver: whatever it is, the database cannot be read
+        yield Check("database", CheckState.FAIL, f"cannot be read: {error}")
+        return
+    if dangling:
+        yield Check("database", CheckState.FAIL, f"rows refer to missing rows: {dangling}")
+    elif version > SCHEMA_VERSION:
+        yield Check("database", CheckState.FAIL, f"schema {version} is newer than {SCHEMA_VERSION}: use a newer ragsvc")
+    else:
+        used = size(database_file(data_dir).stat().st_size)
+        yield Check("database", CheckState.OK, f"{used}, sound, schema {version}")
+
+
+def files(data_dir: Path, keys: DataKeys | None = None, *, deep: bool) -> Iterator[Check]:
+    """Whether every document has its file and every file its document; ``deep`` hashes them all."""
+    blobs = BlobStore(data_dir, keys)
+    with closing(_open(data_dir, keys)) as connection:
+        try:
+            rows: list[tuple[str, str]] = connection.execute("SELECT DISTINCT tenant, sha256 FROM documents").fetchall()
+        except Exception:  # noqa: BLE001 - of either driver: a database that holds keys only has no documents yet
+            rows = []
+    wanted = {blobs.path(TenantId(tenant), sha256): (TenantId(tenant), sha256) for tenant, sha256 in rows}
+    present = {path for path in (data_dir / "blobs").glob("*/??/*") if path.is_file()}
+    missing, orphans = sorted(wanted.keys() - present), sorted(present - wanted.keys())
+    if missing:
+        names = ", ".join(path.name for path in missing[:_MANY])
+        yield Check("stored files", CheckState.FAIL, f"{len(missing)} documents have lost their file: {names}")
+    elif orphans:
+        yield Check(
+            "stored files", CheckState.WARN, f"{len(orphans)} belong to no document; the next start removes them"
+        )
+    else:
+        yield Check("stored files", CheckState.OK, f"{len(present)}, each with its document")
+    if deep:
+        changed = [path.name for path in sorted(wanted.keys() & present) if not _is_whole(blobs, *wanted[path])]
+        if changed:
+            yield Check(
+                "file contents", CheckState.FAIL, f"{len(changed)} files have changed: {', '.join(changed[:_MANY])}"
+            )
+        else:
+            yield Check("file contents", CheckState.OK, "every byte as it was uploaded")
+
+
+def _is_whole(blobs: BlobStore, tenant: TenantId, sha256: str) -> bool:
+    digest = hashlib.sha256()
+    try:
+        for chunk in blobs.chunks(tenant, sha256):
+            digest.update(chunk)
+    except CryptoFailure:
+        return False
+    return digest.hexdigest() == sha256
+
+
+def _open(data_dir: Path, keys: DataKeys | None) -> sqlite3.Connection:
+    if keys is None:
+        location = f"{database_file(data_dir).resolve().as_uri()}?mode=rw"
+        connection = sqlite3.connect(location, uri=True, timeout=30)
+    else:
+        connection = connect_raw(database_file(data_dir), key=keys.database_key)
+    connection.execute("PRAGMA query_only=ON")
+    return connection

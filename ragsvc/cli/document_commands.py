@@ -1,0 +1,113 @@
+"""``ragsvc documents``: list, show, delete, retry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from ragsvc.cli.failures import CommandFailed
+from ragsvc.cli.ingest.transfer import still_there
+from ragsvc.cli.output import Output, shortened, size, table
+from ragsvc.cli.service_client import Json
+from ragsvc.cli.target import Target, connect
+
+_RETRY_WAIT_S = 3600.0
+
+
+async def list_some(target: Target, asked: Mapping[str, Any], limit: int, output: Output) -> None:
+    """Print at most ``limit`` documents, newest first."""
+    found: list[Json] = []
+    async with connect(target) as client:
+        async for document in client.pages("/v1/rag/documents", {**asked, "limit": min(limit, 100)}):
+            found.append(document)
+            if len(found) >= limit:
+                break
+
+    def show(console: Console) -> None:
+        rows = [
+            (one["id"], _status(one), one["pages"], one["passages"], size(one["bytes"]), one["filename"], _remark(one))
+            for one in found
+        ]
+        columns = ("id", "status", "pages", "passages", "size", "file", "remark")
+        console.print(table(*columns, rows=rows, right=("pages", "passages", "size")))
+
+    output.result({"object": "list", "data": found}, show)
+
+
+async def show(target: Target, document_id: str, output: Output) -> None:
+    """Print all that is known of one document."""
+    async with connect(target) as client:
+        document = await client.get(f"/v1/rag/documents/{document_id}")
+    output.result(document, lambda console: _show(document, console))
+
+
+async def delete(target: Target, document_ids: Sequence[str], output: Output) -> None:
+    """Delete documents; all are tried, and the first that failed is reported."""
+    deleted: list[str] = []
+    failures: list[CommandFailed] = []
+    async with connect(target) as client:
+        for document_id in document_ids:
+            try:
+                await client.delete(f"/v1/rag/documents/{document_id}")
+                deleted.append(document_id)
+            except CommandFailed as failure:
+                if failure.status != 404:
+                    raise
+                failures.append(failure)
+    report = {"object": "list", "deleted": deleted, "failed": [failure.message for failure in failures]}
+    output.result(report, lambda console: console.print(escape("\n".join(f"deleted {one}" for one in deleted))))
+    if failures:
+        raise failures[0]
+
+
+async def retry(target: Target, document_id: str, password: str | None, output: Output) -> None:
+    """Start a failed document again and follow it to its end."""
+    async with connect(target) as client:
+        path = f"/v1/rag/documents/{document_id}"
+        document = await client.post(f"{path}/retry", {} if password is None else {"password": password})
+        async with client.events("GET", f"{path}/events") as events:
+            async for event in events:
+                document = still_there(event)
+    output.result(document, lambda console: _show(document, console))
+    if document["status"] != "ready":
+        raise CommandFailed(_remark(document) or "the document is not ready", code="document_failed")
+
+
+def _status(document: Json) -> str:
+    if document["status"] in ("ready", "failed", "queued"):
+        return str(document["status"])
+    return f"{document['stage']} {document['progress']:.0%}"
+
+
+def _remark(document: Json) -> str:
+    if document["error"] is not None:
+        return shortened(document["error"]["message"], 100)
+    findings = len(document["problems"])
+    return f"{findings} finding{'s' if findings > 1 else ''} on pages" if findings else ""
+
+
+def _show(document: Json, console: Console) -> None:
+    lines: list[tuple[str, object]] = [
+        ("id", document["id"]),
+        ("file", document["filename"]),
+        ("title", document["title"] or "-"),
+        ("collection", document["collection"]),
+        ("status", _status(document)),
+        ("size", f"{size(document['bytes'])}, sha256 {document['sha256']}"),
+        ("pages", f"{document['pages_done']} of {document['pages']}"),
+        ("passages", f"{document['passages_done']} of {document['passages']}"),
+        ("model", document["embedding_model"] or "-"),
+        ("added", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(document["created_at"]))),
+    ]
+    lines += [(f"  {name}", f"{seconds:.2f} s") for name, seconds in document["timings"].items()]
+    lines += [(f"  {key}", value) for key, value in document["metadata"].items()]
+    if document["error"] is not None:
+        lines.append(("failed", f"{document['error']['message']} ({document['error']['code']})"))
+    for name, value in lines:
+        console.print(escape(f"{name:<12}{value}"))
+    for problem in document["problems"]:
+        console.print(escape(f"{'finding':<12}{problem['message']}"), style="yellow")

@@ -1,0 +1,57 @@
+"""``ragsvc encrypt`` and ``ragsvc rotate-key``: on a data directory that nobody serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio.to_thread
+
+from ragsvc.cli.failures import usage_error
+from ragsvc.cli.output import Output
+from ragsvc.cli.target import Target, keep_private
+from ragsvc.crypto.at_rest import MasterKey
+from ragsvc.store.data_keys import read_master_key
+from ragsvc.store.directory_lock import DataDirectoryLock
+from ragsvc.store.encrypt_directory import encrypt_directory, rotate_master_key
+
+_NO_KEY = "no master key: set RAGSVC_MASTER_KEY_FILE, RAGSVC_MASTER_KEY_COMMAND or RAGSVC_MASTER_KEY"
+
+
+async def encrypt(target: Target, output: Output) -> None:
+    """Encrypt a plain data directory in place, under the master key of the settings."""
+    keep_private()
+    settings = target.settings()
+    master = await anyio.to_thread.run_sync(settings.read_master_key)
+    if master is None:
+        raise usage_error(_NO_KEY)
+    key = master
+    count = await _locked(settings.data_dir, lambda: encrypt_directory(settings.data_dir, key))
+    words = f"encrypted {settings.data_dir}: the database and {count} files. Without the key nobody can read them."
+    output.result({"object": "encryption", "files": count}, lambda console: console.print(words))
+
+
+async def rotate_key(target: Target, new_key_file: Path, output: Output) -> None:
+    """Wrap all keys under another master key; content is not rewritten."""
+    keep_private()
+    settings = target.settings()
+    current = await anyio.to_thread.run_sync(settings.read_master_key)
+    new = read_master_key(value=None, file=new_key_file, command=None)
+    if current is None or new is None:
+        raise usage_error(_NO_KEY)
+    keys: tuple[MasterKey, MasterKey] = (current, new)
+    count = await _locked(settings.data_dir, lambda: rotate_master_key(settings.data_dir, *keys))
+    words = f"{count} keys are wrapped anew; from now on only the new master key opens {settings.data_dir}."
+    output.result({"object": "key_rotation", "files": count}, lambda console: console.print(words))
+
+
+async def _locked(data_dir: Path, work: Callable[[], int]) -> int:
+    def run() -> int:
+        lock = DataDirectoryLock(data_dir)
+        lock.acquire()
+        try:
+            return work()
+        finally:
+            lock.release()
+
+    return await anyio.to_thread.run_sync(run)

@@ -1,0 +1,1 @@
+"""``ragsvc ingest``: folders of files become documents."""

@@ -1,0 +1,248 @@
+"""``ragsvc ingest``: folders of files become documents; run again, it does only what is new."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+
+from ragsvc.cli.failures import CommandFailed, ExitCode, usage_error
+from ragsvc.cli.ingest.folders import FileSelection, Scan, ScanProblem, SourceFile, has_vanished, scan
+from ragsvc.cli.ingest.plan import IngestAction, IngestPlan, IngestStep, KnownDocument, known_document, make_plan
+from ragsvc.cli.ingest.progress import Display, IngestProgress, shown
+from ragsvc.cli.ingest.transfer import FileOutcome, FileResult, Transfer, delete_document, each, hash_all
+from ragsvc.cli.output import Output, shortened, size, table
+from ragsvc.cli.service_client import ServiceClient
+from ragsvc.cli.target import Target, connect
+
+_PATIENCE_S = 3600.0
+_SHOWN_PROBLEMS = 20
+_WORK = frozenset({IngestAction.ADD, IngestAction.REPLACE, IngestAction.RESUME, IngestAction.RETRY})
+
+
+class IngestCommandOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line asked for."""
+
+    sources: tuple[Path, ...]
+    selection: FileSelection = FileSelection()
+    collection: str = "default"
+    metadata: Mapping[str, Any] = {}
+    parallel: int = 4
+    dry_run: bool = False
+    prune: bool = False
+    prune_all: bool = False
+    retry_failed: bool = False
+    report: Path | None = None
+
+
+class IngestReport(msgspec.Struct, kw_only=True):
+    """What was done; ``--json`` prints it, ``--report`` keeps it. ``pruned`` are ids of deleted documents."""
+
+    object: str = "ingest.report"
+    collection: str
+    dry_run: bool
+    complete: bool = False
+    started_at: int
+    seconds: float = 0.0
+    pages: int = 0
+    pages_per_second: float = 0.0
+    counts: dict[str, int] = {}
+    files: list[FileOutcome] = []
+    planned: dict[str, int] = {}
+    pruned: list[dict[str, str]] = []
+    problems: list[ScanProblem] = []
+    links_passed_over: int = 0
+
+
+async def ingest(target: Target, options: IngestCommandOptions, output: Output) -> None:
+    """Run the command. Raises ``CommandFailed`` (exit 1) when a file failed."""
+    found = await _scan(options)
+    report = IngestReport(
+        collection=options.collection,
+        dry_run=options.dry_run,
+        started_at=int(time.time()),
+        problems=found.problems,
+        links_passed_over=found.links_passed_over,
+    )
+    if not found.files and not options.prune:
+        raise CommandFailed("found no file to ingest (PDF, text or Markdown; see --include)", code="nothing_found")
+    output.note(f"{len(found.files)} files, {size(sum(file.size_bytes for file in found.files))}")
+    started = time.monotonic()
+    try:
+        async with connect(target, patience_s=_PATIENCE_S) as client:
+            await _Run(client, options, output, report).all(found)
+        report.complete = True
+    finally:
+        report.seconds = round(time.monotonic() - started, 2)
+        report.counts = dict(sorted(Counter(one.result.value for one in report.files).items()))
+        if report.seconds:
+            report.pages_per_second = round(report.pages / report.seconds, 1)
+        _write_report(options.report, report)
+    output.result(report, lambda console: _show(report, console))
+    failed = report.counts.get("failed", 0)
+    if failed or report.problems:
+        raise CommandFailed(
+            f"{failed} of {len(report.files)} files failed"
+            + (f", {len(report.problems)} could not be looked at" if report.problems else ""),
+            code="ingest_failed",
+        )
+
+
+async def _scan(options: IngestCommandOptions) -> Scan:
+    try:
+        return await anyio.to_thread.run_sync(scan, options.sources, options.selection)
+    except FileNotFoundError as error:
+        raise usage_error(f"'{error.filename}' does not exist") from error
+    except OSError as error:
+        raise usage_error(f"'{error.filename}': {error.strerror}") from error
+
+
+class _Run:
+    """One run against one service; fills the report as it goes, so that an interrupted run has one too."""
+
+    def __init__(
+        self, client: ServiceClient, options: IngestCommandOptions, output: Output, report: IngestReport
+    ) -> None:
+        self._client = client
+        self._options = options
+        self._output = output
+        self._report = report
+
+    async def all(self, found: Scan) -> None:
+        known = await self._known()
+        hashed, failures = await hash_all(found.files, parallel=self._options.parallel, done=lambda _: None)
+        self._report.files += failures
+        plan = make_plan(
+            hashed,
+            known,
+            folders=found.folders,
+            retry_failed=self._options.retry_failed,
+            vanished=has_vanished,
+        )
+        self._report.planned = dict(sorted(Counter(step.action.value for step in plan.steps).items()))
+        vanished = plan.vanished if self._options.prune else []
+        self._check_prune(plan, vanished, known)
+        if self._options.dry_run:
+            self._report.files += [_dry(step) for step in plan.steps]
+            self._report.pruned = [{"id": one.id, "path": one.source or ""} for one in vanished]
+            return
+        await self._carry_out(plan)
+        for one in vanished:
+            await delete_document(self._client, one.id)
+            self._report.pruned.append({"id": one.id, "path": one.source or ""})
+
+    async def _known(self) -> list[KnownDocument]:
+        params = {"collection": self._options.collection}
+        try:
+            return [known_document(entry) async for entry in self._client.pages("/v1/rag/documents", params)]
+        except CommandFailed as failure:
+            if failure.code == "collection_not_found":
+                return []
+            raise
+
+    def _check_prune(self, plan: IngestPlan, vanished: list[KnownDocument], known: list[KnownDocument]) -> None:
+        """An empty mount point looks like a folder whose files all vanished."""
+        kept = [one for one in known if one.source is not None]
+        if vanished and not plan.steps and len(vanished) == len(kept) and not self._options.prune_all:
+            raise CommandFailed(
+                f"all {len(vanished)} files are gone; if that is right, and no lost mount, say --prune-all",
+                code="prune_refused",
+            )
+
+    async def _carry_out(self, plan: IngestPlan) -> None:
+        # work first, so that the estimate is about work; what is unchanged costs nothing
+        steps = sorted(plan.steps, key=lambda step: step.action not in _WORK)
+        work = [step for step in steps if step.action in _WORK]
+        state = IngestProgress(total_files=len(work), total_bytes=sum(step.file.size_bytes for step in work))
+        reached: set[str] = set()
+        with shown(state, self._output.err, quiet=self._output.as_json or not work) as display:
+            self._client.on_pause = display.pause
+            transfer = Transfer(
+                self._client,
+                collection=self._options.collection,
+                metadata=self._options.metadata,
+                watch=display.watch,
+            )
+
+            async def one(step: IngestStep) -> None:
+                outcome = await transfer.perform(step)
+                reached.add(step.file.key)
+                self._report.files.append(outcome)
+                self._report.pages += outcome.pages
+                _finish(display, step, outcome)
+
+            try:
+                await each(steps, one, parallel=self._options.parallel)
+            finally:
+                self._client.on_pause = None
+                self._report.files += [_not_reached(step) for step in steps if step.file.key not in reached]
+
+
+def _finish(display: Display, step: IngestStep, outcome: FileOutcome) -> None:
+    if step.action in _WORK:
+        display.finish(step.file, failed=outcome.result is FileResult.FAILED)
+
+
+def _dry(step: IngestStep) -> FileOutcome:
+    document_id = step.document.id if step.document is not None else None
+    return _line(step, FileResult.UNCHANGED if step.action not in _WORK else FileResult.NOT_REACHED, document_id)
+
+
+def _not_reached(step: IngestStep) -> FileOutcome:
+    return _line(step, FileResult.NOT_REACHED, None)
+
+
+def _line(step: IngestStep, result: FileResult, document_id: str | None) -> FileOutcome:
+    return FileOutcome(
+        path=step.file.key,
+        action=step.action,
+        result=result,
+        sha256=step.sha256,
+        bytes=step.file.size_bytes,
+        document_id=document_id,
+    )
+
+
+def _write_report(path: Path | None, report: IngestReport) -> None:
+    if path is None:
+        return
+    try:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    except OSError as error:
+        raise CommandFailed(f"the report cannot be written to {path}: {error.strerror}", code="report") from error
+
+
+def _show(report: IngestReport, console: Console) -> None:
+    if report.dry_run:
+        rows = [(one.action, size(one.bytes), one.path) for one in report.files]
+        console.print(table("action", "size", "file", rows=rows, right=("size",)))
+        for one in report.pruned:
+            console.print(escape(f"prune   {one['path']}"))
+        return
+    incomplete = [(one.path, problem) for one in report.files for problem in one.problems]
+    if incomplete:
+        console.print("[yellow]readable but for some pages:[/]")
+        console.print(table("file", "finding", rows=incomplete[:_SHOWN_PROBLEMS]))
+        if len(incomplete) > _SHOWN_PROBLEMS:
+            console.print(f"… and {len(incomplete) - _SHOWN_PROBLEMS} more (--report FILE has all)")
+    failures = [(one.path, shortened(one.reason or "", 200)) for one in report.files if one.result is FileResult.FAILED]
+    failures += [(one.path, one.reason) for one in report.problems]
+    if failures:
+        console.print("[red]failed:[/]")
+        console.print(table("file", "reason", rows=failures))
+    if report.links_passed_over:
+        console.print(f"{report.links_passed_over} symbolic links not followed (--follow-symlinks does)")
+    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report.counts.items()) or "nothing to do"
+    pruned = f", {len(report.pruned)} pruned" if report.pruned else ""
+    pages = f"; {report.pages} pages, {report.pages_per_second:.1f} pages/s" if report.pages else ""
+    console.print(f"{counts}{pruned} in {report.seconds:.1f} s{pages}")
+
+
+__all__ = ["ExitCode", "IngestCommandOptions", "IngestReport", "SourceFile", "ingest"]

@@ -1,0 +1,130 @@
+"""Decides what an ingest does with each file. Pure: files with their hashes and known documents in, steps out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from ragsvc.cli.ingest.folders import SourceFile
+
+ROOT_KEY = "source_root"
+PATH_KEY = "source_path"
+
+
+class IngestAction(StrEnum):
+    """What happens to one file."""
+
+    ADD = "add"
+    REPLACE = "replace"
+    UNCHANGED = "unchanged"
+    MOVED = "moved"
+    RESUME = "resume"
+    RETRY = "retry"
+    FAILED_BEFORE = "failed_before"
+    DUPLICATE = "duplicate"
+
+
+class KnownDocument(msgspec.Struct, frozen=True):
+    """A document of the collection, as far as planning needs it. ``source`` is the path it was ingested from."""
+
+    id: str
+    sha256: str
+    status: str
+    filename: str
+    source: str | None
+    error: str | None = None
+
+
+class IngestStep(msgspec.Struct, frozen=True):
+    """One file's part of the plan; ``superseded`` are older versions, to be deleted once this one is ready."""
+
+    file: SourceFile
+    sha256: str
+    action: IngestAction
+    document: KnownDocument | None = None
+    superseded: tuple[str, ...] = ()
+
+
+class IngestPlan(msgspec.Struct, frozen=True):
+    """All steps, and the documents whose file is gone."""
+
+    steps: list[IngestStep]
+    vanished: list[KnownDocument]
+
+
+def known_document(document: Mapping[str, Any]) -> KnownDocument:
+    """Read what planning needs from a document of the API."""
+    metadata = document.get("metadata") or {}
+    root, path = metadata.get(ROOT_KEY), metadata.get(PATH_KEY)
+    source = f"{root.rstrip('/')}/{path}" if isinstance(root, str) and isinstance(path, str) else None
+    failure = document.get("error") or {}
+    return KnownDocument(
+        document["id"], document["sha256"], document["status"], document["filename"], source, failure.get("message")
+    )
+
+
+def make_plan(
+    files: Sequence[tuple[SourceFile, str]],
+    known: Iterable[KnownDocument],
+    *,
+    folders: Sequence[str],
+    retry_failed: bool,
+    vanished: Callable[[str], bool],
+) -> IngestPlan:
+    """Match files (with their SHA-256) to documents.
+
+    ``vanished`` tells whether a path is gone for certain. Only documents that an ingest made from below ``folders``
+    are ever given up, and never one whose bytes stand in another of the files.
+    """
+    by_hash: dict[str, KnownDocument] = {}
+    by_source: defaultdict[str, list[KnownDocument]] = defaultdict(list)
+    for one in known:
+        by_hash[one.sha256] = one
+        if one.source is not None:
+            by_source[one.source].append(one)
+    current = {sha256 for _, sha256 in files}
+    steps: list[IngestStep] = []
+    planned: set[str] = set()
+    for file, sha256 in files:
+        superseded = tuple(one.id for one in by_source[file.key] if one.sha256 not in current)
+        document = by_hash.get(sha256)
+        action = _action(file, document, superseded, retry_failed=retry_failed, vanished=vanished)
+        if sha256 in planned and (document is None or action is IngestAction.MOVED):
+            action = IngestAction.DUPLICATE
+        planned.add(sha256)
+        steps.append(IngestStep(file, sha256, action, document, superseded))
+    gone = [
+        one
+        for source, documents in by_source.items()
+        if _is_below(source, folders) and vanished(source)
+        for one in documents
+        if one.sha256 not in current
+    ]
+    return IngestPlan(steps, gone)
+
+
+def _action(
+    file: SourceFile,
+    document: KnownDocument | None,
+    superseded: Sequence[str],
+    *,
+    retry_failed: bool,
+    vanished: Callable[[str], bool],
+) -> IngestAction:
+    if document is None:
+        return IngestAction.REPLACE if superseded else IngestAction.ADD
+    if document.status == "failed":
+        return IngestAction.RETRY if retry_failed else IngestAction.FAILED_BEFORE
+    if document.status != "ready":
+        return IngestAction.RESUME
+    if document.source not in (None, file.key) and vanished(document.source):
+        return IngestAction.MOVED
+    return IngestAction.UNCHANGED
+
+
+def _is_below(source: str, folders: Sequence[str]) -> bool:
+    return any(source.startswith(folder.rstrip("/") + "/") for folder in folders)

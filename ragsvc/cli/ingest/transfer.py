@@ -1,0 +1,254 @@
+"""Carries out an ingest plan: several files at a time, each to its end, whatever happens to the others."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from ragsvc.cli.failures import CommandFailed, ExitCode
+from ragsvc.cli.ingest.folders import SourceFile
+from ragsvc.cli.ingest.plan import PATH_KEY, ROOT_KEY, IngestAction, IngestStep, KnownDocument
+from ragsvc.cli.service_client import Json, ServiceClient
+
+_ENDED = ("ready", "failed")
+_WAIT_S = 1.0
+_FOLLOW_TRIES = 5
+_FATAL = (ExitCode.UNREACHABLE, ExitCode.NOT_AUTHORISED)
+_NAME_LIMIT = 512
+
+T = TypeVar("T")
+
+
+class FileResult(StrEnum):
+    """How a file ended."""
+
+    ADDED = "added"
+    REPLACED = "replaced"
+    UNCHANGED = "unchanged"
+    FAILED = "failed"
+    NOT_REACHED = "not_reached"
+
+
+class FileOutcome(msgspec.Struct, kw_only=True, frozen=True):
+    """One line of the report."""
+
+    path: str
+    action: IngestAction | None = None
+    result: FileResult
+    sha256: str | None = None
+    bytes: int = 0
+    document_id: str | None = None
+    pages: int = 0
+    passages: int = 0
+    reason: str | None = None
+    problems: list[str] = []
+
+
+Watcher = Callable[[SourceFile, Json], None]
+"""Is told every state of a document on its way."""
+
+
+async def hash_file(file: Path) -> str:
+    """SHA-256 of a file in hex. Raises ``OSError``."""
+
+    def digest() -> str:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+
+    return await anyio.to_thread.run_sync(digest)
+
+
+async def hash_all(
+    files: Sequence[SourceFile], *, parallel: int, done: Callable[[SourceFile], None]
+) -> tuple[list[tuple[SourceFile, str]], list[FileOutcome]]:
+    """Hash all files, in order; those that cannot be read come back as failures."""
+    hashes: dict[str, str] = {}
+    failures: list[FileOutcome] = []
+
+    async def one(file: SourceFile) -> None:
+        try:
+            hashes[file.key] = await hash_file(file.location)
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror or type(error).__name__}"
+            failures.append(FileOutcome(path=file.key, result=FileResult.FAILED, bytes=file.size_bytes, reason=reason))
+        done(file)
+
+    await each(files, one, parallel=parallel)
+    return [(file, hashes[file.key]) for file in files if file.key in hashes], failures
+
+
+async def each(items: Sequence[T], work: Callable[[T], Awaitable[None]], *, parallel: int) -> None:
+    """Do ``work`` for all items, at most ``parallel`` at a time, started in order."""
+    waiting = iter(items)
+
+    async def worker() -> None:
+        for item in waiting:
+            await work(item)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(min(parallel, len(items))):
+            tasks.start_soon(worker)
+
+
+class Transfer:
+    """Brings files to the service. ``watch`` sees progress; ``metadata`` go with every document."""
+
+    def __init__(self, client: ServiceClient, *, collection: str, metadata: Mapping[str, Any], watch: Watcher) -> None:
+        self._client = client
+        self._collection = collection
+        self._metadata = dict(metadata)
+        self._watch = watch
+
+    async def perform(self, step: IngestStep) -> FileOutcome:
+        """Bring one file to its end.
+
+        Raises:
+            CommandFailed: nothing more can be done for any file (service gone, key refused).
+        """
+        try:
+            return await self._perform(step)
+        except CommandFailed as failure:
+            if failure.exit_code not in _FATAL or (
+                failure.exit_code is ExitCode.UNREACHABLE and await self._client.alive()
+            ):
+                return _failed(step, failure.message)
+            raise
+        except OSError as error:
+            return _failed(step, f"cannot be read: {error.strerror or type(error).__name__}")
+
+    async def _perform(self, step: IngestStep) -> FileOutcome:
+        document = step.document
+        match step.action:
+            case IngestAction.FAILED_BEFORE:
+                assert document is not None  # noqa: S101 - what the action means
+                return _failed(step, f"{document.error or 'failed'} (failed before; --retry-failed tries again)")
+            case IngestAction.UNCHANGED | IngestAction.DUPLICATE:
+                await self._drop(step.superseded)
+                return _ended(step, FileResult.UNCHANGED, document)
+            case IngestAction.MOVED:
+                assert document is not None  # noqa: S101 - what the action means
+                change = {"filename": _name(step.file), "metadata": self._source(step.file)}
+                await self._client.patch(f"/v1/rag/documents/{document.id}", change)
+                await self._drop(step.superseded)
+                return _ended(step, FileResult.UNCHANGED, document)
+            case IngestAction.RESUME:
+                assert document is not None  # noqa: S101 - what the action means
+                state = await self._client.get(f"/v1/rag/documents/{document.id}")
+            case IngestAction.RETRY:
+                assert document is not None  # noqa: S101 - what the action means
+                state = await self._client.post(f"/v1/rag/documents/{document.id}/retry", {})
+            case IngestAction.ADD | IngestAction.REPLACE:
+                state = await self._upload(step.file)
+        return await self._finish(step, state)
+
+    async def _upload(self, file: SourceFile) -> Json:
+        params = {
+            "filename": _name(file),
+            "collection": self._collection,
+            "metadata": msgspec.json.encode({**self._metadata, **self._source(file)}).decode(),
+            "wait_s": _WAIT_S,
+        }
+        size_bytes = file.location.stat().st_size
+        return await self._client.upload(file.location, size_bytes, media_type=file.media_type, params=params)
+
+    async def _finish(self, step: IngestStep, state: Json) -> FileOutcome:
+        if state["status"] not in _ENDED:
+            state = await self._follow(step.file, state)
+        self._watch(step.file, state)
+        if state["status"] != "ready":
+            return _failed(step, (state.get("error") or {}).get("message") or "failed", state)
+        was_there = state.get("http_status") == 200
+        await self._drop(step.superseded)
+        result = FileResult.REPLACED if step.superseded else FileResult.UNCHANGED if was_there else FileResult.ADDED
+        return FileOutcome(
+            path=step.file.key,
+            action=step.action,
+            result=result,
+            sha256=state["sha256"],
+            bytes=state["bytes"],
+            document_id=state["id"],
+            pages=state["pages"],
+            passages=state["passages"],
+            problems=[problem["message"] for problem in state["problems"]],
+        )
+
+    async def _follow(self, file: SourceFile, state: Json) -> Json:
+        """Watch a document until it is ready, failed or gone; a broken stream is opened again."""
+        path = f"/v1/rag/documents/{state['id']}"
+        for attempt in range(_FOLLOW_TRIES):
+            try:
+                async with self._client.events("GET", f"{path}/events") as events:
+                    async for event in events:
+                        state = still_there(event)
+                        self._watch(file, state)
+                        if state["status"] in _ENDED:
+                            return state
+            except CommandFailed as failure:
+                if failure.status == 404 or failure.code == "document_not_found" or attempt == _FOLLOW_TRIES - 1:
+                    raise
+                await anyio.sleep(failure.retry_after_s or 0.5 * 2**attempt)
+            state = await self._client.get(path)
+            if state["status"] in _ENDED:
+                return state
+        raise CommandFailed("the service did not say how the document ended", code="upstream_error")
+
+    async def _drop(self, superseded: Sequence[str]) -> None:
+        for document_id in superseded:
+            await delete_document(self._client, document_id)
+
+    @staticmethod
+    def _source(file: SourceFile) -> dict[str, str]:
+        return {ROOT_KEY: file.root, PATH_KEY: file.path}
+
+
+def still_there(event: Json) -> Json:
+    """The document of a progress event. Raises ``CommandFailed`` for the event that says it is gone."""
+    if event.get("deleted"):
+        raise CommandFailed("the document was deleted meanwhile", code="document_not_found")
+    return event
+
+
+async def delete_document(client: ServiceClient, document_id: str) -> None:
+    """Delete; gone already is as good."""
+    try:
+        await client.delete(f"/v1/rag/documents/{document_id}")
+    except CommandFailed as failure:
+        if failure.status != 404:
+            raise
+
+
+def _name(file: SourceFile) -> str:
+    """The name as people see it; the service takes a backslash for a folder's border, so none may come in here."""
+    return os.fsencode(file.location.name).decode("utf-8", "replace")[-_NAME_LIMIT:]
+
+
+def _ended(step: IngestStep, result: FileResult, document: KnownDocument | None) -> FileOutcome:
+    return FileOutcome(
+        path=step.file.key,
+        action=step.action,
+        result=result,
+        sha256=step.sha256,
+        bytes=step.file.size_bytes,
+        document_id=document.id if document is not None else None,
+    )
+
+
+def _failed(step: IngestStep, reason: str, state: Json | None = None) -> FileOutcome:
+    document_id = state["id"] if state is not None else step.document.id if step.document is not None else None
+    return FileOutcome(
+        path=step.file.key,
+        action=step.action,
+        result=FileResult.FAILED,
+        sha256=step.sha256,
+        bytes=step.file.size_bytes,
+        document_id=document_id,
+        reason=reason,
+    )

@@ -1,0 +1,108 @@
+"""``ragsvc keys``: the admin API, over HTTP, or on the rows of the data directory whether or not a service runs.
+
+A running service takes changed rows over by itself: a new key at its first use, other changes within seconds. So keys
+need no lock, and no model is loaded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+
+from ragsvc.cli.output import Output, table
+from ragsvc.cli.service_client import Json, ServiceClient
+from ragsvc.cli.target import Target, in_process, keep_private, local_key, remote
+from ragsvc.core.readiness import Readiness
+from ragsvc.services.access_control import Access
+from ragsvc.services.key_administration import KeyAdministration
+from ragsvc.store.database import Database
+
+_DAY_S = 86_400
+
+
+class _KeyServices(msgspec.Struct):
+    """What the routes of keys need of the composed services."""
+
+    access: Access
+    keys: KeyAdministration
+    readiness: Readiness
+    registry: Any
+
+
+@asynccontextmanager
+async def _connect(target: Target) -> AsyncGenerator[ServiceClient]:
+    if target.url is not None:
+        async with remote(target.url) as client:
+            yield client
+        return
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415 - heavy
+
+    from ragsvc.web.app import create_app  # noqa: PLC0415 - heavy
+
+    keep_private()
+    settings = target.settings()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    keys = settings.open_data_keys()
+    database = Database(settings.data_dir / "ragsvc.sqlite", key=None if keys is None else keys.database_key)
+    try:
+        access = Access(database)
+        secret, key = local_key(target.tenant)
+        access.trust(key)
+        app = create_app(_KeyServices(access, KeyAdministration(access), Readiness(), CollectorRegistry()))
+        # its lifespan is left out on purpose: it would settle the token leases of a service that may be running
+        async with in_process(app, secret) as client:
+            yield client
+    finally:
+        database.close()
+
+
+async def create(target: Target, wish: Json, output: Output, *, expires_in_days: float | None) -> None:
+    """Make a key and print its secret."""
+    if expires_in_days is not None:
+        wish = {**wish, "expires_at": int(time.time() + expires_in_days * _DAY_S)}
+    if target.url is None:
+        settings = target.settings()
+        wish = {
+            "requests_per_minute": settings.requests_per_minute,
+            "requests_per_hour": settings.requests_per_hour,
+            **wish,
+        }
+    async with _connect(target) as client:
+        key = await client.post("/v1/keys", wish)
+
+    def show(console: Console) -> None:
+        console.print(f"key     {escape(key['key'])}")
+        console.print(f"id      {escape(key['id'])}")
+        console.print(f"tenant  {escape(key['tenant'])}")
+        output.note("The key is shown this once; put it into RAGSVC_API_KEY.")
+
+    output.result(key, show)
+
+
+async def list_all(target: Target, tenant: str | None, output: Output) -> None:
+    """Print all keys."""
+    async with _connect(target) as client:
+        found = [key async for key in client.pages("/v1/keys", {} if tenant is None else {"tenant": tenant})]
+
+    def show(console: Console) -> None:
+        rows = [(key["id"], key["tenant"], key["label"], key["state"], _day(key["created_at"])) for key in found]
+        console.print(table("id", "tenant", "label", "state", "created", rows=rows))
+
+    output.result({"object": "list", "data": found}, show)
+
+
+async def revoke(target: Target, key_id: str, output: Output) -> None:
+    """End a key."""
+    async with _connect(target) as client:
+        key = await client.post(f"/v1/keys/{key_id}/revoke")
+    output.result(key, lambda console: console.print(escape(f"{key['id']} ({key['label']}) is revoked")))
+
+
+def _day(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(seconds))

@@ -1,0 +1,193 @@
+"""A local OpenAI-compatible endpoint that encrypts: an ASGI application over the encrypting transport.
+
+It holds no key of its own: callers send theirs. It never answers with what came unencrypted as if it had been opened:
+only errors may come in the clear, and they carry ``x-ragsvc-encrypted: false``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import httpx
+
+from ragsvc.client.encryption_mode import bearer_of
+from ragsvc.client.transport import ENCRYPTED
+from ragsvc.core.errors import ConfigurationError, CryptoFailure
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+MakeTransport = Callable[[], httpx.AsyncBaseTransport]
+
+MAX_CLIENTS: Final = 64
+_EVENTS = "text/event-stream"
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "content-length",
+        "host",
+    }
+)
+
+
+class _Client:
+    """A client of one API key and how many requests use it."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self.http = http
+        self.users = 0
+
+
+class _ClientCache:
+    """Clients by API key, so that keys share neither connections nor encapsulated secrets; idle ones beyond go."""
+
+    def __init__(self, make_transport: MakeTransport) -> None:
+        self._make_transport = make_transport
+        self._clients: OrderedDict[bytes, _Client] = OrderedDict()
+
+    @asynccontextmanager
+    async def use(self, api_key: str) -> AsyncGenerator[httpx.AsyncClient, None]:
+        """The key's client, for the block."""
+        name = hashlib.sha256(api_key.encode()).digest()
+        client = self._clients.get(name)
+        if client is None:
+            client = self._clients[name] = _Client(httpx.AsyncClient(transport=self._make_transport(), timeout=None))  # noqa: S113 - the transport has the limit
+        self._clients.move_to_end(name)
+        client.users += 1
+        try:
+            yield client.http
+        finally:
+            client.users -= 1
+            await self._shrink()
+
+    async def _shrink(self) -> None:
+        idle = [name for name, client in self._clients.items() if not client.users]
+        for name in idle[: max(0, len(self._clients) - MAX_CLIENTS)]:
+            await self._clients.pop(name).http.aclose()
+
+    async def aclose(self) -> None:
+        """Close all."""
+        for client in self._clients.values():
+            await client.http.aclose()
+        self._clients.clear()
+
+
+class EncryptingGateway:
+    """The ASGI application. ``make_transport`` makes one client's transport for ``origin``."""
+
+    def __init__(self, origin: str, make_transport: MakeTransport, *, max_body_bytes: int = 64 * 1024 * 1024) -> None:
+        self._origin = httpx.URL(origin)
+        self._max_body_bytes = max_body_bytes
+        self._clients = _ClientCache(make_transport)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._clients.aclose()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        if not _is_local(dict(headers).get("host", "")):  # a web page that rebinds its name to us sends its own
+            await _fail(send, 403, "forbidden", "This gateway answers to local names only.")
+            return
+        content = await self._read(receive)
+        if content is None:
+            await _fail(send, 413, "request_too_large", f"The body may have {self._max_body_bytes} bytes.")
+            return
+        query: bytes = scope["query_string"]
+        target: bytes = scope["raw_path"] + (b"?" + query if query else b"")
+        request = httpx.Request(
+            scope["method"],
+            self._origin.copy_with(raw_path=target),
+            headers=[(name, value) for name, value in headers if name not in _HOP_BY_HOP],
+            content=content,
+        )
+        async with self._clients.use(bearer_of(request)) as http:
+            await self._forward(http, request, send)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        body = bytearray()
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if len(body) > self._max_body_bytes:
+                return None
+            if not message.get("more_body"):
+                return bytes(body)
+
+    @staticmethod
+    async def _forward(http: httpx.AsyncClient, request: httpx.Request, send: Send) -> None:
+        try:
+            reply = await http.send(request, stream=True)
+        except CryptoFailure as error:
+            await _fail(send, 502, error.code, _with_notes(error))
+        except ConfigurationError as error:
+            await _fail(send, 400, "not_encryptable", error.message)
+        except httpx.TimeoutException:
+            await _fail(send, 504, "upstream_timeout", "The service did not answer in time.")
+        except httpx.TransportError as error:
+            await _fail(send, 502, "upstream_error", f"The service cannot be reached ({type(error).__name__}).")
+        else:
+            await _relay(reply, send)
+
+
+async def _relay(reply: httpx.Response, send: Send) -> None:
+    """Pass an answer on; one that breaks off ends with an error event, or with a broken connection."""
+    headers = [(name, value) for name, value in reply.headers.multi_items() if name.lower() not in _HOP_BY_HOP]
+    if reply.extensions.get(ENCRYPTED) is False:
+        headers.append(("x-ragsvc-encrypted", "false"))
+    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    await send({"type": "http.response.start", "status": reply.status_code, "headers": raw})
+    tail = b""
+    try:
+        async for piece in reply.aiter_bytes():
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    except (CryptoFailure, httpx.TransportError) as error:
+        if not reply.headers.get("content-type", "").startswith(_EVENTS):
+            return  # the server closes an unfinished answer
+        code = error.code if isinstance(error, CryptoFailure) else "upstream_error"
+        tail = b"data: " + _error_body(code, "The encrypted answer was cut off or changed.") + b"\n\n"
+    finally:
+        await reply.aclose()
+    await send({"type": "http.response.body", "body": tail, "more_body": False})
+
+
+def _is_local(host: str) -> bool:
+    name = httpx.URL(f"http://{host}").host if host else ""
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _with_notes(error: CryptoFailure) -> str:
+    return " ".join([error.message, *getattr(error, "__notes__", ())])
+
+
+def _error_body(code: str, message: str) -> bytes:
+    return json.dumps({"error": {"message": message, "type": "gateway_error", "param": None, "code": code}}).encode()
+
+
+async def _fail(send: Send, status: int, code: str, message: str) -> None:
+    body = _error_body(code, message)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers.append((b"x-should-retry", b"false" if status < 500 or code == CryptoFailure.code else b"true"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,84 @@
+"""The HPKE-stream mode: every route, request bound to method, path and API key, answers streamed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import httpx
+
+from ragsvc.client.encryption_mode import BodyOpener, bearer_of, carry_headers, refuse_plaintext
+from ragsvc.client.server_keys import ServerKey, parse_key
+from ragsvc.crypto import hpke
+from ragsvc.crypto.hpke_stream import StreamOpener, bind_request
+from ragsvc.crypto.sealed_requests import (
+    CONTENT_TYPE_HEADER,
+    ENC_HEADER,
+    INFO,
+    ONE_SHOT_MEDIA_TYPE,
+    SEALED_BODY_HEADER,
+    STREAM_MEDIA_TYPE,
+    decode_base64,
+    encode_base64,
+)
+
+DEFAULT_KEY_PATH: Final = "/v1/hpke/key"
+_BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
+
+
+class HpkeStreamExchange:
+    """One request and its answer under a fresh encapsulation."""
+
+    buffered = False
+
+    def __init__(self, request: httpx.Request, content: bytes, key: ServerKey) -> None:
+        self._context = hpke.set_up_sender(key.public_key, INFO)
+        content_type = request.headers.get("content-type", "")
+        aad = bind_request(
+            method=request.method,
+            target=request.url.raw_path.decode("ascii"),
+            content_type=content_type,
+            api_key=bearer_of(request),
+        )
+        sealed = self._context.seal(content, aad)
+        headers = carry_headers(request.headers, "accept", "accept-encoding")
+        headers["Accept"] = STREAM_MEDIA_TYPE
+        headers["Accept-Encoding"] = "identity"
+        headers[ENC_HEADER] = encode_base64(self._context.enc)
+        if content_type:
+            headers[CONTENT_TYPE_HEADER] = content_type
+        body: bytes | None = sealed
+        if request.method.upper() in _BODILESS and not content:
+            headers[SEALED_BODY_HEADER] = encode_base64(sealed)
+            body = None
+        else:
+            headers["Content-Type"] = ONE_SHOT_MEDIA_TYPE
+        self.request = httpx.Request(
+            request.method, request.url, headers=headers, content=body, extensions=request.extensions
+        )
+
+    def begin(self, response: httpx.Response) -> tuple[httpx.Headers, BodyOpener]:
+        """Accept an encrypted stream of any status but a redirect, nothing else. Raises ``CryptoFailure``."""
+        if response.has_redirect_location or response.headers.get("content-type", "") != STREAM_MEDIA_TYPE:
+            raise refuse_plaintext(response)
+        headers = carry_headers(response.headers, CONTENT_TYPE_HEADER.lower())
+        headers["Content-Type"] = response.headers.get(CONTENT_TYPE_HEADER, "application/json")
+        return headers, StreamOpener(self._context)
+
+    def status(self, response: httpx.Response) -> int:
+        """The status as it came; it travels outside the encryption."""
+        return response.status_code
+
+
+class HpkeStream:
+    """Encrypt with HPKE; the server answers as an encrypted stream, also to requests without a body."""
+
+    def __init__(self, *, key_path: str = DEFAULT_KEY_PATH) -> None:
+        self.key_path = key_path
+
+    def parse_key(self, content: bytes) -> ServerKey:
+        """Read ``GET /v1/hpke/key``. Raises ``CryptoFailure``."""
+        return parse_key(content, decode_base64, size=hpke.ENC_BYTES)
+
+    def seal(self, request: httpx.Request, content: bytes, key: ServerKey) -> HpkeStreamExchange:
+        """Seal a request of any method."""
+        return HpkeStreamExchange(request, content, key)

@@ -1,0 +1,168 @@
+"""The RVENC mode: chat completions only, sealed with X-Wing and XChaCha20-Poly1305, answered by encrypted events."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from threading import Lock
+from typing import Any, Final
+
+import httpx
+import msgspec
+
+from ragsvc.client.chunk_aggregation import aggregate_chunks
+from ragsvc.client.encryption_mode import BodyOpener, bearer_of, carry_headers, refuse_plaintext
+from ragsvc.client.server_keys import ServerKey, parse_key
+from ragsvc.core.errors import ConfigurationError, CryptoFailure
+from ragsvc.crypto import rvenc, xwing
+from ragsvc.crypto.rvenc_events import DEFAULT_MAX_BUFFER_BYTES, EventReader
+
+DEFAULT_KEY_PATH: Final = "/rvenc/key"
+CHAT_PATH: Final = "/rvenc/chat/completions"
+EVENT_STREAM: Final = "text/event-stream"
+MAX_CACHED_CLIENTS: Final = 256
+
+
+class RvencBody:
+    """Opens events into what an OpenAI client expects: plain events, or one JSON document."""
+
+    def __init__(self, opener: rvenc.ResponseOpener, *, stream: bool, max_buffer_bytes: int) -> None:
+        self._opener = opener
+        self._reader = EventReader(max_buffer_bytes=max_buffer_bytes)
+        self._stream = stream
+        self._room = max_buffer_bytes
+        self._chunks: list[dict[str, Any]] = []
+        self.error: dict[str, Any] | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes of the answer; return plain events, or nothing when one document is built."""
+        plain = b"".join(self._take(self._opener.open(event)) for event in self._reader.feed(data))
+        return plain if self._stream else b""
+
+    def finish(self) -> bytes:
+        """The answer has ended. Raises ``CryptoFailure`` when its authenticated end is missing."""
+        self._reader.finish()
+        self._opener.finish()
+        if self._stream:
+            return b""
+        return json.dumps(self.error or aggregate_chunks(self._chunks)).encode()
+
+    def _take(self, event: rvenc.OpenedEvent) -> bytes:
+        if event.name is rvenc.EventName.DONE:
+            return b"data: [DONE]\n\n"
+        try:
+            document = json.loads(event.payload)
+        except ValueError as error:
+            raise CryptoFailure from error
+        if not isinstance(document, dict):
+            raise CryptoFailure
+        if event.name is rvenc.EventName.ERROR:
+            self.error = document
+        elif not self._stream:
+            self._room -= len(event.payload)
+            if self._room < 0:
+                raise CryptoFailure
+            self._chunks.append(document)
+        return b"data: " + json.dumps(document).encode() + b"\n\n"
+
+
+class RvencExchange:
+    """One chat request and its answer."""
+
+    def __init__(
+        self, request: httpx.Request, content: bytes, keys: rvenc.EncryptionKeys, *, max_buffer_bytes: int
+    ) -> None:
+        if request.method.upper() != "POST" or not request.url.path.endswith("/chat/completions"):
+            raise ConfigurationError(
+                [f"RVENC carries chat completions only; {request.method} {request.url.path} would travel in plaintext"]
+            )
+        self._keys = keys
+        self._max_buffer_bytes = max_buffer_bytes
+        self._stream = _asks_for_stream(content)
+        self.buffered = not self._stream
+        self._body: RvencBody | None = None
+        sealed = rvenc.seal_request(keys, content)
+        self._nonce = bytes.fromhex(sealed.nonce)
+        headers = carry_headers(request.headers, "accept", "accept-encoding")
+        headers["Accept"] = EVENT_STREAM
+        headers["Accept-Encoding"] = "identity"
+        headers["Content-Type"] = "application/json"
+        self.request = httpx.Request(
+            "POST",
+            request.url.copy_with(raw_path=CHAT_PATH.encode()),
+            headers=headers,
+            content=msgspec.json.encode(sealed),
+            extensions=request.extensions,
+        )
+
+    def begin(self, response: httpx.Response) -> tuple[httpx.Headers, BodyOpener]:
+        """Accept a stream of encrypted events. Raises ``CryptoFailure`` for anything else."""
+        media_type = response.headers.get("content-type", "").partition(";")[0].strip()
+        if response.has_redirect_location or media_type != EVENT_STREAM:
+            raise refuse_plaintext(response)
+        if not response.is_success:  # the error of a chat that did not begin is one sealed event, for any client
+            self._stream, self.buffered = False, True
+        opener = rvenc.ResponseOpener(
+            self._keys.shared_secret,
+            self._nonce,
+            response_nonce_header=response.headers.get(rvenc.RESPONSE_NONCE_HEADER),
+        )
+        headers = carry_headers(response.headers, rvenc.RESPONSE_NONCE_HEADER.lower())
+        headers["Content-Type"] = EVENT_STREAM if self._stream else "application/json"
+        self._body = RvencBody(opener, stream=self._stream, max_buffer_bytes=self._max_buffer_bytes)
+        return headers, self._body
+
+    def status(self, response: httpx.Response) -> int:
+        """As it came, or 502 when a chat that began ended with an authenticated error and no stream was asked for."""
+        if response.is_success and self._body is not None and self._body.error is not None:
+            return int(httpx.codes.BAD_GATEWAY)
+        return response.status_code
+
+
+class Rvenc:
+    """Encrypt chat completions. Keys are encapsulated once per API key and server key, and reused.
+
+    ``encryption_keys`` brings pre-generated ones, made with ``rvenc.generate_encryption_keys``.
+    ``max_buffer_bytes`` bounds one event and an answer that is not streamed.
+    """
+
+    def __init__(
+        self,
+        *,
+        key_path: str = DEFAULT_KEY_PATH,
+        encryption_keys: rvenc.EncryptionKeys | None = None,
+        max_buffer_bytes: int = DEFAULT_MAX_BUFFER_BYTES,
+    ) -> None:
+        self.key_path = key_path
+        self._given_keys = encryption_keys
+        self._max_buffer_bytes = max_buffer_bytes
+        self._cached: OrderedDict[bytes, rvenc.EncryptionKeys] = OrderedDict()
+        self._lock = Lock()
+
+    def parse_key(self, content: bytes) -> ServerKey:
+        """Read ``GET /rvenc/key``. Raises ``CryptoFailure``."""
+        return parse_key(content, bytes.fromhex, size=xwing.PUBLIC_KEY_BYTES)
+
+    def seal(self, request: httpx.Request, content: bytes, key: ServerKey) -> RvencExchange:
+        """Seal a chat request. Raises ``ConfigurationError`` for every other route: it would be plaintext."""
+        keys = self._given_keys or self._keys_for(bearer_of(request), key)
+        return RvencExchange(request, content, keys, max_buffer_bytes=self._max_buffer_bytes)
+
+    def _keys_for(self, api_key: str, key: ServerKey) -> rvenc.EncryptionKeys:
+        """Each API key has its own ``cipherText``, or it would tell that two of them share a client."""
+        name = hashlib.sha256(api_key.encode() + b"\x00" + key.public_key).digest()
+        with self._lock:
+            keys = self._cached.pop(name, None) or rvenc.generate_encryption_keys(key.public_key)
+            self._cached[name] = keys
+            while len(self._cached) > MAX_CACHED_CLIENTS:
+                self._cached.popitem(last=False)
+            return keys
+
+
+def _asks_for_stream(content: bytes) -> bool:
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise ConfigurationError(["RVENC carries JSON requests only"]) from error
+    return isinstance(document, dict) and document.get("stream") is True

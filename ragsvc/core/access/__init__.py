@@ -1,0 +1,1 @@
+"""API keys, principals and the limits of a key."""

@@ -1,0 +1,1 @@
+"""Answers: the RAG prompt, citations, and the built-in extractive answerer."""

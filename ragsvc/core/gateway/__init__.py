@@ -1,0 +1,1 @@
+"""The model gateway: chat requests, endpoint families, provider settings, circuit breaker, metering."""

@@ -1,0 +1,141 @@
+"""What a chat stream delivered, in tokens: the provider's own figure, or a count of what passed.
+
+Costs one list append per block while the stream runs. Only a stream that ends without the provider's figure is counted
+afterwards, from its words; of very long ones only the beginning is kept, so that memory and time stay bounded.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from ragsvc.core.errors import UpstreamFailed
+from ragsvc.core.gateway.chat import CountTokens, TokenUsage
+from ragsvc.core.gateway.event_stream import DONE, event_data, split_events
+
+_FINISHES: Final = (b'"finish_reason":"', b'"finish_reason": "')
+_KEPT_BYTES: Final = 64 << 10
+_KEPT_CHARACTERS: Final = 128 << 10
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _ChunkChoice(msgspec.Struct):
+    delta: _Delta | None = None
+
+
+class ChunkHead(msgspec.Struct):
+    """What all chunks of one stream share."""
+
+    id: str = ""
+    created: int = 0
+    model: str = ""
+
+
+class _Chunk(ChunkHead):
+    choices: list[_ChunkChoice] = []
+
+
+_CHUNKS: Final = msgspec.json.Decoder(_Chunk)
+
+
+class StreamedTokens(msgspec.Struct, frozen=True):
+    """The words of a stream: its beginning, and how many characters it had in all."""
+
+    beginning: str
+    characters: int
+
+    def count(self, count_tokens: CountTokens) -> int:
+        """Tokens of all of it; what was not kept is taken to have as many per character as the beginning."""
+        if not self.beginning:
+            return 0
+        tokens = count_tokens(self.beginning)
+        return -(-tokens * self.characters // len(self.beginning))
+
+
+class StreamLedger:
+    """Books one stream."""
+
+    def __init__(self) -> None:
+        self._blocks: list[bytes] = []
+        self._latest = (b"", b"")
+        self._size = 0
+        self._words: list[str] = []
+        self._kept = self._characters = 0
+        self.reported: TokenUsage | None = None
+        self.head = ChunkHead()
+
+    def add(self, block: bytes) -> None:
+        """Note a block of whole events on its way to the client."""
+        self._latest = (self._latest[1], block)
+        if self.reported is not None:
+            return
+        self._blocks.append(block)
+        self._size += len(block)
+        if self._size > _KEPT_BYTES:
+            self._fold()
+
+    def report(self, usage: TokenUsage) -> None:
+        """Book the provider's own figure; counting ends."""
+        self.reported = usage
+        self._blocks.clear()
+        self._words.clear()
+        self._size = 0
+
+    def has_finish(self) -> bool:
+        """Whether one of the two latest blocks gave a finish reason."""
+        return any(spelled in block for block in self._latest for spelled in _FINISHES)
+
+    def said(self) -> StreamedTokens:
+        """The words that passed; counting their tokens may take milliseconds and is left to a thread."""
+        self._fold()
+        return StreamedTokens("".join(self._words), self._characters)
+
+    def _fold(self) -> None:
+        words = "".join(self._texts(b"".join(self._blocks)))
+        self._blocks.clear()
+        self._size = 0
+        self._characters += len(words)
+        if self._kept < _KEPT_CHARACTERS:
+            self._words.append(words)
+            self._kept += len(words)
+
+    def _texts(self, block: bytes) -> list[str]:
+        texts: list[str] = []
+        for event in split_events(block):
+            if event == DONE:
+                continue
+            try:
+                chunk = _CHUNKS.decode(event_data(event) or b"{}")
+            except (msgspec.DecodeError, UnicodeDecodeError, UpstreamFailed):
+                continue
+            if chunk.id:
+                self.head = chunk
+            for choice in chunk.choices:
+                texts.extend(_words(choice.delta))
+        return texts
+
+
+def _words(delta: _Delta | None) -> list[str]:
+    if delta is None:
+        return []
+    words = [text for text in (delta.content, delta.reasoning_content, delta.refusal) if text]
+    for call in delta.tool_calls or ():
+        if call.function is not None:
+            words.extend(text for text in (call.function.name, call.function.arguments) if text)
+    return words

@@ -1,0 +1,144 @@
+"""The ports of the derived indexes, and of the rows that they follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ragsvc.core.ports.embedding import Scores, Vectors
+
+Ids = npt.NDArray[np.int64]
+"""``(n,)`` int64 row ids."""
+
+
+class Hits(msgspec.Struct, frozen=True):
+    """Search results, best first: ``ids`` (k,) int64 and ``scores`` (k,) float32, higher is better."""
+
+    ids: Ids
+    scores: Scores
+
+
+class VectorIndex(Protocol):
+    """Nearest passages by cosine. One writer; readers never wait for it."""
+
+    def __len__(self) -> int:
+        """Number of vectors."""
+        ...
+
+    def ids(self) -> Ids:
+        """All ids, ascending."""
+        ...
+
+    def add(self, ids: Ids, documents: Ids, vectors: Vectors) -> None:
+        """Add vectors under new ids; ``documents`` holds each one's document id. An id that is present is replaced."""
+        ...
+
+    def remove(self, ids: Ids) -> int:
+        """Remove ids for good; unknown ones are passed over. Returns how many were there."""
+        ...
+
+    def search(self, query: Vectors, *, k: int, documents: Ids | None = None) -> Hits:
+        """The ``k`` nearest to one query ``(dim,)``; cosine in -1..1. ``documents`` restricts *before* ranking."""
+        ...
+
+    def documents_of(self, ids: Ids) -> Ids:
+        """The document of each id, -1 where there is none."""
+        ...
+
+    def vectors(self, ids: Ids) -> Vectors:
+        """The stored vectors of ids, in that order (missing ids raise ``KeyError``)."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write a snapshot into an empty folder (the caller fsyncs and renames)."""
+        ...
+
+
+class LexicalDocument(msgspec.Struct, frozen=True):
+    """What the lexical index knows of a passage; ``context`` is title, file name and headings."""
+
+    id: int
+    document_id: int
+    text: str
+    context: str
+
+
+class LexicalIndex(Protocol):
+    """BM25 over passages."""
+
+    def __len__(self) -> int:
+        """Number of passages."""
+        ...
+
+    def ids(self) -> Ids:
+        """All ids, ascending."""
+        ...
+
+    def add(self, documents: Sequence[LexicalDocument]) -> None:
+        """Add passages; visible to searches that start after ``commit``."""
+        ...
+
+    def remove(self, ids: Ids) -> None:
+        """Remove passages; visible after ``commit``."""
+        ...
+
+    def commit(self, *, covered_seq: int) -> None:
+        """Make changes durable and visible, and remember the log position they cover."""
+        ...
+
+    def covered_seq(self) -> int:
+        """The log position of the last commit; 0 when new."""
+        ...
+
+    def search(self, query: str, *, k: int, documents: Ids | None = None) -> Hits:
+        """The ``k`` best by BM25 (unbounded, > 0). Any text is a legal query, operators in it are plain words."""
+        ...
+
+    def close(self) -> None:
+        """Release files."""
+        ...
+
+
+class IndexChange(msgspec.Struct, frozen=True):
+    """One entry of a collection's change log, written in the transaction that made the change.
+
+    ``seq`` grows and is never reused; ``passage_ids`` is packed little-endian int64.
+    """
+
+    seq: int
+    op: Literal["add", "delete"]
+    document_id: int
+    passage_ids: bytes
+
+    def ids(self) -> Ids:
+        """The passages that came or went."""
+        return np.frombuffer(self.passage_ids, dtype="<i8").astype(np.int64)
+
+
+class IndexSource(Protocol):
+    """The rows that the derived indexes follow. Blocking; reads from several threads at once are fine."""
+
+    def head_seq(self, collection_id: int) -> int:
+        """The last log position, 0 if the log is empty."""
+        ...
+
+    def changes(self, collection_id: int, after_seq: int, limit: int) -> list[IndexChange]:
+        """At most ``limit`` changes with ``seq > after_seq``, in order."""
+        ...
+
+    def vectors(self, collection_id: int, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:
+        """Ids, document ids and vectors of those passages that (still) exist."""
+        ...
+
+    def lexical(self, collection_id: int, passage_ids: Ids) -> list[LexicalDocument]:
+        """Texts of those passages that (still) exist."""
+        ...
+
+    def all_passage_ids(self, collection_id: int) -> Ids:
+        """Ids of the passages of all ready documents."""
+        ...

@@ -1,0 +1,1 @@
+"""Search: queries, filters, ranking, and whether the evidence answers the question."""

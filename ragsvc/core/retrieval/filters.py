@@ -1,0 +1,116 @@
+"""Metadata filters in the comparison and compound shapes of OpenAI's vector stores.
+
+``{"type": "eq"|"ne"|"gt"|"gte"|"lt"|"lte"|"in"|"nin", "key": …, "value": …}`` or
+``{"type": "and"|"or", "filters": […]}``.
+A document without the key matches only ``ne`` and ``nin``; values of different kinds never compare as equal or ordered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, assert_never
+
+import msgspec
+
+from ragsvc.core.errors import InvalidRequest
+
+Scalar = str | int | float | bool
+_MAX_DEPTH = 8
+_MAX_NODES = 256
+
+
+class MetadataComparison(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Compares one metadata value."""
+
+    type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"]
+    key: str
+    value: Scalar | list[Scalar]
+
+
+class CompoundFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Joins filters."""
+
+    type: Literal["and", "or"]
+    filters: list[Filter]
+
+
+Filter = MetadataComparison | CompoundFilter
+
+
+def parse_filter(raw: object) -> Filter:
+    """Read a filter from decoded JSON.
+
+    Raises:
+        InvalidRequest: it has another shape, or is nested or long beyond reason.
+    """
+    budget = [_MAX_NODES]
+    return _parse(raw, depth=0, budget=budget)
+
+
+def _parse(raw: object, *, depth: int, budget: list[int]) -> Filter:
+    budget[0] -= 1
+    if depth > _MAX_DEPTH or budget[0] < 0:
+        raise InvalidRequest(
+            f"filters may be nested {_MAX_DEPTH} deep and hold {_MAX_NODES} conditions", param="filters"
+        )
+    if not isinstance(raw, Mapping):
+        raise InvalidRequest("a filter is an object with 'type'", param="filters")
+    kind = raw.get("type")
+    if kind in ("and", "or"):
+        members = raw.get("filters")
+        if not isinstance(members, list) or not members or set(raw) != {"type", "filters"}:
+            raise InvalidRequest(f"a filter of type '{kind}' has a non-empty list 'filters'", param="filters")
+        return CompoundFilter(type=kind, filters=[_parse(one, depth=depth + 1, budget=budget) for one in members])
+    try:
+        comparison = msgspec.convert(dict(raw), MetadataComparison)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"not a filter: {error}", param="filters") from error
+    wants_list = comparison.type in ("in", "nin")
+    if wants_list != isinstance(comparison.value, list):
+        raise InvalidRequest(
+            f"'{comparison.type}' compares with {'a list' if wants_list else 'one value'}", param="filters"
+        )
+    return comparison
+
+
+def matches(condition: Filter, metadata: Mapping[str, Any]) -> bool:
+    """Tell whether a document's metadata satisfies the filter."""
+    if isinstance(condition, CompoundFilter):
+        results = (matches(one, metadata) for one in condition.filters)
+        return all(results) if condition.type == "and" else any(results)
+    present = condition.key in metadata
+    actual = metadata.get(condition.key)
+    return _compare(condition, actual) if present else condition.type in ("ne", "nin")
+
+
+def _compare(condition: MetadataComparison, actual: object) -> bool:
+    value = condition.value
+    match condition.type:
+        case "eq":
+            return _equal(actual, value)
+        case "ne":
+            return not _equal(actual, value)
+        case "in":
+            return isinstance(value, list) and any(_equal(actual, one) for one in value)
+        case "nin":
+            return not (isinstance(value, list) and any(_equal(actual, one) for one in value))
+        case "gt" | "gte" | "lt" | "lte":
+            return _ordered(condition.type, actual, value)
+        case _:
+            assert_never(condition.type)
+
+
+def _equal(left: object, right: object) -> bool:
+    return isinstance(left, bool) == isinstance(right, bool) and left == right
+
+
+def _ordered(operator: Literal["gt", "gte", "lt", "lte"], left: object, right: object) -> bool:
+    if isinstance(left, bool) or isinstance(right, bool):
+        return False
+    if isinstance(left, str) and isinstance(right, str):
+        order = (left > right) - (left < right)
+    elif isinstance(left, int | float) and isinstance(right, int | float):
+        order = int(left > right) - int(left < right)
+    else:
+        return False
+    return {"gt": order > 0, "gte": order >= 0, "lt": order < 0, "lte": order <= 0}[operator]

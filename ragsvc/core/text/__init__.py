@@ -1,0 +1,1 @@
+"""Text: sentences, languages, words, chunking and what of a passage is embedded."""

@@ -1,0 +1,180 @@
+"""Opening sealed requests over all accepted keys, and the one answer each may get.
+
+The order is forced: open, claim, ``accept``, act, answer once. Knows header values, not HTTP.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
+
+from ragsvc.core.errors import CryptoFailure
+from ragsvc.crypto import ehbp, hpke, rvenc
+from ragsvc.crypto.hpke_stream import StreamSealer
+from ragsvc.crypto.keyring import KeySet
+from ragsvc.crypto.replay import ReplayClaim
+from ragsvc.crypto.sample_key_schedules import (
+    ALL_DIALECTS,
+    ONLY_RFC9180,
+    KeyScheduleDialect,
+    OpenedByTrial,
+    open_by_trial,
+)
+
+INFO: Final = b"oryxen-hpke-e2ee-v1"
+ENC_HEADER: Final = "X-HPKE-Enc"
+CONTENT_TYPE_HEADER: Final = "X-HPKE-Content-Type"
+"""The media type of the plaintext, in requests and answers; JSON when absent."""
+SEALED_BODY_HEADER: Final = "X-HPKE-Body"
+"""The sealed (empty) body in base64, of requests whose method has none: opening it proves the key."""
+ONE_SHOT_MEDIA_TYPE: Final = "application/vnd.oryxen.hpke"
+STREAM_MEDIA_TYPE: Final = "application/vnd.oryxen.hpke-stream"
+KEM_NAME: Final = "DHKEM(X25519, HKDF-SHA256)"
+KDF_NAME: Final = "HKDF-SHA256"
+AEAD_NAME: Final = "AES-256-GCM"
+
+
+def decode_enc(header: str | None) -> bytes:
+    """Read ``X-HPKE-Enc``: standard base64 of 32 bytes, 44 characters. Raises ``CryptoFailure``."""
+    enc = decode_base64(header)
+    if len(enc) != hpke.ENC_BYTES or encode_base64(enc) != header:  # one spelling each
+        raise CryptoFailure
+    return enc
+
+
+def decode_base64(header: str | None) -> bytes:
+    """Read standard base64 with padding. Raises ``CryptoFailure``."""
+    try:
+        return base64.b64decode(header or "", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise CryptoFailure from error
+
+
+def encode_base64(data: bytes) -> str:
+    """Write standard base64 with padding, as all our headers have it."""
+    return base64.b64encode(data).decode("ascii")
+
+
+class PendingRequest:
+    """A request that opened and may not be acted on before its claim was taken."""
+
+    def __init__(self, opened: OpenedByTrial, key_set: KeySet) -> None:
+        self._opened = opened
+        self._accepted = False
+        self.dialect: KeyScheduleDialect = opened.dialect
+        self.key_id = key_set.key_id
+        digest = hashlib.sha256(opened.context.enc).digest()
+        self.claim = ReplayClaim(key_id=key_set.key_id, digest=digest, expires_at=key_set.accepted_until)
+
+    def accept(self, *, claimed: bool) -> bytes:
+        """Return the plaintext; ``claimed`` is what the claim store said. Raises ``CryptoFailure`` for a replay."""
+        if not claimed:
+            raise CryptoFailure
+        self._accepted = True
+        return self._opened.plaintext
+
+    def seal_response(self, plaintext: bytes) -> bytes:
+        """Seal the one answer, success or error. Raises ``RuntimeError`` the second time."""
+        self._require_accepted()
+        return self._opened.context.seal_response(plaintext)
+
+    def stream_response(self, *, response_nonce: bytes | None = None) -> StreamSealer:
+        """Begin a streamed answer (only requests opened by ``open_streamed``)."""
+        self._require_accepted()
+        return StreamSealer(self._opened.context, response_nonce=response_nonce)
+
+    def _require_accepted(self) -> None:
+        if not self._accepted:
+            raise RuntimeError("a request is answered after its claim was taken")
+
+
+def open_one_shot(
+    key_sets: Iterable[KeySet],
+    enc_header: str | None,
+    body: bytes,
+    *,
+    accepted: Collection[KeyScheduleDialect] = ALL_DIALECTS,
+) -> PendingRequest:
+    """Open a request of the Oryxen document (empty AAD). Raises ``CryptoFailure``, the same for every cause."""
+    return _open(key_sets, enc_header, body, aad=b"", accepted=accepted)
+
+
+def open_streamed(key_sets: Iterable[KeySet], enc_header: str | None, body: bytes, *, aad: bytes) -> PendingRequest:
+    """Open a request that asks for a streamed answer; ``aad`` comes from ``bind_request``. Raises ``CryptoFailure``."""
+    return _open(key_sets, enc_header, body, aad=aad, accepted=ONLY_RFC9180)
+
+
+def _open(
+    key_sets: Iterable[KeySet],
+    enc_header: str | None,
+    body: bytes,
+    *,
+    aad: bytes,
+    accepted: Collection[KeyScheduleDialect],
+) -> PendingRequest:
+    enc = decode_enc(enc_header)
+    for key_set in key_sets:
+        try:
+            opened = open_by_trial(enc, body, private_key=key_set.hpke, info=INFO, aad=aad, accepted=accepted)
+        except CryptoFailure:
+            continue
+        return PendingRequest(opened, key_set)
+    raise CryptoFailure
+
+
+def claim_exchange(exchange: ehbp.ServerExchange, key_sets: Sequence[KeySet]) -> ReplayClaim:
+    """The claim of an EHBP request, once its first frame opened; ``key_sets`` are those its keys came from, in order.
+
+    Raises:
+        RuntimeError: no frame was opened yet.
+    """
+    if exchange.key_index is None:
+        raise RuntimeError("a request is claimed after it opened")
+    key_set = key_sets[exchange.key_index]
+    digest = hashlib.sha256(exchange.enc).digest()
+    return ReplayClaim(key_id=key_set.key_id, digest=digest, expires_at=key_set.accepted_until)
+
+
+class PendingInference:
+    """An RVENC request that opened and may not be acted on before its claim was taken."""
+
+    def __init__(self, opened: rvenc.OpenedInference, key_set: KeySet) -> None:
+        self._opened = opened
+        self._accepted = False
+        self.key_id = key_set.key_id
+        self.claim = ReplayClaim(key_id=key_set.key_id, digest=opened.claim_digest, expires_at=key_set.accepted_until)
+
+    def accept(self, *, claimed: bool) -> bytes:
+        """Return the JSON of the request. Raises ``CryptoFailure`` for a replay."""
+        if not claimed:
+            raise CryptoFailure
+        self._accepted = True
+        return self._opened.payload
+
+    def seal_events(self, *, response_nonce: bytes | None = None) -> rvenc.ResponseSealer:
+        """Begin the answer."""
+        self._require_accepted()
+        return rvenc.ResponseSealer(self._opened.shared_secret, self._opened.nonce, response_nonce=response_nonce)
+
+    def seal_literal_chunk(self, chunk: bytes, *, name: rvenc.EventName = rvenc.EventName.DATA) -> bytes:
+        """Seal a chunk by the document's letter; see ``rvenc.seal_literal_chunk`` for why not to."""
+        self._require_accepted()
+        return rvenc.seal_literal_chunk(self._opened.shared_secret, self._opened.nonce, chunk, name=name)
+
+    def _require_accepted(self) -> None:
+        if not self._accepted:
+            raise RuntimeError("a request is answered after its claim was taken")
+
+
+def open_inference(key_sets: Iterable[KeySet], request: rvenc.EncryptedInference) -> PendingInference:
+    """Open an RVENC request over all accepted keys. Raises ``CryptoFailure``, the same for every cause."""
+    for key_set in key_sets:
+        try:
+            opened = rvenc.open_request(request, key_set.xwing)
+        except CryptoFailure:
+            continue
+        return PendingInference(opened, key_set)
+    raise CryptoFailure

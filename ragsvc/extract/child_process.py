@@ -1,0 +1,185 @@
+"""One child process seen from the service: start, ask, wait within a deadline, kill. Blocking; used from threads.
+
+Knows how a child ends and what that means for a person; knows nothing of queues and event loops (``parser``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from ragsvc.core.errors import ExtractionFailed, FailureReason
+from ragsvc.extract import child_protocol
+
+_TICK_S = 0.02
+"""How often a child's size is looked at: one that swells until it dies takes at least a few times as long."""
+
+_END_S = 2.0
+_READ_BYTES = 1 << 18
+_STDERR_TAIL_BYTES = 4096
+_DELIBERATE_ENDS = frozenset({signal.SIGABRT, signal.SIGILL, signal.SIGTRAP})
+_MEMORY_WORDS = ("memoryerror", "memory allocation", "out of memory", "bad_alloc", "cannot allocate")
+
+
+class WorkerGone(Exception):
+    """The child ended before it took the job (it was idle too long, say); another one can take it."""
+
+
+class Worker:
+    """A child process that does one job at a time.
+
+    ``kill`` may be called from any thread at any time; all else from one thread at a time.
+    """
+
+    def __init__(self, *, memory_bytes: int, idle_s: float) -> None:
+        self.served = 0
+        self.rss_bytes = 0
+        self._memory_bytes = memory_bytes
+        self._peak_bytes = 0
+        self._buffer = bytearray()
+        self._lock = threading.Lock()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        command = [sys.executable, "-P", "-m", "ragsvc.extract.parser_child", str(memory_bytes), str(idle_s)]
+        self._process = subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env=_child_environment(),
+            bufsize=0,
+        )
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._out, selectors.EVENT_READ)
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    @property
+    def _out(self) -> int:
+        assert self._process.stdout is not None  # noqa: S101 - asked for above
+        return self._process.stdout.fileno()
+
+    def send(self, request: child_protocol.Request) -> None:
+        """Hand a job over. Raises ``WorkerGone`` when the child has ended meanwhile."""
+        assert self._process.stdin is not None  # noqa: S101 - asked for above
+        self._stderr.seek(0)  # the child's own position too: it is the same open file
+        self._stderr.truncate()
+        view = memoryview(child_protocol.pack(request))
+        try:
+            while view:
+                view = view[self._process.stdin.write(view) or 0 :]
+        except OSError as error:
+            raise WorkerGone from error
+
+    def receive(self, *, deadline: float) -> child_protocol.Reply | None:
+        """Wait for the next reply; ``None`` when the child has ended.
+
+        Raises:
+            ExtractionFailed: ``timeout`` past ``deadline`` (monotonic), ``parser_crashed`` when it talks nonsense;
+                the child is killed in both cases.
+        """
+        try:
+            header = self._read(child_protocol.HEADER_BYTES, deadline)
+            payload = header and self._read(child_protocol.payload_length(header), deadline)
+            return child_protocol.decode_reply(payload) if payload else None
+        except ValueError as error:  # msgspec's errors are ValueErrors too
+            self.kill()
+            raise ExtractionFailed(FailureReason.PARSER_CRASHED, "The parser answered with nonsense.") from error
+
+    def _read(self, count: int, deadline: float) -> bytes | None:
+        while len(self._buffer) < count:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                self.kill()
+                raise ExtractionFailed(FailureReason.TIMEOUT, "")
+            if not self._selector.select(min(remaining, _TICK_S)):
+                self._note_peak()
+                continue
+            chunk = os.read(self._out, _READ_BYTES)
+            if not chunk:
+                return None
+            self._buffer += chunk
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
+
+    def _note_peak(self) -> None:
+        """Remember the child's address space while it lives (Linux); tells lack of memory from other crashes."""
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            status = Path(f"/proc/{self.pid}/status").read_text()
+            self._peak_bytes = int(status.split("VmPeak:")[1].split()[0]) * 1024
+
+    def death(self) -> ExtractionFailed:
+        """Say what the child died of, after ``receive`` gave ``None``."""
+        try:
+            code = self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            code = self._process.wait()
+        tail = self._stderr_tail().lower()
+        out_of_memory = (
+            code == -signal.SIGKILL
+            or any(word in tail for word in _MEMORY_WORDS)
+            or (-code in _DELIBERATE_ENDS and self._peak_bytes > self._memory_bytes // 2)
+        )
+        if out_of_memory:
+            return ExtractionFailed(
+                FailureReason.OUT_OF_MEMORY, "Reading the file needs more memory than one document may use."
+            )
+        if code == -signal.SIGXCPU:
+            return ExtractionFailed(FailureReason.TIMEOUT, "")
+        name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return ExtractionFailed(FailureReason.PARSER_CRASHED, f"The file made the PDF parser crash ({name}).")
+
+    def _stderr_tail(self) -> str:
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - _STDERR_TAIL_BYTES))
+        return self._stderr.read(_STDERR_TAIL_BYTES).decode("utf-8", "replace")
+
+    def kill(self) -> None:
+        """End the process at once."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    def close(self) -> None:
+        """End the process and release its pipes."""
+        with self._lock:
+            self.kill()
+            self._process.wait()
+            self._selector.close()
+            for stream in (self._process.stdin, self._process.stdout, self._stderr):
+                if stream is not None:
+                    with contextlib.suppress(OSError):
+                        stream.close()
+
+
+def _child_environment() -> dict[str, str]:
+    """The service's import path, one thread per library, few malloc arenas (each reserves address space).
+
+    No other variable goes in: settings hold secrets, and the child reads hostile files.
+    """
+    keep = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
+    single = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+    return {
+        **{name: os.environ[name] for name in keep if name in os.environ},
+        **dict.fromkeys(single, "1"),
+        "MALLOC_ARENA_MAX": "2",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONHASHSEED": "0",
+    }

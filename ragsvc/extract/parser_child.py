@@ -1,0 +1,207 @@
+"""The child process's entry: takes one job at a time from fd 0 and answers on what was fd 1.
+
+Owns the child's limits (memory, processor time, core and file size, niceness) and its fate: it ends when the service
+closes the pipe or dies, when nothing was asked of it for a while, and after running out of memory. Knows nothing of
+how files are read (``document``) or passages cut (the plan in the request).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import io
+import logging
+import os
+import queue
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from ragsvc.core.errors import ExtractionFailed, FailureReason
+from ragsvc.core.ports.parsing import TokenSpans
+from ragsvc.extract import child_protocol
+from ragsvc.extract.pdf_pages import PageReports
+from ragsvc.extract.quote_boxes import boxes
+from ragsvc.extract.read_file import extract
+
+_NICENESS = 10
+_STDERR_BYTES = 1 << 20
+_PROGRESS_EVERY_S = 0.2
+
+
+def main() -> None:
+    """Serve jobs until the pipe closes: ``child MEMORY_BYTES IDLE_S``."""
+    memory_bytes, idle_s = int(sys.argv[1]), float(sys.argv[2])
+    requests, replies = _take_over_pipes()
+    _limit_process(memory_bytes)
+    logging.disable(logging.CRITICAL)  # parsers log what they dislike about a file, page after page
+    inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(requests, inbox), daemon=True).start()
+    token_loaders: dict[tuple[str, str], TokenSpans] = {}
+    while True:
+        try:
+            payload = inbox.get(timeout=idle_s)
+        except queue.Empty:
+            return
+        _serve(payload, replies, token_loaders)
+
+
+def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Keep the pipes to the service, and point fds 0 and 1 at nothing, so that no noise gets into them.
+
+    Fd 2 is a file that the service looks at when the child dies.
+    """
+    requests = os.fdopen(os.dup(0), "rb", buffering=0)
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    os.close(nothing)
+    return io.BufferedReader(requests), replies
+
+
+def _limit_process(memory_bytes: int) -> None:
+    os.nice(_NICENESS)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_STDERR_BYTES, _STDERR_BYTES))
+    with contextlib.suppress(ValueError, OSError):  # macOS has the name and refuses the limit
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+
+
+def _receive(requests: BinaryIO, inbox: queue.SimpleQueue[bytes]) -> None:
+    """Pass requests on, and end the process when the service is gone, even in the middle of a job."""
+    while (payload := child_protocol.read_payload(requests)) is not None:
+        inbox.put(payload)
+    os._exit(0)
+
+
+def _serve(payload: bytes, replies: BinaryIO, token_loaders: dict[tuple[str, str], TokenSpans]) -> None:
+    request = child_protocol.decode_request(payload)
+    _write(replies, child_protocol.ParseStarted())
+    _limit_processor_time(request.limits.timeout_s)
+    out_of_memory = False
+    try:
+        if isinstance(request, child_protocol.ParseRequest):
+            _parse(request, replies, token_loaders)
+        else:
+            found = boxes(
+                Path(request.path),
+                request.page,
+                request.start,
+                request.end,
+                page_text=request.page_text,
+                password=request.password,
+            )
+            _write(replies, child_protocol.FoundBoxes(found, rss_bytes=_rss_bytes()))
+    except ExtractionFailed as error:
+        _write(replies, child_protocol.ParseFailed(error.reason, error.message, rss_bytes=_rss_bytes()))
+    except MemoryError:
+        out_of_memory = True
+    except RecursionError:
+        _fail(replies, FailureReason.DAMAGED, "The file's structure refers to itself without end.")
+    except Exception as error:  # noqa: BLE001 - whatever a parser raises on a hostile file fails that file only
+        _fail(replies, FailureReason.PARSER_CRASHED, f"Reading the file failed ({type(error).__name__}).")
+    if out_of_memory:  # outside the handler, so that the frames that hold the memory are gone
+        gc.collect()
+        _fail(replies, FailureReason.OUT_OF_MEMORY, "Reading the file needs more memory than one document may use.")
+        os._exit(0)
+    gc.collect()
+
+
+def _fail(replies: BinaryIO, reason: FailureReason, message: str) -> None:
+    _write(replies, child_protocol.ParseFailed(reason, message, rss_bytes=_rss_bytes()))
+
+
+def _parse(
+    request: child_protocol.ParseRequest, replies: BinaryIO, token_loaders: dict[tuple[str, str], TokenSpans]
+) -> None:
+    last_report, recognised = 0.0, 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal last_report
+        now = time.monotonic()
+        if done >= total or now - last_report >= _PROGRESS_EVERY_S:
+            last_report = now
+            _write(replies, child_protocol.ParseProgress(done, total, recognised))
+
+    def count(pages: int) -> None:
+        nonlocal recognised
+        recognised = pages
+        _limit_processor_time(request.limits.timeout_s)  # starts anew: the service extends its deadline as well
+
+    started = time.perf_counter()
+    extraction = extract(
+        Path(request.path),
+        media_type=request.media_type,
+        filename=request.filename,
+        password=request.password,
+        limits=request.limits,
+        reports=PageReports(
+            on_progress=report,
+            on_recognised=count,
+            on_warning=lambda words: _write(replies, child_protocol.ParseWarning(words)),
+        ),
+    )
+    extracted = time.perf_counter()
+    passages = []
+    plan = request.plan
+    if plan is not None:
+        key = (plan.load_tokens, plan.tokenizer)
+        if key not in token_loaders:
+            token_loaders[key] = _resolve(plan.load_tokens)(Path(plan.tokenizer))
+        passages = _resolve(plan.split)(
+            extraction, options=plan.options, tokens=token_loaders[key], filename=request.filename
+        )
+    timings = {
+        **extraction.timings,
+        "extract_s": round(extracted - started, 4),
+        "chunk_s": round(time.perf_counter() - extracted, 4),
+    }
+    for batch in child_protocol.page_batches(extraction.pages):
+        _write(replies, batch)
+    for passage_batch in child_protocol.passage_batches(passages):
+        _write(replies, passage_batch)
+    summary = msgspec.structs.asdict(msgspec.structs.replace(extraction, timings=timings))
+    del summary["pages"], extraction, passages
+    _write(replies, child_protocol.ParseFinished(**summary, rss_bytes=_rss_bytes()))
+
+
+def _resolve(dotted: str) -> Callable[..., Any]:
+    """Import ``module:function``; the service names it, never a file or a client."""
+    module, _, name = dotted.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _write(replies: BinaryIO, message: child_protocol.Reply) -> None:
+    view = memoryview(child_protocol.pack(message))
+    while view:
+        view = view[replies.write(view) :]
+
+
+def _limit_processor_time(timeout_s: float) -> None:
+    """End the process by signal when a job burns far more than its time and even the lifeline thread is stuck."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    soft = int(usage.ru_utime + usage.ru_stime + timeout_s) + 30
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+
+
+def _rss_bytes() -> int:
+    try:
+        with Path("/proc/self/statm").open("rb") as statm:
+            return int(statm.read().split()[1]) * resource.getpagesize()
+    except OSError:  # not Linux: the peak is the next best thing
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    main()

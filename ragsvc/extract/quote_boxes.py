@@ -1,0 +1,137 @@
+"""Where a quote stands on its page: rectangles recomputed from the stored PDF.
+
+A page's text is not pdfium's text (ligatures, hyphens, order of columns), so the quote is looked up by its letters
+and digits alone, line by line where the whole does not stand in one piece. Nothing is stored for pages whose text was
+recognised: they are recognised again (seconds), and a part of a line is placed by its share of the line's letters.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ragsvc.core.errors import ExtractionFailed, FailureReason
+from ragsvc.extract.child_protocol import QuoteBox
+from ragsvc.extract.clean import clean_line
+from ragsvc.extract.pdf_document import Unopenable, open_pdf
+from ragsvc.extract.pdf_text import PageUnreadable, TextPage, open_text_page
+
+_MAX_CHARACTERS = 1_000_000
+
+
+def boxes(
+    path: Path, page_number: int, start: int, end: int, *, page_text: str, password: str | None = None
+) -> list[QuoteBox]:
+    """Find the rectangles (one per line or less) of ``page_text[start:end]`` on page ``page_number`` (from 1).
+
+    ``page_text`` is the text that extraction gave for the page. Empty when the span stands nowhere on the page (a
+    page that only the second parser could read, say). PDF points, origin at the bottom left of the unrotated page.
+
+    Raises:
+        ExtractionFailed: the file cannot be opened, or has no such page.
+    """
+    try:
+        with open_pdf(path, password) as document:
+            if not 1 <= page_number <= len(document):
+                raise ExtractionFailed(FailureReason.DAMAGED, f"The PDF has no page {page_number}.")
+            with open_text_page(document.raw, page_number - 1, max_characters=_MAX_CHARACTERS) as page:
+                found = [
+                    box
+                    for first, last in _character_spans(page.text, page_text, start, end)
+                    for box in _rows(page, first, last)
+                ]
+            return found or _in_picture(document.raw, page_number - 1, page_text, start, end)
+    except (Unopenable, PageUnreadable) as error:
+        raise ExtractionFailed(FailureReason.DAMAGED, "The page cannot be read by the main parser.") from error
+
+
+def _in_picture(document: Any, index: int, page_text: str, start: int, end: int) -> list[QuoteBox]:  # noqa: ANN401 - a ctypes handle
+    from ragsvc.extract.ocr_boxes import recognise_again  # noqa: PLC0415 - numpy, only where a page needs it
+
+    shown = recognise_again(document, index)
+    return [
+        box
+        for first, last in _character_spans(shown.text, page_text, start, end)
+        for box in shown.boxes(document, index, first, last)
+    ]
+
+
+def _character_spans(raw: str, page_text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Spans ``[first, last]`` (inclusive) of pdfium's characters that a span of the page's text was made from."""
+    skeleton, indexes = _skeleton(raw)
+    whole = _letters(page_text[start:end])
+    before = _letters(page_text[:start])
+    if whole and (position := _occurrence(skeleton, whole, _letters(page_text), len(before))) >= 0:
+        yield indexes[position], indexes[position + len(whole) - 1]
+        return
+    near = 0
+    for line in _pieces(page_text, start, end):
+        letters = _letters(line)
+        position = skeleton.find(letters, near) if letters else -1
+        if letters and position < 0:
+            position = skeleton.find(letters)
+        if position >= 0:
+            yield indexes[position], indexes[position + len(letters) - 1]
+            near = position + len(letters)
+
+
+def _occurrence(skeleton: str, wanted: str, page_letters: str, offset: int) -> int:
+    """Find ``wanted`` as often repeated as before ``offset`` in the page's text: the same repetition is meant."""
+    repeats, position = 0, page_letters.find(wanted)
+    while 0 <= position < offset:
+        repeats += 1
+        position = page_letters.find(wanted, position + 1)
+    found = skeleton.find(wanted)
+    while repeats and found >= 0:
+        following = skeleton.find(wanted, found + 1)
+        if following < 0:
+            break
+        found, repeats = following, repeats - 1
+    return found
+
+
+def _pieces(text: str, start: int, end: int) -> Iterator[str]:
+    """Cut a span into runs of a few words that hardly ever cross a column or a line moved elsewhere."""
+    words = text[start:end].split()
+    for index in range(0, len(words), 6):
+        yield " ".join(words[index : index + 6])
+
+
+def _skeleton(raw: str) -> tuple[str, list[int]]:
+    """Letters and digits of pdfium's text, and for each the index of the character it came from."""
+    letters: list[str] = []
+    indexes: list[int] = []
+    for index, character in enumerate(raw):
+        kept = character if character.isalnum() and character.isascii() else _letters(clean_line(character))
+        letters.append(kept)
+        indexes += [index] * len(kept)
+    return "".join(letters), indexes
+
+
+def _letters(text: str) -> str:
+    return "".join(character for character in unicodedata.normalize("NFKD", text) if character.isalnum())
+
+
+def _rows(page: TextPage, first: int, last: int) -> Iterator[QuoteBox]:
+    """Rectangles of a run of characters, those on one line that touch made one."""
+    merged: list[QuoteBox] = []
+    for index in range(page.rectangles(first, last - first + 1)):
+        left, bottom, right, top = page.rectangle(index)
+        box = QuoteBox(left, top, right, bottom)
+        if merged and _same_row(merged[-1], box):
+            other = merged[-1]
+            merged[-1] = QuoteBox(
+                min(other.left, left), max(other.top, top), max(other.right, right), min(other.bottom, bottom)
+            )
+        else:
+            merged.append(box)
+    yield from merged
+
+
+def _same_row(one: QuoteBox, other: QuoteBox) -> bool:
+    overlap = min(one.top, other.top) - max(one.bottom, other.bottom)
+    height = min(one.top - one.bottom, other.top - other.bottom)
+    near = max(one.top - one.bottom, other.top - other.bottom)
+    return overlap > 0.3 * height and -near < other.left - one.right < 2 * near

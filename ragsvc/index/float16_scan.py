@@ -1,0 +1,72 @@
+"""Exact inner products over float16 rows that stay where they are (an array or a mapped file), by FAISS.
+
+FAISS scans float16 codes at memory speed (50,000 rows of 384 in 1.5 ms on one core; numpy needs 33 ms because it
+converts first). Its index classes want to own and grow their codes, which makes adding O(n) under readers that do not
+lock; a *view* lets one array be appended to by a writer while readers search the part they know.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import faiss as _faiss
+import numpy as np
+import numpy.typing as npt
+
+from ragsvc.core.ports.embedding import Scores, Vectors
+from ragsvc.core.ports.indexes import Ids
+
+faiss: Any = _faiss
+"""FAISS without its bundled type stubs, which lack views, selectors and most parameters."""
+
+Faiss: TypeAlias = Any
+"""An object of FAISS."""
+
+Float16Rows = npt.NDArray[np.float16]
+"""``(n, dim)`` float16, C-contiguous."""
+
+Bits = npt.NDArray[np.uint8]
+"""A bitmap; row ``i`` is bit ``i % 8`` (from the lowest) of byte ``i // 8``."""
+
+# What FAISS asks for as "owner" of borrowed memory; an empty one, because Python keeps the array alive.
+_NO_OWNER = faiss.IndexScalarQuantizer(1, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+
+
+def nearest(rows: Float16Rows, query: Vectors, k: int, allowed: Bits | None = None) -> tuple[Scores, Ids]:
+    """The ``k`` rows with the largest inner product with ``query`` ``(dim,)``, among those set in ``allowed``.
+
+    Returns scores ``(m,)`` and row numbers ``(m,)``, best first, ``m <= k``. Runs without the interpreter lock, on
+    the calling thread alone.
+    """
+    count, dimension = rows.shape
+    k = min(k, count)
+    if k <= 0:
+        return np.empty(0, np.float32), np.empty(0, np.int64)
+    faiss.omp_set_num_threads(1)
+    view = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    view.is_trained = True
+    codes = rows.view(np.uint8)
+    view.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(codes), codes.nbytes, _NO_OWNER.codes.owner)
+    view.ntotal = count
+    params = None
+    if allowed is not None:
+        selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(allowed))
+        params = faiss.SearchParameters(sel=selector)
+    scores, found = view.search(np.ascontiguousarray(query[None], dtype=np.float32), k, params=params)
+    kept = found[0] >= 0
+    return scores[0][kept], found[0][kept]
+
+
+def test_bits(bits: Bits, rows: Ids) -> npt.NDArray[np.bool_]:
+    """Which of ``rows`` are set."""
+    found: npt.NDArray[np.bool_] = (bits[rows >> 3] >> (rows & 7).astype(np.uint8)) & 1 == 1
+    return found
+
+
+def set_bits(bits: Bits, rows: Ids, *, on: bool) -> None:
+    """Set or clear ``rows`` in place."""
+    masks = np.left_shift(np.uint8(1), (rows & 7).astype(np.uint8), dtype=np.uint8)
+    if on:
+        np.bitwise_or.at(bits, rows >> 3, masks)
+    else:
+        np.bitwise_and.at(bits, rows >> 3, ~masks)

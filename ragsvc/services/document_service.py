@@ -1,0 +1,387 @@
+"""The life of a document as its owner sees it: upload, watch, list, change, retry, delete."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import anyio
+import msgspec
+from sqlalchemy import Connection
+
+from ragsvc.core.documents import Document, DocumentStatus, Page, StoredPassage
+from ragsvc.core.errors import (
+    CollectionNotFound,
+    Conflict,
+    DocumentNotFound,
+    InvalidRequest,
+    Overloaded,
+    UnsupportedMediaType,
+)
+from ragsvc.core.ids import TenantId
+from ragsvc.core.retrieval.search import DEFAULT_COLLECTION
+from ragsvc.services.index_lag import IndexLag
+from ragsvc.services.ingest_jobs import IngestService
+from ragsvc.services.progress_events import ProgressHub
+from ragsvc.store import document_rows as rows
+from ragsvc.store import ingest_rows as jobs
+from ragsvc.store import passage_rows
+from ragsvc.store.blobs import BlobStore, IncomingFile
+from ragsvc.store.database import Database
+from ragsvc.store.document_rows import DocumentFilter
+
+MEDIA_TYPES = ("application/pdf", "text/plain", "text/markdown")
+_BUFFER_BYTES = 1 << 20
+_MAX_METADATA_KEYS = 64
+_MAX_METADATA_BYTES = 16_384
+_MAX_NAME_CHARACTERS = 512
+
+
+class Upload(msgspec.Struct, frozen=True, kw_only=True):
+    """What comes with the bytes of an upload."""
+
+    filename: str
+    media_type: str
+    collection: str = DEFAULT_COLLECTION
+    metadata: Mapping[str, Any] = {}
+    password: str | None = None
+
+
+class UploadResult(msgspec.Struct, frozen=True):
+    """The document behind an upload; ``created`` is False when the collection held these bytes already."""
+
+    document: Document
+    created: bool
+
+
+class DocumentService:
+    """Documents of all tenants; every call names the tenant it acts for."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        blobs: BlobStore,
+        ingest: IngestService,
+        hub: ProgressHub,
+        freshness: IndexLag,
+        max_document_bytes: int,
+        max_queued: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._ingest = ingest
+        self._hub = hub
+        self._freshness = freshness
+        self._max_queued = max_queued
+        self._clock = clock
+        self._file_locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self.max_document_bytes = max_document_bytes
+
+    # -- upload ------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def receiving(self, *, announced_bytes: int | None = None) -> AsyncGenerator[UploadInProgress]:
+        """Take in an upload; whatever happens inside, nothing is left behind unless ``add`` took it.
+
+        Raises:
+            TooLarge: at once when ``announced_bytes`` says so, else when the limit is crossed.
+            StorageFull: the disk is full.
+        """
+        incoming = await anyio.to_thread.run_sync(lambda: self._blobs.incoming(limit_bytes=self.max_document_bytes))
+        try:
+            incoming.expect(announced_bytes or 0)
+            yield UploadInProgress(incoming)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(incoming.discard)
+
+    async def add(self, tenant: TenantId, receiving: UploadInProgress, upload: Upload) -> UploadResult:
+        """Register received bytes as a document and queue it; the same bytes again give the document that is there.
+
+        When this returns, the bytes and the rows survive any crash.
+        """
+        _check(upload)
+        sha256 = await receiving.finish()
+        async with self._file_lock(tenant, sha256):
+            return await self._register(tenant, receiving.incoming, sha256, upload)
+
+    async def _register(self, tenant: TenantId, incoming: IncomingFile, sha256: str, upload: Upload) -> UploadResult:
+        now = int(self._clock())
+
+        def find(connection: Connection) -> Document | None:
+            with contextlib.suppress(CollectionNotFound):
+                collection = rows.find_collection(connection, tenant, upload.collection)
+                return rows.find_by_sha256(connection, collection.id, sha256)
+            return None
+
+        existing = await self._database.read(find)
+        if existing is not None:
+            return await self._uploaded_again(existing, upload)
+        await anyio.to_thread.run_sync(self._blobs.publish, incoming, tenant, sha256)
+
+        def register(connection: Connection) -> Document:
+            if jobs.queued_count(connection) >= self._max_queued:
+                raise Overloaded("too many documents are waiting; try again later", retry_after_s=10)
+            collection = rows.ensure_collection(connection, tenant, upload.collection, now=now)
+            document = rows.insert_document(
+                connection,
+                rows.NewDocument(
+                    public_id=f"doc_{secrets.token_hex(12)}",
+                    tenant=tenant,
+                    collection=collection,
+                    filename=upload.filename,
+                    media_type=upload.media_type,
+                    size_bytes=incoming.size_bytes,
+                    sha256=sha256,
+                    metadata=upload.metadata,
+                    created_at=now,
+                ),
+            )
+            jobs.enqueue(connection, document.id, tenant, password=upload.password, now=now)
+            return document
+
+        try:
+            document = await self._database.write(register)
+        except Exception:
+            await self._remove_file_if_unused(tenant, sha256)
+            raise
+        self._ingest.kick()
+        return UploadResult(document=document, created=True)
+
+    async def _uploaded_again(self, existing: Document, upload: Upload) -> UploadResult:
+        """A password for a document that failed for want of one is a new try, not a repetition."""
+        if upload.password and existing.failure_code in ("password_required", "password_wrong"):
+            existing = await self.retry(existing.tenant, existing.public_id, password=upload.password)
+        return UploadResult(document=existing, created=False)
+
+    async def _remove_file_if_unused(self, tenant: TenantId, sha256: str) -> None:
+        used = await self._database.read(rows.referenced_blobs)
+        if (tenant, sha256) not in used:
+            await anyio.to_thread.run_sync(self._blobs.remove, tenant, sha256)
+
+    def _file_lock(self, tenant: TenantId, sha256: str) -> asyncio.Lock:
+        """Publishing and removing one file exclude each other."""
+        key = (tenant, sha256)
+        lock = self._file_locks.get(key)
+        if lock is None:
+            lock = self._file_locks[key] = asyncio.Lock()
+        return lock
+
+    # -- look --------------------------------------------------------------------------------------------------
+
+    async def get(self, tenant: TenantId, public_id: str) -> Document:
+        """One document. Raises ``DocumentNotFound``."""
+        return await self._database.read(lambda connection: rows.get_document(connection, tenant, public_id))
+
+    async def list_page(
+        self,
+        tenant: TenantId,
+        *,
+        which: DocumentFilter,
+        collection: str | None = None,
+        limit: int = 20,
+        after: str | None = None,
+        before: str | None = None,
+        descending: bool = True,
+    ) -> tuple[list[Document], bool]:
+        """One page of documents and whether there is more. Raises ``CollectionNotFound``, ``DocumentNotFound``."""
+
+        def read(connection: Connection) -> tuple[list[Document], bool]:
+            wanted = which
+            if collection is not None:
+                found = rows.find_collection(connection, tenant, collection)
+                wanted = msgspec.structs.replace(which, collection_id=found.id)
+            return rows.list_documents(
+                connection, tenant, which=wanted, limit=limit, after=after, before=before, descending=descending
+            )
+
+        return await self._database.read(read)
+
+    async def passages(self, tenant: TenantId, public_id: str, *, after: int | None, limit: int) -> list[StoredPassage]:
+        """Passages of one document in reading order, from beyond the one with id ``after``.
+
+        Raises:
+            DocumentNotFound: the tenant has no such document.
+            InvalidRequest: the document has no passage ``after``.
+        """
+
+        def read(connection: Connection) -> list[StoredPassage]:
+            document = rows.get_document(connection, tenant, public_id)
+            return passage_rows.passages_of(connection, document.id, after=after, limit=limit)
+
+        return await self._database.read(read)
+
+    async def page(self, tenant: TenantId, public_id: str, number: int) -> Page:
+        """One page's text. Raises ``DocumentNotFound``, also for a page that the document does not have."""
+
+        def read(connection: Connection) -> Page | None:
+            document = rows.get_document(connection, tenant, public_id)
+            return passage_rows.page_of(connection, document.id, number)
+
+        page = await self._database.read(read)
+        if page is None:
+            raise DocumentNotFound(f"document '{public_id}' has no text of page {number}", param="page")
+        return page
+
+    async def content(self, tenant: TenantId, public_id: str) -> tuple[Document, Path | Iterator[bytes]]:
+        """The stored file: its path, or its pieces where it is encrypted on disk. Raises ``DocumentNotFound``."""
+        document = await self.get(tenant, public_id)
+        if self._blobs.encrypted:
+            return document, self._blobs.chunks(tenant, document.sha256)
+        return document, self._blobs.path(tenant, document.sha256)
+
+    def eta_s(self, document: Document) -> float | None:
+        """Seconds until ready, when known."""
+        return self._ingest.eta_s(document)
+
+    def stop_waiting(self) -> None:
+        """End all waiting and following at the present state, for good: the service stops."""
+        self._hub.close()
+
+    async def wait(self, tenant: TenantId, public_id: str, *, timeout_s: float) -> Document:
+        """Wait until a document is ready or failed, at most ``timeout_s``; returns its latest state."""
+        deadline = anyio.current_time() + timeout_s
+        with self._hub.watch(public_id) as watch:
+            while True:
+                document = await self.get(tenant, public_id)
+                left = deadline - anyio.current_time()
+                if _has_ended(document) or left <= 0 or self._hub.closed:
+                    return document
+                await watch.changed(timeout_s=left)
+
+    async def follow(self, tenant: TenantId, public_id: str, *, every_s: float) -> AsyncIterator[Document | None]:
+        """States of a document as they change, until it is ready, failed or gone; ``None`` when nothing changed."""
+        with self._hub.watch(public_id) as watch:
+            previous: Document | None = None
+            while True:
+                document = await self.get(tenant, public_id)
+                yield document if document != previous else None
+                if _has_ended(document) or self._hub.closed:
+                    return
+                previous = document
+                await watch.changed(timeout_s=every_s)
+
+    # -- change ------------------------------------------------------------------------------------------------
+
+    async def change(
+        self, tenant: TenantId, public_id: str, *, filename: str | None, metadata: Mapping[str, Any] | None
+    ) -> Document:
+        """Rename, or merge into the metadata (a ``null`` value removes its key). Raises ``DocumentNotFound``."""
+        if filename is not None:
+            _check_filename(filename)
+
+        def merge(current: dict[str, Any]) -> dict[str, Any]:
+            merged = {key: value for key, value in {**current, **(metadata or {})}.items() if value is not None}
+            _check_metadata(merged)
+            return merged
+
+        return await self._database.write(
+            lambda connection: rows.change_document(
+                connection,
+                tenant,
+                public_id,
+                filename=filename,
+                change_metadata=None if metadata is None else merge,
+                now=int(self._clock()),
+            )
+        )
+
+    async def retry(self, tenant: TenantId, public_id: str, *, password: str | None = None) -> Document:
+        """Start a failed document again. Raises ``Conflict`` when it has not failed, ``DocumentNotFound``."""
+
+        def write(connection: Connection) -> Document:
+            document = rows.get_document(connection, tenant, public_id)
+            if document.status is not DocumentStatus.FAILED:
+                raise Conflict(f"document '{public_id}' is {document.status}; only a failed one can be retried")
+            jobs.requeue(connection, document, password=password, now=int(self._clock()))
+            return rows.get_document(connection, tenant, public_id)
+
+        document = await self._database.write(write)
+        self._ingest.kick()
+        return document
+
+    async def delete(self, tenant: TenantId, public_id: str) -> Document:
+        """Remove a document from rows, files and both indexes; when this returns it can never be found again.
+
+        Raises:
+            DocumentNotFound: the tenant has no such document (any more).
+        """
+        document = await self.get(tenant, public_id)
+        with anyio.CancelScope(shield=True):
+            await self._delete_everywhere(document)
+        return document
+
+    async def _delete_everywhere(self, document: Document) -> None:
+        async with (
+            self._freshness.committing(document.collection_id),
+            self._file_lock(document.tenant, document.sha256),
+        ):
+            deleted = await self._database.write(
+                lambda connection: rows.delete_document(connection, document.tenant, document.public_id)
+            )
+            self._ingest.stop_work_on(document.id)
+            if deleted.blob_unused:
+                await anyio.to_thread.run_sync(self._blobs.remove, document.tenant, document.sha256)
+        self._hub.notify(document.public_id)
+
+
+class UploadInProgress:
+    """An upload on its way in: buffers, then writes and hashes in a worker thread."""
+
+    def __init__(self, incoming: IncomingFile) -> None:
+        self.incoming = incoming
+        self._buffer = bytearray()
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append. Raises ``TooLarge`` and ``StorageFull``."""
+        self._buffer += data
+        if len(self._buffer) >= _BUFFER_BYTES:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        data, self._buffer = self._buffer, bytearray()
+        await anyio.to_thread.run_sync(self.incoming.write, data)
+
+    async def finish(self) -> str:
+        """Make all bytes durable; returns their SHA-256 in hex."""
+        await self._flush()
+        return await anyio.to_thread.run_sync(self.incoming.finish)
+
+
+def _has_ended(document: Document) -> bool:
+    return document.status in (DocumentStatus.READY, DocumentStatus.FAILED)
+
+
+def _check(upload: Upload) -> None:
+    if upload.media_type not in MEDIA_TYPES:
+        raise UnsupportedMediaType(
+            f"'{upload.media_type}' is not read; send one of {', '.join(MEDIA_TYPES)}", param="file"
+        )
+    if not 1 <= len(upload.collection) <= _MAX_NAME_CHARACTERS:
+        raise InvalidRequest("a collection's name has 1 to 512 characters", param="collection")
+    _check_filename(upload.filename)
+    _check_metadata(upload.metadata)
+
+
+def _check_filename(filename: str) -> None:
+    if not 1 <= len(filename) <= _MAX_NAME_CHARACTERS:
+        raise InvalidRequest("a file name has 1 to 512 characters", param="filename")
+
+
+def _check_metadata(metadata: Mapping[str, Any]) -> None:
+    if len(metadata) > _MAX_METADATA_KEYS:
+        raise InvalidRequest(f"metadata has at most {_MAX_METADATA_KEYS} keys", param="metadata")
+    for key, value in metadata.items():
+        if not isinstance(value, str | int | float | bool):
+            raise InvalidRequest(f"metadata '{key}' is not a string, number or boolean", param="metadata")
+    if len(msgspec.json.encode(metadata)) > _MAX_METADATA_BYTES:
+        raise InvalidRequest(f"metadata is larger than {_MAX_METADATA_BYTES} bytes", param="metadata")

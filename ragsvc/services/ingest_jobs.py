@@ -1,0 +1,293 @@
+"""Turns queued documents into retrieval: parse in a child, embed in batches, then one commit makes them ready.
+
+Every step is idempotent: a job that a crash or a shutdown interrupts goes on from what its rows hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import AsyncGenerator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from ragsvc.core.documents import Document, Stage
+from ragsvc.core.errors import (
+    EmbeddingFailed,
+    ExtractionFailed,
+    FailureReason,
+    Overloaded,
+    ShuttingDown,
+    StorageFull,
+)
+from ragsvc.core.ids import DocumentId
+from ragsvc.core.ports.parsing import ParsedDocument, Parser
+from ragsvc.core.text.chunking import embedding_text
+from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
+from ragsvc.services.index_lag import IndexLag
+from ragsvc.services.passage_vectors import DocumentGone, PassageVectors
+from ragsvc.services.progress_events import ProgressHub
+from ragsvc.store import ingest_rows as rows
+from ragsvc.store.blobs import BlobStore
+from ragsvc.store.database import Database
+from ragsvc.store.ingest_rows import ClaimedJob
+
+logger = logging.getLogger(__name__)
+
+_MAX_ATTEMPTS = 10
+_PROGRESS_EVERY_S = 0.5
+_IDLE_POLL_S = 30.0
+_STORAGE_RETRY_S = 5.0
+
+
+class IngestLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of ingest."""
+
+    workers: int = 3
+
+
+class IngestService:
+    """Runs the ingest jobs of one data directory."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        blobs: BlobStore,
+        parser: Parser,
+        spaces: EmbeddingSpaces,
+        freshness: IndexLag,
+        hub: ProgressHub,
+        options: IngestLimits,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._parser = parser
+        self._spaces = spaces
+        self._vectors = PassageVectors(database, clock=clock)
+        self._freshness = freshness
+        self._hub = hub
+        self._options = options
+        self._clock = clock
+        self._wake = anyio.Event()
+        self._draining = False
+        self._scopes: dict[DocumentId, anyio.CancelScope] = {}
+        self._pace: dict[DocumentId, tuple[float, int]] = {}
+
+    def now(self) -> int:
+        """Unix seconds."""
+        return int(self._clock())
+
+    def kick(self) -> None:
+        """Say that a job was queued."""
+        self._wake.set()
+
+    def running_count(self) -> int:
+        """How many documents are worked on now."""
+        return len(self._scopes)
+
+    def stop_work_on(self, document_id: DocumentId) -> None:
+        """Stop working on a document that was deleted."""
+        scope = self._scopes.get(document_id)
+        if scope is not None:
+            scope.cancel()
+
+    def eta_s(self, document: Document) -> float | None:
+        """Seconds until ready, estimated from this document's own pace; ``None`` when unknown."""
+        pace = self._pace.get(document.id)
+        if pace is None or document.passages_total == 0:
+            return None
+        started, done_at_start = pace
+        done = document.passages_done - done_at_start
+        elapsed = time.monotonic() - started
+        if done <= 0 or elapsed <= 0:
+            return None
+        return round((document.passages_total - document.passages_done) * elapsed / done, 1)
+
+    async def run(self) -> None:
+        """Work until cancelled or drained."""
+        await self._database.write(rows.release_running)
+        async with anyio.create_task_group() as group:
+            for _ in range(self._options.workers):
+                group.start_soon(self._work)
+
+    def drain(self) -> None:
+        """Stop claiming and hand running jobs over to the next start."""
+        self._draining = True
+        self._wake.set()
+        for scope in list(self._scopes.values()):
+            scope.cancel()
+
+    async def _work(self) -> None:
+        while not self._draining:
+            wake = self._wake
+            job = await self._claim()
+            if job is None:
+                with anyio.move_on_after(_IDLE_POLL_S):
+                    await wake.wait()
+                if self._wake is wake and wake.is_set():
+                    self._wake = anyio.Event()
+                continue
+            await self._run_job(job)
+
+    async def _claim(self) -> ClaimedJob | None:
+        try:
+            return await self._database.write(lambda connection: rows.claim(connection, now=self.now()))
+        except (StorageFull, Overloaded):
+            await anyio.sleep(_STORAGE_RETRY_S)
+            return None
+
+    async def _run_job(self, job: ClaimedJob) -> None:
+        document = job.document
+        self._hub.notify(document.public_id)
+        with anyio.CancelScope() as scope:
+            self._scopes[document.id] = scope
+            try:
+                await self._ingest(job)
+            except DocumentGone:
+                pass
+            except ExtractionFailed as error:
+                await self._fail(document, code=error.reason, message=error.message)
+            except EmbeddingFailed as error:
+                await self._fail(document, code=FailureReason.EMBEDDING_FAILED, message=error.message)
+            except (StorageFull, Overloaded):
+                await self._put_back(job)
+                await anyio.sleep(_STORAGE_RETRY_S)
+            except ShuttingDown:
+                await self._put_back(job)
+            except Exception as error:  # noqa: BLE001 - one document must not stop the others
+                _log_without_content(error, document.public_id)
+                await self._fail(
+                    document, code=FailureReason.INTERNAL_ERROR, message="ragsvc failed on this document; see its log"
+                )
+            finally:
+                self._scopes.pop(document.id, None)
+                self._pace.pop(document.id, None)
+                if scope.cancel_called:
+                    with anyio.CancelScope(shield=True):
+                        await self._put_back(job)
+                self._hub.notify(document.public_id)
+
+    async def _put_back(self, job: ClaimedJob) -> None:
+        try:
+            await self._database.write(lambda connection: rows.release(connection, job.job_id))
+        except (StorageFull, ShuttingDown, Overloaded):
+            logger.warning("job %s could not be handed over; the next start takes it", job.job_id)
+
+    async def _fail(self, document: Document, *, code: str, message: str) -> None:
+        await self._database.write(
+            lambda connection: rows.mark_failed(connection, document.id, code=code, message=message, now=self.now())
+        )
+
+    async def _ingest(self, job: ClaimedJob) -> None:
+        document = job.document
+        if job.attempts > _MAX_ATTEMPTS:
+            raise ExtractionFailed(
+                FailureReason.INTERNAL_ERROR,
+                f"the service stopped {_MAX_ATTEMPTS} times while it worked on this document",
+            )
+        if not job.parsed:
+            document = await self._parse(job)
+        while not await self._embed_and_finish(document):
+            logger.info("the embedding model changed while %s was embedded; once more", document.public_id)
+
+    async def _embed_and_finish(self, document: Document) -> bool:
+        """Embed and make ready; False when another model began to serve in between."""
+        space, embed_s = await self._embed(document)
+        async with self._freshness.committing(document.collection_id):
+            outcome = await self._database.write(
+                lambda connection: rows.mark_ready(
+                    connection,
+                    document.id,
+                    document.collection_id,
+                    model=space.model,
+                    model_id=space.model_id,
+                    timings={"embed_s": round(embed_s, 3)},
+                    now=self.now(),
+                )
+            )
+        if outcome is rows.ReadyOutcome.GONE:
+            raise DocumentGone
+        return outcome is rows.ReadyOutcome.READY
+
+    async def _parse(self, job: ClaimedJob) -> Document:
+        document = job.document
+        begin = time.monotonic()
+        async with _readable(self._blobs, document) as path:
+            parsed = await self._parser.parse(
+                path,
+                media_type=document.media_type,
+                filename=document.filename,
+                password=job.password,
+                on_progress=_PageProgress(self, document).put,
+            )
+        timings = {**parsed.extraction.timings, "parse_s": round(time.monotonic() - begin, 3)}
+        texts = await anyio.to_thread.run_sync(_embedding_texts, parsed, document.filename)
+        stored = await self._database.write(
+            lambda connection: rows.store_parsed(
+                connection, document.id, parsed, embedding_texts=texts, timings=timings, now=self.now()
+            )
+        )
+        if not stored:
+            raise DocumentGone
+        self._hub.notify(document.public_id)
+        return msgspec.structs.replace(
+            document, title=parsed.extraction.title, passages_total=len(parsed.passages), passages_done=0
+        )
+
+    async def _embed(self, document: Document) -> tuple[EmbeddingSpace, float]:
+        """Give every passage a vector; returns the space and the seconds spent."""
+        begin = time.monotonic()
+        self._pace[document.id] = (begin, document.passages_done)
+        space = self._spaces.serving
+        await self._vectors.fill(space, document, on_batch=lambda: self._hub.notify(document.public_id))
+        return space, time.monotonic() - begin
+
+    def report_pages(self, document: Document, done: int, total: int) -> None:
+        """Write a parse's progress to the row, without waiting for it."""
+        loop = asyncio.get_running_loop()
+        self._database.post(
+            lambda connection: rows.set_progress(
+                connection, document.id, stage=Stage.PARSING, now=self.now(), pages_done=done, pages_total=total
+            ),
+            then=lambda: loop.call_soon_threadsafe(self._hub.notify, document.public_id),
+        )
+
+
+class _PageProgress:
+    """Takes page counts from the parser as they come and passes on a few a second."""
+
+    def __init__(self, service: IngestService, document: Document) -> None:
+        self._service = service
+        self._document = document
+        self._reported_at = time.monotonic()
+
+    def put(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._reported_at >= _PROGRESS_EVERY_S:
+            self._reported_at = now
+            self._service.report_pages(self._document, done, total)
+
+
+@asynccontextmanager
+async def _readable(blobs: BlobStore, document: Document) -> AsyncGenerator[Path, None]:
+    """The document's file in plain, decrypted off the event loop."""
+    with ExitStack() as stack:
+        opened = blobs.readable(document.tenant, document.sha256)
+        yield await anyio.to_thread.run_sync(stack.enter_context, opened)
+
+
+def _embedding_texts(parsed: ParsedDocument, filename: str) -> list[str]:
+    return [embedding_text(one, title=parsed.extraction.title, filename=filename) for one in parsed.passages]
+
+
+def _log_without_content(error: BaseException, public_id: str) -> None:
+    """Log type and stack; an exception's message may hold document text."""
+    stack = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)))
+    logger.error("ingest of %s failed with %s\n%s", public_id, type(error).__name__, stack)

@@ -1,0 +1,278 @@
+"""Administers API keys: create, change, rotate, revoke, delete; each change with its line in the audit trail.
+
+Every change is one durable transaction and then holds at once in this process (``Access.take``).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from sqlalchemy import Connection
+
+from ragsvc.core.access.api_keys import ApiKey, KeyLimits, KeyState, draw_secret
+from ragsvc.core.access.limits import DAY_S
+from ragsvc.core.access.principal import DEFAULT_SCOPES, Scope
+from ragsvc.core.errors import Conflict, KeyNotFound
+from ragsvc.core.ids import KeyId, TenantId
+from ragsvc.services.access_control import Access, write_to_the_end
+from ragsvc.services.idempotency import IdempotentRequest, once
+from ragsvc.store import key_rows, key_usage_rows
+from ragsvc.store.key_rows import AuditEntry
+from ragsvc.store.key_usage_rows import KeyUsage
+
+
+class Actor(msgspec.Struct, frozen=True):
+    """Who changes a key: a key id, or ``local`` for someone with the data directory at hand."""
+
+    name: str = "local"
+    request_id: str | None = None
+
+
+class KeyDraft(msgspec.Struct, frozen=True, kw_only=True):
+    """A key to be made."""
+
+    tenant: TenantId
+    label: str
+    scopes: frozenset[Scope] = DEFAULT_SCOPES
+    allowed_models: tuple[str, ...] = ()
+    limits: KeyLimits = KeyLimits()
+    expires_at: int | None = None
+    state: KeyState = KeyState.ACTIVE
+
+
+class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
+    """Fields to change; those left ``UNSET`` stay."""
+
+    label: str | UnsetType = UNSET
+    state: KeyState | UnsetType = UNSET
+    scopes: frozenset[Scope] | UnsetType = UNSET
+    allowed_models: tuple[str, ...] | UnsetType = UNSET
+    requests_per_minute: int | UnsetType | None = UNSET
+    requests_per_hour: int | UnsetType | None = UNSET
+    tokens_per_day: int | UnsetType | None = UNSET
+    token_balance: int | UnsetType | None = UNSET
+    max_parallel_requests: int | UnsetType | None = UNSET
+    expires_at: int | UnsetType | None = UNSET
+
+
+class IssuedKey(msgspec.Struct, frozen=True):
+    """A key with its secret text, which exists only in this answer."""
+
+    key: ApiKey
+    text: str
+
+
+_LIMITS = frozenset(KeyLimits.__struct_fields__)
+
+
+def create_key(connection: Connection, draft: KeyDraft, *, actor: Actor, now: int) -> IssuedKey:
+    """Make a key within a transaction (also for the command line, which may run without a service)."""
+    secret = draw_secret(secrets.token_bytes)
+    key = ApiKey(
+        id=secret.key_id,
+        tenant=draft.tenant,
+        label=draft.label,
+        secret_hash=secret.digest,
+        state=draft.state,
+        scopes=draft.scopes,
+        allowed_models=draft.allowed_models,
+        limits=draft.limits,
+        token_grant=draft.limits.token_balance,
+        expires_at=draft.expires_at,
+        created_at=now,
+        updated_at=now,
+    )
+    stored = key_rows.insert_key(connection, key)
+    _audit(connection, key.id, actor, "create", msgspec.to_builtins(draft), now=now)
+    return IssuedKey(stored, secret.text)
+
+
+class KeyAdministration:
+    """The admin's side of keys; see the module."""
+
+    def __init__(self, access: Access, *, default_limits: KeyLimits | None = None) -> None:
+        """``default_limits`` are those of a new key that does not say."""
+        self._access = access
+        self._default_limits = default_limits or KeyLimits()
+        self._database = access.database
+
+    def _now(self) -> int:
+        return int(self._access.clock())
+
+    def limits(self, **wanted: int | UnsetType | None) -> KeyLimits:
+        """Limits as wanted, those left ``UNSET`` as the operator's defaults have them; ``None`` is no limit."""
+        told = {name: value for name, value in wanted.items() if value is not UNSET}
+        return msgspec.structs.replace(self._default_limits, **told)
+
+    async def create(self, draft: KeyDraft, *, actor: Actor, request: IdempotentRequest | None = None) -> IssuedKey:
+        """Make a key."""
+        now = self._now()
+
+        def write(connection: Connection) -> IssuedKey:
+            return once(
+                connection,
+                request,
+                now=now,
+                kind=IssuedKey,
+                change=lambda: create_key(connection, draft, actor=actor, now=now),
+            )
+
+        issued = await write_to_the_end(self._database, write)
+        current = await self._database.read(lambda connection: key_rows.fetch_key(connection, issued.key.id))
+        if current is not None:  # a repeated request may speak of a key that was changed or deleted since
+            self._access.take(current)
+        return issued
+
+    async def get(self, key_id: KeyId) -> ApiKey:
+        """One key.
+
+        Raises:
+            KeyNotFound: there is none.
+        """
+        return await self._database.read(lambda connection: _fetch(connection, key_id))
+
+    async def page(self, *, tenant: TenantId | None, after: KeyId | None, limit: int) -> list[ApiKey]:
+        """Keys, oldest first."""
+        return await self._database.read(
+            lambda connection: key_rows.list_keys(connection, tenant=tenant, after=after, limit=limit)
+        )
+
+    async def update(self, key_id: KeyId, change: KeyChange, *, actor: Actor) -> ApiKey:
+        """Change fields. A revoked key can be renamed and nothing else.
+
+        Raises:
+            KeyNotFound: there is none.
+            Conflict: it is revoked.
+        """
+        wanted = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not UNSET}
+
+        def write(connection: Connection) -> ApiKey:
+            before = _fetch(connection, key_id)
+            if before.state is KeyState.REVOKED and wanted.keys() - {"label"}:
+                raise Conflict("A revoked key cannot be changed; create a new one.")
+            after = _changed(before, wanted, now=self._now())
+            stored = key_rows.replace_key(connection, after, set_balance="token_balance" in wanted)
+            _audit(connection, key_id, actor, "update", msgspec.to_builtins(wanted), now=self._now())
+            return stored
+
+        return await self._apply(write)
+
+    async def rotate(
+        self, key_id: KeyId, *, overlap_s: int, actor: Actor, request: IdempotentRequest | None = None
+    ) -> IssuedKey:
+        """Give the key a new secret; the old one works for another ``overlap_s`` seconds (0: ends now).
+
+        Raises:
+            KeyNotFound: there is none.
+            Conflict: it is revoked.
+        """
+        now = self._now()
+
+        def change(connection: Connection) -> IssuedKey:
+            before = _fetch(connection, key_id)
+            if before.state is KeyState.REVOKED:
+                raise Conflict("A revoked key cannot be rotated; create a new one.")
+            secret = draw_secret(secrets.token_bytes, key_id=key_id)
+            after = msgspec.structs.replace(
+                before,
+                secret_hash=secret.digest,
+                previous_secret_hash=before.secret_hash if overlap_s else None,
+                previous_expires_at=now + overlap_s if overlap_s else None,
+                updated_at=now,
+            )
+            stored = key_rows.replace_key(connection, after, set_balance=False)
+            _audit(connection, key_id, actor, "rotate", {"overlap_s": overlap_s}, now=now)
+            return IssuedKey(stored, secret.text)
+
+        issued = await write_to_the_end(
+            self._database,
+            lambda connection: once(connection, request, now=now, kind=IssuedKey, change=lambda: change(connection)),
+        )
+        self._access.take(issued.key)
+        return issued
+
+    async def revoke(self, key_id: KeyId, *, actor: Actor) -> ApiKey:
+        """End a key for good; revoking twice is the same as once.
+
+        Raises:
+            KeyNotFound: there is none.
+        """
+
+        def write(connection: Connection) -> ApiKey:
+            before = _fetch(connection, key_id)
+            if before.state is KeyState.REVOKED:
+                return before
+            now = self._now()
+            after = msgspec.structs.replace(
+                before, state=KeyState.REVOKED, previous_secret_hash=None, previous_expires_at=None, updated_at=now
+            )
+            _audit(connection, key_id, actor, "revoke", {}, now=now)
+            return key_rows.replace_key(connection, after, set_balance=False)
+
+        return await self._apply(write)
+
+    async def delete(self, key_id: KeyId, *, actor: Actor) -> None:
+        """Remove a key; its audit trail and use stay.
+
+        Raises:
+            KeyNotFound: there is none.
+        """
+
+        def write(connection: Connection) -> None:
+            if not key_rows.delete_key(connection, key_id):
+                raise KeyNotFound(f"No API key '{key_id}'.")
+            _audit(connection, key_id, actor, "delete", {}, now=self._now())
+
+        await write_to_the_end(self._database, write)
+        self._access.forget(key_id)
+
+    async def audit(self, key_id: KeyId, *, before: int | None, limit: int) -> list[AuditEntry]:
+        """The trail of one key, newest first, also of a deleted one."""
+        return await self._database.read(
+            lambda connection: key_rows.list_audit(connection, key_id=key_id, before=before, limit=limit)
+        )
+
+    async def usage(self, key_id: KeyId, *, days: int) -> list[KeyUsage]:
+        """Tokens per day and model of the last ``days`` days, newest first; up to date to the last write."""
+        since_day = self._now() // DAY_S - days + 1
+        return await self._database.read(
+            lambda connection: key_usage_rows.list_usage(connection, key_id, since_day=since_day)
+        )
+
+    async def _apply(self, write: Callable[[Connection], ApiKey]) -> ApiKey:
+        key = await write_to_the_end(self._database, write)
+        self._access.take(key)
+        return key
+
+
+def _fetch(connection: Connection, key_id: KeyId) -> ApiKey:
+    key = key_rows.fetch_key(connection, key_id)
+    if key is None:
+        raise KeyNotFound(f"No API key '{key_id}'.")
+    return key
+
+
+def _changed(key: ApiKey, wanted: dict[str, Any], *, now: int) -> ApiKey:
+    limits = {name: value for name, value in wanted.items() if name in _LIMITS}
+    rest = {name: value for name, value in wanted.items() if name not in _LIMITS}
+    if "token_balance" in limits:
+        rest["token_grant"] = limits["token_balance"]
+    return msgspec.structs.replace(key, limits=msgspec.structs.replace(key.limits, **limits), updated_at=now, **rest)
+
+
+def _audit(
+    connection: Connection, key_id: KeyId, actor: Actor, action: str, changes: dict[str, Any], *, now: int
+) -> None:
+    key_rows.add_audit(
+        connection,
+        at=now,
+        key_id=key_id,
+        actor=actor.name,
+        action=action,
+        changes=changes,
+        request_id=actor.request_id,
+    )

@@ -1,0 +1,268 @@
+"""Administers providers: those of the settings are shown, others are added, changed, tested and removed as it runs.
+
+Settings and keys are sealed in the rows and plain in this process. A change is durable before it holds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import anyio
+import msgspec
+
+from ragsvc.core.errors import (
+    ConfigurationError,
+    Conflict,
+    CryptoFailure,
+    InvalidRequest,
+    NotFound,
+    RagsvcError,
+)
+from ragsvc.core.gateway.circuit_breaker import Circuit
+from ragsvc.core.gateway.provider_settings import ProviderSettings
+from ragsvc.core.ids import TenantId
+from ragsvc.core.ports.model_provider import ForwardRequest, ModelProvider
+from ragsvc.crypto.value_sealing import ValueSealer
+from ragsvc.services.access_control import write_to_the_end
+from ragsvc.services.model_registry import ModelRegistry
+from ragsvc.store import provider_rows as rows
+from ragsvc.store.database import Database
+
+_TEST_TIMEOUT_S = 20.0
+_LISTED_MODELS = 1000
+
+
+class ProviderView(msgspec.Struct, frozen=True):
+    """A provider and how it does. ``source`` is ``config`` for one of the settings file, which only that changes."""
+
+    settings: ProviderSettings
+    source: Literal["config", "api"]
+    circuit: Circuit
+
+
+class ProviderTest(msgspec.Struct, frozen=True):
+    """What asking a provider for its models gave."""
+
+    ok: bool
+    latency_ms: float
+    models: list[str]
+    error: str | None = None
+
+
+class TenantKey(msgspec.Struct, frozen=True):
+    """That a tenant has a key of its own for a provider; the key itself is never shown."""
+
+    tenant: str
+    provider: str
+    updated_at: int
+
+
+class ProviderAdministration:
+    """The admin's side of providers; see the module. ``load`` before use."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        sealer: ValueSealer,
+        models: ModelRegistry,
+        configured: Sequence[ProviderSettings],
+        open_provider: Callable[[ProviderSettings], ModelProvider],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._models = models
+        self._configured = {one.name: one for one in configured}
+        self._added: dict[str, ProviderSettings] = {}
+        self._running: dict[str, tuple[ProviderSettings, ModelProvider]] = {}
+        self._keys: dict[tuple[str, str], tuple[str, int]] = {}
+        self._open_provider = open_provider
+        self._clock = clock
+        self._lock = anyio.Lock()
+
+    async def load(self) -> None:
+        """Take over what the rows hold.
+
+        Raises:
+            ConfigurationError: the master key is not the one that sealed them, or names contradict the settings.
+        """
+        providers = await self._database.read(rows.stored_providers)
+        keys = await self._database.read(rows.stored_keys)
+        try:
+            for row in providers:
+                plain = self._sealer.open(row.sealed, place=_place(row.name))
+                self._added[row.name] = msgspec.json.decode(plain, type=ProviderSettings)
+            for key in keys:
+                plain = self._sealer.open(key.sealed, place=_key_place(key.tenant, key.provider))
+                self._keys[key.tenant, key.provider] = (plain.decode(), key.updated_at)
+        except CryptoFailure as error:
+            raise ConfigurationError(
+                ["stored providers cannot be opened: master.key, or the encrypted directory's key, is another one"]
+            ) from error
+        for name in self._added.keys() & self._configured.keys():
+            del self._added[name]  # the settings file took the name over
+        self._apply(self._added)
+
+    def key_of(self, tenant: TenantId, provider: str) -> str | None:
+        """The tenant's own key for a provider."""
+        found = self._keys.get((tenant, provider))
+        return None if found is None else found[0]
+
+    def views(self) -> list[ProviderView]:
+        """All providers, those of the settings first."""
+        return [self.view(name) for name in (*self._configured, *self._added)]
+
+    def view(self, name: str) -> ProviderView:
+        """One provider. Raises ``NotFound``."""
+        if name not in self._running:
+            raise NotFound(f"There is no provider '{name}'.")
+        settings, provider = self._running[name]
+        return ProviderView(settings, "config" if name in self._configured else "api", provider.circuit)
+
+    async def create(self, settings: ProviderSettings) -> ProviderView:
+        """Add a provider; it can be asked at once.
+
+        Raises:
+            Conflict: the name is taken. InvalidRequest: its models contradict those there are.
+        """
+        async with self._lock:
+            if settings.name in self._running:
+                raise Conflict(f"There is a provider '{settings.name}' already.", param="name")
+            await self._store(settings)
+        return self.view(settings.name)
+
+    async def update(self, name: str, change: Mapping[str, Any]) -> ProviderView:
+        """Change fields of a provider; those left out stay, the key as well.
+
+        Raises:
+            NotFound, Conflict (one of the settings file), InvalidRequest.
+        """
+        async with self._lock:
+            current = self._changeable(name)
+            if change.get("name", name) != name:
+                raise InvalidRequest("A provider keeps its name.", param="name")
+            fields = msgspec.to_builtins(current) | {"api_key": current.api_key} | dict(change)
+            try:
+                settings = msgspec.convert(fields, ProviderSettings)
+            except msgspec.ValidationError as error:
+                raise InvalidRequest(str(error)) from error
+            await self._store(settings)
+        return self.view(name)
+
+    async def delete(self, name: str) -> None:
+        """Remove a provider and all keys for it; requests that run end as they would. Raises as ``update`` does."""
+        async with self._lock:
+            self._changeable(name)
+            await write_to_the_end(self._database, lambda connection: rows.drop_provider(connection, name))
+            self._keys = {place: key for place, key in self._keys.items() if place[1] != name}
+            self._apply({other: one for other, one in self._added.items() if other != name})
+
+    async def test(self, name: str) -> ProviderTest:
+        """Ask a provider for its models with its stored key. Raises ``NotFound``."""
+        self.view(name)
+        _, provider = self._running[name]
+        begin = time.perf_counter()
+        try:
+            with anyio.fail_after(_TEST_TIMEOUT_S):
+                models = await _models_of(provider)
+        except TimeoutError:
+            return ProviderTest(ok=False, latency_ms=_since(begin), models=[], error="it did not answer in time")
+        except RagsvcError as error:
+            return ProviderTest(ok=False, latency_ms=_since(begin), models=[], error=error.message)
+        return ProviderTest(ok=True, latency_ms=_since(begin), models=models)
+
+    async def set_key(self, tenant: TenantId, name: str, key: str) -> TenantKey:
+        """Store a tenant's own key for a provider; it holds from the next request on. Raises ``NotFound``."""
+        self.view(name)
+        now = int(self._clock())
+        sealed = self._sealer.seal(key.encode(), place=_key_place(tenant, name))
+        await write_to_the_end(
+            self._database, lambda connection: rows.put_key(connection, tenant, name, sealed, now=now)
+        )
+        self._keys[tenant, name] = (key, now)
+        return TenantKey(tenant, name, now)
+
+    async def drop_key(self, tenant: TenantId, name: str) -> None:
+        """Remove a tenant's key. Raises ``NotFound``."""
+        if not await write_to_the_end(self._database, lambda connection: rows.drop_key(connection, tenant, name)):
+            raise NotFound(f"Tenant '{tenant}' has no key for provider '{name}'.")
+        self._keys.pop((tenant, name), None)
+
+    def keys(self, name: str) -> list[TenantKey]:
+        """Which tenants have a key of their own for a provider. Raises ``NotFound``."""
+        self.view(name)
+        return [
+            TenantKey(tenant, provider, at)
+            for (tenant, provider), (_, at) in sorted(self._keys.items())
+            if provider == name
+        ]
+
+    def _changeable(self, name: str) -> ProviderSettings:
+        self.view(name)
+        if name in self._configured:
+            raise Conflict(f"Provider '{name}' stands in the settings file; change it there.")
+        return self._added[name]
+
+    async def _store(self, settings: ProviderSettings) -> None:
+        added = {**self._added, settings.name: settings}
+        try:
+            self._models.check([*self._configured.values(), *added.values()])
+        except ConfigurationError as error:
+            raise InvalidRequest(error.message, param="models") from error
+        sealed = self._sealer.seal(msgspec.json.encode(settings), place=_place(settings.name))
+        now = int(self._clock())
+        await write_to_the_end(
+            self._database, lambda connection: rows.put_provider(connection, settings.name, sealed, now=now)
+        )
+        self._apply(added)
+
+    def _apply(self, added: Mapping[str, ProviderSettings]) -> None:
+        """Let the registry know; providers whose settings did not change keep their breakers and slots."""
+        wanted = {**self._configured, **added}
+        running: dict[str, tuple[ProviderSettings, ModelProvider]] = {}
+        for name, settings in wanted.items():
+            known = self._running.get(name)
+            running[name] = (
+                known if known is not None and known[0] == settings else (settings, self._open_provider(settings))
+            )
+        self._models.change(list(wanted.values()), {name: provider for name, (_, provider) in running.items()})
+        self._added = dict(added)
+        self._running = running
+
+
+class _ListedModel(msgspec.Struct):
+    id: str
+
+
+class _ListedModels(msgspec.Struct):
+    data: list[_ListedModel]
+
+
+async def _models_of(provider: ModelProvider) -> list[str]:
+    reply = await provider.forward(
+        ForwardRequest(method="GET", path="/models", body=b"", headers={"Accept": "application/json"})
+    )
+    try:
+        body = b"".join([piece async for piece in reply])
+    finally:
+        await reply.aclose()
+    try:
+        listed = msgspec.json.decode(body, type=_ListedModels)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest("it answered, but not with a list of models") from error
+    return [one.id for one in listed.data[:_LISTED_MODELS]]
+
+
+def _since(begin: float) -> float:
+    return round((time.perf_counter() - begin) * 1000, 1)
+
+
+def _place(name: str) -> str:
+    return f"provider {name}"
+
+
+def _key_place(tenant: str, provider: str) -> str:
+    return f"key {provider} of {tenant}"

@@ -1,0 +1,162 @@
+"""The service's encryption keys at work: which requests open, that each counts once, what was opened how.
+
+Owns the keyring and the claims; knows nothing of HTTP. The order of an exchange (open, claim, act, answer once) is
+enforced by ``crypto.sealed_requests``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from ragsvc.core.errors import ConfigurationError, CryptoFailure
+from ragsvc.crypto import ehbp, rvenc, sealed_requests
+from ragsvc.crypto.attestation import TSM_ROOT
+from ragsvc.crypto.keyring import DEFAULT_LIFETIME_S, DEFAULT_OVERLAP_S, Keyring, KeySet, parse_secret
+from ragsvc.crypto.replay import ReplayClaim
+from ragsvc.crypto.sample_key_schedules import ALL_DIALECTS, ONLY_RFC9180, KeyScheduleDialect
+from ragsvc.store.replay_claims import FILE_NAME, SqliteClaims
+
+KeySource = Literal["memory", "derived", "fixed"]
+_PRUNE_EVERY_S = 600.0
+
+
+class SealedRequestMode(StrEnum):
+    """The ways requests come sealed; values label metrics."""
+
+    HPKE = "hpke"
+    HPKE_STREAM = "hpke-stream"
+    EHBP = "ehbp"
+    RVENC = "rvenc"
+
+
+Pending = TypeVar("Pending", sealed_requests.PendingRequest, sealed_requests.PendingInference)
+
+
+class EncryptionService:
+    """Opens sealed requests. ``opened`` counts accepted ones by mode and dialect, ``refused`` the others by mode.
+
+    Refusals are counted without their reason, which nobody outside may learn.
+    """
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        claims: SqliteClaims,
+        *,
+        sample_dialects: bool = True,
+        literal_rvenc: bool = False,
+        attestation_root: Path = TSM_ROOT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.literal_rvenc = literal_rvenc
+        self.attestation_root = attestation_root
+        self.opened: Counter[tuple[SealedRequestMode, str]] = Counter()
+        self.refused: Counter[SealedRequestMode] = Counter()
+        self._keyring = keyring
+        self._claims = claims
+        self._dialects: Collection[KeyScheduleDialect] = ALL_DIALECTS if sample_dialects else ONLY_RFC9180
+        self._clock = clock
+        self._prune_at = clock()
+
+    def current(self) -> KeySet:
+        """The key set to hand to clients."""
+        return self._keyring.current()
+
+    def accepted(self) -> list[KeySet]:
+        """The key sets that requests may be sealed for."""
+        return self._keyring.accepted()
+
+    def open_one_shot(self, enc: str | None, body: bytes) -> sealed_requests.PendingRequest:
+        """Open a request of the Oryxen document. Raises ``CryptoFailure``."""
+        return sealed_requests.open_one_shot(self._keyring.accepted(), enc, body, accepted=self._dialects)
+
+    def open_streamed(self, enc: str | None, body: bytes, *, aad: bytes) -> sealed_requests.PendingRequest:
+        """Open a request that asks for a streamed answer. Raises ``CryptoFailure``."""
+        return sealed_requests.open_streamed(self._keyring.accepted(), enc, body, aad=aad)
+
+    def open_inference(self, inference: rvenc.EncryptedInference) -> sealed_requests.PendingInference:
+        """Open an RVENC request. Raises ``CryptoFailure``."""
+        return sealed_requests.open_inference(self._keyring.accepted(), inference)
+
+    async def accept(self, pending: Pending, mode: SealedRequestMode) -> bytes:
+        """Claim an opened request and return its plaintext; the first caller gets it, every other one fails.
+
+        Raises:
+            CryptoFailure: it was accepted before.
+            StorageFull: the claim could not be written.
+        """
+        plaintext = pending.accept(claimed=await self._claim(pending.claim))
+        dialect = pending.dialect if isinstance(pending, sealed_requests.PendingRequest) else KeyScheduleDialect.RFC9180
+        self.opened[mode, str(dialect)] += 1
+        return plaintext
+
+    async def accept_exchange(self, exchange: ehbp.ServerExchange, key_sets: Sequence[KeySet]) -> None:
+        """Claim an EHBP request whose first frame opened. Raises as ``accept`` does."""
+        if not await self._claim(sealed_requests.claim_exchange(exchange, key_sets)):
+            raise CryptoFailure
+        self.opened[SealedRequestMode.EHBP, str(KeyScheduleDialect.RFC9180)] += 1
+
+    async def _claim(self, claim: ReplayClaim) -> bool:
+        now = self._clock()
+        if now >= self._prune_at:
+            self._prune_at = now + _PRUNE_EVERY_S
+            self._keyring.drain_retired()  # rows say themselves when they may go
+            self._claims.prune(now)
+        return await self._claims.claim(claim)
+
+    def close(self) -> None:
+        """Close the claims."""
+        self._claims.close()
+
+
+def open_encryption(
+    data_dir: Path,
+    *,
+    source: KeySource,
+    key_file: Path | None,
+    lifetime_s: float = DEFAULT_LIFETIME_S,
+    overlap_s: float = DEFAULT_OVERLAP_S,
+    sample_dialects: bool = True,
+    literal_rvenc: bool = False,
+    attestation_root: Path = TSM_ROOT,
+    clock: Callable[[], float] = time.time,
+) -> EncryptionService:
+    """Make or read the keys and open the claims that go with them.
+
+    Raises:
+        ConfigurationError: no file for keys that need one, an unreadable one, or one that holds no key.
+    """
+    keyring = _open_keyring(source, key_file, lifetime_s=lifetime_s, overlap_s=overlap_s, clock=clock)
+    claims = SqliteClaims(data_dir / FILE_NAME, outlives_process=source != "memory")
+    return EncryptionService(
+        keyring,
+        claims,
+        sample_dialects=sample_dialects,
+        literal_rvenc=literal_rvenc,
+        attestation_root=attestation_root,
+        clock=clock,
+    )
+
+
+def _open_keyring(
+    source: KeySource, key_file: Path | None, *, lifetime_s: float, overlap_s: float, clock: Callable[[], float]
+) -> Keyring:
+    if source == "memory":
+        if key_file is not None:
+            raise ConfigurationError(["encryption_key_file is given, and encryption_keys is 'memory'"])
+        return Keyring.in_memory(clock=clock, randomness=os.urandom, lifetime_s=lifetime_s, overlap_s=overlap_s)
+    if key_file is None:
+        raise ConfigurationError([f"encryption_keys is '{source}' and needs encryption_key_file"])
+    try:
+        secret = parse_secret(key_file.read_bytes())
+    except OSError as error:
+        raise ConfigurationError([f"encryption_key_file: {key_file} cannot be read ({error.strerror})"]) from error
+    if source == "fixed":
+        return Keyring.fixed(secret, clock=clock, claims_are_durable=True)
+    return Keyring.rotating(secret, clock=clock, claims_are_durable=True, lifetime_s=lifetime_s, overlap_s=overlap_s)

@@ -1,0 +1,304 @@
+"""Statements about collections and documents: register, look up, list, change, delete. Callers own the transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from ragsvc.core.documents import Collection, Document, DocumentStatus, Problem, Stage
+from ragsvc.core.errors import CollectionNotFound, DocumentNotFound
+from ragsvc.core.ids import CollectionId, DocumentId, TenantId
+from ragsvc.core.retrieval.filters import Filter, matches
+from ragsvc.store.tables import AnyRow, CollectionRow, DocumentRow, IndexLogRow, JobRow, PassageRow, table_of
+
+_documents = table_of(DocumentRow)
+_collections = table_of(CollectionRow)
+_passages = table_of(PassageRow)
+_jobs = table_of(JobRow)
+_index_log = table_of(IndexLogRow)
+
+_encode = msgspec.json.encode
+_decode_problems = msgspec.json.Decoder(list[Problem]).decode
+_decode_timings = msgspec.json.Decoder(dict[str, float]).decode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_SCAN = 500
+
+
+class NewDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a document when its bytes have arrived."""
+
+    public_id: str
+    tenant: TenantId
+    collection: Collection
+    filename: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    metadata: Mapping[str, Any]
+    created_at: int
+
+
+class DocumentFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which documents of a tenant a listing shows."""
+
+    statuses: tuple[DocumentStatus, ...] = ()
+    filename_contains: str | None = None
+    collection_id: CollectionId | None = None
+    metadata: Filter | None = None
+
+
+def ensure_collection(connection: Connection, tenant: TenantId, name: str, *, now: int) -> Collection:
+    """Find the tenant's collection or make it."""
+    found = _collection_row(connection, tenant, name)
+    if found is None:
+        connection.execute(insert(_collections).values(tenant=tenant, name=name, created_at=now))
+        found = _collection_row(connection, tenant, name)
+        assert found is not None  # noqa: S101 - inserted in this transaction
+    return found
+
+
+def find_collection(connection: Connection, tenant: TenantId, name: str) -> Collection:
+    """Find the tenant's collection. Raises ``CollectionNotFound``."""
+    found = _collection_row(connection, tenant, name)
+    if found is None:
+        raise CollectionNotFound(f"no collection named '{name}'", param="collection")
+    return found
+
+
+def _collection_row(connection: Connection, tenant: TenantId, name: str) -> Collection | None:
+    statement = select(_collections).where(_collections.c.tenant == tenant, _collections.c.name == name)
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _collection(row)
+
+
+def _collection(row: AnyRow) -> Collection:
+    return Collection(id=CollectionId(row.id), tenant=TenantId(row.tenant), name=row.name, created_at=row.created_at)
+
+
+def list_collections(connection: Connection, tenant: TenantId | None = None) -> list[Collection]:
+    """All collections, of one tenant or of all."""
+    statement = select(_collections).order_by(_collections.c.id)
+    if tenant is not None:
+        statement = statement.where(_collections.c.tenant == tenant)
+    return [_collection(row) for row in connection.execute(statement)]
+
+
+_select_document = select(_documents, _collections.c.name.label("collection")).join_from(
+    _documents, _collections, _documents.c.collection_id == _collections.c.id
+)
+
+
+def _document(row: AnyRow) -> Document:
+    return Document(
+        id=DocumentId(row.id),
+        public_id=row.public_id,
+        tenant=TenantId(row.tenant),
+        collection_id=CollectionId(row.collection_id),
+        collection=row.collection,
+        filename=row.filename,
+        media_type=row.media_type,
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+        status=DocumentStatus(row.status),
+        stage=Stage(row.stage),
+        metadata=_decode_object(row.metadata),
+        problems=_decode_problems(row.problems),
+        timings=_decode_timings(row.timings),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        title=row.title,
+        failure_code=row.failure_code,
+        failure_message=row.failure_message,
+        pages_total=row.pages_total,
+        pages_done=row.pages_done,
+        passages_total=row.passages_total,
+        passages_done=row.passages_done,
+        embedding_model=row.embedding_model,
+        ready_at=row.ready_at,
+    )
+
+
+def insert_document(connection: Connection, new: NewDocument) -> Document:
+    """Register a document as queued. The caller has checked that the collection does not hold these bytes yet."""
+    connection.execute(
+        insert(_documents).values(
+            public_id=new.public_id,
+            tenant=new.tenant,
+            collection_id=new.collection.id,
+            filename=new.filename,
+            media_type=new.media_type,
+            size_bytes=new.size_bytes,
+            sha256=new.sha256,
+            status=DocumentStatus.QUEUED,
+            stage=Stage.QUEUED,
+            metadata=_encode(new.metadata),
+            problems=b"[]",
+            timings=b"{}",
+            pages_total=0,
+            pages_done=0,
+            passages_total=0,
+            passages_done=0,
+            created_at=new.created_at,
+            updated_at=new.created_at,
+        )
+    )
+    return get_document(connection, new.tenant, new.public_id)
+
+
+def get_document(connection: Connection, tenant: TenantId, public_id: str) -> Document:
+    """Load one document of the tenant. Raises ``DocumentNotFound``."""
+    statement = _select_document.where(_documents.c.public_id == public_id, _documents.c.tenant == tenant)
+    row = connection.execute(statement).one_or_none()
+    if row is None:
+        raise DocumentNotFound(f"no document with id '{public_id}'", param="document_id")
+    return _document(row)
+
+
+def get_by_row_id(connection: Connection, document_id: DocumentId) -> Document | None:
+    """Load a document by its row id, whichever tenant it belongs to."""
+    row = connection.execute(_select_document.where(_documents.c.id == document_id)).one_or_none()
+    return None if row is None else _document(row)
+
+
+def find_by_sha256(connection: Connection, collection_id: CollectionId, sha256: str) -> Document | None:
+    """Find the document that holds these bytes in a collection."""
+    statement = _select_document.where(_documents.c.collection_id == collection_id, _documents.c.sha256 == sha256)
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _document(row)
+
+
+def resolve_ids(connection: Connection, collection_id: CollectionId, public_ids: list[str]) -> list[DocumentId]:
+    """Row ids of public ids within a collection. Raises ``DocumentNotFound`` naming the first unknown one."""
+    found: dict[str, DocumentId] = {}
+    for begin in range(0, len(public_ids), _SCAN):
+        statement = select(_documents.c.public_id, _documents.c.id).where(
+            _documents.c.collection_id == collection_id,
+            _documents.c.public_id.in_(public_ids[begin : begin + _SCAN]),
+        )
+        found.update({public_id: DocumentId(row_id) for public_id, row_id in connection.execute(statement)})
+    for public_id in public_ids:
+        if public_id not in found:
+            raise DocumentNotFound(f"no document with id '{public_id}'", param="document_ids")
+    return [found[public_id] for public_id in public_ids]
+
+
+def ids_matching(connection: Connection, collection_id: CollectionId, condition: Filter) -> list[DocumentId]:
+    """Row ids of a collection's ready documents whose metadata satisfy the filter."""
+    statement = select(_documents.c.id, _documents.c.metadata).where(
+        _documents.c.collection_id == collection_id, _documents.c.status == DocumentStatus.READY
+    )
+    return [
+        DocumentId(row_id)
+        for row_id, metadata in connection.execute(statement)
+        if matches(condition, _decode_object(metadata))
+    ]
+
+
+def list_documents(
+    connection: Connection,
+    tenant: TenantId,
+    *,
+    which: DocumentFilter,
+    limit: int,
+    after: str | None = None,
+    before: str | None = None,
+    descending: bool = True,
+) -> tuple[list[Document], bool]:
+    """One page of a listing in order of creation, and whether there is more beyond it.
+
+    ``after`` and ``before`` are public ids at the border of the page wanted; a deleted one raises
+    ``DocumentNotFound``.
+    """
+    backwards = before is not None
+    ascending = descending if backwards else not descending
+    cursor = _cursor(connection, tenant, before if backwards else after)
+    found: list[Document] = []
+    while True:
+        statement = _select_document.where(_documents.c.tenant == tenant, *_conditions(which))
+        if cursor is not None:
+            statement = statement.where(_documents.c.id > cursor if ascending else _documents.c.id < cursor)
+        statement = statement.order_by(_documents.c.id if ascending else _documents.c.id.desc())
+        rows = [_document(row) for row in connection.execute(statement.limit(_SCAN))]
+        found += [row for row in rows if which.metadata is None or matches(which.metadata, row.metadata)]
+        if len(found) > limit or len(rows) < _SCAN:
+            break
+        cursor = rows[-1].id
+    page, more = found[:limit], len(found) > limit
+    return (page[::-1] if backwards else page), more
+
+
+def _cursor(connection: Connection, tenant: TenantId, public_id: str | None) -> DocumentId | None:
+    return None if public_id is None else get_document(connection, tenant, public_id).id
+
+
+def _conditions(which: DocumentFilter) -> list[Any]:
+    conditions: list[Any] = []
+    if which.statuses:
+        conditions.append(_documents.c.status.in_(which.statuses))
+    if which.collection_id is not None:
+        conditions.append(_documents.c.collection_id == which.collection_id)
+    if which.filename_contains:
+        conditions.append(_documents.c.filename.icontains(which.filename_contains, autoescape=True))
+    return conditions
+
+
+def change_document(
+    connection: Connection,
+    tenant: TenantId,
+    public_id: str,
+    *,
+    filename: str | None,
+    change_metadata: Callable[[dict[str, Any]], dict[str, Any]] | None,
+    now: int,
+) -> Document:
+    """Change name or metadata. Raises ``DocumentNotFound``."""
+    current = get_document(connection, tenant, public_id)
+    values: dict[str, Any] = {"updated_at": now}
+    if filename is not None:
+        values["filename"] = filename
+    if change_metadata is not None:
+        values["metadata"] = _encode(change_metadata(current.metadata))
+    connection.execute(update(_documents).where(_documents.c.id == current.id).values(**values))
+    return get_document(connection, tenant, public_id)
+
+
+class DeletedDocument(msgspec.Struct, frozen=True):
+    """What a delete left for the caller to do: ``blob_unused`` says that no other row needs the file."""
+
+    document: Document
+    blob_unused: bool
+
+
+def delete_document(connection: Connection, tenant: TenantId, public_id: str) -> DeletedDocument:
+    """Remove a document with all that belongs to it, and tell the indexes. Raises ``DocumentNotFound``."""
+    document = get_document(connection, tenant, public_id)
+    statement = select(_passages.c.id).where(_passages.c.document_id == document.id).order_by(_passages.c.id)
+    passage_ids = np.fromiter(connection.execute(statement).scalars(), dtype="<i8")
+    if document.status is DocumentStatus.READY and passage_ids.size:
+        connection.execute(
+            insert(_index_log).values(
+                collection_id=document.collection_id,
+                op="delete",
+                document_id=document.id,
+                passage_ids=passage_ids.tobytes(),
+            )
+        )
+    connection.execute(delete(_documents).where(_documents.c.id == document.id))
+    others = select(func.count()).where(_documents.c.tenant == tenant, _documents.c.sha256 == document.sha256)
+    return DeletedDocument(document=document, blob_unused=connection.execute(others).scalar_one() == 0)
+
+
+def referenced_blobs(connection: Connection) -> set[tuple[str, str]]:
+    """(tenant, sha256) of every file that a row needs."""
+    statement = select(_documents.c.tenant, _documents.c.sha256).distinct()
+    return {(tenant, sha256) for tenant, sha256 in connection.execute(statement)}
+
+
+def count_by_status(connection: Connection) -> dict[str, int]:
+    """How many documents are in each status, over all tenants."""
+    statement = select(_documents.c.status, func.count()).group_by(_documents.c.status)
+    return {str(status): int(count) for status, count in connection.execute(statement)}

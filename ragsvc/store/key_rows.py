@@ -1,0 +1,182 @@
+"""Reads and writes of API keys and their audit trail; every function takes a connection inside a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, Table, delete, func, insert, select, update
+
+from ragsvc.core.access.api_keys import ApiKey, KeyLimits, KeyState
+from ragsvc.core.access.principal import Scope
+from ragsvc.core.ids import KeyId, TenantId
+from ragsvc.store.key_tables import KeyAuditRow, KeyRow
+
+_keys = cast("Table", KeyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
+_audit = cast("Table", KeyAuditRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
+
+T = TypeVar("T")
+
+
+class AuditEntry(msgspec.Struct, frozen=True):
+    """One change of a key, for people: ``actor`` is a key id or ``local``; ``changes`` names fields and new values."""
+
+    id: int
+    at: int
+    key_id: str
+    actor: str
+    action: str
+    changes: dict[str, Any]
+    request_id: str | None = None
+
+
+def insert_key(connection: Connection, key: ApiKey) -> ApiKey:
+    """Add a key and give it the next revision."""
+    stored = msgspec.structs.replace(key, revision=_next_revision(connection))
+    connection.execute(insert(_keys).values(**_to_row(stored)))
+    return stored
+
+
+def replace_key(connection: Connection, key: ApiKey, *, set_balance: bool) -> ApiKey:
+    """Write a changed key. The balance is left to the ledger unless ``set_balance`` says an operator set it."""
+    values = _to_row(msgspec.structs.replace(key, revision=_next_revision(connection)))
+    if not set_balance:
+        del values["token_balance"], values["token_grant"]
+    connection.execute(update(_keys).where(_keys.c.id == key.id).values(**values))
+    changed = fetch_key(connection, key.id)
+    return key if changed is None else changed
+
+
+def delete_key(connection: Connection, key_id: KeyId) -> bool:
+    """Remove a key; its audit trail and use stay. False when there was none."""
+    return connection.execute(delete(_keys).where(_keys.c.id == key_id)).rowcount > 0
+
+
+def fetch_key(connection: Connection, key_id: KeyId) -> ApiKey | None:
+    """One key, or none."""
+    row = connection.execute(select(_keys).where(_keys.c.id == key_id)).mappings().first()
+    return None if row is None else _from_row(row)
+
+
+def list_keys(
+    connection: Connection, *, tenant: TenantId | None = None, after: KeyId | None = None, limit: int = 100
+) -> list[ApiKey]:
+    """Keys in order of creation, oldest first, after the one with id ``after``."""
+    query = select(_keys).order_by(_keys.c.created_at, _keys.c.id).limit(limit)
+    if tenant is not None:
+        query = query.where(_keys.c.tenant == tenant)
+    if after is not None:
+        cursor = select(_keys.c.created_at, _keys.c.id).where(_keys.c.id == after).subquery()
+        query = query.where(
+            (_keys.c.created_at > cursor.c.created_at)
+            | ((_keys.c.created_at == cursor.c.created_at) & (_keys.c.id > cursor.c.id))
+        )
+    return [_from_row(row) for row in connection.execute(query).mappings()]
+
+
+def changed_keys(connection: Connection, *, since: int) -> list[ApiKey]:
+    """Keys whose revision is above ``since``."""
+    rows = connection.execute(select(_keys).where(_keys.c.revision > since)).mappings()
+    return [_from_row(row) for row in rows]
+
+
+def key_ids(connection: Connection) -> set[KeyId]:
+    """Ids of all keys there are."""
+    return {KeyId(row) for row in connection.execute(select(_keys.c.id)).scalars()}
+
+
+def add_audit(
+    connection: Connection,
+    *,
+    at: int,
+    key_id: KeyId,
+    actor: str,
+    action: str,
+    changes: Mapping[str, Any],
+    request_id: str | None,
+) -> None:
+    """Write down a change; ``changes`` must hold no secret."""
+    text = msgspec.json.encode(changes).decode()
+    connection.execute(
+        insert(_audit).values(at=at, key_id=key_id, actor=actor, action=action, changes=text, request_id=request_id)
+    )
+
+
+def list_audit(
+    connection: Connection, *, key_id: KeyId | None = None, before: int | None = None, limit: int = 100
+) -> list[AuditEntry]:
+    """The trail, newest first, of one key or of all."""
+    query = select(_audit).order_by(_audit.c.id.desc()).limit(limit)
+    if key_id is not None:
+        query = query.where(_audit.c.key_id == key_id)
+    if before is not None:
+        query = query.where(_audit.c.id < before)
+    return [
+        AuditEntry(
+            id=row["id"],
+            at=row["at"],
+            key_id=row["key_id"],
+            actor=row["actor"],
+            action=row["action"],
+            changes=msgspec.json.decode(row["changes"]),
+            request_id=row["request_id"],
+        )
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def _next_revision(connection: Connection) -> int:
+    highest = connection.execute(select(func.max(_keys.c.revision))).scalar()
+    return (highest or 0) + 1
+
+
+def _to_row(key: ApiKey) -> dict[str, Any]:
+    limits = key.limits
+    return {
+        "id": key.id,
+        "tenant": key.tenant,
+        "label": key.label,
+        "secret_hash": key.secret_hash,
+        "state": key.state.value,
+        "scopes": msgspec.json.encode(sorted(key.scopes)).decode(),
+        "allowed_models": msgspec.json.encode(key.allowed_models).decode(),
+        "requests_per_minute": limits.requests_per_minute,
+        "requests_per_hour": limits.requests_per_hour,
+        "tokens_per_day": limits.tokens_per_day,
+        "token_balance": limits.token_balance,
+        "token_grant": key.token_grant,
+        "max_parallel_requests": limits.max_parallel_requests,
+        "expires_at": key.expires_at,
+        "previous_secret_hash": key.previous_secret_hash,
+        "previous_expires_at": key.previous_expires_at,
+        "created_at": key.created_at,
+        "updated_at": key.updated_at,
+        "revision": key.revision,
+    }
+
+
+def _from_row(row: RowMapping) -> ApiKey:
+    return ApiKey(
+        id=KeyId(row["id"]),
+        tenant=TenantId(row["tenant"]),
+        label=row["label"],
+        secret_hash=row["secret_hash"],
+        state=KeyState(row["state"]),
+        scopes=frozenset(Scope(one) for one in msgspec.json.decode(row["scopes"], type=list[str])),
+        allowed_models=tuple(msgspec.json.decode(row["allowed_models"], type=list[str])),
+        limits=KeyLimits(
+            requests_per_minute=row["requests_per_minute"],
+            requests_per_hour=row["requests_per_hour"],
+            tokens_per_day=row["tokens_per_day"],
+            token_balance=row["token_balance"],
+            max_parallel_requests=row["max_parallel_requests"],
+        ),
+        token_grant=row["token_grant"],
+        expires_at=row["expires_at"],
+        previous_secret_hash=row["previous_secret_hash"],
+        previous_expires_at=row["previous_expires_at"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        revision=row["revision"],
+    )

@@ -1,0 +1,98 @@
+"""Writes of the token ledger: spent tokens, leases, use per day and model; and what a start does after a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import msgspec
+from sqlalchemy import Connection, Table, func, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from ragsvc.core.ids import KeyId
+from ragsvc.store.key_tables import KeyRow, TokenUsageRow
+
+_keys = cast("Table", KeyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
+_usage = cast("Table", TokenUsageRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
+
+
+class Spending(msgspec.Struct, frozen=True):
+    """Changes of a key's balance and lease by one write (``core.access.limits.LedgerWrite``)."""
+
+    key_id: KeyId
+    spent: int
+    lease: int
+    day: int
+
+
+class KeyUsage(msgspec.Struct):
+    """Tokens and requests of one key, day and model since the last write; also a row of the use report."""
+
+    key_id: KeyId
+    day: int
+    model: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    requests: int = 0
+
+
+def book(connection: Connection, spendings: Sequence[Spending], usages: Sequence[KeyUsage]) -> dict[KeyId, int | None]:
+    """Write a group of spendings and their use; returns the balances after it (keys deleted meanwhile are missing)."""
+    balances: dict[KeyId, int | None] = {}
+    for one in spendings:
+        row = connection.execute(
+            update(_keys)
+            .where(_keys.c.id == one.key_id)
+            .values(token_balance=_keys.c.token_balance - one.spent, token_lease=one.lease, lease_day=one.day)
+            .returning(_keys.c.token_balance)
+        ).first()
+        if row is not None:
+            balances[one.key_id] = row[0]
+    for usage in usages:
+        _add_usage(connection, usage)
+    return balances
+
+
+def recover_leases(connection: Connection) -> int:
+    """After a crash: book every lease as spent (see ``core.access.limits.TokenLedger``). Returns the tokens booked."""
+    left_open = connection.execute(
+        select(_keys.c.id, _keys.c.token_balance, _keys.c.token_lease, _keys.c.lease_day).where(_keys.c.token_lease > 0)
+    ).all()
+    total = 0
+    for key_id, balance, lease, day in left_open:
+        after = None if balance is None else max(min(balance, 0), balance - lease)
+        connection.execute(update(_keys).where(_keys.c.id == key_id).values(token_balance=after, token_lease=0))
+        _add_usage(connection, KeyUsage(KeyId(key_id), day, "", prompt_tokens=lease))
+        total += lease
+    return total
+
+
+def used_on(connection: Connection, day: int) -> dict[KeyId, int]:
+    """Tokens of each key on a day."""
+    total = func.sum(_usage.c.prompt_tokens + _usage.c.completion_tokens)
+    rows = connection.execute(select(_usage.c.key_id, total).where(_usage.c.day == day).group_by(_usage.c.key_id))
+    return {KeyId(key_id): tokens for key_id, tokens in rows}
+
+
+def list_usage(connection: Connection, key_id: KeyId, *, since_day: int) -> list[KeyUsage]:
+    """Use of one key per day and model, newest day first."""
+    query = (
+        select(_usage)
+        .where(_usage.c.key_id == key_id, _usage.c.day >= since_day)
+        .order_by(_usage.c.day.desc(), _usage.c.model)
+    )
+    return [KeyUsage(**row) for row in connection.execute(query).mappings()]
+
+
+def _add_usage(connection: Connection, usage: KeyUsage) -> None:
+    statement = insert(_usage).values(**msgspec.structs.asdict(usage))
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["key_id", "day", "model"],
+            set_={
+                "prompt_tokens": _usage.c.prompt_tokens + statement.excluded.prompt_tokens,
+                "completion_tokens": _usage.c.completion_tokens + statement.excluded.completion_tokens,
+                "requests": _usage.c.requests + statement.excluded.requests,
+            },
+        )
+    )

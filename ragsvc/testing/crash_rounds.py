@@ -1,0 +1,315 @@
+"""Kills the real service at random moments and checks what it promised.
+
+Each round: start, check everything promised so far, upload and delete from several threads, SIGKILL in the middle.
+Then a copy of the data directory is opened here and both indexes are compared with the rows, id by id and vector by
+vector. Promises: an acknowledged upload is there and becomes ready; an acknowledged delete is gone from rows, files and
+both indexes; no id ever names two things; no file without a row.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from sqlalchemy import Connection
+
+from ragsvc.core.ids import TenantId
+from ragsvc.core.ports.embedding import EmbeddingModel
+from ragsvc.core.text.chunking import lexical_context
+from ragsvc.index.registry import IndexRegistry
+from ragsvc.store import document_rows
+from ragsvc.store.blobs import BlobStore
+from ragsvc.store.database import Database
+from ragsvc.store.index_source import SqliteIndexSource
+from ragsvc.testing.preloaded_service import ForkedService, PreloadedProcess
+from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.service_runner import RunningService
+
+_KEPT_DOCUMENTS = 30
+_WORKERS = 4
+_READY_TIMEOUT_S = 90
+_WORDS = (
+    "harbour ledger violet turbine meadow quarrel lantern copper ivory sandstone walrus thimble orchard comet gravel "
+    "saddle winter needle basalt cedar marble falcon timber amber willow glacier anchor velvet pepper copperhead"
+).split()
+
+
+@dataclass
+class Promises:
+    """What the service has acknowledged, and what was under way when it died."""
+
+    kept: dict[str, str] = field(default_factory=dict)
+    """Document id to the word that only this document holds."""
+    deleted: dict[str, str] = field(default_factory=dict)
+    unsure: set[str] = field(default_factory=set)
+    """Ids whose delete was sent and not answered."""
+    passages: dict[str, str] = field(default_factory=dict)
+    """Passage id to the document that it was first seen in."""
+    uploads: int = 0
+    deletes: int = 0
+
+
+@dataclass
+class Report:
+    """Counts over all rounds, and every broken promise."""
+
+    rounds: int = 0
+    uploads: int = 0
+    deletes: int = 0
+    resumed: int = 0
+    lost: list[str] = field(default_factory=list)
+    ghosts: list[str] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        return not (self.lost or self.ghosts or self.differences)
+
+
+class CrashRounds:
+    """Runs rounds on one data directory."""
+
+    def __init__(self, data_dir: Path, key: str, *, seed: int, scratch: Path) -> None:
+        self.data_dir = data_dir
+        self.scratch = scratch
+        self.promises = Promises()
+        self.report = Report()
+        self._key = key
+        self._random = random.Random(seed)  # noqa: S311 - moments to kill at, not secrets
+        self._lock = threading.Lock()
+        self._serial = 0
+
+    def run(self, rounds: int, *, on_round: Callable[[int], None] = lambda _: None) -> Report:
+        """Do the rounds, then one last start that checks the end."""
+        with PreloadedProcess() as preloaded:
+            for number in range(rounds):
+                self._round(preloaded)
+                on_round(number + 1)
+        service = RunningService(self.data_dir)
+        try:
+            self._check(service)
+        finally:
+            service.stop()
+        self._check_copy()
+        self.report.uploads = self.promises.uploads
+        self.report.deletes = self.promises.deletes
+        return self.report
+
+    def _round(self, preloaded: PreloadedProcess) -> None:
+        service = ForkedService(preloaded, self.data_dir, scratch=self.scratch)
+        try:
+            self._check(service)
+            stop = threading.Event()
+            threads = [
+                threading.Thread(target=self._work, args=(service, stop, self._random.random()), daemon=True)
+                for _ in range(_WORKERS)
+            ]
+            for thread in threads:
+                thread.start()
+            time.sleep(self._random.uniform(0.01, 0.7))
+        finally:
+            service.kill()
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+        self._check_copy()
+        self.report.rounds += 1
+
+    # -- load ---------------------------------------------------------------------------------------------------
+
+    def _work(self, service: RunningService | ForkedService, stop: threading.Event, seed: float) -> None:
+        chance = random.Random(seed)  # noqa: S311 - which request comes next
+        with service.client(self._key) as client:
+            while not stop.is_set():
+                try:
+                    with self._lock:
+                        crowded = len(self.promises.kept) > _KEPT_DOCUMENTS
+                    if crowded or chance.random() < 0.3:
+                        self._delete(client, chance)
+                    else:
+                        self._upload(client, chance)
+                except httpx.TransportError:
+                    return
+
+    def _upload(self, client: httpx.Client, chance: random.Random) -> None:
+        with self._lock:
+            self._serial += 1
+            word = f"zq{self._serial:07d}x"
+        lines = [" ".join(chance.choices(_WORDS, k=9)) + "." for _ in range(chance.randint(3, 40))]
+        text = [f"The code word of this report is {word}.", *lines]
+        wait_s = chance.choice([0, 0, 5])
+        if chance.random() < 0.5:
+            body, kind = make_pdf([text[begin : begin + 20] for begin in range(0, len(text), 20)]), "application/pdf"
+        else:
+            body, kind = "\n".join(text).encode(), "text/plain"
+        reply = client.post(
+            "/v1/rag/documents",
+            params={"wait_s": wait_s, "filename": f"{word}.{'pdf' if kind.endswith('pdf') else 'txt'}"},
+            content=body,
+            headers={"content-type": kind},
+        )
+        if reply.status_code in (200, 201, 202):
+            with self._lock:
+                self.promises.kept[reply.json()["id"]] = word
+                self.promises.uploads += 1
+        elif reply.status_code != 503:
+            self.report.lost.append(f"upload answered {reply.status_code}: {reply.text[:200]}")
+
+    def _delete(self, client: httpx.Client, chance: random.Random) -> None:
+        with self._lock:
+            if not self.promises.kept:
+                return
+            document_id = chance.choice(list(self.promises.kept))
+            word = self.promises.kept.pop(document_id)
+            self.promises.unsure.add(document_id)
+        reply = client.delete(f"/v1/rag/documents/{document_id}")
+        if reply.status_code == 200:
+            with self._lock:
+                self.promises.unsure.discard(document_id)
+                self.promises.deleted[document_id] = word
+                self.promises.deletes += 1
+        elif reply.status_code != 503:
+            self.report.lost.append(f"delete of {document_id} answered {reply.status_code}")
+
+    # -- checks over HTTP ---------------------------------------------------------------------------------------
+
+    def _check(self, service: RunningService | ForkedService) -> None:
+        with service.client(self._key) as client:
+            listed = self._listed(client)
+            self._settle_unsure(listed)
+            for document_id in self.promises.kept:
+                if document_id not in listed:
+                    self.report.lost.append(f"{document_id} is not listed")
+            for document_id in self.promises.deleted:
+                if document_id in listed:
+                    self.report.ghosts.append(f"{document_id} is listed")
+            self._await_ready(client, listed)
+            sample = self._random.sample(sorted(self.promises.kept), k=min(5, len(self.promises.kept)))
+            for document_id in sample:
+                self._check_findable(client, document_id, self.promises.kept[document_id])
+            gone = sorted(self.promises.deleted)[-3:]
+            for document_id in gone:
+                self._check_gone(client, document_id, self.promises.deleted[document_id])
+
+    def _listed(self, client: httpx.Client) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        after: str | None = None
+        while True:
+            reply = client.get("/v1/rag/documents", params={"limit": 100, **({"after": after} if after else {})})
+            page = reply.raise_for_status().json()
+            found.update({one["id"]: one for one in page["data"]})
+            if not page["has_more"]:
+                return found
+            after = page["last_id"]
+
+    def _settle_unsure(self, listed: dict[str, dict[str, Any]]) -> None:
+        """An unanswered delete may have happened or not; what holds now must hold from now on."""
+        for document_id in sorted(self.promises.unsure):
+            if document_id in listed:
+                self.promises.kept[document_id] = listed[document_id]["filename"].rsplit(".", 1)[0]
+            else:
+                self.promises.deleted[document_id] = ""
+        self.promises.unsure.clear()
+        for document_id, one in listed.items():  # an upload whose answer was lost
+            if document_id not in self.promises.deleted:
+                self.promises.kept.setdefault(document_id, one["filename"].rsplit(".", 1)[0])
+
+    def _await_ready(self, client: httpx.Client, listed: dict[str, dict[str, Any]]) -> None:
+        waiting = [one for one, row in listed.items() if row["status"] != "ready"]
+        self.report.resumed += len(waiting)
+        deadline = time.monotonic() + _READY_TIMEOUT_S
+        for document_id in waiting:
+            while True:
+                row = client.get(f"/v1/rag/documents/{document_id}").json()
+                if row.get("status") == "ready":
+                    break
+                if row.get("status") == "failed" or time.monotonic() > deadline:
+                    self.report.lost.append(f"{document_id} ended as {row.get('status')}: {row.get('error')}")
+                    break
+                time.sleep(0.05)
+
+    def _check_findable(self, client: httpx.Client, document_id: str, word: str) -> None:
+        for mode in ("lexical", "hybrid"):
+            reply = client.post("/v1/rag/search", json={"query": f"code word {word}", "mode": mode, "top_k": 10})
+            hits = reply.raise_for_status().json()["data"]
+            if document_id not in {hit["document_id"] for hit in hits}:
+                self.report.lost.append(f"{document_id} ({word}) is not found by {mode} search: {reply.text[:1500]}")
+            for hit in hits:
+                owner = self.promises.passages.setdefault(hit["chunk_id"], hit["document_id"])
+                if owner != hit["document_id"]:
+                    self.report.ghosts.append(f"{hit['chunk_id']} was reused")
+        if word not in client.get(f"/v1/rag/documents/{document_id}/pages/1").json().get("text", ""):
+            self.report.lost.append(f"{document_id} lost its text")
+
+    def _check_gone(self, client: httpx.Client, document_id: str, word: str) -> None:
+        if client.get(f"/v1/rag/documents/{document_id}").status_code != 404:
+            self.report.ghosts.append(f"{document_id} still answers")
+        if word:
+            hits = client.post("/v1/rag/search", json={"query": word, "top_k": 20}).json()["data"]
+            if document_id in {hit["document_id"] for hit in hits}:
+                self.report.ghosts.append(f"{document_id} is still found")
+
+    # -- checks on a copy of the directory ----------------------------------------------------------------------
+
+    def _check_copy(self) -> None:
+        copy = self.scratch / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self.data_dir, copy, ignore=shutil.ignore_patterns("models", "*.lock", "*.pid"))
+        database = Database(copy / "ragsvc.sqlite")
+        try:
+            self._compare_indexes(database, copy)
+            self._compare_files(database, copy)
+        finally:
+            database.close()
+        shutil.rmtree(copy, ignore_errors=True)
+
+    def _compare_indexes(self, database: Database, copy: Path) -> None:
+        model = database.read_sync(
+            lambda c: c.exec_driver_sql("SELECT id, name, dimension, fingerprint FROM embedding_models").one_or_none()
+        )
+        if model is None:
+            return
+        source = SqliteIndexSource(
+            database, model_id=model.id, dimension=model.dimension, lexical_context=lexical_context
+        )
+        identity = EmbeddingModel(
+            name=model.name, dimension=model.dimension, max_tokens=256, fingerprint=model.fingerprint
+        )
+        registry = IndexRegistry(copy / "derived" / f"model-{model.id}", source, model=identity, background=False)
+        for collection in database.read_sync(document_rows.list_collections):
+            report = registry.verify(collection.id)
+            if not report.ok:
+                self.report.differences.append(f"collection {collection.id}: {report}")
+            rows = source.all_passage_ids(collection.id)
+            index_ids = registry.get(collection.id)
+            if len(index_ids) != len(rows) or not np.array_equal(np.unique(rows), rows):
+                self.report.differences.append(f"collection {collection.id}: {len(index_ids)} of {len(rows)} passages")
+        registry.close()
+
+    def _compare_files(self, database: Database, copy: Path) -> None:
+        store = BlobStore(copy)
+        for tenant, digest in database.read_sync(document_rows.referenced_blobs):
+            path = store.path(TenantId(tenant), digest)
+            if not path.exists() or sha256(path.read_bytes()).hexdigest() != digest:
+                self.report.lost.append(f"the file {digest[:12]} is missing or damaged")
+        for table in ("pages", "passages", "jobs"):
+            statement = f"SELECT count(*) FROM {table} WHERE document_id NOT IN (SELECT id FROM documents)"  # noqa: S608
+            if database.read_sync(partial(_count, statement=statement)):
+                self.report.ghosts.append(f"{table} without a document")
+        statement = "SELECT count(*) FROM embeddings WHERE passage_id NOT IN (SELECT id FROM passages)"
+        if database.read_sync(partial(_count, statement=statement)):
+            self.report.ghosts.append("vectors without a passage")
+
+
+def _count(connection: Connection, *, statement: str) -> int:
+    return int(connection.exec_driver_sql(statement).scalar_one())

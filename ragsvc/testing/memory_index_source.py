@@ -1,0 +1,78 @@
+"""An ``IndexSource`` of rows in memory: the reference for the change log's rules, for tests and measurements."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from ragsvc.core.ports.embedding import Vectors
+from ragsvc.core.ports.indexes import Ids, IndexChange, LexicalDocument
+
+
+class MemorySource:
+    """Collections of documents whose passages have a vector and a text; every change is logged as it is made."""
+
+    def __init__(self, dimension: int) -> None:
+        self.dimension = dimension
+        self._lock = threading.Lock()
+        self._rows: dict[int, dict[int, tuple[LexicalDocument, Vectors]]] = {}
+        self._log: dict[int, list[IndexChange]] = {}
+        self._last_id = 0
+        self._last_document = 0
+
+    def add_document(
+        self, collection_id: int, texts: Sequence[str], vectors: Vectors, *, context: str = ""
+    ) -> tuple[int, Ids]:
+        """Store a ready document; returns its id and its passages' ids."""
+        with self._lock:
+            self._last_document += 1
+            ids = np.arange(self._last_id + 1, self._last_id + 1 + len(texts), dtype=np.int64)
+            self._last_id += len(texts)
+            halves = vectors.astype(np.float16).astype(np.float32)
+            rows = self._rows.setdefault(collection_id, {})
+            for passage, text, vector in zip(ids.tolist(), texts, halves, strict=True):
+                rows[passage] = (LexicalDocument(passage, self._last_document, text, context), vector)
+            self._append(collection_id, "add", self._last_document, ids)
+            return self._last_document, ids
+
+    def delete_document(self, collection_id: int, document_id: int) -> None:
+        """Delete a document and its passages."""
+        with self._lock:
+            rows = self._rows.get(collection_id, {})
+            ids = np.array([i for i, (text, _) in rows.items() if text.document_id == document_id], dtype=np.int64)
+            for passage in ids.tolist():
+                del rows[passage]
+            self._append(collection_id, "delete", document_id, ids)
+
+    def head_seq(self, collection_id: int) -> int:
+        """The last log position."""
+        return len(self._log.get(collection_id, ()))
+
+    def changes(self, collection_id: int, after_seq: int, limit: int) -> list[IndexChange]:
+        """Changes after a position."""
+        return self._log.get(collection_id, [])[after_seq : after_seq + limit]
+
+    def vectors(self, collection_id: int, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:
+        """Vectors of the passages that exist."""
+        rows = self._rows.get(collection_id, {})
+        found = [(i, row) for i in passage_ids.tolist() if (row := rows.get(i)) is not None]
+        ids = np.array([i for i, _ in found], dtype=np.int64)
+        documents = np.array([text.document_id for _, (text, _) in found], dtype=np.int64)
+        vectors = [vector for _, (_, vector) in found]
+        return ids, documents, np.stack(vectors) if vectors else np.empty((0, self.dimension), np.float32)
+
+    def lexical(self, collection_id: int, passage_ids: Ids) -> list[LexicalDocument]:
+        """Texts of the passages that exist."""
+        rows = self._rows.get(collection_id, {})
+        return [row[0] for i in passage_ids.tolist() if (row := rows.get(i)) is not None]
+
+    def all_passage_ids(self, collection_id: int) -> Ids:
+        """Ids of all passages."""
+        return np.array(sorted(self._rows.get(collection_id, ())), dtype=np.int64)
+
+    def _append(self, collection_id: int, op: str, document_id: int, ids: Ids) -> None:
+        log = self._log.setdefault(collection_id, [])
+        packed = ids.astype("<i8").tobytes()
+        log.append(IndexChange(len(log) + 1, "add" if op == "add" else "delete", document_id, packed))

@@ -1,0 +1,155 @@
+# ruff: noqa: PLC0415, T201 - imports and answers on standard output are what this process is for
+"""Forks the real service from a process that has done its imports, so that a start costs no second of them.
+
+Everything after the imports is the start of any service: open the data directory, load the model, listen, serve.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from ragsvc.testing.service_runner import ROOT, ServiceFailed, service_environment
+
+
+class PreloadedProcess:
+    """The forking process; ``with`` ends it."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "ragsvc.testing.preloaded_service"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        assert self._read() == "imported"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        return str(json.loads(self._process.stdout.readline()))
+
+    def ask(self, **command: object) -> int:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        return int(self._read())
+
+
+class ForkedService:
+    """A forked service; the interface of ``RunningService`` that the crash rounds use."""
+
+    def __init__(
+        self, preloaded: PreloadedProcess, data_dir: Path, *, scratch: Path, start_timeout_s: float = 120
+    ) -> None:
+        self._preloaded = preloaded
+        self._out, self._errors = scratch / "service.out", scratch / "service.err"
+        self._out.write_text("")
+        environment = service_environment(data_dir)
+        self.pid = preloaded.ask(fork=True, env=environment, out=str(self._out), errors=str(self._errors))
+        self._gone = False
+        self.url = self._await_ready(time.monotonic() + start_timeout_s)
+
+    def _await_ready(self, deadline: float) -> str:
+        url = ""
+        while time.monotonic() < deadline:
+            if not url:
+                line = self._out.read_text().partition("\n")
+                url = json.loads(line[0])["url"] if line[1] else ""
+            else:
+                try:
+                    if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+                        return url
+                except httpx.TransportError:
+                    pass
+            if not Path(f"/proc/{self.pid}/exe").exists():
+                break
+            time.sleep(0.01)
+        self.kill()
+        raise ServiceFailed(self._errors.read_text()[-4000:])
+
+    def client(self, key: str) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {key}"}, timeout=120)
+
+    def kill(self) -> None:
+        self._end(9)
+
+    def stop(self) -> int:
+        return self._end(15)
+
+    def _end(self, number: int) -> int:
+        if self._gone:
+            return 0
+        self._gone = True
+        return self._preloaded.ask(end=self.pid, signal=number)
+
+
+def _fork(command: dict[str, Any]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    os.setsid()
+    for path, descriptor in ((os.devnull, 0), (command["out"], 1), (command["errors"], 2)):
+        opened = os.open(path, os.O_RDWR | (os.O_TRUNC | os.O_CREAT if descriptor else 0), 0o600)
+        os.dup2(opened, descriptor)
+    os.environ.clear()
+    os.environ.update(command["env"])
+    sys.argv = ["ragsvc", "serve", "--port", "0", "--json"]
+    from ragsvc.cli import main
+
+    try:
+        main()
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException as error:  # noqa: BLE001 - a forked child must not run on in the preloaded's loop
+        sys.stderr.write(repr(error))
+        code = 1
+    os._exit(code)
+
+
+_PRELOADED = (
+    "faiss",
+    "onnxruntime",
+    "tantivy",
+    "ragsvc.cli.serve",
+    "ragsvc.inference.onnx_embedder",
+    "ragsvc.wiring.services",
+)
+
+
+def _serve() -> None:
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    print(json.dumps("imported"), flush=True)
+    for line in sys.stdin:
+        command = json.loads(line)
+        if "fork" in command:
+            answer = _fork(command)
+        else:
+            os.kill(command["end"], command["signal"])
+            _, status = os.waitpid(command["end"], 0)
+            answer = os.waitstatus_to_exitcode(status)
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    _serve()

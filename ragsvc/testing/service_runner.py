@@ -1,0 +1,166 @@
+"""Starts the real service in a child process on a free port, for tests and for the crash rounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class ServiceFailed(Exception):
+    """The child ended before it listened; the message carries its output."""
+
+
+class RunningService:
+    """A child process that serves ``data_dir``; ``url`` is its base address."""
+
+    def __init__(self, data_dir: Path, *, env: dict[str, str] | None = None, start_timeout_s: float = 60) -> None:
+        self.log: list[str] = []
+        self.admin_key = ""
+        self.data_dir = data_dir
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ragsvc", "serve", "--port", "0", "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=service_environment(data_dir, env),
+        )
+        threading.Thread(target=self._keep_log, daemon=True).start()
+        try:
+            self.url = self._address(start_timeout_s)
+            self._wait_ready(start_timeout_s)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _keep_log(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line)
+
+    def _address(self, timeout_s: float) -> str:
+        assert self.process.stdout is not None
+        timer = threading.Timer(timeout_s, self.process.kill)
+        timer.start()
+        try:
+            line = self.process.stdout.readline()
+        finally:
+            timer.cancel()
+        if not line:
+            self.process.wait(10)
+            time.sleep(0.1)
+            raise ServiceFailed(f"exit {self.process.returncode}: {''.join(self.log)[-4000:]}")
+        return str(json.loads(line)["url"])
+
+    def _wait_ready(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.02)
+        raise ServiceFailed(f"not ready after {timeout_s} s: {''.join(self.log)[-4000:]}")
+
+    def client(self, key: str, **options: object) -> httpx.Client:
+        """An HTTP client that sends the key."""
+        headers = {"authorization": f"Bearer {key}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=120, **options)  # type: ignore[arg-type]
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut would."""
+        self.process.kill()
+        self._reap()
+
+    def stop(self, *, timeout_s: float = 60) -> int:
+        """SIGTERM, and wait for the drain; returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self._reap(timeout_s)
+
+    def _reap(self, timeout_s: float = 30) -> int:
+        code = self.process.wait(timeout_s)
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+        return code
+
+
+def service_environment(data_dir: Path, extra: dict[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without its own ragsvc settings, with the given ones."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAGSVC_")}
+    return {**kept, "RAGSVC_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1", **(extra or {})}
+
+
+UNLIMITED = ("--requests-per-minute", "0", "--requests-per-hour", "0")
+
+
+def create_key(
+    data_dir: Path,
+    *,
+    tenant: str = "acme",
+    label: str = "test",
+    extra: tuple[str, ...] = (),
+    settings: dict[str, str] | None = None,
+) -> str:
+    """A key's secret, made by the command line while no service runs.
+
+    It has no limit of requests unless ``extra`` sets one: a fast machine makes more than the default
+    sixty requests in a minute.
+    """
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "ragsvc",
+            "keys",
+            "create",
+            "--tenant",
+            tenant,
+            "--label",
+            label,
+            "--json",
+            *UNLIMITED,
+            *extra,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=service_environment(data_dir, settings),
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return str(json.loads(done.stdout)["key"])
+
+
+@contextmanager
+def running_proxy(upstream: str, *options: str) -> Generator[str]:
+    """``ragsvc proxy`` for ``upstream`` in a child process; yields its base address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ragsvc", "proxy", "--url", upstream, "--port", "0", "--json", *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=service_environment(Path("unused")),
+    )
+    assert process.stdout is not None
+    try:
+        yield json.loads(process.stdout.readline())["url"]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(20)
+        process.stdout.close()
+    assert code == 0

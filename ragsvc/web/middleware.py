@@ -1,0 +1,94 @@
+"""The outermost layer, one pure-ASGI wrapper: request id, limit headers, metrics, access log, the last resort.
+
+It wraps routing itself, so unknown URLs and wrong methods are treated like everything else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from ragsvc.web.context import SCOPE_KEY, RequestContext
+from ragsvc.web.errors import log_unexpected
+from ragsvc.web.headers import OUR_HEADERS, limit_headers, new_request_id, sane_id
+from ragsvc.web.metrics import RequestMetrics
+from ragsvc.web.passthrough.raw_responses import send_error
+
+_UNMATCHED = "unmatched"
+
+AccessLog = Callable[[bytes], None]
+"""Takes one line of JSON per request."""
+
+
+class RequestMiddleware:
+    """Wraps an ASGI application; see the module."""
+
+    def __init__(
+        self, app: ASGIApp, *, metrics: RequestMetrics, clock: Callable[[], float], access_log: AccessLog | None = None
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._clock = clock
+        self._access_log = access_log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        context = RequestContext(sane_id(headers.get(b"x-request-id")) or new_request_id(), time.monotonic(), headers)
+        scope[SCOPE_KEY] = context  # type: ignore[literal-required]  # our own key
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                extra = [(b"x-request-id", context.request_id.encode())]
+                if context.live is not None:
+                    extra += limit_headers(context.live, monotonic=time.monotonic(), now=self._clock())
+                theirs = message.get("headers", ())
+                message["headers"] = [pair for pair in theirs if pair[0] not in OUR_HEADERS] + extra
+            await send(message)
+
+        self._metrics.running += 1
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:  # noqa: BLE001 - the edge is where what nobody handled ends, logged once
+            cause = error.__cause__
+            known = cause if isinstance(cause, Exception) else error
+            log_unexpected(known, request_id=context.request_id, encrypted=context.encrypted)
+            if not status:
+                await send_error(error, context.request_id, send_with_headers)
+        finally:
+            self._metrics.running -= 1
+            if context.admitted and context.live is not None:
+                context.live.gate.leave()
+            duration_s = time.monotonic() - context.started
+            route = str(scope.get("path_template") or _UNMATCHED)
+            self._metrics.observe(route, scope["method"], status, duration_s)
+            if self._access_log is not None:
+                self._access_log(_line(context, scope["method"], route, status, duration_s, at=self._clock()))
+
+
+def _line(context: RequestContext, method: str, route: str, status: int, duration_s: float, *, at: float) -> bytes:
+    """One request as JSON; route templates only, no paths, bodies or secrets. Status 0: the client left first."""
+    entry: dict[str, Any] = {
+        "at": round(at, 3),
+        "request_id": context.request_id,
+        "client_request_id": sane_id(context.headers.get(b"x-client-request-id")),
+        "method": method,
+        "route": route,
+        "status": status,
+        "duration_ms": round(duration_s * 1000, 2),
+    }
+    if context.live is not None:
+        entry["key_id"] = context.live.key.id
+        entry["tenant"] = context.live.key.tenant
+    return msgspec.json.encode(entry)

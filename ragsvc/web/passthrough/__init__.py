@@ -1,0 +1,1 @@
+"""Requests and responses whose bytes pass through unchanged."""

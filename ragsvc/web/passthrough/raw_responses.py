@@ -1,0 +1,215 @@
+"""Answers whose bytes are ready: sent as they are, without a framework's encoding in between."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope, Send
+
+from ragsvc.core.errors import RagsvcError
+from ragsvc.web.context import context_of
+from ragsvc.web.disconnects import DisconnectWatcher
+from ragsvc.web.errors import is_unexpected, log_unexpected, render
+
+_PROVIDERS_OWN = re.compile(
+    r"openai-(organization|project)|cf-.*|alt-svc|strict-transport-security|access-control-.*|via|nel|report-to|"
+    r"server-timing|x-accel-.*|x-content-type-options|x-ratelimit-.*|retry-after.*|set-cookie.*|location|content-length",
+    re.IGNORECASE,
+)
+"""Headers that speak of the provider's account, edge or limits."""
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_JSON_TYPE = (b"content-type", b"application/json")
+_EVENT_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+async def send_error(error: Exception, request_id: str, send: Send) -> None:
+    """Answer with an error, outside a framework."""
+    rendered = render(error, request_id)
+    headers = [(b"content-type", b"application/json")]
+    headers += [(name.encode(), value.encode()) for name, value in rendered.headers.items()]
+    content = rendered.content
+    headers.append((b"content-length", b"%d" % len(content)))
+    await send({"type": "http.response.start", "status": rendered.status, "headers": headers})
+    await send({"type": "http.response.body", "body": content, "more_body": False})
+
+
+class JsonBytes(ASGIResponse):
+    """A body that is JSON already."""
+
+    __slots__ = ()
+
+    def __init__(self, body: bytes) -> None:
+        # the parent's __init__ only prepares what __call__ below does without
+        self.body = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        headers = [_JSON_TYPE, (b"content-length", b"%d" % len(self.body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+class ClientGone(ASGIResponse):
+    """Nobody is there to read this; the status (nginx's 499) is for metrics and the access log."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        # see JsonBytes
+        self.body = b""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Close the books of the request."""
+        await send({"type": "http.response.start", "status": 499, "headers": []})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class PassedOn(Protocol):
+    """A provider's answer on its way."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The provider's headers."""
+        ...
+
+    @property
+    def content_type(self) -> str:
+        """Its content type in lower case."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The body as it arrives."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop; always called."""
+        ...
+
+
+class PassedThrough(ASGIResponse):
+    """A provider's answer, byte for byte; one that breaks off is cut, or ends with an error event if it has events."""
+
+    __slots__ = ("_answer", "_request_id")
+
+    def __init__(self, answer: PassedOn, *, request_id: str | None) -> None:
+        # see JsonBytes
+        self._answer = answer
+        self._request_id = request_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all of it."""
+        answer = self._answer
+        has_events = answer.content_type.startswith("text/event-stream")
+        try:
+            headers = [
+                (name.lower().encode(), value.encode(errors="surrogateescape"))  # as aiohttp decoded them
+                for name, value in answer.headers.items()
+                if not _PROVIDERS_OWN.fullmatch(name)
+            ]
+            if has_events:
+                headers.append((b"x-accel-buffering", b"no"))
+            with DisconnectWatcher(receive):
+                await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+                rest = b""
+                try:
+                    async for piece in answer:
+                        if has_events:
+                            piece, rest = _whole_events(rest, piece)  # noqa: PLW2901 - what of it can go out
+                        if piece:
+                            await send({"type": "http.response.body", "body": piece, "more_body": True})
+                except RagsvcError as error:
+                    if not has_events:
+                        raise
+                    rest = render(error, self._request_id).event  # in the place of an event that was not whole
+                await send({"type": "http.response.body", "body": rest, "more_body": False})
+        finally:
+            await answer.aclose()
+
+
+def _whole_events(held: bytes, piece: bytes) -> tuple[bytes, bytes]:
+    r"""Split off what is not a whole event yet, changing no byte.
+
+    >>> _whole_events(b"data: 1\r\n", b"\r\ndata: 2")
+    (b'data: 1\r\n\r\n', b'data: 2')
+    """
+    text = held + piece
+    since = max(0, len(held) - 3)
+    borders = [at + len(end) for end in _EVENT_ENDS if (at := text.rfind(end, since)) >= 0]
+    border = max(borders, default=0)
+    return text[:border], text[border:]
+
+
+class EventSource(Protocol):
+    """Blocks of whole server-sent events."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last block has been handed out."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The source itself."""
+        ...
+
+    async def __anext__(self) -> bytes:
+        """The next block."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop; always called."""
+        ...
+
+
+class EventStream(ASGIResponse):
+    """Server-sent events as they come; a failure becomes a last event, a client that leaves ends the source."""
+
+    __slots__ = ("_extra", "_request_id", "_source", "_status")
+
+    def __init__(
+        self,
+        source: EventSource,
+        *,
+        request_id: str | None,
+        status: int = 200,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        # see JsonBytes
+        self._source = source
+        self._request_id = request_id
+        self._status = status
+        self._extra = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all of it."""
+        source = self._source
+        try:
+            with DisconnectWatcher(receive):
+                headers = [*_EVENT_HEADERS, *self._extra]
+                await send({"type": "http.response.start", "status": self._status, "headers": headers})
+                try:
+                    async for block in source:
+                        await send({"type": "http.response.body", "body": block, "more_body": not source.finished})
+                    rest = None if source.finished else b""
+                except Exception as error:  # noqa: BLE001 - after the first byte every failure must become an event
+                    rest = self._failure(error, encrypted=context_of(scope).encrypted)
+                if rest is not None:
+                    await send({"type": "http.response.body", "body": rest, "more_body": False})
+        finally:
+            await source.aclose()
+
+    def _failure(self, error: Exception, *, encrypted: bool) -> bytes:
+        if is_unexpected(error):
+            log_unexpected(error, request_id=self._request_id, encrypted=encrypted)
+        return render(error, self._request_id).event

@@ -1,0 +1,70 @@
+"""``POST /v1/chat/completions``, JSON and server-sent events."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+from litestar import Request, post
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope
+
+from ragsvc.core.access.principal import Scope as KeyScope
+from ragsvc.core.gateway.chat import ChatRequest, decode_chat_request
+from ragsvc.core.gateway.upstream_access import NO_ACCESS
+from ragsvc.services.answers import AnswerService
+from ragsvc.web.bodies import read_body
+from ragsvc.web.context import context_of
+from ragsvc.web.disconnects import DisconnectWatcher
+from ragsvc.web.openapi import ANY_JSON, EVENTS, DocumentedAnswer
+from ragsvc.web.passthrough.raw_responses import ClientGone, EventStream, JsonBytes
+from ragsvc.web.routes.endpoint_families import ACCESS_PARAMETERS, access_of
+
+
+class ChatServices(Protocol):
+    """The part of the composed services that these routes use."""
+
+    @property
+    def answer(self) -> AnswerService:
+        """Answers chats."""
+        ...
+
+
+async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
+    """Answer a chat request that the gate let in."""
+    context = context_of(scope)
+    body = await read_body(receive, context.body_limit)
+    if body is None:
+        return ClientGone()
+    call = decode_chat_request(body)
+    access = access_of(context)
+    if access != NO_ACCESS:
+        call = msgspec.structs.replace(call, access=access)
+    services: ChatServices = scope["litestar_app"].state["services"]
+    with DisconnectWatcher(receive):
+        if call.request.stream:
+            return EventStream(await services.answer.stream(context.principal, call), request_id=context.request_id)
+        return JsonBytes(await services.answer.complete(context.principal, call))
+    return ClientGone()
+
+
+@post(
+    ["/v1/chat/completions", "/api/chat/completions", "/chat/completions"],
+    status_code=200,
+    opt={
+        "scope": KeyScope.CHAT,
+        "raw": answer_chat,
+        "tag": "chat",
+        "body": ChatRequest,
+        "answers": {200: DocumentedAnswer("The completion; events when `stream` is true.", {**ANY_JSON, **EVENTS})},
+        "parameters": ACCESS_PARAMETERS,
+        "errors": (402, 404, 502, 504),
+    },
+    summary="Answer a chat",
+)
+async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIResponse:
+    """Complete a chat with a model, from documents when ``use_rag`` is true; as an event stream when ``stream`` is."""
+    return await answer_chat(request.scope, request.receive)
+
+
+route_handlers = [create_chat_completion]

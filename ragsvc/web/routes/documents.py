@@ -1,0 +1,326 @@
+"""``/v1/rag/documents``: upload, watch, list, change, retry, delete, and the stored file itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import quote
+
+import msgspec
+from litestar import Request, Response, delete, get, patch, post
+from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.response import File, Stream
+
+from ragsvc.core.access.principal import Scope
+from ragsvc.core.documents import Document, DocumentStatus
+from ragsvc.core.errors import DocumentNotFound, InvalidRequest
+from ragsvc.core.ids import CHUNK_ID_PATTERN, passage_id
+from ragsvc.core.retrieval.filters import parse_filter
+from ragsvc.services.document_service import MEDIA_TYPES, DocumentService
+from ragsvc.store.document_rows import DocumentFilter
+from ragsvc.web.bodies import read_json
+from ragsvc.web.context import principal_of
+from ragsvc.web.openapi import BINARY, EVENTS, DocumentedAnswer, Schema, header_parameter, query_parameter
+from ragsvc.web.uploads import AnyRequest, clean_filename, read_upload
+from ragsvc.web.wire import (
+    DocumentChange,
+    DocumentDeleted,
+    DocumentList,
+    DocumentOut,
+    PageOut,
+    PassageList,
+    RetryRequest,
+    UploadForm,
+    document_out,
+    passage_out,
+)
+
+_READ: Final = {"scope": Scope.DOCUMENTS_READ, "tag": "documents"}
+_WRITE: Final = {"scope": Scope.DOCUMENTS_WRITE, "tag": "documents"}
+_KEEP_ALIVE_S = 15.0
+_MAX_WAIT_S = 600.0
+
+_Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many to return")]
+_WaitS = Annotated[float | None, QueryParameter(ge=0, le=_MAX_WAIT_S, description="Seconds to wait for ready")]
+_Name = Annotated[str | None, QueryParameter(description="Part of the file name")]
+_Statuses = Annotated[
+    str | None, QueryParameter(description="queued, processing, ready or failed; several with commas")
+]
+_Filters = Annotated[str | None, QueryParameter(description="A metadata filter as JSON")]
+_AfterPassage = Annotated[
+    str | None,
+    QueryParameter(pattern=CHUNK_ID_PATTERN, description="The id of a passage (``last_id``): go on after it"),
+]
+
+_change = msgspec.json.Decoder(DocumentChange)
+_retry = msgspec.json.Decoder(RetryRequest)
+
+_STORED: Final[dict[str, Schema]] = dict.fromkeys(MEDIA_TYPES, BINARY)
+_UPLOAD: Final = {
+    **_WRITE,
+    "streams_body": True,
+    "body": {**_STORED, "multipart/form-data": UploadForm},
+    "parameters": [
+        query_parameter("filename", "Name of a raw body's file", max_length=512),
+        query_parameter("collection", "Where a raw body goes", max_length=512),
+        query_parameter("metadata", "A raw body's metadata, a JSON object"),
+        header_parameter("Content-Disposition", "Another way to name a raw body's file (RFC 6266)"),
+        header_parameter("X-Document-Password", "Opens a protected PDF that is sent as a raw body"),
+        header_parameter("Prefer", "`respond-async` is the same as `wait_s=0`"),
+    ],
+    "answers": {
+        200: DocumentedAnswer("The collection holds these bytes already; nothing was added.", DocumentOut),
+        201: DocumentedAnswer("Stored, and ready within the wait.", DocumentOut),
+        202: DocumentedAnswer("Stored, and not ready yet or failed (see `status`); follow `Location`.", DocumentOut),
+    },
+    "errors": (404, 415, 507),
+}
+
+
+def _service(request: AnyRequest) -> DocumentService:
+    service: DocumentService = request.app.state.services.documents
+    return service
+
+
+def _answer(service: DocumentService, document: Document, *, status: int) -> Response[DocumentOut]:
+    return Response(
+        document_out(document, eta_s=service.eta_s(document)),
+        status_code=status,
+        headers={"location": f"/v1/rag/documents/{document.public_id}"},
+    )
+
+
+@post(
+    "/v1/rag/documents",
+    opt=_UPLOAD,
+    status_code=201,
+    request_max_body_size=None,  # documents have a limit of their own, which the service enforces while it reads
+    summary="Upload a document",
+)
+async def upload_document(request: Request[Any, Any, Any], wait_s: _WaitS = None) -> Response[DocumentOut]:
+    """Upload a document: a raw ``application/pdf``, ``text/plain`` or ``text/markdown`` body, or a form with ``file``.
+
+    201 when it became ready within ``wait_s``; 202 when it did not (see ``status``, and follow ``Location``); 200 when
+    the collection held these bytes already. ``Prefer: respond-async`` is the same as ``wait_s=0``.
+    """
+    service = _service(request)
+    tenant = principal_of(request).tenant
+    async with service.receiving(announced_bytes=_content_length(request)) as receiving:
+        upload = await read_upload(request, receiving)
+        uploaded = await service.add(tenant, receiving, upload)
+    asynchronous = "respond-async" in request.headers.get("prefer", "").lower()
+    default_wait_s: float = request.app.state.services.settings.upload_wait_s
+    timeout_s = 0.0 if asynchronous else default_wait_s if wait_s is None else wait_s
+    document = uploaded.document
+    if timeout_s > 0:
+        document = await service.wait(tenant, document.public_id, timeout_s=timeout_s)
+    status = 202
+    if not uploaded.created:
+        status = 200
+    elif document.status is DocumentStatus.READY:
+        status = 201
+    answer = _answer(service, document, status=status)
+    if asynchronous:
+        answer.headers["preference-applied"] = "respond-async"
+    return answer
+
+
+def _content_length(request: AnyRequest) -> int | None:
+    """The announced size of a raw body; a form's is a little larger than its file and is not compared."""
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        return None
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isdecimal() else None
+
+
+@get("/v1/rag/documents", opt={**_READ, "errors": (404,)}, summary="List documents")
+async def list_documents(
+    request: Request[Any, Any, Any],
+    limit: _Limit = 20,
+    after: FromQuery[str | None] = None,
+    before: FromQuery[str | None] = None,
+    order: FromQuery[Literal["asc", "desc"]] = "desc",
+    status: _Statuses = None,
+    name: _Name = None,
+    collection: FromQuery[str | None] = None,
+    filters: _Filters = None,
+) -> DocumentList:
+    """List documents, newest first. ``after``/``before`` take a document's id and page through the list."""
+    if after is not None and before is not None:
+        raise InvalidRequest("'after' and 'before' exclude each other", param="before")
+    service = _service(request)
+    which = DocumentFilter(
+        statuses=_statuses(status),
+        filename_contains=name,
+        metadata=None if filters is None else parse_filter(_json(filters)),
+    )
+    documents, more = await service.list_page(
+        principal_of(request).tenant,
+        which=which,
+        collection=collection,
+        limit=limit,
+        after=after,
+        before=before,
+        descending=order == "desc",
+    )
+    data = [document_out(one, eta_s=service.eta_s(one)) for one in documents]
+    return DocumentList(
+        data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None, has_more=more
+    )
+
+
+def _statuses(text: str | None) -> tuple[DocumentStatus, ...]:
+    try:
+        return tuple(DocumentStatus(one.strip()) for one in text.split(",")) if text else ()
+    except ValueError as error:
+        raise InvalidRequest("status is queued, processing, ready or failed", param="status") from error
+
+
+def _json(text: str) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest("filters is not JSON", param="filters") from error
+
+
+@get("/v1/rag/documents/{document_id:str}", opt=_READ, summary="Show a document")
+async def get_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> DocumentOut:
+    """One document: stage, progress, problems by page, counts, timings."""
+    service = _service(request)
+    document = await service.get(principal_of(request).tenant, document_id)
+    return document_out(document, eta_s=service.eta_s(document))
+
+
+@get(
+    "/v1/rag/documents/{document_id:str}/content",
+    opt={**_READ, "answers": {200: DocumentedAnswer("The stored file.", _STORED)}},
+    summary="Download a document",
+)
+async def get_content(request: Request[Any, Any, Any], document_id: FromPath[str]) -> File | Stream:
+    """The stored file, byte for byte."""
+    document, stored = await _service(request).content(principal_of(request).tenant, document_id)
+    headers = {
+        "content-disposition": f"attachment; filename*=UTF-8''{quote(document.filename, safe='')}",
+        "x-content-type-options": "nosniff",
+        "content-security-policy": "sandbox",
+    }
+    if isinstance(stored, Path):
+        return File(path=stored, media_type=document.media_type, etag=None, headers=headers)
+    headers["content-length"] = str(document.size_bytes)
+    return Stream(stored, media_type=document.media_type, headers=headers)
+
+
+@get("/v1/rag/documents/{document_id:str}/passages", opt=_READ, summary="List a document's passages")
+async def list_passages(
+    request: Request[Any, Any, Any],
+    document_id: FromPath[str],
+    limit: _Limit = 20,
+    after: _AfterPassage = None,
+) -> PassageList:
+    """Passages of a document in reading order, page by page like OpenAI's lists."""
+    found = await _service(request).passages(
+        principal_of(request).tenant, document_id, after=None if after is None else passage_id(after), limit=limit + 1
+    )
+    data = [passage_out(one) for one in found[:limit]]
+    return PassageList(
+        data=data,
+        first_id=data[0].id if data else None,
+        last_id=data[-1].id if data else None,
+        has_more=len(found) > limit,
+    )
+
+
+@get("/v1/rag/documents/{document_id:str}/pages/{number:int}", opt=_READ, summary="Show a page's text")
+async def get_page(request: Request[Any, Any, Any], document_id: FromPath[str], number: FromPath[int]) -> PageOut:
+    """The text of one page, counted from 1; offsets of passages and citations count in it."""
+    page = await _service(request).page(principal_of(request).tenant, document_id, number)
+    return PageOut(document_id=document_id, page=page.number, page_label=page.label, text=page.text)
+
+
+@get(
+    "/v1/rag/documents/{document_id:str}/events",
+    opt={**_READ, "answers": {200: DocumentedAnswer("Events until the document is ready, failed or deleted.", EVENTS)}},
+    summary="Follow a document's progress",
+)
+async def follow_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> Stream:
+    """Progress as server-sent events (``progress``, then ``ready``, ``failed`` or ``deleted``), each a document."""
+    service = _service(request)
+    tenant = principal_of(request).tenant
+    await service.get(tenant, document_id)
+    return Stream(
+        _events(service, request, document_id),
+        media_type="text/event-stream",
+        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+    )
+
+
+async def _events(service: DocumentService, request: AnyRequest, document_id: FromPath[str]) -> AsyncGenerator[bytes]:
+    tenant = principal_of(request).tenant
+    try:
+        async for document in service.follow(tenant, document_id, every_s=_KEEP_ALIVE_S):
+            if document is None:
+                yield b": still working\n\n"
+                continue
+            ended = document.status in (DocumentStatus.READY, DocumentStatus.FAILED)
+            name = document.status.value if ended else "progress"
+            body = msgspec.json.encode(document_out(document, eta_s=service.eta_s(document)))
+            yield b"event: " + name.encode() + b"\ndata: " + body + b"\n\n"
+    except DocumentNotFound:
+        body = msgspec.json.encode(DocumentDeleted(id=document_id))
+        yield b"event: deleted\ndata: " + body + b"\n\n"
+
+
+@post(
+    "/v1/rag/documents/{document_id:str}/retry",
+    opt={**_WRITE, "body": RetryRequest, "body_optional": True, "errors": (409,)},
+    status_code=202,
+    summary="Try a failed document again",
+)
+async def retry_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> Response[DocumentOut]:
+    """Start a failed document again, with a password if it needs one."""
+    service = _service(request)
+    password = (await read_json(request, _retry)).password if await request.body() else None
+    document = await service.retry(principal_of(request).tenant, document_id, password=password)
+    return _answer(service, document, status=202)
+
+
+@patch("/v1/rag/documents/{document_id:str}", opt={**_WRITE, "body": DocumentChange}, summary="Change a document")
+async def change_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> DocumentOut:
+    """Change the name or metadata; metadata are merged, ``null`` removes a key."""
+    data = await read_json(request, _change)
+    filename = None if data.filename is None else clean_filename(data.filename)
+    document = await _service(request).change(
+        principal_of(request).tenant, document_id, filename=filename, metadata=data.metadata
+    )
+    return document_out(document)
+
+
+@delete("/v1/rag/documents/{document_id:str}", opt=_WRITE, status_code=200, summary="Delete a document")
+async def delete_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> DocumentDeleted:
+    """Delete a document from rows, files and indexes, in one step and for good."""
+    document = await _service(request).delete(principal_of(request).tenant, document_id)
+    return DocumentDeleted(id=document.public_id)
+
+
+@post("/v1/rag/documents/{document_id:str}/delete", opt=_WRITE, status_code=200, summary="Delete a document by POST")
+async def delete_document_by_post(request: Request[Any, Any, Any], document_id: FromPath[str]) -> DocumentDeleted:
+    """Do what ``DELETE`` does, for clients that can only post."""
+    document = await _service(request).delete(principal_of(request).tenant, document_id)
+    return DocumentDeleted(id=document.public_id)
+
+
+route_handlers: list[Any] = [
+    upload_document,
+    list_documents,
+    get_document,
+    get_content,
+    list_passages,
+    get_page,
+    follow_document,
+    retry_document,
+    change_document,
+    delete_document,
+    delete_document_by_post,
+]
+"""All routes of this module."""

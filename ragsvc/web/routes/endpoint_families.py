@@ -1,0 +1,320 @@
+"""The stateless endpoint families: passed to the provider of their model, or served by a local one.
+
+JSON bodies are read whole, forms stream. Families that keep objects at a provider are refused by name: whose they are
+and when they end cannot be known to a proxy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, Protocol, cast
+
+from litestar import Request, post, route
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+from litestar.response.base import ASGIResponse
+from multipart import parse_options_header
+
+from ragsvc.core.access.principal import Scope
+from ragsvc.core.errors import RouteNotFound, UnsupportedMediaType
+from ragsvc.core.gateway.endpoint_families import Family, estimate_prompt, estimate_reply, read_fields, with_model
+from ragsvc.core.gateway.upstream_access import UpstreamAccess
+from ragsvc.providers.local_models import EmbeddingsRequest, RerankRequest
+from ragsvc.services.passthrough import ProxyCall, ProxyService
+from ragsvc.web.auth import AccessRequirement
+from ragsvc.web.context import RequestContext, context_of
+from ragsvc.web.disconnects import DisconnectWatcher
+from ragsvc.web.openapi import ANY_JSON, BINARY, EVENTS, DocumentedAnswer, Schema, header_parameter
+from ragsvc.web.passthrough.forms import StreamedForm
+from ragsvc.web.passthrough.raw_responses import ClientGone, PassedThrough
+
+AnyRequest = Request[Any, Any, Any]
+
+Content = Mapping[str, Schema]
+"""Media types with their schemas."""
+
+_PASSED_HEADERS: Final = (b"accept", b"openai-beta")
+_FAMILY_ERRORS: Final = (402, 404, 502, 504)
+ACCESS_PARAMETERS: Final = (
+    header_parameter("X-Provider-Key", "A key of your own for the model's provider, in place of the stored one"),
+    header_parameter("X-Provider-Base-URL", "Another provider's address; only those that the operator allows"),
+)
+
+
+class FamilyServices(Protocol):
+    """The part of the composed services that these routes use."""
+
+    @property
+    def proxy(self) -> ProxyService:
+        """Passes requests on."""
+        ...
+
+    @property
+    def may_spool_to_disk(self) -> bool:
+        """Whether what is kept of a form for a moment may lie in a file: not where data are encrypted at rest."""
+        ...
+
+
+class JsonBody:
+    """A body that was read whole, and may be sent again."""
+
+    spent = False
+
+    def __init__(self, raw: bytes, model: str) -> None:
+        self._raw = raw
+        self._model = model
+
+    def for_model(self, model: str) -> tuple[bytes, dict[str, str]]:
+        """The body with the model's name as the provider knows it."""
+        return with_model(self._raw, self._model, model), {"Content-Type": "application/json"}
+
+
+def access_of(context: RequestContext) -> UpstreamAccess:
+    """What the request brings for its provider."""
+    key = context.headers.get(b"x-provider-key")
+    base_url = context.headers.get(b"x-provider-base-url")
+    return UpstreamAccess(
+        None if not key else key.decode("latin-1"), None if not base_url else base_url.decode("latin-1")
+    )
+
+
+def _services(request: AnyRequest) -> FamilyServices:
+    return cast("FamilyServices", request.app.state["services"])
+
+
+async def _pass_json(request: AnyRequest, family: Family, path: str) -> ASGIResponse:
+    raw = await request.body()
+    fields = read_fields(raw)
+    call = ProxyCall(
+        family=family,
+        path=path,
+        model=fields.model,
+        body=JsonBody(raw, fields.model),
+        headers=_headers(request),
+        prompt_estimate=estimate_prompt(family, len(raw)),
+        reply_estimate=estimate_reply(family, fields),
+    )
+    with DisconnectWatcher(request.receive):
+        return await _answer(request, call)
+    return ClientGone()
+
+
+async def _pass_form(request: AnyRequest, family: Family, path: str) -> ASGIResponse:
+    content_type = request.headers.get("content-type", "")
+    kind, options = parse_options_header(content_type)
+    if kind != "multipart/form-data":
+        raise UnsupportedMediaType("this endpoint takes multipart/form-data")
+    length = request.headers.get("content-length", "")
+    form = StreamedForm(
+        cast("AsyncIterator[bytes]", request.stream()),
+        boundary=options.get("boundary", ""),
+        content_type=content_type,
+        length=int(length) if length.isdecimal() else None,
+        may_use_disk=_services(request).may_spool_to_disk and not context_of(request.scope).encrypted,
+    )
+    async with form:
+        model = await form.read_model()
+        call = ProxyCall(family=family, path=path, model=model, body=form, headers=_headers(request))
+        return await _answer(request, call)
+
+
+async def _answer(request: AnyRequest, call: ProxyCall) -> ASGIResponse:
+    context = context_of(request.scope)
+    answer = await _services(request).proxy.forward(context.principal, call, access_of(context))
+    return PassedThrough(answer, request_id=context.request_id)
+
+
+def _headers(request: AnyRequest) -> dict[str, str]:
+    given = context_of(request.scope).headers
+    return {name.decode().title(): given[name].decode("latin-1") for name in _PASSED_HEADERS if name in given}
+
+
+def _json_schema(**example: object) -> Schema:
+    """Any object with a model: the provider knows its other fields."""
+    return {
+        "type": "object",
+        "required": ["model"],
+        "properties": {"model": {"type": "string", "minLength": 1, "maxLength": 256}},
+        "examples": [example],
+    }
+
+
+def _form_schema(*files: str) -> Schema:
+    parts: dict[str, Any] = {"model": {"type": "string", "minLength": 1, "maxLength": 256}}
+    parts.update(dict.fromkeys(files, BINARY))
+    return {"type": "object", "required": ["model", *files], "properties": parts}
+
+
+def _json_route(
+    path: str, family: Family, summary: str, body: Schema, *, answer: Content = ANY_JSON, scope: Scope = Scope.PROXY
+) -> HTTPRouteHandler:
+    opt = _opt(family, scope, {"application/json": body}, answer)
+
+    @post(f"/v1{path}", status_code=200, opt=opt, summary=summary, operation_id=_operation(path))
+    async def pass_json(request: Request[Any, Any, Any]) -> ASGIResponse:
+        """Pass the request to the provider of its model; all of its fields are the provider's."""
+        return await _pass_json(request, family, path)
+
+    return pass_json
+
+
+def _form_route(
+    path: str, family: Family, summary: str, body: Schema, *, answer: Content = ANY_JSON
+) -> HTTPRouteHandler:
+    opt = _opt(family, Scope.PROXY, {"multipart/form-data": body}, answer, errors=(415,))
+
+    @post(f"/v1{path}", status_code=200, opt=opt, summary=summary, operation_id=_operation(path))
+    async def pass_form(request: Request[Any, Any, Any]) -> ASGIResponse:
+        """Pass the form to the provider of its model as it streams in; fields that come before files need no spool."""
+        return await _pass_form(request, family, path)
+
+    return pass_form
+
+
+def _opt(
+    family: Family, scope: Scope, body: Content, answer: Content, *, errors: tuple[int, ...] = ()
+) -> dict[str, Any]:
+    return {
+        "scope": scope,
+        "tag": family.value,
+        "body": body,
+        "parameters": ACCESS_PARAMETERS,
+        "answers": {200: DocumentedAnswer("The provider's answer, as it is.", answer)},
+        "errors": (*_FAMILY_ERRORS, *errors),
+    }
+
+
+def _operation(path: str) -> str:
+    return "create" + "".join(word.title() for word in path.strip("/").split("/"))
+
+
+_STREAMING: Final = {**ANY_JSON, **EVENTS}
+_SPEECH: Final = {"audio/*": BINARY, "application/octet-stream": BINARY, **EVENTS}
+_TEXTS: Final = {**ANY_JSON, **EVENTS, "text/plain": {"type": "string"}}
+
+route_handlers: list[HTTPRouteHandler] = [
+    _json_route(
+        "/completions",
+        Family.COMPLETIONS,
+        "Complete a text",
+        _json_schema(model="gpt-3.5-turbo-instruct", prompt="Say this is a test"),
+        answer=_STREAMING,
+    ),
+    _json_route("/embeddings", Family.EMBEDDINGS, "Embed texts", EmbeddingsRequest, scope=Scope.EMBEDDINGS),
+    _json_route(
+        "/responses",
+        Family.RESPONSES,
+        "Create a response",
+        _json_schema(model="gpt-4.1", input="Tell me a story."),
+        answer=_STREAMING,
+    ),
+    _json_route(
+        "/images/generations",
+        Family.IMAGES,
+        "Make an image",
+        _json_schema(model="gpt-image-1", prompt="A clean product UI mockup"),
+        answer=_STREAMING,
+    ),
+    _form_route("/images/edits", Family.IMAGES, "Edit an image", _form_schema("image"), answer=_STREAMING),
+    _form_route("/images/variations", Family.IMAGES, "Vary an image", _form_schema("image")),
+    _form_route("/audio/transcriptions", Family.AUDIO, "Transcribe speech", _form_schema("file"), answer=_TEXTS),
+    _form_route("/audio/translations", Family.AUDIO, "Translate speech", _form_schema("file"), answer=_TEXTS),
+    _json_route(
+        "/audio/speech",
+        Family.AUDIO,
+        "Speak a text",
+        _json_schema(model="tts-1", voice="alloy", input="Hello"),
+        answer=_SPEECH,
+    ),
+    _json_route(
+        "/moderations",
+        Family.MODERATIONS,
+        "Moderate a text",
+        _json_schema(model="omni-moderation-latest", input="I love you."),
+    ),
+    _json_route("/rerank", Family.RERANK, "Order documents by relevance", RerankRequest),
+    _json_route(
+        "/ocr",
+        Family.OCR,
+        "Read a document's text",
+        _json_schema(
+            model="mistral-ocr-latest",
+            document={"type": "document_url", "document_url": "https://example.com/report.pdf"},
+        ),
+    ),
+    _json_route(
+        "/videos/generations",
+        Family.VIDEOS,
+        "Make a video",
+        _json_schema(model="veo-3", prompt="An ox crosses a river."),
+    ),
+]
+"""All routes of this module that are in the schema; ``stateful_routes`` are not."""
+
+_STATEFUL: Final = {
+    "files": "Documents are kept by /v1/rag/documents.",
+    "uploads": "Documents are kept by /v1/rag/documents.",
+    "vector_stores": "Collections of documents are kept by /v1/rag/documents and searched by /v1/rag/search.",
+    "batches": "Send the requests themselves.",
+    "assistants": "Use /v1/chat/completions with use_rag.",
+    "threads": "Use /v1/chat/completions, which takes the whole conversation.",
+    "conversations": "Use /v1/chat/completions, which takes the whole conversation.",
+    "responses": "Responses can be created, not looked up.",
+    "videos": "Videos can be made by /v1/videos/generations, not looked up.",
+    "containers": "",
+    "evals": "",
+    "fine_tuning": "",
+    "realtime": "",
+    "chatkit": "",
+    "skills": "",
+}
+"""Families of objects that live at a provider, and what to use instead."""
+
+_CREATABLE: Final = frozenset({"responses"})
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+def _refusal(family: str) -> RouteNotFound:
+    advice = f" {_STATEFUL[family]}" if _STATEFUL[family] else ""
+    return RouteNotFound(
+        f"/v1/{family} is not offered: its objects would live at a provider, and who owns them and when they end "
+        f"cannot be kept by a proxy.{advice}"
+    )
+
+
+def _refused(family: str, path: str, *, methods: tuple[str, ...] = _METHODS) -> HTTPRouteHandler:
+    options: dict[str, Any] = {
+        "opt": {"scope": AccessRequirement.ANY_KEY},
+        "include_in_schema": False,
+        "status_code": 200,
+    }
+
+    if "{" in path:
+
+        @route(path, http_method=cast("Any", list(methods)), **options)
+        async def refuse_object(rest: FromPath[str]) -> None:
+            """Say why there is none."""
+            del rest
+            raise _refusal(family)
+
+        return refuse_object
+
+    @route(path, http_method=cast("Any", list(methods)), **options)
+    async def refuse_family() -> None:
+        """Say why there is none."""
+        raise _refusal(family)
+
+    return refuse_family
+
+
+stateful_routes: list[HTTPRouteHandler] = [
+    handler
+    for family in _STATEFUL
+    for handler in (
+        *([] if family in _CREATABLE else [_refused(family, f"/v1/{family}")]),
+        _refused(family, f"/v1/{family}/{{rest:path}}"),
+    )
+]
+"""Answer 404 and say why."""
+
+__all__ = ["ACCESS_PARAMETERS", "access_of", "route_handlers", "stateful_routes"]

@@ -1,0 +1,60 @@
+"""``/livez``, ``/readyz``, ``/metrics``: for orchestrators and Prometheus."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, get
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from ragsvc.web.auth import AccessRequirement
+from ragsvc.web.state import services_of
+
+AnyRequest = Request[Any, Any, Any]
+
+
+class Liveness(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    status: str = "alive"
+
+
+class ReadinessBody(msgspec.Struct, frozen=True):
+    """``ready`` or ``not_ready`` with the reason of each part that is not."""
+
+    status: str
+    reasons: dict[str, str] = {}
+
+
+@get("/livez", opt={"scope": AccessRequirement.PUBLIC, "tag": "operations"}, summary="Is the process alive?")
+async def livez() -> Liveness:
+    """Answers as long as the event loop turns."""
+    return Liveness()
+
+
+@get(
+    "/readyz",
+    opt={"scope": AccessRequirement.PUBLIC, "tag": "operations", "errors": {503: ReadinessBody}},
+    summary="Can it work?",
+)
+async def readyz(request: AnyRequest) -> Response[ReadinessBody]:
+    """Answers 503 with reasons until every part can work."""
+    reasons = services_of(request).readiness.reasons()
+    if reasons:
+        return Response(ReadinessBody("not_ready", reasons), status_code=503, headers={"retry-after": "1"})
+    return Response(ReadinessBody("ready"))
+
+
+@get(
+    "/metrics",
+    opt={"scope": AccessRequirement.PUBLIC, "tag": "operations"},
+    summary="Prometheus metrics",
+    media_type="text/plain",
+)
+async def metrics(request: AnyRequest) -> Response[bytes]:
+    """All figures in Prometheus' text format."""
+    return Response(generate_latest(services_of(request).registry), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+route_handlers = [livez, readyz, metrics]

@@ -1,0 +1,74 @@
+"""``POST /v1/rag/search``: passages with scores, without asking a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Request, post
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope
+
+from ragsvc.core.access.principal import Scope as KeyScope
+from ragsvc.core.ports.search import Searcher
+from ragsvc.core.retrieval.filters import parse_filter
+from ragsvc.core.retrieval.search import SearchQuery
+from ragsvc.web.bodies import decode_json, read_body
+from ragsvc.web.context import context_of
+from ragsvc.web.disconnects import DisconnectWatcher
+from ragsvc.web.openapi import DocumentedAnswer
+from ragsvc.web.passthrough.raw_responses import ClientGone, JsonBytes
+from ragsvc.web.wire import SearchRequest, SearchResponse, hit_out
+
+_request = msgspec.json.Decoder(SearchRequest)
+
+
+async def answer_search(scope: Scope, receive: Receive) -> ASGIResponse:
+    """Answer a search that the gate let in."""
+    context = context_of(scope)
+    body = await read_body(receive, context.body_limit)
+    if body is None:
+        return ClientGone()
+    data = decode_json(body, _request)
+    searcher: Searcher = scope["litestar_app"].state["services"].search
+    with DisconnectWatcher(receive):
+        result = await searcher.search(
+            context.principal.tenant,
+            SearchQuery(
+                text=data.query,
+                collection=data.collection,
+                document_ids=data.document_ids,
+                filters=None if data.filters is None else parse_filter(data.filters),
+                top_k=data.top_k,
+                mode=data.mode,
+                min_score=data.min_score,
+                rerank=data.rerank,
+            ),
+        )
+        found = SearchResponse(
+            data=[hit_out(hit) for hit in result.hits], answerable=result.answerable, timings_ms=result.timings_ms
+        )
+        return JsonBytes(msgspec.json.encode(found))
+    return ClientGone()
+
+
+@post(
+    "/v1/rag/search",
+    opt={
+        "scope": KeyScope.SEARCH,
+        "raw": answer_search,
+        "tag": "search",
+        "body": SearchRequest,
+        "answers": {200: DocumentedAnswer("Passages, best first.", SearchResponse)},
+        "errors": (404,),
+    },
+    status_code=200,
+    summary="Search passages",
+)
+async def search_passages(request: Request[Any, Any, Any]) -> ASGIResponse:
+    """Find passages by meaning and by words. Scores are 0..1: comparable within one answer, best first."""
+    return await answer_search(request.scope, request.receive)
+
+
+route_handlers: list[Any] = [search_passages]
+"""All routes of this module."""

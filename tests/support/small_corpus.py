@@ -1,0 +1,89 @@
+"""Three pages of a report, a search over them and an extraction from them: small, real and without a model."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import NamedTuple
+
+from ragsvc.core.documents import StoredPassage
+from ragsvc.core.errors import CollectionNotFound
+from ragsvc.core.ids import DocumentId, PassageId, TenantId
+from ragsvc.core.retrieval.search import SearchHit, SearchResult
+from ragsvc.core.text.sentences import sentence_spans
+
+PAGES = {
+    1: "Annual report 2021. Revenue rose by 12 percent to 3.4 billion dollars in 2021. Costs were flat.",
+    2: "Outlook. The board expects revenue growth to slow in 2022 because of higher prices.",
+    3: "Employees. At the end of 2021 the company employed 5,120 people in nine countries.",
+}
+
+
+def passage(number: int, text: str) -> StoredPassage:
+    return StoredPassage(
+        id=PassageId(number),
+        document_id=DocumentId(7),
+        document_public_id="doc_report",
+        filename="report.pdf",
+        title=None,
+        page=number,
+        page_label=None,
+        start=0,
+        end=len(text),
+        text=text,
+        headings=(),
+        ordinal=number,
+    )
+
+
+def words(text: str) -> Counter[str]:
+    return Counter(word for word in re.findall(r"\w+", text.lower()) if len(word) > 3)
+
+
+def overlap(query: str, text: str) -> float:
+    asked, there = words(query), words(text)
+    return sum((asked & there).values()) / max(1, sum(asked.values()))
+
+
+class SmallSearch:
+    """Port ``Searcher`` over ``PAGES`` by shared words."""
+
+    def __init__(self) -> None:
+        self.queries: list[tuple[TenantId, object]] = []
+
+    async def search(self, tenant, query):
+        self.queries.append((tenant, query))
+        if query.collection != "default":
+            raise CollectionNotFound(f"no collection '{query.collection}'", param="rag.collection")
+        scored = [SearchHit(passage(number, text), overlap(query.text, text)) for number, text in PAGES.items()]
+        hits = sorted((hit for hit in scored if hit.score > 0), key=lambda hit: -hit.score)[: query.top_k]
+        return SearchResult(hits, answerable=hits[0].score if hits else 0.0)
+
+
+class Sentence(NamedTuple):
+    text: str
+    passage_index: int
+    start: int
+    end: int
+
+
+class Found(NamedTuple):
+    sentences: list[Sentence]
+    answerable: float
+    abstained: bool
+
+
+def extract(question, hits):
+    """The two sentences that share most words with the question."""
+    sentences = [
+        Sentence(hit.passage.text[start:end], at, start, end)
+        for at, hit in enumerate(hits)
+        for start, end in sentence_spans(hit.passage.text)
+    ]
+    best = sorted(sentences, key=lambda one: -overlap(question, one.text))[:2]
+    good = [one for one in best if overlap(question, one.text) >= 0.3]
+    return Found(good, 1.0 if good else 0.0, not good)
+
+
+def count_tokens(text: str) -> int:
+    return len(re.findall(r"\w+|[^\w\s]", text))
