@@ -343,7 +343,7 @@ from ragsvc.extract.child_protocol import ChunkingPlan
 from ragsvc.extract.parser import ChildParser
 
 async def main():
-    split = {"busy": "tests.support.parser_plans:hang", "idle": "tests.support.parser_plans:split_paragraphs"}[sys.argv[2]]
+    split = "tests.support.parser_plans:" + {"busy": "hang", "idle": "split_paragraphs"}[sys.argv[2]]
     plan = ChunkingPlan(split, "tests.support.parser_plans:load_words", "unused")
     parser = ChildParser(ExtractionLimits(), chunk=plan, workers=1, queue_limit=1)
     async def report():
