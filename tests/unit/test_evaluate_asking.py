@@ -1,6 +1,5 @@
 """Asking, on a service that is an httpx transport: turns, pauses, and the report that comes of it."""
 
-import doctest
 import json
 import re
 from collections import Counter
@@ -12,7 +11,6 @@ import httpx
 import pytest
 
 from ragsvc.cli.client import ServiceClient
-from ragsvc.cli.evaluation import charts, elements
 from ragsvc.cli.evaluation.asking import Plan, ask_all
 from ragsvc.cli.evaluation.gold import find_gold, page_texts
 from ragsvc.cli.evaluation.page import render_page
@@ -144,10 +142,3 @@ def test_texts_of_pages_are_put_together_from_their_passages() -> None:
         {"page": 3, "start": 0, "end": 1, "text": "x"},
     ]
     assert page_texts(passages, "text") == {1: "  abcde", 3: "x"}
-
-
-def test_examples_hold() -> None:
-    for module in (charts, elements):
-        outcome = doctest.testmod(module)
-        assert outcome.attempted
-        assert not outcome.failed
