@@ -29,7 +29,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All settings of the service; each field's docstring is its line in the README."""
+    """All settings of the service. Each field's docstring is its entry in ``docs/reference/settings.md``."""
 
     data_dir: Path = Path("indexes")
     """Where everything is kept."""

@@ -12,7 +12,7 @@ from ragsvc.core.errors import ConfigurationError, DataDirectoryLocked, RagsvcEr
 
 
 class ExitCode(IntEnum):
-    """What the shell sees; the README lists them."""
+    """Exit codes of the commands; ``docs/reference/cli.md`` lists them."""
 
     OK = 0
     FAILED = 1
