@@ -11,7 +11,8 @@ from ragsvc.cli.failures import usage_error
 from ragsvc.cli.output import Output
 from ragsvc.cli.target import Target, keep_private
 from ragsvc.crypto.at_rest import MasterKey
-from ragsvc.store.data_keys import read_master_key
+from ragsvc.store.backup import remove_plain_backups
+from ragsvc.store.data_keys import DATABASE_FILE_NAME, read_master_key
 from ragsvc.store.lock import DataDirectoryLock
 from ragsvc.store.migration import encrypt_directory, rotate_master_key
 
@@ -26,7 +27,7 @@ async def encrypt(target: Target, output: Output) -> None:
     if master is None:
         raise usage_error(_NO_KEY)
     key = master
-    count = await _locked(settings.data_dir, lambda: encrypt_directory(settings.data_dir, key))
+    count = await _locked(settings.data_dir, lambda: _encrypt(settings.data_dir, key))
     words = f"encrypted {settings.data_dir}: the database and {count} files. Without the key nobody can read them."
     output.result({"object": "encryption", "files": count}, lambda console: console.print(words))
 
@@ -43,6 +44,12 @@ async def rotate_key(target: Target, new_key_file: Path, output: Output) -> None
     count = await _locked(settings.data_dir, lambda: rotate_master_key(settings.data_dir, *keys))
     words = f"{count} keys are wrapped anew; from now on only the new master key opens {settings.data_dir}."
     output.result({"object": "key_rotation", "files": count}, lambda console: console.print(words))
+
+
+def _encrypt(data_dir: Path, key: MasterKey) -> int:
+    count = encrypt_directory(data_dir, key)
+    remove_plain_backups(data_dir / DATABASE_FILE_NAME)
+    return count
 
 
 async def _locked(data_dir: Path, work: Callable[[], int]) -> int:

@@ -27,8 +27,10 @@ from ragsvc.core.ids import TenantId
 from ragsvc.inference.weights import BUILT_IN_FINGERPRINT, read_model
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DataKeys
-from ragsvc.store.database import SCHEMA_VERSION, connect_raw
+from ragsvc.store.database import connect_raw
 from ragsvc.store.lock import DataDirectoryLock
+from ragsvc.store.migrations import revisions
+from ragsvc.store.schema import read_revision
 from ragsvc.wiring import DATABASE_NAME
 
 _NATIVE = ("faiss", "tantivy", "onnxruntime", "pypdfium2", "nacl.bindings", "tokenizers")
@@ -154,17 +156,18 @@ def database(data_dir: Path, keys: DataKeys | None = None) -> Iterator[Check]:
                 yield Check("database", State.FAIL, f"damaged: {'; '.join(found[:_MANY])}")
                 return
             dangling = connection.execute("PRAGMA foreign_key_check").fetchmany(_MANY)
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            revision = read_revision(connection)
     except Exception as error:  # noqa: BLE001 - of either driver: whatever it is, the database cannot be read
         yield Check("database", State.FAIL, f"cannot be read: {error}")
         return
     if dangling:
         yield Check("database", State.FAIL, f"rows refer to missing rows: {dangling}")
-    elif version > SCHEMA_VERSION:
-        yield Check("database", State.FAIL, f"schema {version} is newer than {SCHEMA_VERSION}: use a newer ragsvc")
+    elif revision is not None and revision not in revisions():
+        newest = revisions()[-1]
+        yield Check("database", State.FAIL, f"schema {revision} is newer than {newest}, or unknown: use a newer ragsvc")
     else:
         used = size(database_file(data_dir).stat().st_size)
-        yield Check("database", State.OK, f"{used}, sound, schema {version}")
+        yield Check("database", State.OK, f"{used}, sound, schema {revision}")
 
 
 def files(data_dir: Path, keys: DataKeys | None = None, *, deep: bool) -> Iterator[Check]:
