@@ -27,8 +27,10 @@ from ragsvc.core.ids import TenantId
 from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, read_model
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
-from ragsvc.store.database import SCHEMA_VERSION, connect_raw
+from ragsvc.store.database import connect_raw
 from ragsvc.store.directory_lock import DataDirectoryLock
+from ragsvc.store.migrations import revisions
+from ragsvc.store.schema import read_revision
 
 _NATIVE = ("faiss", "tantivy", "onnxruntime", "pypdfium2", "nacl.bindings", "tokenizers")
 _LITTLE_SPACE = 2 << 30
@@ -159,17 +161,20 @@ def database(data_dir: Path, keys: DataKeys | None = None) -> Iterator[Check]:
                 yield Check("database", CheckState.FAIL, f"damaged: {'; '.join(found[:_MANY])}")
                 return
             dangling = connection.execute("PRAGMA foreign_key_check").fetchmany(_MANY)
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            revision = read_revision(connection)
     except Exception as error:  # noqa: BLE001 - either driver, any error: the database cannot be read
         yield Check("database", CheckState.FAIL, f"cannot be read: {error}")
         return
     if dangling:
         yield Check("database", CheckState.FAIL, f"rows refer to missing rows: {dangling}")
-    elif version > SCHEMA_VERSION:
-        yield Check("database", CheckState.FAIL, f"schema {version} is newer than {SCHEMA_VERSION}: use a newer ragsvc")
+    elif revision is not None and revision not in revisions():
+        newest = revisions()[-1]
+        yield Check(
+            "database", CheckState.FAIL, f"schema {revision} is unknown or newer than {newest}: use a newer ragsvc"
+        )
     else:
         used = size(database_file(data_dir).stat().st_size)
-        yield Check("database", CheckState.OK, f"{used}, sound, schema {version}")
+        yield Check("database", CheckState.OK, f"{used}, sound, schema {revision}")
 
 
 def files(data_dir: Path, keys: DataKeys | None = None, *, deep: bool) -> Iterator[Check]:
