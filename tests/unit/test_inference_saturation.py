@@ -159,10 +159,16 @@ def test_signed_and_unsigned_exports_make_equal_vectors_wherever_products_are_ex
 
 @pytest.mark.model
 @pytest.mark.parametrize("saturates", [True, False])
-def test_the_export_is_chosen_for_the_processor_and_recorded(tmp_path: Path, *, saturates: bool) -> None:
-    opened = open_embedder(data_dir=tmp_path, runtime="onnx-int8", int8_saturates=saturates)
+def test_the_export_is_chosen_for_the_processor_and_recorded(
+    exports: tuple[Path, Path], data_dir: Path, tmp_path: Path, *, saturates: bool
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(data_dir, moved)
+    folder = export_folder(read_model(BUILT_IN, data_dir=moved), data_dir=moved)
+    for file in folder.glob(f"{exports[1].stem}.*"):
+        file.unlink()
+    opened = open_embedder(data_dir=moved, runtime="onnx-int8", int8_saturates=saturates)
     opened.close()
-    folder = export_folder(read_model(BUILT_IN, data_dir=tmp_path), data_dir=tmp_path)
     recorded = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
     assert {name: manifest["weights"] for name, manifest in recorded.items()} == (
         {"int8": "int8", "int8-unsigned": "uint8"} if saturates else {"int8": "int8"}
@@ -232,7 +238,7 @@ def test_compensated_rounding_has_a_smaller_output_error_than_rounding_to_neares
 def test_an_emulated_processor_with_avx2_alone_makes_the_same_vectors(
     data_dir: Path, exports: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    texts = probe_texts()[:12]
+    texts = probe_texts()[:6]
     program = (
         "import json, pathlib, sys\n"
         "import numpy\n"
