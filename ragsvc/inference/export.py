@@ -17,8 +17,8 @@ The processor is checked at every start (``saturation.int8_products_saturate``),
 Data directories may move between machines and be shared by machines of both kinds. ``int8-unsigned.onnx`` is always
 converted from the ``int8.onnx`` of the same directory, never quantised again, and its manifest names the hash of that
 file. Both exports therefore compute equal integer products: on one machine their vectors are equal to the last bit.
-Across machines float rounding differs (mean cosine .99999, lowest .9999, AVX-512 VNNI against AVX2). Stored vectors stay
-valid; nothing is embedded again. Both exports belong to the model's one fingerprint.
+Across machines float rounding differs (mean cosine .99999, lowest .9999, AVX-512 VNNI against AVX2). Stored vectors
+stay valid; nothing is embedded again. Both exports belong to the model's one fingerprint.
 
 Vectors stored by exports of version 2 have a mean cosine to the model's own of .997, or .994 if they were made on x86
 without VNNI, where the products saturated. They stay searchable; embedding the documents again brings them to .998.
