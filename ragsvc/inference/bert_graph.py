@@ -1,9 +1,9 @@
-"""ONNX graph of a BERT-family encoder, written straight from its weights: no torch, no tracing, two seconds.
+"""Build the ONNX graph of a BERT-family encoder directly from its weights, without torch or tracing (two seconds).
 
 The graph takes texts of *equal* length (``ids`` (texts, tokens) int32, no padding, hence no mask) and returns unit
 ``vectors`` (texts, dim) float32. Operators are chosen by measurement on onnxruntime 1.31's CPU provider (212 x 384):
 ``Add`` + ``LayerNormalization`` takes 62 µs where the fused ``SkipLayerNormalization`` takes 410; equal-length
-batches let ``MultiHeadAttention`` skip masks; biases ride in the matrix products' epilogue.
+batches let ``MultiHeadAttention`` skip masks; biases are added in the epilogue of the matrix products.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _POSITION_OFFSET = {"bert": 0, "roberta": 2, "xlm-roberta": 2, "camembert": 2}
 """Architectures with BERT's layers; RoBERTa's positions start after its padding index (1)."""
 
 _LARGEST_BYTES = 1_800_000_000
-"""Protobuf ends at 2 GB."""
+"""Protobuf messages are limited to 2 GB."""
 
 
 class UnsupportedArchitecture(Exception):
-    """The model needs something this graph does not have; sentence-transformers has it."""
+    """The model needs a feature that this graph lacks and sentence-transformers supports."""
 
 
 class BertShape(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class BertShape(msgspec.Struct, frozen=True):
 
 
 class Layer(msgspec.Struct, frozen=True):
-    """One layer's parameters; weights are (inputs, outputs), ready for ``x @ weight + bias``."""
+    """Parameters of a layer; weights are (inputs, outputs), for ``x @ weight + bias``."""
 
     query: tuple[Matrix, Matrix]
     key: tuple[Matrix, Matrix]
@@ -61,7 +61,7 @@ class Layer(msgspec.Struct, frozen=True):
 
 
 class BertWeights(msgspec.Struct, frozen=True):
-    """All parameters of an encoder; ``positions`` (max_tokens, dim) has token type 0 added in."""
+    """All parameters of an encoder; ``positions`` (max_tokens, dim) includes the embedding of token type 0."""
 
     shape: BertShape
     words: Matrix
@@ -84,15 +84,15 @@ class GraphWriter:
         return name
 
     def apply(self, operator: str, inputs: Sequence[str], *, output: str = "", **attributes: Attribute) -> str:
-        """Add a node of ONNX' own operator set with one output; returns the output's name."""
+        """Add a node of the standard ONNX operator set; returns the name of its output."""
         return self._add(operator, inputs, "", output, attributes)
 
     def fused(self, operator: str, inputs: Sequence[str], **attributes: Attribute) -> str:
-        """Add a node of onnxruntime's own operator set."""
+        """Add a node of onnxruntime's operator set (``com.microsoft``); returns the name of its output."""
         return self._add(operator, inputs, _MICROSOFT, "", attributes)
 
     def model(self, *, dimension: int, taps: Sequence[str] = ()) -> onnx.ModelProto:
-        """The finished model; ``taps`` are inner values to return as well."""
+        """Build the model; ``taps`` are inner values returned as additional outputs."""
         outputs = [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["texts", dimension])]
         outputs += [helper.make_tensor_value_info(tap, TensorProto.FLOAT, None) for tap in taps]
         inputs = [helper.make_tensor_value_info(INPUT, TensorProto.INT32, ["texts", "tokens"])]
@@ -111,29 +111,29 @@ class GraphWriter:
 
 
 class Projections(Protocol):
-    """How the dense layers are computed: in float, or quantised."""
+    """Implementation of the dense layers: float32 or quantised."""
 
     @property
     def fast_gelu(self) -> bool:
-        """Whether GELU may be approximated by tanh (error below 0.0005, a third faster)."""
+        """Whether GELU may use the tanh approximation (error below 0.0005, a third faster)."""
         ...
 
     def words(self, writer: GraphWriter, table: Matrix) -> str:
-        """Word vectors of the input (texts, tokens, dim) float32."""
+        """Look up the word vectors of the input: (texts, tokens, dim) float32."""
         ...
 
     def prepare(self, layer: int, weights: Layer, *, heads: int) -> Layer:
-        """The layer's weights as the products below want them."""
+        """Transform a layer's weights before its products are built."""
         ...
 
     def project(
         self, writer: GraphWriter, site: str, value: str, targets: Sequence[tuple[Matrix, Matrix]]
     ) -> list[str]:
-        """``value @ weight + bias`` for each target; ``site`` names the input (``0.attention`` …)."""
+        """Build ``value @ weight + bias`` for each target; ``site`` names the input (``0.attention``, ``0.output``)."""
         ...
 
     def attend(self, writer: GraphWriter, layer: int, projected: Sequence[str], *, heads: int) -> str:
-        """Multi-head attention of query, key and value, each (texts, tokens, dim)."""
+        """Build multi-head attention of query, key and value, each (texts, tokens, dim)."""
         ...
 
 
@@ -146,18 +146,18 @@ class FloatProjections:
         self.taps: dict[str, str] = {}
 
     def words(self, writer: GraphWriter, table: Matrix) -> str:
-        """Rows of the float32 table."""
+        """Look up rows of the float32 table."""
         return writer.apply("Gather", [writer.constant(table), INPUT])
 
     def prepare(self, layer: int, weights: Layer, *, heads: int) -> Layer:
-        """Unchanged."""
+        """Return the weights unchanged."""
         del layer, heads
         return weights
 
     def project(
         self, writer: GraphWriter, site: str, value: str, targets: Sequence[tuple[Matrix, Matrix]]
     ) -> list[str]:
-        """One float product and one addition per target."""
+        """Build a float product and an addition per target."""
         self.taps[site] = value
         return [
             writer.apply("Add", [writer.apply("MatMul", [value, writer.constant(weight)]), writer.constant(bias)])
@@ -165,7 +165,7 @@ class FloatProjections:
         ]
 
     def attend(self, writer: GraphWriter, layer: int, projected: Sequence[str], *, heads: int) -> str:
-        """The runtime's own operator."""
+        """Use onnxruntime's ``MultiHeadAttention``."""
         query, key, value = projected
         self.taps |= {f"{layer}.query": query, f"{layer}.key": key}
         return writer.fused("MultiHeadAttention", [query, key, value], num_heads=heads)
@@ -175,7 +175,7 @@ def load_bert(folder: Path, config: Mapping[str, Any], *, pooling: str, max_toke
     """Read a BERT-family encoder from its safetensors.
 
     Raises:
-        UnsupportedArchitecture: another family, activation, pooling or storage.
+        UnsupportedArchitecture: the family, activation, pooling or file layout is not supported.
     """
     kind = str(config.get("model_type"))
     activation = str(config.get("hidden_act", "gelu"))
@@ -241,7 +241,10 @@ def _arrange(tensors: Mapping[str, Matrix], shape: BertShape, max_tokens: int) -
 def build_graph(
     weights: BertWeights, projections: Projections, *, taps: Mapping[str, str] | None = None
 ) -> onnx.ModelProto:
-    """Write the encoder with pooling and normalisation; ``taps``, which ``projections`` fills, become outputs."""
+    """Build the encoder with pooling and normalisation.
+
+    ``taps`` become additional outputs; ``projections`` may fill the mapping during the build.
+    """
     writer, shape = GraphWriter(), weights.shape
     length = writer.apply("Shape", [INPUT], start=1, end=2)
     zero = writer.constant(np.array([0], np.int64))

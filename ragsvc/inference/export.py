@@ -1,8 +1,27 @@
-"""Export a sentence-transformers model once into the data directory, and prove that the export makes its vectors.
+"""Export a sentence-transformers model into the data directory and check that the export makes the same vectors.
 
-``<data_dir>/models/<fingerprint>/`` holds ``int8.onnx`` and ``fp32.onnx`` (those that were asked for), a manifest with
-the hash of each, and ``probe.npy``: what sentence-transformers itself makes of the probe texts. For the built-in
-model those vectors come with the package, so that its first start needs no torch.
+``<data_dir>/models/<fingerprint>/`` holds the exports that were asked for:
+
+| file | dense layers | used |
+|---|---|---|
+| ``fp32.onnx`` | float32 | runtime ``onnx-fp32``, or where an int8 export is refused |
+| ``int8.onnx`` | uint8 by int8 | where such products are exact: VNNI, AMX, Arm |
+| ``int8-unsigned.onnx`` | uint8 by uint8, the same integers plus 128 | where they saturate: AVX2 without VNNI |
+
+Each has a manifest (``.json``) with its version, hash and weight type. ``probe.f32`` holds the vectors that
+sentence-transformers makes of the probe texts; those of the built-in model come with the package, so its first start
+needs no torch.
+
+The processor is checked at every start (``saturation.int8_products_saturate``), and the export is chosen accordingly.
+
+Data directories may move between machines and be shared by machines of both kinds. ``int8-unsigned.onnx`` is always
+converted from the ``int8.onnx`` of the same directory, never quantised again, and its manifest names the hash of that
+file. Both exports therefore compute equal integer products: on one machine their vectors are equal to the last bit.
+Across machines float rounding differs (mean cosine .99999, lowest .9999, AVX-512 VNNI against AVX2). Stored vectors
+stay valid; nothing is embedded again. Both exports belong to the model's one fingerprint.
+
+Vectors stored by exports of version 2 have a mean cosine to the model's own of .997, or .994 if they were made on x86
+without VNNI, where the products saturated. They stay searchable; embedding the documents again brings them to .998.
 """
 
 from __future__ import annotations
@@ -13,27 +32,29 @@ import json
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ragsvc.core.errors import EmbeddingFailed
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, ModelFiles, write_atomically
 
-EXPORT_VERSION = 2
-"""Raised when the graph changes; older exports are made anew."""
+EXPORT_VERSION = 3
+"""Raised when the graph changes; older exports are replaced."""
 
 
 class Precision(StrEnum):
-    """How the dense layers of an export compute."""
+    """Arithmetic of an export's dense layers."""
 
     FP32 = "fp32"
     INT8 = "int8"
 
 
 class ExportRefused(Exception):
-    """This model cannot be exported, or its export does not make the same vectors."""
+    """The model cannot be exported, or its export does not make the same vectors."""
 
 
 class Agreement(msgspec.Struct, frozen=True):
@@ -43,35 +64,56 @@ class Agreement(msgspec.Struct, frozen=True):
     least: float
 
     def accepted(self, precision: Precision) -> bool:
-        """Whether the export may serve: equal vectors in float, nearly equal ones in eight bits."""
+        """Whether the export may serve: equal vectors in float32, nearly equal vectors in eight bits."""
         return self.least > 0.9999 if precision is Precision.FP32 else self.mean >= 0.99 and self.least >= 0.97
 
 
-class Manifest(msgspec.Struct, frozen=True):
-    """What an exported file is; a file that does not fit its manifest is made anew."""
+class ExportManifest(msgspec.Struct, frozen=True):
+    """Describes an exported file; a file that does not match its manifest is replaced.
+
+    ``derived_from`` is the hash of the ``int8.onnx`` that an unsigned export was converted from, otherwise empty.
+    """
 
     version: int
     sha256: str
+    weights: Literal["float32", "int8", "uint8"]
+    derived_from: str = ""
 
 
 def ensure_export(files: ModelFiles, precision: Precision, *, data_dir: Path) -> Path:
-    """The exported graph, made now if it is missing, torn or of an older version (seconds).
+    """Path of the exported graph, which is made first if it is missing, damaged or of an older version (seconds).
 
     Raises:
-        ExportRefused: the model is of an architecture that has no graph here.
+        ExportRefused: there is no graph for the model's architecture.
     """
     folder = export_folder(files, data_dir=data_dir)
-    graph, manifest = folder / f"{precision}.onnx", folder / f"{precision}.json"
-    if not _intact(graph, manifest):
-        content = _make_graph(files, precision)
-        write_atomically(graph, content)
-        described = Manifest(version=EXPORT_VERSION, sha256=hashlib.sha256(content).hexdigest())
-        write_atomically(manifest, msgspec.json.encode(described))
+    graph = folder / f"{precision}.onnx"
+    weights: Literal["float32", "int8"] = "float32" if precision is Precision.FP32 else "int8"
+    if _intact(graph, weights) is None:
+        _write_export(graph, _make_graph(files, precision), weights)
+    return graph
+
+
+def ensure_unsigned_export(files: ModelFiles, *, data_dir: Path) -> Path:
+    """Path of the int8 export with unsigned weights, converted from ``int8.onnx``, which is made first if necessary.
+
+    Raises:
+        ExportRefused: there is no graph for the model's architecture.
+    """
+    source = ensure_export(files, Precision.INT8, data_dir=data_dir)
+    content = source.read_bytes()
+    source_hash = hashlib.sha256(content).hexdigest()
+    graph = source.with_name("int8-unsigned.onnx")
+    found = _intact(graph, "uint8")
+    if found is None or found.derived_from != source_hash:
+        from ragsvc.inference.quantize import unsigned_weights  # noqa: PLC0415 - imports onnx
+
+        _write_export(graph, unsigned_weights(content), "uint8", derived_from=source_hash)
     return graph
 
 
 def export_folder(files: ModelFiles, *, data_dir: Path) -> Path:
-    """Where the exports of a model lie."""
+    """Folder of a model's exports."""
     return data_dir / "models" / files.model.fingerprint
 
 
@@ -100,29 +142,29 @@ def probe_texts() -> list[str]:
 
 
 def probe_vectors(files: ModelFiles, *, data_dir: Path) -> Vectors:
-    """The original's vectors of the probe texts (texts, dim): shipped, remembered, or made by a child process.
+    """Vectors (texts, dim) of the probe texts by sentence-transformers: shipped, cached, or made in a child process.
 
     Raises:
         EmbeddingFailed: sentence-transformers cannot run the model.
     """
     if files.model.fingerprint == BUILT_IN_FINGERPRINT:
         return np.frombuffer(_resource("probe-all-MiniLM-L6-v2.f32"), np.float32).reshape(-1, files.model.dimension)
-    remembered = export_folder(files, data_dir=data_dir) / "probe.f32"
+    cached = export_folder(files, data_dir=data_dir) / "probe.f32"
     texts = probe_texts()
     size = len(texts) * files.model.dimension * 4
-    if not remembered.is_file() or remembered.stat().st_size != size:
+    if not cached.is_file() or cached.stat().st_size != size:
         from ragsvc.inference.reference_vectors import reference_vectors  # noqa: PLC0415 - runs only once per model
 
         vectors = reference_vectors(files.root, texts)
         if vectors.shape != (len(texts), files.model.dimension):
             raise EmbeddingFailed(f"{files.model.name} makes vectors of shape {vectors.shape}")
-        write_atomically(remembered, vectors.tobytes())
-    return np.frombuffer(remembered.read_bytes(), np.float32).reshape(len(texts), -1)
+        write_atomically(cached, vectors.tobytes())
+    return np.frombuffer(cached.read_bytes(), np.float32).reshape(len(texts), -1)
 
 
 def _make_graph(files: ModelFiles, precision: Precision) -> bytes:
-    from ragsvc.inference import bert_graph, quantize  # noqa: PLC0415 - import onnx: only the first start does
-    from ragsvc.inference.tokens import load_tokenizer  # noqa: PLC0415 - beside its user
+    from ragsvc.inference import bert_graph, quantize  # noqa: PLC0415 - import onnx: needed by the first start only
+    from ragsvc.inference.tokens import load_tokenizer  # noqa: PLC0415 - needed by the first start only
 
     if files.extra_modules:
         raise ExportRefused(f"it has modules {', '.join(files.extra_modules)}")
@@ -139,18 +181,35 @@ def _make_graph(files: ModelFiles, precision: Precision) -> bytes:
     tokenizer = load_tokenizer(files.tokenizer_file, max_tokens=files.model.max_tokens)
     texts = _resource("calibration.txt").decode("utf-8").split("\n\n")
     batches = (np.array([encoding.ids], np.int32) for encoding in tokenizer.encode_batch_fast(texts))
-    ranges = quantize.calibrate(weights, batches)
-    return bytes(bert_graph.build_graph(weights, quantize.QuantisedProjections(ranges)).SerializeToString())
+    # one BLAS thread: with two on two busy cores this takes 15 s of processor time, mostly spinning, instead of 5
+    with threadpool_limits(1, user_api="blas"):
+        statistics = quantize.calibrate(weights, batches)
+        return bytes(bert_graph.build_graph(weights, quantize.QuantisedProjections(statistics)).SerializeToString())
 
 
-def _intact(graph: Path, manifest: Path) -> bool:
+def _write_export(
+    graph: Path, content: bytes, weights: Literal["float32", "int8", "uint8"], *, derived_from: str = ""
+) -> None:
+    write_atomically(graph, content)
+    manifest = ExportManifest(
+        version=EXPORT_VERSION,
+        sha256=hashlib.sha256(content).hexdigest(),
+        weights=weights,
+        derived_from=derived_from,
+    )
+    write_atomically(graph.with_suffix(".json"), msgspec.json.encode(manifest))
+
+
+def _intact(graph: Path, weights: str) -> ExportManifest | None:
+    """The manifest of ``graph``, or ``None`` if the file must be made again."""
     try:
-        described = msgspec.json.decode(manifest.read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(graph.with_suffix(".json").read_bytes(), type=ExportManifest)
         with graph.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
     except (OSError, msgspec.DecodeError):
-        return False
-    return described.version == EXPORT_VERSION and found == described.sha256
+        return None
+    matches = (manifest.version, manifest.sha256, manifest.weights) == (EXPORT_VERSION, found, weights)
+    return manifest if matches else None
 
 
 def _resource(name: str) -> bytes:

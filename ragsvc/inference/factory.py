@@ -1,4 +1,4 @@
-"""Open the embedder for a setting: the accelerated runtime if it makes the same vectors, else the original."""
+"""Open the embedder for a setting: an export if it makes the same vectors, otherwise sentence-transformers."""
 
 from __future__ import annotations
 
@@ -6,39 +6,49 @@ import logging
 from pathlib import Path
 from typing import Literal, assert_never
 
+import msgspec
+
 from ragsvc.core.errors import EmbeddingFailed
 from ragsvc.core.ports.embedding import Embedder
-from ragsvc.inference.export import ExportRefused, Precision, check_agreement, ensure_export
+from ragsvc.inference.export import ExportRefused, Precision, check_agreement, ensure_export, ensure_unsigned_export
 from ragsvc.inference.model_files import BUILT_IN, ModelFiles, read_model
+from ragsvc.inference.saturation import int8_products_saturate
 from ragsvc.inference.tokens import TokenizerSpans
 
 Runtime = Literal["auto", "onnx", "onnx-int8", "onnx-fp32", "sentence-transformers"]
-"""``auto`` falls back with a warning where the others fail; ``onnx`` is ``onnx-int8``."""
+"""``auto`` logs a warning and falls back; the others fail. ``onnx`` is an alias of ``onnx-int8``."""
 
 _logger = logging.getLogger(__name__)
 
 
 def open_embedder(
-    setting: str = BUILT_IN, *, data_dir: Path, runtime: Runtime = "auto", threads: int | None = None
+    setting: str = BUILT_IN,
+    *,
+    data_dir: Path,
+    runtime: Runtime = "auto",
+    threads: int | None = None,
+    int8_saturates: bool | None = None,
 ) -> Embedder:
     """Open the embedding model named by ``setting`` (name, path or cached hub name); exports live in ``data_dir``.
 
-    The first start of a model takes seconds (hash, export, check), later ones well under one.
+    The first start of a model takes seconds (hash, export, check), later starts well under one second.
+    ``int8_saturates`` selects the int8 export with unsigned weights; by default the processor is checked.
 
     Raises:
         ConfigurationError: the setting names no model on this machine.
-        EmbeddingFailed: the model, or the runtime that was asked for, does not work.
+        EmbeddingFailed: the model does not work, or the requested runtime does not.
     """
     files = read_model(setting, data_dir=data_dir)
+    if runtime == "sentence-transformers":
+        return _open_reference(files)
+    exports = _Exports(files, data_dir, threads, int8_saturates)
     match runtime:
-        case "sentence-transformers":
-            return _open_reference(files)
         case "onnx" | "onnx-int8":
-            return _open_strictly(files, Precision.INT8, data_dir, threads)
+            return exports.open_strictly(Precision.INT8)
         case "onnx-fp32":
-            return _open_strictly(files, Precision.FP32, data_dir, threads)
+            return exports.open_strictly(Precision.FP32)
         case "auto":
-            return _open_best(files, data_dir, threads)
+            return exports.open_best()
         case _:
             assert_never(runtime)
 
@@ -48,37 +58,59 @@ def open_token_spans(setting: str = BUILT_IN, *, data_dir: Path) -> TokenizerSpa
     return TokenizerSpans(read_model(setting, data_dir=data_dir).tokenizer_file)
 
 
-def _open_best(files: ModelFiles, data_dir: Path, threads: int | None) -> Embedder:
-    problems: list[str] = []
-    for precision in (Precision.INT8, Precision.FP32):
+class _Exports(msgspec.Struct, frozen=True):
+    """Exports of one model, opened with the options of ``open_embedder``."""
+
+    files: ModelFiles
+    data_dir: Path
+    threads: int | None
+    int8_saturates: bool | None
+
+    def open_best(self) -> Embedder:
+        model = self.files.model.name
+        problems: list[str] = []
+        for precision in (Precision.INT8, Precision.FP32):
+            try:
+                return self._open(precision)
+            except (ExportRefused, EmbeddingFailed, OSError) as error:
+                problems.append(str(error))
+                _logger.warning("embedding model %s: no %s runtime: %s", model, precision, error)
+        _logger.warning("embedding model %s runs on sentence-transformers, which is slow", model)
+        return _open_reference(self.files, runtime=f"sentence-transformers (fallback: {problems[-1]})")
+
+    def open_strictly(self, precision: Precision) -> Embedder:
         try:
-            return _open_accelerated(files, precision, data_dir, threads)
-        except (ExportRefused, EmbeddingFailed, OSError) as error:
-            problems.append(str(error))
-            _logger.warning("embedding model %s: no %s runtime: %s", files.model.name, precision, error)
-    _logger.warning("embedding model %s runs on sentence-transformers, which is slow", files.model.name)
-    return _open_reference(files, runtime=f"sentence-transformers (fallback: {problems[-1]})")
+            return self._open(precision)
+        except ExportRefused as error:
+            raise EmbeddingFailed(
+                f"embedding model {self.files.model.name}: no {precision} runtime: {error}"
+            ) from error
 
+    def _open(self, precision: Precision) -> Embedder:
+        from ragsvc.inference.onnx_embedder import OnnxEmbedder  # noqa: PLC0415 - imports onnxruntime
 
-def _open_strictly(files: ModelFiles, precision: Precision, data_dir: Path, threads: int | None) -> Embedder:
-    try:
-        return _open_accelerated(files, precision, data_dir, threads)
-    except ExportRefused as error:
-        raise EmbeddingFailed(f"embedding model {files.model.name}: no {precision} runtime: {error}") from error
+        graph = self._graph(precision)
+        embedder = OnnxEmbedder(self.files, graph, precision=precision, threads=self.threads)
+        try:  # at every start: another processor or onnxruntime may compute differently
+            agreement = check_agreement(self.files, embedder.embed_unprompted, precision, data_dir=self.data_dir)
+        except BaseException:
+            embedder.close()
+            raise
+        _logger.info(
+            "embedding model %s: %s from %s, mean cosine %.4f",
+            self.files.model.name,
+            embedder.runtime,
+            graph.name,
+            agreement.mean,
+        )
+        return embedder
 
-
-def _open_accelerated(files: ModelFiles, precision: Precision, data_dir: Path, threads: int | None) -> Embedder:
-    from ragsvc.inference.onnx_embedder import OnnxEmbedder  # noqa: PLC0415 - imports onnxruntime
-
-    graph = ensure_export(files, precision, data_dir=data_dir)
-    embedder = OnnxEmbedder(files, graph, precision=precision, threads=threads)
-    try:  # at every start: another processor or onnxruntime may compute differently
-        agreement = check_agreement(files, embedder.embed_unprompted, precision, data_dir=data_dir)
-    except BaseException:
-        embedder.close()
-        raise
-    _logger.info("embedding model %s: %s, mean cosine %.4f", files.model.name, embedder.runtime, agreement.mean)
-    return embedder
+    def _graph(self, precision: Precision) -> Path:
+        if precision is Precision.INT8:
+            saturates = int8_products_saturate() if self.int8_saturates is None else self.int8_saturates
+            if saturates:
+                return ensure_unsigned_export(self.files, data_dir=self.data_dir)
+        return ensure_export(self.files, precision, data_dir=self.data_dir)
 
 
 def _open_reference(files: ModelFiles, *, runtime: str = "sentence-transformers") -> Embedder:

@@ -1,9 +1,8 @@
-"""The accelerated runtime: an exported encoder on onnxruntime, four times sentence-transformers' speed and no torch.
+"""Embedder on onnxruntime: runs an exported encoder four times as fast as sentence-transformers, without torch.
 
-One session serves two lanes. It runs on its caller's thread (``intra_op_num_threads=1``), so a lane is just a set of
-threads: passages go to niced workers, one text group per core, with no barrier between cores; queries run on the
-calling thread at normal priority and are not delayed by passages. Texts of equal length share a batch, nothing is
-padded.
+A single session serves passages and queries. It computes on the calling thread (``intra_op_num_threads=1``). Passages
+run on low-priority worker threads, each with its own batch and without a barrier between cores. Queries run on the
+calling thread at normal priority, so passages do not delay them. A batch holds texts of equal length, without padding.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from ragsvc.inference.tokens import Vocabulary, load_tokenizer
 
 _INPUT, _OUTPUT = "ids", "vectors"
 _BATCH_TOKENS = 256
-"""Tokens of one forward pass: more leaves the core's cache, fewer repeats the overhead of 100 operators."""
+"""Tokens of a forward pass: more exceed the core's cache, fewer repeat the overhead of 100 operators."""
 
 
 class OnnxEmbedder:
@@ -57,7 +56,7 @@ class OnnxEmbedder:
         return f"onnxruntime-{self._precision}"
 
     def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Embed passages on all workers, longest first."""
+        """Embed passages on all workers, longest batch first."""
         vectors = np.empty((len(texts), self.model.dimension), np.float32)
         encoded = self._encode(texts, self._files.passage_prompt)
 
@@ -72,11 +71,11 @@ class OnnxEmbedder:
         return vectors
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Embed queries on this thread."""
+        """Embed queries on the calling thread."""
         return self._embed_here(texts, self._files.query_prompt)
 
     def embed_unprompted(self, texts: Sequence[str]) -> Vectors:
-        """Embed texts as they are on this thread, to be compared with another runtime."""
+        """Embed texts without a prompt on the calling thread, for comparison with another runtime."""
         return self._embed_here(texts, "")
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -94,7 +93,7 @@ class OnnxEmbedder:
 
     def _embed_here(self, texts: Sequence[str], prompt: str) -> Vectors:
         vectors = np.empty((len(texts), self.model.dimension), np.float32)
-        # encode, not encode_batch: that one hands over to a niced pool
+        # encode_batch would run in the tokenizer's thread pool, which may have low priority
         encoded = [self._tokenizer.encode(self._prepare(text, prompt)).ids for text in texts]
         for rows in equal_length_batches([len(ids) for ids in encoded]):
             vectors[rows] = self._forward([encoded[row] for row in rows])
@@ -121,7 +120,7 @@ class OnnxEmbedder:
 
 
 def equal_length_batches(lengths: Sequence[int], *, batch_tokens: int = _BATCH_TOKENS) -> Iterator[list[int]]:
-    """Rows of equal length in batches of at most ``batch_tokens`` tokens (one text at least), longest first.
+    """Group row numbers of equal length into batches of at most ``batch_tokens`` tokens or one text, longest first.
 
     >>> list(equal_length_batches([5, 9, 5, 5], batch_tokens=10))
     [[1], [0, 2], [3]]
@@ -141,8 +140,8 @@ def _open_session(graph: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False  # would remember a layout for each text length
-    options.enable_cpu_mem_arena = False  # threads would pass its blocks on: 128 µs a token on two cores, not 82
+    options.enable_mem_pattern = False  # would cache a memory layout for each text length
+    options.enable_cpu_mem_arena = False  # its blocks move between threads: 128 µs per token on two cores, 82 without
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
