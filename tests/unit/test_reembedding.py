@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from ragsvc.core.errors import EmbeddingFailed
+from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.services.embedding_spaces import EmbeddingSpace
 from ragsvc.services.model_change import Reembedding
 from ragsvc.store import document_rows
 from ragsvc.store.database import Database
+from ragsvc.store.ingest_rows import model_row_id
 from ragsvc.store.serving_model import serve_model, serving_model
-from tests.support.stored_documents import ACME, MODEL, add, make_ready
+from tests.support.stored_documents import ACME, add, make_ready
 
-TARGET_ID = 2
+TARGET = EmbeddingModel(name="target", dimension=4, max_tokens=256, fingerprint="target")
 
 
 @pytest.fixture
@@ -47,8 +49,9 @@ class Batcher:
 
 
 def reembedding(database: Database, batcher: Batcher) -> Reembedding:
+    model_id = database.write_sync(lambda c: model_row_id(c, TARGET, now=2))
     space = EmbeddingSpace(
-        model=MODEL, model_id=TARGET_ID, batcher=batcher, indexes=None, prepare=str, knows=lambda _: True
+        model=TARGET, model_id=model_id, batcher=batcher, indexes=None, prepare=str, knows=lambda _: True
     )
 
     async def nothing() -> None:
@@ -68,7 +71,7 @@ async def test_a_failure_is_not_counted_as_done(database: Database) -> None:
     await work.run()
     assert counted == [0, 0, 1, 1, 2]  # a fails, b is embedded, c fails, then a and c are embedded
     assert (work.done, work.total) == (3, 3)
-    assert database.read_sync(serving_model).id == TARGET_ID
+    assert database.read_sync(serving_model).name == "target"
 
 
 @pytest.mark.anyio
