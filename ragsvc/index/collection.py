@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ragsvc.core.errors import Overloaded
 from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
 from ragsvc.core.ports.indexes import Hits, Ids, IndexChange, IndexSource
 from ragsvc.index.comparison import IndexReport, compare
 from ragsvc.index.flat import FlatIndex
+from ragsvc.index.float16_scan import Float16Rows
 from ragsvc.index.ivf import ImprovementStopped, IvfIndex
 from ragsvc.index.restore import CollectionFiles, IndexOptions, VectorSide, remove_workspace
 from ragsvc.index.snapshot import begin_snapshot, find_snapshots, finish_snapshot
@@ -50,6 +52,7 @@ class CollectionIndex:
         self._improving = threading.Lock()
         self._closed = False
         self._successor: VectorSide | None = None
+        self._written_beside_successor: list[Ids] = []  # ids that were added or replaced since the successor was begun
         self._files = CollectionFiles(folder, collection_id, source, model, options)
         self._files.prepare()
         head = source.head_seq(collection_id)
@@ -95,15 +98,26 @@ class CollectionIndex:
         """Apply consecutive changes to whichever side does not cover them yet; visible together, at the end."""
         with self._lock:
             last = changes[-1].seq
-            added, removed = _net([change for change in changes if change.seq > self._vector_seq])
-            rows = self._files.read_vectors(
-                added
-            )  # before the words become visible, so that the vectors follow at once
+            present, removed = _net([change for change in changes if change.seq > self._vector_seq])
+            # read before the words become visible, so that both become visible within a moment
+            ids, documents, vectors = self._files.read_vectors(present)
+            differs = self._differs(ids, documents, vectors)
             self._apply_lexical([change for change in changes if change.seq > self._lexical.covered_seq()], last)
             self._vectors.remove(removed)
-            self._vectors.add(*rows)
+            self._vectors.add(ids[differs], documents[differs], vectors[differs])
+            if self._successor is not None:
+                self._written_beside_successor.append(ids[differs])
             self._vector_seq = max(self._vector_seq, last)
-            self._changed += len(added) + len(removed)
+            self._changed += int(differs.sum()) + len(removed)
+
+    def _differs(self, ids: Ids, documents: Ids, vectors: Float16Rows) -> npt.NDArray[np.bool_]:
+        """Which rows are not in the vector index as they are: replacing equal rows would leave dead ones behind."""
+        differs = np.ones(len(ids), np.bool_)
+        held = np.flatnonzero(self._vectors.documents_of(ids) >= 0)
+        if len(held):
+            held_documents, held_vectors = self._vectors.lookup(ids[held])
+            differs[held] = (held_documents != documents[held]) | (held_vectors != vectors[held]).any(axis=1)
+        return differs
 
     def search_dense(self, query: Vectors, *, k: int, documents: Ids | None = None) -> Hits:
         """Nearest passages to ``query`` ``(dim,)``, cosine in -1..1."""
@@ -216,6 +230,7 @@ class CollectionIndex:
     def _replace(self, index: VectorSide) -> None:
         """Build another index of the same rows beside this one, then let it take over with what came since."""
         successor = self._files.empty_vectors(len(index))
+        self._written_beside_successor = []
         self._successor = successor
         left: VectorSide = successor
         try:
@@ -227,21 +242,23 @@ class CollectionIndex:
                     raise ImprovementStopped
                 before, now = successor.ids(), index.ids()
                 successor.remove(np.setdiff1d(before, now))
-                new = np.setdiff1d(now, before)
-                successor.add(new, *index.lookup(new))
+                written = np.intersect1d(now, np.concatenate([now[:0], *self._written_beside_successor]))
+                missed = np.union1d(np.setdiff1d(now, before), written)
+                successor.add(missed, *index.lookup(missed))
                 self._vectors, left = successor, index
                 self._changed += len(now)
         finally:
             self._successor = None
+            self._written_beside_successor = []
             remove_workspace(left)
 
     def _apply_lexical(self, changes: Sequence[IndexChange], covered_seq: int) -> None:
         if not changes:
             return
-        added, removed = _net(changes)
+        present, removed = _net([change for change in changes if change.op != "reembed"])
         try:
             self._lexical.remove(removed)
-            self._files.add_texts(self._lexical, added)
+            self._files.add_texts(self._lexical, present)
             self._lexical.commit(covered_seq=covered_seq)
         except BaseException:
             self._lexical.release_writer()  # a later commit must not carry half of this one
@@ -255,10 +272,10 @@ def _first_batch(changes: list[IndexChange], passages: int) -> list[IndexChange]
 
 
 def _net(changes: Sequence[IndexChange]) -> tuple[Ids, Ids]:
-    """Ids to add and ids to remove, when the last word on each id counts."""
+    """Ids to read again and ids to remove; the last change of each id counts."""
     last: dict[int, bool] = {}
     for change in changes:
-        last.update(dict.fromkeys(change.ids().tolist(), change.op == "add"))
-    added = np.array([passage for passage, stays in last.items() if stays], dtype=np.int64)
+        last.update(dict.fromkeys(change.ids().tolist(), change.op != "delete"))
+    present = np.array([passage for passage, stays in last.items() if stays], dtype=np.int64)
     removed = np.array([passage for passage, stays in last.items() if not stays], dtype=np.int64)
-    return added, removed
+    return present, removed

@@ -31,10 +31,11 @@ from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.progress_events import ProgressHub
 from ragsvc.store import document_rows as rows
-from ragsvc.store import ingest_rows as jobs
+from ragsvc.store import job_rows as jobs
 from ragsvc.store import passage_rows
 from ragsvc.store.blobs import BlobStore, IncomingFile
 from ragsvc.store.database import Database
+from ragsvc.store.document_changes import change_document
 from ragsvc.store.document_rows import DocumentFilter
 
 MEDIA_TYPES = ("application/pdf", "text/plain", "text/markdown")
@@ -129,7 +130,7 @@ class DocumentService:
         await anyio.to_thread.run_sync(self._blobs.publish, incoming, tenant, sha256)
 
         def register(connection: Connection) -> Document:
-            if jobs.queued_count(connection) >= self._max_queued:
+            if jobs.waiting_count(connection) >= self._max_queued:
                 raise Overloaded("too many documents are waiting; try again later", retry_after_s=10)
             collection = rows.ensure_collection(connection, tenant, upload.collection, now=now)
             document = rows.insert_document(
@@ -275,7 +276,11 @@ class DocumentService:
     async def change(
         self, tenant: TenantId, public_id: str, *, filename: str | None, metadata: Mapping[str, Any] | None
     ) -> Document:
-        """Rename, or merge into the metadata (a ``null`` value removes its key). Raises ``DocumentNotFound``."""
+        """Rename, or merge into the metadata (a ``null`` value removes its key). Raises ``DocumentNotFound``.
+
+        When this returns, words of the new name find the document and words of the former name do not. Its vectors
+        follow in the background; until then, search by meaning uses those of the former name.
+        """
         if filename is not None:
             _check_filename(filename)
 
@@ -284,8 +289,8 @@ class DocumentService:
             _check_metadata(merged)
             return merged
 
-        return await self._database.write(
-            lambda connection: rows.change_document(
+        def write(connection: Connection) -> Document:
+            return change_document(
                 connection,
                 tenant,
                 public_id,
@@ -293,7 +298,16 @@ class DocumentService:
                 change_metadata=None if metadata is None else merge,
                 now=int(self._clock()),
             )
-        )
+
+        if filename is None:
+            return await self._database.write(write)
+        document = await self.get(tenant, public_id)
+        with anyio.CancelScope(shield=True):  # once it is committed, the index has to follow
+            async with self._freshness.committing(document.collection_id):
+                document = await self._database.write(write)
+        self._ingest.kick()
+        self._hub.notify(public_id)
+        return document
 
     async def retry(self, tenant: TenantId, public_id: str, *, password: str | None = None) -> Document:
         """Start a failed document again. Raises ``Conflict`` when it has not failed, ``DocumentNotFound``."""

@@ -16,7 +16,7 @@ import anyio
 from ragsvc.core.documents import Document
 from ragsvc.core.errors import EmbeddingFailed, Overloaded, StorageFull
 from ragsvc.services.embedding_spaces import EmbeddingSpace
-from ragsvc.services.passage_vectors import DocumentGone, PassageVectors
+from ragsvc.services.passage_vectors import DocumentGone, DocumentRenamed, PassageVectors
 from ragsvc.store import serving_model as rows
 from ragsvc.store.database import Database
 
@@ -51,6 +51,7 @@ class Reembedding:
         self._swap = swap
         self._retry_s = retry_s
         self._vectors = PassageVectors(database)
+        self._prepared = False
         self.total = 0
         self.done = 0
         self.running = False
@@ -76,13 +77,16 @@ class Reembedding:
         ):
             for document in documents:
                 await self._embed(document)
+        self._prepared = True
         await self._prepare()
 
     async def _embed(self, document: Document) -> None:
         try:
-            await self._vectors.fill(self._target, document)
+            await self._vectors.fill(self._target, document, log=self._prepared)
         except DocumentGone:
             self.total -= 1
+        except DocumentRenamed:
+            return  # it still lacks vectors, so it is read again under its new name
         except (EmbeddingFailed, Overloaded, StorageFull) as error:
             logger.warning("re-embedding of %s failed, it is tried again: %s", document.public_id, error.message)
             await anyio.sleep(self._retry_s)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import numpy as np
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select
 
 from ragsvc.core.documents import Collection, Document, DocumentStatus, Problem, Stage
 from ragsvc.core.errors import CollectionNotFound, DocumentNotFound
 from ragsvc.core.ids import CollectionId, DocumentId, TenantId
 from ragsvc.core.retrieval.filters import Filter, matches
-from ragsvc.store.tables import AnyRow, CollectionRow, DocumentRow, IndexLogRow, JobRow, PassageRow, table_of
+from ragsvc.core.text.chunking import document_name
+from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
+from ragsvc.store.tables import AnyRow, CollectionRow, DocumentRow, table_of
 
 _documents = table_of(DocumentRow)
 _collections = table_of(CollectionRow)
-_passages = table_of(PassageRow)
-_jobs = table_of(JobRow)
-_index_log = table_of(IndexLogRow)
 
 _encode = msgspec.json.encode
 _decode_problems = msgspec.json.Decoder(list[Problem]).decode
@@ -164,6 +162,11 @@ def get_by_row_id(connection: Connection, document_id: DocumentId) -> Document |
     return None if row is None else _document(row)
 
 
+def has_other_names(current: Document, embedded: Document) -> bool:
+    """Whether a document's name in the text to embed is not the name that ``embedded`` has, an earlier state of it."""
+    return document_name(current.title, current.filename) != document_name(embedded.title, embedded.filename)
+
+
 def find_by_sha256(connection: Connection, collection_id: CollectionId, sha256: str) -> Document | None:
     """Find the document that holds these bytes in a collection."""
     statement = _select_document.where(_documents.c.collection_id == collection_id, _documents.c.sha256 == sha256)
@@ -246,26 +249,6 @@ def _conditions(which: DocumentFilter) -> list[Any]:
     return conditions
 
 
-def change_document(
-    connection: Connection,
-    tenant: TenantId,
-    public_id: str,
-    *,
-    filename: str | None,
-    change_metadata: Callable[[dict[str, Any]], dict[str, Any]] | None,
-    now: int,
-) -> Document:
-    """Change name or metadata. Raises ``DocumentNotFound``."""
-    current = get_document(connection, tenant, public_id)
-    values: dict[str, Any] = {"updated_at": now}
-    if filename is not None:
-        values["filename"] = filename
-    if change_metadata is not None:
-        values["metadata"] = _encode(change_metadata(current.metadata))
-    connection.execute(update(_documents).where(_documents.c.id == current.id).values(**values))
-    return get_document(connection, tenant, public_id)
-
-
 class DeletedDocument(msgspec.Struct, frozen=True):
     """What a delete left for the caller to do: ``blob_unused`` says that no other row needs the file."""
 
@@ -276,17 +259,8 @@ class DeletedDocument(msgspec.Struct, frozen=True):
 def delete_document(connection: Connection, tenant: TenantId, public_id: str) -> DeletedDocument:
     """Remove a document with all that belongs to it, and tell the indexes. Raises ``DocumentNotFound``."""
     document = get_document(connection, tenant, public_id)
-    statement = select(_passages.c.id).where(_passages.c.document_id == document.id).order_by(_passages.c.id)
-    passage_ids = np.fromiter(connection.execute(statement).scalars(), dtype="<i8")
-    if document.status is DocumentStatus.READY and passage_ids.size:
-        connection.execute(
-            insert(_index_log).values(
-                collection_id=document.collection_id,
-                op="delete",
-                document_id=document.id,
-                passage_ids=passage_ids.tobytes(),
-            )
-        )
+    if document.status is DocumentStatus.READY:
+        append_change(connection, document, "delete", passage_ids_of_document(connection, document.id))
     connection.execute(delete(_documents).where(_documents.c.id == document.id))
     others = select(func.count()).where(_documents.c.tenant == tenant, _documents.c.sha256 == document.sha256)
     return DeletedDocument(document=document, blob_unused=connection.execute(others).scalar_one() == 0)

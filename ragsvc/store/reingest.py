@@ -20,6 +20,8 @@ def forget_embeddings(connection: Connection, *, now: int) -> int:
     connection.execute(delete(_embeddings))
     which = (_documents.c.status == DocumentStatus.READY) & (_documents.c.passages_total > 0)
     queued = select(_documents.c.id, _documents.c.tenant, literal("queued"), literal(0), literal(now)).where(which)
+    ready = select(_documents.c.id).where(_documents.c.status == DocumentStatus.READY)
+    connection.execute(delete(_jobs).where(_jobs.c.document_id.in_(ready)))  # renewals of vectors that are deleted now
     count = connection.execute(
         insert(_jobs).from_select(["document_id", "tenant", "state", "attempts", "created_at"], queued)
     ).rowcount

@@ -13,8 +13,8 @@ from ragsvc.services.embedding_spaces import EmbeddingSpace
 from ragsvc.services.model_change import Reembedding
 from ragsvc.store import document_rows
 from ragsvc.store.database import Database
-from ragsvc.store.ingest_rows import model_row_id
 from ragsvc.store.serving_model import serve_model, serving_model
+from ragsvc.store.vector_rows import model_row_id
 from tests.support.stored_documents import ACME, add, make_ready
 
 TARGET = EmbeddingModel(name="target", dimension=4, max_tokens=256, fingerprint="target")

@@ -104,19 +104,28 @@ class LexicalIndex(Protocol):
         ...
 
 
+IndexOperation = Literal["add", "update", "reembed", "delete"]
+"""How passages of a document changed.
+
+``add`` and ``delete``: they became part of the collection, or no longer are. ``update``: their context words changed,
+and their vectors may have changed with them. ``reembed``: their vectors changed, their words did not.
+"""
+
+
 class IndexChange(msgspec.Struct, frozen=True):
     """One entry of a collection's change log, written in the transaction that made the change.
 
-    ``seq`` grows and is never reused; ``passage_ids`` is packed little-endian int64.
+    ``seq`` grows and is never reused; ``passage_ids`` is packed little-endian int64. An entry names the passages; their
+    present content is read from the rows, so replaying an entry twice, or late, is harmless.
     """
 
     seq: int
-    op: Literal["add", "delete"]
+    op: IndexOperation
     document_id: int
     passage_ids: bytes
 
     def ids(self) -> Ids:
-        """The passages that came or went."""
+        """The passages that changed."""
         return np.frombuffer(self.passage_ids, dtype="<i8").astype(np.int64)
 
 
