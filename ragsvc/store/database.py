@@ -11,22 +11,23 @@ import errno
 import importlib
 import logging
 import os
-import queue
 import sqlite3
 import sys
 import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
 from sqlalchemy.exc import DatabaseError, DBAPIError
 
-from ragsvc.core.errors import ConfigurationError, Overloaded, RagsvcError, ShuttingDown, StorageFull
+from ragsvc.core.errors import ConfigurationError, RagsvcError, ShuttingDown, StorageFull
 from ragsvc.store.schema import prepare_schema
+from ragsvc.store.write_thread import WriteThread
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +37,6 @@ _QUEUE_LIMIT: Final = 4096
 _READERS: Final = 2, 4
 """Threads that read, at least and at most; in between one a core. With twice as many, searches at once took turns at
 the interpreter so often that the slowest one in a hundred waited a seventh longer."""
-
-
-class _WriteJob:
-    __slots__ = ("function", "future")
-
-    def __init__(self, function: Callable[[Connection], Any], future: Future[Any]) -> None:
-        self.function = function
-        self.future = future
 
 
 class _Reader:
@@ -61,6 +54,25 @@ def _close(connection: Connection) -> None:
     connection.engine.dispose()
 
 
+class _Writer:
+    """Implements ``WritableConnection``: the engine's connection, with its pragmas."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def open(self) -> AbstractContextManager[Connection]:
+        return self._engine.connect()
+
+    def transaction(self, connection: Connection) -> AbstractContextManager[object]:
+        return connection.begin()
+
+    def driver(self, connection: Connection) -> sqlite3.Connection:
+        return driver_connection(connection)
+
+    def translate(self, error: Exception) -> Exception:
+        return _translate(error)
+
+
 class Database:
     """A SQLite database; see the module. ``close`` finishes queued writes first.
 
@@ -76,13 +88,15 @@ class Database:
         self._open_lock = threading.Lock()
         self._open: weakref.WeakSet[_Reader] = weakref.WeakSet()
         self._no_more_reads = False
-        self._queue: queue.Queue[_WriteJob | None] = queue.Queue(maxsize=_QUEUE_LIMIT)
-        self._closed = False
-        self._close_lock = threading.Lock()
         self._prepare_schema()
         self._readers = ThreadPoolExecutor(_reader_count(), thread_name_prefix="sqlite-read")
-        self._writer = threading.Thread(target=self._write_loop, name="sqlite-write", daemon=True)
-        self._writer.start()
+        self._writer = WriteThread(
+            _Writer(self._writer_engine),
+            name="sqlite-write",
+            group_limit=_GROUP_LIMIT,
+            queue_limit=_QUEUE_LIMIT,
+            overloaded="too many writes are waiting",
+        )
 
     def _prepare_schema(self) -> None:
         try:
@@ -104,11 +118,11 @@ class Database:
             StorageFull: the disk is full; nothing was changed.
             Overloaded: too many writes are waiting.
         """
-        return await asyncio.wrap_future(self._submit(function))
+        return await asyncio.wrap_future(self._writer.submit(function))
 
     def write_sync(self, function: Callable[[Connection], T]) -> T:
         """Do what ``write`` does, for callers outside an event loop."""
-        return self._submit(function).result()
+        return self._writer.submit(function).result()
 
     def post(self, function: Callable[[Connection], object], *, then: Callable[[], object] | None = None) -> None:
         """Queue a write that nobody waits for (progress, counters); a failure is logged, ``then`` follows success."""
@@ -119,73 +133,7 @@ class Database:
             elif then is not None:
                 then()
 
-        self._submit(function).add_done_callback(done)
-
-    def _submit(self, function: Callable[[Connection], T]) -> Future[T]:
-        future: Future[T] = Future()
-        with self._close_lock:
-            if self._closed:
-                raise ShuttingDown("the database is closed")
-            try:
-                self._queue.put_nowait(_WriteJob(function, future))
-            except queue.Full as error:
-                raise Overloaded("too many writes are waiting", retry_after_s=1) from error
-        return future
-
-    def _write_loop(self) -> None:
-        with self._writer_engine.connect() as connection:
-            while True:
-                first = self._queue.get()
-                if first is None:
-                    return
-                group, stop = [first], False
-                while len(group) < _GROUP_LIMIT:
-                    try:
-                        following = self._queue.get_nowait()
-                    except queue.Empty:
-                        break
-                    if following is None:
-                        stop = True
-                        break
-                    group.append(following)
-                self._commit_group(connection, group)
-                del group, first
-                if stop:
-                    return
-
-    def _commit_group(self, connection: Connection, group: list[_WriteJob]) -> None:
-        outcomes: list[tuple[_WriteJob, object, BaseException | None]] = []
-        try:
-            with connection.begin():
-                for job in group:
-                    if not job.future.set_running_or_notify_cancel():
-                        continue
-                    outcomes.append(self._run_in_savepoint(connection, job))
-        except Exception as error:  # noqa: BLE001 - every caller of the group learns it
-            failure = _translate(error)
-            for job in group:
-                if job.future.running():
-                    job.future.set_exception(failure)
-            return
-        for job, result, failure_of_one in outcomes:
-            if failure_of_one is None:
-                job.future.set_result(result)
-            else:
-                job.future.set_exception(failure_of_one)
-
-    @staticmethod
-    def _run_in_savepoint(connection: Connection, job: _WriteJob) -> tuple[_WriteJob, object, BaseException | None]:
-        connection.exec_driver_sql("SAVEPOINT one_write")
-        try:
-            result = job.function(connection)
-        except Exception as error:
-            if not driver_connection(connection).in_transaction:
-                raise  # SQLite ended the whole transaction by itself: full disk, I/O error, no memory
-            connection.exec_driver_sql("ROLLBACK TO one_write")
-            connection.exec_driver_sql("RELEASE one_write")
-            return job, None, _translate(error)
-        connection.exec_driver_sql("RELEASE one_write")
-        return job, result, None
+        self._writer.submit(function).add_done_callback(done)
 
     # -- reads -------------------------------------------------------------------------------------------------
 
@@ -228,12 +176,8 @@ class Database:
 
     def close(self) -> None:
         """Finish queued writes and running reads, fold the write-ahead log into the file, close all connections."""
-        with self._close_lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._queue.put(None)
-        self._writer.join()
+        if not self._writer.close():
+            return
         self._readers.shutdown(wait=True)
         with self._open_lock:
             self._no_more_reads = True

@@ -89,7 +89,7 @@ def test_a_full_disk_is_said_so_and_changes_nothing(database: Database) -> None:
 def test_close_finishes_queued_writes_and_then_refuses(tmp_path: Path) -> None:
     database = Database(tmp_path / "x.sqlite")
     database.write_sync(lambda connection: connection.exec_driver_sql("CREATE TABLE t (v INTEGER)"))
-    futures = [database._submit(put(number)) for number in range(200)]
+    futures = [database._writer.submit(put(number)) for number in range(200)]
     database.close()
     assert [future.result(1) for future in futures] == list(range(200))
     with pytest.raises(ShuttingDown):
