@@ -19,6 +19,7 @@ from typing import Final
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
 from ragsvc.crypto import hpke
 from ragsvc.crypto.at_rest import EncryptedReader, MasterKey, MasterKeys, encrypt, has_two_keys
+from ragsvc.crypto.value_sealing import SealingKey
 
 KEY_FILE_NAME: Final = "data.key"
 DATABASE_FILE_NAME: Final = "ragsvc.sqlite"
@@ -34,7 +35,7 @@ class DataKeys:
     def __init__(self, masters: MasterKeys, data_key: bytes) -> None:
         self.masters = masters
         self.database_key = hpke.expand(data_key, _LABEL + b"database", hpke.KEY_BYTES)
-        self.sealing = MasterKey(hpke.expand(data_key, _LABEL + b"sealing", hpke.KEY_BYTES))
+        self.sealing = SealingKey(hpke.expand(data_key, _LABEL + b"sealing", hpke.KEY_BYTES))
         """Seals values of rows; it stays when the master key changes."""
         self._name_key = hpke.expand(data_key, _LABEL + b"names", hpke.KEY_BYTES)
 
