@@ -5,14 +5,13 @@ A job of a ready document renews its vectors after a rename; every other job ing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from ragsvc.core.documents import Document, DocumentStatus, Problem, Stage
+from ragsvc.core.documents import Document, DocumentStatus, Stage
 from ragsvc.core.ids import DocumentId, TenantId
 from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.store.document_rows import get_by_row_id, has_other_names
@@ -214,7 +213,6 @@ def mark_failed(
     code: str,
     message: str,
     now: int,
-    problems: Sequence[Problem] | None = None,
 ) -> bool:
     """End an ingest as failed and keep the reason in the document's row; ``False`` if the document was deleted."""
     if get_by_row_id(connection, document_id) is None:
@@ -229,8 +227,6 @@ def mark_failed(
         "passages_done": 0,
         "updated_at": now,
     }
-    if problems is not None:
-        values["problems"] = _encode(list(problems))
     connection.execute(update(_documents).where(_documents.c.id == document_id).values(**values))
     end_job(connection, document_id)
     return True

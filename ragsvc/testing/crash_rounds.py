@@ -1,9 +1,10 @@
 """Kills the real service at random moments and checks what it promised.
 
-Each round: start, check everything promised so far, upload and delete from several threads, SIGKILL in the middle.
+Each round: start, check all promises so far, upload, rename and delete from several threads, SIGKILL in the middle.
 Then a copy of the data directory is opened here and both indexes are compared with the rows, id by id and vector by
-vector. Promises: an acknowledged upload is there and becomes ready; an acknowledged delete is gone from rows, files and
-both indexes; no id ever names two things; no file without a row.
+vector. Promises: an acknowledged upload is stored and becomes ready; a renamed document is found by the words of its
+name and not by those of former names; an acknowledged delete is gone from rows, files and both indexes; an id never
+names two things; no file is without a row.
 """
 
 from __future__ import annotations
@@ -57,6 +58,9 @@ class Promises:
     """Passage id to the document that it was first seen in."""
     uploads: int = 0
     deletes: int = 0
+    names: dict[str, str] = field(default_factory=dict)
+    """Document id to the word of its latest acknowledged name; absent after a rename that was not answered."""
+    renames: int = 0
 
 
 @dataclass
@@ -66,6 +70,7 @@ class Report:
     rounds: int = 0
     uploads: int = 0
     deletes: int = 0
+    renames: int = 0
     resumed: int = 0
     lost: list[str] = field(default_factory=list)
     ghosts: list[str] = field(default_factory=list)
@@ -88,6 +93,7 @@ class CrashRounds:
         self._random = random.Random(seed)  # noqa: S311 - moments to kill at, not secrets
         self._lock = threading.Lock()
         self._serial = 0
+        self._former_names: dict[str, set[str]] = {}
 
     def run(self, rounds: int, *, on_round: Callable[[int], None] = lambda _: None) -> Report:
         """Do the rounds, then one last start that checks the end."""
@@ -103,6 +109,7 @@ class CrashRounds:
         self._check_copy()
         self.report.uploads = self.promises.uploads
         self.report.deletes = self.promises.deletes
+        self.report.renames = self.promises.renames
         return self.report
 
     def _round(self, preloaded: PreloadedProcess) -> None:
@@ -136,6 +143,8 @@ class CrashRounds:
                         crowded = len(self.promises.kept) > _KEPT_DOCUMENTS
                     if crowded or chance.random() < 0.3:
                         self._delete(client, chance)
+                    elif chance.random() < 0.3:
+                        self._rename(client, chance)
                     else:
                         self._upload(client, chance)
                 except httpx.TransportError:
@@ -164,6 +173,25 @@ class CrashRounds:
                 self.promises.uploads += 1
         elif reply.status_code != 503:
             self.report.lost.append(f"upload answered {reply.status_code}: {reply.text[:200]}")
+
+    def _rename(self, client: httpx.Client, chance: random.Random) -> None:
+        """Give a document a name of two words: the one it is known by here, and a new one."""
+        with self._lock:
+            if not self.promises.kept:
+                return
+            document_id = chance.choice(list(self.promises.kept))
+            word = self.promises.kept[document_id]
+            self._serial += 1
+            name = f"nm{self._serial:07d}x"
+            self.promises.names.pop(document_id, None)
+            self._former_names.setdefault(document_id, set()).add(name)
+        reply = client.patch(f"/v1/rag/documents/{document_id}", json={"filename": f"{word} {name}.txt"})
+        if reply.status_code == 200:
+            with self._lock:
+                self.promises.renames += 1
+                self.promises.names[document_id] = name
+        elif reply.status_code not in (404, 503):
+            self.report.lost.append(f"rename of {document_id} answered {reply.status_code}: {reply.text[:200]}")
 
     def _delete(self, client: httpx.Client, chance: random.Random) -> None:
         with self._lock:
@@ -216,13 +244,13 @@ class CrashRounds:
         """An unanswered delete may have happened or not; what holds now must hold from now on."""
         for document_id in sorted(self.promises.unsure):
             if document_id in listed:
-                self.promises.kept[document_id] = listed[document_id]["filename"].rsplit(".", 1)[0]
+                self.promises.kept[document_id] = _word_of(listed[document_id]["filename"])
             else:
                 self.promises.deleted[document_id] = ""
         self.promises.unsure.clear()
         for document_id, one in listed.items():  # an upload whose answer was lost
             if document_id not in self.promises.deleted:
-                self.promises.kept.setdefault(document_id, one["filename"].rsplit(".", 1)[0])
+                self.promises.kept.setdefault(document_id, _word_of(one["filename"]))
 
     def _await_ready(self, client: httpx.Client, listed: dict[str, dict[str, Any]]) -> None:
         waiting = [one for one, row in listed.items() if row["status"] != "ready"]
@@ -248,8 +276,22 @@ class CrashRounds:
                 owner = self.promises.passages.setdefault(hit["chunk_id"], hit["document_id"])
                 if owner != hit["document_id"]:
                     self.report.ghosts.append(f"{hit['chunk_id']} was reused")
+        self._check_name(client, document_id)
         if word not in client.get(f"/v1/rag/documents/{document_id}/pages/1").json().get("text", ""):
             self.report.lost.append(f"{document_id} lost its text")
+
+    def _check_name(self, client: httpx.Client, document_id: str) -> None:
+        """The words of the present name find the document; those of an earlier name find nothing."""
+        filename = client.get(f"/v1/rag/documents/{document_id}").json()["filename"]
+        promised = self.promises.names.get(document_id)
+        if promised is not None and promised not in filename:
+            self.report.lost.append(f"{document_id} is named {filename}, not {promised}")
+        name = filename.removesuffix(".txt").partition(" ")[2]
+        if name and document_id not in _found(client, name):
+            self.report.lost.append(f"{document_id} is not found by its name {name}")
+        for former in self._former_names.get(document_id, set()) - {name}:
+            if _found(client, former):
+                self.report.ghosts.append(f"{document_id} is found by its former name {former}")
 
     def _check_gone(self, client: httpx.Client, document_id: str, word: str) -> None:
         if client.get(f"/v1/rag/documents/{document_id}").status_code != 404:
@@ -309,6 +351,16 @@ class CrashRounds:
         statement = "SELECT count(*) FROM embeddings WHERE passage_id NOT IN (SELECT id FROM passages)"
         if database.read_sync(partial(_count, statement=statement)):
             self.report.ghosts.append("vectors without a passage")
+
+
+def _word_of(filename: str) -> str:
+    """The word that only this document holds: its name, or the first word of its name after a rename."""
+    return filename.rsplit(".", 1)[0].partition(" ")[0]
+
+
+def _found(client: httpx.Client, query: str) -> set[str]:
+    reply = client.post("/v1/rag/search", json={"query": query, "mode": "lexical", "top_k": 10})
+    return {hit["document_id"] for hit in reply.raise_for_status().json()["data"]}
 
 
 def _count(connection: Connection, *, statement: str) -> int:

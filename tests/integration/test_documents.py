@@ -354,6 +354,33 @@ def test_name_and_metadata_can_change(tenant) -> None:
     assert (ready.status_code, error_of(ready)["code"]) == (409, "conflict")
 
 
+def test_a_renamed_document_is_found_by_its_new_name_and_not_by_the_former_one(tenant) -> None:
+    text = "Two taps and a boiler were replaced, payable within thirty days."
+    tenant.add_text("A hundred chairs were delivered, payable within ten days.", filename="scan0001.txt")
+    document_id = tenant.add_text(text, filename="scan0002.txt")
+    uploaded_so = tenant.add_text(text + "\n", filename="Invoice Kessler Plumbing.txt", collection="named")
+    query = "Kessler Plumbing"
+
+    def best(mode: str, query: str = query, **options: object) -> dict | None:
+        return next(iter(tenant.search(query, mode=mode, **options)), None)
+
+    before = best("dense", document_ids=[document_id])["score"]
+    reply = tenant.http.patch(f"/v1/rag/documents/{document_id}", json={"filename": "Invoice Kessler Plumbing.txt"})
+    assert (reply.status_code, reply.json()["status"]) == (200, "ready")
+    found = best("lexical")
+    assert (found["document_id"], found["filename"]) == (document_id, "Invoice Kessler Plumbing.txt")
+    assert best("lexical", "scan0002") is None
+
+    expected = best("dense", collection="named")
+    assert expected["document_id"] == uploaded_so
+    deadline = time.monotonic() + 30
+    while (now := best("dense", document_ids=[document_id])["score"]) == before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert now == pytest.approx(expected["score"], abs=1e-3)
+    assert now > before + 0.05
+    assert best("hybrid")["document_id"] == document_id
+
+
 def test_search_restricts_before_it_ranks(tenant) -> None:
     wanted = tenant.add_text("The copper price rose.", filename="one.txt", metadata='{"year": 2022}')
     other = tenant.add_text(
