@@ -1,4 +1,4 @@
-"""What the derived indexes read from the rows; implements the port ``IndexSource``. Blocking, for worker threads."""
+"""Reads the rows for the derived indexes: implements the port ``IndexSource``. Blocking, for worker threads."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _AT_ONCE = 900
 _decode_headings = msgspec.json.Decoder(tuple[str, ...]).decode
 
 LexicalContext = Callable[[str | None, str, tuple[str, ...]], str]
-"""(title, file name, heading path) to the text that counts as context."""
+"""Makes the context text of (title, file name, heading path)."""
 
 
 class SqliteIndexSource:
-    """Reads log, vectors and texts of one embedding model's passages."""
+    """Reads the log, the texts, and the vectors of one embedding model."""
 
     def __init__(self, database: Database, *, model_id: int, dimension: int, lexical_context: LexicalContext) -> None:
         self._database = database
@@ -38,7 +38,7 @@ class SqliteIndexSource:
         self._lexical_context = lexical_context
 
     def head_seq(self, collection_id: int) -> int:
-        """Last position of the collection's log; 0 when nothing was logged."""
+        """Last position of the collection's log; 0 if the log is empty."""
         return self._database.read_sync(lambda connection: last_position(connection, collection_id))
 
     def changes(self, collection_id: int, after_seq: int, limit: int) -> list[IndexChange]:
@@ -46,7 +46,7 @@ class SqliteIndexSource:
         return self._database.read_sync(lambda connection: changes_after(connection, collection_id, after_seq, limit))
 
     def vectors(self, collection_id: int, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:
-        """(ids, document ids, unit rows) of passages that still exist, ascending by id within each block of ids."""
+        """(ids, document ids, unit rows) of passages that still exist; ids ascend within each block of 900."""
         del collection_id  # passage ids are unique over collections
 
         def read(connection: Connection) -> tuple[Ids, Ids, Vectors]:
