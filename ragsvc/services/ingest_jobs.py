@@ -48,8 +48,6 @@ _RETRY_S = 5.0
 
 
 class IngestLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of ingest."""
-
     workers: int = 3
 
 
@@ -63,7 +61,7 @@ class IngestService:
         blobs: BlobStore,
         parser: Parser,
         spaces: EmbeddingSpaces,
-        freshness: IndexLag,
+        index_lag: IndexLag,
         hub: ProgressHub,
         options: IngestLimits,
         clock: Callable[[], float] = time.time,
@@ -76,7 +74,7 @@ class IngestService:
         self._parser = parser
         self._spaces = spaces
         self._vectors = PassageVectors(database, clock=clock)
-        self._freshness = freshness
+        self._index_lag = index_lag
         self._hub = hub
         self._options = options
         self._clock = clock
@@ -86,25 +84,24 @@ class IngestService:
         self._pace: dict[DocumentId, tuple[float, int]] = {}
 
     def now(self) -> int:
-        """Unix seconds."""
         return int(self._clock())
 
     def kick(self) -> None:
-        """Say that a job was queued."""
+        """Wake the workers, because a job was queued."""
         self._wake.set()
 
     def running_count(self) -> int:
-        """How many documents are worked on now."""
+        """How many jobs are running."""
         return len(self._scopes)
 
     def stop_work_on(self, document_id: DocumentId) -> None:
-        """Stop working on a document that was deleted."""
+        """Stop the job of a document that was deleted."""
         scope = self._scopes.get(document_id)
         if scope is not None:
             scope.cancel()
 
     def eta_s(self, document: Document) -> float | None:
-        """Seconds until ready, estimated from this document's own pace; ``None`` when unknown."""
+        """Seconds until ready, estimated from this document's progress so far; ``None`` if unknown."""
         pace = self._pace.get(document.id)
         if pace is None or document.passages_total == 0:
             return None
@@ -116,14 +113,14 @@ class IngestService:
         return round((document.passages_total - document.passages_done) * elapsed / done, 1)
 
     async def run(self) -> None:
-        """Work until cancelled or drained."""
+        """Run jobs until cancelled or drained."""
         await self._database.write(rows.release_running)
         async with anyio.create_task_group() as group:
             for _ in range(self._options.workers):
                 group.start_soon(self._work)
 
     def drain(self) -> None:
-        """Stop claiming and hand running jobs over to the next start."""
+        """Claim no more jobs and queue the running ones again, for the next start."""
         self._draining = True
         self._wake.set()
         for scope in list(self._scopes.values()):
@@ -166,10 +163,12 @@ class IngestService:
                 await anyio.sleep(self._retry_s)
             except ShuttingDown:
                 await self._put_back(job)
-            except Exception as error:  # noqa: BLE001 - one document must not stop the others
+            except Exception as error:  # noqa: BLE001 - a failing document must not stop the others
                 _log_without_content(error, document.public_id)
                 await self._fail(
-                    job, code=FailureReason.INTERNAL_ERROR, message="ragsvc failed on this document; see its log"
+                    job,
+                    code=FailureReason.INTERNAL_ERROR,
+                    message="an internal error occurred for this document; see the service's log",
                 )
             finally:
                 self._scopes.pop(document.id, None)
@@ -225,7 +224,7 @@ class IngestService:
             space, embed_s = await self._embed(document)
         except DocumentRenamed:
             return JobOutcome.DOCUMENT_RENAMED
-        async with self._freshness.committing(document.collection_id):
+        async with self._index_lag.committing(document.collection_id):
             outcome = await self._database.write(
                 lambda connection: rows.mark_ready(
                     connection,
@@ -254,7 +253,7 @@ class IngestService:
             await self._vectors.renew(space, document)
         except DocumentRenamed:
             return JobOutcome.DOCUMENT_RENAMED
-        async with self._freshness.committing(document.collection_id):
+        async with self._index_lag.committing(document.collection_id):
             outcome = await self._database.write(
                 lambda connection: rows.finish_renewal(connection, document, model_id=space.model_id)
             )
@@ -291,7 +290,7 @@ class IngestService:
         )
 
     async def _embed(self, document: Document) -> tuple[EmbeddingSpace, float]:
-        """Give every passage a vector; returns the space and the seconds spent."""
+        """Embed every passage; returns the space and the seconds spent."""
         begin = time.monotonic()
         self._pace[document.id] = (begin, document.passages_done)
         space = self._spaces.serving
@@ -299,7 +298,7 @@ class IngestService:
         return space, time.monotonic() - begin
 
     def report_pages(self, document: Document, done: int, total: int) -> None:
-        """Write a parse's progress to the row, without waiting for it."""
+        """Write the progress of parsing to the row without waiting for the commit."""
         loop = asyncio.get_running_loop()
         self._database.post(
             lambda connection: rows.set_progress(
@@ -310,7 +309,7 @@ class IngestService:
 
 
 class _PageProgress:
-    """Takes page counts from the parser as they come and passes on a few a second."""
+    """Passes on the parser's page counts, at most two per second."""
 
     def __init__(self, service: IngestService, document: Document) -> None:
         self._service = service
@@ -326,7 +325,7 @@ class _PageProgress:
 
 @asynccontextmanager
 async def _readable(blobs: BlobStore, document: Document) -> AsyncGenerator[Path, None]:
-    """The document's file in plain, decrypted off the event loop."""
+    """The path of the document's plain file, decrypted in a worker thread."""
     with ExitStack() as stack:
         opened = blobs.readable(document.tenant, document.sha256)
         yield await anyio.to_thread.run_sync(stack.enter_context, opened)
@@ -337,11 +336,11 @@ def _check_attempts(job: ClaimedJob) -> None:
     if job.attempts > _MAX_ATTEMPTS:
         raise ExtractionFailed(
             FailureReason.INTERNAL_ERROR,
-            f"the service stopped {_MAX_ATTEMPTS} times while it worked on this document",
+            f"the service stopped {_MAX_ATTEMPTS} times while it processed this document",
         )
 
 
 def _log_without_content(error: BaseException, public_id: str) -> None:
-    """Log type and stack; an exception's message may hold document text."""
+    """Log the type and the stack only: an exception's message may contain document text."""
     stack = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)))
     logger.error("ingest of %s failed with %s\n%s", public_id, type(error).__name__, stack)

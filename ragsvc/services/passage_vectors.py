@@ -74,7 +74,7 @@ class PassageVectors:
         await _Embedding(self._database, self._clock, space, document, only_missing=True, log=log).run(on_batch)
 
     async def renew(self, space: EmbeddingSpace, document: Document) -> None:
-        """Replace the vectors in ``space`` that were made from another text than the document's present one.
+        """Replace the vectors in ``space`` that were made from a former text, that is, from the document's former name.
 
         Raises:
             As ``fill``.

@@ -140,7 +140,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             blobs=blobs,
             parser=parser,
             spaces=spaces,
-            freshness=index_lag,
+            index_lag=index_lag,
             hub=hub,
             options=IngestLimits(workers=settings.ingest_workers),
         )
@@ -149,7 +149,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             blobs=blobs,
             ingest=ingest,
             hub=hub,
-            freshness=index_lag,
+            index_lag=index_lag,
             max_document_bytes=settings.max_document_bytes,
             max_queued=settings.max_queued_documents,
         )

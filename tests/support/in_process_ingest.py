@@ -98,7 +98,7 @@ class InProcessIngest:
             blobs=self.blobs,
             parser=LineParser(),
             spaces=self.spaces,
-            freshness=self.lag,
+            index_lag=self.lag,
             hub=self.hub,
             options=IngestLimits(workers=2),
             retry_s=0,
@@ -108,7 +108,7 @@ class InProcessIngest:
             blobs=self.blobs,
             ingest=self.ingest,
             hub=self.hub,
-            freshness=self.lag,
+            index_lag=self.lag,
             max_document_bytes=1 << 20,
             max_queued=100,
         )
