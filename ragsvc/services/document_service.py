@@ -234,7 +234,7 @@ class DocumentService:
         return page
 
     async def content(self, tenant: TenantId, public_id: str) -> tuple[Document, Path | Iterator[bytes]]:
-        """The stored file: its path, or pieces of its content if the disk copy is encrypted. Raises ``DocumentNotFound``."""
+        """The stored file: its path, or its content in pieces if encrypted on disk. Raises ``DocumentNotFound``."""
         document = await self.get(tenant, public_id)
         if self._blobs.encrypted:
             return document, self._blobs.chunks(tenant, document.sha256)
