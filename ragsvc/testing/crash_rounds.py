@@ -47,15 +47,15 @@ _WORDS = (
 
 @dataclass
 class Promises:
-    """What the service has acknowledged, and what was under way when it died."""
+    """The acknowledged changes, and the requests without an answer when the service was killed."""
 
     kept: dict[str, str] = field(default_factory=dict)
-    """Document id to the word that only this document holds."""
+    """Document id to the word that only this document contains."""
     deleted: dict[str, str] = field(default_factory=dict)
     unsure: set[str] = field(default_factory=set)
-    """Ids whose delete was sent and not answered."""
+    """Ids of documents whose delete was not answered."""
     passages: dict[str, str] = field(default_factory=dict)
-    """Passage id to the document that it was first seen in."""
+    """Passage id to the document in which it was first seen."""
     uploads: int = 0
     deletes: int = 0
     names: dict[str, str] = field(default_factory=dict)
@@ -94,9 +94,10 @@ class CrashRounds:
         self._lock = threading.Lock()
         self._serial = 0
         self._former_names: dict[str, set[str]] = {}
+        self._renaming: set[str] = set()
 
     def run(self, rounds: int, *, on_round: Callable[[int], None] = lambda _: None) -> Report:
-        """Do the rounds, then one last start that checks the end."""
+        """Run the rounds, then start once more and check the end state."""
         with PreloadedProcess() as preloaded:
             for number in range(rounds):
                 self._round(preloaded)
@@ -175,23 +176,31 @@ class CrashRounds:
             self.report.lost.append(f"upload answered {reply.status_code}: {reply.text[:200]}")
 
     def _rename(self, client: httpx.Client, chance: random.Random) -> None:
-        """Give a document a name of two words: the one it is known by here, and a new one."""
+        """Give a document a name of two words: the word that identifies it here, and a new word."""
         with self._lock:
-            if not self.promises.kept:
+            free = [document_id for document_id in self.promises.kept if document_id not in self._renaming]
+            if not free:
                 return
-            document_id = chance.choice(list(self.promises.kept))
+            document_id = chance.choice(free)
             word = self.promises.kept[document_id]
             self._serial += 1
             name = f"nm{self._serial:07d}x"
             self.promises.names.pop(document_id, None)
             self._former_names.setdefault(document_id, set()).add(name)
-        reply = client.patch(f"/v1/rag/documents/{document_id}", json={"filename": f"{word} {name}.txt"})
-        if reply.status_code == 200:
+            self._renaming.add(document_id)  # of two renames at a time, either could be the later one
+        status = None
+        try:
+            status = client.patch(
+                f"/v1/rag/documents/{document_id}", json={"filename": f"{word} {name}.txt"}
+            ).status_code
+        finally:
             with self._lock:
-                self.promises.renames += 1
-                self.promises.names[document_id] = name
-        elif reply.status_code not in (404, 503):
-            self.report.lost.append(f"rename of {document_id} answered {reply.status_code}: {reply.text[:200]}")
+                if status == 200:
+                    self.promises.renames += 1
+                    self.promises.names[document_id] = name
+                self._renaming.discard(document_id)
+        if status not in (200, 404, 503):
+            self.report.lost.append(f"rename of {document_id} answered {status}")
 
     def _delete(self, client: httpx.Client, chance: random.Random) -> None:
         with self._lock:
@@ -235,25 +244,25 @@ class CrashRounds:
         while True:
             reply = client.get("/v1/rag/documents", params={"limit": 100, **({"after": after} if after else {})})
             page = reply.raise_for_status().json()
-            found.update({one["id"]: one for one in page["data"]})
+            found.update({document["id"]: document for document in page["data"]})
             if not page["has_more"]:
                 return found
             after = page["last_id"]
 
     def _settle_unsure(self, listed: dict[str, dict[str, Any]]) -> None:
-        """An unanswered delete may have happened or not; what holds now must hold from now on."""
+        """An unanswered delete may have happened or not; the present state must last from now on."""
         for document_id in sorted(self.promises.unsure):
             if document_id in listed:
                 self.promises.kept[document_id] = _word_of(listed[document_id]["filename"])
             else:
                 self.promises.deleted[document_id] = ""
         self.promises.unsure.clear()
-        for document_id, one in listed.items():  # an upload whose answer was lost
+        for document_id, document in listed.items():  # an upload whose response was lost
             if document_id not in self.promises.deleted:
-                self.promises.kept.setdefault(document_id, _word_of(one["filename"]))
+                self.promises.kept.setdefault(document_id, _word_of(document["filename"]))
 
     def _await_ready(self, client: httpx.Client, listed: dict[str, dict[str, Any]]) -> None:
-        waiting = [one for one, row in listed.items() if row["status"] != "ready"]
+        waiting = [document_id for document_id, row in listed.items() if row["status"] != "ready"]
         self.report.resumed += len(waiting)
         deadline = time.monotonic() + _READY_TIMEOUT_S
         for document_id in waiting:

@@ -1,4 +1,4 @@
-"""An ``IndexSource`` of rows in memory: the reference for the change log's rules, for tests and measurements."""
+"""An ``IndexSource`` in memory, for tests and measurements: the reference for the rules of the index log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ragsvc.core.ports.indexes import Ids, IndexChange, IndexOperation, LexicalD
 
 
 class MemorySource:
-    """Collections of documents whose passages have a vector and a text; every change is logged as it is made."""
+    """Collections of documents whose passages have a vector and a text; every change is logged."""
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension

@@ -1,4 +1,4 @@
-"""What any lexical index must do, on the real tantivy one."""
+"""The contract of a lexical index, tested with tantivy."""
 
 # ruff: noqa: RUF001 - Cyrillic letters and full-width marks are meant
 

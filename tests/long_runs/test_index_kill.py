@@ -1,4 +1,4 @@
-"""SIGKILL at any moment: the next start replays from whole files, and never has to throw one away."""
+"""After SIGKILL at any moment, the next start replays the log from complete files and rebuilds nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents as rows, without a service: what tests of the store and of searches begin with."""
+"""Stores documents as rows without a service, for tests of the store and of searches."""
 
 from __future__ import annotations
 

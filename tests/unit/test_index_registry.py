@@ -1,4 +1,4 @@
-"""The registry keeps derived indexes equal to the rows, whatever happened to the files."""
+"""The registry keeps indexes equal to the rows, also after files were damaged."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def source():
 
 @pytest.fixture
 def opened(tmp_path, source):
-    """A registry on the same folder, each time it is called; all closed at the end."""
+    """Opens a registry on the same folder at each call; all are closed at the end."""
     registries = []
 
     def open_registry(**options):
@@ -183,7 +183,7 @@ def test_torn_or_missing_files_are_rebuilt_from_the_rows(opened, source, tmp_pat
 
 
 def test_indexes_ahead_of_the_rows_are_rebuilt(opened, source, tmp_path):
-    """As after restoring an older copy of the database."""
+    """This happens when an older copy of the database is restored."""
     first = opened()
     put(source, 1, "apples")
     put(source, 1, "pears")
@@ -267,7 +267,7 @@ def test_enough_changes_are_saved_in_the_background(opened, source, tmp_path):
 
 
 def grown(opened, source, documents=12, **options):
-    """A collection of 100 passages a document that has grown past what is searched exactly."""
+    """A collection of documents of 100 passages that is too large for exact search."""
     registry = opened(options=IndexOptions(flat_limit=500, tail_rows=200, **options))
     for number in range(documents):
         put(source, 1, f"doc{number}", count=100)
@@ -335,7 +335,7 @@ def test_a_torn_ivf_snapshot_is_rebuilt(opened, source, tmp_path, name):
 
 
 def test_documents_that_come_and_go_during_an_improvement_are_not_lost(opened, source):
-    """Hooks into a moment of the background work, between copying and taking over."""
+    """Changes documents between the copying of the index and its replacement."""
     registry = grown(opened, source)
     index = registry.get(1)
     copy_to = index._vectors.copy_to

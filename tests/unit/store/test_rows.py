@@ -1,4 +1,4 @@
-"""Documents through their life, as rows."""
+"""Statements about documents, jobs, passages and vectors, on a real database."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_a_delete_leaves_no_row_and_tells_the_indexes(database: Database) -> Non
         statement = f"SELECT count(*) FROM {table}"  # noqa: S608 - a fixed list of names
         assert database.read_sync(lambda c, s=statement: c.exec_driver_sql(s).scalar_one()) == 0
     changes = source(database).changes(document.collection_id, 0, 10)
-    assert [(one.op, one.ids().tolist()) for one in changes] == [
+    assert [(change.op, change.ids().tolist()) for change in changes] == [
         ("add", ids),
         ("delete", ids),
     ]
@@ -102,7 +102,7 @@ def test_claims_take_turns_between_tenants(database: Database) -> None:
         add(database, name)
     add(database, "z", tenant=OTHER)
     claimed = [database.write_sync(lambda c: job_rows.claim(c, now=5)) for _ in range(4)]
-    assert [one.document.tenant for one in claimed if one] == [ACME, OTHER, ACME, ACME]
+    assert [job.document.tenant for job in claimed if job] == [ACME, OTHER, ACME, ACME]
     assert database.write_sync(lambda c: job_rows.claim(c, now=5)) is None
     assert database.write_sync(job_rows.release_running) == 4
     again = database.write_sync(lambda c: job_rows.claim(c, now=6))
@@ -125,7 +125,7 @@ def test_a_failure_keeps_the_row_with_its_reason_and_a_retry_starts_clean(databa
 def test_listing_pages_through_in_both_directions_with_filters(database: Database) -> None:
     names = [f"n{number:03d}" for number in range(25)]
     made = [add(database, name, metadata={"even": number % 2 == 0}) for number, name in enumerate(names)]
-    ids = [one.public_id for one in made]
+    ids = [document.public_id for document in made]
     which = document_rows.DocumentFilter(metadata=parse_filter({"type": "eq", "key": "even", "value": True}))
     even = ids[::2]
 
@@ -133,7 +133,7 @@ def test_listing_pages_through_in_both_directions_with_filters(database: Databas
         found, more = database.read_sync(
             lambda c: document_rows.list_documents(c, ACME, which=which, limit=5, descending=False, **cursor)
         )
-        return [one.public_id for one in found], more
+        return [document.public_id for document in found], more
 
     assert page() == (even[:5], True)
     assert page(after=even[4]) == (even[5:10], True)
@@ -144,7 +144,7 @@ def test_listing_pages_through_in_both_directions_with_filters(database: Databas
             c, ACME, which=document_rows.DocumentFilter(filename_contains="N02"), limit=9
         )
     )
-    assert [one.public_id for one in newest] == ids[24:19:-1]
+    assert [document.public_id for document in newest] == ids[24:19:-1]
 
 
 def test_equal_text_of_one_tenant_shares_a_vector(database: Database) -> None:
@@ -164,7 +164,7 @@ def test_the_index_reads_unit_vectors_and_skips_what_is_gone(database: Database)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     texts = source(database).lexical(document.collection_id, found)
-    assert [(one.id, one.text) for one in texts] == [(ids[0], "one"), (ids[1], "two")]
+    assert [(passage.id, passage.text) for passage in texts] == [(ids[0], "one"), (ids[1], "two")]
     assert source(database).head_seq(document.collection_id) == 1
 
 
@@ -182,7 +182,7 @@ def test_rows_come_back_letter_by_letter(database: Database, text: str) -> None:
     document = add(database, "strange")
     ids = make_ready(database, document, texts=(text, "plain"))
     whole = database.read_sync(lambda c: passage_rows.load_passages(c, [*ids, 999]))
-    assert {one.text for one in whole.values()} == {text, "plain"}
+    assert {passage.text for passage in whole.values()} == {text, "plain"}
     assert database.read_sync(lambda c: passage_rows.load_names(c, [document.id, 999])) == {
         document.id: ("strange.pdf", None)
     }
