@@ -1,1 +1,1 @@
-"""Derived indexes: FAISS for vectors, tantivy for words. Caches of the rows; never the truth."""
+"""Derived indexes: FAISS for vectors, tantivy for words. Caches that can be rebuilt from the rows at any time."""

@@ -1,8 +1,8 @@
-"""Text into search terms, the same way for passages and questions, in any language.
+"""Turns text of any language into search terms, by the same rules for passages and questions.
 
-Terms are lower case, stemmed by the passage's language and script, and folded to ASCII where that is a matter of
-accents. Numbers and codes stay whole (``3.2%``, ``10-q``) and also come in parts; Chinese, Japanese, Korean and Thai
-text, written without spaces between words, becomes pairs of characters. Knows no index.
+Terms are lower case, stemmed by the passage's language and script, and without accents. Numbers and codes are kept
+whole (``3.2%``, ``10-q``) and also split into parts. Chinese, Japanese, Korean and Thai, which are written without
+spaces between words, become single characters and pairs of characters.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import tantivy
 from ragsvc.core.text.languages import DEFAULT_LANGUAGE, FUNCTION_WORDS, detect_language
 
 ANALYSIS_VERSION = 1
-"""Raise it when terms change: indexes made by another version are rebuilt."""
+"""Increase it when terms change: indexes made by another version are rebuilt."""
 
 MAX_TERM_CHARACTERS = 64
 _CACHED_WORDS = 20_000
 _CACHED_WORD_CHARACTERS = 24
 
 
-# \w leaves out the vowel signs that Indic and South-East Asian words are made of, and combining accents.
+# \w does not match combining accents, nor the vowel signs of Indic and South-East Asian words.
 _MARKS = r"\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0900-\u0963\u0980-\u0dff\u0e00-\u109f\u1780-\u17d3"
 _MARKED = re.compile(rf"[{_MARKS}]")
 _JOINERS = r"[.,:/'\u2019&-]"
@@ -35,7 +35,7 @@ def _word_pattern(letter: str) -> re.Pattern[str]:
     return re.compile(rf"{letter}+(?:{_JOINERS}{letter}+)*%?")
 
 
-# Three alphabets of one rule; the narrower ones are five times faster.
+# One rule for three alphabets; the narrower alphabets are five times faster.
 _ASCII_WORD = _word_pattern("[a-z0-9]")
 _ANY_WORD = _word_pattern(r"[^\W_]")
 _MARKED_WORD = _word_pattern(rf"(?:[^\W_]|[{_MARKS}])")
@@ -54,9 +54,9 @@ _INVISIBLE = re.compile("[\u00ad\u200b\u200c\u200d\u2060\ufeff]+")
 def passage_terms(
     text: str, *, language: str | None = None, otherwise: str = DEFAULT_LANGUAGE
 ) -> tuple[list[str], str]:
-    """Terms of a passage, in order and with repeats, and the language they were stemmed by.
+    """Terms of a passage, in order and with repetitions, and the language by which they were stemmed.
 
-    ``otherwise`` is the language of a text that does not tell its own.
+    ``otherwise`` is used if the language of the text is not recognised.
     """
     words = _words(text)
     chosen = language or detect_language(words) or otherwise
@@ -64,11 +64,12 @@ def passage_terms(
 
 
 def query_terms(text: str, *, languages: Sequence[str]) -> list[str]:
-    """Distinct terms of a question, stemmed as the passages that could answer it were.
+    """Distinct terms of a question, stemmed in the same way as the passages that may answer it.
 
-    That is by its own language when it is plain, else by each of ``languages``, those of the passages. (xquad in
-    four languages as one collection, hit@1: English .922 and German .870, against .908 and .860 with all stems always.)
-    Function words are left out unless nothing else is asked.
+    If the question's language is recognised, its terms are stemmed by that language, otherwise by each of
+    ``languages``, the languages of the passages. (XQuAD in four languages as one collection, hit@1: English .922 and
+    German .870, compared with .908 and .860 if terms are always stemmed by all.) Function words are dropped unless the
+    question consists of nothing else.
     """
     words = _words(text)
     detected = detect_language(words)
@@ -81,7 +82,7 @@ def query_terms(text: str, *, languages: Sequence[str]) -> list[str]:
 
 
 def _words(text: str) -> list[str]:
-    """Words in lower case, compounds unsplit."""
+    """Words in lower case; compounds are not split."""
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
     text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).lower()
@@ -118,7 +119,7 @@ def _expand_compound(word: str) -> list[str]:
         terms.append(bare + "%")
     if len(parts) > 1 and not _DECIMAL.fullmatch(bare):
         terms.extend(parts)
-    for part in parts:  # FY2023, 2022Q3: the year is what is asked for
+    for part in parts:  # FY2023, 2022Q3: questions name the year
         year = None if part.isdigit() else _YEAR.search(part)
         if year:
             terms.extend(piece for piece in (part[: year.start()], year.group(), part[year.end() :]) if piece)
@@ -126,7 +127,7 @@ def _expand_compound(word: str) -> list[str]:
 
 
 def _expand_unspaced(word: str) -> list[str]:
-    """Single characters and overlapping pairs of each unspaced run; what stands between runs as usual."""
+    """Single characters and overlapping pairs of each unspaced run; text between runs is split as usual."""
     terms: list[str] = []
     end = 0
     for run in _UNSPACED.finditer(word):
@@ -144,7 +145,7 @@ def _expand_between(text: str) -> list[str]:
 
 @lru_cache(maxsize=32)
 def _stemmer(language: str) -> tantivy.TextAnalyzer:
-    """Stem by the language in Latin script, by Russian, Greek and Arabic in theirs; then drop accents."""
+    """A stemmer of the language for Latin script, and of Russian, Greek and Arabic for theirs; accents are removed."""
     builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace())
     for name in (language, "russian", "greek", "arabic"):
         builder = builder.filter(tantivy.Filter.stemmer(name))
@@ -152,7 +153,7 @@ def _stemmer(language: str) -> tantivy.TextAnalyzer:
 
 
 _known: dict[str, dict[str, tuple[str, ...]]] = {language: {} for language in FUNCTION_WORDS}
-"""Terms of words met before, by language: text repeats its words, and a look-up is ten times faster than the work."""
+"""A cache of the terms of words, by language: words repeat, and a look-up is ten times faster than the analysis."""
 
 
 def _terms_of(words: Sequence[str], language: str) -> Iterable[tuple[str, ...]]:
@@ -164,7 +165,7 @@ def _terms_of(words: Sequence[str], language: str) -> Iterable[tuple[str, ...]]:
             known = _known[language] = {}
             new = set(words)
         found = _stem({word: _expand(word) for word in new}, language)
-        if max(map(len, new)) > _CACHED_WORD_CHARACTERS:  # unspaced text comes in "words" that never come again
+        if max(map(len, new)) > _CACHED_WORD_CHARACTERS:  # "words" of unspaced text do not repeat: not cached
             return [found.get(word) or known[word] for word in words]
         known.update(found)
     return map(known.__getitem__, words)

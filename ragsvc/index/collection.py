@@ -1,7 +1,7 @@
-"""One collection's pair of indexes, vectors and words, kept equal to the rows by replaying their change log.
+"""The vector index and the word index of one collection, kept equal to the rows by replaying the index log.
 
-Each side remembers the log position it covers, so they may be loaded at different ages. One writer at a time;
-searches never wait for it.
+Each index stores the log position that it covers, so the two may be loaded from different states. There is one writer
+at a time, and searches never wait for it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ragsvc.core.errors import Overloaded
 from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
 from ragsvc.core.ports.indexes import Hits, Ids, IndexChange, IndexSource
 from ragsvc.index.comparison import IndexReport, compare
 from ragsvc.index.flat import FlatIndex
+from ragsvc.index.float16_scan import Float16Rows
 from ragsvc.index.ivf import ImprovementStopped, IvfIndex
 from ragsvc.index.restore import CollectionFiles, IndexOptions, VectorSide, remove_workspace
 from ragsvc.index.snapshot import begin_snapshot, find_snapshots, finish_snapshot
@@ -29,7 +31,7 @@ _NO_HITS = Hits(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 class CollectionIndex:
-    """Loads or rebuilds both indexes of a collection on construction, up to the log's head."""
+    """Both indexes of a collection; the constructor loads or rebuilds them up to the end of the log."""
 
     def __init__(
         self,
@@ -46,10 +48,11 @@ class CollectionIndex:
         self.options = options
         self._source = source
         self._lock = threading.RLock()
-        self._snapshot_lock = threading.Lock()  # taken before _lock; syncing files must not hold up writers
+        self._snapshot_lock = threading.Lock()  # acquired before _lock; syncing files must not block writers
         self._improving = threading.Lock()
         self._closed = False
         self._successor: VectorSide | None = None
+        self._written_beside_successor: list[Ids] = []  # ids that were added or replaced since the successor was begun
         self._files = CollectionFiles(folder, collection_id, source, model, options)
         self._files.prepare()
         head = source.head_seq(collection_id)
@@ -68,12 +71,12 @@ class CollectionIndex:
 
     @property
     def covered_seq(self) -> int:
-        """The log position both indexes cover."""
+        """The log position that both indexes cover."""
         return min(self._vector_seq, self._lexical.covered_seq())
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes held by both indexes."""
+        """Bytes of memory of both indexes."""
         return self._vectors.memory_bytes + self._lexical.memory_bytes
 
     @property
@@ -82,7 +85,7 @@ class CollectionIndex:
         return self._changed
 
     def catch_up(self) -> int:
-        """Replay the log to its head; returns how many changes were applied. Costs O(those changes)."""
+        """Replay the log to its end; returns how many changes were applied. Costs O(changes)."""
         applied = 0
         with self._lock:
             while changes := self._source.changes(self.collection_id, self.covered_seq, _CHANGES_PER_BATCH):
@@ -92,18 +95,29 @@ class CollectionIndex:
         return applied
 
     def apply(self, changes: Sequence[IndexChange]) -> None:
-        """Apply consecutive changes to whichever side does not cover them yet; visible together, at the end."""
+        """Apply consecutive changes to each index that does not cover them yet; both become visible at the end."""
         with self._lock:
             last = changes[-1].seq
-            added, removed = _net([change for change in changes if change.seq > self._vector_seq])
-            rows = self._files.read_vectors(
-                added
-            )  # before the words become visible, so that the vectors follow at once
+            present, removed = _net([change for change in changes if change.seq > self._vector_seq])
+            # read before the words become visible, so that both become visible within a moment
+            ids, documents, vectors = self._files.read_vectors(present)
+            differs = self._differs(ids, documents, vectors)
             self._apply_lexical([change for change in changes if change.seq > self._lexical.covered_seq()], last)
             self._vectors.remove(removed)
-            self._vectors.add(*rows)
+            self._vectors.add(ids[differs], documents[differs], vectors[differs])
+            if self._successor is not None:
+                self._written_beside_successor.append(ids[differs])
             self._vector_seq = max(self._vector_seq, last)
-            self._changed += len(added) + len(removed)
+            self._changed += int(differs.sum()) + len(removed)
+
+    def _differs(self, ids: Ids, documents: Ids, vectors: Float16Rows) -> npt.NDArray[np.bool_]:
+        """Which rows differ from those in the vector index; replacing an equal row would leave a removed row behind."""
+        differs = np.ones(len(ids), np.bool_)
+        held = np.flatnonzero(self._vectors.documents_of(ids) >= 0)
+        if len(held):
+            held_documents, held_vectors = self._vectors.lookup(ids[held])
+            differs[held] = (held_documents != documents[held]) | (held_vectors != vectors[held]).any(axis=1)
+        return differs
 
     def search_dense(self, query: Vectors, *, k: int, documents: Ids | None = None) -> Hits:
         """Nearest passages to ``query`` ``(dim,)``, cosine in -1..1."""
@@ -116,7 +130,7 @@ class CollectionIndex:
     def search(
         self, query_vector: Vectors | None, query_text: str | None, *, k: int, documents: Ids | None = None
     ) -> tuple[Hits, Hits]:
-        """Both sides; the one whose query is ``None`` finds nothing."""
+        """Dense and lexical hits; a query that is ``None`` has none."""
         dense = _NO_HITS if query_vector is None else self.search_dense(query_vector, k=k, documents=documents)
         lexical = _NO_HITS if query_text is None else self.search_lexical(query_text, k=k, documents=documents)
         return dense, lexical
@@ -126,15 +140,15 @@ class CollectionIndex:
         return self._vectors.ids()
 
     def documents_of(self, ids: Ids) -> Ids:
-        """The document of each passage, -1 for one that is gone."""
+        """The document of each passage, -1 for an unknown id."""
         return self._vectors.documents_of(ids)
 
     def vectors(self, ids: Ids) -> Vectors:
-        """The stored vectors, in that order (missing ids raise ``KeyError``)."""
+        """The stored vectors of ``ids``, in this order; an unknown id raises ``KeyError``."""
         return self._vectors.vectors(ids)
 
     def snapshot(self) -> None:
-        """Write the vectors to disk as of now; the words are on disk with every commit."""
+        """Write the present vectors to disk; the word index is on disk after every commit."""
         with self._snapshot_lock:
             with self._lock:
                 changed = self._changed
@@ -158,7 +172,7 @@ class CollectionIndex:
         return index.wants_improvement or index.wants_rewrite
 
     def improve(self) -> None:
-        """Fit the vector index to its size: flat to IVF, train, encode, merge; slow, and searches go on meanwhile."""
+        """Fit the vector index to its size: flat to IVF, train, encode, merge. Slow; searches continue meanwhile."""
         with self._improving:
             index = self._vectors
             if self._closed or not self.wants_improvement:
@@ -174,12 +188,12 @@ class CollectionIndex:
                 logger.info("collection %d: unloaded while its index was being improved", self.collection_id)
 
     def release_writer(self) -> None:
-        """Give back what only writing needs."""
+        """Release memory and threads that only writing needs."""
         with self._lock:
             self._lexical.release_writer()
 
     def close(self) -> None:
-        """Write a snapshot if anything changed and release everything."""
+        """Write a snapshot if the vectors changed, and release all resources."""
         self._stop()
         self.snapshot()
         with self._lock:
@@ -187,7 +201,7 @@ class CollectionIndex:
             remove_workspace(self._vectors)
 
     def discard(self) -> None:
-        """Release everything and save nothing: the collection is going away."""
+        """Release all resources without saving, because the collection is removed."""
         self._stop()
         with self._snapshot_lock, self._lock:
             self._lexical.close()
@@ -197,7 +211,7 @@ class CollectionIndex:
         """Compare ids, documents and vectors of both indexes with the rows, at one log position.
 
         Raises:
-            Overloaded: documents come or go faster than the comparison.
+            Overloaded: the collection changes faster than it can be compared.
         """
         with self._lock:
             for _ in range(5):
@@ -214,8 +228,9 @@ class CollectionIndex:
                 index.stop_improving()
 
     def _replace(self, index: VectorSide) -> None:
-        """Build another index of the same rows beside this one, then let it take over with what came since."""
+        """Build a new index of the same rows, add the changes made meanwhile, then let it replace ``index``."""
         successor = self._files.empty_vectors(len(index))
+        self._written_beside_successor = []
         self._successor = successor
         left: VectorSide = successor
         try:
@@ -227,38 +242,40 @@ class CollectionIndex:
                     raise ImprovementStopped
                 before, now = successor.ids(), index.ids()
                 successor.remove(np.setdiff1d(before, now))
-                new = np.setdiff1d(now, before)
-                successor.add(new, *index.lookup(new))
+                written = np.intersect1d(now, np.concatenate([now[:0], *self._written_beside_successor]))
+                missed = np.union1d(np.setdiff1d(now, before), written)
+                successor.add(missed, *index.lookup(missed))
                 self._vectors, left = successor, index
                 self._changed += len(now)
         finally:
             self._successor = None
+            self._written_beside_successor = []
             remove_workspace(left)
 
     def _apply_lexical(self, changes: Sequence[IndexChange], covered_seq: int) -> None:
         if not changes:
             return
-        added, removed = _net(changes)
+        present, removed = _net([change for change in changes if change.op != "reembed"])
         try:
             self._lexical.remove(removed)
-            self._files.add_texts(self._lexical, added)
+            self._files.add_texts(self._lexical, present)
             self._lexical.commit(covered_seq=covered_seq)
         except BaseException:
-            self._lexical.release_writer()  # a later commit must not carry half of this one
+            self._lexical.release_writer()  # a later commit must not contain half of these changes
             raise
 
 
 def _first_batch(changes: list[IndexChange], passages: int) -> list[IndexChange]:
-    """As many changes as hold at most so many passages together, at least one: what is in memory at once is bounded."""
+    """As many changes as have at most ``passages`` passages together, at least one: this bounds memory."""
     totals = np.cumsum([len(change.passage_ids) // 8 for change in changes])
     return changes[: max(1, int(np.searchsorted(totals, passages, side="right")))]
 
 
 def _net(changes: Sequence[IndexChange]) -> tuple[Ids, Ids]:
-    """Ids to add and ids to remove, when the last word on each id counts."""
+    """Ids to read again and ids to remove; the last change of each id counts."""
     last: dict[int, bool] = {}
     for change in changes:
-        last.update(dict.fromkeys(change.ids().tolist(), change.op == "add"))
-    added = np.array([passage for passage, stays in last.items() if stays], dtype=np.int64)
+        last.update(dict.fromkeys(change.ids().tolist(), change.op != "delete"))
+    present = np.array([passage for passage, stays in last.items() if stays], dtype=np.int64)
     removed = np.array([passage for passage, stays in last.items() if not stays], dtype=np.int64)
-    return added, removed
+    return present, removed

@@ -1,4 +1,4 @@
-"""Indexes held against the rows, id by id and vector by vector, for ``ragsvc doctor`` and the crash harness."""
+"""Compares indexes with the rows, id by id and vector by vector, for ``ragsvc doctor`` and the crash tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _PASSAGES_PER_READ = 4096
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """How one index differs from the rows: counts, and up to 20 ids to look at."""
+    """How one index differs from the rows: counts of ids, and up to 20 of them as examples.
+
+    ``missing`` ids are only in the rows, ``ghosts`` only in the index; ``wrong`` have another vector or document.
+    """
 
     missing: int = 0
     ghosts: int = 0
@@ -22,7 +25,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class IndexReport(msgspec.Struct, frozen=True):
-    """A collection's indexes held against its rows."""
+    """The comparison of a collection's indexes with its rows."""
 
     collection_id: int
     passages: int
@@ -32,13 +35,13 @@ class IndexReport(msgspec.Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
-        """Whether both hold exactly what the rows hold."""
+        """Whether both indexes are equal to the rows."""
         sides = (self.vectors, self.lexical)
         return not any(side.missing or side.ghosts or side.wrong for side in sides)
 
 
 def compare(collection_id: int, source: IndexSource, vectors: VectorSide, lexical: TantivyIndex) -> IndexReport:
-    """Compare ids, documents and float16 vectors; the caller keeps indexes and rows at one log position."""
+    """Compare ids, documents and float16 vectors; indexes and rows must be at the same log position."""
     expected = np.sort(source.all_passage_ids(collection_id))
     found = vectors.ids()
     difference = _difference(expected, found)

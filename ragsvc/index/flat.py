@@ -1,4 +1,4 @@
-"""Exact nearest passages, all vectors in memory as float16: the index of small and middling collections."""
+"""Exact nearest-neighbour search with all vectors in memory as float16, for small and medium collections."""
 
 from __future__ import annotations
 
@@ -20,23 +20,21 @@ _COPY_ROWS = 16_384
 class CopyableVectors(Protocol):
     """An index that takes float16 rows."""
 
-    def add(self, ids: Ids, documents: Ids, vectors: Float16Rows) -> None:
-        """Add rows."""
-        ...
+    def add(self, ids: Ids, documents: Ids, vectors: Float16Rows) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _FlatState:
-    """One moment: row ``i`` of ``vectors`` ``(n, dim)`` belongs to row ``i`` of ``rows``."""
+    """An immutable state: row ``i`` of ``vectors`` ``(n, dim)`` belongs to row ``i`` of ``rows``."""
 
     rows: LiveRows
     vectors: Float16Rows
 
 
 class FlatIndex:
-    """Exact search over float16 vectors; a writer publishes states, readers search the one they find.
+    """Exact search over float16 vectors; the writer publishes immutable states, and readers search the latest.
 
-    float16 is what the rows of the truth hold, so nothing is lost against them.
+    The database stores float16 as well, so the index loses no precision.
     """
 
     kind = "flat"
@@ -51,7 +49,6 @@ class FlatIndex:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes held."""
         return self._table.memory_bytes + self._vectors.memory_bytes
 
     def ids(self) -> Ids:
@@ -70,7 +67,7 @@ class FlatIndex:
             self._publish()
 
     def remove(self, ids: Ids) -> int:
-        """Mark vectors as gone; room is given back when a quarter is dead."""
+        """Mark vectors as removed; their memory is freed when a quarter of the rows is removed."""
         with self._writer:
             removed = self._table.discard(ids)
             self._publish()
@@ -92,16 +89,16 @@ class FlatIndex:
         return Hits(ids[order], scores[order])
 
     def vectors(self, ids: Ids) -> Vectors:
-        """The stored vectors, in that order."""
+        """The stored vectors of ``ids``, in this order; an unknown id raises ``KeyError``."""
         return self.lookup(ids)[1].astype(np.float32)
 
     def documents_of(self, ids: Ids) -> Ids:
-        """The document of each id, -1 where there is none."""
+        """The document of each id, -1 for an unknown id."""
         with self._writer:
             return self._table.documents_of(ids)
 
     def lookup(self, ids: Ids) -> tuple[Ids, Float16Rows]:
-        """Documents and float16 vectors of ids, in that order (missing ids raise ``KeyError``)."""
+        """Documents and float16 vectors of ``ids``, in this order; an unknown id raises ``KeyError``."""
         with self._writer:
             rows, state = self._table.find(ids), self._state
         if (rows < 0).any():
@@ -117,7 +114,7 @@ class FlatIndex:
         return state.rows.ids[live], state.rows.documents()[live], state.vectors[live]
 
     def copy_to(self, other: CopyableVectors) -> None:
-        """Add all live rows, as of now, to another index."""
+        """Add the present live rows to another index."""
         ids, documents, vectors = self.contents()
         for start in range(0, len(ids), _COPY_ROWS):
             part = slice(start, start + _COPY_ROWS)
@@ -132,7 +129,7 @@ class FlatIndex:
 
     @classmethod
     def load(cls, folder: Path, dimension: int) -> FlatIndex:
-        """Read what ``save`` wrote; ``ValueError`` if the files do not fit together."""
+        """Read the files of ``save``; ``ValueError`` if they do not belong together."""
         ids = np.fromfile(folder / "ids.i64", "<i8")
         documents = np.fromfile(folder / "documents.i64", "<i8")
         vectors = np.fromfile(folder / "vectors.f16", "<f2").reshape(-1, dimension)

@@ -1,8 +1,8 @@
-"""Exact inner products over float16 rows that stay where they are (an array or a mapped file), by FAISS.
+"""Exact inner products over float16 rows by FAISS, without copying them from their array or mapped file.
 
 FAISS scans float16 codes at memory speed (50,000 rows of 384 in 1.5 ms on one core; numpy needs 33 ms because it
-converts first). Its index classes want to own and grow their codes, which makes adding O(n) under readers that do not
-lock; a *view* lets one array be appended to by a writer while readers search the part they know.
+converts first). Its index classes own their codes, so adding rows beside lock-free readers would copy all of them. A
+*view* of an array lets the writer append to it while readers search the rows that they know.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Float16Rows = npt.NDArray[np.float16]
 Bits = npt.NDArray[np.uint8]
 """A bitmap; row ``i`` is bit ``i % 8`` (from the lowest) of byte ``i // 8``."""
 
-# What FAISS asks for as "owner" of borrowed memory; an empty one, because Python keeps the array alive.
+# The "owner" of borrowed memory, which FAISS requires; an empty index, because Python keeps the array alive.
 _NO_OWNER = faiss.IndexScalarQuantizer(1, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
 
 
 def nearest(rows: Float16Rows, query: Vectors, k: int, allowed: Bits | None = None) -> tuple[Scores, Ids]:
     """The ``k`` rows with the largest inner product with ``query`` ``(dim,)``, among those set in ``allowed``.
 
-    Returns scores ``(m,)`` and row numbers ``(m,)``, best first, ``m <= k``. Runs without the interpreter lock, on
-    the calling thread alone.
+    Returns scores ``(m,)`` and row numbers ``(m,)``, best first, ``m <= k``. Runs without the interpreter lock and
+    only on the calling thread.
     """
     count, dimension = rows.shape
     k = min(k, count)

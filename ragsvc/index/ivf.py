@@ -1,8 +1,8 @@
-"""Nearest passages among very many: compressed codes in memory find a short list, exact vectors on disk rank it.
+"""Nearest-neighbour search in large collections: codes in memory give a short list, exact vectors on disk rank it.
 
-Rows are appended to a mapped float16 file. The newest of them, the tail, are searched exactly; a background call of
-``improve`` moves them into immutable segments of codes, merges segments, retrains when the collection outgrew its
-training, and publishes each result by swapping one reference. Removed rows are tombstones.
+Rows are appended to a mapped float16 file. The newest rows, the tail, are searched exactly. A background call of
+``improve`` encodes the tail into an immutable segment, merges segments, and retrains the codec when the collection has
+outgrown the training set; each result is published by swapping one reference. Removed rows become tombstones.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PAUSE_S = 0.002
 
 
 class _Saved(msgspec.Struct, frozen=True):
-    """What a snapshot says of its segments: (start, end) in order."""
+    """The segments of a snapshot as (start, end), in order."""
 
     trained_on: int
     segments: list[tuple[int, int]]
@@ -50,7 +50,7 @@ class _Saved(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class _IvfState:
-    """One moment: codes for rows up to ``encoded``, the rest exactly."""
+    """An immutable state: rows before ``encoded`` have codes, later rows are searched exactly."""
 
     rows: LiveRows
     vectors: Float16Rows
@@ -59,20 +59,20 @@ class _IvfState:
 
     @property
     def encoded(self) -> int:
-        """Rows before this one have codes; a multiple of 8."""
+        """The first row without a code; a multiple of 8."""
         return self.segments[-1].end if self.segments else 0
 
 
 class ImprovementStopped(Exception):
-    """The index was unloaded while it was being improved. Never leaves this package."""
+    """The index was unloaded during ``improve``. Not raised outside this package."""
 
 
 class IvfIndex:
     """Approximate search with exact scores: IVF over product codes, re-ranked from float16 rows.
 
-    ``workspace`` holds the growing row file and the segments; nothing else may use it. ``tail_rows`` are left to
-    exact search before ``improve`` encodes them. ``short_list`` candidates are ranked exactly for small ``k``; up to
-    ``exact_selection`` passages of chosen documents all are.
+    ``workspace`` is a folder for the growing row file and the segments; nothing else may use it. ``improve`` encodes
+    the tail when it has ``tail_rows`` rows. For small ``k``, ``short_list`` candidates are ranked exactly. A search
+    restricted to documents with at most ``exact_selection`` passages is exact.
     """
 
     kind = "ivf"
@@ -108,7 +108,7 @@ class IvfIndex:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes held: codes, ids and tombstones; the vectors are on disk."""
+        """Bytes of memory for codes, ids and tombstones; the vectors are on disk."""
         state = self._state
         codes = sum(segment.memory_bytes for segment in state.segments)
         return self._table.memory_bytes + codes + (state.codec.memory_bytes if state.codec else 0)
@@ -129,14 +129,14 @@ class IvfIndex:
             self._publish()
 
     def remove(self, ids: Ids) -> int:
-        """Mark vectors as gone; ``wants_rewrite`` tells when so many are that the whole should be built anew."""
+        """Mark vectors as removed; ``wants_rewrite`` is true when so many are that the index should be rebuilt."""
         with self._writer:
             removed = self._table.discard(ids)
             self._publish()
             return removed
 
     def search(self, query: Vectors, *, k: int, documents: Ids | None = None) -> Hits:
-        """The ``k`` nearest of all; exact within small selections of documents; scores are exact always."""
+        """The ``k`` nearest, exact within small selections of documents; scores are always exact."""
         state = self._state
         if documents is None:
             found = self._search(state, query, k, state.rows.alive if state.rows.dead else None, state.rows.live)
@@ -157,16 +157,16 @@ class IvfIndex:
         return Hits(ids[order], scores[order])
 
     def vectors(self, ids: Ids) -> Vectors:
-        """The stored vectors, in that order (missing ids raise ``KeyError``)."""
+        """The stored vectors of ``ids``, in this order; an unknown id raises ``KeyError``."""
         return self.lookup(ids)[1].astype(np.float32)
 
     def documents_of(self, ids: Ids) -> Ids:
-        """The document of each id, -1 where there is none."""
+        """The document of each id, -1 for an unknown id."""
         with self._writer:
             return self._table.documents_of(ids)
 
     def lookup(self, ids: Ids) -> tuple[Ids, Float16Rows]:
-        """Documents and float16 vectors of ids, in that order (missing ids raise ``KeyError``)."""
+        """Documents and float16 vectors of ``ids``, in this order; an unknown id raises ``KeyError``."""
         with self._writer:
             rows, state = self._table.find(ids), self._state
         if (rows < 0).any():
@@ -184,12 +184,12 @@ class IvfIndex:
 
     @property
     def wants_rewrite(self) -> bool:
-        """Whether more than a third of the rows are dead."""
+        """Whether more than a third of the rows are removed."""
         rows = self._state.rows
         return rows.dead > max(self.tail_rows, len(rows) // 3)
 
     def improve(self) -> None:
-        """Train or retrain, encode the tail, merge segments; slow, beside readers and the writer."""
+        """Train or retrain, encode the tail, merge segments. Slow; readers and the writer continue meanwhile."""
         with self._improving:
             state = self._state
             end = len(state.rows) & ~7
@@ -211,11 +211,11 @@ class IvfIndex:
                     segment.path.unlink(missing_ok=True)
 
     def stop_improving(self) -> None:
-        """Make a running ``improve`` end soon with ``ImprovementStopped``; for when the index is unloaded."""
+        """Make a running ``improve`` raise ``ImprovementStopped`` soon, because the index is unloaded."""
         self._stopped = True
 
     def save(self, folder: Path) -> None:
-        """Write what changes, link what does not: the row file (longer than its rows, perhaps) and the segments."""
+        """Write the tables, and link the segments and the row file, which may be longer than its rows."""
         with self._writer:
             state, live = self._state, self._state.rows.live_rows()
             self._file.share(folder / "vectors.f16")
@@ -230,7 +230,7 @@ class IvfIndex:
 
     @classmethod
     def load(cls, folder: Path, dimension: int, workspace: Path) -> IvfIndex:
-        """Read what ``save`` wrote; ``ValueError`` if the files do not fit together."""
+        """Read the files of ``save``; ``ValueError`` if they do not belong together."""
         index = cls(dimension, workspace)
         ids, documents, live = (np.fromfile(folder / name, "<i8") for name in ("ids.i64", "documents.i64", "live.i64"))
         saved = msgspec.json.decode((folder / "ivf.json").read_bytes(), type=_Saved)
@@ -251,13 +251,13 @@ class IvfIndex:
         return index
 
     def copy_to(self, other: CopyableVectors) -> None:
-        """Add all live rows, as of now, to another index."""
+        """Add the present live rows to another index."""
         state = self._state
         for rows in np.array_split(state.rows.live_rows(), max(1, state.rows.live // 16_384)):
             other.add(state.rows.ids[rows], state.rows.documents_of(rows), self._file.take(state.vectors, rows))
 
     def _search(self, state: _IvfState, query: Vectors, k: int, allowed: Bits | None, count: int) -> tuple[Scores, Ids]:
-        """Exact best of the tail, and of the candidates among the encoded rows."""
+        """The best rows of the tail and of the candidates among the encoded rows, by exact score."""
         start = state.encoded
         tail = state.vectors[start:]
         scores, rows = nearest(tail, query, k, None if allowed is None else np.ascontiguousarray(allowed[start // 8 :]))
@@ -265,7 +265,7 @@ class IvfIndex:
         rows = rows + start
         if state.codec is None or k <= 0 or not count:
             return scores, rows
-        scarcity = max(1.0, start / count)  # the rarer the allowed rows, the more cells must be looked into
+        scarcity = max(1.0, start / count)  # the rarer the allowed rows, the more cells have to be probed
         probes = int(max(32, state.codec.lists / 8) * scarcity)
         listed = candidates(
             state.codec, state.segments, query, count=max(self.short_list, 8 * k), probes=probes, allowed=allowed
@@ -274,7 +274,7 @@ class IvfIndex:
         return np.concatenate((scores, exact)), np.concatenate((rows, listed[best]))
 
     def _take_slowly(self, vectors: Float16Rows, rows: Ids) -> Float16Rows:
-        """Copy many scattered rows, letting go of the pages they bring in as it goes."""
+        """Copy many scattered rows in parts, releasing the mapped pages between them."""
         parts = np.array_split(rows, 1 + len(rows) // 512)
         return np.concatenate([self._file.take(vectors, part) for part in parts])
 
@@ -285,14 +285,14 @@ class IvfIndex:
             if self._stopped:
                 raise ImprovementStopped
             self._file.touched(1 << 30)
-            time.sleep(_PAUSE_S)  # leave the core to searches now and then
+            time.sleep(_PAUSE_S)  # leave the processor to searches for a moment
 
         return encode(codec, state.vectors, start, end, path=path, pause=pause)
 
     def _merge(
         self, codec: ProductCodec, state: _IvfState, segments: tuple[CodedSegment, ...]
     ) -> tuple[CodedSegment, ...]:
-        """Encode the last few segments of like size again as one: each row is encoded O(log n) times."""
+        """Encode the last segments of similar size again as one segment: each row is encoded O(log n) times."""
         while (count := _mergeable(segments)) > 1:
             last = segments[-count:]
             merged = self._encode(codec, state, last[0].start, last[-1].end)
@@ -307,7 +307,7 @@ class IvfIndex:
 
 
 def _mergeable(segments: tuple[CodedSegment, ...]) -> int:
-    """How many of the last segments to make one: those of like size, or all but the first when there are too many."""
+    """How many of the last segments to merge: those of similar size, or all but the first if there are too many."""
     sizes = [segment.end - segment.start for segment in segments]
     if len(sizes) > _MAX_SEGMENTS:
         return len(sizes) - 1

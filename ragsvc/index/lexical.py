@@ -1,8 +1,8 @@
-"""BM25 over passages by tantivy, with the log position it covers committed in the same transaction.
+"""BM25 search over passages by tantivy; each commit also stores the log position that it covers.
 
-Owns one tantivy folder. Text is analysed by ``index.analysis`` before tantivy sees it, and questions are built from
-terms, so no character of a question is an operator. Writers take a thread and a heap; they open with the first change
-and go when idle.
+Owns one tantivy folder. ``index.analysis`` turns texts and questions into terms before tantivy reads them, so no
+character of a question acts as an operator. A tantivy writer takes a thread and a heap; it is opened at the first
+change, and released when the index is idle.
 """
 
 from __future__ import annotations
@@ -31,36 +31,36 @@ _SEGMENT_FILE = re.compile(r"(?P<segment>[0-9a-f]{32})(?:\.(?P<opstamp>\d+)\.del
 
 
 class _Deletes(msgspec.Struct, frozen=True):
-    """A segment's list of deleted documents; its file is named for the operation."""
+    """A segment's list of deleted documents; its file name contains the operation's number."""
 
     opstamp: int
 
 
 class _Segment(msgspec.Struct, frozen=True):
-    """A segment that the last commit lists."""
+    """A segment of the last commit."""
 
     segment_id: str
     deletes: _Deletes | None = None
 
 
 class _Meta(msgspec.Struct, frozen=True):
-    """tantivy's ``meta.json``: what the last commit holds."""
+    """tantivy's ``meta.json``: the segments of the last commit."""
 
     segments: list[_Segment]
 
 
 class LexicalIndexDamaged(Exception):
-    """The folder holds no index that can be read. Never leaves this package: the index is rebuilt."""
+    """The folder has no readable index, so it is rebuilt. Not raised outside this package."""
 
 
 class TantivyIndex:
-    """One collection's words. ``text_weight`` and ``context_weight`` scale the two fields' BM25 scores.
+    """The word index of one collection. ``text_weight`` and ``context_weight`` scale the BM25 scores of the fields.
 
-    Each commit carries a marker, a document without text that holds ``covered_seq``: tantivy's own commit payload is
-    out of reach from Python, and a file beside the index could not change in the same instant. ``markers`` of them
-    are there; past ``max_markers`` the old ones go.
+    Each commit adds a marker, a document without text that stores ``covered_seq``: tantivy's commit payload is not
+    accessible from Python, and a separate file would not change atomically with the index. ``markers`` is their number;
+    beyond ``max_markers``, the older ones are removed.
 
-    Changes come from one writer at a time; searches run beside it on what was last committed.
+    Changes come from one writer at a time; concurrent searches use the last commit.
 
     Raises:
         LexicalIndexDamaged: from the constructor.
@@ -97,7 +97,7 @@ class TantivyIndex:
 
     @property
     def memory_bytes(self) -> int:
-        """The writer's heap; what searches read is mapped from files and the system's to keep or drop."""
+        """Bytes of the writer's heap. Searches read mapped files, which the operating system caches."""
         return self._heap_bytes if self._writer is not None else 0
 
     def ids(self) -> Ids:
@@ -113,9 +113,11 @@ class TantivyIndex:
             writer = self._open_writer()
             last_document, language = -1, DEFAULT_LANGUAGE
             for document in documents:
-                if document.document_id != last_document:  # tables take the language of the text before them
+                if (
+                    document.document_id != last_document
+                ):  # tables without a recognised language take that of the text before them
                     last_document, language = document.document_id, DEFAULT_LANGUAGE
-                if document.id <= self._max_id:  # ids only grow: a new one cannot be there yet
+                if document.id <= self._max_id:  # ids only grow, so a greater id cannot be in the index
                     writer.delete_documents_by_term("id", document.id)
                 text, language = passage_terms(document.text, otherwise=language)
                 context, _ = passage_terms(document.context, language=language)
@@ -159,7 +161,7 @@ class TantivyIndex:
         return self._covered
 
     def search(self, query: str, *, k: int, documents: Ids | None = None) -> Hits:
-        """The ``k`` best by BM25 over text and context; equal scores by id."""
+        """The ``k`` best by BM25 over text and context; equal scores are ordered by id."""
         searcher = self._searcher
         terms = self._choose_terms(searcher, query)
         if k <= 0 or not terms or (documents is not None and not len(documents)):
@@ -176,14 +178,14 @@ class TantivyIndex:
         return Hits(ids[order], scores[order])
 
     def release_writer(self) -> None:
-        """Give back the writer's heap and threads; the next change opens another. Uncommitted changes are dropped."""
+        """Release the writer's heap and threads; the next change opens a new writer. Uncommitted changes are lost."""
         with self._lock:
             if self._writer is not None:
                 writer, self._writer = self._writer, None
                 writer.wait_merging_threads()
 
     def close(self) -> None:
-        """Release the writer; files close with the last reader."""
+        """Release the writer; files are closed with the last reader."""
         self.release_writer()
 
     def _open_writer(self) -> tantivy.IndexWriter:
@@ -192,7 +194,7 @@ class TantivyIndex:
         return self._writer
 
     def _read_back(self) -> None:
-        """What the last commit left; looks at every document once, so commits keep it up to date by themselves."""
+        """Read the state of the last commit. This visits every document once; commits then update the values."""
         self._searcher = self._index.searcher()
         self._covered = _largest(self._searcher, "covered")
         self._max_id = _largest(self._searcher, "id")
@@ -200,7 +202,7 @@ class TantivyIndex:
         self._languages = _languages(self._searcher)
 
     def _choose_terms(self, searcher: tantivy.Searcher, query: str) -> list[tuple[str, str]]:
-        """(field, term) pairs of the query's rarest terms that occur at all."""
+        """(field, term) pairs of the query's rarest terms that occur in the index."""
         frequencies: list[tuple[int, list[tuple[str, str]]]] = []
         for term in query_terms(query, languages=self._languages):
             fields = {field: searcher.doc_freq(field, term) for field in ("text", "context")}
@@ -231,14 +233,14 @@ def _schema() -> tantivy.Schema:
 
 
 def _open(folder: Path, schema: tantivy.Schema) -> tantivy.Index:
-    """Open or create; the format file is written before the index, so an index without it is foreign."""
+    """Open or create the index. The format file is written first, so an index without it was made by other software."""
     stamp = folder / _FORMAT_FILE
     if tantivy.Index.exists(str(folder)) if folder.is_dir() else False:
         if not stamp.is_file() or stamp.read_text() != LEXICAL_FORMAT:
-            raise LexicalIndexDamaged("made by another version")
+            raise LexicalIndexDamaged("the index was made by another version")
     else:
         if folder.is_dir() and any(folder.glob("*.*")):
-            raise LexicalIndexDamaged("index files without their list")
+            raise LexicalIndexDamaged("there are index files without meta.json")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         stamp.write_text(LEXICAL_FORMAT)
@@ -250,14 +252,14 @@ def _open(folder: Path, schema: tantivy.Schema) -> tantivy.Index:
 
 
 def _remove_torn(folder: Path) -> None:
-    """Remove files that no commit lists.
+    """Remove files that do not belong to the last commit.
 
-    A process killed within a commit leaves them, and tantivy, which numbers operations from the last commit, would
-    meet its own file name again: ``FileAlreadyExists`` on the list of deletes.
+    A process that was killed during a commit leaves such files. tantivy numbers operations from the last commit, so it
+    would use the name of a leftover file again and fail with ``FileAlreadyExists`` on the list of deletes.
     """
     meta = folder / "meta.json"
     segments = msgspec.json.decode(meta.read_bytes(), type=_Meta).segments if meta.is_file() else []
-    listed = {one.segment_id.replace("-", ""): one.deletes for one in segments}
+    listed = {segment.segment_id.replace("-", ""): segment.deletes for segment in segments}
     for file in folder.iterdir():
         match = _SEGMENT_FILE.fullmatch(file.name)
         if match is None:
@@ -276,7 +278,7 @@ def _languages(searcher: tantivy.Searcher) -> list[str]:
 def _count(searcher: tantivy.Searcher, field: str) -> int:
     """How many documents have a value in ``field``."""
     found: Any = searcher.search(tantivy.Query.exists_query(field), limit=1, count=True)
-    return int(found.count)  # the type stubs leave it out
+    return int(found.count)  # missing in the type stubs
 
 
 def _largest(searcher: tantivy.Searcher, field: str) -> int:

@@ -1,7 +1,7 @@
-"""Compressed vectors in inverted lists: what finds the short list that exact scores then rank.
+"""Compressed vectors in inverted lists, which give the short list of candidates for exact ranking.
 
 FAISS IVF with 4-bit product codes for pairs of dimensions, scanned in registers (fast scan). Measured on a million
-MiniLM-like vectors (384 dimensions, 1,024 lists, one core): 96 lists and 400 candidates hold 99.6 % of the ten true
+MiniLM-like vectors (384 dimensions, 1,024 lists, one core): 96 lists and 400 candidates contain 99.6 % of the ten true
 nearest in 0.8 ms, at 96 bytes a vector; RaBitQ at 48 bytes needs 800 candidates for 99.1 %.
 """
 
@@ -39,7 +39,7 @@ class ProductCodec:
 
 @dataclass(frozen=True, slots=True)
 class CodedSegment:
-    """Codes of rows ``[start, end)``; immutable, and on disk at ``path`` since it was made."""
+    """Codes of rows ``[start, end)``; immutable, with a copy on disk at ``path``."""
 
     start: int
     end: int
@@ -53,7 +53,7 @@ class CodedSegment:
 
 
 def train_codec(count: int, take: Callable[[Ids], Float16Rows], *, seed: int = 0) -> ProductCodec:
-    """Learn cells and codebook from a sample that ``take`` reads out of ``count`` rows, on the calling thread alone."""
+    """Train cells and codebook on a sample of the ``count`` rows, read by ``take``. Uses only the calling thread."""
     faiss.omp_set_num_threads(1)
     lists = choose_lists(count)
     random = np.random.default_rng(seed)
@@ -70,9 +70,10 @@ def train_codec(count: int, take: Callable[[Ids], Float16Rows], *, seed: int = 0
 
 
 def choose_lists(count: int) -> int:
-    """A power of two: about the square root of the count, but 1,024 as soon as there is enough to train on.
+    """A power of two: about the square root of the count, and at least 1,024 if there are enough rows to train on.
 
-    Measured at 100,000 vectors, an eighth of the lists searched: 256 lists reach 97.4 % of the true ten, 1,024 99.8 %.
+    Measured at 100,000 vectors with an eighth of the lists searched: 256 lists find 97.4 % of the true ten nearest,
+    1,024 lists find 99.8 %.
     """
     trainable = 2 ** int(np.log2(max(16, count / _TRAINING_ROWS_PER_LIST)))
     wanted = max(1024, 2 ** round(np.log2(max(1, count)) / 2))
@@ -96,7 +97,7 @@ def encode(
 
 
 def load_segment(path: Path, start: int, end: int) -> CodedSegment:
-    """Read a segment back; ``ValueError`` if it is not one."""
+    """Read a segment; ``ValueError`` if the file is not this segment."""
     try:
         index = faiss.read_index(str(path))
     except RuntimeError as error:
@@ -120,7 +121,7 @@ def candidates(
     probes: int,
     allowed: Bits | None,
 ) -> Ids:
-    """About the ``count`` best rows by approximate score, among those set in ``allowed`` (a bitmap over all rows)."""
+    """About the ``count`` best rows by approximate score, among those set in ``allowed`` (a bitmap of all rows)."""
     faiss.omp_set_num_threads(1)
     wanted = np.ascontiguousarray(query[None], dtype=np.float32)
     probes = min(probes, codec.lists)
@@ -141,7 +142,7 @@ def candidates(
 def _search_segment(
     segment: CodedSegment, wanted: Vectors, count: int, cells: tuple[Faiss, Faiss], params: Faiss
 ) -> tuple[Scores, Ids]:
-    """Search the cells chosen once for all segments; FAISS's Python wrapper would not take ``params`` with them."""
+    """Search the cells chosen for all segments; FAISS's Python wrapper does not accept ``params`` with cells."""
     k = min(count, segment.end - segment.start)
     scores, rows = np.empty((1, k), np.float32), np.empty((1, k), np.int64)
     output = (faiss.swig_ptr(scores), faiss.swig_ptr(rows))

@@ -1,4 +1,4 @@
-"""All collections' indexes: loaded when first asked for, kept under a memory bound, snapshotted in the background.
+"""The indexes of all collections: loaded at first use, kept within a memory limit, saved in the background.
 
 Owns the folder ``derived/``. Blocking and thread-safe; callers on an event loop use worker threads.
 """
@@ -33,7 +33,7 @@ _SNAPSHOT_AFTER_PASSAGES_AT_MOST = 20_000
 
 
 class IndexStatus(msgspec.Struct, frozen=True):
-    """What a loaded collection costs, for metrics and ``doctor``."""
+    """Size and log position of a loaded collection, for metrics and ``doctor``."""
 
     collection_id: int
     kind: str
@@ -43,7 +43,7 @@ class IndexStatus(msgspec.Struct, frozen=True):
 
 
 class _Slot:
-    """A collection's place; ``lock`` is held to load, change or unload what stands in it."""
+    """The place of one collection's index; ``lock`` is held to load, change or unload the index."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -53,10 +53,10 @@ class _Slot:
 
 
 class IndexRegistry:
-    """Gives out collections' indexes and keeps them fresh, small in sum, and saved.
+    """Loads collections' indexes, keeps them up to date, saves them, and bounds their memory.
 
-    ``memory_limit_bytes`` bounds what loaded collections hold together: the least recently used ones are saved and
-    unloaded; the one in use always stays. ``background=False`` leaves maintenance to calls of ``maintain``.
+    If loaded collections take more than ``memory_limit_bytes`` together, the least recently used ones are saved and
+    unloaded; the most recently used one always stays. With ``background=False``, the caller has to call ``maintain``.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class IndexRegistry:
             self._thread.start()
 
     def get(self, collection_id: int) -> CollectionIndex:
-        """The collection's index, loaded and caught up if it was not loaded; one load at a time."""
+        """The collection's index, loaded and brought up to date if it was not loaded; one load at a time."""
         slot = self._slot(collection_id)
         slot.used_at = self._clock()
         index = slot.index
@@ -97,12 +97,12 @@ class IndexRegistry:
             return self._load(slot, collection_id)
 
     def is_loaded(self, collection_id: int) -> bool:
-        """Whether ``get`` returns at once."""
+        """Whether ``get`` returns without loading."""
         slot = self._slots.get(collection_id)
         return slot is not None and slot.index is not None
 
     def catch_up(self, collection_id: int) -> None:
-        """Make the collection's latest commits searchable; call it after each commit. Costs O(what is new)."""
+        """Make the collection's latest commits searchable; call it after each commit. Costs O(new changes)."""
         slot = self._slot(collection_id)
         with slot.lock:
             slot.used_at = slot.written_at = self._clock()
@@ -110,8 +110,8 @@ class IndexRegistry:
             try:
                 index.catch_up()
             except Exception:
-                slot.index = None  # the next use opens what is on disk, which the rows then complete
-                with contextlib.suppress(Exception):  # the error that matters is the first
+                slot.index = None  # the next use loads the files on disk and replays the log
+                with contextlib.suppress(Exception):  # the first error is the one to report
                     index.close()
                 raise
         if self._wants_snapshot(index):
@@ -130,15 +130,15 @@ class IndexRegistry:
         return self.get(collection_id).search(query_vector, query_text, k=k, documents=documents)
 
     def documents_of(self, collection_id: int, ids: Ids) -> Ids:
-        """The document of each passage, -1 for one that is gone."""
+        """The document of each passage, -1 for an unknown id."""
         return self.get(collection_id).documents_of(ids)
 
     def vectors(self, collection_id: int, ids: Ids) -> tuple[Ids, Vectors]:
-        """Those of ``ids`` that are there, and their vectors in that order."""
+        """Those of ``ids`` that are in the index, and their vectors in this order."""
         index = self.get(collection_id)
         try:
             return ids, index.vectors(ids)
-        except KeyError:  # deleted since they were found: rare, so it may be slow
+        except KeyError:  # deleted since the search: rare, so this may be slow
             present = ids[np.isin(ids, index.ids())]
             return present, index.vectors(present)
 
@@ -149,7 +149,6 @@ class IndexRegistry:
             return self._load(slot, collection_id).verify()
 
     def status(self) -> list[IndexStatus]:
-        """The loaded collections."""
         loaded = [(number, slot.index) for number, slot in self._present() if slot.index is not None]
         return [
             IndexStatus(number, index.kind, len(index), index.memory_bytes, index.covered_seq)
@@ -157,11 +156,11 @@ class IndexRegistry:
         ]
 
     def memory_bytes(self) -> int:
-        """Bytes held by all loaded collections."""
+        """Bytes of memory of all loaded collections."""
         return sum(slot.index.memory_bytes for _, slot in self._present() if slot.index is not None)
 
     def drop(self, collection_id: int) -> None:
-        """Forget a collection and delete its files; searches under way finish on what they hold."""
+        """Unload a collection and delete its files; running searches finish with the index they have."""
         slot = self._slot(collection_id)
         with slot.lock:
             index, slot.index = slot.index, None
@@ -172,7 +171,7 @@ class IndexRegistry:
             self._slots.pop(collection_id, None)
 
     def maintain(self) -> None:
-        """One round: save what changed, give back idle writers, unload the coldest, improve one that grew."""
+        """One round: save changed indexes, release idle writers, unload the least recently used, improve one index."""
         for collection_id, slot in self._present():
             try:
                 self._maintain(slot)
@@ -182,7 +181,7 @@ class IndexRegistry:
         self._improve_one()
 
     def close(self) -> None:
-        """Stop maintenance, save and release everything."""
+        """Stop maintenance, save and release all indexes."""
         self._closed = True
         self._wake.set()
         if self._thread is not None:
@@ -214,7 +213,7 @@ class IndexRegistry:
         for slot in loaded[:-1]:
             if self.memory_bytes() <= self.memory_limit_bytes:
                 return
-            if slot.lock.acquire(blocking=False):  # busy means not cold
+            if slot.lock.acquire(blocking=False):  # a collection in use is not idle
                 try:
                     index, slot.index = slot.index, None
                     if index is not None:
@@ -223,7 +222,7 @@ class IndexRegistry:
                     slot.lock.release()
 
     def _improve_one(self) -> None:
-        """Improve one index at a time; in the background on a thread of its own, because training takes minutes."""
+        """Improve one index at a time, in the background on a separate thread, because training takes minutes."""
         if self._improver is not None and self._improver.is_alive():
             return
         indexes = [slot.index for _, slot in self._present()]
@@ -238,7 +237,7 @@ class IndexRegistry:
             self._improver.start()
 
     def _improve_in_background(self, index: CollectionIndex) -> None:
-        if sys.platform == "linux":  # where a thread has a priority of its own: searches go first
+        if sys.platform == "linux":  # threads have priorities there: searches go first
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
         self._improve(index)
 
@@ -246,14 +245,16 @@ class IndexRegistry:
         try:
             index.improve()
         except Exception:
-            logger.exception("collection %d: the index could not be improved; the old one serves", index.collection_id)
+            logger.exception(
+                "collection %d: the index could not be improved; it stays in use as it is", index.collection_id
+            )
 
     def _wants_snapshot(self, index: CollectionIndex) -> bool:
         enough = min(max(_SNAPSHOT_AFTER_PASSAGES, len(index) // 8), _SNAPSHOT_AFTER_PASSAGES_AT_MOST)
         return index.changed >= enough
 
     def _load(self, slot: _Slot, collection_id: int) -> CollectionIndex:
-        """What stands in the slot, loaded if nothing does; the caller holds the slot's lock."""
+        """The slot's index, loaded if necessary; the caller holds the slot's lock."""
         if slot.index is None:
             slot.index = CollectionIndex(
                 self._folder(collection_id), collection_id, self._source, model=self.model, options=self._options

@@ -1,7 +1,7 @@
-"""Opening a collection's indexes: from what is on disk if that can be trusted, else anew from the rows.
+"""Opens a collection's indexes from the files on disk if these are valid, otherwise from the rows.
 
-Owns the layout of ``derived/<collection>/``: ``vectors-<generation>/`` snapshots, ``lexical/``, and ``live-*/`` for
-what IVF keeps on disk while it runs. Knows no locks.
+Owns the layout of ``derived/<collection>/``: ``vectors-<generation>/`` for snapshots, ``lexical/``, and ``live-*/`` for
+the files of a running IVF index. Takes no locks.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _PASSAGES_PER_READ = 4096
 class IndexOptions:
     """How indexes are built and searched.
 
-    Up to ``flat_limit`` passages are searched exactly (measured: 2 ms for 60,000 on one core), more of them by IVF,
-    with ``short_list`` candidates ranked exactly and up to ``tail_rows`` new passages not yet encoded.
-    The log is replayed in commits of ``batch_passages``, or one document if that is more.
+    Up to ``flat_limit`` passages are searched exactly (measured: 2 ms for 60,000 on one core), larger collections by
+    IVF, with ``short_list`` candidates ranked exactly and up to ``tail_rows`` new passages not yet encoded.
+    The log is replayed in commits of at most ``batch_passages``, or of one entry if it has more.
     """
 
     flat_limit: int = 60_000
@@ -50,7 +50,7 @@ class IndexOptions:
 
 @dataclass(frozen=True, slots=True)
 class RestoredVectors:
-    """A vector index, the log position it covers, and how many of its passages no snapshot holds."""
+    """A vector index, the log position it covers, and how many of its passages are in no snapshot."""
 
     index: VectorSide
     covered_seq: int
@@ -59,7 +59,7 @@ class RestoredVectors:
 
 @dataclass(frozen=True, slots=True)
 class CollectionFiles:
-    """A collection's folder, and the rows and model its indexes are made from."""
+    """A collection's folder, and the rows and model from which its indexes are built."""
 
     folder: Path
     collection_id: int
@@ -68,19 +68,19 @@ class CollectionFiles:
     options: IndexOptions
 
     def prepare(self) -> None:
-        """Make the folder and clear what a killed process left in it."""
+        """Create the folder, and remove temporary files of a killed process."""
         for left in (*self.folder.glob("live-*"), self.folder / "lexical-building"):
             shutil.rmtree(left, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def load_vectors(self, head: int) -> RestoredVectors:
-        """The newest snapshot that is whole, of this model and not ahead of ``head``; else a rebuild."""
+        """The newest snapshot that is valid, of this model and not ahead of ``head``; otherwise a new index."""
         for folder in find_snapshots(self.folder):
             try:
                 manifest = read_manifest(folder)
                 if manifest.model == self.model.fingerprint and manifest.covered_seq <= head:
                     return RestoredVectors(self._read_vector_index(folder, manifest.kind), manifest.covered_seq, 0)
-                problem = "it belongs to another model or another history"
+                problem = "it was made for another model, or is ahead of the rows"
             except (SnapshotDamaged, ValueError, OSError) as error:
                 problem = str(error)
             logger.warning("collection %d: vector snapshot %s not used: %s", self.collection_id, folder.name, problem)
@@ -95,7 +95,7 @@ class CollectionFiles:
         return index
 
     def _rebuild_vectors(self, head: int) -> RestoredVectors:
-        """From the rows as of ``head`` or later; the replay after ``head`` repeats what is there already."""
+        """Build from the rows, which may be newer than ``head``; replaying the log after ``head`` is then harmless."""
         ids = self.source.all_passage_ids(self.collection_id)
         index = self.empty_vectors(len(ids))
         for start in range(0, len(ids), _PASSAGES_PER_READ):
@@ -103,7 +103,7 @@ class CollectionFiles:
         return RestoredVectors(index, head, len(ids))
 
     def load_lexical(self, head: int) -> TantivyIndex:
-        """The index on disk if it opens and is not ahead of ``head``; else a rebuild."""
+        """The index on disk if it is readable and not ahead of ``head``; otherwise a new index."""
         folder = self.folder / "lexical"
         if folder.exists():
             try:
@@ -117,7 +117,7 @@ class CollectionFiles:
         return self._rebuild_lexical(head)
 
     def _rebuild_lexical(self, head: int) -> TantivyIndex:
-        """Build beside the old one, then take its place: an interruption leaves no half-built index."""
+        """Build in a temporary folder and rename it, so an interruption leaves no incomplete index."""
         building, final = self.folder / "lexical-building", self.folder / "lexical"
         shutil.rmtree(building, ignore_errors=True)
         index = self._open_lexical(building)
@@ -139,32 +139,36 @@ class CollectionFiles:
         )
 
     def empty_vectors(self, count: int) -> VectorSide:
-        """An index fit for ``count`` vectors."""
+        """An empty index of the kind for ``count`` vectors."""
         if count <= self.options.flat_limit:
             return FlatIndex(self.model.dimension)
         tail_rows, short_list = self.options.tail_rows, self.options.short_list
         return IvfIndex(self.model.dimension, self._workspace(), tail_rows=tail_rows, short_list=short_list)
 
     def _workspace(self) -> Path:
-        """A folder for a growing index; it goes at the next start."""
+        """A folder for the files of a running index; the next start removes it."""
         return Path(tempfile.mkdtemp(prefix="live-", dir=self.folder))
 
     def add_texts(self, index: TantivyIndex, ids: Ids) -> None:
-        """Add the texts of passages, read in slices."""
+        """Add the texts of passages, reading them in slices."""
         for start in range(0, len(ids), _PASSAGES_PER_READ):
             index.add(self.source.lexical(self.collection_id, ids[start : start + _PASSAGES_PER_READ]))
 
     def read_vectors(self, ids: Ids) -> tuple[Ids, Ids, Float16Rows]:
-        """Read in slices, so that float32 rows of a huge document never stand in memory at once."""
+        """Ids, documents and vectors, read in slices to bound the float32 rows in memory."""
         parts = [
             self.source.vectors(self.collection_id, ids[start : start + _PASSAGES_PER_READ])
             for start in range(0, max(1, len(ids)), _PASSAGES_PER_READ)
         ]
         halves = [part[2].astype(np.float16).reshape(-1, self.model.dimension) for part in parts]
-        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), np.concatenate(halves)
+        return (
+            np.concatenate([part[0] for part in parts]),
+            np.concatenate([part[1] for part in parts]),
+            np.concatenate(halves),
+        )
 
 
 def remove_workspace(index: VectorSide) -> None:
-    """Delete what an index kept on disk while it ran; searches under way keep their mapping."""
+    """Delete the files of a running index; running searches keep their mapping."""
     if isinstance(index, IvfIndex):
         shutil.rmtree(index.workspace, ignore_errors=True)

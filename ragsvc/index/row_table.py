@@ -1,7 +1,8 @@
-"""Which passage stands in which row: stable ids over an append-only table, with tombstones.
+"""Maps passage ids to rows of an append-only table with tombstones.
 
-Owns ids, documents and liveness of rows; knows no vectors. The writer appends in place and publishes a new immutable
-``LiveRows``; readers use the one they took and never lock. Adding and removing cost O(change), amortised.
+Owns the ids, the documents and the liveness of rows, not the vectors. The writer appends in place and publishes a new
+immutable ``LiveRows``; readers use the object that they took and never lock. Adding and removing rows cost O(change),
+amortised.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ _T = TypeVar("_T", bound=np.generic)
 
 
 class GrowingArray(Generic[_T]):
-    """An array that grows at its end without moving what readers hold: outgrown memory stays theirs."""
+    """An array that grows at its end; readers' views stay valid, because outgrown memory lives as long as its views."""
 
     def __init__(self, initial: npt.NDArray[_T]) -> None:
         self._data = initial
         self._used = len(initial)
 
     def append(self, values: npt.NDArray[_T]) -> None:
-        """Copy ``values`` behind the last row."""
+        """Copy ``values`` to the end."""
         used = self._used + len(values)
         if used > len(self._data):
             data = np.empty((max(64, used + used // 2), *self._data.shape[1:]), self._data.dtype)
@@ -36,18 +37,18 @@ class GrowingArray(Generic[_T]):
         self._used = used
 
     def view(self) -> npt.NDArray[_T]:
-        """The rows so far; unaffected by later appends."""
+        """The present rows, unaffected by later appends."""
         return self._data[: self._used]
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes held, spare room included."""
+        """Bytes of memory, including unused capacity."""
         return self._data.nbytes
 
 
 @dataclass(frozen=True, slots=True)
 class LiveRows:
-    """One moment of the table. ``ids`` ``(n,)``; ``alive`` a bitmap over the rows; documents as runs of rows.
+    """An immutable state of the table. ``ids`` ``(n,)``; ``alive`` is a bitmap; documents are stored as runs of rows.
 
     ``run_starts[i]`` is the first row of a run that belongs to ``run_documents[i]`` and ends where the next begins.
     """
@@ -63,11 +64,11 @@ class LiveRows:
 
     @property
     def dead(self) -> int:
-        """Rows that were removed and still take room."""
+        """Number of removed rows that still take memory."""
         return len(self.ids) - self.live
 
     def live_rows(self) -> Ids:
-        """Numbers of the rows that count."""
+        """Numbers of the rows that are not removed."""
         return np.flatnonzero(np.unpackbits(self.alive, count=len(self.ids), bitorder="little")).astype(np.int64)
 
     def documents(self) -> Ids:
@@ -100,7 +101,7 @@ class LiveRows:
 
 @dataclass(frozen=True, slots=True)
 class RowSelection:
-    """``count`` rows in ``[start, end)``; bit ``i`` of ``bits`` stands for row ``start + i``, ``start % 8 == 0``."""
+    """``count`` rows in ``[start, end)``; bit ``i`` of ``bits`` is row ``start + i``, ``start % 8 == 0``."""
 
     start: int
     end: int
@@ -109,7 +110,7 @@ class RowSelection:
 
 
 class RowTable:
-    """The writer's side of ``LiveRows``. Not thread-safe: one writer."""
+    """The mutable table behind ``LiveRows``. Not thread-safe: one writer."""
 
     def __init__(self, ids: Ids | None = None, documents: Ids | None = None, live: Ids | None = None) -> None:
         self._ids: GrowingArray[np.int64] = GrowingArray(np.empty(0, np.int64))
@@ -117,7 +118,7 @@ class RowTable:
         self._live = 0
         self._run_starts: GrowingArray[np.int64] = GrowingArray(np.empty(0, np.int64))
         self._run_documents: GrowingArray[np.int64] = GrowingArray(np.empty(0, np.int64))
-        # Where ids stand: a sorted base, and a dict for what came since. A dict of all would take 100 MB per million.
+        # Rows of ids: a sorted base, and a dict for later ids. A dict of all ids would take 100 MB per million.
         self._sorted_ids: Ids = np.empty(0, np.int64)
         self._sorted_rows: Ids = np.empty(0, np.int64)
         self._recent: dict[int, int] = {}
@@ -125,7 +126,7 @@ class RowTable:
             self._restore(ids, documents, live)
 
     def _restore(self, ids: Ids, documents: Ids, live: Ids | None) -> None:
-        """Take over rows of which ``live`` (all, if ``None``) count; dead ones may share ids with live ones."""
+        """Set the rows; all but ``live`` are removed (none if ``None``). Removed rows may share ids with live ones."""
         live = np.arange(len(ids)) if live is None else live
         self._ids.append(ids)
         if len(ids):
@@ -136,11 +137,11 @@ class RowTable:
         self._absorb(ids[live], live)
 
     def rows(self) -> LiveRows:
-        """The present moment, immutable."""
+        """The present state, immutable."""
         return LiveRows(self._ids.view(), self._alive, self._live, self._run_starts.view(), self._run_documents.view())
 
     def append(self, ids: Ids, documents: Ids) -> None:
-        """Add rows for ids that are not present (``discard`` those first); an id may not occur twice."""
+        """Add rows for ids that are not in the table (``discard`` them first); an id must not occur twice."""
         if not len(ids):
             return
         start = len(self._ids.view())
@@ -156,7 +157,7 @@ class RowTable:
             self._recent.update(zip(ids.tolist(), range(start, end), strict=True))
 
     def discard(self, ids: Ids) -> int:
-        """Mark the rows of ids as dead; returns how many were alive."""
+        """Mark the rows of ids as removed; returns how many were live."""
         rows = self.find(ids)
         rows = np.unique(rows[rows >= 0])
         if len(rows):
@@ -167,7 +168,7 @@ class RowTable:
         return len(rows)
 
     def find(self, ids: Ids) -> Ids:
-        """The live row of each id, -1 where there is none."""
+        """The live row of each id, -1 for an unknown id."""
         rows = np.full(len(ids), -1, np.int64)
         if len(self._sorted_ids):
             at = np.minimum(np.searchsorted(self._sorted_ids, ids), len(self._sorted_ids) - 1)
@@ -180,7 +181,7 @@ class RowTable:
         return rows
 
     def documents_of(self, ids: Ids) -> Ids:
-        """The document of each id, -1 where there is none."""
+        """The document of each id, -1 for an unknown id."""
         rows = self.find(ids)
         found = np.full(len(ids), -1, np.int64)
         known = rows >= 0
@@ -189,7 +190,7 @@ class RowTable:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes held by the table; 100 a recent id is what its dict entry takes."""
+        """Bytes of memory of the table; a dict entry of a recent id takes 100."""
         arrays = self._alive.nbytes + self._sorted_ids.nbytes + self._sorted_rows.nbytes
         growing = self._ids.memory_bytes + self._run_starts.memory_bytes + self._run_documents.memory_bytes
         return arrays + growing + 100 * len(self._recent)
@@ -211,13 +212,13 @@ class RowTable:
         self._run_documents.append(documents[starts])
 
     def _absorb(self, ids: Ids, rows: Ids) -> None:
-        """Merge recent ids and ``ids`` into the sorted base; newer rows win, dead ones go."""
+        """Merge recent ids and ``ids`` into the sorted base; newer rows replace older ones, removed rows go."""
         recent = np.fromiter(self._recent.keys(), np.int64, len(self._recent))
         recent_rows = np.fromiter(self._recent.values(), np.int64, len(self._recent))
         all_ids = np.concatenate((self._sorted_ids, recent, ids))
         all_rows = np.concatenate((self._sorted_rows, recent_rows, rows))
         kept = test_bits(self._alive, all_rows)
         all_ids, all_rows = all_ids[kept], all_rows[kept]
-        order = np.argsort(all_ids, kind="stable")  # finds sorted runs and merges them: linear when ids come in order
+        order = np.argsort(all_ids, kind="stable")  # merges sorted runs: linear if ids arrive in order
         self._sorted_ids, self._sorted_rows = all_ids[order], all_rows[order]
         self._recent = {}

@@ -1,7 +1,7 @@
-"""Snapshots on disk: a folder that is there as a whole or not at all, and known to be what was written.
+"""Snapshots on disk: folders that appear atomically and are verified by checksums.
 
-Written under a temporary name, checksummed, synced, then renamed; ``manifest.json`` says what log position and which
-embedding model it covers. Knows files, not what is in them.
+A snapshot is written under a temporary name, checksummed, synced, then renamed. Its ``manifest.json`` names the log
+position it covers and its embedding model. The content of the files is not interpreted here.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _BLOCK_BYTES = 1 << 20
 
 
 class FileSum(msgspec.Struct, frozen=True):
-    """Size and CRC-32 of a file's first ``size_bytes``; a file shared with a growing index may be longer."""
+    """Size and CRC-32 of the first ``size_bytes`` of a file; a file shared with a growing index may be longer."""
 
     size_bytes: int
     crc32: int
 
 
 class SnapshotManifest(msgspec.Struct, frozen=True):
-    """What a snapshot is. ``model`` is the embedding model's fingerprint."""
+    """Description of a snapshot. ``model`` is the embedding model's fingerprint."""
 
     format: int
     kind: str
@@ -40,11 +40,11 @@ class SnapshotManifest(msgspec.Struct, frozen=True):
 
 
 class Saveable(Protocol):
-    """What can be written as a snapshot."""
+    """An index that can be written as a snapshot."""
 
     @property
     def kind(self) -> str:
-        """Which class reads it again."""
+        """Names the class that reads it."""
         ...
 
     @property
@@ -58,11 +58,11 @@ class Saveable(Protocol):
 
 
 class SnapshotDamaged(Exception):
-    """The snapshot is torn or of another format. Never leaves this package: an older one or a rebuild follows."""
+    """The snapshot is incomplete or of another format. Not raised outside this package."""
 
 
 def begin_snapshot(parent: Path) -> Path:
-    """A fresh temporary folder; what an interrupted writer left is removed."""
+    """A new temporary folder; folders of interrupted writers are removed."""
     for left in parent.glob("writing-*"):
         shutil.rmtree(left, ignore_errors=True)
     folder = parent / f"writing-{_next_generation(parent):08d}"
@@ -71,7 +71,7 @@ def begin_snapshot(parent: Path) -> Path:
 
 
 def finish_snapshot(folder: Path, index: Saveable, *, model: str, covered_seq: int, sizes: dict[str, int]) -> Path:
-    """Checksum, sync, rename; older snapshots go. ``sizes`` bounds files that may grow meanwhile."""
+    """Checksum, sync and rename, then remove older snapshots. ``sizes`` bounds files that may grow meanwhile."""
     files = {path.name: _checksum(path, sizes.get(path.name)) for path in sorted(folder.iterdir())}
     manifest = SnapshotManifest(SNAPSHOT_FORMAT, index.kind, index.dimension, model, covered_seq, files)
     (folder / _MANIFEST).write_bytes(msgspec.json.encode(manifest))
@@ -93,10 +93,10 @@ def find_snapshots(parent: Path) -> Iterator[Path]:
 
 
 def read_manifest(folder: Path) -> SnapshotManifest:
-    """The manifest, after every file was compared with it.
+    """Read the manifest and verify every file.
 
     Raises:
-        SnapshotDamaged: a file is missing, short or altered, or the format is another.
+        SnapshotDamaged: a file is missing, short or altered, or the snapshot has another format.
     """
     try:
         manifest = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=SnapshotManifest)
@@ -104,14 +104,14 @@ def read_manifest(folder: Path) -> SnapshotManifest:
             raise SnapshotDamaged(f"format {manifest.format}")
         for name, expected in manifest.files.items():
             if _checksum(folder / name, expected.size_bytes) != expected:
-                raise SnapshotDamaged(f"{name} is not what was written")
+                raise SnapshotDamaged(f"{name} was altered")
     except (OSError, msgspec.DecodeError) as error:
         raise SnapshotDamaged(str(error)) from error
     return manifest
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's or folder's content is on disk."""
+    """Wait until the content of a file or folder is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Vectors in a file that grows at its end and is mapped for reading, so that they cost disk and not memory."""
+"""Vectors in an append-only file that is mapped for reading, so that they take disk space instead of memory."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ragsvc.index.float16_scan import Float16Rows
 _GROW_ROWS = 1 << 16
 _RELEASE_BYTES = 32 << 20
 _FAULT_BYTES = 1 << 16
-"""What one page fault maps around it (Linux: ``fault_around_bytes``)."""
+"""Bytes that one page fault maps (Linux: ``fault_around_bytes``)."""
 
 
 class RowFile:
-    """Append-only float16 rows. One writer appends; readers hold views of what they know.
+    """Append-only float16 rows. One writer appends; readers hold views of the rows that they know.
 
-    Pages that searches touch count as this process's memory until they are released; ``touched`` adds them up and
-    lets go of the mapping's pages (the system's cache keeps them) after every 32 MB.
+    Pages that searches read count as memory of this process until they are released. ``touched`` adds them up, and
+    releases the mapping's pages after every 32 MB; the system's page cache keeps them.
     """
 
     def __init__(self, path: Path, dimension: int, *, rows: int = 0) -> None:
@@ -39,7 +39,7 @@ class RowFile:
         self._map(rows)
 
     def append(self, vectors: Float16Rows) -> None:
-        """Write rows behind the last one; ``OSError`` when the disk is full."""
+        """Write rows at the end; ``OSError`` if the disk is full."""
         data = memoryview(np.ascontiguousarray(vectors, dtype="<f2").data).cast("B")
         offset = self._rows * self._row_bytes
         rows = self._rows + len(vectors)
@@ -55,24 +55,24 @@ class RowFile:
         return self._mapped[: self._rows]
 
     def take(self, vectors: Float16Rows, rows: Ids) -> Float16Rows:
-        """Copy some rows of a view, and account for the pages that brings in."""
+        """Copy rows of a view, and count the pages that this maps."""
         taken = np.take(vectors, rows, axis=0)
         self.touched(len(rows) * _FAULT_BYTES)
         return taken
 
     def touched(self, size_bytes: int) -> None:
-        """Note that about so many bytes of the mapping were read."""
-        self._touched_bytes += size_bytes  # a lost update of a race only delays the release
+        """Count about ``size_bytes`` of the mapping as read."""
+        self._touched_bytes += size_bytes  # a lost update of concurrent readers only delays the release
         if self._touched_bytes > _RELEASE_BYTES:
             self._touched_bytes = 0
             self._map_object.madvise(mmap.MADV_DONTNEED)
 
     def share(self, path: Path) -> None:
-        """Make the file appear under another name as well; a copy where the file system has no links."""
+        """Hard-link the file to ``path``, or copy it if the file system has no links."""
         share_file(self.path, path)
 
     def _map(self, rows: int) -> None:
-        """Map room for ``rows`` and some more; earlier views keep the earlier mapping."""
+        """Map capacity for ``rows`` and some more; existing views keep the previous mapping."""
         self._capacity = rows + max(_GROW_ROWS, rows // 8)
         size = self._capacity * self._row_bytes
         os.ftruncate(self._descriptor, size)
@@ -81,7 +81,7 @@ class RowFile:
 
 
 def share_file(source: Path, target: Path) -> None:
-    """Hard-link, or copy where the file system has no links."""
+    """Hard-link, or copy if the file system has no links."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,4 +1,4 @@
-"""The life of a document as its owner sees it: upload, watch, list, change, retry, delete."""
+"""Upload, read, list, change, retry and delete documents, and wait for their ingest."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import anyio
 import msgspec
 from sqlalchemy import Connection
 
+from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
 from ragsvc.core.documents import Document, DocumentStatus, Page, StoredPassage
 from ragsvc.core.errors import (
     CollectionNotFound,
@@ -31,21 +32,21 @@ from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.progress_events import ProgressHub
 from ragsvc.store import document_rows as rows
-from ragsvc.store import ingest_rows as jobs
+from ragsvc.store import job_rows as jobs
 from ragsvc.store import passage_rows
 from ragsvc.store.blobs import BlobStore, IncomingFile
 from ragsvc.store.database import Database
+from ragsvc.store.document_changes import change_document
 from ragsvc.store.document_rows import DocumentFilter
 
 MEDIA_TYPES = ("application/pdf", "text/plain", "text/markdown")
 _BUFFER_BYTES = 1 << 20
 _MAX_METADATA_KEYS = 64
 _MAX_METADATA_BYTES = 16_384
-_MAX_NAME_CHARACTERS = 512
 
 
 class Upload(msgspec.Struct, frozen=True, kw_only=True):
-    """What comes with the bytes of an upload."""
+    """The parameters of an upload."""
 
     filename: str
     media_type: str
@@ -55,14 +56,14 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UploadResult(msgspec.Struct, frozen=True):
-    """The document behind an upload; ``created`` is False when the collection held these bytes already."""
+    """The document of an upload; ``created`` is ``False`` if the collection already contained these bytes."""
 
     document: Document
     created: bool
 
 
 class DocumentService:
-    """Documents of all tenants; every call names the tenant it acts for."""
+    """The documents of all tenants; every method takes the tenant on whose behalf it is called."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class DocumentService:
         blobs: BlobStore,
         ingest: IngestService,
         hub: ProgressHub,
-        freshness: IndexLag,
+        index_lag: IndexLag,
         max_document_bytes: int,
         max_queued: int,
         clock: Callable[[], float] = time.time,
@@ -80,7 +81,7 @@ class DocumentService:
         self._blobs = blobs
         self._ingest = ingest
         self._hub = hub
-        self._freshness = freshness
+        self._index_lag = index_lag
         self._max_queued = max_queued
         self._clock = clock
         self._file_locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -90,10 +91,10 @@ class DocumentService:
 
     @asynccontextmanager
     async def receiving(self, *, announced_bytes: int | None = None) -> AsyncGenerator[UploadInProgress]:
-        """Take in an upload; whatever happens inside, nothing is left behind unless ``add`` took it.
+        """Receive an upload; at the end of the block its temporary file is removed unless ``add`` has stored it.
 
         Raises:
-            TooLarge: at once when ``announced_bytes`` says so, else when the limit is crossed.
+            TooLarge: immediately if ``announced_bytes`` exceeds the limit, otherwise when the limit is exceeded.
             StorageFull: the disk is full.
         """
         incoming = await anyio.to_thread.run_sync(lambda: self._blobs.incoming(limit_bytes=self.max_document_bytes))
@@ -105,7 +106,7 @@ class DocumentService:
                 await anyio.to_thread.run_sync(incoming.discard)
 
     async def add(self, tenant: TenantId, receiving: UploadInProgress, upload: Upload) -> UploadResult:
-        """Register received bytes as a document and queue it; the same bytes again give the document that is there.
+        """Store received bytes as a document and queue it; if the collection contains the bytes, return that document.
 
         When this returns, the bytes and the rows survive any crash.
         """
@@ -129,8 +130,8 @@ class DocumentService:
         await anyio.to_thread.run_sync(self._blobs.publish, incoming, tenant, sha256)
 
         def register(connection: Connection) -> Document:
-            if jobs.queued_count(connection) >= self._max_queued:
-                raise Overloaded("too many documents are waiting; try again later", retry_after_s=10)
+            if jobs.waiting_count(connection) >= self._max_queued:
+                raise Overloaded("too many documents are queued; try again later", retry_after_s=10)
             collection = rows.ensure_collection(connection, tenant, upload.collection, now=now)
             document = rows.insert_document(
                 connection,
@@ -158,7 +159,7 @@ class DocumentService:
         return UploadResult(document=document, created=True)
 
     async def _uploaded_again(self, existing: Document, upload: Upload) -> UploadResult:
-        """A password for a document that failed for want of one is a new try, not a repetition."""
+        """A repeated upload; if the document failed because of its password and a password is given, try it again."""
         if upload.password and existing.failure_code in ("password_required", "password_wrong"):
             existing = await self.retry(existing.tenant, existing.public_id, password=upload.password)
         return UploadResult(document=existing, created=False)
@@ -169,17 +170,17 @@ class DocumentService:
             await anyio.to_thread.run_sync(self._blobs.remove, tenant, sha256)
 
     def _file_lock(self, tenant: TenantId, sha256: str) -> asyncio.Lock:
-        """Publishing and removing one file exclude each other."""
+        """A lock that keeps a file from being stored and removed at the same time."""
         key = (tenant, sha256)
         lock = self._file_locks.get(key)
         if lock is None:
             lock = self._file_locks[key] = asyncio.Lock()
         return lock
 
-    # -- look --------------------------------------------------------------------------------------------------
+    # -- read --------------------------------------------------------------------------------------------------
 
     async def get(self, tenant: TenantId, public_id: str) -> Document:
-        """One document. Raises ``DocumentNotFound``."""
+        """Return a document. Raises ``DocumentNotFound``."""
         return await self._database.read(lambda connection: rows.get_document(connection, tenant, public_id))
 
     async def list_page(
@@ -193,21 +194,21 @@ class DocumentService:
         before: str | None = None,
         descending: bool = True,
     ) -> tuple[list[Document], bool]:
-        """One page of documents and whether there is more. Raises ``CollectionNotFound``, ``DocumentNotFound``."""
+        """One page of documents, and whether more follow. Raises ``CollectionNotFound``, ``DocumentNotFound``."""
 
         def read(connection: Connection) -> tuple[list[Document], bool]:
-            wanted = which
+            condition = which
             if collection is not None:
                 found = rows.find_collection(connection, tenant, collection)
-                wanted = msgspec.structs.replace(which, collection_id=found.id)
+                condition = msgspec.structs.replace(which, collection_id=found.id)
             return rows.list_documents(
-                connection, tenant, which=wanted, limit=limit, after=after, before=before, descending=descending
+                connection, tenant, which=condition, limit=limit, after=after, before=before, descending=descending
             )
 
         return await self._database.read(read)
 
     async def passages(self, tenant: TenantId, public_id: str, *, after: int | None, limit: int) -> list[StoredPassage]:
-        """Passages of one document in reading order, from beyond the one with id ``after``.
+        """Passages of one document in reading order, after the passage with id ``after``.
 
         Raises:
             DocumentNotFound: the tenant has no such document.
@@ -221,7 +222,7 @@ class DocumentService:
         return await self._database.read(read)
 
     async def page(self, tenant: TenantId, public_id: str, number: int) -> Page:
-        """One page's text. Raises ``DocumentNotFound``, also for a page that the document does not have."""
+        """The text of a page. Raises ``DocumentNotFound``, also if the document has no such page."""
 
         def read(connection: Connection) -> Page | None:
             document = rows.get_document(connection, tenant, public_id)
@@ -229,22 +230,22 @@ class DocumentService:
 
         page = await self._database.read(read)
         if page is None:
-            raise DocumentNotFound(f"document '{public_id}' has no text of page {number}", param="page")
+            raise DocumentNotFound(f"document '{public_id}' has no page {number}", param="page")
         return page
 
     async def content(self, tenant: TenantId, public_id: str) -> tuple[Document, Path | Iterator[bytes]]:
-        """The stored file: its path, or its pieces where it is encrypted on disk. Raises ``DocumentNotFound``."""
+        """The stored file: its path, or its content in pieces if encrypted on disk. Raises ``DocumentNotFound``."""
         document = await self.get(tenant, public_id)
         if self._blobs.encrypted:
             return document, self._blobs.chunks(tenant, document.sha256)
         return document, self._blobs.path(tenant, document.sha256)
 
     def eta_s(self, document: Document) -> float | None:
-        """Seconds until ready, when known."""
+        """Estimated seconds until ready; ``None`` if unknown."""
         return self._ingest.eta_s(document)
 
     def stop_waiting(self) -> None:
-        """End all waiting and following at the present state, for good: the service stops."""
+        """End all calls of ``wait`` and ``follow`` with the present state, because the service stops."""
         self._hub.close()
 
     async def wait(self, tenant: TenantId, public_id: str, *, timeout_s: float) -> Document:
@@ -259,7 +260,7 @@ class DocumentService:
                 await watch.changed(timeout_s=left)
 
     async def follow(self, tenant: TenantId, public_id: str, *, every_s: float) -> AsyncIterator[Document | None]:
-        """States of a document as they change, until it is ready, failed or gone; ``None`` when nothing changed."""
+        """States of a document as they change, until it is ready, failed or deleted; ``None`` without a change."""
         with self._hub.watch(public_id) as watch:
             previous: Document | None = None
             while True:
@@ -275,7 +276,11 @@ class DocumentService:
     async def change(
         self, tenant: TenantId, public_id: str, *, filename: str | None, metadata: Mapping[str, Any] | None
     ) -> Document:
-        """Rename, or merge into the metadata (a ``null`` value removes its key). Raises ``DocumentNotFound``."""
+        """Rename a document, or merge into its metadata (``None`` removes a key). Raises ``DocumentNotFound``.
+
+        When this returns, words of the new name find the document and words of the former name do not. Its vectors
+        follow in the background; until then, search by meaning uses those of the former name.
+        """
         if filename is not None:
             _check_filename(filename)
 
@@ -284,8 +289,8 @@ class DocumentService:
             _check_metadata(merged)
             return merged
 
-        return await self._database.write(
-            lambda connection: rows.change_document(
+        def write(connection: Connection) -> Document:
+            return change_document(
                 connection,
                 tenant,
                 public_id,
@@ -293,15 +298,24 @@ class DocumentService:
                 change_metadata=None if metadata is None else merge,
                 now=int(self._clock()),
             )
-        )
+
+        if filename is None:
+            return await self._database.write(write)
+        document = await self.get(tenant, public_id)
+        with anyio.CancelScope(shield=True):  # once it is committed, the index has to follow
+            async with self._index_lag.committing(document.collection_id):
+                document = await self._database.write(write)
+        self._ingest.kick()
+        self._hub.notify(public_id)
+        return document
 
     async def retry(self, tenant: TenantId, public_id: str, *, password: str | None = None) -> Document:
-        """Start a failed document again. Raises ``Conflict`` when it has not failed, ``DocumentNotFound``."""
+        """Ingest a failed document again. Raises ``Conflict`` if it has not failed, and ``DocumentNotFound``."""
 
         def write(connection: Connection) -> Document:
             document = rows.get_document(connection, tenant, public_id)
             if document.status is not DocumentStatus.FAILED:
-                raise Conflict(f"document '{public_id}' is {document.status}; only a failed one can be retried")
+                raise Conflict(f"document '{public_id}' is {document.status}; only failed documents can be retried")
             jobs.requeue(connection, document, password=password, now=int(self._clock()))
             return rows.get_document(connection, tenant, public_id)
 
@@ -310,10 +324,10 @@ class DocumentService:
         return document
 
     async def delete(self, tenant: TenantId, public_id: str) -> Document:
-        """Remove a document from rows, files and both indexes; when this returns it can never be found again.
+        """Remove a document from rows, files and both indexes; when this returns, no search finds it.
 
         Raises:
-            DocumentNotFound: the tenant has no such document (any more).
+            DocumentNotFound: the tenant has no such document.
         """
         document = await self.get(tenant, public_id)
         with anyio.CancelScope(shield=True):
@@ -322,7 +336,7 @@ class DocumentService:
 
     async def _delete_everywhere(self, document: Document) -> None:
         async with (
-            self._freshness.committing(document.collection_id),
+            self._index_lag.committing(document.collection_id),
             self._file_lock(document.tenant, document.sha256),
         ):
             deleted = await self._database.write(
@@ -335,7 +349,7 @@ class DocumentService:
 
 
 class UploadInProgress:
-    """An upload on its way in: buffers, then writes and hashes in a worker thread."""
+    """An upload that is being received: buffered, then written and hashed in a worker thread."""
 
     def __init__(self, incoming: IncomingFile) -> None:
         self.incoming = incoming
@@ -364,24 +378,26 @@ def _has_ended(document: Document) -> bool:
 def _check(upload: Upload) -> None:
     if upload.media_type not in MEDIA_TYPES:
         raise UnsupportedMediaType(
-            f"'{upload.media_type}' is not read; send one of {', '.join(MEDIA_TYPES)}", param="file"
+            f"media type '{upload.media_type}' is not supported; use one of {', '.join(MEDIA_TYPES)}", param="file"
         )
-    if not 1 <= len(upload.collection) <= _MAX_NAME_CHARACTERS:
-        raise InvalidRequest("a collection's name has 1 to 512 characters", param="collection")
+    if not 1 <= len(upload.collection) <= MAX_COLLECTION_NAME_LENGTH:
+        raise InvalidRequest(
+            f"a collection name must have 1 to {MAX_COLLECTION_NAME_LENGTH} characters", param="collection"
+        )
     _check_filename(upload.filename)
     _check_metadata(upload.metadata)
 
 
 def _check_filename(filename: str) -> None:
-    if not 1 <= len(filename) <= _MAX_NAME_CHARACTERS:
-        raise InvalidRequest("a file name has 1 to 512 characters", param="filename")
+    if not 1 <= len(filename) <= MAX_FILENAME_LENGTH:
+        raise InvalidRequest(f"a file name must have 1 to {MAX_FILENAME_LENGTH} characters", param="filename")
 
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:
     if len(metadata) > _MAX_METADATA_KEYS:
-        raise InvalidRequest(f"metadata has at most {_MAX_METADATA_KEYS} keys", param="metadata")
+        raise InvalidRequest(f"metadata must have at most {_MAX_METADATA_KEYS} keys", param="metadata")
     for key, value in metadata.items():
         if not isinstance(value, str | int | float | bool):
-            raise InvalidRequest(f"metadata '{key}' is not a string, number or boolean", param="metadata")
+            raise InvalidRequest(f"metadata value '{key}' must be a string, a number or a boolean", param="metadata")
     if len(msgspec.json.encode(metadata)) > _MAX_METADATA_BYTES:
-        raise InvalidRequest(f"metadata is larger than {_MAX_METADATA_BYTES} bytes", param="metadata")
+        raise InvalidRequest(f"metadata must be at most {_MAX_METADATA_BYTES} bytes of JSON", param="metadata")

@@ -1,4 +1,4 @@
-"""Embedding spaces: a model, its vectors' indexes, and which of them serves. Changing the model is a swap of spaces."""
+"""Embedding spaces: a model with the indexes of its vectors. Changing the model replaces the serving space."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ragsvc.core.ports.indexes import Hits, Ids
 
 
 class Batcher(Protocol):
-    """What services ask of the embedding batcher."""
+    """The embedding batcher, as services use it."""
 
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
         """Vectors of texts, in order."""
@@ -23,7 +23,7 @@ class Batcher(Protocol):
 
 
 class Indexes(Protocol):
-    """What services ask of the index registry; blocking."""
+    """The index registry, as services use it. Blocking."""
 
     def search(
         self,
@@ -38,19 +38,19 @@ class Indexes(Protocol):
         ...
 
     def documents_of(self, collection_id: int, ids: Ids) -> Ids:
-        """The document of each passage, -1 for one that is gone."""
+        """The document of each passage, -1 for an unknown id."""
         ...
 
     def vectors(self, collection_id: int, ids: Ids) -> tuple[Ids, Vectors]:
-        """Those of ``ids`` that are there, and their vectors."""
+        """Those of ``ids`` that are in the index, and their vectors."""
         ...
 
     def is_loaded(self, collection_id: int) -> bool:
-        """Whether a search would find the collection's indexes in memory."""
+        """Whether the collection's indexes are in memory."""
         ...
 
     def get(self, collection_id: int) -> object:
-        """The collection's indexes, loaded now if they are not in memory: seconds where they are large."""
+        """The collection's indexes; loads them if they are not in memory, which takes seconds for large ones."""
         ...
 
     def catch_up(self, collection_id: int) -> None:
@@ -59,10 +59,10 @@ class Indexes(Protocol):
 
 
 class EmbeddingSpace:
-    """One model's vectors and indexes. ``model_id`` is the model's row.
+    """A model, and the indexes of its vectors. ``model_id`` is the id of the model's row.
 
-    ``prepare`` makes of a passage's embedding text what the model gets; questions are embedded as they are. ``knows``
-    tells whether the model knows the words of a text.
+    ``prepare`` transforms the embedding text of a passage before the model embeds it; questions are embedded unchanged.
+    ``knows`` returns whether the model's vocabulary contains the words of a text.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class EmbeddingSpace:
 
 
 class EmbeddingSpaces:
-    """Knows the space that serves.
+    """Holds the serving space.
 
-    A caller takes it once and uses it to the end, so that a query's vector never meets another model's index.
+    A caller reads ``serving`` once per request, so that a query's vector is never used with another model's index.
     """
 
     def __init__(self, serving: EmbeddingSpace) -> None:
         self.serving = serving
 
     def catch_up(self, collection_id: CollectionId) -> None:
-        """Bring the serving indexes up to date; blocking."""
+        """Bring the serving indexes of a collection up to date. Blocking."""
         self.serving.indexes.catch_up(collection_id)

@@ -1,8 +1,8 @@
-"""``Idempotency-Key``: a repeated ``POST`` gets the first one's answer and changes nothing.
+"""``Idempotency-Key``: a repeated ``POST`` gets the response of the first request and changes nothing.
 
-Change and answer are written in one transaction of the single writer, so a duplicate that comes at the same moment
-waits, and no crash can separate the two. Answers may hold a secret shown once; they are sealed with a key that only
-the caller's own credential yields (AES-256-GCM), so the rows give nothing away.
+The change and the response are written in one transaction of the write thread: a concurrent duplicate waits, and no
+crash separates the two. A response may contain a secret that is shown once. It is sealed (AES-256-GCM) with a key that
+is derived from the caller's credential, so the rows alone reveal nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ T = TypeVar("T")
 
 
 class IdempotentRequest(msgspec.Struct, frozen=True):
-    """Identity of a repeatable request: who, under which name, asking for what; ``credential`` seals the answer."""
+    """Identity of a repeatable request: its owner, its idempotency key and a fingerprint of its content.
+
+    The response is sealed with a key derived from ``credential``.
+    """
 
     owner: str
     name: bytes
@@ -37,13 +40,15 @@ class IdempotentRequest(msgspec.Struct, frozen=True):
 
 
 def repeatable(*, owner: str, name: bytes, credential: bytes, parts: list[bytes]) -> IdempotentRequest:
-    """Name a request. ``parts`` are what must be equal in a repetition (method, path, body).
+    """Make the identity of a request. ``parts`` must be equal in a repetition (method, path, body).
 
     Raises:
-        InvalidRequest: the name is empty or too long.
+        InvalidRequest: the idempotency key is empty or too long.
     """
     if not 0 < len(name) <= _MAX_NAME_BYTES:
-        raise InvalidRequest(f"Idempotency-Key has 1 to {_MAX_NAME_BYTES} characters.", param="Idempotency-Key")
+        raise InvalidRequest(
+            f"The Idempotency-Key must have 1 to {_MAX_NAME_BYTES} characters.", param="Idempotency-Key"
+        )
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)
@@ -53,10 +58,10 @@ def repeatable(*, owner: str, name: bytes, credential: bytes, parts: list[bytes]
 def once(
     connection: Connection, request: IdempotentRequest | None, *, now: int, kind: type[T], change: Callable[[], T]
 ) -> T:
-    """Run ``change`` inside the caller's transaction, or give back what it gave the first time.
+    """Run ``change`` in the caller's transaction, or return its result of the first time.
 
     Raises:
-        InvalidRequest: the name was used for another request within the last day.
+        InvalidRequest: the idempotency key was used for another request within the last day.
     """
     if request is None:
         return change()
@@ -71,7 +76,7 @@ def once(
         try:
             plain = cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], fingerprint)
         except InvalidTag as error:
-            raise _reused() from error  # the caller's own key was rotated in between
+            raise _reused() from error  # the caller's key was rotated in between
         return msgspec.json.decode(plain, type=kind)
     result = change()
     nonce = os.urandom(_NONCE_BYTES)
@@ -89,4 +94,6 @@ def once(
 
 
 def _reused() -> InvalidRequest:
-    return InvalidRequest("This Idempotency-Key was used for another request.", param="Idempotency-Key")
+    return InvalidRequest(
+        "This Idempotency-Key was used for another request; use a new key for a new request.", param="Idempotency-Key"
+    )

@@ -1,4 +1,4 @@
-"""Keeps what clients were told and what search sees in step: an index that has to follow its rows is known by name."""
+"""Read-your-writes for searches: tracks the collections whose indexes lag behind committed rows."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ragsvc.core.ids import CollectionId
 
 
 class IndexLag:
-    """Which collections have commits that their indexes may not hold yet; lives on one event loop."""
+    """The collections whose indexes may lag behind commits. Belongs to one event loop."""
 
     def __init__(self, catch_up: Callable[[CollectionId], None]) -> None:
-        """``catch_up`` blocks; it makes all commits of a collection searchable."""
+        """``catch_up`` makes all commits of a collection searchable; it blocks."""
         self._catch_up = catch_up
         self._committing: Counter[CollectionId] = Counter()
         self._stale: set[CollectionId] = set()
 
     @asynccontextmanager
     async def committing(self, collection_id: CollectionId) -> AsyncGenerator[None]:
-        """Commit inside; afterwards the index follows. Should it fail to, the next search has it follow first."""
+        """Commit inside the block; the index is updated at its end. If that fails, the next search updates it first."""
         self._committing[collection_id] += 1
         try:
             yield
@@ -32,7 +32,7 @@ class IndexLag:
             self._committing[collection_id] -= 1
 
     async def settled(self, collection_id: CollectionId) -> None:
-        """Return when every commit that a client may know of is searchable."""
+        """Return when every commit that a client may have seen is searchable."""
         if self._committing[collection_id] > 0 or collection_id in self._stale:
             await self._follow(collection_id)
 

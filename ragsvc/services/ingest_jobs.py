@@ -1,6 +1,7 @@
-"""Turns queued documents into retrieval: parse in a child, embed in batches, then one commit makes them ready.
+"""Runs jobs: a queued document is parsed in a child process and embedded in batches, then one commit makes it ready.
 
-Every step is idempotent: a job that a crash or a shutdown interrupts goes on from what its rows hold.
+A job of a ready document replaces its vectors after a rename. Every step is idempotent: a job that a crash or a
+shutdown interrupted continues from the rows that it had stored.
 """
 
 from __future__ import annotations
@@ -26,28 +27,27 @@ from ragsvc.core.errors import (
     StorageFull,
 )
 from ragsvc.core.ids import DocumentId
-from ragsvc.core.ports.parsing import ParsedDocument, Parser
-from ragsvc.core.text.chunking import embedding_text
+from ragsvc.core.ports.parsing import Parser
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
 from ragsvc.services.index_lag import IndexLag
-from ragsvc.services.passage_vectors import DocumentGone, PassageVectors
+from ragsvc.services.passage_vectors import DocumentGone, DocumentRenamed, PassageVectors
 from ragsvc.services.progress_events import ProgressHub
-from ragsvc.store import ingest_rows as rows
+from ragsvc.store import job_rows as rows
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
-from ragsvc.store.ingest_rows import ClaimedJob
+from ragsvc.store.document_rows import get_by_row_id
+from ragsvc.store.job_rows import ClaimedJob, JobOutcome, JobWork
+from ragsvc.store.parsed_rows import store_parsed
 
 logger = logging.getLogger(__name__)
 
 _MAX_ATTEMPTS = 10
 _PROGRESS_EVERY_S = 0.5
 _IDLE_POLL_S = 30.0
-_STORAGE_RETRY_S = 5.0
+_RETRY_S = 5.0
 
 
 class IngestLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of ingest."""
-
     workers: int = 3
 
 
@@ -61,17 +61,20 @@ class IngestService:
         blobs: BlobStore,
         parser: Parser,
         spaces: EmbeddingSpaces,
-        freshness: IndexLag,
+        index_lag: IndexLag,
         hub: ProgressHub,
         options: IngestLimits,
         clock: Callable[[], float] = time.time,
+        retry_s: float = _RETRY_S,
     ) -> None:
+        """``retry_s``: how long a worker waits after an error that may pass, such as a full disk."""
+        self._retry_s = retry_s
         self._database = database
         self._blobs = blobs
         self._parser = parser
         self._spaces = spaces
         self._vectors = PassageVectors(database, clock=clock)
-        self._freshness = freshness
+        self._index_lag = index_lag
         self._hub = hub
         self._options = options
         self._clock = clock
@@ -81,25 +84,24 @@ class IngestService:
         self._pace: dict[DocumentId, tuple[float, int]] = {}
 
     def now(self) -> int:
-        """Unix seconds."""
         return int(self._clock())
 
     def kick(self) -> None:
-        """Say that a job was queued."""
+        """Wake the workers, because a job was queued."""
         self._wake.set()
 
     def running_count(self) -> int:
-        """How many documents are worked on now."""
+        """How many jobs are running."""
         return len(self._scopes)
 
     def stop_work_on(self, document_id: DocumentId) -> None:
-        """Stop working on a document that was deleted."""
+        """Stop the job of a document that was deleted."""
         scope = self._scopes.get(document_id)
         if scope is not None:
             scope.cancel()
 
     def eta_s(self, document: Document) -> float | None:
-        """Seconds until ready, estimated from this document's own pace; ``None`` when unknown."""
+        """Seconds until ready, estimated from this document's progress so far; ``None`` if unknown."""
         pace = self._pace.get(document.id)
         if pace is None or document.passages_total == 0:
             return None
@@ -111,14 +113,14 @@ class IngestService:
         return round((document.passages_total - document.passages_done) * elapsed / done, 1)
 
     async def run(self) -> None:
-        """Work until cancelled or drained."""
+        """Run jobs until cancelled or drained."""
         await self._database.write(rows.release_running)
         async with anyio.create_task_group() as group:
             for _ in range(self._options.workers):
                 group.start_soon(self._work)
 
     def drain(self) -> None:
-        """Stop claiming and hand running jobs over to the next start."""
+        """Claim no more jobs and queue the running ones again, for the next start."""
         self._draining = True
         self._wake.set()
         for scope in list(self._scopes.values()):
@@ -140,7 +142,7 @@ class IngestService:
         try:
             return await self._database.write(lambda connection: rows.claim(connection, now=self.now()))
         except (StorageFull, Overloaded):
-            await anyio.sleep(_STORAGE_RETRY_S)
+            await anyio.sleep(self._retry_s)
             return None
 
     async def _run_job(self, job: ClaimedJob) -> None:
@@ -149,22 +151,24 @@ class IngestService:
         with anyio.CancelScope() as scope:
             self._scopes[document.id] = scope
             try:
-                await self._ingest(job)
+                await (self._renew_vectors(job) if job.work is JobWork.RENEW_VECTORS else self._ingest(job))
             except DocumentGone:
                 pass
             except ExtractionFailed as error:
-                await self._fail(document, code=error.reason, message=error.message)
+                await self._fail(job, code=error.reason, message=error.message)
             except EmbeddingFailed as error:
-                await self._fail(document, code=FailureReason.EMBEDDING_FAILED, message=error.message)
+                await self._fail(job, code=FailureReason.EMBEDDING_FAILED, message=error.message)
             except (StorageFull, Overloaded):
                 await self._put_back(job)
-                await anyio.sleep(_STORAGE_RETRY_S)
+                await anyio.sleep(self._retry_s)
             except ShuttingDown:
                 await self._put_back(job)
-            except Exception as error:  # noqa: BLE001 - one document must not stop the others
+            except Exception as error:  # noqa: BLE001 - a failing document must not stop the others
                 _log_without_content(error, document.public_id)
                 await self._fail(
-                    document, code=FailureReason.INTERNAL_ERROR, message="ragsvc failed on this document; see its log"
+                    job,
+                    code=FailureReason.INTERNAL_ERROR,
+                    message="an internal error occurred for this document; see the service's log",
                 )
             finally:
                 self._scopes.pop(document.id, None)
@@ -178,43 +182,90 @@ class IngestService:
         try:
             await self._database.write(lambda connection: rows.release(connection, job.job_id))
         except (StorageFull, ShuttingDown, Overloaded):
-            logger.warning("job %s could not be handed over; the next start takes it", job.job_id)
+            logger.warning("job %s could not be queued again; the next start queues it", job.job_id)
 
-    async def _fail(self, document: Document, *, code: str, message: str) -> None:
+    async def _fail(self, job: ClaimedJob, *, code: str, message: str) -> None:
+        document = job.document
+        if job.work is JobWork.RENEW_VECTORS:
+            await self._fail_renewal(job)
+            return
         await self._database.write(
             lambda connection: rows.mark_failed(connection, document.id, code=code, message=message, now=self.now())
         )
 
+    async def _fail_renewal(self, job: ClaimedJob) -> None:
+        """Try again later; the document stays ready, and its former vectors keep serving."""
+        document = job.document
+        if job.attempts < _MAX_ATTEMPTS:
+            logger.warning("new vectors for the renamed %s failed; they are tried again", document.public_id)
+            await anyio.sleep(self._retry_s)
+            await self._database.write(lambda connection: rows.release(connection, job.job_id, count_attempt=True))
+            return
+        logger.error(
+            "new vectors for the renamed %s failed %d times; the vectors of its former name stay in use until it is "
+            "renamed again or 'ragsvc reindex --embeddings' is run",
+            document.public_id,
+            job.attempts,
+        )
+        await self._database.write(lambda connection: rows.end_job(connection, document.id))
+
     async def _ingest(self, job: ClaimedJob) -> None:
         document = job.document
-        if job.attempts > _MAX_ATTEMPTS:
-            raise ExtractionFailed(
-                FailureReason.INTERNAL_ERROR,
-                f"the service stopped {_MAX_ATTEMPTS} times while it worked on this document",
-            )
-        if not job.parsed:
+        _check_attempts(job)
+        if job.work is JobWork.PARSE:
             document = await self._parse(job)
-        while not await self._embed_and_finish(document):
-            logger.info("the embedding model changed while %s was embedded; once more", document.public_id)
+        while (outcome := await self._embed_and_finish(document)) is not JobOutcome.DONE:
+            logger.info("%s is embedded again: %s", document.public_id, outcome.value)
+            document = await self._read_again(document)
 
-    async def _embed_and_finish(self, document: Document) -> bool:
-        """Embed and make ready; False when another model began to serve in between."""
-        space, embed_s = await self._embed(document)
-        async with self._freshness.committing(document.collection_id):
+    async def _embed_and_finish(self, document: Document) -> JobOutcome:
+        """Embed and make ready. Raises ``DocumentGone``."""
+        try:
+            space, embed_s = await self._embed(document)
+        except DocumentRenamed:
+            return JobOutcome.DOCUMENT_RENAMED
+        async with self._index_lag.committing(document.collection_id):
             outcome = await self._database.write(
                 lambda connection: rows.mark_ready(
                     connection,
-                    document.id,
-                    document.collection_id,
+                    document,
                     model=space.model,
                     model_id=space.model_id,
                     timings={"embed_s": round(embed_s, 3)},
                     now=self.now(),
                 )
             )
-        if outcome is rows.ReadyOutcome.GONE:
+        if outcome is JobOutcome.DOCUMENT_DELETED:
             raise DocumentGone
-        return outcome is rows.ReadyOutcome.READY
+        return outcome
+
+    async def _renew_vectors(self, job: ClaimedJob) -> None:
+        """Replace a ready document's vectors by vectors of its present name, and make them searchable."""
+        document = job.document
+        _check_attempts(job)
+        while (outcome := await self._renew_and_finish(document)) is not JobOutcome.DONE:
+            logger.info("%s is embedded again: %s", document.public_id, outcome.value)
+            document = await self._read_again(document)
+
+    async def _renew_and_finish(self, document: Document) -> JobOutcome:
+        space = self._spaces.serving
+        try:
+            await self._vectors.renew(space, document)
+        except DocumentRenamed:
+            return JobOutcome.DOCUMENT_RENAMED
+        async with self._index_lag.committing(document.collection_id):
+            outcome = await self._database.write(
+                lambda connection: rows.finish_renewal(connection, document, model_id=space.model_id)
+            )
+        if outcome is JobOutcome.DOCUMENT_DELETED:
+            raise DocumentGone
+        return outcome
+
+    async def _read_again(self, document: Document) -> Document:
+        current = await self._database.read(lambda connection: get_by_row_id(connection, document.id))
+        if current is None:
+            raise DocumentGone
+        return current
 
     async def _parse(self, job: ClaimedJob) -> Document:
         document = job.document
@@ -228,11 +279,8 @@ class IngestService:
                 on_progress=_PageProgress(self, document).put,
             )
         timings = {**parsed.extraction.timings, "parse_s": round(time.monotonic() - begin, 3)}
-        texts = await anyio.to_thread.run_sync(_embedding_texts, parsed, document.filename)
         stored = await self._database.write(
-            lambda connection: rows.store_parsed(
-                connection, document.id, parsed, embedding_texts=texts, timings=timings, now=self.now()
-            )
+            lambda connection: store_parsed(connection, document.id, parsed, timings=timings, now=self.now())
         )
         if not stored:
             raise DocumentGone
@@ -242,7 +290,7 @@ class IngestService:
         )
 
     async def _embed(self, document: Document) -> tuple[EmbeddingSpace, float]:
-        """Give every passage a vector; returns the space and the seconds spent."""
+        """Embed every passage; returns the space and the seconds spent."""
         begin = time.monotonic()
         self._pace[document.id] = (begin, document.passages_done)
         space = self._spaces.serving
@@ -250,7 +298,7 @@ class IngestService:
         return space, time.monotonic() - begin
 
     def report_pages(self, document: Document, done: int, total: int) -> None:
-        """Write a parse's progress to the row, without waiting for it."""
+        """Write the progress of parsing to the row without waiting for the commit."""
         loop = asyncio.get_running_loop()
         self._database.post(
             lambda connection: rows.set_progress(
@@ -261,7 +309,7 @@ class IngestService:
 
 
 class _PageProgress:
-    """Takes page counts from the parser as they come and passes on a few a second."""
+    """Passes on the parser's page counts, at most two per second."""
 
     def __init__(self, service: IngestService, document: Document) -> None:
         self._service = service
@@ -277,17 +325,22 @@ class _PageProgress:
 
 @asynccontextmanager
 async def _readable(blobs: BlobStore, document: Document) -> AsyncGenerator[Path, None]:
-    """The document's file in plain, decrypted off the event loop."""
+    """The path of the document's plain file, decrypted in a worker thread."""
     with ExitStack() as stack:
         opened = blobs.readable(document.tenant, document.sha256)
         yield await anyio.to_thread.run_sync(stack.enter_context, opened)
 
 
-def _embedding_texts(parsed: ParsedDocument, filename: str) -> list[str]:
-    return [embedding_text(one, title=parsed.extraction.title, filename=filename) for one in parsed.passages]
+def _check_attempts(job: ClaimedJob) -> None:
+    """Raise ``ExtractionFailed`` for a job during which the process has died too often."""
+    if job.attempts > _MAX_ATTEMPTS:
+        raise ExtractionFailed(
+            FailureReason.INTERNAL_ERROR,
+            f"the service stopped {_MAX_ATTEMPTS} times while it processed this document",
+        )
 
 
 def _log_without_content(error: BaseException, public_id: str) -> None:
-    """Log type and stack; an exception's message may hold document text."""
+    """Log the type and the stack only: an exception's message may contain document text."""
     stack = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)))
     logger.error("ingest of %s failed with %s\n%s", public_id, type(error).__name__, stack)

@@ -1,7 +1,8 @@
-"""Another embedding model without downtime: re-embed in the background while the old space answers, then swap.
+"""Changes the embedding model without downtime: re-embeds in the background, then switches to the new space.
 
-Progress is the rows themselves, so an interrupted run goes on where it was. Vectors of the old model stay: setting the
-old model again swaps back at once.
+The old space answers until every ready document has vectors of the new model. Progress is stored as rows, so an
+interrupted run continues where it stopped. Vectors of the old model are kept: configuring the old model again switches
+back immediately.
 """
 
 from __future__ import annotations
@@ -12,20 +13,24 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
+from ragsvc.core.documents import Document
 from ragsvc.core.errors import EmbeddingFailed, Overloaded, StorageFull
 from ragsvc.services.embedding_spaces import EmbeddingSpace
-from ragsvc.services.passage_vectors import DocumentGone, PassageVectors
+from ragsvc.services.passage_vectors import DocumentGone, DocumentRenamed, PassageVectors
 from ragsvc.store import serving_model as rows
 from ragsvc.store.database import Database
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE = 32
+_DOCUMENTS_PER_READ = 32
 _RETRY_S = 5.0
 
 
 class Reembedding:
-    """Moves a data directory from the serving space to ``target``."""
+    """Moves a data directory from the serving space to ``target``.
+
+    ``done`` of ``total`` documents have all their vectors in the target space.
+    """
 
     def __init__(
         self,
@@ -34,13 +39,19 @@ class Reembedding:
         target: EmbeddingSpace,
         prepare: Callable[[], Awaitable[None]],
         swap: Callable[[], Awaitable[None]],
+        retry_s: float = _RETRY_S,
     ) -> None:
-        """``prepare`` loads the target's indexes; ``swap`` makes the target serve, after the rows say so."""
+        """``prepare`` loads the target's indexes; ``swap`` makes the target serve, after the rows name it.
+
+        After a failure the run waits ``retry_s`` seconds and goes on; the document that failed is tried again later.
+        """
         self._database = database
         self._target = target
         self._prepare = prepare
         self._swap = swap
+        self._retry_s = retry_s
         self._vectors = PassageVectors(database)
+        self._prepared = False
         self.total = 0
         self.done = 0
         self.running = False
@@ -52,31 +63,39 @@ class Reembedding:
         self.total = await self._database.read(lambda c: rows.count_without_vectors(c, self._target.model_id))
         logger.warning("embedding model changed to %s: re-embedding %d documents", self._target.model.name, self.total)
         while not await self._finished():
-            await self._work_through()
+            await self._embed_missing()
         self.running = False
         logger.warning(
-            "embedding model %s serves after %.0f s; vectors of the former one are kept",
+            "embedding model %s serves after %.0f s; the vectors of the previous model are kept",
             self._target.model.name,
             time.monotonic() - begin,
         )
 
-    async def _work_through(self) -> None:
+    async def _embed_missing(self) -> None:
         while documents := await self._database.read(
-            lambda c: rows.documents_without_vectors(c, self._target.model_id, limit=_AT_ONCE)
+            lambda c: rows.documents_without_vectors(c, self._target.model_id, limit=_DOCUMENTS_PER_READ)
         ):
             for document in documents:
-                try:
-                    await self._vectors.fill(self._target, document)
-                except DocumentGone:
-                    continue
-                except (EmbeddingFailed, Overloaded, StorageFull) as error:
-                    logger.warning("re-embedding pauses: %s", error.message)
-                    await anyio.sleep(_RETRY_S)
-                self.done += 1
+                await self._embed(document)
+        self._prepared = True
         await self._prepare()
 
+    async def _embed(self, document: Document) -> None:
+        try:
+            await self._vectors.fill(self._target, document, log=self._prepared)
+        except DocumentGone:
+            self.total -= 1
+        except DocumentRenamed:
+            return  # it still lacks vectors, so it is read again under its new name
+        except (EmbeddingFailed, Overloaded, StorageFull) as error:
+            logger.warning("re-embedding of %s failed, it is tried again: %s", document.public_id, error.message)
+            await anyio.sleep(self._retry_s)
+        else:
+            self.done += 1
+            self.total = max(self.total, self.done)  # documents that became ready meanwhile are embedded as well
+
     async def _finished(self) -> bool:
-        """Swap in the rows if nothing is left to embed at that very moment, then in memory."""
+        """Switch the rows to the target unless a document still lacks vectors, then switch in memory."""
         if not await self._database.write(lambda c: rows.serve_model(c, self._target.model_id)):
             return False
         await self._swap()

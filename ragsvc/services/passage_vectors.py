@@ -1,4 +1,4 @@
-"""Gives the stored passages of a document their vectors in a space: batch by batch, each batch durable."""
+"""Embeds the stored passages of a document: batch by batch, and each batch is durable once it is stored."""
 
 from __future__ import annotations
 
@@ -9,61 +9,115 @@ from collections.abc import Callable, Sequence
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from ragsvc.core.documents import Document
+from ragsvc.core.ids import PassageId
 from ragsvc.core.text.chunking import embedding_text
 from ragsvc.services.embedding_spaces import EmbeddingSpace
-from ragsvc.store import ingest_rows as rows
+from ragsvc.store import vector_rows as rows
 from ragsvc.store.database import Database
-from ragsvc.store.ingest_rows import PendingPassage
+from ragsvc.store.vector_rows import EmbeddablePassage, PassageVector, VectorsOutcome, embedding_hash
 
 _BATCH = 64
 
 
 class DocumentGone(Exception):
-    """The document was deleted while it was worked on."""
+    """The document was deleted during the work on it."""
+
+
+class DocumentRenamed(Exception):
+    """The document was renamed during the work on it: vectors of its former name are not stored."""
+
+
+class _PreparedPassage(msgspec.Struct, frozen=True):
+    """A passage, the text that the model embeds for it, and the hash of that text."""
+
+    id: PassageId
+    text: str
+    embedding_hash: bytes
 
 
 class _Batch:
     """Passages that wait for the vectors of ``embedding``, by embedding hash."""
 
-    def __init__(self, passages: Sequence[PendingPassage], embedding: asyncio.Task[dict[bytes, bytes]]) -> None:
+    def __init__(self, passages: Sequence[_PreparedPassage], embedding: asyncio.Task[dict[bytes, bytes]]) -> None:
         self.passages = passages
-        self.hashes = {one.embedding_hash for one in passages}
+        self.hashes = {passage.embedding_hash for passage in passages}
         self.embedding = embedding
 
 
 class PassageVectors:
-    """Embeds what has no vector yet; equal text of one tenant is embedded once."""
+    """Embeds passages; equal text of one tenant is embedded once."""
 
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
         self._database = database
         self._clock = clock
 
     async def fill(
-        self, space: EmbeddingSpace, document: Document, *, on_batch: Callable[[], None] = lambda: None
+        self,
+        space: EmbeddingSpace,
+        document: Document,
+        *,
+        log: bool = False,
+        on_batch: Callable[[], None] = lambda: None,
     ) -> None:
-        """Give every passage of the document a vector in ``space``; one batch is embedded while another is written.
+        """Give every passage of the document that has no vector in ``space`` a vector.
+
+        ``log``: an index of the space may have been loaded already, so it is told of the new vectors.
 
         Raises:
-            DocumentGone: it was deleted meanwhile.
+            DocumentGone: the document was deleted.
+            DocumentRenamed: the document was renamed; read it again and repeat.
             EmbeddingFailed, Overloaded, StorageFull: nothing of the running batches was stored.
         """
+        await _Embedding(self._database, self._clock, space, document, only_missing=True, log=log).run(on_batch)
+
+    async def renew(self, space: EmbeddingSpace, document: Document) -> None:
+        """Replace the vectors in ``space`` that were made from a former text, that is, from the document's former name.
+
+        Raises:
+            As ``fill``.
+        """
+        await _Embedding(self._database, self._clock, space, document, only_missing=False, log=True).run()
+
+
+class _Embedding:
+    """Embeds the passages of one document; a batch is embedded while the previous one is stored."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], float],
+        space: EmbeddingSpace,
+        document: Document,
+        *,
+        only_missing: bool,
+        log: bool,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._space = space
+        self._document = document
+        self._only_missing = only_missing
+        self._log = log
+        self._after = 0
+
+    async def run(self, on_batch: Callable[[], None] = lambda: None) -> None:
+        """Embed and store all passages that need it."""
         batches: deque[_Batch] = deque()
-        after = 0
         try:
             while True:
-                if pending := await self._pending(space, document, after):
-                    after = pending[-1].id
+                if passages := await self._next_passages():
                     previous = batches[-1] if batches else None
-                    # a task of its own, not of a group: its error is raised where its vectors are awaited, unwrapped
-                    embedding = asyncio.create_task(self._vectors_of(space, document, pending, previous))
-                    batches.append(_Batch(pending, embedding))
+                    # a task outside any group: its error is raised where its vectors are awaited, unwrapped
+                    embedding = asyncio.create_task(self._vectors_of(passages, previous))
+                    batches.append(_Batch(passages, embedding))
                 if not batches:
                     return
-                if len(batches) == 1 and pending:
+                if len(batches) == 1 and passages:
                     continue
-                await self._store(space, document, batches[0])
+                await self._store(batches[0])
                 batches.popleft()
                 on_batch()
         finally:
@@ -72,44 +126,66 @@ class PassageVectors:
             with anyio.CancelScope(shield=True):
                 await asyncio.gather(*(batch.embedding for batch in batches), return_exceptions=True)
 
-    async def _pending(self, space: EmbeddingSpace, document: Document, after: int) -> list[PendingPassage]:
-        return await self._database.read(
-            lambda connection: rows.pending_passages(connection, document.id, space.model_id, after=after, limit=_BATCH)
-        )
+    async def _next_passages(self) -> list[_PreparedPassage]:
+        """The next passages that need a vector; empty at the end of the document."""
+        while True:
+            stored = await self._database.read(
+                lambda connection: rows.passages_to_embed(
+                    connection,
+                    self._document.id,
+                    self._space.model_id,
+                    after=self._after,
+                    limit=_BATCH,
+                    only_missing=self._only_missing,
+                )
+            )
+            if not stored:
+                return []
+            self._after = stored[-1].id
+            if passages := await anyio.to_thread.run_sync(self._prepare, stored):
+                return passages
 
-    async def _store(self, space: EmbeddingSpace, document: Document, batch: _Batch) -> None:
-        vectors = await batch.embedding
-        found = [(one.id, vectors[one.embedding_hash]) for one in batch.passages]
-        stored = await self._database.write(
-            lambda connection: rows.store_vectors(
-                connection, document.id, space.model_id, found, now=int(self._clock())
+    def _prepare(self, stored: Sequence[EmbeddablePassage]) -> list[_PreparedPassage]:
+        """Texts and hashes of the passages whose vector is missing or of another text; milliseconds a batch."""
+        title, filename = self._document.title, self._document.filename
+        prepared: list[_PreparedPassage] = []
+        for passage in stored:
+            text = self._space.prepare(embedding_text(passage.passage, title=title, filename=filename))
+            digest = embedding_hash(text)
+            if passage.embedded != digest:
+                prepared.append(_PreparedPassage(passage.id, text, digest))
+        return prepared
+
+    async def _vectors_of(self, passages: Sequence[_PreparedPassage], previous: _Batch | None) -> dict[bytes, bytes]:
+        """Packed vectors by embedding hash; texts that are also in the previous batch are embedded there."""
+        unique = {passage.embedding_hash: passage for passage in passages}
+        known = await self._database.read(
+            lambda connection: rows.cached_vectors(
+                connection, self._document.tenant, self._space.model_id, list(unique)
             )
         )
-        if not stored:
-            raise DocumentGone
-
-    async def _vectors_of(
-        self, space: EmbeddingSpace, document: Document, passages: Sequence[PendingPassage], previous: _Batch | None
-    ) -> dict[bytes, bytes]:
-        """Packed vectors by embedding hash; text that the previous batch holds as well is left to it."""
-        unique = {one.embedding_hash: one for one in passages}
-        known = await self._database.read(
-            lambda connection: rows.cached_vectors(connection, document.tenant, space.model_id, list(unique))
-        )
         shared = {key for key in unique if previous is not None and key in previous.hashes} - known.keys()
-        missing = {key: one for key, one in unique.items() if key not in known and key not in shared}
+        missing = {key: passage for key, passage in unique.items() if key not in known and key not in shared}
         if missing:
-            texts = await anyio.to_thread.run_sync(_texts, space, document, list(missing.values()))
-            vectors = await space.batcher.embed_passages(texts)
+            vectors = await self._space.batcher.embed_passages([passage.text for passage in missing.values()])
             known.update(zip(missing, rows.pack_vectors(vectors), strict=True))
         if previous is not None and shared:
             earlier = await asyncio.shield(previous.embedding)
             known.update({key: earlier[key] for key in shared})
         return known
 
-
-def _texts(space: EmbeddingSpace, document: Document, passages: Sequence[PendingPassage]) -> list[str]:
-    """What the model gets of passages; milliseconds a batch, so not on the event loop."""
-    return [
-        space.prepare(embedding_text(one.passage, title=document.title, filename=document.filename)) for one in passages
-    ]
+    async def _store(self, batch: _Batch) -> None:
+        vectors = await batch.embedding
+        new = [
+            PassageVector(passage.id, passage.embedding_hash, vectors[passage.embedding_hash])
+            for passage in batch.passages
+        ]
+        outcome = await self._database.write(
+            lambda connection: rows.store_vectors(
+                connection, self._document, self._space.model_id, new, log=self._log, now=int(self._clock())
+            )
+        )
+        if outcome is VectorsOutcome.DOCUMENT_DELETED:
+            raise DocumentGone
+        if outcome is VectorsOutcome.DOCUMENT_RENAMED:
+            raise DocumentRenamed

@@ -87,7 +87,7 @@ class ProviderAdministration:
         """Take over what the rows hold.
 
         Raises:
-            ConfigurationError: the master key is not the one that sealed them, or names contradict the settings.
+            ConfigurationError: no sealing key opens them, or names contradict the settings.
         """
         providers = await self._database.read(rows.stored_providers)
         keys = await self._database.read(rows.stored_keys)
@@ -100,7 +100,13 @@ class ProviderAdministration:
                 self._keys[key.tenant, key.provider] = (plain.decode(), key.updated_at)
         except CryptoFailure as error:
             raise ConfigurationError(
-                ["stored providers cannot be opened: master.key, or the encrypted directory's key, is another one"]
+                [
+                    (
+                        "stored providers cannot be opened: the data directory's sealing.key (master.key in "
+                        "directories of earlier releases), or the key of an encrypted directory, belongs to another "
+                        "database"
+                    )
+                ]
             ) from error
         for name in self._added.keys() & self._configured.keys():
             del self._added[name]  # the settings file took the name over

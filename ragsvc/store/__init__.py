@@ -1,1 +1,1 @@
-"""SQLite, the truth: tables, one write thread, statements by subject; and the files that rows point to."""
+"""The system of record: SQLite tables, statements by subject, one write thread; and the files that rows refer to."""

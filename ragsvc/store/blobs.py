@@ -1,4 +1,7 @@
-"""Uploaded files, content-addressed per tenant: written aside, fsynced, renamed. A name appears only when complete."""
+"""Stores uploaded files under their SHA-256, per tenant.
+
+A file is written to a temporary path, synced, then renamed, so a file under its final name is complete.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _SAFE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 class IncomingFile:
-    """An upload on its way in: hashes while it writes; ``discard`` leaves nothing behind."""
+    """A file that is being uploaded, hashed while it is written; ``discard`` removes it."""
 
     def __init__(self, path: Path, *, limit_bytes: int, masters: MasterKeys | None = None) -> None:
         self.path = path
@@ -33,7 +36,7 @@ class IncomingFile:
         self._writer = None if masters is None else EncryptingWriter(self._file, masters)
 
     def expect(self, more_bytes: int) -> None:
-        """Check that ``more_bytes`` still fit under the limit. Raises ``TooLarge``."""
+        """Check that ``more_bytes`` more are within the limit. Raises ``TooLarge``."""
         if self.size_bytes + more_bytes > self._limit_bytes:
             raise TooLarge(
                 f"the document is larger than {self._limit_bytes} bytes", limit_bytes=self._limit_bytes, param="file"
@@ -58,7 +61,7 @@ class IncomingFile:
         return self._hash.hexdigest()
 
     def discard(self) -> None:
-        """Remove the file; harmless when it was published or removed before."""
+        """Remove the file; does nothing if it was published or removed before."""
         with contextlib.suppress(OSError):
             self._file.close()
         self.path.unlink(missing_ok=True)
@@ -67,8 +70,8 @@ class IncomingFile:
 class BlobStore:
     """Files under ``root/blobs/<tenant>/<2 hex>/<sha256>``; uploads in progress under ``root/uploads``.
 
-    With ``keys`` files are encrypted from their first byte on disk, and their names tell nothing; ``readable`` then
-    needs ``memory_folder``, a folder on a file system in memory.
+    With ``keys``, files are encrypted before they reach the disk, and their names reveal nothing; ``readable`` then
+    needs ``memory_folder``, a folder on an in-memory file system.
     """
 
     def __init__(self, root: Path, keys: DataKeys | None = None, *, memory_folder: Path | None = None) -> None:
@@ -80,7 +83,6 @@ class BlobStore:
         self._uploads.mkdir(parents=True, exist_ok=True)
 
     def incoming(self, *, limit_bytes: int) -> IncomingFile:
-        """Begin an upload."""
         with _full_disk():
             path = self._uploads / f"{secrets.token_hex(12)}.part"
             return IncomingFile(
@@ -88,24 +90,24 @@ class BlobStore:
             )
 
     def path(self, tenant: TenantId, sha256: str) -> Path:
-        """Where the file stands (or would), as it is on disk; ``readable`` and ``chunks`` give what is in it."""
+        """The path of the file on disk, stored or not; ``readable`` and ``chunks`` give its plain content."""
         folder, name = self._place(tenant, sha256)
         return self._blobs / folder / name[:2] / name
 
     @property
     def encrypted(self) -> bool:
-        """Whether files on disk are not what was uploaded."""
+        """Whether files on disk are encrypted."""
         return self._keys is not None
 
     @contextlib.contextmanager
     def readable(self, tenant: TenantId, sha256: str) -> Generator[Path, None, None]:
-        """A path where the file can be read in plain, also by child processes, for the block.
+        """A path from which the plain content can be read inside the block, also by child processes.
 
-        Of an encrypted store that is a copy in memory, gone with the block; what a killed process leaves there is for
-        the next start to remove.
+        In an encrypted store this is a copy in memory, removed at the end of the block. The next start removes copies
+        that a killed process left.
 
         Raises:
-            CryptoFailure: the file was changed or exchanged.
+            CryptoFailure: the file was altered or replaced by another one.
         """
         if self._keys is None or self._memory_folder is None:
             yield self.path(tenant, sha256)
@@ -120,7 +122,7 @@ class BlobStore:
             copy.unlink(missing_ok=True)
 
     def chunks(self, tenant: TenantId, sha256: str) -> Iterator[bytes]:
-        """What was uploaded, piece by piece. Raises ``CryptoFailure`` when the file was changed or exchanged."""
+        """The plain content in pieces. Raises ``CryptoFailure`` if the file was altered or replaced by another one."""
         with self.path(tenant, sha256).open("rb") as file:
             if self._keys is not None:
                 yield from decrypt_chunks(file, self._keys.masters, context=sha256.encode())
@@ -134,7 +136,7 @@ class BlobStore:
         return self._keys.name("tenant", tenant)[:32], self._keys.name("file", tenant, sha256)
 
     def publish(self, incoming: IncomingFile, tenant: TenantId, sha256: str) -> Path:
-        """Move a finished upload to its place, durably; equal bytes that are there already are kept."""
+        """Durably move a finished upload to its final path; an existing file there has the same content and is kept."""
         target = self.path(tenant, sha256)
         with _full_disk():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -147,14 +149,14 @@ class BlobStore:
         return target
 
     def remove(self, tenant: TenantId, sha256: str) -> None:
-        """Delete the file for good; a missing one is fine."""
+        """Durably delete the file if it exists."""
         target = self.path(tenant, sha256)
         if target.exists():
             target.unlink(missing_ok=True)
             _fsync_folder(target.parent)
 
     def sweep(self, referenced: set[tuple[str, str]]) -> int:
-        """Remove unfinished uploads and files no row refers to; only while nothing else writes here."""
+        """Remove unfinished uploads, and files that no row refers to; only while nothing else writes to the store."""
         removed = 0
         for leftover in self._uploads.iterdir():
             leftover.unlink()
@@ -169,7 +171,7 @@ class BlobStore:
 
 
 def _folder_name(tenant: TenantId) -> str:
-    """A folder name that no tenant name can steer out of its place and no two tenants share."""
+    """A folder name that is unique per tenant and cannot lead outside the store, whatever the tenant is called."""
     if _SAFE.fullmatch(tenant):
         return tenant
     return "t-" + hashlib.sha256(tenant.encode()).hexdigest() + ".h"
@@ -189,5 +191,5 @@ def _full_disk() -> Generator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StorageFull("the disk has no room for the upload; nothing of it was kept") from error
+            raise StorageFull("the disk is full; the upload was not stored") from error
         raise

@@ -1,8 +1,9 @@
 """The keys of a data directory that is encrypted at rest.
 
-A random data key, kept in ``data.key`` under the operator's master key, yields the database's key and the names of
-stored files; each file has a key of its own under the master key. So a new master key rewraps small headers and never
-rewrites content. A directory is encrypted as a whole or not at all; anything in between is refused, not served.
+A random data key is stored in ``data.key``, wrapped by the operator's master key. The database's key and the names of
+stored files are derived from it. Each file has its own key, also wrapped by the master key, so a new master key rewraps
+small headers and never rewrites content. A directory is encrypted completely or not at all: a service refuses to start
+on a partly encrypted one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Final
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
 from ragsvc.crypto import hpke
 from ragsvc.crypto.at_rest import EncryptedReader, MasterKey, MasterKeys, encrypt, has_two_keys
+from ragsvc.crypto.value_sealing import SealingKey
 
 KEY_FILE_NAME: Final = "data.key"
 DATABASE_FILE_NAME: Final = "ragsvc.sqlite"
@@ -34,12 +36,12 @@ class DataKeys:
     def __init__(self, masters: MasterKeys, data_key: bytes) -> None:
         self.masters = masters
         self.database_key = hpke.expand(data_key, _LABEL + b"database", hpke.KEY_BYTES)
-        self.sealing = MasterKey(hpke.expand(data_key, _LABEL + b"sealing", hpke.KEY_BYTES))
-        """Seals values of rows; it stays when the master key changes."""
+        self.sealing = SealingKey(hpke.expand(data_key, _LABEL + b"sealing", hpke.KEY_BYTES))
+        """Seals values in rows; does not change with the master key."""
         self._name_key = hpke.expand(data_key, _LABEL + b"names", hpke.KEY_BYTES)
 
     def name(self, *parts: str) -> str:
-        """A name for ``parts`` that tells nothing of them, 64 hexadecimal digits: not even the hash of a known file."""
+        """64 hexadecimal digits that stand for ``parts`` and reveal nothing of them, even if the file is known."""
         message = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
         return hmac.new(self._name_key, message, hashlib.sha256).hexdigest()
 
@@ -49,13 +51,13 @@ class DataKeys:
 
 
 def read_master_key(*, value: str | None, file: Path | None, command: str | None) -> MasterKey | None:
-    """The master key from the one source that is given: itself, a file, or what a command prints.
+    """Read the master key from the one source that is given: its value, a file, or the output of a command.
 
     Raises:
-        ConfigurationError: several sources, one that cannot be read, or no key in it.
+        ConfigurationError: more than one source, a source that cannot be read, or content that is not a key.
     """
     if sum(source is not None for source in (value, file, command)) > 1:
-        raise ConfigurationError(["give one of master_key, master_key_file and master_key_command"])
+        raise ConfigurationError(["set only one of master_key, master_key_file and master_key_command"])
     if value is not None:
         return MasterKey.from_bytes(value.encode())
     if file is not None:
@@ -77,32 +79,32 @@ def _run(command: str) -> bytes:
 
 
 def open_data_keys(data_dir: Path, master: MasterKey | None) -> DataKeys | None:
-    """The keys of a data directory, made if it is a new one; ``None`` for a plain one.
+    """The keys of a data directory, created if the directory is new; ``None`` if the directory is not encrypted.
 
     Raises:
-        ConfigurationError: a master key for a plain directory, none or another for an encrypted one, or a migration
-            that was not finished.
+        ConfigurationError: there is a master key for a plain directory, or none or the wrong one for an encrypted
+            directory, or an encryption or a key rotation did not finish.
     """
     key_file, database = data_dir / KEY_FILE_NAME, data_dir / DATABASE_FILE_NAME
     if master is None:
         if key_file.exists():
-            raise ConfigurationError([f"{data_dir} is encrypted: set the master key (master_key_file, say)"])
+            raise ConfigurationError([f"{data_dir} is encrypted: set its master key, for example by master_key_file"])
         return None
     if is_plain_database(database):
-        raise ConfigurationError([f"{data_dir} is not encrypted, or not wholly: run 'ragsvc encrypt'"])
+        raise ConfigurationError([f"{data_dir} is not encrypted, or only in part: run 'ragsvc encrypt'"])
     if key_file.exists():
         keys = read_data_keys(data_dir, MasterKeys(master))
         with key_file.open("rb") as file:
             if has_two_keys(file):
                 raise ConfigurationError(
-                    [f"a change of the key of {data_dir} was not finished: run 'ragsvc rotate-key' again"]
+                    [f"the key rotation of {data_dir} did not finish: run 'ragsvc rotate-key' again"]
                 )
         return keys
     return create_data_keys(data_dir, MasterKeys(master))
 
 
 def create_data_keys(data_dir: Path, masters: MasterKeys) -> DataKeys:
-    """Make keys and store them durably."""
+    """Create keys and store them durably."""
     data_dir.mkdir(parents=True, exist_ok=True)
     data_key = os.urandom(hpke.KEY_BYTES)
     written = data_dir / f"{KEY_FILE_NAME}.new"
@@ -117,17 +119,17 @@ def create_data_keys(data_dir: Path, masters: MasterKeys) -> DataKeys:
 
 
 def read_data_keys(data_dir: Path, masters: MasterKeys) -> DataKeys:
-    """Read stored keys. Raises ``ConfigurationError`` when no master key opens them."""
+    """Read stored keys. Raises ``ConfigurationError`` if no master key opens them."""
     content = io.BytesIO((data_dir / KEY_FILE_NAME).read_bytes())
     try:
         reader = EncryptedReader(content, masters, context=_CONTEXT)
         return DataKeys(masters, reader.read_at(0, hpke.KEY_BYTES))
     except CryptoFailure as error:
-        raise ConfigurationError([f"the master key is not the one of {data_dir}"]) from error
+        raise ConfigurationError([f"the master key does not open {data_dir}"]) from error
 
 
 def is_plain_database(path: Path) -> bool:
-    """Whether a database is there that anybody can read."""
+    """Whether an unencrypted SQLite database exists at ``path``."""
     try:
         with path.open("rb") as file:
             return file.read(len(_PLAIN_DATABASE)) == _PLAIN_DATABASE
@@ -145,4 +147,4 @@ def sync_folder(folder: Path) -> None:
 
 
 KEY_FILE_CONTEXT: Final = _CONTEXT
-"""What binds ``data.key``'s wrap."""
+"""The context to which the content of ``data.key`` is bound."""

@@ -1,7 +1,7 @@
-"""One SQLite file: one write thread with grouped commits, reads from a small pool of threads.
+"""Access to one SQLite file: one write thread with grouped commits, and reads on a small pool of threads.
 
-Owns connections, transactions and pragmas; knows nothing of documents or keys. What ``write`` returned has been
-committed with ``synchronous=FULL``: it survives a crash of the process and of the machine.
+Owns connections, transactions and pragmas, and no statements. When ``write`` returns, the change is committed with
+``synchronous=FULL``: it survives a crash of the process and of the machine.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ import errno
 import importlib
 import logging
 import os
-import queue
 import sqlite3
 import sys
 import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
 from sqlalchemy.exc import DatabaseError, DBAPIError
 
-from ragsvc.core.errors import ConfigurationError, Overloaded, RagsvcError, ShuttingDown, StorageFull
+from ragsvc.core.errors import ConfigurationError, RagsvcError, ShuttingDown, StorageFull
 from ragsvc.store.schema import prepare_schema
+from ragsvc.store.write_thread import WriteThread
 
 logger = logging.getLogger(__name__)
 
@@ -34,20 +35,12 @@ T = TypeVar("T")
 _GROUP_LIMIT: Final = 64
 _QUEUE_LIMIT: Final = 4096
 _READERS: Final = 2, 4
-"""Threads that read, at least and at most; in between one a core. With twice as many, searches at once took turns at
-the interpreter so often that the slowest one in a hundred waited a seventh longer."""
-
-
-class _WriteJob:
-    __slots__ = ("function", "future")
-
-    def __init__(self, function: Callable[[Connection], Any], future: Future[Any]) -> None:
-        self.function = function
-        self.future = future
+"""Least and most threads that read; in between, one per core. With twice as many, concurrent searches switched the
+interpreter lock so often that the 99th percentile of their latency was a seventh higher."""
 
 
 class _Reader:
-    """A thread's connection for reading, locked while it reads; closed with its thread, or with the database."""
+    """The read connection of a thread, locked while it reads; closed when its thread or the database ends."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -61,10 +54,29 @@ def _close(connection: Connection) -> None:
     connection.engine.dispose()
 
 
-class Database:
-    """A SQLite database; see the module. ``close`` finishes queued writes first.
+class _Writer:
+    """Implements ``WritableConnection``: the engine's connection, with its pragmas."""
 
-    With ``key`` (32 bytes) the file is encrypted by SQLCipher.
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def open(self) -> AbstractContextManager[Connection]:
+        return self._engine.connect()
+
+    def transaction(self, connection: Connection) -> AbstractContextManager[object]:
+        return connection.begin()
+
+    def driver(self, connection: Connection) -> sqlite3.Connection:
+        return driver_connection(connection)
+
+    def translate(self, error: Exception) -> Exception:
+        return _translate(error)
+
+
+class Database:
+    """A SQLite database. ``close`` finishes queued writes first.
+
+    With ``key`` (32 bytes), the file is encrypted by SQLCipher.
     """
 
     def __init__(self, path: Path, *, key: bytes | None = None) -> None:
@@ -76,13 +88,15 @@ class Database:
         self._open_lock = threading.Lock()
         self._open: weakref.WeakSet[_Reader] = weakref.WeakSet()
         self._no_more_reads = False
-        self._queue: queue.Queue[_WriteJob | None] = queue.Queue(maxsize=_QUEUE_LIMIT)
-        self._closed = False
-        self._close_lock = threading.Lock()
         self._prepare_schema()
         self._readers = ThreadPoolExecutor(_reader_count(), thread_name_prefix="sqlite-read")
-        self._writer = threading.Thread(target=self._write_loop, name="sqlite-write", daemon=True)
-        self._writer.start()
+        self._writer = WriteThread(
+            _Writer(self._writer_engine),
+            name="sqlite-write",
+            group_limit=_GROUP_LIMIT,
+            queue_limit=_QUEUE_LIMIT,
+            overloaded="too many writes are waiting",
+        )
 
     def _prepare_schema(self) -> None:
         try:
@@ -97,21 +111,21 @@ class Database:
     async def write(self, function: Callable[[Connection], T]) -> T:
         """Run ``function`` in the write thread and return after its transaction is durable.
 
-        Calls that wait at the same time share one commit; each runs in its own savepoint, so an exception undoes only
-        its own changes. A cancelled caller does not undo its write.
+        Writes that wait at the same time share a commit; each runs in its own savepoint, so an exception undoes only
+        its own changes. Cancelling the caller does not undo a write that has begun.
 
         Raises:
             StorageFull: the disk is full; nothing was changed.
             Overloaded: too many writes are waiting.
         """
-        return await asyncio.wrap_future(self._submit(function))
+        return await asyncio.wrap_future(self._writer.submit(function))
 
     def write_sync(self, function: Callable[[Connection], T]) -> T:
-        """Do what ``write`` does, for callers outside an event loop."""
-        return self._submit(function).result()
+        """As ``write``, for callers outside an event loop."""
+        return self._writer.submit(function).result()
 
     def post(self, function: Callable[[Connection], object], *, then: Callable[[], object] | None = None) -> None:
-        """Queue a write that nobody waits for (progress, counters); a failure is logged, ``then`` follows success."""
+        """Queue a write without waiting (progress, counters). A failure is logged; ``then`` runs after the commit."""
 
         def done(future: Future[object]) -> None:
             if (error := future.exception()) is not None:
@@ -119,86 +133,20 @@ class Database:
             elif then is not None:
                 then()
 
-        self._submit(function).add_done_callback(done)
-
-    def _submit(self, function: Callable[[Connection], T]) -> Future[T]:
-        future: Future[T] = Future()
-        with self._close_lock:
-            if self._closed:
-                raise ShuttingDown("the database is closed")
-            try:
-                self._queue.put_nowait(_WriteJob(function, future))
-            except queue.Full as error:
-                raise Overloaded("too many writes are waiting", retry_after_s=1) from error
-        return future
-
-    def _write_loop(self) -> None:
-        with self._writer_engine.connect() as connection:
-            while True:
-                first = self._queue.get()
-                if first is None:
-                    return
-                group, stop = [first], False
-                while len(group) < _GROUP_LIMIT:
-                    try:
-                        following = self._queue.get_nowait()
-                    except queue.Empty:
-                        break
-                    if following is None:
-                        stop = True
-                        break
-                    group.append(following)
-                self._commit_group(connection, group)
-                del group, first
-                if stop:
-                    return
-
-    def _commit_group(self, connection: Connection, group: list[_WriteJob]) -> None:
-        outcomes: list[tuple[_WriteJob, object, BaseException | None]] = []
-        try:
-            with connection.begin():
-                for job in group:
-                    if not job.future.set_running_or_notify_cancel():
-                        continue
-                    outcomes.append(self._run_in_savepoint(connection, job))
-        except Exception as error:  # noqa: BLE001 - every caller of the group learns it
-            failure = _translate(error)
-            for job in group:
-                if job.future.running():
-                    job.future.set_exception(failure)
-            return
-        for job, result, failure_of_one in outcomes:
-            if failure_of_one is None:
-                job.future.set_result(result)
-            else:
-                job.future.set_exception(failure_of_one)
-
-    @staticmethod
-    def _run_in_savepoint(connection: Connection, job: _WriteJob) -> tuple[_WriteJob, object, BaseException | None]:
-        connection.exec_driver_sql("SAVEPOINT one_write")
-        try:
-            result = job.function(connection)
-        except Exception as error:
-            if not driver_connection(connection).in_transaction:
-                raise  # SQLite ended the whole transaction by itself: full disk, I/O error, no memory
-            connection.exec_driver_sql("ROLLBACK TO one_write")
-            connection.exec_driver_sql("RELEASE one_write")
-            return job, None, _translate(error)
-        connection.exec_driver_sql("RELEASE one_write")
-        return job, result, None
+        self._writer.submit(function).add_done_callback(done)
 
     # -- reads -------------------------------------------------------------------------------------------------
 
     async def read(self, function: Callable[[Connection], T]) -> T:
-        """Run ``function`` in a read-only transaction on a reader thread; sees all committed writes."""
+        """Run ``function`` in a read-only transaction on a reader thread; it sees all committed writes."""
         return await self.on_reader(lambda: self.read_sync(function))
 
     async def on_reader(self, work: Callable[[], T]) -> T:
-        """Run ``work`` on a reader's thread, without a transaction; what it reads by ``read_sync`` costs no hop."""
+        """Run ``work`` on a reader thread, without a transaction; its calls of ``read_sync`` do not change threads."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
     def read_sync(self, function: Callable[[Connection], T]) -> T:
-        """Do what ``read`` does, in the calling thread."""
+        """As ``read``, in the calling thread."""
         reader = self._reader()
         with reader.lock:
             if not reader.close.alive:
@@ -206,13 +154,16 @@ class Database:
             try:
                 with reader.connection.begin():
                     return function(reader.connection)
-            except (DatabaseError, self._driver.Error) as error:  # the driver's own, from where it is used directly
+            except (
+                DatabaseError,
+                self._driver.Error,
+            ) as error:  # the driver's own errors come from statements run on its connection
                 if (translated := _translate(error)) is error:
                     raise
                 raise translated from error
 
     def _reader(self) -> _Reader:
-        """This thread's own, kept open: taking a connection from a pool costs as much as a small statement."""
+        """This thread's connection, kept open: taking a connection from a pool costs as much as a small statement."""
         reader: _Reader | None = getattr(self._local, "reader", None)
         if reader is None:
             with self._open_lock:
@@ -227,13 +178,9 @@ class Database:
     # -- end ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Finish queued writes and running reads, fold the write-ahead log into the file, close all connections."""
-        with self._close_lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._queue.put(None)
-        self._writer.join()
+        """Finish queued writes and running reads, checkpoint the write-ahead log, close all connections."""
+        if not self._writer.close():
+            return
         self._readers.shutdown(wait=True)
         with self._open_lock:
             self._no_more_reads = True
@@ -252,10 +199,10 @@ def _reader_count() -> int:
 
 
 def connect_raw(path: Path, *, key: bytes | None, encryptable: bool = False) -> sqlite3.Connection:
-    """A connection of the driver: plain SQLite's, or with ``key`` (or ``encryptable``) SQLCipher's.
+    """Open a connection of the ``sqlite3`` driver, or of SQLCipher's with ``key`` or ``encryptable``.
 
     Raises:
-        ConfigurationError: the package for encryption is not installed.
+        ConfigurationError: SQLCipher is needed and its package is not installed.
     """
     driver = _cipher_driver() if key is not None or encryptable else sqlite3
     connection: sqlite3.Connection = driver.connect(
@@ -268,9 +215,9 @@ def connect_raw(path: Path, *, key: bytes | None, encryptable: bool = False) -> 
 
 def _cipher_driver() -> ModuleType:
     try:
-        return importlib.import_module("sqlcipher3.dbapi2")  # same interface, its own classes
+        return importlib.import_module("sqlcipher3.dbapi2")  # the same interface with other classes
     except ImportError as error:
-        raise ConfigurationError(["encryption at rest needs the package: pip install 'ragsvc[encryption]'"]) from error
+        raise ConfigurationError(["encryption at rest needs SQLCipher: pip install 'ragsvc[encryption]'"]) from error
 
 
 def _open_engine(path: Path, *, key: bytes | None, begin: str, query_only: bool) -> Engine:
@@ -304,15 +251,17 @@ def _open_engine(path: Path, *, key: bytes | None, begin: str, query_only: bool)
 
 
 def driver_connection(connection: Connection) -> sqlite3.Connection:
-    """The driver's connection behind it, in the same transaction."""
-    return cast("sqlite3.Connection", connection.connection.driver_connection)  # or SQLCipher's, which is its twin
+    """The driver's connection behind a SQLAlchemy connection, in the same transaction."""
+    return cast(
+        "sqlite3.Connection", connection.connection.driver_connection
+    )  # or SQLCipher's class of the same interface
 
 
 def _translate(error: Exception) -> Exception:
     if isinstance(error, RagsvcError):
         return error
     cause = error.orig if isinstance(error, DBAPIError) else error
-    name = getattr(cause, "sqlite_errorname", "")  # of either driver's errors
+    name = getattr(cause, "sqlite_errorname", "")  # set by both drivers
     if name == "SQLITE_FULL":
         return StorageFull("the disk is full; nothing was changed")
     if name.startswith("SQLITE_IOERR"):

@@ -1,4 +1,4 @@
-"""The data directory belongs to one process at a time."""
+"""A lock on the data directory: one process at a time uses it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _held: Final = set[Path]()
 
 
 class DataDirectoryLock:
-    """An advisory lock that the kernel frees when the process dies, however it dies."""
+    """An advisory lock that the kernel releases when the process ends, also when it is killed."""
 
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,6 @@ class DataDirectoryLock:
             return ""
 
     def release(self) -> None:
-        """Give the lock back."""
         if self._lock.is_locked:
             _held.discard(self._root.resolve())
             self._owner.unlink(missing_ok=True)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import numpy as np
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select
 
 from ragsvc.core.documents import Collection, Document, DocumentStatus, Problem, Stage
 from ragsvc.core.errors import CollectionNotFound, DocumentNotFound
 from ragsvc.core.ids import CollectionId, DocumentId, TenantId
 from ragsvc.core.retrieval.filters import Filter, matches
-from ragsvc.store.tables import AnyRow, CollectionRow, DocumentRow, IndexLogRow, JobRow, PassageRow, table_of
+from ragsvc.core.text.chunking import document_name
+from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
+from ragsvc.store.tables import AnyRow, CollectionRow, DocumentRow, table_of
 
 _documents = table_of(DocumentRow)
 _collections = table_of(CollectionRow)
-_passages = table_of(PassageRow)
-_jobs = table_of(JobRow)
-_index_log = table_of(IndexLogRow)
 
 _encode = msgspec.json.encode
 _decode_problems = msgspec.json.Decoder(list[Problem]).decode
@@ -29,7 +27,7 @@ _SCAN = 500
 
 
 class NewDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a document when its bytes have arrived."""
+    """The values of a document whose bytes have been received."""
 
     public_id: str
     tenant: TenantId
@@ -43,7 +41,7 @@ class NewDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DocumentFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which documents of a tenant a listing shows."""
+    """The conditions of a listing; defaults match every document."""
 
     statuses: tuple[DocumentStatus, ...] = ()
     filename_contains: str | None = None
@@ -52,7 +50,7 @@ class DocumentFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ensure_collection(connection: Connection, tenant: TenantId, name: str, *, now: int) -> Collection:
-    """Find the tenant's collection or make it."""
+    """Find the tenant's collection, or create it."""
     found = _collection_row(connection, tenant, name)
     if found is None:
         connection.execute(insert(_collections).values(tenant=tenant, name=name, created_at=now))
@@ -80,7 +78,7 @@ def _collection(row: AnyRow) -> Collection:
 
 
 def list_collections(connection: Connection, tenant: TenantId | None = None) -> list[Collection]:
-    """All collections, of one tenant or of all."""
+    """All collections of one tenant, or of all tenants."""
     statement = select(_collections).order_by(_collections.c.id)
     if tenant is not None:
         statement = statement.where(_collections.c.tenant == tenant)
@@ -123,7 +121,7 @@ def _document(row: AnyRow) -> Document:
 
 
 def insert_document(connection: Connection, new: NewDocument) -> Document:
-    """Register a document as queued. The caller has checked that the collection does not hold these bytes yet."""
+    """Insert a document as queued. The caller has checked that the collection does not contain these bytes."""
     connection.execute(
         insert(_documents).values(
             public_id=new.public_id,
@@ -159,20 +157,25 @@ def get_document(connection: Connection, tenant: TenantId, public_id: str) -> Do
 
 
 def get_by_row_id(connection: Connection, document_id: DocumentId) -> Document | None:
-    """Load a document by its row id, whichever tenant it belongs to."""
+    """Load a document of any tenant by its row id."""
     row = connection.execute(_select_document.where(_documents.c.id == document_id)).one_or_none()
     return None if row is None else _document(row)
 
 
+def has_other_names(current: Document, embedded: Document) -> bool:
+    """Whether a document's name in the text to embed is not the name that ``embedded`` has, an earlier state of it."""
+    return document_name(current.title, current.filename) != document_name(embedded.title, embedded.filename)
+
+
 def find_by_sha256(connection: Connection, collection_id: CollectionId, sha256: str) -> Document | None:
-    """Find the document that holds these bytes in a collection."""
+    """Find the document with these bytes in a collection."""
     statement = _select_document.where(_documents.c.collection_id == collection_id, _documents.c.sha256 == sha256)
     row = connection.execute(statement).one_or_none()
     return None if row is None else _document(row)
 
 
 def resolve_ids(connection: Connection, collection_id: CollectionId, public_ids: list[str]) -> list[DocumentId]:
-    """Row ids of public ids within a collection. Raises ``DocumentNotFound`` naming the first unknown one."""
+    """Row ids of public ids within a collection. Raises ``DocumentNotFound`` for the first unknown id."""
     found: dict[str, DocumentId] = {}
     for begin in range(0, len(public_ids), _SCAN):
         statement = select(_documents.c.public_id, _documents.c.id).where(
@@ -187,7 +190,7 @@ def resolve_ids(connection: Connection, collection_id: CollectionId, public_ids:
 
 
 def ids_matching(connection: Connection, collection_id: CollectionId, condition: Filter) -> list[DocumentId]:
-    """Row ids of a collection's ready documents whose metadata satisfy the filter."""
+    """Row ids of a collection's ready documents whose metadata match the filter."""
     statement = select(_documents.c.id, _documents.c.metadata).where(
         _documents.c.collection_id == collection_id, _documents.c.status == DocumentStatus.READY
     )
@@ -208,10 +211,12 @@ def list_documents(
     before: str | None = None,
     descending: bool = True,
 ) -> tuple[list[Document], bool]:
-    """One page of a listing in order of creation, and whether there is more beyond it.
+    """One page of a listing in order of creation, and whether more documents follow.
 
-    ``after`` and ``before`` are public ids at the border of the page wanted; a deleted one raises
-    ``DocumentNotFound``.
+    The page begins after the document with public id ``after``, or ends before ``before``.
+
+    Raises:
+        DocumentNotFound: that document does not exist, or no longer.
     """
     backwards = before is not None
     ascending = descending if backwards else not descending
@@ -246,59 +251,34 @@ def _conditions(which: DocumentFilter) -> list[Any]:
     return conditions
 
 
-def change_document(
-    connection: Connection,
-    tenant: TenantId,
-    public_id: str,
-    *,
-    filename: str | None,
-    change_metadata: Callable[[dict[str, Any]], dict[str, Any]] | None,
-    now: int,
-) -> Document:
-    """Change name or metadata. Raises ``DocumentNotFound``."""
-    current = get_document(connection, tenant, public_id)
-    values: dict[str, Any] = {"updated_at": now}
-    if filename is not None:
-        values["filename"] = filename
-    if change_metadata is not None:
-        values["metadata"] = _encode(change_metadata(current.metadata))
-    connection.execute(update(_documents).where(_documents.c.id == current.id).values(**values))
-    return get_document(connection, tenant, public_id)
-
-
 class DeletedDocument(msgspec.Struct, frozen=True):
-    """What a delete left for the caller to do: ``blob_unused`` says that no other row needs the file."""
+    """A document that was deleted; ``blob_unused`` if no other row refers to its file, so the caller removes it."""
 
     document: Document
     blob_unused: bool
 
 
 def delete_document(connection: Connection, tenant: TenantId, public_id: str) -> DeletedDocument:
-    """Remove a document with all that belongs to it, and tell the indexes. Raises ``DocumentNotFound``."""
+    """Delete a document with its pages, passages, vectors and job, and log it for the indexes.
+
+    Raises:
+        DocumentNotFound: the tenant has no such document.
+    """
     document = get_document(connection, tenant, public_id)
-    statement = select(_passages.c.id).where(_passages.c.document_id == document.id).order_by(_passages.c.id)
-    passage_ids = np.fromiter(connection.execute(statement).scalars(), dtype="<i8")
-    if document.status is DocumentStatus.READY and passage_ids.size:
-        connection.execute(
-            insert(_index_log).values(
-                collection_id=document.collection_id,
-                op="delete",
-                document_id=document.id,
-                passage_ids=passage_ids.tobytes(),
-            )
-        )
+    if document.status is DocumentStatus.READY:
+        append_change(connection, document, "delete", passage_ids_of_document(connection, document.id))
     connection.execute(delete(_documents).where(_documents.c.id == document.id))
     others = select(func.count()).where(_documents.c.tenant == tenant, _documents.c.sha256 == document.sha256)
     return DeletedDocument(document=document, blob_unused=connection.execute(others).scalar_one() == 0)
 
 
 def referenced_blobs(connection: Connection) -> set[tuple[str, str]]:
-    """(tenant, sha256) of every file that a row needs."""
+    """(tenant, sha256) of every file that a row refers to."""
     statement = select(_documents.c.tenant, _documents.c.sha256).distinct()
     return {(tenant, sha256) for tenant, sha256 in connection.execute(statement)}
 
 
 def count_by_status(connection: Connection) -> dict[str, int]:
-    """How many documents are in each status, over all tenants."""
+    """How many documents of all tenants are in each status."""
     statement = select(_documents.c.status, func.count()).group_by(_documents.c.status)
     return {str(status): int(count) for status, count in connection.execute(statement)}

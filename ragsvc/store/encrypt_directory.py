@@ -1,7 +1,7 @@
-"""A data directory from plain to encrypted, and from one master key to the next; run again, both go on.
+"""Encrypts a plain data directory, and moves an encrypted one to a new master key.
 
-Only while nothing else uses the directory. Freed blocks of the old plain files stay on the disk until something
-overwrites them; that is the file system's matter.
+Both continue after an interruption when they are run again. Nothing else may use the directory meanwhile. The blocks of
+the removed plain files stay on the disk until the file system overwrites them.
 """
 
 from __future__ import annotations
@@ -35,16 +35,18 @@ _REFERENCES = "SELECT DISTINCT tenant, sha256 FROM documents"
 
 
 def encrypt_directory(data_dir: Path, master: MasterKey) -> int:
-    """Encrypt everything in a plain data directory; returns how many files were encrypted.
+    """Encrypt all files and the database of a plain data directory; returns how many files were encrypted.
 
-    Files first, the database last: until then the service refuses to start, with the key and without.
+    The database is encrypted last: until then, the service refuses to start, with the key and without it.
 
     Raises:
-        ConfigurationError: there is nothing to encrypt, or another master key began it.
+        ConfigurationError: there is no database, or the encryption was begun with another master key.
     """
     database = data_dir / DATABASE_FILE_NAME
     if not database.exists():
-        raise ConfigurationError([f"{data_dir} holds no database; a new one is encrypted from its first start"])
+        raise ConfigurationError(
+            [f"{data_dir} holds no database; a service that starts there with a master key creates an encrypted one"]
+        )
     masters = MasterKeys(master)
     has_keys = (data_dir / KEY_FILE_NAME).exists()
     keys = read_data_keys(data_dir, masters) if has_keys else create_data_keys(data_dir, masters)
@@ -62,7 +64,7 @@ def encrypt_directory(data_dir: Path, master: MasterKey) -> int:
 
 
 def rotate_master_key(data_dir: Path, current: MasterKey, new: MasterKey) -> int:
-    """Wrap all keys of an encrypted data directory under ``new``; returns how many files that changed.
+    """Wrap all keys of an encrypted data directory under ``new``; returns how many files changed.
 
     Raises:
         ConfigurationError: neither key opens the directory, or it is not encrypted.
@@ -73,7 +75,9 @@ def rotate_master_key(data_dir: Path, current: MasterKey, new: MasterKey) -> int
     keys = read_data_keys(data_dir, masters)
     blobs = BlobStore(data_dir, keys)
     changed = 0
-    with (data_dir / KEY_FILE_NAME).open("r+b") as file:  # from here on neither key opens it for work, until the end
+    with (data_dir / KEY_FILE_NAME).open(
+        "r+b"
+    ) as file:  # from here to the end, the service refuses to start with either key
         add_key(file, masters, context=KEY_FILE_CONTEXT)
     for tenant, sha256 in _references(data_dir / DATABASE_FILE_NAME, keys.database_key):
         path = blobs.path(TenantId(tenant), sha256)
@@ -96,7 +100,7 @@ def _references(database: Path, key: bytes | None) -> list[tuple[str, str]]:
 
 
 def _encrypt_file(old: Path, new: Path, keys: DataKeys, sha256: str) -> None:
-    """Write the encrypted file beside, check it, move it to its place, then remove the plain one."""
+    """Write and check the encrypted file under a temporary name, rename it, then remove the plain file."""
     new.parent.mkdir(parents=True, exist_ok=True)
     written = new.with_name(f"{new.name}.new")
     with old.open("rb") as source, written.open("wb") as target:
@@ -115,7 +119,7 @@ def _encrypt_file(old: Path, new: Path, keys: DataKeys, sha256: str) -> None:
 
 
 def _encrypt_database(database: Path, keys: DataKeys) -> None:
-    """Copy the rows into an encrypted file and put it in the plain one's place."""
+    """Copy the rows into an encrypted file, which then replaces the plain one."""
     written = database.with_name(f"{database.name}.new")
     written.unlink(missing_ok=True)
     with closing(connect_raw(database, key=None, encryptable=True)) as connection:

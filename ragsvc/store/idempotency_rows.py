@@ -1,4 +1,4 @@
-"""Remembers the answers of repeatable requests; knows bytes only."""
+"""Statements that store and find the sealed responses of repeatable requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _rows = cast("Table", IdempotencyRow.__table__)  # type: ignore[attr-defined]  #
 
 
 def find(connection: Connection, *, owner: str, name_hash: bytes, since: int) -> tuple[bytes, bytes] | None:
-    """Fingerprint and sealed answer of an earlier request, unless it is older than ``since``."""
+    """Fingerprint and sealed response of an earlier request that is not older than ``since``."""
     row = connection.execute(
         select(_rows.c.fingerprint, _rows.c.sealed).where(
             _rows.c.owner == owner, _rows.c.name_hash == name_hash, _rows.c.created_at >= since
@@ -24,7 +24,7 @@ def find(connection: Connection, *, owner: str, name_hash: bytes, since: int) ->
 def remember(
     connection: Connection, *, owner: str, name_hash: bytes, fingerprint: bytes, sealed: bytes, at: int, since: int
 ) -> None:
-    """Keep an answer, and drop all that are older than ``since``."""
+    """Store a response, and delete all that are older than ``since``."""
     connection.execute(delete(_rows).where(_rows.c.created_at < since))
     connection.execute(
         insert(_rows).values(owner=owner, name_hash=name_hash, fingerprint=fingerprint, sealed=sealed, created_at=at)

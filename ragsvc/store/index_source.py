@@ -1,4 +1,4 @@
-"""What the derived indexes read from the rows; implements the port ``IndexSource``. Blocking, for worker threads."""
+"""Reads the rows for the derived indexes: implements the port ``IndexSource``. Blocking, for worker threads."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.ports.indexes import Ids, IndexChange, LexicalDocument
 from ragsvc.store.database import Database
-from ragsvc.store.ingest_rows import unpack_vectors
+from ragsvc.store.index_log_rows import changes_after, last_position
 from ragsvc.store.passage_rows import passage_ids_of_collection
-from ragsvc.store.tables import DocumentRow, EmbeddingRow, IndexLogRow, PassageRow, table_of
+from ragsvc.store.tables import DocumentRow, EmbeddingRow, PassageRow, table_of
+from ragsvc.store.vector_rows import unpack_vectors
 
 _documents = table_of(DocumentRow)
 _passages = table_of(PassageRow)
 _embeddings = table_of(EmbeddingRow)
-_index_log = table_of(IndexLogRow)
 
 _AT_ONCE = 900
 _decode_headings = msgspec.json.Decoder(tuple[str, ...]).decode
 
 LexicalContext = Callable[[str | None, str, tuple[str, ...]], str]
-"""(title, file name, heading path) to the text that counts as context."""
+"""Makes the context text of (title, file name, heading path)."""
 
 
 class SqliteIndexSource:
-    """Reads log, vectors and texts of one embedding model's passages."""
+    """Reads the log, the texts, and the vectors of one embedding model."""
 
     def __init__(self, database: Database, *, model_id: int, dimension: int, lexical_context: LexicalContext) -> None:
         self._database = database
@@ -38,29 +38,15 @@ class SqliteIndexSource:
         self._lexical_context = lexical_context
 
     def head_seq(self, collection_id: int) -> int:
-        """Last position of the collection's log; 0 when nothing was logged."""
-        statement = select(func.max(_index_log.c.seq)).where(_index_log.c.collection_id == collection_id)
-        return int(self._database.read_sync(lambda connection: connection.execute(statement).scalar_one() or 0))
+        """Last position of the collection's log; 0 if the log is empty."""
+        return self._database.read_sync(lambda connection: last_position(connection, collection_id))
 
     def changes(self, collection_id: int, after_seq: int, limit: int) -> list[IndexChange]:
         """Log entries beyond ``after_seq``, oldest first."""
-        statement = (
-            select(_index_log)
-            .where(_index_log.c.collection_id == collection_id, _index_log.c.seq > after_seq)
-            .order_by(_index_log.c.seq)
-            .limit(limit)
-        )
-
-        def read(connection: Connection) -> list[IndexChange]:
-            return [
-                IndexChange(seq=row.seq, op=row.op, document_id=row.document_id, passage_ids=row.passage_ids)
-                for row in connection.execute(statement)
-            ]
-
-        return self._database.read_sync(read)
+        return self._database.read_sync(lambda connection: changes_after(connection, collection_id, after_seq, limit))
 
     def vectors(self, collection_id: int, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:
-        """(ids, document ids, unit rows) of passages that still exist, ascending by id within each block of ids."""
+        """(ids, document ids, unit rows) of passages that still exist; ids ascend within each block of 900."""
         del collection_id  # passage ids are unique over collections
 
         def read(connection: Connection) -> tuple[Ids, Ids, Vectors]:

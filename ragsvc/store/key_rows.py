@@ -1,4 +1,4 @@
-"""Reads and writes of API keys and their audit trail; every function takes a connection inside a transaction."""
+"""Statements about API keys and their audit log. Callers own the transaction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class AuditEntry(msgspec.Struct, frozen=True):
-    """One change of a key, for people: ``actor`` is a key id or ``local``; ``changes`` names fields and new values."""
+    """One change of a key. ``actor`` is a key id or ``local``; ``changes`` maps field names to new values."""
 
     id: int
     at: int
@@ -39,7 +39,7 @@ def insert_key(connection: Connection, key: ApiKey) -> ApiKey:
 
 
 def replace_key(connection: Connection, key: ApiKey, *, set_balance: bool) -> ApiKey:
-    """Write a changed key. The balance is left to the ledger unless ``set_balance`` says an operator set it."""
+    """Write a changed key, but not its token balance, which the ledger writes, unless ``set_balance``."""
     values = _to_row(msgspec.structs.replace(key, revision=_next_revision(connection)))
     if not set_balance:
         del values["token_balance"], values["token_grant"]
@@ -49,12 +49,11 @@ def replace_key(connection: Connection, key: ApiKey, *, set_balance: bool) -> Ap
 
 
 def delete_key(connection: Connection, key_id: KeyId) -> bool:
-    """Remove a key; its audit trail and use stay. False when there was none."""
+    """Remove a key, but not its audit log and usage; ``False`` if it does not exist."""
     return connection.execute(delete(_keys).where(_keys.c.id == key_id)).rowcount > 0
 
 
 def fetch_key(connection: Connection, key_id: KeyId) -> ApiKey | None:
-    """One key, or none."""
     row = connection.execute(select(_keys).where(_keys.c.id == key_id)).mappings().first()
     return None if row is None else _from_row(row)
 
@@ -62,7 +61,7 @@ def fetch_key(connection: Connection, key_id: KeyId) -> ApiKey | None:
 def list_keys(
     connection: Connection, *, tenant: TenantId | None = None, after: KeyId | None = None, limit: int = 100
 ) -> list[ApiKey]:
-    """Keys in order of creation, oldest first, after the one with id ``after``."""
+    """Keys in order of creation, oldest first, after the key with id ``after``."""
     query = select(_keys).order_by(_keys.c.created_at, _keys.c.id).limit(limit)
     if tenant is not None:
         query = query.where(_keys.c.tenant == tenant)
@@ -76,13 +75,12 @@ def list_keys(
 
 
 def changed_keys(connection: Connection, *, since: int) -> list[ApiKey]:
-    """Keys whose revision is above ``since``."""
+    """Keys whose revision is greater than ``since``."""
     rows = connection.execute(select(_keys).where(_keys.c.revision > since)).mappings()
     return [_from_row(row) for row in rows]
 
 
 def key_ids(connection: Connection) -> set[KeyId]:
-    """Ids of all keys there are."""
     return {KeyId(row) for row in connection.execute(select(_keys.c.id)).scalars()}
 
 
@@ -96,7 +94,7 @@ def add_audit(
     changes: Mapping[str, Any],
     request_id: str | None,
 ) -> None:
-    """Write down a change; ``changes`` must hold no secret."""
+    """Record a change; ``changes`` must hold no secret."""
     text = msgspec.json.encode(changes).decode()
     connection.execute(
         insert(_audit).values(at=at, key_id=key_id, actor=actor, action=action, changes=text, request_id=request_id)
@@ -106,7 +104,7 @@ def add_audit(
 def list_audit(
     connection: Connection, *, key_id: KeyId | None = None, before: int | None = None, limit: int = 100
 ) -> list[AuditEntry]:
-    """The trail, newest first, of one key or of all."""
+    """Audit entries of one key or of all keys, newest first."""
     query = select(_audit).order_by(_audit.c.id.desc()).limit(limit)
     if key_id is not None:
         query = query.where(_audit.c.key_id == key_id)
@@ -163,7 +161,7 @@ def _from_row(row: RowMapping) -> ApiKey:
         label=row["label"],
         secret_hash=row["secret_hash"],
         state=KeyState(row["state"]),
-        scopes=frozenset(Scope(one) for one in msgspec.json.decode(row["scopes"], type=list[str])),
+        scopes=frozenset(Scope(scope) for scope in msgspec.json.decode(row["scopes"], type=list[str])),
         allowed_models=tuple(msgspec.json.decode(row["allowed_models"], type=list[str])),
         limits=KeyLimits(
             requests_per_minute=row["requests_per_minute"],

@@ -1,4 +1,4 @@
-"""Tables of API keys, their use, their history. Times are Unix seconds; days are whole days since 1970 in UTC."""
+"""Tables of API keys, their usage and their audit log. Times are Unix seconds; days are days since 1970 in UTC."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class KeyRow(SQLModel, table=True):
 
 
 class TokenUsageRow(SQLModel, table=True):
-    """Tokens and requests of one key, day and model. Model ``""`` holds leases that a crash turned into spent ones."""
+    """Tokens and requests of one key, day and model. Model ``""``: leases counted as spent after a crash."""
 
     __tablename__ = "token_usage"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
 
@@ -52,7 +52,7 @@ class TokenUsageRow(SQLModel, table=True):
 
 
 class KeyAuditRow(SQLModel, table=True):
-    """One change of a key: who (a key id, or ``local`` for the command line), what, when. Never a secret."""
+    """One change of a key: by whom (a key id, or ``local`` for the command line), what and when. Holds no secret."""
 
     __tablename__ = "key_audit"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
 
@@ -66,7 +66,7 @@ class KeyAuditRow(SQLModel, table=True):
 
 
 class IdempotencyRow(SQLModel, table=True):
-    """The answer to a ``POST`` that carried an ``Idempotency-Key``; sealed, since it may hold a secret shown once."""
+    """The response to a ``POST`` with an ``Idempotency-Key``; sealed: it may hold a secret that is shown once."""
 
     __tablename__ = "idempotency_keys"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
 

@@ -1,4 +1,4 @@
-"""Writes of the token ledger: spent tokens, leases, use per day and model; and what a start does after a crash."""
+"""Statements of the token ledger: spent tokens, leases, usage per day and model, and the recovery after a crash."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Spending(msgspec.Struct, frozen=True):
 
 
 class KeyUsage(msgspec.Struct):
-    """Tokens and requests of one key, day and model since the last write; also a row of the use report."""
+    """Tokens and requests of one key, day and model: since the last write, or as a row of the usage report."""
 
     key_id: KeyId
     day: int
@@ -37,24 +37,26 @@ class KeyUsage(msgspec.Struct):
 
 
 def book(connection: Connection, spendings: Sequence[Spending], usages: Sequence[KeyUsage]) -> dict[KeyId, int | None]:
-    """Write a group of spendings and their use; returns the balances after it (keys deleted meanwhile are missing)."""
+    """Write spendings and usage; returns the balances afterwards, without keys that were deleted meanwhile."""
     balances: dict[KeyId, int | None] = {}
-    for one in spendings:
+    for spending in spendings:
         row = connection.execute(
             update(_keys)
-            .where(_keys.c.id == one.key_id)
-            .values(token_balance=_keys.c.token_balance - one.spent, token_lease=one.lease, lease_day=one.day)
+            .where(_keys.c.id == spending.key_id)
+            .values(
+                token_balance=_keys.c.token_balance - spending.spent, token_lease=spending.lease, lease_day=spending.day
+            )
             .returning(_keys.c.token_balance)
         ).first()
         if row is not None:
-            balances[one.key_id] = row[0]
+            balances[spending.key_id] = row[0]
     for usage in usages:
         _add_usage(connection, usage)
     return balances
 
 
 def recover_leases(connection: Connection) -> int:
-    """After a crash: book every lease as spent (see ``core.access.limits.TokenLedger``). Returns the tokens booked."""
+    """After a crash, count every lease as spent (see ``core.access.limits.TokenLedger``). Returns the tokens."""
     left_open = connection.execute(
         select(_keys.c.id, _keys.c.token_balance, _keys.c.token_lease, _keys.c.lease_day).where(_keys.c.token_lease > 0)
     ).all()
@@ -68,14 +70,14 @@ def recover_leases(connection: Connection) -> int:
 
 
 def used_on(connection: Connection, day: int) -> dict[KeyId, int]:
-    """Tokens of each key on a day."""
+    """Tokens that each key used on a day."""
     total = func.sum(_usage.c.prompt_tokens + _usage.c.completion_tokens)
     rows = connection.execute(select(_usage.c.key_id, total).where(_usage.c.day == day).group_by(_usage.c.key_id))
     return {KeyId(key_id): tokens for key_id, tokens in rows}
 
 
 def list_usage(connection: Connection, key_id: KeyId, *, since_day: int) -> list[KeyUsage]:
-    """Use of one key per day and model, newest day first."""
+    """Usage of one key per day and model, newest day first."""
     query = (
         select(_usage)
         .where(_usage.c.key_id == key_id, _usage.c.day >= since_day)

@@ -1,4 +1,4 @@
-"""Statements that read passages and pages: for citations, for listings, and for the indexes (``SqliteIndexSource``)."""
+"""Statements that read passages and pages, for citations, listings and the indexes."""
 
 from __future__ import annotations
 
@@ -48,10 +48,11 @@ _is_ready = documents_table.c.status == DocumentStatus.READY
 
 
 class _OneValue:
-    """A statement about ``ids`` that gives one value: text, bytes or nothing.
+    """A statement with the parameter ``ids`` that returns one value: text, bytes or nothing.
 
-    All rows are folded into one: between two rows the driver lets other threads run, and hundreds of such gaps are what
-    makes searches at the same time slow. It is compiled once and run by the driver, which saves two thirds of the time.
+    The statement aggregates all rows into one value: the driver releases the interpreter lock between two rows, and
+    hundreds of these switches slow down concurrent searches. It is compiled once and run on the driver's connection,
+    which saves two thirds of the time.
     """
 
     def __init__(self, statement: Select[Any]) -> None:
@@ -59,7 +60,7 @@ class _OneValue:
         self._sql, self._values = str(compiled), dict(compiled.params)
 
     def read(self, connection: Connection, ids: Iterable[int] | Ids, **values: str) -> str | bytes:
-        wanted = msgspec.json.encode([int(one) for one in ids]).decode()
+        wanted = msgspec.json.encode([int(passage) for passage in ids]).decode()
         statement = driver_connection(connection).execute(self._sql, {**self._values, "ids": wanted, **values})
         found: str | bytes | None = statement.fetchone()[0]
         return found or b""
@@ -92,7 +93,7 @@ _decode_pages = msgspec.json.Decoder(list[tuple[int, int, str | None]]).decode
 
 @lru_cache(maxsize=4096)
 def _headings(encoded: str) -> tuple[str, ...]:
-    """Decoded once for all passages of a section."""
+    """The decoded heading path, cached because the passages of a section share it."""
     return _decode_headings(encoded)
 
 
@@ -116,24 +117,24 @@ def _stored(row: Row) -> StoredPassage:
 
 
 def load_passages(connection: Connection, ids: Sequence[int] | Ids) -> dict[int, StoredPassage]:
-    """Passages of ready documents by id; those that are gone are missing from the answer."""
+    """Passages of ready documents by id; deleted passages are missing."""
     return {row[0]: _stored(row) for row in _decode_rows(_rows_as_json.read(connection, ids))}
 
 
 def load_names(connection: Connection, document_ids: Iterable[int] | Ids) -> dict[int, tuple[str, str | None]]:
-    """File name and title of those documents that are ready, by id."""
+    """File name and title by document id; documents that are not ready are missing."""
     rows = _decode_names(_names_as_json.read(connection, document_ids))
     return {document: (filename, title) for document, filename, title in rows}
 
 
 def load_pages(connection: Connection, ids: Sequence[int] | Ids) -> dict[int, tuple[int, str | None]]:
-    """The page on which passages begin, by number and printed label, by id."""
+    """Number and printed label of each passage's page, by passage id."""
     rows = _decode_pages(_pages_as_json.read(connection, ids))
     return {passage: (page, label) for passage, page, label in rows}
 
 
 def load_joined_texts(connection: Connection, ids: Sequence[int] | Ids, *, between: str) -> bytes:
-    """The passages' texts in UTF-8, in no order, with ``between`` between them."""
+    """The passages' texts in UTF-8, in any order, joined by ``between``."""
     joined = _texts_joined.read(connection, ids, between=between)
     return joined if isinstance(joined, bytes) else joined.encode()
 
@@ -141,17 +142,17 @@ def load_joined_texts(connection: Connection, ids: Sequence[int] | Ids, *, betwe
 def passages_of(
     connection: Connection, document_id: DocumentId, *, after: int | None, limit: int
 ) -> list[StoredPassage]:
-    """Passages of one document in order, from beyond the one with id ``after``.
+    """Passages of one document in order, after the passage with id ``after``.
 
     Raises:
-        InvalidRequest: the document has no such passage.
+        InvalidRequest: the document has no passage ``after``.
     """
     last = -1
     if after is not None:
         where = (passages_table.c.id == after, passages_table.c.document_id == document_id)
         found = connection.execute(select(passages_table.c.ordinal).where(*where)).scalar_one_or_none()
         if found is None:
-            raise InvalidRequest("the passage to page from is not (or no longer) one of this document", param="after")
+            raise InvalidRequest("'after' is not the id of a passage of this document", param="after")
         last = int(found)
     statement = (
         _select_passage.where(passages_table.c.document_id == document_id, passages_table.c.ordinal > last)
@@ -162,7 +163,6 @@ def passages_of(
 
 
 def page_of(connection: Connection, document_id: DocumentId, number: int) -> Page | None:
-    """One page's text."""
     statement = select(_pages).where(_pages.c.document_id == document_id, _pages.c.number == number)
     row = connection.execute(statement).one_or_none()
     return None if row is None else Page(number=row.number, text=row.text, label=row.label)

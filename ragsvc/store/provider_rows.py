@@ -1,4 +1,4 @@
-"""Providers that were added by the admin API, and tenants' own keys for any provider; all values are sealed."""
+"""Tables and statements of providers added by the admin API, and of tenants' keys for providers. Values are sealed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlmodel import Field, SQLModel
 
 
 class ProviderRow(SQLModel, table=True):
-    """One provider: its settings with its key, sealed. Times are Unix seconds."""
+    """A provider: its sealed settings, which include its API key. Times are Unix seconds."""
 
     __tablename__ = "providers"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
 
@@ -21,7 +21,7 @@ class ProviderRow(SQLModel, table=True):
 
 
 class ProviderKeyRow(SQLModel, table=True):
-    """A tenant's own key for a provider, sealed."""
+    """A tenant's sealed key for a provider."""
 
     __tablename__ = "provider_keys"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
 
@@ -36,15 +36,11 @@ _keys = cast("Table", ProviderKeyRow.__table__)  # type: ignore[attr-defined]  #
 
 
 class StoredProvider(NamedTuple):
-    """A provider's row."""
-
     name: str
     sealed: bytes
 
 
 class StoredProviderKey(NamedTuple):
-    """A tenant's key."""
-
     tenant: str
     provider: str
     sealed: bytes
@@ -52,13 +48,12 @@ class StoredProviderKey(NamedTuple):
 
 
 def stored_providers(connection: Connection) -> list[StoredProvider]:
-    """All of them, oldest first."""
+    """All providers, oldest first."""
     rows = connection.execute(select(_providers.c.name, _providers.c.sealed).order_by(_providers.c.created_at))
     return [StoredProvider(*row) for row in rows]
 
 
 def put_provider(connection: Connection, name: str, sealed: bytes, *, now: int) -> None:
-    """Add or change a provider."""
     row = insert(_providers).values(name=name, sealed=sealed, created_at=now, updated_at=now)
     connection.execute(row.on_conflict_do_update(index_elements=["name"], set_={"sealed": sealed, "updated_at": now}))
 
@@ -70,13 +65,12 @@ def drop_provider(connection: Connection, name: str) -> None:
 
 
 def stored_keys(connection: Connection) -> list[StoredProviderKey]:
-    """All tenants' keys."""
     rows = connection.execute(select(_keys.c.tenant, _keys.c.provider, _keys.c.sealed, _keys.c.updated_at))
     return [StoredProviderKey(*row) for row in rows]
 
 
 def put_key(connection: Connection, tenant: str, provider: str, sealed: bytes, *, now: int) -> None:
-    """Store a tenant's key in place of a former one."""
+    """Store a tenant's key, replacing an existing one."""
     row = insert(_keys).values(tenant=tenant, provider=provider, sealed=sealed, updated_at=now)
     connection.execute(
         row.on_conflict_do_update(index_elements=["tenant", "provider"], set_={"sealed": sealed, "updated_at": now})
@@ -84,6 +78,6 @@ def put_key(connection: Connection, tenant: str, provider: str, sealed: bytes, *
 
 
 def drop_key(connection: Connection, tenant: str, provider: str) -> bool:
-    """Remove a tenant's key; false when there was none."""
+    """Remove a tenant's key; ``False`` if it does not exist."""
     found = delete(_keys).where(_keys.c.tenant == tenant, _keys.c.provider == provider)
     return connection.execute(found).rowcount > 0

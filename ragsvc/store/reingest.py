@@ -1,4 +1,4 @@
-"""Statements that send documents through the ingest job again without reading their files again."""
+"""Statements that embed all documents again without parsing their files again."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ _jobs = table_of(JobRow)
 
 
 def forget_embeddings(connection: Connection, *, now: int) -> int:
-    """Delete all vectors and queue every ready document for new ones; returns how many documents that are.
+    """Delete all vectors and queue every ready document for new ones; returns the number of these documents.
 
-    A crash afterwards loses nothing: the jobs are rows, and passages stay.
+    A crash afterwards loses nothing: jobs are rows, and passages are kept.
     """
     connection.execute(delete(_embeddings))
     which = (_documents.c.status == DocumentStatus.READY) & (_documents.c.passages_total > 0)
     queued = select(_documents.c.id, _documents.c.tenant, literal("queued"), literal(0), literal(now)).where(which)
+    ready = select(_documents.c.id).where(_documents.c.status == DocumentStatus.READY)
+    connection.execute(delete(_jobs).where(_jobs.c.document_id.in_(ready)))  # renewals of vectors that are deleted now
     count = connection.execute(
         insert(_jobs).from_select(["document_id", "tenant", "state", "attempts", "created_at"], queued)
     ).rowcount
@@ -32,7 +34,7 @@ def forget_embeddings(connection: Connection, *, now: int) -> int:
 
 
 def unfinished_jobs(connection: Connection) -> tuple[int, int]:
-    """(jobs that wait or run, passages of their documents that have no vector yet)."""
+    """(queued and running jobs, passages of their documents without a vector)."""
     left = func.coalesce(func.sum(_documents.c.passages_total - _documents.c.passages_done), 0)
     row = connection.execute(
         select(func.count(), left).select_from(_jobs.join(_documents, _documents.c.id == _jobs.c.document_id))

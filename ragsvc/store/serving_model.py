@@ -1,4 +1,4 @@
-"""Statements of a change of the embedding model: which model serves, and what still lacks vectors of another."""
+"""Statements about the serving embedding model, and about documents that lack vectors of another model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SERVING = "serving_embedding_model"
 
 
 class ServedModel(msgspec.Struct, frozen=True):
-    """The model whose vectors answer: its row, and the setting that opens it."""
+    """The model whose vectors are searched: its row, and the setting that opens it."""
 
     id: int
     name: str
@@ -38,7 +38,7 @@ class ServedModel(msgspec.Struct, frozen=True):
 
 
 def serving_model(connection: Connection) -> ServedModel | None:
-    """The model that serves; ``None`` in a new data directory."""
+    """The serving model; ``None`` in a new data directory."""
     statement = select(_models).join(_state, _state.c.value == _models.c.id).where(_state.c.name == _SERVING)
     row = connection.execute(statement).one_or_none()
     if row is None:
@@ -47,7 +47,7 @@ def serving_model(connection: Connection) -> ServedModel | None:
 
 
 def serve_model(connection: Connection, model_id: int) -> bool:
-    """Make a model the serving one unless a ready document lacks its vectors; tells whether it serves."""
+    """Make a model the serving model unless a ready document lacks its vectors; returns whether it serves."""
     if count_without_vectors(connection, model_id):
         return False
     connection.exec_driver_sql(
@@ -76,5 +76,5 @@ def documents_without_vectors(connection: Connection, model_id: int, *, limit: i
         .order_by(_documents.c.id)
         .limit(limit)
     )
-    found = [get_by_row_id(connection, DocumentId(one)) for one in connection.execute(statement).scalars()]
-    return [one for one in found if one is not None]
+    found = [get_by_row_id(connection, DocumentId(row_id)) for row_id in connection.execute(statement).scalars()]
+    return [document for document in found if document is not None]

@@ -1,4 +1,4 @@
-"""The tables of documents and what belongs to them. Ids are AUTOINCREMENT: never reused, also not after a delete."""
+"""The tables of collections, documents, passages, vectors and jobs. Ids are AUTOINCREMENT: never reused."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ _KEEP_IDS = {"sqlite_autoincrement": True}
 
 
 class _Named(SQLModel):
-    """A table named by ``table_name``."""
-
     table_name: ClassVar[str]
 
     # SQLModel types the name as a variable; SQLAlchemy documents this directive for computing it
@@ -31,7 +29,7 @@ def table_of(model: type[SQLModel]) -> Table:
 
 
 class CollectionRow(_Named, table=True):
-    """A tenant's named set of documents; owns one pair of indexes."""
+    """A tenant's named set of documents, with a vector index and a word index."""
 
     table_name: ClassVar[str] = "collections"
     __table_args__ = (UniqueConstraint("tenant", "name"), _KEEP_IDS)
@@ -43,7 +41,7 @@ class CollectionRow(_Named, table=True):
 
 
 class DocumentRow(_Named, table=True):
-    """One uploaded file. ``metadata``, ``problems`` and ``timings`` are JSON."""
+    """An uploaded file. ``metadata``, ``problems`` and ``timings`` are JSON."""
 
     table_name: ClassVar[str] = "documents"
     __table_args__ = (
@@ -80,7 +78,7 @@ class DocumentRow(_Named, table=True):
 
 
 class PageRow(_Named, table=True):
-    """One page's text, from page 1."""
+    """The text of a page; numbers begin at 1."""
 
     table_name: ClassVar[str] = "pages"
     __table_args__ = {"sqlite_with_rowid": False}
@@ -94,7 +92,7 @@ class PageRow(_Named, table=True):
 
 
 class PassageRow(_Named, table=True):
-    """A citable run of one page's text. ``embedding_hash`` is BLAKE2b-128 of the text that was embedded."""
+    """A citable span of one page's text. For ``embedding_hash``, see ``vector_rows.embedding_hash``."""
 
     table_name: ClassVar[str] = "passages"
     __table_args__ = (
@@ -117,7 +115,7 @@ class PassageRow(_Named, table=True):
 
 
 class EmbeddingModelRow(_Named, table=True):
-    """A model that made vectors; ``fingerprint`` identifies it for good."""
+    """An embedding model with stored vectors; ``fingerprint`` identifies its weights."""
 
     table_name: ClassVar[str] = "embedding_models"
 
@@ -130,7 +128,7 @@ class EmbeddingModelRow(_Named, table=True):
 
 
 class ServiceStateRow(_Named, table=True):
-    """Facts about the whole data directory, by name."""
+    """Values about the whole data directory, by name."""
 
     table_name: ClassVar[str] = "service_state"
 
@@ -154,7 +152,7 @@ class EmbeddingRow(_Named, table=True):
 
 
 class JobRow(_Named, table=True):
-    """Work on one document. ``password`` opens an encrypted file and is wiped when the job ends."""
+    """A queued or running job of a document; removed, with the file's ``password``, when it ends."""
 
     table_name: ClassVar[str] = "jobs"
     __table_args__ = (Index("jobs_by_state", "state", "id"), _KEEP_IDS)
@@ -171,9 +169,10 @@ class JobRow(_Named, table=True):
 
 
 class IndexLogRow(_Named, table=True):
-    """What an index must do to follow the rows: written in the transaction that makes it true.
+    """A change that the indexes have to follow, written in the transaction that makes the change.
 
-    ``passage_ids`` are packed little-endian int64. An index remembers the ``seq`` it covers and replays what follows.
+    ``op`` is an ``IndexOperation``; ``passage_ids`` is packed little-endian int64. An index stores the ``seq`` up to
+    which it has followed, and replays the entries after it.
     """
 
     table_name: ClassVar[str] = "index_log"

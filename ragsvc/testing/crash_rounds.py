@@ -1,9 +1,10 @@
 """Kills the real service at random moments and checks what it promised.
 
-Each round: start, check everything promised so far, upload and delete from several threads, SIGKILL in the middle.
+Each round: start, check all promises so far, upload, rename and delete from several threads, SIGKILL in the middle.
 Then a copy of the data directory is opened here and both indexes are compared with the rows, id by id and vector by
-vector. Promises: an acknowledged upload is there and becomes ready; an acknowledged delete is gone from rows, files and
-both indexes; no id ever names two things; no file without a row.
+vector. Promises: an acknowledged upload is stored and becomes ready; a renamed document is found by the words of its
+name and not by those of former names; an acknowledged delete is gone from rows, files and both indexes; an id never
+names two things; no file is without a row.
 """
 
 from __future__ import annotations
@@ -46,17 +47,20 @@ _WORDS = (
 
 @dataclass
 class Promises:
-    """What the service has acknowledged, and what was under way when it died."""
+    """The acknowledged changes, and the requests without an answer when the service was killed."""
 
     kept: dict[str, str] = field(default_factory=dict)
-    """Document id to the word that only this document holds."""
+    """Document id to the word that only this document contains."""
     deleted: dict[str, str] = field(default_factory=dict)
     unsure: set[str] = field(default_factory=set)
-    """Ids whose delete was sent and not answered."""
+    """Ids of documents whose delete was not answered."""
     passages: dict[str, str] = field(default_factory=dict)
-    """Passage id to the document that it was first seen in."""
+    """Passage id to the document in which it was first seen."""
     uploads: int = 0
     deletes: int = 0
+    names: dict[str, str] = field(default_factory=dict)
+    """Document id to the word of its latest acknowledged name; absent after a rename that was not answered."""
+    renames: int = 0
 
 
 @dataclass
@@ -66,6 +70,7 @@ class Report:
     rounds: int = 0
     uploads: int = 0
     deletes: int = 0
+    renames: int = 0
     resumed: int = 0
     lost: list[str] = field(default_factory=list)
     ghosts: list[str] = field(default_factory=list)
@@ -88,9 +93,11 @@ class CrashRounds:
         self._random = random.Random(seed)  # noqa: S311 - moments to kill at, not secrets
         self._lock = threading.Lock()
         self._serial = 0
+        self._former_names: dict[str, set[str]] = {}
+        self._renaming: set[str] = set()
 
     def run(self, rounds: int, *, on_round: Callable[[int], None] = lambda _: None) -> Report:
-        """Do the rounds, then one last start that checks the end."""
+        """Run the rounds, then start once more and check the end state."""
         with PreloadedProcess() as preloaded:
             for number in range(rounds):
                 self._round(preloaded)
@@ -103,6 +110,7 @@ class CrashRounds:
         self._check_copy()
         self.report.uploads = self.promises.uploads
         self.report.deletes = self.promises.deletes
+        self.report.renames = self.promises.renames
         return self.report
 
     def _round(self, preloaded: PreloadedProcess) -> None:
@@ -136,6 +144,8 @@ class CrashRounds:
                         crowded = len(self.promises.kept) > _KEPT_DOCUMENTS
                     if crowded or chance.random() < 0.3:
                         self._delete(client, chance)
+                    elif chance.random() < 0.3:
+                        self._rename(client, chance)
                     else:
                         self._upload(client, chance)
                 except httpx.TransportError:
@@ -164,6 +174,33 @@ class CrashRounds:
                 self.promises.uploads += 1
         elif reply.status_code != 503:
             self.report.lost.append(f"upload answered {reply.status_code}: {reply.text[:200]}")
+
+    def _rename(self, client: httpx.Client, chance: random.Random) -> None:
+        """Give a document a name of two words: the word that identifies it here, and a new word."""
+        with self._lock:
+            free = [document_id for document_id in self.promises.kept if document_id not in self._renaming]
+            if not free:
+                return
+            document_id = chance.choice(free)
+            word = self.promises.kept[document_id]
+            self._serial += 1
+            name = f"nm{self._serial:07d}x"
+            self.promises.names.pop(document_id, None)
+            self._former_names.setdefault(document_id, set()).add(name)
+            self._renaming.add(document_id)  # of two renames at a time, either could be the later one
+        status = None
+        try:
+            status = client.patch(
+                f"/v1/rag/documents/{document_id}", json={"filename": f"{word} {name}.txt"}
+            ).status_code
+        finally:
+            with self._lock:
+                if status == 200:
+                    self.promises.renames += 1
+                    self.promises.names[document_id] = name
+                self._renaming.discard(document_id)
+        if status not in (200, 404, 503):
+            self.report.lost.append(f"rename of {document_id} answered {status}")
 
     def _delete(self, client: httpx.Client, chance: random.Random) -> None:
         with self._lock:
@@ -207,25 +244,25 @@ class CrashRounds:
         while True:
             reply = client.get("/v1/rag/documents", params={"limit": 100, **({"after": after} if after else {})})
             page = reply.raise_for_status().json()
-            found.update({one["id"]: one for one in page["data"]})
+            found.update({document["id"]: document for document in page["data"]})
             if not page["has_more"]:
                 return found
             after = page["last_id"]
 
     def _settle_unsure(self, listed: dict[str, dict[str, Any]]) -> None:
-        """An unanswered delete may have happened or not; what holds now must hold from now on."""
+        """An unanswered delete may have happened or not; the present state must last from now on."""
         for document_id in sorted(self.promises.unsure):
             if document_id in listed:
-                self.promises.kept[document_id] = listed[document_id]["filename"].rsplit(".", 1)[0]
+                self.promises.kept[document_id] = _word_of(listed[document_id]["filename"])
             else:
                 self.promises.deleted[document_id] = ""
         self.promises.unsure.clear()
-        for document_id, one in listed.items():  # an upload whose answer was lost
+        for document_id, document in listed.items():  # an upload whose response was lost
             if document_id not in self.promises.deleted:
-                self.promises.kept.setdefault(document_id, one["filename"].rsplit(".", 1)[0])
+                self.promises.kept.setdefault(document_id, _word_of(document["filename"]))
 
     def _await_ready(self, client: httpx.Client, listed: dict[str, dict[str, Any]]) -> None:
-        waiting = [one for one, row in listed.items() if row["status"] != "ready"]
+        waiting = [document_id for document_id, row in listed.items() if row["status"] != "ready"]
         self.report.resumed += len(waiting)
         deadline = time.monotonic() + _READY_TIMEOUT_S
         for document_id in waiting:
@@ -248,8 +285,22 @@ class CrashRounds:
                 owner = self.promises.passages.setdefault(hit["chunk_id"], hit["document_id"])
                 if owner != hit["document_id"]:
                     self.report.ghosts.append(f"{hit['chunk_id']} was reused")
+        self._check_name(client, document_id)
         if word not in client.get(f"/v1/rag/documents/{document_id}/pages/1").json().get("text", ""):
             self.report.lost.append(f"{document_id} lost its text")
+
+    def _check_name(self, client: httpx.Client, document_id: str) -> None:
+        """The words of the present name find the document; those of an earlier name find nothing."""
+        filename = client.get(f"/v1/rag/documents/{document_id}").json()["filename"]
+        promised = self.promises.names.get(document_id)
+        if promised is not None and promised not in filename:
+            self.report.lost.append(f"{document_id} is named {filename}, not {promised}")
+        name = filename.removesuffix(".txt").partition(" ")[2]
+        if name and document_id not in _found(client, name):
+            self.report.lost.append(f"{document_id} is not found by its name {name}")
+        for former in self._former_names.get(document_id, set()) - {name}:
+            if _found(client, former):
+                self.report.ghosts.append(f"{document_id} is found by its former name {former}")
 
     def _check_gone(self, client: httpx.Client, document_id: str, word: str) -> None:
         if client.get(f"/v1/rag/documents/{document_id}").status_code != 404:
@@ -309,6 +360,16 @@ class CrashRounds:
         statement = "SELECT count(*) FROM embeddings WHERE passage_id NOT IN (SELECT id FROM passages)"
         if database.read_sync(partial(_count, statement=statement)):
             self.report.ghosts.append("vectors without a passage")
+
+
+def _word_of(filename: str) -> str:
+    """The word that only this document holds: its name, or the first word of its name after a rename."""
+    return filename.rsplit(".", 1)[0].partition(" ")[0]
+
+
+def _found(client: httpx.Client, query: str) -> set[str]:
+    reply = client.post("/v1/rag/search", json={"query": query, "mode": "lexical", "top_k": 10})
+    return {hit["document_id"] for hit in reply.raise_for_status().json()["data"]}
 
 
 def _count(connection: Connection, *, statement: str) -> int:

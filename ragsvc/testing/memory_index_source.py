@@ -1,18 +1,19 @@
-"""An ``IndexSource`` of rows in memory: the reference for the change log's rules, for tests and measurements."""
+"""An ``IndexSource`` in memory, for tests and measurements: the reference for the rules of the index log."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from ragsvc.core.ports.embedding import Vectors
-from ragsvc.core.ports.indexes import Ids, IndexChange, LexicalDocument
+from ragsvc.core.ports.indexes import Ids, IndexChange, IndexOperation, LexicalDocument
 
 
 class MemorySource:
-    """Collections of documents whose passages have a vector and a text; every change is logged as it is made."""
+    """Collections of documents whose passages have a vector and a text; every change is logged."""
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
@@ -41,10 +42,30 @@ class MemorySource:
         """Delete a document and its passages."""
         with self._lock:
             rows = self._rows.get(collection_id, {})
-            ids = np.array([i for i, (text, _) in rows.items() if text.document_id == document_id], dtype=np.int64)
+            ids = self._passages_of(collection_id, document_id)
             for passage in ids.tolist():
                 del rows[passage]
             self._append(collection_id, "delete", document_id, ids)
+
+    def rename_document(self, collection_id: int, document_id: int, *, context: str) -> None:
+        """Change the context words of a document's passages."""
+        with self._lock:
+            rows = self._rows[collection_id]
+            ids = self._passages_of(collection_id, document_id)
+            for passage in ids.tolist():
+                text, vector = rows[passage]
+                rows[passage] = (msgspec.structs.replace(text, context=context), vector)
+            self._append(collection_id, "update", document_id, ids)
+
+    def reembed_document(self, collection_id: int, document_id: int, vectors: Vectors) -> None:
+        """Replace the vectors of a document's passages."""
+        with self._lock:
+            rows = self._rows[collection_id]
+            ids = self._passages_of(collection_id, document_id)
+            halves = vectors.astype(np.float16).astype(np.float32)
+            for passage, vector in zip(ids.tolist(), halves, strict=True):
+                rows[passage] = (rows[passage][0], vector)
+            self._append(collection_id, "reembed", document_id, ids)
 
     def head_seq(self, collection_id: int) -> int:
         """The last log position."""
@@ -72,7 +93,10 @@ class MemorySource:
         """Ids of all passages."""
         return np.array(sorted(self._rows.get(collection_id, ())), dtype=np.int64)
 
-    def _append(self, collection_id: int, op: str, document_id: int, ids: Ids) -> None:
+    def _passages_of(self, collection_id: int, document_id: int) -> Ids:
+        rows = self._rows.get(collection_id, {})
+        return np.array([i for i, (text, _) in rows.items() if text.document_id == document_id], dtype=np.int64)
+
+    def _append(self, collection_id: int, operation: IndexOperation, document_id: int, ids: Ids) -> None:
         log = self._log.setdefault(collection_id, [])
-        packed = ids.astype("<i8").tobytes()
-        log.append(IndexChange(len(log) + 1, "add" if op == "add" else "delete", document_id, packed))
+        log.append(IndexChange(len(log) + 1, operation, document_id, ids.astype("<i8").tobytes()))

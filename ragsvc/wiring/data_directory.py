@@ -1,4 +1,4 @@
-"""Opening a data directory: database, working folders, sealing key, keys of encrypted requests."""
+"""Opening a data directory: database, working folders, keys of encrypted requests."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from pathlib import Path
 
 from ragsvc.config import Settings
 from ragsvc.core.errors import ConfigurationError
-from ragsvc.crypto.at_rest import MasterKey
 from ragsvc.services.request_encryption import EncryptionService, open_encryption
 from ragsvc.store.data_keys import DataKeys
 from ragsvc.store.database import Database
-from ragsvc.store.sealing_key import FILE_NAME as MASTER_KEY_FILE_NAME
-from ragsvc.store.sealing_key import open_master_key
 
 
 def open_database(path: Path, keys: DataKeys | None) -> Database:
@@ -44,13 +41,6 @@ def working_folders(settings: Settings, keys: DataKeys | None) -> Generator[tupl
         yield folder / "derived", copies
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def open_provider_sealing_key(data_dir: Path, keys: DataKeys | None) -> MasterKey:
-    """The key that seals stored provider secrets: derived from the data directory's own key, or read from its file."""
-    if keys is None or (data_dir / MASTER_KEY_FILE_NAME).exists():
-        return open_master_key(data_dir)
-    return keys.sealing
 
 
 def open_request_encryption(settings: Settings) -> EncryptionService:

@@ -23,8 +23,8 @@ from ragsvc.services.model_change import Reembedding
 from ragsvc.store.database import Database
 from ragsvc.store.document_rows import list_collections
 from ragsvc.store.index_source import SqliteIndexSource
-from ragsvc.store.ingest_rows import model_row_id
 from ragsvc.store.serving_model import serve_model, serving_model
+from ragsvc.store.vector_rows import model_row_id
 
 
 class ModelSpace(EmbeddingSpace):

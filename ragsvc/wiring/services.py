@@ -38,9 +38,9 @@ from ragsvc.store.data_keys import DATABASE_FILE_NAME
 from ragsvc.store.database import Database
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.document_rows import referenced_blobs
+from ragsvc.store.sealing_key import open_sealing_keys
 from ragsvc.wiring.data_directory import (
     open_database,
-    open_provider_sealing_key,
     open_request_encryption,
     working_folders,
 )
@@ -140,7 +140,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             blobs=blobs,
             parser=parser,
             spaces=spaces,
-            freshness=index_lag,
+            index_lag=index_lag,
             hub=hub,
             options=IngestLimits(workers=settings.ingest_workers),
         )
@@ -149,7 +149,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             blobs=blobs,
             ingest=ingest,
             hub=hub,
-            freshness=index_lag,
+            index_lag=index_lag,
             max_document_bytes=settings.max_document_bytes,
             max_queued=settings.max_queued_documents,
         )
@@ -168,10 +168,12 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         local_models = [*embedding_and_rerank_models(configured, tokens, reranker), *gguf_models(stack, settings)]
         models = open_model_registry(tokens, local_models)
         stack.push_async_callback(models.aclose)
-        master = await anyio.to_thread.run_sync(open_provider_sealing_key, data_dir, keys)
+        sealing_keys = await anyio.to_thread.run_sync(
+            lambda: open_sealing_keys(data_dir, derived=None if keys is None else keys.sealing)
+        )
         providers = ProviderAdministration(
             database,
-            sealer=ValueSealer(master, "providers"),
+            sealer=ValueSealer(sealing_keys, "providers"),
             models=models,
             configured=settings.providers,
             open_provider=lambda provider: open_provider(provider, session),

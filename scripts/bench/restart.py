@@ -27,8 +27,10 @@ from ragsvc.core.ports.parsing import ParsedDocument
 from ragsvc.core.text.chunking import embedding_text
 from ragsvc.inference.factory import open_embedder
 from ragsvc.store import document_rows
-from ragsvc.store import ingest_rows as rows
+from ragsvc.store import vector_rows as rows
 from ragsvc.store.database import Database
+from ragsvc.store.job_rows import mark_ready
+from ragsvc.store.parsed_rows import store_parsed
 from ragsvc.store.serving_model import serve_model
 from ragsvc.testing.service_runner import RunningService, create_key
 from scripts.bench.measuring import mebibytes, median, percentile, print_json, tree_bytes
@@ -103,12 +105,15 @@ def _add(connection, number: int, pieces: list[str], counts: list[int], vectors,
         for page, count in zip(pages, counts, strict=True)
     ]
     parsed = ParsedDocument(Extraction(pages=pages, page_count=len(pages)), cut)
-    embedded = [embedding_text(one, title=None, filename=document.filename) for one in cut]
-    rows.store_parsed(connection, document.id, parsed, embedding_texts=embedded, timings={}, now=1)
-    pending = rows.pending_passages(connection, document.id, model_id, after=0, limit=len(cut))
-    packed = list(zip([one.id for one in pending], rows.pack_vectors(vectors), strict=True))
-    rows.store_vectors(connection, document.id, model_id, packed, now=1)
-    rows.mark_ready(connection, document.id, collection.id, model=model, model_id=model_id, timings={}, now=1)
+    store_parsed(connection, document.id, parsed, timings={}, now=1)
+    stored = rows.passages_to_embed(connection, document.id, model_id, after=0, limit=len(cut), only_missing=True)
+    texts = [embedding_text(passage, title=None, filename=document.filename) for passage in cut]
+    embedded = [
+        rows.PassageVector(passage.id, rows.embedding_hash(text), vector)
+        for passage, text, vector in zip(stored, texts, rows.pack_vectors(vectors), strict=True)
+    ]
+    rows.store_vectors(connection, document, model_id, embedded, now=1)
+    mark_ready(connection, document, model=model, model_id=model_id, timings={}, now=1)
 
 
 def main() -> int:

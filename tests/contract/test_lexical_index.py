@@ -1,4 +1,4 @@
-"""What any lexical index must do, on the real tantivy one."""
+"""The contract of a lexical index, tested with tantivy."""
 
 # ruff: noqa: RUF001 - Cyrillic letters and full-width marks are meant
 
@@ -148,6 +148,23 @@ def test_a_table_is_stemmed_in_the_language_of_its_document(index):
     )
     index.commit(covered_seq=1)
     assert first(index, "Was kostet das Haus in der Stadt?") == 2
+
+
+def test_a_passage_with_a_new_context_is_found_by_it_and_not_by_the_former_one(filled):
+    filled.add(
+        [LexicalDocument(20, 200, "Ninety tonnes.", "scan0002"), LexicalDocument(21, 200, "Two cranes.", "scan0002")]
+    )
+    filled.commit(covered_seq=10)
+    assert set(filled.search("scan0002", k=3).ids) == {20, 21}
+    filled.add(
+        [LexicalDocument(20, 200, "Ninety tonnes.", "Kessler"), LexicalDocument(21, 200, "Two cranes.", "Kessler")]
+    )
+    assert set(filled.search("scan0002", k=3).ids) == {20, 21}
+    filled.commit(covered_seq=11)
+    assert set(filled.search("Kessler", k=3).ids) == {20, 21}
+    assert first(filled, "scan0002") is None
+    assert first(filled, "ninety tonnes") == 20
+    assert len(filled) == len(TEXTS) + 2
 
 
 def test_removed_passages_are_gone_after_commit(filled):

@@ -1,4 +1,4 @@
-"""One suite for every VectorIndex; FAISS is held against ExactIndex on ids and scores."""
+"""One suite for every VectorIndex; FAISS is compared with ExactIndex by ids and scores."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fresh_folder():
 
 
 class UntrainedIvf(IvfIndex):
-    """Nothing encoded yet: all rows are its tail."""
+    """No row is encoded: all rows are in the tail."""
 
     def __init__(self, dimension, workspace=None):
         super().__init__(dimension, workspace or fresh_folder())
@@ -49,7 +49,7 @@ class UntrainedIvf(IvfIndex):
 
 
 class EncodedIvf(UntrainedIvf):
-    """Improved after every change, in small steps, with a short list so long that the result is exact."""
+    """Improved after every change, in small steps; the short list is so long that results are exact."""
 
     def __init__(self, dimension, workspace=None):
         super().__init__(dimension, workspace)
@@ -77,7 +77,7 @@ def filled(make, count=300, per_document=10):
 
 
 def assert_same_hits(found, expected):
-    """Equal scores rank by rank, and equal ids wherever scores are not tied."""
+    """Scores are equal at each rank, and ids are equal where scores are not tied."""
     assert len(found.ids) == len(expected.ids)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
     assert found.ids.dtype == np.int64
@@ -171,7 +171,7 @@ def test_a_snapshot_holds_everything(make, tmp_path):
 
 @pytest.mark.parametrize("make", [make for make in MAKERS.values() if make is not ExactIndex])
 def test_readers_beside_a_writer_see_whole_documents(make):
-    """Each document's ten passages share a vector: a search sees all ten of one or none."""
+    """The ten passages of a document share a vector, so a search returns all ten or none."""
     index = make(DIMENSION)
     done = threading.Event()
     torn = []

@@ -121,6 +121,8 @@ def test_changed_moved_and_vanished_files_are_followed(folder: Path, env: dict[s
     assert tenant.http.get(f"/v1/rag/documents/{ids['solar.pdf']}").status_code == 404
     moved = tenant.http.get(f"/v1/rag/documents/{ids['ferry.md']}").json()
     assert (moved["filename"], moved["metadata"]["source_path"]) == ("ferry renamed.md", "ferry renamed.md")
+    renamed = tenant.search("renamed", mode="lexical")
+    assert {hit["document_id"] for hit in renamed} == {ids["ferry.md"]}
     quotes = [hit["quote"] for hit in tenant.search("solar plant megawatts crane")]
     assert any("77 megawatts" in quote for quote in quotes)
     assert not any("42 megawatts" in quote or "crane" in quote for quote in quotes)

@@ -1,4 +1,4 @@
-"""Documents over HTTP, against the real service: uploads in every form, dirty input, listings, the end."""
+"""Documents over HTTP against the real service: uploads in every form, invalid input, listings, renames, deletion."""
 
 from __future__ import annotations
 
@@ -146,7 +146,9 @@ def test_a_scanned_page_is_found_and_cited_with_its_page(tenant, tmp_path) -> No
     reply = tenant.upload(pdf_builder.make_scan(original, 1, then=[typed]), filename="lighthouse.pdf")
     assert reply.status_code == 201, reply.text
     document = reply.json()
-    assert [(one["code"], one["first_page"], one["last_page"]) for one in document["problems"]] == [("ocr_used", 1, 1)]
+    assert [(problem["code"], problem["first_page"], problem["last_page"]) for problem in document["problems"]] == [
+        ("ocr_used", 1, 1)
+    ]
     assert "recognised" in document["problems"][0]["message"]
     question = "How far away is the lamp of the lighthouse seen?"
     hit = tenant.search(question)[0]
@@ -181,7 +183,8 @@ def test_dirty_input_ends_failed_with_a_reason_and_stays_visible(tenant, content
     assert (document["status"], document["stage"]) == ("failed", "failed")
     assert document["error"]["code"] == code
     assert document["error"]["message"].strip()
-    assert [one["id"] for one in tenant.http.get("/v1/rag/documents?status=failed").json()["data"]] == [document["id"]]
+    failed = tenant.http.get("/v1/rag/documents?status=failed").json()["data"]
+    assert [listed["id"] for listed in failed] == [document["id"]]
     retried = tenant.http.post(f"/v1/rag/documents/{document['id']}/retry")
     assert retried.status_code == 202
     assert tenant.http.delete(f"/v1/rag/documents/{document['id']}").status_code == 200
@@ -323,16 +326,16 @@ def test_listing_pages_through_and_filters(tenant) -> None:
         for number in range(5)
     ]
     first = tenant.http.get("/v1/rag/documents", params={"limit": 2}).json()
-    assert [one["id"] for one in first["data"]] == ids[:2:-1]
+    assert [listed["id"] for listed in first["data"]] == ids[:2:-1]
     assert (first["object"], first["has_more"], first["last_id"]) == ("list", True, ids[3])
     rest = tenant.http.get("/v1/rag/documents", params={"limit": 10, "after": first["last_id"]}).json()
-    assert [one["id"] for one in rest["data"]] == ids[2::-1]
+    assert [listed["id"] for listed in rest["data"]] == ids[2::-1]
     assert not rest["has_more"]
     named = tenant.http.get("/v1/rag/documents", params={"name": "bericht 3"}).json()
-    assert [one["id"] for one in named["data"]] == [ids[3]]
+    assert [listed["id"] for listed in named["data"]] == [ids[3]]
     condition = json.dumps({"type": "gte", "key": "n", "value": 3})
     filtered = tenant.http.get("/v1/rag/documents", params={"filters": condition, "order": "asc"}).json()
-    assert [one["id"] for one in filtered["data"]] == ids[3:]
+    assert [listed["id"] for listed in filtered["data"]] == ids[3:]
     for bad in ({"limit": 0}, {"limit": 101}, {"order": "up"}, {"status": "lost"}, {"filters": "{"}):
         reply = tenant.http.get("/v1/rag/documents", params=bad)
         assert reply.status_code == 400
@@ -352,6 +355,33 @@ def test_name_and_metadata_can_change(tenant) -> None:
     assert refused.status_code == 400
     ready = tenant.http.post(f"/v1/rag/documents/{document_id}/retry")
     assert (ready.status_code, error_of(ready)["code"]) == (409, "conflict")
+
+
+def test_a_renamed_document_is_found_by_its_new_name_and_not_by_the_former_one(tenant) -> None:
+    text = "Two taps and a boiler were replaced, payable within thirty days."
+    tenant.add_text("A hundred chairs were delivered, payable within ten days.", filename="scan0001.txt")
+    document_id = tenant.add_text(text, filename="scan0002.txt")
+    uploaded_so = tenant.add_text(text + "\n", filename="Invoice Kessler Plumbing.txt", collection="named")
+    query = "Kessler Plumbing"
+
+    def best(mode: str, query: str = query, **options: object) -> dict | None:
+        return next(iter(tenant.search(query, mode=mode, **options)), None)
+
+    before = best("dense", document_ids=[document_id])["score"]
+    reply = tenant.http.patch(f"/v1/rag/documents/{document_id}", json={"filename": "Invoice Kessler Plumbing.txt"})
+    assert (reply.status_code, reply.json()["status"]) == (200, "ready")
+    found = best("lexical")
+    assert (found["document_id"], found["filename"]) == (document_id, "Invoice Kessler Plumbing.txt")
+    assert best("lexical", "scan0002") is None
+
+    expected = best("dense", collection="named")
+    assert expected["document_id"] == uploaded_so
+    deadline = time.monotonic() + 30
+    while (now := best("dense", document_ids=[document_id])["score"]) == before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert now == pytest.approx(expected["score"], abs=1e-3)
+    assert now > before + 0.05
+    assert best("hybrid")["document_id"] == document_id
 
 
 def test_search_restricts_before_it_ranks(tenant) -> None:

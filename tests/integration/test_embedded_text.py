@@ -15,9 +15,10 @@ TEXT = "The falcons (of the tower) are fed with $ 1,200 of meat; that is, by the
 CONDENSED = "falcons tower fed 1 200 meat city not church"
 
 
-def cosine(service: RunningService, key: str, query: str) -> float:
+def cosine(service: RunningService, key: str, query: str, *, collection: str = "default") -> float:
+    body = {"query": f"falcons\n{query}", "mode": "dense", "top_k": 1, "collection": collection}
     with service.client(key) as client:
-        reply = client.post("/v1/rag/search", json={"query": f"falcons\n{query}", "mode": "dense", "top_k": 1})
+        reply = client.post("/v1/rag/search", json=body)
     (hit,) = reply.json()["data"]
     return float(hit["score"])
 
@@ -44,6 +45,15 @@ def test_passages_are_embedded_as_the_setting_says(tmp_path: Path, setting: str,
     service = RunningService(data_dir, env=changed)
     try:
         assert cosine(service, key, same) > 0.995  # stored passages keep their vectors
+        with service.client(key) as client:  # and a new passage of the same text gets a vector of its own
+            client.post(
+                "/v1/rag/documents",
+                params={"filename": "falcons.txt", "collection": "new"},
+                content=TEXT.encode() + b"\n",
+                headers={"content-type": "text/plain"},
+            ).raise_for_status()
+        assert cosine(service, key, other, collection="new") > 0.995
+        assert cosine(service, key, same, collection="new") < 0.98
     finally:
         service.stop()
     assert ragsvc("reindex", "--embeddings", env={"RAGSVC_DATA_DIR": str(data_dir), **changed}).code == 0

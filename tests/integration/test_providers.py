@@ -71,7 +71,7 @@ def test_no_secret_is_shown_or_stored_readably(gateway, admin, provider) -> None
     stored = b"".join(path.read_bytes() for path in folder.glob("ragsvc.sqlite*"))
     assert b"sk-added-secret" not in stored
     assert b"sk-tenant-secret" not in stored
-    assert (folder / "master.key").stat().st_mode & 0o777 == 0o600
+    assert (folder / "sealing.key").stat().st_mode & 0o777 == 0o600
     assert "secret" not in "".join(gateway.service.log)
 
 

@@ -15,4 +15,5 @@ def test_thirty_kills_lose_nothing_and_leave_no_ghosts(tmp_path: Path) -> None:
     assert report.rounds == 30
     assert report.uploads > 10
     assert report.deletes > 0
+    assert report.renames > 0
     assert (report.lost, report.ghosts, report.differences) == ([], [], [])

@@ -1,4 +1,4 @@
-"""SIGKILL at any moment: the next start replays from whole files, and never has to throw one away."""
+"""After SIGKILL at any moment, the next start replays the log from complete files and rebuilds nothing."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ OPTIONS = IndexOptions(flat_limit=100, tail_rows=64)
 
 
 def change(source, turn):
-    """The same history in parent and child: documents of 40 passages, every third one deleted again."""
+    """The same history in parent and child: documents of 40 passages; some are deleted, renamed, embedded again."""
     vectors = np.random.default_rng(turn).standard_normal((40, DIMENSION)).astype(np.float32)
     source.add_document(1, [f"turn{turn} part{i}" for i in range(40)], vectors)
     if turn % 3 == 2:
         source.delete_document(1, turn - 1)
+    if turn % 4 == 3:
+        source.rename_document(1, turn + 1, context=f"name{turn}")
+        source.reembed_document(1, turn + 1, -vectors)
 
 
 def run_until_killed(root):

@@ -1,4 +1,4 @@
-"""Documents as rows, without a service: what tests of the store and of searches begin with."""
+"""Stores documents as rows without a service, for tests of the store and of searches."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from ragsvc.core.documents import Document, Extraction, Page, Passage
 from ragsvc.core.ids import TenantId
 from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.core.ports.parsing import ParsedDocument
-from ragsvc.store import document_rows, ingest_rows
+from ragsvc.store import document_rows, job_rows, parsed_rows, vector_rows
 from ragsvc.store.database import Database
+from ragsvc.store.vector_rows import VectorsOutcome
 
 ACME, OTHER = TenantId("acme"), TenantId("other")
 MODEL = EmbeddingModel(name="m", dimension=4, max_tokens=256, fingerprint="f")
@@ -33,7 +34,7 @@ def add(database: Database, name: str, *, tenant: TenantId = ACME, metadata: dic
                 created_at=1,
             ),
         )
-        ingest_rows.enqueue(connection, document.id, tenant, password="secret", now=1)
+        job_rows.enqueue(connection, document.id, tenant, password="secret", now=1)
         return document
 
     return database.write_sync(write)
@@ -46,17 +47,17 @@ def make_ready(database: Database, document: Document, *, texts: tuple[str, ...]
     )
 
     def write(connection: Connection) -> list[int]:
-        ingest_rows.store_parsed(connection, document.id, parsed, embedding_texts=texts, timings={}, now=2)
-        model_id = ingest_rows.model_row_id(connection, MODEL, now=2)
-        pending = ingest_rows.pending_passages(connection, document.id, model_id, after=0, limit=100)
-        vectors = ingest_rows.pack_vectors(np.eye(4, dtype=np.float32)[: len(pending)])
-        ingest_rows.store_vectors(
-            connection, document.id, model_id, [(p.id, v) for p, v in zip(pending, vectors, strict=True)], now=2
-        )
-        outcome = ingest_rows.mark_ready(
-            connection, document.id, document.collection_id, model=MODEL, model_id=model_id, timings={}, now=3
-        )
-        assert outcome is ingest_rows.ReadyOutcome.READY
-        return [one.id for one in pending]
+        parsed_rows.store_parsed(connection, document.id, parsed, timings={}, now=2)
+        model_id = vector_rows.model_row_id(connection, MODEL, now=2)
+        stored = vector_rows.passages_to_embed(connection, document.id, model_id, after=0, limit=100, only_missing=True)
+        vectors = vector_rows.pack_vectors(np.eye(4, dtype=np.float32)[: len(stored)])
+        new = [
+            vector_rows.PassageVector(passage.id, vector_rows.embedding_hash(passage.passage.text), vector)
+            for passage, vector in zip(stored, vectors, strict=True)
+        ]
+        assert vector_rows.store_vectors(connection, document, model_id, new, now=2) is VectorsOutcome.STORED
+        outcome = job_rows.mark_ready(connection, document, model=MODEL, model_id=model_id, timings={}, now=3)
+        assert outcome is job_rows.JobOutcome.DONE
+        return [passage.id for passage in stored]
 
     return database.write_sync(write)

@@ -1,4 +1,4 @@
-"""The registry keeps derived indexes equal to the rows, whatever happened to the files."""
+"""The registry keeps indexes equal to the rows, also after files were damaged."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def source():
 
 @pytest.fixture
 def opened(tmp_path, source):
-    """A registry on the same folder, each time it is called; all closed at the end."""
+    """Opens a registry on the same folder at each call; all are closed at the end."""
     registries = []
 
     def open_registry(**options):
@@ -183,7 +183,7 @@ def test_torn_or_missing_files_are_rebuilt_from_the_rows(opened, source, tmp_pat
 
 
 def test_indexes_ahead_of_the_rows_are_rebuilt(opened, source, tmp_path):
-    """As after restoring an older copy of the database."""
+    """This happens when an older copy of the database is restored."""
     first = opened()
     put(source, 1, "apples")
     put(source, 1, "pears")
@@ -267,7 +267,7 @@ def test_enough_changes_are_saved_in_the_background(opened, source, tmp_path):
 
 
 def grown(opened, source, documents=12, **options):
-    """A collection of 100 passages a document that has grown past what is searched exactly."""
+    """A collection of documents of 100 passages that is too large for exact search."""
     registry = opened(options=IndexOptions(flat_limit=500, tail_rows=200, **options))
     for number in range(documents):
         put(source, 1, f"doc{number}", count=100)
@@ -335,7 +335,7 @@ def test_a_torn_ivf_snapshot_is_rebuilt(opened, source, tmp_path, name):
 
 
 def test_documents_that_come_and_go_during_an_improvement_are_not_lost(opened, source):
-    """Hooks into a moment of the background work, between copying and taking over."""
+    """Changes documents between the copying of the index and its replacement."""
     registry = grown(opened, source)
     index = registry.get(1)
     copy_to = index._vectors.copy_to
@@ -390,3 +390,70 @@ def test_many_threads_may_write_and_search_at_once(opened, source):
     assert failures == []
     for collection in (1, 2):
         assert registry.verify(collection).ok
+
+
+def test_new_context_words_replace_the_former_ones_and_leave_the_vectors_as_they_are(opened, source):
+    registry = opened()
+    document, ids, vectors = put(source, 1, "scan0002")
+    put(source, 1, "apples")
+    registry.catch_up(1)
+    registry.get(1).snapshot()
+    source.rename_document(1, document, context="plumbing")
+    registry.catch_up(1)
+    dense, lexical = registry.search(1, vectors[0], "plumbing", k=50)
+    assert set(lexical.ids) == set(ids)
+    assert dense.ids[0] == ids[0]
+    assert registry.get(1).changed == 0  # no row of the vectors was written again
+    assert_equal_to_rows(registry, 1, 10)
+    registry.close()
+    again = opened()
+    assert set(again.search(1, None, "plumbing", k=50)[1].ids) == set(ids)
+    assert_equal_to_rows(again, 1, 10)
+
+
+def test_new_vectors_replace_the_former_ones_and_leave_the_words_as_they_are(opened, source):
+    registry = opened()
+    document, ids, vectors = put(source, 1, "apples")
+    put(source, 1, "pears")
+    registry.catch_up(1)
+    report = registry.verify(1)
+    source.reembed_document(1, document, -vectors)
+    registry.catch_up(1)
+    dense, lexical = registry.search(1, -vectors[3], "apples", k=5)
+    assert (dense.ids[0], set(lexical.ids)) == (ids[3], set(ids))
+    assert registry.get(1).changed == 15
+    assert registry.verify(1) == report
+    registry.close()
+    again = opened()
+    assert again.search(1, -vectors[3], None, k=1)[0].ids.tolist() == [ids[3]]
+    assert_equal_to_rows(again, 1, 10)
+
+
+def test_a_document_that_was_changed_and_then_deleted_leaves_nothing(opened, source):
+    document, _, vectors = put(source, 1, "apples")
+    registry = opened()
+    registry.catch_up(1)
+    source.rename_document(1, document, context="pears")
+    source.reembed_document(1, document, -vectors)
+    source.delete_document(1, document)
+    registry.catch_up(1)
+    assert_equal_to_rows(registry, 1, 0)
+    assert registry.search(1, vectors[0], "pears", k=5)[1].ids.tolist() == []
+
+
+def test_vectors_that_are_replaced_during_an_improvement_are_not_lost(opened, source):
+    registry = grown(opened, source)
+    index = registry.get(1)
+    copy_to = index._vectors.copy_to
+    vectors = unit_rows(100, 77)
+
+    def copy_and_reembed(other):
+        copy_to(other)
+        source.reembed_document(1, 3, vectors)
+        registry.catch_up(1)
+
+    index._vectors.copy_to = copy_and_reembed
+    index.improve()
+    assert index.kind == "ivf"
+    assert_equal_to_rows(registry, 1, 1200)
+    assert registry.search(1, vectors[5], None, k=1)[0].ids.tolist() == [206]

@@ -1,7 +1,8 @@
-"""Stored providers over restarts, the master key, and addresses that a request may name."""
+"""Stored providers over restarts, the sealing key, and addresses that a request may name."""
 
 from __future__ import annotations
 
+import shutil
 import socket
 import stat
 
@@ -11,8 +12,7 @@ from ragsvc.core.access.principal import Principal
 from ragsvc.core.errors import ConfigurationError, CryptoFailure, InvalidRequest, ModelUnavailable, PolicyDenied
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ModelSettings, ProviderSettings
-from ragsvc.crypto.at_rest import MasterKey
-from ragsvc.crypto.value_sealing import ValueSealer
+from ragsvc.crypto.value_sealing import SealingKey, SealingKeys, ValueSealer
 from ragsvc.providers.caller_base_urls import AllowedBaseUrls, PublicResolver
 from ragsvc.providers.openai_upstream import OpenAIUpstream
 from ragsvc.providers.policy_engines import RegoFile
@@ -20,7 +20,7 @@ from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.services.policies import CachedPolicy
 from ragsvc.services.provider_administration import ProviderAdministration
 from ragsvc.store.database import Database
-from ragsvc.store.sealing_key import open_master_key
+from ragsvc.store.sealing_key import open_sealing_keys
 
 pytestmark = pytest.mark.anyio
 
@@ -34,10 +34,10 @@ def opener(settings, session=None):
     return OpenAIUpstream(settings, session, count_tokens=len)
 
 
-def administration(database, master, *configured):
+def administration(database, keys, *configured):
     models = ModelRegistry((), {}, created=0)
     made = ProviderAdministration(
-        database, sealer=ValueSealer(master, "providers"), models=models, configured=configured, open_provider=opener
+        database, sealer=ValueSealer(keys, "providers"), models=models, configured=configured, open_provider=opener
     )
     return made, models
 
@@ -45,28 +45,28 @@ def administration(database, master, *configured):
 ADDED = ProviderSettings(name="added", base_url="http://h/v1", api_key="sk-1", models=(ModelSettings("m"),))
 
 
-async def test_providers_and_keys_outlive_a_restart_under_the_same_master_key_only(tmp_path) -> None:
+async def test_providers_and_keys_outlive_a_restart_under_the_same_sealing_key_only(tmp_path) -> None:
     database = Database(tmp_path / "x.sqlite")
     try:
-        master = open_master_key(tmp_path)
-        before, _ = administration(database, master)
+        keys = open_sealing_keys(tmp_path)
+        before, _ = administration(database, keys)
         await before.load()
         await before.create(ADDED)
         await before.set_key("acme", "added", "sk-acme")
-        after, models = administration(database, open_master_key(tmp_path))
+        after, models = administration(database, open_sealing_keys(tmp_path))
         await after.load()
         assert after.view("added").settings == ADDED
         assert after.key_of("acme", "added") == "sk-acme"
         assert after.key_of("other", "added") is None
         assert models.routes("m")[0].provider_name == "added"
-        other, _ = administration(database, MasterKey(bytes(32)))
+        other, _ = administration(database, SealingKeys(SealingKey(bytes(32))))
         with pytest.raises(ConfigurationError, match=r"master\.key"):
             await other.load()
-        file, models = administration(database, master, ProviderSettings(name="added", base_url="http://file/v1"))
+        file, models = administration(database, keys, ProviderSettings(name="added", base_url="http://file/v1"))
         await file.load()
         assert file.view("added").source == "config"
         await after.delete("added")
-        last, models = administration(database, master)
+        last, models = administration(database, keys)
         await last.load()
         assert last.views() == []
         assert last.key_of("acme", "added") is None
@@ -77,7 +77,7 @@ async def test_providers_and_keys_outlive_a_restart_under_the_same_master_key_on
 async def test_a_change_keeps_the_breakers_of_others(tmp_path) -> None:
     database = Database(tmp_path / "x.sqlite")
     try:
-        made, models = administration(database, MasterKey(bytes(32)), ADDED)
+        made, models = administration(database, SealingKeys(SealingKey(bytes(32))), ADDED)
         await made.load()
         kept = models.routes("m")[0].provider
         await made.create(ProviderSettings(name="second", base_url="http://h2/v1"))
@@ -86,24 +86,77 @@ async def test_a_change_keeps_the_breakers_of_others(tmp_path) -> None:
         database.close()
 
 
-def test_the_master_key_file_is_made_once_for_its_user_only(tmp_path) -> None:
-    first = open_master_key(tmp_path)
-    assert open_master_key(tmp_path).key_id == first.key_id
-    assert stat.S_IMODE((tmp_path / "master.key").stat().st_mode) == 0o600
-    (tmp_path / "master.key").write_text("a passphrase")
+def test_the_sealing_key_file_is_made_once_for_its_user_only(tmp_path) -> None:
+    first = open_sealing_keys(tmp_path)
+    assert open_sealing_keys(tmp_path).current.key_id == first.current.key_id
+    assert [path.name for path in tmp_path.iterdir()] == ["sealing.key"]
+    assert stat.S_IMODE((tmp_path / "sealing.key").stat().st_mode) == 0o600
+    (tmp_path / "sealing.key").write_text("a passphrase")
     with pytest.raises(ConfigurationError):
-        open_master_key(tmp_path)
+        open_sealing_keys(tmp_path)
+
+
+def test_the_file_of_earlier_releases_keeps_its_name_and_seals(tmp_path) -> None:
+    (tmp_path / "master.key").write_text("07" * 32)
+    sealed = ValueSealer(SealingKeys(SealingKey(b"\x07" * 32)), "providers").seal(b"secret", place="a")
+    assert ValueSealer(open_sealing_keys(tmp_path), "providers").open(sealed, place="a") == b"secret"
+    assert [path.name for path in tmp_path.iterdir()] == ["master.key"]
+
+
+def test_values_of_earlier_releases_open() -> None:
+    """Sealed with a key of 32 zero bytes before sealing keys had a type of their own."""
+    sealed = bytes.fromhex("013d3cd470cda13d3bcad88f67e37738dab0225f1b7ad2e87f5cf2957adee959c30f96")
+    assert ValueSealer(SealingKeys(SealingKey(bytes(32))), "providers").open(sealed, place="a") == b"secret"
+
+
+@pytest.mark.parametrize(("restored", "present"), [("master.key", "sealing.key"), ("sealing.key", "master.key")])
+async def test_a_backup_that_is_restored_over_another_directory_opens(tmp_path, restored, present) -> None:
+    """Of the two key files, either may belong to the database that was restored; nothing is lost."""
+    backup, folder = tmp_path / "backup", tmp_path / "data"
+    backup.mkdir()
+    folder.mkdir()
+    (backup / restored).write_text("01" * 32)
+    (folder / present).write_text("02" * 32)
+    database = Database(backup / "x.sqlite")
+    before, _ = administration(database, open_sealing_keys(backup))
+    await before.load()
+    await before.create(ADDED)
+    database.close()
+    shutil.copytree(backup, folder, dirs_exist_ok=True)
+
+    database = Database(folder / "x.sqlite")
+    try:
+        for count in (1, 2):  # and again, with values that were sealed since
+            after, _ = administration(database, open_sealing_keys(folder))
+            await after.load()
+            assert len(after.views()) == count
+            if count == 1:
+                await after.create(ProviderSettings(name="second", base_url="http://h2/v1", api_key="sk-2"))
+        assert {path.read_text() for path in folder.glob("*.key")} == {"01" * 32, "02" * 32}
+    finally:
+        database.close()
+
+
+def test_an_encrypted_directory_opens_with_its_own_key_and_with_a_file_from_before(tmp_path) -> None:
+    derived = SealingKey(b"\x03" * 32)
+    assert open_sealing_keys(tmp_path, derived=derived).current is derived
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "sealing.key").write_text("04" * 32)
+    keys = open_sealing_keys(tmp_path, derived=derived)
+    for key in (derived, SealingKey(b"\x04" * 32)):
+        sealed = ValueSealer(SealingKeys(key), "providers").seal(b"secret", place="a")
+        assert ValueSealer(keys, "providers").open(sealed, place="a") == b"secret"
 
 
 def test_a_sealed_value_opens_in_its_place_only() -> None:
-    sealer = ValueSealer(MasterKey(bytes(32)), "providers")
+    sealer = ValueSealer(SealingKeys(SealingKey(bytes(32))), "providers")
     sealed = sealer.seal(b"secret", place="a")
     assert sealer.open(sealed, place="a") == b"secret"
     for wrong, place in ((sealed, "b"), (sealed[:-1], "a"), (sealed[:-1] + b"\x00", "a"), (b"", "a")):
         with pytest.raises(CryptoFailure):
             sealer.open(wrong, place=place)
     with pytest.raises(CryptoFailure):
-        ValueSealer(MasterKey(bytes(32)), "other").open(sealed, place="a")
+        ValueSealer(SealingKeys(SealingKey(bytes(32))), "other").open(sealed, place="a")
 
 
 class Names:

@@ -1,4 +1,4 @@
-"""What a search does to the rest of the service."""
+"""Searches beside other work, and the ranking of what they find."""
 
 import threading
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ from tests.support.stored_documents import ACME, MODEL, add, make_ready
 
 
 class SlowSource(MemorySource):
-    """Rows on a disk that answers when the test lets it."""
+    """A source that blocks until the test lets it answer."""
 
     def __init__(self):
         super().__init__(4)
@@ -71,9 +71,9 @@ def database(tmp_path):
 
 def test_a_search_passes_over_rows_that_are_gone(database: Database) -> None:
     first, second, third = make_ready(database, add(database, "report"), texts=("one", "two", "three"))
-    ranked = [Candidate(one, 0.5, None, None) for one in (99, first, 98, second, third)]
+    ranked = [Candidate(passage, 0.5, None, None) for passage in (99, first, 98, second, third)]
     kept, rows = database.read_sync(lambda c: _load_best(c, ranked, 2))
-    assert [one.id for one in kept] == [first, second, third]
+    assert [candidate.id for candidate in kept] == [first, second, third]
     assert [(one, row.text) for one, row in rows.items()] == [(first, "one"), (second, "two")]
     assert database.read_sync(lambda c: _load_best(c, ranked[:1], 2)) == ([], {})
 

@@ -35,11 +35,11 @@ class VectorIndex(Protocol):
         ...
 
     def add(self, ids: Ids, documents: Ids, vectors: Vectors) -> None:
-        """Add vectors under new ids; ``documents`` holds each one's document id. An id that is present is replaced."""
+        """Add vectors with their ids and document ids; a vector with the same id is replaced."""
         ...
 
     def remove(self, ids: Ids) -> int:
-        """Remove ids for good; unknown ones are passed over. Returns how many were there."""
+        """Remove ids; unknown ids are ignored. Returns how many were removed."""
         ...
 
     def search(self, query: Vectors, *, k: int, documents: Ids | None = None) -> Hits:
@@ -47,11 +47,11 @@ class VectorIndex(Protocol):
         ...
 
     def documents_of(self, ids: Ids) -> Ids:
-        """The document of each id, -1 where there is none."""
+        """The document of each id, -1 for an unknown id."""
         ...
 
     def vectors(self, ids: Ids) -> Vectors:
-        """The stored vectors of ids, in that order (missing ids raise ``KeyError``)."""
+        """The stored vectors of ``ids``, in this order; an unknown id raises ``KeyError``."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -60,7 +60,7 @@ class VectorIndex(Protocol):
 
 
 class LexicalDocument(msgspec.Struct, frozen=True):
-    """What the lexical index knows of a passage; ``context`` is title, file name and headings."""
+    """A passage as the lexical index stores it; ``context`` is title, file name and headings."""
 
     id: int
     document_id: int
@@ -88,15 +88,15 @@ class LexicalIndex(Protocol):
         ...
 
     def commit(self, *, covered_seq: int) -> None:
-        """Make changes durable and visible, and remember the log position they cover."""
+        """Make changes durable and visible, together with the log position that they cover."""
         ...
 
     def covered_seq(self) -> int:
-        """The log position of the last commit; 0 when new."""
+        """The log position of the last commit; 0 for a new index."""
         ...
 
     def search(self, query: str, *, k: int, documents: Ids | None = None) -> Hits:
-        """The ``k`` best by BM25 (unbounded, > 0). Any text is a legal query, operators in it are plain words."""
+        """The ``k`` best by BM25 (unbounded, > 0). Any text is a valid query; operators in it are plain words."""
         ...
 
     def close(self) -> None:
@@ -104,24 +104,33 @@ class LexicalIndex(Protocol):
         ...
 
 
+IndexOperation = Literal["add", "update", "reembed", "delete"]
+"""How passages of a document changed.
+
+``add`` and ``delete``: they became part of the collection, or no longer are. ``update``: their context words changed,
+and their vectors may have changed with them. ``reembed``: their vectors changed, their words did not.
+"""
+
+
 class IndexChange(msgspec.Struct, frozen=True):
     """One entry of a collection's change log, written in the transaction that made the change.
 
-    ``seq`` grows and is never reused; ``passage_ids`` is packed little-endian int64.
+    ``seq`` grows and is never reused; ``passage_ids`` is packed little-endian int64. An entry names the passages; their
+    present content is read from the rows, so replaying an entry twice, or late, is harmless.
     """
 
     seq: int
-    op: Literal["add", "delete"]
+    op: IndexOperation
     document_id: int
     passage_ids: bytes
 
     def ids(self) -> Ids:
-        """The passages that came or went."""
+        """The passages that changed."""
         return np.frombuffer(self.passage_ids, dtype="<i8").astype(np.int64)
 
 
 class IndexSource(Protocol):
-    """The rows that the derived indexes follow. Blocking; reads from several threads at once are fine."""
+    """The rows that the derived indexes follow. Blocking; may be called from several threads at once."""
 
     def head_seq(self, collection_id: int) -> int:
         """The last log position, 0 if the log is empty."""
@@ -132,11 +141,11 @@ class IndexSource(Protocol):
         ...
 
     def vectors(self, collection_id: int, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:
-        """Ids, document ids and vectors of those passages that (still) exist."""
+        """Ids, document ids and vectors of those passages that still exist."""
         ...
 
     def lexical(self, collection_id: int, passage_ids: Ids) -> list[LexicalDocument]:
-        """Texts of those passages that (still) exist."""
+        """Texts of those passages that still exist."""
         ...
 
     def all_passage_ids(self, collection_id: int) -> Ids:

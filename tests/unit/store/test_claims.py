@@ -1,4 +1,4 @@
-"""Claims: one winner, whatever the order, the restart or the crash; forgotten only after their key."""
+"""Each claim succeeds once, over threads and restarts, and is kept at least as long as its key."""
 
 from __future__ import annotations
 

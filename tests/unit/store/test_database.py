@@ -55,7 +55,7 @@ def test_one_failing_write_undoes_only_itself_when_commits_are_shared(database: 
     async def all_at_once() -> list[object]:
         first = asyncio.ensure_future(database.write(hold))
         await asyncio.to_thread(entered.wait, 5)
-        rest = [asyncio.ensure_future(database.write(one)) for one in (put(1), insert_then_fail, put(2))]
+        rest = [asyncio.ensure_future(database.write(write)) for write in (put(1), insert_then_fail, put(2))]
         await asyncio.sleep(0)
         go_on.set()
         return await asyncio.gather(first, *rest, return_exceptions=True)
@@ -89,7 +89,7 @@ def test_a_full_disk_is_said_so_and_changes_nothing(database: Database) -> None:
 def test_close_finishes_queued_writes_and_then_refuses(tmp_path: Path) -> None:
     database = Database(tmp_path / "x.sqlite")
     database.write_sync(lambda connection: connection.exec_driver_sql("CREATE TABLE t (v INTEGER)"))
-    futures = [database._submit(put(number)) for number in range(200)]
+    futures = [database._writer.submit(put(number)) for number in range(200)]
     database.close()
     assert [future.result(1) for future in futures] == list(range(200))
     with pytest.raises(ShuttingDown):
@@ -132,9 +132,9 @@ def test_close_waits_for_reads_of_any_thread_and_then_refuses(tmp_path: Path) ->
     closing.join(0.1)
     assert closing.is_alive()
     go_on.set()
-    for one in (thread, closing):
-        one.join(5)
-        assert not one.is_alive()
+    for waiting in (thread, closing):
+        waiting.join(5)
+        assert not waiting.is_alive()
     assert seen == [42]
     with pytest.raises(ShuttingDown):
         database.read_sync(lambda _: None)

@@ -1,4 +1,4 @@
-"""A change of the master key that a crash interrupts."""
+"""A rotation of the master key that is interrupted by a crash."""
 
 from pathlib import Path
 

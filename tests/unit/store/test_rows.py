@@ -1,4 +1,4 @@
-"""Documents through their life, as rows."""
+"""Statements about documents, jobs, passages and vectors, on a real database."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from ragsvc.core.documents import DocumentStatus, Extraction, Page, Passage, Sta
 from ragsvc.core.errors import DocumentNotFound
 from ragsvc.core.ports.parsing import ParsedDocument
 from ragsvc.core.retrieval.filters import parse_filter
-from ragsvc.store import document_rows, ingest_rows, passage_rows
+from ragsvc.store import document_rows, job_rows, parsed_rows, passage_rows, vector_rows
 from ragsvc.store.database import Database
 from ragsvc.store.index_source import SqliteIndexSource
 from tests.support.stored_documents import ACME, OTHER, add, make_ready
@@ -38,7 +38,7 @@ def test_a_delete_leaves_no_row_and_tells_the_indexes(database: Database) -> Non
         statement = f"SELECT count(*) FROM {table}"  # noqa: S608 - a fixed list of names
         assert database.read_sync(lambda c, s=statement: c.exec_driver_sql(s).scalar_one()) == 0
     changes = source(database).changes(document.collection_id, 0, 10)
-    assert [(one.op, ingest_rows.unpack_ids(one.passage_ids).tolist()) for one in changes] == [
+    assert [(change.op, change.ids().tolist()) for change in changes] == [
         ("add", ids),
         ("delete", ids),
     ]
@@ -92,9 +92,7 @@ def test_another_tenant_sees_nothing(database: Database) -> None:
 def test_text_of_an_unfinished_document_is_not_retrievable(database: Database) -> None:
     document = add(database, "a")
     parsed = ParsedDocument(Extraction(pages=[Page(1, "x")], page_count=1), [Passage(0, 1, 0, 1, "x")])
-    database.write_sync(
-        lambda c: ingest_rows.store_parsed(c, document.id, parsed, embedding_texts=["x"], timings={}, now=2)
-    )
+    database.write_sync(lambda c: parsed_rows.store_parsed(c, document.id, parsed, timings={}, now=2))
     assert database.read_sync(lambda c: passage_rows.load_passages(c, [1])) == {}
     assert source(database).all_passage_ids(document.collection_id).size == 0
 
@@ -103,31 +101,31 @@ def test_claims_take_turns_between_tenants(database: Database) -> None:
     for name in ("a", "b", "c"):
         add(database, name)
     add(database, "z", tenant=OTHER)
-    claimed = [database.write_sync(lambda c: ingest_rows.claim(c, now=5)) for _ in range(4)]
-    assert [one.document.tenant for one in claimed if one] == [ACME, OTHER, ACME, ACME]
-    assert database.write_sync(lambda c: ingest_rows.claim(c, now=5)) is None
-    assert database.write_sync(ingest_rows.release_running) == 4
-    again = database.write_sync(lambda c: ingest_rows.claim(c, now=6))
+    claimed = [database.write_sync(lambda c: job_rows.claim(c, now=5)) for _ in range(4)]
+    assert [job.document.tenant for job in claimed if job] == [ACME, OTHER, ACME, ACME]
+    assert database.write_sync(lambda c: job_rows.claim(c, now=5)) is None
+    assert database.write_sync(job_rows.release_running) == 4
+    again = database.write_sync(lambda c: job_rows.claim(c, now=6))
     assert again is not None
     assert (again.attempts, again.password) == (2, "secret")
 
 
 def test_a_failure_keeps_the_row_with_its_reason_and_a_retry_starts_clean(database: Database) -> None:
     document = add(database, "a")
-    database.write_sync(lambda c: ingest_rows.mark_failed(c, document.id, code="damaged", message="cut off", now=4))
+    database.write_sync(lambda c: job_rows.mark_failed(c, document.id, code="damaged", message="cut off", now=4))
     failed = database.read_sync(lambda c: document_rows.get_document(c, ACME, document.public_id))
     assert (failed.status, failed.failure_code) == (DocumentStatus.FAILED, "damaged")
-    assert database.read_sync(ingest_rows.queued_count) == 0
-    database.write_sync(lambda c: ingest_rows.requeue(c, failed, password=None, now=5))
+    assert database.read_sync(job_rows.waiting_count) == 0
+    database.write_sync(lambda c: job_rows.requeue(c, failed, password=None, now=5))
     again = database.read_sync(lambda c: document_rows.get_document(c, ACME, document.public_id))
     assert (again.status, again.stage, again.failure_code) == (DocumentStatus.QUEUED, Stage.QUEUED, None)
-    assert database.read_sync(ingest_rows.queued_count) == 1
+    assert database.read_sync(job_rows.waiting_count) == 1
 
 
 def test_listing_pages_through_in_both_directions_with_filters(database: Database) -> None:
     names = [f"n{number:03d}" for number in range(25)]
     made = [add(database, name, metadata={"even": number % 2 == 0}) for number, name in enumerate(names)]
-    ids = [one.public_id for one in made]
+    ids = [document.public_id for document in made]
     which = document_rows.DocumentFilter(metadata=parse_filter({"type": "eq", "key": "even", "value": True}))
     even = ids[::2]
 
@@ -135,7 +133,7 @@ def test_listing_pages_through_in_both_directions_with_filters(database: Databas
         found, more = database.read_sync(
             lambda c: document_rows.list_documents(c, ACME, which=which, limit=5, descending=False, **cursor)
         )
-        return [one.public_id for one in found], more
+        return [document.public_id for document in found], more
 
     assert page() == (even[:5], True)
     assert page(after=even[4]) == (even[5:10], True)
@@ -146,15 +144,15 @@ def test_listing_pages_through_in_both_directions_with_filters(database: Databas
             c, ACME, which=document_rows.DocumentFilter(filename_contains="N02"), limit=9
         )
     )
-    assert [one.public_id for one in newest] == ids[24:19:-1]
+    assert [document.public_id for document in newest] == ids[24:19:-1]
 
 
 def test_equal_text_of_one_tenant_shares_a_vector(database: Database) -> None:
     make_ready(database, add(database, "a"), texts=("same", "else"))
-    digest = ingest_rows.embedding_hash("same")
-    known = database.read_sync(lambda c: ingest_rows.cached_vectors(c, ACME, 1, [digest, b"?" * 16]))
+    digest = vector_rows.embedding_hash("same")
+    known = database.read_sync(lambda c: vector_rows.cached_vectors(c, ACME, 1, [digest, b"?" * 16]))
     assert list(known) == [digest]
-    assert database.read_sync(lambda c: ingest_rows.cached_vectors(c, OTHER, 1, [digest])) == {}
+    assert database.read_sync(lambda c: vector_rows.cached_vectors(c, OTHER, 1, [digest])) == {}
 
 
 def test_the_index_reads_unit_vectors_and_skips_what_is_gone(database: Database) -> None:
@@ -166,7 +164,7 @@ def test_the_index_reads_unit_vectors_and_skips_what_is_gone(database: Database)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     texts = source(database).lexical(document.collection_id, found)
-    assert [(one.id, one.text) for one in texts] == [(ids[0], "one"), (ids[1], "two")]
+    assert [(passage.id, passage.text) for passage in texts] == [(ids[0], "one"), (ids[1], "two")]
     assert source(database).head_seq(document.collection_id) == 1
 
 
@@ -184,7 +182,7 @@ def test_rows_come_back_letter_by_letter(database: Database, text: str) -> None:
     document = add(database, "strange")
     ids = make_ready(database, document, texts=(text, "plain"))
     whole = database.read_sync(lambda c: passage_rows.load_passages(c, [*ids, 999]))
-    assert {one.text for one in whole.values()} == {text, "plain"}
+    assert {passage.text for passage in whole.values()} == {text, "plain"}
     assert database.read_sync(lambda c: passage_rows.load_names(c, [document.id, 999])) == {
         document.id: ("strange.pdf", None)
     }

@@ -1,0 +1,61 @@
+"""Statements about the index log: what the derived indexes must do to follow the rows.
+
+Entries are written in the transaction that makes the change. Callers own the transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from sqlalchemy import Connection, func, insert, select
+
+from ragsvc.core.documents import Document
+from ragsvc.core.ids import DocumentId, PassageId
+from ragsvc.core.ports.indexes import IndexChange, IndexOperation
+from ragsvc.store.tables import IndexLogRow, PassageRow, table_of
+
+_passages = table_of(PassageRow)
+_index_log = table_of(IndexLogRow)
+
+
+def append_change(
+    connection: Connection, document: Document, operation: IndexOperation, passage_ids: Sequence[PassageId]
+) -> None:
+    """Log a change of passages of one document; without passages there is nothing to log."""
+    if not passage_ids:
+        return
+    connection.execute(
+        insert(_index_log).values(
+            collection_id=document.collection_id,
+            op=operation,
+            document_id=document.id,
+            passage_ids=np.array(passage_ids, dtype="<i8").tobytes(),
+        )
+    )
+
+
+def passage_ids_of_document(connection: Connection, document_id: DocumentId) -> list[PassageId]:
+    """Ids of a document's passages, ascending."""
+    statement = select(_passages.c.id).where(_passages.c.document_id == document_id).order_by(_passages.c.id)
+    return [PassageId(passage_id) for passage_id in connection.execute(statement).scalars()]
+
+
+def last_position(connection: Connection, collection_id: int) -> int:
+    """Last ``seq`` of a collection's log; 0 if the log is empty."""
+    statement = select(func.max(_index_log.c.seq)).where(_index_log.c.collection_id == collection_id)
+    return int(connection.execute(statement).scalar_one() or 0)
+
+
+def changes_after(connection: Connection, collection_id: int, seq: int, limit: int) -> list[IndexChange]:
+    """At most ``limit`` log entries of a collection beyond ``seq``, oldest first."""
+    statement = (
+        select(_index_log)
+        .where(_index_log.c.collection_id == collection_id, _index_log.c.seq > seq)
+        .order_by(_index_log.c.seq)
+        .limit(limit)
+    )
+    return [
+        IndexChange(seq=row.seq, op=row.op, document_id=row.document_id, passage_ids=row.passage_ids)
+        for row in connection.execute(statement)
+    ]

@@ -1,0 +1,255 @@
+"""Statements about jobs: queue, claim, report progress, and the end of a job. Callers own the transaction.
+
+A job of a ready document renews its vectors after a rename; every other job ingests the document.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from ragsvc.core.documents import Document, DocumentStatus, Stage
+from ragsvc.core.ids import DocumentId, TenantId
+from ragsvc.core.ports.embedding import EmbeddingModel
+from ragsvc.store.document_rows import get_by_row_id, has_other_names
+from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
+from ragsvc.store.parsed_rows import clear_parsed
+from ragsvc.store.serving_model import serving_model
+from ragsvc.store.tables import DocumentRow, JobRow, table_of
+
+_documents = table_of(DocumentRow)
+_jobs = table_of(JobRow)
+
+_encode = msgspec.json.encode
+
+
+class JobWork(Enum):
+    """What a job has to do next."""
+
+    PARSE = "parse"
+    EMBED = "embed"
+    RENEW_VECTORS = "renew vectors"
+
+
+class ClaimedJob(msgspec.Struct, frozen=True):
+    """A job that this process runs, and its document as it was before the claim."""
+
+    job_id: int
+    document: Document
+    attempts: int
+    password: str | None
+    work: JobWork
+
+
+class JobOutcome(Enum):
+    """Whether a job ended, or why it has to go on."""
+
+    DONE = "done"
+    DOCUMENT_DELETED = "document deleted"
+    DOCUMENT_RENAMED = "document renamed"
+    MODEL_CHANGED = "model changed"
+
+
+def enqueue(
+    connection: Connection, document_id: DocumentId, tenant: TenantId, *, password: str | None, now: int
+) -> None:
+    """Queue a document, replacing a job that has ended."""
+    connection.execute(delete(_jobs).where(_jobs.c.document_id == document_id))
+    connection.execute(
+        insert(_jobs).values(
+            document_id=document_id, tenant=tenant, state="queued", attempts=0, password=password, created_at=now
+        )
+    )
+
+
+def enqueue_renewal(connection: Connection, document: Document, *, now: int) -> None:
+    """Queue new vectors for a ready document. A job that is queued or running already will use the latest name."""
+    connection.execute(
+        insert(_jobs)
+        .prefix_with("OR IGNORE")
+        .values(document_id=document.id, tenant=document.tenant, state="queued", attempts=0, created_at=now)
+    )
+
+
+def claim(connection: Connection, *, now: int) -> ClaimedJob | None:
+    """Take the next job: ingest before renewal, then the tenant with the fewest running jobs, then the oldest job."""
+    running = select(_jobs.c.tenant, func.count().label("n")).where(_jobs.c.state == "running")
+    counts = running.group_by(_jobs.c.tenant).subquery()
+    statement = (
+        select(_jobs.c.id, _jobs.c.document_id, _jobs.c.attempts, _jobs.c.password)
+        .join(_documents, _documents.c.id == _jobs.c.document_id)
+        .outerjoin(counts, counts.c.tenant == _jobs.c.tenant)
+        .where(_jobs.c.state == "queued")
+        .order_by(_documents.c.status == DocumentStatus.READY, func.coalesce(counts.c.n, 0), _jobs.c.id)
+        .limit(1)
+    )
+    row = connection.execute(statement).one_or_none()
+    if row is None:
+        return None
+    document = get_by_row_id(connection, DocumentId(row.document_id))
+    assert document is not None  # noqa: S101 - jobs cascade with their document
+    connection.execute(update(_jobs).where(_jobs.c.id == row.id).values(state="running", attempts=row.attempts + 1))
+    work = _next_work(document)
+    if work is not JobWork.RENEW_VECTORS:
+        stage = Stage.PARSING if work is JobWork.PARSE else Stage.EMBEDDING
+        set_progress(connection, document.id, stage=stage, now=now)
+    return ClaimedJob(job_id=row.id, document=document, attempts=row.attempts + 1, password=row.password, work=work)
+
+
+def _next_work(document: Document) -> JobWork:
+    if document.status is DocumentStatus.READY:
+        return JobWork.RENEW_VECTORS
+    return JobWork.EMBED if document.passages_total else JobWork.PARSE
+
+
+def release_running(connection: Connection) -> int:
+    """Queue the jobs that a dead process left running; only at start, when this process owns the directory."""
+    return connection.execute(update(_jobs).where(_jobs.c.state == "running").values(state="queued")).rowcount
+
+
+def release(connection: Connection, job_id: int, *, count_attempt: bool = False) -> None:
+    """Queue a running job again; the attempt counts only if ``count_attempt``."""
+    attempts = _jobs.c.attempts if count_attempt else _jobs.c.attempts - 1
+    connection.execute(update(_jobs).where(_jobs.c.id == job_id).values(state="queued", attempts=attempts))
+
+
+def waiting_count(connection: Connection) -> int:
+    """How many documents are queued or being ingested."""
+    statement = (
+        select(func.count())
+        .select_from(_jobs.join(_documents, _documents.c.id == _jobs.c.document_id))
+        .where(_documents.c.status != DocumentStatus.READY)
+    )
+    return int(connection.execute(statement).scalar_one())
+
+
+def set_progress(
+    connection: Connection,
+    document_id: DocumentId,
+    *,
+    stage: Stage,
+    now: int,
+    pages_done: int | None = None,
+    pages_total: int | None = None,
+) -> None:
+    """Write the stage and the page counts of a document that is being ingested."""
+    values: dict[str, Any] = {"status": DocumentStatus.PROCESSING, "stage": stage, "updated_at": now}
+    if pages_done is not None:
+        values["pages_done"] = pages_done
+    if pages_total is not None:
+        values["pages_total"] = pages_total
+    connection.execute(update(_documents).where(_documents.c.id == document_id).values(**values))
+
+
+def mark_ready(
+    connection: Connection,
+    embedded: Document,
+    *,
+    model: EmbeddingModel,
+    model_id: int,
+    timings: dict[str, float],
+    now: int,
+) -> JobOutcome:
+    """Make a document part of retrieval: status, log entry and the end of its job in one step.
+
+    ``embedded`` is the document as it was when its passages were embedded with ``model``. Nothing changes unless the
+    outcome is ``DONE``: after a rename or a change of the serving model its vectors are not valid.
+    """
+    document = get_by_row_id(connection, embedded.id)
+    if document is None:
+        return JobOutcome.DOCUMENT_DELETED
+    serving = serving_model(connection)
+    if serving is not None and serving.id != model_id:
+        return JobOutcome.MODEL_CHANGED
+    if has_other_names(document, embedded):
+        return JobOutcome.DOCUMENT_RENAMED
+    passage_ids = passage_ids_of_document(connection, document.id)
+    append_change(connection, document, "add", passage_ids)
+    connection.execute(
+        update(_documents)
+        .where(_documents.c.id == document.id)
+        .values(
+            status=DocumentStatus.READY,
+            stage=Stage.READY,
+            embedding_model=model.name,
+            timings=_encode({**document.timings, **timings}),
+            passages_done=len(passage_ids),
+            failure_code=None,
+            failure_message=None,
+            updated_at=now,
+            ready_at=now,
+        )
+    )
+    end_job(connection, document.id)
+    return JobOutcome.DONE
+
+
+def finish_renewal(connection: Connection, embedded: Document, *, model_id: int) -> JobOutcome:
+    """End a job that renewed vectors, unless the document was renamed or another model began to serve meanwhile."""
+    document = get_by_row_id(connection, embedded.id)
+    if document is None:
+        return JobOutcome.DOCUMENT_DELETED
+    serving = serving_model(connection)
+    if serving is not None and serving.id != model_id:
+        return JobOutcome.MODEL_CHANGED
+    if has_other_names(document, embedded):
+        return JobOutcome.DOCUMENT_RENAMED
+    end_job(connection, document.id)
+    return JobOutcome.DONE
+
+
+def end_job(connection: Connection, document_id: DocumentId) -> None:
+    """Remove a document's job."""
+    connection.execute(delete(_jobs).where(_jobs.c.document_id == document_id))
+
+
+def mark_failed(
+    connection: Connection,
+    document_id: DocumentId,
+    *,
+    code: str,
+    message: str,
+    now: int,
+) -> bool:
+    """End an ingest as failed and keep the reason in the document's row; ``False`` if the document was deleted."""
+    if get_by_row_id(connection, document_id) is None:
+        return False
+    clear_parsed(connection, document_id)
+    values: dict[str, Any] = {
+        "status": DocumentStatus.FAILED,
+        "stage": Stage.FAILED,
+        "failure_code": code,
+        "failure_message": message,
+        "passages_total": 0,
+        "passages_done": 0,
+        "updated_at": now,
+    }
+    connection.execute(update(_documents).where(_documents.c.id == document_id).values(**values))
+    end_job(connection, document_id)
+    return True
+
+
+def requeue(connection: Connection, document: Document, *, password: str | None, now: int) -> None:
+    """Start a failed document again from the beginning."""
+    clear_parsed(connection, document.id)
+    connection.execute(
+        update(_documents)
+        .where(_documents.c.id == document.id)
+        .values(
+            status=DocumentStatus.QUEUED,
+            stage=Stage.QUEUED,
+            failure_code=None,
+            failure_message=None,
+            problems=b"[]",
+            timings=b"{}",
+            pages_done=0,
+            pages_total=0,
+            passages_total=0,
+            passages_done=0,
+            updated_at=now,
+        )
+    )
+    enqueue(connection, document.id, document.tenant, password=password, now=now)

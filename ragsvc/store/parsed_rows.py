@@ -1,0 +1,78 @@
+"""Statements that store and remove a document's pages and passages. Callers own the transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, delete, insert, update
+
+from ragsvc.core.documents import Passage, Stage
+from ragsvc.core.ids import DocumentId
+from ragsvc.core.ports.parsing import ParsedDocument
+from ragsvc.store.document_rows import get_by_row_id
+from ragsvc.store.tables import DocumentRow, PageRow, PassageRow, table_of
+from ragsvc.store.vector_rows import UNKNOWN_HASH
+
+_documents = table_of(DocumentRow)
+_pages = table_of(PageRow)
+_passages = table_of(PassageRow)
+
+_encode = msgspec.json.encode
+
+
+def store_parsed(
+    connection: Connection, document_id: DocumentId, parsed: ParsedDocument, *, timings: dict[str, float], now: int
+) -> bool:
+    """Store pages and passages, replacing those of an earlier attempt; ``False`` if the document was deleted."""
+    if get_by_row_id(connection, document_id) is None:
+        return False
+    clear_parsed(connection, document_id)
+    extraction = parsed.extraction
+    if extraction.pages:
+        connection.execute(
+            insert(_pages),
+            [
+                {"document_id": document_id, "number": page.number, "label": page.label, "text": page.text}
+                for page in extraction.pages
+            ],
+        )
+    if parsed.passages:
+        connection.execute(insert(_passages), [_passage_values(document_id, passage) for passage in parsed.passages])
+    connection.execute(
+        update(_documents)
+        .where(_documents.c.id == document_id)
+        .values(
+            stage=Stage.EMBEDDING,
+            title=extraction.title,
+            problems=_encode(extraction.problems),
+            timings=_encode(timings),
+            pages_total=extraction.page_count,
+            pages_done=extraction.page_count,
+            passages_total=len(parsed.passages),
+            passages_done=0,
+            updated_at=now,
+        )
+    )
+    return True
+
+
+def _passage_values(document_id: DocumentId, passage: Passage) -> dict[str, Any]:
+    return {
+        "document_id": document_id,
+        "ordinal": passage.ordinal,
+        "page": passage.page,
+        "page_label": passage.page_label,
+        "start": passage.start,
+        "end": passage.end,
+        "token_count": passage.token_count,
+        "headings": _encode(passage.headings),
+        "embedding_hash": UNKNOWN_HASH,
+        "text": passage.text,
+    }
+
+
+def clear_parsed(connection: Connection, document_id: DocumentId) -> None:
+    """Remove pages, passages and vectors of a document that is not ready."""
+    connection.execute(delete(_pages).where(_pages.c.document_id == document_id))
+    connection.execute(delete(_passages).where(_passages.c.document_id == document_id))

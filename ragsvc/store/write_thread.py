@@ -1,0 +1,161 @@
+"""The one thread that writes to a SQLite file: waiting writes share a commit, each in its own savepoint.
+
+Knows neither the tables nor how a connection is opened. An exception undoes only the changes of its own write; a
+commit that fails fails all writes of its group.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from typing import Any, Generic, Protocol, TypeVar
+
+from ragsvc.core.errors import Overloaded, ShuttingDown
+
+ConnectionT = TypeVar("ConnectionT")
+T = TypeVar("T")
+
+
+class WritableConnection(Protocol[ConnectionT]):
+    """A connection that belongs to the write thread."""
+
+    def open(self) -> AbstractContextManager[ConnectionT]:
+        """The connection, closed at the end; called once, in the write thread."""
+        ...
+
+    def transaction(self, connection: ConnectionT) -> AbstractContextManager[object]:
+        """A transaction that holds the write lock, committed durably at the end, rolled back by an exception."""
+        ...
+
+    def driver(self, connection: ConnectionT) -> sqlite3.Connection:
+        """The driver's connection, in the same transaction."""
+        ...
+
+    def translate(self, error: Exception) -> Exception:
+        """The error that callers see."""
+        ...
+
+
+class _QueuedWrite(Generic[ConnectionT]):
+    __slots__ = ("function", "future")
+
+    def __init__(self, function: Callable[[ConnectionT], Any], future: Future[Any]) -> None:
+        self.function = function
+        self.future = future
+
+
+class WriteThread(Generic[ConnectionT]):
+    """Runs write functions in order; ``close`` finishes the queued ones first.
+
+    At most ``group_limit`` writes share a commit, and at most ``queue_limit`` wait.
+    """
+
+    def __init__(
+        self,
+        connection: WritableConnection[ConnectionT],
+        *,
+        name: str,
+        group_limit: int,
+        queue_limit: int,
+        overloaded: str,
+    ) -> None:
+        """``name`` is the thread's; ``overloaded`` is the message of the error when the queue is full."""
+        self._connection = connection
+        self._group_limit = group_limit
+        self._overloaded = overloaded
+        self._queue: queue.Queue[_QueuedWrite[ConnectionT] | None] = queue.Queue(maxsize=queue_limit)
+        self._closed = False
+        self._close_lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, function: Callable[[ConnectionT], T]) -> Future[T]:
+        """Queue a write; its future ends after the commit. A future that is cancelled before its turn is not run.
+
+        Raises:
+            Overloaded: too many writes are waiting.
+            ShuttingDown: the thread was closed.
+        """
+        future: Future[T] = Future()
+        with self._close_lock:
+            if self._closed:
+                raise ShuttingDown("the service is shutting down")
+            try:
+                self._queue.put_nowait(_QueuedWrite(function, future))
+            except queue.Full as error:
+                raise Overloaded(self._overloaded, retry_after_s=1) from error
+        return future
+
+    def close(self) -> bool:
+        """Finish queued writes and end the thread; ``False`` if it was closed before."""
+        with self._close_lock:
+            if self._closed:
+                return False
+            self._closed = True
+            self._queue.put(None)
+        self._thread.join()
+        return True
+
+    def _run(self) -> None:
+        with self._connection.open() as connection:
+            last = False
+            while not last:
+                group, last = self._next_group()
+                if group:
+                    self._commit(connection, group)
+                del group  # nothing of a finished write is kept while the thread waits
+
+    def _next_group(self) -> tuple[list[_QueuedWrite[ConnectionT]], bool]:
+        """The writes that wait now, at least one unless the thread ends; ``True`` with the last ones."""
+        write = self._queue.get()
+        group: list[_QueuedWrite[ConnectionT]] = []
+        while write is not None:
+            group.append(write)
+            if len(group) == self._group_limit:
+                return group, False
+            try:
+                write = self._queue.get_nowait()
+            except queue.Empty:
+                return group, False
+        return group, True
+
+    def _commit(self, connection: ConnectionT, group: list[_QueuedWrite[ConnectionT]]) -> None:
+        outcomes: list[tuple[_QueuedWrite[ConnectionT], object, Exception | None]] = []
+        try:
+            with self._connection.transaction(connection):
+                outcomes.extend(
+                    (write, *self._run_in_savepoint(connection, write))
+                    for write in group
+                    if write.future.set_running_or_notify_cancel()
+                )
+        except Exception as error:  # noqa: BLE001 - every caller of the group receives it
+            failure = self._connection.translate(error)
+            for write in group:
+                if write.future.running() or (not write.future.done() and write.future.set_running_or_notify_cancel()):
+                    write.future.set_exception(failure)
+            return
+        for write, result, own_failure in outcomes:
+            if own_failure is None:
+                write.future.set_result(result)
+            else:
+                write.future.set_exception(own_failure)
+
+    def _run_in_savepoint(
+        self, connection: ConnectionT, write: _QueuedWrite[ConnectionT]
+    ) -> tuple[object, Exception | None]:
+        driver = self._connection.driver(connection)
+        driver.execute("SAVEPOINT one_write").close()
+        try:
+            result = write.function(connection)
+        except Exception as error:
+            if not driver.in_transaction:
+                raise  # SQLite ended the whole transaction by itself: full disk, I/O error, no memory
+            driver.execute("ROLLBACK TO one_write").close()
+            driver.execute("RELEASE one_write").close()
+            return None, self._connection.translate(error)
+        driver.execute("RELEASE one_write").close()
+        return result, None

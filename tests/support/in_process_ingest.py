@@ -1,0 +1,172 @@
+"""The document services on a folder, in this process: real rows, files and indexes; a fake model and parser."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import anyio
+import anyio.abc
+
+from ragsvc.core.documents import Document, Extraction, Page, Passage
+from ragsvc.core.ports.parsing import ParsedDocument
+from ragsvc.core.retrieval.search import SearchMode, SearchQuery
+from ragsvc.core.text.chunking import lexical_context
+from ragsvc.index.registry import IndexRegistry
+from ragsvc.services.document_service import DocumentService, Upload
+from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
+from ragsvc.services.index_lag import IndexLag
+from ragsvc.services.ingest_jobs import IngestLimits, IngestService
+from ragsvc.services.progress_events import ProgressHub
+from ragsvc.services.search import SearchService
+from ragsvc.store.blobs import BlobStore
+from ragsvc.store.database import Database
+from ragsvc.store.index_source import SqliteIndexSource
+from ragsvc.store.serving_model import serve_model
+from ragsvc.store.vector_rows import model_row_id
+from ragsvc.testing.fakes import FakeEmbedder
+from tests.support.stored_documents import ACME
+
+
+class LineParser:
+    """Port ``Parser`` for text files: one page, one passage a line."""
+
+    async def parse(self, path, *, media_type, filename, password=None, on_progress=None) -> ParsedDocument:
+        text = path.read_text()
+        passages, start = [], 0
+        for ordinal, line in enumerate(filter(None, text.splitlines())):
+            passages.append(Passage(ordinal, 1, start, start + len(line), line))
+            start += len(line) + 1
+        return ParsedDocument(Extraction(pages=[Page(1, text)], page_count=1), passages)
+
+    async def close(self) -> None:
+        return None
+
+
+class ObservedEmbedder:
+    """The batcher of a space; ``before`` runs before each call and may raise."""
+
+    def __init__(self, before: Callable[[list[str]], object] = lambda texts: None) -> None:
+        self.embedder = FakeEmbedder()
+        self.before = before
+        self.embedded: list[str] = []
+
+    async def embed_passages(self, texts):
+        result = self.before(list(texts))
+        if result is not None:
+            await result
+        self.embedded += texts
+        return self.embedder.embed_passages(texts)
+
+    async def embed_query(self, text):
+        return self.embedder.embed_queries([text])[0]
+
+
+class InProcessIngest:
+    """One data directory, opened."""
+
+    def __init__(
+        self, folder: Path, *, embedder: ObservedEmbedder | None = None, prepare: Callable[[str], str] = str
+    ) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        self.batcher = embedder or ObservedEmbedder()
+        self.database = Database(folder / "ragsvc.sqlite")
+        self.blobs = BlobStore(folder)
+        model = self.batcher.embedder.model
+        self.model_id = self.database.write_sync(lambda c: model_row_id(c, model, now=1))
+        self.database.write_sync(lambda c: serve_model(c, self.model_id))
+        self.source = SqliteIndexSource(
+            self.database, model_id=self.model_id, dimension=model.dimension, lexical_context=lexical_context
+        )
+        self.indexes = IndexRegistry(folder / "derived", self.source, model=model, background=False)
+        self.space = EmbeddingSpace(
+            model=model,
+            model_id=self.model_id,
+            batcher=self.batcher,
+            indexes=self.indexes,
+            prepare=prepare,
+            knows=lambda _: True,
+        )
+        self.spaces = EmbeddingSpaces(self.space)
+        self.hub = ProgressHub()
+        self.lag = IndexLag(self.spaces.catch_up)
+        self.ingest = IngestService(
+            database=self.database,
+            blobs=self.blobs,
+            parser=LineParser(),
+            spaces=self.spaces,
+            index_lag=self.lag,
+            hub=self.hub,
+            options=IngestLimits(workers=2),
+            retry_s=0,
+        )
+        self.documents = DocumentService(
+            database=self.database,
+            blobs=self.blobs,
+            ingest=self.ingest,
+            hub=self.hub,
+            index_lag=self.lag,
+            max_document_bytes=1 << 20,
+            max_queued=100,
+        )
+        self.searcher = SearchService(database=self.database, spaces=self.spaces, settled=self.lag.settled)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[InProcessIngest]:
+        """Run the jobs; closes everything at the end."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.ingest.run)
+                try:
+                    yield self
+                finally:
+                    tasks.cancel_scope.cancel()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self.indexes.close()
+        self.database.close()
+
+    async def upload(self, text: str, *, filename: str) -> Document:
+        async with self.documents.receiving() as incoming:
+            await incoming.write(text.encode())
+            return (
+                await self.documents.add(ACME, incoming, Upload(filename=filename, media_type="text/plain"))
+            ).document
+
+    async def add(self, text: str, *, filename: str) -> Document:
+        """Upload and wait until ready."""
+        document = await self.upload(text, filename=filename)
+        return await self.documents.wait(ACME, document.public_id, timeout_s=10)
+
+    async def rename(self, document: Document, filename: str) -> Document:
+        return await self.documents.change(ACME, document.public_id, filename=filename, metadata=None)
+
+    async def found(self, query: str, *, mode: SearchMode = SearchMode.LEXICAL) -> list[str]:
+        """File names of the hits of a search, best first, each once."""
+        result = await self.searcher.search(ACME, SearchQuery(text=query, mode=mode))
+        return list(dict.fromkeys(hit.passage.filename for hit in result.hits))
+
+    async def cosine(self, query: str) -> float:
+        """The best cosine of a dense search."""
+        result = await self.searcher.search(ACME, SearchQuery(text=query, mode=SearchMode.DENSE))
+        return result.hits[0].dense
+
+    def jobs(self) -> int:
+        return self.database.read_sync(lambda c: c.exec_driver_sql("SELECT count(*) FROM jobs").scalar_one())
+
+    async def idle(self) -> None:
+        """Wait until no job is left."""
+        with anyio.fail_after(20):
+            while self.jobs():
+                await anyio.sleep(0.01)
+
+    def copy_as_if_killed(self, target: Path) -> None:
+        """What a kill at this moment would leave on disk."""
+        shutil.copytree(self.folder, target, ignore=shutil.ignore_patterns("live-*"))
+        with suppress(FileNotFoundError):
+            (target / "ragsvc.sqlite-shm").unlink()
