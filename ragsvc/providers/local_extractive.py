@@ -6,7 +6,7 @@ and ``n`` answers are equal; ``stop`` and token limits are kept; what it cannot 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final, Literal, Protocol
 
@@ -60,8 +60,14 @@ class Extracted(Protocol):
         ...
 
 
-Extract = Callable[[str, Sequence[SearchHit]], Extracted]
-"""Picks the sentences that answer a question; may block (it runs in a thread)."""
+class Extract(Protocol):
+    """Picks the sentences that answer a question; may block, because it runs in a worker thread.
+
+    ``answerable`` is the search's judgement in 0..1 of whether the documents hold an answer.
+    """
+
+    def __call__(self, question: str, hits: Sequence[SearchHit], /, *, answerable: float) -> Extracted: ...
+
 
 FinishReason = Literal["stop", "length"]
 
@@ -148,9 +154,9 @@ class LocalExtractive(LocalChat):
         if call.evidence is None:
             yield WHAT_IT_DOES
             return
-        hits = call.evidence.hits
-        found = self._extract(call.evidence.query, hits) if hits else None
-        if found is None or found.abstained or not found.sentences:
+        evidence = call.evidence
+        found = self._extract(evidence.query, evidence.hits, answerable=evidence.answerable)
+        if found.abstained or not found.sentences:
             yield NO_ANSWER
             return
         for position, sentence in enumerate(found.sentences):

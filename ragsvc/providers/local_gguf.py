@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ragsvc.core.defaults import DEFAULT_REPLY_TOKENS
 from ragsvc.core.errors import InvalidRequest, UnsupportedParameter
 from ragsvc.core.gateway.chat import ChatCall, ChatMessage, ChatRequest, TokenUsage
 from ragsvc.core.gateway.event_stream import encode_event
@@ -19,7 +20,6 @@ from ragsvc.providers.gguf_runs import Chunk, GgufRun, GgufRuns
 from ragsvc.providers.local_extractive import refuse_unsupported
 from ragsvc.providers.local_provider import LocalChat
 
-_DEFAULT_REPLY_TOKENS: Final = 1024
 _PASSED_ON: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "response_format", "logprobs",
                      "top_logprobs")  # fmt: skip
 _SEEDS: Final = 2**32 - 1
@@ -81,7 +81,7 @@ class LocalGguf(LocalChat):
             body
             | {
                 "messages": [self._message(at, message) for at, message in enumerate(messages)],
-                "max_tokens": request.reply_limit or _DEFAULT_REPLY_TOKENS,
+                "max_tokens": request.reply_limit or DEFAULT_REPLY_TOKENS,
                 "stop": list(request.stops),
                 "stream": True,
                 "timings_per_token": True,

@@ -14,6 +14,7 @@ import msgspec
 
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.answers.prompts import weave_passages
+from ragsvc.core.defaults import DEFAULT_REPLY_TOKENS, DEFAULT_TOP_K
 from ragsvc.core.gateway.chat import ChatCall, ChatRequest, CountTokens, RetrievedPassages, TokenUsage
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.event_stream import DONE
@@ -27,9 +28,7 @@ from ragsvc.services.model_registry import ModelRegistry, ModelRoute, first_able
 from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_reservation import RequestReservation
 
-_DEFAULT_REPLY_TOKENS = 1024
 _PASSAGE_TOKENS = 256
-_TYPICAL_TOP_K = 10
 
 
 class AnswerStream:
@@ -76,8 +75,8 @@ class AnswerStream:
 class AnswerService:
     """Answers chat requests.
 
-    ``top_k`` is how many passages a request gets that does not say. ``weak_below`` is the ``answerable`` (0..1) under
-    which a model is told that the evidence is weak. ``on_unresolved`` is told how many markers named no passage.
+    ``top_k`` is the number of passages for a request that names none. ``on_unresolved`` receives the number of
+    citation markers that match no passage.
     """
 
     def __init__(
@@ -88,8 +87,7 @@ class AnswerService:
         searcher: Searcher,
         meter: TokenMeter,
         count_tokens: CountTokens,
-        top_k: int = 10,
-        weak_below: float = 0.35,
+        top_k: int = DEFAULT_TOP_K,
         on_unresolved: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._router = router or Router(models)
@@ -97,7 +95,6 @@ class AnswerService:
         self._meter = meter
         self._count_tokens = count_tokens
         self._top_k = top_k
-        self._weak_below = weak_below
         self._on_unresolved = on_unresolved
 
     async def complete(self, principal: Principal, call: ChatCall) -> bytes:
@@ -138,7 +135,7 @@ class AnswerService:
         """Check the model and set tokens aside."""
         model = call.request.model
         routes = await self._router.routes(principal, model, Family.CHAT, call.access)
-        reservation = await self._meter.reserve(principal, estimated_tokens(call.request))
+        reservation = await self._meter.reserve(principal, estimated_tokens(call.request, default_top_k=self._top_k))
         return routes, RequestReservation(self._meter, reservation, model)
 
     async def _find_evidence(self, principal: Principal, call: ChatCall) -> RetrievedPassages | None:
@@ -182,16 +179,18 @@ class AnswerService:
                 evidence,
                 context_tokens=context_tokens,
                 count_tokens=self._count_tokens,
-                weak_below=self._weak_below,
             )
         )
         made = msgspec.structs.replace(call, model=route.upstream_model, evidence=evidence, messages=woven.messages)
         return made, woven.hits
 
 
-def estimated_tokens(request: ChatRequest) -> int:
-    """What a request may cost, rather too much than too little."""
+def estimated_tokens(request: ChatRequest, *, default_top_k: int) -> int:
+    """Tokens to reserve for a request, estimated high: its messages, its passages and the longest reply.
+
+    ``default_top_k`` is the number of passages where the request names none, which the operator can set.
+    """
     options = request.rag_options
-    passages = (options.top_k or _TYPICAL_TOP_K) * _PASSAGE_TOKENS if options is not None else 0
-    reply = (request.reply_limit or _DEFAULT_REPLY_TOKENS) * request.choices
+    passages = (options.top_k or default_top_k) * _PASSAGE_TOKENS if options is not None else 0
+    reply = (request.reply_limit or DEFAULT_REPLY_TOKENS) * request.choices
     return request.estimated_prompt_tokens() + passages + reply

@@ -45,9 +45,9 @@ def judge_answers(collection: Collection, embedding: Embedding, *, own_document:
     ]
     rows: list[tuple[float, ...]] = []
     for question, vector in zip(asked, embedding.queries([one.text for one in asked]), strict=True):
-        _, hits = search_question(collection, question, vector, own_document=own_document)
+        ranking, hits = search_question(collection, question, vector, own_document=own_document)
         begin = time.perf_counter()
-        found = answer(question.text, hits)
+        found = answer(question.text, hits, answerable=ranking.answerable)
         spent = time.perf_counter() - begin
         quoted, gold = [sentence.text for sentence in found.sentences], question.answer or ""
         rows.append(

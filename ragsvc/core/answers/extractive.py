@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from ragsvc.core.ports.embedding import Vectors
-from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW, answerable, evidence_of
+from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
 from ragsvc.core.retrieval.conversation_query import content_words
 from ragsvc.core.retrieval.search import SearchHit
 from ragsvc.core.text.sentences import Span, sentence_spans
@@ -60,10 +60,9 @@ class AnswerSentence(msgspec.Struct, frozen=True):
 
 
 class ExtractedAnswer(msgspec.Struct, frozen=True):
-    """Sentences, the best first; none when ``abstained``. ``answerable`` in 0..1 is the evidence for an answer."""
+    """Sentences, best first; none when ``abstained``."""
 
     sentences: list[AnswerSentence]
-    answerable: float
     abstained: bool
 
 
@@ -73,21 +72,22 @@ class _Scored(msgspec.Struct, frozen=True):
     score: float
 
 
-def answer(question: str, hits: Sequence[SearchHit], *, embed: EmbedTexts | None = None) -> ExtractedAnswer:
+def answer(
+    question: str, hits: Sequence[SearchHit], *, answerable: float, embed: EmbedTexts | None = None
+) -> ExtractedAnswer:
     """Choose one to four sentences that answer the question, or none.
 
     Args:
         question: self-contained (``core.retrieval.conversation_query`` makes it so).
-        hits: best first; the first eight are read.
+        hits: best first; the first ``MAX_PASSAGES`` are read.
+        answerable: the search's own judgement in 0..1 (``SearchResult.answerable``). It was made over all candidates
+            and is not repeated over the few hits here; below ``ABSTAIN_BELOW`` there is no answer.
         embed: adds likeness of meaning to that of words, at the cost of embedding some dozens of sentences.
     """
-    asked = content_words(question)
-    evidence = evidence_of([hit.passage for hit in hits], [hit.dense or 0.0 for hit in hits])
-    likely = answerable(question, evidence)
-    if likely < ABSTAIN_BELOW:
-        return ExtractedAnswer([], likely, abstained=True)
-    chosen = _choose(_score_sentences(question, asked, hits[:MAX_PASSAGES], embed))
-    return ExtractedAnswer(chosen, likely, abstained=not chosen)
+    if answerable < ABSTAIN_BELOW:
+        return ExtractedAnswer([], abstained=True)
+    chosen = _choose(_score_sentences(question, content_words(question), hits[:MAX_PASSAGES], embed))
+    return ExtractedAnswer(chosen, abstained=not chosen)
 
 
 def _score_sentences(

@@ -16,10 +16,11 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from ragsvc.core.defaults import DEFAULT_REPLY_TOKENS
 from ragsvc.core.gateway.chat import ChatCall, ChatRequest, CountTokens, RetrievedPassages
+from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
 from ragsvc.core.retrieval.search import SearchHit
 
-_DEFAULT_REPLY_TOKENS: Final = 1024
 _FENCE_TOKENS: Final = 16
 _ZERO_WIDTH_SPACE: Final = "\u200b"
 _LOOK_ALIKES: Final = re.compile(r"<(?=<<)|>(?=>>)|<(?=\||/?(?:system|user|assistant|tool)\b)|\[(?=/?INST\b)")
@@ -58,13 +59,12 @@ def weave_passages(
     *,
     context_tokens: int,
     count_tokens: CountTokens,
-    weak_below: float,
     draw: Callable[[], str] = draw_code,
 ) -> WovenPrompt:
     """Put evidence into a conversation.
 
     The best passages that fit whole into ``context_tokens`` (less the conversation and the reply) are taken, best
-    first. ``weak_below`` is the ``answerable`` under which the model is told that the evidence is weak.
+    first. Below ``ABSTAIN_BELOW`` the model is told that the evidence is weak.
     """
     code = draw()
     while any(code in hit.passage.text for hit in evidence.hits):
@@ -73,7 +73,7 @@ def weave_passages(
     hits = _that_fit(call.request, evidence.hits, rules + _WEAK, room=context_tokens, count_tokens=count_tokens)
     if not hits:
         return WovenPrompt(_with_rules(_messages(call), _NOTHING), ())
-    if evidence.answerable < weak_below:
+    if evidence.answerable < ABSTAIN_BELOW:
         rules += _WEAK
     block = _block(hits, code)
     return WovenPrompt(_with_passages(_with_rules(_messages(call), rules), block), hits)
@@ -83,7 +83,7 @@ def _that_fit(
     request: ChatRequest, hits: Sequence[SearchHit], rules: str, *, room: int, count_tokens: CountTokens
 ) -> tuple[SearchHit, ...]:
     """The hits that fit into ``room`` tokens beside the conversation, the rules and the reply."""
-    room -= (request.reply_limit or _DEFAULT_REPLY_TOKENS) + 2 * _FENCE_TOKENS
+    room -= (request.reply_limit or DEFAULT_REPLY_TOKENS) + 2 * _FENCE_TOKENS
     tools = msgspec.json.encode(request.tools).decode() if request.tools else ""
     fences = [_fence(hit, 0, "") for hit in hits]
     counted = [0 if _LOOK_ALIKES.search(hit.passage.text) else hit.passage.token_count for hit in hits]
