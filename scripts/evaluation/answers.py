@@ -14,6 +14,7 @@ from evaluation.engine import Collection, Embedding
 from ragsvc.core.answers.extractive import answer
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
+from ragsvc.core.retrieval.passage_search import RankedPassages
 from ragsvc.core.retrieval.search import SearchHit, SearchMode
 from ragsvc.evaluation.measures.scores import auroc, contains, token_f1
 
@@ -23,14 +24,14 @@ TOP_K = 8
 
 def search_question(
     collection: Collection, question: Question, vector: Vectors, *, own_document: bool
-) -> tuple[engine.Ranking, list[SearchHit]]:
+) -> tuple[RankedPassages, list[SearchHit]]:
     """The hybrid ranking of a question and its first hits, over all documents or its own."""
     documents = None
     if own_document and question.document is not None:
         documents = np.array([question.document + 1], dtype=np.int64)
     ranking = engine.search(collection, question.text, vector, SearchMode.HYBRID, documents=documents)
     hits = [
-        SearchHit(passage=collection.passages[one.id], score=one.score, dense=one.dense, lexical=one.lexical)
+        SearchHit(passage=collection.stored[one.id], score=one.score, dense=one.dense, lexical=one.lexical)
         for one in ranking.candidates[:TOP_K]
     ]
     return ranking, hits
@@ -66,7 +67,7 @@ def judge_answers(collection: Collection, embedding: Embedding, *, own_document:
 
 def judge_abstention(collection: Collection, embedding: Embedding, *, own_document: bool) -> dict[str, float]:
     """mmlong: answerable against unanswerable questions, on documents that have any text."""
-    readable = {int(passage.document_id) - 1 for passage in collection.passages.values()}
+    readable = {int(passage.document_id) - 1 for passage in collection.stored.values()}
     asked = [one for one in collection.dataset.questions if one.document in readable]
     vectors = embedding.queries([one.text for one in asked])
     scores = np.array(
