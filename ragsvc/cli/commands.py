@@ -14,6 +14,7 @@ from ragsvc.cli.execution import execute
 from ragsvc.cli.failures import usage_error
 from ragsvc.cli.output import Output, print_json
 from ragsvc.cli.target import Target, choose_target
+from ragsvc.core.defaults import DEFAULT_TOP_K, MAX_TOP_K
 
 _EXIT_CODES = (
     "Exit codes: 0 done · 1 the task failed (or a part of it) · 2 wrong usage or settings · 3 no service answers · "
@@ -159,7 +160,9 @@ def ingest(
 @app.command()
 def search(
     query: Annotated[str, typer.Argument(metavar="QUERY")],
-    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=100, help="How many passages.")] = 10,
+    top_k: Annotated[
+        int, typer.Option("--top-k", "-k", min=1, max=MAX_TOP_K, help="How many passages.")
+    ] = DEFAULT_TOP_K,
     mode: Mode = "hybrid",
     collection: CollectionName = "default",
     document: DocumentIds = None,
@@ -186,7 +189,9 @@ def ask(
     question: Annotated[str, typer.Argument(metavar="QUESTION")],
     model: Annotated[str, typer.Option("--model", help="Who answers.")] = "local/chat-model",
     stream: Annotated[bool, typer.Option("--stream", help="Show the answer while it is made.")] = False,
-    top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, max=100, help="Passages given to it.")] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", "-k", min=1, max=MAX_TOP_K, help="Passages given to it.")
+    ] = None,
     mode: Mode = "hybrid",
     collection: CollectionName = "default",
     document: DocumentIds = None,
@@ -229,7 +234,9 @@ def evaluate(
             help="Also this: name, mode, top_k, min_score, rerank; or a JSON object, also with filters; repeatable.",
         ),
     ] = None,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=100, help="How many passages.")] = 10,
+    top_k: Annotated[
+        int, typer.Option("--top-k", "-k", min=1, max=MAX_TOP_K, help="How many passages.")
+    ] = DEFAULT_TOP_K,
     collection: CollectionName = "default",
     filters: Filters = None,
     within_document: Annotated[

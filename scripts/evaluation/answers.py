@@ -12,6 +12,7 @@ from evaluation import engine
 from evaluation.datasets import Question
 from evaluation.engine import Collection, Embedding
 from ragsvc.core.answers.extractive import answer
+from ragsvc.core.defaults import DEFAULT_TOP_K
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
 from ragsvc.core.retrieval.passage_search import RankedPassages
@@ -19,7 +20,6 @@ from ragsvc.core.retrieval.search import SearchHit, SearchMode
 from ragsvc.evaluation.measures.scores import auroc, contains, token_f1
 
 SHORT_ANSWERS = {"Str", "Int", "Float"}
-TOP_K = 8
 
 
 def search_question(
@@ -32,7 +32,7 @@ def search_question(
     ranking = engine.search(collection, question.text, vector, SearchMode.HYBRID, documents=documents)
     hits = [
         SearchHit(passage=collection.stored[one.id], score=one.score, dense=one.dense, lexical=one.lexical)
-        for one in ranking.candidates[:TOP_K]
+        for one in ranking.candidates[:DEFAULT_TOP_K]
     ]
     return ranking, hits
 

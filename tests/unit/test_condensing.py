@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from ragsvc.core.text.condensing import FUNCTION_WORDS, condense
+from ragsvc.core.text.condensing import condense
+from ragsvc.core.text.stop_words import CONDENSED_WORDS
 from ragsvc.inference.model_files import BUILT_IN, resolve_folder
 
 PIECES = st.sampled_from(
@@ -38,8 +39,8 @@ def test_it_is_never_longer_and_never_changes_again(tokenizer: Tokenizer, text: 
 @settings(max_examples=200, deadline=None)
 @given(text=TEXTS)
 def test_words_stay_whole_and_in_order(text: str) -> None:
-    words = [word for word in re.findall(r"[A-Za-z0-9]+", condense(text)) if word.lower() not in FUNCTION_WORDS]
-    assert words == [word for word in re.findall(r"[A-Za-z0-9]+", text) if word.lower() not in FUNCTION_WORDS]
+    words = [word for word in re.findall(r"[A-Za-z0-9]+", condense(text)) if word.lower() not in CONDENSED_WORDS]
+    assert words == [word for word in re.findall(r"[A-Za-z0-9]+", text) if word.lower() not in CONDENSED_WORDS]
 
 
 @pytest.mark.parametrize(

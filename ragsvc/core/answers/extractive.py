@@ -25,6 +25,8 @@ EmbedTexts = Callable[[Sequence[str]], Vectors]
 
 MAX_SENTENCES: Final = 4
 MAX_PASSAGES: Final = 8
+"""Hits that are read. With ten, the first sentence was right less often: xquad in English -0.5 ± 0.24 points of 78."""
+
 MAX_SENTENCE_CHARACTERS: Final = 480
 CLOSE_TO_BEST: Final = 0.85
 """A further sentence must score this share of the best one's score."""

@@ -20,7 +20,8 @@ from typing import Final
 import msgspec
 
 from ragsvc.core.documents import StoredPassage
-from ragsvc.core.retrieval.conversation_query import STOP_WORDS, content_words
+from ragsvc.core.retrieval.conversation_query import content_words
+from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 from ragsvc.core.text.word_starts import plain_text, word_start
 
 ABSTAIN_BELOW: Final = 0.36
@@ -46,8 +47,10 @@ _EXAMPLE: Final = re.compile(
 )
 _GENERIC: Final = frozenset(
     "page slide figure table section appendix chapter document report paper email address question answer title year "
-    "how what which who when where please".split()
+    "who".split()
 )
+"""Words that name a kind of thing and no particular thing; "who" is left of "Whos" when its ending is cut."""
+
 _GERMAN: Final = re.compile(r"\b(?:der|das|den|dem|wie|wer|wen|wann|wo|und|welche[rsmn]?|ist|wurden?|werden|für|von)\b")
 """German writes all nouns with capitals."""
 
@@ -193,7 +196,11 @@ def question_names(query: str) -> list[str]:
         words = match.group().split(" ")
         if _SENTENCE_START.search(text, 0, match.start()) and not (len(words[0]) > 1 and words[0].isupper()):
             words = words if words[0][0].isdigit() else words[1:]
-        words = [word for word in words if word.lower() not in STOP_WORDS and word.lower().rstrip("s") not in _GENERIC]
+        words = [
+            word
+            for word in words
+            if word.lower() not in QUESTION_STOP_WORDS and word.lower().rstrip("s") not in _GENERIC
+        ]
         if not capitals_tell:
             words = [word for word in words if not word.isalpha() or (len(word) > 1 and word.isupper())]
         found.append(" ".join(re.sub(r"['’]s$", "", word) for word in words if not _DIGIT.search(word)))

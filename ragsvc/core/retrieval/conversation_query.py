@@ -12,6 +12,8 @@ from typing import Final
 
 import msgspec
 
+from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
+
 # ruff: noqa: RUF001 - words of several scripts are the subject here
 
 MAX_QUERY_CHARACTERS: Final = 1200
@@ -43,19 +45,6 @@ def _words(listed: str) -> frozenset[str]:
     return frozenset(listed.split())
 
 
-STOP_WORDS: Final = _words(
-    """a about all also an and any are as at be been being between both but by can could did do does doing for from
-    further had has have having he her here hers him his how i if in into is it its itself just let me more most my no
-    nor not now of off on once only or other our out over own please same she should show so some such tell than that
-    the their them then there these they this those through to too under until up us very was we were what when where
-    which while who whom whose why will with would you your give find list say says said according
-    der die das den dem des ein eine einen einem einer eines und oder aber in im an am auf aus bei mit nach von vom zu
-    zum zur für über unter ist sind war waren wird werden hat haben hatte wie was wer wen wem wo wann warum welche
-    welcher welches nicht auch noch nur es er sie wir ihr ich du man sich dass als wenn denn
-    и в во не что он на я с со как а то все она так его но да ты к у же вы за бы по ее мне было от меня еще нет о из
-    ему когда для мы их кто какой какая какие где почему сколько был была были это этот эта эти
-    的 了 是 在 和 有 什么 吗 呢 谁 哪 哪里 怎么 为什么 多少""",
-)
 _POINTERS: Final = _words(
     """it its they them their theirs he him his she her hers this that these those there then same former latter one
     ones er ihm ihn sein seine sie ihr ihre es dies diese dieser dieses dort он она оно они его её ее их этот эта
@@ -138,7 +127,7 @@ def content_words(text: str) -> list[str]:
     ['revenue', 'apple', 'q3', '2022']
     """
     words = (word.lower().removesuffix("'s").removesuffix("’s") for word in _WORD.findall(text))
-    return [word for word in dict.fromkeys(words) if word not in STOP_WORDS]
+    return [word for word in dict.fromkeys(words) if word not in QUESTION_STOP_WORDS]
 
 
 def _is_elliptic(text: str) -> bool:
@@ -189,7 +178,7 @@ def _names(text: str) -> list[str]:
     for match in _NAME.finditer(text):
         name = re.sub(r"['’]s$", "", match.group())
         first = match.start() == 0 or text[: match.start()].rstrip()[-1:] in {".", "?", "!", ":"}
-        if _PERIOD.fullmatch(name) or (first and name.lower() in STOP_WORDS):
+        if _PERIOD.fullmatch(name) or (first and name.lower() in QUESTION_STOP_WORDS):
             continue
         found.append(name)
     return list(dict.fromkeys(found))
@@ -202,7 +191,7 @@ def _answer_names(before: Sequence[Turn], question: str) -> list[str]:
     answers = [turn.text for turn in before if turn.role == "assistant"]
     if not answers or len(answers[-1]) > 400:
         return []
-    names = [name for name in _names(_MARKER.sub("", answers[-1])) if name.lower() not in STOP_WORDS]
+    names = [name for name in _names(_MARKER.sub("", answers[-1])) if name.lower() not in QUESTION_STOP_WORDS]
     return names[:3]
 
 

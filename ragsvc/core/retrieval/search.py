@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
+from ragsvc.core.defaults import DEFAULT_TOP_K
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.retrieval.filters import Filter
 
@@ -28,7 +29,7 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
     collection: str = DEFAULT_COLLECTION
     document_ids: Sequence[str] | None = None
     filters: Filter | None = None
-    top_k: int = 10
+    top_k: int = DEFAULT_TOP_K
     mode: SearchMode = SearchMode.HYBRID
     min_score: float = 0.0
     rerank: bool = False

@@ -12,11 +12,7 @@ import re
 from itertools import chain
 from typing import Final
 
-FUNCTION_WORDS: Final = frozenset(
-    """a an and any are as at be been by for from had has have in is it its may of on or our such that the their these
-    this those to was we were which with""".split()
-)
-"""English words that name nothing; negations, question words and the like are not among them."""
+from ragsvc.core.text.stop_words import CONDENSED_WORDS
 
 _BLANKED: Final = dict.fromkeys(
     chain(
@@ -45,6 +41,6 @@ def condense(text: str) -> str:
     words: list[str] = []
     for word in text.translate(_BLANKED).split():
         bare = word.rstrip(".")
-        words.append(word[len(bare) :] if bare.lower() in FUNCTION_WORDS else word)
+        words.append(word[len(bare) :] if bare.lower() in CONDENSED_WORDS else word)
     condensed = _STOPS.sub(".", " ".join(filter(None, words)))
     return condensed if _WORD.search(condensed) else text
