@@ -25,7 +25,6 @@ class Stage(StrEnum):
     QUEUED = "queued"
     PARSING = "parsing"
     EMBEDDING = "embedding"
-    INDEXING = "indexing"
     READY = "ready"
     FAILED = "failed"
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from ragsvc.core.answers.extractive import MAX_SENTENCE_CHARACTERS, ExtractedAnswer, answer
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ids import DocumentId, PassageId
-from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW, answerable, evidence_of, question_names
+from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW, answerable, question_names
 from ragsvc.core.retrieval.search import SearchHit
+from tests.support.evidence import evidence_of
 
 
 def hit(text: str, *, score: float = 0.6, dense: float = 0.55, title: str | None = None) -> SearchHit:

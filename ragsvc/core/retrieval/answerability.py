@@ -79,12 +79,6 @@ class AnswerabilityEvidence(msgspec.Struct, frozen=True):
     joined_texts: Callable[[], bytes]
 
 
-def evidence_of(passages: Sequence[StoredPassage], cosines: Sequence[float]) -> AnswerabilityEvidence:
-    """The evidence of candidates that are all at hand, best first."""
-    texts = [passage.text for passage in passages[:RARITY_CANDIDATES]]
-    return AnswerabilityEvidence(passages[:BEST_PASSAGES], cosines, lambda: BETWEEN_TEXTS.join(texts).encode())
-
-
 class AnswerabilitySignals(msgspec.Struct, frozen=True):
     """Shares in 0..1 of the question's names, and of its words, that the (best two) passages hold.
 
