@@ -1,4 +1,4 @@
-"""Detects the language of Latin-script text by its function words. Knows nothing of passages or indexes."""
+"""Detects the language of text in Latin script by its function words."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Stop words: each language's list stands here once. Other modules use it whole or as a subset named here.
+"""Stop words by language. Each list is defined once here; other modules use the lists or the subsets defined below.
 
-A subset exists where a word would do harm in one use and not in another; the reason is given with the subset.
+A subset exists where removing a word is useful for one purpose and harmful for another; its docstring gives the reason.
 """
 
 # ruff: noqa: RUF001 - Cyrillic letters are meant
@@ -18,8 +18,8 @@ CONDENSED_WORDS: Final = _words(
     """the of and to in is that for with as on was are by it this be at from an or which has have had were been its
     their we a these those any such may our"""
 )
-"""English words left out of what is embedded: articles, prepositions, auxiliaries. Negations, question words and
-personal pronouns are not among them, because they change what a sentence says."""
+"""English words that are removed before embedding: articles, prepositions, auxiliaries. Negations, question words and
+personal pronouns are kept, because they change the meaning of a sentence."""
 
 FUNCTION_WORDS: Final[dict[str, frozenset[str]]] = {
     "english": CONDENSED_WORDS
@@ -64,9 +64,9 @@ FUNCTION_WORDS: Final[dict[str, frozenset[str]]] = {
     чем кто где когда почему какой какая какие каких сколько при до после между"""
     ),
 }
-"""The most frequent words of running text by language (named as the stemmers are). They identify a language, and BM25
-leaves them out of questions. The words of ``_CONVERSATION_WORDS`` are not among them: they are rarer or common to
-several languages, and some ("list", "more", "show") can be what a passage is about."""
+"""The most frequent words of a language, by the name of its stemmer. They identify the language of a text, and BM25
+ignores them in questions. The words of ``_CONVERSATION_WORDS`` are excluded: they are less frequent or common to
+several languages, and some ("list", "more", "show") can be the topic of a passage."""
 
 _CONVERSATION_WORDS: Final[dict[str, frozenset[str]]] = {
     "english": _words(
@@ -78,9 +78,9 @@ _CONVERSATION_WORDS: Final[dict[str, frozenset[str]]] = {
     "russian": _words("""во со а все да ты ее мне меня еще нет ему этот эта эти"""),
     "chinese": _words("""的 了 是 在 和 有 什么 吗 呢 谁 哪 哪里 怎么 为什么 多少"""),
 }
-"""Further words that say nothing of a question's topic, of the languages whose conversations are understood."""
+"""Further words without topic in a question, for the languages in which ``conversation_query`` completes questions."""
 
 QUESTION_STOP_WORDS: Final = frozenset[str]().union(
     *(words | FUNCTION_WORDS.get(language, frozenset()) for language, words in _CONVERSATION_WORDS.items())
 ) - {"may"}
-"""All words that do not carry a question's topic, in any of those languages. "May" is also a month."""
+"""All words without topic in a question, of these languages together. "May" is kept because it is also a month."""
