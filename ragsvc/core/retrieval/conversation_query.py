@@ -1,7 +1,7 @@
-"""What to search for, made from a conversation.
+"""Builds a search query from a conversation.
 
-Rules on words only (no model): a complete question stands for itself; an elliptic one ("and in 2022?") is completed
-from the user's earlier turns. Knows nothing of indexes or prompts.
+Uses rules on words and no model. A complete question is the query; an elliptic question ("and in 2022?") is completed
+from the user's earlier turns. Independent of indexes and prompts.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 # ruff: noqa: RUF001 - words of several scripts are the subject here
 
 MAX_QUERY_CHARACTERS: Final = 1200
-"""More than the embedding model reads of English; the rest of a pasted text cannot change the vector."""
+"""Longer than the embedding model's limit for English; more text would not change the vector."""
 
 MAX_TURNS_BACK: Final = 4
-"""How many earlier user turns an ellipsis may lean on."""
+"""Number of earlier user turns that may complete an elliptic question."""
 
 _SELF_CONTAINED_WORDS: Final = 5
-"""With so many content words of its own, a question that says "it" is usually about something it names."""
+"""A question with this many content words is complete, even if it contains a pronoun such as "it"."""
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """One message's text; ``role`` as in OpenAI's chat messages."""
+    """The text of a message; ``role`` as in OpenAI's chat messages."""
 
     role: str
     text: str
 
 
 class ConversationQuery(msgspec.Struct, frozen=True):
-    """``text`` is what to search for, empty when the last turn asks nothing ("thanks!"); ``question`` is that turn."""
+    """``text`` is the query, empty if the last user turn asks nothing ("thanks!"); ``question`` is that turn."""
 
     text: str
     question: str
@@ -77,7 +77,7 @@ _MARKER: Final = re.compile(r"\[\d+\]")
 
 
 def make_query(turns: Sequence[Turn]) -> ConversationQuery:
-    """What to search for, from the conversation up to its last user turn.
+    """The query for the last user turn of a conversation.
 
     >>> turns = [Turn("user", "What were Apple's net sales in 2023?"), Turn("assistant", "$383 billion [1]")]
     >>> make_query([*turns, Turn("user", "And in 2022?")]).text
@@ -108,7 +108,7 @@ def make_query(turns: Sequence[Turn]) -> ConversationQuery:
 
 
 def clean_question(text: str) -> str:
-    """The turn without greetings, courtesy and surplus white space; empty when nothing else is in it.
+    """The text without greetings, polite phrases and repeated white space; empty if nothing else remains.
 
     >>> clean_question("Hello! Could you please tell me  who the auditor is?")
     'who the auditor is?'
@@ -121,7 +121,7 @@ def clean_question(text: str) -> str:
 
 
 def content_words(text: str) -> list[str]:
-    """Words of the text that carry its topic, in order, lower case, each once.
+    """The words that are not stop words, in order, in lower case, without duplicates.
 
     >>> content_words("What was the revenue of Apple in Q3 2022?")
     ['revenue', 'apple', 'q3', '2022']
@@ -131,7 +131,7 @@ def content_words(text: str) -> list[str]:
 
 
 def _is_elliptic(text: str) -> bool:
-    """Whether the turn needs an earlier one to be understood."""
+    """Whether the question is incomplete without an earlier turn."""
     content = content_words(text)
     topics = [word for word in content if not _PERIOD.fullmatch(word)]
     if _OPENER.match(text) and len(topics) < _SELF_CONTAINED_WORDS:
@@ -145,7 +145,7 @@ def _is_elliptic(text: str) -> bool:
 
 
 def _complete(follow_up: str, earlier: str) -> str:
-    """The earlier question with the follow-up's period or name in the place of its own, else both."""
+    """The earlier question with its period or name replaced by the follow-up's; otherwise both texts."""
     addition = _OPENER.sub("", follow_up, count=1).strip()
     merged, used = earlier, set[str]()
     merged, used = _replace_periods(merged, addition)
@@ -161,7 +161,7 @@ def _complete(follow_up: str, earlier: str) -> str:
 
 
 def _replace_periods(earlier: str, addition: str) -> tuple[str, set[str]]:
-    """Put the follow-up's years and quarters where the earlier question had others of the same kind."""
+    """Replace years and quarters of the earlier question by the follow-up's; also return the words used."""
     used: set[str] = set()
     for kind in (r"Q[1-4]", r"(?:19|20)\d\d", r"(?:first|second|third|fourth) quarter"):
         new = re.findall(rf"\b{kind}\b", addition, re.IGNORECASE)
@@ -173,7 +173,7 @@ def _replace_periods(earlier: str, addition: str) -> tuple[str, set[str]]:
 
 
 def _names(text: str) -> list[str]:
-    """Capitalised names that are not merely a sentence's first word or a period."""
+    """Capitalised names, except periods and stop words at the start of a sentence."""
     found: list[str] = []
     for match in _NAME.finditer(text):
         name = re.sub(r"['’]s$", "", match.group())
@@ -185,7 +185,7 @@ def _names(text: str) -> list[str]:
 
 
 def _answer_names(before: Sequence[Turn], question: str) -> list[str]:
-    """Names from a short answer just given, when the follow-up says "he" or "they"."""
+    """Up to three names from the last answer if it is short and the follow-up has a pronoun such as "he" or "they"."""
     if not {word.lower() for word in _WORD.findall(question)} & _PEOPLE:
         return []
     answers = [turn.text for turn in before if turn.role == "assistant"]
@@ -196,7 +196,7 @@ def _answer_names(before: Sequence[Turn], question: str) -> list[str]:
 
 
 def _bounded(text: str) -> str:
-    """The text's first and last part when it is longer than a query may be: questions stand at either end."""
+    """At most ``MAX_QUERY_CHARACTERS``: the start and the end of a longer text, where questions usually are."""
     if len(text) <= MAX_QUERY_CHARACTERS:
         return text
     half = MAX_QUERY_CHARACTERS // 2 - 1

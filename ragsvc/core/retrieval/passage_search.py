@@ -69,7 +69,7 @@ class RankedPassages(msgspec.Struct, frozen=True):
 
 
 ReadRows = Callable[[Callable[[PassageRows], RankedPassages]], RankedPassages]
-"""Runs a function on the rows as they are at one moment (a read transaction) and returns its result."""
+"""Runs a function on the rows within one read transaction and returns its result."""
 
 
 def search_passages(

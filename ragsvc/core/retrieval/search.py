@@ -1,4 +1,4 @@
-"""Values of a search: what is asked, what is found."""
+"""The values of a search: query, hits and result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_COLLECTION = "default"
 
 
 class SearchMode(StrEnum):
-    """Which evidence ranks passages."""
+    """Which scores rank the passages: cosine and BM25, the cosine alone, or BM25 alone."""
 
     HYBRID = "hybrid"
     DENSE = "dense"
@@ -23,7 +23,7 @@ class SearchMode(StrEnum):
 
 
 class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """One search in one collection. ``document_ids`` are public ids; ``min_score`` is in 0..1."""
+    """A search in one collection. ``document_ids`` are public ids; ``min_score`` is in 0..1."""
 
     text: str
     collection: str = DEFAULT_COLLECTION
@@ -36,7 +36,7 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SearchHit(msgspec.Struct, frozen=True):
-    """A passage with its scores in 0..1; ``dense`` and ``lexical`` are ``None`` where that side did not see it."""
+    """A passage with its scores in 0..1. ``dense`` and ``lexical`` are ``None`` if that index did not return it."""
 
     passage: StoredPassage
     score: float
@@ -45,7 +45,10 @@ class SearchHit(msgspec.Struct, frozen=True):
 
 
 class SearchResult(msgspec.Struct, frozen=True):
-    """Hits, best first. ``answerable`` in 0..1 is the calibrated evidence that the documents hold an answer at all."""
+    """Hits, best first, and the evidence in 0..1 that the documents contain an answer.
+
+    There is no answer if ``answerable`` is below ``answerability.ABSTAIN_BELOW``.
+    """
 
     hits: list[SearchHit]
     answerable: float = 1.0
