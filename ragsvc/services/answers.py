@@ -1,7 +1,7 @@
-"""From a chat request to its answer: search, prompt, model, citations, and tokens settled on every path.
+"""Answers chat requests: search, prompt, model, citations, and token accounting.
 
-Knows neither HTTP nor any model. Tokens are reserved before anything costs, settled before the client sees the end,
-and given back when nothing was used: on failure all, on disconnect what the model had not yet said.
+Independent of HTTP and of specific models. Tokens are reserved before any work and settled before the client receives
+the end of the answer. A failed request is refunded completely; after a disconnect, the tokens used so far are charged.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_reservation import RequestReservation
 
 _PASSAGE_TOKENS = 256
+"""Tokens reserved for a passage: the limit of the built-in embedding model, which no passage exceeds by default."""
 
 
 class AnswerStream:
-    """The events of an answer, ``[DONE]`` included; iteration raises when the answer breaks off."""
+    """The server-sent events of an answer, including ``[DONE]``. Iteration raises if the model fails midway."""
 
-    def __init__(self, source: ChatStream, booking: RequestReservation, citer: StreamCiter | None) -> None:
+    def __init__(self, source: ChatStream, reservation: RequestReservation, citer: StreamCiter | None) -> None:
         self._source = source
-        self._booking = booking
+        self._reservation = reservation
         self._citer = citer
         self.finished = False
-        """Whether the last block has been handed out."""
+        """Whether the last block has been returned."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -52,12 +53,12 @@ class AnswerStream:
             except StopAsyncIteration:
                 block = b""
             except Exception:
-                await self._booking.settle_stream(source)
+                await self._reservation.settle_stream(source)
                 raise
             if self._citer is not None and block:
                 block = self._citer.edit(block)
             if source.finished:
-                await self._booking.settle_stream(source)
+                await self._reservation.settle_stream(source)
                 self.finished = True
                 return block + DONE
             if block:
@@ -65,15 +66,15 @@ class AnswerStream:
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Stop the model if it still works and settle what it said; may be called twice."""
+        """Stop the model if it is still generating, and settle the tokens used; may be called twice."""
         try:
             await self._source.aclose()
         finally:
-            await self._booking.settle_stream(self._source)
+            await self._reservation.settle_stream(self._source)
 
 
 class AnswerService:
-    """Answers chat requests.
+    """Answers chat requests with the models of the registry.
 
     ``top_k`` is the number of passages for a request that names none. ``on_unresolved`` receives the number of
     citation markers that match no passage.
@@ -101,45 +102,45 @@ class AnswerService:
         """The chat completion object as JSON.
 
         Raises:
-            PolicyDenied, ModelNotFound, BalanceExhausted, RateLimited, CollectionNotFound, DocumentNotFound, and what
-            ``ChatBackend.complete`` raises.
+            PolicyDenied, ModelNotFound, BalanceExhausted, RateLimited, CollectionNotFound, DocumentNotFound, and the
+            errors of ``ChatBackend.complete``.
         """
-        routes, booking = await self._admit(principal, call)
+        routes, reservation = await self._admit(principal, call)
         try:
             evidence = await self._find_evidence(principal, call)
             reply, hits = await first_able(routes, lambda route: self._complete_with(route, call, evidence))
         except asyncio.CancelledError:
-            await booking.settle(TokenUsage.of(call.request.estimated_prompt_tokens(), 0))
+            await reservation.settle(TokenUsage.of(call.request.estimated_prompt_tokens(), 0))
             raise
         except BaseException:
-            await booking.refund()
+            await reservation.refund()
             raise
-        await booking.settle(reply.usage)
+        await reservation.settle(reply.usage)
         return reply.body if hits is None else cite_reply(reply.body, hits, self._on_unresolved)
 
     async def stream(self, principal: Principal, call: ChatCall) -> AnswerStream:
-        """The answer as server-sent events; returns when the first block is there. Raises as ``complete`` does."""
-        routes, booking = await self._admit(principal, call)
+        """The answer as server-sent events; returns with the first block. Raises the errors of ``complete``."""
+        routes, reservation = await self._admit(principal, call)
         try:
             evidence = await self._find_evidence(principal, call)
             source, hits = await first_able(routes, lambda route: self._stream_with(route, call, evidence))
         except asyncio.CancelledError:
-            await booking.settle(TokenUsage.of(call.request.estimated_prompt_tokens(), 0))
+            await reservation.settle(TokenUsage.of(call.request.estimated_prompt_tokens(), 0))
             raise
         except BaseException:
-            await booking.refund()
+            await reservation.refund()
             raise
-        return AnswerStream(source, booking, None if hits is None else StreamCiter(hits, self._on_unresolved))
+        return AnswerStream(source, reservation, None if hits is None else StreamCiter(hits, self._on_unresolved))
 
     async def _admit(self, principal: Principal, call: ChatCall) -> tuple[Sequence[ModelRoute], RequestReservation]:
-        """Check the model and set tokens aside."""
+        """Check access to the model and reserve tokens."""
         model = call.request.model
         routes = await self._router.routes(principal, model, Family.CHAT, call.access)
-        reservation = await self._meter.reserve(principal, estimated_tokens(call.request, default_top_k=self._top_k))
-        return routes, RequestReservation(self._meter, reservation, model)
+        tokens = estimated_tokens(call.request, default_top_k=self._top_k)
+        return routes, RequestReservation(self._meter, await self._meter.reserve(principal, tokens), model)
 
     async def _find_evidence(self, principal: Principal, call: ChatCall) -> RetrievedPassages | None:
-        """What the documents say on the conversation's question; ``None`` when they or a question are missing."""
+        """Search for the conversation's question; ``None`` without RAG options or without a question."""
         options = call.request.rag_options
         if options is None:
             return None
@@ -164,7 +165,7 @@ class AnswerService:
     async def _call_for(
         self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None
     ) -> tuple[ChatCall, tuple[SearchHit, ...] | None]:
-        """The call as this route needs it, and the passages that its markers stand for."""
+        """The call for this route, and the passages that citation markers refer to (``None``: no citations)."""
         if evidence is None:
             same = route.upstream_model == call.model
             wants_citations = call.request.rag_options is not None
