@@ -25,7 +25,7 @@ from ragsvc.core.retrieval.search import SearchHit
 from ragsvc.providers.local_provider import LocalChat
 
 NO_ANSWER: Final = "The documents do not hold an answer to this question."
-WHAT_IT_DOES: Final = (
+SELF_DESCRIPTION: Final = (
     "I am the built-in extractive model: I answer questions from your documents, in their own words and with the page "
     "of every statement, and I do not write text of my own. Upload documents, then send the question with "
     '"use_rag": true. For free conversation, choose one of the other models.'
@@ -145,7 +145,7 @@ class LocalExtractive(LocalChat):
 
     def _sentences(self, call: ChatCall) -> Iterator[str]:
         if call.evidence is None:
-            yield WHAT_IT_DOES
+            yield SELF_DESCRIPTION
             return
         evidence = call.evidence
         found = self._extract(evidence.query, evidence.hits, answerable=evidence.answerable)

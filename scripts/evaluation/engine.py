@@ -1,4 +1,4 @@
-"""The product's own parts put together for many questions: reader, chunking, embedder, both indexes, search.
+"""Builds searchable collections from data sets with the parts of the service: reader, chunking, embedder, indexes.
 
 Searches go through ``ragsvc.core.retrieval.passage_search``, which the service calls as well, over rows in memory
 instead of SQLite. Vectors are cached in a folder between runs, under a hash of model and texts.
@@ -38,7 +38,7 @@ NO_HITS = Hits(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 def read_file(path: Path) -> Extraction:
-    """Read a file as the service's child process does; one that it refuses (no text layer) counts with no pages."""
+    """Read a file as the service does. A file that cannot be read (no text layer) has no pages."""
     media_type = {".pdf": "application/pdf", ".md": "text/markdown"}.get(path.suffix, "text/plain")
     try:
         return extract(
@@ -55,18 +55,18 @@ def read_file(path: Path) -> Extraction:
 
 @dataclass
 class Embedding:
-    """The embedder behind a cache of vectors by text; ``prepare`` makes of a passage what it gets."""
+    """An embedder with a cache of vectors. ``prepare`` returns the text to embed for a passage."""
 
     embedder: Embedder
     cache: Path | None = None
     prepare: Callable[[str], str] = condense
 
     def passages(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors of passages."""
+        """Unit vectors ``(n, dim)`` of passages."""
         return self._cached("passages", texts, self.embedder.embed_passages)
 
     def queries(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors of questions."""
+        """Unit vectors ``(n, dim)`` of questions."""
         return self._cached("queries", texts, self.embedder.embed_queries)
 
     def _cached(self, kind: str, texts: Sequence[str], embed: Callable[[Sequence[str]], Vectors]) -> Vectors:
@@ -124,7 +124,7 @@ class Collection:
 
 
 def ranges_of(dataset: Dataset, passages: Sequence[StoredPassage]) -> list[tuple[int, int, int]]:
-    """Passages as (document, start, end) in the files' whole texts."""
+    """Passages as (document, start, end), with offsets into the complete text of the file."""
     found = []
     for passage in passages:
         document = int(passage.document_id) - 1
@@ -134,7 +134,7 @@ def ranges_of(dataset: Dataset, passages: Sequence[StoredPassage]) -> list[tuple
 
 
 def build(dataset: Dataset, *, embedding: Embedding, tokens: TokenSpans, options: ChunkingOptions) -> Collection:
-    """Cut, embed and index a dataset."""
+    """Chunk, embed and index a data set."""
     passages: dict[int, StoredPassage] = {}
     texts: list[str] = []
     for number, source in enumerate(dataset.sources, start=1):
@@ -157,7 +157,6 @@ def build(dataset: Dataset, *, embedding: Embedding, tokens: TokenSpans, options
 
 
 def opening(extraction: Extraction) -> str:
-    """The beginning of a document's text."""
     return "\n".join(page.text for page in extraction.pages[:3])[:OPENING_CHARACTERS]
 
 
@@ -199,7 +198,7 @@ def _lexical(passage: StoredPassage) -> LexicalDocument:
 
 
 class PlainLexical:
-    """BM25 with tantivy's own tokenizer over text alone: what a user would write first."""
+    """A baseline: BM25 over the text alone, with the default tokenizer of tantivy."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         builder = tantivy.SchemaBuilder()
@@ -215,11 +214,11 @@ class PlainLexical:
         self._index.reload()
 
     def search(self, query: str, *, k: int) -> list[int]:
-        """Ids of the best."""
+        """Ids of the ``k`` best texts."""
         words = "".join(character if character.isalnum() else " " for character in query)
         if not words.strip():
             return []
         searcher = self._index.searcher()
         parsed, _ = self._index.parse_query_lenient(words, ["text"])
         found = searcher.search(parsed, limit=k, count=False).hits
-        return [int(one) for one in searcher.fast_field_values("id", [address for _, address in found])]
+        return [int(number) for number in searcher.fast_field_values("id", [address for _, address in found])]
