@@ -1,4 +1,4 @@
-"""Three pages of a report, a search over them and an extraction from them: small, real and without a model."""
+"""Three pages of a report, a search over them and an extraction from them, without a model."""
 
 from __future__ import annotations
 

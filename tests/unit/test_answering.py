@@ -1,4 +1,4 @@
-"""The answerer quotes what is there, and says so when nothing is."""
+"""The extractive answerer quotes sentences of the passages, or gives no answer."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is embedded of a passage: fewer tokens, all content words, never nothing."""
+"""The condensed text has fewer tokens and all content words, and is never empty."""
 
 # ruff: noqa: RUF001 - texts in several scripts
 

@@ -1,4 +1,4 @@
-"""The ranking uses every kind of evidence, and each only for what it can tell."""
+"""Ranking by cosine, BM25, document and page, and the judgement of answerability."""
 
 import time
 

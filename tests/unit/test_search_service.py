@@ -1,4 +1,4 @@
-"""What a search does to the rest of the service."""
+"""The search service: loading of indexes, deleted rows, unfamiliar words."""
 
 import threading
 from types import SimpleNamespace
