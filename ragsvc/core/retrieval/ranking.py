@@ -1,7 +1,7 @@
 """Ranks candidates by cosine, BM25, and the names and openings of their documents.
 
 Pure and fast, because it runs within a request. It sees the candidates only and not the whole index. Every weight was
-chosen with ``scripts/evaluate`` (alternatives: ``scripts/evaluation/TECHNIQUES.md``).
+chosen with ``scripts/evaluate`` (alternatives: ``docs/techniques.md``).
 """
 
 from __future__ import annotations

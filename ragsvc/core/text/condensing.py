@@ -3,7 +3,7 @@
 The time of an encoder grows with the number of tokens, and a third of a report's tokens are words such as "of the" and
 signs such as ", $ ( )". Removing them from the *embedded* text makes room for longer passages; the stored text, quotes
 and the lexical index keep them. Hybrid search of English is as good as with whole texts, dense search alone is slightly
-worse (figures per data set: ``scripts/evaluation/TECHNIQUES.md``). Questions are embedded unchanged.
+worse (figures per data set: ``docs/techniques.md``). Questions are embedded unchanged.
 """
 
 from __future__ import annotations
