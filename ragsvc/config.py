@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from ragsvc.core.defaults import DEFAULT_MAX_BODY_BYTES
+from ragsvc.core.defaults import DEFAULT_MAX_BODY_BYTES, DEFAULT_TOP_K, MAX_TOP_K
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.crypto.at_rest import MasterKey
@@ -93,7 +93,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     index_memory_bytes: Annotated[int, Meta(ge=1 << 24)] = 1 << 30
     """Memory for loaded indexes in bytes; beyond it, the least recently used collections are unloaded."""
 
-    rag_top_k: Annotated[int, Meta(ge=1, le=100)] = 8
+    rag_top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K
     """Passages in a RAG prompt if the request gives no ``top_k``."""
     requests_per_minute: Positive = 60
     """Default request limit of a key per minute."""

@@ -14,6 +14,7 @@ from ragsvc.cli.execution import execute
 from ragsvc.cli.failures import usage_error
 from ragsvc.cli.output import Output, print_json
 from ragsvc.cli.target import Target, choose_target
+from ragsvc.core.defaults import DEFAULT_TOP_K, MAX_TOP_K
 
 _EXIT_CODES = (
     "Exit codes: 0 done · 1 the task failed (or a part of it) · 2 wrong usage or settings · "
@@ -167,7 +168,9 @@ def ingest(
 @app.command()
 def search(
     query: Annotated[str, typer.Argument(metavar="QUERY")],
-    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=100, help="Number of passages.")] = 10,
+    top_k: Annotated[
+        int, typer.Option("--top-k", "-k", min=1, max=MAX_TOP_K, help="Number of passages.")
+    ] = DEFAULT_TOP_K,
     mode: Mode = "hybrid",
     collection: CollectionName = "default",
     document: DocumentIds = None,
@@ -197,7 +200,7 @@ def ask(
     model: Annotated[str, typer.Option("--model", help="The chat model that answers.")] = "local/chat-model",
     stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it is generated.")] = False,
     top_k: Annotated[
-        int | None, typer.Option("--top-k", "-k", min=1, max=100, help="Number of passages in the prompt.")
+        int | None, typer.Option("--top-k", "-k", min=1, max=MAX_TOP_K, help="Number of passages in the prompt.")
     ] = None,
     mode: Mode = "hybrid",
     collection: CollectionName = "default",
@@ -245,7 +248,9 @@ def evaluate(
             help="Another setting: name, mode, top_k, min_score, rerank; or JSON, also with filters; repeatable.",
         ),
     ] = None,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=100, help="Number of passages.")] = 10,
+    top_k: Annotated[
+        int, typer.Option("--top-k", "-k", min=1, max=MAX_TOP_K, help="Number of passages.")
+    ] = DEFAULT_TOP_K,
     collection: CollectionName = "default",
     filters: Filters = None,
     within_document: Annotated[

@@ -1,21 +1,21 @@
-"""Defaults and limits that several parts share. Each stands here once."""
+"""Defaults and limits that several modules share."""
 
 from __future__ import annotations
 
 from typing import Final
 
 DEFAULT_TOP_K: Final = 10
-"""Passages of a search, and of a RAG prompt, where the request names no number."""
+"""Passages returned by a search, and given to a chat model, where the request sets no ``top_k``."""
 
 MAX_TOP_K: Final = 100
 
 MAX_COLLECTION_NAME_LENGTH: Final = 512
-"""Characters of a collection's name, wherever it is named."""
+"""Maximum length of a collection's name in characters."""
 
 MAX_FILENAME_LENGTH: Final = 512
 
 DEFAULT_REPLY_TOKENS: Final = 1024
-"""Tokens reserved for a reply, and the most a local model writes, where the request sets no limit."""
+"""Tokens reserved for a reply, and the longest reply of a local model, where the request sets no limit."""
 
 DEFAULT_MAX_BODY_BYTES: Final = 32_000_000
-"""Largest request body other than a document."""
+"""Maximum size of a request body that is not a document."""

@@ -1,4 +1,4 @@
-"""Values that travel between extraction, storage, indexes and answers. Offsets count Unicode code points."""
+"""Values shared by extraction, storage, indexes and answers. Character offsets count Unicode code points."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ragsvc.core.ids import CollectionId, DocumentId, PassageId, TenantId
 
 
 class DocumentStatus(StrEnum):
-    """What a client may do with a document: wait (queued, processing), use it (ready), or read why not (failed)."""
+    """The status that clients see. Only *ready* documents are searched; a *failed* document has a failure reason."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -20,7 +20,7 @@ class DocumentStatus(StrEnum):
 
 
 class Stage(StrEnum):
-    """Where ingest stands. A ready or failed document's stage says the same as its status."""
+    """The current step of ingestion. For ready and failed documents it equals the status."""
 
     QUEUED = "queued"
     PARSING = "parsing"
@@ -30,7 +30,7 @@ class Stage(StrEnum):
 
 
 class ProblemCode(StrEnum):
-    """What is wrong with a page (or a run of pages) of a document that is otherwise readable."""
+    """What is wrong with a range of pages in a document that is otherwise readable."""
 
     NO_TEXT_LAYER = "no_text_layer"
     GARBLED_TEXT = "garbled_text"
@@ -42,7 +42,7 @@ class ProblemCode(StrEnum):
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=False):
-    """A finding about pages ``first_page`` to ``last_page`` (from 1, inclusive)."""
+    """A problem with the pages ``first_page`` to ``last_page`` (1-based, inclusive)."""
 
     code: ProblemCode
     message: str
@@ -51,7 +51,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=False):
 
 
 class Heading(msgspec.Struct, frozen=True):
-    """A heading: ``title`` at ``level`` (1 is highest), on ``page`` (from 1), at ``offset`` in that page's text."""
+    """A heading on a page. ``level`` 1 is the highest, ``page`` is 1-based, ``offset`` is into the page's text."""
 
     title: str
     level: int
@@ -60,7 +60,7 @@ class Heading(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """One page's text. ``number`` counts from 1; ``label`` is what is printed on it (``iv``, ``A-3``) if known."""
+    """The text of a page. ``number`` is 1-based; ``label`` is the printed page number (``iv``, ``A-3``), if known."""
 
     number: int
     text: str
@@ -68,7 +68,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Extraction(msgspec.Struct, frozen=True):
-    """All that extraction found in one file. ``title`` is the document's own (metadata or first heading)."""
+    """The result of extracting one file. ``title`` comes from the metadata or the first heading."""
 
     pages: list[Page]
     headings: list[Heading] = []
@@ -80,11 +80,11 @@ class Extraction(msgspec.Struct, frozen=True):
 
 
 class Passage(msgspec.Struct, frozen=True):
-    """A citable run of text, before it has an id.
+    """A citable piece of text that is not stored yet.
 
-    ``text`` equals ``pages[page].text[start:end]`` when it lies on one page (``page == last_page``), which chunking
-    guarantees: a passage never crosses a page border. ``headings`` is the path of titles above it. ``token_count``
-    counts the embedding model's tokens of ``embedding_text`` with its special tokens.
+    ``text`` equals ``text[start:end]`` of the page with the number ``page``; a passage never crosses a page boundary.
+    ``headings`` are the titles of the enclosing sections, outermost first. ``token_count`` is the number of the
+    embedding model's tokens in the passage's ``embedding_text``, special tokens included.
     """
 
     ordinal: int
@@ -98,7 +98,7 @@ class Passage(msgspec.Struct, frozen=True):
 
 
 class StoredPassage(msgspec.Struct, frozen=True):
-    """A passage as rows hold it, with what a citation needs of its document."""
+    """A passage as stored, with the fields of its document that a citation needs."""
 
     id: PassageId
     document_id: DocumentId
@@ -113,11 +113,11 @@ class StoredPassage(msgspec.Struct, frozen=True):
     headings: tuple[str, ...]
     ordinal: int
     token_count: int = 0
-    """Tokens of its embedding text, rather more than its own; 0 where nobody counted."""
+    """Tokens of the embedding text, which has a few more than ``text``; 0 where unknown."""
 
 
 class Collection(msgspec.Struct, frozen=True):
-    """A tenant's named set of documents."""
+    """A named set of a tenant's documents."""
 
     id: CollectionId
     tenant: TenantId
@@ -126,7 +126,7 @@ class Collection(msgspec.Struct, frozen=True):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """A document as rows hold it. Times are Unix seconds; ``pages_done`` of ``pages_total`` tells progress."""
+    """A document as stored. Times are Unix seconds; ``pages_done`` of ``pages_total`` is the progress of parsing."""
 
     id: DocumentId
     public_id: str

@@ -1,4 +1,6 @@
-"""The one error tree: typed fields, a stable ``code``, ``retryable``; no HTTP, no secrets, no document text.
+"""The error tree. Errors carry typed fields, a stable ``code`` and ``retryable``.
+
+They know no HTTP status, and carry no secrets and no document text.
 
 ::
 
@@ -7,9 +9,9 @@
     │   ├── UnsupportedMediaType
     │   ├── TooLarge
     │   ├── UnsupportedParameter  a known parameter that this model cannot honour
-    │   ├── CryptoFailure         something encrypted cannot be opened; never says why
+    │   ├── CryptoFailure         an encrypted message cannot be decrypted; the reason is not given
     │   └── MethodNotAllowed
-    ├── Unauthorized              no key, a malformed one, an unknown or revoked one
+    ├── Unauthorized              the API key is missing, malformed, unknown or revoked
     ├── Forbidden
     │   ├── KeyInactive
     │   └── PolicyDenied
@@ -18,18 +20,18 @@
     ├── NotFound
     │   ├── DocumentNotFound, CollectionNotFound, KeyNotFound, RouteNotFound
     │   └── ModelNotFound
-    ├── Conflict                  the resource is not in a state that allows it
+    ├── Conflict                  the state of the resource does not allow the operation
     ├── Overloaded                a bounded queue is full
-    ├── ModelUnavailable          no provider can answer now
-    ├── UpstreamFailed            the provider answered with an error or broke off
+    ├── ModelUnavailable          no provider can serve the model at the moment
+    ├── UpstreamFailed            the provider returned an error or ended the response early
     ├── UpstreamTimeout
-    ├── AttestationUnavailable   this machine gives no attestation reports
+    ├── AttestationUnavailable    this machine provides no attestation reports
     ├── StorageFull
     ├── ShuttingDown
-    ├── DataDirectoryLocked       another process serves this data directory
+    ├── DataDirectoryLocked       another process uses this data directory
     ├── ConfigurationError
     ├── EmbeddingFailed
-    └── ExtractionFailed          a document cannot be read; ``reason`` is one of ``FailureReason``
+    └── ExtractionFailed          a document cannot be read; ``reason`` is a ``FailureReason``
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from typing import ClassVar
 
 
 class RagsvcError(Exception):
-    """Root of all errors ragsvc raises on purpose."""
+    """Root of all errors that ragsvc raises deliberately."""
 
     code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = False
@@ -52,19 +54,19 @@ class RagsvcError(Exception):
 
 
 class InvalidRequest(RagsvcError):
-    """The request cannot be understood or breaks a rule; sending it again will not help."""
+    """The request is malformed or violates a rule; repeating it unchanged fails again."""
 
     code = "invalid_request"
 
 
 class UnsupportedMediaType(InvalidRequest):
-    """The body's type is none that ragsvc reads."""
+    """The media type of the body is not supported."""
 
     code = "unsupported_media_type"
 
 
 class TooLarge(InvalidRequest):
-    """The body exceeds ``limit_bytes``."""
+    """The body is larger than ``limit_bytes``."""
 
     code = "request_too_large"
 
@@ -74,49 +76,49 @@ class TooLarge(InvalidRequest):
 
 
 class UnsupportedParameter(InvalidRequest):
-    """A documented parameter that the chosen model cannot honour; refused, never ignored."""
+    """A documented parameter that the chosen model cannot honour. It is rejected and never silently ignored."""
 
     code = "unsupported_parameter"
 
 
 class CryptoFailure(InvalidRequest):
-    """Something encrypted cannot be opened, is cut off, was changed or was sent before.
+    """An encrypted message cannot be decrypted, is truncated, was modified or is a replay.
 
-    There is one message for every cause: a caller that could tell causes apart would have an oracle.
+    The message is the same for every cause, because distinguishable causes would give an attacker an oracle.
     """
 
     code = "encryption_error"
 
     def __init__(self) -> None:
-        super().__init__("The encrypted message cannot be opened.")
+        super().__init__("The encrypted message cannot be decrypted.")
 
 
 class MethodNotAllowed(InvalidRequest):
-    """The route exists, the method does not."""
+    """The route does not support the HTTP method."""
 
     code = "method_not_allowed"
 
 
 class Unauthorized(RagsvcError):
-    """No API key, a malformed one, or one that ragsvc does not know (any more)."""
+    """The API key is missing, malformed, unknown or revoked."""
 
     code = "unauthorized"
 
 
 class Forbidden(RagsvcError):
-    """The key is known and may not do this."""
+    """The key is valid and lacks the permission."""
 
     code = "forbidden"
 
 
 class KeyInactive(Forbidden):
-    """The key exists and was switched off."""
+    """The key exists and is disabled."""
 
     code = "key_inactive"
 
 
 class PolicyDenied(Forbidden):
-    """A rule of the key (model, scope) or a policy says no."""
+    """The key's model list, its scopes or a policy denies the request."""
 
     code = "policy_denied"
 
@@ -128,7 +130,7 @@ class BalanceExhausted(RagsvcError):
 
 
 class RateLimited(RagsvcError):
-    """A limit of the key is reached. ``budget_gone`` tells that waiting a little will not help."""
+    """A limit of the key is reached. ``budget_gone``: a daily budget is used up, so a short wait does not help."""
 
     code = "rate_limited"
     retryable = True
@@ -139,31 +141,31 @@ class RateLimited(RagsvcError):
 
 
 class NotFound(RagsvcError):
-    """Something named in the request does not exist for this tenant."""
+    """A resource named in the request does not exist in this tenant."""
 
     code = "not_found"
 
 
 class RouteNotFound(NotFound):
-    """No such URL."""
+    """No route has this URL."""
 
     code = "unknown_url"
 
 
 class DocumentNotFound(NotFound):
-    """No document with that id in this tenant."""
+    """The tenant has no document with this id."""
 
     code = "document_not_found"
 
 
 class CollectionNotFound(NotFound):
-    """No collection with that name in this tenant."""
+    """The tenant has no collection with this name."""
 
     code = "collection_not_found"
 
 
 class KeyNotFound(NotFound):
-    """No API key with that id."""
+    """No API key has this id."""
 
     code = "key_not_found"
 
@@ -175,27 +177,30 @@ class ModelNotFound(NotFound):
 
 
 class Conflict(RagsvcError):
-    """The resource's state does not allow the operation (``retry`` of a ready document, say)."""
+    """The state of the resource does not allow the operation, for example ``retry`` of a ready document."""
 
     code = "conflict"
 
 
 class Overloaded(RagsvcError):
-    """A bounded queue is full; try again after ``retry_after_s``."""
+    """A bounded queue is full; retry after ``retry_after_s``."""
 
     code = "overloaded"
     retryable = True
 
 
 class ModelUnavailable(RagsvcError):
-    """The model is known, and nobody can serve it now."""
+    """The model is known, and no provider can serve it at the moment."""
 
     code = "model_unavailable"
     retryable = True
 
 
 class UpstreamFailed(RagsvcError):
-    """The model backend answered with an error or broke off. ``upstream_status`` is its HTTP status if it gave one."""
+    """The model backend returned an error or ended the response early.
+
+    ``upstream_status`` is the HTTP status of the backend, if there was a response.
+    """
 
     code = "upstream_error"
     retryable = True
@@ -206,40 +211,40 @@ class UpstreamFailed(RagsvcError):
 
 
 class UpstreamTimeout(RagsvcError):
-    """The model backend did not answer in time."""
+    """The model backend did not respond within the time limit."""
 
     code = "upstream_timeout"
     retryable = True
 
 
 class AttestationUnavailable(RagsvcError):
-    """This machine gives no attestation reports, and none is invented."""
+    """This machine provides no attestation reports. ragsvc never substitutes a fake report."""
 
     code = "attestation_unavailable"
 
 
 class StorageFull(RagsvcError):
-    """The disk has no room for what was sent; nothing of it was kept."""
+    """The disk is full. Nothing of the request was stored."""
 
     code = "storage_full"
     retryable = True
 
 
 class ShuttingDown(RagsvcError):
-    """The service drains before it stops."""
+    """The service finishes open requests before it stops, and accepts no new ones."""
 
     code = "shutting_down"
     retryable = True
 
 
 class DataDirectoryLocked(RagsvcError):
-    """Another process serves the data directory."""
+    """Another process uses the data directory."""
 
     code = "data_directory_locked"
 
 
 class ConfigurationError(RagsvcError):
-    """Settings contradict themselves or name something that is not there; ``problems`` lists all of them."""
+    """Settings contradict each other or name something that does not exist; ``problems`` lists every problem."""
 
     code = "configuration_error"
 
@@ -256,10 +261,10 @@ class EmbeddingFailed(RagsvcError):
 
 
 class FailureReason(StrEnum):
-    """Why a document ended as *failed*; stable strings a client may switch on."""
+    """Why a document has the status *failed*. The values are stable, so clients may depend on them."""
 
-    PASSWORD_REQUIRED = "password_required"  # noqa: S105 - a reason's name, not a secret
-    PASSWORD_WRONG = "password_wrong"  # noqa: S105 - a reason's name, not a secret
+    PASSWORD_REQUIRED = "password_required"  # noqa: S105 - the name of a reason, not a secret
+    PASSWORD_WRONG = "password_wrong"  # noqa: S105 - the name of a reason, not a secret
     EMPTY_FILE = "empty_file"
     NOT_A_PDF = "not_a_pdf"
     DAMAGED = "damaged"
@@ -275,7 +280,7 @@ class FailureReason(StrEnum):
 
 
 class ExtractionFailed(RagsvcError):
-    """A document cannot be turned into text. ``reason`` is stable, ``message`` is for a person."""
+    """The text of a document cannot be extracted. ``reason`` is a stable code, ``message`` is human-readable."""
 
     code = "extraction_failed"
 

@@ -1,28 +1,27 @@
-"""Whether the service can do its work: named reasons that keep it from being ready."""
+"""Readiness of the service: ready unless a component reports a reason why not."""
 
 from __future__ import annotations
 
 
 class Readiness:
-    """Reasons not to be ready, by the name of the part that gives them; ready when none is left."""
+    """Reasons why the service is not ready, by component. Without reasons it is ready."""
 
     def __init__(self, **blocked: str) -> None:
-        """Begin with reasons, say ``Readiness(model="loading")``."""
+        """Start with reasons, for example ``Readiness(model="loading")``."""
         self._reasons: dict[str, str] = dict(blocked)
 
-    def block(self, part: str, reason: str) -> None:
-        """A part cannot work (any more)."""
-        self._reasons[part] = reason
+    def block(self, component: str, reason: str) -> None:
+        """Report that a component does not work."""
+        self._reasons[component] = reason
 
-    def clear(self, part: str) -> None:
-        """A part can work."""
-        self._reasons.pop(part, None)
+    def clear(self, component: str) -> None:
+        """Report that a component works."""
+        self._reasons.pop(component, None)
 
     @property
     def ready(self) -> bool:
-        """Whether no reason is left."""
         return not self._reasons
 
     def reasons(self) -> dict[str, str]:
-        """Part to reason."""
+        """The reasons by component."""
         return dict(self._reasons)

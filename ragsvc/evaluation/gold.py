@@ -15,13 +15,14 @@ import msgspec
 from ragsvc.cli.failures import CommandFailed
 from ragsvc.cli.ingest.plan import PATH_KEY
 from ragsvc.cli.service_client import Json, ServiceClient
+from ragsvc.core.defaults import MAX_TOP_K
 from ragsvc.evaluation.measures.excerpts import SearchableText
 from ragsvc.evaluation.measures.judging import Gold, Item, Occurrence
 from ragsvc.evaluation.questions import Asked
 
 _SHOWN = 8
 _SHOWN_LINES = 6
-_EXCERPT_SEARCH = {"mode": "lexical", "top_k": 100}
+_EXCERPT_SEARCH = {"mode": "lexical", "top_k": MAX_TOP_K}
 _LONGEST_QUERY = 2000
 _PAGE = 100
 

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from ragsvc.cli.failures import usage_error
+from ragsvc.core.defaults import DEFAULT_TOP_K, MAX_TOP_K
 from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.gateway.chat import invalid_field
 from ragsvc.core.retrieval.filters import parse_filter
@@ -22,7 +23,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     name: Annotated[str, Meta(min_length=1, max_length=60)]
     mode: SearchMode = SearchMode.HYBRID
-    top_k: Annotated[int, Meta(ge=1, le=100)] = 10
+    top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K
     min_score: Annotated[float, Meta(ge=0, le=1)] = 0.0
     rerank: bool = False
     filters: dict[str, Any] | None = None

@@ -15,7 +15,8 @@ from functools import lru_cache
 
 import tantivy
 
-from ragsvc.core.text.languages import DEFAULT_LANGUAGE, FUNCTION_WORDS, detect_language
+from ragsvc.core.text.languages import DEFAULT_LANGUAGE, detect_language
+from ragsvc.core.text.stop_words import FUNCTION_WORDS
 
 ANALYSIS_VERSION = 1
 """Increase it when terms change: indexes made by another version are rebuilt."""

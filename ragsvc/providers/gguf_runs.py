@@ -1,7 +1,7 @@
-"""A GGUF model on one thread of this process: runs wait in a bounded line, and each can be broken off.
+"""A GGUF model on one thread of this process. Runs wait in a bounded queue and can be cancelled.
 
-Owns the ``xllamacpp`` server (llama.cpp), which is imported and loaded at the first run. Knows neither requests nor
-answers of the API: a run takes llama.cpp's own request and yields its chunks.
+Owns the ``xllamacpp`` server (llama.cpp), which is imported and loaded at the first run. Independent of the API: a run
+takes a request in the format of llama.cpp and yields its chunks.
 """
 
 from __future__ import annotations
@@ -24,18 +24,21 @@ from ragsvc.core.errors import InvalidRequest, ModelUnavailable, Overloaded, Rag
 
 Chunk = dict[str, Any]
 OnChunk = Callable[[Chunk], bool]
-"""Told each chunk; answers whether to stop."""
+"""Is called with each chunk; returns whether to stop."""
 
 _Item = tuple[int, Chunk] | Exception | None
-"""A chunk, or how the run ended."""
+"""A chunk, or the end of the run: an error or ``None``."""
 
 _PROMPT_BATCH: Final = 256
-"""Prompt tokens between two looks at whether anybody still waits for the answer."""
+"""Prompt tokens per batch. Cancellation is checked between batches."""
 _BUSY_RETRY_S: Final = 5.0
 
 
 class GgufRuns:
-    """Runs of one model, one after another; at most ``max_waiting`` wait. ``context_tokens`` holds prompt and reply."""
+    """Executes runs of one model one after another, with at most ``max_waiting`` in the queue.
+
+    ``context_tokens`` is the context length for prompt and reply.
+    """
 
     def __init__(self, path: Path, *, context_tokens: int, threads: int, max_waiting: int = 16) -> None:
         self._path = path
@@ -48,22 +51,23 @@ class GgufRuns:
         self._closed = False
 
     def start(self, bodies: Sequence[dict[str, Any]]) -> GgufRun:
-        """Line up a run that answers ``bodies`` in turn.
+        """Queue a run that answers ``bodies`` one after another.
 
         Raises:
-            Overloaded: the line is full. ``ModelUnavailable``: it is closed.
+            Overloaded: the queue is full.
+            ModelUnavailable: the model is closed.
         """
         if self._closed:
             raise ModelUnavailable("the local model is shutting down")
         if len(self._open) > self._max_waiting:
-            raise Overloaded("too many requests wait for the local model", retry_after_s=_BUSY_RETRY_S)
+            raise Overloaded("the queue of the local model is full", retry_after_s=_BUSY_RETRY_S)
         run = GgufRun(self._forget)
         self._open.add(run)
         self._thread.submit(run.work, self._answer, bodies)
         return run
 
     async def aclose(self) -> None:
-        """Break off what runs, and free the model."""
+        """Cancel all runs and free the model."""
         self._closed = True
         for run in tuple(self._open):
             run.cancel()
@@ -81,34 +85,35 @@ class GgufRuns:
             self._server = _load(self._path, context_tokens=self._context_tokens, threads=self._threads)
         try:
             self._server.handle_chat_completions(body, on_chunk)
-        except ValueError as error:  # the chat template or the schema
+        except ValueError as error:  # from the chat template or the JSON schema
             param = "response_format" if "response_format" in body else "messages"
-            raise InvalidRequest(f"the local model refuses the request: {error}", param=param) from error
+            raise InvalidRequest(f"the local model rejected the request: {error}", param=param) from error
 
 
 class GgufRun:
-    """Iterates the chunks of one run with the index of their body, as the model makes them, on the event loop.
+    """Iterates the chunks of a run, with the index of their body, on the event loop while the model generates them.
 
     Iteration raises:
-        InvalidRequest: the prompt is longer than the context, or the chat template refuses it.
-        ModelUnavailable: the model cannot be loaded. ``UpstreamFailed``: it broke.
+        InvalidRequest: the prompt exceeds the context length, or the chat template rejects it.
+        ModelUnavailable: the model cannot be loaded.
+        UpstreamFailed: the model failed.
     """
 
     def __init__(self, on_end: Callable[[GgufRun], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
         self._cancelled = threading.Event()
-        self._items: asyncio.Queue[_Item] = asyncio.Queue()  # bounded by the limit of tokens
+        self._items: asyncio.Queue[_Item] = asyncio.Queue()  # bounded by the token limit of the request
 
     def work(self, answer: Callable[[dict[str, Any], OnChunk], None], bodies: Sequence[dict[str, Any]]) -> None:
-        """Make the chunks, on the model's thread."""
+        """Generate the chunks; runs on the thread of the model."""
         end: Exception | None = None
         try:
             for index, body in enumerate(bodies):
                 if self._cancelled.is_set():
                     break
                 answer(body, partial(self._take, index))
-        except Exception as error:  # noqa: BLE001 - raised where the chunks are read
+        except Exception as error:  # noqa: BLE001 - raised again by the reader of the chunks
             end = error
         self._hand_over(end)
 
@@ -119,7 +124,7 @@ class GgufRun:
     def _hand_over(self, item: _Item) -> None:
         try:
             self._loop.call_soon_threadsafe(self._put, item)
-        except RuntimeError:  # the loop is closed: nobody reads any more
+        except RuntimeError:  # the event loop is closed, so nothing reads the chunks
             self._cancelled.set()
 
     def _put(self, item: _Item) -> None:
@@ -128,7 +133,7 @@ class GgufRun:
             self._on_end(self)
 
     def cancel(self) -> None:
-        """Break off; the model stops at its next token."""
+        """Cancel the run; the model stops at its next token."""
         self._cancelled.set()
 
     def __aiter__(self) -> GgufRun:
@@ -141,24 +146,24 @@ class GgufRun:
         if isinstance(item, RagsvcError):
             raise item
         if isinstance(item, Exception):
-            raise UpstreamFailed("the local model broke") from item
+            raise UpstreamFailed("the local model failed") from item
         if "error" in item[1]:
             raise _refusal(item[1]["error"])
         return item
 
 
 def _refusal(error: dict[str, Any]) -> RagsvcError:
-    said = str(error.get("message", "no reason given"))
+    message = str(error.get("message", "no reason given"))
     if 400 <= int(error.get("code", 500)) < 500:
-        return InvalidRequest(f"the local model refuses the request: {said}", param="messages")
-    return UpstreamFailed(f"the local model failed: {said}")
+        return InvalidRequest(f"the local model rejected the request: {message}", param="messages")
+    return UpstreamFailed(f"the local model failed: {message}")
 
 
 def _load(path: Path, *, context_tokens: int, threads: int) -> Any:  # noqa: ANN401 - xllamacpp has no types
     """Load the weights. Raises ``ModelUnavailable``.
 
-    llama.cpp's server always listens. It gets a socket file in a folder of our own, which is gone before the first
-    answer, and a key that nobody knows: the model is reached through this process only.
+    The server of llama.cpp always listens. It gets a socket in a temporary folder that is deleted before the first
+    answer, and a random key, so the model is reachable through this process only.
     """
     xllamacpp: Any = import_module("xllamacpp")  # an optional extra, 100 MB of native code without types
     folder = Path(tempfile.mkdtemp(prefix="gguf-"))

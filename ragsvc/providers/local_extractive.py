@@ -1,12 +1,12 @@
-"""``local/chat-model``: answers with sentences of the documents, word for word, each with its marker.
+"""``local/chat-model``: answers with sentences quoted from the documents, each with a citation marker.
 
-It finds; it does not write. Nothing is sampled, so ``temperature``, ``top_p``, ``seed`` and penalties change nothing
-and ``n`` answers are equal; ``stop`` and token limits are kept; what it cannot do at all is refused by name.
+It generates no text. Nothing is sampled, so ``temperature``, ``top_p``, ``seed`` and penalties have no effect and ``n``
+answers are equal. ``stop`` and token limits apply. Parameters that it cannot support are rejected by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final, Literal, Protocol
 
@@ -25,7 +25,7 @@ from ragsvc.core.retrieval.search import SearchHit
 from ragsvc.providers.local_provider import LocalChat
 
 NO_ANSWER: Final = "The documents do not hold an answer to this question."
-WHAT_IT_DOES: Final = (
+SELF_DESCRIPTION: Final = (
     "I am the built-in extractive model: I answer questions from your documents, in their own words and with the page "
     "of every statement, and I do not write text of my own. Upload documents, then send the question with "
     '"use_rag": true. For free conversation, choose one of the other models.'
@@ -33,41 +33,41 @@ WHAT_IT_DOES: Final = (
 
 
 class QuotedSentence(Protocol):
-    """A sentence taken from ``hits[passage_index]``."""
+    """A sentence quoted from ``hits[passage_index]``."""
 
     @property
-    def text(self) -> str:
-        """Its words."""
-        ...
+    def text(self) -> str: ...
 
     @property
-    def passage_index(self) -> int:
-        """Which hit it is from, counted from 0."""
-        ...
+    def passage_index(self) -> int: ...
 
 
 class Extracted(Protocol):
-    """What extraction found; ``abstained`` when the hits hold no answer."""
+    """The result of an extraction. ``abstained``: the documents contain no answer."""
 
     @property
     def sentences(self) -> Sequence[QuotedSentence]:
-        """The answer in order of reading."""
+        """The sentences in the order of the answer."""
         ...
 
     @property
-    def abstained(self) -> bool:
-        """Whether there is no answer."""
-        ...
+    def abstained(self) -> bool: ...
 
 
-Extract = Callable[[str, Sequence[SearchHit]], Extracted]
-"""Picks the sentences that answer a question; may block (it runs in a thread)."""
+class Extract(Protocol):
+    """Picks the sentences that answer a question; may block, because it runs in a worker thread.
+
+    ``answerable`` is the evidence in 0..1 that the documents contain an answer, as the search computed it.
+    """
+
+    def __call__(self, question: str, hits: Sequence[SearchHit], /, *, answerable: float) -> Extracted: ...
+
 
 FinishReason = Literal["stop", "length"]
 
 
 class Composed(msgspec.Struct, frozen=True):
-    """A finished answer in the pieces in which it is streamed."""
+    """A complete answer, in the pieces in which it is streamed."""
 
     pieces: list[str]
     finish_reason: FinishReason
@@ -75,12 +75,11 @@ class Composed(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The whole answer."""
         return "".join(self.pieces)
 
 
 class LocalExtractive(LocalChat):
-    """The built-in backend. ``threads`` bounds how many answers are worked on at a time."""
+    """The backend of ``local/chat-model``. ``threads`` limits the number of concurrent answers."""
 
     def __init__(
         self,
@@ -96,7 +95,7 @@ class LocalExtractive(LocalChat):
         self._limiter: anyio.CapacityLimiter | None = None
 
     async def complete(self, call: ChatCall) -> ChatReply:
-        """Answer in one piece. Raises ``UnsupportedParameter``."""
+        """The complete answer. Raises ``UnsupportedParameter``."""
         answer = await self._composed(call)
         choices = [
             {
@@ -111,7 +110,7 @@ class LocalExtractive(LocalChat):
         return ChatReply(body=msgspec.json.encode(body), usage=answer.usage)
 
     async def stream(self, call: ChatCall) -> LocalStream:
-        """Answer sentence by sentence. Raises ``UnsupportedParameter``."""
+        """The answer as a stream of sentences. Raises ``UnsupportedParameter``."""
         answer = await self._composed(call)
         head = self._head(call, "chat.completion.chunk")
         return LocalStream(_blocks(head, answer, call.request), answer.usage)
@@ -146,11 +145,11 @@ class LocalExtractive(LocalChat):
 
     def _sentences(self, call: ChatCall) -> Iterator[str]:
         if call.evidence is None:
-            yield WHAT_IT_DOES
+            yield SELF_DESCRIPTION
             return
-        hits = call.evidence.hits
-        found = self._extract(call.evidence.query, hits) if hits else None
-        if found is None or found.abstained or not found.sentences:
+        evidence = call.evidence
+        found = self._extract(evidence.query, evidence.hits, answerable=evidence.answerable)
+        if found.abstained or not found.sentences:
             yield NO_ANSWER
             return
         for position, sentence in enumerate(found.sentences):
@@ -158,7 +157,7 @@ class LocalExtractive(LocalChat):
             yield f"{' ' if position else ''}{words} [{sentence.passage_index + 1}]"
 
     def _cut(self, text: str, limit: int) -> str:
-        """The most words of ``text`` that are not more than ``limit`` tokens."""
+        """The longest prefix of whole words with at most ``limit`` tokens."""
         borders = [0, *(at for at, character in enumerate(text) if character.isspace() and at), len(text)]
         low, high = 0, len(borders) - 1
         while low < high:
@@ -171,7 +170,7 @@ class LocalExtractive(LocalChat):
 
 
 class LocalStream:
-    """Blocks that are all there already, handed out one by one."""
+    """A stream of blocks that are computed in advance."""
 
     def __init__(self, blocks: Sequence[bytes], usage: TokenUsage) -> None:
         self._blocks = list(reversed(blocks))
@@ -179,7 +178,7 @@ class LocalStream:
 
     @property
     def finished(self) -> bool:
-        """Whether the last block has been handed out."""
+        """Whether the last block has been returned."""
         return not self._blocks
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -192,11 +191,11 @@ class LocalStream:
         return self._blocks.pop()
 
     async def usage(self) -> TokenUsage:
-        """The answer's tokens: it was complete before its first block went out."""
+        """The tokens of the whole answer, which was complete before the first block was sent."""
         return self._usage
 
     async def aclose(self) -> None:
-        """Forget what was not handed out."""
+        """Discard the remaining blocks."""
         self._blocks.clear()
 
 
@@ -219,15 +218,18 @@ def _blocks(head: dict[str, Any], answer: Composed, request: ChatRequest) -> lis
 
 
 def refuse_unsupported(request: ChatRequest, *, model: str = LOCAL_MODEL, able: AbstractSet[str] = frozenset()) -> None:
-    """Raise ``UnsupportedParameter`` for the first thing that a model cannot do, naming it, but for the ``able``."""
+    """Raise ``UnsupportedParameter`` for the first parameter that the model does not support.
+
+    ``able`` names parameters that it does support.
+    """
     wants = {
         "tools": (request.tools and request.tool_choice != "none", "call tools"),
         "functions": (request.functions, "call functions"),
-        "logprobs": (request.logprobs, "give probabilities"),
-        "top_logprobs": (request.top_logprobs, "give probabilities"),
-        "logit_bias": (request.logit_bias, "bias tokens"),
+        "logprobs": (request.logprobs, "return log probabilities"),
+        "top_logprobs": (request.top_logprobs, "return log probabilities"),
+        "logit_bias": (request.logit_bias, "apply a logit bias"),
         "response_format": (request.response_format not in (None, ResponseFormat("text")), "write JSON"),
-        "modalities": (set(request.modalities or ()) - {"text"}, "answer in anything but text"),
+        "modalities": (set(request.modalities or ()) - {"text"}, "produce output other than text"),
     }
     for param, (wanted, ability) in wants.items():
         if wanted and param not in able:
@@ -236,8 +238,10 @@ def refuse_unsupported(request: ChatRequest, *, model: str = LOCAL_MODEL, able: 
         if isinstance(message.content, list):
             for position, part in enumerate(message.content):
                 if part.type not in ("text", "refusal"):
-                    _refuse(model, f"messages[{at}].content[{position}]", f"read parts of type '{part.type}'")
+                    _refuse(model, f"messages[{at}].content[{position}]", f"read content parts of type '{part.type}'")
 
 
 def _refuse(model: str, param: str, ability: str) -> None:
-    raise UnsupportedParameter(f"'{model}' cannot {ability}; choose another model", param=param)
+    raise UnsupportedParameter(
+        f"model '{model}' cannot {ability}; remove '{param}' or choose another model", param=param
+    )

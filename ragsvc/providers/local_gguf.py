@@ -1,7 +1,7 @@
-"""``local/<file name>``: a GGUF model in this process, with the chat template of its file and no network.
+"""``local/<file name>``: a GGUF model that runs in this process, with the chat template of its file.
 
-Tokens are counted by the model's own tokenizer, also when a client leaves early. Nothing of a prompt is kept for the
-next one, so equal seeds give equal texts and no key can tell by the clock what another one asked.
+Tokens are counted with the model's tokenizer, also after a disconnect. No prompt is cached, so equal seeds give equal
+texts, and response times reveal nothing about the prompts of other keys.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ragsvc.core.defaults import DEFAULT_REPLY_TOKENS
 from ragsvc.core.errors import InvalidRequest, UnsupportedParameter
 from ragsvc.core.gateway.chat import ChatCall, ChatMessage, ChatRequest, TokenUsage
 from ragsvc.core.gateway.event_stream import encode_event
@@ -19,11 +20,10 @@ from ragsvc.providers.gguf_runs import Chunk, GgufRun, GgufRuns
 from ragsvc.providers.local_extractive import refuse_unsupported
 from ragsvc.providers.local_provider import LocalChat
 
-_DEFAULT_REPLY_TOKENS: Final = 1024
 _PASSED_ON: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "response_format", "logprobs",
                      "top_logprobs")  # fmt: skip
 _SEEDS: Final = 2**32 - 1
-"""llama.cpp reads 32 bits; the highest number means a random seed."""
+"""Number of seeds: llama.cpp takes 32 bits, and the highest value means a random seed."""
 
 
 class LocalGguf(LocalChat):
@@ -34,7 +34,7 @@ class LocalGguf(LocalChat):
         self._runs = runs
 
     async def complete(self, call: ChatCall) -> ChatReply:
-        """Answer in one piece; raises as the port says. Cancelling the call stops the model."""
+        """The complete answer; raises the errors of the port. Cancelling the call stops the model."""
         answer = self._start(call)
         choices = [_choice(index, call.request) for index in range(call.request.choices)]
         try:
@@ -50,38 +50,38 @@ class LocalGguf(LocalChat):
         return ChatReply(body=msgspec.json.encode(body), usage=answer.usage)
 
     async def stream(self, call: ChatCall) -> GgufStream:
-        """Answer token by token; raises as the port says."""
+        """The answer as a stream of tokens; raises the errors of the port."""
         stream = GgufStream(self._start(call), self._head(call, "chat.completion.chunk"), call.request)
         await stream.begin()
         return stream
 
     def _start(self, call: ChatCall) -> _Answer:
-        """Line up the answer: one run for all its choices, whose seeds count up."""
+        """Queue a run for all choices; their seeds are consecutive."""
         bodies = [self._body(call)]
         if call.request.choices > 1:
             seed = bodies[0].get("seed")
             seeds = [{} if seed is None else {"seed": (seed + index) % _SEEDS} for index in range(call.request.choices)]
-            bodies = [bodies[0] | one for one in seeds]
+            bodies = [bodies[0] | with_seed for with_seed in seeds]
         return _Answer(self._runs.start(bodies))
 
     async def aclose(self) -> None:
-        """Stop and free the model."""
+        """Stop the model and free its memory."""
         await self._runs.aclose()
 
     def _body(self, call: ChatCall) -> dict[str, Any]:
-        """The request as llama.cpp reads it."""
+        """The request in the format of llama.cpp."""
         request = call.request
         refuse_unsupported(request, model=self._name, able=frozenset({"logprobs", "top_logprobs", "response_format"}))
         asked = msgspec.json.decode(call.upstream_body())
         if request.top_logprobs is not None and not request.logprobs:
-            raise InvalidRequest("'top_logprobs' needs 'logprobs'", param="top_logprobs")
+            raise InvalidRequest("'top_logprobs' requires 'logprobs': true", param="top_logprobs")
         messages = msgspec.convert(asked["messages"], list[ChatMessage])
         body = {name: asked[name] for name in _PASSED_ON if asked.get(name) is not None}
         return (
             body
             | {
                 "messages": [self._message(at, message) for at, message in enumerate(messages)],
-                "max_tokens": request.reply_limit or _DEFAULT_REPLY_TOKENS,
+                "max_tokens": request.reply_limit or DEFAULT_REPLY_TOKENS,
                 "stop": list(request.stops),
                 "stream": True,
                 "timings_per_token": True,
@@ -93,7 +93,10 @@ class LocalGguf(LocalChat):
 
     def _message(self, at: int, message: ChatMessage) -> dict[str, str]:
         if message.role in ("tool", "function") or message.tool_calls:
-            raise UnsupportedParameter(f"'{self._name}' cannot read tool calls", param=f"messages[{at}]")
+            raise UnsupportedParameter(
+                f"model '{self._name}' cannot read tool calls; remove the message or choose another model",
+                param=f"messages[{at}]",
+            )
         return {"role": "system" if message.role == "developer" else message.role, "content": message.text}
 
 
@@ -107,7 +110,7 @@ def _choice(index: int, request: ChatRequest) -> dict[str, Any]:
 
 
 class _Piece(msgspec.Struct, frozen=True):
-    """A little of one choice's text, or its end."""
+    """A piece of the text of a choice, or the end of the choice."""
 
     index: int
     text: str
@@ -116,7 +119,7 @@ class _Piece(msgspec.Struct, frozen=True):
 
 
 class _Answer:
-    """Iterates the pieces of all choices; ``usage`` is what they took so far, the prompt counted once."""
+    """Iterates the pieces of all choices. ``usage`` has the tokens so far, with the prompt counted once."""
 
     def __init__(self, run: GgufRun) -> None:
         self._run = run
@@ -125,11 +128,11 @@ class _Answer:
 
     @property
     def usage(self) -> TokenUsage:
-        """Tokens so far, by the model's own tokenizer."""
+        """The tokens so far, counted with the model's tokenizer."""
         return TokenUsage.of(self._prompt, sum(self._replies.values()))
 
     def cancel(self) -> None:
-        """Stop the model at its next token; nothing if it is done."""
+        """Stop the model at its next token. No effect if it has finished."""
         self._run.cancel()
 
     def __aiter__(self) -> _Answer:
@@ -152,7 +155,7 @@ class _Answer:
 
 
 class GgufStream:
-    """Server-sent events, one for each piece of text."""
+    """Server-sent events, one per piece of text."""
 
     def __init__(self, answer: _Answer, head: dict[str, Any], request: ChatRequest) -> None:
         self._answer = answer
@@ -209,7 +212,7 @@ class GgufStream:
         return encode_event(self._head | {"choices": [choice]} | self._tail)
 
     async def usage(self) -> TokenUsage:
-        """Tokens so far, by the model's own tokenizer."""
+        """The tokens so far, counted with the model's tokenizer."""
         return self._answer.usage
 
     async def aclose(self) -> None:

@@ -1,7 +1,7 @@
-"""Models that this process serves itself besides the chat model: embeddings and reranking, as any provider would.
+"""The local models for embeddings and reranking, behind the same interface as remote providers.
 
-A request comes in as its JSON bytes and leaves as JSON bytes with its usage, so metering and fallback need not know
-that no network is in between.
+Requests and replies are JSON bytes, and replies include the usage, so that metering and fallback treat local and remote
+models alike.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
 """Vectors of texts, ``(n, dim)``."""
 
 ScoreTexts = Callable[[str, Sequence[str]], Awaitable[Scores]]
-"""One score in 0..1 per text for a query."""
+"""Scores ``(n,)`` in 0..1 of texts for a query."""
 
 
 class TokenCounts(Protocol):
-    """The embedding model's tokenizer."""
+    """The tokenizer of the embedding model."""
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, without special ones."""
+        """The number of tokens of each text, without special tokens."""
         ...
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """The texts of token arrays. Raises ``ValueError`` for an id that the vocabulary does not have."""
+        """The texts of token arrays. Raises ``ValueError`` for an id outside the vocabulary."""
         ...
 
 
 class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Texts to embed. OpenAI: POST /v1/embeddings. Token arrays hold ids of the model's own tokenizer."""
+    """Texts to embed. OpenAI: POST /v1/embeddings. Token arrays have ids of this model's tokenizer."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256, examples=["local/embedding-model"])]
     input: Annotated[
@@ -69,7 +69,7 @@ class RerankDocument(msgspec.Struct, frozen=True):
 
 
 class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Documents to order by relevance. The shape of Cohere's and Jina's ``/v1/rerank``."""
+    """Documents to order by relevance. Compatible with ``/v1/rerank`` of Cohere and Jina."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256, examples=["local/reranker"])]
     query: Annotated[str, Meta(min_length=1, max_length=20_000, examples=["What was the revenue?"])]
@@ -86,7 +86,7 @@ _RERANK: Final = msgspec.json.Decoder(RerankRequest)
 
 
 class _ReadyReply:
-    """A JSON answer that is there already."""
+    """A reply whose JSON body is already complete."""
 
     status = 200
     headers: Mapping[str, str] = {"Content-Type": "application/json"}
@@ -108,19 +108,19 @@ class _ReadyReply:
 
 
 class _WithoutChat(LocalProvider):
-    """A local model that does not chat."""
+    """A local model without chat completions."""
 
     async def complete(self, call: ChatCall) -> ChatReply:
-        """Refuse."""
         raise _no_chat(call)
 
     async def stream(self, call: ChatCall) -> ChatStream:
-        """Refuse."""
         raise _no_chat(call)
 
 
 def _no_chat(call: ChatCall) -> ModelNotFound:
-    return ModelNotFound(f"The model '{call.request.model}' does not chat.", param="model")
+    return ModelNotFound(
+        f"model '{call.request.model}' does not support chat completions; choose another model", param="model"
+    )
 
 
 class LocalEmbeddings(_WithoutChat):
@@ -132,11 +132,11 @@ class LocalEmbeddings(_WithoutChat):
         self._tokens = tokens
 
     async def forward(self, request: ForwardRequest) -> ForwardReply:
-        """Embed; every text is embedded whole or refused, none is cut off."""
+        """Embed texts. A text that exceeds the model's limit is rejected and not truncated."""
         asked = _decoded(request, _EMBEDDINGS)
         if asked.dimensions not in (None, self._model.dimension):
             raise UnsupportedParameter(
-                f"this model makes vectors of {self._model.dimension} dimensions and cannot shorten them",
+                f"this model supports {self._model.dimension} dimensions only",
                 param="dimensions",
             )
         texts, counts = await anyio.to_thread.run_sync(self._read_input, asked.input)
@@ -154,31 +154,33 @@ class LocalEmbeddings(_WithoutChat):
         for index, (text, count) in enumerate(zip(texts, self._tokens.count(texts), strict=True)):
             param = "input" if isinstance(given, str) else f"input[{index}]"
             if not text.strip():
-                raise InvalidRequest("a text to embed is empty", param=param)
+                raise InvalidRequest("the text is empty", param=param)
             if count + 2 > limit:
-                raise InvalidRequest(f"the text has {count} tokens; this model reads {limit - 2} at once", param=param)
-            total += count + 2  # with the two that the model puts around every text
+                raise InvalidRequest(
+                    f"the text has {count} tokens; the limit of this model is {limit - 2}", param=param
+                )
+            total += count + 2  # with the two special tokens that the model adds
         return texts, total
 
     def _texts(self, given: str | list[Any]) -> list[str]:
         if isinstance(given, str):
             return [given]
-        items: list[Any] = [given] if given and all(isinstance(one, int) for one in given) else given
+        items: list[Any] = [given] if given and all(isinstance(item, int) for item in given) else given
         if not 1 <= len(items) <= MAX_INPUTS:
-            raise InvalidRequest(f"'input' takes 1 to {MAX_INPUTS} texts", param="input")
-        if all(isinstance(one, str) for one in items):
+            raise InvalidRequest(f"'input' must have 1 to {MAX_INPUTS} texts", param="input")
+        if all(isinstance(item, str) for item in items):
             return items
         try:
             arrays = msgspec.convert(items, list[Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)]])
             return self._tokens.decode(arrays)
         except msgspec.ValidationError as error:
-            raise InvalidRequest("'input' is a text, a list of texts, or token arrays", param="input") from error
+            raise InvalidRequest("'input' must be a text, a list of texts, or token arrays", param="input") from error
         except ValueError as error:
             raise InvalidRequest(f"'input': {error}", param="input") from error
 
 
 def _embeddings_body(model: str, vectors: Vectors, tokens: int, *, wants_base64: bool) -> bytes:
-    """The list as OpenAI has it; base64 is of little-endian float32."""
+    """The reply in OpenAI's format; base64 encodes little-endian float32."""
     rows: list[Any]
     if wants_base64:
         rows = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
@@ -190,7 +192,7 @@ def _embeddings_body(model: str, vectors: Vectors, tokens: int, *, wants_base64:
 
 
 class LocalReranker(_WithoutChat):
-    """``POST /v1/rerank``: ``score`` gives one score in 0..1 per text; ``name`` says what kind of score that is."""
+    """``POST /v1/rerank``. ``score`` returns a score in 0..1 per text; ``name`` identifies the scoring method."""
 
     def __init__(self, name: str, score: ScoreTexts, tokens: TokenCounts) -> None:
         self._name = name
@@ -200,7 +202,7 @@ class LocalReranker(_WithoutChat):
     async def forward(self, request: ForwardRequest) -> ForwardReply:
         """Order documents by relevance, best first."""
         asked = _decoded(request, _RERANK)
-        texts = [one if isinstance(one, str) else one.text for one in asked.documents]
+        texts = [document if isinstance(document, str) else document.text for document in asked.documents]
         scores = await self._score(asked.query, texts)
         tokens = sum(await anyio.to_thread.run_sync(self._tokens.count, [asked.query, *texts]))
         best = np.argsort(-scores, kind="stable")[: asked.top_n]
@@ -223,11 +225,11 @@ class LocalReranker(_WithoutChat):
 
 
 HYBRID_SCORE: Final = "local/hybrid-score"
-"""The name of the score that is used where no cross-encoder is configured, so that nobody takes it for one."""
+"""Name of the scoring method without a cross-encoder, so that its scores are not mistaken for those of a reranker."""
 
 
 def hybrid_scores(embed_query: Callable[[str], Awaitable[Vectors]], embed: Embed) -> ScoreTexts:
-    """A score of meaning and words: 0.6 of the cosine, 0.4 of BM25 over the given texts. No cross-encoder."""
+    """Scores from 0.6 of the cosine and 0.4 of BM25 over the given texts, without a cross-encoder."""
 
     async def score(query: str, texts: Sequence[str]) -> Scores:
         words = await anyio.to_thread.run_sync(word_scores, query, texts)
@@ -239,7 +241,7 @@ def hybrid_scores(embed_query: Callable[[str], Awaitable[Vectors]], embed: Embed
 
 
 def in_thread(score: Callable[[str, Sequence[str]], Scores]) -> ScoreTexts:
-    """A cross-encoder's score, computed off the event loop."""
+    """Run a cross-encoder's score function in a worker thread."""
 
     async def score_in_thread(query: str, texts: Sequence[str]) -> Scores:
         return await anyio.to_thread.run_sync(score, query, texts)
@@ -249,7 +251,7 @@ def in_thread(score: Callable[[str, Sequence[str]], Scores]) -> ScoreTexts:
 
 def _decoded(request: ForwardRequest, decoder: msgspec.json.Decoder[T]) -> T:
     if not isinstance(request.body, bytes):
-        raise InvalidRequest("this model takes JSON, not a form")
+        raise InvalidRequest("this model requires a JSON body and accepts no forms")
     try:
         return decoder.decode(request.body)
     except msgspec.ValidationError as error:

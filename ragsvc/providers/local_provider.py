@@ -1,4 +1,4 @@
-"""What the providers inside this process have in common: always there, nobody to ask with another key."""
+"""Base classes of the providers that run in this process: always available, and without API keys."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from ragsvc.core.ports.model_provider import ForwardReply, ForwardRequest
 
 
 class LocalProvider:
-    """The part of the port ``ModelProvider`` that is the same for all of them."""
+    """The methods of the port ``ModelProvider`` that all local providers share."""
 
     circuit = Circuit.CLOSED
 
     def with_key(self, api_key: str, *, callers: bool = False) -> Self:
-        """Itself: nobody is asked."""
+        """This provider: it needs no key."""
         del api_key, callers
         return self
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no resources are open."""
 
 
 class LocalChat(LocalProvider):
-    """A provider of one model that only chats."""
+    """A provider of one model that serves chat completions only."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     async def forward(self, request: ForwardRequest) -> ForwardReply:
-        """Refuse: this model only chats."""
-        raise ModelNotFound(f"'{self._name}' serves chat completions only, not {request.path}", param="model")
+        """Raise ``ModelNotFound``: the model serves chat completions only."""
+        raise ModelNotFound(f"model '{self._name}' serves chat completions only, not {request.path}", param="model")
 
     def _head(self, call: ChatCall, kind: str) -> dict[str, Any]:
-        """What an answer, or each of its chunks, begins with."""
+        """The common fields of an answer, or of each of its chunks."""
         return {
             "id": f"chatcmpl-{uuid4().hex}",
             "object": kind,

@@ -23,7 +23,6 @@ from ragsvc.core.errors import (
     InvalidRequest,
     ModelNotFound,
     ModelUnavailable,
-    Overloaded,
     RagsvcError,
     TooLarge,
     UpstreamFailed,
@@ -261,11 +260,6 @@ class UpstreamClient:
                 healthy=status in _TEMPORARY_STATUSES,
             )
         return UpstreamFailed(f"provider '{name}' answered {status}", upstream_status=status)
-
-
-def may_fall_back(error: RagsvcError) -> bool:
-    """Whether another provider should be asked after this error."""
-    return isinstance(error, ModelUnavailable | UpstreamFailed | UpstreamTimeout | Overloaded)
 
 
 def _payload(body: bytes | AsyncIterator[bytes]) -> bytes | io.BytesIO | AsyncIterator[bytes]:

@@ -1,7 +1,7 @@
-"""From a chat request to its answer: search, prompt, model, citations, and tokens settled on every path.
+"""Answers chat requests: search, prompt, model, citations, and token accounting.
 
-Knows neither HTTP nor any model. Tokens are reserved before anything costs, settled before the client sees the end,
-and given back when nothing was used: on failure all, on disconnect what the model had not yet said.
+Independent of HTTP and of specific models. Tokens are reserved before any work and settled before the client receives
+the end of the answer. A failed request is refunded completely; after a disconnect, the tokens used so far are charged.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.answers.prompts import weave_passages
+from ragsvc.core.defaults import DEFAULT_REPLY_TOKENS, DEFAULT_TOP_K
 from ragsvc.core.gateway.chat import ChatCall, ChatRequest, CountTokens, RetrievedPassages, TokenUsage
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.event_stream import DONE
@@ -27,20 +28,19 @@ from ragsvc.services.model_registry import ModelRegistry, ModelRoute, first_able
 from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_reservation import RequestReservation
 
-_DEFAULT_REPLY_TOKENS = 1024
 _PASSAGE_TOKENS = 256
-_TYPICAL_TOP_K = 10
+"""Tokens reserved for a passage: the limit of the built-in embedding model, which no passage exceeds by default."""
 
 
 class AnswerStream:
-    """The events of an answer, ``[DONE]`` included; iteration raises when the answer breaks off."""
+    """The server-sent events of an answer, including ``[DONE]``. Iteration raises if the model fails midway."""
 
-    def __init__(self, source: ChatStream, booking: RequestReservation, citer: StreamCiter | None) -> None:
+    def __init__(self, source: ChatStream, reservation: RequestReservation, citer: StreamCiter | None) -> None:
         self._source = source
-        self._booking = booking
+        self._reservation = reservation
         self._citer = citer
         self.finished = False
-        """Whether the last block has been handed out."""
+        """Whether the last block has been returned."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -53,12 +53,12 @@ class AnswerStream:
             except StopAsyncIteration:
                 block = b""
             except Exception:
-                await self._booking.settle_stream(source)
+                await self._reservation.settle_stream(source)
                 raise
             if self._citer is not None and block:
                 block = self._citer.edit(block)
             if source.finished:
-                await self._booking.settle_stream(source)
+                await self._reservation.settle_stream(source)
                 self.finished = True
                 return block + DONE
             if block:
@@ -66,18 +66,18 @@ class AnswerStream:
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Stop the model if it still works and settle what it said; may be called twice."""
+        """Stop the model if it is still generating, and settle the tokens used; may be called twice."""
         try:
             await self._source.aclose()
         finally:
-            await self._booking.settle_stream(self._source)
+            await self._reservation.settle_stream(self._source)
 
 
 class AnswerService:
-    """Answers chat requests.
+    """Answers chat requests with the models of the registry.
 
-    ``top_k`` is how many passages a request gets that does not say. ``weak_below`` is the ``answerable`` (0..1) under
-    which a model is told that the evidence is weak. ``on_unresolved`` is told how many markers named no passage.
+    ``top_k`` is the number of passages for a request that names none. ``on_unresolved`` receives the number of
+    citation markers that match no passage.
     """
 
     def __init__(
@@ -88,8 +88,7 @@ class AnswerService:
         searcher: Searcher,
         meter: TokenMeter,
         count_tokens: CountTokens,
-        top_k: int = 10,
-        weak_below: float = 0.35,
+        top_k: int = DEFAULT_TOP_K,
         on_unresolved: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._router = router or Router(models)
@@ -97,52 +96,51 @@ class AnswerService:
         self._meter = meter
         self._count_tokens = count_tokens
         self._top_k = top_k
-        self._weak_below = weak_below
         self._on_unresolved = on_unresolved
 
     async def complete(self, principal: Principal, call: ChatCall) -> bytes:
         """The chat completion object as JSON.
 
         Raises:
-            PolicyDenied, ModelNotFound, BalanceExhausted, RateLimited, CollectionNotFound, DocumentNotFound, and what
-            ``ChatBackend.complete`` raises.
+            PolicyDenied, ModelNotFound, BalanceExhausted, RateLimited, CollectionNotFound, DocumentNotFound, and the
+            errors of ``ChatBackend.complete``.
         """
-        routes, booking = await self._admit(principal, call)
+        routes, reservation = await self._admit(principal, call)
         try:
             evidence = await self._find_evidence(principal, call)
             reply, hits = await first_able(routes, lambda route: self._complete_with(route, call, evidence))
         except asyncio.CancelledError:
-            await booking.settle(TokenUsage.of(call.request.estimated_prompt_tokens(), 0))
+            await reservation.settle(TokenUsage.of(call.request.estimated_prompt_tokens(), 0))
             raise
         except BaseException:
-            await booking.refund()
+            await reservation.refund()
             raise
-        await booking.settle(reply.usage)
+        await reservation.settle(reply.usage)
         return reply.body if hits is None else cite_reply(reply.body, hits, self._on_unresolved)
 
     async def stream(self, principal: Principal, call: ChatCall) -> AnswerStream:
-        """The answer as server-sent events; returns when the first block is there. Raises as ``complete`` does."""
-        routes, booking = await self._admit(principal, call)
+        """The answer as server-sent events; returns with the first block. Raises the errors of ``complete``."""
+        routes, reservation = await self._admit(principal, call)
         try:
             evidence = await self._find_evidence(principal, call)
             source, hits = await first_able(routes, lambda route: self._stream_with(route, call, evidence))
         except asyncio.CancelledError:
-            await booking.settle(TokenUsage.of(call.request.estimated_prompt_tokens(), 0))
+            await reservation.settle(TokenUsage.of(call.request.estimated_prompt_tokens(), 0))
             raise
         except BaseException:
-            await booking.refund()
+            await reservation.refund()
             raise
-        return AnswerStream(source, booking, None if hits is None else StreamCiter(hits, self._on_unresolved))
+        return AnswerStream(source, reservation, None if hits is None else StreamCiter(hits, self._on_unresolved))
 
     async def _admit(self, principal: Principal, call: ChatCall) -> tuple[Sequence[ModelRoute], RequestReservation]:
-        """Check the model and set tokens aside."""
+        """Check access to the model and reserve tokens."""
         model = call.request.model
         routes = await self._router.routes(principal, model, Family.CHAT, call.access)
-        reservation = await self._meter.reserve(principal, estimated_tokens(call.request))
-        return routes, RequestReservation(self._meter, reservation, model)
+        tokens = estimated_tokens(call.request, default_top_k=self._top_k)
+        return routes, RequestReservation(self._meter, await self._meter.reserve(principal, tokens), model)
 
     async def _find_evidence(self, principal: Principal, call: ChatCall) -> RetrievedPassages | None:
-        """What the documents say on the conversation's question; ``None`` when they or a question are missing."""
+        """Search for the conversation's question; ``None`` without RAG options or without a question."""
         options = call.request.rag_options
         if options is None:
             return None
@@ -167,7 +165,7 @@ class AnswerService:
     async def _call_for(
         self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None
     ) -> tuple[ChatCall, tuple[SearchHit, ...] | None]:
-        """The call as this route needs it, and the passages that its markers stand for."""
+        """The call for this route, and the passages that citation markers refer to (``None``: no citations)."""
         if evidence is None:
             same = route.upstream_model == call.model
             wants_citations = call.request.rag_options is not None
@@ -182,16 +180,18 @@ class AnswerService:
                 evidence,
                 context_tokens=context_tokens,
                 count_tokens=self._count_tokens,
-                weak_below=self._weak_below,
             )
         )
         made = msgspec.structs.replace(call, model=route.upstream_model, evidence=evidence, messages=woven.messages)
         return made, woven.hits
 
 
-def estimated_tokens(request: ChatRequest) -> int:
-    """What a request may cost, rather too much than too little."""
+def estimated_tokens(request: ChatRequest, *, default_top_k: int) -> int:
+    """Tokens to reserve for a request, estimated high: its messages, its passages and the longest reply.
+
+    ``default_top_k`` is the number of passages where the request names none, which the operator can set.
+    """
     options = request.rag_options
-    passages = (options.top_k or _TYPICAL_TOP_K) * _PASSAGE_TOKENS if options is not None else 0
-    reply = (request.reply_limit or _DEFAULT_REPLY_TOKENS) * request.choices
+    passages = (options.top_k or default_top_k) * _PASSAGE_TOKENS if options is not None else 0
+    reply = (request.reply_limit or DEFAULT_REPLY_TOKENS) * request.choices
     return request.estimated_prompt_tokens() + passages + reply

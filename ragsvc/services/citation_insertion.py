@@ -1,4 +1,4 @@
-"""Citations put into answers that models gave: the whole answer, or its chunks as they pass."""
+"""Adds citations to the answers of models: to complete answers and to streamed chunks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ragsvc.core.retrieval.search import SearchHit
 
 
 def cite_reply(body: bytes, hits: Sequence[SearchHit], on_unresolved: Callable[[int], None]) -> bytes:
-    """A chat completion with ``annotations`` on each message and all of them as top-level ``citations``."""
+    """Add ``annotations`` to each message of a chat completion, and all of them as top-level ``citations``."""
     reply: dict[str, Any] = msgspec.json.decode(body)
-    everything: list[Citation] = []
+    all_citations: list[Citation] = []
     for choice in reply["choices"]:
         message = choice.get("message")
         if not isinstance(message, dict):
@@ -26,13 +26,13 @@ def cite_reply(body: bytes, hits: Sequence[SearchHit], on_unresolved: Callable[[
         citations = answer.citations()
         on_unresolved(answer.unresolved)
         message["annotations"] = [*(message.get("annotations") or ()), *citations]
-        everything.extend(citations)
-    reply["citations"] = everything
+        all_citations.extend(citations)
+    reply["citations"] = all_citations
     return msgspec.json.encode(reply)
 
 
 class StreamCiter:
-    """Reads the chunks of an answer and completes those that carry a finish reason."""
+    """Follows the chunks of an answer and adds citations to those with a finish reason."""
 
     def __init__(self, hits: Sequence[SearchHit], on_unresolved: Callable[[int], None]) -> None:
         self._hits = hits
@@ -40,7 +40,7 @@ class StreamCiter:
         self._answers: dict[int, CitedAnswer] = {}
 
     def edit(self, block: bytes) -> bytes:
-        """The block with ``delta.annotations`` and ``citations`` where an answer ends; other events untouched."""
+        """Add ``delta.annotations`` and ``citations`` to events that end an answer; other events are unchanged."""
         return b"".join(self._edit_event(event) for event in split_events(block))
 
     def _edit_event(self, event: bytes) -> bytes:
@@ -56,7 +56,7 @@ class StreamCiter:
         return event if ended is None else encode_event(chunk | {"citations": ended})
 
     def _follow(self, choice: dict[str, Any]) -> list[Citation] | None:
-        """Note what a choice says now; at its end, add and return its citations."""
+        """Take the delta of a choice; at the end of the choice, add its citations and return them."""
         index = choice.get("index", 0)
         answer = self._answers.get(index)
         if answer is None:

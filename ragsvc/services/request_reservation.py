@@ -1,4 +1,4 @@
-"""The reservation of one request, from before it costs anything to its end."""
+"""The token reservation of one request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from ragsvc.core.ports.token_meter import Reservation, TokenMeter
 
 
 class RequestReservation:
-    """Tokens set aside for one request; the first of ``settle`` and ``refund`` counts, and neither is interrupted."""
+    """Tokens reserved for a request. Only the first call of ``settle`` or ``refund`` has an effect.
+
+    Both run to completion even if the request is cancelled.
+    """
 
     def __init__(self, meter: TokenMeter, reservation: Reservation, model: str) -> None:
         self._meter = meter
@@ -19,7 +22,7 @@ class RequestReservation:
         self._open = True
 
     async def settle(self, usage: TokenUsage) -> None:
-        """Book what was used."""
+        """Charge the tokens used and release the rest."""
         if self._open:
             self._open = False
             with anyio.CancelScope(shield=True):
@@ -31,12 +34,12 @@ class RequestReservation:
                 )
 
     async def settle_stream(self, source: ChatStream) -> None:
-        """Book what a stream used; cancelled while it counts, this stays open for the next call."""
+        """Charge the tokens that a stream used. If cancelled while counting, the reservation stays open."""
         if self._open:
             await self.settle(await source.usage())
 
     async def refund(self) -> None:
-        """Give all of it back."""
+        """Release all reserved tokens."""
         if self._open:
             self._open = False
             with anyio.CancelScope(shield=True):

@@ -1,9 +1,9 @@
-"""Search: dense and lexical candidates of one collection, fused, optionally reranked, with what a citation needs."""
+"""Search: passages of one collection, found, ranked, optionally reranked, with what a citation needs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import anyio
@@ -15,26 +15,12 @@ from ragsvc.core.documents import Collection, StoredPassage
 from ragsvc.core.errors import CollectionNotFound, InvalidRequest
 from ragsvc.core.ids import CollectionId, TenantId
 from ragsvc.core.ports.embedding import Reranker, Vectors
-from ragsvc.core.ports.indexes import Ids
-from ragsvc.core.retrieval.answerability import (
-    BEST_PASSAGES,
-    BETWEEN_TEXTS,
-    RARITY_CANDIDATES,
-    AnswerabilityEvidence,
-    answerable,
-)
-from ragsvc.core.retrieval.ranking import (
-    CANDIDATES,
-    OPENING_CHARACTERS,
-    Candidate,
-    SearchCandidates,
-    complete_cosines,
-    join,
-    name_and_title,
-    rank,
-)
+from ragsvc.core.ports.indexes import Hits, Ids
+from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
+from ragsvc.core.retrieval.passage_search import PassageRows, RankedPassages, search_passages
+from ragsvc.core.retrieval.ranking import OPENING_CHARACTERS, Candidate, Pages, name_and_title
 from ragsvc.core.retrieval.search import DEFAULT_COLLECTION, SearchHit, SearchMode, SearchQuery, SearchResult
-from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
+from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces, Indexes
 from ragsvc.store import document_rows as rows
 from ragsvc.store.database import Database
 from ragsvc.store.passage_rows import load_joined_texts, load_names, load_openings, load_pages, load_passages
@@ -57,14 +43,14 @@ class SearchService:
         settled: Callable[[CollectionId], Awaitable[None]],
         reranker: Reranker | None = None,
     ) -> None:
-        """``settled`` returns when all that clients were told is ready in a collection is searchable."""
+        """``settled`` returns when every document reported as ready in a collection is searchable."""
         self._database = database
         self._spaces = spaces
         self._settled = settled
         self._reranker = reranker
         self._limiter = anyio.CapacityLimiter(_RERANK_THREADS)
         self._loading = anyio.CapacityLimiter(_LOADING_THREADS)
-        self._openings: dict[int, str] = {}
+        self._openings = OpeningCache()
         self._collections: dict[tuple[TenantId, str], Collection] = {}
 
     async def search(self, tenant: TenantId, query: SearchQuery) -> SearchResult:
@@ -72,28 +58,33 @@ class SearchService:
         if not query.text.strip():
             raise InvalidRequest("the query is empty", param="query")
         if query.rerank and self._reranker is None:
-            raise InvalidRequest("no reranker is configured (RAGSVC_RERANKER_MODEL)", param="rerank")
+            raise InvalidRequest("no reranker is configured; set RAGSVC_RERANKER_MODEL", param="rerank")
         scope = await self._scope(tenant, query)
         if scope is None or (scope.documents is not None and not scope.documents.size):
             return SearchResult(hits=[], answerable=0.0)
         await self._settled(scope.collection.id)
         space = self._spaces.serving
-        if not space.indexes.is_loaded(scope.collection.id):  # seconds, which must not be taken from the rows' readers
+        if not space.indexes.is_loaded(scope.collection.id):  # takes seconds, and must not block the database readers
             await anyio.to_thread.run_sync(space.indexes.get, scope.collection.id, limiter=self._loading)
         resolved = time.perf_counter()
         vector = None if query.mode is SearchMode.LEXICAL else await space.batcher.embed_query(query.text)
         embedded = time.perf_counter()
-        found = await self._database.on_reader(lambda: self._find(space, scope, vector, query))
+        found, search_s = await self._database.on_reader(lambda: self._find(space, scope, vector, query))
         ranked = found.candidates
         if query.rerank and self._reranker is not None:
             ranked = await self._rerank(self._reranker, query.text, ranked, found.passages)
         hits = [
-            SearchHit(passage=found.passages[one.id], score=one.score, dense=one.dense, lexical=one.lexical)
-            for one in ranked
-            if one.score >= query.min_score
+            SearchHit(
+                passage=found.passages[candidate.id],
+                score=candidate.score,
+                dense=candidate.dense,
+                lexical=candidate.lexical,
+            )
+            for candidate in ranked
+            if candidate.score >= query.min_score
         ]
-        rank_s = time.perf_counter() - embedded - found.search_s
-        timings = {"embed": embedded - resolved, "search": found.search_s, "rank": rank_s}
+        rank_s = time.perf_counter() - embedded - search_s
+        timings = {"embed": embedded - resolved, "search": search_s, "rank": rank_s}
         return SearchResult(
             hits=hits[: query.top_k],
             answerable=found.answerable,
@@ -101,7 +92,7 @@ class SearchService:
         )
 
     async def _scope(self, tenant: TenantId, query: SearchQuery) -> _Scope | None:
-        """Where to search; a collection, once made, stays what it is."""
+        """Where to search. A collection's row never changes once it exists, so it may be remembered."""
         name = (tenant, query.collection)
         if query.document_ids is None and query.filters is None and (known := self._collections.get(name)):
             return _Scope(collection=known, documents=None)
@@ -112,106 +103,119 @@ class SearchService:
             self._collections[name] = scope.collection
         return scope
 
-    def _find(self, space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, query: SearchQuery) -> _Best:
-        """Candidates and their ranking, all on one thread: a hop between threads costs as much as each step."""
-        begin = time.perf_counter()
-        found = _candidates(space, scope, vector, query)  # may load the indexes, which reads rows itself
-        familiar = query.mode is not SearchMode.HYBRID or space.knows(query.text)
-        search_s = time.perf_counter() - begin
-        best = self._database.read_sync(lambda connection: self._rank(connection, query, found, familiar=familiar))
-        return msgspec.structs.replace(best, search_s=search_s)
+    def _find(
+        self, space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, query: SearchQuery
+    ) -> tuple[RankedPassages, float]:
+        """Search and rank, and the seconds until the indexes had answered.
 
-    def _rank(self, connection: Connection, query: SearchQuery, found: SearchCandidates, *, familiar: bool) -> _Best:
-        names = load_names(connection, set(found.documents.tolist()))
-        ranked = rank(
-            query.text,
-            query.mode,
-            found,
-            names={document: name_and_title(*name) for document, name in names.items()},
-            openings=self._openings_of(connection, names.keys()) if query.mode is SearchMode.HYBRID else {},
-            pages_of=lambda ids: load_pages(connection, ids),
-            familiar=familiar,
-        )
-        ranked, passages = _load_best(
-            connection, ranked, _RERANKED if query.rerank else max(query.top_k, BEST_PASSAGES)
-        )
-        among = [one.id for one in ranked[:RARITY_CANDIDATES]]
-        evidence = AnswerabilityEvidence(
-            passages=list(passages.values()),
-            cosines=[one.dense or 0.0 for one in ranked[:BEST_PASSAGES]],
-            joined_texts=lambda: load_joined_texts(connection, among, between=BETWEEN_TEXTS),
-        )
-        return _Best(ranked[: len(passages)], passages, answerable(query.text, evidence))
+        All of it runs on one thread: a hop between threads costs as much as each step.
+        """
+        begin = searched = time.perf_counter()
 
-    def _openings_of(self, connection: Connection, documents: AbstractSet[int]) -> dict[int, str]:
-        """What candidates' documents begin with; a ready document's text never changes, so it may be remembered."""
-        known = self._openings  # readers share it, so it is replaced, never changed
-        missing = documents - known.keys()
-        if not missing:
-            return known
-        if len(known) + len(missing) > _REMEMBERED_OPENINGS:
-            known, missing = {}, set(documents)
-        loaded = load_openings(connection, sorted(missing), characters=OPENING_CHARACTERS)
-        self._openings = known = {**known, **{one: loaded.get(one, "") for one in missing}}
-        return known
+        def read_rows(work: Callable[[PassageRows], RankedPassages]) -> RankedPassages:
+            nonlocal searched
+            searched = time.perf_counter()
+            return self._database.read_sync(lambda connection: work(DatabaseRows(connection, self._openings)))
+
+        ranked = search_passages(
+            query,
+            vector,
+            indexes=_OneCollection(space.indexes, scope.collection.id),
+            read_rows=read_rows,
+            knows_words=space.knows,
+            count=_RERANKED if query.rerank else query.top_k,
+            documents=scope.documents,
+        )
+        return ranked, searched - begin
 
     async def _rerank(
         self,
         reranker: Reranker,
         text: str,
         ranked: Sequence[Candidate],
-        passages: dict[int, StoredPassage],
+        passages: Mapping[int, StoredPassage],
     ) -> list[Candidate]:
-        texts = [passages[one.id].text for one in ranked]
+        texts = [passages[candidate.id].text for candidate in ranked]
         scores = await anyio.to_thread.run_sync(reranker.score, text, texts, limiter=self._limiter)
         rescored = [
-            msgspec.structs.replace(one, score=round(float(score), 4))
-            for one, score in zip(ranked, scores, strict=True)
+            msgspec.structs.replace(candidate, score=round(float(score), 4))
+            for candidate, score in zip(ranked, scores, strict=True)
         ]
-        return sorted(rescored, key=lambda one: -one.score)
+        return sorted(rescored, key=lambda candidate: -candidate.score)
 
 
-def _candidates(space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, query: SearchQuery) -> SearchCandidates:
-    indexes, collection_id = space.indexes, scope.collection.id
-    text = None if query.mode is SearchMode.DENSE else query.text
-    sides = indexes.search(collection_id, vector, text, k=max(CANDIDATES, query.top_k), documents=scope.documents)
-    found = join(*sides, documents_of=lambda ids: indexes.documents_of(collection_id, ids))
-    if vector is None or text is None:
-        return found
-    return complete_cosines(found, query=vector, vectors_of=lambda ids: indexes.vectors(collection_id, ids))
+class OpeningCache:
+    """The openings of documents by document id. A ready document's text never changes, so they stay valid.
+
+    Reader threads share the mapping; it is replaced and never changed in place.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, str] = {}
+
+    def of(self, connection: Connection, documents: AbstractSet[int]) -> Mapping[int, str]:
+        """Openings of at least these documents."""
+        known = self._known
+        missing = documents - known.keys()
+        if not missing:
+            return known
+        if len(known) + len(missing) > _REMEMBERED_OPENINGS:
+            known, missing = {}, set(documents)
+        loaded = load_openings(connection, sorted(missing), characters=OPENING_CHARACTERS)
+        self._known = known = {**known, **{document: loaded.get(document, "") for document in missing}}
+        return known
 
 
-def _load_best(
-    connection: Connection, ranked: list[Candidate], count: int
-) -> tuple[list[Candidate], dict[int, StoredPassage]]:
-    """Rows of the first ``count`` candidates, best first, and the candidates without those whose rows are gone."""
-    while True:
-        best = [one.id for one in ranked[:count]]
-        rows = load_passages(connection, best)
-        if len(rows) == len(best):
-            return ranked, {one: rows[one] for one in best}
-        gone = set(best) - rows.keys()
-        ranked = [one for one in ranked if one.id not in gone]
+class DatabaseRows:
+    """Implements the protocol ``PassageRows`` over one connection."""
+
+    def __init__(self, connection: Connection, openings: OpeningCache) -> None:
+        self._connection = connection
+        self._openings = openings
+
+    def names(self, documents: Iterable[int]) -> Mapping[int, str]:
+        found = load_names(self._connection, documents)
+        return {document: name_and_title(*name) for document, name in found.items()}
+
+    def openings(self, documents: AbstractSet[int]) -> Mapping[int, str]:
+        return self._openings.of(self._connection, documents)
+
+    def pages(self, ids: Ids) -> Pages:
+        return load_pages(self._connection, ids)
+
+    def passages(self, ids: Sequence[int]) -> Mapping[int, StoredPassage]:
+        return load_passages(self._connection, ids)
+
+    def joined_texts(self, ids: Sequence[int]) -> bytes:
+        return load_joined_texts(self._connection, ids, between=BETWEEN_TEXTS)
 
 
-class _Best(msgspec.Struct, frozen=True):
-    """The best candidates with their rows, best first, the evidence for an answer, and the seconds of finding them."""
+class _OneCollection:
+    """Implements the protocol ``CollectionIndexes`` over the registry. Its methods may load the indexes."""
 
-    candidates: list[Candidate]
-    passages: dict[int, StoredPassage]
-    answerable: float
-    search_s: float = 0.0
+    def __init__(self, indexes: Indexes, collection_id: CollectionId) -> None:
+        self._indexes = indexes
+        self._collection_id = collection_id
+
+    def search(self, vector: Vectors | None, text: str | None, *, k: int, documents: Ids | None) -> tuple[Hits, Hits]:
+        return self._indexes.search(self._collection_id, vector, text, k=k, documents=documents)
+
+    def documents_of(self, ids: Ids) -> Ids:
+        return self._indexes.documents_of(self._collection_id, ids)
+
+    def vectors(self, ids: Ids) -> tuple[Ids, Vectors]:
+        return self._indexes.vectors(self._collection_id, ids)
 
 
 class _Scope(msgspec.Struct, frozen=True):
-    """Where to search: a collection, and the documents if not all."""
+    """Where to search: a collection, and the ids of its documents unless all are searched."""
 
     collection: Collection
     documents: Ids | None
 
 
 def _resolve(connection: Connection, tenant: TenantId, query: SearchQuery) -> _Scope | None:
-    """Resolve names to rows; ``None`` for a tenant that has not uploaded anything to the default collection yet."""
+    """Resolve names to rows; ``None`` where the default collection does not exist yet, because it is empty."""
     try:
         collection = rows.find_collection(connection, tenant, query.collection)
     except CollectionNotFound:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from ragsvc.core.defaults import DEFAULT_TOP_K, MAX_TOP_K
 from ragsvc.core.documents import Document, DocumentStatus, Stage, StoredPassage
 from ragsvc.core.ids import chunk_id
 from ragsvc.core.retrieval.search import DEFAULT_COLLECTION, SearchHit, SearchMode
@@ -137,7 +138,7 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """``POST /v1/rag/search``. ``filters`` take OpenAI's comparison and compound shapes."""
 
     query: Annotated[str, Meta(min_length=1, max_length=20_000, examples=["What was the revenue in Q3?"])]
-    top_k: Annotated[int, Meta(ge=1, le=100)] = 10
+    top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K
     mode: SearchMode = SearchMode.HYBRID
     collection: Annotated[str, Meta(min_length=1, max_length=512)] = DEFAULT_COLLECTION
     document_ids: Annotated[list[str], Meta(min_length=1, max_length=1000)] | None = None

@@ -1,4 +1,4 @@
-"""How good the extractive answers are, and whether the service knows when it has none."""
+"""Measures the quality of extractive answers, and of the decision whether there is an answer."""
 
 from __future__ import annotations
 
@@ -12,42 +12,50 @@ from evaluation import engine
 from evaluation.datasets import Question
 from evaluation.engine import Collection, Embedding
 from ragsvc.core.answers.extractive import answer
+from ragsvc.core.defaults import DEFAULT_TOP_K
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
+from ragsvc.core.retrieval.passage_search import RankedPassages
 from ragsvc.core.retrieval.search import SearchHit, SearchMode
 from ragsvc.evaluation.measures.scores import auroc, contains, token_f1
 
 SHORT_ANSWERS = {"Str", "Int", "Float"}
-TOP_K = 8
 
 
 def search_question(
     collection: Collection, question: Question, vector: Vectors, *, own_document: bool
-) -> tuple[engine.Ranking, list[SearchHit]]:
-    """The hybrid ranking of a question and its first hits, over all documents or its own."""
+) -> tuple[RankedPassages, list[SearchHit]]:
+    """The hybrid ranking of a question and its first hits, over all documents or the question's document only."""
     documents = None
     if own_document and question.document is not None:
         documents = np.array([question.document + 1], dtype=np.int64)
     ranking = engine.search(collection, question.text, vector, SearchMode.HYBRID, documents=documents)
     hits = [
-        SearchHit(passage=collection.passages[one.id], score=one.score, dense=one.dense, lexical=one.lexical)
-        for one in ranking.candidates[:TOP_K]
+        SearchHit(
+            passage=collection.stored[candidate.id],
+            score=candidate.score,
+            dense=candidate.dense,
+            lexical=candidate.lexical,
+        )
+        for candidate in ranking.candidates[:DEFAULT_TOP_K]
     ]
     return ranking, hits
 
 
 def judge_answers(collection: Collection, embedding: Embedding, *, own_document: bool) -> dict[str, float]:
-    """Short text answers of mmlong, or all of xquad: token F1, whether the answer is contained, and time."""
+    """Token F1, containment of the answer, and time, on short text answers of mmlong or on all of xquad."""
     asked = [
-        one
-        for one in collection.dataset.questions
-        if one.answer is not None and one.from_text and (one.document is None or one.answer_format in SHORT_ANSWERS)
+        question
+        for question in collection.dataset.questions
+        if question.answer is not None
+        and question.from_text
+        and (question.document is None or question.answer_format in SHORT_ANSWERS)
     ]
     rows: list[tuple[float, ...]] = []
-    for question, vector in zip(asked, embedding.queries([one.text for one in asked]), strict=True):
-        _, hits = search_question(collection, question, vector, own_document=own_document)
+    for question, vector in zip(asked, embedding.queries([question.text for question in asked]), strict=True):
+        ranking, hits = search_question(collection, question, vector, own_document=own_document)
         begin = time.perf_counter()
-        found = answer(question.text, hits)
+        found = answer(question.text, hits, answerable=ranking.answerable)
         spent = time.perf_counter() - begin
         quoted, gold = [sentence.text for sentence in found.sentences], question.answer or ""
         rows.append(
@@ -65,17 +73,17 @@ def judge_answers(collection: Collection, embedding: Embedding, *, own_document:
 
 
 def judge_abstention(collection: Collection, embedding: Embedding, *, own_document: bool) -> dict[str, float]:
-    """mmlong: answerable against unanswerable questions, on documents that have any text."""
-    readable = {int(passage.document_id) - 1 for passage in collection.passages.values()}
-    asked = [one for one in collection.dataset.questions if one.document in readable]
-    vectors = embedding.queries([one.text for one in asked])
+    """Separation of answerable and unanswerable questions of mmlong, on documents with text."""
+    readable = {int(passage.document_id) - 1 for passage in collection.stored.values()}
+    asked = [question for question in collection.dataset.questions if question.document in readable]
+    vectors = embedding.queries([question.text for question in asked])
     scores = np.array(
         [
             search_question(collection, question, vector, own_document=own_document)[0].answerable
             for question, vector in zip(asked, vectors, strict=True)
         ]
     )
-    has_answer = np.array([one.answer is not None for one in asked])
+    has_answer = np.array([question.answer is not None for question in asked])
     return {
         "questions": len(asked),
         "auroc": auroc(scores, has_answer),
@@ -85,12 +93,12 @@ def judge_abstention(collection: Collection, embedding: Embedding, *, own_docume
 
 
 def judge_foreign(collections: Sequence[Collection], embedding: Embedding, *, each: int = 60) -> dict[str, float]:
-    """Questions of one set asked of another, which cannot answer them, against the same ones asked of their own."""
+    """Separation of questions asked of their own data set and of another data set, which cannot answer them."""
     own_scores: list[float] = []
     foreign_scores: list[float] = []
     for asked_of in collections:
         questions = random.Random(7).sample(asked_of.dataset.questions, each)  # noqa: S311 - a fixed sample
-        vectors = embedding.queries([one.text for one in questions])
+        vectors = embedding.queries([question.text for question in questions])
         for collection in collections:
             scores = own_scores if collection is asked_of else foreign_scores
             for question, vector in zip(questions, vectors, strict=True):

@@ -1,14 +1,15 @@
-"""The product's own parts put together for many questions: reader, chunking, embedder, both indexes, fusion.
+"""Builds searchable collections from data sets with the parts of the service: reader, chunking, embedder, indexes.
 
-The seam to the product: what a search service does per request happens here in the same order with the same functions,
-without HTTP, tenants and SQLite. Vectors are kept in a cache folder between runs, under a hash of model and texts.
+Searches go through ``ragsvc.core.retrieval.passage_search``, which the service calls as well, over rows in memory
+instead of SQLite. Vectors are cached in a folder between runs, under a hash of model and texts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,17 +23,10 @@ from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports.embedding import Embedder, Vectors
 from ragsvc.core.ports.indexes import Hits, Ids, LexicalDocument
 from ragsvc.core.ports.parsing import ChunkingOptions, ExtractionLimits, TokenSpans
-from ragsvc.core.retrieval.answerability import answerable, evidence_of
-from ragsvc.core.retrieval.ranking import (
-    CANDIDATES,
-    OPENING_CHARACTERS,
-    Candidate,
-    complete_cosines,
-    join,
-    name_and_title,
-    rank,
-)
-from ragsvc.core.retrieval.search import SearchMode
+from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
+from ragsvc.core.retrieval.passage_search import RankedPassages, search_passages
+from ragsvc.core.retrieval.ranking import CANDIDATES, OPENING_CHARACTERS, Pages, name_and_title
+from ragsvc.core.retrieval.search import SearchMode, SearchQuery
 from ragsvc.core.text.chunking import embedding_text, lexical_context, split_pages
 from ragsvc.core.text.condensing import condense
 from ragsvc.extract.pdf_pages import PageReports
@@ -44,7 +38,7 @@ NO_HITS = Hits(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 def read_file(path: Path) -> Extraction:
-    """Read a file as the service's child process does; one that it refuses (no text layer) counts with no pages."""
+    """Read a file as the service does. A file that cannot be read (no text layer) has no pages."""
     media_type = {".pdf": "application/pdf", ".md": "text/markdown"}.get(path.suffix, "text/plain")
     try:
         return extract(
@@ -61,18 +55,18 @@ def read_file(path: Path) -> Extraction:
 
 @dataclass
 class Embedding:
-    """The embedder behind a cache of vectors by text; ``prepare`` makes of a passage what it gets."""
+    """An embedder with a cache of vectors. ``prepare`` returns the text to embed for a passage."""
 
     embedder: Embedder
     cache: Path | None = None
     prepare: Callable[[str], str] = condense
 
     def passages(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors of passages."""
+        """Unit vectors ``(n, dim)`` of passages."""
         return self._cached("passages", texts, self.embedder.embed_passages)
 
     def queries(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors of questions."""
+        """Unit vectors ``(n, dim)`` of questions."""
         return self._cached("queries", texts, self.embedder.embed_queries)
 
     def _cached(self, kind: str, texts: Sequence[str], embed: Callable[[Sequence[str]], Vectors]) -> Vectors:
@@ -90,29 +84,47 @@ class Embedding:
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """Candidates, best first, and the evidence (0..1) that they hold an answer."""
-
-    candidates: list[Candidate]
-    answerable: float
-
-
-@dataclass(frozen=True)
 class Collection:
-    """A dataset's passages in both indexes, and what ranking asks of their documents."""
+    """A dataset's passages in memory and in both indexes, as ``search_passages`` reads them."""
 
     dataset: Dataset
-    passages: dict[int, StoredPassage]
-    names: dict[int, str]
-    openings: dict[int, str]
+    stored: dict[int, StoredPassage]
+    document_names: dict[int, str]
+    document_openings: dict[int, str]
     dense: FlatIndex
     lexical: TantivyIndex
     knows: Callable[[str], bool]
     folder: tempfile.TemporaryDirectory[str] = field(repr=False)
 
+    def search(self, vector: Vectors | None, text: str | None, *, k: int, documents: Ids | None) -> tuple[Hits, Hits]:
+        dense = NO_HITS if vector is None else self.dense.search(vector, k=k, documents=documents)
+        lexical = NO_HITS if text is None else self.lexical.search(text, k=k, documents=documents)
+        return dense, lexical
+
+    def documents_of(self, ids: Ids) -> Ids:
+        return self.dense.documents_of(ids)
+
+    def vectors(self, ids: Ids) -> tuple[Ids, Vectors]:
+        return ids, self.dense.vectors(ids)
+
+    def names(self, documents: Iterable[int]) -> dict[int, str]:
+        return {document: self.document_names[document] for document in documents}
+
+    def openings(self, documents: AbstractSet[int]) -> dict[int, str]:
+        return {document: self.document_openings[document] for document in documents}
+
+    def pages(self, ids: Ids) -> Pages:
+        return {passage: (self.stored[passage].page, self.stored[passage].page_label) for passage in ids.tolist()}
+
+    def passages(self, ids: Sequence[int]) -> dict[int, StoredPassage]:
+        return {passage: self.stored[passage] for passage in ids}
+
+    def joined_texts(self, ids: Sequence[int]) -> bytes:
+        return BETWEEN_TEXTS.join(self.stored[passage].text for passage in ids).encode()
+
 
 def ranges_of(dataset: Dataset, passages: Sequence[StoredPassage]) -> list[tuple[int, int, int]]:
-    """Passages as (document, start, end) in the files' whole texts."""
+    """Passages as (document, start, end), with offsets into the complete text of the file."""
     found = []
     for passage in passages:
         document = int(passage.document_id) - 1
@@ -122,7 +134,7 @@ def ranges_of(dataset: Dataset, passages: Sequence[StoredPassage]) -> list[tuple
 
 
 def build(dataset: Dataset, *, embedding: Embedding, tokens: TokenSpans, options: ChunkingOptions) -> Collection:
-    """Cut, embed and index a dataset."""
+    """Chunk, embed and index a data set."""
     passages: dict[int, StoredPassage] = {}
     texts: list[str] = []
     for number, source in enumerate(dataset.sources, start=1):
@@ -145,34 +157,22 @@ def build(dataset: Dataset, *, embedding: Embedding, tokens: TokenSpans, options
 
 
 def opening(extraction: Extraction) -> str:
-    """The beginning of a document's text."""
     return "\n".join(page.text for page in extraction.pages[:3])[:OPENING_CHARACTERS]
 
 
 def search(
     collection: Collection, query: str, vector: Vectors, mode: SearchMode, *, documents: Ids | None = None
-) -> Ranking:
-    """Search as the service does."""
-    rows = collection.passages
-    dense, lexical = NO_HITS, NO_HITS
-    if mode is not SearchMode.LEXICAL:
-        dense = collection.dense.search(vector, k=CANDIDATES, documents=documents)
-    if mode is not SearchMode.DENSE:
-        lexical = collection.lexical.search(query, k=CANDIDATES, documents=documents)
-    found = join(dense, lexical, documents_of=collection.dense.documents_of)
-    if mode is SearchMode.HYBRID:
-        found = complete_cosines(found, query=vector, vectors_of=lambda ids: (ids, collection.dense.vectors(ids)))
-    ranked = rank(
-        query,
-        mode,
-        found,
-        names=collection.names,
-        openings=collection.openings,
-        pages_of=lambda ids: {one: (rows[one].page, rows[one].page_label) for one in ids.tolist()},
-        familiar=collection.knows(query),
+) -> RankedPassages:
+    """Search with the service's own function; all candidates are ranked and loaded."""
+    return search_passages(
+        SearchQuery(text=query, mode=mode),
+        None if mode is SearchMode.LEXICAL else vector,
+        indexes=collection,
+        read_rows=lambda work: work(collection),
+        knows_words=collection.knows,
+        count=2 * CANDIDATES,
+        documents=documents,
     )
-    evidence = evidence_of([rows[one.id] for one in ranked], [one.dense or 0.0 for one in ranked])
-    return Ranking(ranked, answerable(query, evidence))
 
 
 def _stored(number: int, document: int, source: Source, passage: Passage) -> StoredPassage:
@@ -198,7 +198,7 @@ def _lexical(passage: StoredPassage) -> LexicalDocument:
 
 
 class PlainLexical:
-    """BM25 with tantivy's own tokenizer over text alone: what a user would write first."""
+    """A baseline: BM25 over the text alone, with the default tokenizer of tantivy."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         builder = tantivy.SchemaBuilder()
@@ -214,11 +214,11 @@ class PlainLexical:
         self._index.reload()
 
     def search(self, query: str, *, k: int) -> list[int]:
-        """Ids of the best."""
+        """Ids of the ``k`` best texts."""
         words = "".join(character if character.isalnum() else " " for character in query)
         if not words.strip():
             return []
         searcher = self._index.searcher()
         parsed, _ = self._index.parse_query_lenient(words, ["text"])
         found = searcher.search(parsed, limit=k, count=False).hits
-        return [int(one) for one in searcher.fast_field_values("id", [address for _, address in found])]
+        return [int(number) for number in searcher.fast_field_values("id", [address for _, address in found])]

@@ -112,7 +112,7 @@ def evaluate(dataset: Dataset, collection: Collection, embedding: Embedding, *, 
     vectors = embedding.queries([one.text for one in asked])
     rankings: dict[str, list[list[StoredPassage]]] = {
         mode.value: [
-            [collection.passages[found.id] for found in engine.search(collection, one.text, vector, mode).candidates]
+            [collection.stored[found.id] for found in engine.search(collection, one.text, vector, mode).candidates]
             for one, vector in zip(asked, vectors, strict=True)
         ]
         for mode in MODES
@@ -131,7 +131,7 @@ def evaluate(dataset: Dataset, collection: Collection, embedding: Embedding, *, 
     }
     result: dict[str, Any] = {
         "questions": len(asked),
-        "passages": len(collection.passages),
+        "passages": len(collection.stored),
         "measures": figures,
         "hybrid_against": compare(scores),
         "hybrid_ms_p50": _latency_ms(collection, asked, vectors),

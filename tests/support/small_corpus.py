@@ -1,4 +1,4 @@
-"""Three pages of a report, a search over them and an extraction from them: small, real and without a model."""
+"""Three pages of a report, a search over them and an extraction from them, without a model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.errors import CollectionNotFound
 from ragsvc.core.ids import DocumentId, PassageId, TenantId
+from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
 from ragsvc.core.retrieval.search import SearchHit, SearchResult
 from ragsvc.core.text.sentences import sentence_spans
 
@@ -69,12 +70,13 @@ class Sentence(NamedTuple):
 
 class Found(NamedTuple):
     sentences: list[Sentence]
-    answerable: float
     abstained: bool
 
 
-def extract(question, hits):
-    """The two sentences that share most words with the question."""
+def extract(question, hits, *, answerable):
+    """The two sentences that share most words with the question, where the search judged it answerable."""
+    if answerable < ABSTAIN_BELOW:
+        return Found([], abstained=True)
     sentences = [
         Sentence(hit.passage.text[start:end], at, start, end)
         for at, hit in enumerate(hits)
@@ -82,7 +84,7 @@ def extract(question, hits):
     ]
     best = sorted(sentences, key=lambda one: -overlap(question, one.text))[:2]
     good = [one for one in best if overlap(question, one.text) >= 0.3]
-    return Found(good, 1.0 if good else 0.0, not good)
+    return Found(good, not good)
 
 
 def count_tokens(text: str) -> int:

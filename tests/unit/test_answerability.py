@@ -1,4 +1,4 @@
-"""The evidence for an answer, and the quick counting behind it."""
+"""Counting of rare words for the judgement of answerability."""
 
 from hypothesis import given
 from hypothesis import strategies as st

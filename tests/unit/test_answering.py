@@ -1,15 +1,16 @@
-"""The answerer quotes what is there, and says so when nothing is."""
+"""The extractive answerer quotes sentences of the passages, or gives no answer."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragsvc.core.answers.extractive import MAX_SENTENCE_CHARACTERS, answer
+from ragsvc.core.answers.extractive import MAX_SENTENCE_CHARACTERS, ExtractedAnswer, answer
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ids import DocumentId, PassageId
-from ragsvc.core.retrieval.answerability import question_names
+from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW, answerable, question_names
 from ragsvc.core.retrieval.search import SearchHit
+from tests.support.evidence import evidence_of
 
 
 def hit(text: str, *, score: float = 0.6, dense: float = 0.55, title: str | None = None) -> SearchHit:
@@ -30,6 +31,15 @@ def hit(text: str, *, score: float = 0.6, dense: float = 0.55, title: str | None
     return SearchHit(passage=passage, score=score, dense=dense)
 
 
+def judge(question: str, hits: list[SearchHit]) -> float:
+    """The judgement of a search whose only candidates are these hits."""
+    return answerable(question, evidence_of([one.passage for one in hits], [one.dense or 0.0 for one in hits]))
+
+
+def ask(question: str, hits: list[SearchHit], **options) -> ExtractedAnswer:
+    return answer(question, hits, answerable=judge(question, hits), **options)
+
+
 APPLE = hit(
     "Apple reports by quarter. Net sales of Apple in 2023 were $383 billion. The board met four times. "
     "Services grew to $85 billion.",
@@ -38,7 +48,7 @@ APPLE = hit(
 
 
 def test_the_sentence_that_answers_is_quoted_with_its_place():
-    found = answer("What were Apple's net sales in 2023?", [APPLE])
+    found = ask("What were Apple's net sales in 2023?", [APPLE])
     assert not found.abstained
     best = found.sentences[0]
     assert best.text == "Net sales of Apple in 2023 were $383 billion."
@@ -47,15 +57,25 @@ def test_the_sentence_that_answers_is_quoted_with_its_place():
 
 
 def test_a_question_about_another_company_is_not_answered():
-    found = answer("What were Microsoft's net sales in 2019 for the Xbox?", [APPLE])
+    found = ask("What were Microsoft's net sales in 2019 for the Xbox?", [APPLE])
     assert found.abstained
     assert found.sentences == []
-    assert found.answerable < answer("What were Apple's net sales in 2023?", [APPLE]).answerable
+    assert judge("What were Microsoft's net sales in 2019 for the Xbox?", [APPLE]) < ABSTAIN_BELOW
+    assert judge("What were Apple's net sales in 2023?", [APPLE]) >= ABSTAIN_BELOW
+
+
+def test_the_searchs_judgement_decides_and_not_the_hits():
+    question = "What were Apple's net sales in 2023?"
+    assert answer(question, [APPLE], answerable=ABSTAIN_BELOW - 0.001).abstained
+    assert not answer(question, [APPLE], answerable=ABSTAIN_BELOW).abstained
+    foreign = "What were Microsoft's net sales in 2019 for the Xbox?"
+    assert not answer(foreign, [APPLE], answerable=ABSTAIN_BELOW).abstained
 
 
 def test_nothing_found_is_no_answer():
-    found = answer("What?", [])
-    assert (found.abstained, found.answerable, found.sentences) == (True, 0.0, [])
+    found = ask("What?", [])
+    assert (found.abstained, judge("What?", []), found.sentences) == (True, 0.0, [])
+    assert answer("What?", [], answerable=1.0).abstained
 
 
 @pytest.mark.parametrize(
@@ -71,7 +91,7 @@ def test_the_kind_of_thing_asked_for_decides_between_like_sentences(question: st
         "The Riverside plant is well known. The Riverside plant was opened on 3 May 1998. "
         "At the Riverside plant work 412 people. The Riverside plant is led by Jane Roe."
     )
-    assert answer(question, [hit(text)]).sentences[0].text == expected
+    assert ask(question, [hit(text)]).sentences[0].text == expected
 
 
 def test_meaning_finds_what_words_do_not():
@@ -82,12 +102,12 @@ def test_meaning_finds_what_words_do_not():
         keys = [next(key for key in vectors if key in one.lower()) for one in texts]
         return np.array([vectors[key] for key in keys], np.float32)
 
-    found = answer("price of automobiles", [hit(text, dense=0.9)], embed=embed)
+    found = ask("price of automobiles", [hit(text, dense=0.9)], embed=embed)
     assert found.sentences[0].text == "The vehicle costs 20,000 euros."
 
 
 def test_the_same_sentence_is_quoted_once():
-    found = answer("What were Apple's net sales in 2023?", [APPLE, APPLE])
+    found = ask("What were Apple's net sales in 2023?", [APPLE, APPLE])
     texts = [sentence.text for sentence in found.sentences]
     assert len(texts) == len(set(texts))
 
@@ -106,7 +126,7 @@ texts = st.lists(
 @settings(max_examples=80, deadline=None)
 @given(question=st.text(max_size=80) | st.just("Apple sales in 2023?"), passages=st.lists(texts, max_size=4))
 def test_whatever_is_asked_every_sentence_stands_in_its_passage(question: str, passages: list[str]):
-    found = answer(question, [hit(text) for text in passages])
+    found = ask(question, [hit(text) for text in passages])
     assert found.abstained == (not found.sentences)
     for sentence in found.sentences:
         assert passages[sentence.passage_index][sentence.start : sentence.end] == sentence.text != ""

@@ -1,4 +1,4 @@
-"""Passages cover the text, keep their offsets, and stay within the token budget, whatever the text is."""
+"""Passages cover the text, keep their offsets, and stay within the token budget, for any text."""
 
 # ruff: noqa: RUF001 - texts in several scripts
 

@@ -1,4 +1,4 @@
-"""The ranking uses every kind of evidence, and each only for what it can tell."""
+"""Ranking by cosine, BM25, document and page, and the judgement of answerability."""
 
 import time
 
@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports.indexes import Hits
-from ragsvc.core.retrieval.answerability import answerable, evidence_of
+from ragsvc.core.retrieval.answerability import answerable
 from ragsvc.core.retrieval.ranking import Candidate, SearchCandidates, complete_cosines, join, name_and_title, rank
 from ragsvc.core.retrieval.search import SearchMode
+from tests.support.evidence import evidence_of
 
 
 def passage(number: int, *, document: int = 1, filename: str = "a.pdf", page: int = 1, text: str = "") -> StoredPassage:

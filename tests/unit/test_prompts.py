@@ -17,7 +17,6 @@ def weave(messages, *, hits=HITS, answerable=0.9, context_tokens=4000, **fields)
         RetrievedPassages("q", hits, answerable),
         context_tokens=context_tokens,
         count_tokens=count_tokens,
-        weak_below=0.35,
         draw=iter(["taken", "c0de"]).__next__,
     )
     return [msgspec.json.decode(raw) for raw in woven.messages], woven.hits

@@ -1,4 +1,4 @@
-"""What is searched for is what the user means, also when the last turn says only a part of it."""
+"""Search queries from conversations, including follow-ups that need an earlier turn."""
 
 # ruff: noqa: RUF001 - questions in several scripts
 

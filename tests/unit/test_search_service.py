@@ -1,4 +1,4 @@
-"""Searches beside other work, and the ranking of what they find."""
+"""The search service: loading of indexes, deleted rows, unfamiliar words."""
 
 import threading
 from types import SimpleNamespace
@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from ragsvc.core.ports.embedding import EmbeddingModel
+from ragsvc.core.retrieval.passage_search import load_best
 from ragsvc.core.retrieval.ranking import Candidate
 from ragsvc.core.retrieval.search import SearchMode, SearchQuery
 from ragsvc.index.registry import IndexRegistry
-from ragsvc.services.search import SearchService, _load_best
+from ragsvc.services.search import DatabaseRows, OpeningCache, SearchService
 from ragsvc.store import document_rows
 from ragsvc.store.database import Database
 from ragsvc.store.index_source import SqliteIndexSource
@@ -37,7 +38,7 @@ def test_a_collection_that_loads_slowly_leaves_the_rows_to_others(tmp_path):
     collection = database.write_sync(lambda c: document_rows.ensure_collection(c, ACME, "default", now=1))
     source.add_document(collection.id, ["The turbine turns."], np.eye(4, dtype=np.float32)[:1])
     registry = IndexRegistry(tmp_path / "derived", source, model=EmbeddingModel("m", 4, 256, "f"), background=False)
-    spaces = SimpleNamespace(serving=SimpleNamespace(indexes=registry))
+    spaces = SimpleNamespace(serving=SimpleNamespace(indexes=registry, knows=lambda _: True))
 
     async def settled(_):
         return None
@@ -72,10 +73,10 @@ def database(tmp_path):
 def test_a_search_passes_over_rows_that_are_gone(database: Database) -> None:
     first, second, third = make_ready(database, add(database, "report"), texts=("one", "two", "three"))
     ranked = [Candidate(passage, 0.5, None, None) for passage in (99, first, 98, second, third)]
-    kept, rows = database.read_sync(lambda c: _load_best(c, ranked, 2))
+    kept, rows = database.read_sync(lambda c: load_best(DatabaseRows(c, OpeningCache()), ranked, 2))
     assert [candidate.id for candidate in kept] == [first, second, third]
     assert [(one, row.text) for one, row in rows.items()] == [(first, "one"), (second, "two")]
-    assert database.read_sync(lambda c: _load_best(c, ranked[:1], 2)) == ([], {})
+    assert database.read_sync(lambda c: load_best(DatabaseRows(c, OpeningCache()), ranked[:1], 2)) == ([], {})
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -1,4 +1,4 @@
-"""What must not depend on how text or bytes are sliced: stop sequences, markers, events."""
+"""Stop sequences, markers and events do not depend on how text or bytes are split."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st

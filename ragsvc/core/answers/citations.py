@@ -1,7 +1,7 @@
-"""Markers in an answer, checked against the passages they name, with the words that support them.
+"""Resolves citation markers in an answer to passages, with the supporting quotes.
 
-A marker is ``[n]``, also ``[1][3]`` or ``[1, 3]``; ``n`` counts the passages of the request from 1. Offsets count
-Unicode code points of the answer. Quotes are exact substrings of the passage, hence of its page.
+Markers have the forms ``[1]``, ``[1][3]`` and ``[1, 3]``; the numbers are 1-based positions of the request's passages.
+Offsets count Unicode code points of the answer. Quotes are exact substrings of the passage and so of its page.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WORTH_A_SENTENCE: Final = 0.2
 
 
 class Marker(msgspec.Struct, frozen=True):
-    """``text[start:end]`` of an answer and the passage numbers in it."""
+    """A citation marker: ``text[start:end]`` of an answer, and the passage numbers in it."""
 
     start: int
     end: int
@@ -40,7 +40,7 @@ class Marker(msgspec.Struct, frozen=True):
 
 
 class MarkerScanner:
-    """Finds markers in text that arrives in pieces, the same ones for any slicing.
+    """Finds markers in text that arrives in pieces. The result does not depend on the slicing.
 
     >>> scanner = MarkerScanner()
     >>> scanner.feed("It rose [1") + scanner.feed(", 3] by 2.") + scanner.finish()
@@ -52,14 +52,14 @@ class MarkerScanner:
         self._offset = 0
 
     def feed(self, piece: str) -> list[Marker]:
-        """Take the next piece; return the markers that are certain now."""
+        """Take the next piece; return the markers that are now complete."""
         if not self._held and "[" not in piece:
             self._offset += len(piece)
             return []
         return self._scan(self._held + piece, last=False)
 
     def finish(self) -> list[Marker]:
-        """The marker at the very end, if there is one."""
+        """The marker at the end of the text, if any."""
         return self._scan(self._held, last=True)
 
     def _scan(self, text: str, *, last: bool) -> list[Marker]:
@@ -73,7 +73,7 @@ class MarkerScanner:
             if found is None or found.end() - position > _LONGEST_MARKER:
                 position += 1
                 continue
-            if text[found.end() : found.end() + 1] != "(":  # else a Markdown link
+            if text[found.end() : found.end() + 1] != "(":  # "[1](" begins a Markdown link
                 numbers = tuple(int(number) for number in _NUMBER.findall(found[0]))
                 markers.append(Marker(self._offset + position, self._offset + found.end(), numbers))
             position = found.end()
@@ -84,7 +84,7 @@ class MarkerScanner:
 
 
 class Citation(msgspec.Struct, frozen=True, kw_only=True):
-    """One resolved marker number; ``page`` counts from 1, ``quote`` stands on that page word for word."""
+    """A resolved marker number. ``page`` is 1-based; ``quote`` is an exact substring of the page."""
 
     type: Literal["file_citation"] = "file_citation"
     index: int
@@ -100,7 +100,7 @@ class Citation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CitedAnswer:
-    """Collects one answer as it grows and resolves its markers when it is complete."""
+    """Collects an answer piece by piece and resolves its markers at the end."""
 
     def __init__(self, hits: Sequence[SearchHit]) -> None:
         self._hits = hits
@@ -108,15 +108,14 @@ class CitedAnswer:
         self._scanner = MarkerScanner()
         self._markers: list[Marker] = []
         self.unresolved = 0
-        """Marker numbers that name no passage."""
+        """Count of marker numbers without a passage."""
 
     def feed(self, piece: str) -> None:
-        """Add the next piece of the answer."""
         self._pieces.append(piece)
         self._markers.extend(self._scanner.feed(piece))
 
     def citations(self) -> list[Citation]:
-        """The citations of the whole answer, in the order of their markers. To be asked once, at the end."""
+        """The citations of the whole answer in the order of their markers. Call once, after the last piece."""
         self._markers.extend(self._scanner.finish())
         answer = "".join(self._pieces)
         resolved: list[Citation] = []
@@ -132,7 +131,7 @@ class CitedAnswer:
         return resolved
 
     def _is_copied(self, answer: str, marker: Marker) -> bool:
-        """Whether the marker is a document's own reference, quoted with the words around it."""
+        """Whether the marker is a reference in the document's text that the answer quotes with its context."""
         before = answer[max(0, marker.start - _COPIED_CONTEXT) : marker.end]
         after = answer[marker.start : marker.end + _COPIED_CONTEXT]
         contexts = [text for text in (before, after) if len(text) >= marker.end - marker.start + _COPIED_CONTEXT]
@@ -157,7 +156,7 @@ def _citation(hit: SearchHit, number: int, marker: Marker, claim: str) -> Citati
 
 
 def claim_at(answer: str, marker: Marker) -> str:
-    """The sentence that a marker ends or stands in, up to the marker and without other markers.
+    """The sentence that the marker belongs to, up to the marker and without other markers.
 
     >>> claim_at("Sales rose. Costs fell by 3 % [2].", Marker(30, 33, (2,)))
     'Costs fell by 3 %'
@@ -172,7 +171,7 @@ def claim_at(answer: str, marker: Marker) -> str:
 
 
 def best_support(claim: str, passage: StoredPassage) -> Span:
-    """Where in the passage's text the words stand that best support a claim: one to three sentences in a row."""
+    """The span of one to three consecutive sentences of the passage that best support a claim."""
     text = passage.text
     verbatim = text.find(claim) if claim else -1
     if verbatim >= 0:
@@ -198,7 +197,7 @@ def _words(text: str) -> list[str]:
 
 
 def _weights(claim: Sequence[str], sentences: Sequence[frozenset[str]]) -> dict[str, float]:
-    """Each word of the claim by how well it tells the passage's sentences apart; figures count double."""
+    """Weights of the claim's words (sum 1): rare words of the passage weigh more, numbers count double."""
     frequency = Counter(word for sentence in sentences for word in sentence)
     raw = {
         word: math.log1p(len(sentences) / (1 + frequency[word])) * (2.0 if word[0].isdigit() else 1.0) for word in claim
@@ -208,12 +207,12 @@ def _weights(claim: Sequence[str], sentences: Sequence[frozenset[str]]) -> dict[
 
 
 def _covered(weights: dict[str, float], words: frozenset[str]) -> float:
-    """The share 0..1 of the claim's weight that these words cover."""
+    """The share in 0..1 of the claim's weight that these words cover."""
     return sum(weight for word, weight in weights.items() if word in words)
 
 
 def _shortened(text: str, span: Span) -> Span:
-    """A span no longer than a quote may be, ended at a word."""
+    """The span cut to the maximum length of a quote, at a space if possible."""
     start, end = span
     if end - start <= _LONGEST_QUOTE:
         return span

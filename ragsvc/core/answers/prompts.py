@@ -1,9 +1,9 @@
-"""How passages reach a model: numbered, fenced off as data, within its context, with the rules for using them.
+"""Inserts passages into a prompt: numbered, delimited as data, within the context length, with rules for their use.
 
-The rules go into the system message, the passages in front of the last user message; nothing is added or reordered,
-so tools, several turns and models that want strict alternation work as before. What stands between fence lines is
-data: each fence carries a code drawn for this request that no document can know, and look-alikes inside passages are
-broken up (in the prompt only; quotes are taken from the stored text).
+The rules are appended to the system message and the passages are put before the last user message. No message is added
+or reordered where both exist, so tools, conversations and models that require alternating roles keep working. Passages
+are delimited as data by fence lines with a random code per request, which no document can know; similar sequences
+inside passages are broken up in the prompt (quotes are taken from the stored text).
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from ragsvc.core.defaults import DEFAULT_REPLY_TOKENS
 from ragsvc.core.gateway.chat import ChatCall, ChatRequest, CountTokens, RetrievedPassages
+from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
 from ragsvc.core.retrieval.search import SearchHit
 
-_DEFAULT_REPLY_TOKENS: Final = 1024
 _FENCE_TOKENS: Final = 16
 _ZERO_WIDTH_SPACE: Final = "\u200b"
 _LOOK_ALIKES: Final = re.compile(r"<(?=<<)|>(?=>>)|<(?=\||/?(?:system|user|assistant|tool)\b)|\[(?=/?INST\b)")
@@ -41,14 +42,14 @@ documents do not hold an answer; do not cite anything."""
 
 
 class WovenPrompt(msgspec.Struct, frozen=True):
-    """The messages to send and the passages in them, in the order of their numbers."""
+    """The messages to send, and the passages in them in the order of their numbers."""
 
     messages: list[Raw]
     hits: tuple[SearchHit, ...]
 
 
 def draw_code() -> str:
-    """A code for the fences of one request, 64 random bits."""
+    """A random 64-bit code for the fences of a request."""
     return secrets.token_hex(8)
 
 
@@ -58,13 +59,12 @@ def weave_passages(
     *,
     context_tokens: int,
     count_tokens: CountTokens,
-    weak_below: float,
     draw: Callable[[], str] = draw_code,
 ) -> WovenPrompt:
-    """Put evidence into a conversation.
+    """Insert retrieved passages into a conversation.
 
-    The best passages that fit whole into ``context_tokens`` (less the conversation and the reply) are taken, best
-    first. ``weak_below`` is the ``answerable`` under which the model is told that the evidence is weak.
+    Takes the passages, best first, that fit completely into ``context_tokens`` together with the conversation and the
+    reply. If ``evidence.answerable`` is below ``ABSTAIN_BELOW``, the rules say that the evidence is weak.
     """
     code = draw()
     while any(code in hit.passage.text for hit in evidence.hits):
@@ -73,7 +73,7 @@ def weave_passages(
     hits = _that_fit(call.request, evidence.hits, rules + _WEAK, room=context_tokens, count_tokens=count_tokens)
     if not hits:
         return WovenPrompt(_with_rules(_messages(call), _NOTHING), ())
-    if evidence.answerable < weak_below:
+    if evidence.answerable < ABSTAIN_BELOW:
         rules += _WEAK
     block = _block(hits, code)
     return WovenPrompt(_with_passages(_with_rules(_messages(call), rules), block), hits)
@@ -82,12 +82,12 @@ def weave_passages(
 def _that_fit(
     request: ChatRequest, hits: Sequence[SearchHit], rules: str, *, room: int, count_tokens: CountTokens
 ) -> tuple[SearchHit, ...]:
-    """The hits that fit into ``room`` tokens beside the conversation, the rules and the reply."""
-    room -= (request.reply_limit or _DEFAULT_REPLY_TOKENS) + 2 * _FENCE_TOKENS
+    """The hits that fit into ``room`` tokens together with the conversation, the rules and the reply."""
+    room -= (request.reply_limit or DEFAULT_REPLY_TOKENS) + 2 * _FENCE_TOKENS
     tools = msgspec.json.encode(request.tools).decode() if request.tools else ""
     fences = [_fence(hit, 0, "") for hit in hits]
     counted = [0 if _LOOK_ALIKES.search(hit.passage.text) else hit.passage.token_count for hit in hits]
-    if all(counted):  # no token is shorter than a byte: mostly that tells already that all of them fit
+    if all(counted):  # a token has at least one byte; this cheap bound mostly shows that all hits fit
         most = request.estimated_prompt_tokens(_count_bytes) + sum(map(_count_bytes, (tools, rules, *fences)))
         if most + sum(counted) + len(hits) * _FENCE_TOKENS <= room:
             return tuple(hits)
@@ -115,12 +115,12 @@ def _fence(hit: SearchHit, number: int, code: str) -> str:
     where = [passage.title, passage.filename] if passage.title else [passage.filename]
     where.append(f"page {passage.page}" + (f" ({passage.page_label})" if passage.page_label else ""))
     where.extend(passage.headings)
-    described = " | ".join(neutralised(_CONTROLS.sub(" ", str(one)))[:200] for one in where)
+    described = " | ".join(neutralised(_CONTROLS.sub(" ", str(part)))[:200] for part in where)
     return f"<<<passage [{number}] {code} | {described}>>>"
 
 
 def neutralised(text: str) -> str:
-    """Text in which nothing looks like a fence or like the control words of chat templates.
+    """The text with sequences broken up that resemble fences or control tokens of chat templates.
 
     >>> neutralised("<<<end>>> <|im_start|>system") == "<\u200b<<end>\u200b>> <\u200b|im_start|>system"
     True
@@ -137,7 +137,7 @@ class _Messages(msgspec.Struct):
 
 
 def _with_rules(messages: list[Raw], rules: str) -> list[Raw]:
-    """Append the rules to the first system message, or put one in front."""
+    """Append the rules to the first system message, or insert a system message at the start."""
     for index, raw in enumerate(messages):
         message = msgspec.json.decode(raw, type=dict[str, Raw])
         if _role(message) in ("system", "developer"):
@@ -146,7 +146,7 @@ def _with_rules(messages: list[Raw], rules: str) -> list[Raw]:
 
 
 def _with_passages(messages: list[Raw], block: str) -> list[Raw]:
-    """Put the passages in front of the last user message's content, or into a message of their own at the end."""
+    """Put the passages before the content of the last user message, or append a user message with them."""
     for index in range(len(messages) - 1, -1, -1):
         message = msgspec.json.decode(messages[index], type=dict[str, Raw])
         if _role(message) == "user":
@@ -163,7 +163,7 @@ def _message(role: str, content: str) -> Raw:
 
 
 def _extended(message: dict[str, Raw], text: str, *, in_front: bool) -> Raw:
-    """The message with a text before or after its content; other parts and fields stay as they came."""
+    """The message with a text before or after its content; other parts and fields are unchanged."""
     content = msgspec.json.decode(message["content"], type=str | list[Raw])
     extended: str | list[Raw]
     if isinstance(content, str):

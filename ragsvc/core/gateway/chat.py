@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from ragsvc.core.defaults import MAX_TOP_K
 from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.gateway.upstream_access import NO_ACCESS, UpstreamAccess
 from ragsvc.core.retrieval.filters import parse_filter
@@ -112,7 +113,7 @@ class RagOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     collection: Annotated[str, Meta(min_length=1, max_length=256)] = DEFAULT_COLLECTION
     document_ids: Annotated[list[str], Meta(max_length=1000)] | None = None
     filters: dict[str, Any] | None = None
-    top_k: Annotated[int, Meta(ge=1, le=100)] | None = None
+    top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] | None = None
     mode: SearchMode = SearchMode.HYBRID
     min_score: Annotated[float, Meta(ge=0, le=1)] = 0.0
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Raw
 
+from ragsvc.core.defaults import DEFAULT_REPLY_TOKENS
 from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.gateway.chat import TokenUsage, invalid_field
 
@@ -38,7 +39,6 @@ TEXT_FAMILIES: Final = frozenset(
 """Their tokens are estimated where a provider reports none; the others cost nothing then."""
 
 _WRITES_TEXT: Final = frozenset({Family.COMPLETIONS, Family.RESPONSES})
-_DEFAULT_REPLY_TOKENS: Final = 1024
 _BYTES_OF_A_TOKEN: Final = 3
 _MOST_PROMPT_TOKENS: Final = 131_072
 _HEAD_BYTES: Final = 4096
@@ -81,7 +81,7 @@ def estimate_reply(family: Family, fields: ProxiedFields) -> int:
     """The most tokens that a reply may have, as far as the request says."""
     if family not in _WRITES_TEXT:
         return 0
-    return max(0, fields.max_output_tokens or fields.max_tokens or _DEFAULT_REPLY_TOKENS)
+    return max(0, fields.max_output_tokens or fields.max_tokens or DEFAULT_REPLY_TOKENS)
 
 
 def estimate_written(family: Family, passed: UsageScanner, *, has_events: bool) -> int:

@@ -1,1 +1,1 @@
-"""Search: queries, filters, ranking, and whether the evidence answers the question."""
+"""Retrieval: queries from conversations, metadata filters, search, ranking, and the judgement of answerability."""

@@ -1,11 +1,11 @@
-"""How likely it is that the passages found hold an answer at all.
+"""Estimates how likely it is that the retrieved passages contain an answer.
 
-Three signals, each with a meaning of its own. *Names*: whether the question's names and numbers stand in the best
-passages. A question about another company, year or product finds similar passages as well, with cosines as high; on
-mmlong the cosine alone tells nothing (area under the ROC curve .49), names tell .75. *Rarity*: how special the most
-special word of the question is that the best passages lack. *Relevance*: whether the best passages are about the
-question at all; on questions asked of the wrong collection the cosine tells .98. An answer needs all of them, so they
-are multiplied; a weighted sum let a good cosine hide a wrong name (.65).
+Three signals are combined. *Names*: whether the names and numbers of the question occur in the best passages. A
+question about another company, year or product retrieves similar passages with equally high cosines: on mmlong the
+area under the ROC curve is .49 for the cosine alone and .75 for names. *Rarity*: how rare the rarest word of the
+question is that the best passages lack. *Relevance*: whether the best passages are about the topic; for questions
+asked of the wrong collection the area is .98 for the cosine. An answer needs all three, so they are multiplied; in a
+weighted sum a high cosine hides a wrong name (.65).
 """
 
 from __future__ import annotations
@@ -20,21 +20,23 @@ from typing import Final
 import msgspec
 
 from ragsvc.core.documents import StoredPassage
-from ragsvc.core.retrieval.conversation_query import STOP_WORDS, content_words
+from ragsvc.core.retrieval.conversation_query import content_words
+from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 from ragsvc.core.text.word_starts import plain_text, word_start
 
 ABSTAIN_BELOW: Final = 0.36
-"""Below this ``answerable`` the built-in answerer says that the documents hold no answer."""
+"""The bound for ``answerable``. Below it the built-in answerer gives no answer, and other chat models are told in the
+prompt that the evidence is weak. This is the only place where the bound is defined."""
 
 NAMES_IN_BEST_SHARE: Final = 0.6
-"""Names count more in the two best passages than in the six best."""
+"""Weight of names in the two best passages; names in the six best passages get the rest."""
 
 RARITY_SCALE: Final = 10.0
-"""A missing word that one in twenty candidates holds takes away a quarter."""
+"""A missing word that one in twenty candidates contains lowers the result by a quarter."""
 
 RELEVANT_FROM: Final = 0.1
 RELEVANT_TO: Final = 0.3
-"""Between these values of ``AnswerabilitySignals.relevance`` the evidence rises from none to full."""
+"""Between these values of ``AnswerabilitySignals.relevance`` its factor rises from 0 to 1."""
 
 _QUOTED: Final = re.compile(r"[\"“„«]([^\"“”„«»]{2,80})[\"”“»]")
 _WORD: Final = r"(?:[A-Z][\w&'’-]*\w|[A-Z]{2,}|\w*\d[\w.,%/-]*)"
@@ -46,10 +48,13 @@ _EXAMPLE: Final = re.compile(
 )
 _GENERIC: Final = frozenset(
     "page slide figure table section appendix chapter document report paper email address question answer title year "
-    "how what which who when where please".split()
+    "who".split()
 )
+"""Words for kinds of things, which are not names when capitalised; "who" is "Whos" without the plural ending."""
+
 _GERMAN: Final = re.compile(r"\b(?:der|das|den|dem|wie|wer|wen|wann|wo|und|welche[rsmn]?|ist|wurden?|werden|für|von)\b")
-"""German writes all nouns with capitals."""
+"""Marks a question as German, where a capital does not indicate a name because all nouns have one. Only German words
+that are rare in English questions, so not "die", "in", "was" or "hat"."""
 
 _DIGIT: Final = re.compile(r"\d")
 _PLURAL: Final = re.compile(r"(?<=[a-z]{3})s(?= )")
@@ -58,17 +63,17 @@ BEST_PASSAGES: Final = 6
 _MAX_WORDS: Final = 32
 
 BETWEEN_TEXTS: Final = "\0"
-"""No text holds it."""
+"""Separates joined texts; it occurs in no text."""
 
 RARITY_CANDIDATES: Final = 140
-"""Among how many candidates a word's rarity is judged: all of an ordinary search's, and no more of a larger one's."""
+"""Maximum number of candidates over which rarity is computed: all candidates of a search with the default limits."""
 
 
 class AnswerabilityEvidence(msgspec.Struct, frozen=True):
-    """The best passages (``BEST_PASSAGES`` are enough) with their cosines (0 where unknown), and what tells rarity.
+    """The best passages and their cosines, best first (``BEST_PASSAGES`` suffice; 0 for an unknown cosine).
 
-    ``joined_texts`` gives the texts of the best candidates (at least one, ``RARITY_CANDIDATES`` at most) in UTF-8 with
-    ``BETWEEN_TEXTS`` between them; it is asked only where a word is missing from the best passages.
+    ``joined_texts`` returns the texts of 1 to ``RARITY_CANDIDATES`` best candidates in UTF-8 with ``BETWEEN_TEXTS``
+    between them. It is called only if a word of the question is missing from the best passages.
     """
 
     passages: Sequence[StoredPassage]
@@ -76,17 +81,12 @@ class AnswerabilityEvidence(msgspec.Struct, frozen=True):
     joined_texts: Callable[[], bytes]
 
 
-def evidence_of(passages: Sequence[StoredPassage], cosines: Sequence[float]) -> AnswerabilityEvidence:
-    """The evidence of candidates that are all at hand, best first."""
-    texts = [passage.text for passage in passages[:RARITY_CANDIDATES]]
-    return AnswerabilityEvidence(passages[:BEST_PASSAGES], cosines, lambda: BETWEEN_TEXTS.join(texts).encode())
-
-
 class AnswerabilitySignals(msgspec.Struct, frozen=True):
-    """Shares in 0..1 of the question's names, and of its words, that the (best two) passages hold.
+    """``names``, ``names_in_best`` and ``words_in_best`` are shares in 0..1 of the question's names and words.
 
-    ``rarity`` is the logarithm of how many candidates there are for one that holds the rarest word of the question
-    that the best two lack; 0 when they lack none.
+    ``names`` is over all best passages, ``names_in_best`` and ``words_in_best`` over the best two. ``rarity`` is the
+    log of the number of candidates per candidate that contains the rarest word missing from the best two; 0 if none
+    is missing.
     """
 
     names: float
@@ -97,12 +97,12 @@ class AnswerabilitySignals(msgspec.Struct, frozen=True):
 
     @property
     def relevance(self) -> float:
-        """How far the best passages are about what is asked, by meaning and words."""
+        """Topical match of the best passages in 0..1, from cosine and shared words."""
         return 0.6 * self.cosine + 0.4 * self.words_in_best
 
 
 def answerable(query: str, evidence: AnswerabilityEvidence) -> float:
-    """Evidence in 0..1 that an answer is there; 0 without passages."""
+    """The evidence in 0..1 that the passages contain an answer; 0 without passages."""
     if not evidence.passages:
         return 0.0
     signals = signals_of(query, evidence)
@@ -113,10 +113,12 @@ def answerable(query: str, evidence: AnswerabilityEvidence) -> float:
 
 
 def signals_of(query: str, evidence: AnswerabilityEvidence) -> AnswerabilitySignals:
-    """The signals that ``answerable`` weighs."""
-    question = query[: query.rindex("?") + 1] if "?" in query else query  # what follows says how to answer
+    """The signals that ``answerable`` combines."""
+    question = (
+        query[: query.rindex("?") + 1] if "?" in query else query
+    )  # text after the question describes the form of the answer
     best = evidence.passages[:BEST_PASSAGES]
-    texts = [_plain(one.filename, one.title or "", one.headings, one.text) for one in best]
+    texts = [_plain(passage.filename, passage.title or "", passage.headings, passage.text) for passage in best]
     names = question_names(question)
     singular = [_singular(text) for text in texts] if names else []
     starts = [start for start in map(word_start, content_words(question)[:_MAX_WORDS]) if start]
@@ -131,7 +133,7 @@ def signals_of(query: str, evidence: AnswerabilityEvidence) -> AnswerabilitySign
 
 @lru_cache(maxsize=1024)
 def _plain(filename: str, title: str, headings: tuple[str, ...], text: str) -> str:
-    """What is known of a passage, as plain text; the best passages of one question are often those of the next."""
+    """Passage, names and headings as plain text. Cached: consecutive questions often have the same passages."""
     return plain_text(" ".join((filename, title, *headings, text)))
 
 
@@ -141,7 +143,7 @@ def _singular(plain: str) -> str:
 
 
 def _rarity(missing: Sequence[str], evidence: AnswerabilityEvidence) -> float:
-    """How rare the rarest of these word beginnings is among the candidates."""
+    """The rarity of the rarest of these word starts among the candidates; see ``AnswerabilitySignals``."""
     if not missing:
         return 0.0
     joined = evidence.joined_texts()
@@ -151,12 +153,11 @@ def _rarity(missing: Sequence[str], evidence: AnswerabilityEvidence) -> float:
 
 
 def fewest_texts_with(words: Sequence[str], joined: bytes, *, count: int) -> int:
-    """How many of ``count`` texts hold the word that the fewest hold, whatever their case.
+    """The number of texts, out of ``count``, that contain the rarest of the words, ignoring case.
 
-    The texts are in UTF-8 with ``BETWEEN_TEXTS`` between them.
-
-    ASCII words are looked up in bytes, which are lowered ten times as quickly as letters of all scripts. Long words
-    come first: they are rare, and the counting of the others ends at the least found so far.
+    ``joined`` has the texts in UTF-8 with ``BETWEEN_TEXTS`` between them. ASCII words are searched in bytes, whose
+    conversion to lower case is ten times as fast. Long words come first: they are rare, and counting the other words
+    stops at the minimum so far.
     """
     least = count
     if plain := [word for word in words if word.isascii()]:
@@ -167,7 +168,7 @@ def fewest_texts_with(words: Sequence[str], joined: bytes, *, count: int) -> int
 
 
 def _fewest(words: Sequence[str], joined: bytes, *, most: int) -> int:
-    """``fewest_texts_with``, in one case; ``most`` at most."""
+    """The same for words and texts in lower case; returns at most ``most``."""
     border = BETWEEN_TEXTS.encode()
     for word in sorted((word.encode() for word in words), key=len, reverse=True):
         found, at = 0, joined.find(word)
@@ -180,7 +181,7 @@ def _fewest(words: Sequence[str], joined: bytes, *, most: int) -> int:
 
 
 def question_names(query: str) -> list[str]:
-    """What the question calls by name, as it would stand in plain text: quotations, capitalised words, numbers.
+    """The names in a question, in the form of ``plain_text``: quotations, capitalised words, numbers.
 
     >>> question_names('What did Tim Cook say of "net sales" in 2022?')
     [' net sale ', ' tim cook ', ' 2022 ']
@@ -193,22 +194,26 @@ def question_names(query: str) -> list[str]:
         words = match.group().split(" ")
         if _SENTENCE_START.search(text, 0, match.start()) and not (len(words[0]) > 1 and words[0].isupper()):
             words = words if words[0][0].isdigit() else words[1:]
-        words = [word for word in words if word.lower() not in STOP_WORDS and word.lower().rstrip("s") not in _GENERIC]
+        words = [
+            word
+            for word in words
+            if word.lower() not in QUESTION_STOP_WORDS and word.lower().rstrip("s") not in _GENERIC
+        ]
         if not capitals_tell:
             words = [word for word in words if not word.isalpha() or (len(word) > 1 and word.isupper())]
         found.append(" ".join(re.sub(r"['’]s$", "", word) for word in words if not _DIGIT.search(word)))
-        found.extend(word for word in words if _DIGIT.search(word))  # "Q3 2023" is printed as "2023 Q3" as well
+        found.extend(word for word in words if _DIGIT.search(word))  # "Q3 2023" may appear as "2023 Q3"
     plain = (_PLURAL.sub("", plain_text(name)) for name in found)
     return [name for name in dict.fromkeys(plain) if name.strip()]
 
 
 def _holds(text: str, name: str) -> float:
-    """1 where the name stands in the text, a half where its words stand apart."""
+    """1 if the text contains the name, 0.5 if it contains all of its words separately, else 0."""
     if name in text:
         return 1.0
     return 0.5 if " " in name.strip() and all(f" {word} " in text for word in name.split()) else 0.0
 
 
 def _mean(found: Sequence[float]) -> float:
-    """Nothing asked for is nothing missed."""
+    """The mean; 1 for an empty sequence, because nothing is missing."""
     return sum(found) / len(found) if found else 1.0

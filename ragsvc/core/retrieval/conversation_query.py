@@ -1,7 +1,7 @@
-"""What to search for, made from a conversation.
+"""Builds a search query from a conversation.
 
-Rules on words only (no model): a complete question stands for itself; an elliptic one ("and in 2022?") is completed
-from the user's earlier turns. Knows nothing of indexes or prompts.
+Uses rules on words and no model. A complete question is the query; an elliptic question ("and in 2022?") is completed
+from the user's earlier turns. Independent of indexes and prompts.
 """
 
 from __future__ import annotations
@@ -12,27 +12,29 @@ from typing import Final
 
 import msgspec
 
+from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
+
 # ruff: noqa: RUF001 - words of several scripts are the subject here
 
 MAX_QUERY_CHARACTERS: Final = 1200
-"""More than the embedding model reads of English; the rest of a pasted text cannot change the vector."""
+"""Longer than the embedding model's limit for English; more text would not change the vector."""
 
 MAX_TURNS_BACK: Final = 4
-"""How many earlier user turns an ellipsis may lean on."""
+"""Number of earlier user turns that may complete an elliptic question."""
 
 _SELF_CONTAINED_WORDS: Final = 5
-"""With so many content words of its own, a question that says "it" is usually about something it names."""
+"""A question with this many content words is complete, even if it contains a pronoun such as "it"."""
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """One message's text; ``role`` as in OpenAI's chat messages."""
+    """The text of a message; ``role`` as in OpenAI's chat messages."""
 
     role: str
     text: str
 
 
 class ConversationQuery(msgspec.Struct, frozen=True):
-    """``text`` is what to search for, empty when the last turn asks nothing ("thanks!"); ``question`` is that turn."""
+    """``text`` is the query, empty if the last user turn asks nothing ("thanks!"); ``question`` is that turn."""
 
     text: str
     question: str
@@ -43,19 +45,6 @@ def _words(listed: str) -> frozenset[str]:
     return frozenset(listed.split())
 
 
-STOP_WORDS: Final = _words(
-    """a about all also an and any are as at be been being between both but by can could did do does doing for from
-    further had has have having he her here hers him his how i if in into is it its itself just let me more most my no
-    nor not now of off on once only or other our out over own please same she should show so some such tell than that
-    the their them then there these they this those through to too under until up us very was we were what when where
-    which while who whom whose why will with would you your give find list say says said according
-    der die das den dem des ein eine einen einem einer eines und oder aber in im an am auf aus bei mit nach von vom zu
-    zum zur für über unter ist sind war waren wird werden hat haben hatte wie was wer wen wem wo wann warum welche
-    welcher welches nicht auch noch nur es er sie wir ihr ich du man sich dass als wenn denn
-    и в во не что он на я с со как а то все она так его но да ты к у же вы за бы по ее мне было от меня еще нет о из
-    ему когда для мы их кто какой какая какие где почему сколько был была были это этот эта эти
-    的 了 是 在 和 有 什么 吗 呢 谁 哪 哪里 怎么 为什么 多少""",
-)
 _POINTERS: Final = _words(
     """it its they them their theirs he him his she her hers this that these those there then same former latter one
     ones er ihm ihn sein seine sie ihr ihre es dies diese dieser dieses dort он она оно они его её ее их этот эта
@@ -88,7 +77,7 @@ _MARKER: Final = re.compile(r"\[\d+\]")
 
 
 def make_query(turns: Sequence[Turn]) -> ConversationQuery:
-    """What to search for, from the conversation up to its last user turn.
+    """The query for the last user turn of a conversation.
 
     >>> turns = [Turn("user", "What were Apple's net sales in 2023?"), Turn("assistant", "$383 billion [1]")]
     >>> make_query([*turns, Turn("user", "And in 2022?")]).text
@@ -119,7 +108,7 @@ def make_query(turns: Sequence[Turn]) -> ConversationQuery:
 
 
 def clean_question(text: str) -> str:
-    """The turn without greetings, courtesy and surplus white space; empty when nothing else is in it.
+    """The text without greetings, polite phrases and repeated white space; empty if nothing else remains.
 
     >>> clean_question("Hello! Could you please tell me  who the auditor is?")
     'who the auditor is?'
@@ -132,17 +121,17 @@ def clean_question(text: str) -> str:
 
 
 def content_words(text: str) -> list[str]:
-    """Words of the text that carry its topic, in order, lower case, each once.
+    """The words that are not stop words, in order, in lower case, without duplicates.
 
     >>> content_words("What was the revenue of Apple in Q3 2022?")
     ['revenue', 'apple', 'q3', '2022']
     """
     words = (word.lower().removesuffix("'s").removesuffix("’s") for word in _WORD.findall(text))
-    return [word for word in dict.fromkeys(words) if word not in STOP_WORDS]
+    return [word for word in dict.fromkeys(words) if word not in QUESTION_STOP_WORDS]
 
 
 def _is_elliptic(text: str) -> bool:
-    """Whether the turn needs an earlier one to be understood."""
+    """Whether the question is incomplete without an earlier turn."""
     content = content_words(text)
     topics = [word for word in content if not _PERIOD.fullmatch(word)]
     if _OPENER.match(text) and len(topics) < _SELF_CONTAINED_WORDS:
@@ -156,7 +145,7 @@ def _is_elliptic(text: str) -> bool:
 
 
 def _complete(follow_up: str, earlier: str) -> str:
-    """The earlier question with the follow-up's period or name in the place of its own, else both."""
+    """The earlier question with its period or name replaced by the follow-up's; otherwise both texts."""
     addition = _OPENER.sub("", follow_up, count=1).strip()
     merged, used = earlier, set[str]()
     merged, used = _replace_periods(merged, addition)
@@ -172,7 +161,7 @@ def _complete(follow_up: str, earlier: str) -> str:
 
 
 def _replace_periods(earlier: str, addition: str) -> tuple[str, set[str]]:
-    """Put the follow-up's years and quarters where the earlier question had others of the same kind."""
+    """Replace years and quarters of the earlier question by the follow-up's; also return the words used."""
     used: set[str] = set()
     for kind in (r"Q[1-4]", r"(?:19|20)\d\d", r"(?:first|second|third|fourth) quarter"):
         new = re.findall(rf"\b{kind}\b", addition, re.IGNORECASE)
@@ -184,30 +173,30 @@ def _replace_periods(earlier: str, addition: str) -> tuple[str, set[str]]:
 
 
 def _names(text: str) -> list[str]:
-    """Capitalised names that are not merely a sentence's first word or a period."""
+    """Capitalised names, except periods and stop words at the start of a sentence."""
     found: list[str] = []
     for match in _NAME.finditer(text):
         name = re.sub(r"['’]s$", "", match.group())
         first = match.start() == 0 or text[: match.start()].rstrip()[-1:] in {".", "?", "!", ":"}
-        if _PERIOD.fullmatch(name) or (first and name.lower() in STOP_WORDS):
+        if _PERIOD.fullmatch(name) or (first and name.lower() in QUESTION_STOP_WORDS):
             continue
         found.append(name)
     return list(dict.fromkeys(found))
 
 
 def _answer_names(before: Sequence[Turn], question: str) -> list[str]:
-    """Names from a short answer just given, when the follow-up says "he" or "they"."""
+    """Up to three names from the last answer if it is short and the follow-up has a pronoun such as "he" or "they"."""
     if not {word.lower() for word in _WORD.findall(question)} & _PEOPLE:
         return []
     answers = [turn.text for turn in before if turn.role == "assistant"]
     if not answers or len(answers[-1]) > 400:
         return []
-    names = [name for name in _names(_MARKER.sub("", answers[-1])) if name.lower() not in STOP_WORDS]
+    names = [name for name in _names(_MARKER.sub("", answers[-1])) if name.lower() not in QUESTION_STOP_WORDS]
     return names[:3]
 
 
 def _bounded(text: str) -> str:
-    """The text's first and last part when it is longer than a query may be: questions stand at either end."""
+    """At most ``MAX_QUERY_CHARACTERS``: the start and the end of a longer text, where questions usually are."""
     if len(text) <= MAX_QUERY_CHARACTERS:
         return text
     half = MAX_QUERY_CHARACTERS // 2 - 1

@@ -2,7 +2,7 @@
 
 ``{"type": "eq"|"ne"|"gt"|"gte"|"lt"|"lte"|"in"|"nin", "key": …, "value": …}`` or
 ``{"type": "and"|"or", "filters": […]}``.
-A document without the key matches only ``ne`` and ``nin``; values of different kinds never compare as equal or ordered.
+A document without the key matches only ``ne`` and ``nin``. Values of different types are neither equal nor ordered.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MAX_NODES = 256
 
 
 class MetadataComparison(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Compares one metadata value."""
+    """A condition on one metadata value."""
 
     type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"]
     key: str
@@ -28,7 +28,7 @@ class MetadataComparison(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class CompoundFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Joins filters."""
+    """A conjunction or disjunction of filters."""
 
     type: Literal["and", "or"]
     filters: list[Filter]
@@ -38,10 +38,10 @@ Filter = MetadataComparison | CompoundFilter
 
 
 def parse_filter(raw: object) -> Filter:
-    """Read a filter from decoded JSON.
+    """Parse a filter from decoded JSON.
 
     Raises:
-        InvalidRequest: it has another shape, or is nested or long beyond reason.
+        InvalidRequest: the shape is wrong, or the filter exceeds the limits on depth and number of conditions.
     """
     budget = [_MAX_NODES]
     return _parse(raw, depth=0, budget=budget)
@@ -51,32 +51,36 @@ def _parse(raw: object, *, depth: int, budget: list[int]) -> Filter:
     budget[0] -= 1
     if depth > _MAX_DEPTH or budget[0] < 0:
         raise InvalidRequest(
-            f"filters may be nested {_MAX_DEPTH} deep and hold {_MAX_NODES} conditions", param="filters"
+            f"a filter may be nested at most {_MAX_DEPTH} levels deep and have at most {_MAX_NODES} conditions",
+            param="filters",
         )
     if not isinstance(raw, Mapping):
-        raise InvalidRequest("a filter is an object with 'type'", param="filters")
+        raise InvalidRequest("a filter must be a JSON object with the field 'type'", param="filters")
     kind = raw.get("type")
     if kind in ("and", "or"):
         members = raw.get("filters")
         if not isinstance(members, list) or not members or set(raw) != {"type", "filters"}:
-            raise InvalidRequest(f"a filter of type '{kind}' has a non-empty list 'filters'", param="filters")
-        return CompoundFilter(type=kind, filters=[_parse(one, depth=depth + 1, budget=budget) for one in members])
+            raise InvalidRequest(
+                f"a filter of type '{kind}' must have a non-empty list 'filters' and no other field", param="filters"
+            )
+        return CompoundFilter(type=kind, filters=[_parse(member, depth=depth + 1, budget=budget) for member in members])
     try:
         comparison = msgspec.convert(dict(raw), MetadataComparison)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"not a filter: {error}", param="filters") from error
+        raise InvalidRequest(f"the filter is invalid: {error}", param="filters") from error
     wants_list = comparison.type in ("in", "nin")
     if wants_list != isinstance(comparison.value, list):
         raise InvalidRequest(
-            f"'{comparison.type}' compares with {'a list' if wants_list else 'one value'}", param="filters"
+            f"'value' must be {'a list' if wants_list else 'a single value'} for a filter of type '{comparison.type}'",
+            param="filters",
         )
     return comparison
 
 
 def matches(condition: Filter, metadata: Mapping[str, Any]) -> bool:
-    """Tell whether a document's metadata satisfies the filter."""
+    """Whether a document's metadata satisfies the filter."""
     if isinstance(condition, CompoundFilter):
-        results = (matches(one, metadata) for one in condition.filters)
+        results = (matches(member, metadata) for member in condition.filters)
         return all(results) if condition.type == "and" else any(results)
     present = condition.key in metadata
     actual = metadata.get(condition.key)
@@ -91,9 +95,9 @@ def _compare(condition: MetadataComparison, actual: object) -> bool:
         case "ne":
             return not _equal(actual, value)
         case "in":
-            return isinstance(value, list) and any(_equal(actual, one) for one in value)
+            return isinstance(value, list) and any(_equal(actual, candidate) for candidate in value)
         case "nin":
-            return not (isinstance(value, list) and any(_equal(actual, one) for one in value))
+            return not (isinstance(value, list) and any(_equal(actual, candidate) for candidate in value))
         case "gt" | "gte" | "lt" | "lte":
             return _ordered(condition.type, actual, value)
         case _:

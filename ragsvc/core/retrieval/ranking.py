@@ -1,7 +1,7 @@
-"""Ranks candidates by all the evidence there is: meaning, words, and what the document says it is about.
+"""Ranks candidates by cosine, BM25, and the names and openings of their documents.
 
-Pure and quick (it runs between a request and its answer). Knows candidates only, never the whole index; every weight
-was chosen by ``scripts/evaluate`` (what was tried: ``docs/techniques.md``).
+Pure and fast, because it runs within a request. It sees the candidates only and not the whole index. Every weight was
+chosen with ``scripts/evaluate`` (alternatives: ``docs/techniques.md``).
 """
 
 from __future__ import annotations
@@ -23,24 +23,23 @@ from ragsvc.core.retrieval.search import SearchMode
 from ragsvc.core.text.word_starts import WordText, count_starts, word_start
 
 DENSE_WEIGHT: Final = 0.6
-"""Share of the cosine, which is used as it is: in a language the model does not know, all cosines are alike and words
-decide by themselves. (Min-max scaling of both sides lost up to 40 points hit@1 on Russian and Chinese.)"""
+"""Weight of the cosine; BM25 gets the rest. The cosine is not rescaled: in a language that the model does not know, all
+cosines are similar, so BM25 decides. (Min-max scaling of both lost up to 40 points hit@1 on Russian and Chinese.)"""
 
 UNFAMILIAR_DENSE_WEIGHT: Final = 0.4
-"""The same for a question whose words the model does not know at all: alike is not equal."""
+"""The same for a question whose words are all unknown to the model; similar cosines still add noise."""
 
 DOCUMENT_WEIGHT: Final = 0.1
-"""Most that a document's own name and opening add to each of its passages."""
+"""Maximum that the name and opening of a document add to the score of each of its passages."""
 
 PAGE_WEIGHT: Final = 0.1
-"""What a passage gains when the question names its page ("in the table on page 28")."""
+"""Added to the score of a passage whose page the question names ("in the table on page 28")."""
 
 OPENING_CHARACTERS: Final = 2000
-"""How much of a document's beginning says what it is: a title page, a letterhead, an abstract."""
+"""Length of a document's opening, which describes it: a title page, a letterhead, an abstract."""
 
 CANDIDATES: Final = 70
-"""How many passages each side of a search puts up, more only where more are asked for. A hundred found nothing more on
-any set, and took a third longer."""
+"""Candidates from each index, unless ``top_k`` is larger. A hundred improved no data set and took a third longer."""
 
 _MAX_SCORE: Final = 1.0 + DOCUMENT_WEIGHT + PAGE_WEIGHT
 _MAX_OPENINGS: Final = 64
@@ -56,11 +55,11 @@ Floats = npt.NDArray[np.float32]
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A passage in the ranking; scores in 0..1.
+    """A ranked passage; scores in 0..1.
 
-    ``dense`` is the cosine (negative ones as 0), ``lexical`` the BM25 score as a share of this search's best one, and
-    ``score`` in a hybrid search their weighted sum with the evidence of document and page, as a share of the most
-    there can be.
+    ``dense`` is the cosine (negative values as 0). ``lexical`` is the BM25 score divided by the best BM25 score of the
+    search. In a hybrid search, ``score`` is the weighted sum of both and of the document and page scores, divided by
+    its maximum.
     """
 
     id: int
@@ -70,9 +69,9 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class SearchCandidates(msgspec.Struct, frozen=True):
-    """What a search found, a row for each passage, ascending by id; ``nan`` where a side did not see it.
+    """The candidates of a search as columns ``(n,)``, ascending by passage id.
 
-    ``words`` are BM25 scores. All columns are ``(n,)``.
+    ``words`` are BM25 scores. A score is ``nan`` if that index did not return the passage.
     """
 
     ids: Ids
@@ -82,11 +81,11 @@ class SearchCandidates(msgspec.Struct, frozen=True):
 
 
 Pages = Mapping[int, tuple[int, str | None]]
-"""By passage id, the page it begins on: its number and its printed label."""
+"""Number and printed label of the page on which a passage begins, by passage id."""
 
 
 def join(dense: Hits, lexical: Hits, *, documents_of: Callable[[Ids], Ids]) -> SearchCandidates:
-    """Both sides' hits as one table."""
+    """Merge the hits of both indexes."""
     ids = np.union1d(dense.ids, lexical.ids)
     return SearchCandidates(ids, documents_of(ids), _spread(ids, dense), _spread(ids, lexical))
 
@@ -94,10 +93,10 @@ def join(dense: Hits, lexical: Hits, *, documents_of: Callable[[Ids], Ids]) -> S
 def complete_cosines(
     found: SearchCandidates, *, query: Vectors, vectors_of: Callable[[Ids], tuple[Ids, Vectors]]
 ) -> SearchCandidates:
-    """The same with the cosines of passages that only words found.
+    """Add the cosines of passages that only the lexical index returned.
 
-    Without them a passage just beyond the dense list looks as unlike the question as any (hit@5 on sec10q .90, with
-    them .95). ``vectors_of`` gives ids and vectors of those ids that (still) exist.
+    Otherwise a passage just below the dense candidates would count as dissimilar (hit@5 on sec10q .90 without, .95
+    with them). ``vectors_of`` returns the ids that still exist, and their vectors.
     """
     missing = np.isnan(found.cosines)
     if not missing.any():
@@ -118,19 +117,19 @@ def rank(
     pages_of: Callable[[Ids], Pages],
     familiar: bool = True,
 ) -> list[Candidate]:
-    """Candidates, best first; those of documents that are gone (not in ``names``) are dropped.
+    """Candidates, best first. Candidates of deleted documents (not in ``names``) are dropped.
 
     Args:
-        query: what is asked, for the evidence of documents and pages.
-        mode: dense and lexical rank by that side alone, hybrid by all.
-        found: the candidates, best with the cosines of all.
-        names: of the candidates' documents, by document id; see ``name_and_title``.
-        openings: the beginning of candidates' documents by document id (``OPENING_CHARACTERS`` are enough).
-        pages_of: the pages of passages; asked only where the question names one.
-        familiar: whether the model of the cosines knows the question's words.
+        query: the text of the question, for the document and page scores.
+        mode: dense and lexical rank by that score alone, hybrid by all.
+        found: the candidates; in hybrid mode preferably after ``complete_cosines``.
+        names: names of the candidates' documents by document id; see ``name_and_title``.
+        openings: openings of the candidates' documents by document id; ``OPENING_CHARACTERS`` suffice.
+        pages_of: the pages of passages; called only if the question names a page.
+        familiar: whether the embedding model knows the words of the question.
     """
     documents, owners = np.unique(found.documents, return_inverse=True)
-    ready = np.array([one in names for one in documents.tolist()], np.bool_)
+    ready = np.array([document in names for document in documents.tolist()], np.bool_)
     if not ready.all():
         found = _kept(found, ready[owners])
         documents, owners = np.unique(found.documents, return_inverse=True)
@@ -156,18 +155,18 @@ def rank(
     table = np.stack((scores, cosines, shares)).astype(float)[:, order]
     rounded = np.round(np.clip(table, 0.0, 1.0), 4).tolist()
     return [
-        Candidate(one, score, None if isnan(dense) else dense, None if isnan(lexical) else lexical)
-        for one, score, dense, lexical in zip(found.ids[order].tolist(), *rounded, strict=True)
+        Candidate(passage, score, None if isnan(dense) else dense, None if isnan(lexical) else lexical)
+        for passage, score, dense, lexical in zip(found.ids[order].tolist(), *rounded, strict=True)
     ]
 
 
 def name_and_title(filename: str, title: str | None) -> str:
-    """What a document is called, for ``rank``."""
+    """The names of a document as ``rank`` takes them."""
     return f"{filename} {title or ''}"
 
 
 def _spread(ids: Ids, hits: Hits) -> Floats:
-    """Each id's score (``ids`` ascending), ``nan`` where the side did not see it."""
+    """The score of each id (``ids`` ascending); ``nan`` if not among the hits."""
     scores = np.full(len(ids), np.nan, np.float32)
     scores[np.searchsorted(ids, hits.ids)] = hits.scores
     return scores
@@ -178,7 +177,7 @@ def _kept(found: SearchCandidates, kept: npt.NDArray[np.bool_]) -> SearchCandida
 
 
 def _combine(cosines: Floats, shares: Floats, dense_weight: float) -> Floats:
-    """Weighted sum. An unknown cosine is at most the least known one; four fifths of that did best."""
+    """Weighted sum. An unknown cosine is at most the lowest known cosine; 0.8 of that gave the best results."""
     floor = 0.8 * max(0.0, float(np.nanmin(cosines))) if not np.isnan(cosines).all() else 0.0
     known = np.where(np.isnan(cosines), floor, np.maximum(cosines, 0.0))
     return (dense_weight * known + (1 - dense_weight) * np.nan_to_num(shares)).astype(np.float32)
@@ -187,18 +186,18 @@ def _combine(cosines: Floats, shares: Floats, dense_weight: float) -> Floats:
 def _document_evidence(
     asked: Sequence[str], documents: Ids, best: Floats, names: Mapping[int, str], openings: Mapping[int, str]
 ) -> Floats:
-    """BM25 (as a share of the best) of each document by its name, headings aside, and opening.
+    """BM25 of each document by its name and opening, divided by the best.
 
-    Counted among the candidates' documents only, so a word that all of them open with (a company's name, when all are
-    that company's) weighs next to nothing, and one document alone is not favoured at all. Where there are many, those
-    with the ``best`` passages are judged.
+    Word rarity is computed over the candidates' documents only. A word in all openings (the name of a company, if all
+    documents are from that company) has almost no weight, and a single document gets no bonus. With more than
+    ``_MAX_OPENINGS`` documents, those with the best passages are scored.
     """
     shares = np.zeros(len(documents), np.float32)
     starts = [start for start in map(word_start, asked) if start]
     if not starts or len(documents) < 2:
         return shares
     judged = np.argsort(-best, kind="stable")[:_MAX_OPENINGS]
-    cards = [_card(names[one], openings.get(one, "")) for one in documents[judged].tolist()]
+    cards = [_card(names[document], openings.get(document, "")) for document in documents[judged].tolist()]
     counts = np.array(count_starts(starts, cards), dtype=np.float32)
     lengths = np.array([len(card.text) for card in cards], dtype=np.float32)
     found = (counts > 0).sum(axis=0)
@@ -211,18 +210,18 @@ def _document_evidence(
 
 @lru_cache(maxsize=1024)
 def _card(name: str, opening: str) -> WordText:
-    """What a document says it is, ready to look words up in; the same few documents come again with each question.
+    """Name and opening of a document, prepared for word search. Cached: questions often hit the same few documents.
 
-    Each takes 20 kB, most of it for how the words begin.
+    An entry takes 20 kB, most of it for ``WordText.beginnings``.
     """
     return WordText.of(f"{name} {opening[:OPENING_CHARACTERS]}")
 
 
 def _page_evidence(query: str, ids: Ids, pages_of: Callable[[Ids], Pages]) -> Floats:
-    """1 for passages on a page that the question names, by number or by printed label."""
+    """1 for passages on a page that the question names by number or printed label, else 0."""
     named = {number for match in _PAGE.findall(query) for number in match if number}
     if not named:
         return np.zeros(len(ids), np.float32)
     pages = pages_of(ids)
-    printed = (pages.get(one, (0, None)) for one in ids.tolist())
-    return np.array([str(page) in named or label in named for page, label in printed], dtype=np.float32)
+    places = (pages.get(passage, (0, None)) for passage in ids.tolist())
+    return np.array([str(page) in named or label in named for page, label in places], dtype=np.float32)

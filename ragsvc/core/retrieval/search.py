@@ -1,4 +1,4 @@
-"""Values of a search: what is asked, what is found."""
+"""The values of a search: query, hits and result."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
+from ragsvc.core.defaults import DEFAULT_TOP_K
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.retrieval.filters import Filter
 
@@ -14,7 +15,7 @@ DEFAULT_COLLECTION = "default"
 
 
 class SearchMode(StrEnum):
-    """Which evidence ranks passages."""
+    """Which scores rank the passages: cosine and BM25, the cosine alone, or BM25 alone."""
 
     HYBRID = "hybrid"
     DENSE = "dense"
@@ -22,20 +23,20 @@ class SearchMode(StrEnum):
 
 
 class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """One search in one collection. ``document_ids`` are public ids; ``min_score`` is in 0..1."""
+    """A search in one collection. ``document_ids`` are public ids; ``min_score`` is in 0..1."""
 
     text: str
     collection: str = DEFAULT_COLLECTION
     document_ids: Sequence[str] | None = None
     filters: Filter | None = None
-    top_k: int = 10
+    top_k: int = DEFAULT_TOP_K
     mode: SearchMode = SearchMode.HYBRID
     min_score: float = 0.0
     rerank: bool = False
 
 
 class SearchHit(msgspec.Struct, frozen=True):
-    """A passage with its scores in 0..1; ``dense`` and ``lexical`` are ``None`` where that side did not see it."""
+    """A passage with its scores in 0..1. ``dense`` and ``lexical`` are ``None`` if that index did not return it."""
 
     passage: StoredPassage
     score: float
@@ -44,7 +45,10 @@ class SearchHit(msgspec.Struct, frozen=True):
 
 
 class SearchResult(msgspec.Struct, frozen=True):
-    """Hits, best first. ``answerable`` in 0..1 is the calibrated evidence that the documents hold an answer at all."""
+    """Hits, best first, and the evidence in 0..1 that the documents contain an answer.
+
+    There is no answer if ``answerable`` is below ``answerability.ABSTAIN_BELOW``.
+    """
 
     hits: list[SearchHit]
     answerable: float = 1.0

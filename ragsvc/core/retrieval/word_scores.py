@@ -1,4 +1,4 @@
-"""How well texts answer a query by their words alone: BM25 over just these texts, scaled to 0..1."""
+"""BM25 over a given list of texts, scaled to 0..1."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _B = 0.75
 
 
 def word_scores(query: str, texts: Sequence[str]) -> list[float]:
-    """One score per text; 1 would be a text that says each of the query's words endlessly (Robertson 2009, k1 1.2).
+    """One score per text. 1 is the limit for a text that repeats every query word (Robertson 2009, k1 = 1.2).
 
     >>> [round(score, 2) for score in word_scores("blue whale", ["A blue whale.", "A blue car.", "Rain."])]
     [0.41, 0.13, 0.0]

@@ -1,1 +1,1 @@
-"""Text: sentences, languages, words, chunking and what of a passage is embedded."""
+"""Text: sentences, languages, stop words, word prefixes, chunking, and the text that is embedded."""

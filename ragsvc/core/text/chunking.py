@@ -1,7 +1,7 @@
-"""Cuts pages into passages, and says what of a passage is embedded and what is indexed for words.
+"""Splits pages into passages, and builds the texts of a passage that are embedded and indexed lexically.
 
-Pure: pages and a tokenizer in, passages out. Knows nothing of PDFs, models or stores. Runs in the parser's child
-process, so it asks the tokenizer once per document instead of once per sentence.
+Pure: takes pages and a tokenizer, returns passages; independent of PDFs, models and stores. It calls the tokenizer once
+per document instead of once per sentence, because it runs in the parser's child process.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ragsvc.core.ports.parsing import ChunkingOptions, TokenSpans
 from ragsvc.core.text.sentences import Span, sentence_spans, strip_span
 
 SPECIAL_TOKENS: Final = 2
-"""``[CLS]`` and ``[SEP]`` around every text of a BERT-like model."""
+"""``[CLS]`` and ``[SEP]``, which a BERT-like model adds to every text."""
 
 MAX_NAME_CHARACTERS: Final = 80
 MAX_HEADING_CHARACTERS: Final = 80
 MIN_TEXT_TOKENS: Final = 32
-"""A passage's own text gets at least this many tokens, however long titles are."""
+"""Minimum number of tokens for the text of a passage, however long its title and headings are."""
 
 _HASH: Final = re.compile(r"\b(?=\w*\d)(?=\w*[a-f])[0-9a-f]{12,}\b|\b\d{8,}\b", re.IGNORECASE)
 _EXTENSION: Final = re.compile(r"\.(?:pdf|txt|md|markdown|docx?|pptx?|xlsx?|indd|qxd|html?|tex|dvi)\b", re.IGNORECASE)
@@ -35,7 +35,11 @@ _PARAGRAPH: Final = re.compile(r"\n[^\S\n]*\n")
 
 
 class _Unit(msgspec.Struct, frozen=True):
-    """A sentence or a piece of an over-long one: its span, tokens, and how well a passage may end after it (0..1)."""
+    """A sentence, or a piece of a sentence that exceeds the budget.
+
+    ``end_cost`` is the cost of ending a passage after it: 0 at the end of a paragraph or section, 0.5 at a line end,
+    1 between two sentences, 2 inside a sentence.
+    """
 
     start: int
     end: int
@@ -46,16 +50,16 @@ class _Unit(msgspec.Struct, frozen=True):
 def split_pages(
     extraction: Extraction, *, options: ChunkingOptions, tokens: TokenSpans, filename: str = ""
 ) -> list[Passage]:
-    """Cut an extraction into passages along sentence borders, none of them crossing a page.
+    """Split an extraction into passages at sentence boundaries. No passage crosses a page boundary.
 
-    Passages of a page hold all its non-blank text, are of about equal length, and end where a paragraph, row or
-    section ends if there is a choice. ``embedding_text`` of each stays within ``options.max_tokens`` tokens.
+    The passages of a page cover all its non-blank text, have about equal lengths, and preferably end where a
+    paragraph, row or section ends. Each ``embedding_text`` has at most ``options.max_tokens`` tokens.
 
     Args:
         extraction: pages and headings; ``text == page.text[start:end]`` for every passage.
-        options: sizes in tokens of the embedding text, special tokens not counted.
+        options: sizes of the embedding text in tokens, without special tokens.
         tokens: the embedding model's tokenizer.
-        filename: the name later given to ``embedding_text``; its tokens are reserved.
+        filename: the same name that ``embedding_text`` will get; its tokens are subtracted from the budget.
     """
     paths = _HeadingPaths(extraction.headings)
     spans = [sentence_spans(page.text) for page in extraction.pages]
@@ -96,22 +100,22 @@ def split_pages(
 
 
 def embedding_text(passage: Passage, *, title: str | None, filename: str) -> str:
-    """What a passage's vector stands for: which document and section it is from, then its text.
+    """The text that is embedded for a passage: names of document and section, then the passage's text.
 
-    A passage that does not say which company or year it is about is otherwise unfindable.
+    Without them, a passage that does not mention its company or year cannot be found by these.
     """
     context = _context(document_name(title, filename), passage.headings)
     return f"{context}\n{passage.text}" if context else passage.text
 
 
 def lexical_context(title: str | None, filename: str, headings: Sequence[str]) -> str:
-    """The words beside a passage's own that lexical search counts as evidence: title, file name and headings."""
+    """The words that lexical search indexes in addition to a passage's text: title, file name and headings."""
     parts = [_clean_title(title), _clean_filename(filename), *headings]
     return "\n".join(dict.fromkeys(part for part in parts if part))
 
 
 def document_name(title: str | None, filename: str) -> str:
-    """What a person would call the document: its title and what the file name adds, at most 80 characters.
+    """A readable name: the title, and the file name where it adds words; at most ``MAX_NAME_CHARACTERS``.
 
     >>> document_name("Form 10-Q", "2022 Q3 AAPL.pdf")
     '2022 Q3 AAPL - Form 10-Q'
@@ -140,7 +144,7 @@ def _clean_filename(filename: str) -> str:
 
 
 def _shorten(text: str, limit: int) -> str:
-    """At most ``limit`` characters, cut between words where there are any."""
+    """At most ``limit`` characters, cut between words if possible."""
     if len(text) <= limit:
         return text
     cut = text[: limit + 1].rsplit(" ", 1)[0]
@@ -160,7 +164,7 @@ def _context_tokens(name: str, path: tuple[str, ...], tokens: TokenSpans, known:
 
 
 class _HeadingPaths:
-    """The path of titles above a place, from headings in reading order."""
+    """Finds the enclosing headings of a position, from headings in any order."""
 
     def __init__(self, headings: Sequence[Heading]) -> None:
         ordered = sorted(headings, key=lambda heading: (heading.page, heading.offset))
@@ -174,17 +178,17 @@ class _HeadingPaths:
             self._paths.append(tuple(" ".join(above.title.split()) for above in stack))
 
     def above(self, page: int, offset: int) -> tuple[str, ...]:
-        """Titles above a place, highest first; a heading that begins there counts."""
+        """Titles of the enclosing headings, outermost first; includes a heading that begins at the position."""
         index = bisect_right(self._places, (page, offset))
         return self._paths[index - 1] if index else ()
 
     def on_page(self, page: int) -> list[tuple[str, ...]]:
-        """All paths that passages of a page may have."""
+        """All heading paths that passages of a page can have."""
         first, last = bisect_right(self._places, (page, -1)), bisect_right(self._places, (page + 1, -1))
         return [self.above(page, -1), *self._paths[first:last]]
 
     def offsets(self, page: int) -> frozenset[int]:
-        """Where headings begin on a page."""
+        """Offsets at which headings begin on a page."""
         first, last = bisect_right(self._places, (page, -1)), bisect_right(self._places, (page + 1, -1))
         return frozenset(offset for _, offset in self._places[first:last])
 
@@ -219,7 +223,7 @@ def _units(
 
 
 def _split_long(text: str, start: int, end: int, *, budget: int, tokens: TokenSpans) -> list[tuple[int, int, int]]:
-    """Cut ``text[start:end]`` before words into ``(start, end, tokens)`` pieces of at most ``budget`` tokens."""
+    """Split ``text[start:end]`` at word boundaries into ``(start, end, tokens)`` of at most ``budget`` tokens each."""
     spans = tokens.spans(text[start:end])
     pieces: list[tuple[int, int, int]] = []
     begin, first = start, 0
@@ -246,9 +250,9 @@ def _is_word_start(text: str, offset: int) -> bool:
 
 
 def _pack(units: Sequence[_Unit], *, budget: int, min_tokens: int) -> list[tuple[int, int]]:
-    """Group units into runs ``(first, last)`` of at most ``budget`` tokens at the least cost.
+    """Group units into runs ``(first, last)`` of at most ``budget`` tokens with minimum total cost.
 
-    Runs of equal length cost nothing; ending inside a paragraph, and being shorter than ``min_tokens``, costs.
+    Unequal lengths, an end inside a paragraph, and a length below ``min_tokens`` increase the cost.
     """
     total = sum(unit.tokens for unit in units)
     target = total / max(1, -(-total // budget))
@@ -275,7 +279,7 @@ def _pack(units: Sequence[_Unit], *, budget: int, min_tokens: int) -> list[tuple
 
 
 def _overlap(units: Sequence[_Unit], first: int, last: int, *, budget: int, overlap: int) -> int:
-    """The index from which the run also takes whole sentences before it, up to ``overlap`` tokens."""
+    """The first unit of a run after adding whole preceding sentences of up to ``overlap`` tokens."""
     if overlap <= 0:
         return first
     used, repeated = sum(unit.tokens for unit in units[first : last + 1]), 0

@@ -1,9 +1,9 @@
-"""What of a passage's text is worth embedding: its words, without function words and all punctuation but full stops.
+"""Condenses a passage for embedding: removes function words, and punctuation except full stops.
 
-An encoder's time grows with tokens, and a third of a report's tokens are "of the" and ", $ ( )". Leaving them out of
-what is *embedded* (never of what is stored, quoted, or indexed for words) makes room for longer passages. Hybrid search
-of English is as good by it, dense search alone a little worse: ``docs/techniques.md`` has the figures
-per set. Questions are embedded as they are.
+The time of an encoder grows with the number of tokens, and a third of a report's tokens are words such as "of the" and
+signs such as ", $ ( )". Removing them from the *embedded* text makes room for longer passages; the stored text, quotes
+and the lexical index keep them. Hybrid search of English is as good as with whole texts, dense search alone is slightly
+worse (figures per data set: ``docs/techniques.md``). Questions are embedded unchanged.
 """
 
 from __future__ import annotations
@@ -12,11 +12,7 @@ import re
 from itertools import chain
 from typing import Final
 
-FUNCTION_WORDS: Final = frozenset(
-    """a an and any are as at be been by for from had has have in is it its may of on or our such that the their these
-    this those to was we were which with""".split()
-)
-"""English words that name nothing; negations, question words and the like are not among them."""
+from ragsvc.core.text.stop_words import CONDENSED_WORDS
 
 _BLANKED: Final = dict.fromkeys(
     chain(
@@ -35,7 +31,7 @@ _WORD: Final = re.compile(r"\w")
 
 
 def condense(text: str) -> str:
-    """The text's words on one line, without function words and punctuation; as it is where no word would be left.
+    """The text's words on one line, without function words and punctuation; unchanged if no word would remain.
 
     >>> condense("Net sales of the Company ($ 54,671) were up by 2.5%. . . . . 12")
     'Net sales Company 54 671 up 2.5 . 12'
@@ -45,6 +41,6 @@ def condense(text: str) -> str:
     words: list[str] = []
     for word in text.translate(_BLANKED).split():
         bare = word.rstrip(".")
-        words.append(word[len(bare) :] if bare.lower() in FUNCTION_WORDS else word)
+        words.append(word[len(bare) :] if bare.lower() in CONDENSED_WORDS else word)
     condensed = _STOPS.sub(".", " ".join(filter(None, words)))
     return condensed if _WORD.search(condensed) else text

@@ -1,6 +1,6 @@
-"""Where sentences, table rows and list items begin and end in a page's text, for any of the languages people upload.
+"""Finds the boundaries of sentences, table rows and list items in a page's text, in any language.
 
-Owns rules only: no model, no language detection. Knows nothing of passages or tokens.
+Rules only: no model and no language detection. Independent of passages and tokens.
 """
 
 # ruff: noqa: RUF001 - punctuation and abbreviations of many scripts are the subject here
@@ -28,17 +28,18 @@ def _words(listed: str) -> frozenset[str]:
     return frozenset(listed.split())
 
 
-# Titles and references: the sentence goes on after the full stop whatever follows.
+# Titles and references: the full stop never ends the sentence.
 _NEVER_LAST: Final = _words(
     """mr mrs ms mx dr prof sr jr st gen col sgt capt lt hon rev messrs mme mlle vs viz cf eg e.g i.e ie al fig figs
     eq eqs sec secs ch chap vol vols pp ed eds approx dept est e.v z.b zb d.h u.a bzw ca evtl ggf inkl nr abs art bd
     str hr fr vgl sog geb т.е т.к т.н г гг ул им рис стр см тыс млн млрд др проф"""
 )
-# These end a sentence only before a word that commonly begins one.
+# The full stop after these ends a sentence only if the next word is one of _STARTERS.
 _SOMETIMES_LAST: Final = _words(
     """inc corp ltd co llc plc gmbh etc usw u.s u.k u.n e.u a.m p.m jan feb mar apr jun jul aug sep sept oct nov dec
     ph.d b.a m.a т.д т.п д.р"""
 )
+# Words that often begin a sentence. Not a stop-word list: it has conjunctions, and lacks words that rarely come first.
 _STARTERS: Final = _words(
     """the a an in on at for from with as by to we our it its this that these those they he she you i if when while
     however although there here such after before during since under no not and but der die das ein eine im in es wir
@@ -53,8 +54,8 @@ _ORDINAL_FOLLOWERS: Final = _words(
 def sentence_spans(text: str) -> list[Span]:
     """Spans of sentences, table rows, headings and list items of ``text``, in order, without surrounding white space.
 
-    Together the spans hold every non-blank character. A line break inside a sentence does not end it; a blank line, a
-    list marker, a table row and a short line before a capital do.
+    The spans cover every non-blank character. A line break inside a sentence does not end it; a blank line, a list
+    marker, a table row, and a short line followed by a capital do.
 
     >>> text = "Dr. Roe paid 3.5 million. Why? See Fig. 2."
     >>> [text[start:end] for start, end in sentence_spans(text)]
@@ -75,7 +76,7 @@ def sentence_spans(text: str) -> list[Span]:
 
 
 def strip_span(text: str, start: int, end: int) -> Span | None:
-    """The span without white space at its ends, or ``None`` when nothing else is in it."""
+    """The span without leading and trailing white space, or ``None`` if it is blank."""
     piece = text[start:end]
     left = len(piece) - len(piece.lstrip())
     if left == len(piece):
@@ -84,7 +85,7 @@ def strip_span(text: str, start: int, end: int) -> Span | None:
 
 
 def _ends_sentence(text: str, match: re.Match[str]) -> bool:
-    """Whether a sentence ends with this run of enders (and closing quotes)."""
+    """Whether this run of sentence-final punctuation and closing quotes ends a sentence."""
     mark = match.group()
     following = _NEXT_WORD.match(text, match.end())
     if mark[0] in "。！？｡" or following is None:
@@ -96,7 +97,7 @@ def _ends_sentence(text: str, match: re.Match[str]) -> bool:
 
 
 def _ends_with_full_stop(text: str, stop: int, next_word: str) -> bool:
-    """Whether the full stop at ``stop`` ends a sentence and not an abbreviation, an initial or an ordinal."""
+    """Whether the full stop at ``stop`` ends a sentence, rather than an abbreviation, an initial or an ordinal."""
     before = _LAST_WORD.search(text, max(0, stop - 24), stop)
     word = before.group() if before else ""
     lowered = word.lower()
@@ -105,7 +106,7 @@ def _ends_with_full_stop(text: str, stop: int, next_word: str) -> bool:
     if lowered in _SOMETIMES_LAST:
         return next_word.lower() in _STARTERS
     if word.isdigit() and len(word) <= 3:
-        # A number after a line break or a finished sentence is a list's marker, not the end of something.
+        # A number after a line break or at the start of a sentence is a list marker and ends nothing.
         ahead = text[max(0, before.start() - 8) : before.start()].rstrip(" ") if before else ""
         marker = ahead[-1:] in {"", "\n", "\r", ".", "!", "?", ":", ";"}
         return not marker and next_word.lower() not in _ORDINAL_FOLLOWERS
@@ -114,7 +115,7 @@ def _ends_with_full_stop(text: str, stop: int, next_word: str) -> bool:
 
 
 def _line_borders(text: str) -> list[int]:
-    """Ends of lines at which a sentence, row, heading or item ends."""
+    """The line ends at which a sentence, table row, heading or list item ends."""
     lines = [match.span() for match in _LINE.finditer(text) if not match.group().isspace()]
     contents = [text[start:end].strip() for start, end in lines]
     rows = [_is_table_row(content) for content in contents]
@@ -139,15 +140,15 @@ def _is_line_border(line: str, following: str, *, between: str, row: bool, width
         return False
     if row or _LIST_MARKER.match(following) or line.startswith("#"):
         return True
-    # A line that stops well before its neighbours do, with a capital after it, is a heading or a paragraph's last line.
+    # A line much shorter than its neighbours, followed by a capital, is a heading or the last line of a paragraph.
     return len(line) < 0.6 * width and not following[0].islower() and line[-1] not in ",;"
 
 
 def _is_table_row(line: str) -> bool:
-    """Whether at least two cells are numbers and they are a good part of the line; or cells are marked as such."""
+    """Whether at least two cells and 40 % of all are numbers, or the line has cell separators (``|``, tab)."""
     if line.count("|") >= 2 or line.count("\t") >= 2:
         return True
     cells = line.split()
-    # most words begin with a letter, and that is five times as quick to see
+    # most words begin with a letter; testing that first is five times as fast
     numeric = sum(1 for cell in cells if (not cell[0].isalpha() or cell[0] == "x") and _NUMERIC_CELL.match(cell))
     return numeric >= 2 and numeric >= 0.4 * len(cells)

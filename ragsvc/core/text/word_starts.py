@@ -1,4 +1,4 @@
-"""Finds words in text the quick way: beginnings of words in plain text, no tokenizer, no index."""
+"""Fast search for words in text by their prefixes, without a tokenizer or an index."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import msgspec
 _WORD: Final = re.compile(r"[^\W_]+")
 _ASCII_WORDS: Final = {code: " " for code in range(128) if not chr(code).isalnum()}
 _FIRST_UNSPACED: Final = "\u2e80"
-"""Scripts from here on (Chinese, Japanese, Korean) put no space between words."""
+"""From this code point on (Chinese, Japanese, Korean), scripts are written without spaces between words."""
 
 _BEGINNING: Final = 3
-"""No word start of letters is shorter unless it is a whole word."""
+"""Length in characters of ``WordText.beginnings``. Shorter word starts are whole words."""
 
 
 def plain_text(text: str) -> str:
-    """Lower case words, each after one space, so that `` word`` is found where a word begins.
+    """The words in lower case, each preceded by one space, so that searching for `` word`` finds starts of words.
 
     >>> plain_text("Apple Inc. (AAPL)")
     ' apple inc aapl '
     """
     lower = text.lower()
-    words = lower.translate(_ASCII_WORDS).split() if lower.isascii() else _WORD.findall(lower)  # five times as quick
+    words = lower.translate(_ASCII_WORDS).split() if lower.isascii() else _WORD.findall(lower)  # five times as fast
     return f" {' '.join(words)} "
 
 
 def word_start(word: str) -> str:
-    """What of a word to look for in ``plain_text``: its beginning, an English plural's ending aside.
+    """The string to search for in ``plain_text`` to find a word: its start, without an English plural ending.
 
     >>> plain_text("The sale of a policy").count(word_start("sales"))
     1
@@ -47,9 +47,9 @@ def word_start(word: str) -> str:
 
 
 class WordText(msgspec.Struct, frozen=True):
-    """Plain text, and how its words begin: that alone tells of most words that they are not there.
+    """Plain text and the set of its words' first characters, which rules out most absent words.
 
-    Counting a word where it is not costs a look through the text, twenty times as much.
+    Counting an absent word without the set scans the whole text, which takes twenty times as long.
     """
 
     text: str
@@ -57,21 +57,20 @@ class WordText(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, text: str) -> WordText:
-        """Make it of any text."""
         plain = plain_text(text)
         return cls(plain, frozenset(sys.intern(word[:_BEGINNING]) for word in plain.split()) | {""})
 
 
 def count_starts(starts: Sequence[str], texts: Sequence[WordText]) -> list[list[int]]:
-    """How often each text holds each of the ``starts`` (see ``word_start``): a row for each text.
+    """How often each text contains each of the ``starts`` (see ``word_start``); one row per text.
 
     >>> count_starts([word_start("sales"), word_start("policy")], [WordText.of("Sale of policies; sales")])
     [[2, 0]]
     """
     sought = [(start, _beginning(start)) for start in starts]
-    return [[one.text.count(start) if begin in one.beginnings else 0 for start, begin in sought] for one in texts]
+    return [[text.text.count(start) if begin in text.beginnings else 0 for start, begin in sought] for text in texts]
 
 
 def _beginning(start: str) -> str:
-    """What of ``WordText.beginnings`` must be there for the word to be; "" for one that may stand within a word."""
+    """The member of ``WordText.beginnings`` that a word requires; "" for a word that may occur inside another."""
     return start[1 : 1 + _BEGINNING].split(" ", 1)[0] if start.startswith(" ") else ""

@@ -1,0 +1,144 @@
+"""The search of one collection, from the indexes' hits to ranked passages and the judgement of their evidence.
+
+The service and ``scripts/evaluate`` both call ``search_passages``, so that what is measured is what is served. Indexes
+and rows come in as protocols; this module knows neither files nor SQL nor tenants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Protocol
+
+import msgspec
+
+from ragsvc.core.documents import StoredPassage
+from ragsvc.core.ports.embedding import Vectors
+from ragsvc.core.ports.indexes import Hits, Ids
+from ragsvc.core.retrieval.answerability import BEST_PASSAGES, RARITY_CANDIDATES, AnswerabilityEvidence, answerable
+from ragsvc.core.retrieval.ranking import CANDIDATES, Candidate, Pages, SearchCandidates, complete_cosines, join, rank
+from ragsvc.core.retrieval.search import SearchMode, SearchQuery
+
+
+class CollectionIndexes(Protocol):
+    """The dense and the lexical index of one collection."""
+
+    def search(self, vector: Vectors | None, text: str | None, *, k: int, documents: Ids | None) -> tuple[Hits, Hits]:
+        """Dense hits of the vector and lexical hits of the text; none for ``None``. ``documents`` restricts both."""
+        ...
+
+    def documents_of(self, ids: Ids) -> Ids:
+        """The document of each passage, -1 for a passage that no longer exists."""
+        ...
+
+    def vectors(self, ids: Ids) -> tuple[Ids, Vectors]:
+        """Those of ``ids`` that still exist, and their vectors ``(n, dim)``."""
+        ...
+
+
+class PassageRows(Protocol):
+    """The stored rows of passages and documents. Rows that no longer exist are missing from the results."""
+
+    def names(self, documents: Iterable[int]) -> Mapping[int, str]:
+        """Name and title of the documents that are ready, by document id; see ``ranking.name_and_title``."""
+        ...
+
+    def openings(self, documents: AbstractSet[int]) -> Mapping[int, str]:
+        """The first ``ranking.OPENING_CHARACTERS`` of each document, by document id."""
+        ...
+
+    def pages(self, ids: Ids) -> Pages:
+        """The page on which each passage begins."""
+        ...
+
+    def passages(self, ids: Sequence[int]) -> Mapping[int, StoredPassage]:
+        """The passages by id."""
+        ...
+
+    def joined_texts(self, ids: Sequence[int]) -> bytes:
+        """The passages' texts in UTF-8, in any order, with ``answerability.BETWEEN_TEXTS`` between them."""
+        ...
+
+
+class RankedPassages(msgspec.Struct, frozen=True):
+    """Candidates with their rows, best first, and the evidence in 0..1 that the collection answers the query."""
+
+    candidates: list[Candidate]
+    passages: dict[int, StoredPassage]
+    answerable: float
+
+
+ReadRows = Callable[[Callable[[PassageRows], RankedPassages]], RankedPassages]
+"""Runs a function on the rows within one read transaction and returns its result."""
+
+
+def search_passages(
+    query: SearchQuery,
+    vector: Vectors | None,
+    *,
+    indexes: CollectionIndexes,
+    read_rows: ReadRows,
+    knows_words: Callable[[str], bool],
+    count: int,
+    documents: Ids | None = None,
+) -> RankedPassages:
+    """Search both indexes, rank the candidates, load the best, and judge whether they answer the query.
+
+    Args:
+        query: its text and mode decide what is searched; ``top_k`` beyond ``CANDIDATES`` asks for more candidates.
+        vector: the query's unit vector ``(dim,)``, or ``None`` in lexical mode.
+        indexes: of the collection.
+        read_rows: is called once, after both indexes answered.
+        knows_words: whether the embedding model knows the words of a text; asked in hybrid mode only.
+        count: how many ranked passages to load; at least ``BEST_PASSAGES`` are, which the judgement reads.
+        documents: restricts the search to these document ids.
+    """
+    found = find_candidates(query, vector, indexes=indexes, documents=documents)
+    familiar = query.mode is not SearchMode.HYBRID or knows_words(query.text)
+
+    def rank_and_judge(rows: PassageRows) -> RankedPassages:
+        names = rows.names(set(found.documents.tolist()))
+        ranked = rank(
+            query.text,
+            query.mode,
+            found,
+            names=names,
+            openings=rows.openings(names.keys()) if query.mode is SearchMode.HYBRID else {},
+            pages_of=rows.pages,
+            familiar=familiar,
+        )
+        ranked, passages = load_best(rows, ranked, max(count, BEST_PASSAGES))
+        among = [candidate.id for candidate in ranked[:RARITY_CANDIDATES]]
+        evidence = AnswerabilityEvidence(
+            passages=list(passages.values()),
+            cosines=[candidate.dense or 0.0 for candidate in ranked[:BEST_PASSAGES]],
+            joined_texts=lambda: rows.joined_texts(among),
+        )
+        return RankedPassages(ranked[: len(passages)], passages, answerable(query.text, evidence))
+
+    return read_rows(rank_and_judge)
+
+
+def find_candidates(
+    query: SearchQuery, vector: Vectors | None, *, indexes: CollectionIndexes, documents: Ids | None
+) -> SearchCandidates:
+    """The hits of the indexes that the query's mode uses; in hybrid mode all of them have cosines."""
+    text = None if query.mode is SearchMode.DENSE else query.text
+    dense, lexical = indexes.search(vector, text, k=max(CANDIDATES, query.top_k), documents=documents)
+    found = join(dense, lexical, documents_of=indexes.documents_of)
+    if vector is None or text is None:
+        return found
+    return complete_cosines(found, query=vector, vectors_of=indexes.vectors)
+
+
+def load_best(
+    rows: PassageRows, ranked: list[Candidate], count: int
+) -> tuple[list[Candidate], dict[int, StoredPassage]]:
+    """The rows of the first ``count`` candidates, best first, and the candidates without those that have no row."""
+    while True:
+        best = [candidate.id for candidate in ranked[:count]]
+        loaded = rows.passages(best)
+        if len(loaded) == len(best):
+            return ranked, {passage: loaded[passage] for passage in best}
+        missing = set(best) - loaded.keys()
+        ranked = [candidate for candidate in ranked if candidate.id not in missing]
