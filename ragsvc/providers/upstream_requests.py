@@ -23,7 +23,6 @@ from ragsvc.core.errors import (
     InvalidRequest,
     ModelNotFound,
     ModelUnavailable,
-    Overloaded,
     RagsvcError,
     TooLarge,
     UpstreamFailed,
@@ -31,6 +30,7 @@ from ragsvc.core.errors import (
 )
 from ragsvc.core.gateway.circuit_breaker import CircuitBreaker
 from ragsvc.core.gateway.provider_settings import ProviderSettings
+from ragsvc.core.retry_after import read_retry_after
 from ragsvc.providers.concurrency_slots import ConcurrencySlots
 
 T = TypeVar("T")
@@ -245,7 +245,7 @@ class UpstreamClient:
         name = self.settings.name
         message, param, code = _error_fields(body)
         message = self._without_key(message)
-        wait_s = _retry_after_s(headers)
+        wait_s = read_retry_after(headers)
         if status in _CREDENTIAL_STATUSES:
             return self._refused_key()
         if status == 413:
@@ -261,11 +261,6 @@ class UpstreamClient:
                 healthy=status in _TEMPORARY_STATUSES,
             )
         return UpstreamFailed(f"provider '{name}' answered {status}", upstream_status=status)
-
-
-def may_fall_back(error: RagsvcError) -> bool:
-    """Whether another provider should be asked after this error."""
-    return isinstance(error, ModelUnavailable | UpstreamFailed | UpstreamTimeout | Overloaded)
 
 
 def _payload(body: bytes | AsyncIterator[bytes]) -> bytes | io.BytesIO | AsyncIterator[bytes]:
@@ -315,12 +310,3 @@ def _error_fields(body: bytes) -> tuple[str, str | None, str | None]:
         return said.error.message[:_MESSAGE_CHARACTERS], said.error.param, None if code is None else str(code)
     text = said.error or said.message or (said.detail if isinstance(said.detail, str) else "")
     return text[:_MESSAGE_CHARACTERS], None, None
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds from ``retry-after-ms`` or ``Retry-After`` (RFC 9110 §10.2.3, seconds only)."""
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name, "")
-        if value.replace(".", "", 1).isdigit() and value.isascii():
-            return float(value) * scale
-    return None

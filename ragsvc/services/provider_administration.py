@@ -24,6 +24,7 @@ from ragsvc.core.gateway.circuit_breaker import Circuit
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.core.ids import TenantId
 from ragsvc.core.ports.model_provider import ForwardRequest, ModelProvider
+from ragsvc.core.validation import invalid_field
 from ragsvc.crypto.value_sealing import ValueSealer
 from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.model_registry import ModelRegistry
@@ -148,7 +149,7 @@ class ProviderAdministration:
             try:
                 settings = msgspec.convert(fields, ProviderSettings)
             except msgspec.ValidationError as error:
-                raise InvalidRequest(str(error)) from error
+                raise invalid_field(error) from error
             await self._store(settings)
         return self.view(name)
 

@@ -6,17 +6,18 @@ known fields; its bytes are kept, so that a backend that speaks the same format 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from ragsvc.core.defaults import BYTES_PER_TOKEN, MAX_COLLECTION_NAME_LENGTH, MAX_MODEL_NAME_LENGTH, MAX_TOP_K
 from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.gateway.upstream_access import NO_ACCESS, UpstreamAccess
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.retrieval.search import DEFAULT_COLLECTION, SearchHit, SearchMode, SearchQuery
+from ragsvc.core.validation import decode_json
 
 CountTokens = Callable[[str], int]
 """Counts the tokens of a text."""
@@ -24,7 +25,6 @@ CountTokens = Callable[[str], int]
 _OURS: Final = ("use_rag", "rag")
 _TOKENS_OF_A_MESSAGE: Final = 4
 _TOKENS_OF_AN_IMAGE: Final = 1000
-_CHARACTERS_OF_A_TOKEN: Final = 3
 
 
 class ContentPart(msgspec.Struct, frozen=True):
@@ -109,10 +109,10 @@ class ToolChoice(msgspec.Struct, frozen=True):
 class RagOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where and how to look for passages."""
 
-    collection: Annotated[str, Meta(min_length=1, max_length=256)] = DEFAULT_COLLECTION
+    collection: Annotated[str, Meta(min_length=1, max_length=MAX_COLLECTION_NAME_LENGTH)] = DEFAULT_COLLECTION
     document_ids: Annotated[list[str], Meta(max_length=1000)] | None = None
     filters: dict[str, Any] | None = None
-    top_k: Annotated[int, Meta(ge=1, le=100)] | None = None
+    top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] | None = None
     mode: SearchMode = SearchMode.HYBRID
     min_score: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
@@ -135,7 +135,7 @@ Penalty = Annotated[float, Meta(ge=-2, le=2)] | None
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The known fields of a request; others are legal and travel in the bytes. OpenAI: POST /v1/chat/completions."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    model: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_NAME_LENGTH)]
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -195,7 +195,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
         for message in self.messages:
             text = message.text
             tokens += _TOKENS_OF_A_MESSAGE
-            tokens += count_tokens(text) if count_tokens else len(text) // _CHARACTERS_OF_A_TOKEN + 1
+            tokens += count_tokens(text) if count_tokens else len(text) // BYTES_PER_TOKEN + 1
             if isinstance(message.content, list):
                 tokens += _TOKENS_OF_AN_IMAGE * sum(part.type == "image_url" for part in message.content)
         return tokens
@@ -273,8 +273,6 @@ def _with_usage(options: Raw | None) -> Raw:
 
 
 _DECODER: Final = msgspec.json.Decoder(ChatRequest)
-_WHERE: Final = re.compile(r"(?P<what>.*) - at `\$\.?(?P<path>.*)`\Z", re.DOTALL)
-_MISSING: Final = re.compile(r"Object (?:missing required|contains unknown) field `(?P<name>[^`]*)`")
 
 
 def decode_chat_request(raw: bytes) -> ChatCall:
@@ -283,12 +281,7 @@ def decode_chat_request(raw: bytes) -> ChatCall:
     Raises:
         InvalidRequest: not JSON, a known field of a wrong type or outside its range; ``param`` names the field.
     """
-    try:
-        request = _DECODER.decode(raw)
-    except msgspec.ValidationError as error:
-        raise invalid_field(error) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+    request = decode_json(raw, _DECODER)
     for index, message in enumerate(request.messages):
         if message.role in ("user", "system", "developer", "tool"):
             _check_content(message, f"messages[{index}].content")
@@ -314,17 +307,3 @@ def _check_filters(filters: dict[str, Any]) -> None:
         parse_filter(filters)
     except InvalidRequest as error:
         raise InvalidRequest(error.message, param="rag.filters") from error
-
-
-def invalid_field(error: msgspec.ValidationError) -> InvalidRequest:
-    """Say in a caller's words which field is wrong, from msgspec's message."""
-    text = str(error)
-    where = _WHERE.match(text)
-    what, path = (where["what"], where["path"]) if where else (text, "")
-    missing = _MISSING.match(what)
-    if missing:
-        path = f"{path}.{missing['name']}" if path else missing["name"]
-        verb = "is required" if "missing" in what else "is not a known field"
-        return InvalidRequest(f"'{path}' {verb}", param=path)
-    what = what[:1].lower() + what[1:]
-    return InvalidRequest(f"'{path}': {what}" if path else f"the body: {what}", param=path or None)

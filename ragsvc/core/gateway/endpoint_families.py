@@ -13,8 +13,9 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Raw
 
-from ragsvc.core.errors import InvalidRequest
-from ragsvc.core.gateway.chat import TokenUsage, invalid_field
+from ragsvc.core.defaults import BYTES_PER_TOKEN, DEFAULT_REPLY_TOKENS, MAX_MODEL_NAME_LENGTH
+from ragsvc.core.gateway.chat import TokenUsage
+from ragsvc.core.validation import decode_json
 
 
 class Family(StrEnum):
@@ -38,8 +39,6 @@ TEXT_FAMILIES: Final = frozenset(
 """Their tokens are estimated where a provider reports none; the others cost nothing then."""
 
 _WRITES_TEXT: Final = frozenset({Family.COMPLETIONS, Family.RESPONSES})
-_DEFAULT_REPLY_TOKENS: Final = 1024
-_BYTES_OF_A_TOKEN: Final = 3
 _MOST_PROMPT_TOKENS: Final = 131_072
 _HEAD_BYTES: Final = 4096
 _TAIL_BYTES: Final = 64 << 10
@@ -49,7 +48,7 @@ _USAGE: Final = re.compile(rb'"usage"\s*:\s*(?=\{)')
 class ProxiedFields(msgspec.Struct, frozen=True):
     """The fields of a JSON request that concern us; all others are legal and travel in the bytes."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    model: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_NAME_LENGTH)]
     stream: bool | None = None
     max_tokens: int | None = None
     max_output_tokens: int | None = None
@@ -64,31 +63,26 @@ def read_fields(raw: bytes) -> ProxiedFields:
     Raises:
         InvalidRequest: not JSON, no ``model``, or one of the fields has a wrong type; ``param`` names it.
     """
-    try:
-        return _FIELDS.decode(raw)
-    except msgspec.ValidationError as error:
-        raise invalid_field(error) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+    return decode_json(raw, _FIELDS)
 
 
 def estimate_prompt(family: Family, size_bytes: int) -> int:
     """About the tokens of a request of so many bytes; media in it make no more than a long context would."""
-    return min(size_bytes // _BYTES_OF_A_TOKEN + 1, _MOST_PROMPT_TOKENS) if family in TEXT_FAMILIES else 0
+    return min(size_bytes // BYTES_PER_TOKEN + 1, _MOST_PROMPT_TOKENS) if family in TEXT_FAMILIES else 0
 
 
 def estimate_reply(family: Family, fields: ProxiedFields) -> int:
     """The most tokens that a reply may have, as far as the request says."""
     if family not in _WRITES_TEXT:
         return 0
-    return max(0, fields.max_output_tokens or fields.max_tokens or _DEFAULT_REPLY_TOKENS)
+    return max(0, fields.max_output_tokens or fields.max_tokens or DEFAULT_REPLY_TOKENS)
 
 
 def estimate_written(family: Family, passed: UsageScanner, *, has_events: bool) -> int:
     """About the tokens of a reply whose provider reports none."""
     if family not in _WRITES_TEXT:
         return 0
-    return passed.events if has_events else passed.size_bytes // _BYTES_OF_A_TOKEN
+    return passed.events if has_events else passed.size_bytes // BYTES_PER_TOKEN
 
 
 def with_model(raw: bytes, requested: str, model: str) -> bytes:
@@ -127,7 +121,7 @@ class UsageScanner:
         >>> scanner = UsageScanner()
         >>> scanner.feed(b'{"data": [], "usage": {"prompt_tokens": 3, "total_tokens": 3}}')
         >>> scanner.reported()
-        Usage(prompt_tokens=3, completion_tokens=0, total_tokens=3)
+        TokenUsage(prompt_tokens=3, completion_tokens=0, total_tokens=3)
         """
         for part in (self._tail, self._head):
             for found in reversed(list(_USAGE.finditer(part))):

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
 from ragsvc.core.gateway.endpoint_families import Family
 
 LOCAL_MODEL: Final = "local/chat-model"
@@ -30,7 +31,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     that provider.
     """
 
-    id: Annotated[str, Meta(min_length=1, max_length=256)]
+    id: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_NAME_LENGTH)]
     upstream: str | None = None
     aliases: tuple[str, ...] = ()
     pricing: Pricing = Pricing()
