@@ -100,7 +100,6 @@ class RenderedError(msgspec.Struct, frozen=True):
 
     @property
     def content(self) -> bytes:
-        """The body as JSON."""
         return msgspec.json.encode(self.body)
 
     @property

@@ -229,7 +229,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             models,
             policies=_policies(stack, settings, session),
             key_of=providers.key_of,
-            direct=await _direct(stack, settings, session, open_provider),
+            providers_by_url=await _direct(stack, settings, session, open_provider),
         )
         answer = AnswerService(
             models=models,

@@ -46,9 +46,7 @@ class FamilyServices(Protocol):
     """The part of the composed services that these routes use."""
 
     @property
-    def proxy(self) -> ProxyService:
-        """Passes requests on."""
-        ...
+    def proxy(self) -> ProxyService: ...
 
     @property
     def may_spool_to_disk(self) -> bool:
