@@ -6,7 +6,7 @@ import contextlib
 import re
 import unicodedata
 from email.message import Message
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from litestar import Request
@@ -110,7 +110,7 @@ class _Form:
             if self._file_name is not None:
                 raise InvalidRequest("The form has more than one part 'file'.", param="file")
             # multipart reads filename as browsers quote it (WHATWG HTML §4.10.21.8), and not filename*
-            extended, _ = _filename_parameters(segment.header("Content-Disposition"))
+            extended, _ = _filename_parameters(segment.header("Content-Disposition") or "")
             self._file_name = extended or segment.filename or ""
             self._file_type = (segment.content_type or "").split(";")[0].strip().lower()
         elif name not in _FIELDS:
@@ -193,7 +193,10 @@ def _filename_parameters(disposition: str) -> tuple[str | None, str | None]:
     message["Content-Disposition"] = disposition
     extended: str | None = None
     plain: str | None = None
-    for name, value in message.get_params([], header="content-disposition"):
+    parameters = cast(  # typeshed knows only str, and not (charset, language, value) of RFC 2231
+        "list[tuple[str, str | tuple[str | None, str | None, str]]]", message.get_params([], "content-disposition")
+    )
+    for name, value in parameters:
         if name.lower() != "filename":
             continue
         if isinstance(value, str):
