@@ -64,7 +64,7 @@ async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Uploa
 
 async def _read_form(request: AnyRequest, receiving: UploadInProgress, *, boundary: str) -> Upload:
     if not boundary:
-        raise InvalidRequest("The header 'Content-Type' of the form has no boundary.", param="Content-Type")
+        raise InvalidRequest("The header 'Content-Type' of the form has no boundary.", param="file")
     form = _Form(receiving)
     try:
         with PushMultipartParser(boundary, max_segment_count=32) as parser:
