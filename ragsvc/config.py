@@ -15,7 +15,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from ragsvc.core.defaults import DEFAULT_MAX_BODY_BYTES, DEFAULT_TOP_K, MAX_TOP_K
+from ragsvc.core.defaults import (
+    DEFAULT_ENCRYPTED_MEMORY_BYTES,
+    DEFAULT_MAX_BODY_BYTES,
+    DEFAULT_MAX_DOCUMENT_BYTES,
+    DEFAULT_TOP_K,
+    MAX_TOP_K,
+)
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.crypto.at_rest import MasterKey
@@ -68,7 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     gguf_max_waiting: Annotated[int, Meta(ge=0)] = 16
     """Requests that may wait for the GGUF model; further requests get 503."""
 
-    max_document_bytes: Positive = 50_000_000
+    max_document_bytes: Positive = DEFAULT_MAX_DOCUMENT_BYTES
     """Largest document in bytes."""
     upload_wait_s: Annotated[float, Meta(ge=0, le=600)] = 60.0
     """Seconds that an upload waits for ``ready`` before it answers 202."""
@@ -120,7 +126,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Seconds that the previous encryption key is accepted after a rotation."""
     encryption_sample_dialects: bool = True
     """Also accept requests made by the code samples of the Oryxen document, which deviate from RFC 9180."""
-    encrypted_memory_bytes: Annotated[int, Meta(ge=1 << 24)] = 512_000_000
+    encrypted_memory_bytes: Annotated[int, Meta(ge=1 << 24)] = DEFAULT_ENCRYPTED_MEMORY_BYTES
     """Bytes of encrypted request bodies held in memory at the same time; further requests get 503."""
     rvenc_literal: bool = False
     """Insecure: encrypt RVENC responses exactly as the document says, with one key stream for all chunks, from which

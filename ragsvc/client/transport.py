@@ -7,7 +7,6 @@ they are marked ``response.extensions["ragsvc_encrypted"] = False`` and bounded 
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from typing import Final
@@ -17,6 +16,7 @@ import httpx
 from ragsvc.client.encryption_mode import BodyOpener, EncryptionMode, SealedExchange, refuse_plaintext
 from ragsvc.client.server_keys import Clock, KeyCache, ServerKey, VerifyKey, is_encryption_error
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
+from ragsvc.core.network import is_loopback
 
 MAX_PLAIN_BYTES: Final = 64 * 1024
 """Bound of what is read unencrypted: keys and error bodies."""
@@ -41,7 +41,7 @@ class _Core:
         self.mode = mode
         self.keys = KeyCache(clock=clock, pinned_keys=pinned_keys, verify_key=verify_key)
         self._timeout_s = request_timeout_s
-        if self.origin.scheme != "https" and not (self.keys.trusts_beyond_tls or _is_loopback(self.origin.host)):
+        if self.origin.scheme != "https" and not (self.keys.trusts_beyond_tls or is_loopback(self.origin.host)):
             raise ConfigurationError(["a server without TLS needs pinned keys: anybody on the way could swap its key"])
 
     def check(self, request: httpx.Request) -> None:
@@ -324,15 +324,6 @@ async def _aread_bounded(response: httpx.Response) -> bytes:
 
 def _place(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _smaller(given: float | None, limit: float) -> float:

@@ -28,6 +28,7 @@ from ragsvc.core.errors import (
 )
 from ragsvc.core.ids import TenantId
 from ragsvc.core.retrieval.search import DEFAULT_COLLECTION
+from ragsvc.core.validation import check_text_length
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.progress_events import ProgressHub
@@ -282,7 +283,7 @@ class DocumentService:
         follow in the background; until then, search by meaning uses those of the former name.
         """
         if filename is not None:
-            _check_filename(filename)
+            check_text_length("filename", filename, maximum=MAX_FILENAME_LENGTH)
 
         def merge(current: dict[str, Any]) -> dict[str, Any]:
             merged = {key: value for key, value in {**current, **(metadata or {})}.items() if value is not None}
@@ -380,17 +381,9 @@ def _check(upload: Upload) -> None:
         raise UnsupportedMediaType(
             f"media type '{upload.media_type}' is not supported; use one of {', '.join(MEDIA_TYPES)}", param="file"
         )
-    if not 1 <= len(upload.collection) <= MAX_COLLECTION_NAME_LENGTH:
-        raise InvalidRequest(
-            f"a collection name must have 1 to {MAX_COLLECTION_NAME_LENGTH} characters", param="collection"
-        )
-    _check_filename(upload.filename)
+    check_text_length("collection", upload.collection, maximum=MAX_COLLECTION_NAME_LENGTH)
+    check_text_length("filename", upload.filename, maximum=MAX_FILENAME_LENGTH)
     _check_metadata(upload.metadata)
-
-
-def _check_filename(filename: str) -> None:
-    if not 1 <= len(filename) <= MAX_FILENAME_LENGTH:
-        raise InvalidRequest(f"a file name must have 1 to {MAX_FILENAME_LENGTH} characters", param="filename")
 
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:

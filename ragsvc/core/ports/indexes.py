@@ -1,8 +1,7 @@
-"""The ports of the derived indexes, and of the rows that they follow."""
+"""The ports of the vector index and of the rows from which indexes are built."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -24,38 +23,39 @@ class Hits(msgspec.Struct, frozen=True):
 
 
 class VectorIndex(Protocol):
-    """Nearest passages by cosine. One writer; readers never wait for it."""
+    """Nearest passages by cosine similarity. One writer at a time; readers never wait for it."""
 
-    def __len__(self) -> int:
-        """Number of vectors."""
-        ...
+    def __len__(self) -> int: ...
 
     def ids(self) -> Ids:
         """All ids, ascending."""
         ...
 
     def add(self, ids: Ids, documents: Ids, vectors: Vectors) -> None:
-        """Add vectors with their ids and document ids; a vector with the same id is replaced."""
+        """Add vectors; ``documents`` holds the document id of each. The vector of an existing id is replaced."""
         ...
 
     def remove(self, ids: Ids) -> int:
-        """Remove ids; unknown ids are ignored. Returns how many were removed."""
+        """Remove ids; unknown ids are ignored. Returns the number of ids removed."""
         ...
 
     def search(self, query: Vectors, *, k: int, documents: Ids | None = None) -> Hits:
-        """The ``k`` nearest to one query ``(dim,)``; cosine in -1..1. ``documents`` restricts *before* ranking."""
+        """The ``k`` vectors nearest to a query ``(dim,)``; scores are cosines in -1..1.
+
+        ``documents`` restricts the candidates *before* ranking.
+        """
         ...
 
     def documents_of(self, ids: Ids) -> Ids:
-        """The document of each id, -1 for an unknown id."""
+        """The document id of each id, -1 for unknown ids."""
         ...
 
     def vectors(self, ids: Ids) -> Vectors:
-        """The stored vectors of ``ids``, in this order; an unknown id raises ``KeyError``."""
+        """The stored vectors in the order of ``ids``. Raises ``KeyError`` for an unknown id."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write a snapshot into an empty folder (the caller fsyncs and renames)."""
+        """Write a snapshot into an empty folder; the caller fsyncs and renames it."""
         ...
 
 
@@ -68,42 +68,6 @@ class LexicalDocument(msgspec.Struct, frozen=True):
     context: str
 
 
-class LexicalIndex(Protocol):
-    """BM25 over passages."""
-
-    def __len__(self) -> int:
-        """Number of passages."""
-        ...
-
-    def ids(self) -> Ids:
-        """All ids, ascending."""
-        ...
-
-    def add(self, documents: Sequence[LexicalDocument]) -> None:
-        """Add passages; visible to searches that start after ``commit``."""
-        ...
-
-    def remove(self, ids: Ids) -> None:
-        """Remove passages; visible after ``commit``."""
-        ...
-
-    def commit(self, *, covered_seq: int) -> None:
-        """Make changes durable and visible, together with the log position that they cover."""
-        ...
-
-    def covered_seq(self) -> int:
-        """The log position of the last commit; 0 for a new index."""
-        ...
-
-    def search(self, query: str, *, k: int, documents: Ids | None = None) -> Hits:
-        """The ``k`` best by BM25 (unbounded, > 0). Any text is a valid query; operators in it are plain words."""
-        ...
-
-    def close(self) -> None:
-        """Release files."""
-        ...
-
-
 IndexOperation = Literal["add", "update", "reembed", "delete"]
 """How passages of a document changed.
 
@@ -113,10 +77,10 @@ and their vectors may have changed with them. ``reembed``: their vectors changed
 
 
 class IndexChange(msgspec.Struct, frozen=True):
-    """One entry of a collection's change log, written in the transaction that made the change.
+    """An entry in the change log of a collection, written in the transaction of the change.
 
-    ``seq`` grows and is never reused; ``passage_ids`` is packed little-endian int64. An entry names the passages; their
-    present content is read from the rows, so replaying an entry twice, or late, is harmless.
+    ``seq`` increases and is never reused; ``passage_ids`` is packed little-endian int64. An entry names passages whose
+    content is read from the rows, so it is safe to replay an entry twice or late.
     """
 
     seq: int
@@ -130,10 +94,10 @@ class IndexChange(msgspec.Struct, frozen=True):
 
 
 class IndexSource(Protocol):
-    """The rows that the derived indexes follow. Blocking; may be called from several threads at once."""
+    """The rows from which indexes are built. Blocking; may be read from several threads at the same time."""
 
     def head_seq(self, collection_id: int) -> int:
-        """The last log position, 0 if the log is empty."""
+        """The last position in the change log, 0 if it is empty."""
         ...
 
     def changes(self, collection_id: int, after_seq: int, limit: int) -> list[IndexChange]:
@@ -141,11 +105,11 @@ class IndexSource(Protocol):
         ...
 
     def vectors(self, collection_id: int, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:
-        """Ids, document ids and vectors of those passages that still exist."""
+        """Ids, document ids and vectors of those of the passages that exist."""
         ...
 
     def lexical(self, collection_id: int, passage_ids: Ids) -> list[LexicalDocument]:
-        """Texts of those passages that still exist."""
+        """Texts of those of the passages that exist."""
         ...
 
     def all_passage_ids(self, collection_id: int) -> Ids:
