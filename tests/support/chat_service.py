@@ -102,8 +102,8 @@ class ChatService(NamedTuple):
 BALANCE = 1_000_000
 
 
-def issue(database: SmallDatabase, *, balance: int | None = BALANCE, **options):
-    limits = KeyLimits(requests_per_minute=None, requests_per_hour=None, token_balance=balance)
+def issue(database: SmallDatabase, *, balance: int | None = BALANCE, requests_per_minute: int | None = None, **options):
+    limits = KeyLimits(requests_per_minute=requests_per_minute, requests_per_hour=None, token_balance=balance)
     draft = KeyDraft(tenant=TenantId("acme"), label="quickstart", limits=limits, **options)
     issued = database.write_sync(lambda connection: create_key(connection, draft, actor=Actor(), now=1_700_000_000))
     return IssuedText(issued.text, issued.key.id)
