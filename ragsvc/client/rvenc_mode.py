@@ -19,7 +19,6 @@ from ragsvc.crypto import rvenc, xwing
 from ragsvc.crypto.rvenc_events import DEFAULT_MAX_BUFFER_BYTES, EventReader
 
 DEFAULT_KEY_PATH: Final = "/rvenc/key"
-CHAT_PATH: Final = "/rvenc/chat/completions"
 EVENT_STREAM: Final = "text/event-stream"
 MAX_CACHED_CLIENTS: Final = 256
 
@@ -90,7 +89,7 @@ class RvencExchange:
         headers["Content-Type"] = "application/json"
         self.request = httpx.Request(
             "POST",
-            request.url.copy_with(raw_path=CHAT_PATH.encode()),
+            request.url.copy_with(raw_path=rvenc.CHAT_PATH.encode()),
             headers=headers,
             content=msgspec.json.encode(sealed),
             extensions=request.extensions,

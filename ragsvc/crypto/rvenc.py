@@ -3,7 +3,7 @@
 Encodings the document leaves open are hexadecimal throughout. **Deliberate deviation:** the document seals every
 chunk of the answer under the request's secret *and* nonce, a many-time pad from which requests were recovered. Here
 the answer has a key of its own (HKDF over the secret, salted with both nonces) and a counter per chunk, and its last
-event is sealed as the last. The document's rule exists as ``seal_literal_chunk`` for clients that cannot change.
+event is sealed as the last. The document's rule exists as ``seal_insecure_literal_chunk`` for clients that need it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ragsvc.crypto import hpke, xwing
 from ragsvc.crypto.framing import require_bytes
 from ragsvc.crypto.rvenc_events import RvencEvent, encode_event
 
+CHAT_PATH: Final = "/rvenc/chat/completions"
 KEM_NAME: Final = "X-Wing"
 AEAD_NAME: Final = "XChaCha20-Poly1305"
 NONCE_BYTES: Final = 24
@@ -221,20 +222,40 @@ class ResponseOpener:
         return payload
 
 
-def seal_literal_chunk(shared_secret: bytes, nonce: bytes, chunk: bytes, *, name: EventName = EventName.DATA) -> bytes:
-    """Seal one event by the document's letter: the request's secret and nonce, for every chunk.
+def seal_insecure_literal_chunk(
+    shared_secret: bytes, nonce: bytes, chunk: bytes, *, name: EventName = EventName.DATA
+) -> bytes:
+    """Seal one event as the document specifies it: with the request's secret and nonce, the same for every chunk.
 
-    **Insecure.** Every chunk and the request share one key stream: whoever sees two of them can read both, and whoever
-    guesses one can forge. Only for clients that speak nothing else, behind a setting that is off by default.
+    **Insecure.** The request and all chunks share one key stream: whoever records two of them can read both, and
+    whoever knows the plaintext of one can forge others. Only for clients that cannot do anything else, behind a setting
+    that is off by default.
     """
     return encode_event(name, _seal(shared_secret, nonce, chunk).hex())
 
 
-def encode_literal_done() -> bytes:
-    """The document's own end marker; anybody on the way can write it."""
+def encode_insecure_literal_done() -> bytes:
+    """The document's own end marker, in plaintext. **Insecure:** anybody between server and client can write it."""
     return encode_event(EventName.DONE, _DONE.decode())
 
 
-def open_literal_chunk(keys: EncryptionKeys, nonce: bytes, data: str) -> bytes:
+class InsecureLiteralSealer:
+    """Writes a response's events as the document specifies them; see ``seal_insecure_literal_chunk``."""
+
+    def __init__(self, shared_secret: bytes, nonce: bytes) -> None:
+        self._shared_secret = shared_secret
+        self._nonce = nonce
+
+    def data(self, chunk: bytes) -> bytes:
+        return seal_insecure_literal_chunk(self._shared_secret, self._nonce, chunk)
+
+    def error(self, error: bytes) -> bytes:
+        return seal_insecure_literal_chunk(self._shared_secret, self._nonce, error, name=EventName.ERROR)
+
+    def done(self) -> bytes:
+        return encode_insecure_literal_done()
+
+
+def open_insecure_literal_chunk(keys: EncryptionKeys, nonce: bytes, data: str) -> bytes:
     """Open the ``data`` of one literal event, for tests and interoperation. Raises ``CryptoFailure``."""
     return _open(keys.shared_secret, nonce, require_bytes(data, size=len(data) // 2))

@@ -159,10 +159,10 @@ class PendingInference:
         self._require_accepted()
         return rvenc.ResponseSealer(self._opened.shared_secret, self._opened.nonce, response_nonce=response_nonce)
 
-    def seal_literal_chunk(self, chunk: bytes, *, name: rvenc.EventName = rvenc.EventName.DATA) -> bytes:
-        """Seal a chunk by the document's letter; see ``rvenc.seal_literal_chunk`` for why not to."""
+    def seal_insecure_literal_events(self) -> rvenc.InsecureLiteralSealer:
+        """Begin a response as the document specifies it. **Insecure:** see ``rvenc.seal_insecure_literal_chunk``."""
         self._require_accepted()
-        return rvenc.seal_literal_chunk(self._opened.shared_secret, self._opened.nonce, chunk, name=name)
+        return rvenc.InsecureLiteralSealer(self._opened.shared_secret, self._opened.nonce)
 
     def _require_accepted(self) -> None:
         if not self._accepted:

@@ -49,18 +49,18 @@ class EncryptionService:
         keyring: Keyring,
         claims: SqliteClaims,
         *,
-        sample_dialects: bool = True,
-        literal_rvenc: bool = False,
+        insecure_sample_dialects: bool = True,
+        insecure_literal_rvenc: bool = False,
         attestation_root: Path = TSM_ROOT,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.literal_rvenc = literal_rvenc
+        self.insecure_literal_rvenc = insecure_literal_rvenc
         self.attestation_root = attestation_root
         self.opened: Counter[tuple[SealedRequestMode, str]] = Counter()
         self.refused: Counter[SealedRequestMode] = Counter()
         self._keyring = keyring
         self._claims = claims
-        self._dialects: Collection[KeyScheduleDialect] = ALL_DIALECTS if sample_dialects else ONLY_RFC9180
+        self._dialects: Collection[KeyScheduleDialect] = ALL_DIALECTS if insecure_sample_dialects else ONLY_RFC9180
         self._clock = clock
         self._prune_at = clock()
 
@@ -122,8 +122,8 @@ def open_encryption(
     key_file: Path | None,
     lifetime_s: float = DEFAULT_LIFETIME_S,
     overlap_s: float = DEFAULT_OVERLAP_S,
-    sample_dialects: bool = True,
-    literal_rvenc: bool = False,
+    insecure_sample_dialects: bool = True,
+    insecure_literal_rvenc: bool = False,
     attestation_root: Path = TSM_ROOT,
     clock: Callable[[], float] = time.time,
 ) -> EncryptionService:
@@ -137,8 +137,8 @@ def open_encryption(
     return EncryptionService(
         keyring,
         claims,
-        sample_dialects=sample_dialects,
-        literal_rvenc=literal_rvenc,
+        insecure_sample_dialects=insecure_sample_dialects,
+        insecure_literal_rvenc=insecure_literal_rvenc,
         attestation_root=attestation_root,
         clock=clock,
     )

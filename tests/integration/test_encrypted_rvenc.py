@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 
@@ -17,6 +16,7 @@ from tests.support.upstream_server import serving_upstream
 
 PATH = "/rvenc/chat/completions"
 HELLO = {"model": "real-model", "messages": [{"role": "user", "content": "Hello"}]}
+ORIGIN = "https://app.example"
 SPELLINGS = [PATH, PATH + "/", "//rvenc//chat/completions"]
 VOLATILE = ("date", "server", "x-request-id", "x-rvenc-response-nonce")
 
@@ -30,7 +30,7 @@ def upstream():
 @pytest.fixture(scope="module")
 def service(upstream, tmp_path_factory):
     settings = [provider(upstream.url, read_timeout_s=0.5, total_timeout_s=2.0, retries=0)]
-    with serving_chat(tmp_path_factory.mktemp("rvenc"), settings) as running:
+    with serving_chat(tmp_path_factory.mktemp("rvenc"), settings, cors_origins=[ORIGIN]) as running:
         yield running
 
 
@@ -219,9 +219,11 @@ def test_tokens_are_metered_as_for_a_plain_chat(service, http):
 def test_a_client_that_leaves_stops_the_model(http, upstream):
     inference = SealedInference(fetch_rvenc_key(http), json.dumps({**HELLO, "model": "endless"}).encode())
     cancelled = upstream.cancelled
-    with contextlib.closing(httpx.Client(base_url=http.base_url, headers=http.headers)) as leaving:
-        with leaving.stream("POST", PATH, json=inference.body) as reply:
-            assert next(reply.iter_bytes()).startswith(b"event: data\n")
+    with (
+        httpx.Client(base_url=http.base_url, headers=http.headers) as leaving,
+        leaving.stream("POST", PATH, json=inference.body) as reply,
+    ):
+        assert next(reply.iter_bytes()).startswith(b"event: data\n")
     for _ in range(100):
         if upstream.cancelled > cancelled and not upstream.running:
             break
@@ -237,6 +239,24 @@ def test_a_chat_sealed_twice_is_opened_twice(http):
     outer = OneShot(fetch_hpke_key(http), json.dumps(inference.body).encode())
     reply = http.post(PATH, headers=outer.headers, content=outer.body)
     assert json.loads(outer.open(reply))["error"]["type"] == "proxy_error"  # one answer only: events are refused
+
+
+def test_a_web_page_may_read_answers_and_refusals(http):
+    inference = SealedInference(fetch_rvenc_key(http), json.dumps(HELLO).encode())
+    sealed = OneShot(fetch_hpke_key(http), b"{}")
+    refused = {"json": {**inference.body, "nonce": ""}, "status": 400}
+    not_opened = {"content": b"", "headers": sealed.headers, "status": 400}
+    requests = [
+        (PATH, {"json": inference.body, "status": 200}),
+        (PATH, refused),
+        ("/v1/chat/completions", {"content": sealed.body, "headers": sealed.headers, "status": 400}),
+        ("/v1/chat/completions", not_opened),
+    ]
+    for path, options in requests:
+        headers = {**options.pop("headers", {}), "origin": ORIGIN}
+        status = options.pop("status")
+        reply = http.post(path, headers=headers, **options)
+        assert (reply.status_code, reply.headers["access-control-allow-origin"]) == (status, ORIGIN)
 
 
 def test_the_response_nonce_is_fresh_for_each_answer(ask):

@@ -102,7 +102,7 @@ def test_the_proxy_never_passes_a_plain_answer_on(tmp_path) -> None:
 
 
 def test_the_literal_mode_follows_the_document_and_our_client_refuses_it(tmp_path) -> None:
-    with serving_encrypted(tmp_path, literal_rvenc=True) as (url, key):
+    with serving_encrypted(tmp_path, insecure_literal_rvenc=True) as (url, key):
         with httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}) as http:
             assert http.get("/rvenc/key").json()["answers"] == "literal"
             inference = SealedInference(fetch_rvenc_key(http), json.dumps(CHAT).encode())
@@ -110,7 +110,7 @@ def test_the_literal_mode_follows_the_document_and_our_client_refuses_it(tmp_pat
         lines = [event.split("\n") for event in events if event != ":"]
         assert lines[-1] == ["event: done", "data: [DONE]"]
         chunks = [
-            json.loads(rvenc.open_literal_chunk(inference.keys, inference.nonce, data.removeprefix("data: ")))
+            json.loads(rvenc.open_insecure_literal_chunk(inference.keys, inference.nonce, data.removeprefix("data: ")))
             for name, data in lines[:-1]
         ]
         assert chunks[0]["object"] == "chat.completion.chunk"

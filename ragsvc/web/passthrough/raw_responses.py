@@ -22,7 +22,7 @@ _PROVIDERS_OWN = re.compile(
 """Headers that speak of the provider's account, edge or limits."""
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _JSON_TYPE = (b"content-type", b"application/json")
-_EVENT_HEADERS = [
+EVENT_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
@@ -196,7 +196,7 @@ class EventStream(ASGIResponse):
         source = self._source
         try:
             with DisconnectWatcher(receive):
-                headers = [*_EVENT_HEADERS, *self._extra]
+                headers = [*EVENT_HEADERS, *self._extra]
                 await send({"type": "http.response.start", "status": self._status, "headers": headers})
                 try:
                     async for block in source:

@@ -106,7 +106,7 @@ async def get_rvenc_key(request: AnyRequest) -> Response[RvencKey]:
         expires_at=_whole(key_set.expires_at),
         kem=rvenc.KEM_NAME,
         aead=rvenc.AEAD_NAME,
-        answers="literal" if encryption.literal_rvenc else "ragsvc-rvenc-v1",
+        answers="literal" if encryption.insecure_literal_rvenc else "ragsvc-rvenc-v1",
     )
     return Response(key, headers=_NO_STORE)
 

@@ -101,7 +101,7 @@ def test_noble_seals_requests_we_open_and_opens_answers_we_seal(node_peer):
     sealed = node_peer().say(command="xchachaSeal", message=b'{"a": 1}'.hex(), **parameters)["sealed"]
     request = rvenc.EncryptedInference(sealed, KEYS.cipher_text.hex(), NONCE.hex())
     assert rvenc.open_request(request, KEY).payload == b'{"a": 1}'
-    event = rvenc.seal_literal_chunk(KEYS.shared_secret, NONCE, b"literal")
+    event = rvenc.seal_insecure_literal_chunk(KEYS.shared_secret, NONCE, b"literal")
     data = event.decode().split("data: ")[1].strip()
     opened = node_peer().say(command="xchachaOpen", sealed=data, **parameters)
     assert bytes.fromhex(opened["message"]) == b"literal"
@@ -194,12 +194,12 @@ def test_two_answers_to_one_request_share_no_key_stream():
 def test_the_literal_mode_is_a_many_time_pad_and_therefore_off_by_default():
     question = rvenc.seal_request(KEYS, b'{"content": "my secret"}', nonce=NONCE).encrypted_inference
     known = b'{"choices": [{"delta": {"content": "known"}}]}'
-    answer = rvenc.seal_literal_chunk(KEYS.shared_secret, NONCE, known).decode().split("data: ")[1]
+    answer = rvenc.seal_insecure_literal_chunk(KEYS.shared_secret, NONCE, known).decode().split("data: ")[1]
     key_stream = bytes(a ^ b for a, b in zip(bytes.fromhex(answer), known, strict=False))
     recovered = bytes(a ^ b for a, b in zip(bytes.fromhex(question), key_stream, strict=False))
     assert recovered.startswith(b'{"content": "my secret"}')
-    assert rvenc.open_literal_chunk(KEYS, NONCE, answer.strip()) == known
-    assert rvenc.encode_literal_done() == b"event: done\ndata: [DONE]\n\n"
+    assert rvenc.open_insecure_literal_chunk(KEYS, NONCE, answer.strip()) == known
+    assert rvenc.encode_insecure_literal_done() == b"event: done\ndata: [DONE]\n\n"
 
 
 def test_the_event_reader_bounds_its_buffer():
