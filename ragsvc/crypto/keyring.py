@@ -77,7 +77,6 @@ class Keyring:
         self._first_period = 0 if knows_past else self._period_at(clock())
         self._lock = Lock()
         self._sets: dict[int, KeySet] = {}
-        self._retired: list[str] = []
         self._latest = -math.inf
 
     @classmethod
@@ -141,19 +140,12 @@ class Keyring:
             current = self._period_at(now)
             return [self._sets[period] for period in sorted(self._sets, key=lambda period: abs(period - current))]
 
-    def drain_retired(self) -> list[str]:
-        """Ids of key sets destroyed since the last call: their claims may be forgotten."""
-        with self._lock:
-            self._advance()
-            retired, self._retired = self._retired, []
-            return retired
-
     def _advance(self) -> float:
         """Make and drop key sets for the present; time never runs backwards, or a retired key would come back."""
         now = self._latest = max(self._clock(), self._latest)
         wanted = self._periods_at(now)
         for period in [period for period in self._sets if period not in wanted]:
-            self._retired.append(self._sets.pop(period).key_id)
+            del self._sets[period]
         for period in wanted:
             if period not in self._sets:
                 self._sets[period] = self._make(period)

@@ -106,7 +106,6 @@ class EncryptionService:
         now = self._clock()
         if now >= self._prune_at:
             self._prune_at = now + _PRUNE_EVERY_S
-            self._keyring.drain_retired()  # rows say themselves when they may go
             self._claims.prune(now)
         return await self._claims.claim(claim)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import os
+import sqlite3
 import threading
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -15,7 +18,8 @@ from ragsvc.core.errors import ConfigurationError, CryptoFailure
 from ragsvc.crypto import ehbp, hpke, rvenc, sealed_requests
 from ragsvc.crypto.hpke_stream import bind_request
 from ragsvc.crypto.keyring import Keyring, KeySet, parse_secret
-from ragsvc.crypto.replay import MemoryClaims, ReplayClaim
+from ragsvc.crypto.replay import ReplayClaim
+from ragsvc.store.replay_claims import FILE_NAME, PRUNE_AFTER_S, SqliteClaims
 from tests.support.crypto import Clock, in_memory_keyring
 
 DAY = 86_400
@@ -40,12 +44,9 @@ def test_a_key_rotates_overlaps_and_retires():
     assert second.key_id != first.key_id
     assert keyring.accepted() == [second, first]
     assert sealed_requests.open_one_shot(keyring.accepted(), enc, sealed).key_id == first.key_id
-    assert keyring.drain_retired() == []
 
     clock.now = 11 * DAY + 3600
     assert keyring.accepted() == [second]
-    assert keyring.drain_retired() == [first.key_id]
-    assert keyring.drain_retired() == []
     with pytest.raises(CryptoFailure):
         sealed_requests.open_one_shot(keyring.accepted(), enc, sealed)
 
@@ -102,8 +103,14 @@ def test_secrets_are_read_raw_hexadecimal_or_base64():
             parse_secret(bad)
 
 
-def test_of_64_parallel_copies_of_one_request_exactly_one_is_accepted():
-    keyring, claims = in_memory_keyring(), MemoryClaims()
+@pytest.fixture
+def claims(tmp_path) -> Iterator[SqliteClaims]:
+    with contextlib.closing(SqliteClaims(tmp_path / FILE_NAME, outlives_process=True)) as opened:
+        yield opened
+
+
+def test_of_64_parallel_copies_of_one_request_exactly_one_is_accepted(claims, tmp_path):
+    keyring = in_memory_keyring()
     enc, sealed, _ = seal_one_shot(keyring.current())
     accepted, refused = [], []
     barrier = threading.Barrier(64)
@@ -111,9 +118,8 @@ def test_of_64_parallel_copies_of_one_request_exactly_one_is_accepted():
     def attempt():
         pending = sealed_requests.open_one_shot(keyring.accepted(), enc, sealed)
         barrier.wait(10)
-        claim = pending.claim
         try:
-            accepted.append(pending.accept(claimed=claims.claim(claim.key_id, claim.digest, claim.expires_at)))
+            accepted.append(pending.accept(claimed=claims.submit(pending.claim).result(10)))
         except CryptoFailure:
             refused.append(1)
 
@@ -122,17 +128,21 @@ def test_of_64_parallel_copies_of_one_request_exactly_one_is_accepted():
         thread.start()
     for thread in threads:
         thread.join(20)
-    assert (accepted, len(refused), len(claims)) == ([b"{}"], 63, 1)
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as rows:
+        remembered = rows.execute("SELECT count(*) FROM claims").fetchone()[0]
+    assert (accepted, len(refused), remembered) == ([b"{}"], 63, 1)
 
 
-def test_claims_are_kept_per_key_and_forgotten_with_it():
-    claims = MemoryClaims()
-    assert claims.claim("a", b"1", None)
-    assert claims.claim("b", b"1", None)
-    assert not claims.claim("a", b"1", None)
-    claims.forget("a")
-    assert claims.claim("a", b"1", None)
-    assert not claims.claim("b", b"1", None)
+def test_claims_are_kept_per_key_and_forgotten_with_it(claims):
+    def claim(key_id: str, expires_at: float) -> bool:
+        return claims.submit(ReplayClaim(key_id, b"1", expires_at)).result(10)
+
+    assert claim("a", 1000.0)
+    assert claim("b", 2000.0)
+    assert not claim("a", 1000.0)
+    claims.prune(1001.0 + PRUNE_AFTER_S)
+    assert claim("a", 1000.0)
+    assert not claim("b", 2000.0)
 
 
 def test_garbage_claims_nothing_because_nothing_opens():
