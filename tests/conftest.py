@@ -18,6 +18,17 @@ from tests.support.upstream_server import serving
 
 _serial = itertools.count(1)
 
+_MARK_OF_FOLDER = {"models": "model", "ocr": "ocr", "long_runs": "slow"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of a folder, so that ``-m "not model and not ocr and not slow"`` selects the quick ones."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in _MARK_OF_FOLDER:
+            item.add_marker(_MARK_OF_FOLDER[folder])
+
+
 NO_LIMITS = {"requests_per_minute": None, "requests_per_hour": None}
 
 

@@ -26,10 +26,9 @@ from ragsvc.core.errors import CryptoFailure, DataDirectoryLocked, RagsvcError
 from ragsvc.core.ids import TenantId
 from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, read_model
 from ragsvc.store.blobs import BlobStore
-from ragsvc.store.data_keys import DataKeys
+from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import SCHEMA_VERSION, connect_raw
 from ragsvc.store.directory_lock import DataDirectoryLock
-from ragsvc.wiring.services import DATABASE_NAME
 
 _NATIVE = ("faiss", "tantivy", "onnxruntime", "pypdfium2", "nacl.bindings", "tokenizers")
 _LITTLE_SPACE = 2 << 30
@@ -112,7 +111,7 @@ def model(settings: Settings) -> Iterator[Check]:
 
 def database_file(data_dir: Path) -> Path:
     """Where the rows are."""
-    return data_dir / DATABASE_NAME
+    return data_dir / DATABASE_FILE_NAME
 
 
 def data_directory(data_dir: Path) -> tuple[list[Check], bool]:

@@ -18,11 +18,12 @@ from ragsvc.cli.logs import log_to_standard_error
 from ragsvc.cli.output import Output, table
 from ragsvc.cli.target import Target, keep_private
 from ragsvc.config import Settings
+from ragsvc.store.data_keys import DATABASE_FILE_NAME
 from ragsvc.store.database import Database
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.document_rows import count_by_status, list_collections
 from ragsvc.store.reingest import forget_embeddings, unfinished_jobs
-from ragsvc.wiring.services import DATABASE_NAME, Services, open_services
+from ragsvc.wiring.services import Services, open_services
 
 _POLL_S = 0.3
 
@@ -51,7 +52,7 @@ async def reindex(target: Target, output: Output, *, embeddings: bool) -> None:
     """Rebuild. Raises ``DataDirectoryLocked`` while a service runs, ``CommandFailed`` when indexes still differ."""
     keep_private()
     settings = target.settings()
-    if not (settings.data_dir / DATABASE_NAME).is_file():
+    if not (settings.data_dir / DATABASE_FILE_NAME).is_file():
         raise CommandFailed(f"{settings.data_dir} holds no data of ragsvc", code="no_data")
     log_to_standard_error("warning")
     started = time.monotonic()
@@ -83,7 +84,7 @@ def _drop(settings: Settings, embeddings: bool) -> None:
         shutil.rmtree(data_dir / "derived", ignore_errors=True)
         if embeddings:
             keys = settings.open_data_keys()
-            database = Database(data_dir / DATABASE_NAME, key=None if keys is None else keys.database_key)
+            database = Database(data_dir / DATABASE_FILE_NAME, key=None if keys is None else keys.database_key)
             try:
                 database.write_sync(lambda connection: forget_embeddings(connection, now=int(time.time())))
             finally:
