@@ -117,11 +117,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     encryption_key_overlap_s: Annotated[float, Meta(ge=0)] = 3600.0
     """How long requests for the previous encryption key are still accepted."""
     encryption_sample_dialects: bool = True
-    """Also open what the Oryxen document's own code samples compute, which is not RFC 9180."""
+    """Accept the insecure key schedules of the Oryxen document's code samples, which are not RFC 9180."""
     encrypted_memory_bytes: Annotated[int, Meta(ge=1 << 24)] = 512_000_000
     """Sealed request bodies held in memory at the same time; further ones get 503."""
     rvenc_literal: bool = False
-    """Seal RVENC answers by the document's letter. Off: that is one key stream for all chunks, which can be read."""
+    """Insecure: seal RVENC responses as the document says, with one key stream, which eavesdroppers can decrypt."""
 
     policy_file: Path | None = None
     """A Rego file whose ``data.ragsvc.allow`` must be true for every model's use (extra ``policies``)."""

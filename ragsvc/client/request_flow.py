@@ -106,7 +106,7 @@ class RequestFlow:
         return ResponseReading(headers, body, buffered=step.exchange.buffered)
 
     def _fetch_key(self, request: httpx.Request) -> Generator[RequestStep, StepReply, ServerKey]:
-        """Fetch the server's key, without credentials, and judge it. Raises ``CryptoFailure``."""
+        """Fetch the server's key, without credentials, and check it. Raises ``CryptoFailure``."""
         url = self._origin.copy_with(raw_path=self._mode.key_path.encode())
         headers = {"Host": request.headers.get("host", url.netloc.decode()), "Accept-Encoding": "identity"}
         reply = yield RequestStep(httpx.Request("GET", url, headers=headers, extensions=request.extensions), None)
