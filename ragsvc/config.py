@@ -15,6 +15,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from ragsvc.core.defaults import (
+    DEFAULT_ENCRYPTED_MEMORY_BYTES,
+    DEFAULT_MAX_BODY_BYTES,
+    DEFAULT_MAX_DOCUMENT_BYTES,
+)
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.crypto.at_rest import MasterKey
@@ -43,7 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Log one JSON line per request (never bodies, names or keys)."""
     shutdown_grace_s: Seconds = 20.0
     """How long running answers may finish after SIGTERM."""
-    max_body_bytes: Positive = 32_000_000
+    max_body_bytes: Positive = DEFAULT_MAX_BODY_BYTES
     """Largest request body other than a document."""
 
     embedding_model: str = "all-MiniLM-L6-v2"
@@ -67,7 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     gguf_max_waiting: Annotated[int, Meta(ge=0)] = 16
     """Requests that may wait for it; further ones get 503."""
 
-    max_document_bytes: Positive = 50_000_000
+    max_document_bytes: Positive = DEFAULT_MAX_DOCUMENT_BYTES
     """Largest document."""
     upload_wait_s: Annotated[float, Meta(ge=0, le=600)] = 60.0
     """How long an upload waits for ready before it answers 202."""
@@ -118,7 +123,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long requests for the previous encryption key are still accepted."""
     encryption_sample_dialects: bool = True
     """Accept the insecure key schedules of the Oryxen document's code samples, which are not RFC 9180."""
-    encrypted_memory_bytes: Annotated[int, Meta(ge=1 << 24)] = 512_000_000
+    encrypted_memory_bytes: Annotated[int, Meta(ge=1 << 24)] = DEFAULT_ENCRYPTED_MEMORY_BYTES
     """Sealed request bodies held in memory at the same time; further ones get 503."""
     rvenc_literal: bool = False
     """Insecure: seal RVENC responses as the document says, with one key stream, which eavesdroppers can decrypt."""

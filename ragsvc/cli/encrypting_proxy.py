@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import signal
 import socket
@@ -20,6 +19,7 @@ from ragsvc.cli.output import Output
 from ragsvc.client import AsyncEncryptedTransport, HpkeStream, Rvenc
 from ragsvc.client.encrypting_proxy import EncryptingProxy
 from ragsvc.client.encryption_mode import EncryptionMode
+from ragsvc.core.network import is_loopback
 
 
 class ProxyOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +42,7 @@ async def run_proxy(options: ProxyOptions, output: Output) -> None:
         CommandFailed: the address is not local or taken, or the server cannot be encrypted for.
         ConfigurationError: the server has neither TLS nor pinned keys.
     """
-    if not _is_loopback(options.host):
+    if not is_loopback(options.host):
         raise usage_error("the proxy holds plaintext and listens on loopback addresses only")
     origin = options.upstream.rstrip("/").removesuffix("/v1")
 
@@ -95,13 +95,6 @@ def _bind(options: ProxyOptions) -> socket.socket:
 
 def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _announce(listener: socket.socket, origin: str, options: ProxyOptions, output: Output) -> None:

@@ -9,6 +9,7 @@ from http import HTTPStatus
 import msgspec
 
 from ragsvc.core.errors import ConfigurationError, DataDirectoryLocked, RagsvcError
+from ragsvc.core.retry_after import read_retry_after
 
 
 class ExitCode(IntEnum):
@@ -73,17 +74,8 @@ def failure_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> C
         code=detail.code or "internal_error",
         exit_code=_EXIT_BY_STATUS.get(HTTPStatus(status), ExitCode.FAILED),
         status=status,
-        retry_after_s=_seconds(headers),
+        retry_after_s=read_retry_after(headers),
     )
-
-
-def _seconds(headers: Mapping[str, str]) -> float | None:
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return max(0.0, float(headers[name]) * scale)
-        except (KeyError, ValueError):
-            continue
-    return None
 
 
 def failure_of_error(error: RagsvcError) -> CommandFailed:

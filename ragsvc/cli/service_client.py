@@ -10,10 +10,9 @@ from typing import Any
 import anyio
 import httpx
 import msgspec
+from httpx_sse import EventSource, SSEError
 
 from ragsvc.cli.failures import CommandFailed, ExitCode, failure_of_answer
-from ragsvc.core.errors import UpstreamFailed
-from ragsvc.core.gateway.event_stream import EventAligner, event_data, split_events
 
 _READ_BYTES = 1 << 18
 _BUSY = frozenset({429, 503})
@@ -147,17 +146,17 @@ class ServiceClient:
 
 
 async def _read_events(response: httpx.Response) -> AsyncIterator[Json]:
-    aligner = EventAligner()
-    async for piece in response.aiter_bytes():
-        for event in split_events(aligner.feed(piece)):
-            try:
-                data = event_data(event)
-            except UpstreamFailed as error:
-                raise CommandFailed("the service sent something that is no event stream", code=error.code) from error
-            if data == b"[DONE]":
+    try:
+        async for event in EventSource(response).aiter_sse():
+            if event.data == "[DONE]":
                 return
-            if data is not None:
-                yield msgspec.json.decode(data, type=Json)
+            if event.data:
+                yield msgspec.json.decode(event.data, type=Json)
+    except (SSEError, msgspec.DecodeError) as error:
+        raise CommandFailed(
+            f"the answer of {response.request.url} is not an event stream of ragsvc; is the URL right?",
+            code="bad_answer",
+        ) from error
 
 
 async def _file_chunks(file: Path) -> AsyncIterator[bytes]:

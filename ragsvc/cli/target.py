@@ -7,13 +7,13 @@ import secrets
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from hashlib import sha256
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ragsvc.cli.failures import CommandFailed, ExitCode, usage_error
+from ragsvc.core.network import is_loopback
 
 if TYPE_CHECKING:
     from ragsvc.cli.service_client import ServiceClient
@@ -112,7 +112,7 @@ async def remote(url: str, *, patience_s: float = 0.0) -> AsyncGenerator[Service
         headers={"authorization": f"Bearer {key}"},
         limits=limits,
         follow_redirects=False,
-        trust_env=not _is_loopback(address),
+        trust_env=not is_loopback(httpx.URL(address).host),  # proxies of the environment are for other machines
     ) as http:
         yield ServiceClient(http, patience_s=patience_s)
 
@@ -165,17 +165,6 @@ def _address(url: str) -> str:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise usage_error(f"'{url}' is no URL of a service; it looks like http://127.0.0.1:8080")
     return address
-
-
-def _is_loopback(address: str) -> bool:
-    """Proxies of the environment are for other machines."""
-    import httpx  # noqa: PLC0415 - heavy
-
-    host = httpx.URL(address).host
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 __all__ = ["Target", "choose_target", "connect", "in_process", "keep_private", "local_key", "remote"]

@@ -7,10 +7,9 @@ may arrive in plaintext, and they are marked with ``x-ragsvc-encrypted: false``.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ import httpx
 from ragsvc.client.encryption_mode import bearer_of
 from ragsvc.client.transport import ENCRYPTED
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
+from ragsvc.core.network import is_loopback
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -105,7 +105,7 @@ class EncryptingProxy:
         if scope["type"] != "http":
             return
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-        if not _is_local(dict(headers).get("host", "")):  # DNS rebinding: a web page's own host name
+        if not is_loopback(_host_of(dict(headers))):  # DNS rebinding: a web page's own host name
             await _fail(
                 send, 403, "forbidden", "The proxy accepts only localhost and loopback addresses in the Host header."
             )
@@ -172,14 +172,9 @@ async def _relay(reply: httpx.Response, send: Send) -> None:
     await send({"type": "http.response.body", "body": tail, "more_body": False})
 
 
-def _is_local(host: str) -> bool:
-    name = httpx.URL(f"http://{host}").host if host else ""
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+def _host_of(headers: Mapping[str, str]) -> str:
+    host = headers.get("host", "")
+    return httpx.URL(f"http://{host}").host if host else ""
 
 
 def _with_notes(error: CryptoFailure) -> str:

@@ -5,7 +5,6 @@ The synchronous and the asynchronous transport perform the same steps.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection, Generator
 from typing import Final, NamedTuple
 
@@ -14,6 +13,7 @@ import httpx
 from ragsvc.client.encryption_mode import BodyOpener, EncryptionMode, SealedExchange
 from ragsvc.client.server_keys import Clock, KeyCache, ServerKey, VerifyKey, is_encryption_error
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
+from ragsvc.core.network import is_loopback
 
 ENCRYPTED: Final = "ragsvc_encrypted"
 """Response extension: ``True`` if the response was encrypted."""
@@ -61,7 +61,7 @@ class RequestFlow:
         self._mode = mode
         self._keys = KeyCache(clock=clock, pinned_keys=pinned_keys, verify_key=verify_key)
         self._timeout_s = request_timeout_s
-        if self._origin.scheme != "https" and not (self._keys.trusts_beyond_tls or _is_loopback(self._origin.host)):
+        if self._origin.scheme != "https" and not (self._keys.trusts_beyond_tls or is_loopback(self._origin.host)):
             raise ConfigurationError(
                 ["a server without TLS needs pinned keys: anybody between client and server could replace its key"]
             )
@@ -141,15 +141,6 @@ def _plain_error(response: httpx.Response, content: bytes) -> httpx.Response:
 
 def _origin_of(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _smaller(given: float | None, limit: float) -> float:

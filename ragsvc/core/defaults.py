@@ -19,3 +19,14 @@ DEFAULT_REPLY_TOKENS: Final = 1024
 
 DEFAULT_MAX_BODY_BYTES: Final = 32_000_000
 """Largest request body other than a document."""
+
+DEFAULT_MAX_DOCUMENT_BYTES: Final = 50_000_000
+
+DEFAULT_ENCRYPTED_MEMORY_BYTES: Final = 512_000_000
+"""Sealed request bodies held in memory at the same time."""
+
+MAX_MODEL_NAME_LENGTH: Final = 256
+"""Characters of a model's name, in requests, settings and the model lists of keys."""
+
+BYTES_PER_TOKEN: Final = 3
+"""Used to estimate tokens from lengths, where no tokenizer counts; rather too many tokens than too few."""

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from ragsvc.core.errors import CryptoFailure
+from ragsvc.core.gateway.event_stream import write_event
 
 DEFAULT_MAX_BUFFER_BYTES: Final = 10 * 1024 * 1024
 
@@ -27,7 +28,7 @@ def encode_event(name: str, data: str) -> bytes:
     >>> encode_event("done", "[DONE]")
     b'event: done\ndata: [DONE]\n\n'
     """
-    return f"event: {name}\ndata: {data}\n\n".encode("ascii")
+    return write_event(data.encode("ascii"), name=name)
 
 
 class EventReader:

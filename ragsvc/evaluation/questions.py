@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from ragsvc.cli.failures import CommandFailed, usage_error
-from ragsvc.core.gateway.chat import invalid_field
+from ragsvc.core.validation import invalid_field
 from ragsvc.evaluation.measures.excerpts import letters
 
 _FEWEST_LETTERS = 4
@@ -59,7 +59,7 @@ def read_questions(path: Path) -> list[Asked]:
             question = _decoder.decode(line)
             _check(question)
         except msgspec.ValidationError as error:
-            problems.append(f"{path.name}:{number}: {invalid_field(error).message}")
+            problems.append(f"{path.name}:{number}: {invalid_field(error).message.rstrip('.')}")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             problems.append(f"{path.name}:{number}: no JSON object in UTF-8 ({error})")
         else:

@@ -10,9 +10,9 @@ from msgspec import Meta
 
 from ragsvc.cli.failures import usage_error
 from ragsvc.core.errors import InvalidRequest
-from ragsvc.core.gateway.chat import invalid_field
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.retrieval.search import SearchMode
+from ragsvc.core.validation import invalid_field
 
 MOST_SETTINGS = 12
 

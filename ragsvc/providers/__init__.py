@@ -1,1 +1,1 @@
-"""Backends behind the ports: any OpenAI-compatible provider, and the built-in extractive answerer."""
+"""Adapters of the port ``ModelProvider``: OpenAI-compatible providers, and the models in this process."""

@@ -1,7 +1,7 @@
-"""Providers that a request names by address: only those that the operator allows, and none inside by accident.
+"""Providers that a request names by base URL: only those that the operator allows, protected against SSRF.
 
-An entry with a plain host means that host, wherever it is. An entry with ``*.`` trusts names only, so what they
-resolve to must be a public address; the check is on the very address that is then connected to.
+An entry with a plain host allows that host, also in a private network. An entry with ``*.`` allows host names of a
+domain, so they must resolve to public addresses. The check is made on the address that is then connected to.
 """
 
 from __future__ import annotations
@@ -26,27 +26,26 @@ _NAME: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 class PublicResolver(AbstractResolver):
-    """Resolves names to public addresses only."""
+    """A resolver that refuses names with addresses in private networks."""
 
     def __init__(self, resolver: AbstractResolver) -> None:
         self._resolver = resolver
 
     async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:  # noqa: ANN401 - aiohttp's
-        """The public addresses of a name. Raises ``PolicyDenied`` when one of them is not."""
-        found = await self._resolver.resolve(host, port, family)
-        if not all(is_public(one["host"]) for one in found):
-            raise PolicyDenied("The provider's address leads into a private network.", param=_PARAM)
-        return found
+        """The addresses of a name. Raises ``PolicyDenied`` if one of them is not public."""
+        addresses = await self._resolver.resolve(host, port, family)
+        if not all(is_public(address["host"]) for address in addresses):
+            raise PolicyDenied("The base URL leads into a private network.", param=_PARAM)
+        return addresses
 
     async def close(self) -> None:
-        """Close the resolver behind."""
         await self._resolver.close()
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, also where IPv6 wraps IPv4.
+    """Whether an IP address belongs to the public internet; knows the forms in which IPv6 embeds IPv4.
 
-    >>> [is_public(one) for one in ("8.8.8.8", "10.0.0.1", "169.254.169.254", "::1", "::ffff:127.0.0.1")]
+    >>> [is_public(ip) for ip in ("8.8.8.8", "10.0.0.1", "169.254.169.254", "::1", "::ffff:127.0.0.1")]
     [True, False, False, False, False]
     """
     ip = ipaddress.ip_address(address.split("%", 1)[0])
@@ -62,7 +61,7 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class AllowedBaseUrls:
-    """Implements ``DirectProviders``. ``open_provider`` makes a provider over a session."""
+    """Implements ``ProvidersByUrl``. ``open_provider`` opens a provider over a session."""
 
     def __init__(
         self,
@@ -75,20 +74,20 @@ class AllowedBaseUrls:
         """``public_session`` connects through a ``PublicResolver``.
 
         Raises:
-            ConfigurationError: an entry is no address.
+            ConfigurationError: an entry is not a URL.
         """
-        self._allowed = [_entry(one) for one in allowed]
+        self._allowed = [_entry(entry) for entry in allowed]
         self._open_provider = open_provider
         self._session = session
         self._public_session = public_session
         self._kept: OrderedDict[str, ModelProvider] = OrderedDict()
 
     def provider(self, base_url: str) -> ModelProvider:
-        """The provider at an address. Raises ``PolicyDenied``; ``InvalidRequest`` for what is no address."""
+        """The provider at a base URL. Raises ``PolicyDenied``, or ``InvalidRequest`` for a malformed URL."""
         url = _parsed(base_url)
         matching = [entry for entry in self._allowed if _matches(entry, url)]
         if not matching:
-            raise PolicyDenied("This provider's address is not allowed here.", param=_PARAM)
+            raise PolicyDenied("This base URL is not allowed (setting 'allowed_base_urls').", param=_PARAM)
         address = str(url).rstrip("/")
         known = self._kept.get(address)
         if known is None:
@@ -105,11 +104,11 @@ def _parsed(text: str) -> URL:
     try:
         url = URL(text)
     except ValueError as error:
-        raise InvalidRequest("This is no address.", param=_PARAM) from error
+        raise InvalidRequest("The base URL is malformed.", param=_PARAM) from error
     if url.scheme not in ("http", "https") or not url.host or url.user or url.password:
-        raise InvalidRequest("An address begins with https:// and a host, and names no user.", param=_PARAM)
+        raise InvalidRequest("A base URL begins with https:// and a host, and has no user name.", param=_PARAM)
     if url.query_string or url.fragment or any(part in (".", "..") for part in url.parts):
-        raise InvalidRequest("An address ends with its path.", param=_PARAM)
+        raise InvalidRequest("A base URL has no query, no fragment and no '..' in its path.", param=_PARAM)
     return url
 
 

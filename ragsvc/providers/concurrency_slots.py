@@ -1,4 +1,4 @@
-"""How many exchanges one provider serves at a time, and how many more may wait."""
+"""Limits of the requests that a provider serves at the same time, and of those that wait."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ragsvc.core.errors import Overloaded
 
 
 class ConcurrencySlots:
-    """A semaphore whose queue is bounded in length and in time."""
+    """A semaphore whose queue is limited in length and waiting time."""
 
     def __init__(self, limit: int, *, max_waiting: int, timeout_s: float) -> None:
         self._semaphore = asyncio.Semaphore(limit)
@@ -18,7 +18,7 @@ class ConcurrencySlots:
         self.in_use = 0
 
     async def acquire(self) -> None:
-        """Take a slot. Raises ``Overloaded`` when the queue is full or the wait too long."""
+        """Take a slot. Raises ``Overloaded`` if the queue is full or the wait takes too long."""
         if self._semaphore.locked():
             await self._wait()
         else:
@@ -26,18 +26,17 @@ class ConcurrencySlots:
         self.in_use += 1
 
     def release(self) -> None:
-        """Give a slot back."""
         self.in_use -= 1
         self._semaphore.release()
 
     async def _wait(self) -> None:
         if self._waiting >= self._max_waiting:
-            raise Overloaded("too many requests wait for this model's provider", retry_after_s=1)
+            raise Overloaded("Too many requests are waiting for the provider of this model.", retry_after_s=1)
         self._waiting += 1
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._semaphore.acquire()
         except TimeoutError as error:
-            raise Overloaded("the model's provider is busy", retry_after_s=self._timeout_s) from error
+            raise Overloaded("The provider of this model is busy.", retry_after_s=self._timeout_s) from error
         finally:
             self._waiting -= 1

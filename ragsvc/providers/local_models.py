@@ -17,13 +17,15 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
 from ragsvc.core.errors import InvalidRequest, ModelNotFound, UnsupportedParameter
-from ragsvc.core.gateway.chat import ChatCall, invalid_field
+from ragsvc.core.gateway.chat import ChatCall
 from ragsvc.core.ports.chat_backend import ChatReply, ChatStream
 from ragsvc.core.ports.embedding import EmbeddingModel, Scores, Vectors
 from ragsvc.core.ports.model_provider import ForwardReply, ForwardRequest
 from ragsvc.core.retrieval.ranking import DENSE_WEIGHT
 from ragsvc.core.retrieval.word_scores import word_scores
+from ragsvc.core.validation import decode_json
 from ragsvc.providers.local_provider import LocalProvider
 
 MAX_INPUTS: Final = 2048
@@ -52,7 +54,7 @@ class TokenCounts(Protocol):
 class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Texts to embed. OpenAI: POST /v1/embeddings. Token arrays hold ids of the model's own tokenizer."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=256, examples=["local/embedding-model"])]
+    model: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_NAME_LENGTH, examples=["local/embedding-model"])]
     input: Annotated[
         str | list[str | int | list[int]],
         Meta(description="A text, up to 2048 texts, or token arrays", examples=["Memory snippet to embed"]),
@@ -71,7 +73,7 @@ class RerankDocument(msgspec.Struct, frozen=True):
 class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Documents to order by relevance. The shape of Cohere's and Jina's ``/v1/rerank``."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=256, examples=["local/reranker"])]
+    model: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_NAME_LENGTH, examples=["local/reranker"])]
     query: Annotated[str, Meta(min_length=1, max_length=20_000, examples=["What was the revenue?"])]
     documents: Annotated[
         list[str | RerankDocument],
@@ -250,9 +252,4 @@ def in_thread(score: Callable[[str, Sequence[str]], Scores]) -> ScoreTexts:
 def _decoded(request: ForwardRequest, decoder: msgspec.json.Decoder[T]) -> T:
     if not isinstance(request.body, bytes):
         raise InvalidRequest("this model takes JSON, not a form")
-    try:
-        return decoder.decode(request.body)
-    except msgspec.ValidationError as error:
-        raise invalid_field(error) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+    return decode_json(request.body, decoder)

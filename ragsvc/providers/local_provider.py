@@ -17,9 +17,9 @@ class LocalProvider:
 
     circuit = Circuit.CLOSED
 
-    def with_key(self, api_key: str, *, callers: bool = False) -> Self:
+    def with_key(self, api_key: str, *, from_caller: bool = False) -> Self:
         """Itself: nobody is asked."""
-        del api_key, callers
+        del api_key, from_caller
         return self
 
     async def aclose(self) -> None:

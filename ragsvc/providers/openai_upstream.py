@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible provider (vLLM, Ollama, llama.cpp, a vendor) as a backend, over one shared HTTP session."""
+"""A backend for any OpenAI-compatible provider (vLLM, Ollama, llama.cpp, a vendor), over a shared HTTP session."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OWN_HEADERS: Final = re.compile(
     r"set-cookie|server|date",
     re.IGNORECASE,
 )
-"""Headers of one connection or of the provider itself (RFC 9110 §7.6.1); they are not passed on."""
+"""Headers of the connection (RFC 9110 §7.6.1) or of the provider itself, which are not passed on."""
 
 
 class _Message(msgspec.Struct):
@@ -45,7 +45,7 @@ class _CompletionChoice(msgspec.Struct):
 
 
 class _Completion(msgspec.Struct):
-    """What must be in an answer, and what is metered."""
+    """The fields of an answer that are required or metered."""
 
     choices: list[_CompletionChoice] | None = None
     usage: Raw = Raw(b"null")
@@ -59,7 +59,7 @@ _COMPLETIONS: Final = msgspec.json.Decoder(_Completion)
 
 
 class OpenAIUpstream:
-    """One provider. ``count_tokens`` is used only where the provider reports no usage."""
+    """A provider. ``count_tokens`` is used only if the provider reports no usage."""
 
     def __init__(
         self,
@@ -67,50 +67,50 @@ class OpenAIUpstream:
         session: aiohttp.ClientSession,
         *,
         count_tokens: CountTokens,
-        exchange: UpstreamClient | None = None,
+        client: UpstreamClient | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._exchange = exchange or UpstreamClient(settings, session)
+        self._client = client or UpstreamClient(settings, session)
         self._count_tokens = count_tokens
         self._now = now
 
     @property
     def circuit(self) -> Circuit:
-        """Whether the provider is being asked at all."""
-        return self._exchange.breaker.state
+        """State of the circuit breaker."""
+        return self._client.breaker.state
 
     @property
     def in_use(self) -> int:
-        """Exchanges that are open now."""
-        return self._exchange.slots.in_use
+        """Number of requests in progress."""
+        return self._client.slots.in_use
 
     async def complete(self, call: ChatCall) -> ChatReply:
-        """Answer in one piece; the provider's bytes, unless they lack what every client expects."""
-        exchange = self._exchange
+        """Return the answer with the bytes of the provider, unless fields are missing that clients require."""
+        client = self._client
         body = call.upstream_body()
 
-        async def once() -> ChatReply:
-            response = await exchange.open("POST", _CHAT, body, _JSON_HEADERS)
-            return await self._reply(call, await exchange.read(response))
+        async def send() -> ChatReply:
+            response = await client.open("POST", _CHAT, body, _JSON_HEADERS)
+            return await self._reply(call, await client.read(response))
 
-        await exchange.slots.acquire()
+        await client.slots.acquire()
         try:
-            return await exchange.attempt(once)
+            return await client.attempt(send)
         finally:
-            exchange.slots.release()
+            client.slots.release()
 
     async def stream(self, call: ChatCall) -> UpstreamStream:
-        """Begin to answer; the provider's blocks as they come."""
-        exchange = self._exchange
+        """Begin to answer; yields the blocks of the provider as they arrive."""
+        client = self._client
         body = call.upstream_body(meter_usage=True)
 
-        async def once() -> UpstreamStream:
-            response = await exchange.open("POST", _CHAT, body, _STREAM_HEADERS)
+        async def send() -> UpstreamStream:
+            response = await client.open("POST", _CHAT, body, _STREAM_HEADERS)
             if response.content_type != "text/event-stream":
                 response.close()
-                raise UpstreamFailed(f"provider '{exchange.settings.name}' does not stream")
+                raise UpstreamFailed(f"Provider '{client.settings.name}' did not answer with an event stream.")
             stream = UpstreamStream(
-                exchange,
+                client,
                 response,
                 client_wants_usage=call.request.wants_usage,
                 prompt_tokens=lambda: prompt_tokens(call, self._count_tokens),
@@ -119,46 +119,46 @@ class OpenAIUpstream:
             await stream.begin()
             return stream
 
-        await exchange.slots.acquire()
+        await client.slots.acquire()
         try:
-            stream = await exchange.attempt(once)
+            stream = await client.attempt(send)
         except BaseException:
-            exchange.slots.release()
+            client.slots.release()
             raise
         stream.keep_slot()
         return stream
 
     async def forward(self, request: ForwardRequest) -> ForwardedReply:
-        """Pass a request of any family on; a body that is a stream is sent once only."""
-        exchange = self._exchange
-        await exchange.slots.acquire()
+        """Pass a request of any family on; a streamed body is sent at most once."""
+        client = self._client
+        await client.slots.acquire()
         try:
-            response = await exchange.attempt(
-                lambda: exchange.open(request.method, request.path, request.body, request.headers),
+            response = await client.attempt(
+                lambda: client.open(request.method, request.path, request.body, request.headers),
                 retries=None if isinstance(request.body, bytes) else 0,
             )
         except BaseException:
-            exchange.slots.release()
+            client.slots.release()
             raise
-        return ForwardedReply(exchange, response)
+        return ForwardedReply(client, response)
 
-    def with_key(self, api_key: str, *, callers: bool = False) -> OpenAIUpstream:
-        """The same provider, its slots and its breaker, asked with another key."""
+    def with_key(self, api_key: str, *, from_caller: bool = False) -> OpenAIUpstream:
+        """The same provider with another key; slots and circuit breaker are shared."""
         other = copy.copy(self)
-        other._exchange = self._exchange.with_key(api_key, callers=callers)  # noqa: SLF001 - its own copy
+        other._client = self._client.with_key(api_key, from_caller=from_caller)  # noqa: SLF001 - its own copy
         return other
 
     async def aclose(self) -> None:
-        """Nothing of its own to free: the session belongs to whoever made it."""
+        """Does nothing: the session is closed by its creator."""
 
     async def _reply(self, call: ChatCall, body: bytes) -> ChatReply:
-        name = self._exchange.settings.name
+        name = self._client.settings.name
         try:
             completion = _COMPLETIONS.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UpstreamFailed(f"provider '{name}' sent an answer that is no chat completion") from error
+            raise UpstreamFailed(f"Provider '{name}' sent an answer that is not a chat completion.") from error
         if completion.choices is None:
-            raise self._exchange.said_error(body)
+            raise self._client.error_in_body(body)
         usage = read_usage(completion.usage)
         if usage is None:
             usage = await anyio.to_thread.run_sync(self._counted, call, completion)
@@ -170,14 +170,14 @@ class OpenAIUpstream:
         tokens = 0
         for choice in completion.choices or ():
             message = choice.message or _Message()
-            said = [message.content if isinstance(message.content, str) else "", message.reasoning_content or ""]
+            texts = [message.content if isinstance(message.content, str) else "", message.reasoning_content or ""]
             if message.tool_calls:
-                said.append(msgspec.json.encode(message.tool_calls).decode())
-            tokens += self._count_tokens("".join(said))
+                texts.append(msgspec.json.encode(message.tool_calls).decode())
+            tokens += self._count_tokens("".join(texts))
         return TokenUsage.of(prompt_tokens(call, self._count_tokens), tokens)
 
     def _completed(self, call: ChatCall, body: bytes, usage: TokenUsage) -> bytes:
-        """The answer with the fields that strict clients need and this provider left out."""
+        """The answer with the fields that strict clients require and this provider left out."""
         members = msgspec.json.decode(body, type=dict[str, Any])
         given = {name: value for name, value in members.items() if value is not None}
         return msgspec.json.encode(
@@ -193,17 +193,17 @@ class OpenAIUpstream:
 
 
 def prompt_tokens(call: ChatCall, count_tokens: CountTokens) -> int:
-    """The tokens of what the provider was sent, as far as we can count them."""
+    """Count the tokens of the messages sent to the provider."""
     if call.messages is None:
         return call.request.estimated_prompt_tokens(count_tokens)
     return sum(count_tokens(bytes(message).decode()) for message in call.messages)
 
 
 class ForwardedReply:
-    """A provider's answer of any family, on its way."""
+    """An answer of a provider of any family; its body is iterated. Implements ``ForwardReply``."""
 
-    def __init__(self, exchange: UpstreamClient, response: aiohttp.ClientResponse) -> None:
-        self._exchange = exchange
+    def __init__(self, client: UpstreamClient, response: aiohttp.ClientResponse) -> None:
+        self._client = client
         self._response = response
         self._closed = False
 
@@ -214,7 +214,7 @@ class ForwardedReply:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The provider's headers that concern the client."""
+        """Headers to pass on to the client, names in lower case."""
         headers = self._response.headers.items()
         return {name.lower(): value for name, value in headers if not _OWN_HEADERS.fullmatch(name)}
 
@@ -225,15 +225,14 @@ class ForwardedReply:
         try:
             piece = await self._response.content.readany()
         except HTTP_FAILURES as error:
-            self._exchange.breaker.failed()
-            raise self._exchange.translate(error, before_body=False) from error
+            self._client.breaker.failed()
+            raise self._client.translate(error, before_body=False) from error
         if not piece:
             raise StopAsyncIteration
         return piece
 
     async def aclose(self) -> None:
-        """Free connection and slot."""
         if not self._closed:
             self._closed = True
             self._response.close()
-            self._exchange.slots.release()
+            self._client.slots.release()

@@ -1,4 +1,4 @@
-"""Engines for policies in Rego: a file in this process (extra ``policies``), or an Open Policy Agent server."""
+"""Policy engines for Rego: a file evaluated in this process (extra ``policies``), or an Open Policy Agent server."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _MAX_ANSWER_BYTES: Final = 1 << 20
 
 
 class RegoFile:
-    """Evaluates ``data.ragsvc.allow`` of a Rego file with rego-cpp; one thread owns the interpreter."""
+    """Evaluates ``data.ragsvc.allow`` of a Rego file with rego-cpp; a single thread uses the interpreter."""
 
     def __init__(self, path: Path) -> None:
-        """Read and try the file.
+        """Read the file and evaluate it once.
 
         Raises:
-            ConfigurationError: it cannot be read or is no Rego, or the extra is not installed.
+            ConfigurationError: the file cannot be read, is not Rego, or the extra is not installed.
         """
         try:
             text = path.read_text(encoding="utf-8")
@@ -47,11 +47,11 @@ class RegoFile:
         try:
             self._interpreter.add_module("policy", text)
             self._evaluate({})
-        except Exception as error:  # rego-cpp raises its own and plain ones
+        except Exception as error:  # rego-cpp raises exceptions of its own and built-in ones
             raise ConfigurationError([f"policy_file: {error}"]) from error
 
     async def __call__(self, given: Mapping[str, Any]) -> bool:
-        """Whether the file allows; ``false`` when ``allow`` is undefined or anything but ``true``."""
+        """Whether the policy allows the input: only if ``allow`` is ``true``, not if it is undefined."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._evaluate, given)
 
     def _evaluate(self, given: Mapping[str, Any]) -> bool:
@@ -62,7 +62,6 @@ class RegoFile:
         return msgspec.json.decode(answer, type=_RegoAnswer).bindings.get("x") is True
 
     def close(self) -> None:
-        """End the thread."""
         self._thread.shutdown()
 
 
@@ -75,9 +74,9 @@ class _OpaAnswer(msgspec.Struct):
 
 
 def opa_server(url: str, session: aiohttp.ClientSession) -> Callable[[Mapping[str, Any]], Awaitable[bool]]:
-    """Asks an OPA server for a decision: ``url`` is that of the rule (``…/v1/data/ragsvc/allow``).
+    """A function that asks an OPA server for a decision; ``url`` is that of the rule (``…/v1/data/ragsvc/allow``).
 
-    OPA's Data API: ``POST {"input": …}`` gives ``{"result": true}``; no result means undefined, which is no.
+    OPA Data API: ``POST {"input": …}`` returns ``{"result": true}``. No result means undefined, which does not allow.
     """
 
     async def decide(given: Mapping[str, Any]) -> bool:
@@ -85,7 +84,9 @@ def opa_server(url: str, session: aiohttp.ClientSession) -> Callable[[Mapping[st
         headers = {"Content-Type": "application/json"}
         async with session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
             if answer.status != 200:
-                raise UpstreamFailed(f"the policy server answered {answer.status}", upstream_status=answer.status)
+                raise UpstreamFailed(
+                    f"The policy server answered with status {answer.status}.", upstream_status=answer.status
+                )
             text = await answer.content.read(_MAX_ANSWER_BYTES)
         return msgspec.json.decode(text, type=_OpaAnswer).result is True
 

@@ -1,6 +1,6 @@
-"""One HTTP exchange with a provider: limits, timeouts, retries, and every failure as an error of ours.
+"""HTTP requests to a provider: concurrency limits, timeouts, retries, and failures as errors of ``core.errors``.
 
-Knows nothing of chats. All retries happen before the client has seen a byte.
+Knows nothing about chats. All retries happen before the first byte is sent to the client.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from ragsvc.core.errors import (
     InvalidRequest,
     ModelNotFound,
     ModelUnavailable,
-    Overloaded,
     RagsvcError,
     TooLarge,
     UpstreamFailed,
@@ -31,11 +30,12 @@ from ragsvc.core.errors import (
 )
 from ragsvc.core.gateway.circuit_breaker import CircuitBreaker
 from ragsvc.core.gateway.provider_settings import ProviderSettings
+from ragsvc.core.retry_after import read_retry_after
 from ragsvc.providers.concurrency_slots import ConcurrencySlots
 
 T = TypeVar("T")
 HTTP_FAILURES: Final = (aiohttp.ClientError, TimeoutError, ConnectionError, ValueError)
-"""All that aiohttp raises for what a provider does."""
+"""Exceptions of aiohttp that a provider can cause."""
 
 _FIRST_RETRY_S: Final = 0.1
 _LONGEST_BACKOFF_S: Final = 2.0
@@ -48,8 +48,8 @@ _TEMPORARY_STATUSES: Final = frozenset({408, 425, 429})
 
 
 def open_session(resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
-    """The session that all providers share: pooled connections; ``ConcurrencySlots`` limits how many are used."""
-    # uvicorn, and so vLLM, closes idle connections after 5 s; a request that meets the close would have to be repeated
+    """Open the session that all providers share; connections are pooled and limited by ``ConcurrencySlots``."""
+    # uvicorn, and so vLLM, closes idle connections after 5 s; a request sent at that moment would have to be repeated
     connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=4, resolver=resolver)
     return aiohttp.ClientSession(
         connector=connector,
@@ -60,7 +60,10 @@ def open_session(resolver: AbstractResolver | None = None) -> aiohttp.ClientSess
 
 
 class RetriableFailure(Exception):
-    """An attempt failed in a way that another may not; never leaves this package."""
+    """A failure after which another attempt may succeed; never leaves this package.
+
+    ``wait_s`` is the wait that the provider asks for. ``healthy``: the failure does not count for the circuit breaker.
+    """
 
     def __init__(self, error: RagsvcError, *, wait_s: float | None = None, healthy: bool = False) -> None:
         super().__init__(error.message)
@@ -70,7 +73,7 @@ class RetriableFailure(Exception):
 
 
 class UpstreamClient:
-    """HTTP with one provider. ``sleep`` and ``jitter`` (0..1) are injected for tests."""
+    """HTTP client of a provider. ``sleep`` and ``jitter`` (0..1) are parameters for tests."""
 
     def __init__(
         self,
@@ -98,7 +101,7 @@ class UpstreamClient:
         )
         self._base = settings.base_url.rstrip("/")
         self._urls: dict[str, URL] = {}
-        self._callers_key = False
+        self._key_from_caller = False
         self._headers = {
             "User-Agent": f"ragsvc/{__version__}",
             "Accept-Encoding": "identity",
@@ -106,26 +109,26 @@ class UpstreamClient:
             **settings.headers,
         }
 
-    def with_key(self, api_key: str, *, callers: bool) -> UpstreamClient:
-        """The same exchange with another key in the place of its own; ``callers``: a refusal of it is the caller's."""
+    def with_key(self, api_key: str, *, from_caller: bool) -> UpstreamClient:
+        """The same client with another key; ``from_caller``: a refused key is an error of the request."""
         other = copy.copy(self)
         other.settings = msgspec.structs.replace(self.settings, api_key=api_key)
         other._headers = self._headers | {"Authorization": f"Bearer {api_key}"}  # noqa: SLF001 - its own copy
-        other._callers_key = callers  # noqa: SLF001 - its own copy
+        other._key_from_caller = from_caller  # noqa: SLF001 - its own copy
         return other
 
-    async def attempt(self, once: Callable[[], Awaitable[T]], *, retries: int | None = None) -> T:
-        """Run ``once`` until it succeeds, fails for good, or the retries are used up; a slot is held meanwhile."""
+    async def attempt(self, send: Callable[[], Awaitable[T]], *, retries: int | None = None) -> T:
+        """Await ``send()`` until it succeeds, fails permanently or no retries are left; the caller holds a slot."""
         left = self.settings.retries if retries is None else retries
         backoff_s = _FIRST_RETRY_S
         while True:
             if not self.breaker.admit():
                 raise ModelUnavailable(
-                    f"provider '{self.settings.name}' is left alone after repeated failures",
+                    f"Provider '{self.settings.name}' gets no requests after repeated failures (circuit breaker open).",
                     retry_after_s=max(1.0, self.breaker.wait_s),
                 )
             try:
-                result = await once()
+                result = await send()
             except RetriableFailure as failure:
                 wait_s = await self._wait_before_retry(failure, left=left, backoff_s=backoff_s)
             except (UpstreamFailed, UpstreamTimeout):
@@ -154,11 +157,11 @@ class UpstreamClient:
     async def open(
         self, method: str, path: str, body: bytes | AsyncIterator[bytes], headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
-        """Send a request and return the response once its headers are there and its status is below 300.
+        """Send a request; return the response once its headers have arrived, with a status below 300.
 
         Raises:
-            Retriable: another attempt may succeed.
-            RagsvcError: it would not.
+            RetriableFailure: another attempt may succeed.
+            RagsvcError: another attempt would fail as well.
         """
         url = self._urls.get(path)
         if url is None:
@@ -175,8 +178,8 @@ class UpstreamClient:
                 allow_redirects=False,
             )
         except HTTP_FAILURES as error:
-            own = getattr(body, "failure", None)  # what kept a streamed body from being sent to its end
-            raise own or self.translate(error, before_body=True) from error
+            body_failure = getattr(body, "failure", None)  # why a streamed request body ended early
+            raise body_failure or self.translate(error, before_body=True) from error
         if response.status < 300:
             return response
         try:
@@ -188,7 +191,7 @@ class UpstreamClient:
         raise self._refusal(response.status, response.headers, text)
 
     async def read(self, response: aiohttp.ClientResponse) -> bytes:
-        """The whole body. Raises ``RetriableFailure`` when it breaks off, ``UpstreamFailed`` when it has no end."""
+        """Read the body. Raises ``RetriableFailure`` if it breaks off, ``UpstreamFailed`` if it is too large."""
         try:
             body = await _read_at_most(response, self.settings.max_reply_bytes)
         except HTTP_FAILURES as error:
@@ -199,7 +202,7 @@ class UpstreamClient:
             raise
         if not response.content.at_eof():
             response.close()
-            raise UpstreamFailed(f"provider '{self.settings.name}' sent more than a reply may hold")
+            raise UpstreamFailed(f"Provider '{self.settings.name}' sent an answer that is too large.")
         response.release()
         return body
 
@@ -209,74 +212,69 @@ class UpstreamClient:
         match error:
             case aiohttp.ConnectionTimeoutError():
                 return RetriableFailure(
-                    ModelUnavailable(f"provider '{name}' cannot be reached in time", retry_after_s=1)
+                    ModelUnavailable(f"Provider '{name}' cannot be reached in time.", retry_after_s=1)
                 )
             case TimeoutError():
-                return UpstreamTimeout(f"provider '{name}' did not answer in time")
+                return UpstreamTimeout(f"Provider '{name}' did not answer in time.")
             case aiohttp.ClientPayloadError() | aiohttp.ClientConnectionError() | ConnectionError() if before_body:
                 reached = not isinstance(error, aiohttp.ClientConnectorError)
-                what = "closed the connection without an answer" if reached else "cannot be reached"
-                return RetriableFailure(ModelUnavailable(f"provider '{name}' {what}", retry_after_s=1))
+                problem = "closed the connection without an answer" if reached else "cannot be reached"
+                return RetriableFailure(ModelUnavailable(f"Provider '{name}' {problem}.", retry_after_s=1))
             case aiohttp.ClientPayloadError() | aiohttp.ClientConnectionError() | ConnectionError():
-                return UpstreamFailed(f"provider '{name}' broke off its answer")
+                return UpstreamFailed(f"Provider '{name}' broke off its answer.")
             case _:
-                return UpstreamFailed(f"provider '{name}' does not speak proper HTTP")
+                return UpstreamFailed(f"Provider '{name}' sent an invalid HTTP response.")
 
-    def said_error(self, body: bytes) -> UpstreamFailed:
-        """The error that a provider put into the body of a good status."""
+    def error_in_body(self, body: bytes) -> UpstreamFailed:
+        """The error in the body of an answer whose status is a success."""
         message = self._without_key(_error_fields(body)[0])
-        return UpstreamFailed(message or f"provider '{self.settings.name}' reports an error")
+        return UpstreamFailed(message or f"Provider '{self.settings.name}' reports an error.")
 
     def _without_key(self, message: str) -> str:
         return message.replace(self.settings.api_key, "***") if self.settings.api_key else message
 
     def _refused_key(self) -> Exception:
         name = self.settings.name
-        if self._callers_key:
-            return InvalidRequest(f"provider '{name}' does not accept the given key", param="X-Provider-Key")
+        if self._key_from_caller:
+            return InvalidRequest(f"Provider '{name}' does not accept the given key.", param="X-Provider-Key")
         return RetriableFailure(
-            ModelUnavailable(f"provider '{name}' does not accept the credentials it is called with"),
+            ModelUnavailable(f"Provider '{name}' does not accept the configured key."),
             wait_s=float("inf"),
             healthy=True,
         )
 
     def _refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
-        """What a status of 300 or above means to our caller."""
+        """The error for a status of 300 or above."""
         name = self.settings.name
         message, param, code = _error_fields(body)
         message = self._without_key(message)
-        wait_s = _retry_after_s(headers)
+        wait_s = read_retry_after(headers)
         if status in _CREDENTIAL_STATUSES:
             return self._refused_key()
         if status == 413:
-            return TooLarge(message or "the request is too large for the model's provider", limit_bytes=0)
+            return TooLarge(message or f"The request is too large for provider '{name}'.", limit_bytes=0)
         if status == 404 and (code == "model_not_found" or "model" in message.lower()):
-            return ModelNotFound(message or f"provider '{name}' has no such model", param="model")
+            return ModelNotFound(message or f"Provider '{name}' has no such model.", param="model")
         if status in _PARAMETER_STATUSES:
-            return InvalidRequest(message or f"provider '{name}' refused the request", param=param)
+            return InvalidRequest(message or f"Provider '{name}' refused the request.", param=param)
         if status in _TEMPORARY_STATUSES or status >= 500:
             return RetriableFailure(
-                ModelUnavailable(f"provider '{name}' answered {status}", retry_after_s=wait_s),
+                ModelUnavailable(f"Provider '{name}' answered with status {status}.", retry_after_s=wait_s),
                 wait_s=wait_s,
                 healthy=status in _TEMPORARY_STATUSES,
             )
-        return UpstreamFailed(f"provider '{name}' answered {status}", upstream_status=status)
-
-
-def may_fall_back(error: RagsvcError) -> bool:
-    """Whether another provider should be asked after this error."""
-    return isinstance(error, ModelUnavailable | UpstreamFailed | UpstreamTimeout | Overloaded)
+        return UpstreamFailed(f"Provider '{name}' answered with status {status}.", upstream_status=status)
 
 
 def _payload(body: bytes | AsyncIterator[bytes]) -> bytes | io.BytesIO | AsyncIterator[bytes]:
-    """Large bodies go as a file object: aiohttp writes those in portions."""
+    """Wrap large bodies in a file object, which aiohttp writes in portions."""
     if isinstance(body, bytes) and len(body) >= _COPIED_BODY_BYTES:
         return io.BytesIO(body)
     return body
 
 
 async def _read_at_most(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
-    """The body up to about the limit; the caller sees by ``at_eof`` whether that was all."""
+    """Read the body up to about the limit; ``response.content.at_eof()`` tells whether that was the whole body."""
     content = response.content
     first = await content.readany()
     if content.at_eof():
@@ -305,22 +303,13 @@ _ERRORS: Final = msgspec.json.Decoder(_ErrorBody)
 
 
 def _error_fields(body: bytes) -> tuple[str, str | None, str | None]:
-    """Message, param and code of a provider's error body, whatever of them it has."""
+    """Message, param and code in the error body of a provider, as far as it has them."""
     try:
-        said = _ERRORS.decode(body)
+        decoded = _ERRORS.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return "", None, None
-    if isinstance(said.error, _ErrorDetail):
-        code = said.error.code
-        return said.error.message[:_MESSAGE_CHARACTERS], said.error.param, None if code is None else str(code)
-    text = said.error or said.message or (said.detail if isinstance(said.detail, str) else "")
+    error = decoded.error
+    if isinstance(error, _ErrorDetail):
+        return error.message[:_MESSAGE_CHARACTERS], error.param, None if error.code is None else str(error.code)
+    text = error or decoded.message or (decoded.detail if isinstance(decoded.detail, str) else "")
     return text[:_MESSAGE_CHARACTERS], None, None
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds from ``retry-after-ms`` or ``Retry-After`` (RFC 9110 §10.2.3, seconds only)."""
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name, "")
-        if value.replace(".", "", 1).isdigit() and value.isascii():
-            return float(value) * scale
-    return None

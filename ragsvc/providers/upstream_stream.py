@@ -1,7 +1,7 @@
-"""A provider's event stream on its way to the client: checked and metered without reading what needs no reading.
+"""The event stream of a provider, checked and metered while it is passed to the client.
 
-Blocks pass as they arrive. Only events that can matter are parsed: those with a usage, and those that do not look
-like a chunk (no ``choices``, no closing brace), where errors, comments and garbage are told apart.
+Blocks are passed on as they arrive. Only those events are parsed that have a usage or do not look like a chunk (no
+``choices``, no closing brace): they may be errors, comments or invalid data.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
 class UpstreamStream:
-    """The chunks of one answer. Made when the response's headers are there; ``begin`` reads the first block."""
+    """The chunks of an answer whose response headers have arrived; ``begin`` reads the first block."""
 
     def __init__(
         self,
-        exchange: UpstreamClient,
+        client: UpstreamClient,
         response: aiohttp.ClientResponse,
         *,
         client_wants_usage: bool,
         prompt_tokens: Callable[[], int],
         count_tokens: CountTokens,
     ) -> None:
-        self._exchange = exchange
+        self._client = client
         self._response = response
         self._read = response.content.readany
         self._client_wants_usage = client_wants_usage
@@ -60,22 +60,22 @@ class UpstreamStream:
 
     @property
     def finished(self) -> bool:
-        """Whether the last block has been handed out."""
+        """Whether iteration has yielded the last block."""
         return self._at_end and self._first is None
 
     async def begin(self) -> None:
-        """Wait for the first block. Raises ``Retriable`` or what the provider's first words mean."""
+        """Wait for the first block. Raises ``RetriableFailure``, or the error in the first event."""
         try:
             self._first = await self.__anext__()
         except StopAsyncIteration:
-            pass  # an answer without a word
+            pass  # an empty answer
         except BaseException:
             self._response.close()
             raise
         self._begun = True
 
     def keep_slot(self) -> None:
-        """From now on closing the stream gives the provider's slot back."""
+        """Let ``aclose`` release the slot of the provider."""
         self._holds_slot = True
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -90,7 +90,7 @@ class UpstreamStream:
                 try:
                     piece = await self._read()
                 except HTTP_FAILURES as error:
-                    raise self._exchange.translate(error, before_body=not self._begun) from error
+                    raise self._client.translate(error, before_body=not self._begun) from error
                 block = self._take(piece)
                 if self._at_end:
                     block += await self._closing_usage()
@@ -100,21 +100,21 @@ class UpstreamStream:
                 raise self._failure
         except RagsvcError:
             if self._begun:
-                self._exchange.breaker.failed()
+                self._client.breaker.failed()
             raise
         raise StopAsyncIteration
 
     async def usage(self) -> TokenUsage:
-        """The provider's figure, or a count of the prompt and of what passed."""
+        """The usage reported by the provider, else counted from the prompt and the streamed text."""
         if self._ledger.reported is not None:
             return self._ledger.reported
-        said = self._ledger.said()
+        text = self._ledger.streamed_text()
         return await anyio.to_thread.run_sync(
-            lambda: TokenUsage.of(self._prompt_tokens(), said.count(self._count_tokens))
+            lambda: TokenUsage.of(self._prompt_tokens(), text.count(self._count_tokens))
         )
 
     async def aclose(self) -> None:
-        """Free connection and slot; a provider still at work notices that its connection closes."""
+        """Release connection and slot; closing the connection stops a provider that still generates."""
         if self._closed:
             return
         self._closed = True
@@ -122,12 +122,12 @@ class UpstreamStream:
             if self._at_end and self._failure is None:
                 await self._read_end()
         finally:
-            self._response.close()  # a connection that reached its end went back to the pool before
+            self._response.close()  # no effect if the body was read to its end: the connection is in the pool again
             if self._holds_slot:
-                self._exchange.slots.release()
+                self._client.slots.release()
 
     async def _read_end(self) -> None:
-        """Let the response reach its end, so that the connection can be used again; not for long."""
+        """Read the response to its end, so that the connection can be reused; gives up after half a second."""
         if self._response.content.at_eof():
             return
         with contextlib.suppress(*HTTP_FAILURES):
@@ -136,7 +136,7 @@ class UpstreamStream:
                     await self._read()
 
     def _take(self, piece: bytes) -> bytes:
-        """The whole events that a piece completes, maybe none (``b""``). Most pieces are events that need no change."""
+        """The events that a piece completes (``b""`` if none). Most pieces are whole events that need no change."""
         if piece[-3:] == b"}\n\n" and not self._aligner.tail and b'"usage"' not in piece:
             events = piece.count(b"}\n\n")
             if events == piece.count(b'"choices"') == piece.count(b"\n\n"):
@@ -145,9 +145,9 @@ class UpstreamStream:
         if not piece:
             self._end()
             return b""
-        return self._take_with_care(piece)
+        return self._take_any(piece)
 
-    def _take_with_care(self, piece: bytes) -> bytes:
+    def _take_any(self, piece: bytes) -> bytes:
         block = self._aligner.feed(piece)
         if block.endswith(_DONE_ENDS):
             block = block[: block.rfind(b"data:")]
@@ -155,16 +155,16 @@ class UpstreamStream:
         return self._checked(block) if block else b""
 
     def _end(self) -> None:
-        """The body ended without ``[DONE]``: fine after a finish reason, else the answer is cut off."""
+        """Handle the end of the body without ``[DONE]``: legal after a finish reason, else the answer is incomplete."""
         rest = self._aligner.tail.strip()
         if rest and rest not in _DONE_WORDS:
-            raise UpstreamFailed(f"provider '{self._exchange.settings.name}' broke off its answer")
+            raise UpstreamFailed(f"Provider '{self._client.settings.name}' broke off its answer.")
         if not rest and not self._ledger.has_finish():
-            raise UpstreamFailed(f"provider '{self._exchange.settings.name}' ended its answer too early")
+            raise UpstreamFailed(f"Provider '{self._client.settings.name}' ended its answer too early.")
         self._at_end = True
 
     async def _closing_usage(self) -> bytes:
-        """A usage chunk of our own for a client that asked, where the provider gave none."""
+        """A usage chunk for a client that requested it, if the provider sent none."""
         if not self._client_wants_usage or self._ledger.reported is not None:
             return b""
         usage = await self.usage()
@@ -198,7 +198,7 @@ class UpstreamStream:
         return block
 
     def _read_events(self, block: bytes, *, after: bytes) -> bytes:
-        """Go through a block event by event; keeps what came before a failure and remembers that for later."""
+        """Check a block event by event. After a failure, returns the events before it; the failure is raised next."""
         kept = b""
         for event in split_events(block):
             try:
@@ -218,9 +218,9 @@ class UpstreamStream:
         try:
             members = _MEMBERS.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise UpstreamFailed(f"provider '{self._exchange.settings.name}' sent an event that is no JSON") from error
+            raise UpstreamFailed(f"Provider '{self._client.settings.name}' sent an event that is not JSON.") from error
         if "error" in members and "choices" not in members:
-            raise self._exchange.said_error(data)
+            raise self._client.error_in_body(data)
         changed = "choices" not in members
         if changed:
             members["choices"] = Raw(b"[]")
@@ -250,7 +250,7 @@ _COUNTS: Final = msgspec.json.Decoder(_Counts | None)
 
 
 def read_usage(raw: Raw | None) -> TokenUsage | None:
-    """The usage a provider reported, if it did, in whole tokens and with its sum."""
+    """The usage reported by a provider, in whole tokens; ``None`` without one."""
     if raw is None:
         return None
     try:

@@ -1,10 +1,10 @@
-"""Who calls and what their limits leave: the hot path of access control, held in memory by the one owning process.
+"""Access control: authentication and limits, in the memory of the process that owns the data directory.
 
-Keys and balances are rows; this process holds them all (about 1 kB each), checks and counts in memory in
-microseconds, and writes spent tokens back in groups (``core.access.limits.TokenLedger`` states the rule that makes
-this safe).
-Request windows and parallel places are memory only: a restart begins them anew. Changes made through this process hold
-at once; those of another one (the command line on the same file) within ``refresh_interval_s``, a new key at first use.
+Keys and balances are rows. This process holds all of them (about 1 kB each), checks and counts in microseconds, and
+writes spent tokens back in groups; ``core.access.limits.TokenLedger`` states the rule that makes this safe. Request
+windows and parallel requests are counted in memory only, so a restart resets them. Changes made by this process take
+effect at once. Those of another process (the command line on the same data directory) take effect within
+``refresh_interval_s``, new keys at their first use.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 async def write_to_the_end(database: Database, operation: Callable[[Connection], T]) -> T:
-    """Write, and wait for the commit even when cancelled: what began is committed, and memory must follow the rows."""
+    """Write, and wait for the commit even if cancelled: the write will be committed, and memory must match the rows."""
     results: list[T] = []
     with anyio.CancelScope(shield=True):
         results.append(await database.write(operation))
@@ -50,7 +50,7 @@ async def write_to_the_end(database: Database, operation: Callable[[Connection],
 
 
 class LiveKey:
-    """A key as this process holds it: the row's value and the state of its limits."""
+    """A key in memory: the stored value and the state of its limits."""
 
     __slots__ = ("gate", "key", "ledger", "principal")
 
@@ -68,7 +68,7 @@ class LiveKey:
         )
 
     def change(self, key: ApiKey) -> None:
-        """Take over a changed row; counts and reservations stay."""
+        """Replace the stored value; counts and reservations stay."""
         limits = key.limits
         self.key = key
         self.principal = key.principal()
@@ -82,14 +82,14 @@ class LiveKey:
 
     @property
     def token_limit(self) -> int:
-        """The token limit as clients are told it: of the day, else the balance as granted, else ``UNLIMITED``."""
+        """The token limit shown to clients: the daily budget, else the balance granted, else ``UNLIMITED``."""
         if self.key.limits.tokens_per_day is not None:
             return self.key.limits.tokens_per_day
         return UNLIMITED if self.key.token_grant is None else self.key.token_grant
 
 
 class Access:
-    """Authenticates callers and meters their tokens (port ``TokenMeter``). Runs on one event loop, in ``running()``."""
+    """Authenticates callers and meters their tokens (port ``TokenMeter``); for one event loop, within ``running()``."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Access:
         flush_interval_s: float = 0.2,
         refresh_interval_s: float = 2.0,
     ) -> None:
-        """``clock`` gives Unix seconds. Set ``on_usage`` to be told every settled request."""
+        """``clock`` gives Unix seconds; ``on_usage``, if set, is called for each settled request."""
         self.database = database
         self.clock = clock
         self._flush_interval_s = flush_interval_s
@@ -107,7 +107,7 @@ class Access:
         self.on_usage: Callable[[str, int, int], None] | None = None
         """Called with model, prompt tokens and completion tokens."""
         self.late_settles = 0
-        """Settled requests that had to wait for a write."""
+        """Number of settled requests that had to wait for a write."""
         self._keys: dict[KeyId, LiveKey] = {}
         self._rowless: set[KeyId] = set()
         self._revision = 0
@@ -125,10 +125,10 @@ class Access:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
-        """Book what a crash left open, load keys, then write and refresh in the background; the exit writes all."""
+        """Book the leases that a crash left, load keys, then write and refresh in the background until the exit."""
         forfeited = await self.database.write(key_usage_rows.recover_leases)
         if forfeited:
-            _log.warning("the last run did not end cleanly: %d leased tokens were booked as spent", forfeited)
+            _log.warning("The last run did not end cleanly: %d leased tokens were booked as spent.", forfeited)
         await self.refresh()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._write_forever)
@@ -141,20 +141,20 @@ class Access:
             await self._flush(release=True, last=True)
 
     async def refresh(self) -> None:
-        """Take over keys that changed in the rows since the last time, and forget deleted ones."""
+        """Load keys that changed since the last refresh, and drop deleted ones."""
         async with self._refresh_lock:
-            await self._take_changed()
-            known = set(self._keys)  # before the read: a key made during it must stay
-            present = await self.database.read(key_rows.key_ids)
-            for gone in known - present - self._rowless:
-                self.forget(gone)
+            await self._load_changed()
+            known = set(self._keys)  # before the read: a key created during the read must stay
+            stored = await self.database.read(key_rows.key_ids)
+            for deleted in known - stored - self._rowless:
+                self.forget(deleted)
 
-    async def _take_changed(self) -> None:
+    async def _load_changed(self) -> None:
         self._refreshed_at = time.monotonic()
         since, day = self._revision, int(self.clock() // DAY_S)
         if not await self.database.read(lambda connection: key_rows.changed_keys(connection, since=since)):
             return
-        # Read again in the writer's queue: a balance read beside a booking in flight would be that of before it.
+        # read again in the queue of writes: a balance read while a write is running would be the one before the write
         changed, used = await self.database.write(
             lambda connection: (
                 key_rows.changed_keys(connection, since=since),
@@ -166,31 +166,31 @@ class Access:
             self.take(key, used_today=used.get(key.id, 0))
 
     def take(self, key: ApiKey, *, used_today: int = 0) -> None:
-        """Hold a new or changed key from now on."""
+        """Add a new key, or replace a changed one."""
         live = self._keys.get(key.id)
         if live is None:
             self._keys[key.id] = LiveKey(key, day=int(self.clock() // DAY_S), used_today=used_today)
-        elif key.revision > live.key.revision:  # the same one again may carry an older balance
+        elif key.revision > live.key.revision:  # the same revision may come with an older balance
             live.change(key)
 
     def trust(self, key: ApiKey) -> None:
-        """Hold a key that has no row, until the process ends (the command line's own, on the data directory)."""
+        """Add a key that is not stored, until the process ends (the key of a command on the data directory)."""
         self._rowless.add(key.id)
         self.take(key)
 
     def forget(self, key_id: KeyId) -> None:
-        """Drop a deleted key at once."""
+        """Drop a deleted key."""
         self._keys.pop(key_id, None)
 
     # -- callers ------------------------------------------------------------------------------------------------
 
     async def authenticate(self, credential: bytes | None) -> LiveKey:
-        """Find the key that ``credential`` is (the header's value, with or without ``Bearer``).
+        """Find the key for ``credential``, a header value with or without ``Bearer``.
 
         Raises:
-            Unauthorized: nothing given, another form, unknown, revoked or expired; the caller cannot tell which of the
-                last three unless it holds the secret.
-            KeyInactive: the key is right and switched off.
+            Unauthorized: missing, malformed, unknown, revoked or expired; only callers that know the secret can
+                distinguish the last three.
+            KeyInactive: the secret is correct and the key is switched off.
         """
         if not credential:
             raise Unauthorized(_MISSING)
@@ -200,7 +200,7 @@ class Access:
             raise Unauthorized(_INCORRECT)
         live = self._keys.get(key_id)
         if live is None:
-            live = await self._look_again(key_id)
+            live = await self._find_new_key(key_id)
         key, now = live.key, self.clock()
         if not key.accepts(text, now=now):
             raise Unauthorized(_INCORRECT)
@@ -212,13 +212,13 @@ class Access:
             raise KeyInactive(f"Key '{key.label}' is inactive.")
         return live
 
-    async def _look_again(self, key_id: KeyId) -> LiveKey:
-        """Another process may just have made the key. Unknown keys share a look at the rows at most every 50 ms."""
+    async def _find_new_key(self, key_id: KeyId) -> LiveKey:
+        """Read the rows for a key that another process may have created; at most every 50 ms for all unknown keys."""
         asked = time.monotonic()
         async with self._refresh_lock:
             if self._refreshed_at <= asked:
                 await anyio.sleep(max(0.0, self._refreshed_at + _REFRESH_PAUSE_S - time.monotonic()))
-                await self._take_changed()
+                await self._load_changed()
         live = self._keys.get(key_id)
         if live is None:
             raise Unauthorized(_INCORRECT)
@@ -227,18 +227,18 @@ class Access:
     # -- tokens (port TokenMeter) -------------------------------------------------------------------------------
 
     async def reserve(self, principal: Principal, tokens: int) -> Reservation:
-        """Set ``tokens`` aside; see ``TokenMeter``."""
+        """Reserve ``tokens``; see ``TokenMeter``."""
         live = self._live(principal)
         live.ledger.reserve(tokens, now=self.clock())
         reservation = Reservation(next(self._next_id), principal.key_id, tokens)
         self._open[reservation.id] = (live, reservation)
-        if live.ledger.wants_lease:
+        if live.ledger.needs_lease:
             self._mark(live)
-            self._urgent.set()  # the lease is there before the model has answered
+            self._urgent.set()  # the lease is written before the model has answered
         return reservation
 
     async def settle(self, reservation: Reservation, *, prompt_tokens: int, completion_tokens: int, model: str) -> None:
-        """Book what was used; waits for a durable write only when the key's lease does not cover it."""
+        """Record the tokens used; waits for a durable write only if the lease of the key does not cover them."""
         opened = self._open.pop(reservation.id, None)
         if opened is None:
             return
@@ -264,13 +264,13 @@ class Access:
             covered = live.ledger.covered()
 
     async def refund(self, reservation: Reservation) -> None:
-        """Give all of it back; ignored after ``settle``."""
+        """Give the whole reservation back; ignored after ``settle``."""
         opened = self._open.pop(reservation.id, None)
         if opened is not None:
             opened[0].ledger.refund(reservation.tokens)
 
     async def remaining(self, principal: Principal) -> int:
-        """Tokens that could be reserved now; ``UNLIMITED`` when nothing limits the key."""
+        """Tokens that can be reserved now; ``UNLIMITED`` if the key has no token limit."""
         ledger = self._live(principal).ledger
         ledger.turn(int(self.clock() // DAY_S))
         return ledger.remaining()
@@ -299,13 +299,13 @@ class Access:
             self._urgent = anyio.Event()
             try:
                 await self._flush(release=quiet)
-            except Exception:  # noqa: BLE001 - outlives a full disk; settles beyond their lease wait for a write
-                _log.exception("token use could not be written; trying again")
+            except Exception:  # noqa: BLE001 - survives a full disk; settles beyond their lease wait for a write
+                _log.exception("Token usage could not be written and will be written again.")
                 self._wake.set()
                 await anyio.sleep(_RETRY_S)
 
     async def _flush(self, *, release: bool, last: bool = False) -> None:
-        """Write what was spent. ``release`` also gives up the leases of quiet keys, ``last`` those of all."""
+        """Write spent tokens. ``release`` also ends the leases of idle keys, ``last`` those of all keys."""
         batch, self._dirty = self._dirty, set()
         if release:
             batch |= {live for live in self._keys.values() if live.ledger.durable.lease}
@@ -313,11 +313,11 @@ class Access:
         if not batch and not usages:
             return
         now = time.monotonic()
-        bookings = [(live, live.ledger.begin_booking(now=now, last=last)) for live in batch]
+        writes = [(live, live.ledger.begin_write(now=now, last=last)) for live in batch]
         spendings = [
-            Spending(live.key.id, one.spent, one.lease, one.day)
-            for live, one in bookings
-            if live.ledger.needs_write(one)
+            Spending(live.key.id, write.spent, write.lease, write.day)
+            for live, write in writes
+            if live.ledger.needs_write(write)
         ]
         balances: dict[KeyId, int | None] = {}
         try:
@@ -326,13 +326,13 @@ class Access:
                     self.database, lambda connection: key_usage_rows.book(connection, spendings, list(usages.values()))
                 )
         except Exception:
-            for live, _ in bookings:
-                live.ledger.abort_booking()
+            for live, _ in writes:
+                live.ledger.abort_write()
             self._dirty |= batch
             self._keep_usage(usages)
             raise
-        for live, _ in bookings:
-            live.ledger.commit_booking(balance=balances.get(live.key.id, live.ledger.balance))
+        for live, _ in writes:
+            live.ledger.commit_write(balance=balances.get(live.key.id, live.ledger.balance))
         flushed, self._flushed = self._flushed, anyio.Event()
         flushed.set()
 
@@ -348,5 +348,5 @@ class Access:
             await anyio.sleep(self._refresh_interval_s)
             try:
                 await self.refresh()
-            except Exception:  # noqa: BLE001 - tried again; the keys in memory stay valid meanwhile
-                _log.exception("keys could not be read again; keeping what is known")
+            except Exception:  # noqa: BLE001 - repeated after the interval; the keys in memory stay valid
+                _log.exception("API keys could not be read; the keys in memory stay in use.")

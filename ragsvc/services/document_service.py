@@ -16,6 +16,7 @@ import anyio
 import msgspec
 from sqlalchemy import Connection
 
+from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
 from ragsvc.core.documents import Document, DocumentStatus, Page, StoredPassage
 from ragsvc.core.errors import (
     CollectionNotFound,
@@ -27,6 +28,7 @@ from ragsvc.core.errors import (
 )
 from ragsvc.core.ids import TenantId
 from ragsvc.core.retrieval.search import DEFAULT_COLLECTION
+from ragsvc.core.validation import check_text_length
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.progress_events import ProgressHub
@@ -41,7 +43,6 @@ MEDIA_TYPES = ("application/pdf", "text/plain", "text/markdown")
 _BUFFER_BYTES = 1 << 20
 _MAX_METADATA_KEYS = 64
 _MAX_METADATA_BYTES = 16_384
-_MAX_NAME_CHARACTERS = 512
 
 
 class Upload(msgspec.Struct, frozen=True, kw_only=True):
@@ -277,7 +278,7 @@ class DocumentService:
     ) -> Document:
         """Rename, or merge into the metadata (a ``null`` value removes its key). Raises ``DocumentNotFound``."""
         if filename is not None:
-            _check_filename(filename)
+            check_text_length("filename", filename, maximum=MAX_FILENAME_LENGTH)
 
         def merge(current: dict[str, Any]) -> dict[str, Any]:
             merged = {key: value for key, value in {**current, **(metadata or {})}.items() if value is not None}
@@ -366,15 +367,9 @@ def _check(upload: Upload) -> None:
         raise UnsupportedMediaType(
             f"'{upload.media_type}' is not read; send one of {', '.join(MEDIA_TYPES)}", param="file"
         )
-    if not 1 <= len(upload.collection) <= _MAX_NAME_CHARACTERS:
-        raise InvalidRequest("a collection's name has 1 to 512 characters", param="collection")
-    _check_filename(upload.filename)
+    check_text_length("collection", upload.collection, maximum=MAX_COLLECTION_NAME_LENGTH)
+    check_text_length("filename", upload.filename, maximum=MAX_FILENAME_LENGTH)
     _check_metadata(upload.metadata)
-
-
-def _check_filename(filename: str) -> None:
-    if not 1 <= len(filename) <= _MAX_NAME_CHARACTERS:
-        raise InvalidRequest("a file name has 1 to 512 characters", param="filename")
 
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""Administers API keys: create, change, rotate, revoke, delete; each change with its line in the audit trail.
+"""Administration of API keys: create, change, rotate, revoke, delete; each change is recorded in the audit trail.
 
-Every change is one durable transaction and then holds at once in this process (``Access.take``).
+A change is a durable transaction; it then takes effect at once in this process (``Access.take``).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from ragsvc.store.key_usage_rows import KeyUsage
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """Who changes a key: a key id, or ``local`` for someone with the data directory at hand."""
+    """Who changes a key: the id of the caller's key, or ``local`` for commands on the data directory."""
 
     name: str = "local"
     request_id: str | None = None
 
 
 class KeyDraft(msgspec.Struct, frozen=True, kw_only=True):
-    """A key to be made."""
+    """A key to create."""
 
     tenant: TenantId
     label: str
@@ -45,7 +45,7 @@ class KeyDraft(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
-    """Fields to change; those left ``UNSET`` stay."""
+    """Fields to change; ``UNSET`` fields stay as they are."""
 
     label: str | UnsetType = UNSET
     state: KeyState | UnsetType = UNSET
@@ -60,7 +60,7 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IssuedKey(msgspec.Struct, frozen=True):
-    """A key with its secret text, which exists only in this answer."""
+    """A key with its secret text, which is not stored."""
 
     key: ApiKey
     text: str
@@ -70,7 +70,7 @@ _LIMITS = frozenset(KeyLimits.__struct_fields__)
 
 
 def create_key(connection: Connection, draft: KeyDraft, *, actor: Actor, now: int) -> IssuedKey:
-    """Make a key within a transaction (also for the command line, which may run without a service)."""
+    """Create a key within a transaction; also used by commands that run without a service."""
     secret = draw_secret(secrets.token_bytes)
     key = ApiKey(
         id=secret.key_id,
@@ -92,10 +92,10 @@ def create_key(connection: Connection, draft: KeyDraft, *, actor: Actor, now: in
 
 
 class KeyAdministration:
-    """The admin's side of keys; see the module."""
+    """Creates, changes, lists and deletes API keys."""
 
     def __init__(self, access: Access, *, default_limits: KeyLimits | None = None) -> None:
-        """``default_limits`` are those of a new key that does not say."""
+        """``default_limits`` apply to new keys whose draft sets no limits."""
         self._access = access
         self._default_limits = default_limits or KeyLimits()
         self._database = access.database
@@ -103,13 +103,12 @@ class KeyAdministration:
     def _now(self) -> int:
         return int(self._access.clock())
 
-    def limits(self, **wanted: int | UnsetType | None) -> KeyLimits:
-        """Limits as wanted, those left ``UNSET`` as the operator's defaults have them; ``None`` is no limit."""
-        told = {name: value for name, value in wanted.items() if value is not UNSET}
-        return msgspec.structs.replace(self._default_limits, **told)
+    def limits(self, **values: int | UnsetType | None) -> KeyLimits:
+        """The given limits, with the defaults for ``UNSET`` ones; ``None`` means unlimited."""
+        given = {name: value for name, value in values.items() if value is not UNSET}
+        return msgspec.structs.replace(self._default_limits, **given)
 
     async def create(self, draft: KeyDraft, *, actor: Actor, request: IdempotentRequest | None = None) -> IssuedKey:
-        """Make a key."""
         now = self._now()
 
         def write(connection: Connection) -> IssuedKey:
@@ -123,37 +122,33 @@ class KeyAdministration:
 
         issued = await write_to_the_end(self._database, write)
         current = await self._database.read(lambda connection: key_rows.fetch_key(connection, issued.key.id))
-        if current is not None:  # a repeated request may speak of a key that was changed or deleted since
+        if current is not None:  # the key of a repeated request may have been changed or deleted
             self._access.take(current)
         return issued
 
     async def get(self, key_id: KeyId) -> ApiKey:
-        """One key.
-
-        Raises:
-            KeyNotFound: there is none.
-        """
+        """Fetch a key. Raises ``KeyNotFound``."""
         return await self._database.read(lambda connection: _fetch(connection, key_id))
 
     async def page(self, *, tenant: TenantId | None, after: KeyId | None, limit: int) -> list[ApiKey]:
-        """Keys, oldest first."""
+        """List keys after ``after``, oldest first."""
         return await self._database.read(
             lambda connection: key_rows.list_keys(connection, tenant=tenant, after=after, limit=limit)
         )
 
     async def update(self, key_id: KeyId, change: KeyChange, *, actor: Actor) -> ApiKey:
-        """Change fields. A revoked key can be renamed and nothing else.
+        """Change fields of a key; of a revoked key only the label.
 
         Raises:
-            KeyNotFound: there is none.
-            Conflict: it is revoked.
+            KeyNotFound: no key has this id.
+            Conflict: the key is revoked.
         """
         wanted = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not UNSET}
 
         def write(connection: Connection) -> ApiKey:
             before = _fetch(connection, key_id)
             if before.state is KeyState.REVOKED and wanted.keys() - {"label"}:
-                raise Conflict("A revoked key cannot be changed; create a new one.")
+                raise Conflict("A revoked key cannot be changed. Create a new key.")
             after = _changed(before, wanted, now=self._now())
             stored = key_rows.replace_key(connection, after, set_balance="token_balance" in wanted)
             _audit(connection, key_id, actor, "update", msgspec.to_builtins(wanted), now=self._now())
@@ -164,18 +159,18 @@ class KeyAdministration:
     async def rotate(
         self, key_id: KeyId, *, overlap_s: int, actor: Actor, request: IdempotentRequest | None = None
     ) -> IssuedKey:
-        """Give the key a new secret; the old one works for another ``overlap_s`` seconds (0: ends now).
+        """Give the key a new secret; the old secret works for ``overlap_s`` more seconds.
 
         Raises:
-            KeyNotFound: there is none.
-            Conflict: it is revoked.
+            KeyNotFound: no key has this id.
+            Conflict: the key is revoked.
         """
         now = self._now()
 
         def change(connection: Connection) -> IssuedKey:
             before = _fetch(connection, key_id)
             if before.state is KeyState.REVOKED:
-                raise Conflict("A revoked key cannot be rotated; create a new one.")
+                raise Conflict("A revoked key cannot be rotated. Create a new key.")
             secret = draw_secret(secrets.token_bytes, key_id=key_id)
             after = msgspec.structs.replace(
                 before,
@@ -196,11 +191,7 @@ class KeyAdministration:
         return issued
 
     async def revoke(self, key_id: KeyId, *, actor: Actor) -> ApiKey:
-        """End a key for good; revoking twice is the same as once.
-
-        Raises:
-            KeyNotFound: there is none.
-        """
+        """Revoke a key permanently; revoking it again changes nothing. Raises ``KeyNotFound``."""
 
         def write(connection: Connection) -> ApiKey:
             before = _fetch(connection, key_id)
@@ -216,28 +207,24 @@ class KeyAdministration:
         return await self._apply(write)
 
     async def delete(self, key_id: KeyId, *, actor: Actor) -> None:
-        """Remove a key; its audit trail and use stay.
-
-        Raises:
-            KeyNotFound: there is none.
-        """
+        """Delete a key; its audit trail and usage are kept. Raises ``KeyNotFound``."""
 
         def write(connection: Connection) -> None:
             if not key_rows.delete_key(connection, key_id):
-                raise KeyNotFound(f"No API key '{key_id}'.")
+                raise KeyNotFound(f"There is no API key '{key_id}'.")
             _audit(connection, key_id, actor, "delete", {}, now=self._now())
 
         await write_to_the_end(self._database, write)
         self._access.forget(key_id)
 
     async def audit(self, key_id: KeyId, *, before: int | None, limit: int) -> list[AuditEntry]:
-        """The trail of one key, newest first, also of a deleted one."""
+        """The audit trail of a key, newest first; also of a deleted key."""
         return await self._database.read(
             lambda connection: key_rows.list_audit(connection, key_id=key_id, before=before, limit=limit)
         )
 
     async def usage(self, key_id: KeyId, *, days: int) -> list[KeyUsage]:
-        """Tokens per day and model of the last ``days`` days, newest first; up to date to the last write."""
+        """Tokens per day and model of the last ``days`` days, newest first, as of the last write."""
         since_day = self._now() // DAY_S - days + 1
         return await self._database.read(
             lambda connection: key_usage_rows.list_usage(connection, key_id, since_day=since_day)
@@ -252,7 +239,7 @@ class KeyAdministration:
 def _fetch(connection: Connection, key_id: KeyId) -> ApiKey:
     key = key_rows.fetch_key(connection, key_id)
     if key is None:
-        raise KeyNotFound(f"No API key '{key_id}'.")
+        raise KeyNotFound(f"There is no API key '{key_id}'.")
     return key
 
 

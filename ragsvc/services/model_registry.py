@@ -1,4 +1,4 @@
-"""Which model names there are, who serves each, and who stands in when that one cannot."""
+"""The registry of models: names, the provider of each, and fallbacks."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _PASSED_ON: Final = (ModelUnavailable, UpstreamFailed, UpstreamTimeout, Overload
 
 
 class ModelRoute(msgspec.Struct, frozen=True):
-    """One way to a model: the provider, its own name for the model, and how much it reads at once.
+    """A provider of a model, with the provider's name of the model and the size of its context.
 
-    ``context_tokens`` is ``None`` for a backend that takes the evidence itself and needs no prompt.
+    ``context_tokens`` is ``None`` for a backend that takes the retrieved passages itself and needs no prompt.
     """
 
     provider_name: str
@@ -41,25 +41,25 @@ class ModelRoute(msgspec.Struct, frozen=True):
     context_tokens: int | None
     pricing: Pricing = Pricing()
     families: frozenset[Family] | None = None
-    """What can be asked of it; ``None``: anything."""
+    """Endpoint families that the route serves; ``None`` means all."""
 
     def serves(self, family: Family) -> bool:
-        """Whether the model answers requests of a family there."""
+        """Whether the route serves requests of a family."""
         return self.families is None or family in self.families
 
 
 class LocalModel(msgspec.Struct, frozen=True):
-    """A model that this process serves itself, besides the chat model."""
+    """A model in this process, other than the built-in chat model."""
 
     name: str
     provider: ModelProvider
     families: frozenset[Family]
     context_tokens: int | None = None
-    """How much a chat model reads; ``None``: it takes the evidence itself, or does not chat."""
+    """Context of a chat model; ``None`` if it takes the retrieved passages itself, or is not a chat model."""
 
 
 class ModelCard(msgspec.Struct, frozen=True):
-    """A model in ``GET /v1/models``; prices are for 1,000 tokens, ``available`` tells whether its provider is asked."""
+    """A model in ``GET /v1/models``; prices are for 1,000 tokens. ``available``: a provider of it accepts requests."""
 
     id: str
     created: int
@@ -70,7 +70,7 @@ class ModelCard(msgspec.Struct, frozen=True):
 
 
 class ModelRegistry:
-    """The registry: exact name, then alias, then ``provider/model``, then patterns in the order of the settings."""
+    """Resolves a name as exact name, then alias, then ``provider/model``, then by patterns in the settings' order."""
 
     def __init__(
         self,
@@ -87,14 +87,14 @@ class ModelRegistry:
         self.change(settings, providers)
 
     def check(self, settings: Sequence[ProviderSettings]) -> None:
-        """Find contradictions. Raises ``ConfigurationError``."""
-        unasked = {one.name: cast("ModelProvider", None) for one in settings}  # nobody is asked
-        ModelRegistry(settings, unasked, local=self._local, local_models=self._local_models, created=0)
+        """Check settings for duplicate and reserved names. Raises ``ConfigurationError``."""
+        unused = {provider.name: cast("ModelProvider", None) for provider in settings}  # no request is made
+        ModelRegistry(settings, unused, local=self._local, local_models=self._local_models, created=0)
 
     def change(self, settings: Sequence[ProviderSettings], providers: Mapping[str, ModelProvider]) -> None:
-        """Know other providers from now on. Raises ``ConfigurationError``; ``check`` before, to keep what is known."""
+        """Replace the providers. Raises ``ConfigurationError`` and is then inconsistent: call ``check`` before."""
         local = self._local
-        self._settings = {one.name: one for one in settings}
+        self._settings = {provider.name: provider for provider in settings}
         self._providers = dict(providers)
         self._exact: dict[str, tuple[str, ModelSettings]] = {}
         self._aliases: dict[str, tuple[str, ModelSettings]] = {}
@@ -105,16 +105,16 @@ class ModelRegistry:
             self._providers[LOCAL_PROVIDER] = local
             self._local_routes = [_local_route(LocalModel(LOCAL_MODEL, local, frozenset({Family.CHAT})))]
             self._routes[LOCAL_MODEL] = self._local_routes
-        for one in self._local_models:
-            self._routes[one.name] = [_local_route(one)]
-        self._local_by_name = {one.name: one for one in self._local_models}
+        for model in self._local_models:
+            self._routes[model.name] = [_local_route(model)]
+        self._local_by_name = {model.name: model for model in self._local_models}
         self._register(settings)
 
     def _register(self, settings: Sequence[ProviderSettings]) -> None:
         problems: list[str] = []
-        names = [one.name for one in settings]
-        problems.extend(f"two providers are called '{name}'" for name in set(names) if names.count(name) > 1)
-        problems.extend(f"provider '{name}' has a reserved name" for name in names if name == LOCAL_PROVIDER)
+        names = [provider.name for provider in settings]
+        problems.extend(f"two providers have the name '{name}'" for name in set(names) if names.count(name) > 1)
+        problems.extend(f"the name '{name}' of a provider is reserved" for name in names if name == LOCAL_PROVIDER)
         for provider in settings:
             for model in provider.models:
                 if model.is_pattern:
@@ -123,7 +123,7 @@ class ModelRegistry:
                     self._exact.setdefault(model.id, (provider.name, model))
                 for alias in model.aliases:
                     if alias in self._aliases:
-                        problems.append(f"alias '{alias}' is given twice")
+                        problems.append(f"two models have the alias '{alias}'")
                     self._aliases[alias] = (provider.name, model)
         if problems:
             raise ConfigurationError(sorted(problems))
@@ -131,19 +131,18 @@ class ModelRegistry:
             self._routes.setdefault(name, self._resolve(name))
 
     def routes(self, model: str, family: Family = Family.CHAT) -> Sequence[ModelRoute]:
-        """The ways to a model for requests of a family, best first. Raises ``ModelNotFound``."""
-        known = self._ways(model)
-        able = [route for route in known if route.serves(family)]
-        if not able:
+        """The routes to a model for requests of a family, best first. Raises ``ModelNotFound``."""
+        routes = [route for route in self._all_routes(model) if route.serves(family)]
+        if not routes:
             raise ModelNotFound(f"The model '{model}' is not offered for {family.value}.", param="model")
-        return able
+        return routes
 
-    def _ways(self, model: str) -> Sequence[ModelRoute]:
+    def _all_routes(self, model: str) -> Sequence[ModelRoute]:
         known = self._routes.get(model)
         return known if known is not None else self._resolve(model)
 
     def cards(self, principal: Principal) -> list[ModelCard]:
-        """The models that this key may use; patterns cannot be listed."""
+        """The models that the key may use, without those that only a pattern matches."""
         cards: list[ModelCard] = []
         for name, routes in self._routes.items():
             if allows_model(principal, name):
@@ -153,18 +152,17 @@ class ModelRegistry:
         return cards
 
     def card(self, principal: Principal, model: str) -> ModelCard:
-        """One model, also one that only a pattern knows. Raises ``ModelNotFound``, ``PolicyDenied``."""
-        routes = self._ways(model)
+        """A model, also one that only a pattern matches. Raises ``ModelNotFound``, ``PolicyDenied``."""
+        routes = self._all_routes(model)
         require_model(principal, model)
         available = any(route.provider.circuit is not Circuit.OPEN for route in routes)
         return ModelCard(model, self._created, routes[0].provider_name, routes[0].pricing, available)
 
     def circuits(self) -> dict[str, Circuit]:
-        """Where each provider's breaker stands."""
+        """State of the circuit breaker of each provider."""
         return {name: provider.circuit for name, provider in self._providers.items()}
 
     async def aclose(self) -> None:
-        """Close the providers."""
         for provider in self._providers.values():
             await provider.aclose()
 
@@ -174,21 +172,21 @@ class ModelRegistry:
             raise ModelNotFound(f"The model '{model}' does not exist.", param="model")
         routes = [self._route(*found, model)]
         name, settings = found
-        for stand_in in (*settings.fallback, *self._settings[name].fallback):
-            if stand_in == LOCAL_MODEL:
+        for fallback in (*settings.fallback, *self._settings[name].fallback):
+            if fallback == LOCAL_MODEL:
                 routes.extend(self._local_routes)
                 continue
-            if stand_in in self._local_by_name:
-                routes.append(_local_route(self._local_by_name[stand_in]))
+            if fallback in self._local_by_name:
+                routes.append(_local_route(self._local_by_name[fallback]))
                 continue
-            if stand_in in self._settings:
-                own_name = routes[0].upstream_model if settings.is_pattern else settings.id
-                routes.extend(self._on_provider(stand_in, own_name))
+            if fallback in self._settings:
+                same_model = routes[0].upstream_model if settings.is_pattern else settings.id
+                routes.extend(self._on_provider(fallback, same_model))
                 continue
-            other = self._find(stand_in)
+            other = self._find(fallback)
             if other is not None:
-                routes.append(self._route(*other, stand_in))
-        return list({(one.provider_name, one.upstream_model): one for one in routes}.values())
+                routes.append(self._route(*other, fallback))
+        return list({(route.provider_name, route.upstream_model): route for route in routes}.values())
 
     def _find(self, model: str) -> tuple[str, ModelSettings] | None:
         found = self._exact.get(model) or self._aliases.get(model)
@@ -215,7 +213,7 @@ class ModelRegistry:
         return None
 
     def _on_provider(self, provider: str, model: str) -> list[ModelRoute]:
-        """The same model at another provider, if that has it."""
+        """The route to the same model at another provider; empty if it does not offer the model."""
         settings = self._model_of(provider, model)
         return [] if settings is None else [self._route(provider, settings, model)]
 
@@ -245,12 +243,12 @@ async def first_able(
     *,
     may_go_on: Callable[[], bool] = lambda: True,
 ) -> T:
-    """Ask one provider after another until one answers; all before the client has seen a byte.
+    """Try the routes in order until a provider answers; all before the first byte is sent to the client.
 
-    ``may_go_on`` tells after a failure whether the next one can be asked (a body that was streamed is gone).
+    ``may_go_on`` tells after a failure whether the next route can be tried (a streamed body cannot be sent again).
 
     Raises:
-        RagsvcError: what the only one said; ``ModelUnavailable`` when none of several could answer.
+        RagsvcError: the failure of the only route; ``ModelUnavailable`` if several routes failed.
     """
     failures: list[RagsvcError] = []
     for route in routes:
@@ -264,6 +262,6 @@ async def first_able(
         raise failures[0]
     waits = [failure.retry_after_s for failure in failures if failure.retry_after_s is not None]
     raise ModelUnavailable(
-        f"none of the {len(failures)} providers of the model can answer now",
+        f"None of the {len(failures)} providers of the model can answer now.",
         retry_after_s=min(waits, default=None),
     ) from failures[-1]

@@ -1,7 +1,7 @@
-"""Passes requests of the stateless families to the provider of their model, with everything ours around them.
+"""Passes requests of the stateless endpoint families to the provider of their model.
 
-Ours are the model's policy, tokens and fallback; the bytes of request and answer are the client's and the provider's.
-Tokens are settled before the client sees the end.
+Adds access rules for models, token metering and fallback; the bytes of request and answer are not changed. Tokens are
+settled before the end of the answer is sent to the client.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _SCANNED: Final = ("application/json", "text/event-stream")
 
 
 class ProxyBody(Protocol):
-    """A request's body that can name the model as a provider does."""
+    """A request body in which the name of the model can be replaced."""
 
     @property
     def spent(self) -> bool:
-        """Whether a part of it has gone out that cannot be sent again."""
+        """Whether a part was sent that cannot be sent again."""
         ...
 
     def for_model(self, model: str) -> tuple[bytes | AsyncIterator[bytes], Mapping[str, str]]:
-        """The body for a provider that knows the model as ``model``, and headers that describe it."""
+        """The body with the provider's name of the model, and the headers that describe the body."""
         ...
 
 
 class ProxyCall(msgspec.Struct, frozen=True, kw_only=True):
-    """One request to pass on; ``path`` follows a provider's base URL. The estimates are tokens."""
+    """A request to pass on; ``path`` follows the base URL of a provider. The estimates are in tokens."""
 
     family: Family
     path: str
@@ -52,11 +52,11 @@ class ProxyCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProxyAnswer:
-    """A provider's answer on its way; iteration raises when it breaks off."""
+    """An answer of a provider; iteration yields its body and raises if it breaks off."""
 
-    def __init__(self, reply: ForwardReply, booking: RequestReservation, call: ProxyCall) -> None:
+    def __init__(self, reply: ForwardReply, reservation: RequestReservation, call: ProxyCall) -> None:
         self._reply = reply
-        self._booking = booking
+        self._reservation = reservation
         self._call = call
         self.status = reply.status
         self.headers = reply.headers
@@ -71,19 +71,19 @@ class ProxyAnswer:
         try:
             piece = await self._reply.__anext__()
         except StopAsyncIteration:
-            await self._booking.settle(self._usage())
+            await self._reservation.settle(self._usage())
             raise
         if self._scanner is not None:
             self._scanner.feed(piece)
         return piece
 
     async def aclose(self) -> None:
-        """Stop the provider if it still sends, and settle what passed; may be called twice."""
+        """Stop the provider if it still sends, and settle the tokens; may be called twice."""
         with anyio.CancelScope(shield=True):
             try:
                 await self._reply.aclose()
             finally:
-                await self._booking.settle(self._usage())
+                await self._reservation.settle(self._usage())
 
     def _usage(self) -> TokenUsage:
         scanner = self._scanner
@@ -95,33 +95,33 @@ class ProxyAnswer:
 
 
 class ProxyService:
-    """Serves all families but chat."""
+    """Serves all endpoint families except chat."""
 
     def __init__(self, *, router: Router, meter: TokenMeter) -> None:
         self._router = router
         self._meter = meter
 
     async def forward(self, principal: Principal, call: ProxyCall, access: UpstreamAccess = NO_ACCESS) -> ProxyAnswer:
-        """Pass a request on; returns when the answer's headers are there.
+        """Pass a request on; returns once the headers of the answer have arrived.
 
         Raises:
-            PolicyDenied, ModelNotFound, BalanceExhausted, RateLimited, and what ``ChatBackend.complete`` raises.
+            PolicyDenied, ModelNotFound, BalanceExhausted, RateLimited, and the errors of ``ChatBackend.complete``.
         """
         routes = await self._router.routes(principal, call.model, call.family, access)
-        reservation = await self._meter.reserve(principal, call.prompt_estimate + call.reply_estimate)
-        booking = RequestReservation(self._meter, reservation, call.model)
+        reserved = await self._meter.reserve(principal, call.prompt_estimate + call.reply_estimate)
+        reservation = RequestReservation(self._meter, reserved, call.model)
         try:
             reply = await first_able(routes, lambda route: _ask(route, call), may_go_on=lambda: not call.body.spent)
         except asyncio.CancelledError:
-            await booking.settle(TokenUsage.of(call.prompt_estimate, 0))
+            await reservation.settle(TokenUsage.of(call.prompt_estimate, 0))
             raise
         except BaseException:
-            await booking.refund()
+            await reservation.refund()
             raise
-        return ProxyAnswer(reply, booking, call)
+        return ProxyAnswer(reply, reservation, call)
 
 
 async def _ask(route: ModelRoute, call: ProxyCall) -> ForwardReply:
-    body, described = call.body.for_model(route.upstream_model)
-    headers = {**call.headers, **described}
+    body, body_headers = call.body.for_model(route.upstream_model)
+    headers = {**call.headers, **body_headers}
     return await route.provider.forward(ForwardRequest(method="POST", path=call.path, body=body, headers=headers))

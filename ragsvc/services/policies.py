@@ -1,4 +1,4 @@
-"""Policies beyond the keys' own rules: asked per key, model and family, remembered briefly, and closed on failure."""
+"""Policies beyond the rules of keys: decisions per key, model and family, cached briefly, denied on failure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ragsvc.core.gateway.endpoint_families import Family
 _REMEMBERED = 10_000
 
 Decide = Callable[[Mapping[str, Any]], Awaitable[bool]]
-"""Whether an input is allowed; anything it raises means that nobody knows."""
+"""Decides whether an input is allowed; an exception means that there is no decision."""
 
 
 class _Decision(msgspec.Struct, frozen=True):
@@ -26,7 +26,7 @@ class _Decision(msgspec.Struct, frozen=True):
 
 
 class CachedPolicy:
-    """Implements ``Policy`` over something slow. Decisions live ``keep_s`` seconds, failures not at all."""
+    """Implements ``Policy`` with a cache: decisions are kept for ``keep_s`` seconds, failures are not."""
 
     def __init__(
         self, decide: Decide, *, keep_s: float, timeout_s: float, clock: Callable[[], float] = time.monotonic
@@ -38,31 +38,29 @@ class CachedPolicy:
         self._decisions: OrderedDict[tuple[Principal, str, Family], _Decision] = OrderedDict()
 
     async def allows(self, principal: Principal, model: str, family: Family) -> bool:
-        """Ask, or remember.
+        """Return the cached or a new decision.
 
         Raises:
-            ModelUnavailable: there is no decision; without one nothing is allowed.
+            ModelUnavailable: the policy gave no decision, so the request is not allowed.
         """
-        asked = (principal, model, family)
-        known = self._decisions.get(asked)
+        question = (principal, model, family)
+        known = self._decisions.get(question)
         if known is not None and known.until > self._clock():
             return known.allowed
         try:
             async with asyncio.timeout(self._timeout_s):
                 allowed = await self._decide(policy_input(principal, model, family))
-        except Exception as error:  # whatever a policy engine raises: no decision, no access
-            raise ModelUnavailable(
-                "the policy that must allow this request gives no decision", retry_after_s=1
-            ) from error
-        self._decisions[asked] = _Decision(allowed, self._clock() + self._keep_s)
-        self._decisions.move_to_end(asked)
+        except Exception as error:  # any failure of a policy engine: no decision, no access
+            raise ModelUnavailable("The policy for this request gives no decision.", retry_after_s=1) from error
+        self._decisions[question] = _Decision(allowed, self._clock() + self._keep_s)
+        self._decisions.move_to_end(question)
         if len(self._decisions) > _REMEMBERED:
             self._decisions.popitem(last=False)
         return allowed
 
 
 def policy_input(principal: Principal, model: str, family: Family) -> dict[str, Any]:
-    """What a policy sees as ``input``."""
+    """The ``input`` of a policy."""
     return {
         "key": {
             "id": principal.key_id,

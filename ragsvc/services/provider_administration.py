@@ -1,6 +1,6 @@
-"""Administers providers: those of the settings are shown, others are added, changed, tested and removed as it runs.
+"""Administration of providers: those of the settings file are shown; others can be added, changed, tested and removed.
 
-Settings and keys are sealed in the rows and plain in this process. A change is durable before it holds.
+Settings and keys are encrypted in the rows and plain in memory. A change is durable before it takes effect.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ragsvc.core.gateway.circuit_breaker import Circuit
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.core.ids import TenantId
 from ragsvc.core.ports.model_provider import ForwardRequest, ModelProvider
+from ragsvc.core.validation import invalid_field
 from ragsvc.crypto.value_sealing import ValueSealer
 from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.model_registry import ModelRegistry
@@ -35,7 +36,7 @@ _LISTED_MODELS = 1000
 
 
 class ProviderView(msgspec.Struct, frozen=True):
-    """A provider and how it does. ``source`` is ``config`` for one of the settings file, which only that changes."""
+    """A provider and its state. ``source``: ``config`` (the settings file, which the API cannot change) or ``api``."""
 
     settings: ProviderSettings
     source: Literal["config", "api"]
@@ -43,7 +44,7 @@ class ProviderView(msgspec.Struct, frozen=True):
 
 
 class ProviderTest(msgspec.Struct, frozen=True):
-    """What asking a provider for its models gave."""
+    """The result of a request for the models of a provider."""
 
     ok: bool
     latency_ms: float
@@ -52,7 +53,7 @@ class ProviderTest(msgspec.Struct, frozen=True):
 
 
 class TenantKey(msgspec.Struct, frozen=True):
-    """That a tenant has a key of its own for a provider; the key itself is never shown."""
+    """A key of a tenant for a provider; the key itself is never shown."""
 
     tenant: str
     provider: str
@@ -60,7 +61,7 @@ class TenantKey(msgspec.Struct, frozen=True):
 
 
 class ProviderAdministration:
-    """The admin's side of providers; see the module. ``load`` before use."""
+    """Shows and changes providers. Call ``load`` before use."""
 
     def __init__(
         self,
@@ -75,7 +76,7 @@ class ProviderAdministration:
         self._database = database
         self._sealer = sealer
         self._models = models
-        self._configured = {one.name: one for one in configured}
+        self._configured = {settings.name: settings for settings in configured}
         self._added: dict[str, ProviderSettings] = {}
         self._running: dict[str, tuple[ProviderSettings, ModelProvider]] = {}
         self._keys: dict[tuple[str, str], tuple[str, int]] = {}
@@ -84,10 +85,10 @@ class ProviderAdministration:
         self._lock = anyio.Lock()
 
     async def load(self) -> None:
-        """Take over what the rows hold.
+        """Load the stored providers and keys.
 
         Raises:
-            ConfigurationError: the master key is not the one that sealed them, or names contradict the settings.
+            ConfigurationError: they were encrypted with another key, or their models contradict the settings file.
         """
         providers = await self._database.read(rows.stored_providers)
         keys = await self._database.read(rows.stored_keys)
@@ -100,68 +101,68 @@ class ProviderAdministration:
                 self._keys[key.tenant, key.provider] = (plain.decode(), key.updated_at)
         except CryptoFailure as error:
             raise ConfigurationError(
-                ["stored providers cannot be opened: master.key, or the encrypted directory's key, is another one"]
+                ["the stored providers were encrypted with another master.key or data directory key"]
             ) from error
         for name in self._added.keys() & self._configured.keys():
-            del self._added[name]  # the settings file took the name over
+            del self._added[name]  # a provider of the settings file has the same name and replaces it
         self._apply(self._added)
 
     def key_of(self, tenant: TenantId, provider: str) -> str | None:
-        """The tenant's own key for a provider."""
-        found = self._keys.get((tenant, provider))
-        return None if found is None else found[0]
+        """The key of the tenant for a provider, if it has one."""
+        stored = self._keys.get((tenant, provider))
+        return None if stored is None else stored[0]
 
     def views(self) -> list[ProviderView]:
-        """All providers, those of the settings first."""
+        """All providers, those of the settings file first."""
         return [self.view(name) for name in (*self._configured, *self._added)]
 
     def view(self, name: str) -> ProviderView:
-        """One provider. Raises ``NotFound``."""
+        """Show a provider. Raises ``NotFound``."""
         if name not in self._running:
             raise NotFound(f"There is no provider '{name}'.")
         settings, provider = self._running[name]
         return ProviderView(settings, "config" if name in self._configured else "api", provider.circuit)
 
     async def create(self, settings: ProviderSettings) -> ProviderView:
-        """Add a provider; it can be asked at once.
+        """Add a provider; it serves requests at once.
 
         Raises:
-            Conflict: the name is taken. InvalidRequest: its models contradict those there are.
+            Conflict: a provider has this name. InvalidRequest: its models contradict those of other providers.
         """
         async with self._lock:
             if settings.name in self._running:
-                raise Conflict(f"There is a provider '{settings.name}' already.", param="name")
+                raise Conflict(f"A provider '{settings.name}' already exists.", param="name")
             await self._store(settings)
         return self.view(settings.name)
 
     async def update(self, name: str, change: Mapping[str, Any]) -> ProviderView:
-        """Change fields of a provider; those left out stay, the key as well.
+        """Change the given fields of a provider.
 
         Raises:
-            NotFound, Conflict (one of the settings file), InvalidRequest.
+            NotFound, Conflict (a provider of the settings file), InvalidRequest.
         """
         async with self._lock:
             current = self._changeable(name)
             if change.get("name", name) != name:
-                raise InvalidRequest("A provider keeps its name.", param="name")
+                raise InvalidRequest("The name of a provider cannot be changed.", param="name")
             fields = msgspec.to_builtins(current) | {"api_key": current.api_key} | dict(change)
             try:
                 settings = msgspec.convert(fields, ProviderSettings)
             except msgspec.ValidationError as error:
-                raise InvalidRequest(str(error)) from error
+                raise invalid_field(error) from error
             await self._store(settings)
         return self.view(name)
 
     async def delete(self, name: str) -> None:
-        """Remove a provider and all keys for it; requests that run end as they would. Raises as ``update`` does."""
+        """Remove a provider and all keys for it; running requests are completed. Raises as ``update`` does."""
         async with self._lock:
             self._changeable(name)
             await write_to_the_end(self._database, lambda connection: rows.drop_provider(connection, name))
             self._keys = {place: key for place, key in self._keys.items() if place[1] != name}
-            self._apply({other: one for other, one in self._added.items() if other != name})
+            self._apply({other: settings for other, settings in self._added.items() if other != name})
 
     async def test(self, name: str) -> ProviderTest:
-        """Ask a provider for its models with its stored key. Raises ``NotFound``."""
+        """Request the models of a provider with its stored key. Raises ``NotFound``."""
         self.view(name)
         _, provider = self._running[name]
         begin = time.perf_counter()
@@ -169,13 +170,15 @@ class ProviderAdministration:
             with anyio.fail_after(_TEST_TIMEOUT_S):
                 models = await _models_of(provider)
         except TimeoutError:
-            return ProviderTest(ok=False, latency_ms=_since(begin), models=[], error="it did not answer in time")
+            return ProviderTest(
+                ok=False, latency_ms=_since(begin), models=[], error="The provider did not answer in time."
+            )
         except RagsvcError as error:
             return ProviderTest(ok=False, latency_ms=_since(begin), models=[], error=error.message)
         return ProviderTest(ok=True, latency_ms=_since(begin), models=models)
 
     async def set_key(self, tenant: TenantId, name: str, key: str) -> TenantKey:
-        """Store a tenant's own key for a provider; it holds from the next request on. Raises ``NotFound``."""
+        """Store the key of a tenant for a provider; used from the next request on. Raises ``NotFound``."""
         self.view(name)
         now = int(self._clock())
         sealed = self._sealer.seal(key.encode(), place=_key_place(tenant, name))
@@ -186,13 +189,13 @@ class ProviderAdministration:
         return TenantKey(tenant, name, now)
 
     async def drop_key(self, tenant: TenantId, name: str) -> None:
-        """Remove a tenant's key. Raises ``NotFound``."""
+        """Remove the key of a tenant. Raises ``NotFound``."""
         if not await write_to_the_end(self._database, lambda connection: rows.drop_key(connection, tenant, name)):
             raise NotFound(f"Tenant '{tenant}' has no key for provider '{name}'.")
         self._keys.pop((tenant, name), None)
 
     def keys(self, name: str) -> list[TenantKey]:
-        """Which tenants have a key of their own for a provider. Raises ``NotFound``."""
+        """The tenants that have a key for a provider. Raises ``NotFound``."""
         self.view(name)
         return [
             TenantKey(tenant, provider, at)
@@ -203,7 +206,7 @@ class ProviderAdministration:
     def _changeable(self, name: str) -> ProviderSettings:
         self.view(name)
         if name in self._configured:
-            raise Conflict(f"Provider '{name}' stands in the settings file; change it there.")
+            raise Conflict(f"Provider '{name}' is defined in the settings file and can only be changed there.")
         return self._added[name]
 
     async def _store(self, settings: ProviderSettings) -> None:
@@ -220,7 +223,7 @@ class ProviderAdministration:
         self._apply(added)
 
     def _apply(self, added: Mapping[str, ProviderSettings]) -> None:
-        """Let the registry know; providers whose settings did not change keep their breakers and slots."""
+        """Update the registry; providers with unchanged settings keep their circuit breakers and slots."""
         wanted = {**self._configured, **added}
         running: dict[str, tuple[ProviderSettings, ModelProvider]] = {}
         for name, settings in wanted.items():
@@ -252,8 +255,8 @@ async def _models_of(provider: ModelProvider) -> list[str]:
     try:
         listed = msgspec.json.decode(body, type=_ListedModels)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest("it answered, but not with a list of models") from error
-    return [one.id for one in listed.data[:_LISTED_MODELS]]
+        raise InvalidRequest("The provider did not answer with a list of models.") from error
+    return [model.id for model in listed.data[:_LISTED_MODELS]]
 
 
 def _since(begin: float) -> float:

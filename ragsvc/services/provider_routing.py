@@ -1,4 +1,4 @@
-"""From a caller and a model's name to the providers to ask, with the credentials to ask them with."""
+"""Routing: the providers for a request, in order, and the keys to use with them."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _UNKNOWN_CONTEXT_TOKENS = 8192
 
 
 class Policy(Protocol):
-    """A rule beyond those of the key itself."""
+    """A rule beyond those of the key."""
 
     async def allows(self, principal: Principal, model: str, family: Family) -> bool:
-        """Whether the key may use the model for requests of the family. Raises ``ModelUnavailable`` if unknown."""
+        """Whether the key may use the model for this family. Raises ``ModelUnavailable`` without a decision."""
         ...
 
 
-class DirectProviders(Protocol):
-    """Providers that a request names by their address."""
+class ProvidersByUrl(Protocol):
+    """Providers that a request names by base URL."""
 
     def provider(self, base_url: str) -> ModelProvider:
-        """The provider at an address. Raises ``PolicyDenied`` for one that is not allowed."""
+        """The provider at a base URL. Raises ``PolicyDenied`` if the URL is not allowed."""
         ...
 
 
 class Router:
-    """Decides who answers. ``key_of`` gives a tenant's own key for a provider, if it stored one."""
+    """Selects the providers for a request. ``key_of`` returns the key of a tenant for a provider, if it has one."""
 
     def __init__(
         self,
@@ -43,40 +43,40 @@ class Router:
         *,
         policies: Sequence[Policy] = (),
         key_of: Callable[[TenantId, str], str | None] = lambda _tenant, _provider: None,
-        direct: DirectProviders | None = None,
+        providers_by_url: ProvidersByUrl | None = None,
     ) -> None:
         self._models = models
         self._policies = policies
         self._key_of = key_of
-        self._direct = direct
+        self._providers_by_url = providers_by_url
 
     async def routes(
         self, principal: Principal, model: str, family: Family, access: UpstreamAccess = NO_ACCESS
     ) -> Sequence[ModelRoute]:
-        """The ways to a model for this caller, best first; a caller's own credentials go to one provider only.
+        """The routes to a model for this caller, best first; a key from the request is sent to one provider only.
 
         Raises:
-            PolicyDenied: the key's rules or a policy say no, or the address may not be called.
-            ModelNotFound: nobody offers the model for this family.
-            InvalidRequest: credentials for a model that needs none.
+            PolicyDenied: the rules of the key or a policy deny the request, or the base URL is not allowed.
+            ModelNotFound: no provider offers the model for this family.
+            InvalidRequest: a provider key for a model that needs none.
         """
         require_model(principal, model)
         for policy in self._policies:
             if not await policy.allows(principal, model, family):
                 raise PolicyDenied(f"Key '{principal.label}' lacks scope for model '{model}'.", param="model")
         if access.base_url is not None:
-            return [self._direct_route(model, access.base_url, access.api_key)]
+            return [self._route_by_url(model, access.base_url, access.api_key)]
         routes = self._models.routes(model, family)
         if access.api_key is not None:
             return _with_callers_key(routes, access.api_key)
         return [self._with_tenants_key(principal.tenant, route) for route in routes]
 
-    def _direct_route(self, model: str, base_url: str, api_key: str | None) -> ModelRoute:
-        if self._direct is None:
-            raise PolicyDenied("Requests may not name a provider's address here.", param="X-Provider-Base-URL")
-        provider = self._direct.provider(base_url)
+    def _route_by_url(self, model: str, base_url: str, api_key: str | None) -> ModelRoute:
+        if self._providers_by_url is None:
+            raise PolicyDenied("This server accepts no base URLs of providers.", param="X-Provider-Base-URL")
+        provider = self._providers_by_url.provider(base_url)
         if api_key is not None:
-            provider = provider.with_key(api_key, callers=True)
+            provider = provider.with_key(api_key, from_caller=True)
         return ModelRoute(base_url, provider, model, _UNKNOWN_CONTEXT_TOKENS)
 
     def _with_tenants_key(self, tenant: TenantId, route: ModelRoute) -> ModelRoute:
@@ -87,9 +87,9 @@ class Router:
 def _with_callers_key(routes: Sequence[ModelRoute], key: str) -> list[ModelRoute]:
     name = routes[0].provider_name
     if name == LOCAL_PROVIDER:
-        raise InvalidRequest("This model is served here and needs no provider's key.", param="X-Provider-Key")
+        raise InvalidRequest("This model runs on this server and takes no provider key.", param="X-Provider-Key")
     return [
-        msgspec.structs.replace(route, provider=route.provider.with_key(key, callers=True))
+        msgspec.structs.replace(route, provider=route.provider.with_key(key, from_caller=True))
         for route in routes
         if route.provider_name == name
     ]

@@ -11,6 +11,11 @@ from litestar.datastructures import State
 from litestar.middleware import AbstractMiddleware, DefineMiddleware
 from litestar.types import ASGIApp, ControllerRouterHandler
 
+from ragsvc.core.defaults import (
+    DEFAULT_ENCRYPTED_MEMORY_BYTES,
+    DEFAULT_MAX_BODY_BYTES,
+    DEFAULT_MAX_DOCUMENT_BYTES,
+)
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.web import openapi
@@ -26,7 +31,6 @@ from ragsvc.web.sealed.request_bodies import body_limit_of
 from ragsvc.web.state import FoundationServices
 
 FOUNDATION_ROUTES = [*health.route_handlers, *keys.route_handlers, *tokens.route_handlers]
-DEFAULT_BODY_LIMIT_BYTES = 32 * 1024 * 1024
 
 _EXPOSED = sorted({"retry-after", "location", *(name.decode() for name in OUR_HEADERS)})
 
@@ -38,12 +42,12 @@ def create_app(
     *,
     route_handlers: Sequence[ControllerRouterHandler] = (),
     lifespan: Sequence[Lifespan] = (),
-    body_limit_bytes: int = DEFAULT_BODY_LIMIT_BYTES,
+    body_limit_bytes: int = DEFAULT_MAX_BODY_BYTES,
     access_log: AccessLog | None = None,
     cors_origins: Sequence[str] = (),
     encryption: EncryptionService | None = None,
-    document_limit_bytes: int = DEFAULT_BODY_LIMIT_BYTES,
-    encrypted_memory_bytes: int = 512 * 1024 * 1024,
+    document_limit_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES,
+    encrypted_memory_bytes: int = DEFAULT_ENCRYPTED_MEMORY_BYTES,
 ) -> Litestar:
     """Build the application around ``services`` (found by routes in ``app.state.services``).
 
@@ -62,7 +66,7 @@ def create_app(
             yield
 
     handlers = [*FOUNDATION_ROUTES, *route_handlers]
-    metrics = RequestMetrics()
+    metrics = RequestMetrics(services.registry)
     app = Litestar(
         route_handlers=[*handlers, *openapi.schema_routes(handlers)],
         middleware=[DefineMiddleware(AccessGate, access=services.access, body_limit_bytes=body_limit_bytes)],
@@ -76,7 +80,6 @@ def create_app(
         debug=False,
     )
     _check_needs(app)
-    services.registry.register(metrics)
     services.access.on_usage = metrics.count_tokens
 
     def add_layers(inner: ASGIApp) -> ASGIApp:

@@ -8,29 +8,15 @@ import msgspec
 from litestar import Request
 from litestar.types import Receive
 
-from ragsvc.core.errors import InvalidRequest, TooLarge
-from ragsvc.web.errors import invalid_json
+from ragsvc.core.errors import TooLarge
+from ragsvc.core.validation import decode_json
 
 T = TypeVar("T")
 
 
 async def read_json(request: Request[Any, Any, Any], decoder: msgspec.json.Decoder[T]) -> T:
-    """Read and validate the body; a ``Content-Type`` other than JSON is forgiven when the body is JSON.
-
-    Raises:
-        InvalidRequest: empty, not JSON, or not of this shape (``param`` names the field).
-    """
+    """Read and validate a JSON body, whatever its ``Content-Type``. Raises as ``decode_json`` does."""
     return decode_json(await request.body(), decoder)
-
-
-def decode_json(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """Validate a body that was read; raises as ``read_json`` does."""
-    if not body:
-        raise InvalidRequest("The request needs a JSON body.")
-    try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _refusal(error) from error
 
 
 async def read_body(receive: Receive, limit: float) -> bytes | None:
@@ -52,9 +38,3 @@ async def read_body(receive: Receive, limit: float) -> bytes | None:
         if not message["more_body"]:
             return b"".join((*parts, part)) if parts else part
         parts.append(part)
-
-
-def _refusal(error: Exception) -> InvalidRequest:
-    if isinstance(error, msgspec.DecodeError):
-        return invalid_json(error)
-    return InvalidRequest("The body is not valid UTF-8.")

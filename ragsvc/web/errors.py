@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 import traceback
 from collections.abc import Callable, Mapping
@@ -20,6 +19,9 @@ from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 
 from ragsvc.core import errors as e
+from ragsvc.core.gateway.event_stream import write_event
+from ragsvc.core.retry_after import retry_after_headers
+from ragsvc.core.validation import invalid_field, invalid_json, invalid_value, missing_value
 
 _log = logging.getLogger(__name__)
 
@@ -98,13 +100,12 @@ class RenderedError(msgspec.Struct, frozen=True):
 
     @property
     def content(self) -> bytes:
-        """The body as JSON."""
         return msgspec.json.encode(self.body)
 
     @property
     def event(self) -> bytes:
         """The body as a server-sent event, for failures after a stream's first byte."""
-        return b"data: " + self.content + b"\n\n"
+        return write_event(self.content)
 
 
 def rendering_of(error: e.RagsvcError) -> Rendering:
@@ -121,8 +122,8 @@ def render(error: Exception, request_id: str | None) -> RenderedError:
         return _render(_from_litestar(error), request_id, status=_foreign_status(error), headers=error.headers)
     if isinstance(error, e.RagsvcError):
         return _render(error, request_id)
-    if isinstance(error, msgspec.ValidationError | msgspec.DecodeError):
-        return _render(invalid_json(error), request_id)
+    if isinstance(error, msgspec.DecodeError):
+        return _render(_from_msgspec(error), request_id)
     return _render(e.RagsvcError(_FAILED), request_id)
 
 
@@ -130,15 +131,11 @@ def is_unexpected(error: Exception) -> bool:
     """Whether nobody raised this on purpose (it must be logged with its trace)."""
     if isinstance(error, HTTPException):
         return error.status_code >= 500 and "disconnect" not in error.detail
-    return not isinstance(error, e.RagsvcError | msgspec.ValidationError | msgspec.DecodeError)
+    return not isinstance(error, e.RagsvcError | msgspec.DecodeError)
 
 
-def invalid_json(error: msgspec.ValidationError | msgspec.DecodeError) -> e.InvalidRequest:
-    """Turn msgspec's complaint about a body into ours, with the field's path as ``param``."""
-    text = str(error)
-    if not isinstance(error, msgspec.ValidationError):
-        return e.InvalidRequest(f"The body is not valid JSON: {text}")
-    return e.InvalidRequest(text, param=_param_of(text))
+def _from_msgspec(error: msgspec.DecodeError) -> e.InvalidRequest:
+    return invalid_field(error) if isinstance(error, msgspec.ValidationError) else invalid_json(error)
 
 
 def _render(
@@ -160,8 +157,7 @@ def _advice(error: e.RagsvcError, status: int) -> dict[str, str]:
     if retry_after_s is None and error.retryable:
         retry_after_s = _DEFAULT_RETRY_AFTER_S.get(status)
     if retry_after_s is not None:
-        headers["retry-after"] = str(math.ceil(retry_after_s))
-        headers["retry-after-ms"] = str(math.ceil(retry_after_s * 1000))
+        headers |= retry_after_headers(retry_after_s)
     if type(error) is not e.RagsvcError and (status in _SDK_REPEATS or status >= 500):
         worth_it = error.retryable and not (isinstance(error, e.RateLimited) and error.budget_gone)
         headers["x-should-retry"] = "true" if worth_it else "false"
@@ -197,33 +193,17 @@ def _from_litestar(error: HTTPException) -> e.RagsvcError:
 
 
 def _from_validation(error: HTTPException) -> e.InvalidRequest:
-    cause = error.__cause__
-    while cause is not None and not isinstance(cause, msgspec.DecodeError):
-        cause = cause.__cause__
-    if isinstance(cause, msgspec.DecodeError) and not isinstance(cause, msgspec.ValidationError):
-        return invalid_json(cause)
+    """A query, path or header parameter that Litestar refuses; bodies are decoded by ``core.validation``."""
     extra = error.extra
     if isinstance(extra, list) and extra and isinstance(extra[0], dict):
         first = extra[0]
-        key, message = first.get("key"), str(first.get("message", error.detail))
-        param = None if key in (None, "data") else str(key)
-        missing = _MISSING_FIELD.search(message) or _UNKNOWN_FIELD.search(message)
-        if missing and missing.group(1) != "data":
-            param = f"{param}.{missing.group(1)}" if param else missing.group(1)
-        return e.InvalidRequest(message, param=param)
-    return e.InvalidRequest(error.detail)
+        key = first.get("key")
+        return invalid_value(None if key is None else str(key), str(first.get("message", error.detail)))
+    missing = _MISSING_PARAMETER.match(error.detail)  # the rest of this text quotes the URL
+    return missing_value(missing[1]) if missing else e.InvalidRequest(error.detail)
 
 
-_MISSING_FIELD = re.compile(r"missing required field `([^`]+)`")
-_UNKNOWN_FIELD = re.compile(r"contains unknown field `([^`]+)`")
-_PATH = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`")
-
-
-def _param_of(text: str) -> str | None:
-    path = _PATH.search(text)
-    named = _MISSING_FIELD.search(text) or _UNKNOWN_FIELD.search(text)
-    parts = [part for part in (path and path.group(1), named and named.group(1)) if part]
-    return ".".join(parts) or None
+_MISSING_PARAMETER = re.compile(r"Missing required \w+ parameter '([^']+)'")
 
 
 def log_unexpected(error: Exception, *, request_id: str | None, encrypted: bool) -> None:

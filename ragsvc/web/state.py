@@ -16,14 +16,10 @@ class FoundationServices(Protocol):
     """The part of the composed services that this package's foundation uses."""
 
     @property
-    def access(self) -> Access:
-        """Authenticates and meters."""
-        ...
+    def access(self) -> Access: ...
 
     @property
-    def keys(self) -> KeyAdministration:
-        """Administers keys."""
-        ...
+    def keys(self) -> KeyAdministration: ...
 
     @property
     def readiness(self) -> Readiness:

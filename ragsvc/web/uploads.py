@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import re
 import unicodedata
+from email.message import Message
 from typing import Any
-from urllib.parse import unquote, unquote_to_bytes
 
 import msgspec
 from litestar import Request
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
+from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
 from ragsvc.core.errors import InvalidRequest, UnsupportedMediaType
 from ragsvc.core.retrieval.search import DEFAULT_COLLECTION
+from ragsvc.core.validation import check_text_length
 from ragsvc.services.document_service import MEDIA_TYPES, Upload, UploadInProgress
 
 AnyRequest = Request[Any, Any, Any]
@@ -43,7 +45,9 @@ async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Uploa
     if content_type == "multipart/form-data":
         return await _read_form(request, receiving, boundary=options.get("boundary", ""))
     query = request.query_params
-    name = query.get("filename") or _disposition_name(request.headers.get("content-disposition")) or ""
+    collection = query.get("collection") or DEFAULT_COLLECTION
+    check_text_length("collection", collection, maximum=MAX_COLLECTION_NAME_LENGTH)
+    name = query.get("filename") or filename_of(request.headers.get("content-disposition", "")) or ""
     head = b""
     async for part in request.stream():
         head = head or part[:1024]
@@ -52,7 +56,7 @@ async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Uploa
     return Upload(
         filename=filename or _default_name(content_type),
         media_type=_media_type(content_type, filename, head),
-        collection=query.get("collection") or DEFAULT_COLLECTION,
+        collection=collection,
         metadata=_metadata(query.get("metadata")),
         password=request.headers.get("x-document-password"),
     )
@@ -104,7 +108,9 @@ class _Form:
         if name == "file":
             if self._file_name is not None:
                 raise InvalidRequest("one file per request", param="file")
-            self._file_name = segment.filename or ""
+            # multipart knows only filename, which browsers quote in a way of their own (WHATWG HTML §4.10.21.8)
+            extended, _ = _filename_parameters(segment.header("Content-Disposition"))
+            self._file_name = extended or segment.filename or ""
             self._file_type = (segment.content_type or "").split(";")[0].strip().lower()
         elif name not in _FIELDS:
             raise InvalidRequest(f"unknown form field '{name[:64]}'", param=name[:64])
@@ -163,25 +169,38 @@ def _metadata(text: str | None) -> dict[str, Any]:
         raise InvalidRequest("metadata is not a JSON object", param="metadata") from error
 
 
-_EXTENDED_NAME = re.compile(r"filename\*\s*=\s*([\w-]+)'[^']*'([^;\s]+)", re.IGNORECASE)
-_PLAIN_NAME = re.compile(r'filename\s*=\s*(?:"((?:\\.|[^"\\])*)"|([^;\s]+))', re.IGNORECASE)
+def filename_of(disposition: str) -> str | None:
+    """The file name of a ``Content-Disposition`` header of a request (RFC 6266): ``filename*``, else ``filename``.
 
+    ``filename`` is read as UTF-8 if its bytes are, as most clients send it, else as Latin-1.
 
-def _disposition_name(header: str | None) -> str | None:
-    """File name of a Content-Disposition header: ``filename*`` (RFC 8187), else ``filename`` in UTF-8 or Latin-1."""
-    if not header:
-        return None
-    extended = _EXTENDED_NAME.search(header)
-    if extended:
-        with contextlib.suppress(LookupError, UnicodeDecodeError):
-            return unquote_to_bytes(extended[2]).decode(extended[1])
-    plain = _PLAIN_NAME.search(header)
-    if not plain:
-        return None
-    name = re.sub(r"\\(.)", r"\1", plain[1]) if plain[1] is not None else plain[2]
+    >>> filename_of("attachment; filename=plain.pdf; filename*=UTF-8''na%C3%AFve.pdf")
+    'naïve.pdf'
+    """
+    extended, plain = _filename_parameters(disposition)
+    if extended is not None or plain is None:
+        return extended
     with contextlib.suppress(UnicodeError):
-        name = name.encode("latin-1").decode("utf-8")
-    return unquote(name) if "%" in name else name
+        return plain.encode("latin-1").decode("utf-8")
+    return plain
+
+
+def _filename_parameters(disposition: str) -> tuple[str | None, str | None]:
+    """The values of ``filename*`` (RFC 8187; ``None`` if it cannot be decoded) and of ``filename``."""
+    message = Message()
+    message["Content-Disposition"] = disposition
+    extended: str | None = None
+    plain: str | None = None
+    for name, value in message.get_params([], header="content-disposition"):
+        if name.lower() != "filename":
+            continue
+        if isinstance(value, str):
+            plain = value if plain is None else plain
+            continue
+        charset, _, text = value
+        with contextlib.suppress(LookupError, UnicodeError):
+            extended = text.encode("latin-1").decode(charset or "utf-8") if extended is None else extended
+    return extended, plain
 
 
 def clean_filename(name: str) -> str:
@@ -194,4 +213,4 @@ def clean_filename(name: str) -> str:
     """
     last = re.split(r"[/\\]", name)[-1]
     visible = "".join(" " if unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") else one for one in last)
-    return unicodedata.normalize("NFC", " ".join(visible.split()))[:512]
+    return unicodedata.normalize("NFC", " ".join(visible.split()))[:MAX_FILENAME_LENGTH]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from ragsvc.core.defaults import DEFAULT_TOP_K, MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH, MAX_TOP_K
 from ragsvc.core.documents import Document, DocumentStatus, Stage, StoredPassage
 from ragsvc.core.ids import chunk_id
 from ragsvc.core.retrieval.search import DEFAULT_COLLECTION, SearchHit, SearchMode
@@ -78,7 +79,7 @@ class DocumentDeleted(msgspec.Struct, frozen=True, kw_only=True):
 class DocumentChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ``PATCH`` may change. Metadata are merged; ``null`` removes a key."""
 
-    filename: Annotated[str, Meta(min_length=1, max_length=512)] | None = None
+    filename: Annotated[str, Meta(min_length=1, max_length=MAX_FILENAME_LENGTH)] | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -92,8 +93,8 @@ class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
     """An upload as ``multipart/form-data``: the part ``file``, and fields that describe it."""
 
     file: Annotated[str, Meta(extra_json_schema={"format": "binary"})]
-    filename: Annotated[str, Meta(max_length=512)] | None = None
-    collection: Annotated[str, Meta(max_length=512, examples=["reports"])] | None = None
+    filename: Annotated[str, Meta(max_length=MAX_FILENAME_LENGTH)] | None = None
+    collection: Annotated[str, Meta(max_length=MAX_COLLECTION_NAME_LENGTH, examples=["reports"])] | None = None
     metadata: Annotated[str, Meta(description="A JSON object", examples=['{"year": 2023}'])] | None = None
     password: str | None = None
     purpose: Annotated[str, Meta(description="Taken for the OpenAI clients' sake and not used")] | None = None
@@ -137,9 +138,9 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """``POST /v1/rag/search``. ``filters`` take OpenAI's comparison and compound shapes."""
 
     query: Annotated[str, Meta(min_length=1, max_length=20_000, examples=["What was the revenue in Q3?"])]
-    top_k: Annotated[int, Meta(ge=1, le=100)] = 10
+    top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K
     mode: SearchMode = SearchMode.HYBRID
-    collection: Annotated[str, Meta(min_length=1, max_length=512)] = DEFAULT_COLLECTION
+    collection: Annotated[str, Meta(min_length=1, max_length=MAX_COLLECTION_NAME_LENGTH)] = DEFAULT_COLLECTION
     document_ids: Annotated[list[str], Meta(min_length=1, max_length=1000)] | None = None
     filters: dict[str, Any] | None = None
     min_score: Annotated[float, Meta(ge=0, le=1)] = 0.0

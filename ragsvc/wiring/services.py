@@ -181,7 +181,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             models,
             policies=open_policies(stack, settings, session),
             key_of=providers.key_of,
-            direct=await open_caller_base_urls(stack, settings, session, open_provider),
+            providers_by_url=await open_caller_base_urls(stack, settings, session, open_provider),
         )
         answer = AnswerService(
             models=models,

@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from pathlib import Path
 from urllib.parse import quote
 
 import httpx
@@ -15,6 +16,7 @@ import pytest
 
 from ragsvc.testing import pdf_builder
 from ragsvc.testing.sample_pdfs import make_pdf
+from tests.support.command import at_service, ragsvc
 
 pytestmark = pytest.mark.model
 
@@ -94,6 +96,17 @@ def test_a_form_carries_name_metadata_and_collection(tenant) -> None:
         ('attachment; filename="plain.pdf"', "plain.pdf"),
         ("attachment; filename*=UTF-8''%E5%B9%B4%E5%A0%B1.pdf", "年報.pdf"),
         ('attachment; filename="../../etc/passwd.pdf"', "passwd.pdf"),
+        ("attachment; filename=\"plain.pdf\"; filename*=UTF-8''%E5%B9%B4%E5%A0%B1.pdf", "年報.pdf"),
+        ("attachment; filename*=UTF-8''%E5%B9%B4%E5%A0%B1.pdf; filename=\"plain.pdf\"", "年報.pdf"),
+        ("attachment; filename*=iso-8859-1'en'na%EFve.pdf", "naïve.pdf"),
+        ("attachment; filename*=no-such-charset''%FF.pdf; filename=plain.pdf", "plain.pdf"),
+        ("attachment; filename*=UTF-8''%FF.pdf; filename=plain.pdf", "plain.pdf"),
+        ('attachment; name="x; filename*=UTF-8\'\'wrong.pdf"; filename="right.pdf"', "right.pdf"),
+        ('attachment; xfilename="wrong.pdf"; filename="right.pdf"', "right.pdf"),
+        ('attachment; filename="a \\"quoted\\" name.pdf"', 'a "quoted" name.pdf'),
+        ('attachment; filename="50%2F50.pdf"', "50%2F50.pdf"),
+        ("attachment; filename=Straße.pdf".encode(), "Straße.pdf"),
+        ("attachment", "document.pdf"),
     ],
 )
 def test_the_name_comes_from_content_disposition(tenant, disposition: str, expected: str) -> None:
@@ -102,6 +115,27 @@ def test_the_name_comes_from_content_disposition(tenant, disposition: str, expec
         params={"wait_s": 0},
         content=REPORT,
         headers={"content-type": "application/pdf", "content-disposition": disposition},
+    )
+    assert reply.json()["filename"] == expected
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ('filename="plain.pdf"', "plain.pdf"),
+        ('filename="Straße.pdf"', "Straße.pdf"),
+        ("filename*=UTF-8''%E5%B9%B4%E5%A0%B1.pdf", "年報.pdf"),
+        ("filename=\"plain.pdf\"; filename*=UTF-8''%E5%B9%B4%E5%A0%B1.pdf", "年報.pdf"),
+        ("filename*=UTF-8''%E5%B9%B4%E5%A0%B1.pdf; filename=\"plain.pdf\"", "年報.pdf"),
+        ('filename="C:\\\\reports\\\\Q3.pdf"', "Q3.pdf"),
+    ],
+)
+def test_a_forms_file_name_is_read_like_that_of_a_raw_body(tenant, parameters: str, expected: str) -> None:
+    head = f'--b\r\nContent-Disposition: form-data; name="file"; {parameters}\r\nContent-Type: application/pdf\r\n\r\n'
+    reply = tenant.http.post(
+        "/v1/rag/documents?wait_s=0",
+        content=head.encode() + REPORT + b"\r\n--b--\r\n",
+        headers={"content-type": "multipart/form-data; boundary=b"},
     )
     assert reply.json()["filename"] == expected
 
@@ -126,6 +160,15 @@ def test_respond_async_answers_at_once_and_events_follow_to_ready(tenant) -> Non
     assert names[-1] == "ready"
     assert set(names[:-1]) <= {"progress"}
     assert last["status"] == "ready"
+
+
+def test_events_are_written_with_one_name_and_one_data_line(tenant) -> None:
+    document_id = tenant.add_text("A line about nothing.")
+    reply = tenant.http.get(f"/v1/rag/documents/{document_id}/events")
+    document = tenant.http.get(f"/v1/rag/documents/{document_id}").content
+    assert reply.content == b"event: ready\ndata: " + document + b"\n\n"
+    assert reply.headers.get_list("cache-control") == ["no-store"]
+    assert reply.headers["x-accel-buffering"] == "no"
 
 
 def test_text_and_markdown_are_read(tenant) -> None:
@@ -388,6 +431,42 @@ def test_a_bad_search_is_refused_with_the_field_named(tenant, body: dict, param:
     reply = tenant.http.post("/v1/rag/search", json=body)
     assert reply.status_code == 400
     assert error_of(reply)["param"] == param
+
+
+def test_a_collection_name_that_uploads_accept_is_accepted_everywhere(tenant, tmp_path: Path) -> None:
+    for length in (300, 512):
+        name = "é" * length
+        text = f"The lighthouse of part {length} was built in 1868."
+        document_id = tenant.add_text(text, filename="light.txt", collection=name)
+        assert tenant.search("When was the lighthouse built?", collection=name)[0]["document_id"] == document_id
+        listed = tenant.http.get("/v1/rag/documents", params={"collection": name}).json()["data"]
+        assert [(document["id"], document["collection"]) for document in listed] == [(document_id, name)]
+        question = {"role": "user", "content": "When was the lighthouse built?"}
+        chat = {"model": "local/chat-model", "messages": [question], "rag": {"collection": name}}
+        answer = tenant.http.post("/v1/chat/completions", json=chat)
+        assert answer.status_code == 200, answer.text
+        assert "1868" in answer.json()["choices"][0]["message"]["content"]
+        questions = tmp_path / f"{length}.jsonl"
+        line = {"question": "When was the lighthouse built?", "document": "light.txt", "excerpts": [text]}
+        questions.write_text(json.dumps(line) + "\n")
+        env = at_service(tenant.service.url, tenant.key)
+        evaluated = ragsvc("evaluate", questions, "--collection", name, "--mode", "hybrid", "--json", env=env)
+        assert evaluated.code == 0, evaluated.err
+        assert evaluated.json["settings"][0]["measures"]["hit@1"]["value"] == 1.0
+
+
+def test_a_longer_collection_name_is_refused_alike_everywhere(tenant) -> None:
+    name = "n" * 513
+    chat = {"model": "local/chat-model", "messages": [{"role": "user", "content": "x"}], "rag": {"collection": name}}
+    replies = [
+        ("collection", tenant.upload(b"x", kind="text/plain", collection=name)),
+        ("rag.collection", tenant.http.post("/v1/chat/completions", json=chat)),
+        ("collection", tenant.http.post("/v1/rag/search", json={"query": "x", "collection": name})),
+        ("collection", tenant.http.get("/v1/rag/documents", params={"collection": name})),
+    ]
+    for param, reply in replies:
+        assert (reply.status_code, error_of(reply)["param"]) == (400, param)
+        assert error_of(reply)["message"] == f"'{param}': expected `str` of length <= 512."
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_the_hour_binds_after_the_minutes():
 def test_a_refused_request_counts_nowhere():
     gate = RequestGate(per_minute=2, per_hour=100, max_parallel=1)
     gate.enter(0.0)
-    with pytest.raises(RateLimited, match="at the same time"):
+    with pytest.raises(RateLimited, match="Rate limit of 1 parallel requests"):
         gate.enter(0.0)
     gate.leave()
     gate.enter(0.0)
@@ -116,8 +116,8 @@ def spend(ledger, tokens, *, now):
     """Settle tokens and write."""
     ledger.reserve(tokens, now=0)
     ledger.settle(tokens, tokens, day=0)
-    booking = ledger.begin_booking(now=now)
-    ledger.commit_booking(balance=ledger.balance - booking.spent)
+    booking = ledger.begin_write(now=now)
+    ledger.commit_write(balance=ledger.balance - booking.spent)
     return booking
 
 
@@ -135,10 +135,10 @@ def test_a_lease_covers_two_seconds_of_recent_use_and_is_bounded():
 def test_a_burst_leases_what_its_running_requests_reserved():
     ledger = TokenLedger(balance=10**9, per_day=None, day=0)
     ledger.reserve(20_000, now=0)
-    assert ledger.begin_booking(now=0.0).lease == 20_000
+    assert ledger.begin_write(now=0.0).lease == 20_000
     ledger.reserve(10**8, now=0)
-    assert ledger.begin_booking(now=0.0).lease == TokenLedger.MAX_RESERVED_LEASE
-    assert ledger.begin_booking(now=0.0, last=True).lease == 0
+    assert ledger.begin_write(now=0.0).lease == TokenLedger.MAX_RESERVED_LEASE
+    assert ledger.begin_write(now=0.0, last=True).lease == 0
 
 
 def test_a_lease_runs_low_at_half_also_while_the_next_is_being_written():
@@ -149,7 +149,7 @@ def test_a_lease_runs_low_at_half_also_while_the_next_is_being_written():
     assert not ledger.runs_low
     ledger.settle(0, 1, day=0)
     assert ledger.runs_low
-    ledger.begin_booking(now=100.0)
+    ledger.begin_write(now=100.0)
     assert not ledger.runs_low
     ledger.settle(0, half + 1, day=0)
     assert ledger.runs_low
@@ -211,13 +211,13 @@ def test_no_crash_at_any_moment_gives_back_acknowledged_tokens(steps, pauses, ba
         elif step == "refund" and open_:
             ledger.refund(open_.pop())
         elif step == "begin" and booking is None:
-            booking, in_flight, unwritten = ledger.begin_booking(now=now), unwritten, {}
+            booking, in_flight, unwritten = ledger.begin_write(now=now), unwritten, {}
         elif step == "commit" and booking is not None:
             durable.write(booking, in_flight)
-            ledger.commit_booking(balance=durable.balance)
+            ledger.commit_write(balance=durable.balance)
             booking, in_flight = None, {}
         elif step == "abort" and booking is not None:
-            ledger.abort_booking()
+            ledger.abort_write()
             for one, tokens in in_flight.items():
                 unwritten[one] = unwritten.get(one, 0) + tokens
             booking, in_flight = None, {}

@@ -17,12 +17,12 @@ from ragsvc.cli.failures import CommandFailed, ExitCode
 from ragsvc.cli.ingest.folders import SourceFile
 from ragsvc.cli.ingest.plan import PATH_KEY, ROOT_KEY, IngestAction, IngestStep, KnownDocument
 from ragsvc.cli.service_client import Json, ServiceClient
+from ragsvc.core.defaults import MAX_FILENAME_LENGTH
 
 _ENDED = ("ready", "failed")
 _WAIT_S = 1.0
 _FOLLOW_TRIES = 5
 _FATAL = (ExitCode.UNREACHABLE, ExitCode.NOT_AUTHORISED)
-_NAME_LIMIT = 512
 
 T = TypeVar("T")
 
@@ -227,7 +227,7 @@ async def delete_document(client: ServiceClient, document_id: str) -> None:
 
 def _name(file: SourceFile) -> str:
     """The name as people see it; the service takes a backslash for a folder's border, so none may come in here."""
-    return os.fsencode(file.location.name).decode("utf-8", "replace")[-_NAME_LIMIT:]
+    return os.fsencode(file.location.name).decode("utf-8", "replace")[-MAX_FILENAME_LENGTH:]
 
 
 def _ended(step: IngestStep, result: FileResult, document: KnownDocument | None) -> FileOutcome:

@@ -1,7 +1,7 @@
-"""API keys as values: their text form, their limits, what they allow. Pure; knows neither storage nor HTTP.
+"""API keys: their text form, limits and permissions. Knows neither storage nor HTTP.
 
-A key reads ``rag_<id part>_<secret>``: 12 hex digits that find the row, then 32 random bytes in URL-safe base64.
-Only the SHA-256 of the whole text is kept; a random 256-bit secret needs no slow hash.
+A key has the form ``rag_<id part>_<secret>``: 12 hexadecimal digits identify the row, followed by 32 random bytes in
+URL-safe base64. Only the SHA-256 of the whole text is stored; a random 256-bit secret needs no slow hash.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_KEY_CHARACTERS = 256
 
 
 class KeyState(StrEnum):
-    """What an operator decided about a key; expiry is a matter of time and not a state."""
+    """The state of a key as set by an operator; expiry follows from the time and is not a state."""
 
     ACTIVE = "active"
     INACTIVE = "inactive"
@@ -32,7 +32,7 @@ class KeyState(StrEnum):
 
 
 class KeyLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of one key, ``None`` is none. ``token_balance`` counts down, ``tokens_per_day`` renews at 0:00 UTC."""
+    """Limits of a key; ``None`` means unlimited. ``token_balance`` decreases, ``tokens_per_day`` renews at 0:00 UTC."""
 
     requests_per_minute: int | None = 60
     requests_per_hour: int | None = 1000
@@ -42,7 +42,7 @@ class KeyLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key as rows hold it; times are Unix seconds. ``token_grant`` is the balance as an operator last set it.
+    """A stored key; times are Unix seconds. ``token_grant`` is the balance that an operator last set.
 
     After a rotation ``previous_secret_hash`` is accepted until ``previous_expires_at``.
     """
@@ -64,7 +64,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     revision: int = 0
 
     def principal(self) -> Principal:
-        """The caller this key stands for."""
+        """The caller that this key authenticates."""
         return Principal(
             key_id=self.id,
             tenant=self.tenant,
@@ -74,7 +74,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def accepts(self, text: bytes, *, now: float) -> bool:
-        """Tell in constant time whether ``text`` is this key's current (or overlapping previous) secret."""
+        """Whether ``text`` is the current secret, or the previous one during the overlap; in constant time."""
         digest = hashlib.sha256(text).digest()
         if hmac.compare_digest(digest, self.secret_hash):
             return True
@@ -84,12 +84,12 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
         return hmac.compare_digest(digest, previous)
 
     def expired(self, now: float) -> bool:
-        """Tell whether the key's time is over."""
+        """Whether the key has expired; ``now`` is in Unix seconds."""
         return self.expires_at is not None and now >= self.expires_at
 
 
 class NewSecret(msgspec.Struct, frozen=True):
-    """A fresh key text and what is stored of it. ``text`` is shown once and never kept."""
+    """A new key text and its stored form. ``text`` is shown once and never stored."""
 
     key_id: KeyId
     text: str
@@ -97,7 +97,7 @@ class NewSecret(msgspec.Struct, frozen=True):
 
 
 def draw_secret(random_bytes: Callable[[int], bytes], *, key_id: KeyId | None = None) -> NewSecret:
-    """Draw a key text, for a new key or, with ``key_id``, a new secret of an old one."""
+    """Generate the text of a new key or, with ``key_id``, a new secret of an existing key."""
     part = random_bytes(_ID_BYTES).hex() if key_id is None else key_id.removeprefix("key_")
     secret = base64.urlsafe_b64encode(random_bytes(_SECRET_BYTES)).rstrip(b"=").decode()
     text = f"{PREFIX}{part}_{secret}"
@@ -105,7 +105,7 @@ def draw_secret(random_bytes: Callable[[int], bytes], *, key_id: KeyId | None = 
 
 
 def key_id_of(text: bytes) -> KeyId | None:
-    """Read the id out of a key text; ``None`` when it has another form.
+    """Read the id from a key text; ``None`` if the text does not have the form of a key.
 
     >>> key_id_of(b"rag_0123456789ab_c2VjcmV0X3dpdGhfdW5kZXJzY29yZXM")
     'key_0123456789ab'

@@ -1,6 +1,7 @@
-"""Limits of one key as pure state machines: request windows, parallel requests, tokens. Time comes in as an argument.
+"""Limits of a key as state machines: request windows, parallel requests, tokens. The caller passes ``now``.
 
-Not thread-safe and without I/O: the one process that owns a data directory drives them from its event loop.
+Not thread-safe and without I/O: the process that owns a data directory uses them on its event loop. The arithmetic is
+our own, because the window must be exact in bounded memory and a crash must never give back acknowledged tokens.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import msgspec
 from ragsvc.core.errors import BalanceExhausted, RateLimited
 
 UNLIMITED = 999_999_999
-"""What is shown where no limit is set, as ``GET /v1/tokens`` of the product's specification has it."""
+"""Shown if no limit is set, as the product's specification of ``GET /v1/tokens`` demands."""
 
 DAY_S = 86_400
 MINUTE_S = 60.0
@@ -23,11 +24,11 @@ _RESERVED_RETRY_S = 1.0
 
 
 class SlidingWindow:
-    """At most ``limit`` events in *any* span of ``length_s`` seconds; memory is bounded by the slots, not the limit.
+    """At most ``limit`` events in *any* span of ``length_s`` seconds, with memory for 60 counters whatever the limit.
 
-    Events are counted in slots of ``length_s / 60``, and a slot counts until its last instant has left the window. So
-    the limit is never exceeded by one, and a place becomes free at most one slot (1 s of a minute, 60 s of an hour)
-    later than with a list of all times.
+    Events are counted in slots of ``length_s / 60``. A slot counts until all of it is older than the window. So the
+    limit is never exceeded, and an event stops counting at most one slot later (1 s of a minute, 60 s of an hour) than
+    with a list of all times.
     """
 
     __slots__ = ("_slot_s", "_slots", "_total", "length_s", "limit")
@@ -40,14 +41,14 @@ class SlidingWindow:
         self._total = 0
 
     def used(self, now: float) -> int:
-        """Events that still count."""
+        """Number of events in the window."""
         slots = self._slots
         while slots and (slots[0][0] + 1) * self._slot_s <= now - self.length_s:
             self._total -= slots.popleft()[1]
         return self._total
 
     def wait_s(self, now: float) -> float:
-        """Seconds until one more event fits; 0 when it fits now."""
+        """Seconds until another event is allowed; 0 if it is allowed now."""
         excess = self.used(now) - self.limit + 1
         if excess <= 0:
             return 0.0
@@ -58,7 +59,7 @@ class SlidingWindow:
         return self.length_s
 
     def add(self, now: float) -> None:
-        """Count an event; the caller has seen ``wait_s`` return 0."""
+        """Count an event; only after ``wait_s`` returned 0."""
         slot = int(now / self._slot_s)
         slots = self._slots
         if slots and slots[-1][0] >= slot:
@@ -68,14 +69,14 @@ class SlidingWindow:
         self._total += 1
 
     def clears_in_s(self, now: float) -> float:
-        """Seconds until no event counts any more; 0 when none does."""
+        """Seconds until the window is empty; 0 if it is."""
         if not self.used(now):
             return 0.0
         return (self._slots[-1][0] + 1) * self._slot_s + self.length_s - now
 
 
 class WindowView(msgspec.Struct, frozen=True):
-    """What a client is told of its request limit: the window that binds first."""
+    """The request limit as shown to clients: that of the window with the fewest requests left."""
 
     limit: int
     remaining: int
@@ -83,7 +84,7 @@ class WindowView(msgspec.Struct, frozen=True):
 
 
 class RequestGate:
-    """Requests per minute and per hour, and requests at the same time."""
+    """Limits requests per minute, per hour, and in parallel."""
 
     __slots__ = ("_hour", "_minute", "max_parallel", "running")
 
@@ -94,21 +95,21 @@ class RequestGate:
         self.running = 0
 
     def change_limits(self, *, per_minute: int | None, per_hour: int | None, max_parallel: int | None) -> None:
-        """Set other limits; what was counted stays counted."""
+        """Change the limits; events counted so far stay counted."""
         self._minute.limit = per_minute or UNLIMITED
         self._hour.limit = per_hour or UNLIMITED
         self.max_parallel = max_parallel
 
     def enter(self, now: float) -> None:
-        """Count a request in and hold one of the parallel places, or refuse and change nothing.
+        """Count a request and one more parallel request; call ``leave`` when it ends.
 
         Raises:
-            RateLimited: a window is full or all places are taken; ``retry_after_s`` tells when it may fit.
+            RateLimited: a limit is reached, nothing was counted; ``retry_after_s`` is the time to wait.
         """
         minute, hour = self._minute, self._hour
         if self.max_parallel is not None and self.running >= self.max_parallel:
             raise RateLimited(
-                f"This key may run {self.max_parallel} requests at the same time.", retry_after_s=_PARALLEL_RETRY_S
+                f"Rate limit of {self.max_parallel} parallel requests reached.", retry_after_s=_PARALLEL_RETRY_S
             )
         wait_s = max(minute.wait_s(now), hour.wait_s(now))
         if wait_s > 0.0:
@@ -120,11 +121,11 @@ class RequestGate:
         self.running += 1
 
     def leave(self) -> None:
-        """Give the parallel place back."""
+        """Count one parallel request less."""
         self.running -= 1
 
     def view(self, now: float) -> WindowView:
-        """The window with the fewest requests left (the minute when equal)."""
+        """The window with the fewest requests left; the minute if both have as many."""
         minute, hour = self._minute, self._hour
         minute_left = minute.limit - minute.used(now)
         hour_left = hour.limit - hour.used(now)
@@ -136,9 +137,9 @@ class RequestGate:
 
 
 class LedgerWrite(msgspec.Struct, frozen=True):
-    """One write of a ledger: ``spent`` tokens leave the durable balance, ``lease`` may be spent before the next one.
+    """A write of a ledger: ``spent`` tokens leave the durable balance, ``lease`` may be spent before the next write.
 
-    The lease counts for ``day``: what a crash leaves of it is booked there.
+    After a crash the lease is booked as spent on ``day``.
     """
 
     spent: int
@@ -147,18 +148,18 @@ class LedgerWrite(msgspec.Struct, frozen=True):
 
 
 class TokenLedger:
-    """Balance and daily budget of one key: reserve, settle, refund; the bookkeeping of what is durable.
+    """Balance and daily budget of a key: reserve, settle, refund, and the record of what is durable.
 
-    Reservations live in memory only and die with the process (refunded at the next start: nobody was answered).
-    Settled tokens are written in groups. So that no crash can give back tokens whose use was acknowledged, the rows
-    hold a *lease*: how much may be settled before the next write. After a crash the next start books the whole lease
-    as spent, so ``durable balance - lease <= balance - acknowledged`` always, and a crash costs at most one lease. A
-    settle beyond the lease waits for the next write before it is acknowledged; ``runs_low`` asks for that write when
-    half is used, so that it hardly ever happens.
+    Reservations exist in memory only; a crash refunds them, as the requests were not answered. Settled tokens are
+    written in groups. So that a crash never gives back acknowledged tokens, the rows hold a *lease*: the tokens that
+    may be settled before the next write. After a crash the next start books the whole lease as spent. So
+    ``durable balance - lease <= balance - acknowledged`` always holds, and a crash costs at most one lease. A settle
+    beyond the lease waits for the next write before it is acknowledged; ``runs_low`` requests that write when half of
+    the lease is used, so that such waits are rare.
 
-    A lease is ``LEASE_S`` seconds of the key's recent use, or what its running requests reserved if that is more (the
-    beginning of a burst). So a crash costs a key about two seconds of its use, never more than ``MAX_LEASE`` tokens or
-    its balance, and a quiet key nothing: its lease is 0.
+    A lease covers ``LEASE_S`` seconds of the recent use of the key, or the tokens that running requests reserved if
+    these are more (at the start of a burst). So a crash costs a key about two seconds of use, never more than
+    ``MAX_LEASE`` tokens or its balance. An idle key has a lease of 0 and loses nothing.
     """
 
     MIN_LEASE = 2_048
@@ -166,18 +167,18 @@ class TokenLedger:
     MAX_RESERVED_LEASE = 65_536
     LEASE_S = 2.0
     _SHORTEST_S = 0.02
-    """The shortest time a rate is measured over; a few writes in quick succession say little."""
+    """The shortest time over which a rate is measured; writes in quick succession give no reliable rate."""
 
     __slots__ = (
-        "_booked_at",
         "_pending",
         "_rate",
+        "_written_at",
         "balance",
         "day",
         "durable",
         "per_day",
         "reserved",
-        "unbooked",
+        "unwritten",
         "used_today",
     )
 
@@ -187,11 +188,11 @@ class TokenLedger:
         self.day = day
         self.used_today = used_today
         self.reserved = 0
-        self.unbooked = 0
+        self.unwritten = 0
         self.durable = LedgerWrite(0, 0, day)
-        """The last write; its ``lease`` is what the row holds."""
+        """The last write; the row holds its ``lease``."""
         self._pending: LedgerWrite | None = None
-        self._booked_at = 0.0
+        self._written_at = 0.0
         self._rate = 0.0
 
     @property
@@ -200,89 +201,87 @@ class TokenLedger:
         return self.balance is not None or self.per_day is not None
 
     def turn(self, day: int) -> None:
-        """Begin a later UTC day; an earlier one (a clock set back) changes nothing."""
+        """Begin a later UTC day; an earlier day (the clock was set back) changes nothing."""
         if day > self.day:
             self.day = day
             self.used_today = 0
 
     def remaining(self) -> int:
-        """Tokens that a reservation could get now; at least 0."""
+        """Tokens available to a reservation now; at least 0."""
         left = UNLIMITED
         if self.balance is not None:
-            left = self.balance - self.unbooked - self.reserved
+            left = self.balance - self.unwritten - self.reserved
         if self.per_day is not None:
             left = min(left, self.per_day - self.used_today - self.reserved)
         return max(0, left)
 
     def reserve(self, tokens: int, *, now: float) -> None:
-        """Set tokens aside.
+        """Reserve tokens.
 
         Raises:
-            BalanceExhausted: the balance, less what runs, does not cover them.
-            RateLimited: the day's budget does not; ``budget_gone`` unless running requests may give enough back.
+            BalanceExhausted: the balance without the other reservations does not cover them.
+            RateLimited: the daily budget does not; ``budget_gone`` unless refunds of running requests may suffice.
         """
         self.turn(int(now // DAY_S))
-        if self.balance is not None and tokens > self.balance - self.unbooked - self.reserved:
+        if self.balance is not None and tokens > self.balance - self.unwritten - self.reserved:
             raise BalanceExhausted(
                 f"The token balance of this key is exhausted: {self.remaining()} tokens left, {tokens} needed."
             )
         if self.per_day is not None and tokens > self.per_day - self.used_today - self.reserved:
             gone = tokens > self.per_day - self.used_today
             raise RateLimited(
-                f"The budget of {self.per_day} tokens a day is used up ({self.remaining()} left, {tokens} needed); "
-                "it renews at 0:00 UTC.",
+                f"Rate limit of {self.per_day} tokens per day reached: {self.remaining()} left, {tokens} needed. The "
+                "budget renews at 0:00 UTC.",
                 retry_after_s=(self.day + 1) * DAY_S - now if gone else _RESERVED_RETRY_S,
                 budget_gone=gone,
             )
         self.reserved += tokens
 
     def refund(self, tokens: int) -> None:
-        """Give a reservation back."""
         self.reserved -= tokens
 
     def settle(self, reserved: int, spent: int, *, day: int) -> bool:
-        """Book what was used in place of a reservation; false when the lease does not cover it (see ``covered``)."""
+        """Replace a reservation by the tokens used; ``False`` if the lease does not cover them (see ``covered``)."""
         self.turn(day)
         self.reserved -= reserved
         self.used_today += spent
-        self.unbooked += spent
+        self.unwritten += spent
         return self.covered()
 
     def covered(self) -> bool:
-        """Whether a crash now would lose no settled token: all unbooked ones lie within the durable lease."""
+        """Whether a crash now would lose no settled token: the durable lease covers all tokens not written yet."""
         if not self.limited:
             return True
         pending = self._pending
-        if pending is not None and self.unbooked - pending.spent > self._covers(pending):
+        if pending is not None and self.unwritten - pending.spent > self._covers(pending):
             return False
-        return self.unbooked <= self._covers(self.durable)
+        return self.unwritten <= self._covers(self.durable)
 
-    def _covers(self, booking: LedgerWrite) -> int:
-        """Tokens of today that its lease covers; a crash would book the lease of another day on that one."""
-        return booking.lease if booking.day == self.day else 0
+    def _covers(self, write: LedgerWrite) -> int:
+        """Tokens of today that the lease of a write covers; a crash would book the lease of another day there."""
+        return write.lease if write.day == self.day else 0
 
     @property
-    def wants_lease(self) -> bool:
-        """Whether a first write should begin before tokens are settled."""
+    def needs_lease(self) -> bool:
+        """Whether a write should begin before tokens are settled, because there is no lease yet."""
         return self.limited and not self._covers(self.durable)
 
     @property
     def runs_low(self) -> bool:
-        """Whether half of the lease is used, so that the next write should begin now."""
+        """Whether more than half of the lease is used, so that the next write should begin now."""
         if not self.limited:
             return False
         pending = self._pending
         if pending is not None:
-            return 2 * (self.unbooked - pending.spent) > pending.lease
-        return 2 * self.unbooked > self.durable.lease
+            return 2 * (self.unwritten - pending.spent) > pending.lease
+        return 2 * self.unwritten > self.durable.lease
 
-    def begin_booking(self, *, now: float, last: bool = False) -> LedgerWrite:
-        """Take what the next write shall book; ``commit_booking`` or ``abort_booking`` follows.
+    def begin_write(self, *, now: float, last: bool = False) -> LedgerWrite:
+        """The next write; the caller executes it and calls ``commit_write`` or ``abort_write``.
 
-        ``now`` is in seconds of a monotonic clock. ``last``: the process stops, nothing is settled any more, so no
-        lease is left behind.
+        ``now`` is monotonic seconds. With ``last`` the lease is 0: the process stops and settles no more tokens.
         """
-        spent = self.unbooked
+        spent = self.unwritten
         self._measure(spent, now)
         lease = 0
         if self.limited and not last and (spent or self.reserved):
@@ -294,27 +293,27 @@ class TokenLedger:
         return self._pending
 
     def _measure(self, spent: int, now: float) -> None:
-        """Keep the rate of use in tokens a second: up at once, down by half every ``LEASE_S``."""
-        elapsed_s = max(now - self._booked_at, self._SHORTEST_S)
-        self._booked_at = now
+        """Update the rate of use in tokens per second; it rises at once and halves every ``LEASE_S``."""
+        elapsed_s = max(now - self._written_at, self._SHORTEST_S)
+        self._written_at = now
         self._rate = max(spent / elapsed_s, self._rate * 0.5 ** (elapsed_s / self.LEASE_S))
 
-    def needs_write(self, booking: LedgerWrite) -> bool:
-        """Whether a booking differs from what the row holds."""
+    def needs_write(self, write: LedgerWrite) -> bool:
+        """Whether a write would change the row."""
         held = self.durable
-        if booking.spent and self.limited:
+        if write.spent and self.limited:
             return True
-        return booking.lease != held.lease or (booking.lease > 0 and booking.day != held.day)
+        return write.lease != held.lease or (write.lease > 0 and write.day != held.day)
 
-    def commit_booking(self, *, balance: int | None) -> None:
-        """The write is durable; ``balance`` is the row's value after it."""
+    def commit_write(self, *, balance: int | None) -> None:
+        """Record that the write is durable; ``balance`` is the value of the row after it."""
         pending = self._pending
         if pending is not None:
-            self.unbooked -= pending.spent
+            self.unwritten -= pending.spent
             self.durable = pending
             self._pending = None
         self.balance = balance
 
-    def abort_booking(self) -> None:
-        """The write failed; what it held stays unbooked."""
+    def abort_write(self) -> None:
+        """Record that the write failed; its tokens are part of the next write."""
         self._pending = None

@@ -1,4 +1,4 @@
-"""Who calls, and what they may do."""
+"""The caller of a request and its permissions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ragsvc.core.ids import KeyId, TenantId
 
 
 class Scope(StrEnum):
-    """What a key may touch. ``admin`` manages keys and providers; ``proxy`` covers the stateless endpoint families."""
+    """Permissions of a key. ``admin`` manages keys and providers; ``proxy`` covers the stateless endpoint families."""
 
     CHAT = "chat"
     EMBEDDINGS = "embeddings"
@@ -37,7 +37,7 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 def allows_model(principal: Principal, model: str) -> bool:
-    """Tell whether the key may use a model; ``allowed_models`` are names and globs (``openai/*``), case counts."""
+    """Whether the key may use a model; ``allowed_models`` are names and globs (``openai/*``), case-sensitive."""
     allowed = principal.allowed_models
     return not allowed or model in allowed or any(fnmatchcase(model, pattern) for pattern in allowed)
 
@@ -46,17 +46,13 @@ def require_model(principal: Principal, model: str) -> None:
     """Refuse a model that the key may not use.
 
     Raises:
-        PolicyDenied: in the words of the product's specification, naming key and model.
+        PolicyDenied: with the wording of the product's specification, which names key and model.
     """
     if not allows_model(principal, model):
         raise PolicyDenied(f"Key '{principal.label}' lacks scope for model '{model}'.", param="model")
 
 
 def require_scope(principal: Principal, scope: Scope) -> None:
-    """Refuse what the key's scopes do not cover.
-
-    Raises:
-        PolicyDenied: naming key and scope.
-    """
+    """Refuse a request that needs a scope the key lacks. Raises ``PolicyDenied``, which names key and scope."""
     if scope not in principal.scopes:
         raise PolicyDenied(f"Key '{principal.label}' lacks scope '{scope.value}'.")

@@ -1,34 +1,34 @@
-"""Values of a chat completion: what a client asks, the call a backend gets, what it costs.
+"""Chat completions: the request of the client, the call to a backend, token usage.
 
-Owns reading and editing of the request body. Knows neither HTTP nor any backend. A request is decoded once into its
-known fields; its bytes are kept, so that a backend that speaks the same format gets every field it may know, unchanged.
+Decodes and edits request bodies; knows neither HTTP nor any backend. A request is decoded once into its known fields.
+Its bytes are kept, so that a backend with the same format receives all fields unchanged, also those unknown here.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from ragsvc.core.defaults import BYTES_PER_TOKEN, MAX_COLLECTION_NAME_LENGTH, MAX_MODEL_NAME_LENGTH, MAX_TOP_K
 from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.gateway.upstream_access import NO_ACCESS, UpstreamAccess
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.retrieval.search import DEFAULT_COLLECTION, SearchHit, SearchMode, SearchQuery
+from ragsvc.core.validation import decode_json, missing_value
 
 CountTokens = Callable[[str], int]
-"""Counts the tokens of a text."""
+"""Number of tokens in a text."""
 
-_OURS: Final = ("use_rag", "rag")
+_OWN_FIELDS: Final = ("use_rag", "rag")
 _TOKENS_OF_A_MESSAGE: Final = 4
 _TOKENS_OF_AN_IMAGE: Final = 1000
-_CHARACTERS_OF_A_TOKEN: Final = 3
 
 
 class ContentPart(msgspec.Struct, frozen=True):
-    """A part of a message: ``text``, ``image_url`` or another type that only some upstreams know."""
+    """A part of a message: ``text``, ``image_url`` or another type that only some providers support."""
 
     type: str
     text: str | None = None
@@ -36,21 +36,21 @@ class ContentPart(msgspec.Struct, frozen=True):
 
 
 class ImageUrl(msgspec.Struct, frozen=True):
-    """Where an image is: an address or a ``data:`` URL."""
+    """The URL of an image, which may be a ``data:`` URL."""
 
     url: str
     detail: str | None = None
 
 
 class FunctionCall(msgspec.Struct, frozen=True):
-    """The function a model wants called; ``arguments`` is JSON in a string."""
+    """A function call requested by a model; ``arguments`` is JSON in a string."""
 
     name: str
     arguments: str
 
 
 class ToolCall(msgspec.Struct, frozen=True):
-    """One call inside an assistant message."""
+    """A tool call in an assistant message."""
 
     id: str
     type: str = "function"
@@ -58,7 +58,7 @@ class ToolCall(msgspec.Struct, frozen=True):
 
 
 class ChatMessage(msgspec.Struct, frozen=True):
-    """One message of the conversation. OpenAI: POST /v1/chat/completions, ``messages``."""
+    """A message of the conversation. OpenAI: POST /v1/chat/completions, ``messages``."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
@@ -68,14 +68,14 @@ class ChatMessage(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The words of the message, without images and other parts."""
+        """The text parts, joined by line feeds; images and other parts are left out."""
         if isinstance(self.content, str):
             return self.content
         return "\n".join(part.text for part in self.content or () if part.text)
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
-    """What a stream should also say."""
+    """OpenAI: POST /v1/chat/completions, ``stream_options``."""
 
     include_usage: bool | None = None
 
@@ -87,37 +87,37 @@ class ResponseFormat(msgspec.Struct, frozen=True):
 
 
 class FunctionDefinition(msgspec.Struct, frozen=True):
-    """A function that the model may ask for; its JSON Schema is passed on unread."""
+    """A function that the model may call; its JSON Schema is passed to the provider without being read."""
 
     name: str
     description: str | None = None
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """A tool that the model may ask for."""
+    """A tool that the model may call."""
 
     type: str
     function: FunctionDefinition | None = None
 
 
 class ToolChoice(msgspec.Struct, frozen=True):
-    """Forces one named tool."""
+    """Forces the call of a named tool."""
 
     type: str
 
 
 class RagOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where and how to look for passages."""
+    """Options of the search for passages."""
 
-    collection: Annotated[str, Meta(min_length=1, max_length=256)] = DEFAULT_COLLECTION
+    collection: Annotated[str, Meta(min_length=1, max_length=MAX_COLLECTION_NAME_LENGTH)] = DEFAULT_COLLECTION
     document_ids: Annotated[list[str], Meta(max_length=1000)] | None = None
     filters: dict[str, Any] | None = None
-    top_k: Annotated[int, Meta(ge=1, le=100)] | None = None
+    top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] | None = None
     mode: SearchMode = SearchMode.HYBRID
     min_score: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
     def search_query(self, text: str, *, default_top_k: int) -> SearchQuery:
-        """The search these options describe. Raises ``InvalidRequest`` for a malformed filter."""
+        """Build the query for a search for ``text``. Raises ``InvalidRequest`` for a malformed filter."""
         return SearchQuery(
             text=text,
             collection=self.collection,
@@ -133,9 +133,9 @@ Penalty = Annotated[float, Meta(ge=-2, le=2)] | None
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The known fields of a request; others are legal and travel in the bytes. OpenAI: POST /v1/chat/completions."""
+    """The known fields of a request; others are legal and kept in the bytes. OpenAI: POST /v1/chat/completions."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    model: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_NAME_LENGTH)]
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -163,46 +163,46 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reply_limit(self) -> int | None:
-        """The most tokens a choice may have; the newer name goes before the older."""
+        """Maximum tokens of a choice: ``max_completion_tokens``, else the older ``max_tokens``."""
         return self.max_completion_tokens or self.max_tokens
 
     @property
     def choices(self) -> int:
-        """How many answers are wanted."""
+        """Number of answers requested."""
         return self.n or 1
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """Texts that end the answer, themselves not part of it; empty ones mean nothing."""
-        listed = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return tuple(one for one in listed if one)
+        """Stop sequences, which end the answer and are not part of it; empty ones are ignored."""
+        sequences = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(sequence for sequence in sequences if sequence)
 
     @property
     def wants_usage(self) -> bool:
-        """Whether a stream should end with a usage chunk."""
+        """Whether a stream must end with a usage chunk."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     @property
     def rag_options(self) -> RagOptions | None:
-        """How to search, or ``None`` when documents are not asked for; ``rag`` alone asks for them as well."""
+        """Search options, or ``None`` without retrieval; ``rag`` without ``use_rag`` turns retrieval on as well."""
         options = self.rag if isinstance(self.rag, RagOptions) else None
         wanted = options is not None if self.use_rag is UNSET or self.use_rag is None else self.use_rag
         return (options or RagOptions()) if wanted else None
 
     def estimated_prompt_tokens(self, count_tokens: CountTokens | None = None) -> int:
-        """About the tokens of the prompt; without a counter from lengths alone, rather too many than too few."""
+        """Estimate the tokens of the prompt, without ``count_tokens`` from text lengths."""
         tokens = 0
         for message in self.messages:
             text = message.text
             tokens += _TOKENS_OF_A_MESSAGE
-            tokens += count_tokens(text) if count_tokens else len(text) // _CHARACTERS_OF_A_TOKEN + 1
+            tokens += count_tokens(text) if count_tokens else len(text) // BYTES_PER_TOKEN + 1
             if isinstance(message.content, list):
                 tokens += _TOKENS_OF_AN_IMAGE * sum(part.type == "image_url" for part in message.content)
         return tokens
 
 
 class TokenUsage(msgspec.Struct, frozen=True):
-    """Tokens of one completion; ``total_tokens`` is the sum."""
+    """Tokens of a completion; ``total_tokens`` is the sum of the other two."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -210,12 +210,12 @@ class TokenUsage(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, prompt_tokens: int, completion_tokens: int) -> TokenUsage:
-        """The usage with its sum."""
+        """Build a usage and compute its total."""
         return cls(prompt_tokens, completion_tokens, prompt_tokens + completion_tokens)
 
 
 class RetrievedPassages(msgspec.Struct, frozen=True):
-    """What retrieval found for the conversation; marker ``[n]`` stands for ``hits[n - 1]``."""
+    """Search hits for a conversation; the citation marker ``[n]`` refers to ``hits[n - 1]``."""
 
     query: str
     hits: tuple[SearchHit, ...]
@@ -223,9 +223,9 @@ class RetrievedPassages(msgspec.Struct, frozen=True):
 
 
 class ChatCall(msgspec.Struct, frozen=True):
-    """One completion to make, as a backend gets it.
+    """A call for a completion, as a backend receives it.
 
-    ``model`` is the backend's own name for it. ``messages`` replace the request's when passages were woven in.
+    ``model`` is the backend's name of the model. ``messages`` replace those of the request if passages were inserted.
     """
 
     request: ChatRequest
@@ -236,9 +236,9 @@ class ChatCall(msgspec.Struct, frozen=True):
     access: UpstreamAccess = NO_ACCESS
 
     def upstream_body(self, *, meter_usage: bool = False) -> bytes:
-        """The request body without our own fields; the client's very bytes where nothing has to change.
+        """The request body without the fields of ragsvc; the bytes of the client if nothing has to change.
 
-        ``meter_usage`` asks the upstream for the usage of a stream.
+        ``meter_usage`` requests the usage of a stream from the provider.
         """
         request = self.request
         adds_usage = meter_usage and not request.wants_usage
@@ -252,7 +252,7 @@ class ChatCall(msgspec.Struct, frozen=True):
         ):
             return self.raw
         members = msgspec.json.decode(self.raw, type=dict[str, Raw])
-        for name in _OURS:
+        for name in _OWN_FIELDS:
             members.pop(name, None)
         members["model"] = Raw(msgspec.json.encode(self.model))
         if self.messages is not None:
@@ -263,7 +263,7 @@ class ChatCall(msgspec.Struct, frozen=True):
 
 
 def _may_repeat_model(raw: bytes) -> bool:
-    """Whether another parser may see another ``model``: a repeated key, perhaps spelled with escapes."""
+    """Whether another JSON parser could read another ``model``: from a repeated key, or one written with escapes."""
     return raw.count(b'"model"') != 1 or b"\\u00" in raw
 
 
@@ -273,22 +273,15 @@ def _with_usage(options: Raw | None) -> Raw:
 
 
 _DECODER: Final = msgspec.json.Decoder(ChatRequest)
-_WHERE: Final = re.compile(r"(?P<what>.*) - at `\$\.?(?P<path>.*)`\Z", re.DOTALL)
-_MISSING: Final = re.compile(r"Object (?:missing required|contains unknown) field `(?P<name>[^`]*)`")
 
 
 def decode_chat_request(raw: bytes) -> ChatCall:
-    """Read a request body.
+    """Decode a request body.
 
     Raises:
-        InvalidRequest: not JSON, a known field of a wrong type or outside its range; ``param`` names the field.
+        InvalidRequest: not JSON, or a known field has the wrong type or is out of range; ``param`` names the field.
     """
-    try:
-        request = _DECODER.decode(raw)
-    except msgspec.ValidationError as error:
-        raise invalid_field(error) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+    request = decode_json(raw, _DECODER)
     for index, message in enumerate(request.messages):
         if message.role in ("user", "system", "developer", "tool"):
             _check_content(message, f"messages[{index}].content")
@@ -299,14 +292,14 @@ def decode_chat_request(raw: bytes) -> ChatCall:
 
 def _check_content(message: ChatMessage, param: str) -> None:
     if message.content is None:
-        raise InvalidRequest(f"a message of role '{message.role}' needs content", param=param)
+        raise InvalidRequest(f"'{param}' is required in a message of role '{message.role}'.", param=param)
     if isinstance(message.content, str):
         return
     for index, part in enumerate(message.content):
         if part.type == "text" and part.text is None:
-            raise InvalidRequest("a part of type 'text' needs 'text'", param=f"{param}[{index}].text")
+            raise missing_value(f"{param}[{index}].text")
         if part.type == "image_url" and part.image_url is None:
-            raise InvalidRequest("a part of type 'image_url' needs 'image_url'", param=f"{param}[{index}].image_url")
+            raise missing_value(f"{param}[{index}].image_url")
 
 
 def _check_filters(filters: dict[str, Any]) -> None:
@@ -314,17 +307,3 @@ def _check_filters(filters: dict[str, Any]) -> None:
         parse_filter(filters)
     except InvalidRequest as error:
         raise InvalidRequest(error.message, param="rag.filters") from error
-
-
-def invalid_field(error: msgspec.ValidationError) -> InvalidRequest:
-    """Say in a caller's words which field is wrong, from msgspec's message."""
-    text = str(error)
-    where = _WHERE.match(text)
-    what, path = (where["what"], where["path"]) if where else (text, "")
-    missing = _MISSING.match(what)
-    if missing:
-        path = f"{path}.{missing['name']}" if path else missing["name"]
-        verb = "is required" if "missing" in what else "is not a known field"
-        return InvalidRequest(f"'{path}' {verb}", param=path)
-    what = what[:1].lower() + what[1:]
-    return InvalidRequest(f"'{path}': {what}" if path else f"the body: {what}", param=path or None)

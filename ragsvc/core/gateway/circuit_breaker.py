@@ -1,4 +1,4 @@
-"""A circuit breaker: after repeated failures a provider is left alone for a while, then tried by one request."""
+"""A circuit breaker: after repeated failures a provider gets no requests for a while, then a single trial request."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Circuit(StrEnum):
-    """Closed lets requests through, open none, half-open one."""
+    """Closed lets all requests through, open none, half-open a single one."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -15,7 +15,7 @@ class Circuit(StrEnum):
 
 
 class CircuitBreaker:
-    """Opens after ``failures`` failures in a row, for ``cooldown_s`` of the given monotonic clock.
+    """Opens after ``failures`` consecutive failures, for ``cooldown_s``; ``clock`` gives monotonic seconds.
 
     >>> now = [0.0]
     >>> breaker = CircuitBreaker(failures=2, cooldown_s=10, clock=lambda: now[0])
@@ -37,22 +37,22 @@ class CircuitBreaker:
 
     @property
     def state(self) -> Circuit:
-        """Where the breaker stands now."""
+        """The current state."""
         if self._opened_at is None:
             return Circuit.CLOSED
         return Circuit.HALF_OPEN if self.wait_s <= 0 else Circuit.OPEN
 
     @property
     def wait_s(self) -> float:
-        """Seconds until a request may be tried; 0 when it may be now."""
+        """Seconds until a trial request is allowed; 0 if requests are allowed now."""
         if self._opened_at is None:
             return 0.0
         return max(0.0, self._opened_at + self._cooldown_s - self._clock())
 
     def admit(self) -> bool:
-        """Whether a request may go out now; in the half-open state the first that asks may.
+        """Whether a request may be sent now; in the half-open state only the first caller gets ``True``.
 
-        A trial whose outcome nobody reports within another cooldown makes room for the next.
+        If the result of the trial request is not reported within another ``cooldown_s``, the next trial is allowed.
         """
         if self._opened_at is None:
             return True
@@ -63,14 +63,13 @@ class CircuitBreaker:
         return True
 
     def succeeded(self) -> None:
-        """The provider answered."""
         if self._failures:
             self._failures = 0
         if self._opened_at is not None:
             self._opened_at = self._trial_since = None
 
     def failed(self) -> None:
-        """The provider did not answer, or not as a provider should."""
+        """Record that the provider did not answer, or gave an invalid answer."""
         self._failures += 1
         if self._opened_at is not None or self._failures >= self._limit:
             self._opened_at = self._clock()

@@ -1,6 +1,6 @@
-"""Endpoint families that pass through to a provider: their names, and what of a request and an answer concerns us.
+"""Endpoint families that are passed through to a provider: their names, and the fields that the gateway reads.
 
-Of a request that is the model and how much it may cost; of an answer its usage. Everything else stays unread.
+Of a request it reads the model and the token limits, of an answer the usage. All other fields are passed on unread.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Raw
 
-from ragsvc.core.errors import InvalidRequest
-from ragsvc.core.gateway.chat import TokenUsage, invalid_field
+from ragsvc.core.defaults import BYTES_PER_TOKEN, DEFAULT_REPLY_TOKENS, MAX_MODEL_NAME_LENGTH
+from ragsvc.core.gateway.chat import TokenUsage
+from ragsvc.core.validation import decode_json
 
 
 class Family(StrEnum):
-    """A group of endpoints that a provider offers or does not."""
+    """A group of endpoints; a provider offers all of a group or none."""
 
     CHAT = "chat"
     COMPLETIONS = "completions"
@@ -35,11 +36,9 @@ class Family(StrEnum):
 TEXT_FAMILIES: Final = frozenset(
     {Family.COMPLETIONS, Family.EMBEDDINGS, Family.RESPONSES, Family.MODERATIONS, Family.RERANK}
 )
-"""Their tokens are estimated where a provider reports none; the others cost nothing then."""
+"""Families whose tokens are estimated if a provider reports no usage; requests of the others then cost nothing."""
 
 _WRITES_TEXT: Final = frozenset({Family.COMPLETIONS, Family.RESPONSES})
-_DEFAULT_REPLY_TOKENS: Final = 1024
-_BYTES_OF_A_TOKEN: Final = 3
 _MOST_PROMPT_TOKENS: Final = 131_072
 _HEAD_BYTES: Final = 4096
 _TAIL_BYTES: Final = 64 << 10
@@ -47,9 +46,9 @@ _USAGE: Final = re.compile(rb'"usage"\s*:\s*(?=\{)')
 
 
 class ProxiedFields(msgspec.Struct, frozen=True):
-    """The fields of a JSON request that concern us; all others are legal and travel in the bytes."""
+    """The fields of a JSON request that the gateway reads; all others are legal and kept in the bytes."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    model: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_NAME_LENGTH)]
     stream: bool | None = None
     max_tokens: int | None = None
     max_output_tokens: int | None = None
@@ -59,42 +58,38 @@ _FIELDS: Final = msgspec.json.Decoder(ProxiedFields)
 
 
 def read_fields(raw: bytes) -> ProxiedFields:
-    """Read what concerns us of a JSON request.
+    """Decode the fields of a JSON request that the gateway reads.
 
     Raises:
-        InvalidRequest: not JSON, no ``model``, or one of the fields has a wrong type; ``param`` names it.
+        InvalidRequest: not JSON, no ``model``, or a field has the wrong type; ``param`` names the field.
     """
-    try:
-        return _FIELDS.decode(raw)
-    except msgspec.ValidationError as error:
-        raise invalid_field(error) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+    return decode_json(raw, _FIELDS)
 
 
 def estimate_prompt(family: Family, size_bytes: int) -> int:
-    """About the tokens of a request of so many bytes; media in it make no more than a long context would."""
-    return min(size_bytes // _BYTES_OF_A_TOKEN + 1, _MOST_PROMPT_TOKENS) if family in TEXT_FAMILIES else 0
+    """Estimate the tokens of a request body; bounded, because bodies may hold media as base64."""
+    return min(size_bytes // BYTES_PER_TOKEN + 1, _MOST_PROMPT_TOKENS) if family in TEXT_FAMILIES else 0
 
 
 def estimate_reply(family: Family, fields: ProxiedFields) -> int:
-    """The most tokens that a reply may have, as far as the request says."""
+    """Maximum tokens of a reply: the limit in the request, else the default."""
     if family not in _WRITES_TEXT:
         return 0
-    return max(0, fields.max_output_tokens or fields.max_tokens or _DEFAULT_REPLY_TOKENS)
+    return max(0, fields.max_output_tokens or fields.max_tokens or DEFAULT_REPLY_TOKENS)
 
 
 def estimate_written(family: Family, passed: UsageScanner, *, has_events: bool) -> int:
-    """About the tokens of a reply whose provider reports none."""
+    """Estimate the tokens of a reply whose provider reports no usage."""
     if family not in _WRITES_TEXT:
         return 0
-    return passed.events if has_events else passed.size_bytes // _BYTES_OF_A_TOKEN
+    return passed.events if has_events else passed.size_bytes // BYTES_PER_TOKEN
 
 
 def with_model(raw: bytes, requested: str, model: str) -> bytes:
-    """The request for a provider that knows the model as ``model``; the client's very bytes where nothing changes.
+    """The request with the provider's name of the model; the bytes of the client if nothing has to change.
 
-    A key ``model`` that stands there twice, or spelled with escapes, is made one: another parser may take another.
+    A key ``model`` that occurs twice or is written with escapes is replaced by a single one: another JSON parser could
+    read another value.
     """
     if model == requested and raw.count(b'"model"') == 1 and b"\\u00" not in raw:
         return raw
@@ -104,17 +99,16 @@ def with_model(raw: bytes, requested: str, model: str) -> bytes:
 
 
 class UsageScanner:
-    """Finds the usage in an answer that passes by, JSON or events; keeps the first 4 KiB and the last 64 KiB of it."""
+    """Finds the usage in an answer (JSON or events) while it is passed on; holds its first 4 KiB and last 64 KiB."""
 
     def __init__(self) -> None:
         self._head = b""
         self._tail = b""
         self.events = 0
-        """``data`` lines that passed, about one token each."""
+        """Number of ``data`` lines seen, with about one token each."""
         self.size_bytes = 0
 
     def feed(self, piece: bytes) -> None:
-        """Take what passes."""
         if len(self._head) < _HEAD_BYTES:
             self._head = (self._head + piece)[:_HEAD_BYTES]
         self.size_bytes += len(piece)
@@ -122,12 +116,12 @@ class UsageScanner:
         self._tail = (self._tail + piece)[-_TAIL_BYTES:]
 
     def reported(self) -> TokenUsage | None:
-        """The last usage of the answer, whatever names its counts have.
+        """The last usage of the answer, with the field names of any endpoint family; ``None`` without one.
 
         >>> scanner = UsageScanner()
         >>> scanner.feed(b'{"data": [], "usage": {"prompt_tokens": 3, "total_tokens": 3}}')
         >>> scanner.reported()
-        Usage(prompt_tokens=3, completion_tokens=0, total_tokens=3)
+        TokenUsage(prompt_tokens=3, completion_tokens=0, total_tokens=3)
         """
         for part in (self._tail, self._head):
             for found in reversed(list(_USAGE.finditer(part))):

@@ -1,4 +1,10 @@
-"""Server-sent events as chat streams use them: whole events, their JSON, their end (WHATWG HTML §9.2)."""
+"""Server-sent events (WHATWG HTML §9.2): the writer for all streams, and the reader for chat streams of providers.
+
+The reader is our own because a chat stream is passed through in blocks of whole events whose bytes stay as they came:
+a library that yields parsed events would take every block apart and write it again. ``httpx-sse`` reads events where
+they are consumed (``cli.service_client``), Litestar writes those of ``/v1/rag/documents/{id}/events``, and
+``crypto.rvenc_events`` has a stricter reader for security.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +21,34 @@ DONE: Final = b"data: [DONE]\n\n"
 _FIELDS: Final = (b"data:", b":", b"event:", b"id:", b"retry:")
 
 
+def write_event(data: bytes, *, name: str = "") -> bytes:
+    r"""One event; ``data`` and ``name`` have no line breaks.
+
+    >>> write_event(b"[DONE]", name="done")
+    b'event: done\ndata: [DONE]\n\n'
+    """
+    event = b"data: " + data + b"\n\n"
+    return b"event: " + name.encode() + b"\n" + event if name else event
+
+
 def encode_event(value: object) -> bytes:
-    """One event with a JSON value on its ``data`` line."""
-    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+    """One event whose data are ``value`` as JSON."""
+    return write_event(msgspec.json.encode(value))
 
 
 class EventAligner:
-    """Cuts a byte stream, whatever its slices, into blocks of whole events with line feeds only.
+    r"""Cuts a byte stream, sliced anywhere, into blocks of whole events; ``\r\n`` becomes ``\n``.
 
     ``limit_bytes`` bounds one event.
     """
 
     def __init__(self, *, limit_bytes: int = 16 << 20) -> None:
         self.tail = b""
-        """What came after the last whole event."""
+        """The bytes after the last whole event."""
         self._limit_bytes = limit_bytes
 
     def feed(self, piece: bytes) -> bytes:
-        """Take the next slice; return all events that are whole now, maybe none (``b""``).
+        """Take the next slice; return the events that are complete now (``b""`` if none is).
 
         Raises:
             UpstreamFailed: an event is longer than the limit.
@@ -48,27 +64,27 @@ class EventAligner:
             border = 0
         self.tail = text[border:]
         if len(self.tail) > self._limit_bytes:
-            raise UpstreamFailed("the provider sent an event without end")
+            raise UpstreamFailed("The provider sent an event without an end.")
         return text[:border]
 
 
 def split_events(block: bytes) -> Iterator[bytes]:
-    """The events of a block of whole events, each with its blank line."""
+    """Split a block of whole events; each event keeps its blank line."""
     for event in block.split(b"\n\n"):
         if event.strip(b"\n"):
             yield event.lstrip(b"\n") + b"\n\n"
 
 
 def event_data(event: bytes) -> bytes | None:
-    """The joined ``data`` of one event, or ``None`` for a comment.
+    """The joined ``data`` lines of an event, or ``None`` for a comment.
 
     Raises:
-        UpstreamFailed: a line is none of the fields of the format.
+        UpstreamFailed: a line is not a field of the format.
     """
     data: list[bytes] = []
     for line in event.splitlines():
         if line.startswith(b"data:"):
             data.append(line[5:].removeprefix(b" "))
         elif line and not line.startswith(_FIELDS):
-            raise UpstreamFailed("the provider sent something that is no event stream")
+            raise UpstreamFailed("The provider sent bytes that are not an event stream.")
     return b"\n".join(data) if data else None

@@ -1,4 +1,4 @@
-"""What an operator says about model providers: where they are, what they offer, what they cost, how patient to be."""
+"""Settings of model providers: base URL, models, prices, timeouts and limits."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
 from ragsvc.core.gateway.endpoint_families import Family
 
 LOCAL_MODEL: Final = "local/chat-model"
-"""The built-in model's name."""
+"""Name of the built-in model."""
 
 Positive = Annotated[float, Meta(gt=0)]
 
 
 class Pricing(msgspec.Struct, frozen=True):
-    """Price of 1,000 tokens in the operator's currency."""
+    """Price of 1,000 tokens, in the currency of the operator."""
 
     input: Annotated[float, Meta(ge=0)] = 0.0
     output: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One model, or with ``*`` or ``?`` in ``id`` all that match.
+    """A model, or all models that match the pattern if ``id`` has ``*`` or ``?``.
 
-    ``upstream`` is the provider's own name (default: ``id``). ``fallback`` lists models to ask, in order, when this
-    provider cannot answer; it goes before the provider's list. The name of a provider there means the same model at
-    that provider.
+    ``upstream`` is the provider's name of the model (default: ``id``). ``fallback`` lists the models to use instead, in
+    order, if this provider cannot answer; it comes before the list of the provider. The name of a provider in it means
+    the same model at that provider.
     """
 
-    id: Annotated[str, Meta(min_length=1, max_length=256)]
+    id: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_NAME_LENGTH)]
     upstream: str | None = None
     aliases: tuple[str, ...] = ()
     pricing: Pricing = Pricing()
@@ -39,17 +40,17 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def is_pattern(self) -> bool:
-        """Whether ``id`` stands for many models."""
+        """Whether ``id`` is a pattern."""
         return any(character in self.id for character in "*?")
 
 
 class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One OpenAI-compatible provider.
+    """An OpenAI-compatible provider.
 
-    ``base_url`` ends where ``/chat/completions`` begins (``https://host/v1``). ``families`` are the endpoints that it
-    offers, none meaning all. ``read_timeout_s`` bounds the wait
-    for the next bytes, ``total_timeout_s`` a whole exchange. ``retries`` count after the first attempt, all before
-    the client has seen a byte. At most ``max_concurrency`` exchanges run and ``max_waiting`` more wait.
+    ``base_url`` is the part before ``/chat/completions`` (``https://host/v1``). ``families`` are the endpoint families
+    that it offers; empty means all. ``read_timeout_s`` limits the wait for the next bytes, ``total_timeout_s`` a whole
+    request. ``retries`` follow the first attempt, all before the first byte is sent to the client. At most
+    ``max_concurrency`` requests run at the same time and ``max_waiting`` more wait.
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -72,5 +73,5 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     breaker_cooldown_s: Positive = 15.0
 
     def __repr__(self) -> str:
-        """Names the provider and keeps its key."""
+        """Leaves the key out."""
         return f"ProviderSettings(name={self.name!r}, base_url={self.base_url!r})"

@@ -1,4 +1,4 @@
-"""Stop sequences in text that arrives in pieces."""
+"""Detection of stop sequences in streamed text."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 
 class StopScanner:
-    """Lets text through up to the stop sequence that is complete first, also one that lies across pieces.
+    """Passes text up to the first complete stop sequence, which may span pieces.
 
-    Of two that end at the same place the longer one counts; so the result does not depend on how text is sliced.
+    If two sequences end at the same place, the text ends before the longer. So the result does not depend on slicing.
 
     >>> scanner = StopScanner(["END"])
     >>> scanner.feed("one E"), scanner.feed("ND two"), scanner.stopped
@@ -21,7 +21,7 @@ class StopScanner:
         self.stopped = False
 
     def feed(self, piece: str) -> str:
-        """Take the next piece; return the text that is surely before any stop sequence."""
+        """Take the next piece; return the text that cannot belong to a stop sequence."""
         if self.stopped:
             return ""
         text = self._held + piece
@@ -36,12 +36,12 @@ class StopScanner:
         return text[: len(text) - keep]
 
     def finish(self) -> str:
-        """The text that was held back, now that nothing follows."""
+        """The text still held back, once the input has ended."""
         held, self._held = self._held, ""
         return held
 
     def _may_begin(self, text: str) -> int:
-        """Length of the longest end of ``text`` that begins a stop sequence."""
+        """Length of the longest suffix of ``text`` that is a prefix of a stop sequence."""
         longest = max((len(stop) for stop in self._stops), default=1) - 1
         for length in range(min(longest, len(text)), 0, -1):
             tail = text[len(text) - length :]

@@ -1,7 +1,7 @@
-"""What a chat stream delivered, in tokens: the provider's own figure, or a count of what passed.
+"""Token usage of a chat stream: as reported by the provider, else counted from the streamed text.
 
-Costs one list append per block while the stream runs. Only a stream that ends without the provider's figure is counted
-afterwards, from its words; of very long ones only the beginning is kept, so that memory and time stay bounded.
+While the stream runs, the cost is a list append per block. Only if the stream ends without a reported usage are tokens
+counted, from its text. Of very long streams only the beginning is kept, so that memory and time stay bounded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _ChunkChoice(msgspec.Struct):
 
 
 class ChunkHead(msgspec.Struct):
-    """What all chunks of one stream share."""
+    """The fields that all chunks of a stream have in common."""
 
     id: str = ""
     created: int = 0
@@ -54,14 +54,14 @@ class _Chunk(ChunkHead):
 _CHUNKS: Final = msgspec.json.Decoder(_Chunk)
 
 
-class StreamedTokens(msgspec.Struct, frozen=True):
-    """The words of a stream: its beginning, and how many characters it had in all."""
+class StreamedText(msgspec.Struct, frozen=True):
+    """The beginning of a streamed text, and the number of characters of the whole text."""
 
     beginning: str
     characters: int
 
     def count(self, count_tokens: CountTokens) -> int:
-        """Tokens of all of it; what was not kept is taken to have as many per character as the beginning."""
+        """Count the tokens; the part that was not kept is assumed to have as many per character as the beginning."""
         if not self.beginning:
             return 0
         tokens = count_tokens(self.beginning)
@@ -69,8 +69,6 @@ class StreamedTokens(msgspec.Struct, frozen=True):
 
 
 class StreamLedger:
-    """Books one stream."""
-
     def __init__(self) -> None:
         self._blocks: list[bytes] = []
         self._latest = (b"", b"")
@@ -81,7 +79,7 @@ class StreamLedger:
         self.head = ChunkHead()
 
     def add(self, block: bytes) -> None:
-        """Note a block of whole events on its way to the client."""
+        """Record a block of whole events that is sent to the client."""
         self._latest = (self._latest[1], block)
         if self.reported is not None:
             return
@@ -91,20 +89,20 @@ class StreamLedger:
             self._fold()
 
     def report(self, usage: TokenUsage) -> None:
-        """Book the provider's own figure; counting ends."""
+        """Record the usage reported by the provider; counting stops."""
         self.reported = usage
         self._blocks.clear()
         self._words.clear()
         self._size = 0
 
     def has_finish(self) -> bool:
-        """Whether one of the two latest blocks gave a finish reason."""
+        """Whether one of the last two blocks has a finish reason."""
         return any(spelled in block for block in self._latest for spelled in _FINISHES)
 
-    def said(self) -> StreamedTokens:
-        """The words that passed; counting their tokens may take milliseconds and is left to a thread."""
+    def streamed_text(self) -> StreamedText:
+        """The text so far; counting its tokens may take milliseconds and belongs in a thread."""
         self._fold()
-        return StreamedTokens("".join(self._words), self._characters)
+        return StreamedText("".join(self._words), self._characters)
 
     def _fold(self) -> None:
         words = "".join(self._texts(b"".join(self._blocks)))

@@ -1,4 +1,4 @@
-"""Credentials and addresses that a request brings for its provider."""
+"""Credentials and base URLs of providers that a request supplies itself."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import msgspec
 
 
 class UpstreamAccess(msgspec.Struct, frozen=True):
-    """What one request brings for its provider: a key of the caller's own, and an address instead of a known name."""
+    """The headers ``X-Provider-Key`` and ``X-Provider-Base-URL`` of a request."""
 
     api_key: str | None = None
     base_url: str | None = None
 
     def __repr__(self) -> str:
-        """Keeps the key."""
         return f"UpstreamAccess(base_url={self.base_url!r})"
 
 

@@ -1,4 +1,4 @@
-"""The port of a model that answers chats."""
+"""The port of models that answer chats."""
 
 from __future__ import annotations
 
@@ -11,54 +11,52 @@ from ragsvc.core.gateway.chat import ChatCall, TokenUsage
 
 
 class ChatReply(msgspec.Struct, frozen=True):
-    """A whole answer: ``body`` is the JSON a client gets (OpenAI: the chat completion object)."""
+    """A complete answer: ``body`` is the JSON for the client (OpenAI: the chat completion object)."""
 
     body: bytes
     usage: TokenUsage
 
 
 class ChatStream(Protocol):
-    """An answer that arrives in blocks of whole server-sent events, the final ``[DONE]`` excepted.
+    """An answer in blocks of whole server-sent events, without the final ``[DONE]``.
 
-    Iteration raises ``UpstreamFailed`` or ``UpstreamTimeout`` when the answer breaks off.
+    Iteration raises ``UpstreamFailed`` or ``UpstreamTimeout`` if the answer breaks off.
     """
 
     @property
     def finished(self) -> bool:
-        """Whether the last block has been handed out."""
+        """Whether iteration has yielded the last block."""
         ...
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        """The stream itself."""
-        ...
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
 
     async def __anext__(self) -> bytes:
-        """The next block, as soon as it is there."""
+        """The next block, as soon as it arrives."""
         ...
 
     async def usage(self) -> TokenUsage:
-        """Tokens so far: the model's own figure where it gave one, else a count of what was handed out."""
+        """Tokens so far: as reported by the model, else counted from the blocks yielded."""
         ...
 
     async def aclose(self) -> None:
-        """Stop the model if it still works, and free what the stream holds; may be called twice."""
+        """Stop the model if it still runs, and release the resources of the stream; may be called twice."""
         ...
 
 
 class ChatBackend(Protocol):
-    """A model that answers chats. Everything raised by the two methods is raised before the first byte."""
+    """A model that answers chats. Both methods raise before the first byte of the answer."""
 
     async def complete(self, call: ChatCall) -> ChatReply:
-        """Answer in one piece.
+        """Return the complete answer.
 
         Raises:
-            InvalidRequest: the model refuses the request; ``UnsupportedParameter`` when it lacks an ability.
-            ModelUnavailable: refused, broken, overloaded or switched off for now.
-            UpstreamFailed: the answer is not one. ``UpstreamTimeout``: it did not come in time.
+            InvalidRequest: the model refuses the request; ``UnsupportedParameter`` for a feature it lacks.
+            ModelUnavailable: the backend is unreachable, overloaded, or its circuit breaker is open.
+            UpstreamFailed: the answer is invalid. ``UpstreamTimeout``: it did not arrive in time.
             Overloaded: too many requests wait for this backend.
         """
         ...
 
     async def stream(self, call: ChatCall) -> ChatStream:
-        """Begin to answer; returns when the first block is there. Raises as ``complete`` does."""
+        """Begin to answer; returns once the first block has arrived. Raises as ``complete`` does."""
         ...

@@ -18,10 +18,10 @@ Scores = npt.NDArray[np.float32]
 
 
 class EmbeddingModel(msgspec.Struct, frozen=True):
-    """Which model makes the vectors. Two processes with equal ``fingerprint`` make interchangeable vectors.
+    """Identity of an embedding model. Vectors of two processes with equal ``fingerprint`` are interchangeable.
 
-    ``fingerprint`` is a SHA-256 over the weights and all that changes a vector (tokenizer, pooling, prefix texts);
-    the run time (sentence-transformers or the accelerated one) is *not* part of it. ``max_tokens`` includes special
+    ``fingerprint`` is a SHA-256 over the weights and everything else that affects vectors (tokenizer, pooling, prefix
+    texts), but not over the runtime (sentence-transformers or the accelerated one). ``max_tokens`` includes special
     tokens.
     """
 
@@ -32,11 +32,11 @@ class EmbeddingModel(msgspec.Struct, frozen=True):
 
 
 class Embedder(Protocol):
-    """Turns text into unit vectors. Blocking and thread-safe; callers go through ``inference.batcher``."""
+    """Turns text into unit vectors. Blocking and thread-safe; services use it through ``inference.batcher``."""
 
     @property
     def model(self) -> EmbeddingModel:
-        """The model behind the vectors."""
+        """Identity of the model that computes the vectors."""
         ...
 
     @property
@@ -45,34 +45,30 @@ class Embedder(Protocol):
         ...
 
     def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Embed passages, tuned for throughput; order kept. Raises ``EmbeddingFailed``."""
+        """Embed passages in the given order, optimised for throughput. Raises ``EmbeddingFailed``."""
         ...
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Embed queries, tuned for latency, not delayed by ``embed_passages`` of another thread."""
+        """Embed queries, optimised for latency; not delayed by ``embed_passages`` in another thread."""
         ...
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Count the model's tokens of each text, special tokens included, before truncation."""
+        """Count the tokens of each text, with special tokens and before truncation."""
         ...
 
     def knows(self, text: str) -> bool:
-        """Whether the model's vocabulary has words of this text's script; if not, its vectors tell little."""
+        """Whether the vocabulary of the model covers the script of this text; if not, its vectors mean little."""
         ...
 
-    def close(self) -> None:
-        """Free the model."""
-        ...
+    def close(self) -> None: ...
 
 
 class Reranker(Protocol):
-    """Scores (query, text) pairs together (a cross-encoder)."""
+    """A cross-encoder: scores pairs of query and text."""
 
     @property
-    def name(self) -> str:
-        """The model's name."""
-        ...
+    def name(self) -> str: ...
 
     def score(self, query: str, texts: Sequence[str]) -> Scores:
-        """One score per text in 0..1, higher is better."""
+        """A score for each text in 0..1, higher is better."""
         ...

@@ -1,8 +1,7 @@
-"""The ports of the derived indexes, and of the rows that they follow."""
+"""The ports of the vector index and of the rows from which indexes are built."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -24,43 +23,44 @@ class Hits(msgspec.Struct, frozen=True):
 
 
 class VectorIndex(Protocol):
-    """Nearest passages by cosine. One writer; readers never wait for it."""
+    """Nearest passages by cosine similarity. One writer at a time; readers never wait for it."""
 
-    def __len__(self) -> int:
-        """Number of vectors."""
-        ...
+    def __len__(self) -> int: ...
 
     def ids(self) -> Ids:
         """All ids, ascending."""
         ...
 
     def add(self, ids: Ids, documents: Ids, vectors: Vectors) -> None:
-        """Add vectors under new ids; ``documents`` holds each one's document id. An id that is present is replaced."""
+        """Add vectors; ``documents`` holds the document id of each. The vector of an existing id is replaced."""
         ...
 
     def remove(self, ids: Ids) -> int:
-        """Remove ids for good; unknown ones are passed over. Returns how many were there."""
+        """Remove ids; unknown ids are ignored. Returns the number of ids removed."""
         ...
 
     def search(self, query: Vectors, *, k: int, documents: Ids | None = None) -> Hits:
-        """The ``k`` nearest to one query ``(dim,)``; cosine in -1..1. ``documents`` restricts *before* ranking."""
+        """The ``k`` vectors nearest to a query ``(dim,)``; scores are cosines in -1..1.
+
+        ``documents`` restricts the candidates *before* ranking.
+        """
         ...
 
     def documents_of(self, ids: Ids) -> Ids:
-        """The document of each id, -1 where there is none."""
+        """The document id of each id, -1 for unknown ids."""
         ...
 
     def vectors(self, ids: Ids) -> Vectors:
-        """The stored vectors of ids, in that order (missing ids raise ``KeyError``)."""
+        """The stored vectors in the order of ``ids``. Raises ``KeyError`` for an unknown id."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write a snapshot into an empty folder (the caller fsyncs and renames)."""
+        """Write a snapshot into an empty folder; the caller fsyncs and renames it."""
         ...
 
 
 class LexicalDocument(msgspec.Struct, frozen=True):
-    """What the lexical index knows of a passage; ``context`` is title, file name and headings."""
+    """A passage as the lexical index stores it; ``context`` is title, file name and headings."""
 
     id: int
     document_id: int
@@ -68,46 +68,10 @@ class LexicalDocument(msgspec.Struct, frozen=True):
     context: str
 
 
-class LexicalIndex(Protocol):
-    """BM25 over passages."""
-
-    def __len__(self) -> int:
-        """Number of passages."""
-        ...
-
-    def ids(self) -> Ids:
-        """All ids, ascending."""
-        ...
-
-    def add(self, documents: Sequence[LexicalDocument]) -> None:
-        """Add passages; visible to searches that start after ``commit``."""
-        ...
-
-    def remove(self, ids: Ids) -> None:
-        """Remove passages; visible after ``commit``."""
-        ...
-
-    def commit(self, *, covered_seq: int) -> None:
-        """Make changes durable and visible, and remember the log position they cover."""
-        ...
-
-    def covered_seq(self) -> int:
-        """The log position of the last commit; 0 when new."""
-        ...
-
-    def search(self, query: str, *, k: int, documents: Ids | None = None) -> Hits:
-        """The ``k`` best by BM25 (unbounded, > 0). Any text is a legal query, operators in it are plain words."""
-        ...
-
-    def close(self) -> None:
-        """Release files."""
-        ...
-
-
 class IndexChange(msgspec.Struct, frozen=True):
-    """One entry of a collection's change log, written in the transaction that made the change.
+    """An entry in the change log of a collection, written in the transaction of the change.
 
-    ``seq`` grows and is never reused; ``passage_ids`` is packed little-endian int64.
+    ``seq`` increases and is never reused; ``passage_ids`` is packed little-endian int64.
     """
 
     seq: int
@@ -116,15 +80,15 @@ class IndexChange(msgspec.Struct, frozen=True):
     passage_ids: bytes
 
     def ids(self) -> Ids:
-        """The passages that came or went."""
+        """Ids of the passages added or deleted."""
         return np.frombuffer(self.passage_ids, dtype="<i8").astype(np.int64)
 
 
 class IndexSource(Protocol):
-    """The rows that the derived indexes follow. Blocking; reads from several threads at once are fine."""
+    """The rows from which indexes are built. Blocking; may be read from several threads at the same time."""
 
     def head_seq(self, collection_id: int) -> int:
-        """The last log position, 0 if the log is empty."""
+        """The last position in the change log, 0 if it is empty."""
         ...
 
     def changes(self, collection_id: int, after_seq: int, limit: int) -> list[IndexChange]:
@@ -132,11 +96,11 @@ class IndexSource(Protocol):
         ...
 
     def vectors(self, collection_id: int, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:
-        """Ids, document ids and vectors of those passages that (still) exist."""
+        """Ids, document ids and vectors of those of the passages that exist."""
         ...
 
     def lexical(self, collection_id: int, passage_ids: Ids) -> list[LexicalDocument]:
-        """Texts of those passages that (still) exist."""
+        """Texts of those of the passages that exist."""
         ...
 
     def all_passage_ids(self, collection_id: int) -> Ids:

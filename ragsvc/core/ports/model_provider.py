@@ -1,4 +1,4 @@
-"""The port of a model provider: chats, and requests of the other endpoint families."""
+"""The port of model providers: chats, and requests of the other endpoint families."""
 
 from __future__ import annotations
 
@@ -21,46 +21,42 @@ class ForwardRequest(msgspec.Struct, frozen=True):
 
 
 class ForwardReply(Protocol):
-    """A provider's answer (status below 400), its body still to come."""
+    """An answer of a provider with a status below 300; its body is iterated."""
 
     @property
-    def status(self) -> int:
-        """HTTP status."""
-        ...
+    def status(self) -> int: ...
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Headers that concern the client, names in lower case."""
+        """Headers to pass on to the client, names in lower case."""
         ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The body as it arrives."""
         ...
 
-    async def __anext__(self) -> bytes:
-        """The next bytes."""
-        ...
+    async def __anext__(self) -> bytes: ...
 
     async def aclose(self) -> None:
-        """Break off, or free the connection when the end was reached."""
+        """Abort the answer, or release the connection if the answer has ended."""
         ...
 
 
 class ModelProvider(ChatBackend, Protocol):
-    """A backend that may also serve the other endpoint families."""
+    """A chat backend that may also serve the other endpoint families."""
 
     @property
     def circuit(self) -> Circuit:
-        """Whether it is being asked at all."""
+        """State of the circuit breaker."""
         ...
 
     async def forward(self, request: ForwardRequest) -> ForwardReply:
-        """Pass a request on as it is. Raises as ``complete`` does."""
+        """Pass a request on unchanged. Raises as ``complete`` does."""
         ...
 
-    def with_key(self, api_key: str, *, callers: bool = False) -> ModelProvider:
-        """The same provider asked with another key; ``callers``: the request brought it, so its refusal is theirs."""
+    def with_key(self, api_key: str, *, from_caller: bool = False) -> ModelProvider:
+        """The same provider with another key; ``from_caller``: the request supplied it, so a refused key is a 400."""
         ...
 
     async def aclose(self) -> None:
-        """End what is open."""
+        """Close connections of this provider."""

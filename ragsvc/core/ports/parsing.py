@@ -1,4 +1,4 @@
-"""The ports of parsing: what the child process that reads files shares with the service; importing it is cheap."""
+"""The ports of parsing, shared by the service and the child process that reads files; cheap to import."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ragsvc.core.documents import Extraction, Passage
 
 
 class TokenSpans(Protocol):
-    """The embedding model's own tokenizer, safe to use in a child process and without loading the model."""
+    """The tokenizer of the embedding model; works in a child process, without the model."""
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Count tokens of each text, without special tokens."""
@@ -24,10 +24,10 @@ class TokenSpans(Protocol):
 
 
 class ExtractionLimits(msgspec.Struct, frozen=True):
-    """Bounds of one extraction; crossing one fails the document, never the service.
+    """Limits of an extraction; exceeding a limit fails the document, never the service.
 
-    ``timeout_s`` holds without progress: each page whose text was recognised (``ocr``, at most ``ocr_max_pages``)
-    adds ``ocr_page_s``. Further pictures are not read.
+    Each page whose text is recognised (``ocr``, at most ``ocr_max_pages`` pages) extends ``timeout_s`` by
+    ``ocr_page_s``. Text on further page images is not recognised.
     """
 
     timeout_s: float = 300.0
@@ -41,7 +41,7 @@ class ExtractionLimits(msgspec.Struct, frozen=True):
 
 
 class ChunkingOptions(msgspec.Struct, frozen=True):
-    """How pages become passages; ``max_tokens`` counts the embedding text without special tokens."""
+    """Options for cutting pages into passages; token counts are of the embedding text, without special tokens."""
 
     max_tokens: int = 240
     overlap_tokens: int = 0
@@ -49,14 +49,14 @@ class ChunkingOptions(msgspec.Struct, frozen=True):
 
 
 class ParsedDocument(msgspec.Struct, frozen=True):
-    """What one parse job returns: pages with text, and the passages cut from them."""
+    """The result of parsing: pages with text, and the passages cut from them."""
 
     extraction: Extraction
     passages: list[Passage]
 
 
 class Parser(Protocol):
-    """Reads untrusted files in a child process that may die or hang without harm."""
+    """Reads untrusted files in a child process, which may crash or hang without harm to the service."""
 
     async def parse(
         self,
@@ -67,16 +67,14 @@ class Parser(Protocol):
         password: str | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> ParsedDocument:
-        """Extract pages and cut passages; cancelling the call ends the child.
+        """Extract pages and cut passages; cancelling the call stops the child process.
 
-        ``on_progress(pages_done, pages_total)`` is called on the event loop, a few times a second at most.
+        ``on_progress(pages_done, pages_total)`` is called on the event loop, at most a few times per second.
 
         Raises:
-            ExtractionFailed: with a reason for a person; whatever the child died of.
-            Overloaded: too many parses are waiting.
+            ExtractionFailed: the file cannot be read, or the child process crashed; ``reason`` states why.
+            Overloaded: too many parse jobs are waiting.
         """
         ...
 
-    async def close(self) -> None:
-        """End the children."""
-        ...
+    async def close(self) -> None: ...

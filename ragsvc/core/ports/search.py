@@ -1,4 +1,4 @@
-"""The port of retrieval, as answering uses it."""
+"""The port of retrieval."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ragsvc.core.retrieval.search import SearchQuery, SearchResult
 
 
 class Searcher(Protocol):
-    """What answering asks of retrieval."""
+    """Retrieval as the services of answers and the routes use it."""
 
     async def search(self, tenant: TenantId, query: SearchQuery) -> SearchResult:
-        """Find passages of this tenant's collection.
+        """Find passages in a collection of the tenant.
 
         Raises:
             CollectionNotFound: the tenant has no such collection.
-            DocumentNotFound: one of ``document_ids`` is not the tenant's.
+            DocumentNotFound: the tenant has no document with one of the ``document_ids``.
             Overloaded: the embedding queue is full.
         """
         ...

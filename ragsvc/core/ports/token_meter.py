@@ -11,7 +11,7 @@ from ragsvc.core.ids import KeyId
 
 
 class Reservation(msgspec.Struct, frozen=True):
-    """Tokens set aside for one request."""
+    """Tokens reserved for a request."""
 
     id: int
     key_id: KeyId
@@ -19,20 +19,20 @@ class Reservation(msgspec.Struct, frozen=True):
 
 
 class TokenMeter(Protocol):
-    """The balance of a key: reserve before, settle after, refund on failure."""
+    """The balance of a key: reserve before a request, settle after it, refund on failure."""
 
     async def reserve(self, principal: Principal, tokens: int) -> Reservation:
-        """Set ``tokens`` aside. Raises ``BalanceExhausted`` or ``RateLimited`` (daily budget)."""
+        """Reserve ``tokens``. Raises ``BalanceExhausted`` or ``RateLimited`` (daily budget)."""
         ...
 
     async def settle(self, reservation: Reservation, *, prompt_tokens: int, completion_tokens: int, model: str) -> None:
-        """Book what was really used and give back the rest; a second call is ignored."""
+        """Record the tokens used and give the rest of the reservation back; a second call is ignored."""
         ...
 
     async def refund(self, reservation: Reservation) -> None:
-        """Give all of it back; ignored after ``settle``."""
+        """Give the whole reservation back; ignored after ``settle``."""
         ...
 
     async def remaining(self, principal: Principal) -> int:
-        """Tokens left to the key."""
+        """Tokens that the key has left."""
         ...

@@ -13,10 +13,12 @@ from typing import IO, Final, Self
 import anyio.to_thread
 from multipart import parse_options_header
 
+from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
 from ragsvc.core.errors import InvalidRequest
+from ragsvc.core.validation import check_text_length, invalid_value, missing_value
 
 _HEADER_LIMIT: Final = 8192
-_VALUE_LIMIT: Final = 256
+_VALUE_LIMIT_BYTES: Final = 4 * MAX_MODEL_NAME_LENGTH  # UTF-8 takes up to 4 bytes a character
 _MEMORY_BYTES: Final = 1 << 20
 _PORTION_BYTES: Final = 256 << 10
 _MAX_BOUNDARY: Final = 70  # RFC 2046 §5.1.1
@@ -99,8 +101,8 @@ class FieldScanner:
         taken = end if end >= 0 else max(0, len(self._pending) - len(self._delimiter) + 1)
         if self._collecting is not None:
             self._collecting += self._pending[:taken]
-            if len(self._collecting) > _VALUE_LIMIT:
-                raise InvalidRequest(f"'{self._field}' is too long", param=self._field)
+            if len(self._collecting) > _VALUE_LIMIT_BYTES:
+                raise invalid_value(self._field, f"Expected `str` of length <= {MAX_MODEL_NAME_LENGTH}")
         self._drop(taken)
         if end < 0:
             return False
@@ -127,9 +129,11 @@ def _field_name(header: bytes) -> str:
 
 def _text(value: bytes, field: str) -> str:
     try:
-        return value.decode()
+        text = value.decode()
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"'{field}' is not UTF-8", param=field) from error
+        raise invalid_value(field, "Expected UTF-8") from error
+    check_text_length(field, text, maximum=MAX_MODEL_NAME_LENGTH)
+    return text
 
 
 def _broken(why: str) -> InvalidRequest:
@@ -178,7 +182,7 @@ class StreamedForm:
             else:
                 self._spool.write(piece)
         if not self._scanner.value:
-            raise InvalidRequest("'model' is required: it chooses the provider", param="model")
+            raise missing_value("model")
         return self._scanner.value
 
     def for_model(self, model: str) -> tuple[AsyncIterator[bytes], Mapping[str, str]]:

@@ -50,7 +50,6 @@ class JsonBytes(ASGIResponse):
         self.body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
         headers = [_JSON_TYPE, (b"content-length", b"%d" % len(self.body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
@@ -75,14 +74,10 @@ class PassedOn(Protocol):
     """A provider's answer on its way."""
 
     @property
-    def status(self) -> int:
-        """HTTP status."""
-        ...
+    def status(self) -> int: ...
 
     @property
-    def headers(self) -> Mapping[str, str]:
-        """The provider's headers."""
-        ...
+    def headers(self) -> Mapping[str, str]: ...
 
     @property
     def content_type(self) -> str:
@@ -93,9 +88,7 @@ class PassedOn(Protocol):
         """The body as it arrives."""
         ...
 
-    async def aclose(self) -> None:
-        """Stop; always called."""
-        ...
+    async def aclose(self) -> None: ...
 
 
 class PassedThrough(ASGIResponse):
@@ -109,7 +102,6 @@ class PassedThrough(ASGIResponse):
         self._request_id = request_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all of it."""
         answer = self._answer
         has_events = answer.content_type.startswith("text/event-stream")
         try:
@@ -159,17 +151,11 @@ class EventSource(Protocol):
         """Whether the last block has been handed out."""
         ...
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        """The source itself."""
-        ...
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
 
-    async def __anext__(self) -> bytes:
-        """The next block."""
-        ...
+    async def __anext__(self) -> bytes: ...
 
-    async def aclose(self) -> None:
-        """Stop; always called."""
-        ...
+    async def aclose(self) -> None: ...
 
 
 class EventStream(ASGIResponse):
@@ -192,7 +178,6 @@ class EventStream(ASGIResponse):
         self._extra = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all of it."""
         source = self._source
         try:
             with DisconnectWatcher(receive):

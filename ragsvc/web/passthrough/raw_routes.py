@@ -34,7 +34,6 @@ class RawRoutes:
         self._routes = _raw_routes(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         found = self._routes.get((scope.get("method"), scope["path"])) if scope["type"] == ScopeType.HTTP else None
         if found is None:
             await self._inner(scope, receive, send)

@@ -25,9 +25,7 @@ class ChatServices(Protocol):
     """The part of the composed services that these routes use."""
 
     @property
-    def answer(self) -> AnswerService:
-        """Answers chats."""
-        ...
+    def answer(self) -> AnswerService: ...
 
 
 async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:

@@ -10,12 +10,13 @@ from urllib.parse import quote
 import msgspec
 from litestar import Request, Response, delete, get, patch, post
 from litestar.params import FromPath, FromQuery, QueryParameter
-from litestar.response import File, Stream
+from litestar.response import File, ServerSentEvent, ServerSentEventMessage, Stream
 
 from ragsvc.core.access.principal import Scope
+from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
 from ragsvc.core.documents import Document, DocumentStatus
 from ragsvc.core.errors import DocumentNotFound, InvalidRequest
-from ragsvc.core.ids import CHUNK_ID_PATTERN, passage_id
+from ragsvc.core.ids import CHUNK_ID_PATTERN, TenantId, passage_id
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.services.document_service import MEDIA_TYPES, DocumentService
 from ragsvc.store.document_rows import DocumentFilter
@@ -47,6 +48,7 @@ _Name = Annotated[str | None, QueryParameter(description="Part of the file name"
 _Statuses = Annotated[
     str | None, QueryParameter(description="queued, processing, ready or failed; several with commas")
 ]
+_Collection = Annotated[str | None, QueryParameter(max_length=MAX_COLLECTION_NAME_LENGTH)]
 _Filters = Annotated[str | None, QueryParameter(description="A metadata filter as JSON")]
 _AfterPassage = Annotated[
     str | None,
@@ -62,8 +64,8 @@ _UPLOAD: Final = {
     "streams_body": True,
     "body": {**_STORED, "multipart/form-data": UploadForm},
     "parameters": [
-        query_parameter("filename", "Name of a raw body's file", max_length=512),
-        query_parameter("collection", "Where a raw body goes", max_length=512),
+        query_parameter("filename", "Name of a raw body's file", max_length=MAX_FILENAME_LENGTH),
+        query_parameter("collection", "Where a raw body goes", max_length=MAX_COLLECTION_NAME_LENGTH),
         query_parameter("metadata", "A raw body's metadata, a JSON object"),
         header_parameter("Content-Disposition", "Another way to name a raw body's file (RFC 6266)"),
         header_parameter("X-Document-Password", "Opens a protected PDF that is sent as a raw body"),
@@ -143,7 +145,7 @@ async def list_documents(
     order: FromQuery[Literal["asc", "desc"]] = "desc",
     status: _Statuses = None,
     name: _Name = None,
-    collection: FromQuery[str | None] = None,
+    collection: _Collection = None,
     filters: _Filters = None,
 ) -> DocumentList:
     """List documents, newest first. ``after``/``before`` take a document's id and page through the list."""
@@ -243,32 +245,31 @@ async def get_page(request: Request[Any, Any, Any], document_id: FromPath[str], 
     opt={**_READ, "answers": {200: DocumentedAnswer("Events until the document is ready, failed or deleted.", EVENTS)}},
     summary="Follow a document's progress",
 )
-async def follow_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> Stream:
-    """Progress as server-sent events (``progress``, then ``ready``, ``failed`` or ``deleted``), each a document."""
+async def follow_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> ServerSentEvent:
+    """Send the document as a server-sent event (``progress``, then ``ready``, ``failed`` or ``deleted``) on changes."""
     service = _service(request)
     tenant = principal_of(request).tenant
     await service.get(tenant, document_id)
-    return Stream(
-        _events(service, request, document_id),
-        media_type="text/event-stream",
-        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
-    )
+    return ServerSentEvent(_events(service, tenant, document_id), headers={"Cache-Control": "no-store"})
 
 
-async def _events(service: DocumentService, request: AnyRequest, document_id: FromPath[str]) -> AsyncGenerator[bytes]:
-    tenant = principal_of(request).tenant
+async def _events(
+    service: DocumentService, tenant: TenantId, document_id: str
+) -> AsyncGenerator[ServerSentEventMessage]:
     try:
         async for document in service.follow(tenant, document_id, every_s=_KEEP_ALIVE_S):
             if document is None:
-                yield b": still working\n\n"
+                yield ServerSentEventMessage(comment="still working", data=None, sep="\n")
                 continue
             ended = document.status in (DocumentStatus.READY, DocumentStatus.FAILED)
             name = document.status.value if ended else "progress"
-            body = msgspec.json.encode(document_out(document, eta_s=service.eta_s(document)))
-            yield b"event: " + name.encode() + b"\ndata: " + body + b"\n\n"
+            yield _event(name, document_out(document, eta_s=service.eta_s(document)))
     except DocumentNotFound:
-        body = msgspec.json.encode(DocumentDeleted(id=document_id))
-        yield b"event: deleted\ndata: " + body + b"\n\n"
+        yield _event("deleted", DocumentDeleted(id=document_id))
+
+
+def _event(name: str, body: DocumentOut | DocumentDeleted) -> ServerSentEventMessage:
+    return ServerSentEventMessage(event=name, data=msgspec.json.encode(body), sep="\n")
 
 
 @post(

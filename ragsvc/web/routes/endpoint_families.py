@@ -16,6 +16,7 @@ from litestar.response.base import ASGIResponse
 from multipart import parse_options_header
 
 from ragsvc.core.access.principal import Scope
+from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
 from ragsvc.core.errors import RouteNotFound, UnsupportedMediaType
 from ragsvc.core.gateway.endpoint_families import Family, estimate_prompt, estimate_reply, read_fields, with_model
 from ragsvc.core.gateway.upstream_access import UpstreamAccess
@@ -45,9 +46,7 @@ class FamilyServices(Protocol):
     """The part of the composed services that these routes use."""
 
     @property
-    def proxy(self) -> ProxyService:
-        """Passes requests on."""
-        ...
+    def proxy(self) -> ProxyService: ...
 
     @property
     def may_spool_to_disk(self) -> bool:
@@ -134,13 +133,13 @@ def _json_schema(**example: object) -> Schema:
     return {
         "type": "object",
         "required": ["model"],
-        "properties": {"model": {"type": "string", "minLength": 1, "maxLength": 256}},
+        "properties": {"model": {"type": "string", "minLength": 1, "maxLength": MAX_MODEL_NAME_LENGTH}},
         "examples": [example],
     }
 
 
 def _form_schema(*files: str) -> Schema:
-    parts: dict[str, Any] = {"model": {"type": "string", "minLength": 1, "maxLength": 256}}
+    parts: dict[str, Any] = {"model": {"type": "string", "minLength": 1, "maxLength": MAX_MODEL_NAME_LENGTH}}
     parts.update(dict.fromkeys(files, BINARY))
     return {"type": "object", "required": ["model", *files], "properties": parts}
 

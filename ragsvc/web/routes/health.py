@@ -8,6 +8,7 @@ import msgspec
 from litestar import Request, Response, get
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from ragsvc.core.retry_after import retry_after_headers
 from ragsvc.web.auth import AccessRequirement
 from ragsvc.web.state import services_of
 
@@ -42,7 +43,7 @@ async def readyz(request: AnyRequest) -> Response[ReadinessBody]:
     """Answers 503 with reasons until every part can work."""
     reasons = services_of(request).readiness.reasons()
     if reasons:
-        return Response(ReadinessBody("not_ready", reasons), status_code=503, headers={"retry-after": "1"})
+        return Response(ReadinessBody("not_ready", reasons), status_code=503, headers=retry_after_headers(1))
     return Response(ReadinessBody("ready"))
 
 

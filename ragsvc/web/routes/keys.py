@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 from ragsvc.core.access.api_keys import ApiKey, KeyLimits, KeyState
 from ragsvc.core.access.limits import UNLIMITED
 from ragsvc.core.access.principal import DEFAULT_SCOPES, Scope
+from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
 from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.services.idempotency import IdempotentRequest, repeatable
 from ragsvc.services.key_administration import Actor, IssuedKey, KeyChange, KeyDraft
@@ -32,7 +33,7 @@ _Count = Annotated[int, Meta(ge=1, le=UNLIMITED)]
 _Tokens = Annotated[int, Meta(ge=0, le=1 << 53)]
 _Time = Annotated[int, Meta(ge=0, le=1 << 40, description="Unix seconds")]
 _Models = Annotated[
-    list[Annotated[str, Meta(min_length=1, max_length=200)]],
+    list[Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_NAME_LENGTH)]],
     Meta(max_length=200, description="Names and globs; empty allows all", examples=[["openai/*", "local/chat-model"]]),
 ]
 _Scopes = Annotated[list[Scope], Meta(max_length=20, description="What the key may do")]

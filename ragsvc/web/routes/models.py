@@ -17,9 +17,7 @@ class ModelServices(Protocol):
     """The part of the composed services that these routes use."""
 
     @property
-    def models(self) -> ModelRegistry:
-        """Knows the models."""
-        ...
+    def models(self) -> ModelRegistry: ...
 
 
 class ModelList(msgspec.Struct, frozen=True):

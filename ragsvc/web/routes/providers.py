@@ -26,9 +26,7 @@ class ProviderServices(Protocol):
     """The part of the composed services that these routes use."""
 
     @property
-    def providers(self) -> ProviderAdministration:
-        """Administers providers."""
-        ...
+    def providers(self) -> ProviderAdministration: ...
 
 
 class ProviderBody(msgspec.Struct, frozen=True, kw_only=True):

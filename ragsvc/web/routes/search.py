@@ -13,7 +13,8 @@ from ragsvc.core.access.principal import Scope as KeyScope
 from ragsvc.core.ports.search import Searcher
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.retrieval.search import SearchQuery
-from ragsvc.web.bodies import decode_json, read_body
+from ragsvc.core.validation import decode_json
+from ragsvc.web.bodies import read_body
 from ragsvc.web.context import context_of
 from ragsvc.web.disconnects import DisconnectWatcher
 from ragsvc.web.openapi import DocumentedAnswer

@@ -13,10 +13,10 @@ import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from ragsvc.core.access import principal
+from ragsvc.core.validation import decode_json
 from ragsvc.crypto import ehbp, hpke, rvenc, sealed_requests
 from ragsvc.services.request_encryption import EncryptionService, SealedRequestMode
 from ragsvc.web.auth import AccessRequirement, Requirement
-from ragsvc.web.bodies import decode_json
 from ragsvc.web.context import context_of
 from ragsvc.web.sealed.offloading import run_in_thread_if_large
 from ragsvc.web.sealed.plain_requests import (

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 from litestar.types import HTTPResponseStartEvent, Message, Send
 
 from ragsvc.core.errors import UpstreamFailed
+from ragsvc.core.gateway.event_stream import DONE, split_events
 from ragsvc.crypto import rvenc, sealed_requests
 from ragsvc.web.errors import RenderedError, render
 from ragsvc.web.passthrough.raw_responses import EVENT_HEADERS
@@ -15,7 +16,6 @@ from ragsvc.web.sealed.responses import EVENTS_TYPE, Header
 PAD_CHUNKS_TO: Final = 512
 """Chunks are padded with blanks after their JSON to a multiple of this many bytes, so lengths do not reveal tokens."""
 _DATA = b"data: "
-_DONE = b"[DONE]"
 _KEEP_ALIVE = b":\n\n"
 _NONCE_HEADER = rvenc.RESPONSE_NONCE_HEADER.lower().encode()
 _OF_THE_PLAIN_BODY = frozenset({b"content-type", b"content-length"})
@@ -99,7 +99,7 @@ class RvencResponse:
         """Seal a block of complete events. A stream that ends without ``[DONE]`` gets an error as its last event."""
         if self._finished:
             return
-        sealed = b"".join([self._seal_event(event) for event in block.split(b"\n\n") if event])
+        sealed = b"".join([self._seal_event(event) for event in split_events(block)])
         if last and not self._finished:
             sealed += self._seal_error(render(UpstreamFailed("The answer broke off."), self._request_id).content)
         if self._finished:
@@ -110,10 +110,10 @@ class RvencResponse:
     def _seal_event(self, event: bytes) -> bytes:
         if self._finished or not event.startswith(_DATA):
             return _KEEP_ALIVE
-        payload = event.removeprefix(_DATA)
-        if payload == _DONE:
+        if event == DONE:
             self._finished = True
             return self._sealer.done()
+        payload = event.removeprefix(_DATA).removesuffix(b"\n\n")
         if payload.startswith(b'{"error"'):
             return self._seal_error(payload)
         return self._sealer.data(payload + b" " * (-len(payload) % PAD_CHUNKS_TO))

@@ -1,0 +1,93 @@
+"""Errors for malformed requests, worded alike whichever layer finds the fault.
+
+A message names the field and states what is wrong with it; ``param`` holds the same path (``messages[0].role``). It is
+``None`` only if the body as a whole is at fault.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, TypeVar
+
+import msgspec
+
+from ragsvc.core.errors import InvalidRequest
+
+T = TypeVar("T")
+
+_LOCATED: Final = re.compile(r"(?P<problem>.*) - at `(?:key in )?\$\.?(?P<path>.*)`\Z", re.DOTALL)
+_NAMED_FIELD: Final = re.compile(r"Object (?P<verb>missing required|contains unknown) field `(?P<name>[^`]*)`")
+
+
+def decode_json(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode and validate a request body.
+
+    Raises:
+        InvalidRequest: empty, not JSON, or a field is missing, unknown, of the wrong type or out of range.
+    """
+    if not body:
+        raise InvalidRequest("The request needs a JSON body.")
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise invalid_field(error) from error
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("The body is not valid JSON: it is not UTF-8.") from error
+    except RecursionError as error:
+        raise InvalidRequest("The body is not valid JSON: it is nested too deeply.") from error
+    except msgspec.DecodeError as error:
+        raise invalid_json(error) from error
+
+
+def invalid_json(error: msgspec.DecodeError) -> InvalidRequest:
+    """The error for a body that is not JSON."""
+    return InvalidRequest(f"The body is not valid JSON: {_lower_first(str(error))}.")
+
+
+def invalid_field(error: msgspec.ValidationError) -> InvalidRequest:
+    """The error for a field that msgspec refuses; ``param`` is the path of the field.
+
+    >>> invalid_field(msgspec.ValidationError("Expected `int`, got `str` - at `$.rag.top_k`")).message
+    "'rag.top_k': expected `int`, got `str`."
+    """
+    text = str(error)
+    located = _LOCATED.match(text)
+    return invalid_value(located["path"], located["problem"]) if located else invalid_value(None, text)
+
+
+def invalid_value(path: str | None, problem: str) -> InvalidRequest:
+    """The error for the value at ``path``; ``problem`` is in the words of msgspec.
+
+    >>> invalid_value("limit", "Expected `int` <= 100").message
+    "'limit': expected `int` <= 100."
+    >>> invalid_value("messages[0]", "Object missing required field `role`").message
+    "'messages[0].role' is required."
+    """
+    field = _NAMED_FIELD.match(problem)
+    if field is not None:
+        path = f"{path}.{field['name']}" if path else field["name"]
+        return missing_value(path) if field["verb"] == "missing required" else unknown_field(path)
+    problem = _lower_first(problem)
+    return InvalidRequest(f"'{path}': {problem}." if path else f"The body: {problem}.", param=path or None)
+
+
+def check_text_length(path: str, text: str, *, maximum: int) -> None:
+    """Refuse an empty text or one of more than ``maximum`` characters. Raises ``InvalidRequest``."""
+    if not text:
+        raise invalid_value(path, "Expected `str` of length >= 1")
+    if len(text) > maximum:
+        raise invalid_value(path, f"Expected `str` of length <= {maximum}")
+
+
+def missing_value(path: str) -> InvalidRequest:
+    """The error for a required field or parameter that the request lacks."""
+    return InvalidRequest(f"'{path}' is required.", param=path)
+
+
+def unknown_field(path: str) -> InvalidRequest:
+    """The error for a field that does not exist."""
+    return InvalidRequest(f"'{path}' is not a known field.", param=path)
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
