@@ -116,7 +116,7 @@ def asks_for_stream(plaintext: bytes) -> bool:
         return False
     try:
         return _stream_field.decode(plaintext).stream is True
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
 
 
@@ -130,7 +130,7 @@ def as_streamed_chat(payload: bytes) -> bytes:
     """
     try:
         fields = msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return payload  # the chat route refuses it
     if not isinstance(fields, dict) or fields.get("stream") is True:
         return payload
