@@ -134,7 +134,7 @@ def test_a_chat_that_breaks_off_ends_with_a_sealed_error(ask, model):
     assert json.loads(events[-1].payload)["error"]["request_id"] == reply.headers["x-request-id"]
 
 
-def test_what_is_refused_before_the_opening_is_answered_in_the_clear(http, service):
+def test_requests_refused_before_they_open_are_answered_in_plaintext(http, service):
     good = SealedInference(fetch_rvenc_key(http), json.dumps(HELLO).encode()).body
     flipped = {**good, "nonce": good["nonce"][:-1] + ("0" if good["nonce"][-1] != "0" else "1")}
     searcher = {"authorization": f"Bearer {service.new_key(scopes=frozenset({Scope.SEARCH}))}"}
@@ -239,7 +239,9 @@ def test_a_chat_sealed_twice_is_opened_twice(http):
     assert json.loads(outer.open(reply))["error"]["code"] == "encryption_error"
     outer = OneShot(fetch_hpke_key(http), json.dumps(inference.body).encode())
     reply = http.post(PATH, headers=outer.headers, content=outer.body)
-    assert json.loads(outer.open(reply))["error"]["type"] == "proxy_error"  # one answer only: events are refused
+    assert (
+        json.loads(outer.open(reply))["error"]["type"] == "proxy_error"
+    )  # a one-shot response cannot contain an event stream
 
 
 def test_a_web_page_may_read_answers_and_refusals(http):

@@ -1,4 +1,4 @@
-"""What the encryption tests share: vectors, Node as a peer, and a small encrypted server on a real socket."""
+"""Shared by the encryption tests: vectors, Node as a peer, and a small encrypted server on a socket."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load_vectors(name: str) -> Any:
 
 
 class Clock:
-    """A clock the test turns."""
+    """A clock that the test sets."""
 
     def __init__(self, now: float = 1_800_000_000.0) -> None:
         self.now = now
@@ -40,7 +40,7 @@ class Clock:
 
 
 class NodePeer:
-    """One Node process that takes a command and perhaps a second line."""
+    """A Node process that reads commands, one JSON document a line."""
 
     def __init__(self, node: str) -> None:
         self.process = subprocess.Popen(

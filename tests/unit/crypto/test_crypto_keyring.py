@@ -1,4 +1,4 @@
-"""Key sets rotate with overlap and never come back; a request is accepted once."""
+"""Key sets rotate with an overlap and are never restored; a request is accepted once."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_key_rotates_overlaps_and_retires():
         sealed_requests.open_one_shot(keyring.accepted(), enc, sealed)
 
 
-def test_a_clock_that_runs_backwards_brings_no_key_back():
+def test_a_clock_that_is_set_back_does_not_restore_a_key():
     clock = Clock(10 * DAY)
     keyring = Keyring.rotating(SECRET, clock=clock, claims_are_durable=True, lifetime_s=DAY, overlap_s=3600)
     first = keyring.current().key_id
@@ -75,7 +75,7 @@ def test_keys_in_memory_differ_in_every_process_and_secrets_differ():
     assert len(made) == 3
 
 
-def test_a_fixed_key_never_changes_nor_expires():
+def test_a_fixed_key_neither_changes_nor_expires():
     clock = Clock(0)
     keyring = Keyring.fixed(SECRET, clock=clock, claims_are_durable=True)
     first = keyring.current()
@@ -145,7 +145,7 @@ def test_claims_are_kept_per_key_and_forgotten_with_it(claims):
     assert not claim("b", 2000.0)
 
 
-def test_garbage_claims_nothing_because_nothing_opens():
+def test_a_request_that_does_not_open_has_no_claim():
     keyring = in_memory_keyring()
     with pytest.raises(CryptoFailure):
         sealed_requests.open_one_shot(
@@ -173,7 +173,7 @@ def test_an_ehbp_request_is_claimed_once_its_first_frame_opened():
     assert claim.digest == sealed_requests.hashlib.sha256(server.enc).digest()
 
 
-def test_no_answer_before_the_claim_and_only_one_after():
+def test_a_request_is_answered_once_and_only_after_its_claim():
     keyring = in_memory_keyring()
     enc, sealed, sender = seal_one_shot(keyring.current())
     pending = sealed_requests.open_one_shot(keyring.accepted(), enc, sealed)
@@ -213,10 +213,10 @@ def test_an_rvenc_request_is_claimed_and_answered_in_the_same_order():
         lambda enc: "*" + enc[1:],
         lambda enc: " " + enc,
         lambda enc: enc + "\n",
-        lambda enc: enc[:-2] + chr(ord(enc[-2]) + 1) + "=",  # other spare bits: another spelling of the same bytes
+        lambda enc: enc[:-2] + chr(ord(enc[-2]) + 1) + "=",  # other unused bits: a second encoding of the same bytes
     ],
 )
-def test_x_hpke_enc_has_one_spelling(spoil):
+def test_x_hpke_enc_has_one_valid_encoding(spoil):
     keyring = in_memory_keyring()
     for _ in itertools.repeat(None, 3):
         enc, sealed, _sender = seal_one_shot(keyring.current())
@@ -233,6 +233,6 @@ def test_a_streamed_request_opens_only_under_its_binding():
         sealed_requests.open_one_shot(keyring.accepted(), enc, sealed)
 
 
-def test_a_key_set_prints_its_id_alone():
+def test_the_repr_of_a_key_set_contains_only_its_id():
     key_set = in_memory_keyring().current()
     assert repr(key_set) == f"KeySet(key_id={key_set.key_id!r})"

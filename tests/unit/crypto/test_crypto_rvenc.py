@@ -1,4 +1,4 @@
-"""X-Wing and RVENC against vectors, noble and cryptography's own HPKE; the answer's deviation; the literal mode."""
+"""X-Wing and RVENC against vectors, noble and cryptography's HPKE; response encryption; the insecure literal mode."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def test_a_request_opens_and_names_its_claim():
     upper = rvenc.EncryptedInference(
         request.encrypted_inference.upper(), request.cipher_text.upper(), request.nonce.upper()
     )
-    assert rvenc.open_request(upper, KEY).claim_digest == opened.claim_digest  # a respelled replay is a replay
+    assert (
+        rvenc.open_request(upper, KEY).claim_digest == opened.claim_digest
+    )  # a replay in another encoding is a replay
     other = rvenc.open_request(rvenc.seal_request(KEYS, b"{}"), KEY)
     assert other.claim_digest != opened.claim_digest  # same cipherText, other nonce: allowed
 
@@ -191,7 +193,7 @@ def test_two_answers_to_one_request_share_no_key_stream():
     assert len(streams) == 2
 
 
-def test_the_literal_mode_is_a_many_time_pad_and_therefore_off_by_default():
+def test_the_insecure_literal_mode_is_a_many_time_pad_and_therefore_off_by_default():
     question = rvenc.seal_request(KEYS, b'{"content": "my secret"}', nonce=NONCE).encrypted_inference
     known = b'{"choices": [{"delta": {"content": "known"}}]}'
     answer = rvenc.seal_insecure_literal_chunk(KEYS.shared_secret, NONCE, known).decode().split("data: ")[1]
@@ -221,7 +223,7 @@ def test_events_survive_any_slicing(events, step):
     assert read == [RvencEvent(name, data) for name, data in events]
 
 
-def test_nothing_that_holds_a_secret_or_plaintext_prints_it():
+def test_no_repr_contains_a_secret_or_plaintext():
     opened = rvenc.open_request(rvenc.seal_request(KEYS, b"canary"), KEY)
     event = rvenc.OpenedEvent(rvenc.EventName.DATA, b"canary")
     for value in (opened, event, KEYS, KEY):
