@@ -37,15 +37,12 @@ class KeySet:
     ``accepted_until``. Both are ``None`` for keys that never rotate. ``repr`` shows only the id.
     """
 
-    def __init__(
-        self, seed: bytes, *, created_at: float, expires_at: float | None = None, accepted_until: float | None = None
-    ) -> None:
+    def __init__(self, seed: bytes, *, expires_at: float | None = None, accepted_until: float | None = None) -> None:
         self.hpke = hpke.derive_key_pair(hpke.expand(seed, _LABEL + b"x25519", 32))
         self.hpke_public = self.hpke.public_key().public_bytes_raw()
         self.xwing = XWingPrivateKey(hpke.expand(seed, _LABEL + b"xwing", 32))
         self.xwing_public = self.xwing.public_key
         self.key_id = hashlib.sha256(_LABEL + b"id" + self.hpke_public + self.xwing_public).hexdigest()[:16]
-        self.created_at = created_at
         self.expires_at = expires_at
         self.accepted_until = accepted_until
 
@@ -163,10 +160,9 @@ class Keyring:
     def _make(self, period: int) -> KeySet:
         seed = self._seed_of_period(period)
         if self._lifetime_s is None:
-            return KeySet(seed, created_at=0.0)
-        start = period * self._lifetime_s
-        end = start + self._lifetime_s
-        return KeySet(seed, created_at=start, expires_at=end, accepted_until=end + self._overlap_s)
+            return KeySet(seed)
+        end = (period + 1) * self._lifetime_s
+        return KeySet(seed, expires_at=end, accepted_until=end + self._overlap_s)
 
 
 def _require_durable(*, claims_are_durable: bool) -> None:
