@@ -65,14 +65,14 @@ def invalid_value(path: str | None, problem: str) -> InvalidRequest:
     """
     field = _NAMED_FIELD.match(problem)
     if field is not None:
-        path = f"{path}.{field['name']}" if path else field["name"]
-        return missing_value(path) if field["verb"] == "missing required" else unknown_field(path)
+        place = f"{path}.{field['name']}" if path else str(field["name"])
+        return missing_value(place) if field["verb"] == "missing required" else unknown_field(place)
     problem = _lower_first(problem)
     return InvalidRequest(f"'{path}': {problem}." if path else f"The body: {problem}.", param=path or None)
 
 
 def check_text_length(path: str, text: str, *, maximum: int) -> None:
-    """Refuse an empty text or one of more than ``maximum`` characters. Raises ``InvalidRequest``."""
+    """Refuse an empty text, and a text of more than ``maximum`` characters. Raises ``InvalidRequest``."""
     if not text:
         raise invalid_value(path, "Expected `str` of length >= 1")
     if len(text) > maximum:

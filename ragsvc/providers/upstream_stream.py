@@ -250,7 +250,7 @@ _COUNTS: Final = msgspec.json.Decoder(_Counts | None)
 
 
 def read_usage(raw: Raw | None) -> TokenUsage | None:
-    """The usage reported by a provider, in whole tokens; ``None`` without one."""
+    """The usage reported by a provider, in whole tokens; ``None`` if it reports none."""
     if raw is None:
         return None
     try:

@@ -1,1 +1,1 @@
-"""HTTP: routes, wire formats, access control, the mapping of errors to statuses."""
+"""The HTTP layer: routes, request and response formats, access control, the mapping of errors to statuses."""

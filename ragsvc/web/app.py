@@ -1,4 +1,4 @@
-"""Composes the application: the routes of every module behind one gate and one edge."""
+"""Builds the ASGI application from routes and middleware."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ragsvc.core.defaults import (
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.web import openapi
+from ragsvc.web.app_state import FoundationServices
 from ragsvc.web.auth import AccessGate, requirement_of
 from ragsvc.web.errors import EXCEPTION_HANDLERS
 from ragsvc.web.headers import OUR_HEADERS
@@ -28,7 +29,6 @@ from ragsvc.web.passthrough.raw_routes import RawRoutes
 from ragsvc.web.routes import health, keys, tokens
 from ragsvc.web.sealed.middleware import SealedRequestMiddleware
 from ragsvc.web.sealed.request_bodies import body_limit_of
-from ragsvc.web.state import FoundationServices
 
 FOUNDATION_ROUTES = [*health.route_handlers, *keys.route_handlers, *tokens.route_handlers]
 
@@ -49,15 +49,16 @@ def create_app(
     document_limit_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES,
     encrypted_memory_bytes: int = DEFAULT_ENCRYPTED_MEMORY_BYTES,
 ) -> Litestar:
-    """Build the application around ``services`` (found by routes in ``app.state.services``).
+    """Build the application; routes find ``services`` in ``app.state``.
 
-    ``route_handlers`` are those of other modules; each declares ``opt["scope"]``. ``lifespan`` runs inside that of
-    access control, so its parts may meter until they end. A handler may set ``request_max_body_size`` for itself.
-    With ``encryption`` every route also takes sealed requests; their bodies are held in memory, all together up to
-    ``encrypted_memory_bytes``, one up to ``document_limit_bytes`` where a handler declares ``opt["streams_body"]``.
+    ``route_handlers`` are added to ``FOUNDATION_ROUTES``; each declares ``opt["scope"]`` and may set
+    ``request_max_body_size``. ``lifespan`` runs inside that of access control, so that its parts can settle tokens
+    until they end. With ``encryption`` all routes also accept encrypted requests. Their bodies are held in memory: in
+    total up to ``encrypted_memory_bytes``, each up to ``body_limit_bytes``, or up to ``document_limit_bytes`` if the
+    handler declares ``opt["streams_body"]``.
 
     Raises:
-        ConfigurationError: a handler does not say what it needs.
+        ConfigurationError: a handler declares no ``opt["scope"]``.
     """
 
     @asynccontextmanager
@@ -79,7 +80,7 @@ def create_app(
         logging_config=None,
         debug=False,
     )
-    _check_needs(app)
+    _check_requirements(app)
     services.access.on_usage = metrics.count_tokens
 
     def add_layers(inner: ASGIApp) -> ASGIApp:
@@ -114,7 +115,7 @@ def _cors(origins: Sequence[str]) -> CORSConfig | None:
     return CORSConfig(allow_origins=list(origins), expose_headers=_EXPOSED)
 
 
-def _check_needs(app: Litestar) -> None:
+def _check_requirements(app: Litestar) -> None:
     problems: list[str] = []
     for route in app.routes:
         route_handlers = getattr(route, "route_handlers", None) or [route.route_handler]  # type: ignore[union-attr]  # HTTP routes have several

@@ -1,4 +1,4 @@
-"""Reads bodies: whole ones as bytes, JSON strictly by its wire struct; no framework's conversions in between."""
+"""Reads request bodies: as bytes, or as JSON that is strictly decoded into a struct, without Litestar's conversions."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import msgspec
 from litestar import Request
 from litestar.types import Receive
 
-from ragsvc.core.errors import TooLarge
 from ragsvc.core.validation import decode_json
+from ragsvc.web.auth import body_too_large
 
 T = TypeVar("T")
 
@@ -20,10 +20,10 @@ async def read_json(request: Request[Any, Any, Any], decoder: msgspec.json.Decod
 
 
 async def read_body(receive: Receive, limit: float) -> bytes | None:
-    """The whole body; ``None`` when the client left before its end.
+    """Read the whole body; ``None`` if the client disconnects before its end.
 
     Raises:
-        TooLarge: over the limit, which a body without ``Content-Length`` shows only now.
+        TooLarge: more than ``limit`` bytes; for bodies sent without ``Content-Length``.
     """
     parts: list[bytes] = []
     size = 0
@@ -34,7 +34,7 @@ async def read_body(receive: Receive, limit: float) -> bytes | None:
         part = message["body"]
         size += len(part)
         if size > limit:
-            raise TooLarge(f"The request body may have {int(limit)} bytes.", limit_bytes=int(limit))
+            raise body_too_large(limit)
         if not message["more_body"]:
             return b"".join((*parts, part)) if parts else part
         parts.append(part)

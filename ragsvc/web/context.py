@@ -1,4 +1,4 @@
-"""What one request carries from the edge inwards, under ``scope["ragsvc"]``."""
+"""The context of a request, which ``RequestMiddleware`` puts into ``scope["ragsvc"]``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SCOPE_KEY = "ragsvc"
 
 
 class RequestContext:
-    """Identity of a request and, once the gate let it in, of its caller."""
+    """Id and headers of a request and, after authentication, its key."""
 
     __slots__ = ("admitted", "body_limit", "encrypted", "headers", "live", "request_id", "started")
 
     def __init__(self, request_id: str, started: float, headers: dict[bytes, bytes]) -> None:
-        """``started`` is monotonic seconds; ``headers`` are the last of each name."""
+        """``started`` is monotonic seconds; ``headers`` has the last value of each name."""
         self.request_id = request_id
         self.started = started
         self.headers = headers
@@ -28,15 +28,11 @@ class RequestContext:
         self.admitted = False
         self.encrypted = False
         self.body_limit = float("inf")
-        """Bytes that the route reads of a body."""
+        """Maximum bytes of a body that the route accepts."""
 
     @property
     def principal(self) -> Principal:
-        """The caller.
-
-        Raises:
-            Unauthorized: the route is public and nobody was asked.
-        """
+        """The caller. Raises ``Unauthorized`` on a public route, where nobody is authenticated."""
         if self.live is None:
             raise Unauthorized("This route needs an API key.")
         return self.live.principal
@@ -45,10 +41,10 @@ class RequestContext:
 def context_of(scope: Mapping[str, Any]) -> RequestContext:
     """The context of an ASGI scope (``request.scope``)."""
     context = scope[SCOPE_KEY]
-    assert isinstance(context, RequestContext)  # noqa: S101 - the edge put it there; narrows the type
+    assert isinstance(context, RequestContext)  # noqa: S101 - set by RequestMiddleware; narrows the type
     return context
 
 
 def principal_of(request: Request[Any, Any, Any]) -> Principal:
-    """Who sent a request, on a route that needs a key."""
+    """The caller of a request, on a route that requires a key."""
     return context_of(request.scope).principal

@@ -1,4 +1,4 @@
-"""Notices that a client has left, and stops the work done for it."""
+"""Cancels the work for a client that disconnects."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Self
 
 from litestar.types import Receive
 
-_PATIENCE_S = 0.05
+_WATCH_AFTER_S = 0.05
 
 
 class DisconnectWatcher:
-    """While the block runs, a client's disconnect cancels it; ``left`` then tells so, and the cancellation ends here.
+    """Context manager: if the client disconnects, the block is cancelled and left, and ``left`` is set.
 
-    Most answers are there before watching begins (after 50 ms), so that short requests pay for a timer only. Use it
-    when the request's body has been read: what ``receive`` says then can only be the disconnect.
+    Watching begins after 50 ms; most answers are complete before, so short requests only pay for a timer. For use after
+    the body of the request was read: the next message from ``receive`` can then only be the disconnect.
     """
 
     __slots__ = ("_receive", "_task", "_timer", "_watcher", "left")
@@ -29,7 +29,7 @@ class DisconnectWatcher:
 
     def __enter__(self) -> Self:
         self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(_PATIENCE_S, self._begin)
+        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._begin)
         return self
 
     def __exit__(

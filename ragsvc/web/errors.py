@@ -1,7 +1,7 @@
-"""The only place that knows HTTP statuses: every error becomes ``{"error": {message, type, param, code, request_id}}``.
+"""Maps errors to HTTP statuses and to ``{"error": {message, type, param, code, request_id}}``; no other module does.
 
-``type`` and ``code`` are strings in OpenAI's manner (the specification's ``policy_denied`` has type ``policy``).
-``x-should-retry`` overrides the official SDKs' own rule (they repeat 408, 409, 429 and 5xx) where it would be wrong.
+``type`` and ``code`` follow OpenAI's API (the product's specification gives ``policy_denied`` the type ``policy``).
+``x-should-retry`` overrides the rule of OpenAI's SDKs (they repeat 408, 409, 429 and 5xx) where that would be wrong.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SERVER = "server_error"
 
 
 class Rendering(NamedTuple):
-    """How one class of errors is shown."""
+    """HTTP status and ``type`` of an error class."""
 
     status: int
     type: str
@@ -68,7 +68,7 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.EmbeddingFailed: Rendering(503, SERVER),
     e.ExtractionFailed: Rendering(400, INVALID),
 }
-"""Error class to rendering; a class that is missing here is shown as its nearest listed ancestor, else as a 500."""
+"""A class that is not listed is rendered like its nearest listed ancestor, else as 500."""
 
 _UNEXPECTED = Rendering(500, SERVER)
 _SDK_REPEATS = {408, 409, 429}
@@ -76,7 +76,7 @@ _DEFAULT_RETRY_AFTER_S = {503: 1.0}
 
 
 class ErrorDetail(msgspec.Struct, frozen=True):
-    """What went wrong. ``param`` names the field at fault; ``code`` is stable; ``request_id`` finds the log line."""
+    """An error. ``param`` names the invalid field; ``code`` is stable; ``request_id`` identifies the log entries."""
 
     message: str
     type: str
@@ -86,13 +86,13 @@ class ErrorDetail(msgspec.Struct, frozen=True):
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """The body of every error answer."""
+    """The body of all error responses."""
 
     error: ErrorDetail
 
 
 class RenderedError(msgspec.Struct, frozen=True):
-    """Status, headers and body of an error answer."""
+    """Status, headers and body of an error response."""
 
     status: int
     headers: dict[str, str]
@@ -104,12 +104,12 @@ class RenderedError(msgspec.Struct, frozen=True):
 
     @property
     def event(self) -> bytes:
-        """The body as a server-sent event, for failures after a stream's first byte."""
+        """The body as a server-sent event, for failures after the first byte of a stream."""
         return write_event(self.content)
 
 
 def rendering_of(error: e.RagsvcError) -> Rendering:
-    """Look the error's class up, then its ancestors."""
+    """The rendering of the error's class or of its nearest listed ancestor."""
     for cls in type(error).__mro__:
         if cls in RENDERINGS:
             return RENDERINGS[cls]
@@ -117,9 +117,9 @@ def rendering_of(error: e.RagsvcError) -> Rendering:
 
 
 def render(error: Exception, request_id: str | None) -> RenderedError:
-    """Render any exception; an unexpected one tells the client nothing of itself."""
+    """Render any exception; details of an unexpected exception are not shown to the client."""
     if isinstance(error, HTTPException):
-        return _render(_from_litestar(error), request_id, status=_foreign_status(error), headers=error.headers)
+        return _render(_from_litestar(error), request_id, status=_litestar_status(error), headers=error.headers)
     if isinstance(error, e.RagsvcError):
         return _render(error, request_id)
     if isinstance(error, msgspec.DecodeError):
@@ -128,7 +128,7 @@ def render(error: Exception, request_id: str | None) -> RenderedError:
 
 
 def is_unexpected(error: Exception) -> bool:
-    """Whether nobody raised this on purpose (it must be logged with its trace)."""
+    """Whether the exception is not part of the API, so that it must be logged with its traceback."""
     if isinstance(error, HTTPException):
         return error.status_code >= 500 and "disconnect" not in error.detail
     return not isinstance(error, e.RagsvcError | msgspec.DecodeError)
@@ -145,13 +145,13 @@ def _render(
     code = status or kind.status
     type_ = kind.type if code < 500 or kind.type == SERVER else SERVER
     body = ErrorBody(ErrorDetail(error.message, type_, error.param, error.code, request_id))
-    answer = {str(name): str(value) for name, value in (headers or {}).items()}
-    answer.update(_advice(error, code))
-    return RenderedError(code, answer, body)
+    rendered = {str(name): str(value) for name, value in (headers or {}).items()}
+    rendered.update(_retry_advice(error, code))
+    return RenderedError(code, rendered, body)
 
 
-def _advice(error: e.RagsvcError, status: int) -> dict[str, str]:
-    """Headers that tell a client what to do next."""
+def _retry_advice(error: e.RagsvcError, status: int) -> dict[str, str]:
+    """Headers that tell the client whether and when to repeat the request."""
     headers: dict[str, str] = {}
     retry_after_s = error.retry_after_s
     if retry_after_s is None and error.retryable:
@@ -159,8 +159,8 @@ def _advice(error: e.RagsvcError, status: int) -> dict[str, str]:
     if retry_after_s is not None:
         headers |= retry_after_headers(retry_after_s)
     if type(error) is not e.RagsvcError and (status in _SDK_REPEATS or status >= 500):
-        worth_it = error.retryable and not (isinstance(error, e.RateLimited) and error.budget_gone)
-        headers["x-should-retry"] = "true" if worth_it else "false"
+        should_retry = error.retryable and not (isinstance(error, e.RateLimited) and error.budget_gone)
+        headers["x-should-retry"] = "true" if should_retry else "false"
     if status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = 'Bearer realm="ragsvc"'
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
@@ -168,16 +168,16 @@ def _advice(error: e.RagsvcError, status: int) -> dict[str, str]:
     return headers
 
 
-def _foreign_status(error: HTTPException) -> int:
+def _litestar_status(error: HTTPException) -> int:
     return 400 if error.status_code == HTTPStatus.UNPROCESSABLE_ENTITY else error.status_code
 
 
-_FAILED = "The server failed unexpectedly. The request id helps to find out why."
-_OWN_WORDS: dict[int, Callable[[HTTPException], e.RagsvcError]] = {
+_FAILED = "The server failed unexpectedly. The operator finds details in the log under the request id."
+_ERRORS_BY_STATUS: dict[int, Callable[[HTTPException], e.RagsvcError]] = {
     401: lambda error: e.Unauthorized(error.detail),
     403: lambda error: e.Forbidden(error.detail),
-    404: lambda _: e.RouteNotFound("Unknown request URL. See /schema for the routes there are."),
-    405: lambda _: e.MethodNotAllowed("This URL does not know that method; 'Allow' lists those it knows."),
+    404: lambda _: e.RouteNotFound("Unknown request URL. /schema lists all routes."),
+    405: lambda _: e.MethodNotAllowed("Method not allowed. The header 'Allow' lists the methods of this URL."),
     413: lambda _: e.TooLarge("The request body is too large.", limit_bytes=0),
     415: lambda error: e.UnsupportedMediaType(error.detail),
     503: lambda error: e.Overloaded(error.detail),
@@ -185,15 +185,15 @@ _OWN_WORDS: dict[int, Callable[[HTTPException], e.RagsvcError]] = {
 
 
 def _from_litestar(error: HTTPException) -> e.RagsvcError:
-    """Litestar's own exceptions in our words; the status is kept by the caller."""
-    own = _OWN_WORDS.get(error.status_code)
-    if own is not None:
-        return own(error)
+    """Convert an exception of Litestar; the caller keeps its status."""
+    convert = _ERRORS_BY_STATUS.get(error.status_code)
+    if convert is not None:
+        return convert(error)
     return _from_validation(error) if error.status_code < 500 else e.RagsvcError(_FAILED)
 
 
 def _from_validation(error: HTTPException) -> e.InvalidRequest:
-    """A query, path or header parameter that Litestar refuses; bodies are decoded by ``core.validation``."""
+    """Convert the refusal of a query, path or header parameter; bodies are decoded by ``core.validation``."""
     extra = error.extra
     if isinstance(extra, list) and extra and isinstance(extra[0], dict):
         first = extra[0]
@@ -207,7 +207,7 @@ _MISSING_PARAMETER = re.compile(r"Missing required \w+ parameter '([^']+)'")
 
 
 def log_unexpected(error: Exception, *, request_id: str | None, encrypted: bool) -> None:
-    """Log what nobody raised on purpose, once. Of an encrypted request, only where: a message may quote its body."""
+    """Log an unexpected exception. For an encrypted request without its message, which may quote the body."""
     if not encrypted:
         _log.error("request %s failed unexpectedly", request_id, exc_info=error)
         return
@@ -216,7 +216,7 @@ def log_unexpected(error: Exception, *, request_id: str | None, encrypted: bool)
 
 
 def answer_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Litestar's handler for every exception: log what nobody expected, once, and answer in our form."""
+    """Exception handler for Litestar: log unexpected exceptions and render all of them."""
     context = request.scope.get("ragsvc")
     request_id: str | None = getattr(context, "request_id", None)
     if is_unexpected(error):

@@ -1,4 +1,4 @@
-"""Request ids and the two families of limit headers."""
+"""Request ids and rate limit headers."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ OUR_HEADERS = frozenset(
         for kind in (b"-requests", b"-tokens")
     ]
 )
-"""Set by the edge on its own account; those of a proxied answer speak of the provider's limits and are dropped."""
+"""Set by ``RequestMiddleware``; the same headers of a provider's answer are about its own limits and are dropped."""
 
-_SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_VALID_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
 def new_request_id() -> str:
-    """Draw ``req_`` and 32 hex digits: 48 bits of milliseconds, 80 random bits, as in a ULID; they sort by time."""
+    """Generate ``req_`` and 32 hexadecimal digits: 48 bits of milliseconds and 80 random bits, as in a ULID."""
     return f"req_{int(time.time() * 1000):012x}{getrandbits(80):020x}"
 
 
-def sane_id(value: bytes | None) -> str | None:
-    """A client's id as text, if it may stand in headers and logs: 1 to 128 letters, digits and ``._:-``."""
-    return value.decode("ascii") if value and _SANE_ID.fullmatch(value) else None
+def valid_id(value: bytes | None) -> str | None:
+    """A request id of a client if it is safe in headers and logs: 1 to 128 letters, digits and ``._:-``."""
+    return value.decode("ascii") if value and _VALID_ID.fullmatch(value) else None
 
 
 def duration(seconds: float) -> bytes:
-    """Write a span the way OpenAI does.
+    """Format a duration as OpenAI's API does.
 
     >>> [duration(s) for s in (0, 0.017, 1, 62.2, 3600)]
     [b'0s', b'17ms', b'1s', b'1m3s', b'1h0m0s']
@@ -53,10 +53,10 @@ def duration(seconds: float) -> bytes:
 
 
 def limit_headers(live: LiveKey, *, monotonic: float, now: float) -> list[Header]:
-    """Both families, for the state after this request was counted.
+    """Rate limit headers for the state after this request was counted, in two families.
 
-    ``X-RateLimit-Reset`` is the Unix second at which the shown window is empty again (product specification, "Limits");
-    the lower-case family follows OpenAI's "Rate limits in headers". ASGI wants names in lower case; HTTP ignores it.
+    Those of the product's specification ("Limits"): ``X-RateLimit-Reset`` is the Unix second at which the shown window
+    is empty. Those of OpenAI ("Rate limits in headers") end with ``-requests`` or ``-tokens``.
     """
     view = live.gate.view(monotonic)
     limit, remaining = b"%d" % view.limit, b"%d" % view.remaining
@@ -74,7 +74,7 @@ def limit_headers(live: LiveKey, *, monotonic: float, now: float) -> list[Header
 
 
 def _token_reset(live: LiveKey, now: float) -> bytes:
-    """When the day's budget is whole again; ``0s`` where no day limits (a balance does not renew)."""
+    """Time until the daily budget renews; ``0s`` without one (a balance does not renew)."""
     if live.ledger.per_day is None:
         return b"0s"
     return duration(DAY_S - now % DAY_S)

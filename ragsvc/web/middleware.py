@@ -1,6 +1,6 @@
-"""The outermost layer, one pure-ASGI wrapper: request id, limit headers, metrics, access log, the last resort.
+"""The outermost middleware, in pure ASGI: request id, rate limit headers, metrics, access log, unhandled exceptions.
 
-It wraps routing itself, so unknown URLs and wrong methods are treated like everything else.
+It wraps routing, so that unknown URLs and wrong methods are counted and logged like all other requests.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragsvc.web.context import SCOPE_KEY, RequestContext
 from ragsvc.web.errors import log_unexpected
-from ragsvc.web.headers import OUR_HEADERS, limit_headers, new_request_id, sane_id
+from ragsvc.web.headers import OUR_HEADERS, limit_headers, new_request_id, valid_id
 from ragsvc.web.metrics import RequestMetrics
 from ragsvc.web.passthrough.raw_responses import send_error
 
 _UNMATCHED = "unmatched"
 
 AccessLog = Callable[[bytes], None]
-"""Takes one line of JSON per request."""
+"""Called with a line of JSON for each request."""
 
 
 class RequestMiddleware:
-    """Wraps an ASGI application; see the module."""
+    """ASGI middleware around the whole application; ``clock`` gives Unix seconds."""
 
     def __init__(
         self, app: ASGIApp, *, metrics: RequestMetrics, clock: Callable[[], float], access_log: AccessLog | None = None
@@ -41,7 +41,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        context = RequestContext(sane_id(headers.get(b"x-request-id")) or new_request_id(), time.monotonic(), headers)
+        context = RequestContext(valid_id(headers.get(b"x-request-id")) or new_request_id(), time.monotonic(), headers)
         scope[SCOPE_KEY] = context  # type: ignore[literal-required]  # our own key
         status = 0
 
@@ -52,17 +52,17 @@ class RequestMiddleware:
                 extra = [(b"x-request-id", context.request_id.encode())]
                 if context.live is not None:
                     extra += limit_headers(context.live, monotonic=time.monotonic(), now=self._clock())
-                theirs = message.get("headers", ())
-                message["headers"] = [pair for pair in theirs if pair[0] not in OUR_HEADERS] + extra
+                headers_sent = message.get("headers", ())
+                message["headers"] = [header for header in headers_sent if header[0] not in OUR_HEADERS] + extra
             await send(message)
 
         self._metrics.running += 1
         try:
             await self._app(scope, receive, send_with_headers)
-        except Exception as error:  # noqa: BLE001 - the edge is where what nobody handled ends, logged once
+        except Exception as error:  # noqa: BLE001 - the last handler: everything that was not handled is logged here
             cause = error.__cause__
-            known = cause if isinstance(cause, Exception) else error
-            log_unexpected(known, request_id=context.request_id, encrypted=context.encrypted)
+            unexpected = cause if isinstance(cause, Exception) else error
+            log_unexpected(unexpected, request_id=context.request_id, encrypted=context.encrypted)
             if not status:
                 await send_error(error, context.request_id, send_with_headers)
         finally:
@@ -77,11 +77,11 @@ class RequestMiddleware:
 
 
 def _line(context: RequestContext, method: str, route: str, status: int, duration_s: float, *, at: float) -> bytes:
-    """One request as JSON; route templates only, no paths, bodies or secrets. Status 0: the client left first."""
+    """A request as JSON: the route template, never path, body or secrets. Status 0: the client disconnected first."""
     entry: dict[str, Any] = {
         "at": round(at, 3),
         "request_id": context.request_id,
-        "client_request_id": sane_id(context.headers.get(b"x-client-request-id")),
+        "client_request_id": valid_id(context.headers.get(b"x-client-request-id")),
         "method": method,
         "route": route,
         "status": status,

@@ -1,10 +1,10 @@
-"""OpenAPI 3.1 at ``/schema``, generated from the routes and their wire structs.
+"""OpenAPI 3.1 at ``/schema``, generated from the routes and their structs.
 
-Litestar describes paths, parameters and answers. This module adds what it cannot know: bodies that handlers read
-themselves (``opt["body"]``: a wire struct for JSON, or media types with their schemas), parameters that they look up
-(``opt["parameters"]``), answers that are no wire struct (``opt["answers"]``), our one error shape with the statuses a
-route can answer (``opt["errors"]`` adds to those every route has), and how to authenticate. Nothing it serves loads
-anything from another host.
+Litestar describes paths, declared parameters and responses. This module adds what Litestar cannot know: bodies that
+handlers read themselves (``opt["body"]``: a struct for JSON, or media types with their schemas), parameters that they
+read themselves (``opt["parameters"]``), responses that are not structs (``opt["answers"]``), the error responses of a
+route (``opt["errors"]``, in addition to those that all routes have), and authentication. The pages served load nothing
+from other hosts.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from ragsvc.web.auth import AccessRequirement, requirement_of
 from ragsvc.web.errors import ErrorBody
 
 _ERRORS = {
-    400: "The request is malformed, or a field is wrong (`param` names it).",
-    401: "No API key, or one that is unknown, revoked or expired.",
-    402: "The key's token balance is exhausted.",
-    403: "The key is inactive, or a rule denies the request (`policy_denied`).",
-    404: "Nothing with that name or id.",
-    409: "The resource's state does not allow it.",
+    400: "The request is malformed or a field is invalid (`param` names the field).",
+    401: "The API key is missing, unknown, revoked or expired.",
+    402: "The token balance of the key is exhausted.",
+    403: "The key is inactive, or its rules or a policy deny the request (`policy_denied`).",
+    404: "Nothing with this name or id exists.",
+    409: "The state of the resource does not allow the operation.",
     413: "The body is too large.",
-    415: "No such body type here.",
-    429: "A limit of the key is reached; see `Retry-After`.",
-    500: "The server failed; the request id helps to find out why.",
-    502: "The model's provider failed.",
-    503: "Not available now; see `Retry-After`.",
-    504: "The model's provider did not answer in time.",
-    507: "No room to store what was sent.",
+    415: "The media type of the body is not supported.",
+    429: "A rate limit of the key is reached; see `Retry-After`.",
+    500: "The server failed unexpectedly.",
+    502: "The provider of the model failed.",
+    503: "Temporarily unavailable; see `Retry-After`.",
+    504: "The provider of the model did not answer in time.",
+    507: "There is not enough disk space to store the file.",
 }
 _REF = "#/components/schemas/{name}"
 _ERROR_REFERENCE = {"$ref": "#/components/schemas/ErrorBody"}
 _BODY_METHODS = frozenset({"post", "put", "patch"})
 Document = dict[str, Any]
 Schema = type[msgspec.Struct] | Document
-"""A wire struct, or a JSON Schema."""
+"""A struct, or a JSON Schema."""
 
 BINARY: Document = {"type": "string", "format": "binary"}
 ANY_JSON: Mapping[str, Schema] = {"application/json": {"type": "object"}}
@@ -52,14 +52,14 @@ EVENTS: Mapping[str, Schema] = {"text/event-stream": {"type": "string"}}
 
 
 class DocumentedAnswer(NamedTuple):
-    """A status that is no error: what it means, and its body as JSON or by media type."""
+    """A successful response: its meaning, and its body as a struct (JSON) or by media type."""
 
     description: str
     content: type[msgspec.Struct] | Mapping[str, Schema]
 
 
 def query_parameter(name: str, description: str, *, max_length: int | None = None) -> Document:
-    """An optional text in the query that a handler reads itself."""
+    """An optional query parameter that a handler reads itself."""
     schema = {"type": "string"} | ({} if max_length is None else {"maxLength": max_length})
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
 
@@ -70,7 +70,7 @@ def header_parameter(name: str, description: str) -> Document:
 
 
 def schema_routes(handlers: Sequence[ControllerRouterHandler]) -> list[ControllerRouterHandler]:
-    """Routes that serve the description of ``handlers``; it is built at the first request, off the event loop."""
+    """Routes that serve the OpenAPI document of ``handlers``, which is built in a thread at the first request."""
 
     @cache
     def document() -> Document:
@@ -137,12 +137,12 @@ def describe(handlers: Sequence[ControllerRouterHandler]) -> Document:
 
 
 def _complete(operation: Document, opt: Mapping[str, Any], *, path: str, method: str) -> None:
-    need = requirement_of(opt)
-    if need is AccessRequirement.PUBLIC:
+    requirement = requirement_of(opt)
+    if requirement is AccessRequirement.PUBLIC:
         operation["security"] = []
     else:
         operation["security"] = [{"bearer": []}, {"apiKey": []}]
-        operation["x-ragsvc-scope"] = need.value
+        operation["x-ragsvc-scope"] = requirement.value
     if tag := opt.get("tag"):
         operation["tags"] = [tag]
     body = opt.get("body")
@@ -158,27 +158,27 @@ def _complete(operation: Document, opt: Mapping[str, Any], *, path: str, method:
         responses[str(status)] = described
     extra = opt.get("errors", ())
     shapes = dict(extra) if isinstance(extra, Mapping) else dict.fromkeys(extra)
-    for status in sorted({*_usual(need, path=path, method=method), *shapes}):
+    for status in sorted({*_common_statuses(requirement, path=path, method=method), *shapes}):
         shape = shapes.get(status)
         schema = _ERROR_REFERENCE if shape is None else _reference(shape)
         content = {"application/json": {"schema": schema}}
         responses[str(status)] = {"description": _ERRORS[status], "headers": _HEADERS, "content": content}
 
 
-_HEADERS = {"x-request-id": {"schema": {"type": "string"}, "description": "Finds the request in the logs."}}
+_HEADERS = {"x-request-id": {"schema": {"type": "string"}, "description": "Identifies the request in the logs."}}
 _IDEMPOTENCY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-    "description": "A repetition with the same body gets the first answer; with another body, 400.",
+    "description": "A repeated request with the same body gets the first response; with another body, 400.",
 }
 
 
-def _usual(need: object, *, path: str, method: str) -> Iterable[int]:
-    """Statuses a route can answer without saying so itself."""
+def _common_statuses(requirement: object, *, path: str, method: str) -> Iterable[int]:
+    """Error statuses of a route that it need not declare."""
     yield from (400, 500)
-    if need is not AccessRequirement.PUBLIC:
+    if requirement is not AccessRequirement.PUBLIC:
         yield from (401, 403, 429, 503)
     if "{" in path:
         yield 404
@@ -203,7 +203,7 @@ def _components(types: Iterable[type[Any]]) -> Document:
 
 
 def _content(content: type[msgspec.Struct] | Mapping[str, Schema]) -> Document:
-    """Media types with their schemas; one struct alone is JSON."""
+    """Media types with their schemas; a struct stands for JSON."""
     if isinstance(content, type):
         return {"application/json": {"schema": _reference(content)}}
     return {

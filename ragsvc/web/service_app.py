@@ -1,4 +1,4 @@
-"""The whole application over open services: every module's routes, and the metrics that services have to tell."""
+"""The complete application of the service: all routes, and metrics of the services."""
 
 from __future__ import annotations
 
@@ -59,20 +59,21 @@ def _write_line(line: bytes) -> None:
 
 
 class ServiceMetrics(Collector):
-    """What queues, indexes and models are doing, read when asked."""
+    """State of queues, indexes and providers, read when metrics are collected."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     def collect(self) -> Iterable[Metric]:
-        """Hand the figures to Prometheus."""
         services = self._services
-        yield _gauge("ragsvc_ingest_running", "Documents being worked on.", services.ingest.running_count())
-        yield _gauge("ragsvc_embedding_waiting", "Passages that wait for their vector.", services.batcher.waiting_texts)
+        yield _gauge("ragsvc_ingest_running", "Documents being processed.", services.ingest.running_count())
+        yield _gauge("ragsvc_embedding_waiting", "Passages waiting for embedding.", services.batcher.waiting_texts)
         yield _gauge("ragsvc_index_bytes", "Memory of loaded indexes.", services.indexes.memory_bytes())
         if services.reembedding is not None:
-            yield _gauge("ragsvc_reembedding_total", "Documents a change of model embeds.", services.reembedding.total)
-            yield _gauge("ragsvc_reembedding_done", "Of these, done.", services.reembedding.done)
+            yield _gauge(
+                "ragsvc_reembedding_total", "Documents to embed again for a new model.", services.reembedding.total
+            )
+            yield _gauge("ragsvc_reembedding_done", "Documents embedded again.", services.reembedding.done)
         passages = GaugeMetricFamily("ragsvc_index_passages", "Passages of loaded indexes.", labels=["kind"])
         counts: dict[str, int] = {}
         for status in services.indexes.status():
@@ -85,23 +86,23 @@ class ServiceMetrics(Collector):
 
 
 def _providers(models: ModelRegistry) -> Iterable[Metric]:
-    asked = GaugeMetricFamily(
-        "ragsvc_provider_available", "1: asked; 0.5: on trial; 0: left alone after failures.", labels=["provider"]
+    available = GaugeMetricFamily(
+        "ragsvc_provider_available", "Circuit breaker: 1 closed, 0.5 half-open, 0 open.", labels=["provider"]
     )
     for name, circuit in models.circuits().items():
-        asked.add_metric([name], {Circuit.CLOSED: 1.0, Circuit.HALF_OPEN: 0.5, Circuit.OPEN: 0.0}[circuit])
-    yield asked
+        available.add_metric([name], {Circuit.CLOSED: 1.0, Circuit.HALF_OPEN: 0.5, Circuit.OPEN: 0.0}[circuit])
+    yield available
 
 
 def _encryption(encryption: EncryptionService) -> Iterable[Metric]:
     opened = CounterMetricFamily(
-        "ragsvc_encrypted_requests", "Sealed requests accepted, by format and dialect.", labels=["mode", "dialect"]
+        "ragsvc_encrypted_requests", "Encrypted requests accepted, by format and dialect.", labels=["mode", "dialect"]
     )
     for (mode, dialect), count in encryption.opened.items():
         opened.add_metric([mode, dialect], count)
     yield opened
     refused = CounterMetricFamily(
-        "ragsvc_encrypted_refused", "Sealed requests answered with an error before they opened.", labels=["mode"]
+        "ragsvc_encrypted_refused", "Encrypted requests refused before decryption.", labels=["mode"]
     )
     for mode, count in encryption.refused.items():
         refused.add_metric([mode], count)

@@ -1,4 +1,4 @@
-"""Reads an upload off the wire: a raw body or ``multipart/form-data``, streamed to disk, never held in memory."""
+"""Reads uploads: a raw body or ``multipart/form-data``, streamed to disk instead of held in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import re
 import unicodedata
 from email.message import Message
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from litestar import Request
@@ -15,7 +15,7 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
 from ragsvc.core.errors import InvalidRequest, UnsupportedMediaType
 from ragsvc.core.retrieval.search import DEFAULT_COLLECTION
-from ragsvc.core.validation import check_text_length
+from ragsvc.core.validation import check_text_length, invalid_value, missing_value, unknown_field
 from ragsvc.services.document_service import MEDIA_TYPES, Upload, UploadInProgress
 
 AnyRequest = Request[Any, Any, Any]
@@ -34,11 +34,11 @@ _ALIASES = {"application/x-pdf": "application/pdf", "text/x-markdown": "text/mar
 
 
 async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Upload:
-    """Stream the request's body into ``receiving`` and say what came with it.
+    """Stream the body of the request into ``receiving``; return its name, type and metadata.
 
     Raises:
-        InvalidRequest: a broken form, bad metadata, no file.
-        UnsupportedMediaType: not a PDF, plain text or Markdown.
+        InvalidRequest: a malformed form, invalid metadata, no file.
+        UnsupportedMediaType: neither PDF nor plain text nor Markdown.
         TooLarge, StorageFull: see ``UploadInProgress``.
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
@@ -64,7 +64,7 @@ async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Uploa
 
 async def _read_form(request: AnyRequest, receiving: UploadInProgress, *, boundary: str) -> Upload:
     if not boundary:
-        raise InvalidRequest("multipart/form-data without a boundary", param="file")
+        raise InvalidRequest("The header 'Content-Type' of the form has no boundary.", param="Content-Type")
     form = _Form(receiving)
     try:
         with PushMultipartParser(boundary, max_segment_count=32) as parser:
@@ -72,12 +72,12 @@ async def _read_form(request: AnyRequest, receiving: UploadInProgress, *, bounda
                 for event in parser.parse(part):
                     await form.take(event)
     except MultipartError as error:
-        raise InvalidRequest(f"the form cannot be read: {error}", param="file") from error
+        raise InvalidRequest(f"The form cannot be read: {error}.", param="file") from error
     return form.upload()
 
 
 class _Form:
-    """Takes the parser's events: the part named ``file`` goes to disk, small fields to memory."""
+    """Receives the events of the parser: writes the part ``file`` to disk, and keeps the other fields in memory."""
 
     def __init__(self, receiving: UploadInProgress) -> None:
         self._receiving = receiving
@@ -99,7 +99,8 @@ class _Form:
         else:
             self._value += event
             if len(self._value) > _FIELD_LIMIT:
-                raise InvalidRequest(f"a form field is larger than {_FIELD_LIMIT} bytes")
+                name = (self._segment.name if self._segment is not None else None) or ""
+                raise invalid_value(name[:64], f"Expected at most {_FIELD_LIMIT} bytes")
 
     def _begin(self, segment: MultipartSegment) -> None:
         self._segment = segment
@@ -107,13 +108,13 @@ class _Form:
         name = segment.name or ""
         if name == "file":
             if self._file_name is not None:
-                raise InvalidRequest("one file per request", param="file")
-            # multipart knows only filename, which browsers quote in a way of their own (WHATWG HTML §4.10.21.8)
-            extended, _ = _filename_parameters(segment.header("Content-Disposition"))
+                raise InvalidRequest("The form has more than one part 'file'.", param="file")
+            # multipart reads filename as browsers quote it (WHATWG HTML §4.10.21.8), and not filename*
+            extended, _ = _filename_parameters(segment.header("Content-Disposition") or "")
             self._file_name = extended or segment.filename or ""
             self._file_type = (segment.content_type or "").split(";")[0].strip().lower()
         elif name not in _FIELDS:
-            raise InvalidRequest(f"unknown form field '{name[:64]}'", param=name[:64])
+            raise unknown_field(name[:64])
 
     def _end(self) -> None:
         name = self._segment.name if self._segment is not None else None
@@ -121,12 +122,12 @@ class _Form:
             try:
                 self._fields[name] = self._value.decode()
             except UnicodeDecodeError as error:
-                raise InvalidRequest("a form field is not UTF-8", param=name) from error
+                raise invalid_value(name, "Expected UTF-8") from error
         self._segment = None
 
     def upload(self) -> Upload:
         if self._file_name is None:
-            raise InvalidRequest("the form has no part named 'file'", param="file")
+            raise missing_value("file")
         filename = clean_filename(self._fields.get("filename") or self._file_name)
         return Upload(
             filename=filename or _default_name(self._file_type),
@@ -138,12 +139,13 @@ class _Form:
 
 
 def _media_type(declared: str, filename: str, head: bytes) -> str:
-    """The declared type; an undeclared one is told by the bytes, then by the file name."""
+    """The declared type, else the type detected from the bytes, else from the file name."""
     declared = _ALIASES.get(declared, declared)
     if declared not in _UNTYPED:
         if declared not in MEDIA_TYPES:
             raise UnsupportedMediaType(
-                f"'{declared[:100]}' is not read; send one of {', '.join(MEDIA_TYPES)}", param="file"
+                f"Files of type '{declared[:100]}' are not supported. Send one of {', '.join(MEDIA_TYPES)}.",
+                param="file",
             )
         return declared
     if b"%PDF-" in head:
@@ -151,7 +153,7 @@ def _media_type(declared: str, filename: str, head: bytes) -> str:
     suffix = filename[filename.rfind(".") :].lower() if "." in filename else ""
     if suffix not in _BY_SUFFIX:
         raise UnsupportedMediaType(
-            f"say what the body is with Content-Type: one of {', '.join(MEDIA_TYPES)}", param="file"
+            f"The type of the file is unknown. Set Content-Type to one of {', '.join(MEDIA_TYPES)}.", param="file"
         )
     return _BY_SUFFIX[suffix]
 
@@ -165,8 +167,8 @@ def _metadata(text: str | None) -> dict[str, Any]:
         return {}
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise InvalidRequest("metadata is not a JSON object", param="metadata") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise invalid_value("metadata", "Expected a JSON object") from error
 
 
 def filename_of(disposition: str) -> str | None:
@@ -191,7 +193,10 @@ def _filename_parameters(disposition: str) -> tuple[str | None, str | None]:
     message["Content-Disposition"] = disposition
     extended: str | None = None
     plain: str | None = None
-    for name, value in message.get_params([], header="content-disposition"):
+    parameters = cast(  # typeshed knows only str, and not (charset, language, value) of RFC 2231
+        "list[tuple[str, str | tuple[str | None, str | None, str]]]", message.get_params([], "content-disposition")
+    )
+    for name, value in parameters:
         if name.lower() != "filename":
             continue
         if isinstance(value, str):
@@ -204,7 +209,7 @@ def _filename_parameters(disposition: str) -> tuple[str | None, str | None]:
 
 
 def clean_filename(name: str) -> str:
-    r"""A file name for people: no folders, no control characters, NFC, any script.
+    r"""A file name in NFC without folders and control characters, at most 512 characters; any script is allowed.
 
     >>> clean_filename("../../etc/Jahresbericht 2023.pdf")
     'Jahresbericht 2023.pdf'
@@ -212,5 +217,5 @@ def clean_filename(name: str) -> str:
     'Q3.pdf'
     """
     last = re.split(r"[/\\]", name)[-1]
-    visible = "".join(" " if unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") else one for one in last)
+    visible = "".join(" " if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") else char for char in last)
     return unicodedata.normalize("NFC", " ".join(visible.split()))[:MAX_FILENAME_LENGTH]

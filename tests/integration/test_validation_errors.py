@@ -104,10 +104,37 @@ def test_a_change_to_a_provider_at_fault(client) -> None:
         ("/v1/rag/documents", "limit=0", "limit", ": expected `int` >= 1"),
         ("/v1/attestation/report", "secret=in-the-url", "nonce", " is required"),
         ("/v1/attestation/report", "nonce=x", "nonce", ": expected `str` matching regex '^[0-9a-fA-F]{64}$'"),
+        ("/v1/rag/documents", "status=lost", "status", ": expected 'queued', 'processing', 'ready' or 'failed'"),
+        ("/v1/rag/documents", "filters=x", "filters", ": expected a filter as JSON"),
+        ("/v1/rag/documents", "filters=" + "[" * 5000, "filters", ": expected a filter as JSON"),
     ],
 )
 def test_a_query_parameter_at_fault(client, path: str, query: str, param: str, problem: str) -> None:
     assert fault(client.get(f"{path}?{query}")) == (param, f"'{param}'{problem}.")
+
+
+@pytest.mark.parametrize("metadata", ["[]", "x", '{"a":' * 5000])
+def test_metadata_at_fault(client, metadata: str) -> None:
+    raw = client.post("/v1/rag/documents", params={"filename": "a.txt", "metadata": metadata}, content=b"x")
+    form = client.post("/v1/rag/documents", data={"metadata": metadata}, files={"file": ("a.txt", b"x")})
+    for reply in (raw, form):
+        assert fault(reply) == ("metadata", "'metadata': expected a JSON object.")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "problem"),
+    [
+        ({"colour": "x"}, "colour", " is not a known field"),
+        ({"collection": "x" * 513}, "collection", ": expected `str` of length <= 512"),
+        ({"filename": b"\xff"}, "filename", ": expected UTF-8"),
+        ({"password": "x" * 70_000}, "password", ": expected at most 65536 bytes"),
+        (None, "file", " is required"),
+    ],
+)
+def test_an_upload_form_at_fault(client, fields: dict[str, Any] | None, param: str, problem: str) -> None:
+    parts = [(name, (None, value)) for name, value in (fields or {"collection": "x"}).items()]
+    files = [] if fields is None else [("file", ("a.txt", b"x", "text/plain"))]
+    assert fault(client.post("/v1/rag/documents", files=[*parts, *files])) == (param, f"'{param}'{problem}.")
 
 
 @pytest.mark.parametrize(

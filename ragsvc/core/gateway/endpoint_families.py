@@ -116,7 +116,7 @@ class UsageScanner:
         self._tail = (self._tail + piece)[-_TAIL_BYTES:]
 
     def reported(self) -> TokenUsage | None:
-        """The last usage of the answer, with the field names of any endpoint family; ``None`` without one.
+        """The last usage in the answer, with the field names of any endpoint family; ``None`` if there is no usage.
 
         >>> scanner = UsageScanner()
         >>> scanner.feed(b'{"data": [], "usage": {"prompt_tokens": 3, "total_tokens": 3}}')

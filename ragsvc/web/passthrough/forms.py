@@ -1,7 +1,8 @@
-"""Forms on their way to a provider: ``model`` is found while the bytes stream by; only what precedes it is kept.
+"""Streams forms to a provider: reads up to the field ``model``, then passes the rest on as it arrives.
 
-The bytes go on as they came; where the provider has another name for the model, that value alone is exchanged. A form
-is read more strictly than RFC 7578 asks, and to its end, so that no provider can see another ``model`` than we did.
+The bytes are not changed, except for the value of ``model`` if the provider has another name for it. Forms are parsed
+more strictly than RFC 7578 demands, and to their end, so that no provider can read another ``model`` than this parser.
+The scanner is our own because it needs the byte offset of the value, which form parsers do not give.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _MAX_BOUNDARY: Final = 70  # RFC 2046 §5.1.1
 
 
 class FieldScanner:
-    r"""Finds one field of a ``multipart/form-data`` stream, whatever its slices.
+    r"""Finds a field in a ``multipart/form-data`` stream that is sliced anywhere.
 
     >>> scanner = FieldScanner("b", "model")
     >>> scanner.feed(b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\ngpt')
@@ -36,23 +37,23 @@ class FieldScanner:
 
     def __init__(self, boundary: str, field: str) -> None:
         if not 0 < len(boundary) <= _MAX_BOUNDARY or not boundary.isascii():
-            raise InvalidRequest("multipart/form-data without a proper boundary")
+            raise InvalidRequest("The header 'Content-Type' of the form has no valid boundary.", param="Content-Type")
         self._delimiter = b"\r\n--" + boundary.encode()
         self._field = field
         self._pending = b"\r\n"  # the first delimiter has no line break before it
         self._offset = -2
-        """Where ``_pending`` begins in the stream."""
+        """Offset of ``_pending`` in the stream."""
         self._step = self._preamble
         self._collecting: bytes | None = None
         self.value: str | None = None
         self.at = 0
-        """Where the value begins in the stream, in bytes."""
+        """Offset of the value in the stream, in bytes."""
         self.ended = False
 
     def feed(self, piece: bytes) -> None:
-        """Take the next slice. Raises ``InvalidRequest`` for what is no form, or has the field twice."""
+        """Take the next slice. Raises ``InvalidRequest`` if the form is malformed or has the field twice."""
         if self.ended:
-            return  # an epilogue, which nobody reads
+            return  # an epilogue, which is ignored
         self._pending += piece
         while not self.ended and self._step():
             continue
@@ -65,7 +66,7 @@ class FieldScanner:
         if len(self._pending) < len(self._delimiter):
             return False
         if not self._pending.startswith(self._delimiter):
-            raise _broken("it does not begin with its boundary")
+            raise _malformed("it does not begin with its boundary")
         self._drop(len(self._delimiter))
         self._step = self._after_delimiter
         return True
@@ -77,7 +78,7 @@ class FieldScanner:
             self.ended = True
             return False
         if not self._pending.startswith(b"\r\n"):
-            raise _broken("a boundary is followed by something else")
+            raise _malformed("a boundary is not followed by a line break")
         self._step = self._headers
         return True
 
@@ -85,13 +86,13 @@ class FieldScanner:
         end = self._pending.find(b"\r\n\r\n")
         if end < 0 or end > _HEADER_LIMIT:
             if len(self._pending) > _HEADER_LIMIT:
-                raise _broken("a part's header is too long")
+                raise _malformed("the header of a part is too long")
             return False
         named = _field_name(self._pending[2:end]) == self._field
         self._drop(end + 4)
         if named:
             if self.value is not None:
-                raise InvalidRequest(f"the form has '{self._field}' twice", param=self._field)
+                raise InvalidRequest(f"The form has the field '{self._field}' twice.", param=self._field)
             self._collecting, self.at = b"", self._offset
         self._step = self._value
         return True
@@ -120,10 +121,10 @@ def _field_name(header: bytes) -> str:
         if name.strip().lower() == b"content-disposition":
             _, options = parse_options_header(value.decode("utf-8", "replace").strip())
             if any(option.endswith("*") and option.startswith("name") for option in options):
-                raise _broken("a part's name is spelled with 'name*'")
+                raise _malformed("the name of a part is given as 'name*'")
             names.append(options.get("name", ""))
     if len(names) != 1 or not names[0]:
-        raise _broken("a part has no name")
+        raise _malformed("a part has no name, or several")
     return names[0]
 
 
@@ -136,12 +137,12 @@ def _text(value: bytes, field: str) -> str:
     return text
 
 
-def _broken(why: str) -> InvalidRequest:
-    return InvalidRequest(f"the form cannot be read: {why}")
+def _malformed(problem: str) -> InvalidRequest:
+    return InvalidRequest(f"The form cannot be read: {problem}.")
 
 
 class StreamedForm:
-    """A form whose ``model`` is known and whose rest is still on its way; for ``async with``."""
+    """A form that is passed on while it arrives; an async context manager."""
 
     def __init__(
         self,
@@ -152,7 +153,7 @@ class StreamedForm:
         length: int | None,
         may_use_disk: bool = True,
     ) -> None:
-        """``may_use_disk``: off for what came sealed, which no disk should see."""
+        """``may_use_disk``: ``False`` for encrypted requests, whose plaintext must not be written to disk."""
         self._source = source
         self._scanner = FieldScanner(boundary, "model")
         self._content_type = content_type
@@ -160,7 +161,7 @@ class StreamedForm:
         self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES if may_use_disk else 0)  # noqa: SIM115 - closed by __aexit__
         self._kept = 0
         self.spent = False
-        """Whether more than what is kept was sent."""
+        """Whether bytes were sent that are not buffered, so that the form cannot be sent again."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -169,7 +170,7 @@ class StreamedForm:
         await anyio.to_thread.run_sync(self._spool.close)
 
     async def read_model(self) -> str:
-        """Read as far as ``model``. Raises ``InvalidRequest`` when the form is none or does not name one."""
+        """Read up to ``model``. Raises ``InvalidRequest`` if the form is malformed or has no model."""
         while self._scanner.value is None and not self._scanner.ended:
             try:
                 piece = await anext(self._source)
@@ -186,15 +187,15 @@ class StreamedForm:
         return self._scanner.value
 
     def for_model(self, model: str) -> tuple[AsyncIterator[bytes], Mapping[str, str]]:
-        """The form with the model's name as the provider knows it, and its headers."""
+        """The form with the provider's name of the model, and its headers."""
         headers = {"Content-Type": self._content_type}
         old, new = (self._scanner.value or "").encode(), model.encode()
         if self._length is not None:
             headers["Content-Length"] = str(self._length - len(old) + len(new))
-        return _Sending(self, old, new), headers
+        return _FormAttempt(self, old, new), headers
 
     async def pieces(self, old: bytes, new: bytes) -> AsyncIterator[bytes]:
-        """Kept bytes with the name exchanged, then the rest; both read to the form's proper end."""
+        """The buffered bytes with the name replaced, then the rest as it arrives, checked to its end."""
         at = 0
         for limit, insert in ((self._scanner.at, new), (self._kept, b"")):
             while at < limit:
@@ -205,7 +206,7 @@ class StreamedForm:
                 at += len(old)
                 yield insert
         while True:
-            self.spent = True  # before the wait: a piece that arrives while an attempt is given up is lost
+            self.spent = True  # set before the wait: a piece that arrives while the attempt is cancelled is lost
             try:
                 piece = await anext(self._source)
             except StopAsyncIteration:
@@ -213,15 +214,15 @@ class StreamedForm:
             self._scanner.feed(piece)
             yield piece
         if not self._scanner.ended:
-            raise _broken("it ends too early")
+            raise _malformed("it ends too early")
 
     def _read(self, at: int, count: int) -> bytes:
         self._spool.seek(at)
         return self._spool.read(count)
 
 
-class _Sending:
-    """One attempt at sending a form; ``failure`` tells what was wrong on our side, not the provider's."""
+class _FormAttempt:
+    """An attempt to send a form; ``failure`` is an error while reading the form, which the provider did not cause."""
 
     def __init__(self, form: StreamedForm, old: bytes, new: bytes) -> None:
         self._pieces = form.pieces(old, new)

@@ -1,4 +1,4 @@
-"""Answers whose bytes are ready: sent as they are, without a framework's encoding in between."""
+"""Responses whose bytes are complete, sent without encoding by Litestar."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PROVIDERS_OWN = re.compile(
     r"server-timing|x-accel-.*|x-content-type-options|x-ratelimit-.*|retry-after.*|set-cookie.*|location|content-length",
     re.IGNORECASE,
 )
-"""Headers that speak of the provider's account, edge or limits."""
+"""Headers about the provider's account, infrastructure or limits, which are not passed on."""
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _JSON_TYPE = (b"content-type", b"application/json")
 EVENT_HEADERS = [
@@ -30,7 +30,7 @@ EVENT_HEADERS = [
 
 
 async def send_error(error: Exception, request_id: str, send: Send) -> None:
-    """Answer with an error, outside a framework."""
+    """Send an error response outside of Litestar."""
     rendered = render(error, request_id)
     headers = [(b"content-type", b"application/json")]
     headers += [(name.encode(), value.encode()) for name, value in rendered.headers.items()]
@@ -41,12 +41,12 @@ async def send_error(error: Exception, request_id: str, send: Send) -> None:
 
 
 class JsonBytes(ASGIResponse):
-    """A body that is JSON already."""
+    """A response with a body that is encoded JSON."""
 
     __slots__ = ()
 
     def __init__(self, body: bytes) -> None:
-        # the parent's __init__ only prepares what __call__ below does without
+        # the parent's __init__ prepares attributes that __call__ below does not use
         self.body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,7 +56,7 @@ class JsonBytes(ASGIResponse):
 
 
 class ClientGone(ASGIResponse):
-    """Nobody is there to read this; the status (nginx's 499) is for metrics and the access log."""
+    """The response to a client that has disconnected; status 499 (as in nginx) is for metrics and the access log."""
 
     __slots__ = ()
 
@@ -65,13 +65,13 @@ class ClientGone(ASGIResponse):
         self.body = b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Close the books of the request."""
+        """Send a status that only the middleware sees."""
         await send({"type": "http.response.start", "status": 499, "headers": []})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-class PassedOn(Protocol):
-    """A provider's answer on its way."""
+class ProviderAnswer(Protocol):
+    """An answer of a provider, whose body is iterated."""
 
     @property
     def status(self) -> int: ...
@@ -81,22 +81,22 @@ class PassedOn(Protocol):
 
     @property
     def content_type(self) -> str:
-        """Its content type in lower case."""
+        """The content type in lower case."""
         ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """The body as it arrives."""
+        """Yields the body as it arrives."""
         ...
 
     async def aclose(self) -> None: ...
 
 
 class PassedThrough(ASGIResponse):
-    """A provider's answer, byte for byte; one that breaks off is cut, or ends with an error event if it has events."""
+    """The unchanged answer of a provider. An event stream that breaks off ends with an error event, others are cut."""
 
     __slots__ = ("_answer", "_request_id")
 
-    def __init__(self, answer: PassedOn, *, request_id: str | None) -> None:
+    def __init__(self, answer: ProviderAnswer, *, request_id: str | None) -> None:
         # see JsonBytes
         self._answer = answer
         self._request_id = request_id
@@ -118,20 +118,20 @@ class PassedThrough(ASGIResponse):
                 try:
                     async for piece in answer:
                         if has_events:
-                            piece, rest = _whole_events(rest, piece)  # noqa: PLW2901 - what of it can go out
+                            piece, rest = _whole_events(rest, piece)  # noqa: PLW2901 - the part that can be sent
                         if piece:
                             await send({"type": "http.response.body", "body": piece, "more_body": True})
                 except RagsvcError as error:
                     if not has_events:
                         raise
-                    rest = render(error, self._request_id).event  # in the place of an event that was not whole
+                    rest = render(error, self._request_id).event  # replaces an incomplete event
                 await send({"type": "http.response.body", "body": rest, "more_body": False})
         finally:
             await answer.aclose()
 
 
 def _whole_events(held: bytes, piece: bytes) -> tuple[bytes, bytes]:
-    r"""Split off what is not a whole event yet, changing no byte.
+    r"""Split bytes into whole events and the beginning of the next, without changing them.
 
     >>> _whole_events(b"data: 1\r\n", b"\r\ndata: 2")
     (b'data: 1\r\n\r\n', b'data: 2')
@@ -144,11 +144,11 @@ def _whole_events(held: bytes, piece: bytes) -> tuple[bytes, bytes]:
 
 
 class EventSource(Protocol):
-    """Blocks of whole server-sent events."""
+    """An iterator over blocks of whole server-sent events."""
 
     @property
     def finished(self) -> bool:
-        """Whether the last block has been handed out."""
+        """Whether iteration has yielded the last block."""
         ...
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
@@ -159,7 +159,7 @@ class EventSource(Protocol):
 
 
 class EventStream(ASGIResponse):
-    """Server-sent events as they come; a failure becomes a last event, a client that leaves ends the source."""
+    """Sends server-sent events as they arrive; a failure is sent as the last event, a disconnect closes the source."""
 
     __slots__ = ("_extra", "_request_id", "_source", "_status")
 
@@ -187,7 +187,7 @@ class EventStream(ASGIResponse):
                     async for block in source:
                         await send({"type": "http.response.body", "body": block, "more_body": not source.finished})
                     rest = None if source.finished else b""
-                except Exception as error:  # noqa: BLE001 - after the first byte every failure must become an event
+                except Exception as error:  # noqa: BLE001 - after the first byte every failure is sent as an event
                     rest = self._failure(error, encrypted=context_of(scope).encrypted)
                 if rest is not None:
                     await send({"type": "http.response.body", "body": rest, "more_body": False})

@@ -1,7 +1,7 @@
-"""Routes that answer without the framework's layers: for the paths that carry the traffic of a gateway.
+"""Routes that bypass the layers of Litestar, for the paths with most of the traffic.
 
-A handler that declares ``opt["raw"]`` is described, checked and (for unusual spellings of its path) served by Litestar;
-requests for exactly its path and method go straight to the raw answer, through the same gate.
+A handler that declares ``opt["raw"]`` is a normal route for Litestar, which documents it and serves other spellings of
+its path. Requests for exactly its path and method are answered by the raw function, with the same access control.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from ragsvc.web.errors import is_unexpected, log_unexpected
 from ragsvc.web.passthrough.raw_responses import send_error
 
 RawAnswer = Callable[[Scope, Receive], Awaitable[ASGIResponse]]
-"""Answers a request that the gate let in. What it raises is rendered like all errors; then the response is sent."""
+"""Answers an admitted request. Its exceptions are rendered like those of all routes."""
 
 
 class RawRoutes:
-    """Wraps an ASGI application; takes the requests that have a raw answer."""
+    """ASGI middleware that answers the requests of raw routes and passes on all others."""
 
     def __init__(self, inner: ASGIApp, app: Litestar, *, access: Access) -> None:
-        """``app`` has the handlers, ``inner`` serves all other requests."""
+        """``app`` has the handlers; ``inner`` serves all other requests."""
         self._inner = inner
         self._access = access
         self._routes = _raw_routes(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = self._routes.get((scope.get("method"), scope["path"])) if scope["type"] == ScopeType.HTTP else None
-        if found is None:
+        route = self._routes.get((scope.get("method"), scope["path"])) if scope["type"] == ScopeType.HTTP else None
+        if route is None:
             await self._inner(scope, receive, send)
             return
-        answer, need, body_limit = found
+        answer, requirement, body_limit = route
         context = context_of(scope)
         scope["path_template"] = scope["path"]
         try:
-            await let_in(self._access, context, need, body_limit)
+            await let_in(self._access, context, requirement, body_limit)
             response = await answer(scope, receive)
-        except Exception as error:  # noqa: BLE001 - as in Litestar, every error of a handler becomes an answer
+        except Exception as error:  # noqa: BLE001 - as in Litestar, every exception of a handler becomes a response
             if is_unexpected(error):
                 log_unexpected(error, request_id=context.request_id, encrypted=context.encrypted)
             await send_error(error, context.request_id, send)

@@ -1,1 +1,1 @@
-"""The HTTP routes, one module per resource."""
+"""The HTTP routes, a module for each resource."""

@@ -22,14 +22,14 @@ from ragsvc.web.routes.endpoint_families import ACCESS_PARAMETERS, access_of
 
 
 class ChatServices(Protocol):
-    """The part of the composed services that these routes use."""
+    """The services that these routes use."""
 
     @property
     def answer(self) -> AnswerService: ...
 
 
 async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
-    """Answer a chat request that the gate let in."""
+    """Answer an admitted chat request."""
     context = context_of(scope)
     body = await read_body(receive, context.body_limit)
     if body is None:
@@ -54,14 +54,14 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
         "raw": answer_chat,
         "tag": "chat",
         "body": ChatRequest,
-        "answers": {200: DocumentedAnswer("The completion; events when `stream` is true.", {**ANY_JSON, **EVENTS})},
+        "answers": {200: DocumentedAnswer("The completion; events if `stream` is true.", {**ANY_JSON, **EVENTS})},
         "parameters": ACCESS_PARAMETERS,
         "errors": (402, 404, 502, 504),
     },
     summary="Answer a chat",
 )
 async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """Complete a chat with a model, from documents when ``use_rag`` is true; as an event stream when ``stream`` is."""
+    """Answer a chat with a model, from documents if ``use_rag`` is true, as an event stream if ``stream`` is true."""
     return await answer_chat(request.scope, request.receive)
 
 

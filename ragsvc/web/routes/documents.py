@@ -1,4 +1,4 @@
-"""``/v1/rag/documents``: upload, watch, list, change, retry, delete, and the stored file itself."""
+"""``/v1/rag/documents``: upload, list, show, follow, change, retry, delete and download documents."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ragsvc.core.documents import Document, DocumentStatus
 from ragsvc.core.errors import DocumentNotFound, InvalidRequest
 from ragsvc.core.ids import CHUNK_ID_PATTERN, TenantId, passage_id
 from ragsvc.core.retrieval.filters import parse_filter
+from ragsvc.core.validation import invalid_value
 from ragsvc.services.document_service import MEDIA_TYPES, DocumentService
 from ragsvc.store.document_rows import DocumentFilter
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import principal_of
 from ragsvc.web.openapi import BINARY, EVENTS, DocumentedAnswer, Schema, header_parameter, query_parameter
-from ragsvc.web.uploads import AnyRequest, clean_filename, read_upload
-from ragsvc.web.wire import (
+from ragsvc.web.routes.schemas import (
     DocumentChange,
     DocumentDeleted,
     DocumentList,
@@ -36,23 +36,26 @@ from ragsvc.web.wire import (
     document_out,
     passage_out,
 )
+from ragsvc.web.uploads import AnyRequest, clean_filename, read_upload
 
 _READ: Final = {"scope": Scope.DOCUMENTS_READ, "tag": "documents"}
 _WRITE: Final = {"scope": Scope.DOCUMENTS_WRITE, "tag": "documents"}
 _KEEP_ALIVE_S = 15.0
 _MAX_WAIT_S = 600.0
 
-_Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many to return")]
-_WaitS = Annotated[float | None, QueryParameter(ge=0, le=_MAX_WAIT_S, description="Seconds to wait for ready")]
+_Limit = Annotated[int, QueryParameter(ge=1, le=100, description="Maximum number of entries")]
+_WaitS = Annotated[
+    float | None, QueryParameter(ge=0, le=_MAX_WAIT_S, description="Seconds to wait until the document is ready")
+]
 _Name = Annotated[str | None, QueryParameter(description="Part of the file name")]
 _Statuses = Annotated[
-    str | None, QueryParameter(description="queued, processing, ready or failed; several with commas")
+    str | None, QueryParameter(description="queued, processing, ready or failed, or several separated by commas")
 ]
 _Collection = Annotated[str | None, QueryParameter(max_length=MAX_COLLECTION_NAME_LENGTH)]
 _Filters = Annotated[str | None, QueryParameter(description="A metadata filter as JSON")]
 _AfterPassage = Annotated[
     str | None,
-    QueryParameter(pattern=CHUNK_ID_PATTERN, description="The id of a passage (``last_id``): go on after it"),
+    QueryParameter(pattern=CHUNK_ID_PATTERN, description="List passages after the one with this id (``last_id``)"),
 ]
 
 _change = msgspec.json.Decoder(DocumentChange)
@@ -64,17 +67,17 @@ _UPLOAD: Final = {
     "streams_body": True,
     "body": {**_STORED, "multipart/form-data": UploadForm},
     "parameters": [
-        query_parameter("filename", "Name of a raw body's file", max_length=MAX_FILENAME_LENGTH),
-        query_parameter("collection", "Where a raw body goes", max_length=MAX_COLLECTION_NAME_LENGTH),
-        query_parameter("metadata", "A raw body's metadata, a JSON object"),
-        header_parameter("Content-Disposition", "Another way to name a raw body's file (RFC 6266)"),
-        header_parameter("X-Document-Password", "Opens a protected PDF that is sent as a raw body"),
-        header_parameter("Prefer", "`respond-async` is the same as `wait_s=0`"),
+        query_parameter("filename", "File name of a raw body", max_length=MAX_FILENAME_LENGTH),
+        query_parameter("collection", "Collection of a raw body", max_length=MAX_COLLECTION_NAME_LENGTH),
+        query_parameter("metadata", "Metadata of a raw body, a JSON object"),
+        header_parameter("Content-Disposition", "File name of a raw body (RFC 6266), without the parameter `filename`"),
+        header_parameter("X-Document-Password", "Password of a protected PDF that is sent as a raw body"),
+        header_parameter("Prefer", "`respond-async` means `wait_s=0`"),
     ],
     "answers": {
-        200: DocumentedAnswer("The collection holds these bytes already; nothing was added.", DocumentOut),
-        201: DocumentedAnswer("Stored, and ready within the wait.", DocumentOut),
-        202: DocumentedAnswer("Stored, and not ready yet or failed (see `status`); follow `Location`.", DocumentOut),
+        200: DocumentedAnswer("The collection already has a document with these bytes.", DocumentOut),
+        201: DocumentedAnswer("Stored, and ready within `wait_s`.", DocumentOut),
+        202: DocumentedAnswer("Stored, and not ready yet or failed (see `status`); see `Location`.", DocumentOut),
     },
     "errors": (404, 415, 507),
 }
@@ -97,14 +100,14 @@ def _answer(service: DocumentService, document: Document, *, status: int) -> Res
     "/v1/rag/documents",
     opt=_UPLOAD,
     status_code=201,
-    request_max_body_size=None,  # documents have a limit of their own, which the service enforces while it reads
+    request_max_body_size=None,  # DocumentService enforces max_document_bytes while the body is read
     summary="Upload a document",
 )
 async def upload_document(request: Request[Any, Any, Any], wait_s: _WaitS = None) -> Response[DocumentOut]:
     """Upload a document: a raw ``application/pdf``, ``text/plain`` or ``text/markdown`` body, or a form with ``file``.
 
-    201 when it became ready within ``wait_s``; 202 when it did not (see ``status``, and follow ``Location``); 200 when
-    the collection held these bytes already. ``Prefer: respond-async`` is the same as ``wait_s=0``.
+    201 if the document is ready within ``wait_s``; 202 if it is not (see ``status`` and ``Location``); 200 if the
+    collection already has a document with these bytes. ``Prefer: respond-async`` means ``wait_s=0``.
     """
     service = _service(request)
     tenant = principal_of(request).tenant
@@ -129,7 +132,7 @@ async def upload_document(request: Request[Any, Any, Any], wait_s: _WaitS = None
 
 
 def _content_length(request: AnyRequest) -> int | None:
-    """The announced size of a raw body; a form's is a little larger than its file and is not compared."""
+    """``Content-Length`` of a raw body; ``None`` for a form, which is larger than its file."""
     if request.headers.get("content-type", "").startswith("multipart/"):
         return None
     text = request.headers.get("content-length", "")
@@ -148,9 +151,9 @@ async def list_documents(
     collection: _Collection = None,
     filters: _Filters = None,
 ) -> DocumentList:
-    """List documents, newest first. ``after``/``before`` take a document's id and page through the list."""
+    """List documents, newest first. ``after`` and ``before`` take the id of a document (``last_id``, ``first_id``)."""
     if after is not None and before is not None:
-        raise InvalidRequest("'after' and 'before' exclude each other", param="before")
+        raise InvalidRequest("'after' and 'before' cannot be used together.", param="before")
     service = _service(request)
     which = DocumentFilter(
         statuses=_statuses(status),
@@ -166,7 +169,7 @@ async def list_documents(
         before=before,
         descending=order == "desc",
     )
-    data = [document_out(one, eta_s=service.eta_s(one)) for one in documents]
+    data = [document_out(document, eta_s=service.eta_s(document)) for document in documents]
     return DocumentList(
         data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None, has_more=more
     )
@@ -174,21 +177,21 @@ async def list_documents(
 
 def _statuses(text: str | None) -> tuple[DocumentStatus, ...]:
     try:
-        return tuple(DocumentStatus(one.strip()) for one in text.split(",")) if text else ()
+        return tuple(DocumentStatus(status.strip()) for status in text.split(",")) if text else ()
     except ValueError as error:
-        raise InvalidRequest("status is queued, processing, ready or failed", param="status") from error
+        raise invalid_value("status", "Expected 'queued', 'processing', 'ready' or 'failed'") from error
 
 
 def _json(text: str) -> object:
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
-        raise InvalidRequest("filters is not JSON", param="filters") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise invalid_value("filters", "Expected a filter as JSON") from error
 
 
 @get("/v1/rag/documents/{document_id:str}", opt=_READ, summary="Show a document")
 async def get_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> DocumentOut:
-    """One document: stage, progress, problems by page, counts, timings."""
+    """Show a document with stage, progress, problems by page, counts and timings."""
     service = _service(request)
     document = await service.get(principal_of(request).tenant, document_id)
     return document_out(document, eta_s=service.eta_s(document))
@@ -200,7 +203,7 @@ async def get_document(request: Request[Any, Any, Any], document_id: FromPath[st
     summary="Download a document",
 )
 async def get_content(request: Request[Any, Any, Any], document_id: FromPath[str]) -> File | Stream:
-    """The stored file, byte for byte."""
+    """Download the stored file."""
     document, stored = await _service(request).content(principal_of(request).tenant, document_id)
     headers = {
         "content-disposition": f"attachment; filename*=UTF-8''{quote(document.filename, safe='')}",
@@ -220,22 +223,22 @@ async def list_passages(
     limit: _Limit = 20,
     after: _AfterPassage = None,
 ) -> PassageList:
-    """Passages of a document in reading order, page by page like OpenAI's lists."""
-    found = await _service(request).passages(
+    """List the passages of a document in reading order."""
+    passages = await _service(request).passages(
         principal_of(request).tenant, document_id, after=None if after is None else passage_id(after), limit=limit + 1
     )
-    data = [passage_out(one) for one in found[:limit]]
+    data = [passage_out(passage) for passage in passages[:limit]]
     return PassageList(
         data=data,
         first_id=data[0].id if data else None,
         last_id=data[-1].id if data else None,
-        has_more=len(found) > limit,
+        has_more=len(passages) > limit,
     )
 
 
 @get("/v1/rag/documents/{document_id:str}/pages/{number:int}", opt=_READ, summary="Show a page's text")
 async def get_page(request: Request[Any, Any, Any], document_id: FromPath[str], number: FromPath[int]) -> PageOut:
-    """The text of one page, counted from 1; offsets of passages and citations count in it."""
+    """Show the text of a page, counted from 1; offsets of passages and citations refer to it."""
     page = await _service(request).page(principal_of(request).tenant, document_id, number)
     return PageOut(document_id=document_id, page=page.number, page_label=page.label, text=page.text)
 
@@ -246,7 +249,7 @@ async def get_page(request: Request[Any, Any, Any], document_id: FromPath[str], 
     summary="Follow a document's progress",
 )
 async def follow_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> ServerSentEvent:
-    """Send the document as a server-sent event (``progress``, then ``ready``, ``failed`` or ``deleted``) on changes."""
+    """Follow a document by server-sent events: ``progress`` for changes, then ``ready``, ``failed`` or ``deleted``."""
     service = _service(request)
     tenant = principal_of(request).tenant
     await service.get(tenant, document_id)
@@ -279,7 +282,7 @@ def _event(name: str, body: DocumentOut | DocumentDeleted) -> ServerSentEventMes
     summary="Try a failed document again",
 )
 async def retry_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> Response[DocumentOut]:
-    """Start a failed document again, with a password if it needs one."""
+    """Process a failed document again, with a password if it is protected."""
     service = _service(request)
     password = (await read_json(request, _retry)).password if await request.body() else None
     document = await service.retry(principal_of(request).tenant, document_id, password=password)
@@ -288,7 +291,7 @@ async def retry_document(request: Request[Any, Any, Any], document_id: FromPath[
 
 @patch("/v1/rag/documents/{document_id:str}", opt={**_WRITE, "body": DocumentChange}, summary="Change a document")
 async def change_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> DocumentOut:
-    """Change the name or metadata; metadata are merged, ``null`` removes a key."""
+    """Change the file name or the metadata; metadata is merged, ``null`` removes a key."""
     data = await read_json(request, _change)
     filename = None if data.filename is None else clean_filename(data.filename)
     document = await _service(request).change(
@@ -299,14 +302,14 @@ async def change_document(request: Request[Any, Any, Any], document_id: FromPath
 
 @delete("/v1/rag/documents/{document_id:str}", opt=_WRITE, status_code=200, summary="Delete a document")
 async def delete_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> DocumentDeleted:
-    """Delete a document from rows, files and indexes, in one step and for good."""
+    """Delete a document with its file and its passages."""
     document = await _service(request).delete(principal_of(request).tenant, document_id)
     return DocumentDeleted(id=document.public_id)
 
 
 @post("/v1/rag/documents/{document_id:str}/delete", opt=_WRITE, status_code=200, summary="Delete a document by POST")
 async def delete_document_by_post(request: Request[Any, Any, Any], document_id: FromPath[str]) -> DocumentDeleted:
-    """Do what ``DELETE`` does, for clients that can only post."""
+    """Delete a document, for clients that cannot send ``DELETE``."""
     document = await _service(request).delete(principal_of(request).tenant, document_id)
     return DocumentDeleted(id=document.public_id)
 

@@ -1,7 +1,7 @@
-"""The stateless endpoint families: passed to the provider of their model, or served by a local one.
+"""The stateless endpoint families: passed to the provider of the model, or served by a local model.
 
-JSON bodies are read whole, forms stream. Families that keep objects at a provider are refused by name: whose they are
-and when they end cannot be known to a proxy.
+JSON bodies are read completely, forms are streamed. Families that keep objects at a provider are refused: a proxy
+cannot know who owns these objects and when they expire.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ Content = Mapping[str, Schema]
 _PASSED_HEADERS: Final = (b"accept", b"openai-beta")
 _FAMILY_ERRORS: Final = (402, 404, 502, 504)
 ACCESS_PARAMETERS: Final = (
-    header_parameter("X-Provider-Key", "A key of your own for the model's provider, in place of the stored one"),
-    header_parameter("X-Provider-Base-URL", "Another provider's address; only those that the operator allows"),
+    header_parameter("X-Provider-Key", "Your own key for the provider of the model, instead of the stored key"),
+    header_parameter("X-Provider-Base-URL", "Base URL of another provider, if the operator allows it"),
 )
 
 
 class FamilyServices(Protocol):
-    """The part of the composed services that these routes use."""
+    """The services that these routes use."""
 
     @property
     def proxy(self) -> ProxyService: ...
 
     @property
     def may_spool_to_disk(self) -> bool:
-        """Whether what is kept of a form for a moment may lie in a file: not where data are encrypted at rest."""
+        """Whether a part of a form may be buffered in a temporary file; not if data is encrypted at rest."""
         ...
 
 
 class JsonBody:
-    """A body that was read whole, and may be sent again."""
+    """A JSON body in memory, which can be sent again."""
 
     spent = False
 
@@ -64,12 +64,12 @@ class JsonBody:
         self._model = model
 
     def for_model(self, model: str) -> tuple[bytes, dict[str, str]]:
-        """The body with the model's name as the provider knows it."""
+        """The body with the provider's name of the model."""
         return with_model(self._raw, self._model, model), {"Content-Type": "application/json"}
 
 
 def access_of(context: RequestContext) -> UpstreamAccess:
-    """What the request brings for its provider."""
+    """Key and base URL of a provider that the request supplies."""
     key = context.headers.get(b"x-provider-key")
     base_url = context.headers.get(b"x-provider-base-url")
     return UpstreamAccess(
@@ -102,7 +102,7 @@ async def _pass_form(request: AnyRequest, family: Family, path: str) -> ASGIResp
     content_type = request.headers.get("content-type", "")
     kind, options = parse_options_header(content_type)
     if kind != "multipart/form-data":
-        raise UnsupportedMediaType("this endpoint takes multipart/form-data")
+        raise UnsupportedMediaType("This endpoint accepts multipart/form-data only.", param="Content-Type")
     length = request.headers.get("content-length", "")
     form = StreamedForm(
         cast("AsyncIterator[bytes]", request.stream()),
@@ -124,12 +124,12 @@ async def _answer(request: AnyRequest, call: ProxyCall) -> ASGIResponse:
 
 
 def _headers(request: AnyRequest) -> dict[str, str]:
-    given = context_of(request.scope).headers
-    return {name.decode().title(): given[name].decode("latin-1") for name in _PASSED_HEADERS if name in given}
+    headers = context_of(request.scope).headers
+    return {name.decode().title(): headers[name].decode("latin-1") for name in _PASSED_HEADERS if name in headers}
 
 
 def _json_schema(**example: object) -> Schema:
-    """Any object with a model: the provider knows its other fields."""
+    """A schema for any object with a model; the provider defines its other fields."""
     return {
         "type": "object",
         "required": ["model"],
@@ -151,7 +151,7 @@ def _json_route(
 
     @post(f"/v1{path}", status_code=200, opt=opt, summary=summary, operation_id=_operation(path))
     async def pass_json(request: Request[Any, Any, Any]) -> ASGIResponse:
-        """Pass the request to the provider of its model; all of its fields are the provider's."""
+        """Pass the request to the provider of its model; the provider defines all other fields."""
         return await _pass_json(request, family, path)
 
     return pass_json
@@ -164,7 +164,7 @@ def _form_route(
 
     @post(f"/v1{path}", status_code=200, opt=opt, summary=summary, operation_id=_operation(path))
     async def pass_form(request: Request[Any, Any, Any]) -> ASGIResponse:
-        """Pass the form to the provider of its model as it streams in; fields that come before files need no spool."""
+        """Stream the form to the provider of its model; send ``model`` before files, so that they need no buffer."""
         return await _pass_form(request, family, path)
 
     return pass_form
@@ -178,7 +178,7 @@ def _opt(
         "tag": family.value,
         "body": body,
         "parameters": ACCESS_PARAMETERS,
-        "answers": {200: DocumentedAnswer("The provider's answer, as it is.", answer)},
+        "answers": {200: DocumentedAnswer("The unchanged answer of the provider.", answer)},
         "errors": (*_FAMILY_ERRORS, *errors),
     }
 
@@ -248,18 +248,18 @@ route_handlers: list[HTTPRouteHandler] = [
         _json_schema(model="veo-3", prompt="An ox crosses a river."),
     ),
 ]
-"""All routes of this module that are in the schema; ``stateful_routes`` are not."""
+"""The routes in the OpenAPI document; ``stateful_routes`` are not part of it."""
 
 _STATEFUL: Final = {
-    "files": "Documents are kept by /v1/rag/documents.",
-    "uploads": "Documents are kept by /v1/rag/documents.",
-    "vector_stores": "Collections of documents are kept by /v1/rag/documents and searched by /v1/rag/search.",
-    "batches": "Send the requests themselves.",
+    "files": "Use /v1/rag/documents for documents.",
+    "uploads": "Use /v1/rag/documents for documents.",
+    "vector_stores": "Use /v1/rag/documents for collections of documents and /v1/rag/search for searches.",
+    "batches": "Send the requests one by one.",
     "assistants": "Use /v1/chat/completions with use_rag.",
     "threads": "Use /v1/chat/completions, which takes the whole conversation.",
     "conversations": "Use /v1/chat/completions, which takes the whole conversation.",
-    "responses": "Responses can be created, not looked up.",
-    "videos": "Videos can be made by /v1/videos/generations, not looked up.",
+    "responses": "Responses can be created, but not retrieved.",
+    "videos": "Videos can be created by /v1/videos/generations, but not retrieved.",
     "containers": "",
     "evals": "",
     "fine_tuning": "",
@@ -267,7 +267,7 @@ _STATEFUL: Final = {
     "chatkit": "",
     "skills": "",
 }
-"""Families of objects that live at a provider, and what to use instead."""
+"""Families whose objects are kept at a provider, and what to use instead."""
 
 _CREATABLE: Final = frozenset({"responses"})
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -276,8 +276,8 @@ _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 def _refusal(family: str) -> RouteNotFound:
     advice = f" {_STATEFUL[family]}" if _STATEFUL[family] else ""
     return RouteNotFound(
-        f"/v1/{family} is not offered: its objects would live at a provider, and who owns them and when they end "
-        f"cannot be kept by a proxy.{advice}"
+        f"/v1/{family} is not offered: its objects would be kept at a provider, and a proxy cannot know who owns them "
+        f"and when they expire.{advice}"
     )
 
 
@@ -292,7 +292,7 @@ def _refused(family: str, path: str, *, methods: tuple[str, ...] = _METHODS) -> 
 
         @route(path, http_method=cast("Any", list(methods)), **options)
         async def refuse_object(rest: FromPath[str]) -> None:
-            """Say why there is none."""
+            """Refuse the request with the reason."""
             del rest
             raise _refusal(family)
 
@@ -300,7 +300,7 @@ def _refused(family: str, path: str, *, methods: tuple[str, ...] = _METHODS) -> 
 
     @route(path, http_method=cast("Any", list(methods)), **options)
     async def refuse_family() -> None:
-        """Say why there is none."""
+        """Refuse the request with the reason."""
         raise _refusal(family)
 
     return refuse_family
@@ -314,6 +314,6 @@ stateful_routes: list[HTTPRouteHandler] = [
         _refused(family, f"/v1/{family}/{{rest:path}}"),
     )
 ]
-"""Answer 404 and say why."""
+"""Answer 404 with the reason."""
 
 __all__ = ["ACCESS_PARAMETERS", "access_of", "route_handlers", "stateful_routes"]

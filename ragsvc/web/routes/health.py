@@ -9,38 +9,38 @@ from litestar import Request, Response, get
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from ragsvc.core.retry_after import retry_after_headers
+from ragsvc.web.app_state import services_of
 from ragsvc.web.auth import AccessRequirement
-from ragsvc.web.state import services_of
 
 AnyRequest = Request[Any, Any, Any]
 
 
 class Liveness(msgspec.Struct, frozen=True):
-    """The process answers."""
+    """The process is running."""
 
     status: str = "alive"
 
 
 class ReadinessBody(msgspec.Struct, frozen=True):
-    """``ready`` or ``not_ready`` with the reason of each part that is not."""
+    """``ready``, or ``not_ready`` with a reason for each part that is not ready."""
 
     status: str
     reasons: dict[str, str] = {}
 
 
-@get("/livez", opt={"scope": AccessRequirement.PUBLIC, "tag": "operations"}, summary="Is the process alive?")
+@get("/livez", opt={"scope": AccessRequirement.PUBLIC, "tag": "operations"}, summary="Liveness")
 async def livez() -> Liveness:
-    """Answers as long as the event loop turns."""
+    """Answer as long as the event loop runs."""
     return Liveness()
 
 
 @get(
     "/readyz",
     opt={"scope": AccessRequirement.PUBLIC, "tag": "operations", "errors": {503: ReadinessBody}},
-    summary="Can it work?",
+    summary="Readiness",
 )
 async def readyz(request: AnyRequest) -> Response[ReadinessBody]:
-    """Answers 503 with reasons until every part can work."""
+    """Answer 503 with reasons until all parts are ready."""
     reasons = services_of(request).readiness.reasons()
     if reasons:
         return Response(ReadinessBody("not_ready", reasons), status_code=503, headers=retry_after_headers(1))
@@ -54,7 +54,7 @@ async def readyz(request: AnyRequest) -> Response[ReadinessBody]:
     media_type="text/plain",
 )
 async def metrics(request: AnyRequest) -> Response[bytes]:
-    """All figures in Prometheus' text format."""
+    """All metrics in the text format of Prometheus."""
     return Response(generate_latest(services_of(request).registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
 

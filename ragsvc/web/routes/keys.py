@@ -1,4 +1,4 @@
-"""Admin API ``/v1/keys``: virtual keys, limits, audit trail. Scope ``admin`` reaches the keys of every tenant."""
+"""Admin API ``/v1/keys``: API keys, their limits and their audit trail, for all tenants."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ragsvc.services.idempotency import IdempotentRequest, repeatable
 from ragsvc.services.key_administration import Actor, IssuedKey, KeyChange, KeyDraft
 from ragsvc.store.key_rows import AuditEntry
 from ragsvc.store.key_usage_rows import KeyUsage
+from ragsvc.web.app_state import services_of
 from ragsvc.web.auth import credential_of
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import context_of
-from ragsvc.web.state import services_of
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -34,13 +34,17 @@ _Tokens = Annotated[int, Meta(ge=0, le=1 << 53)]
 _Time = Annotated[int, Meta(ge=0, le=1 << 40, description="Unix seconds")]
 _Models = Annotated[
     list[Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_NAME_LENGTH)]],
-    Meta(max_length=200, description="Names and globs; empty allows all", examples=[["openai/*", "local/chat-model"]]),
+    Meta(
+        max_length=200,
+        description="Names and globs; empty allows all models",
+        examples=[["openai/*", "local/chat-model"]],
+    ),
 ]
-_Scopes = Annotated[list[Scope], Meta(max_length=20, description="What the key may do")]
+_Scopes = Annotated[list[Scope], Meta(max_length=20, description="Permissions of the key")]
 
 
 class CreateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A key to make. Limits left out get the defaults, ``null`` means unlimited."""
+    """A key to create. Limits that are left out get the defaults; ``null`` means unlimited."""
 
     label: _Label
     tenant: _Tenant | None = None
@@ -56,7 +60,7 @@ class CreateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class UpdateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Fields to change; those left out stay. ``token_balance`` sets the balance anew, ``null`` lifts a limit."""
+    """Fields to change. ``token_balance`` replaces the balance; ``null`` removes a limit."""
 
     label: _Label | UnsetType = UNSET
     state: Literal["active", "inactive"] | UnsetType = UNSET
@@ -71,13 +75,13 @@ class UpdateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class RotateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long the old secret still works, in seconds (0 to 30 days)."""
+    """The time in seconds (up to 30 days) in which the old secret still works."""
 
     overlap_s: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 86_400
 
 
 class KeyBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """A key as shown; ``state`` is ``expired`` when its time is over. ``previous_expires_at``: a rotation overlaps."""
+    """A key without its secret. ``previous_expires_at``: until then the secret before the last rotation works."""
 
     id: str
     object: Literal["api_key"] = "api_key"
@@ -98,13 +102,13 @@ class KeyBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class IssuedKeyBody(KeyBody, frozen=True, kw_only=True):
-    """A key with its secret; ``key`` is shown in this answer only."""
+    """A key with its secret; ``key`` is shown in this response only."""
 
     key: str
 
 
 class KeyList(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of keys, oldest first; go on with ``after=last_id``."""
+    """A page of a list of keys, oldest first; the next page begins with ``after`` = ``last_id``."""
 
     object: Literal["list"] = "list"
     data: list[KeyBody]
@@ -114,7 +118,7 @@ class KeyList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AuditList(msgspec.Struct, frozen=True, kw_only=True):
-    """A key's changes, newest first; go on with ``before=<id of the last>``."""
+    """Changes of a key, newest first; the next page begins with ``before`` = the id of the last entry."""
 
     object: Literal["list"] = "list"
     data: list[AuditEntry]
@@ -129,7 +133,7 @@ class UsageList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeletedKey(msgspec.Struct, frozen=True, kw_only=True):
-    """The key is gone."""
+    """The key was deleted."""
 
     id: str
     object: Literal["api_key.deleted"] = "api_key.deleted"
@@ -145,17 +149,17 @@ _Limit = Annotated[int, QueryParameter(ge=1, le=100)]
 
 @post("/v1/keys", opt={**_OPT, "body": CreateKey, "idempotent": True}, summary="Create a key")
 async def create_key(request: AnyRequest) -> Response[IssuedKeyBody]:
-    """Make a key; its secret is in this answer and nowhere else."""
-    wish = await read_json(request, _create)
-    tenant = wish.tenant or context_of(request.scope).principal.tenant
+    """Create a key; its secret is shown in this response only."""
+    body = await read_json(request, _create)
+    tenant = body.tenant or context_of(request.scope).principal.tenant
     draft = KeyDraft(
         tenant=TenantId(tenant),
-        label=wish.label,
-        scopes=frozenset(wish.scopes),
-        allowed_models=tuple(wish.allowed_models),
-        limits=services_of(request).keys.limits(**{name: getattr(wish, name) for name in KeyLimits.__struct_fields__}),
-        expires_at=wish.expires_at,
-        state=KeyState(wish.state),
+        label=body.label,
+        scopes=frozenset(body.scopes),
+        allowed_models=tuple(body.allowed_models),
+        limits=services_of(request).keys.limits(**{name: getattr(body, name) for name in KeyLimits.__struct_fields__}),
+        expires_at=body.expires_at,
+        state=KeyState(body.state),
     )
     issued = await services_of(request).keys.create(draft, actor=_actor(request), request=await _repeatable(request))
     return _issued(request, issued, status=201)
@@ -165,39 +169,39 @@ async def create_key(request: AnyRequest) -> Response[IssuedKeyBody]:
 async def list_keys(
     request: AnyRequest, tenant: FromQuery[str | None] = None, after: FromQuery[str | None] = None, limit: _Limit = 20
 ) -> KeyList:
-    """Keys of all tenants or of one, oldest first."""
-    found = await services_of(request).keys.page(
+    """List the keys of all tenants or of one tenant, oldest first."""
+    keys = await services_of(request).keys.page(
         tenant=None if tenant is None else TenantId(tenant),
         after=None if after is None else KeyId(after),
         limit=limit + 1,
     )
-    page = [_show(request, key) for key in found[:limit]]
+    page = [_show(request, key) for key in keys[:limit]]
     return KeyList(
         data=page,
         first_id=page[0].id if page else None,
         last_id=page[-1].id if page else None,
-        has_more=len(found) > limit,
+        has_more=len(keys) > limit,
     )
 
 
 @get("/v1/keys/{key_id:str}", opt=_OPT, summary="Show a key")
 async def get_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
-    """One key, without its secret."""
+    """Show a key without its secret."""
     return _show(request, await services_of(request).keys.get(KeyId(key_id)))
 
 
 @patch("/v1/keys/{key_id:str}", opt={**_OPT, "body": UpdateKey, "errors": (409,)}, summary="Change a key")
 async def update_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
-    """Change fields of a key; it holds from the next request on."""
-    wish = await read_json(request, _update)
-    wanted: dict[str, Any] = {
-        name: value for name in wish.__struct_fields__ if (value := getattr(wish, name)) is not UNSET
+    """Change fields of a key; the change applies from the next request on."""
+    body = await read_json(request, _update)
+    changes: dict[str, Any] = {
+        name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET
     }
     for name, convert in (("scopes", frozenset), ("allowed_models", tuple), ("state", KeyState)):
-        if name in wanted:
-            wanted[name] = convert(wanted[name])
+        if name in changes:
+            changes[name] = convert(changes[name])
     return _show(
-        request, await services_of(request).keys.update(KeyId(key_id), KeyChange(**wanted), actor=_actor(request))
+        request, await services_of(request).keys.update(KeyId(key_id), KeyChange(**changes), actor=_actor(request))
     )
 
 
@@ -205,47 +209,47 @@ async def update_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
     "/v1/keys/{key_id:str}/rotate",
     opt={**_OPT, "body": RotateKey, "body_optional": True, "idempotent": True, "errors": (409,)},
     status_code=200,
-    summary="Give a key a new secret",
+    summary="Rotate a key",
 )
 async def rotate_key(request: AnyRequest, key_id: FromPath[str]) -> Response[IssuedKeyBody]:
-    """Issue a new secret; the old one works for ``overlap_s`` more seconds."""
-    wish = await read_json(request, _rotate) if await request.body() else RotateKey()
+    """Give a key a new secret; the old secret works for ``overlap_s`` more seconds."""
+    body = await read_json(request, _rotate) if await request.body() else RotateKey()
     issued = await services_of(request).keys.rotate(
-        KeyId(key_id), overlap_s=wish.overlap_s, actor=_actor(request), request=await _repeatable(request)
+        KeyId(key_id), overlap_s=body.overlap_s, actor=_actor(request), request=await _repeatable(request)
     )
     return _issued(request, issued, status=200)
 
 
 @post("/v1/keys/{key_id:str}/revoke", opt=_OPT, status_code=200, summary="Revoke a key")
 async def revoke_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
-    """End a key for good, at once; the row stays."""
+    """Revoke a key permanently; it stays in the list of keys."""
     return _show(request, await services_of(request).keys.revoke(KeyId(key_id), actor=_actor(request)))
 
 
 @delete("/v1/keys/{key_id:str}", opt=_OPT, status_code=200, summary="Delete a key")
 async def delete_key(request: AnyRequest, key_id: FromPath[str]) -> DeletedKey:
-    """Remove a key; its audit trail and use stay."""
+    """Delete a key; its audit trail and usage are kept."""
     await services_of(request).keys.delete(KeyId(key_id), actor=_actor(request))
     return DeletedKey(id=key_id)
 
 
-@get("/v1/keys/{key_id:str}/audit", opt=_OPT, summary="A key's history")
+@get("/v1/keys/{key_id:str}/audit", opt=_OPT, summary="Show the audit trail of a key")
 async def get_audit(
     request: AnyRequest,
     key_id: FromPath[str],
     before: Annotated[int | None, QueryParameter(ge=1)] = None,
     limit: _Limit = 20,
 ) -> AuditList:
-    """Who changed what and when, newest first; also of deleted keys."""
-    found = await services_of(request).keys.audit(KeyId(key_id), before=before, limit=limit + 1)
-    return AuditList(data=found[:limit], has_more=len(found) > limit)
+    """Show who changed what and when, newest first; also for deleted keys."""
+    entries = await services_of(request).keys.audit(KeyId(key_id), before=before, limit=limit + 1)
+    return AuditList(data=entries[:limit], has_more=len(entries) > limit)
 
 
-@get("/v1/keys/{key_id:str}/usage", opt=_OPT, summary="A key's use")
+@get("/v1/keys/{key_id:str}/usage", opt=_OPT, summary="Show the usage of a key")
 async def get_usage(
     request: AnyRequest, key_id: FromPath[str], days: Annotated[int, QueryParameter(ge=1, le=366)] = 30
 ) -> UsageList:
-    """Tokens and requests per day and model."""
+    """Show tokens and requests per day and model."""
     return UsageList(data=await services_of(request).keys.usage(KeyId(key_id), days=days))
 
 

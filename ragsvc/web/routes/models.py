@@ -1,4 +1,4 @@
-"""``GET /v1/models``: what can be asked, by whom it is served and what it costs."""
+"""``GET /v1/models``: the models, their providers and their prices."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ragsvc.web.context import context_of
 
 
 class ModelServices(Protocol):
-    """The part of the composed services that these routes use."""
+    """The services that these routes use."""
 
     @property
     def models(self) -> ModelRegistry: ...
 
 
 class ModelList(msgspec.Struct, frozen=True):
-    """The models that the caller's key may use."""
+    """The models that the key may use."""
 
     data: list[ModelCard]
     object: Literal["list"] = "list"
@@ -30,17 +30,17 @@ class ModelList(msgspec.Struct, frozen=True):
 @get(
     ["/v1/models", "/api/models", "/models"],
     opt={"scope": AccessRequirement.ANY_KEY, "tag": "models"},
-    summary="Models to choose from",
+    summary="List models",
 )
 async def list_models(request: Request[Any, Any, Any]) -> ModelList:
-    """List the models with their prices for 1,000 tokens."""
+    """List the models that the key may use, with prices for 1,000 tokens."""
     models = cast("ModelServices", request.app.state["services"]).models
     return ModelList(models.cards(context_of(request.scope).principal))
 
 
-@get("/v1/models/{model_id:path}", opt={"scope": AccessRequirement.ANY_KEY, "tag": "models"}, summary="One model")
+@get("/v1/models/{model_id:path}", opt={"scope": AccessRequirement.ANY_KEY, "tag": "models"}, summary="Show a model")
 async def get_model(request: Request[Any, Any, Any], model_id: FromPath[str]) -> ModelCard:
-    """Describe one model; its name may contain slashes."""
+    """Show a model; its name may contain slashes."""
     models = cast("ModelServices", request.app.state["services"]).models
     return models.card(context_of(request.scope).principal, model_id.removeprefix("/"))
 

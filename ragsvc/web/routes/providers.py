@@ -1,4 +1,4 @@
-"""Admin API ``/v1/providers``: who serves models, how they do, and tenants' own keys for them."""
+"""Admin API ``/v1/providers``: providers of models, their state, and keys of tenants for them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from litestar.params import FromPath, FromQuery
 from msgspec import Meta
 
 from ragsvc.core.access.principal import Scope
-from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.gateway.circuit_breaker import Circuit
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ModelSettings, ProviderSettings
 from ragsvc.core.ids import TenantId
+from ragsvc.core.validation import invalid_value
 from ragsvc.services.provider_administration import ProviderAdministration, ProviderTest, ProviderView, TenantKey
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import principal_of
@@ -23,14 +23,14 @@ AnyRequest = Request[Any, Any, Any]
 
 
 class ProviderServices(Protocol):
-    """The part of the composed services that these routes use."""
+    """The services that these routes use."""
 
     @property
     def providers(self) -> ProviderAdministration: ...
 
 
 class ProviderBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A provider as shown: no key, and of its headers the names only; ``open``: it is left alone for now."""
+    """A provider, without its key and its header values; it gets no requests while ``circuit`` is ``open``."""
 
     name: str
     object: Literal["provider"] = "provider"
@@ -58,7 +58,7 @@ class ProviderList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeletedProvider(msgspec.Struct, frozen=True, kw_only=True):
-    """The provider, or the key, is gone."""
+    """The provider, or the key for it, was deleted."""
 
     id: str
     object: Literal["provider.deleted", "provider_key.deleted"] = "provider.deleted"
@@ -66,14 +66,14 @@ class DeletedProvider(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SetProviderKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A tenant's own key for a provider; the caller's tenant unless another is named."""
+    """The key of a tenant for a provider; without ``tenant`` for the tenant of the caller."""
 
     api_key: Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[!-~]+$")]
     tenant: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
 
 
 class ProviderKeyList(msgspec.Struct, frozen=True, kw_only=True):
-    """Which tenants have a key of their own."""
+    """The tenants that have a key for the provider."""
 
     object: Literal["list"] = "list"
     data: list[TenantKey]
@@ -92,89 +92,90 @@ def _service(request: AnyRequest) -> ProviderAdministration:
 
 @post("/v1/providers", opt={**_OPT, "body": ProviderSettings, "errors": (409,)}, summary="Add a provider")
 async def create_provider(request: AnyRequest) -> Response[ProviderBody]:
-    """Add a provider; its key is stored encrypted and shown nowhere."""
+    """Add a provider; its key is stored encrypted and never shown."""
     view = await _service(request).create(_checked(await read_json(request, _create)))
     return Response(_show(view), status_code=201, headers={"location": f"/v1/providers/{view.settings.name}"})
 
 
 @get("/v1/providers", opt=_OPT, summary="List providers")
 async def list_providers(request: AnyRequest) -> ProviderList:
-    """All providers with their state."""
+    """List all providers with their state."""
     return ProviderList(data=[_show(view) for view in _service(request).views()])
 
 
 @get("/v1/providers/{name:str}", opt=_OPT, summary="Show a provider")
 async def get_provider(request: AnyRequest, name: FromPath[str]) -> ProviderBody:
-    """One provider with its state."""
+    """Show a provider with its state."""
     return _show(_service(request).view(name))
 
 
 @patch("/v1/providers/{name:str}", opt={**_OPT, "body": _FIELDS, "errors": (409,)}, summary="Change a provider")
 async def update_provider(request: AnyRequest, name: FromPath[str]) -> ProviderBody:
-    """Change fields of a provider that was added here; it holds from the next request on."""
+    """Change fields of a provider that was added by this API; the change applies from the next request on."""
     change = await read_json(request, _update)
     return _show(await _service(request).update(name, change))
 
 
 @delete("/v1/providers/{name:str}", opt={**_OPT, "errors": (409,)}, status_code=200, summary="Remove a provider")
 async def delete_provider(request: AnyRequest, name: FromPath[str]) -> DeletedProvider:
-    """Remove a provider that was added here, with all keys for it."""
+    """Remove a provider that was added by this API, with all keys for it."""
     await _service(request).delete(name)
     return DeletedProvider(id=name)
 
 
-@post("/v1/providers/{name:str}/test", opt=_OPT, status_code=200, summary="Try a provider")
+@post("/v1/providers/{name:str}/test", opt=_OPT, status_code=200, summary="Test a provider")
 async def check_provider(request: AnyRequest, name: FromPath[str]) -> ProviderTest:
-    """Ask the provider for its models with the stored key."""
+    """Request the models of the provider with the stored key."""
     return await _service(request).test(name)
 
 
-@put("/v1/providers/{name:str}/key", opt={**_OPT, "body": SetProviderKey}, summary="Store a tenant's key")
+@put("/v1/providers/{name:str}/key", opt={**_OPT, "body": SetProviderKey}, summary="Store the key of a tenant")
 async def set_provider_key(request: AnyRequest, name: FromPath[str]) -> TenantKey:
-    """Store a tenant's own key for the provider, encrypted, in place of the operator's."""
-    wish = await read_json(request, _set_key)
-    tenant = TenantId(wish.tenant or principal_of(request).tenant)
-    return await _service(request).set_key(tenant, name, wish.api_key)
+    """Store a key for the provider that requests of the tenant use instead of the operator's key."""
+    body = await read_json(request, _set_key)
+    tenant = TenantId(body.tenant or principal_of(request).tenant)
+    return await _service(request).set_key(tenant, name, body.api_key)
 
 
-@get("/v1/providers/{name:str}/keys", opt=_OPT, summary="List tenants with a key of their own")
+@get("/v1/providers/{name:str}/keys", opt=_OPT, summary="List tenants with a key for a provider")
 async def list_provider_keys(request: AnyRequest, name: FromPath[str]) -> ProviderKeyList:
-    """Which tenants have a key of their own for the provider."""
+    """List the tenants that have a key for the provider."""
     return ProviderKeyList(data=_service(request).keys(name))
 
 
-@delete("/v1/providers/{name:str}/key", opt=_OPT, status_code=200, summary="Remove a tenant's key")
+@delete("/v1/providers/{name:str}/key", opt=_OPT, status_code=200, summary="Remove the key of a tenant")
 async def delete_provider_key(
     request: AnyRequest, name: FromPath[str], tenant: FromQuery[str | None] = None
 ) -> DeletedProvider:
-    """Remove a tenant's own key; the operator's is used again."""
+    """Remove the key of a tenant; its requests use the operator's key again."""
     await _service(request).drop_key(TenantId(tenant or principal_of(request).tenant), name)
     return DeletedProvider(id=name, object="provider_key.deleted")
 
 
 def _checked(settings: ProviderSettings) -> ProviderSettings:
-    if any(not value.isprintable() or not value.isascii() for value in (settings.api_key, *settings.headers.values())):
-        raise InvalidRequest("A key or header has characters that cannot be sent.", param="api_key")
+    for path, value in (("api_key", settings.api_key), *((f"headers.{n}", v) for n, v in settings.headers.items())):
+        if not value.isprintable() or not value.isascii():
+            raise invalid_value(path, "Expected printable ASCII characters")
     return settings
 
 
 def _show(view: ProviderView) -> ProviderBody:
-    one = view.settings
+    settings = view.settings
     return ProviderBody(
-        name=one.name,
+        name=settings.name,
         source=view.source,
-        base_url=one.base_url,
-        has_api_key=bool(one.api_key),
-        header_names=sorted(one.headers),
-        models=list(one.models),
-        families=list(one.families),
-        fallback=list(one.fallback),
-        connect_timeout_s=one.connect_timeout_s,
-        read_timeout_s=one.read_timeout_s,
-        total_timeout_s=one.total_timeout_s,
-        retries=one.retries,
-        max_concurrency=one.max_concurrency,
-        max_waiting=one.max_waiting,
+        base_url=settings.base_url,
+        has_api_key=bool(settings.api_key),
+        header_names=sorted(settings.headers),
+        models=list(settings.models),
+        families=list(settings.families),
+        fallback=list(settings.fallback),
+        connect_timeout_s=settings.connect_timeout_s,
+        read_timeout_s=settings.read_timeout_s,
+        total_timeout_s=settings.total_timeout_s,
+        retries=settings.retries,
+        max_concurrency=settings.max_concurrency,
+        max_waiting=settings.max_waiting,
         circuit=view.circuit,
     )
 

@@ -1,4 +1,4 @@
-"""``POST /v1/rag/search``: passages with scores, without asking a model."""
+"""``POST /v1/rag/search``: passages with scores, without a chat model."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ragsvc.web.context import context_of
 from ragsvc.web.disconnects import DisconnectWatcher
 from ragsvc.web.openapi import DocumentedAnswer
 from ragsvc.web.passthrough.raw_responses import ClientGone, JsonBytes
-from ragsvc.web.wire import SearchRequest, SearchResponse, hit_out
+from ragsvc.web.routes.schemas import SearchRequest, SearchResponse, hit_out
 
 _request = msgspec.json.Decoder(SearchRequest)
 
 
 async def answer_search(scope: Scope, receive: Receive) -> ASGIResponse:
-    """Answer a search that the gate let in."""
+    """Answer an admitted search request."""
     context = context_of(scope)
     body = await read_body(receive, context.body_limit)
     if body is None:
@@ -46,10 +46,10 @@ async def answer_search(scope: Scope, receive: Receive) -> ASGIResponse:
                 rerank=data.rerank,
             ),
         )
-        found = SearchResponse(
+        response = SearchResponse(
             data=[hit_out(hit) for hit in result.hits], answerable=result.answerable, timings_ms=result.timings_ms
         )
-        return JsonBytes(msgspec.json.encode(found))
+        return JsonBytes(msgspec.json.encode(response))
     return ClientGone()
 
 
@@ -67,7 +67,7 @@ async def answer_search(scope: Scope, receive: Receive) -> ASGIResponse:
     summary="Search passages",
 )
 async def search_passages(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """Find passages by meaning and by words. Scores are 0..1: comparable within one answer, best first."""
+    """Find passages by meaning and by words, best first. Scores (0..1) are comparable within a response only."""
     return await answer_search(request.scope, request.receive)
 
 

@@ -1,4 +1,4 @@
-"""What routes find in ``app.state``: the services, and what the HTTP foundation asks of them."""
+"""``app.state``: the services, as far as the routes that every application has use them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ragsvc.services.key_administration import KeyAdministration
 
 
 class FoundationServices(Protocol):
-    """The part of the composed services that this package's foundation uses."""
+    """The services that the routes of health, keys and tokens use."""
 
     @property
     def access(self) -> Access: ...
@@ -23,15 +23,15 @@ class FoundationServices(Protocol):
 
     @property
     def readiness(self) -> Readiness:
-        """What keeps the service from working."""
+        """Reasons why the service is not ready."""
         ...
 
     @property
     def registry(self) -> CollectorRegistry:
-        """Where every part registers its metrics."""
+        """The registry of all metrics."""
         ...
 
 
 def services_of(request: Request[Any, Any, Any]) -> FoundationServices:
-    """The services of the application that serves this request."""
+    """The services of the application that handles this request."""
     return cast("FoundationServices", request.app.state["services"])

@@ -1,4 +1,4 @@
-"""Wire structs of documents and search, and how they are made from values. The OpenAPI document comes from these."""
+"""Request and response bodies of the document and search routes; the OpenAPI document is generated from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ragsvc.core.retrieval.search import DEFAULT_COLLECTION, SearchHit, SearchMo
 
 
 class ProblemOut(msgspec.Struct, frozen=True):
-    """A finding about some pages of a document that is otherwise readable."""
+    """A problem with some pages of a document that is otherwise readable."""
 
     code: str
     message: str
@@ -23,14 +23,14 @@ class ProblemOut(msgspec.Struct, frozen=True):
 
 
 class FailureOut(msgspec.Struct, frozen=True):
-    """Why a document failed: a stable code and words for a person."""
+    """Why a document failed: a stable code and a message."""
 
     code: str
     message: str
 
 
 class DocumentOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A document. ``progress`` runs from 0 to 1; ``eta_s`` estimates the seconds until ready while it is known."""
+    """A document. ``progress`` is 0 to 1; ``eta_s`` is the estimated time until ready in seconds, if known."""
 
     id: str
     object: Literal["document"] = "document"
@@ -59,7 +59,7 @@ class DocumentOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DocumentList(msgspec.Struct, frozen=True, kw_only=True):
-    """One page of documents; ``last_id`` as ``after`` gives the next one."""
+    """A page of a list of documents; the next page begins with ``after`` = ``last_id``."""
 
     object: Literal["list"] = "list"
     data: list[DocumentOut]
@@ -69,7 +69,7 @@ class DocumentList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DocumentDeleted(msgspec.Struct, frozen=True, kw_only=True):
-    """The document is gone from rows, files and indexes."""
+    """The document was deleted, with its file and its passages."""
 
     id: str
     object: Literal["document.deleted"] = "document.deleted"
@@ -77,31 +77,31 @@ class DocumentDeleted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DocumentChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ``PATCH`` may change. Metadata are merged; ``null`` removes a key."""
+    """Fields to change. ``metadata`` is merged with the existing metadata; ``null`` removes a key."""
 
     filename: Annotated[str, Meta(min_length=1, max_length=MAX_FILENAME_LENGTH)] | None = None
     metadata: dict[str, Any] | None = None
 
 
 class RetryRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A password for a document that failed for want of one."""
+    """The password of a protected document."""
 
     password: str | None = None
 
 
 class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
-    """An upload as ``multipart/form-data``: the part ``file``, and fields that describe it."""
+    """An upload as ``multipart/form-data``: the part ``file`` and fields that describe it."""
 
     file: Annotated[str, Meta(extra_json_schema={"format": "binary"})]
     filename: Annotated[str, Meta(max_length=MAX_FILENAME_LENGTH)] | None = None
     collection: Annotated[str, Meta(max_length=MAX_COLLECTION_NAME_LENGTH, examples=["reports"])] | None = None
     metadata: Annotated[str, Meta(description="A JSON object", examples=['{"year": 2023}'])] | None = None
     password: str | None = None
-    purpose: Annotated[str, Meta(description="Taken for the OpenAI clients' sake and not used")] | None = None
+    purpose: Annotated[str, Meta(description="Accepted for OpenAI clients and ignored")] | None = None
 
 
 class PassageOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage of a document: ``text`` stands at characters ``start`` to ``end`` of its page's text."""
+    """A passage of a document: the characters ``start`` to ``end`` of the text of its page."""
 
     id: str
     object: Literal["passage"] = "passage"
@@ -115,7 +115,7 @@ class PassageOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PassageList(msgspec.Struct, frozen=True, kw_only=True):
-    """One page of passages in reading order."""
+    """A page of a list of passages, in reading order."""
 
     object: Literal["list"] = "list"
     data: list[PassageOut]
@@ -125,7 +125,7 @@ class PassageList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PageOut(msgspec.Struct, frozen=True, kw_only=True):
-    """One page's text, which offsets of passages and citations count in."""
+    """The text of a page; offsets of passages and citations refer to it."""
 
     object: Literal["document.page"] = "document.page"
     document_id: str
@@ -135,7 +135,7 @@ class PageOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``POST /v1/rag/search``. ``filters`` take OpenAI's comparison and compound shapes."""
+    """A search. ``filters`` have the form of OpenAI's comparison and compound filters."""
 
     query: Annotated[str, Meta(min_length=1, max_length=20_000, examples=["What was the revenue in Q3?"])]
     top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K
@@ -148,14 +148,14 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class ScoresOut(msgspec.Struct, frozen=True):
-    """Each side's own score in 0..1; ``null`` where it did not see the passage."""
+    """Scores of vector search and of word search in 0..1; ``null`` if that search did not find the passage."""
 
     dense: float | None
     lexical: float | None
 
 
 class SearchHitOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage that was found; ``quote`` stands at ``start`` to ``end`` of its page's text."""
+    """A passage found: ``quote`` is the characters ``start`` to ``end`` of the text of its page."""
 
     chunk_id: str
     document_id: str
@@ -171,7 +171,7 @@ class SearchHitOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SearchResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """Passages, best first. ``answerable`` is the calibrated evidence (0..1) that the documents hold an answer."""
+    """Passages, best first. ``answerable`` (0..1) is the calibrated evidence that the documents contain an answer."""
 
     object: Literal["list"] = "list"
     data: list[SearchHitOut]
@@ -180,7 +180,7 @@ class SearchResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def document_out(document: Document, *, eta_s: float | None = None) -> DocumentOut:
-    """A document as clients see it."""
+    """Convert a document for a response."""
     failure = None
     if document.failure_code is not None:
         failure = FailureOut(code=document.failure_code, message=document.failure_message or "")
@@ -201,8 +201,10 @@ def document_out(document: Document, *, eta_s: float | None = None) -> DocumentO
         passages=document.passages_total,
         passages_done=document.passages_done,
         problems=[
-            ProblemOut(code=one.code, message=one.message, first_page=one.first_page, last_page=one.last_page)
-            for one in document.problems
+            ProblemOut(
+                code=problem.code, message=problem.message, first_page=problem.first_page, last_page=problem.last_page
+            )
+            for problem in document.problems
         ],
         error=failure,
         metadata=document.metadata,
@@ -215,7 +217,7 @@ def document_out(document: Document, *, eta_s: float | None = None) -> DocumentO
 
 
 def progress(document: Document) -> float:
-    """Share of the work done, 0 to 1: parsing counts a fifth, embedding the rest (measured on annual reports)."""
+    """Share of the work done, 0 to 1: a fifth for parsing, the rest for embedding (measured on annual reports)."""
     if document.status is DocumentStatus.READY:
         return 1.0
     parsed = document.pages_done / document.pages_total if document.pages_total else 0.0
@@ -224,7 +226,7 @@ def progress(document: Document) -> float:
 
 
 def passage_out(passage: StoredPassage) -> PassageOut:
-    """A passage as clients see it."""
+    """Convert a passage for a response."""
     return PassageOut(
         id=chunk_id(passage.id),
         document_id=passage.document_public_id,
@@ -238,7 +240,7 @@ def passage_out(passage: StoredPassage) -> PassageOut:
 
 
 def hit_out(hit: SearchHit) -> SearchHitOut:
-    """A search hit as clients see it."""
+    """Convert a search hit for a response."""
     passage = hit.passage
     return SearchHitOut(
         chunk_id=chunk_id(passage.id),
