@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
 from litestar.response.base import ASGIResponse
@@ -161,28 +161,18 @@ class EventSource(Protocol):
 class EventStream(ASGIResponse):
     """Sends server-sent events as they arrive; a failure is sent as the last event, a disconnect closes the source."""
 
-    __slots__ = ("_extra", "_request_id", "_source", "_status")
+    __slots__ = ("_request_id", "_source")
 
-    def __init__(
-        self,
-        source: EventSource,
-        *,
-        request_id: str | None,
-        status: int = 200,
-        headers: Sequence[tuple[bytes, bytes]] = (),
-    ) -> None:
+    def __init__(self, source: EventSource, *, request_id: str | None) -> None:
         # see JsonBytes
         self._source = source
         self._request_id = request_id
-        self._status = status
-        self._extra = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         source = self._source
         try:
             with DisconnectWatcher(receive):
-                headers = [*EVENT_HEADERS, *self._extra]
-                await send({"type": "http.response.start", "status": self._status, "headers": headers})
+                await send({"type": "http.response.start", "status": 200, "headers": [*EVENT_HEADERS]})
                 try:
                     async for block in source:
                         await send({"type": "http.response.body", "body": block, "more_body": not source.finished})
