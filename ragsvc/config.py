@@ -125,7 +125,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     encryption_key_overlap_s: Annotated[float, Meta(ge=0)] = 3600.0
     """Seconds that the previous encryption key is accepted after a rotation."""
     encryption_sample_dialects: bool = True
-    """Also accept requests made by the code samples of the Oryxen document, which deviate from RFC 9180."""
+    """Also accept the insecure key schedules of the Oryxen document's code samples, which deviate from RFC 9180."""
     encrypted_memory_bytes: Annotated[int, Meta(ge=1 << 24)] = DEFAULT_ENCRYPTED_MEMORY_BYTES
     """Bytes of encrypted request bodies held in memory at the same time; further requests get 503."""
     rvenc_literal: bool = False

@@ -17,7 +17,7 @@ import uvicorn
 from ragsvc.cli.failures import CommandFailed, usage_error
 from ragsvc.cli.output import Output
 from ragsvc.client import AsyncEncryptedTransport, HpkeStream, Rvenc
-from ragsvc.client.encrypting_proxy import EncryptingGateway
+from ragsvc.client.encrypting_proxy import EncryptingProxy
 from ragsvc.client.encryption_mode import EncryptionMode
 from ragsvc.core.network import is_loopback
 
@@ -52,7 +52,7 @@ async def run_proxy(options: ProxyOptions, output: Output) -> None:
         )
 
     await make_transport().aclose()  # reports invalid settings now, not at the first request
-    gateway = EncryptingGateway(origin, make_transport, max_body_bytes=options.max_body_bytes)
+    gateway = EncryptingProxy(origin, make_transport, max_body_bytes=options.max_body_bytes)
     with contextlib.closing(_bind(options)) as listener:
         config = uvicorn.Config(
             gateway, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False

@@ -1,7 +1,7 @@
-"""Encrypted transports for httpx: ``openai.OpenAI(http_client=httpx.Client(transport=…))`` works unchanged.
+"""Encrypting transports for httpx, also for ``openai.OpenAI(http_client=httpx.Client(transport=…))``.
 
-``EncryptedTransport`` and ``AsyncEncryptedTransport`` speak one of two modes: ``HpkeStream`` (every route) and
-``Rvenc`` (chat only).
+``EncryptedTransport`` and ``AsyncEncryptedTransport`` support two modes: ``HpkeStream`` (every route) and ``Rvenc``
+(chat completions only).
 """
 
 from ragsvc.client.hpke_stream_mode import HpkeStream

@@ -1,8 +1,8 @@
-"""A client's check of where the server's keys live, before anything is sealed for them.
+"""The client's attestation check: are the server's keys held in a trusted execution environment?
 
-What is checked here: the quote's report data binds the key sets and a nonce of ours, and the key in hand is one of
-them. Whether the quote is genuine and of which software is for the vendor's verifier, which the caller brings;
-without it this proves nothing.
+The check covers that the quote's report data matches the key sets and a fresh nonce, and that the fetched key is in one
+of the key sets. Whether the quote is genuine, and for which software, is decided by the hardware vendor's verifier,
+which the caller provides. Without it the check proves nothing.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ragsvc.crypto.attestation import NONCE_BYTES, AttestationQuote, check_bindi
 
 REPORT_PATH = "/v1/attestation/report"
 VerifyQuote = Callable[[AttestationQuote], None]
-"""Judges a quote's signature, certificates and measurements, and raises to refuse it."""
+"""Verifies a quote's signature, certificates and measurements; raises an exception to refuse the quote."""
 
 
 def check_report(content: bytes, *, nonce: bytes, public_key: bytes) -> AttestationQuote:
-    """Read the answer of ``GET /v1/attestation/report`` for ``nonce`` (32 bytes) and compare what it binds.
+    """Parse a response of ``GET /v1/attestation/report`` and compare its report data with ``nonce`` (32 bytes).
 
     ``public_key`` is the raw HPKE key (32 bytes) or X-Wing key (1216 bytes).
 
     Raises:
-        CryptoFailure: malformed, bound to something else, or the key is not among those bound.
+        CryptoFailure: the report is malformed, its report data does not match, or ``public_key`` is not in it.
     """
     try:
         document = json.loads(content)
@@ -52,9 +52,9 @@ def check_report(content: bytes, *, nonce: bytes, public_key: bytes) -> Attestat
 
 
 def attested(origin: str, verify_quote: VerifyQuote, *, http: httpx.Client | None = None) -> VerifyKey:
-    """A ``verify_key`` for the transports: each fetched key must come with fresh, bound, verified evidence.
+    """Return a ``verify_key`` for the transports that requires a fresh, matching and verified quote for each key.
 
-    It asks with a blocking request, once for each key.
+    It sends a blocking request for each fetched key.
     """
 
     def verify(key: ServerKey) -> None:
@@ -63,7 +63,7 @@ def attested(origin: str, verify_quote: VerifyQuote, *, http: httpx.Client | Non
         reply = asked(origin.rstrip("/") + REPORT_PATH, params={"nonce": nonce.hex()})
         if not reply.is_success:
             failure = CryptoFailure()
-            failure.add_note(f"The server gives no evidence: status {reply.status_code}.")
+            failure.add_note(f"The server has no attestation report: status {reply.status_code}.")
             raise failure
         verify_quote(check_report(reply.content, nonce=nonce, public_key=key.public_key))
 

@@ -1,4 +1,4 @@
-"""A chat completion put together from its chunks, for callers that did not ask for a stream."""
+"""Builds a chat completion from its chunks, for callers that did not ask for a stream."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ JsonObject = dict[str, Any]
 
 
 def aggregate_chunks(chunks: list[JsonObject]) -> JsonObject:
-    """Join chunks into one ``chat.completion``; a single object of that kind is passed through.
+    """Join chunks into one ``chat.completion``. A single ``chat.completion`` is returned unchanged.
 
-    Texts and lists are joined, tool calls by their index; of other fields the last chunk's win (OpenAI: the chat
-    completion chunk object).
+    Texts and lists are concatenated, tool calls by their index. Of other fields the last chunk's value is taken
+    (OpenAI: the chat completion chunk object).
     """
     if len(chunks) == 1 and chunks[0].get("object") == "chat.completion":
         return chunks[0]

@@ -1,16 +1,15 @@
 """A local OpenAI-compatible endpoint that encrypts: an ASGI application over the encrypting transport.
 
-It holds no key of its own: callers send theirs. It never answers with what came unencrypted as if it had been opened:
-only errors may come in the clear, and they carry ``x-ragsvc-encrypted: false``.
+It has no API key; callers send theirs. It never passes on a plaintext response as if it had been encrypted: only errors
+may arrive in plaintext, and they are marked with ``x-ragsvc-encrypted: false``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ import httpx
 from ragsvc.client.encryption_mode import bearer_of
 from ragsvc.client.transport import ENCRYPTED
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
+from ragsvc.core.network import is_loopback
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -43,8 +43,8 @@ _HOP_BY_HOP = frozenset(
 )
 
 
-class _Client:
-    """A client of one API key and how many requests use it."""
+class _CachedClient:
+    """The HTTP client of one API key, and the number of requests that use it."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self.http = http
@@ -52,19 +52,22 @@ class _Client:
 
 
 class _ClientCache:
-    """Clients by API key, so that keys share neither connections nor encapsulated secrets; idle ones beyond go."""
+    """HTTP clients by API key, so that API keys share neither connections nor encapsulated secrets.
+
+    Idle clients are closed when there are more than ``MAX_CLIENTS``.
+    """
 
     def __init__(self, make_transport: MakeTransport) -> None:
         self._make_transport = make_transport
-        self._clients: OrderedDict[bytes, _Client] = OrderedDict()
+        self._clients: OrderedDict[bytes, _CachedClient] = OrderedDict()
 
     @asynccontextmanager
     async def use(self, api_key: str) -> AsyncGenerator[httpx.AsyncClient, None]:
-        """The key's client, for the block."""
+        """The API key's client; it stays open for the block."""
         name = hashlib.sha256(api_key.encode()).digest()
         client = self._clients.get(name)
         if client is None:
-            client = self._clients[name] = _Client(httpx.AsyncClient(transport=self._make_transport(), timeout=None))  # noqa: S113 - the transport has the limit
+            client = self._clients[name] = self._open()
         self._clients.move_to_end(name)
         client.users += 1
         try:
@@ -73,20 +76,22 @@ class _ClientCache:
             client.users -= 1
             await self._shrink()
 
+    def _open(self) -> _CachedClient:
+        return _CachedClient(httpx.AsyncClient(transport=self._make_transport(), timeout=None))  # noqa: S113 - the transport has the limit
+
     async def _shrink(self) -> None:
         idle = [name for name, client in self._clients.items() if not client.users]
         for name in idle[: max(0, len(self._clients) - MAX_CLIENTS)]:
             await self._clients.pop(name).http.aclose()
 
     async def aclose(self) -> None:
-        """Close all."""
         for client in self._clients.values():
             await client.http.aclose()
         self._clients.clear()
 
 
-class EncryptingGateway:
-    """The ASGI application. ``make_transport`` makes one client's transport for ``origin``."""
+class EncryptingProxy:
+    """The ASGI application. ``make_transport`` creates the transport of one client for ``origin``."""
 
     def __init__(self, origin: str, make_transport: MakeTransport, *, max_body_bytes: int = 64 * 1024 * 1024) -> None:
         self._origin = httpx.URL(origin)
@@ -94,20 +99,20 @@ class EncryptingGateway:
         self._clients = _ClientCache(make_transport)
 
     async def aclose(self) -> None:
-        """Close all connections."""
         await self._clients.aclose()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answer one request."""
         if scope["type"] != "http":
             return
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-        if not _is_local(dict(headers).get("host", "")):  # a web page that rebinds its name to us sends its own
-            await _fail(send, 403, "forbidden", "This gateway answers to local names only.")
+        if not is_loopback(_host_of(dict(headers))):  # DNS rebinding: a web page's own host name
+            await _fail(
+                send, 403, "forbidden", "The proxy accepts only localhost and loopback addresses in the Host header."
+            )
             return
         content = await self._read(receive)
         if content is None:
-            await _fail(send, 413, "request_too_large", f"The body may have {self._max_body_bytes} bytes.")
+            await _fail(send, 413, "request_too_large", f"The request body may have {self._max_body_bytes} bytes.")
             return
         query: bytes = scope["query_string"]
         target: bytes = scope["raw_path"] + (b"?" + query if query else b"")
@@ -147,7 +152,7 @@ class EncryptingGateway:
 
 
 async def _relay(reply: httpx.Response, send: Send) -> None:
-    """Pass an answer on; one that breaks off ends with an error event, or with a broken connection."""
+    """Pass a response on. If it breaks off, end an event stream with an error event; otherwise close the connection."""
     headers = [(name, value) for name, value in reply.headers.multi_items() if name.lower() not in _HOP_BY_HOP]
     if reply.extensions.get(ENCRYPTED) is False:
         headers.append(("x-ragsvc-encrypted", "false"))
@@ -159,22 +164,17 @@ async def _relay(reply: httpx.Response, send: Send) -> None:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
     except (CryptoFailure, httpx.TransportError) as error:
         if not reply.headers.get("content-type", "").startswith(_EVENTS):
-            return  # the server closes an unfinished answer
+            return  # the server closes the connection of an unfinished response
         code = error.code if isinstance(error, CryptoFailure) else "upstream_error"
-        tail = b"data: " + _error_body(code, "The encrypted answer was cut off or changed.") + b"\n\n"
+        tail = b"data: " + _error_body(code, "The encrypted response was truncated or changed.") + b"\n\n"
     finally:
         await reply.aclose()
     await send({"type": "http.response.body", "body": tail, "more_body": False})
 
 
-def _is_local(host: str) -> bool:
-    name = httpx.URL(f"http://{host}").host if host else ""
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+def _host_of(headers: Mapping[str, str]) -> str:
+    host = headers.get("host", "")
+    return httpx.URL(f"http://{host}").host if host else ""
 
 
 def _with_notes(error: CryptoFailure) -> str:

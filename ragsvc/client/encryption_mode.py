@@ -1,4 +1,4 @@
-"""What a mode of encryption must do for a transport; pure, so that both transports share it."""
+"""The interface between transports and encryption modes. Without I/O, so that both transports share it."""
 
 from __future__ import annotations
 
@@ -11,71 +11,71 @@ from ragsvc.core.errors import CryptoFailure
 
 
 class BodyOpener(Protocol):
-    """Turns the encrypted body into the plain one, slice by slice."""
+    """Decrypts a response body slice by slice."""
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes; return what became plain. Raises ``CryptoFailure``."""
+        """Take the next bytes; return the plaintext they complete. Raises ``CryptoFailure``."""
         ...
 
     def finish(self) -> bytes:
-        """The body has ended: return the rest. Raises ``CryptoFailure`` when it was cut off."""
+        """Return the rest, at the end of the body. Raises ``CryptoFailure`` when the body was truncated."""
         ...
 
 
 class SealedExchange(Protocol):
-    """One sealed request and the way to open its answer."""
+    """A sealed request, and the state that opens its response."""
 
     @property
     def request(self) -> httpx.Request:
-        """What goes over the wire."""
+        """The encrypted request to send."""
         ...
 
     @property
     def buffered(self) -> bool:
-        """Whether ``status`` is known only after the whole body."""
+        """Whether ``status`` is only known at the end of the body."""
         ...
 
     def begin(self, response: httpx.Response) -> tuple[httpx.Headers, BodyOpener]:
-        """Judge an answer's status and headers; return the plain headers. Raises ``CryptoFailure`` for plaintext."""
+        """Check a response's status and headers; return the plain headers. Raises ``CryptoFailure`` for plaintext."""
         ...
 
     def status(self, response: httpx.Response) -> int:
-        """The plain answer's status."""
+        """The status of the plain response."""
         ...
 
 
 class EncryptionMode(Protocol):
-    """A way to encrypt requests for one server."""
+    """Encrypts the requests to one server; ``HpkeStream`` and ``Rvenc`` implement it."""
 
     @property
     def key_path(self) -> str:
-        """Where the server hands out its key."""
+        """The path of the server's key endpoint."""
         ...
 
     def parse_key(self, content: bytes) -> ServerKey:
-        """Read the key endpoint's answer. Raises ``CryptoFailure``."""
+        """Parse the key endpoint's response. Raises ``CryptoFailure``."""
         ...
 
     def seal(self, request: httpx.Request, content: bytes, key: ServerKey) -> SealedExchange:
-        """Seal a request. Raises ``ConfigurationError`` for one this mode cannot carry."""
+        """Seal a request. Raises ``ConfigurationError`` for a request that this mode does not support."""
         ...
 
 
 def refuse_plaintext(response: httpx.Response) -> CryptoFailure:
-    """The failure of an answer that should have been encrypted and was not."""
+    """Return the exception for a response that should have been encrypted."""
     failure = CryptoFailure()
     failure.add_note(f"The server answered {response.status_code} without encryption.")
     return failure
 
 
 def bearer_of(request: httpx.Request) -> str:
-    """The API key of a request, without its scheme, as the server reads it; empty without one."""
+    """The API key of a request without its scheme, as the server reads it; ``""`` if the request has none."""
     headers = request.headers
     value: str = headers.get("authorization") or headers.get("x-api-key") or headers.get("api-key") or ""
     return value[7:].strip() if value[:7].lower() == "bearer " else value.strip()
 
 
 def carry_headers(headers: httpx.Headers, *dropped: str) -> httpx.Headers:
-    """Copy headers without those that describe the body that is replaced."""
+    """Copy headers, except those that describe the replaced body and ``dropped``."""
     replaced = {"content-length", "transfer-encoding", "content-encoding", "content-type", *dropped}
     return httpx.Headers([(name, value) for name, value in headers.multi_items() if name.lower() not in replaced])

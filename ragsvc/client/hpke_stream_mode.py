@@ -1,4 +1,4 @@
-"""The HPKE-stream mode: every route, request bound to method, path and API key, answers streamed."""
+"""The HPKE-stream mode: every route, method, path and API key authenticated, responses as encrypted streams."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 
 
 class HpkeStreamExchange:
-    """One request and its answer under a fresh encapsulation."""
+    """One request and its response, with a fresh encapsulated key."""
 
     buffered = False
 
@@ -57,7 +57,7 @@ class HpkeStreamExchange:
         )
 
     def begin(self, response: httpx.Response) -> tuple[httpx.Headers, BodyOpener]:
-        """Accept an encrypted stream of any status but a redirect, nothing else. Raises ``CryptoFailure``."""
+        """Accept only encrypted streams, with any status except redirects. Raises ``CryptoFailure``."""
         if response.has_redirect_location or response.headers.get("content-type", "") != STREAM_MEDIA_TYPE:
             raise refuse_plaintext(response)
         headers = carry_headers(response.headers, CONTENT_TYPE_HEADER.lower())
@@ -65,18 +65,18 @@ class HpkeStreamExchange:
         return headers, StreamOpener(self._context)
 
     def status(self, response: httpx.Response) -> int:
-        """The status as it came; it travels outside the encryption."""
+        """The response's own status, which is not encrypted."""
         return response.status_code
 
 
 class HpkeStream:
-    """Encrypt with HPKE; the server answers as an encrypted stream, also to requests without a body."""
+    """Encrypts with HPKE. The server answers with an encrypted stream, also for requests without a body."""
 
     def __init__(self, *, key_path: str = DEFAULT_KEY_PATH) -> None:
         self.key_path = key_path
 
     def parse_key(self, content: bytes) -> ServerKey:
-        """Read ``GET /v1/hpke/key``. Raises ``CryptoFailure``."""
+        """Parse the response of ``GET /v1/hpke/key``. Raises ``CryptoFailure``."""
         return parse_key(content, decode_base64, size=hpke.ENC_BYTES)
 
     def seal(self, request: httpx.Request, content: bytes, key: ServerKey) -> HpkeStreamExchange:

@@ -19,13 +19,12 @@ from ragsvc.crypto import rvenc, xwing
 from ragsvc.crypto.rvenc_events import DEFAULT_MAX_BUFFER_BYTES, EventReader
 
 DEFAULT_KEY_PATH: Final = "/rvenc/key"
-CHAT_PATH: Final = "/rvenc/chat/completions"
 EVENT_STREAM: Final = "text/event-stream"
 MAX_CACHED_CLIENTS: Final = 256
 
 
 class RvencBody:
-    """Opens events into what an OpenAI client expects: plain events, or one JSON document."""
+    """Opens RVENC events into what an OpenAI client expects: plain events, or one JSON document."""
 
     def __init__(self, opener: rvenc.ResponseOpener, *, stream: bool, max_buffer_bytes: int) -> None:
         self._opener = opener
@@ -36,12 +35,12 @@ class RvencBody:
         self.error: dict[str, Any] | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes of the answer; return plain events, or nothing when one document is built."""
+        """Take the next bytes of the response; return plain events, or ``b""`` while a document is being built."""
         plain = b"".join(self._take(self._opener.open(event)) for event in self._reader.feed(data))
         return plain if self._stream else b""
 
     def finish(self) -> bytes:
-        """The answer has ended. Raises ``CryptoFailure`` when its authenticated end is missing."""
+        """Return the document, at the end of the response. Raises ``CryptoFailure`` if the last event is missing."""
         self._reader.finish()
         self._opener.finish()
         if self._stream:
@@ -68,14 +67,14 @@ class RvencBody:
 
 
 class RvencExchange:
-    """One chat request and its answer."""
+    """One chat request and its response."""
 
     def __init__(
         self, request: httpx.Request, content: bytes, keys: rvenc.EncryptionKeys, *, max_buffer_bytes: int
     ) -> None:
         if request.method.upper() != "POST" or not request.url.path.endswith("/chat/completions"):
             raise ConfigurationError(
-                [f"RVENC carries chat completions only; {request.method} {request.url.path} would travel in plaintext"]
+                [f"RVENC encrypts chat completions only; {request.method} {request.url.path} would be plaintext"]
             )
         self._keys = keys
         self._max_buffer_bytes = max_buffer_bytes
@@ -90,7 +89,7 @@ class RvencExchange:
         headers["Content-Type"] = "application/json"
         self.request = httpx.Request(
             "POST",
-            request.url.copy_with(raw_path=CHAT_PATH.encode()),
+            request.url.copy_with(raw_path=rvenc.CHAT_PATH.encode()),
             headers=headers,
             content=msgspec.json.encode(sealed),
             extensions=request.extensions,
@@ -101,7 +100,7 @@ class RvencExchange:
         media_type = response.headers.get("content-type", "").partition(";")[0].strip()
         if response.has_redirect_location or media_type != EVENT_STREAM:
             raise refuse_plaintext(response)
-        if not response.is_success:  # the error of a chat that did not begin is one sealed event, for any client
+        if not response.is_success:  # the error of a chat that did not start is a single event, also for streams
             self._stream, self.buffered = False, True
         opener = rvenc.ResponseOpener(
             self._keys.shared_secret,
@@ -114,17 +113,17 @@ class RvencExchange:
         return headers, self._body
 
     def status(self, response: httpx.Response) -> int:
-        """As it came, or 502 when a chat that began ended with an authenticated error and no stream was asked for."""
+        """The response's own status, or 502 if a chat that was not streamed ended with a sealed error."""
         if response.is_success and self._body is not None and self._body.error is not None:
             return int(httpx.codes.BAD_GATEWAY)
         return response.status_code
 
 
 class Rvenc:
-    """Encrypt chat completions. Keys are encapsulated once per API key and server key, and reused.
+    """Encrypts chat completions. Keys are encapsulated once for each API key and server key, and reused.
 
-    ``encryption_keys`` brings pre-generated ones, made with ``rvenc.generate_encryption_keys``.
-    ``max_buffer_bytes`` bounds one event and an answer that is not streamed.
+    ``encryption_keys`` are pre-generated keys, made with ``rvenc.generate_encryption_keys``. ``max_buffer_bytes``
+    bounds an event, and a response that is not streamed.
     """
 
     def __init__(
@@ -141,16 +140,16 @@ class Rvenc:
         self._lock = Lock()
 
     def parse_key(self, content: bytes) -> ServerKey:
-        """Read ``GET /rvenc/key``. Raises ``CryptoFailure``."""
+        """Parse the response of ``GET /rvenc/key``. Raises ``CryptoFailure``."""
         return parse_key(content, bytes.fromhex, size=xwing.PUBLIC_KEY_BYTES)
 
     def seal(self, request: httpx.Request, content: bytes, key: ServerKey) -> RvencExchange:
-        """Seal a chat request. Raises ``ConfigurationError`` for every other route: it would be plaintext."""
+        """Seal a chat request. Raises ``ConfigurationError`` for other routes, which RVENC cannot encrypt."""
         keys = self._given_keys or self._keys_for(bearer_of(request), key)
         return RvencExchange(request, content, keys, max_buffer_bytes=self._max_buffer_bytes)
 
     def _keys_for(self, api_key: str, key: ServerKey) -> rvenc.EncryptionKeys:
-        """Each API key has its own ``cipherText``, or it would tell that two of them share a client."""
+        """The keys for an API key. Two API keys never share a ``cipherText``, which would link them to one client."""
         name = hashlib.sha256(api_key.encode() + b"\x00" + key.public_key).digest()
         with self._lock:
             keys = self._cached.pop(name, None) or rvenc.generate_encryption_keys(key.public_key)
@@ -164,5 +163,5 @@ def _asks_for_stream(content: bytes) -> bool:
     try:
         document = json.loads(content)
     except ValueError as error:
-        raise ConfigurationError(["RVENC carries JSON requests only"]) from error
+        raise ConfigurationError(["RVENC encrypts JSON requests only; the request body is not valid JSON"]) from error
     return isinstance(document, dict) and document.get("stream") is True

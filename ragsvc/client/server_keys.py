@@ -1,4 +1,4 @@
-"""The server's public key at the client: read, pinned, cached."""
+"""The server's public key on the client: parsed, compared with pinned keys, and cached."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import msgspec
 from ragsvc.core.errors import CryptoFailure
 
 MAX_AGE_S: Final = 3600.0
-"""A key is fetched again after this time even when it lasts longer."""
+"""A key is fetched again after this time, even if it expires later."""
 
 Clock = Callable[[], float]
 
 
 class ServerKey(msgspec.Struct, frozen=True):
-    """A key the server handed out; ``expires_at`` is Unix seconds, ``None`` for a key that does not rotate."""
+    """A public key from the server. ``expires_at`` is Unix seconds, ``None`` for a key that does not rotate."""
 
     public_key: bytes
     key_id: str = ""
@@ -26,16 +26,16 @@ class ServerKey(msgspec.Struct, frozen=True):
 
 
 VerifyKey = Callable[[ServerKey], None]
-"""Judges a fetched key (by attestation, say) and raises to refuse it."""
+"""Checks a fetched key (for example by attestation); raises an exception to refuse the key."""
 
 
 def fingerprint(public_key: bytes) -> str:
-    """SHA-256 of the raw public key in hexadecimal: what ``pinned_keys`` holds."""
+    """SHA-256 of the raw public key in hexadecimal, as in ``pinned_keys``."""
     return hashlib.sha256(public_key).hexdigest()
 
 
 def parse_key(content: bytes, decode: Callable[[str], bytes], *, size: int) -> ServerKey:
-    """Read a key endpoint's JSON; ``decode`` turns ``public_key`` into ``size`` bytes. Raises ``CryptoFailure``."""
+    """Parse a key endpoint's JSON; ``decode`` turns ``public_key`` into ``size`` bytes. Raises ``CryptoFailure``."""
     try:
         document = json.loads(content)
         public_key = decode(document["public_key"])
@@ -49,7 +49,7 @@ def parse_key(content: bytes, decode: Callable[[str], bytes], *, size: int) -> S
 
 
 class KeyCache:
-    """The one key a transport uses now. Assignments are atomic; two concurrent fetches do no harm."""
+    """The server key that a transport uses. Assignments are atomic; concurrent fetches are harmless."""
 
     def __init__(self, *, clock: Clock, pinned_keys: Collection[str] | None, verify_key: VerifyKey | None) -> None:
         self._clock = clock
@@ -59,23 +59,23 @@ class KeyCache:
 
     @property
     def trusts_beyond_tls(self) -> bool:
-        """Whether a key is judged by more than the connection it came over."""
+        """Whether keys are checked by more than the TLS connection they were fetched over."""
         return self._pins is not None or self._verify_key is not None
 
     def get(self) -> ServerKey | None:
-        """The key, unless there is none or it is due."""
+        """The cached key; ``None`` if there is none or it must be fetched again."""
         held = self._held
         return held[0] if held is not None and self._clock() < held[1] else None
 
     def put(self, key: ServerKey) -> ServerKey:
-        """Judge a fetched key and hold it.
+        """Check a fetched key and cache it.
 
         Raises:
-            CryptoFailure: it is not among the pinned ones.
+            CryptoFailure: the key is not pinned.
         """
         if self._pins is not None and fingerprint(key.public_key) not in self._pins:
             failure = CryptoFailure()
-            failure.add_note("The server's key is not among the pinned ones.")
+            failure.add_note("The server's key is not among the pinned keys.")
             raise failure
         if self._verify_key is not None:
             self._verify_key(key)
@@ -84,12 +84,12 @@ class KeyCache:
         return key
 
     def drop(self) -> None:
-        """Forget the key: the server no longer opens what is sealed for it."""
+        """Discard the key, because the server does not accept it any more."""
         self._held = None
 
 
 def is_encryption_error(content: bytes) -> bool:
-    """Whether an error body is the server's word that it could not open the request."""
+    """Return whether an error body says that the server could not open the request."""
     try:
         document = cast("object", json.loads(content))
     except ValueError:

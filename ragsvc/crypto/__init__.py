@@ -1,1 +1,1 @@
-"""Encrypted transport and encryption at rest: pure protocol code, no HTTP framework, no database."""
+"""Protocols of encrypted requests, and encryption at rest. No HTTP framework, no database."""

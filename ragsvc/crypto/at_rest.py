@@ -1,4 +1,4 @@
-"""Files encrypted at rest: AES-256-GCM in chunks under a key per file, which a master key wraps.
+"""Files encrypted at rest: AES-256-GCM in chunks, with a key for each file that a master key wraps.
 
 ::
 
@@ -7,12 +7,13 @@
     8       4     chunk size, big-endian
     12      76    slot 0: master key id (16), nonce (12), wrapped file key (48)
     88      76    slot 1: the same, or zeros
-    164     …     chunks of (chunk size + 16) bytes; the last one is shorter or equal and may hold nothing
+    164     …     chunks of (chunk size + 16) bytes; the last chunk may be shorter or empty
 
 Chunks use the STREAM construction (Hoang, Reyhanitabar, Rogaway, Vizár 2015): the nonce is a counter and a byte that
-marks the last chunk, so chunks cannot be moved, dropped or cut off. The wrap binds magic, chunk size and a context
-the caller names (a blob's hash, say), so files cannot be exchanged. A new master key wraps the file key into the free
-slot before the old slot is wiped: a crash between leaves a file that opens with either.
+marks the last chunk, so chunks cannot be reordered, dropped or truncated. The wrapped file key authenticates magic,
+chunk size and a context chosen by the caller (for example a blob's hash), so files cannot be exchanged. A new master
+key wraps the file key into the free slot before the old slot is erased: after a crash in between, the file opens with
+either master key.
 """
 
 from __future__ import annotations
@@ -43,48 +44,47 @@ _LABEL = b"ragsvc-at-rest-v1 "
 
 
 class MasterKey:
-    """A master key: wraps file keys, and derives the keys of other things (the database's, say). Not printed."""
+    """Wraps file keys, and derives keys for other purposes (such as database values). ``repr`` shows only the id."""
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) != hpke.KEY_BYTES:
-            raise ConfigurationError(["a master key has 32 bytes"])
+            raise ConfigurationError(["a master key must have 32 bytes"])
         self._prk = hpke.extract(_LABEL + b"master", secret)
         self.key_id = hpke.expand(self._prk, b"id", _KEY_ID_BYTES)
         self._wrap = AESGCM(hpke.expand(self._prk, b"wrap", hpke.KEY_BYTES))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> MasterKey:
-        """Read a key file's or variable's content (see ``parse_secret``). Raises ``ConfigurationError``."""
+        """Parse the content of a key file or variable (see ``parse_secret``). Raises ``ConfigurationError``."""
         return cls(parse_secret(content))
 
     def derive(self, purpose: str) -> bytes:
-        """32 bytes for one purpose, independent of every other purpose's."""
+        """Derive a 32-byte key for one purpose; keys of different purposes are independent."""
         return hpke.expand(self._prk, b"purpose " + purpose.encode(), hpke.KEY_BYTES)
 
     def wrap(self, file_key: bytes, bound: bytes) -> bytes:
-        """One header slot that holds ``file_key``; ``bound`` is authenticated with it."""
+        """Return a header slot that contains ``file_key``; ``bound`` is authenticated with it."""
         nonce = os.urandom(hpke.NONCE_BYTES)
         return self.key_id + nonce + self._wrap.encrypt(nonce, file_key, bound)
 
     def unwrap(self, slot: bytes, bound: bytes) -> bytes:
-        """The file key in a slot that this key wrote. Raises ``CryptoFailure``."""
+        """Return the file key from a slot that this master key wrote. Raises ``CryptoFailure``."""
         nonce, wrapped = slot[_KEY_ID_BYTES:][: hpke.NONCE_BYTES], slot[_KEY_ID_BYTES + hpke.NONCE_BYTES :]
         return hpke.open_sealed(self._wrap, nonce, wrapped, bound)
 
     def __repr__(self) -> str:
-        """Name the key by its id."""
         return f"MasterKey(key_id={self.key_id.hex()})"
 
 
 class MasterKeys:
-    """The current master key, which wraps, and older ones, which only unwrap until files are rewrapped."""
+    """The current master key, which wraps, and older master keys, which only unwrap until files are rewrapped."""
 
     def __init__(self, current: MasterKey, *older: MasterKey) -> None:
         self.current = current
         self.by_id: Mapping[bytes, MasterKey] = MappingProxyType({key.key_id: key for key in (*older, current)})
 
     def unwrap(self, header: bytes, context: bytes) -> tuple[bytes, int]:
-        """Return ``(file key, chunk size)`` of a header. Raises ``CryptoFailure``."""
+        """Return ``(file key, chunk size in bytes)`` from a header. Raises ``CryptoFailure``."""
         chunk_bytes, slots = _parse_header(header)
         for slot in slots:
             key = self.by_id.get(slot[:_KEY_ID_BYTES])
@@ -92,20 +92,20 @@ class MasterKeys:
                 continue
             try:
                 return key.unwrap(slot, _bound(chunk_bytes, context)), chunk_bytes
-            except CryptoFailure:  # a slot torn by a crash; the other one is whole
+            except CryptoFailure:  # half-written before a crash; the other slot is intact
                 continue
         raise CryptoFailure
 
 
 def is_encrypted(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` (8 bytes or more) is one of ours."""
+    """Return whether a file that starts with ``head`` (8 bytes or more) has this format."""
     return head.startswith(MAGIC)
 
 
 def encrypt_chunks(
     plaintext: Iterable[bytes], keys: MasterKeys, *, context: bytes, chunk_bytes: int = DEFAULT_CHUNK_BYTES
 ) -> Iterator[bytes]:
-    """Encrypt pieces of any size into the bytes of a file, header first. Memory: one chunk and one piece."""
+    """Encrypt pieces of any size and yield the bytes of the file, header first. Holds one chunk and one piece."""
     file_key = os.urandom(hpke.KEY_BYTES)
     yield _prefix(chunk_bytes) + keys.current.wrap(file_key, _bound(chunk_bytes, context)) + _EMPTY_SLOT
     aead = AESGCM(file_key)
@@ -113,7 +113,7 @@ def encrypt_chunks(
     index = 0
     for piece in plaintext:
         pending += piece
-        while len(pending) > chunk_bytes:  # what may be the last chunk waits
+        while len(pending) > chunk_bytes:  # keeps a full chunk back: it may be the last chunk
             yield aead.encrypt(_chunk_nonce(index, last=False), bytes(pending[:chunk_bytes]), None)
             del pending[:chunk_bytes]
             index += 1
@@ -121,9 +121,9 @@ def encrypt_chunks(
 
 
 class EncryptingWriter:
-    """Encrypts a file as it is written, for a context that is known only at the end (the content's hash, say).
+    """Encrypts a file while it is written, for a context that is known only at the end (such as the content's hash).
 
-    The header's place is kept free and filled by ``finish``; a file that was not finished opens with no key.
+    The header is reserved at first and written by ``finish``; a file that was not finished cannot be opened.
     """
 
     def __init__(self, file: BinaryIO, keys: MasterKeys, *, chunk_bytes: int = DEFAULT_CHUNK_BYTES) -> None:
@@ -137,13 +137,12 @@ class EncryptingWriter:
         file.write(bytes(HEADER_BYTES))
 
     def write(self, data: bytes | bytearray) -> None:
-        """Append plaintext."""
         self._pending += data
-        while len(self._pending) > self._chunk_bytes:  # what may be the last chunk waits
+        while len(self._pending) > self._chunk_bytes:  # keeps a full chunk back: it may be the last chunk
             self._seal(self._chunk_bytes, last=False)
 
     def finish(self, *, context: bytes) -> None:
-        """Write the last chunk, then the header. The caller syncs."""
+        """Write the last chunk, then the header. The caller calls ``fsync``."""
         self._seal(len(self._pending), last=True)
         self._file.seek(0)
         bound = _bound(self._chunk_bytes, context)
@@ -157,19 +156,19 @@ class EncryptingWriter:
 
 
 def encrypt(plaintext: bytes, keys: MasterKeys, *, context: bytes, chunk_bytes: int = DEFAULT_CHUNK_BYTES) -> bytes:
-    """Encrypt something that fits into memory."""
+    """Encrypt a plaintext that fits into memory."""
     return b"".join(encrypt_chunks((plaintext,), keys, context=context, chunk_bytes=chunk_bytes))
 
 
 class EncryptedReader:
-    """Random access to an encrypted file; every byte returned is authenticated.
+    """Random access to an encrypted file; every returned byte is authenticated.
 
-    Opening checks the last chunk, so a file cut at a chunk's border is refused before anything is read. Holds one
-    decrypted chunk. Not thread-safe; does not close ``file``.
+    Opening checks the last chunk, so a file truncated at a chunk boundary is refused before anything is read. Keeps one
+    decrypted chunk in memory. Not thread-safe. Does not close ``file``.
     """
 
     def __init__(self, file: BinaryIO, keys: MasterKeys, *, context: bytes) -> None:
-        """Read header and last chunk. Raises ``CryptoFailure``."""
+        """Read the header and the last chunk. Raises ``CryptoFailure``."""
         self._file = file
         file.seek(0)
         file_key, self._chunk_bytes = keys.unwrap(file.read(HEADER_BYTES), context)
@@ -183,7 +182,7 @@ class EncryptedReader:
     def read_at(self, offset: int, length: int) -> bytes:
         """Return up to ``length`` bytes from ``offset``; fewer at the end. Raises ``CryptoFailure``."""
         if offset < 0 or length < 0:
-            raise ValueError("offset and length are not negative")
+            raise ValueError("offset and length must not be negative")
         end = min(offset + length, self.size_bytes)
         pieces: list[bytes] = []
         while offset < end:
@@ -194,7 +193,7 @@ class EncryptedReader:
         return b"".join(pieces)
 
     def __iter__(self) -> Iterator[bytes]:
-        """All chunks in order, none of them empty."""
+        """Yield the decrypted chunks in order; an empty last chunk is skipped."""
         for index in range(self._last + 1):
             if chunk := self._chunk(index):
                 yield chunk
@@ -213,15 +212,15 @@ class EncryptedReader:
 
 
 def decrypt_chunks(file: BinaryIO, keys: MasterKeys, *, context: bytes) -> Iterator[bytes]:
-    """Decrypt a whole file piece by piece, from the start. Raises ``CryptoFailure``."""
+    """Decrypt a file chunk by chunk from the start. Raises ``CryptoFailure``."""
     yield from EncryptedReader(file, keys, context=context)
 
 
 def add_key(file: BinaryIO, keys: MasterKeys, *, context: bytes) -> None:
-    """Wrap a file's key under the current master key beside the former one: the first half of ``rewrap``.
+    """Wrap the file key with the current master key as well, and keep the old slot: the first half of ``rewrap``.
 
     Raises:
-        CryptoFailure: no known key opens the header.
+        CryptoFailure: no known master key opens the header.
     """
     file.seek(0)
     header = file.read(HEADER_BYTES)
@@ -233,19 +232,23 @@ def add_key(file: BinaryIO, keys: MasterKeys, *, context: bytes) -> None:
 
 
 def has_two_keys(file: BinaryIO) -> bool:
-    """Whether a file is between ``add_key`` and the end of ``rewrap``. Raises ``CryptoFailure`` for another header."""
+    """Return whether a file is between ``add_key`` and the end of ``rewrap``.
+
+    Raises:
+        CryptoFailure: the file has another header.
+    """
     file.seek(0)
     return _EMPTY_SLOT not in _parse_header(file.read(HEADER_BYTES))[1]
 
 
 def rewrap(file: BinaryIO, keys: MasterKeys, *, context: bytes) -> bool:
-    """Wrap a file's key under the current master key, in place; the content is not touched.
+    """Wrap the file key with the current master key only, in place; the content is not rewritten.
 
-    ``file`` is open for reading and writing. Each step is synced before the next, so a crash loses nothing; run it
-    again to finish. Returns whether anything had to be done.
+    ``file`` is open for reading and writing. Each step is synced before the next, so a crash loses nothing and a second
+    run completes the work. Returns whether the file was changed.
 
     Raises:
-        CryptoFailure: no known key opens the header.
+        CryptoFailure: no known master key opens the header.
     """
     file.seek(0)
     header = file.read(HEADER_BYTES)
@@ -286,7 +289,7 @@ def _write_slot(file: BinaryIO, index: int, slot: bytes) -> None:
 
 
 def _descriptor(file: BinaryIO) -> int | None:
-    """The file's descriptor; ``None`` for a file in memory, which has nothing to sync."""
+    """The file descriptor, ``None`` for a file in memory, which needs no ``fsync``."""
     try:
         return file.fileno()
     except io.UnsupportedOperation:
@@ -295,7 +298,7 @@ def _descriptor(file: BinaryIO) -> int | None:
 
 def _prefix(chunk_bytes: int) -> bytes:
     if not 1 <= chunk_bytes <= MAX_CHUNK_BYTES:
-        raise ValueError("chunks hold between 1 byte and 16 MiB")
+        raise ValueError("chunk_bytes must be between 1 byte and 16 MiB")
     return MAGIC + chunk_bytes.to_bytes(4, "big")
 
 

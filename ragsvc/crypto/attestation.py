@@ -1,8 +1,8 @@
-"""Evidence that the encryption keys live in a trusted execution environment: what is bound, and how it is asked for.
+"""Attestation: evidence that the encryption keys are held in a trusted execution environment.
 
-The report data of a quote binds the key set and the caller's nonce. Quotes come from Linux's configfs-tsm. Without
-one there is no evidence, and none is invented. Verifying a quote's signature is the caller's verifier's work; here
-its report data is read and compared.
+The report data of a quote contains a hash of the key sets and the client's nonce. Quotes come from Linux's
+configfs-tsm; on a machine without it, requests for evidence fail. This module reads and compares a quote's report data.
+It does not verify the quote's signature: clients need the hardware vendor's verifier for that.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _TDX_TEE_TYPE = bytes.fromhex("81000000")
 
 
 class QuoteProvider(StrEnum):
-    """The providers of configfs-tsm whose quotes can be read here, by the kernel's names."""
+    """The configfs-tsm providers whose quotes this module can read, by the names the kernel uses."""
 
     SEV_SNP = "sev_guest"
     TDX = "tdx_guest"
 
 
 class AttestationQuote(msgspec.Struct, frozen=True):
-    """A quote (``outblob``) with its provider's name and, where the provider gives one, the certificate table."""
+    """A quote (``outblob``) with the name of its provider and, if the provider has it, the certificate table."""
 
     provider: str
     quote: bytes
@@ -47,9 +47,9 @@ class AttestationQuote(msgspec.Struct, frozen=True):
 
 
 def canonical_key_sets(key_sets: list[KeySet]) -> bytes:
-    """The key sets as JSON with sorted keys and without blanks, ordered by id: one spelling for one meaning.
+    """Encode key sets as canonical JSON: ordered by id, with sorted member names and without whitespace.
 
-    ``expires_at`` is whole Unix seconds or ``null``; keys are hexadecimal, X-Wing's as its SHA-256.
+    ``expires_at`` is whole Unix seconds or ``null``. The X25519 key is hexadecimal; of the X-Wing key, the SHA-256 is.
     """
     entries = [
         {
@@ -64,22 +64,22 @@ def canonical_key_sets(key_sets: list[KeySet]) -> bytes:
 
 
 def bind_report_data(canonical: bytes, nonce: bytes) -> bytes:
-    """64 bytes for a quote: SHA-256 of the labelled key sets, then the caller's 32-byte nonce."""
+    """Return the 64 bytes of report data: SHA-256 of the labelled key sets, then the client's 32-byte nonce."""
     if len(nonce) != NONCE_BYTES:
-        raise ValueError("an attestation nonce has 32 bytes")
+        raise ValueError("an attestation nonce must have 32 bytes")
     return hashlib.sha256(_LABEL + canonical).digest() + nonce
 
 
 def request_evidence(report_data: bytes, *, root: Path = TSM_ROOT) -> AttestationQuote:
-    """Ask the kernel for a quote over ``report_data`` (at most 64 bytes). Blocking, milliseconds to seconds.
+    """Request a quote over ``report_data`` (at most 64 bytes) from the kernel. Blocks for milliseconds to seconds.
 
     Source: Linux, Documentation/ABI/testing/configfs-tsm-report.
 
     Raises:
-        AttestationUnavailable: there is no such interface, or it failed; the reason is in the message.
+        AttestationUnavailable: the machine has no configfs-tsm, or the kernel reported an error.
     """
     if len(report_data) > REPORT_DATA_BYTES:
-        raise ValueError("report data has at most 64 bytes")
+        raise ValueError("report data must have at most 64 bytes")
     entry = root / f"ragsvc-{secrets.token_hex(8)}"
     try:
         entry.mkdir()
@@ -94,7 +94,7 @@ def request_evidence(report_data: bytes, *, root: Path = TSM_ROOT) -> Attestatio
 
 
 def _read_entry(entry: Path, report_data: bytes) -> AttestationQuote:
-    """Write, read, and check that nobody else wrote in between: ``generation`` counts writes to the entry."""
+    """Write the report data, read the quote, and check by ``generation`` that no other process wrote in between."""
     generation = entry / "generation"
     before = int(generation.read_text("ascii"))
     (entry / "inblob").write_bytes(report_data)
@@ -108,12 +108,12 @@ def _read_entry(entry: Path, report_data: bytes) -> AttestationQuote:
 
 
 def read_report_data(provider: str, quote: bytes) -> bytes:
-    """Cut the 64 bytes of report data out of an SNP report or a TDX quote of version 4.
+    """Return the 64 bytes of report data in an SNP report or a TDX quote of version 4.
 
     Source: AMD 56860 (ATTESTATION_REPORT), Intel TDX DCAP Quoting Library API (TD Quote Body).
 
     Raises:
-        CryptoFailure: the provider is another, or the quote is too short or of another kind.
+        CryptoFailure: the provider is not supported, or the quote is too short or of another type.
     """
     if provider == QuoteProvider.SEV_SNP and len(quote) >= _SNP_REPORT_BYTES:
         return quote[_SNP_REPORT_DATA]
@@ -128,12 +128,12 @@ def read_report_data(provider: str, quote: bytes) -> bytes:
 
 
 def check_binding(evidence: AttestationQuote, *, canonical: bytes, nonce: bytes) -> None:
-    """Compare a quote's report data with the key sets and nonce it should bind (a client's check).
+    """Check on the client that a quote's report data matches the key sets and the nonce.
 
-    The quote's *signature* is not checked here: use the vendor's verifier for that, or this proves nothing.
+    This does not check the quote's *signature*. Without the hardware vendor's verifier, the result proves nothing.
 
     Raises:
-        CryptoFailure: it binds something else.
+        CryptoFailure: the report data does not match.
     """
     expected = bind_report_data(canonical, nonce)
     if not hmac.compare_digest(read_report_data(evidence.provider, evidence.quote), expected):

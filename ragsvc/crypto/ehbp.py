@@ -1,8 +1,8 @@
-"""The encrypted HTTP body protocol, version 0.3.1, as the public npm and PyPI clients speak it.
+"""The encrypted HTTP body protocol (EHBP) 0.3.1, compatible with the public npm and PyPI clients.
 
-Framing and keys of requests and answers, both ends. What the protocol leaves open stays open here: requests and
-answers without a body are plain, and an answer's end is not authenticated, so a cut at a frame's border goes unseen.
-Our own clients use ``stream`` instead.
+Framing and keys of requests and responses, for server and client. The protocol has two gaps: requests and responses
+without a body are plaintext, and the end of a response is not authenticated, so truncation at a frame boundary is not
+detected. The clients of this package use ``hpke_stream`` instead.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ragsvc.core.errors import CryptoFailure
 from ragsvc.crypto import hpke
-from ragsvc.crypto.framing import RESPONSE_NONCE_BYTES, AnswerKeys, require_bytes
+from ragsvc.crypto.framing import RESPONSE_NONCE_BYTES, ResponseKeys, require_bytes
 
 REQUEST_INFO: Final = b"ehbp request"
 EXPORT_LABEL: Final = b"ehbp response"
@@ -25,7 +25,7 @@ KEYS_PATH: Final = "/.well-known/hpke-keys"
 KEYS_MEDIA_TYPE: Final = "application/ohttp-keys"
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 KEY_CONFIG_PROBLEM: Final = "urn:ietf:params:ehbp:error:key-config"
-"""The problem type, with status 422, that tells a client to fetch the key configuration again."""
+"""The problem type, sent with status 422, after which a client fetches the key configuration again."""
 KEY_CONFIG_BYTES: Final = 41
 DEFAULT_MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 _LENGTH_BYTES = 4
@@ -34,12 +34,16 @@ _CONFIG_TAIL = (4).to_bytes(2, "big") + hpke.KDF_ID.to_bytes(2, "big") + hpke.AE
 
 
 def encode_key_config(public_key: bytes) -> bytes:
-    """One key configuration, 41 bytes, without the outer length that its npm client rejects (RFC 9458 §3.1)."""
+    """Encode a key configuration of 41 bytes (RFC 9458 §3.1), without the length prefix that the npm client rejects."""
     return _CONFIG_HEAD + public_key + _CONFIG_TAIL
 
 
 def decode_key_config(config: bytes) -> bytes:
-    """Read the 32-byte public key. Raises ``CryptoFailure`` for another suite or shape."""
+    """Return the 32-byte public key of a key configuration.
+
+    Raises:
+        CryptoFailure: the configuration is malformed or names another cipher suite.
+    """
     public_key = config[len(_CONFIG_HEAD) : len(_CONFIG_HEAD) + hpke.ENC_BYTES]
     if config != encode_key_config(public_key) or len(config) != KEY_CONFIG_BYTES:
         raise CryptoFailure
@@ -47,47 +51,47 @@ def decode_key_config(config: bytes) -> bytes:
 
 
 def encode_frame(sealed: bytes) -> bytes:
-    """One frame: a 32-bit big-endian length, then the chunk."""
+    """Encode a frame: a 32-bit big-endian length, then the sealed chunk."""
     return len(sealed).to_bytes(_LENGTH_BYTES, "big") + sealed
 
 
 class FrameOpener:
-    """Opens frames from slices of any size with a given ``open``; no frame is longer than ``max_frame_bytes``."""
+    """Parses frames from slices of any size and opens each with ``open_chunk``; refuses frames over the limit."""
 
     def __init__(self, open_chunk: Callable[[bytes], bytes], *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> None:
         self._open_chunk = open_chunk
         self._max_frame_bytes = max_frame_bytes
         self._buffer = bytearray()
-        self._dead = False
+        self._closed = False
         self.opened_frames = 0
 
     @property
     def buffered_bytes(self) -> int:
-        """How much of an unfinished frame is held."""
+        """Size of the incomplete frame that is buffered."""
         return len(self._buffer)
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes of the body; return the plaintext that became whole. Raises ``CryptoFailure``."""
-        if self._dead:
+        """Take the next bytes of the body; return the plaintext of the completed frames. Raises ``CryptoFailure``."""
+        if self._closed:
             raise CryptoFailure
         self._buffer += data
         plaintext = bytearray()
         try:
             while (sealed := self._next_frame()) is not None:
-                if sealed:  # an empty frame is skipped and takes no sequence number
+                if sealed:  # an empty frame is skipped and does not use a sequence number
                     plaintext += self._open_chunk(sealed)
                     self.opened_frames += 1
         except CryptoFailure:
-            self._dead = True
+            self._closed = True
             raise
         return bytes(plaintext)
 
     def finish(self) -> None:
-        """The body has ended. Raises ``CryptoFailure`` when it stopped inside a frame."""
-        if self._dead or self._buffer:
-            self._dead = True
+        """Check that the body ended at a frame boundary. Raises ``CryptoFailure`` otherwise."""
+        if self._closed or self._buffer:
+            self._closed = True
             raise CryptoFailure
-        self._dead = True
+        self._closed = True
 
     def _next_frame(self) -> bytes | None:
         if len(self._buffer) < _LENGTH_BYTES:
@@ -104,10 +108,11 @@ class FrameOpener:
 
 
 class ServerExchange:
-    """The server's end of one request and its answer.
+    """The server's side of a request and its response.
 
-    ``request`` opens the body's frames. Which of the accepted keys the client used shows with the first frame
-    (``key_index``); while ``request.opened_frames`` is 0 a failure means another key configuration (status 422).
+    ``request`` opens the frames of the body. The first frame shows which of the accepted keys the client used
+    (``key_index``). As long as ``request.opened_frames`` is 0, a failure means that the client used another key
+    configuration (status 422).
     """
 
     def __init__(
@@ -118,11 +123,11 @@ class ServerExchange:
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
         response_nonce: bytes | None = None,
     ) -> None:
-        """Read the ``Ehbp-Encapsulated-Key`` header (64 hexadecimal digits). Raises ``CryptoFailure``."""
+        """Parse the ``Ehbp-Encapsulated-Key`` header (64 hexadecimal digits). Raises ``CryptoFailure``."""
         self.enc = require_bytes(encapsulated_key, size=hpke.ENC_BYTES)
         self._contexts = [hpke.set_up_recipient(self.enc, key, REQUEST_INFO) for key in private_keys]
         self._nonce = os.urandom(RESPONSE_NONCE_BYTES) if response_nonce is None else response_nonce
-        self._answer: AnswerKeys | None = None
+        self._response_keys: ResponseKeys | None = None
         self.key_index: int | None = None
         self.request = FrameOpener(self._open_chunk, max_frame_bytes=max_frame_bytes)
 
@@ -144,26 +149,26 @@ class ServerExchange:
         return self._nonce.hex()
 
     def seal_response(self, plaintext: bytes) -> bytes:
-        """Seal the next piece of the answer into one frame; nothing for nothing.
+        """Seal the next piece of the response into one frame; an empty piece yields no frame.
 
         Raises:
-            RuntimeError: no frame of the request was opened: its sender is not known to hold the key.
+            RuntimeError: no frame of the request was opened, so nothing shows that its sender has the key.
         """
         if self.key_index is None:
-            raise RuntimeError("an answer follows an opened request")
+            raise RuntimeError("the request must be opened before its response is sealed")
         if not plaintext:
             return b""
-        if self._answer is None:
+        if self._response_keys is None:
             secret = self._contexts[self.key_index].export(EXPORT_LABEL, 32)
-            self._answer = AnswerKeys(secret, self.enc, self._nonce)
-        return encode_frame(self._answer.seal(plaintext))
+            self._response_keys = ResponseKeys(secret, self.enc, self._nonce)
+        return encode_frame(self._response_keys.seal(plaintext))
 
 
 class ClientExchange:
-    """The client's end of one request and its answer."""
+    """The client's side of a request and its response."""
 
     def __init__(self, public_key: bytes, *, ephemeral: X25519PrivateKey | None = None) -> None:
-        """Set up for the server's 32-byte key; ``ephemeral`` is for tests. Raises ``CryptoFailure``."""
+        """Encapsulate to the server's 32-byte public key; ``ephemeral`` is for tests. Raises ``CryptoFailure``."""
         self._context = hpke.set_up_sender(public_key, REQUEST_INFO, ephemeral=ephemeral)
 
     @property
@@ -172,13 +177,13 @@ class ClientExchange:
         return self._context.enc.hex()
 
     def seal_request(self, plaintext: bytes) -> bytes:
-        """Seal the next piece of the request's body into one frame."""
+        """Seal the next piece of the request body into one frame."""
         return encode_frame(self._context.seal(plaintext))
 
     def open_response(
         self, response_nonce: str | None, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
     ) -> FrameOpener:
-        """Begin the answer with its ``Ehbp-Response-Nonce`` header. Raises ``CryptoFailure``."""
+        """Start opening the response that has this ``Ehbp-Response-Nonce`` header. Raises ``CryptoFailure``."""
         nonce = require_bytes(response_nonce, size=RESPONSE_NONCE_BYTES)
-        keys = AnswerKeys(self._context.export(EXPORT_LABEL, 32), self._context.enc, nonce)
+        keys = ResponseKeys(self._context.export(EXPORT_LABEL, 32), self._context.enc, nonce)
         return FrameOpener(keys.open, max_frame_bytes=max_frame_bytes)

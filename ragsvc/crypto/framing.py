@@ -1,6 +1,6 @@
-"""Length-prefixed frames out of arbitrary slices of a byte stream, and the keys of a streamed answer.
+"""What the streaming formats share: the keys of a streamed response, QUIC varints, and hexadecimal headers.
 
-Shared by ``stream`` (QUIC varints, a final frame) and ``ehbp`` (32-bit lengths, no final frame).
+``hpke_stream`` uses varint lengths and a final frame, ``ehbp`` 32-bit lengths and no final frame.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ragsvc.crypto import hpke
 RESPONSE_NONCE_BYTES: Final = 32
 
 
-class AnswerKeys:
-    """Key and nonce sequence of one streamed answer (chunked OHTTP's construction, RFC 9458 §4.4)."""
+class ResponseKeys:
+    """Key and nonce sequence of one streamed response (the construction of chunked OHTTP, RFC 9458 §4.4)."""
 
     def __init__(self, secret: bytes, enc: bytes, response_nonce: bytes) -> None:
         prk = hpke.extract(enc + response_nonce, secret)
@@ -30,7 +30,7 @@ class AnswerKeys:
         return nonce
 
     def seal(self, plaintext: bytes, aad: bytes = b"") -> bytes:
-        """Encrypt the next chunk, 16 bytes longer than ``plaintext``."""
+        """Encrypt the next chunk; the result is 16 bytes longer than ``plaintext``."""
         return self._aead.encrypt(self._take_nonce(), plaintext, aad)
 
     def open(self, ciphertext: bytes, aad: bytes = b"") -> bytes:
@@ -48,13 +48,16 @@ def encode_varint(value: int) -> bytes:
         length = 1 << exponent
         if value < 1 << (8 * length - 2):
             return (value | exponent << (8 * length - 2)).to_bytes(length, "big")
-    raise OverflowError("a QUIC varint holds 62 bits")
+    raise OverflowError("a QUIC varint has at most 62 bits")
 
 
 def decode_varint(buffer: bytes | bytearray) -> tuple[int, int] | None:
-    """Read ``(value, bytes used)`` from the start of ``buffer``; ``None`` while it is too short.
+    """Decode ``(value, bytes used)`` from the start of ``buffer``; ``None`` if ``buffer`` is too short.
 
-    Only the shortest encoding is accepted, so that each stream has one encoding. Raises ``CryptoFailure`` otherwise.
+    Only the shortest encoding is accepted, so that each stream has exactly one encoding.
+
+    Raises:
+        CryptoFailure: the encoding is longer than necessary.
 
     >>> decode_varint(bytes.fromhex("7bbdff"))
     (15293, 2)
@@ -72,11 +75,11 @@ def decode_varint(buffer: bytes | bytearray) -> tuple[int, int] | None:
 
 
 def require_bytes(text: str | None, *, size: int) -> bytes:
-    """Decode exactly ``size`` bytes of hexadecimal from a header. Raises ``CryptoFailure``."""
+    """Decode hexadecimal text of exactly ``size`` bytes. Raises ``CryptoFailure``."""
     try:
         decoded = bytes.fromhex(text or "")
     except ValueError as error:
         raise CryptoFailure from error
-    if len(decoded) != size or len(text or "") != 2 * size:  # fromhex skips blanks
+    if len(decoded) != size or len(text or "") != 2 * size:  # fromhex ignores whitespace
         raise CryptoFailure
     return decoded

@@ -1,8 +1,10 @@
 """HPKE base mode (RFC 9180) for one suite: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM.
 
-Owns the KEM, the key schedule and both contexts. The schedule is ours because the Oryxen format has the *recipient*
-seal its answer at sequence number 1 of the request's key, which no HPKE library offers; every primitive is
-``cryptography``'s. Does not know wire formats, key rotation or replay.
+Contains the KEM, the key schedule and both contexts. The key schedule is implemented here by choice: in the Oryxen
+format the *recipient* seals its response with the request's key at sequence number 1, and no HPKE library lets a
+recipient seal (``cryptography`` offers single-shot HPKE only, and pyhpke's recipient cannot seal). All primitives
+(X25519, HKDF, AES-GCM) are those of ``cryptography``. The tests compare with the RFC's vectors and with
+other implementations. This module does not know wire formats, key rotation or replay protection.
 """
 
 from __future__ import annotations
@@ -27,11 +29,11 @@ KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
 RESPONSE_SEQUENCE: Final = 1
-"""The sequence number of the recipient's only answer in the Oryxen format."""
+"""The sequence number of the recipient's only response in the Oryxen format."""
 
 _MODE_BASE = b"\x00"
 _VERSION = b"HPKE-v1"
-_MAX_SEQUENCE = (1 << 64) - 1  # RFC 9180 allows 2^96 - 1; nobody gets there
+_MAX_SEQUENCE = (1 << 64) - 1  # RFC 9180 allows 2^96 - 1, which is out of reach in practice
 
 
 def extract(salt: bytes, ikm: bytes) -> bytes:
@@ -55,7 +57,7 @@ def labeled_expand(suite: bytes, prk: bytes, label: bytes, info: bytes, length: 
 
 
 def derive_key_pair(ikm: bytes) -> X25519PrivateKey:
-    """Make a private key out of at least 32 secret bytes (RFC 9180 §7.1.3, DeriveKeyPair)."""
+    """Derive a private key from at least 32 secret bytes (RFC 9180 §7.1.3, DeriveKeyPair)."""
     prk = labeled_extract(KEM_SUITE, b"", b"dkp_prk", ikm)
     return X25519PrivateKey.from_private_bytes(labeled_expand(KEM_SUITE, prk, b"sk", b"", 32))
 
@@ -64,7 +66,7 @@ def diffie_hellman(private_key: X25519PrivateKey, public_bytes: bytes) -> bytes:
     """X25519 with the checks of RFC 9180 §7.1.4.
 
     Raises:
-        CryptoFailure: ``public_bytes`` is not 32 bytes or a point of low order.
+        CryptoFailure: ``public_bytes`` does not have 32 bytes or is a point of low order.
     """
     try:
         return private_key.exchange(X25519PublicKey.from_public_bytes(public_bytes))
@@ -86,13 +88,13 @@ def encapsulate(recipient_public: bytes, *, ephemeral: X25519PrivateKey | None =
 
 
 def decapsulate(enc: bytes, private_key: X25519PrivateKey) -> bytes:
-    """Return the shared secret of ``enc`` (RFC 9180 §4.1, Decap). Raises ``CryptoFailure``."""
+    """Return the shared secret that ``enc`` encapsulates (RFC 9180 §4.1, Decap). Raises ``CryptoFailure``."""
     dh = diffie_hellman(private_key, enc)
     return shared_secret_of(dh, enc, private_key.public_key().public_bytes_raw())
 
 
 class KeySchedule:
-    """The values of RFC 9180 §5.1; ``exporter_secret`` is empty where the dialect has no exporter. Not printed."""
+    """The values of RFC 9180 §5.1; ``exporter_secret`` is empty for dialects without an exporter. Has no ``repr``."""
 
     __slots__ = ("base_nonce", "context", "exporter_secret", "key", "secret")
 
@@ -105,7 +107,7 @@ class KeySchedule:
 
 
 def schedule_keys(shared_secret: bytes, info: bytes, *, suite: bytes = HPKE_SUITE) -> KeySchedule:
-    """Run KeySchedule of RFC 9180 §5.1 in base mode; ``suite`` differs only for another KEM with the same KDF."""
+    """Run KeySchedule of RFC 9180 §5.1 in base mode; pass ``suite`` only for another KEM with the same KDF."""
     psk_id_hash = labeled_extract(suite, b"", b"psk_id_hash", b"")
     info_hash = labeled_extract(suite, b"", b"info_hash", info)
     context = _MODE_BASE + psk_id_hash + info_hash
@@ -126,12 +128,12 @@ def nonce_at(base_nonce: bytes, sequence: int) -> bytes:
     '000000000000000000000002'
     """
     if not 0 <= sequence <= _MAX_SEQUENCE:
-        raise OverflowError("the sequence numbers of this key are used up")
+        raise OverflowError("the sequence numbers of this key are exhausted")
     return (int.from_bytes(base_nonce, "big") ^ sequence).to_bytes(NONCE_BYTES, "big")
 
 
 def open_sealed(aead: AESGCM, nonce: bytes, ciphertext: bytes, aad: bytes) -> bytes:
-    """AES-GCM open with the one error for every cause. Raises ``CryptoFailure``."""
+    """Decrypt with AES-GCM. Raises ``CryptoFailure``, the same for every cause."""
     try:
         return aead.decrypt(nonce, ciphertext, aad)
     except (InvalidTag, ValueError) as error:
@@ -139,7 +141,7 @@ def open_sealed(aead: AESGCM, nonce: bytes, ciphertext: bytes, aad: bytes) -> by
 
 
 class _Context:
-    """What both ends share: the key, the next sequence number of the request direction, the exporter."""
+    """State of both sides: the key, the next sequence number of the request direction, and the exporter."""
 
     def __init__(self, schedule: KeySchedule) -> None:
         self._aead = AESGCM(schedule.key)
@@ -155,37 +157,37 @@ class _Context:
 
     def _take_request_nonce(self) -> bytes:
         if self._answered:
-            raise RuntimeError("the context is spent: its answer used the next sequence number")
+            raise RuntimeError("the context is used up: its response has used the next sequence number")
         return nonce_at(self._schedule.base_nonce, self._sequence)
 
     def _take_response_nonce(self) -> bytes:
-        """Hand out the answer's nonce once, and only while no request message has used it."""
+        """Return the response's nonce, once, and only if no request message has used it."""
         if self._answered or self._sequence != RESPONSE_SEQUENCE:
-            raise RuntimeError("an answer follows exactly one request message, once")
+            raise RuntimeError("a context seals or opens one response, after exactly one request message")
         self._answered = True
         return nonce_at(self._schedule.base_nonce, RESPONSE_SEQUENCE)
 
 
 class SenderContext(_Context):
-    """The client's end of one encapsulation. Never share it between requests."""
+    """The client's side of one encapsulation. Never use it for more than one request."""
 
     def __init__(self, schedule: KeySchedule, enc: bytes) -> None:
         super().__init__(schedule)
         self.enc = enc
 
     def seal(self, plaintext: bytes, aad: bytes = b"") -> bytes:
-        """Encrypt the next message; ``len(plaintext) + 16`` bytes (RFC 9180 §5.2, ContextS.Seal)."""
+        """Encrypt the next message into ``len(plaintext) + 16`` bytes (RFC 9180 §5.2, ContextS.Seal)."""
         sealed = self._aead.encrypt(self._take_request_nonce(), plaintext, aad)
         self._sequence += 1
         return sealed
 
     def open_response(self, ciphertext: bytes) -> bytes:
-        """Open the recipient's one answer (sequence number 1, empty AAD). Raises ``CryptoFailure``."""
+        """Open the recipient's only response (sequence number 1, empty AAD). Raises ``CryptoFailure``."""
         return open_sealed(self._aead, self._take_response_nonce(), ciphertext, b"")
 
 
 class RecipientContext(_Context):
-    """The server's end of one encapsulation."""
+    """The server's side of one encapsulation."""
 
     def __init__(self, schedule: KeySchedule, enc: bytes) -> None:
         super().__init__(schedule)
@@ -195,23 +197,24 @@ class RecipientContext(_Context):
         """Decrypt the next message (RFC 9180 §5.2, ContextR.Open).
 
         Raises:
-            CryptoFailure: it is not the next message; the sequence number stays.
+            CryptoFailure: ``ciphertext`` is not the next message. The sequence number does not change.
         """
         plaintext = open_sealed(self._aead, self._take_request_nonce(), ciphertext, aad)
         self._sequence += 1
         return plaintext
 
     def seal_response(self, plaintext: bytes) -> bytes:
-        """Seal the one answer this context may ever give; a second one would repeat key and nonce.
+        """Seal the only response of this context. A second response would reuse key and nonce.
 
         Raises:
-            RuntimeError: nothing or more than one message was opened, or the answer was given (a bug of the caller).
+            RuntimeError: the context has not opened exactly one message, or it has sealed a response already. Both are
+                bugs of the caller.
         """
         return self._aead.encrypt(self._take_response_nonce(), plaintext, b"")
 
 
 def set_up_sender(recipient_public: bytes, info: bytes, *, ephemeral: X25519PrivateKey | None = None) -> SenderContext:
-    """SetupBaseS of RFC 9180 §5.1.1. Raises ``CryptoFailure`` when ``recipient_public`` is no usable key."""
+    """SetupBaseS of RFC 9180 §5.1.1. Raises ``CryptoFailure`` when ``recipient_public`` is not a usable key."""
     shared_secret, enc = encapsulate(recipient_public, ephemeral=ephemeral)
     return SenderContext(schedule_keys(shared_secret, info), enc)
 

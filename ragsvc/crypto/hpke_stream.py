@@ -1,8 +1,8 @@
-"""Streamed answers over HPKE, our addition to the Oryxen format (chunked OHTTP's construction).
+"""Streamed responses over HPKE: an extension of the Oryxen format, with the construction of chunked OHTTP.
 
-The body is ``response_nonce(32) || (varint(len) || chunk)* || 0x00 || last chunk``; the last chunk is sealed with the
-AAD ``final`` and ends with the body, so a stream that was cut anywhere is an error. Chunks hold at most 16 KiB.
-Knows nothing of HTTP or of what is inside.
+The body is ``response_nonce(32) || (varint(len) || chunk)* || 0x00 || last chunk``. The last chunk is sealed with the
+AAD ``final`` and extends to the end of the body, so truncation is always detected. A chunk has at most 16 KiB of
+plaintext. This module knows neither HTTP nor the content.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 from ragsvc.core.errors import CryptoFailure
 from ragsvc.crypto import hpke
-from ragsvc.crypto.framing import RESPONSE_NONCE_BYTES, AnswerKeys, decode_varint, encode_varint
+from ragsvc.crypto.framing import RESPONSE_NONCE_BYTES, ResponseKeys, decode_varint, encode_varint
 
 EXPORT_LABEL: Final = b"oryxen-hpke-e2ee-v1 stream response"
 REQUEST_LABEL: Final = b"oryxen-hpke-e2ee-v1 stream request"
@@ -23,10 +23,11 @@ _MAX_SEALED_BYTES = MAX_CHUNK_BYTES + hpke.TAG_BYTES
 
 
 def bind_request(*, method: str, target: str, content_type: str, api_key: str) -> bytes:
-    """The request's AAD: what a gateway must not change, above all whose account pays.
+    """Return the request's AAD: the parts that a gateway must not change, above all the account that pays.
 
-    ``target`` is path and query as sent (``/v1/search?x=1``), ``content_type`` that of the plaintext (empty without
-    one), ``api_key`` the bearer token without its scheme. Each part has a 16-bit length before it; the key is hashed.
+    ``target`` is path and query as sent (``/v1/search?x=1``), ``content_type`` the media type of the plaintext (may be
+    empty), ``api_key`` the bearer token without its scheme. Each part has a 16-bit length prefix; the API key is hashed
+    instead.
 
     Raises:
         CryptoFailure: a part is longer than 65,535 bytes.
@@ -40,33 +41,33 @@ def bind_request(*, method: str, target: str, content_type: str, api_key: str) -
 
 
 class StreamSealer:
-    """Seals one streamed answer. ``start`` first, then ``write``/``flush`` at will, ``finish`` exactly once.
+    """Seals one streamed response: call ``start`` first, then ``write`` and ``flush``, then ``finish`` exactly once.
 
-    Token-sized chunks tell lengths, so writes are gathered: a full chunk leaves at once, a rest with ``flush`` (which
-    the caller times) or ``finish``.
+    Chunks of single tokens would reveal the tokens' lengths, so plaintext is collected: ``write`` returns full chunks
+    only, ``flush`` (called when the caller decides) and ``finish`` return the rest.
     """
 
     def __init__(self, context: hpke.RecipientContext, *, response_nonce: bytes | None = None) -> None:
         self._nonce = os.urandom(RESPONSE_NONCE_BYTES) if response_nonce is None else response_nonce
-        self._keys = AnswerKeys(context.export(EXPORT_LABEL, 32), context.enc, self._nonce)
+        self._keys = ResponseKeys(context.export(EXPORT_LABEL, 32), context.enc, self._nonce)
         self._pending = bytearray()
         self._started = False
         self._finished = False
 
     @property
     def pending_bytes(self) -> int:
-        """How much waits for ``flush``."""
+        """Size of the plaintext that ``flush`` would seal."""
         return len(self._pending)
 
     def start(self) -> bytes:
-        """The first bytes of the body."""
+        """Return the first bytes of the body."""
         if self._started:
-            raise RuntimeError("the stream has begun")
+            raise RuntimeError("the stream has been started already")
         self._started = True
         return self._nonce
 
     def write(self, data: bytes) -> bytes:
-        """Take plaintext; return the full chunks that are due, often nothing."""
+        """Take plaintext; return the chunks that are full now, often none (``b""``)."""
         self._require_open()
         self._pending += data
         frames = bytearray()
@@ -76,7 +77,7 @@ class StreamSealer:
         return bytes(frames)
 
     def flush(self) -> bytes:
-        """Seal what waits into one chunk; nothing when nothing waits."""
+        """Seal the collected plaintext as one chunk; ``b""`` if there is none."""
         self._require_open()
         if not self._pending:
             return b""
@@ -85,7 +86,7 @@ class StreamSealer:
         return frame
 
     def finish(self) -> bytes:
-        """Seal the rest as the final chunk; afterwards the sealer is spent."""
+        """Seal the rest as the final chunk. The sealer cannot be used afterwards."""
         self._require_open()
         self._finished = True
         return b"\x00" + self._keys.seal(bytes(self._pending), _FINAL)
@@ -96,47 +97,47 @@ class StreamSealer:
 
     def _require_open(self) -> None:
         if not self._started or self._finished:
-            raise RuntimeError("the stream has not begun or is finished")
+            raise RuntimeError("the stream has not been started, or it is finished")
 
 
 class StreamOpener:
-    """Opens one streamed answer from slices of any size; each returned byte is authenticated.
+    """Opens one streamed response from slices of any size; each returned byte is authenticated.
 
-    After the first failure every call fails. Memory stays under one chunk plus the slice fed.
+    After the first failure every call fails. Buffers less than one chunk plus the last slice.
     """
 
     def __init__(self, context: hpke.SenderContext) -> None:
         self._context = context
-        self._keys: AnswerKeys | None = None
+        self._keys: ResponseKeys | None = None
         self._buffer = bytearray()
         self._final = False
-        self._dead = False
+        self._closed = False
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes of the body; return the plaintext that became whole. Raises ``CryptoFailure``."""
-        return self._guard(data)
+        """Take the next bytes of the body; return the plaintext of the completed chunks. Raises ``CryptoFailure``."""
+        return self._advance(data)
 
     def finish(self) -> bytes:
-        """The body has ended: return the final chunk's plaintext.
+        """Return the plaintext of the final chunk, after the last ``feed``.
 
         Raises:
-            CryptoFailure: the stream was cut off or changed. What was returned so far is genuine but incomplete.
+            CryptoFailure: the stream was truncated or changed. The plaintext returned so far is genuine but incomplete.
         """
-        tail = self._guard(b"")
-        if not self._final or self._keys is None or self._dead:
-            self._dead = True
+        tail = self._advance(b"")
+        if not self._final or self._keys is None or self._closed:
+            self._closed = True
             raise CryptoFailure
-        self._dead = True
+        self._closed = True
         return tail + self._keys.open(bytes(self._buffer), _FINAL)
 
-    def _guard(self, data: bytes) -> bytes:
-        if self._dead:
+    def _advance(self, data: bytes) -> bytes:
+        if self._closed:
             raise CryptoFailure
         try:
             self._buffer += data
             return self._drain()
         except CryptoFailure:
-            self._dead = True
+            self._closed = True
             raise
 
     def _drain(self) -> bytes:
@@ -150,16 +151,16 @@ class StreamOpener:
             raise CryptoFailure
         return bytes(plaintext)
 
-    def _read_nonce(self) -> AnswerKeys | None:
+    def _read_nonce(self) -> ResponseKeys | None:
         if len(self._buffer) < RESPONSE_NONCE_BYTES:
             return None
         nonce = bytes(self._buffer[:RESPONSE_NONCE_BYTES])
         del self._buffer[:RESPONSE_NONCE_BYTES]
-        self._keys = AnswerKeys(self._context.export(EXPORT_LABEL, 32), self._context.enc, nonce)
+        self._keys = ResponseKeys(self._context.export(EXPORT_LABEL, 32), self._context.enc, nonce)
         return self._keys
 
     def _next_frame(self) -> bytes | None:
-        """Cut the next whole chunk off the buffer; ``None`` when it is not there yet or the final chunk has begun."""
+        """Take the next complete chunk from the buffer; ``None`` if it is incomplete or the final chunk has started."""
         header = decode_varint(self._buffer)
         if header is None:
             return None
@@ -178,9 +179,10 @@ class StreamOpener:
 
 
 def pad_event_stream(events: bytes, *, multiple: int) -> bytes:
-    r"""Pad server-sent events with a comment line, which every client skips, to a multiple of ``multiple`` bytes.
+    r"""Pad server-sent events to a multiple of ``multiple`` bytes with a comment line, which clients ignore.
 
-    ``events`` must end with a blank line. Hides token lengths (HTML standard §9.2.6: a line that starts with a colon).
+    ``events`` must end with a blank line. The padding hides the lengths of tokens. A comment is a line that starts with
+    a colon (HTML standard §9.2.6).
 
     >>> pad_event_stream(b"data: hi\n\n", multiple=16)
     b'data: hi\n\n:   \n\n'

@@ -1,8 +1,8 @@
-"""The server's key sets: made, rotated with overlap, retired. Pure over an injected clock and randomness.
+"""The server's key sets: created, rotated with an overlap, and destroyed. Clock and randomness are injected.
 
-A key set holds an X25519 key (HPKE, EHBP) and an X-Wing key (RVENC) of the same age. Keys live in memory only, or are
-derived from an operator's secret so that several processes and restarts agree; the latter needs claims that survive
-too, because an old key with an empty claim store accepts every recorded request again.
+A key set has an X25519 key (HPKE, EHBP) and an X-Wing key (RVENC) of the same age. Keys either exist in memory only, or
+are derived from an operator's secret, so that several processes and later restarts have the same keys. Derived keys
+need replay claims that survive a restart too: an old key with an empty claim store accepts each recorded request again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SECRET_BYTES: Final = 32
 DEFAULT_LIFETIME_S: Final = 24 * 3600
 DEFAULT_OVERLAP_S: Final = 3600
 CLOCK_SKEW_S: Final = 60
-"""How far apart the clocks of processes that share a secret may be."""
+"""Largest difference between the clocks of processes that share a secret, in seconds."""
 _LABEL = b"ragsvc-keyring-v1 "
 
 Clock = Callable[[], float]
@@ -31,31 +31,27 @@ Randomness = Callable[[int], bytes]
 
 
 class KeySet:
-    """The keys of one period. ``key_id`` is 16 hexadecimal digits, derived from both public keys. Not printed.
+    """The keys of one period. ``key_id`` is 16 hexadecimal digits, derived from both public keys.
 
-    Times are Unix seconds: clients should fetch anew at ``expires_at``; requests are accepted until
-    ``accepted_until``. Both are ``None`` for keys that never rotate.
+    Times are Unix seconds: clients should fetch the keys again at ``expires_at``; requests are accepted until
+    ``accepted_until``. Both are ``None`` for keys that never rotate. ``repr`` shows only the id.
     """
 
-    def __init__(
-        self, seed: bytes, *, created_at: float, expires_at: float | None = None, accepted_until: float | None = None
-    ) -> None:
+    def __init__(self, seed: bytes, *, expires_at: float | None = None, accepted_until: float | None = None) -> None:
         self.hpke = hpke.derive_key_pair(hpke.expand(seed, _LABEL + b"x25519", 32))
         self.hpke_public = self.hpke.public_key().public_bytes_raw()
         self.xwing = XWingPrivateKey(hpke.expand(seed, _LABEL + b"xwing", 32))
         self.xwing_public = self.xwing.public_key
         self.key_id = hashlib.sha256(_LABEL + b"id" + self.hpke_public + self.xwing_public).hexdigest()[:16]
-        self.created_at = created_at
         self.expires_at = expires_at
         self.accepted_until = accepted_until
 
     def __repr__(self) -> str:
-        """Name the key set; never its keys."""
         return f"KeySet(key_id={self.key_id!r})"
 
 
 class Keyring:
-    """All key sets that count now; thread-safe. Built by ``in_memory``, ``rotating`` or ``fixed``."""
+    """All key sets that are valid now. Thread-safe. Created by ``in_memory``, ``rotating`` or ``fixed``."""
 
     def __init__(
         self,
@@ -68,7 +64,7 @@ class Keyring:
         knows_past: bool = True,
     ) -> None:
         if lifetime_s is not None and not 0 <= overlap_s < lifetime_s:
-            raise ConfigurationError(["the overlap of encryption keys must be shorter than their lifetime"])
+            raise ConfigurationError(["encryption_key_overlap_s must be shorter than encryption_key_lifetime_s"])
         self._seed_of_period = seed_of_period
         self._clock = clock
         self._lifetime_s = lifetime_s
@@ -77,7 +73,6 @@ class Keyring:
         self._first_period = 0 if knows_past else self._period_at(clock())
         self._lock = Lock()
         self._sets: dict[int, KeySet] = {}
-        self._retired: list[str] = []
         self._latest = -math.inf
 
     @classmethod
@@ -89,7 +84,7 @@ class Keyring:
         lifetime_s: float = DEFAULT_LIFETIME_S,
         overlap_s: float = DEFAULT_OVERLAP_S,
     ) -> Keyring:
-        """Keys that no disk ever sees: they end with the process."""
+        """Create keys that are never written to disk and end with the process."""
         return cls(
             lambda _: randomness(SECRET_BYTES),
             clock=clock,
@@ -108,10 +103,10 @@ class Keyring:
         lifetime_s: float = DEFAULT_LIFETIME_S,
         overlap_s: float = DEFAULT_OVERLAP_S,
     ) -> Keyring:
-        """Keys derived from a secret and the period: equal in every process that has the secret.
+        """Derive keys from a secret and the period; each process with the secret has the same keys.
 
         Raises:
-            ConfigurationError: the claims would not survive a restart, but the keys would.
+            ConfigurationError: ``claims_are_durable`` is false, although the keys survive a restart.
         """
         _require_durable(claims_are_durable=claims_are_durable)
         prk = hpke.extract(_LABEL + b"rotating", secret)
@@ -123,37 +118,33 @@ class Keyring:
 
     @classmethod
     def fixed(cls, secret: bytes, *, clock: Clock, claims_are_durable: bool) -> Keyring:
-        """One key set for good, for clients that pin it. Raises ``ConfigurationError`` as ``rotating`` does."""
+        """Derive a single key set that never changes, for clients that pin it. Raises as ``rotating`` does."""
         _require_durable(claims_are_durable=claims_are_durable)
         seed = hpke.expand(hpke.extract(_LABEL + b"fixed", secret), b"", SECRET_BYTES)
         return cls(lambda _: seed, clock=clock, lifetime_s=None, overlap_s=0)
 
     def current(self) -> KeySet:
-        """The key set to hand to clients; its ``expires_at`` is in the future."""
+        """The key set to publish; its ``expires_at`` is in the future."""
         with self._lock:
             now = self._advance()
             return self._sets[self._period_at(now)]
 
     def accepted(self) -> list[KeySet]:
-        """The key sets requests may be sealed for, the likeliest first."""
+        """The key sets that requests may be sealed for, the most likely first."""
         with self._lock:
             now = self._advance()
             current = self._period_at(now)
             return [self._sets[period] for period in sorted(self._sets, key=lambda period: abs(period - current))]
 
-    def drain_retired(self) -> list[str]:
-        """Ids of key sets destroyed since the last call: their claims may be forgotten."""
-        with self._lock:
-            self._advance()
-            retired, self._retired = self._retired, []
-            return retired
-
     def _advance(self) -> float:
-        """Make and drop key sets for the present; time never runs backwards, or a retired key would come back."""
+        """Create and destroy key sets for the present time, and return that time.
+
+        The time never decreases: a clock that is set back must not restore a destroyed key.
+        """
         now = self._latest = max(self._clock(), self._latest)
         wanted = self._periods_at(now)
         for period in [period for period in self._sets if period not in wanted]:
-            self._retired.append(self._sets.pop(period).key_id)
+            del self._sets[period]
         for period in wanted:
             if period not in self._sets:
                 self._sets[period] = self._make(period)
@@ -169,24 +160,23 @@ class Keyring:
     def _make(self, period: int) -> KeySet:
         seed = self._seed_of_period(period)
         if self._lifetime_s is None:
-            return KeySet(seed, created_at=0.0)
-        start = period * self._lifetime_s
-        end = start + self._lifetime_s
-        return KeySet(seed, created_at=start, expires_at=end, accepted_until=end + self._overlap_s)
+            return KeySet(seed)
+        end = (period + 1) * self._lifetime_s
+        return KeySet(seed, expires_at=end, accepted_until=end + self._overlap_s)
 
 
 def _require_durable(*, claims_are_durable: bool) -> None:
     if not claims_are_durable:
         raise ConfigurationError(
-            ["encryption keys that survive a restart need a claim store that does, or recorded requests replay"]
+            ["encryption keys that survive a restart need a claim store that does too, or old requests can be replayed"]
         )
 
 
 def parse_secret(content: bytes) -> bytes:
-    r"""Read 32 secret bytes from a file's content: raw, 64 hexadecimal digits, or base64; surrounding blanks are fine.
+    r"""Parse 32 secret bytes: raw, as 64 hexadecimal digits, or as base64. Surrounding whitespace is ignored.
 
     Raises:
-        ConfigurationError: it is none of these. Passphrases are not stretched here; use random bytes.
+        ConfigurationError: the content has none of these forms. Passphrases are not supported; use random bytes.
 
     >>> parse_secret(b"00" * 32 + b"\n") == bytes(32)
     True

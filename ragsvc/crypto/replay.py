@@ -1,63 +1,21 @@
-"""Replay protection: what was sealed once is accepted once.
+"""The replay claim: what identifies a sealed request. ``store.replay_claims`` remembers claims, so each is taken once.
 
-A replayed request that got a *different* answer would have its answer sealed under a used AES-GCM key and nonce, which
-gives both answers away. So a claim is taken after a successful open and before any side effect, and it lasts as long as
-the private key does.
+A replayed request that got a *different* response would have that response sealed under an AES-GCM key and nonce that
+were used before, which reveals both responses. So a request is claimed after it opened and before any side effect, and
+the claim is kept as long as the private key.
 """
 
 from __future__ import annotations
-
-from threading import Lock
-from typing import Protocol
 
 import msgspec
 
 
 class ReplayClaim(msgspec.Struct, frozen=True):
-    """What makes a request unique: the key it was sealed for and a SHA-256. ``expires_at`` is Unix seconds.
+    """The key that a request was sealed for, and a SHA-256 that identifies the request under this key.
 
-    ``expires_at`` is ``None`` for a key that never retires.
+    ``expires_at`` is Unix seconds, ``None`` for a key that never expires.
     """
 
     key_id: str
     digest: bytes
     expires_at: float | None
-
-
-class ClaimStore(Protocol):
-    """Remembers claims. Must outlive the process when the keys do."""
-
-    def claim(self, key_id: str, digest: bytes, expires_at: float | None) -> bool:
-        """Insert or fail, atomically across all writers: ``True`` for exactly one caller per ``(key_id, digest)``."""
-        ...
-
-    def forget(self, key_id: str) -> None:
-        """Drop the claims of a key that was destroyed."""
-        ...
-
-
-class MemoryClaims:
-    """Claims in this process's memory: right for keys that live in this process's memory too, and only for those."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._digests: dict[str, set[bytes]] = {}
-
-    def claim(self, key_id: str, digest: bytes, expires_at: float | None) -> bool:
-        """Insert or fail, atomically."""
-        with self._lock:
-            digests = self._digests.setdefault(key_id, set())
-            if digest in digests:
-                return False
-            digests.add(digest)
-            return True
-
-    def forget(self, key_id: str) -> None:
-        """Drop the claims of a key that was destroyed."""
-        with self._lock:
-            self._digests.pop(key_id, None)
-
-    def __len__(self) -> int:
-        """How many claims are remembered."""
-        with self._lock:
-            return sum(map(len, self._digests.values()))

@@ -1,9 +1,10 @@
-"""RVENC: one JSON body sealed with XChaCha20-Poly1305 under an X-Wing secret, answered by encrypted events.
+"""RVENC: a JSON body sealed with XChaCha20-Poly1305 under an X-Wing secret, answered by encrypted events.
 
-Encodings the document leaves open are hexadecimal throughout. **Deliberate deviation:** the document seals every
-chunk of the answer under the request's secret *and* nonce, a many-time pad from which requests were recovered. Here
-the answer has a key of its own (HKDF over the secret, salted with both nonces) and a counter per chunk, and its last
-event is sealed as the last. The document's rule exists as ``seal_literal_chunk`` for clients that cannot change.
+Encodings that the document does not specify are hexadecimal. **Deliberate deviation:** the document seals every chunk
+of the response with the request's secret *and* nonce, a many-time pad from which requests were recovered. Here the
+response has a separate key (HKDF over the secret, salted with both nonces) and a counter for each chunk, and the last
+event is authenticated as the last. The document's insecure rule is ``seal_insecure_literal_chunk``, for clients that
+cannot be changed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ragsvc.crypto import hpke, xwing
 from ragsvc.crypto.framing import require_bytes
 from ragsvc.crypto.rvenc_events import RvencEvent, encode_event
 
+CHAT_PATH: Final = "/rvenc/chat/completions"
 KEM_NAME: Final = "X-Wing"
 AEAD_NAME: Final = "XChaCha20-Poly1305"
 NONCE_BYTES: Final = 24
@@ -34,7 +36,7 @@ _DONE = b"[DONE]"
 
 
 class EventName(StrEnum):
-    """The names of events; ``error`` and ``done`` end a stream."""
+    """The names of events. ``error`` and ``done`` end a stream."""
 
     DATA = "data"
     ERROR = "error"
@@ -48,7 +50,7 @@ def _seal(key: bytes, nonce: bytes, plaintext: bytes, aad: bytes = b"") -> bytes
 def _open(key: bytes, nonce: bytes, ciphertext: bytes, aad: bytes = b"") -> bytes:
     try:
         return bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(ciphertext, aad, nonce, key)
-    except (CryptoError, ValueError) as error:  # ValueError: shorter than a tag
+    except (CryptoError, ValueError) as error:  # ValueError: shorter than an authentication tag
         raise CryptoFailure from error
 
 
@@ -61,25 +63,25 @@ class EncryptedInference(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class EncryptionKeys:
-    """A client's pre-generated keys: a shared secret and the ``cipherText`` that carries it. Reusable; not printed."""
+    """A client's keys: a shared secret and the ``cipherText`` that encapsulates it. Reusable. Has no ``repr``."""
 
     __slots__ = ("cipher_text", "shared_secret")
 
     def __init__(self, *, shared_secret: bytes, cipher_text: bytes) -> None:
         if len(shared_secret) != xwing.SHARED_SECRET_BYTES or len(cipher_text) != xwing.CIPHERTEXT_BYTES:
-            raise ValueError("encryption keys are 32 and 1120 bytes")
+            raise ValueError("shared_secret must have 32 bytes and cipher_text 1120")
         self.shared_secret = shared_secret
         self.cipher_text = cipher_text
 
 
 def generate_encryption_keys(public_key: bytes) -> EncryptionKeys:
-    """Encapsulate to the server's 1216-byte key. Raises ``CryptoFailure`` when it is none."""
+    """Encapsulate to the server's 1216-byte public key. Raises ``CryptoFailure`` when it is not a valid key."""
     shared_secret, cipher_text = xwing.encapsulate(public_key)
     return EncryptionKeys(shared_secret=shared_secret, cipher_text=cipher_text)
 
 
 def seal_request(keys: EncryptionKeys, payload: bytes, *, nonce: bytes | None = None) -> EncryptedInference:
-    """Seal the JSON of one chat request; a fresh nonce each time unless a test brings its own."""
+    """Seal the JSON of a chat request with a fresh nonce; only tests pass ``nonce``."""
     nonce = os.urandom(NONCE_BYTES) if nonce is None else nonce
     return EncryptedInference(
         encrypted_inference=_seal(keys.shared_secret, nonce, payload).hex(),
@@ -89,7 +91,7 @@ def seal_request(keys: EncryptionKeys, payload: bytes, *, nonce: bytes | None = 
 
 
 class OpenedInference:
-    """A request that opened: the JSON, the digest to claim, and the secret its answer is derived from. Not printed."""
+    """An opened request: its JSON, the digest to claim, and the secret for the response's key. Has no ``repr``."""
 
     __slots__ = ("claim_digest", "nonce", "payload", "shared_secret")
 
@@ -101,10 +103,10 @@ class OpenedInference:
 
 
 def open_request(request: EncryptedInference, private_key: xwing.XWingPrivateKey) -> OpenedInference:
-    """Open a request. The caller claims ``claim_digest`` (over ``cipherText`` and ``nonce``) before acting on it.
+    """Open a request. The caller claims ``claim_digest`` (of ``cipherText`` and ``nonce``) before any side effect.
 
     Raises:
-        CryptoFailure: a field is malformed, or the request was not sealed for this key.
+        CryptoFailure: a field is malformed, or the request was not sealed for this private key.
     """
     cipher_text = require_bytes(request.cipher_text, size=xwing.CIPHERTEXT_BYTES)
     nonce = require_bytes(request.nonce, size=NONCE_BYTES)
@@ -124,7 +126,7 @@ def _chunk_nonce(index: int) -> bytes:
 
 
 class ResponseSealer:
-    """Seals one answer into events; the first one's payload begins with ``response_nonce`` (64 hexadecimal digits)."""
+    """Seals one response into events. The first event starts with ``response_nonce`` (64 hexadecimal digits)."""
 
     def __init__(self, shared_secret: bytes, nonce: bytes, *, response_nonce: bytes | None = None) -> None:
         self._response_nonce = os.urandom(RESPONSE_NONCE_BYTES) if response_nonce is None else response_nonce
@@ -138,15 +140,15 @@ class ResponseSealer:
         return self._response_nonce.hex()
 
     def data(self, chunk: bytes) -> bytes:
-        """Seal one chat chunk (JSON) into an event."""
+        """Seal a chat chunk (JSON) into an event."""
         return self._event(EventName.DATA, chunk, b"")
 
     def error(self, error: bytes) -> bytes:
-        """Seal an error (the JSON of ``{"error": …}``) as the last event."""
+        """Seal an error (JSON, ``{"error": …}``) as the last event."""
         return self._last(EventName.ERROR, error)
 
     def done(self) -> bytes:
-        """Seal the end of a complete answer."""
+        """Seal the end of a complete response."""
         return self._last(EventName.DONE, _DONE)
 
     def _last(self, name: EventName, plaintext: bytes) -> bytes:
@@ -156,7 +158,7 @@ class ResponseSealer:
 
     def _event(self, name: EventName, plaintext: bytes, aad: bytes) -> bytes:
         if self._finished:
-            raise RuntimeError("the answer is finished")
+            raise RuntimeError("the response is finished")
         prefix = self._response_nonce.hex() if self._index == 0 else ""
         sealed = _seal(self._key, _chunk_nonce(self._index), plaintext, aad)
         self._index += 1
@@ -164,18 +166,18 @@ class ResponseSealer:
 
 
 class OpenedEvent(msgspec.Struct, frozen=True):
-    """One authenticated event of an answer; ``payload`` is JSON, ``[DONE]`` for ``done``."""
+    """An authenticated event of a response. ``payload`` is JSON, or ``[DONE]`` for the event ``done``."""
 
     name: EventName
     payload: bytes
 
     def __repr__(self) -> str:
-        """Name the event only; plaintext never reaches a log."""
+        """Show the event's name only, so that plaintext never reaches a log."""
         return f"OpenedEvent(name={self.name!s})"
 
 
 class ResponseOpener:
-    """Opens the events of one answer in order. After ``error`` or ``done`` nothing may follow."""
+    """Opens the events of one response in order. No event may follow ``error`` or ``done``."""
 
     def __init__(self, shared_secret: bytes, nonce: bytes, *, response_nonce_header: str | None = None) -> None:
         self._shared_secret = shared_secret
@@ -189,13 +191,13 @@ class ResponseOpener:
         """Open the next event.
 
         Raises:
-            CryptoFailure: it was changed, reordered, renamed, or follows the end.
+            CryptoFailure: the event was changed, reordered or renamed, or it follows the last event.
         """
         try:
             name = EventName(event.name)
         except ValueError as error:
             raise CryptoFailure from error
-        if self._finished or event.data != event.data.lower():  # one encoding per event
+        if self._finished or event.data != event.data.lower():  # each event has exactly one encoding
             raise CryptoFailure
         payload = self._open_payload(event.data, b"" if name is EventName.DATA else _FINAL)
         if (name is EventName.DONE) != (payload == _DONE):
@@ -204,7 +206,7 @@ class ResponseOpener:
         return OpenedEvent(name, payload)
 
     def finish(self) -> None:
-        """The stream has ended. Raises ``CryptoFailure`` when its last event is missing."""
+        """Check that the stream has ended with its last event. Raises ``CryptoFailure`` otherwise."""
         if not self._finished:
             raise CryptoFailure
 
@@ -221,20 +223,40 @@ class ResponseOpener:
         return payload
 
 
-def seal_literal_chunk(shared_secret: bytes, nonce: bytes, chunk: bytes, *, name: EventName = EventName.DATA) -> bytes:
-    """Seal one event by the document's letter: the request's secret and nonce, for every chunk.
+def seal_insecure_literal_chunk(
+    shared_secret: bytes, nonce: bytes, chunk: bytes, *, name: EventName = EventName.DATA
+) -> bytes:
+    """Seal one event as the document specifies it: with the request's secret and nonce, the same for every chunk.
 
-    **Insecure.** Every chunk and the request share one key stream: whoever sees two of them can read both, and whoever
-    guesses one can forge. Only for clients that speak nothing else, behind a setting that is off by default.
+    **Insecure.** The request and all chunks share one key stream: whoever records two of them can read both, and
+    whoever knows the plaintext of one can forge others. Only for clients that cannot do anything else, behind a setting
+    that is off by default.
     """
     return encode_event(name, _seal(shared_secret, nonce, chunk).hex())
 
 
-def encode_literal_done() -> bytes:
-    """The document's own end marker; anybody on the way can write it."""
+def encode_insecure_literal_done() -> bytes:
+    """The document's own end marker, in plaintext. **Insecure:** anybody between server and client can write it."""
     return encode_event(EventName.DONE, _DONE.decode())
 
 
-def open_literal_chunk(keys: EncryptionKeys, nonce: bytes, data: str) -> bytes:
+class InsecureLiteralSealer:
+    """Writes a response's events as the document specifies them; see ``seal_insecure_literal_chunk``."""
+
+    def __init__(self, shared_secret: bytes, nonce: bytes) -> None:
+        self._shared_secret = shared_secret
+        self._nonce = nonce
+
+    def data(self, chunk: bytes) -> bytes:
+        return seal_insecure_literal_chunk(self._shared_secret, self._nonce, chunk)
+
+    def error(self, error: bytes) -> bytes:
+        return seal_insecure_literal_chunk(self._shared_secret, self._nonce, error, name=EventName.ERROR)
+
+    def done(self) -> bytes:
+        return encode_insecure_literal_done()
+
+
+def open_insecure_literal_chunk(keys: EncryptionKeys, nonce: bytes, data: str) -> bytes:
     """Open the ``data`` of one literal event, for tests and interoperation. Raises ``CryptoFailure``."""
     return _open(keys.shared_secret, nonce, require_bytes(data, size=len(data) // 2))

@@ -1,6 +1,6 @@
-"""Server-sent events as RVENC writes them: one ``event`` line, one ``data`` line, a blank line; comments between.
+"""Server-sent events of RVENC: an ``event`` line, a ``data`` line and a blank line; comments may come in between.
 
-Stricter than a browser on purpose: whatever else stands in the stream was put there by somebody else.
+The reader is stricter than a browser on purpose: the server writes nothing else, so anything else was injected.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ DEFAULT_MAX_BUFFER_BYTES: Final = 10 * 1024 * 1024
 
 
 class RvencEvent(msgspec.Struct, frozen=True):
-    """One event: its name and its data, ASCII."""
+    """An event's name and data, both ASCII."""
 
     name: str
     data: str
 
 
 def encode_event(name: str, data: str) -> bytes:
-    r"""Write one event.
+    r"""Encode an event.
 
     >>> encode_event("done", "[DONE]")
     b'event: done\ndata: [DONE]\n\n'
@@ -32,7 +32,7 @@ def encode_event(name: str, data: str) -> bytes:
 
 
 class EventReader:
-    """Cuts a stream, fed in slices of any size, into events; holds at most ``max_buffer_bytes`` of one event."""
+    """Splits a stream, fed in slices of any size, into events. An event has at most ``max_buffer_bytes``."""
 
     def __init__(self, *, max_buffer_bytes: int = DEFAULT_MAX_BUFFER_BYTES) -> None:
         self._max_buffer_bytes = max_buffer_bytes
@@ -40,7 +40,7 @@ class EventReader:
         self._scanned = 0
 
     def feed(self, data: bytes) -> list[RvencEvent]:
-        """Take bytes; return the events that became whole. Raises ``CryptoFailure`` for anything that is none."""
+        """Take the next bytes; return the completed events. Raises ``CryptoFailure`` for malformed or large events."""
         self._buffer += data
         events: list[RvencEvent] = []
         while (end := self._buffer.find(b"\n\n", max(0, self._scanned - 1))) >= 0:
@@ -58,13 +58,13 @@ class EventReader:
         return events
 
     def finish(self) -> None:
-        """The stream has ended. Raises ``CryptoFailure`` when it stopped inside an event."""
+        """Check that the stream ended after an event. Raises ``CryptoFailure`` otherwise."""
         if self._buffer:
             raise CryptoFailure
 
 
 def _parse_block(block: bytes) -> RvencEvent | None:
-    """Parse what stands before a blank line; ``None`` for comments alone."""
+    """Parse the lines before a blank line; ``None`` if all of them are comments."""
     try:
         lines = [line for line in block.decode("ascii").split("\n") if not line.startswith(":")]
     except UnicodeDecodeError as error:

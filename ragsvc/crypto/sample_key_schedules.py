@@ -1,7 +1,10 @@
-"""The three key schedules under the Oryxen suite's name: RFC 9180, and what the document's own samples compute.
+"""The key schedules of Oryxen clients: RFC 9180, and the two dialects of the Oryxen document's code samples.
 
-The samples in the document are not RFC 9180. Whoever pastes them must succeed, so a request is opened by trial over
-the same Diffie-Hellman output and answered in the dialect that opened it. The differences:
+The code samples of the document do not implement RFC 9180. Their users must still succeed, so a request is opened by
+trying the key schedules in turn over the same Diffie-Hellman output, and the response uses the dialect that opened it.
+
+**The sample dialects must be considered insecure:** nobody has analysed their key schedules, and the security proofs of
+RFC 9180 do not apply. ``RAGSVC_ENCRYPTION_SAMPLE_DIALECTS=false`` refuses them. The differences:
 
 ==============  ======================  ===========================  ==========================
 step            RFC 9180                JavaScript and Go samples    Python sample
@@ -9,7 +12,7 @@ step            RFC 9180                JavaScript and Go samples    Python samp
 suite id        ``KEM``/``HPKE`` form   one ``KEM…_KDF…_AEAD…``      as JavaScript
 LabeledExpand   length prefix           none                         none
 secret          salt is shared secret   salt is empty                as JavaScript
-HKDF            one half per step       one half per step            both halves in every step
+HKDF            extract or expand       extract or expand            both in every step
 ==============  ======================  ===========================  ==========================
 """
 
@@ -35,7 +38,7 @@ Expand = Callable[[bytes, bytes, int], bytes]
 
 
 class KeyScheduleDialect(StrEnum):
-    """Which key schedule a client speaks; the value labels a metric."""
+    """The key schedule that a client uses. The value labels a metric."""
 
     RFC9180 = "rfc9180"
     SAMPLE_JAVASCRIPT = "sample-javascript"
@@ -57,7 +60,7 @@ def _full_hkdf_expand(prk: bytes, info: bytes, length: int) -> bytes:
 def _schedule_sample_keys(
     dh: bytes, enc: bytes, recipient_public: bytes, info: bytes, *, extract: Extract, expand: Expand
 ) -> hpke.KeySchedule:
-    """The samples' key schedule; they define no exporter."""
+    """The key schedule of the samples, which have no exporter."""
 
     def labeled_extract(label: bytes, ikm: bytes) -> bytes:
         return extract(b"", _PREFIX + label + ikm)
@@ -81,27 +84,28 @@ def _schedule_sample_keys(
 def schedule_dialect(
     dialect: KeyScheduleDialect, dh: bytes, enc: bytes, recipient_public: bytes, info: bytes
 ) -> hpke.KeySchedule:
-    """The keys that ``dialect`` derives from a Diffie-Hellman output."""
+    """Derive the keys of ``dialect`` from a Diffie-Hellman output."""
     match dialect:
         case KeyScheduleDialect.RFC9180:
             return hpke.schedule_keys(hpke.shared_secret_of(dh, enc, recipient_public), info)
         case KeyScheduleDialect.SAMPLE_JAVASCRIPT:
-            halves: tuple[Extract, Expand] = (hpke.extract, hpke.expand)
+            extract_and_expand: tuple[Extract, Expand] = (hpke.extract, hpke.expand)
         case KeyScheduleDialect.SAMPLE_PYTHON:
-            halves = (_full_hkdf_extract, _full_hkdf_expand)
-    return _schedule_sample_keys(dh, enc, recipient_public, info, extract=halves[0], expand=halves[1])
+            extract_and_expand = (_full_hkdf_extract, _full_hkdf_expand)
+    extract, expand = extract_and_expand
+    return _schedule_sample_keys(dh, enc, recipient_public, info, extract=extract, expand=expand)
 
 
 class OpenedByTrial(msgspec.Struct, frozen=True):
-    """A request that opened: its dialect, its plaintext, and the context that may seal one answer."""
+    """An opened request: its dialect, its plaintext, and the context that may seal one response."""
 
     dialect: KeyScheduleDialect
     plaintext: bytes
     context: hpke.RecipientContext
 
     def __repr__(self) -> str:
-        """Name the dialect only; plaintext never reaches a log."""
-        return f"Opened(dialect={self.dialect!s})"
+        """Show the dialect only, so that plaintext never reaches a log."""
+        return f"OpenedByTrial(dialect={self.dialect!s})"
 
 
 def open_by_trial(
@@ -113,10 +117,10 @@ def open_by_trial(
     aad: bytes = b"",
     accepted: Collection[KeyScheduleDialect] = ALL_DIALECTS,
 ) -> OpenedByTrial:
-    """Open a sealed request in the first accepted dialect that fits: RFC 9180, then JavaScript, then Python.
+    """Open a sealed request with the first accepted dialect that fits: RFC 9180, then JavaScript, then Python.
 
     Raises:
-        CryptoFailure: no accepted dialect opens it, or ``enc`` is malformed or of low order.
+        CryptoFailure: no accepted dialect opens the request, or ``enc`` is malformed or a point of low order.
     """
     dh = hpke.diffie_hellman(private_key, enc)
     public = private_key.public_key().public_bytes_raw()

@@ -1,6 +1,7 @@
-"""Opening sealed requests over all accepted keys, and the one answer each may get.
+"""Opens sealed requests with all accepted keys, and seals the one response that each may get.
 
-The order is forced: open, claim, ``accept``, act, answer once. Knows header values, not HTTP.
+The classes enforce the order: open, claim, ``accept``, act, respond once. This module knows the values of headers, but
+not HTTP.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from ragsvc.crypto.sample_key_schedules import (
 INFO: Final = b"oryxen-hpke-e2ee-v1"
 ENC_HEADER: Final = "X-HPKE-Enc"
 CONTENT_TYPE_HEADER: Final = "X-HPKE-Content-Type"
-"""The media type of the plaintext, in requests and answers; JSON when absent."""
+"""The media type of the plaintext, in requests and responses; JSON when absent."""
 SEALED_BODY_HEADER: Final = "X-HPKE-Body"
-"""The sealed (empty) body in base64, of requests whose method has none: opening it proves the key."""
+"""The sealed empty body in base64, for methods without a body. Opening it shows that the sender has the key."""
 ONE_SHOT_MEDIA_TYPE: Final = "application/vnd.oryxen.hpke"
 STREAM_MEDIA_TYPE: Final = "application/vnd.oryxen.hpke-stream"
 KEM_NAME: Final = "DHKEM(X25519, HKDF-SHA256)"
@@ -38,15 +39,15 @@ AEAD_NAME: Final = "AES-256-GCM"
 
 
 def decode_enc(header: str | None) -> bytes:
-    """Read ``X-HPKE-Enc``: standard base64 of 32 bytes, 44 characters. Raises ``CryptoFailure``."""
+    """Decode ``X-HPKE-Enc``: standard base64 of 32 bytes, 44 characters. Raises ``CryptoFailure``."""
     enc = decode_base64(header)
-    if len(enc) != hpke.ENC_BYTES or encode_base64(enc) != header:  # one spelling each
+    if len(enc) != hpke.ENC_BYTES or encode_base64(enc) != header:  # each value has exactly one encoding
         raise CryptoFailure
     return enc
 
 
 def decode_base64(header: str | None) -> bytes:
-    """Read standard base64 with padding. Raises ``CryptoFailure``."""
+    """Decode standard base64 with padding. Raises ``CryptoFailure``."""
     try:
         return base64.b64decode(header or "", validate=True)
     except (binascii.Error, ValueError) as error:
@@ -54,12 +55,12 @@ def decode_base64(header: str | None) -> bytes:
 
 
 def encode_base64(data: bytes) -> str:
-    """Write standard base64 with padding, as all our headers have it."""
+    """Encode as standard base64 with padding, as all headers of the format do."""
     return base64.b64encode(data).decode("ascii")
 
 
 class PendingRequest:
-    """A request that opened and may not be acted on before its claim was taken."""
+    """An opened HPKE request; ``accept`` returns its plaintext once ``claim`` has been stored."""
 
     def __init__(self, opened: OpenedByTrial, key_set: KeySet) -> None:
         self._opened = opened
@@ -70,25 +71,25 @@ class PendingRequest:
         self.claim = ReplayClaim(key_id=key_set.key_id, digest=digest, expires_at=key_set.accepted_until)
 
     def accept(self, *, claimed: bool) -> bytes:
-        """Return the plaintext; ``claimed`` is what the claim store said. Raises ``CryptoFailure`` for a replay."""
+        """Return the plaintext; ``claimed``: whether ``claim`` was new. Raises ``CryptoFailure`` for a replay."""
         if not claimed:
             raise CryptoFailure
         self._accepted = True
         return self._opened.plaintext
 
     def seal_response(self, plaintext: bytes) -> bytes:
-        """Seal the one answer, success or error. Raises ``RuntimeError`` the second time."""
+        """Seal the only response, success or error. Raises ``RuntimeError`` the second time."""
         self._require_accepted()
         return self._opened.context.seal_response(plaintext)
 
     def stream_response(self, *, response_nonce: bytes | None = None) -> StreamSealer:
-        """Begin a streamed answer (only requests opened by ``open_streamed``)."""
+        """Start a streamed response, for requests opened by ``open_streamed``."""
         self._require_accepted()
         return StreamSealer(self._opened.context, response_nonce=response_nonce)
 
     def _require_accepted(self) -> None:
         if not self._accepted:
-            raise RuntimeError("a request is answered after its claim was taken")
+            raise RuntimeError("a request must be accepted before it is answered")
 
 
 def open_one_shot(
@@ -103,7 +104,7 @@ def open_one_shot(
 
 
 def open_streamed(key_sets: Iterable[KeySet], enc_header: str | None, body: bytes, *, aad: bytes) -> PendingRequest:
-    """Open a request that asks for a streamed answer; ``aad`` comes from ``bind_request``. Raises ``CryptoFailure``."""
+    """Open a request for a streamed response; ``aad`` comes from ``bind_request``. Raises ``CryptoFailure``."""
     return _open(key_sets, enc_header, body, aad=aad, accepted=ONLY_RFC9180)
 
 
@@ -126,20 +127,22 @@ def _open(
 
 
 def claim_exchange(exchange: ehbp.ServerExchange, key_sets: Sequence[KeySet]) -> ReplayClaim:
-    """The claim of an EHBP request, once its first frame opened; ``key_sets`` are those its keys came from, in order.
+    """Return the claim of an EHBP request, after its first frame was opened.
+
+    ``key_sets`` are those whose keys ``exchange`` was created with, in the same order.
 
     Raises:
         RuntimeError: no frame was opened yet.
     """
     if exchange.key_index is None:
-        raise RuntimeError("a request is claimed after it opened")
+        raise RuntimeError("a request must be opened before it is claimed")
     key_set = key_sets[exchange.key_index]
     digest = hashlib.sha256(exchange.enc).digest()
     return ReplayClaim(key_id=key_set.key_id, digest=digest, expires_at=key_set.accepted_until)
 
 
 class PendingInference:
-    """An RVENC request that opened and may not be acted on before its claim was taken."""
+    """An opened RVENC request; ``accept`` returns its JSON once ``claim`` has been stored."""
 
     def __init__(self, opened: rvenc.OpenedInference, key_set: KeySet) -> None:
         self._opened = opened
@@ -148,29 +151,29 @@ class PendingInference:
         self.claim = ReplayClaim(key_id=key_set.key_id, digest=opened.claim_digest, expires_at=key_set.accepted_until)
 
     def accept(self, *, claimed: bool) -> bytes:
-        """Return the JSON of the request. Raises ``CryptoFailure`` for a replay."""
+        """Return the JSON; ``claimed``: whether ``claim`` was new. Raises ``CryptoFailure`` for a replay."""
         if not claimed:
             raise CryptoFailure
         self._accepted = True
         return self._opened.payload
 
     def seal_events(self, *, response_nonce: bytes | None = None) -> rvenc.ResponseSealer:
-        """Begin the answer."""
+        """Start the response."""
         self._require_accepted()
         return rvenc.ResponseSealer(self._opened.shared_secret, self._opened.nonce, response_nonce=response_nonce)
 
-    def seal_literal_chunk(self, chunk: bytes, *, name: rvenc.EventName = rvenc.EventName.DATA) -> bytes:
-        """Seal a chunk by the document's letter; see ``rvenc.seal_literal_chunk`` for why not to."""
+    def seal_insecure_literal_events(self) -> rvenc.InsecureLiteralSealer:
+        """Start a response as the document specifies it. **Insecure:** see ``rvenc.seal_insecure_literal_chunk``."""
         self._require_accepted()
-        return rvenc.seal_literal_chunk(self._opened.shared_secret, self._opened.nonce, chunk, name=name)
+        return rvenc.InsecureLiteralSealer(self._opened.shared_secret, self._opened.nonce)
 
     def _require_accepted(self) -> None:
         if not self._accepted:
-            raise RuntimeError("a request is answered after its claim was taken")
+            raise RuntimeError("a request must be accepted before it is answered")
 
 
 def open_inference(key_sets: Iterable[KeySet], request: rvenc.EncryptedInference) -> PendingInference:
-    """Open an RVENC request over all accepted keys. Raises ``CryptoFailure``, the same for every cause."""
+    """Open an RVENC request with any accepted key. Raises ``CryptoFailure``, the same for every cause."""
     for key_set in key_sets:
         try:
             opened = rvenc.open_request(request, key_set.xwing)

@@ -55,12 +55,16 @@ class ValueSealer:
         self._opening = [self._sealing, *(AESGCM(key.derive(purpose)) for key in keys.former)]
 
     def seal(self, plain: bytes, *, place: str) -> bytes:
-        """Encrypt with a random nonce."""
+        """Encrypt ``plain`` with a random nonce."""
         nonce = os.urandom(hpke.NONCE_BYTES)
         return _VERSION + nonce + self._sealing.encrypt(nonce, plain, place.encode())
 
     def open(self, sealed: bytes, *, place: str) -> bytes:
-        """Decrypt. Raises ``CryptoFailure`` if no key opens it, for another place, and for a changed value."""
+        """Decrypt a value.
+
+        Raises:
+            CryptoFailure: the value was changed, or it was sealed with another key or for another place.
+        """
         nonce, rest = sealed[1 : 1 + hpke.NONCE_BYTES], sealed[1 + hpke.NONCE_BYTES :]
         for key in self._opening[:-1]:
             try:

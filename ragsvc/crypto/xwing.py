@@ -1,7 +1,7 @@
-"""X-Wing: ML-KEM-768 and X25519 as one key encapsulation (draft-connolly-cfrg-xwing-kem; KEM id 0x647a in HPKE).
+"""X-Wing: the hybrid of ML-KEM-768 and X25519 (draft-connolly-cfrg-xwing-kem; KEM id 0x647a in HPKE).
 
-Only the combiner and the encodings are here; both KEMs are ``cryptography``'s. The draft takes an all-zero X25519
-output as it comes; ``cryptography`` refuses it, which only a hostile peer can notice.
+This module has the combiner and the encodings; ML-KEM-768 and X25519 are those of ``cryptography``. The draft accepts
+an all-zero X25519 output and ``cryptography`` refuses it. Only a malicious peer can produce that output.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def _combine(mlkem_secret: bytes, x25519_secret: bytes, x25519_ciphertext: bytes
 
 
 class XWingPrivateKey:
-    """A decapsulation key, expanded from a 32-byte seed."""
+    """A decapsulation key, expanded from a 32-byte seed with SHAKE256."""
 
     def __init__(self, seed: bytes) -> None:
         if len(seed) != SEED_BYTES:
-            raise ValueError("an X-Wing seed has 32 bytes")
+            raise ValueError("an X-Wing seed must have 32 bytes")
         expanded = hashlib.shake_256(seed).digest(96)
         self._mlkem = MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
         self._x25519 = X25519PrivateKey.from_private_bytes(expanded[64:])
@@ -43,16 +43,16 @@ class XWingPrivateKey:
 
     @classmethod
     def generate(cls) -> XWingPrivateKey:
-        """Make a key from fresh randomness."""
         return cls(os.urandom(SEED_BYTES))
 
     def decapsulate(self, ciphertext: bytes) -> bytes:
-        """Return the 32-byte shared secret of a 1120-byte ciphertext.
+        """Return the 32-byte shared secret that a 1120-byte ciphertext encapsulates.
 
-        A changed ML-KEM part gives another secret, not an error (implicit rejection): only the AEAD after it tells.
+        A changed ML-KEM part yields another secret instead of an error (implicit rejection). The AEAD that uses the
+        secret detects this.
 
         Raises:
-            CryptoFailure: the length is wrong or the X25519 part is of low order.
+            CryptoFailure: the length is wrong, or the X25519 part is a point of low order.
         """
         if len(ciphertext) != CIPHERTEXT_BYTES:
             raise CryptoFailure
@@ -66,10 +66,11 @@ class XWingPrivateKey:
 
 
 def encapsulate(public_key: bytes) -> tuple[bytes, bytes]:
-    """Return ``(shared_secret, ciphertext)``, 32 and 1120 bytes.
+    """Return ``(shared_secret, ciphertext)`` of 32 and 1120 bytes.
 
     Raises:
-        CryptoFailure: ``public_key`` is not 1216 bytes, not reduced (FIPS 203 §7.2) or of low order.
+        CryptoFailure: ``public_key`` does not have 1216 bytes, its ML-KEM part is not reduced (FIPS 203 §7.2), or its
+            X25519 part is a point of low order.
     """
     if len(public_key) != PUBLIC_KEY_BYTES:
         raise CryptoFailure

@@ -1,7 +1,7 @@
-"""The service's encryption keys at work: which requests open, that each counts once, what was opened how.
+"""Opens sealed requests with the service's keys, claims each request once, and counts requests by mode and dialect.
 
-Owns the keyring and the claims; knows nothing of HTTP. The order of an exchange (open, claim, act, answer once) is
-enforced by ``crypto.sealed_requests``.
+Owns the keyring and the replay claims. Does not know HTTP. ``crypto.sealed_requests`` enforces the order open, claim,
+act, respond once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PRUNE_EVERY_S = 600.0
 
 
 class SealedRequestMode(StrEnum):
-    """The ways requests come sealed; values label metrics."""
+    """The encryption modes of requests. Values label metrics."""
 
     HPKE = "hpke"
     HPKE_STREAM = "hpke-stream"
@@ -39,9 +39,11 @@ Pending = TypeVar("Pending", sealed_requests.PendingRequest, sealed_requests.Pen
 
 
 class EncryptionService:
-    """Opens sealed requests. ``opened`` counts accepted ones by mode and dialect, ``refused`` the others by mode.
+    """Opens sealed requests. ``opened`` counts accepted requests by mode and dialect, ``refused`` all others by mode.
 
-    Refusals are counted without their reason, which nobody outside may learn.
+    Refusals are counted without a reason, which must not become visible outside. ``insecure_sample_dialects`` accepts
+    the key schedules of the Oryxen document's samples, ``insecure_literal_rvenc`` seals RVENC responses as the document
+    says; see ``crypto.sample_key_schedules`` and ``crypto.rvenc``.
     """
 
     def __init__(
@@ -49,35 +51,35 @@ class EncryptionService:
         keyring: Keyring,
         claims: SqliteClaims,
         *,
-        sample_dialects: bool = True,
-        literal_rvenc: bool = False,
+        insecure_sample_dialects: bool = True,
+        insecure_literal_rvenc: bool = False,
         attestation_root: Path = TSM_ROOT,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.literal_rvenc = literal_rvenc
+        self.insecure_literal_rvenc = insecure_literal_rvenc
         self.attestation_root = attestation_root
         self.opened: Counter[tuple[SealedRequestMode, str]] = Counter()
         self.refused: Counter[SealedRequestMode] = Counter()
         self._keyring = keyring
         self._claims = claims
-        self._dialects: Collection[KeyScheduleDialect] = ALL_DIALECTS if sample_dialects else ONLY_RFC9180
+        self._dialects: Collection[KeyScheduleDialect] = ALL_DIALECTS if insecure_sample_dialects else ONLY_RFC9180
         self._clock = clock
         self._prune_at = clock()
 
     def current(self) -> KeySet:
-        """The key set to hand to clients."""
+        """The key set to publish."""
         return self._keyring.current()
 
     def accepted(self) -> list[KeySet]:
-        """The key sets that requests may be sealed for."""
+        """The key sets that requests may be sealed for, the most likely first."""
         return self._keyring.accepted()
 
     def open_one_shot(self, enc: str | None, body: bytes) -> sealed_requests.PendingRequest:
-        """Open a request of the Oryxen document. Raises ``CryptoFailure``."""
+        """Open a one-shot HPKE request (Oryxen document). Raises ``CryptoFailure``."""
         return sealed_requests.open_one_shot(self._keyring.accepted(), enc, body, accepted=self._dialects)
 
     def open_streamed(self, enc: str | None, body: bytes, *, aad: bytes) -> sealed_requests.PendingRequest:
-        """Open a request that asks for a streamed answer. Raises ``CryptoFailure``."""
+        """Open an HPKE request for a streamed response. Raises ``CryptoFailure``."""
         return sealed_requests.open_streamed(self._keyring.accepted(), enc, body, aad=aad)
 
     def open_inference(self, inference: rvenc.EncryptedInference) -> sealed_requests.PendingInference:
@@ -85,10 +87,10 @@ class EncryptionService:
         return sealed_requests.open_inference(self._keyring.accepted(), inference)
 
     async def accept(self, pending: Pending, mode: SealedRequestMode) -> bytes:
-        """Claim an opened request and return its plaintext; the first caller gets it, every other one fails.
+        """Claim an opened request and return its plaintext.
 
         Raises:
-            CryptoFailure: it was accepted before.
+            CryptoFailure: the request was accepted before (a replay).
             StorageFull: the claim could not be written.
         """
         plaintext = pending.accept(claimed=await self._claim(pending.claim))
@@ -97,7 +99,7 @@ class EncryptionService:
         return plaintext
 
     async def accept_exchange(self, exchange: ehbp.ServerExchange, key_sets: Sequence[KeySet]) -> None:
-        """Claim an EHBP request whose first frame opened. Raises as ``accept`` does."""
+        """Claim an EHBP request whose first frame was opened. Raises as ``accept`` does."""
         if not await self._claim(sealed_requests.claim_exchange(exchange, key_sets)):
             raise CryptoFailure
         self.opened[SealedRequestMode.EHBP, str(KeyScheduleDialect.RFC9180)] += 1
@@ -106,12 +108,11 @@ class EncryptionService:
         now = self._clock()
         if now >= self._prune_at:
             self._prune_at = now + _PRUNE_EVERY_S
-            self._keyring.drain_retired()  # rows say themselves when they may go
             self._claims.prune(now)
         return await self._claims.claim(claim)
 
     def close(self) -> None:
-        """Close the claims."""
+        """Close the claim store."""
         self._claims.close()
 
 
@@ -122,23 +123,23 @@ def open_encryption(
     key_file: Path | None,
     lifetime_s: float = DEFAULT_LIFETIME_S,
     overlap_s: float = DEFAULT_OVERLAP_S,
-    sample_dialects: bool = True,
-    literal_rvenc: bool = False,
+    insecure_sample_dialects: bool = True,
+    insecure_literal_rvenc: bool = False,
     attestation_root: Path = TSM_ROOT,
     clock: Callable[[], float] = time.time,
 ) -> EncryptionService:
-    """Make or read the keys and open the claims that go with them.
+    """Create or read the keys and open their claim store.
 
     Raises:
-        ConfigurationError: no file for keys that need one, an unreadable one, or one that holds no key.
+        ConfigurationError: the key file is missing, unreadable, without a key, or given for keys in memory.
     """
     keyring = _open_keyring(source, key_file, lifetime_s=lifetime_s, overlap_s=overlap_s, clock=clock)
     claims = SqliteClaims(data_dir / FILE_NAME, outlives_process=source != "memory")
     return EncryptionService(
         keyring,
         claims,
-        sample_dialects=sample_dialects,
-        literal_rvenc=literal_rvenc,
+        insecure_sample_dialects=insecure_sample_dialects,
+        insecure_literal_rvenc=insecure_literal_rvenc,
         attestation_root=attestation_root,
         clock=clock,
     )
@@ -149,10 +150,12 @@ def _open_keyring(
 ) -> Keyring:
     if source == "memory":
         if key_file is not None:
-            raise ConfigurationError(["encryption_key_file is given, and encryption_keys is 'memory'"])
+            raise ConfigurationError(
+                ["encryption_key_file needs encryption_keys 'derived' or 'fixed'; with 'memory' remove it"]
+            )
         return Keyring.in_memory(clock=clock, randomness=os.urandom, lifetime_s=lifetime_s, overlap_s=overlap_s)
     if key_file is None:
-        raise ConfigurationError([f"encryption_keys is '{source}' and needs encryption_key_file"])
+        raise ConfigurationError([f"encryption_keys '{source}' needs encryption_key_file"])
     try:
         secret = parse_secret(key_file.read_bytes())
     except OSError as error:

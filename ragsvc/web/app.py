@@ -27,7 +27,8 @@ from ragsvc.web.metrics import RequestMetrics
 from ragsvc.web.middleware import AccessLog, RequestMiddleware
 from ragsvc.web.passthrough.raw_routes import RawRoutes
 from ragsvc.web.routes import health, keys, tokens
-from ragsvc.web.sealed.middleware import SealedRequestMiddleware, body_limit_of
+from ragsvc.web.sealed.middleware import SealedRequestMiddleware
+from ragsvc.web.sealed.request_bodies import body_limit_of
 
 FOUNDATION_ROUTES = [*health.route_handlers, *keys.route_handlers, *tokens.route_handlers]
 
@@ -81,26 +82,31 @@ def create_app(
     )
     _check_requirements(app)
     services.access.on_usage = metrics.count_tokens
-    inner = _with_raw_routes(app, services)
-    if encryption is not None:
-        inner = SealedRequestMiddleware(
+
+    def add_layers(inner: ASGIApp) -> ASGIApp:
+        inner = RawRoutes(inner, app, access=services.access)
+        if encryption is None:
+            return inner
+        return SealedRequestMiddleware(
             inner,
             encryption=encryption,
             access=services.access,
             body_limit=body_limit_of(app, body_bytes=body_limit_bytes, document_bytes=document_limit_bytes),
             memory_bytes=encrypted_memory_bytes,
         )
+
+    inner = _inside_cors(app, add_layers)
     app.asgi_handler = RequestMiddleware(inner, metrics=metrics, clock=services.access.clock, access_log=access_log)
     return app
 
 
-def _with_raw_routes(app: Litestar, services: FoundationServices) -> ASGIApp:
-    """Put the raw routes before routing, but inside CORS."""
+def _inside_cors(app: Litestar, add_layers: Callable[[ASGIApp], ASGIApp]) -> ASGIApp:
+    """Put layers around routing but inside CORS, so that browsers may read what the layers answer themselves."""
     outermost = app.asgi_handler
     if isinstance(outermost, AbstractMiddleware):
-        outermost.app = RawRoutes(outermost.app, app, access=services.access)
+        outermost.app = add_layers(outermost.app)
         return outermost
-    return RawRoutes(outermost, app, access=services.access)
+    return add_layers(outermost)
 
 
 def _cors(origins: Sequence[str]) -> CORSConfig | None:

@@ -13,8 +13,16 @@ from ragsvc.core.gateway.circuit_breaker import Circuit
 from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.web.app import create_app
-from ragsvc.web.routes import chat, documents, encryption_keys, endpoint_families, models, providers, search
-from ragsvc.web.sealed import rvenc
+from ragsvc.web.routes import (
+    chat,
+    documents,
+    encrypted_chat,
+    encryption_keys,
+    endpoint_families,
+    models,
+    providers,
+    search,
+)
 from ragsvc.wiring.services import Services
 
 ROUTES = [
@@ -26,7 +34,7 @@ ROUTES = [
     *documents.route_handlers,
     *search.route_handlers,
     *encryption_keys.route_handlers,
-    *rvenc.route_handlers,
+    *encrypted_chat.route_handlers,
 ]
 
 

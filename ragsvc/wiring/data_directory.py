@@ -50,6 +50,6 @@ def open_request_encryption(settings: Settings) -> EncryptionService:
         key_file=settings.encryption_key_file,
         lifetime_s=settings.encryption_key_lifetime_s,
         overlap_s=settings.encryption_key_overlap_s,
-        sample_dialects=settings.encryption_sample_dialects,
-        literal_rvenc=settings.rvenc_literal,
+        insecure_sample_dialects=settings.encryption_sample_dialects,
+        insecure_literal_rvenc=settings.rvenc_literal,
     )

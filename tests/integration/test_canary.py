@@ -1,4 +1,4 @@
-"""What is sent only encrypted is found nowhere: not in logs, metrics, answers on the wire, or the data directory."""
+"""Encrypted text appears in plaintext nowhere: not in logs, metrics, network traffic or the data directory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHAT = {
 
 
 class Recorder(httpx.HTTPTransport):
-    """Keeps every byte that passes in either direction."""
+    """Records every byte of requests and responses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Recorder(httpx.HTTPTransport):
         return httpx.Response(reply.status_code, headers=headers, content=content)
 
 
-def test_a_canary_sent_encrypted_is_found_nowhere(tmp_path: Path) -> None:
+def test_text_that_was_sent_encrypted_is_found_nowhere_in_plaintext(tmp_path: Path) -> None:
     data_dir, key_file = tmp_path / "data", tmp_path / "master.key"
     key_file.write_bytes(os.urandom(32))
     settings = {
@@ -78,7 +78,7 @@ def test_a_canary_sent_encrypted_is_found_nowhere(tmp_path: Path) -> None:
 
 
 def say_the_canary(http: httpx.Client) -> None:
-    """Document text, file name, metadata, questions, and errors that quote what they refuse."""
+    """Send the canary as text, file name, metadata and question, and in requests whose errors quote it."""
     report = make_pdf([[f"The {CANARY} costs 4,711 euros."]])
     form = httpx.Request(
         "POST",

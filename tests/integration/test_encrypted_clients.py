@@ -1,4 +1,4 @@
-"""Unmodified clients of others against the real service: the document's samples, both EHBP clients, JavaScript."""
+"""Unmodified third-party clients against the real service: the document's samples, EHBP clients, JavaScript."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHAT = {
 
 
 def said(events: str) -> str:
-    """The text of a streamed chat, which must be whole."""
+    """The text of a streamed chat, which must be complete."""
     payloads = [line.removeprefix("data: ") for line in events.splitlines() if line.startswith("data: ")]
     assert payloads[-1] == "[DONE]"
     choices = [choice for payload in payloads[:-1] for choice in json.loads(payload)["choices"]]
@@ -42,7 +42,7 @@ def run(command: list[str], **options: object) -> str:
 
 
 def adapted_sample(name: str, tenant) -> str:
-    """A sample of the Oryxen document, changed in host and key only."""
+    """A code sample of the Oryxen document with only host and key replaced."""
     text = (FIXTURES / "crypto" / name).read_text()
     assert text.count("https://api.oryxen.ai") == text.count("oryxen_your_key") == 1
     return text.replace("https://api.oryxen.ai", tenant.service.url).replace("oryxen_your_key", tenant.key)
@@ -97,7 +97,7 @@ def test_the_public_python_ehbp_client_uploads_in_frames(tenant) -> None:
     assert tenant.http.get(f"/v1/rag/documents/{document['id']}/content").text == TEXT
 
 
-def test_the_public_python_ehbp_client_learns_of_another_key(tenant) -> None:
+def test_the_public_python_ehbp_client_gets_status_422_after_a_key_change(tenant) -> None:
     stranger = ehbp.Client.with_public_key_hex(tenant.service.url, "09" + "00" * 31)
     with stranger as client, pytest.raises(ehbp.KeyConfigMismatchError):
         client.post("/v1/chat/completions", json_body=CHAT, headers={"Authorization": f"Bearer {tenant.key}"})

@@ -1,4 +1,4 @@
-"""Keys that outlive the process: a request counts once, whatever ends the process in between."""
+"""Keys that survive a restart: a request is accepted once, also across a kill of the process."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_keys_in_memory_end_with_the_process(tmp_path) -> None:
     assert second.stop() == 0
 
 
-def test_keys_that_need_a_file_do_not_start_without_it(tmp_path) -> None:
+def test_the_service_does_not_start_without_the_key_file_that_its_keys_need(tmp_path) -> None:
     environment = service_environment(tmp_path / "data", {"RAGSVC_ENCRYPTION_KEYS": "derived"})
     command = [sys.executable, "-m", "ragsvc", "serve", "--port", "0"]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

@@ -1,4 +1,4 @@
-"""Sealed requests against the real service: every route, every format, refusals, limits."""
+"""Sealed requests against the real service: routes, modes, refusals and limits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHAT = {"model": "local/chat-model", "messages": [{"role": "user", "content": "W
 RAG_CHAT = {**CHAT, "use_rag": True}
 
 
-def test_keys_tell_what_they_are(anonymous) -> None:
+def test_the_key_routes_name_algorithms_and_expiry(anonymous) -> None:
     key = anonymous.get("/v1/hpke/key").json()
     assert (key["info"], key["kem"], key["kdf"], key["aead"]) == (
         "oryxen-hpke-e2ee-v1",
@@ -60,7 +60,7 @@ def test_every_documented_route_works_sealed_in_one_shot(tenant) -> None:
     assert http.get("/v1/rag/documents").json()["data"] == []
 
 
-def test_a_sealed_answer_shows_nothing_of_the_content(tenant) -> None:
+def test_a_sealed_response_reveals_nothing_of_the_content(tenant) -> None:
     form = httpx.Request("POST", "http://x", files={"file": ("oda-brand.pdf", REPORT, "application/pdf")})
     content_type = form.headers["content-type"]
     reply, body = one_shot(tenant.http, "POST", "/v1/rag/documents", form.read(), content_type=content_type)
@@ -89,7 +89,7 @@ def test_request_ids_and_limits_are_those_of_plain_routes(new_tenant) -> None:
     limited.http.post("/v1/chat/completions", headers=second.headers, content=second.body)
     third = OneShot(key, json.dumps(CHAT).encode())
     refused = limited.http.post("/v1/chat/completions", headers=third.headers, content=third.body)
-    assert refused.status_code == 429  # before it was opened, so in the clear, and it may be sent again
+    assert refused.status_code == 429  # refused before it was opened: in plaintext, and it may be sent again
     assert refused.json()["error"]["code"] == "rate_limited"
     assert int(refused.headers["retry-after"]) > 0
 
@@ -103,7 +103,7 @@ def test_tokens_are_metered(new_tenant) -> None:
     assert paying.http.get("/v1/tokens").json()["tokens_remaining"] == 1_000_000 - 2 * cost
 
 
-def test_errors_after_the_opening_are_sealed(tenant) -> None:
+def test_errors_of_an_opened_request_are_sealed(tenant) -> None:
     reply, body = one_shot(tenant.http, "POST", "/v1/chat/completions", {**CHAT, "temperature": 9})
     assert reply.status_code == 400
     assert json.loads(body)["error"]["param"] == "temperature"
@@ -114,20 +114,20 @@ def test_errors_after_the_opening_are_sealed(tenant) -> None:
     assert (reply.status_code, json.loads(body)["error"]["code"]) == (400, "invalid_request")
 
 
-def test_a_scope_that_is_missing_is_told_inside(new_tenant) -> None:
+def test_the_error_for_a_missing_scope_is_sealed(new_tenant) -> None:
     reader = new_tenant(scopes=["documents.read"])
     reply, body = one_shot(reader.http, "POST", "/v1/chat/completions", CHAT)
     assert (reply.status_code, json.loads(body)["error"]["code"]) == (403, "policy_denied")
 
 
-def test_stream_true_gets_the_documents_own_words(tenant) -> None:
+def test_stream_true_gets_the_error_of_the_document(tenant) -> None:
     reply, body = one_shot(tenant.http, "POST", "/v1/chat/completions", {**CHAT, "stream": True})
     assert reply.status_code == 400
     message = "Streaming is not supported with HPKE encryption. Set stream: false."
     assert json.loads(body) == {"error": {"message": message, "type": "proxy_error", "code": 400}}
 
 
-def test_an_event_stream_of_another_route_is_refused_alike(tenant) -> None:
+def test_an_event_stream_of_another_route_gets_the_same_error(tenant) -> None:
     document = tenant.add_text("Oda Brand keeps the lighthouse.")
     reply, body = one_shot(tenant.http, "GET", f"/v1/rag/documents/{document}/events")
     assert (reply.status_code, json.loads(body)["error"]["type"]) == (400, "proxy_error")
@@ -168,7 +168,7 @@ def test_without_a_key_nothing_is_opened(tenant, anonymous) -> None:
     sealed = OneShot(fetch_hpke_key(anonymous), json.dumps(CHAT).encode())
     assert anonymous.post("/v1/chat/completions", headers=sealed.headers, content=sealed.body).status_code == 401
     reply = tenant.http.post("/v1/chat/completions", headers=sealed.headers, content=sealed.body)
-    assert reply.status_code == 200  # and the request is still good
+    assert reply.status_code == 200  # the request was not used up
 
 
 def test_of_64_copies_at_once_one_is_accepted(tenant) -> None:
@@ -244,7 +244,7 @@ def test_streams_hide_the_length_of_tokens(tenant) -> None:
 
 
 def frame_lengths(content: bytes) -> list[int]:
-    """Lengths of the chunks of an encrypted stream, but the last."""
+    """Lengths of the chunks of an encrypted stream, except the last."""
     rest, lengths = content[32:], []
     while header := decode_varint(rest):
         length, used = header
@@ -300,7 +300,7 @@ def test_opened_requests_are_counted_by_format(tenant) -> None:
     assert count() == before + 1
 
 
-def test_no_evidence_is_invented_outside_a_trusted_execution_environment(anonymous) -> None:
+def test_attestation_is_unavailable_outside_a_trusted_execution_environment(anonymous) -> None:
     reply = anonymous.get("/v1/attestation/report", params={"nonce": "ab" * 32})
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "attestation_unavailable")
     assert reply.headers["x-should-retry"] == "false"

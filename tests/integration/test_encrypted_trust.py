@@ -1,4 +1,4 @@
-"""What clients trust: pinned keys, evidence, no plaintext ever; and the literal mode that is off for a reason."""
+"""What clients trust: pinned keys, attestation, never plaintext; and the insecure literal mode."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHAT = {"model": "local/chat-model", "messages": [{"role": "user", "content": "H
 
 @contextmanager
 def serving_encrypted(tmp_path, **options):
-    """The application with chosen encryption options; yields its address and a key."""
+    """Run the application with encryption options; yields its URL and an API key."""
     database = SmallDatabase(tmp_path / "keys.sqlite")
     encryption = open_encryption(tmp_path, source="memory", key_file=None, **options)
     with closing(database), closing(encryption):
@@ -44,7 +44,7 @@ def ask(url: str, key: str, transport: httpx.BaseTransport | None = None) -> str
         return client.chat.completions.create(**CHAT).choices[0].message.content
 
 
-def test_evidence_of_the_platform_admits_the_servers_key(tmp_path) -> None:
+def test_an_attested_key_is_accepted(tmp_path) -> None:
     (tmp_path / "tsm").mkdir()
     judged: list[AttestationQuote] = []
     with serving_encrypted(tmp_path, attestation_root=TsmFolder(tmp_path / "tsm")) as (url, key):
@@ -65,7 +65,7 @@ def test_evidence_of_the_platform_admits_the_servers_key(tmp_path) -> None:
     assert [evidence.provider for evidence in judged] == ["sev_guest"] * 2
 
 
-def test_without_evidence_a_client_that_wants_it_sends_nothing(tmp_path) -> None:
+def test_a_client_that_requires_attestation_sends_nothing_without_it(tmp_path) -> None:
     with serving_encrypted(tmp_path, attestation_root=tmp_path / "absent") as (url, key):
         transport = EncryptedTransport(url, HpkeStream(), verify_key=attested(url, lambda _: None))
         with httpx.Client(transport=transport) as http, pytest.raises(CryptoFailure):
@@ -89,7 +89,7 @@ def test_the_proxy_refuses_what_it_cannot_encrypt(tmp_path) -> None:
             assert (listed.status_code, listed.json()["error"]["code"]) == (400, "not_encryptable")
 
 
-def test_the_proxy_never_passes_a_plain_answer_on(tmp_path) -> None:
+def test_the_proxy_never_passes_on_a_plaintext_response(tmp_path) -> None:
     async def plaintext(scope, receive, send):
         body = json.dumps({"public_key": "CQ" + "A" * 41 + "=", "answer": "in the clear"}).encode()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
@@ -101,8 +101,8 @@ def test_the_proxy_never_passes_a_plain_answer_on(tmp_path) -> None:
     assert "in the clear" not in reply.text
 
 
-def test_the_literal_mode_follows_the_document_and_our_client_refuses_it(tmp_path) -> None:
-    with serving_encrypted(tmp_path, literal_rvenc=True) as (url, key):
+def test_the_insecure_literal_mode_follows_the_document_and_our_client_refuses_it(tmp_path) -> None:
+    with serving_encrypted(tmp_path, insecure_literal_rvenc=True) as (url, key):
         with httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}) as http:
             assert http.get("/rvenc/key").json()["answers"] == "literal"
             inference = SealedInference(fetch_rvenc_key(http), json.dumps(CHAT).encode())
@@ -110,7 +110,7 @@ def test_the_literal_mode_follows_the_document_and_our_client_refuses_it(tmp_pat
         lines = [event.split("\n") for event in events if event != ":"]
         assert lines[-1] == ["event: done", "data: [DONE]"]
         chunks = [
-            json.loads(rvenc.open_literal_chunk(inference.keys, inference.nonce, data.removeprefix("data: ")))
+            json.loads(rvenc.open_insecure_literal_chunk(inference.keys, inference.nonce, data.removeprefix("data: ")))
             for name, data in lines[:-1]
         ]
         assert chunks[0]["object"] == "chat.completion.chunk"

@@ -19,8 +19,7 @@ from ragsvc.services.key_administration import Actor, KeyDraft, create_key
 from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.services.request_encryption import open_encryption
 from ragsvc.web.app import create_app
-from ragsvc.web.routes import chat, encryption_keys, models
-from ragsvc.web.sealed import rvenc
+from ragsvc.web.routes import chat, encrypted_chat, encryption_keys, models
 from tests.support.keys_database import SmallDatabase, compose
 from tests.support.small_corpus import SmallSearch, count_tokens, extract
 from tests.support.upstream_server import serving
@@ -40,7 +39,7 @@ class Services:
         self.unresolved += count
 
 
-def app_over(services: Services, settings: list[ProviderSettings]):
+def app_over(services: Services, settings: list[ProviderSettings], **options):
     @asynccontextmanager
     async def running(_app):
         async with open_session() as session:
@@ -60,9 +59,9 @@ def app_over(services: Services, settings: list[ProviderSettings]):
             )
             yield
 
-    modules = (chat, models, encryption_keys, rvenc)
+    modules = (chat, models, encryption_keys, encrypted_chat)
     handlers = [handler for module in modules for handler in module.route_handlers]
-    return create_app(services, route_handlers=handlers, lifespan=[running], encryption=services.encryption)
+    return create_app(services, route_handlers=handlers, lifespan=[running], encryption=services.encryption, **options)
 
 
 def provider(url: str, name: str = "up", **options) -> ProviderSettings:
@@ -102,8 +101,8 @@ class ChatService(NamedTuple):
 BALANCE = 1_000_000
 
 
-def issue(database: SmallDatabase, *, balance: int | None = BALANCE, **options):
-    limits = KeyLimits(requests_per_minute=None, requests_per_hour=None, token_balance=balance)
+def issue(database: SmallDatabase, *, balance: int | None = BALANCE, requests_per_minute: int | None = None, **options):
+    limits = KeyLimits(requests_per_minute=requests_per_minute, requests_per_hour=None, token_balance=balance)
     draft = KeyDraft(tenant=TenantId("acme"), label="quickstart", limits=limits, **options)
     issued = database.write_sync(lambda connection: create_key(connection, draft, actor=Actor(), now=1_700_000_000))
     return IssuedText(issued.text, issued.key.id)
@@ -115,13 +114,13 @@ class IssuedText(NamedTuple):
 
 
 @contextmanager
-def serving_chat(tmp_path, settings):
+def serving_chat(tmp_path, settings, **options):
     database = SmallDatabase(tmp_path / "keys.sqlite")
     try:
         issued = issue(database)
         with closing(open_encryption(tmp_path, source="memory", key_file=None)) as encryption:
             services = Services(compose(database), encryption)
-            with serving(app_over(services, settings), lifespan="on") as (url, _server):
+            with serving(app_over(services, settings, **options), lifespan="on") as (url, _server):
                 yield ChatService(url, issued.key, issued.key_id, services, database)
     finally:
         database.close()

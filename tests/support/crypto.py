@@ -1,4 +1,4 @@
-"""What the encryption tests share: vectors, Node as a peer, and a small encrypted server on a real socket."""
+"""Shared by the encryption tests: vectors, Node as a peer, and a small encrypted server on a socket."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from ragsvc.core.errors import CryptoFailure
 from ragsvc.crypto import ehbp, hpke, hpke_stream, rvenc, sealed_requests
 from ragsvc.crypto.keyring import Keyring
-from ragsvc.crypto.replay import MemoryClaims
+from ragsvc.store.replay_claims import SqliteClaims
 
 REPOSITORY = Path(__file__).parents[2]
 FIXTURES = REPOSITORY / "fixtures" / "crypto"
@@ -30,7 +30,7 @@ def load_vectors(name: str) -> Any:
 
 
 class Clock:
-    """A clock the test turns."""
+    """A clock that the test sets."""
 
     def __init__(self, now: float = 1_800_000_000.0) -> None:
         self.now = now
@@ -40,7 +40,7 @@ class Clock:
 
 
 class NodePeer:
-    """One Node process that takes a command and perhaps a second line."""
+    """A Node process that reads commands, one JSON document a line."""
 
     def __init__(self, node: str) -> None:
         self.process = subprocess.Popen(
@@ -81,9 +81,9 @@ class EncryptedServer:
     ``seen`` holds each request as it came over the wire; ``dialects`` what opened; ``tamper`` may change answers.
     """
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: Keyring, claims: SqliteClaims) -> None:
         self.keyring = keyring
-        self.claims = MemoryClaims()
+        self.claims = claims
         self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
         self.dialects: list[str] = []
         self.decrypted: list[bytes] = []
@@ -140,15 +140,14 @@ class EncryptedServer:
         else:
             await self._one_shot(headers, body, send)
 
-    def _take(self, pending: sealed_requests.PendingRequest | sealed_requests.PendingInference) -> dict[str, Any]:
-        claim = pending.claim
-        plaintext = pending.accept(claimed=self.claims.claim(claim.key_id, claim.digest, claim.expires_at))
+    async def _take(self, pending: sealed_requests.PendingRequest | sealed_requests.PendingInference) -> dict[str, Any]:
+        plaintext = pending.accept(claimed=await self.claims.claim(pending.claim))
         self.decrypted.append(plaintext)
         return json.loads(plaintext) if plaintext.startswith(b"{") else {}
 
     async def _one_shot(self, headers: dict[str, str], body: bytes, send: Any) -> None:
         pending = sealed_requests.open_one_shot(self.keyring.accepted(), headers.get("x-hpke-enc"), body)
-        request = self._take(pending)
+        request = await self._take(pending)
         self.dialects.append(str(pending.dialect))
         answer = completion(f"echo: {request['messages'][-1]['content']}")
         await reply(send, 200, sealed_requests.ONE_SHOT_MEDIA_TYPE, pending.seal_response(json.dumps(answer).encode()))
@@ -164,7 +163,7 @@ class EncryptedServer:
         )
         sealed = body if sealed_header is None else sealed_requests.decode_base64(sealed_header)
         pending = sealed_requests.open_streamed(self.keyring.accepted(), headers.get("x-hpke-enc"), sealed, aad=aad)
-        request = self._take(pending)
+        request = await self._take(pending)
         status, media_type, parts = answer_parts(scope["path"], request)
         sealer = pending.stream_response()
         extra = [(sealed_requests.CONTENT_TYPE_HEADER.encode(), media_type.encode())]
@@ -196,7 +195,7 @@ class EncryptedServer:
         fields = json.loads(body)
         inference = rvenc.EncryptedInference(fields["encryptedInference"], fields["cipherText"], fields["nonce"])
         pending = sealed_requests.open_inference(self.keyring.accepted(), inference)
-        request = self._take(pending)
+        request = await self._take(pending)
         sealer = pending.seal_events()
         extra = [(rvenc.RESPONSE_NONCE_HEADER.encode(), sealer.response_nonce_header.encode())]
         await begin(send, 200, "text/event-stream", extra)

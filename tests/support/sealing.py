@@ -1,4 +1,4 @@
-"""Requests sealed by hand, as any client of the documented formats would, for tests of the real service."""
+"""Seals requests as a client of the documented formats would, for tests of the real service."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
 from litestar.response.base import ASGIResponse
@@ -22,7 +22,7 @@ _PROVIDERS_OWN = re.compile(
 """Headers about the provider's account, infrastructure or limits, which are not passed on."""
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _JSON_TYPE = (b"content-type", b"application/json")
-_EVENT_HEADERS = [
+EVENT_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
@@ -161,28 +161,18 @@ class EventSource(Protocol):
 class EventStream(ASGIResponse):
     """Sends server-sent events as they arrive; a failure is sent as the last event, a disconnect closes the source."""
 
-    __slots__ = ("_extra", "_request_id", "_source", "_status")
+    __slots__ = ("_request_id", "_source")
 
-    def __init__(
-        self,
-        source: EventSource,
-        *,
-        request_id: str | None,
-        status: int = 200,
-        headers: Sequence[tuple[bytes, bytes]] = (),
-    ) -> None:
+    def __init__(self, source: EventSource, *, request_id: str | None) -> None:
         # see JsonBytes
         self._source = source
         self._request_id = request_id
-        self._status = status
-        self._extra = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         source = self._source
         try:
             with DisconnectWatcher(receive):
-                headers = [*_EVENT_HEADERS, *self._extra]
-                await send({"type": "http.response.start", "status": self._status, "headers": headers})
+                await send({"type": "http.response.start", "status": 200, "headers": [*EVENT_HEADERS]})
                 try:
                     async for block in source:
                         await send({"type": "http.response.body", "body": block, "more_body": not source.finished})

@@ -1,4 +1,4 @@
-"""Public keys for encrypted requests, in each format's own form, and the evidence of where they live."""
+"""Public keys for encrypted requests in the encoding of each mode, and their attestation report."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ AnyRequest = Request[Any, Any, Any]
 
 
 class EncryptionServices(Protocol):
-    """The part of the composed services that these routes use."""
+    """The services that these routes use."""
 
     @property
     def encryption(self) -> EncryptionService:
-        """Holds the keys."""
+        """Has the keys."""
         ...
 
 
@@ -43,7 +43,7 @@ class HpkeKey(msgspec.Struct, frozen=True):
 
 
 class RvencKey(msgspec.Struct, frozen=True):
-    """The X-Wing key in hexadecimal. ``answers`` is ``literal`` where the operator chose the insecure sealing."""
+    """The X-Wing key in hexadecimal. ``answers`` is ``literal`` if the operator enabled the insecure sealing."""
 
     public_key: str
     key_id: str
@@ -54,10 +54,10 @@ class RvencKey(msgspec.Struct, frozen=True):
 
 
 class AttestationReport(msgspec.Struct, frozen=True):
-    """A quote over ``keys`` and the caller's nonce.
+    """A quote over ``keys`` and the client's nonce.
 
-    The first half of the quote's report data is SHA-256 of ``ragsvc-attest-v1``, a zero byte and ``keys`` (the JSON
-    text as it stands), the second half the nonce. ``quote`` and ``auxiliary`` are base64.
+    The first half of the quote's report data is SHA-256 of ``ragsvc-attest-v1``, a zero byte and ``keys`` (exactly this
+    JSON text), the second half is the nonce. ``quote`` and ``auxiliary`` are base64.
     """
 
     provider: str
@@ -71,26 +71,26 @@ def _encryption(request: AnyRequest) -> EncryptionService:
     return cast("EncryptionServices", request.app.state["services"]).encryption
 
 
-def _whole(expires_at: float | None) -> int | None:
+def _whole_seconds(expires_at: float | None) -> int | None:
     return None if expires_at is None else int(expires_at)
 
 
 @get("/v1/hpke/key", opt=_PUBLIC, summary="Key for HPKE requests")
 async def get_hpke_key(request: AnyRequest) -> Response[HpkeKey]:
-    """The key to seal requests for; fetch it again when it expires."""
+    """The public key to seal requests for; fetch it again when it expires."""
     key_set = _encryption(request).current()
     key = HpkeKey(
         public_key=sealed_requests.encode_base64(key_set.hpke_public),
         info=sealed_requests.INFO.decode(),
         key_id=key_set.key_id,
-        expires_at=_whole(key_set.expires_at),
+        expires_at=_whole_seconds(key_set.expires_at),
     )
     return Response(key, headers=_NO_STORE)
 
 
 @get(ehbp.KEYS_PATH, opt=_PUBLIC, media_type=ehbp.KEYS_MEDIA_TYPE, summary="Key configuration for EHBP clients")
 async def get_ehbp_keys(request: AnyRequest) -> Response[bytes]:
-    """The same HPKE key as one key configuration of 41 bytes (RFC 9458, section 3.1)."""
+    """The same HPKE key as a key configuration of 41 bytes (RFC 9458, section 3.1)."""
     config = ehbp.encode_key_config(_encryption(request).current().hpke_public)
     return Response(config, media_type=ehbp.KEYS_MEDIA_TYPE, headers=_NO_STORE)
 
@@ -103,20 +103,20 @@ async def get_rvenc_key(request: AnyRequest) -> Response[RvencKey]:
     key = RvencKey(
         public_key=key_set.xwing_public.hex(),
         key_id=key_set.key_id,
-        expires_at=_whole(key_set.expires_at),
+        expires_at=_whole_seconds(key_set.expires_at),
         kem=rvenc.KEM_NAME,
         aead=rvenc.AEAD_NAME,
-        answers="literal" if encryption.literal_rvenc else "ragsvc-rvenc-v1",
+        answers="literal" if encryption.insecure_literal_rvenc else "ragsvc-rvenc-v1",
     )
     return Response(key, headers=_NO_STORE)
 
 
-@get("/v1/attestation/report", opt={**_PUBLIC, "errors": (503,)}, summary="Evidence of where the keys live")
+@get("/v1/attestation/report", opt={**_PUBLIC, "errors": (503,)}, summary="Attestation report of the encryption keys")
 async def get_attestation_report(
     request: AnyRequest,
     nonce: Annotated[str, Parameter(pattern="^[0-9a-fA-F]{64}$", description="32 fresh random bytes, hexadecimal")],
 ) -> Response[AttestationReport]:
-    """A quote of the platform that binds all accepted keys; 503 outside a trusted execution environment."""
+    """A quote that covers all accepted keys; 503 outside a trusted execution environment."""
     encryption = _encryption(request)
     canonical = canonical_key_sets(encryption.accepted())
     report_data = bind_report_data(canonical, bytes.fromhex(nonce))

@@ -1,28 +1,28 @@
-"""Answers on their way out, sealed: ASGI ``send`` callables that take a plain answer and send an encrypted one.
+"""Responses of the HPKE and EHBP modes: ASGI ``send`` callables that take a plain response and send it encrypted.
 
-Headers stay outside the encryption, so only those that say nothing of the content pass; ``Content-Disposition``, which
-may name a file, does not.
+Headers are not encrypted, so only those that reveal nothing about the content pass. ``Content-Disposition``, which may
+contain a file name, does not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
-import anyio.to_thread
 import msgspec
-from litestar.types import HTTPResponseStartEvent, Message, Send
+from litestar.types import HTTPResponseStartEvent, Message, Receive, Scope, Send
 
 from ragsvc.crypto import ehbp, hpke_stream, sealed_requests
 from ragsvc.web.errors import RenderedError
+from ragsvc.web.sealed.offloading import run_in_thread_if_large
+from ragsvc.web.sealed.plain_requests import JSON_TYPE
+from ragsvc.web.sealed.recognition import INNER_CONTENT_TYPE
 
 Header = tuple[bytes, bytes]
-T = TypeVar("T")
 
-OFFLOAD_BYTES: Final = 1 << 20
-"""Larger bodies are sealed and opened in a worker thread; a MiB takes about 1 ms."""
+EVENTS_TYPE: Final = b"text/event-stream"
 PAD_EVENTS_TO: Final = 512
-"""Server-sent events are padded to a multiple of this, so that lengths do not tell tokens apart."""
+"""Server-sent events are padded to a multiple of this many bytes, so that lengths do not reveal tokens."""
 _KEPT = frozenset(
     {
         b"retry-after",
@@ -38,17 +38,14 @@ _KEPT = frozenset(
     }
 )
 _NO_STORE = (b"cache-control", b"no-store")
-_INNER_TYPE = sealed_requests.CONTENT_TYPE_HEADER.lower().encode()
 _ONE_SHOT_TYPE = (b"content-type", sealed_requests.ONE_SHOT_MEDIA_TYPE.encode())
 _STREAM_TYPE = (b"content-type", sealed_requests.STREAM_MEDIA_TYPE.encode())
 _NONCE_HEADER = ehbp.RESPONSE_NONCE_HEADER.lower().encode()
-_JSON = b"application/json"
-_EVENTS = b"text/event-stream"
 _NO_CONTENT = 204
 
 
 class _StreamRefusal(msgspec.Struct, frozen=True):
-    """An error in exactly the shape of the Oryxen document, whose ``code`` is the status."""
+    """The error as the Oryxen document specifies it: its ``code`` is the HTTP status."""
 
     message: str = "Streaming is not supported with HPKE encryption. Set stream: false."
     type: str = "proxy_error"
@@ -56,23 +53,34 @@ class _StreamRefusal(msgspec.Struct, frozen=True):
 
 
 STREAM_REFUSED: Final = msgspec.json.encode({"error": _StreamRefusal()})
-"""What a one-shot request gets that asks for a stream."""
+"""The body of the error that answers ``stream: true`` in one-shot mode."""
 
 
-class SealedAnswer(Protocol):
-    """Takes ASGI messages of a plain answer."""
+class SealedResponse(Protocol):
+    """ASGI ``send`` for the application: takes the messages of a plain response."""
 
     async def __call__(self, message: Message) -> None:
-        """Take one."""
+        """Seal the next message."""
         ...
 
     async def fail(self, error: RenderedError) -> None:
-        """The application ended with an error: say so if there is still room to, else leave the answer cut off."""
+        """Seal the error that ended the application, where the format still allows it; else leave the answer cut."""
         ...
 
 
-class OneShotAnswer:
-    """Gathers an answer and seals it as one message; an event stream is refused, and ``stop`` called."""
+async def refuse_stream(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """ASGI application that answers ``stream: true`` in one-shot mode with the error of the Oryxen document."""
+    headers = [(b"content-type", JSON_TYPE)]
+    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    await send({"type": "http.response.body", "body": STREAM_REFUSED, "more_body": False})
+
+
+class OneShotResponse:
+    """Collects the response and seals it as one message.
+
+    An event stream does not fit into one message: the client gets the error of ``refuse_stream``, and ``stop`` is
+    called to end the application.
+    """
 
     def __init__(self, pending: sealed_requests.PendingRequest, send: Send, stop: Callable[[], object]) -> None:
         self._pending = pending
@@ -80,50 +88,48 @@ class OneShotAnswer:
         self._stop = stop
         self._status = 200
         self._headers: list[Header] = []
-        self._inner_type = _JSON
+        self._inner_type = JSON_TYPE
         self._body = bytearray()
         self._done = False
 
     async def __call__(self, message: Message) -> None:
-        """Take one message; the last one sends everything."""
         if self._done:
             return
         if message["type"] == "http.response.start":
             self._status = message["status"]
             self._headers, self._inner_type = _outer_headers(message)
-            if self._inner_type.startswith(_EVENTS):
-                await self.refuse_stream()
+            if self._inner_type.startswith(EVENTS_TYPE):
+                await self._refuse_stream()
                 self._stop()
         elif message["type"] == "http.response.body":
             self._body += message["body"]
             if not message["more_body"]:
                 await self._finish()
 
-    async def refuse_stream(self) -> None:
-        """Answer with the document's words for a request that asks for a stream."""
-        self._status, self._headers, self._inner_type = 400, [], _JSON
+    async def _refuse_stream(self) -> None:
+        self._status, self._headers, self._inner_type = 400, [], JSON_TYPE
         self._body = bytearray(STREAM_REFUSED)
         await self._finish()
 
     async def fail(self, error: RenderedError) -> None:
-        """Seal the error, unless the answer was given."""
+        """Seal the error, unless the response was sent already."""
         if not self._done:
-            self._status, self._inner_type = error.status, _JSON
+            self._status, self._inner_type = error.status, JSON_TYPE
             self._headers = _error_headers(error)
             self._body = bytearray(error.content)
             await self._finish()
 
     async def _finish(self) -> None:
         self._done = True
-        sealed = await in_thread_if_long(self._pending.seal_response, bytes(self._body))
+        sealed = await run_in_thread_if_large(self._pending.seal_response, bytes(self._body))
         self._body.clear()
-        headers = [_ONE_SHOT_TYPE, (b"content-length", b"%d" % len(sealed)), (_INNER_TYPE, self._inner_type)]
+        headers = [_ONE_SHOT_TYPE, (b"content-length", b"%d" % len(sealed)), (INNER_CONTENT_TYPE, self._inner_type)]
         await _start(self._send, self._status, [*headers, *self._headers])
         await self._send({"type": "http.response.body", "body": sealed, "more_body": False})
 
 
-class StreamedAnswer:
-    """Seals an answer as it comes; only a whole one gets its authenticated end."""
+class StreamedResponse:
+    """Seals the response while the application sends it; only a complete response gets the authenticated end."""
 
     def __init__(self, pending: sealed_requests.PendingRequest, send: Send) -> None:
         self._sealer = pending.stream_response()
@@ -132,7 +138,7 @@ class StreamedAnswer:
         self._started = False
 
     async def __call__(self, message: Message) -> None:
-        """Take one message; events leave at once, padded; other bodies in whole chunks."""
+        """Seal the next message: events are padded and sent at once, other bodies are sent in full chunks."""
         if message["type"] == "http.response.start":
             headers, inner_type = _outer_headers(message)
             await self._begin(message["status"], headers, inner_type)
@@ -140,15 +146,15 @@ class StreamedAnswer:
             await self._write(message["body"], last=not message["more_body"])
 
     async def fail(self, error: RenderedError) -> None:
-        """Seal the error if nothing was sent; otherwise the missing end tells."""
+        """Seal the error if nothing was sent; otherwise the missing authenticated end shows the failure."""
         if not self._started:
-            await self._begin(error.status, _error_headers(error), _JSON)
+            await self._begin(error.status, _error_headers(error), JSON_TYPE)
             await self._write(error.content, last=True)
 
     async def _begin(self, status: int, headers: list[Header], inner_type: bytes) -> None:
         self._started = True
-        self._events = inner_type.startswith(_EVENTS)
-        await _start(self._send, status, [_STREAM_TYPE, (_INNER_TYPE, inner_type), *headers])
+        self._events = inner_type.startswith(EVENTS_TYPE)
+        await _start(self._send, status, [_STREAM_TYPE, (INNER_CONTENT_TYPE, inner_type), *headers])
         await self._send({"type": "http.response.body", "body": self._sealer.start(), "more_body": True})
 
     async def _write(self, body: bytes, *, last: bool) -> None:
@@ -163,8 +169,8 @@ class StreamedAnswer:
             await self._send({"type": "http.response.body", "body": sealed, "more_body": not last})
 
 
-class EhbpAnswer:
-    """Seals an answer into EHBP frames, one for each message. The protocol has no authenticated end."""
+class EhbpResponse:
+    """Seals the response into EHBP frames, one for each message. The protocol has no authenticated end."""
 
     def __init__(self, exchange: ehbp.ServerExchange, send: Send) -> None:
         self._exchange = exchange
@@ -172,18 +178,17 @@ class EhbpAnswer:
         self._started = False
 
     async def __call__(self, message: Message) -> None:
-        """Take one message."""
         if message["type"] == "http.response.start":
             headers, inner_type = _outer_headers(message)
             await self._begin(message["status"], headers, inner_type)
         elif message["type"] == "http.response.body":
-            sealed = await in_thread_if_long(self._exchange.seal_response, message["body"])
+            sealed = await run_in_thread_if_large(self._exchange.seal_response, message["body"])
             await self._send({"type": "http.response.body", "body": sealed, "more_body": message["more_body"]})
 
     async def fail(self, error: RenderedError) -> None:
-        """Seal the error if nothing was sent."""
+        """Seal the error, if nothing was sent."""
         if not self._started:
-            await self._begin(error.status, _error_headers(error), _JSON)
+            await self._begin(error.status, _error_headers(error), JSON_TYPE)
             await self({"type": "http.response.body", "body": error.content, "more_body": False})
 
     async def _begin(self, status: int, headers: list[Header], inner_type: bytes) -> None:
@@ -192,28 +197,21 @@ class EhbpAnswer:
         await _start(self._send, status, [(b"content-type", inner_type), nonce, *headers])
 
 
-async def in_thread_if_long(function: Callable[[bytes], T], data: bytes, *, size_bytes: int | None = None) -> T:
-    """Run a cipher over ``data`` (``size_bytes`` of work), off the event loop when it takes long."""
-    if (len(data) if size_bytes is None else size_bytes) < OFFLOAD_BYTES:
-        return function(data)
-    return await anyio.to_thread.run_sync(function, data)
-
-
 async def _start(send: Send, status: int, headers: list[Header]) -> None:
-    """Begin the answer; 204 becomes 200, since there is a sealed body."""
+    """Send status and headers; 204 becomes 200, because the sealed body is never empty."""
     status = 200 if status == _NO_CONTENT else status
     await send({"type": "http.response.start", "status": status, "headers": [*headers, _NO_STORE]})
 
 
 def _outer_headers(message: HTTPResponseStartEvent) -> tuple[list[Header], bytes]:
-    """What may be seen of an answer's headers, and its media type."""
+    """The headers that stay outside the encryption, and the media type of the plain response."""
     kept: list[Header] = []
-    inner_type = _JSON
+    inner_type = JSON_TYPE
     for name, value in message["headers"]:
         lower = name.lower()
         if lower == b"content-type":
             inner_type = value
-        elif lower in _KEPT or lower.startswith(b"access-control-"):
+        elif lower in _KEPT:
             kept.append((lower, value))
     return kept, inner_type
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from ragsvc.store.replay_claims import FILE_NAME, SqliteClaims
 from tests.support.crypto import EncryptedServer, NodePeer, RunningServer, in_memory_keyring
 
 
@@ -24,8 +27,9 @@ def node_peer(node: str) -> Iterator[Callable[[], NodePeer]]:
 
 
 @pytest.fixture
-def server() -> Iterator[RunningServer]:
+def server(tmp_path: Path) -> Iterator[RunningServer]:
     """A running encrypted server with keys in memory."""
-    running = RunningServer(EncryptedServer(in_memory_keyring()))
-    yield running
-    running.close()
+    with closing(SqliteClaims(tmp_path / FILE_NAME, outlives_process=False)) as claims:
+        running = RunningServer(EncryptedServer(in_memory_keyring(), claims))
+        yield running
+        running.close()

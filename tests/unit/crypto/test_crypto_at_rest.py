@@ -1,4 +1,4 @@
-"""Files at rest: round trips, every cut and changed byte, random access, rotation that a crash cannot break."""
+"""Encryption at rest: round trips, truncated and changed files, random access, and rotation across crashes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def open_whole(content: bytes, keys: MasterKeys = KEYS, context: bytes = CONTEXT
 
 
 @given(pieces=st.lists(st.binary(max_size=50), max_size=8), chunk_bytes=st.integers(1, 40))
-def test_pieces_of_any_size_come_back_whole(pieces, chunk_bytes):
+def test_pieces_of_any_size_round_trip(pieces, chunk_bytes):
     content = b"".join(at_rest.encrypt_chunks(pieces, KEYS, context=CONTEXT, chunk_bytes=chunk_bytes))
     plaintext = b"".join(pieces)
     assert open_whole(content) == plaintext
@@ -37,7 +37,7 @@ def test_pieces_of_any_size_come_back_whole(pieces, chunk_bytes):
 
 
 @given(size=st.integers(0, 200), offset=st.integers(0, 220), length=st.integers(0, 220))
-def test_random_access_reads_what_the_whole_would_give(size, offset, length):
+def test_random_access_equals_a_slice_of_the_plaintext(size, offset, length):
     plaintext = bytes(index % 251 for index in range(size))
     reader = EncryptedReader(io.BytesIO(seal(plaintext)), KEYS, context=CONTEXT)
     assert reader.size_bytes == size
@@ -56,7 +56,7 @@ def test_every_truncation_and_extension_is_refused_when_opening(size):
             EncryptedReader(io.BytesIO(cut), KEYS, context=CONTEXT)
 
 
-def test_every_flipped_byte_that_counts_is_refused():
+def test_every_flipped_byte_that_is_in_use_is_refused():
     content = seal(b"x" * 40)
     unused = range(88, at_rest.HEADER_BYTES)  # slot 1 is empty and ignored
     for position in set(range(len(content))) - set(unused):
@@ -102,7 +102,7 @@ def test_rewrapping_moves_a_file_to_the_new_key_without_touching_its_content(tmp
 
 
 class CrashingFile(io.BytesIO):
-    """Loses power after ``budget`` written bytes: the rest of that write and all later ones are gone."""
+    """Fails after ``budget`` written bytes: the rest of that write and all later writes are lost."""
 
     def __init__(self, content: bytes, budget: int) -> None:
         super().__init__(content)
@@ -120,7 +120,7 @@ def test_a_crash_at_any_byte_of_a_rewrap_leaves_a_file_that_opens_and_can_be_fin
     rotated = MasterKeys(NEW, OLD)
     for slots_used in (0, 1):
         content = seal(b"content")
-        if slots_used:  # the current wrap stands in slot 1
+        if slots_used:  # the current master key is in slot 1
             file = io.BytesIO(content)
             at_rest.rewrap(file, MasterKeys(MasterKey(bytes(32)), OLD), context=CONTEXT)
             at_rest.rewrap(file, MasterKeys(OLD, MasterKey(bytes(32))), context=CONTEXT)

@@ -1,4 +1,4 @@
-"""Evidence: what it binds, the kernel's interface in a copy, and report data of recorded quotes."""
+"""Attestation: report data, a copy of the kernel's interface, and recorded quotes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def key_sets():
     return Keyring.rotating(bytes(32), clock=Clock(10 * 86_400), claims_are_durable=True).accepted()
 
 
-def test_the_key_sets_have_one_spelling():
+def test_key_sets_have_one_canonical_encoding():
     sets = key_sets()
     canonical = attestation.canonical_key_sets(sets)
     assert attestation.canonical_key_sets(sets[::-1]) == canonical
@@ -75,7 +75,7 @@ def test_other_quotes_are_refused(provider, quote):
         attestation.read_report_data(provider, quote)
 
 
-def test_a_client_refuses_evidence_that_binds_something_else():
+def test_a_client_refuses_a_quote_with_other_report_data():
     canonical = attestation.canonical_key_sets(key_sets())
     quote = SNP[:0x50] + attestation.bind_report_data(canonical, NONCE) + SNP[0x90:]
     evidence = AttestationQuote(QuoteProvider.SEV_SNP, quote)
@@ -93,7 +93,7 @@ def tsm(tmp_path):
     return Folder(tmp_path)
 
 
-def test_the_kernels_interface_is_written_read_and_removed(tsm):
+def test_a_report_entry_is_written_read_and_removed(tsm):
     report_data = attestation.bind_report_data(b"{}", NONCE)
     type(tsm).auxiliary = b"certificates"
     evidence = attestation.request_evidence(report_data, root=tsm)
@@ -104,7 +104,7 @@ def test_the_kernels_interface_is_written_read_and_removed(tsm):
     assert list(tsm.iterdir()) == []
 
 
-def test_an_entry_that_somebody_else_wrote_to_is_refused_and_removed(tsm):
+def test_an_entry_that_another_process_wrote_to_is_refused_and_removed(tsm):
     type(tsm).generation_step = 2
     with pytest.raises(AttestationUnavailable):
         attestation.request_evidence(bytes(64), root=tsm)
@@ -117,6 +117,6 @@ def test_without_the_interface_there_is_no_evidence(tmp_path):
         attestation.request_evidence(bytes(64), root=tmp_path / "absent")
 
 
-def test_report_data_over_64_bytes_is_a_bug():
+def test_report_data_over_64_bytes_is_refused():
     with pytest.raises(ValueError, match="64 bytes"):
         attestation.request_evidence(bytes(65))

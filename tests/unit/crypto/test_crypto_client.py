@@ -1,4 +1,4 @@
-"""The official OpenAI client through our transports, and everything a hostile server or gateway might try."""
+"""The official OpenAI client over the encrypting transports, and attacks by a server or gateway."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def stream_text(client: openai.OpenAI) -> str:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_openai_client_works_whole_and_streamed(connect, server, mode):
+def test_the_openai_client_works_with_and_without_stream(connect, server, mode):
     client = connect(mode())
     assert ask(client) == "echo: the canary sings"
     assert stream_text(client).replace(" ", "") == "echo:thecanarysings"
@@ -61,7 +61,7 @@ def test_the_openai_client_works_whole_and_streamed(connect, server, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_async_openai_client_works_whole_and_streamed(server, mode):
+def test_the_async_openai_client_works_with_and_without_stream(server, mode):
     async def converse() -> tuple[str, str]:
         transport = AsyncEncryptedTransport(server.origin, mode())
         async with httpx.AsyncClient(transport=transport) as inner:
@@ -76,7 +76,7 @@ def test_the_async_openai_client_works_whole_and_streamed(server, mode):
     assert streamed.replace(" ", "") == "echo:thecanarysings"
 
 
-def test_bodyless_requests_and_queries_travel_bound_and_answered_encrypted(connect, server):
+def test_requests_without_a_body_and_queries_are_authenticated_and_answered_encrypted(connect, server):
     client = connect(HpkeStream())
     assert [model.id for model in client.models.list(extra_query={"after": "x"})] == ["m"]
     method, path, headers, body = server.application.seen[-1]
@@ -85,7 +85,7 @@ def test_bodyless_requests_and_queries_travel_bound_and_answered_encrypted(conne
 
 
 @pytest.mark.parametrize("mode", [HpkeStream(), Rvenc()])
-def test_errors_of_the_service_arrive_as_the_client_knows_them(connect, mode):
+def test_errors_of_the_service_become_the_clients_own_exceptions(connect, mode):
     client = connect(mode)
     with pytest.raises(openai.APIStatusError) as caught:
         ask(client, "fail")
@@ -119,7 +119,7 @@ def test_a_plaintext_success_is_refused(connect, server, mode, use):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("use", [ask, stream_text])
-def test_a_cut_stream_is_an_error_and_not_an_end(connect, server, mode, use):
+def test_a_truncated_stream_is_an_error(connect, server, mode, use):
     server.application.cut_streams = True
     with pytest.raises(CryptoFailure):
         use(connect(mode()))
@@ -135,7 +135,7 @@ def test_a_key_that_is_not_pinned_is_refused_before_anything_is_sent(connect, se
     assert [path for _, path, _, _ in server.application.seen[sent:]] == ["/v1/hpke/key"]
 
 
-def test_a_callers_own_judgement_of_the_key_counts(connect):
+def test_verify_key_can_refuse_the_key(connect):
     def refuse(key: ServerKey) -> None:
         raise ConfigurationError([f"{key.key_id} is not attested"])
 
@@ -144,7 +144,7 @@ def test_a_callers_own_judgement_of_the_key_counts(connect):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_rotated_key_is_fetched_again_and_the_request_sealed_anew(connect, server, mode):
+def test_a_rotated_key_is_fetched_again_and_the_request_sealed_again(connect, server, mode):
     client = connect(mode())
     ask(client)
     server.application.keyring = in_memory_keyring()
@@ -180,7 +180,7 @@ def test_a_request_moved_under_another_account_does_not_open(server):
 
 
 def canned(status: int, headers: dict[str, str], content: bytes = b"", key: bytes | None = None):
-    """A server that answers everything but the key endpoint with one thing."""
+    """A server that gives the same response on every path except the key endpoint."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/v1/hpke/key":

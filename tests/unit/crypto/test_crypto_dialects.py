@@ -1,4 +1,4 @@
-"""The document's own samples, run as they are, and the trial order."""
+"""The Oryxen document's code samples, run unchanged, and the order in which dialects are tried."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.crypto import FIXTURES, KEY
 
 
 def adapt(sample: str, origin: str) -> str:
-    """Change the sample in host and key only."""
+    """Replace only host and key in the sample."""
     text = (FIXTURES / sample).read_text()
     assert text.count("https://api.oryxen.ai") == 1
     return text.replace("https://api.oryxen.ai", origin).replace("oryxen_your_key", KEY)
@@ -26,14 +26,14 @@ def run_sample(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
-def test_the_documents_python_sample_succeeds(server):
+def test_the_documents_python_sample_works(server):
     done = run_sample([sys.executable, "-c", adapt("oryxen_sample.py.txt", server.origin)])
     assert "echo: hi" in done.stdout, done.stderr
     assert server.application.dialects == [KeyScheduleDialect.SAMPLE_PYTHON]
     assert b'"content": "hi"' in server.application.decrypted[0]
 
 
-def test_the_documents_javascript_sample_succeeds(server, node, tmp_path):
+def test_the_documents_javascript_sample_works(server, node, tmp_path):
     sample = tmp_path / "sample.mjs"
     sample.write_text(adapt("oryxen_sample.mjs.txt", server.origin))
     done = run_sample([node, "--no-warnings", str(sample)])
@@ -66,7 +66,7 @@ def seal_in(dialect: KeyScheduleDialect, private_key: X25519PrivateKey, plaintex
 
 
 @pytest.mark.parametrize("dialect", list(KeyScheduleDialect))
-def test_each_dialect_is_answered_in_itself(dialect):
+def test_the_response_uses_the_dialect_of_the_request(dialect):
     private_key = X25519PrivateKey.generate()
     enc, sealed = seal_in(dialect, private_key, b"question")
     opened = sample_key_schedules.open_by_trial(enc, sealed, private_key=private_key, info=sealed_requests.INFO)

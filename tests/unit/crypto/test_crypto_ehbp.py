@@ -1,4 +1,4 @@
-"""EHBP against its two public clients and, in slices, against itself."""
+"""EHBP against both public clients, and against itself with sliced streams."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_an_answer_needs_an_opened_request():
         server.seal_response(b"unasked")
 
 
-def test_another_key_a_cut_frame_and_a_changed_byte_are_refused():
+def test_another_key_a_truncated_frame_and_a_changed_byte_are_refused():
     client = ehbp.ClientExchange(PUBLIC_KEY)
     body = client.seal_request(b"question")
     other = ehbp.ServerExchange(client.encapsulated_key_header, [X25519PrivateKey.generate()])
@@ -119,7 +119,7 @@ def test_the_public_javascript_client_streams_a_chat_unmodified(server, node):
     assert server.application.decrypted == [BODY.encode()]
 
 
-def test_the_public_python_client_learns_of_a_new_key_by_status_422(server):
+def test_the_public_python_client_gets_status_422_after_a_key_change(server):
     identity = public_client.ServerIdentity.from_public_key_hex(PUBLIC_KEY.hex())
     transport = public_client.EHBPTransport(identity, inner=httpx.HTTPTransport())
     with httpx.Client(transport=transport) as client, pytest.raises(public_client.KeyConfigMismatchError):

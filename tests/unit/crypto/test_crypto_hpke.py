@@ -33,7 +33,7 @@ def vector_bytes(name: str) -> bytes:
 
 
 @pytest.mark.parametrize("end", ["R", "E"])
-def test_key_pairs_are_derived_as_the_vector_says(end):
+def test_derived_key_pairs_match_the_vector(end):
     private_key = hpke.derive_key_pair(vector_bytes(f"ikm{end}"))
     assert private_key.private_bytes_raw() == vector_bytes(f"sk{end}m")
     assert private_key.public_key().public_bytes_raw() == vector_bytes(f"pk{end}m")
@@ -59,7 +59,7 @@ def test_all_encryptions_and_exports_match_the_official_vector_at_both_ends():
     recipient = hpke.set_up_recipient(
         vector_bytes("enc"), X25519PrivateKey.from_private_bytes(vector_bytes("skRm")), INFO
     )
-    assert len(VECTOR["encryptions"]) == 257  # past one byte of sequence number
+    assert len(VECTOR["encryptions"]) == 257  # sequence numbers over one byte
     for sequence, entry in enumerate(VECTOR["encryptions"]):
         plaintext, aad, sealed = (bytes.fromhex(entry[name]) for name in ("pt", "aad", "ct"))
         assert hpke.nonce_at(vector_bytes("base_nonce"), sequence).hex() == entry["nonce"]
@@ -167,7 +167,7 @@ def test_an_answer_after_two_request_messages_is_refused():
         recipient.seal_response(b"answer")
 
 
-def test_a_failed_open_leaves_the_sequence_number_alone():
+def test_a_failed_open_does_not_change_the_sequence_number():
     sender, recipient = exchange()
     sealed = sender.seal(b"question")
     with pytest.raises(CryptoFailure):
@@ -200,7 +200,7 @@ def test_all_failures_look_identical_from_outside():
     assert len(set(failures)) == 1
 
 
-def test_nothing_that_holds_a_key_prints_it():
+def test_no_repr_contains_a_key():
     sender, recipient = exchange()
     schedule = sender._schedule
     for value in (sender, recipient, schedule):
@@ -209,8 +209,8 @@ def test_nothing_that_holds_a_key_prints_it():
     assert inspect.getattr_static(type(schedule), "__repr__") is object.__repr__
 
 
-def test_x25519_public_keys_of_the_wrong_size_are_refused_like_the_rest():
+def test_x25519_public_keys_of_the_wrong_size_are_the_uniform_failure():
     for size in (0, 31, 33):
         with pytest.raises(CryptoFailure):
             hpke.set_up_sender(bytes(size), INFO)
-    assert X25519PublicKey.from_public_bytes(bytes(32))  # the library itself takes the zero point until it is used
+    assert X25519PublicKey.from_public_bytes(bytes(32))  # the library accepts the zero point until it is used

@@ -1,11 +1,14 @@
-"""Key sets rotate with overlap and never come back; a request is accepted once."""
+"""Key sets rotate with an overlap and are never restored; a request is accepted once."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import os
+import sqlite3
 import threading
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -15,7 +18,8 @@ from ragsvc.core.errors import ConfigurationError, CryptoFailure
 from ragsvc.crypto import ehbp, hpke, rvenc, sealed_requests
 from ragsvc.crypto.hpke_stream import bind_request
 from ragsvc.crypto.keyring import Keyring, KeySet, parse_secret
-from ragsvc.crypto.replay import MemoryClaims, ReplayClaim
+from ragsvc.crypto.replay import ReplayClaim
+from ragsvc.store.replay_claims import FILE_NAME, PRUNE_AFTER_S, SqliteClaims
 from tests.support.crypto import Clock, in_memory_keyring
 
 DAY = 86_400
@@ -40,17 +44,14 @@ def test_a_key_rotates_overlaps_and_retires():
     assert second.key_id != first.key_id
     assert keyring.accepted() == [second, first]
     assert sealed_requests.open_one_shot(keyring.accepted(), enc, sealed).key_id == first.key_id
-    assert keyring.drain_retired() == []
 
     clock.now = 11 * DAY + 3600
     assert keyring.accepted() == [second]
-    assert keyring.drain_retired() == [first.key_id]
-    assert keyring.drain_retired() == []
     with pytest.raises(CryptoFailure):
         sealed_requests.open_one_shot(keyring.accepted(), enc, sealed)
 
 
-def test_a_clock_that_runs_backwards_brings_no_key_back():
+def test_a_clock_that_is_set_back_does_not_restore_a_key():
     clock = Clock(10 * DAY)
     keyring = Keyring.rotating(SECRET, clock=clock, claims_are_durable=True, lifetime_s=DAY, overlap_s=3600)
     first = keyring.current().key_id
@@ -74,7 +75,7 @@ def test_keys_in_memory_differ_in_every_process_and_secrets_differ():
     assert len(made) == 3
 
 
-def test_a_fixed_key_never_changes_nor_expires():
+def test_a_fixed_key_neither_changes_nor_expires():
     clock = Clock(0)
     keyring = Keyring.fixed(SECRET, clock=clock, claims_are_durable=True)
     first = keyring.current()
@@ -102,8 +103,14 @@ def test_secrets_are_read_raw_hexadecimal_or_base64():
             parse_secret(bad)
 
 
-def test_of_64_parallel_copies_of_one_request_exactly_one_is_accepted():
-    keyring, claims = in_memory_keyring(), MemoryClaims()
+@pytest.fixture
+def claims(tmp_path) -> Iterator[SqliteClaims]:
+    with contextlib.closing(SqliteClaims(tmp_path / FILE_NAME, outlives_process=True)) as opened:
+        yield opened
+
+
+def test_of_64_parallel_copies_of_one_request_exactly_one_is_accepted(claims, tmp_path):
+    keyring = in_memory_keyring()
     enc, sealed, _ = seal_one_shot(keyring.current())
     accepted, refused = [], []
     barrier = threading.Barrier(64)
@@ -111,9 +118,8 @@ def test_of_64_parallel_copies_of_one_request_exactly_one_is_accepted():
     def attempt():
         pending = sealed_requests.open_one_shot(keyring.accepted(), enc, sealed)
         barrier.wait(10)
-        claim = pending.claim
         try:
-            accepted.append(pending.accept(claimed=claims.claim(claim.key_id, claim.digest, claim.expires_at)))
+            accepted.append(pending.accept(claimed=claims.submit(pending.claim).result(10)))
         except CryptoFailure:
             refused.append(1)
 
@@ -122,20 +128,24 @@ def test_of_64_parallel_copies_of_one_request_exactly_one_is_accepted():
         thread.start()
     for thread in threads:
         thread.join(20)
-    assert (accepted, len(refused), len(claims)) == ([b"{}"], 63, 1)
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as rows:
+        remembered = rows.execute("SELECT count(*) FROM claims").fetchone()[0]
+    assert (accepted, len(refused), remembered) == ([b"{}"], 63, 1)
 
 
-def test_claims_are_kept_per_key_and_forgotten_with_it():
-    claims = MemoryClaims()
-    assert claims.claim("a", b"1", None)
-    assert claims.claim("b", b"1", None)
-    assert not claims.claim("a", b"1", None)
-    claims.forget("a")
-    assert claims.claim("a", b"1", None)
-    assert not claims.claim("b", b"1", None)
+def test_claims_are_kept_per_key_and_forgotten_with_it(claims):
+    def claim(key_id: str, expires_at: float) -> bool:
+        return claims.submit(ReplayClaim(key_id, b"1", expires_at)).result(10)
+
+    assert claim("a", 1000.0)
+    assert claim("b", 2000.0)
+    assert not claim("a", 1000.0)
+    claims.prune(1001.0 + PRUNE_AFTER_S)
+    assert claim("a", 1000.0)
+    assert not claim("b", 2000.0)
 
 
-def test_garbage_claims_nothing_because_nothing_opens():
+def test_a_request_that_does_not_open_has_no_claim():
     keyring = in_memory_keyring()
     with pytest.raises(CryptoFailure):
         sealed_requests.open_one_shot(
@@ -163,7 +173,7 @@ def test_an_ehbp_request_is_claimed_once_its_first_frame_opened():
     assert claim.digest == sealed_requests.hashlib.sha256(server.enc).digest()
 
 
-def test_no_answer_before_the_claim_and_only_one_after():
+def test_a_request_is_answered_once_and_only_after_its_claim():
     keyring = in_memory_keyring()
     enc, sealed, sender = seal_one_shot(keyring.current())
     pending = sealed_requests.open_one_shot(keyring.accepted(), enc, sealed)
@@ -203,10 +213,10 @@ def test_an_rvenc_request_is_claimed_and_answered_in_the_same_order():
         lambda enc: "*" + enc[1:],
         lambda enc: " " + enc,
         lambda enc: enc + "\n",
-        lambda enc: enc[:-2] + chr(ord(enc[-2]) + 1) + "=",  # other spare bits: another spelling of the same bytes
+        lambda enc: enc[:-2] + chr(ord(enc[-2]) + 1) + "=",  # other unused bits: a second encoding of the same bytes
     ],
 )
-def test_x_hpke_enc_has_one_spelling(spoil):
+def test_x_hpke_enc_has_one_valid_encoding(spoil):
     keyring = in_memory_keyring()
     for _ in itertools.repeat(None, 3):
         enc, sealed, _sender = seal_one_shot(keyring.current())
@@ -223,6 +233,6 @@ def test_a_streamed_request_opens_only_under_its_binding():
         sealed_requests.open_one_shot(keyring.accepted(), enc, sealed)
 
 
-def test_a_key_set_prints_its_id_alone():
+def test_the_repr_of_a_key_set_contains_only_its_id():
     key_set = in_memory_keyring().current()
     assert repr(key_set) == f"KeySet(key_id={key_set.key_id!r})"

@@ -1,4 +1,4 @@
-"""X-Wing and RVENC against vectors, noble and cryptography's own HPKE; the answer's deviation; the literal mode."""
+"""X-Wing and RVENC against vectors, noble and cryptography's HPKE; response encryption; the insecure literal mode."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def test_a_request_opens_and_names_its_claim():
     upper = rvenc.EncryptedInference(
         request.encrypted_inference.upper(), request.cipher_text.upper(), request.nonce.upper()
     )
-    assert rvenc.open_request(upper, KEY).claim_digest == opened.claim_digest  # a respelled replay is a replay
+    assert (
+        rvenc.open_request(upper, KEY).claim_digest == opened.claim_digest
+    )  # a replay in another encoding is a replay
     other = rvenc.open_request(rvenc.seal_request(KEYS, b"{}"), KEY)
     assert other.claim_digest != opened.claim_digest  # same cipherText, other nonce: allowed
 
@@ -101,7 +103,7 @@ def test_noble_seals_requests_we_open_and_opens_answers_we_seal(node_peer):
     sealed = node_peer().say(command="xchachaSeal", message=b'{"a": 1}'.hex(), **parameters)["sealed"]
     request = rvenc.EncryptedInference(sealed, KEYS.cipher_text.hex(), NONCE.hex())
     assert rvenc.open_request(request, KEY).payload == b'{"a": 1}'
-    event = rvenc.seal_literal_chunk(KEYS.shared_secret, NONCE, b"literal")
+    event = rvenc.seal_insecure_literal_chunk(KEYS.shared_secret, NONCE, b"literal")
     data = event.decode().split("data: ")[1].strip()
     opened = node_peer().say(command="xchachaOpen", sealed=data, **parameters)
     assert bytes.fromhex(opened["message"]) == b"literal"
@@ -191,15 +193,15 @@ def test_two_answers_to_one_request_share_no_key_stream():
     assert len(streams) == 2
 
 
-def test_the_literal_mode_is_a_many_time_pad_and_therefore_off_by_default():
+def test_the_insecure_literal_mode_is_a_many_time_pad_and_therefore_off_by_default():
     question = rvenc.seal_request(KEYS, b'{"content": "my secret"}', nonce=NONCE).encrypted_inference
     known = b'{"choices": [{"delta": {"content": "known"}}]}'
-    answer = rvenc.seal_literal_chunk(KEYS.shared_secret, NONCE, known).decode().split("data: ")[1]
+    answer = rvenc.seal_insecure_literal_chunk(KEYS.shared_secret, NONCE, known).decode().split("data: ")[1]
     key_stream = bytes(a ^ b for a, b in zip(bytes.fromhex(answer), known, strict=False))
     recovered = bytes(a ^ b for a, b in zip(bytes.fromhex(question), key_stream, strict=False))
     assert recovered.startswith(b'{"content": "my secret"}')
-    assert rvenc.open_literal_chunk(KEYS, NONCE, answer.strip()) == known
-    assert rvenc.encode_literal_done() == b"event: done\ndata: [DONE]\n\n"
+    assert rvenc.open_insecure_literal_chunk(KEYS, NONCE, answer.strip()) == known
+    assert rvenc.encode_insecure_literal_done() == b"event: done\ndata: [DONE]\n\n"
 
 
 def test_the_event_reader_bounds_its_buffer():
@@ -221,7 +223,7 @@ def test_events_survive_any_slicing(events, step):
     assert read == [RvencEvent(name, data) for name, data in events]
 
 
-def test_nothing_that_holds_a_secret_or_plaintext_prints_it():
+def test_no_repr_contains_a_secret_or_plaintext():
     opened = rvenc.open_request(rvenc.seal_request(KEYS, b"canary"), KEY)
     event = rvenc.OpenedEvent(rvenc.EventName.DATA, b"canary")
     for value in (opened, event, KEYS, KEY):

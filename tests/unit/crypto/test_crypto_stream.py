@@ -1,4 +1,4 @@
-"""Streamed answers: any slicing opens, any cut or changed byte is refused, and a JavaScript client agrees."""
+"""Streamed responses: any slicing opens, truncated or changed streams are refused, also by a JavaScript client."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_any_pieces_survive_any_slicing(pieces, cuts, flush):
     assert opened + opener.finish() == b"".join(pieces)
 
 
-def test_small_writes_are_gathered_into_few_chunks_of_at_most_16_kib():
+def test_small_writes_are_collected_into_few_chunks_of_at_most_16_kib():
     sealer = StreamSealer(make_exchange()[1])
     sealer.start()
     frames = b"".join(sealer.write(b"token ") for _ in range(6000))  # 36,000 bytes
@@ -215,7 +215,7 @@ def test_a_stream_request_does_not_open_as_one_shot_nor_the_other_way():
 
 
 @given(st.binary(max_size=300), st.integers(1, 300))
-def test_padded_events_have_the_wanted_length_and_stay_comments(events, multiple):
+def test_padding_is_a_comment_and_gives_the_requested_multiple(events, multiple):
     padded = pad_event_stream(events, multiple=multiple)
     assert len(padded) % multiple == 0
     assert padded.startswith(events)
@@ -223,7 +223,7 @@ def test_padded_events_have_the_wanted_length_and_stay_comments(events, multiple
 
 
 @pytest.mark.parametrize("cut", [False, True])
-def test_a_javascript_client_opens_the_stream_and_refuses_a_cut(node_peer, cut):
+def test_a_javascript_client_opens_the_stream_and_refuses_a_truncated_stream(node_peer, cut):
     request = {
         "method": "POST",
         "target": "/v1/x?y=1",
