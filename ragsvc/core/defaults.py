@@ -19,3 +19,7 @@ DEFAULT_REPLY_TOKENS: Final = 1024
 
 DEFAULT_MAX_BODY_BYTES: Final = 32_000_000
 """Largest request body other than a document."""
+
+SOURCE_ROOT_KEY: Final = "source_root"
+SOURCE_PATH_KEY: Final = "source_path"
+"""Metadata keys that an ingest writes: the folder that was ingested, and the file's path relative to the folder."""
