@@ -38,7 +38,8 @@ from ragsvc.core.documents import Extraction, StoredPassage
 from ragsvc.core.ports.parsing import ChunkingOptions
 from ragsvc.core.retrieval.search import SearchMode
 from ragsvc.core.text.condensing import condense
-from ragsvc.evaluation.measures.scores import first_rank, ndcg, range_overlap, unique
+from ragsvc.evaluation.measures.judging import HIT_DEPTHS, Span, judge, matching_item
+from ragsvc.evaluation.measures.scores import ndcg, range_overlap, unique
 from ragsvc.inference.factory import open_embedder, open_token_spans
 
 MODES = (SearchMode.DENSE, SearchMode.LEXICAL, SearchMode.HYBRID)
@@ -81,17 +82,18 @@ def load(data: Path, names: list[str], reader: CachedReader) -> list[Dataset]:
     return found
 
 
-def judge(dataset: Dataset, question: Question, rows: Sequence[StoredPassage]) -> dict[str, float]:
-    """The measures of one question's ranked passages by the kind of its set."""
+def judge_question(dataset: Dataset, question: Question, rows: Sequence[StoredPassage]) -> dict[str, float]:
+    """The measures of a question's ranked passages, by the kind of its data set."""
+    spans = [Span(row.document_public_id, row.page, row.start, row.end) for row in rows]
     match dataset.kind:
         case "pages":
-            rank = first_rank(unique([(int(one.document_id) - 1, one.page) for one in rows]), question.pages)
-            hits = {f"hit@{k}": float(rank is not None and rank <= k) for k in (1, 3, 5, 10)}
-            return {**hits, "mrr": 1 / rank if rank else 0.0}
+            assert question.gold is not None
+            return select(judge(first_of_each_page(spans), question.gold), *(f"hit@{k}" for k in HIT_DEPTHS), "mrr")
         case "documents":
-            found = [int(one.document_id) - 1 in question.grades for one in rows[:5]]
-            right = sum(found) / max(1, len(found))
-            return {"hit@1": float(any(found[:1])), "hit@5": float(any(found)), "precision@5": right}
+            assert question.gold is not None
+            correct = [matching_item(span, question.gold) is not None for span in spans[:5]]
+            precision = sum(correct) / max(1, len(correct))
+            return {**select(judge(spans, question.gold), "hit@1", "hit@5"), "precision@5": precision}
         case "ranges":
             recall, precision, overlap = range_overlap(engine.ranges_of(dataset, rows[:5]), question.ranges)
             return {"recall": recall, "precision": precision, "iou": overlap}
@@ -100,11 +102,23 @@ def judge(dataset: Dataset, question: Question, rows: Sequence[StoredPassage]) -
             return {"ndcg@10": ndcg(unique([int(one.document_id) - 1 for one in rows]), question.grades)}
 
 
+def first_of_each_page(spans: Sequence[Span]) -> list[Span]:
+    """The ranking of pages: the first passage of each page."""
+    first: dict[tuple[str, int], Span] = {}
+    for span in spans:
+        first.setdefault((span.document, span.page), span)
+    return list(first.values())
+
+
+def select(measures: dict[str, float], *names: str) -> dict[str, float]:
+    return {name: measures[name] for name in names}
+
+
 def counts(dataset: Dataset, question: Question) -> bool:
     """Whether a question takes part in the retrieval measures of its set."""
     if dataset.name == "mmlong":
-        return question.from_text and question.answer is not None and bool(question.pages)
-    return bool(question.grades or question.ranges or question.pages)
+        return question.from_text and question.answer is not None and question.gold is not None
+    return bool(question.grades or question.ranges or question.gold)
 
 
 def evaluate(dataset: Dataset, collection: Collection, embedding: Embedding, *, plain: bool) -> dict[str, Any]:
@@ -122,7 +136,7 @@ def evaluate(dataset: Dataset, collection: Collection, embedding: Embedding, *, 
         rankings["plain dense"] = [stack.dense(vector) for vector in vectors]
         rankings["plain lexical"] = [stack.lexical(one.text) for one in asked]
     scores = {
-        name: [judge(dataset, one, rows) for one, rows in zip(asked, ranked, strict=True)]
+        name: [judge_question(dataset, one, rows) for one, rows in zip(asked, ranked, strict=True)]
         for name, ranked in rankings.items()
     }
     figures = {
