@@ -1,6 +1,6 @@
-"""Settings: defaults, then one TOML file, then environment variables. Same names in both (``RAGSVC_PORT``, ``port``).
+"""Settings: defaults, overridden by a TOML file, overridden by environment variables (``port``, ``RAGSVC_PORT``).
 
-Nothing below ``wiring`` sees them. All problems are reported together; printing is redacted.
+Nothing below ``wiring`` imports this module. All problems are reported together; printed settings are redacted.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from ragsvc.core.defaults import DEFAULT_MAX_BODY_BYTES
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.crypto.at_rest import MasterKey
@@ -22,126 +23,128 @@ from ragsvc.store.data_keys import DataKeys, open_data_keys, read_master_key
 
 _PREFIX = "RAGSVC_"
 _CLIENT_SIDE = frozenset({"RAGSVC_URL", "RAGSVC_API_KEY"})
-"""Variables of the command line's client half; no settings of the service."""
+"""Variables that the commands read to reach a service; not settings of the service."""
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All settings of the service; each field's docstring is its line in the README."""
+    """All settings of the service. The docstring of a field is its entry in ``docs/reference/settings.md``."""
 
     data_dir: Path = Path("indexes")
-    """Where everything is kept."""
+    """Folder of the database, the uploaded files and the indexes."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
-    """Port to listen on; 0 picks a free one and prints it."""
+    """Port to listen on; 0 picks a free port and prints it."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """How much is logged to standard error."""
+    """Lowest level that is logged to standard error."""
     access_log: bool = False
-    """Log one JSON line per request (never bodies, names or keys)."""
+    """Log a JSON line per request (never bodies, names or keys)."""
     shutdown_grace_s: Seconds = 20.0
-    """How long running answers may finish after SIGTERM."""
-    max_body_bytes: Positive = 32_000_000
-    """Largest request body other than a document."""
+    """Seconds that running requests have to finish after SIGTERM."""
+    max_body_bytes: Positive = DEFAULT_MAX_BODY_BYTES
+    """Largest request body in bytes, documents excepted."""
 
     embedding_model: str = "all-MiniLM-L6-v2"
-    """A sentence-transformers model: name or path."""
+    """Embedding model: name or path of a sentence-transformers model."""
     embedding_runtime: Literal["auto", "onnx", "sentence-transformers"] = "auto"
-    """What runs the embedding model; ``auto`` takes the accelerated runtime when its vectors agree."""
+    """Runtime of the embedding model; ``auto`` uses the accelerated runtime if its vectors agree with the original."""
     embedded_text: Literal["condensed", "whole"] = "condensed"
-    """What of a passage is embedded: ``condensed`` leaves out function words and punctuation. Stored passages keep
-    their vectors until ``ragsvc reindex --embeddings``."""
+    """The text of a passage that is embedded; ``condensed`` omits function words and punctuation. A change applies to
+    stored passages after ``ragsvc reindex --embeddings``."""
     embedding_threads: Positive = 2
-    """Threads that embed documents."""
+    """Number of threads that embed documents."""
     reranker_model: str | None = None
-    """Path of a sentence-transformers CrossEncoder for ``rerank``; none ships."""
+    """Path of a sentence-transformers CrossEncoder for ``rerank``; none is included."""
 
     gguf_model: Path | None = None
-    """A GGUF file to chat with as ``local/<file name>``, in this process (extra ``gguf``)."""
+    """A GGUF chat model to run in this process as ``local/<file name>`` (needs the extra ``gguf``)."""
     gguf_context_tokens: Annotated[int, Meta(ge=512)] = 8192
-    """Tokens of prompt and reply that it may use; its cache takes memory accordingly."""
+    """Context size of the GGUF model in tokens, prompt and reply together; its cache grows with it."""
     gguf_threads: Positive = 2
-    """Threads that compute its tokens."""
+    """Number of threads of the GGUF model."""
     gguf_max_waiting: Annotated[int, Meta(ge=0)] = 16
-    """Requests that may wait for it; further ones get 503."""
+    """Requests that may wait for the GGUF model; further requests get 503."""
 
     max_document_bytes: Positive = 50_000_000
-    """Largest document."""
+    """Largest document in bytes."""
     upload_wait_s: Annotated[float, Meta(ge=0, le=600)] = 60.0
-    """How long an upload waits for ready before it answers 202."""
+    """Seconds that an upload waits for ``ready`` before it answers 202."""
     max_pages: Positive = 5000
-    """Most pages of one document."""
+    """Largest number of pages of a document."""
     parse_timeout_s: Seconds = 300.0
-    """Longest parse of one document; each page whose text is recognised adds a minute."""
+    """Longest parsing time of a document in seconds; each page with text recognition adds a minute."""
     ocr: Literal["auto", "off"] = "auto"
-    """Recognise the text of pages that have no text layer; ``off`` leaves them out."""
+    """Text recognition for pages without a text layer; ``off`` skips these pages."""
     ocr_max_pages: Positive = 500
-    """Most pages of one document whose text is recognised."""
+    """Largest number of pages of a document with text recognition."""
     parse_memory_bytes: Annotated[int, Meta(ge=1 << 28)] = 2 << 30
-    """Address space of one parser process."""
+    """Address space of a parser process in bytes."""
     parse_workers: Positive = 2
-    """Parser processes."""
+    """Number of parser processes."""
     ingest_workers: Positive = 3
-    """Documents that are worked on at the same time."""
+    """Number of documents that are processed at the same time."""
     max_queued_documents: Positive = 10_000
-    """Documents that may wait; further uploads get 503."""
+    """Documents that may wait for processing; further uploads get 503."""
     passage_tokens: Annotated[int, Meta(ge=32, le=8192)] | None = None
-    """Longest passage in the embedding model's tokens; by default what was measured best."""
+    """Longest passage in tokens of the embedding model; the default is the length that was measured best."""
     index_memory_bytes: Annotated[int, Meta(ge=1 << 24)] = 1 << 30
-    """Memory for loaded indexes; cold collections are unloaded beyond it."""
+    """Memory for loaded indexes in bytes; beyond it, the least recently used collections are unloaded."""
 
     rag_top_k: Annotated[int, Meta(ge=1, le=100)] = 8
-    """Passages a RAG prompt gets by default."""
+    """Passages in a RAG prompt if the request gives no ``top_k``."""
     requests_per_minute: Positive = 60
-    """Default limit of a key."""
+    """Default request limit of a key per minute."""
     requests_per_hour: Positive = 1000
-    """Default limit of a key."""
+    """Default request limit of a key per hour."""
 
     master_key: str | None = None
-    """Key for encryption at rest: 32 random bytes in hexadecimal or base64."""
+    """Master key for encryption at rest: 32 random bytes in hexadecimal or base64."""
     master_key_file: Path | None = None
-    """File with the key for encryption at rest."""
+    """File with the master key for encryption at rest."""
     master_key_command: str | None = None
-    """Command that prints the key for encryption at rest (a secret store's client, say)."""
-    memory_dir: Path = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
-    """File system in memory, for indexes of a data directory that is encrypted at rest."""
+    """Command that prints the master key for encryption at rest (for instance the client of a secret store)."""
+    memory_dir: Path = Path("/dev/shm")  # noqa: S108 - a private folder is created in it
+    """Folder on a file system in memory, for the indexes of an encrypted data directory."""
 
     encryption_keys: Literal["memory", "derived", "fixed"] = "memory"
-    """Keys for encrypted requests: made in memory and rotated, or ``encryption_key_file``'s, rotated or for good."""
+    """Keys for encrypted requests: generated in memory and rotated; derived from ``encryption_key_file`` and rotated;
+    or fixed."""
     encryption_key_file: Path | None = None
-    """32 secret bytes (raw, hexadecimal or base64) for derived or fixed keys."""
+    """File with 32 secret bytes (raw, hexadecimal or base64) for derived or fixed keys."""
     encryption_key_lifetime_s: Seconds = 86_400.0
-    """How long clients use one encryption key."""
+    """Seconds that clients use an encryption key before it is rotated."""
     encryption_key_overlap_s: Annotated[float, Meta(ge=0)] = 3600.0
-    """How long requests for the previous encryption key are still accepted."""
+    """Seconds that the previous encryption key is accepted after a rotation."""
     encryption_sample_dialects: bool = True
-    """Also open what the Oryxen document's own code samples compute, which is not RFC 9180."""
+    """Also accept requests made by the code samples of the Oryxen document, which deviate from RFC 9180."""
     encrypted_memory_bytes: Annotated[int, Meta(ge=1 << 24)] = 512_000_000
-    """Sealed request bodies held in memory at the same time; further ones get 503."""
+    """Bytes of encrypted request bodies held in memory at the same time; further requests get 503."""
     rvenc_literal: bool = False
-    """Seal RVENC answers by the document's letter. Off: that is one key stream for all chunks, which can be read."""
+    """Insecure: encrypt RVENC responses exactly as the document says, with one key stream for all chunks, from which
+    plaintext can be recovered."""
 
     policy_file: Path | None = None
-    """A Rego file whose ``data.ragsvc.allow`` must be true for every model's use (extra ``policies``)."""
+    """A Rego file whose ``data.ragsvc.allow`` must be true for each use of a model (needs the extra ``policies``)."""
     policy_url: str | None = None
-    """The same asked of an Open Policy Agent server: the URL of the rule in its Data API."""
+    """The URL of such a rule in the Data API of an Open Policy Agent server."""
     policy_cache_s: Annotated[float, Meta(ge=0)] = 5.0
-    """How long a policy's decision holds."""
+    """Seconds that a policy decision is cached."""
     policy_timeout_s: Seconds = 2.0
-    """How long a policy may take; without a decision a request gets 503."""
+    """Timeout of a policy decision in seconds; without a decision a request gets 503."""
     allowed_base_urls: tuple[str, ...] = ()
-    """Addresses a request may name in ``X-Provider-Base-URL`` (``https://*.example.com``); TOML file only."""
+    """Base URLs that ``X-Provider-Base-URL`` of a request may name (``https://*.example.com``); TOML file only."""
     providers: tuple[ProviderSettings, ...] = ()
-    """Upstream model backends; ``[[providers]]`` in the TOML file only."""
+    """Upstream model providers; ``[[providers]]`` in the TOML file only."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """Read settings from environment variables and the TOML file that ``RAGSVC_CONFIG`` names.
+        """Read settings from environment variables and from the TOML file in ``RAGSVC_CONFIG``.
 
         Raises:
-            ConfigurationError: listing every unknown name and every bad value.
+            ConfigurationError: lists every unknown name and every invalid value.
         """
         problems: list[str] = []
         merged = _read_toml(environ, problems)
@@ -164,28 +167,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return cls(**values)
 
     def read_master_key(self) -> MasterKey | None:
-        """The key for encryption at rest. Raises ``ConfigurationError``."""
+        """The master key for encryption at rest. Raises ``ConfigurationError``."""
         return read_master_key(value=self.master_key, file=self.master_key_file, command=self.master_key_command)
 
     def open_data_keys(self) -> DataKeys | None:
-        """The keys of the data directory; ``None`` for a plain one. Raises ``ConfigurationError``."""
+        """The keys of the data directory; ``None`` if it is not encrypted. Raises ``ConfigurationError``."""
         return open_data_keys(self.data_dir, self.read_master_key())
 
     def redacted(self) -> dict[str, Any]:
-        """Settings for printing; secrets of providers are masked."""
+        """The settings for printing, with masked secrets."""
         plain = {name: getattr(self, name) for name in self.__struct_fields__}
         plain["data_dir"] = str(self.data_dir)
         for name in ("encryption_key_file", "master_key_file", "memory_dir", "gguf_model"):
             plain[name] = None if plain[name] is None else str(plain[name])
         plain["master_key"] = None if self.master_key is None else "***"
         plain["providers"] = [
-            {"name": one.name, "base_url": one.base_url, "models": [model.id for model in one.models]}
-            for one in self.providers
+            {"name": provider.name, "base_url": provider.base_url, "models": [model.id for model in provider.models]}
+            for provider in self.providers
         ]
         return plain
 
     def __repr__(self) -> str:
-        """Redacted."""
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.redacted().items())})"
 
 
@@ -198,12 +200,12 @@ def _read_toml(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any
     except OSError as error:
         problems.append(f"RAGSVC_CONFIG: {name} cannot be read ({error.strerror})")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        problems.append(f"RAGSVC_CONFIG: {name} is not TOML ({error})")
+        problems.append(f"RAGSVC_CONFIG: {name} is not valid TOML ({error})")
     return {}
 
 
 def _providers(raw: Any, environ: Mapping[str, str], problems: list[str]) -> Any:  # noqa: ANN401 - decoded TOML
-    """Resolve the shorthands of a provider's table: ``api_key_env``, and models as plain names."""
+    """Resolve the shorthands of a provider table: ``api_key_env``, and models given as plain names."""
     if not isinstance(raw, list):
         return raw
     resolved: list[Any] = []
@@ -213,18 +215,20 @@ def _providers(raw: Any, environ: Mapping[str, str], problems: list[str]) -> Any
         provider = dict(table)
         variable = provider.pop("api_key_env", None)
         if variable is not None and not environ.get(str(variable)):
-            problems.append(f"providers: '{provider.get('name')}' takes its key from {variable}, which is not set")
+            problems.append(
+                f"providers: '{provider.get('name')}' takes its key from the variable {variable}, which is not set"
+            )
         elif variable is not None:
             provider["api_key"] = environ[str(variable)]
         models = provider.get("models")
         if isinstance(models, list):
-            provider["models"] = [{"id": one} if isinstance(one, str) else one for one in models]
+            provider["models"] = [{"id": model} if isinstance(model, str) else model for model in models]
         resolved.append(provider)
     return resolved
 
 
 def _decode(kind: type, raw: Any) -> Any:  # noqa: ANN401 - any setting
-    """What msgspec does not read by itself: paths."""
+    """Decode types that msgspec does not know: paths."""
     if kind is Path and isinstance(raw, str) and raw:
         return Path(raw)
     raise ValueError(f"expected a {kind.__name__.lower()}, not {raw!r}")

@@ -18,6 +18,17 @@ from tests.support.upstream_server import serving
 
 _serial = itertools.count(1)
 
+_MARK_OF_FOLDER = {"models": "model", "ocr": "ocr", "long_runs": "slow"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of a folder, so that ``-m "not model and not ocr and not slow"`` selects the quick ones."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in _MARK_OF_FOLDER:
+            item.add_marker(_MARK_OF_FOLDER[folder])
+
+
 NO_LIMITS = {"requests_per_minute": None, "requests_per_hour": None}
 
 
@@ -201,3 +212,22 @@ def node() -> str:
             subprocess.run(["npm", "ci"], cwd=NODE_FOLDER, check=True, capture_output=True, timeout=100)
             stamp.touch()
     return path
+
+
+_COUNTED = {
+    "docstring_examples": "docstring examples",
+    "snippets": "snippets of the documentation",
+    "skipped_snippets": "snippets skipped, each with a reason in its page",
+}
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print how many examples of the documentation ran, added up over all workers."""
+    counts = dict.fromkeys(_COUNTED, 0)
+    for report in terminalreporter.stats.get("passed", ()):
+        for name, value in report.user_properties:
+            if name in counts and report.when == "call":
+                counts[name] += value
+    for name, count in counts.items():
+        if count:
+            terminalreporter.write_line(f"{count} {_COUNTED[name]}")

@@ -1,4 +1,4 @@
-"""The command line. Importing this package loads nothing heavy; ``main`` brings in the commands."""
+"""The command line. Importing this package is cheap; ``main`` imports the commands."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _QUOTE_WIDTH = 240
 
 
 async def search(target: Target, body: Json, output: Output) -> None:
-    """Search, and print passages best first."""
+    """Search, and print passages in descending order of score."""
     async with connect(target) as client:
         answer = await client.post("/v1/rag/search", body)
     output.result(answer, lambda console: _show_hits(answer, console))
@@ -26,17 +26,17 @@ async def search(target: Target, body: Json, output: Output) -> None:
 def _show_hits(answer: Json, console: Console) -> None:
     hits = answer["data"]
     if not hits:
-        console.print("nothing found")
+        console.print("no passages found")
         return
     rows = [(f"{hit['score']:.3f}", hit["filename"], _page(hit), shortened(hit["quote"], _QUOTE_WIDTH)) for hit in hits]
     console.print(table("score", "file", "page", "passage", rows=rows, right=("score", "page")))
 
 
 async def ask(target: Target, body: Json, output: Output, *, stream: bool) -> None:
-    """Ask, and print the answer with its citations."""
+    """Ask a chat model with RAG, and print the answer with its citations."""
     async with connect(target) as client:
         if stream:
-            citations = await _ask_in_parts(client, body, output.out)
+            citations = await _stream_answer(client, body, output.out)
             _show_citations(citations, output.out)
             return
         answer = await client.post("/v1/chat/completions", body, timeout_s=600)
@@ -49,13 +49,14 @@ def _show_answer(answer: Json, console: Console) -> None:
     _show_citations(message.get("annotations") or [], console)
 
 
-async def _ask_in_parts(client: ServiceClient, body: Json, console: Console) -> list[Json]:
+async def _stream_answer(client: ServiceClient, body: Json, console: Console) -> list[Json]:
     citations: list[Json] = []
     async with client.events("POST", "/v1/chat/completions", {**body, "stream": True}, silence_s=600) as events:
         async for event in events:
             if "error" in event:
                 raise CommandFailed(
-                    event["error"].get("message") or "the answer broke off", code=event["error"].get("code") or "error"
+                    event["error"].get("message") or "the answer ended early",
+                    code=event["error"].get("code") or "error",
                 )
             for choice in event.get("choices", ()):
                 delta: dict[str, Any] = choice.get("delta") or {}
@@ -71,13 +72,18 @@ def _show_citations(citations: Sequence[Json], console: Console) -> None:
         return
     console.print()
     rows = [
-        (f"[{one['index']}]", one["filename"], _page(one), f"“{shortened(one['quote'], _QUOTE_WIDTH)}”")
-        for one in {one["index"]: one for one in citations}.values()
+        (
+            f"[{citation['index']}]",
+            citation["filename"],
+            _page(citation),
+            f"“{shortened(citation['quote'], _QUOTE_WIDTH)}”",
+        )
+        for citation in {citation["index"]: citation for citation in citations}.values()
     ]
     console.print(table("", "file", "page", "quote", rows=rows, right=("page",)))
 
 
 def _page(place: Json) -> str:
-    """The page's number, with what is printed on it where that differs."""
+    """The page number, and the printed page label where it differs."""
     label = place.get("page_label")
     return str(place["page"]) if label in (None, str(place["page"])) else f"{place['page']} ({label})"

@@ -1,4 +1,4 @@
-"""The commands with their options; each option's help is its documentation. The work is done in the modules beside."""
+"""The commands and their options. An option's help text is its documentation; the other modules do the work."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from ragsvc.cli.output import Output, print_json
 from ragsvc.cli.target import Target, choose_target
 
 _EXIT_CODES = (
-    "Exit codes: 0 done · 1 the task failed (or a part of it) · 2 wrong usage or settings · 3 no service answers · "
-    "4 the key is missing or may not · 5 the data directory is in use · 6 refused for now (limits, full queue, "
+    "Exit codes: 0 done · 1 the task failed (or a part of it) · 2 wrong usage or settings · "
+    "3 the service does not answer · 4 the key is missing or lacks permission · 5 the data directory is in use · "
+    "6 refused for now (limit reached, queue full, "
     "no tokens left) · 130 interrupted."
 )
 
 app = typer.Typer(
     name="ragsvc",
     help="A private, OpenAI-compatible document service: PDFs in, answers with page-exact citations out.\n\n"
-    "Commands work on the service that --url (or RAGSVC_URL) names, with the key in RAGSVC_API_KEY; without one they "
-    "work on the data directory itself.",
+    "Commands work on the service that --url (or RAGSVC_URL) names, with the key in RAGSVC_API_KEY; without a URL "
+    "they work on the data directory itself.",
     epilog=_EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-keys_app = typer.Typer(help="Make, list and revoke API keys (also while a service runs).", no_args_is_help=True)
+keys_app = typer.Typer(help="Create, list and revoke API keys (also while a service runs).", no_args_is_help=True)
 documents_app = typer.Typer(help="List, show, delete and retry documents.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 app.add_typer(documents_app, name="documents")
@@ -45,15 +46,17 @@ DataDir = Annotated[
     Path | None, typer.Option("--data-dir", metavar="DIR", help="The data directory (default: RAGSVC_DATA_DIR).")
 ]
 Tenant = Annotated[
-    str | None, typer.Option("--tenant", metavar="T", help="Whose documents, on a data directory ('default').")
+    str | None,
+    typer.Option("--tenant", metavar="T", help="The tenant to work for, on a data directory (default: 'default')."),
 ]
 CollectionName = Annotated[str, typer.Option("--collection", "-c", metavar="NAME", help="The collection.")]
-Mode = Annotated[str, typer.Option("--mode", metavar="hybrid|dense|lexical", help="Which evidence ranks passages.")]
+Mode = Annotated[str, typer.Option("--mode", metavar="hybrid|dense|lexical", help="How passages are ranked.")]
 DocumentIds = Annotated[
-    list[str] | None, typer.Option("--document", "-d", metavar="ID", help="Only in this document; repeatable.")
+    list[str] | None, typer.Option("--document", "-d", metavar="ID", help="Search only this document; repeatable.")
 ]
 Filters = Annotated[
-    str | None, typer.Option("--filters", metavar="JSON", help="A metadata filter, like OpenAI's vector stores.")
+    str | None,
+    typer.Option("--filters", metavar="JSON", help="A metadata filter, in the format of OpenAI's vector stores."),
 ]
 
 
@@ -85,8 +88,8 @@ def serve(
     data_dir: DataDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line.")] = False,
 ) -> None:
-    """Run the service until SIGTERM or Ctrl-C; then running answers finish and jobs are handed over."""
-    from ragsvc.cli.process_tuning import keep_heap_small, let_threads_alternate  # noqa: PLC0415 - other commands live too short
+    """Run the service until SIGTERM or Ctrl-C. Running answers are finished; ingest jobs resume at the next start."""
+    from ragsvc.cli.process_tuning import keep_heap_small, let_threads_alternate  # noqa: PLC0415 - only a long process gains
 
     async def command(output: Output) -> None:
         from ragsvc.cli.serve import serve as run_service  # noqa: PLC0415 - heavy
@@ -100,34 +103,39 @@ def serve(
 
 @app.command()
 def ingest(
-    sources: Annotated[list[Path], typer.Argument(metavar="FOLDER|FILE…", help="Folders (with all below) and files.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="FOLDER|FILE…", help="Folders (recursively) and files.")],
     collection: CollectionName = "default",
     include: Annotated[
         list[str] | None,
-        typer.Option("--include", metavar="GLOB", help="Take only these (default: PDF, text, Markdown); repeatable."),
+        typer.Option(
+            "--include", metavar="GLOB", help="Only files that match (default: PDF, text, Markdown); repeatable."
+        ),
     ] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Leave these out, folders too; repeatable.")
+        list[str] | None,
+        typer.Option("--exclude", metavar="GLOB", help="Skip files and folders that match; repeatable."),
     ] = None,
     metadata: Annotated[
         list[str] | None, typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Stored with each document.")
     ] = None,
-    parallel: Annotated[int, typer.Option("--parallel", "-p", min=1, max=64, help="Files at the same time.")] = 4,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would be done.")] = False,
+    parallel: Annotated[
+        int, typer.Option("--parallel", "-p", min=1, max=64, help="Number of files processed at the same time.")
+    ] = 4,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Print what would be done, and do nothing.")] = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Delete documents whose file vanished from the given folders.")
+        bool, typer.Option("--prune", help="Delete documents whose file no longer exists in the given folders.")
     ] = False,
-    prune_all: Annotated[bool, typer.Option("--prune-all", help="Prune even if every file is gone.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try files again that failed before.")] = False,
-    hidden: Annotated[bool, typer.Option("--hidden", help="Also names that begin with a dot.")] = False,
-    follow_symlinks: Annotated[bool, typer.Option("--follow-symlinks", "-L", help="Also what links lead to.")] = False,
+    prune_all: Annotated[bool, typer.Option("--prune-all", help="Prune even if no file is left.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Retry files that failed before.")] = False,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Include names that begin with a dot.")] = False,
+    follow_symlinks: Annotated[bool, typer.Option("--follow-symlinks", "-L", help="Follow symbolic links.")] = False,
     report: Annotated[Path | None, typer.Option("--report", metavar="FILE.json", help="Write the full report.")] = None,
     url: Url = None,
     data_dir: DataDir = None,
     tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
-    """Bring folders of files in; run again, only what changed is done. Exit 1 if a file failed."""
+    """Ingest folders of files. A repeated run processes only what changed. Exit code 1 if a file failed."""
 
     async def work(target: Target, output: Output) -> None:
         from ragsvc.cli.ingest.command import IngestCommandOptions  # noqa: PLC0415 - keeps other commands fast
@@ -159,18 +167,20 @@ def ingest(
 @app.command()
 def search(
     query: Annotated[str, typer.Argument(metavar="QUERY")],
-    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=100, help="How many passages.")] = 10,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=100, help="Number of passages.")] = 10,
     mode: Mode = "hybrid",
     collection: CollectionName = "default",
     document: DocumentIds = None,
     filters: Filters = None,
-    min_score: Annotated[float, typer.Option("--min-score", min=0, max=1, help="Leave weaker ones out.")] = 0.0,
+    min_score: Annotated[
+        float, typer.Option("--min-score", min=0, max=1, help="Lowest score of a returned passage.")
+    ] = 0.0,
     url: Url = None,
     data_dir: DataDir = None,
     tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
-    """Find passages, each with file, page and score."""
+    """Search, and print passages with file, page and score."""
 
     async def work(target: Target, output: Output) -> None:
         from ragsvc.cli.ask import search as run_search  # noqa: PLC0415 - keeps other commands fast
@@ -184,9 +194,11 @@ def search(
 @app.command()
 def ask(
     question: Annotated[str, typer.Argument(metavar="QUESTION")],
-    model: Annotated[str, typer.Option("--model", help="Who answers.")] = "local/chat-model",
-    stream: Annotated[bool, typer.Option("--stream", help="Show the answer while it is made.")] = False,
-    top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, max=100, help="Passages given to it.")] = None,
+    model: Annotated[str, typer.Option("--model", help="The chat model that answers.")] = "local/chat-model",
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it is generated.")] = False,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", "-k", min=1, max=100, help="Number of passages in the prompt.")
+    ] = None,
     mode: Mode = "hybrid",
     collection: CollectionName = "default",
     document: DocumentIds = None,
@@ -196,13 +208,13 @@ def ask(
     tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a question of the documents; prints the answer and its citations with file, page and quote."""
+    """Ask a question about the documents; prints the answer and its citations with file, page and quote."""
 
     async def work(target: Target, output: Output) -> None:
         from ragsvc.cli.ask import ask as run_ask  # noqa: PLC0415 - keeps other commands fast
 
         if stream and as_json:
-            raise usage_error("--stream and --json exclude each other: a document is not printed in parts")
+            raise usage_error("--stream and --json cannot be combined: JSON is printed as a whole")
         body = {
             "model": model,
             "messages": [{"role": "user", "content": question}],
@@ -216,44 +228,46 @@ def ask(
 
 @app.command()
 def evaluate(
-    questions: Annotated[Path, typer.Argument(metavar="QUESTIONS.jsonl", help="One question with its place per line.")],
+    questions: Annotated[
+        Path, typer.Argument(metavar="QUESTIONS.jsonl", help="JSON Lines: a question and where its answer stands.")
+    ],
     mode: Annotated[
         list[str] | None,
-        typer.Option("--mode", metavar="hybrid|dense|lexical", help="Compare these (default: all three); repeatable."),
+        typer.Option(
+            "--mode", metavar="hybrid|dense|lexical", help="A mode to compare (default: all three); repeatable."
+        ),
     ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(
             "--setting",
             metavar="KEY=VALUE,…",
-            help="Also this: name, mode, top_k, min_score, rerank; or a JSON object, also with filters; repeatable.",
+            help="Another setting: name, mode, top_k, min_score, rerank; or JSON, also with filters; repeatable.",
         ),
     ] = None,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=100, help="How many passages.")] = 10,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=100, help="Number of passages.")] = 10,
     collection: CollectionName = "default",
     filters: Filters = None,
     within_document: Annotated[
-        bool, typer.Option("--within-document", help="Search a question's own document only.")
+        bool, typer.Option("--within-document", help="Search each question only in the document that it names.")
     ] = False,
     skip_unknown: Annotated[
-        bool, typer.Option("--skip-unknown", help="Leave out questions that name what is not there.")
+        bool, typer.Option("--skip-unknown", help="Skip questions that name an unknown document, page or excerpt.")
     ] = False,
-    answers: Annotated[
-        bool, typer.Option("--answers", help="Also have each question answered, and judge the answers.")
-    ] = False,
+    answers: Annotated[bool, typer.Option("--answers", help="Also ask a chat model, and judge its answers.")] = False,
     model: Annotated[
-        str | None, typer.Option("--model", help="Who answers (--answers; default: local/chat-model).")
+        str | None, typer.Option("--model", help="The chat model for --answers (default: local/chat-model).")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of questions' settings and of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the order of requests and of the bootstrap.")] = 0,
     report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page with plots.")
+        Path | None, typer.Option("--report", metavar="FILE.html", help="Write an HTML report with plots.")
     ] = None,
     url: Url = None,
     data_dir: DataDir = None,
     tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
-    """Measure search on your own questions, compare settings, and tell differences from noise."""
+    """Measure search on your own questions and compare settings; reports which differences are significant."""
 
     async def work(target: Target, output: Output) -> None:
         from ragsvc.cli.evaluate import EvaluateOptions  # noqa: PLC0415 - heavy
@@ -279,24 +293,27 @@ def evaluate(
 
 @keys_app.command("create")
 def create_key(
-    tenant: Annotated[str, typer.Option("--tenant", metavar="T", help="Whose documents the key reaches.")],
-    label: Annotated[str, typer.Option("--label", metavar="L", help="What it is for.")] = "command line",
+    tenant: Annotated[str, typer.Option("--tenant", metavar="T", help="The tenant that the key belongs to.")],
+    label: Annotated[
+        str, typer.Option("--label", metavar="L", help="A name that tells what the key is for.")
+    ] = "command line",
     scope: Annotated[
-        list[str] | None, typer.Option("--scope", help="What it may do (default: all but admin); repeatable.")
+        list[str] | None, typer.Option("--scope", help="A scope of the key (default: all but admin); repeatable.")
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option("--model", metavar="GLOB", help="Models it may use (default: all).")
+        list[str] | None,
+        typer.Option("--model", metavar="GLOB", help="Models that the key may use (default: all); repeatable."),
     ] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(min=0, help="0 lifts the limit.")] = None,
-    requests_per_hour: Annotated[int | None, typer.Option(min=0, help="0 lifts the limit.")] = None,
-    tokens_per_day: Annotated[int | None, typer.Option(min=0, help="Daily budget of tokens.")] = None,
-    token_balance: Annotated[int | None, typer.Option(min=0, help="Tokens it may use in all.")] = None,
-    expires_in_days: Annotated[float | None, typer.Option(min=0, help="How long it is valid.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=0, help="Request limit; 0 for no limit.")] = None,
+    requests_per_hour: Annotated[int | None, typer.Option(min=0, help="Request limit; 0 for no limit.")] = None,
+    tokens_per_day: Annotated[int | None, typer.Option(min=0, help="Daily token budget.")] = None,
+    token_balance: Annotated[int | None, typer.Option(min=0, help="Total token budget.")] = None,
+    expires_in_days: Annotated[float | None, typer.Option(min=0, help="Days until the key expires.")] = None,
     url: Url = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Make an API key. The secret is printed once and kept nowhere."""
+    """Create an API key. The secret is printed once and is not stored."""
 
     async def work(target: Target, output: Output) -> None:
         from ragsvc.cli import key_commands  # noqa: PLC0415 - keeps other commands fast
@@ -314,7 +331,7 @@ def create_key(
 
 @keys_app.command("list")
 def list_keys(
-    tenant: Annotated[str | None, typer.Option("--tenant", metavar="T", help="Only this tenant's.")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", metavar="T", help="Only keys of this tenant.")] = None,
     url: Url = None,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -336,7 +353,7 @@ def revoke_key(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """End an API key for good."""
+    """Revoke an API key. This cannot be undone."""
 
     async def work(target: Target, output: Output) -> None:
         from ragsvc.cli import key_commands  # noqa: PLC0415 - keeps other commands fast
@@ -348,17 +365,21 @@ def revoke_key(
 
 @documents_app.command("list")
 def list_documents(
-    status: Annotated[str | None, typer.Option(help="queued, processing, ready, failed; several with commas.")] = None,
-    name: Annotated[str | None, typer.Option(help="Part of the file name.")] = None,
-    collection: Annotated[str | None, typer.Option("--collection", "-c", metavar="NAME", help="Only this one.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="queued, processing, ready or failed; several separated by commas.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="A part of the file name.")] = None,
+    collection: Annotated[
+        str | None, typer.Option("--collection", "-c", metavar="NAME", help="Only this collection.")
+    ] = None,
     filters: Filters = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of documents.")] = 100,
     url: Url = None,
     data_dir: DataDir = None,
     tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
-    """List documents, newest first; failed ones with their reason."""
+    """List documents, newest first; failed documents with the reason."""
 
     async def work(target: Target, output: Output) -> None:
         from ragsvc.cli import document_commands  # noqa: PLC0415 - keeps other commands fast
@@ -378,7 +399,7 @@ def show_document(
     tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
-    """Show one document: stage, pages, findings by page, timings."""
+    """Show a document: stage, pages, problems by page, timings."""
 
     async def work(target: Target, output: Output) -> None:
         from ragsvc.cli import document_commands  # noqa: PLC0415 - keeps other commands fast
@@ -396,7 +417,7 @@ def delete_documents(
     tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
-    """Delete documents from rows, files and indexes, for good."""
+    """Delete documents with their files, passages and vectors. This cannot be undone."""
 
     async def work(target: Target, output: Output) -> None:
         from ragsvc.cli import document_commands  # noqa: PLC0415 - keeps other commands fast
@@ -410,14 +431,14 @@ def delete_documents(
 def retry_document(
     document_id: Annotated[str, typer.Argument(metavar="ID")],
     password_stdin: Annotated[
-        bool, typer.Option("--password-stdin", help="Read a password from a line of input.")
+        bool, typer.Option("--password-stdin", help="Read the password of an encrypted PDF from standard input.")
     ] = False,
     url: Url = None,
     data_dir: DataDir = None,
     tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
-    """Start a failed document again and wait for its end."""
+    """Retry a failed document, and wait until it is ready or failed."""
 
     async def work(target: Target, output: Output) -> None:
         from ragsvc.cli import document_commands  # noqa: PLC0415 - keeps other commands fast
@@ -430,11 +451,11 @@ def retry_document(
 
 @app.command()
 def reindex(
-    embeddings: Annotated[bool, typer.Option("--embeddings", help="Also make all embeddings anew (slow).")] = False,
+    embeddings: Annotated[bool, typer.Option("--embeddings", help="Also compute all embeddings again (slow).")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Drop the derived indexes and build them anew from the rows; no service may run on the data directory."""
+    """Delete the indexes and rebuild them from the database. No service may be running on the data directory."""
 
     async def command(output: Output) -> None:
         from ragsvc.cli.reindex import reindex as run_reindex  # noqa: PLC0415 - heavy
@@ -446,12 +467,12 @@ def reindex(
 
 @app.command()
 def doctor(
-    deep: Annotated[bool, typer.Option("--deep", help="Also read every stored file and compare its hash.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also read every stored file and verify its hash.")] = False,
     url: Url = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Check installation, model, data directory, database and indexes. Exit 1 if something is broken."""
+    """Check installation, model, data directory, database and indexes. Exit code 1 if a check fails."""
 
     async def work(target: Target, output: Output) -> None:
         from ragsvc.cli.doctor import doctor as run_doctor  # noqa: PLC0415 - heavy
@@ -464,28 +485,34 @@ def doctor(
 @app.command()
 def proxy(
     upstream: Annotated[
-        str, typer.Option("--url", metavar="URL", envvar="RAGSVC_URL", help="The service to encrypt for.")
+        str,
+        typer.Option("--url", metavar="URL", envvar="RAGSVC_URL", help="The service to send encrypted requests to."),
     ],
     host: Annotated[str, typer.Option(help="Loopback address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 3000,
-    mode: Annotated[str, typer.Option(metavar="hpke-stream|rvenc", help="How to encrypt; rvenc: chat only.")] = (
-        "hpke-stream"
-    ),
+    mode: Annotated[
+        str, typer.Option(metavar="hpke-stream|rvenc", help="Encryption mode; rvenc supports chat only.")
+    ] = ("hpke-stream"),
     pin: Annotated[
-        list[str] | None, typer.Option("--pin", metavar="SHA256", help="Accept only this server key; repeatable.")
+        list[str] | None,
+        typer.Option("--pin", metavar="SHA256", help="Accept only the server key with this fingerprint; repeatable."),
     ] = None,
-    request_timeout_s: Annotated[float, typer.Option(min=0.1, help="Longest wait for the service.")] = 30.0,
-    max_buffer_bytes: Annotated[int, typer.Option(min=1024, help="Largest answer held (rvenc).")] = 10_485_760,
-    max_body_bytes: Annotated[int, typer.Option(min=1024, help="Largest request.")] = 67_108_864,
+    request_timeout_s: Annotated[
+        float, typer.Option(min=0.1, help="Timeout of a request to the service, in seconds.")
+    ] = 30.0,
+    max_buffer_bytes: Annotated[
+        int, typer.Option(min=1024, help="Largest response held in memory (rvenc).")
+    ] = 10_485_760,
+    max_body_bytes: Annotated[int, typer.Option(min=1024, help="Largest request body.")] = 67_108_864,
     as_json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line.")] = False,
 ) -> None:
-    """Encrypt for any OpenAI client: a local endpoint whose requests only the service can read."""
+    """Run a local OpenAI-compatible endpoint that encrypts every request for the service."""
 
     async def command(output: Output) -> None:
         from ragsvc.cli.encrypting_proxy import ProxyOptions, run_proxy  # noqa: PLC0415 - keeps other commands fast
 
         if mode not in ("hpke-stream", "rvenc"):
-            raise usage_error("--mode is hpke-stream or rvenc")
+            raise usage_error("--mode must be hpke-stream or rvenc")
         options = ProxyOptions(
             upstream=upstream,
             host=host,
@@ -503,7 +530,7 @@ def proxy(
 
 @app.command()
 def encrypt(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Encrypt a data directory at rest under the master key of the settings, while no service runs."""
+    """Encrypt a data directory at rest under the configured master key. No service may be running on it."""
 
     async def command(output: Output) -> None:
         from ragsvc.cli.encrypt_directory import encrypt as run_encrypt  # noqa: PLC0415 - keeps other commands fast
@@ -515,11 +542,13 @@ def encrypt(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 @app.command("rotate-key")
 def rotate_key(
-    new_key_file: Annotated[Path, typer.Option("--new-key-file", metavar="FILE", help="Holds the next master key.")],
+    new_key_file: Annotated[
+        Path, typer.Option("--new-key-file", metavar="FILE", help="The file with the new master key.")
+    ],
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Exchange the master key of an encrypted data directory, while no service runs. Takes milliseconds per file."""
+    """Change the master key of an encrypted data directory. No service may be running on it."""
 
     async def command(output: Output) -> None:
         from ragsvc.cli.encrypt_directory import rotate_key as run_rotation  # noqa: PLC0415 - keeps other commands fast
@@ -543,7 +572,7 @@ def _main(
 
 
 def _where(collection: str, documents: list[str] | None, filters: str | None, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON values
-    """The part of a request that says where and how to look."""
+    """The fields of a search request that choose collection, documents and ranking."""
     where: dict[str, Any] = {"collection": collection, **more}
     if documents:
         where["document_ids"] = documents
@@ -558,7 +587,7 @@ def _json_object(text: str, option: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise usage_error(f"{option} takes a JSON object ({error})") from error
+        raise usage_error(f"{option} must be a JSON object ({error})") from error
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
@@ -566,6 +595,6 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     for text in texts:
         key, separator, value = text.partition("=")
         if not separator or not key:
-            raise usage_error(f"--metadata takes KEY=VALUE, not '{text}'")
+            raise usage_error(f"--metadata must be KEY=VALUE, not '{text}'")
         pairs[key] = value
     return pairs

@@ -1,4 +1,4 @@
-"""``ragsvc doctor``: is this installation whole, is its data, and do the indexes hold what the rows hold?"""
+"""``ragsvc doctor``: checks the installation, the data directory, and that the indexes agree with the database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COLOURS = {CheckState.OK: "green", CheckState.WARN: "yellow", CheckState.FAIL: 
 
 
 class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All checks; ``ok`` when none failed."""
+    """All checks; ``ok`` if none failed."""
 
     object: str = "doctor.report"
     ok: bool
@@ -33,7 +33,7 @@ class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def doctor(target: Target, output: Output, *, deep: bool) -> None:
-    """Check everything and say what to do. Raises ``CommandFailed`` when a check failed."""
+    """Run all checks. Raises ``CommandFailed`` if a check failed."""
     checks: list[Check] = []
 
     def note(check: Check) -> None:
@@ -70,7 +70,7 @@ async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) ->
     folder, locked = doctor_checks.data_directory(settings.data_dir)
     take(iter(folder))
     if not doctor_checks.database_file(settings.data_dir).is_file():
-        note(Check("database", CheckState.OK, "none yet; the first start makes it"))
+        note(Check("database", CheckState.OK, "does not exist yet; the first start creates it"))
         return
     keys = await anyio.to_thread.run_sync(settings.open_data_keys)
     take(await anyio.to_thread.run_sync(lambda: iter(list(doctor_checks.database(settings.data_dir, keys)))))
@@ -81,14 +81,14 @@ async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) ->
     if locked:
         note(Check("indexes", CheckState.WARN, "not compared: a running service holds the data directory"))
     elif broken:
-        note(Check("indexes", CheckState.WARN, "not compared: what they are made from is broken"))
+        note(Check("indexes", CheckState.WARN, "not compared: the database or its files are damaged"))
     else:
         for check in await _indexes(settings):
             note(check)
 
 
 async def _indexes(settings: Settings) -> list[Check]:
-    """Open the services as a start would, and compare each collection's indexes with its rows."""
+    """Open the services as ``ragsvc serve`` does, and compare each collection's indexes with its rows."""
     try:
         async with open_services(settings) as services:
             services.ingest.drain()
@@ -98,22 +98,22 @@ async def _indexes(settings: Settings) -> list[Check]:
             checks = [
                 Check("embedding", CheckState.OK, f"{services.embedder.runtime}, a query in {milliseconds:.0f} ms")
             ]
-            for one in await services.database.read(list_collections):
-                report = await anyio.to_thread.run_sync(services.indexes.verify, one.id)
-                name = f"index {one.tenant}/{one.name}"
+            for collection in await services.database.read(list_collections):
+                report = await anyio.to_thread.run_sync(services.indexes.verify, collection.id)
+                name = f"index {collection.tenant}/{collection.name}"
                 if report.ok:
-                    words = f"{report.passages} passages ({report.kind}), vectors and words equal to the rows"
+                    words = f"{report.passages} passages ({report.kind}), vectors and terms agree with the database"
                     checks.append(Check(name, CheckState.OK, words))
                 else:
                     checks.append(
-                        Check(name, CheckState.FAIL, f"differs from the rows ({report}); run 'ragsvc reindex'")
+                        Check(name, CheckState.FAIL, f"differs from the database ({report}); run 'ragsvc reindex'")
                     )
             counts = await services.database.read(count_by_status)
     except RagsvcError as error:
         return [Check("start", CheckState.FAIL, error.message)]
     failed = counts.get("failed", 0)
     words = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "none"
-    hint = "; 'ragsvc documents list --status failed' says why" if failed else ""
+    hint = "; 'ragsvc documents list --status failed' shows the reasons" if failed else ""
     checks.append(Check("documents", CheckState.WARN if failed else CheckState.OK, words + hint))
     return checks
 

@@ -1,4 +1,4 @@
-"""The single checks of ``ragsvc doctor``; they look and change nothing."""
+"""The checks of ``ragsvc doctor``. They are read-only."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from ragsvc.core.errors import CryptoFailure, DataDirectoryLocked, RagsvcError
 from ragsvc.core.ids import TenantId
 from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, read_model
 from ragsvc.store.blobs import BlobStore
-from ragsvc.store.data_keys import DataKeys
-from ragsvc.store.database import SCHEMA_VERSION, connect_raw
+from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
+from ragsvc.store.database import connect_raw
 from ragsvc.store.directory_lock import DataDirectoryLock
-from ragsvc.wiring.services import DATABASE_NAME
+from ragsvc.store.migrations import revisions
+from ragsvc.store.schema import read_revision
 
 _NATIVE = ("faiss", "tantivy", "onnxruntime", "pypdfium2", "nacl.bindings", "tokenizers")
 _LITTLE_SPACE = 2 << 30
@@ -38,15 +39,13 @@ _MANY = 5
 
 
 class CheckState(StrEnum):
-    """How a check ended."""
-
     OK = "ok"
     WARN = "warn"
     FAIL = "fail"
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One line of the report."""
+    """The result of a check; ``words`` is the text for people."""
 
     name: str
     state: CheckState
@@ -54,7 +53,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 def installation() -> Iterator[Check]:
-    """Python, the packages with their versions, and whether native ones load."""
+    """Checks the version of Python, the versions of the packages, and that native packages can be imported."""
     version = platform.python_version()
     good = sys.version_info >= (3, 11)
     yield Check("ragsvc", CheckState.OK, f"{__version__} on {platform.system()} {platform.machine()}")
@@ -65,14 +64,14 @@ def installation() -> Iterator[Check]:
     if problems:
         yield Check("packages", CheckState.FAIL, "; ".join(problems))
     elif not count:
-        yield Check("packages", CheckState.WARN, "ragsvc runs from its source and is not installed (pip install .)")
+        yield Check("packages", CheckState.WARN, "ragsvc runs from source and is not installed (pip install .)")
     else:
-        yield Check("packages", CheckState.OK, f"{count} of the right versions")
+        yield Check("packages", CheckState.OK, f"{count} packages have the required versions")
     for name in _NATIVE:
         try:
             importlib.import_module(name)
-        except Exception as error:  # noqa: BLE001 - whatever a native package dies of is the finding
-            yield Check("packages", CheckState.FAIL, f"{name} does not load: {error}")
+        except Exception as error:  # noqa: BLE001 - any failure to import is the result of the check
+            yield Check("packages", CheckState.FAIL, f"{name} cannot be imported: {error}")
 
 
 def _package_problems() -> tuple[list[str], int]:
@@ -80,21 +79,25 @@ def _package_problems() -> tuple[list[str], int]:
         wanted = [Requirement(line) for line in importlib.metadata.requires("ragsvc") or ()]
     except importlib.metadata.PackageNotFoundError:
         return [], 0
-    needed = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    needed = [
+        requirement
+        for requirement in wanted
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    ]
     problems: list[str] = []
-    for one in needed:
+    for requirement in needed:
         try:
-            installed = importlib.metadata.version(one.name)
+            installed = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            problems.append(f"{one.name} is missing")
+            problems.append(f"{requirement.name} is missing")
             continue
-        if not one.specifier.contains(installed, prereleases=True):
-            problems.append(f"{one.name} is {installed}, needed is {one.specifier}")
+        if not requirement.specifier.contains(installed, prereleases=True):
+            problems.append(f"{requirement.name} is {installed}, but {requirement.specifier} is required")
     return problems, len(needed)
 
 
 def model(settings: Settings) -> Iterator[Check]:
-    """The embedding model's files, hashed anew (a cached hash would not see damage)."""
+    """Hashes the files of the embedding model; a cached hash would not show damage."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             files = read_model(settings.embedding_model, data_dir=Path(folder))
@@ -111,14 +114,16 @@ def model(settings: Settings) -> Iterator[Check]:
 
 
 def database_file(data_dir: Path) -> Path:
-    """Where the rows are."""
-    return data_dir / DATABASE_NAME
+    """The path of the database."""
+    return data_dir / DATABASE_FILE_NAME
 
 
 def data_directory(data_dir: Path) -> tuple[list[Check], bool]:
-    """Presence, permissions, space and lock; also returns whether a running process holds it."""
+    """Checks existence, permissions, free space and lock; also returns whether a running process holds the lock."""
     if not data_dir.is_dir():
-        return [Check("data directory", CheckState.OK, f"{data_dir} is not there yet; the first start makes it")], False
+        return [
+            Check("data directory", CheckState.OK, f"{data_dir} does not exist yet; the first start creates it")
+        ], False
     checks: list[Check] = []
     locked = False
     try:
@@ -137,10 +142,10 @@ def data_directory(data_dir: Path) -> tuple[list[Check], bool]:
         if path.exists() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
     ]
     if open_to_all and data_dir.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH):
-        words = f"other users may read {', '.join(open_to_all)}; 'chmod -R go= {data_dir}' ends that"
+        words = f"other users can read {', '.join(open_to_all)}; run 'chmod -R go= {data_dir}'"
         checks.append(Check("permissions", CheckState.WARN, words))
     else:
-        checks.append(Check("permissions", CheckState.OK, "for this user only"))
+        checks.append(Check("permissions", CheckState.OK, "readable by this user only"))
     free = shutil.disk_usage(data_dir).free
     state = CheckState.FAIL if free < _NO_SPACE else CheckState.WARN if free < _LITTLE_SPACE else CheckState.OK
     checks.append(Check("disk", state, f"{size(free)} free"))
@@ -148,7 +153,7 @@ def data_directory(data_dir: Path) -> tuple[list[Check], bool]:
 
 
 def database(data_dir: Path, keys: DataKeys | None = None) -> Iterator[Check]:
-    """SQLite's own check of the file, its references, and the schema's version."""
+    """Runs SQLite's integrity and foreign key checks, and compares the schema version."""
     try:
         with closing(_open(data_dir, keys)) as connection:
             found = [row[0] for row in connection.execute("PRAGMA quick_check(10)")]
@@ -156,50 +161,55 @@ def database(data_dir: Path, keys: DataKeys | None = None) -> Iterator[Check]:
                 yield Check("database", CheckState.FAIL, f"damaged: {'; '.join(found[:_MANY])}")
                 return
             dangling = connection.execute("PRAGMA foreign_key_check").fetchmany(_MANY)
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-    except Exception as error:  # noqa: BLE001 - of either driver: whatever it is, the database cannot be read
+            revision = read_revision(connection)
+    except Exception as error:  # noqa: BLE001 - either driver, any error: the database cannot be read
         yield Check("database", CheckState.FAIL, f"cannot be read: {error}")
         return
     if dangling:
         yield Check("database", CheckState.FAIL, f"rows refer to missing rows: {dangling}")
-    elif version > SCHEMA_VERSION:
-        yield Check("database", CheckState.FAIL, f"schema {version} is newer than {SCHEMA_VERSION}: use a newer ragsvc")
+    elif revision is not None and revision not in revisions():
+        newest = revisions()[-1]
+        yield Check(
+            "database", CheckState.FAIL, f"schema {revision} is unknown or newer than {newest}: use a newer ragsvc"
+        )
     else:
         used = size(database_file(data_dir).stat().st_size)
-        yield Check("database", CheckState.OK, f"{used}, sound, schema {version}")
+        yield Check("database", CheckState.OK, f"{used}, sound, schema {revision}")
 
 
 def files(data_dir: Path, keys: DataKeys | None = None, *, deep: bool) -> Iterator[Check]:
-    """Whether every document has its file and every file its document; ``deep`` hashes them all."""
+    """Checks that documents and stored files correspond; ``deep`` also verifies the hash of every file."""
     blobs = BlobStore(data_dir, keys)
     with closing(_open(data_dir, keys)) as connection:
         try:
             rows: list[tuple[str, str]] = connection.execute("SELECT DISTINCT tenant, sha256 FROM documents").fetchall()
-        except Exception:  # noqa: BLE001 - of either driver: a database that holds keys only has no documents yet
+        except Exception:  # noqa: BLE001 - either driver: a database with keys only has no documents table yet
             rows = []
     wanted = {blobs.path(TenantId(tenant), sha256): (TenantId(tenant), sha256) for tenant, sha256 in rows}
     present = {path for path in (data_dir / "blobs").glob("*/??/*") if path.is_file()}
     missing, orphans = sorted(wanted.keys() - present), sorted(present - wanted.keys())
     if missing:
         names = ", ".join(path.name for path in missing[:_MANY])
-        yield Check("stored files", CheckState.FAIL, f"{len(missing)} documents have lost their file: {names}")
+        yield Check("stored files", CheckState.FAIL, f"{len(missing)} documents have no stored file: {names}")
     elif orphans:
         yield Check(
             "stored files", CheckState.WARN, f"{len(orphans)} belong to no document; the next start removes them"
         )
     else:
-        yield Check("stored files", CheckState.OK, f"{len(present)}, each with its document")
+        yield Check("stored files", CheckState.OK, f"{len(present)}, each belongs to a document")
     if deep:
-        changed = [path.name for path in sorted(wanted.keys() & present) if not _is_whole(blobs, *wanted[path])]
+        changed = [path.name for path in sorted(wanted.keys() & present) if not _matches_hash(blobs, *wanted[path])]
         if changed:
             yield Check(
-                "file contents", CheckState.FAIL, f"{len(changed)} files have changed: {', '.join(changed[:_MANY])}"
+                "file contents",
+                CheckState.FAIL,
+                f"{len(changed)} files differ from their hash: {', '.join(changed[:_MANY])}",
             )
         else:
-            yield Check("file contents", CheckState.OK, "every byte as it was uploaded")
+            yield Check("file contents", CheckState.OK, "all hashes match")
 
 
-def _is_whole(blobs: BlobStore, tenant: TenantId, sha256: str) -> bool:
+def _matches_hash(blobs: BlobStore, tenant: TenantId, sha256: str) -> bool:
     digest = hashlib.sha256()
     try:
         for chunk in blobs.chunks(tenant, sha256):

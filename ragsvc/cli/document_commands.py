@@ -29,8 +29,16 @@ async def list_some(target: Target, asked: Mapping[str, Any], limit: int, output
 
     def show(console: Console) -> None:
         rows = [
-            (one["id"], _status(one), one["pages"], one["passages"], size(one["bytes"]), one["filename"], _remark(one))
-            for one in found
+            (
+                document["id"],
+                _status(document),
+                document["pages"],
+                document["passages"],
+                size(document["bytes"]),
+                document["filename"],
+                _remark(document),
+            )
+            for document in found
         ]
         columns = ("id", "status", "pages", "passages", "size", "file", "remark")
         console.print(table(*columns, rows=rows, right=("pages", "passages", "size")))
@@ -39,14 +47,14 @@ async def list_some(target: Target, asked: Mapping[str, Any], limit: int, output
 
 
 async def show(target: Target, document_id: str, output: Output) -> None:
-    """Print all that is known of one document."""
+    """Print the details of a document."""
     async with connect(target) as client:
         document = await client.get(f"/v1/rag/documents/{document_id}")
     output.result(document, lambda console: _show(document, console))
 
 
 async def delete(target: Target, document_ids: Sequence[str], output: Output) -> None:
-    """Delete documents; all are tried, and the first that failed is reported."""
+    """Delete documents. Unknown ids do not stop the others; the first failure is raised at the end."""
     deleted: list[str] = []
     failures: list[CommandFailed] = []
     async with connect(target) as client:
@@ -59,13 +67,15 @@ async def delete(target: Target, document_ids: Sequence[str], output: Output) ->
                     raise
                 failures.append(failure)
     report = {"object": "list", "deleted": deleted, "failed": [failure.message for failure in failures]}
-    output.result(report, lambda console: console.print(escape("\n".join(f"deleted {one}" for one in deleted))))
+    output.result(
+        report, lambda console: console.print(escape("\n".join(f"deleted {document_id}" for document_id in deleted)))
+    )
     if failures:
         raise failures[0]
 
 
 async def retry(target: Target, document_id: str, password: str | None, output: Output) -> None:
-    """Start a failed document again and follow it to its end."""
+    """Retry a failed document, and follow it until it is ready or failed."""
     async with connect(target) as client:
         path = f"/v1/rag/documents/{document_id}"
         document = await client.post(f"{path}/retry", {} if password is None else {"password": password})
@@ -86,8 +96,8 @@ def _status(document: Json) -> str:
 def _remark(document: Json) -> str:
     if document["error"] is not None:
         return shortened(document["error"]["message"], 100)
-    findings = len(document["problems"])
-    return f"{findings} finding{'s' if findings > 1 else ''} on pages" if findings else ""
+    problems = len(document["problems"])
+    return f"{problems} page problem{'s' if problems > 1 else ''}" if problems else ""
 
 
 def _show(document: Json, console: Console) -> None:
@@ -110,4 +120,4 @@ def _show(document: Json, console: Console) -> None:
     for name, value in lines:
         console.print(escape(f"{name:<12}{value}"))
     for problem in document["problems"]:
-        console.print(escape(f"{'finding':<12}{problem['message']}"), style="yellow")
+        console.print(escape(f"{'problem':<12}{problem['message']}"), style="yellow")

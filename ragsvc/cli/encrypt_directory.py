@@ -1,4 +1,4 @@
-"""``ragsvc encrypt`` and ``ragsvc rotate-key``: on a data directory that nobody serves."""
+"""``ragsvc encrypt`` and ``ragsvc rotate-key``; no service may be running on the data directory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_KEY = "no master key: set RAGSVC_MASTER_KEY_FILE, RAGSVC_MASTER_KEY_COMMAND 
 
 
 async def encrypt(target: Target, output: Output) -> None:
-    """Encrypt a plain data directory in place, under the master key of the settings."""
+    """Encrypt a plain data directory in place, under the configured master key."""
     keep_private()
     settings = target.settings()
     master = await anyio.to_thread.run_sync(settings.read_master_key)
@@ -27,12 +27,12 @@ async def encrypt(target: Target, output: Output) -> None:
         raise usage_error(_NO_KEY)
     key = master
     count = await _locked(settings.data_dir, lambda: encrypt_directory(settings.data_dir, key))
-    words = f"encrypted {settings.data_dir}: the database and {count} files. Without the key nobody can read them."
+    words = f"encrypted {settings.data_dir}: the database and {count} files. They cannot be read without the key."
     output.result({"object": "encryption", "files": count}, lambda console: console.print(words))
 
 
 async def rotate_key(target: Target, new_key_file: Path, output: Output) -> None:
-    """Wrap all keys under another master key; content is not rewritten."""
+    """Wrap all keys under a new master key; content is not rewritten."""
     keep_private()
     settings = target.settings()
     current = await anyio.to_thread.run_sync(settings.read_master_key)
@@ -41,7 +41,7 @@ async def rotate_key(target: Target, new_key_file: Path, output: Output) -> None
         raise usage_error(_NO_KEY)
     keys: tuple[MasterKey, MasterKey] = (current, new)
     count = await _locked(settings.data_dir, lambda: rotate_master_key(settings.data_dir, *keys))
-    words = f"{count} keys are wrapped anew; from now on only the new master key opens {settings.data_dir}."
+    words = f"{count} keys are wrapped again; from now on only the new master key opens {settings.data_dir}."
     output.result({"object": "key_rotation", "files": count}, lambda console: console.print(words))
 
 

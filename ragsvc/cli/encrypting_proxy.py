@@ -1,4 +1,4 @@
-"""``ragsvc proxy``: the encrypting gateway on a loopback address, until a signal."""
+"""``ragsvc proxy``: serves the encrypting proxy on a loopback address until a signal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ragsvc.client.encryption_mode import EncryptionMode
 
 
 class ProxyOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What to listen on, whom to encrypt for, and how. ``pins`` are SHA-256 fingerprints of the server's keys."""
+    """Options of ``ragsvc proxy``. ``pins`` are SHA-256 fingerprints of accepted server keys."""
 
     upstream: str
     host: str
@@ -39,11 +39,11 @@ async def run_proxy(options: ProxyOptions, output: Output) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        CommandFailed: the address is not local or taken, or the server cannot be encrypted for.
+        CommandFailed: the address is not a loopback address, or in use.
         ConfigurationError: the server has neither TLS nor pinned keys.
     """
     if not _is_loopback(options.host):
-        raise usage_error("the proxy holds plaintext and listens on loopback addresses only")
+        raise usage_error("--host must be a loopback address: clients send plaintext to the proxy")
     origin = options.upstream.rstrip("/").removesuffix("/v1")
 
     def make_transport() -> AsyncEncryptedTransport:
@@ -51,7 +51,7 @@ async def run_proxy(options: ProxyOptions, output: Output) -> None:
             origin, _mode(options), pinned_keys=options.pins or None, request_timeout_s=options.request_timeout_s
         )
 
-    await make_transport().aclose()  # judges the settings now, not at the first request
+    await make_transport().aclose()  # reports invalid settings now, not at the first request
     gateway = EncryptingGateway(origin, make_transport, max_body_bytes=options.max_body_bytes)
     with contextlib.closing(_bind(options)) as listener:
         config = uvicorn.Config(
@@ -67,7 +67,7 @@ async def run_proxy(options: ProxyOptions, output: Output) -> None:
 
 
 class _ProxyServer(uvicorn.Server):
-    """uvicorn without its own signals, which it would raise again at its end."""
+    """uvicorn without its signal handling: it would raise the signal again after shutdown."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

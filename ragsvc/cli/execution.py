@@ -1,4 +1,4 @@
-"""Runs a command's coroutine and turns every way it can end into output and an exit code."""
+"""Runs the coroutine of a command, and maps its result or failure to output and an exit code."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ragsvc.core.errors import RagsvcError
 
 
 def execute(command: Callable[[Output], Awaitable[None]], *, as_json: bool, fast_loop: bool = False) -> None:
-    """Run ``command``; expected failures become one line on standard error and the exit code that goes with them.
+    """Run ``command``. An expected failure becomes a line on standard error and its exit code.
 
     Raises:
-        typer.Exit: always, unless the command did its task.
+        typer.Exit: the command failed or was interrupted.
     """
     output = Output(as_json=as_json)
     code = ExitCode.OK
@@ -26,9 +26,9 @@ def execute(command: Callable[[Output], Awaitable[None]], *, as_json: bool, fast
         anyio.run(command, output, backend_options={"use_uvloop": fast_loop})
         sys.stdout.flush()
     except BrokenPipeError:
-        _forget_standard_output()
+        _discard_standard_output()
     except KeyboardInterrupt:
-        output.err.print("ragsvc: interrupted; the same command goes on where it stopped")
+        output.err.print("ragsvc: interrupted; run the same command again to continue")
         code = ExitCode.INTERRUPTED
     except Exception as error:
         failure = _expected(error)
@@ -41,18 +41,18 @@ def execute(command: Callable[[Output], Awaitable[None]], *, as_json: bool, fast
 
 
 def _expected(error: BaseException) -> CommandFailed | None:
-    """The failure behind an error, also when task groups wrapped it; ``None`` for a bug."""
+    """The failure behind an error, also inside exception groups; ``None`` for a bug."""
     if isinstance(error, CommandFailed):
         return error
     if isinstance(error, RagsvcError):
         return failure_of_error(error)
     if isinstance(error, BaseExceptionGroup):
-        found = [_expected(one) for one in error.exceptions]
-        expected = [one for one in found if one is not None]
+        found = [_expected(inner) for inner in error.exceptions]
+        expected = [failure for failure in found if failure is not None]
         return expected[0] if len(expected) == len(found) else None
     return None
 
 
-def _forget_standard_output() -> None:
-    """Whoever read us has enough (``| head``); keep the interpreter from complaining at its exit."""
+def _discard_standard_output() -> None:
+    """Handle a closed pipe (``| head``): without this the interpreter reports an error at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""How a command ends when it cannot do its task: one line for a person, one code for a script."""
+"""Failures of commands: a line of text for people, an exit code for scripts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ragsvc.core.errors import ConfigurationError, DataDirectoryLocked, RagsvcEr
 
 
 class ExitCode(IntEnum):
-    """What the shell sees; the README lists them."""
+    """Exit codes; ``docs/reference/cli.md`` lists them."""
 
     OK = 0
     FAILED = 1
@@ -25,7 +25,7 @@ class ExitCode(IntEnum):
 
 
 class CommandFailed(Exception):
-    """Ends a command. ``code`` is the stable string of ``core.errors`` where one applies."""
+    """Ends a command. ``code`` is the error code of ``core.errors`` where the service reported it."""
 
     def __init__(
         self,
@@ -63,11 +63,11 @@ class _ErrorEnvelope(msgspec.Struct):
 
 
 def failure_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> CommandFailed:
-    """Turn an error answer of the service into the failure of the command."""
+    """Convert an error response of the service."""
     try:
         detail = msgspec.json.decode(body, type=_ErrorEnvelope).error
     except (msgspec.DecodeError, msgspec.ValidationError):
-        detail = _Detail(message=f"the service answered with status {status}, and not as ragsvc does")
+        detail = _Detail(message=f"the service answered with status {status} and no error body of ragsvc")
     return CommandFailed(
         detail.message or f"the service answered with status {status}",
         code=detail.code or "internal_error",
@@ -87,7 +87,7 @@ def _seconds(headers: Mapping[str, str]) -> float | None:
 
 
 def failure_of_error(error: RagsvcError) -> CommandFailed:
-    """Turn an error of the service's own parts (working on a data directory) into the failure of the command."""
+    """Convert an error that was raised in this process, while working on a data directory."""
     exit_code = ExitCode.FAILED
     if isinstance(error, DataDirectoryLocked):
         exit_code = ExitCode.LOCKED
@@ -97,5 +97,5 @@ def failure_of_error(error: RagsvcError) -> CommandFailed:
 
 
 def usage_error(message: str) -> CommandFailed:
-    """The command line itself is wrong."""
+    """A failure with the exit code for wrong usage."""
     return CommandFailed(message, code="usage", exit_code=ExitCode.USAGE)

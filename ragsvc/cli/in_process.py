@@ -1,6 +1,6 @@
-"""Calls the application without a socket, as httpx calls a server; unlike httpx's own transport it streams answers.
+"""An httpx transport that calls an ASGI application in this process and streams its responses.
 
-``httpx.ASGITransport`` returns after the last byte, which would turn every stream of progress or words into one lump.
+``httpx.ASGITransport`` buffers the whole response, so progress and streamed answers would arrive all at once.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ _CHUNKS_AHEAD = 16
 
 
 class InProcessTransport(httpx.AsyncBaseTransport):
-    """Runs each request of ``app`` as a task of ``tasks`` (ASGI 3, HTTP only)."""
+    """Runs each request to ``app`` as a task in ``tasks`` (ASGI 3, HTTP only)."""
 
     def __init__(self, app: AsgiApp, tasks: anyio.abc.TaskGroup) -> None:
         self._app = app
         self._tasks = tasks
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request; returns with the answer's head."""
-        exchange = _Exchange(self._app, request)
-        self._tasks.start_soon(exchange.run)
-        await exchange.started.wait()
-        if exchange.status is None:
-            exchange.chunks.close()
-            raise httpx.RemoteProtocolError("the application ended without an answer", request=request)
-        return httpx.Response(exchange.status, headers=exchange.headers, stream=_AnswerBody(exchange))
+        """Send a request; returns when the response headers are known."""
+        running = _RunningRequest(self._app, request)
+        self._tasks.start_soon(running.run)
+        await running.started.wait()
+        if running.status is None:
+            running.chunks.close()
+            raise httpx.RemoteProtocolError("the application ended without a response", request=request)
+        return httpx.Response(running.status, headers=running.headers, stream=_AnswerBody(running))
 
 
-class _Exchange:
-    """One request and its answer on the way."""
+class _RunningRequest:
+    """A request in progress, and its response."""
 
     def __init__(self, app: AsgiApp, request: httpx.Request) -> None:
         assert isinstance(request.stream, httpx.AsyncByteStream)  # noqa: S101 - an AsyncClient sends no other
@@ -57,7 +57,7 @@ class _Exchange:
     async def run(self) -> None:
         try:
             await self._app(self._scope, self._receive, self._send)
-        except Exception:  # noqa: BLE001, S110 - the application's edge logged it; the caller sees a broken answer
+        except Exception:  # noqa: BLE001, S110 - the application has logged it; the caller sees an incomplete response
             pass
         finally:
             self.started.set()
@@ -91,20 +91,20 @@ class _Exchange:
 
 
 class _AnswerBody(httpx.AsyncByteStream):
-    """The answer's bytes; closing it early is a disconnect."""
+    """The bytes of the response; closing it early disconnects."""
 
-    def __init__(self, exchange: _Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, running: _RunningRequest) -> None:
+        self._running = running
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._exchange.chunks:
+        async for chunk in self._running.chunks:
             yield chunk
-        if not self._exchange.complete:
-            raise httpx.RemoteProtocolError("the application broke off its answer")
+        if not self._running.complete:
+            raise httpx.RemoteProtocolError("the application ended its response early")
 
     async def aclose(self) -> None:
-        self._exchange.ended.set()
-        self._exchange.chunks.close()
+        self._running.ended.set()
+        self._running.chunks.close()
 
 
 def _scope_of(request: httpx.Request) -> Message:

@@ -1,7 +1,7 @@
-"""``ragsvc keys``: the admin API, over HTTP, or on the rows of the data directory whether or not a service runs.
+"""``ragsvc keys``: calls the admin API, over HTTP or in this process on the data directory.
 
-A running service takes changed rows over by itself: a new key at its first use, other changes within seconds. So keys
-need no lock, and no model is loaded.
+A running service picks up changed rows by itself: a new key at its first use, other changes within seconds. So these
+commands take no lock and load no model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DAY_S = 86_400
 
 
 class _KeyServices(msgspec.Struct):
-    """What the routes of keys need of the composed services."""
+    """The services that the key routes use."""
 
     access: Access
     keys: KeyAdministration
@@ -55,7 +55,7 @@ async def _connect(target: Target) -> AsyncGenerator[ServiceClient]:
         secret, key = local_key(target.tenant)
         access.trust(key)
         app = create_app(_KeyServices(access, KeyAdministration(access), Readiness(), CollectorRegistry()))
-        # its lifespan is left out on purpose: it would settle the token leases of a service that may be running
+        # no lifespan: it would settle the token leases of a service that may be running
         async with in_process(app, secret) as client:
             yield client
     finally:
@@ -63,7 +63,7 @@ async def _connect(target: Target) -> AsyncGenerator[ServiceClient]:
 
 
 async def create(target: Target, wish: Json, output: Output, *, expires_in_days: float | None) -> None:
-    """Make a key and print its secret."""
+    """Create a key, and print its secret."""
     if expires_in_days is not None:
         wish = {**wish, "expires_at": int(time.time() + expires_in_days * _DAY_S)}
     if target.url is None:
@@ -80,13 +80,12 @@ async def create(target: Target, wish: Json, output: Output, *, expires_in_days:
         console.print(f"key     {escape(key['key'])}")
         console.print(f"id      {escape(key['id'])}")
         console.print(f"tenant  {escape(key['tenant'])}")
-        output.note("The key is shown this once; put it into RAGSVC_API_KEY.")
+        output.note("The key is shown only once. Store it in RAGSVC_API_KEY.")
 
     output.result(key, show)
 
 
 async def list_all(target: Target, tenant: str | None, output: Output) -> None:
-    """Print all keys."""
     async with _connect(target) as client:
         found = [key async for key in client.pages("/v1/keys", {} if tenant is None else {"tenant": tenant})]
 
@@ -98,7 +97,6 @@ async def list_all(target: Target, tenant: str | None, output: Output) -> None:
 
 
 async def revoke(target: Target, key_id: str, output: Output) -> None:
-    """End a key."""
     async with _connect(target) as client:
         key = await client.post(f"/v1/keys/{key_id}/revoke")
     output.result(key, lambda console: console.print(escape(f"{key['id']} ({key['label']}) is revoked")))

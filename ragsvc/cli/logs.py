@@ -1,4 +1,4 @@
-"""Where logs go: standard error, since standard output belongs to results."""
+"""Logs go to standard error; standard output is for results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def log_to_standard_error(level: str) -> None:
-    """Send all logs to standard error, one line each; those of libraries from warnings on."""
+    """Log to standard error at ``level``; libraries log warnings and errors only."""
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )

@@ -1,4 +1,4 @@
-"""What commands print: tables for people, or one JSON document for programs; problems go to standard error."""
+"""Output of commands: text for people or one JSON document for programs; notes and failures go to standard error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PIPE_WIDTH = 160
 
 
 class Output:
-    """Where one command prints. ``as_json`` keeps standard output to exactly one document."""
+    """Output of one command. With ``as_json``, standard output holds exactly one JSON document."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
@@ -29,7 +29,7 @@ class Output:
         self.err = Console(stderr=True, soft_wrap=True, highlight=False)
 
     def result(self, document: object, show: Callable[[Console], None]) -> None:
-        """Print the result: ``document`` as JSON, or what ``show`` writes for a person."""
+        """Print the result: ``document`` as JSON, or as text by calling ``show``."""
         if self.as_json:
             self._printed = True
             print_json(document)
@@ -37,37 +37,37 @@ class Output:
             show(self.out)
 
     def note(self, text: str) -> None:
-        """Tell a person something on standard error; silent under ``--json``."""
+        """Print a line to standard error, unless ``--json`` is given."""
         if not self.as_json:
             self.err.print(escape(text))
 
     def failure(self, failure: CommandFailed) -> None:
-        """Print one line on standard error, and the error as the JSON document unless there is one already."""
+        """Print the failure to standard error; with ``--json`` also as JSON, unless a document was printed before."""
         if self.as_json and not self._printed:
             print_json({"error": {"message": failure.message, "code": failure.code}})
         self.err.print(f"[bold red]ragsvc:[/] {escape(' '.join(failure.message.split()))}")
 
 
 def print_json(document: object) -> None:
-    """Write one JSON document and a line end to standard output."""
+    """Print a JSON document to standard output."""
     encoded = msgspec.json.format(msgspec.json.encode(document), indent=2)
     sys.stdout.write(encoded.decode() + "\n")
     sys.stdout.flush()
 
 
 def table(*columns: str, rows: Iterable[Iterable[Any]], right: Iterable[str] = ()) -> Table:
-    """A table of plain text; columns named in ``right`` are set flush right."""
-    made = Table(box=None, header_style="bold", pad_edge=False)
+    """A table of plain text; columns named in ``right`` are right-aligned."""
+    text_table = Table(box=None, header_style="bold", pad_edge=False)
     numbers = set(right)
     for name in columns:
-        made.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+        text_table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(escape(str(cell)) for cell in row))
-    return made
+        text_table.add_row(*(escape(str(cell)) for cell in row))
+    return text_table
 
 
 def size(size_bytes: float) -> str:
-    """A size for people.
+    """A size with its unit.
 
     >>> size(532), size(1_500_000)
     ('532 B', '1.4 MiB')
@@ -80,7 +80,7 @@ def size(size_bytes: float) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    r"""One line of at most ``limit`` characters, without control characters (a terminal obeys some).
+    r"""One line of at most ``limit`` characters, without control characters (terminals interpret some).
 
     >>> shortened("a\n b   c", 80), shortened("abcdef", 4)
     ('a b c', 'abc…')

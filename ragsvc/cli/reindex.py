@@ -1,4 +1,4 @@
-"""``ragsvc reindex``: throws the derived indexes away and builds them anew from the rows, then compares the two."""
+"""``ragsvc reindex``: deletes the indexes, rebuilds them from the database, and compares the two."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from ragsvc.cli.logs import log_to_standard_error
 from ragsvc.cli.output import Output, table
 from ragsvc.cli.target import Target, keep_private
 from ragsvc.config import Settings
+from ragsvc.store.data_keys import DATABASE_FILE_NAME
 from ragsvc.store.database import Database
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.document_rows import count_by_status, list_collections
 from ragsvc.store.reingest import forget_embeddings, unfinished_jobs
-from ragsvc.wiring.services import DATABASE_NAME, Services, open_services
+from ragsvc.wiring.services import Services, open_services
 
 _POLL_S = 0.3
 
 
 class CollectionResult(msgspec.Struct, frozen=True):
-    """A collection after the rebuild; ``ok`` says that both indexes hold exactly what the rows hold."""
+    """A collection after the rebuild; ``ok`` if both indexes agree with the database."""
 
     tenant: str
     collection: str
@@ -38,8 +39,6 @@ class CollectionResult(msgspec.Struct, frozen=True):
 
 
 class ReindexReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What was rebuilt."""
-
     object: str = "reindex.report"
     embeddings: bool
     documents_failed: int
@@ -48,11 +47,16 @@ class ReindexReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def reindex(target: Target, output: Output, *, embeddings: bool) -> None:
-    """Rebuild. Raises ``DataDirectoryLocked`` while a service runs, ``CommandFailed`` when indexes still differ."""
+    """Rebuild all indexes.
+
+    Raises:
+        DataDirectoryLocked: a service is running.
+        CommandFailed: a document failed, or an index still differs from the database.
+    """
     keep_private()
     settings = target.settings()
-    if not (settings.data_dir / DATABASE_NAME).is_file():
-        raise CommandFailed(f"{settings.data_dir} holds no data of ragsvc", code="no_data")
+    if not (settings.data_dir / DATABASE_FILE_NAME).is_file():
+        raise CommandFailed(f"{settings.data_dir} is not a data directory of ragsvc", code="no_data")
     log_to_standard_error("warning")
     started = time.monotonic()
     await anyio.to_thread.run_sync(_drop, settings, embeddings)
@@ -60,8 +64,8 @@ async def reindex(target: Target, output: Output, *, embeddings: bool) -> None:
         failed_before = await _failed(services)
         await _wait_for_jobs(services, output)
         results = [
-            await anyio.to_thread.run_sync(_rebuild, services, one.id, one.tenant, one.name)
-            for one in await services.database.read(list_collections)
+            await anyio.to_thread.run_sync(_rebuild, services, collection.id, collection.tenant, collection.name)
+            for collection in await services.database.read(list_collections)
         ]
         failed = await _failed(services) - failed_before
     report = ReindexReport(
@@ -71,7 +75,7 @@ async def reindex(target: Target, output: Output, *, embeddings: bool) -> None:
         collections=results,
     )
     output.result(report, lambda console: _show(report, console))
-    if failed or not all(one.ok for one in results):
+    if failed or not all(result.ok for result in results):
         raise CommandFailed("not everything could be rebuilt; see 'ragsvc doctor'", code="reindex_incomplete")
 
 
@@ -83,7 +87,7 @@ def _drop(settings: Settings, embeddings: bool) -> None:
         shutil.rmtree(data_dir / "derived", ignore_errors=True)
         if embeddings:
             keys = settings.open_data_keys()
-            database = Database(data_dir / DATABASE_NAME, key=None if keys is None else keys.database_key)
+            database = Database(data_dir / DATABASE_FILE_NAME, key=None if keys is None else keys.database_key)
             try:
                 database.write_sync(lambda connection: forget_embeddings(connection, now=int(time.time())))
             finally:
@@ -93,7 +97,7 @@ def _drop(settings: Settings, embeddings: bool) -> None:
 
 
 async def _wait_for_jobs(services: Services, output: Output) -> None:
-    """Until every queued document has its vectors (``--embeddings``, or jobs that waited anyway)."""
+    """Wait until every queued document has its vectors."""
     jobs, total = await services.database.read(unfinished_jobs)
     if not jobs:
         return
@@ -124,8 +128,8 @@ def _rebuild(services: Services, collection_id: int, tenant: str, name: str) -> 
 
 def _show(report: ReindexReport, console: Console) -> None:
     rows = [
-        (one.tenant, one.collection, one.passages, one.kind, "equal to the rows" if one.ok else "DIFFERS")
-        for one in report.collections
+        (result.tenant, result.collection, result.passages, result.kind, "ok" if result.ok else "DIFFERS")
+        for result in report.collections
     ]
     console.print(table("tenant", "collection", "passages", "kind", "indexes", rows=rows, right=("passages",)))
     console.print(f"rebuilt in {report.seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""``ragsvc serve``: one process, one event loop, drained on SIGTERM and SIGINT."""
+"""``ragsvc serve``: one process with one event loop, which drains on SIGTERM and SIGINT."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _OPEN_FILES = 65_536
 
 
 async def serve(target: Target, *, host: str | None, port: int | None, output: Output) -> None:
-    """Serve until a signal; returns when everything is closed.
+    """Serve until a signal; returns after everything is closed.
 
     Raises:
         DataDirectoryLocked: another process serves the data directory.
-        CommandFailed: the address cannot be listened on.
+        CommandFailed: the service cannot listen on the address.
     """
     started = time.monotonic()
     keep_private()
@@ -61,7 +61,7 @@ async def serve(target: Target, *, host: str | None, port: int | None, output: O
 
 
 def _allow_connections() -> None:
-    """Raise the soft limit of open files, often 1,024: a stream needs two, its client's and its provider's."""
+    """Raise the soft limit of open files (often 1,024): a streamed answer needs two connections."""
     try:
         import resource  # noqa: PLC0415 - Unix only
     except ImportError:
@@ -89,14 +89,14 @@ async def _serve(services: Services, listener: socket.socket, stop: _Stop, annou
     )
     server = _AnnouncingServer(config, on_started=lambda: announce.started(_address(listener), services))
     stop.drain_with(server, services)
-    # a start leaves hundreds of thousands of objects that live for good; full collections need not visit them
+    # hundreds of thousands of objects live as long as the process; full garbage collections need not visit them
     gc.collect()
     gc.freeze()
     await server.serve(sockets=[listener])
 
 
 class _AnnouncingServer(uvicorn.Server):
-    """uvicorn that says when it listens, and leaves signals (which it would raise again at its end) to ``_Stop``."""
+    """uvicorn that calls back when it listens, without its signal handling: ``_Stop`` handles signals."""
 
     def __init__(self, config: uvicorn.Config, *, on_started: Callable[[], None]) -> None:
         super().__init__(config)
@@ -113,7 +113,7 @@ class _AnnouncingServer(uvicorn.Server):
 
 
 class _Stop:
-    """What a signal does: during the start it ends the start, later it drains; a second one ends at once."""
+    """Handles signals: during the start the first cancels it, later the first drains and the second exits at once."""
 
     def __init__(self) -> None:
         self.startup = anyio.CancelScope()
@@ -122,7 +122,6 @@ class _Stop:
         self._services: Services | None = None
 
     def drain_with(self, server: uvicorn.Server, services: Services) -> None:
-        """From now on a signal drains."""
         self._server = server
         self._services = services
 
@@ -146,20 +145,20 @@ class _Stop:
 
 
 class _Announcer:
-    """Says on standard output what whoever started the service waits for."""
+    """Prints start and stop events to standard output."""
 
     def __init__(self, output: Output, started: float) -> None:
         self._output = output
         self._started = started
 
     def event(self, name: str, words: str, **fields: object) -> None:
-        """One line: words for a person, or a JSON object."""
+        """Print an event: ``words`` as text, or name and fields as a JSON object."""
         line = msgspec.json.encode({"event": name, **fields}).decode() if self._output.as_json else words
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
     def started(self, url: str, services: Services) -> None:
-        """Say where it listens, and that everything is loaded."""
+        """Print the address, and that the service is ready."""
         data_dir = str(services.settings.data_dir)
         self.event("listening", f"ragsvc listens on {url}", url=url, pid=os.getpid(), data_dir=data_dir)
         seconds = round(time.monotonic() - self._started, 2)
@@ -174,7 +173,7 @@ class _Announcer:
 
 
 def _bind(settings: Settings) -> socket.socket:
-    """Take the address before the slow start, so that a taken one is known at once."""
+    """Bind before the slow start, so that an address in use is reported at once."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -192,7 +191,7 @@ def _bind(settings: Settings) -> socket.socket:
 
 
 def _check_lock(settings: Settings) -> None:
-    """That another ragsvc has the data directory says more than that its port is taken."""
+    """Raise ``DataDirectoryLocked`` if another ragsvc serves the directory: a better reason than the port."""
     lock = DataDirectoryLock(settings.data_dir)
     lock.acquire()
     lock.release()

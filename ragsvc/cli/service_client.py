@@ -1,4 +1,4 @@
-"""What commands say to the service, over any httpx transport: requests, uploads and event streams with our errors."""
+"""The HTTP client of the commands, over any httpx transport: requests, uploads and event streams."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Body = Callable[[], AsyncIterator[bytes]]
 
 
 class ServiceClient:
-    """Speaks to one service. ``patience_s`` is how long a request waits out 429 and 503 before it fails."""
+    """A client of one service. A request retries 429 and 503 for at most ``patience_s`` seconds."""
 
     def __init__(self, http: httpx.AsyncClient, *, patience_s: float = 0.0) -> None:
         self._http = http
@@ -35,27 +35,23 @@ class ServiceClient:
 
     @property
     def url(self) -> str:
-        """Where the service is, without the ``/v1``."""
+        """The base URL, without ``/v1``."""
         return str(self._http.base_url).rstrip("/")
 
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Json:
-        """GET a JSON object."""
         return _object(await self.request("GET", path, params=params))
 
     async def post(self, path: str, document: object | None = None, *, timeout_s: float = 300.0) -> Json:
-        """POST a JSON document, get a JSON object."""
         return _object(await self.request("POST", path, document=document, timeout_s=timeout_s))
 
     async def patch(self, path: str, document: object) -> Json:
-        """PATCH with a JSON document."""
         return _object(await self.request("PATCH", path, document=document))
 
     async def delete(self, path: str) -> Json:
-        """DELETE."""
         return _object(await self.request("DELETE", path))
 
     async def upload(self, file: Path, size_bytes: int, *, media_type: str, params: Mapping[str, Any]) -> Json:
-        """Send a file as a document; answers as soon as the service has it (or within ``params['wait_s']``)."""
+        """Upload a file; returns when the document is stored, or ready within ``params['wait_s']``."""
         headers = {"content-type": media_type, "content-length": str(size_bytes)}
         response = await self.request(
             "POST", "/v1/rag/documents", params=params, body=lambda: _file_chunks(file), headers=headers
@@ -63,7 +59,7 @@ class ServiceClient:
         return {**_object(response), "http_status": response.status_code}
 
     async def pages(self, path: str, params: Mapping[str, Any] | None = None) -> AsyncIterator[Json]:
-        """All entries of a list, page after page."""
+        """Iterate over all entries of a paginated list."""
         asked: dict[str, Any] = {"limit": 100, **(params or {})}
         while True:
             page = await self.get(path, asked)
@@ -84,10 +80,10 @@ class ServiceClient:
         headers: Mapping[str, str] | None = None,
         timeout_s: float = 300.0,
     ) -> httpx.Response:
-        """Send a request; wait out refusals and lost connections within ``patience_s``.
+        """Send a request. Retries 429, 503 and lost connections within ``patience_s``.
 
         Raises:
-            CommandFailed: the service refused, or cannot be reached.
+            CommandFailed: the service answered with an error, or cannot be reached.
         """
         waited_s, tries = 0.0, 0
         while True:
@@ -121,10 +117,10 @@ class ServiceClient:
     async def events(
         self, method: str, path: str, document: object | None = None, *, silence_s: float = 60.0
     ) -> AsyncGenerator[AsyncIterator[Json]]:
-        """Open a stream of server-sent events whose data are JSON objects; ``[DONE]`` ends it.
+        """Open a stream of server-sent events with JSON objects as data; ``[DONE]`` ends it.
 
         Raises:
-            CommandFailed: the service refused, cannot be reached, or broke off.
+            CommandFailed: the service answered with an error, cannot be reached, or ended the stream early.
         """
         headers = {} if document is None else {"content-type": "application/json"}
         content = None if document is None else msgspec.json.encode(document)
@@ -139,7 +135,7 @@ class ServiceClient:
             raise _unreachable(self.url, error) from error
 
     async def alive(self) -> bool:
-        """Whether the service answers at all."""
+        """Whether the service answers ``/livez``."""
         try:
             return (await self._http.get("/livez", timeout=5.0)).status_code == 200
         except httpx.TransportError:
@@ -153,7 +149,7 @@ async def _read_events(response: httpx.Response) -> AsyncIterator[Json]:
             try:
                 data = event_data(event)
             except UpstreamFailed as error:
-                raise CommandFailed("the service sent something that is no event stream", code=error.code) from error
+                raise CommandFailed("the response of the service is not an event stream", code=error.code) from error
             if data == b"[DONE]":
                 return
             if data is not None:
@@ -175,14 +171,14 @@ def _object(response: httpx.Response) -> Json:
         return msgspec.json.decode(response.content, type=Json)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise CommandFailed(
-            f"{response.request.url} did not answer as ragsvc does; is the address right?", code="bad_answer"
+            f"{response.request.url} did not answer with JSON; check the URL of the service", code="bad_answer"
         ) from error
 
 
 def _unreachable(url: str, error: httpx.TransportError) -> CommandFailed:
     reason = str(error) or type(error).__name__
     return CommandFailed(
-        f"no service answers at {url} ({reason}); is it running? 'ragsvc serve' starts one",
+        f"no service answers at {url} ({reason}); start it with 'ragsvc serve', or check the URL",
         code="service_unreachable",
         exit_code=ExitCode.UNREACHABLE,
     )

@@ -1,4 +1,4 @@
-"""Where a command works: at a running service (``--url``), or on the data directory with the same HTTP in-process."""
+"""What a command works on: a running service (``--url``), or a data directory through the same API in this process."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _LOCAL_URL = "http://in-process"
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """What the common options say. ``tenant`` matters on a data directory only; a key has its own."""
+    """The target of a command. ``tenant`` applies to a data directory only; an API key has its own."""
 
     url: str | None = None
     data_dir: Path | None = None
     tenant: str = "default"
 
     def settings(self, environ: Mapping[str, str] | None = None) -> Settings:
-        """Settings from the environment, with this data directory. Raises ``ConfigurationError``."""
+        """The settings of the environment, with this data directory. Raises ``ConfigurationError``."""
         from ragsvc.config import Settings  # noqa: PLC0415 - a start without it is faster
 
         settings = Settings.from_env(os.environ if environ is None else environ)
@@ -41,32 +41,36 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def keep_private() -> None:
-    """Files made from now on are for this user only: documents, their text and keys are nobody else's."""
+    """Make files that this process creates readable by this user only."""
     os.umask(0o077)
 
 
 def choose_target(*, url: str | None, data_dir: Path | None, tenant: str | None) -> Target:
-    """The target that options and environment name; an option goes before ``RAGSVC_URL``.
+    """Select the target from options and environment; an option takes precedence over ``RAGSVC_URL``.
 
     Raises:
-        CommandFailed: options exclude each other.
+        CommandFailed: the options cannot be combined.
     """
     if url is not None and (data_dir is not None or tenant is not None):
         other = "--data-dir" if data_dir is not None else "--tenant"
-        raise usage_error(f"--url and {other} exclude each other: a service has its own data, a key its own tenant")
+        raise usage_error(
+            f"--url and {other} cannot be combined: a service has its own data directory, an API key its own tenant"
+        )
     if data_dir is None and url is None:
         url = os.environ.get("RAGSVC_URL") or None
         if url is not None and tenant is not None:
-            raise usage_error("--tenant is for a data directory; RAGSVC_URL is set, and a key has its own tenant")
+            raise usage_error(
+                "--tenant applies to a data directory, but RAGSVC_URL is set: an API key has its own tenant"
+            )
     return Target(url=url, data_dir=data_dir, tenant=tenant or "default")
 
 
 @asynccontextmanager
 async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncGenerator[ServiceClient]:
-    """A client for the target; on a data directory, the whole service runs inside for as long.
+    """A client of the target. For a data directory, the whole service runs in this process meanwhile.
 
     Raises:
-        DataDirectoryLocked: a running service has the data directory.
+        DataDirectoryLocked: a running service holds the data directory.
         CommandFailed: the URL or the key is missing or malformed.
     """
     if target.url is not None:
@@ -91,7 +95,7 @@ async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncGenerator[
 
 @asynccontextmanager
 async def remote(url: str, *, patience_s: float = 0.0) -> AsyncGenerator[ServiceClient]:
-    """A client of the service at ``url``, with the key from the environment."""
+    """A client of the service at ``url``, with the API key of the environment."""
     import httpx  # noqa: PLC0415 - heavy
 
     from ragsvc.cli.service_client import ServiceClient  # noqa: PLC0415 - brings httpx
@@ -100,12 +104,12 @@ async def remote(url: str, *, patience_s: float = 0.0) -> AsyncGenerator[Service
     key = os.environ.get("RAGSVC_API_KEY", "").strip()
     if not key:
         raise CommandFailed(
-            "no API key: set RAGSVC_API_KEY (make one with 'ragsvc keys create')",
+            "no API key: set RAGSVC_API_KEY ('ragsvc keys create' makes a key)",
             code="unauthorized",
             exit_code=ExitCode.NOT_AUTHORISED,
         )
     if not key.isascii() or not key.isprintable():
-        raise usage_error("RAGSVC_API_KEY holds characters that no key has")
+        raise usage_error("RAGSVC_API_KEY contains characters that are not allowed in a key")
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
     async with httpx.AsyncClient(
         base_url=address,
@@ -119,7 +123,7 @@ async def remote(url: str, *, patience_s: float = 0.0) -> AsyncGenerator[Service
 
 @asynccontextmanager
 async def in_process(app: object, secret: str, *, patience_s: float = 0.0) -> AsyncGenerator[ServiceClient]:
-    """A client of an application in this process."""
+    """A client of an ASGI application in this process."""
     import anyio  # noqa: PLC0415 - heavy
     import httpx  # noqa: PLC0415 - heavy
 
@@ -136,7 +140,7 @@ async def in_process(app: object, secret: str, *, patience_s: float = 0.0) -> As
 
 
 def local_key(tenant: str) -> tuple[str, ApiKey]:
-    """A key for whoever holds the data directory: every scope, no limits, never stored. Returns (secret, key)."""
+    """A temporary key with every scope and no limits, which is never stored. Returns (secret, key)."""
     from ragsvc.core.access.api_keys import ApiKey, KeyLimits  # noqa: PLC0415 - a start without it is faster
     from ragsvc.core.access.principal import Scope  # noqa: PLC0415 - a start without it is faster
     from ragsvc.core.ids import KeyId, TenantId  # noqa: PLC0415 - a start without it is faster
@@ -154,21 +158,21 @@ def local_key(tenant: str) -> tuple[str, ApiKey]:
 
 
 def _address(url: str) -> str:
-    """The service's root: without a trailing ``/v1``, which clients of OpenAI's API carry along."""
+    """The base URL without a trailing ``/v1``, which clients of OpenAI's API include."""
     import httpx  # noqa: PLC0415 - heavy
 
     address = url.strip().rstrip("/").removesuffix("/v1")
     try:
         parsed = httpx.URL(address)
     except httpx.InvalidURL as error:
-        raise usage_error(f"'{url}' is no URL ({error})") from error
+        raise usage_error(f"'{url}' is not a URL ({error})") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise usage_error(f"'{url}' is no URL of a service; it looks like http://127.0.0.1:8080")
+        raise usage_error(f"'{url}' is not the URL of a service; expected something like http://127.0.0.1:8080")
     return address
 
 
 def _is_loopback(address: str) -> bool:
-    """Proxies of the environment are for other machines."""
+    """Proxy settings of the environment do not apply to this machine."""
     import httpx  # noqa: PLC0415 - heavy
 
     host = httpx.URL(address).host

@@ -24,9 +24,9 @@ from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
 from sqlalchemy.exc import DatabaseError, DBAPIError
-from sqlmodel import SQLModel
 
 from ragsvc.core.errors import ConfigurationError, Overloaded, RagsvcError, ShuttingDown, StorageFull
+from ragsvc.store.schema import prepare_schema
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,6 @@ _QUEUE_LIMIT: Final = 4096
 _READERS: Final = 2, 4
 """Threads that read, at least and at most; in between one a core. With twice as many, searches at once took turns at
 the interpreter so often that the slowest one in a hundred waited a seventh longer."""
-SCHEMA_VERSION: Final = 1
 
 
 class _WriteJob:
@@ -80,23 +79,18 @@ class Database:
         self._queue: queue.Queue[_WriteJob | None] = queue.Queue(maxsize=_QUEUE_LIMIT)
         self._closed = False
         self._close_lock = threading.Lock()
-        self._create_schema()
+        self._prepare_schema()
         self._readers = ThreadPoolExecutor(_reader_count(), thread_name_prefix="sqlite-read")
         self._writer = threading.Thread(target=self._write_loop, name="sqlite-write", daemon=True)
         self._writer.start()
 
-    def _create_schema(self) -> None:
+    def _prepare_schema(self) -> None:
         try:
-            with self._writer_engine.begin() as connection:
-                found = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-                if found > SCHEMA_VERSION:
-                    raise ConfigurationError(
-                        [f"{self.path.name}: schema {found} is newer than {SCHEMA_VERSION}; use a newer ragsvc"]
-                    )
-                SQLModel.metadata.create_all(connection)
-                connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
-        except DatabaseError as error:
-            raise _translate(error) from error
+            prepare_schema(self._writer_engine, self.path, connect=lambda path: connect_raw(path, key=self._key))
+        except (DatabaseError, self._driver.Error, OSError) as error:
+            if (translated := _translate(error)) is error:
+                raise
+            raise translated from error
 
     # -- writes ------------------------------------------------------------------------------------------------
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
 
 from filelock import FileLock, Timeout
 
 from ragsvc.core.errors import DataDirectoryLocked
+
+_held: Final = set[Path]()
+"""Data directories whose lock this process holds: the kernel tells only that somebody holds it."""
 
 
 class DataDirectoryLock:
@@ -29,6 +33,12 @@ class DataDirectoryLock:
                 "stop it, talk to it with --url, or set RAGSVC_DATA_DIR to another directory"
             ) from error
         self._owner.write_text(f"{os.getpid()}\n")
+        _held.add(self._root.resolve())
+
+    @property
+    def is_held_by_this_process(self) -> bool:
+        """Whether some lock object of this process has acquired it."""
+        return self._root.resolve() in _held
 
     def _holder(self) -> str:
         try:
@@ -39,5 +49,6 @@ class DataDirectoryLock:
     def release(self) -> None:
         """Give the lock back."""
         if self._lock.is_locked:
+            _held.discard(self._root.resolve())
             self._owner.unlink(missing_ok=True)
             self._lock.release()

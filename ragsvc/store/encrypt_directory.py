@@ -16,6 +16,7 @@ from typing import Any
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
 from ragsvc.core.ids import TenantId
 from ragsvc.crypto.at_rest import EncryptedReader, EncryptingWriter, MasterKey, MasterKeys, add_key, rewrap
+from ragsvc.store.backup import remove_plain_backups
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import (
     DATABASE_FILE_NAME,
@@ -139,7 +140,8 @@ def _encrypt_database(database: Path, keys: DataKeys) -> None:
 
 
 def _remove_plain_leftovers(data_dir: Path, keys: DataKeys) -> None:
-    """Indexes, unfinished uploads and files that no document refers to."""
+    """Remove indexes, plain database backups, unfinished uploads, and files that no document refers to."""
+    remove_plain_backups(data_dir / DATABASE_FILE_NAME)
     shutil.rmtree(data_dir / "derived", ignore_errors=True)
     for leftover in (data_dir / "uploads").glob("*"):
         leftover.unlink()

@@ -114,9 +114,7 @@ def claim(connection: Connection, *, now: int) -> ClaimedJob | None:
     document = get_by_row_id(connection, DocumentId(row.document_id))
     assert document is not None  # noqa: S101 - jobs cascade with their document
     stage = Stage.EMBEDDING if document.passages_total else Stage.PARSING
-    connection.execute(
-        update(_jobs).where(_jobs.c.id == row.id).values(state="running", attempts=row.attempts + 1, heartbeat_at=now)
-    )
+    connection.execute(update(_jobs).where(_jobs.c.id == row.id).values(state="running", attempts=row.attempts + 1))
     set_progress(connection, document.id, stage=stage, now=now)
     return ClaimedJob(
         job_id=row.id,
@@ -154,14 +152,13 @@ def set_progress(
     pages_done: int | None = None,
     pages_total: int | None = None,
 ) -> None:
-    """Write where a running job stands, and that it lives."""
+    """Write where a running job stands."""
     values: dict[str, Any] = {"status": DocumentStatus.PROCESSING, "stage": stage, "updated_at": now}
     if pages_done is not None:
         values["pages_done"] = pages_done
     if pages_total is not None:
         values["pages_total"] = pages_total
     connection.execute(update(_documents).where(_documents.c.id == document_id).values(**values))
-    connection.execute(update(_jobs).where(_jobs.c.document_id == document_id).values(heartbeat_at=now))
 
 
 def store_parsed(
@@ -305,7 +302,6 @@ def store_vectors(
         .where(_documents.c.id == document_id)
         .values(passages_done=_documents.c.passages_done + len(vectors), updated_at=now)
     )
-    connection.execute(update(_jobs).where(_jobs.c.document_id == document_id).values(heartbeat_at=now))
     return True
 
 

@@ -3,6 +3,9 @@
 A file of its own, so that a claim never waits behind an ingest's transaction, and because it holds nothing but
 digests. Claims of keys that outlive the process are synced to disk before they count; claims of keys that live in
 memory die with those, and need no sync: measured, 4 ms against 0.1 ms for one request.
+
+The numbered migrations do not cover this file: it is one table of three columns, and it is opened without the main
+database. A change of its columns must carry the rows over, since claims of fixed keys count for ever.
 """
 
 from __future__ import annotations

@@ -166,7 +166,6 @@ class JobRow(_Named, table=True):
     tenant: str
     state: str
     attempts: int = 0
-    heartbeat_at: int | None = None
     password: str | None = None
     created_at: int
 

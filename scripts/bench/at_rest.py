@@ -35,7 +35,7 @@ FILES = [
     DOCUMENTS / "outline.pdf",
     DOCUMENTS / "languages.pdf",
     DOCUMENTS / "attachment.pdf",
-    ROOT / "README.md",
+    ROOT / "docs" / "techniques.md",
     ROOT / "fixtures" / "SOURCES.md",
 ]
 MEDIA_TYPES = {".pdf": "application/pdf", ".md": "text/plain"}
@@ -135,8 +135,8 @@ def size(folder: Path) -> int:
 
 
 def large_text(seed: int) -> bytes:
-    """20 MB of words of the README in random order: no two rounds send the same."""
-    words = (ROOT / "README.md").read_text().split()
+    """20 MB of words of the documentation in random order: no two rounds send the same."""
+    words = (ROOT / "docs" / "techniques.md").read_text().split()
     chance = random.Random(seed)  # noqa: S311 - a text, not a secret
     text = " ".join(chance.choices(words, k=LARGE_BYTES // 4)).encode()
     return text[:LARGE_BYTES].decode(errors="ignore").encode().ljust(LARGE_BYTES)

@@ -86,7 +86,7 @@ def test_one_bad_file_never_stops_the_rest(folder: Path, env: dict[str, str], tm
     assert set(failed) == {"broken.pdf", "empty.pdf"}
     assert all(len(reason) > 10 for reason in failed.values())
     assert [(Path(one["path"]).name, one["reason"]) for one in done.json["problems"]] == [
-        ("pipe.pdf", "is no regular file")
+        ("pipe.pdf", "is not a regular file")
     ]
     assert len(done.err.splitlines()) == 1
     lighthouse = ragsvc("search", "lighthouse", "--json", env=env).json["data"][0]

@@ -87,7 +87,7 @@ def test_doctor_finds_damage_and_reindex_mends_what_is_derived(data_dir: Path, d
     stored.unlink()
     lost = ragsvc("doctor", env=env)
     assert lost.code == 1
-    assert "lost their file" in lost.out
+    assert "have no stored file" in lost.out
 
 
 def test_doctor_tells_a_damaged_database(data_dir: Path) -> None:

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import doctest
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragsvc.extract import clean, columns, ocr_layout, plain_text, problems
 from ragsvc.extract.clean import LINE_HYPHEN, clean_line, is_garbled, join_hyphens, known_words
-
-
-@pytest.mark.parametrize(
-    "module", [clean, columns, ocr_layout, plain_text, problems], ids=lambda module: module.__name__
-)
-def test_the_examples_in_docstrings_hold(module):
-    outcome = doctest.testmod(module)
-    assert outcome.attempted > 0
-    assert outcome.failed == 0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``ragsvc ingest``: folders of files become documents; run again, it does only what is new."""
+"""``ragsvc ingest``: ingests folders of files. A repeated run processes only new and changed files."""
 
 from __future__ import annotations
 
@@ -28,8 +28,6 @@ _WORK = frozenset({IngestAction.ADD, IngestAction.REPLACE, IngestAction.RESUME, 
 
 
 class IngestCommandOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line asked for."""
-
     sources: tuple[Path, ...]
     selection: FileSelection = FileSelection()
     collection: str = "default"
@@ -43,7 +41,7 @@ class IngestCommandOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IngestReport(msgspec.Struct, kw_only=True):
-    """What was done; ``--json`` prints it, ``--report`` keeps it. ``pruned`` are ids of deleted documents."""
+    """The result, for ``--json`` and ``--report``. ``pruned`` are the deleted documents."""
 
     object: str = "ingest.report"
     collection: str
@@ -62,7 +60,7 @@ class IngestReport(msgspec.Struct, kw_only=True):
 
 
 async def ingest(target: Target, options: IngestCommandOptions, output: Output) -> None:
-    """Run the command. Raises ``CommandFailed`` (exit 1) when a file failed."""
+    """Run the command. Raises ``CommandFailed`` (exit code 1) if a file failed."""
     found = await _scan(options)
     report = IngestReport(
         collection=options.collection,
@@ -72,7 +70,7 @@ async def ingest(target: Target, options: IngestCommandOptions, output: Output) 
         links_passed_over=found.links_passed_over,
     )
     if not found.files and not options.prune:
-        raise CommandFailed("found no file to ingest (PDF, text or Markdown; see --include)", code="nothing_found")
+        raise CommandFailed("no file to ingest was found (PDF, text or Markdown; see --include)", code="nothing_found")
     output.note(f"{len(found.files)} files, {size(sum(file.size_bytes for file in found.files))}")
     started = time.monotonic()
     try:
@@ -81,7 +79,7 @@ async def ingest(target: Target, options: IngestCommandOptions, output: Output) 
         report.complete = True
     finally:
         report.seconds = round(time.monotonic() - started, 2)
-        report.counts = dict(sorted(Counter(one.result.value for one in report.files).items()))
+        report.counts = dict(sorted(Counter(outcome.result.value for outcome in report.files).items()))
         if report.seconds:
             report.pages_per_second = round(report.pages / report.seconds, 1)
         _write_report(options.report, report)
@@ -90,7 +88,7 @@ async def ingest(target: Target, options: IngestCommandOptions, output: Output) 
     if failed or report.problems:
         raise CommandFailed(
             f"{failed} of {len(report.files)} files failed"
-            + (f", {len(report.problems)} could not be looked at" if report.problems else ""),
+            + (f", {len(report.problems)} could not be read" if report.problems else ""),
             code="ingest_failed",
         )
 
@@ -105,7 +103,7 @@ async def _scan(options: IngestCommandOptions) -> Scan:
 
 
 class _Run:
-    """One run against one service; fills the report as it goes, so that an interrupted run has one too."""
+    """One run. Fills the report as it goes, so that an interrupted run has a report as well."""
 
     def __init__(
         self, client: ServiceClient, options: IngestCommandOptions, output: Output, report: IngestReport
@@ -131,12 +129,12 @@ class _Run:
         self._check_prune(plan, vanished, known)
         if self._options.dry_run:
             self._report.files += [_dry(step) for step in plan.steps]
-            self._report.pruned = [{"id": one.id, "path": one.source or ""} for one in vanished]
+            self._report.pruned = [{"id": document.id, "path": document.source or ""} for document in vanished]
             return
         await self._carry_out(plan)
-        for one in vanished:
-            await delete_document(self._client, one.id)
-            self._report.pruned.append({"id": one.id, "path": one.source or ""})
+        for document in vanished:
+            await delete_document(self._client, document.id)
+            self._report.pruned.append({"id": document.id, "path": document.source or ""})
 
     async def _known(self) -> list[KnownDocument]:
         params = {"collection": self._options.collection}
@@ -148,16 +146,16 @@ class _Run:
             raise
 
     def _check_prune(self, plan: IngestPlan, vanished: list[KnownDocument], known: list[KnownDocument]) -> None:
-        """An empty mount point looks like a folder whose files all vanished."""
-        kept = [one for one in known if one.source is not None]
+        """Refuse to delete everything: an unmounted folder looks as if all its files had been deleted."""
+        kept = [document for document in known if document.source is not None]
         if vanished and not plan.steps and len(vanished) == len(kept) and not self._options.prune_all:
             raise CommandFailed(
-                f"all {len(vanished)} files are gone; if that is right, and no lost mount, say --prune-all",
+                f"all {len(vanished)} files are missing; if the folder is not just unmounted, use --prune-all",
                 code="prune_refused",
             )
 
     async def _carry_out(self, plan: IngestPlan) -> None:
-        # work first, so that the estimate is about work; what is unchanged costs nothing
+        # unchanged files last, so that the estimate covers the files to process
         steps = sorted(plan.steps, key=lambda step: step.action not in _WORK)
         work = [step for step in steps if step.action in _WORK]
         state = IngestProgress(total_files=len(work), total_bytes=sum(step.file.size_bytes for step in work))
@@ -171,7 +169,7 @@ class _Run:
                 watch=display.watch,
             )
 
-            async def one(step: IngestStep) -> None:
+            async def perform(step: IngestStep) -> None:
                 outcome = await transfer.perform(step)
                 reached.add(step.file.key)
                 self._report.files.append(outcome)
@@ -179,7 +177,7 @@ class _Run:
                 _finish(display, step, outcome)
 
             try:
-                await each(steps, one, parallel=self._options.parallel)
+                await each(steps, perform, parallel=self._options.parallel)
             finally:
                 self._client.on_pause = None
                 self._report.files += [_not_reached(step) for step in steps if step.file.key not in reached]
@@ -221,24 +219,28 @@ def _write_report(path: Path | None, report: IngestReport) -> None:
 
 def _show(report: IngestReport, console: Console) -> None:
     if report.dry_run:
-        rows = [(one.action, size(one.bytes), one.path) for one in report.files]
+        rows = [(outcome.action, size(outcome.bytes), outcome.path) for outcome in report.files]
         console.print(table("action", "size", "file", rows=rows, right=("size",)))
-        for one in report.pruned:
-            console.print(escape(f"prune   {one['path']}"))
+        for document in report.pruned:
+            console.print(escape(f"prune   {document['path']}"))
         return
-    incomplete = [(one.path, problem) for one in report.files for problem in one.problems]
+    incomplete = [(outcome.path, problem) for outcome in report.files for problem in outcome.problems]
     if incomplete:
-        console.print("[yellow]readable but for some pages:[/]")
-        console.print(table("file", "finding", rows=incomplete[:_SHOWN_PROBLEMS]))
+        console.print("[yellow]ingested with problems:[/]")
+        console.print(table("file", "problem", rows=incomplete[:_SHOWN_PROBLEMS]))
         if len(incomplete) > _SHOWN_PROBLEMS:
-            console.print(f"… and {len(incomplete) - _SHOWN_PROBLEMS} more (--report FILE has all)")
-    failures = [(one.path, shortened(one.reason or "", 200)) for one in report.files if one.result is FileResult.FAILED]
-    failures += [(one.path, one.reason) for one in report.problems]
+            console.print(f"… and {len(incomplete) - _SHOWN_PROBLEMS} more (all with --report FILE)")
+    failures = [
+        (outcome.path, shortened(outcome.reason or "", 200))
+        for outcome in report.files
+        if outcome.result is FileResult.FAILED
+    ]
+    failures += [(problem.path, problem.reason) for problem in report.problems]
     if failures:
         console.print("[red]failed:[/]")
         console.print(table("file", "reason", rows=failures))
     if report.links_passed_over:
-        console.print(f"{report.links_passed_over} symbolic links not followed (--follow-symlinks does)")
+        console.print(f"{report.links_passed_over} symbolic links not followed (see --follow-symlinks)")
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report.counts.items()) or "nothing to do"
     pruned = f", {len(report.pruned)} pruned" if report.pruned else ""
     pages = f"; {report.pages} pages, {report.pages_per_second:.1f} pages/s" if report.pages else ""

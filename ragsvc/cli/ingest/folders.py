@@ -1,4 +1,4 @@
-"""Finds the files that an ingest is about; survives loops, unreadable folders and names in any bytes."""
+"""Finds the files to ingest; handles link cycles, unreadable folders and file names of any bytes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ MEDIA_TYPES = {
     ".md": "text/markdown",
     ".markdown": "text/markdown",
 }
-"""What is read, by suffix."""
+"""Media types of the files that are read, by suffix."""
 
 
 class FileSelection(msgspec.Struct, frozen=True, kw_only=True):
-    """Which files of a folder count. Patterns match the name or the path below the folder; ``*`` also crosses ``/``."""
+    """Which files of a folder to ingest. Patterns match the name or the relative path; ``*`` also matches ``/``."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class FileSelection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SourceFile(msgspec.Struct, frozen=True):
-    """A file to ingest: ``path`` below ``root``, as text that JSON can hold, and where it really is."""
+    """A file to ingest: ``root`` and ``path`` as text that JSON can hold, and ``location`` to open it."""
 
     root: str
     path: str
@@ -39,24 +39,24 @@ class SourceFile(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """The whole path as text: what identifies a source over time."""
+        """The whole path as text; identifies a source across runs."""
         return f"{self.root.rstrip('/')}/{self.path}"
 
     @property
     def media_type(self) -> str:
-        """By suffix; what an odd suffix hides is told by its bytes, at the service."""
+        """The media type by suffix; the service recognises other files by their bytes."""
         return MEDIA_TYPES.get(self.location.suffix.lower(), "application/octet-stream")
 
 
 class ScanProblem(msgspec.Struct, frozen=True):
-    """Something that could not be looked at."""
+    """A file or folder that could not be read."""
 
     path: str
     reason: str
 
 
 class Scan(msgspec.Struct, frozen=True):
-    """What was found. ``folders`` are the given ones, as text."""
+    """The files found. ``folders`` are the given folders, as text."""
 
     files: list[SourceFile]
     problems: list[ScanProblem]
@@ -65,15 +65,15 @@ class Scan(msgspec.Struct, frozen=True):
 
 
 def text_of(path: str | Path) -> str:
-    r"""A path as text for people and JSON; bytes that are no UTF-8 show as ``\xff``."""
+    r"""A path as text; bytes that are not UTF-8 become ``\xff``."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def scan(sources: Sequence[Path], selection: FileSelection) -> Scan:
-    """Find files under the given folders, and the given files themselves, in a stable order.
+    """Find the files in the given folders, and the given files, in a stable order.
 
     Raises:
-        FileNotFoundError: a given path is not there.
+        FileNotFoundError: a given path does not exist.
     """
     walk = _Walk(selection)
     folders: list[str] = []
@@ -96,11 +96,11 @@ class _Walk:
         self.links = 0
 
     def single(self, file: Path) -> None:
-        """A file that was named is taken whatever its suffix."""
+        """Take a file that was named, whatever its suffix."""
         self._take(file.parent, file)
 
     def folder(self, root: Path) -> None:
-        """All wanted files below ``root``; a folder reached twice (links, overlap) is walked once."""
+        """Take the selected files below ``root``; a folder reached twice (links, overlap) is walked once."""
         waiting = [root]
         while waiting:
             folder = waiting.pop()
@@ -151,7 +151,7 @@ class _Walk:
             self._problem(path, error)
             return
         if not stat.S_ISREG(found.st_mode):
-            self.problems.append(ScanProblem(text_of(path), "is no regular file"))
+            self.problems.append(ScanProblem(text_of(path), "is not a regular file"))
             return
         file = SourceFile(text_of(root), text_of(path.relative_to(root)), path, found.st_size)
         self.files.setdefault(file.key, file)
@@ -166,7 +166,7 @@ def _matches(path: Path, root: Path, patterns: Sequence[str]) -> bool:
 
 
 def has_vanished(path: str) -> bool:
-    """Whether a source is gone for certain; one that cannot be looked at (permissions, a lost mount) is not."""
+    """``True`` only if the path certainly does not exist; unreadable paths (permissions, lost mounts) do not count."""
     try:
         Path(path).lstat()
     except (FileNotFoundError, NotADirectoryError):

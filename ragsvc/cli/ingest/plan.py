@@ -1,4 +1,4 @@
-"""Decides what an ingest does with each file. Pure: files with their hashes and known documents in, steps out."""
+"""Plans what an ingest does with each file. Pure: files with hashes and known documents in, steps out."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from ragsvc.core.defaults import SOURCE_PATH_KEY, SOURCE_ROOT_KEY
 
 
 class IngestAction(StrEnum):
-    """What happens to one file."""
-
     ADD = "add"
     REPLACE = "replace"
     UNCHANGED = "unchanged"
@@ -27,7 +25,7 @@ class IngestAction(StrEnum):
 
 
 class KnownDocument(msgspec.Struct, frozen=True):
-    """A document of the collection, as far as planning needs it. ``source`` is the path it was ingested from."""
+    """The fields of a document that planning uses. ``source`` is the path that it was ingested from."""
 
     id: str
     sha256: str
@@ -38,7 +36,7 @@ class KnownDocument(msgspec.Struct, frozen=True):
 
 
 class IngestStep(msgspec.Struct, frozen=True):
-    """One file's part of the plan; ``superseded`` are older versions, to be deleted once this one is ready."""
+    """The action for one file; ``superseded`` are ids of older versions, deleted when the new version is ready."""
 
     file: SourceFile
     sha256: str
@@ -48,14 +46,14 @@ class IngestStep(msgspec.Struct, frozen=True):
 
 
 class IngestPlan(msgspec.Struct, frozen=True):
-    """All steps, and the documents whose file is gone."""
+    """All steps, and the documents whose file no longer exists."""
 
     steps: list[IngestStep]
     vanished: list[KnownDocument]
 
 
 def known_document(document: Mapping[str, Any]) -> KnownDocument:
-    """Read what planning needs from a document of the API."""
+    """Convert a document of the API."""
     metadata = document.get("metadata") or {}
     root, path = metadata.get(SOURCE_ROOT_KEY), metadata.get(SOURCE_PATH_KEY)
     source = f"{root.rstrip('/')}/{path}" if isinstance(root, str) and isinstance(path, str) else None
@@ -75,34 +73,34 @@ def make_plan(
 ) -> IngestPlan:
     """Match files (with their SHA-256) to documents.
 
-    ``vanished`` tells whether a path is gone for certain. Only documents that an ingest made from below ``folders``
-    are ever given up, and never one whose bytes stand in another of the files.
+    ``vanished`` is ``True`` for a path that certainly no longer exists. Only documents that were ingested from below
+    ``folders`` are listed as vanished, and none whose content is in another of the files.
     """
     by_hash: dict[str, KnownDocument] = {}
     by_source: defaultdict[str, list[KnownDocument]] = defaultdict(list)
-    for one in known:
-        by_hash[one.sha256] = one
-        if one.source is not None:
-            by_source[one.source].append(one)
+    for document in known:
+        by_hash[document.sha256] = document
+        if document.source is not None:
+            by_source[document.source].append(document)
     current = {sha256 for _, sha256 in files}
     steps: list[IngestStep] = []
     planned: set[str] = set()
     for file, sha256 in files:
-        superseded = tuple(one.id for one in by_source[file.key] if one.sha256 not in current)
-        document = by_hash.get(sha256)
-        action = _action(file, document, superseded, retry_failed=retry_failed, vanished=vanished)
-        if sha256 in planned and (document is None or action is IngestAction.MOVED):
+        superseded = tuple(older.id for older in by_source[file.key] if older.sha256 not in current)
+        found = by_hash.get(sha256)
+        action = _action(file, found, superseded, retry_failed=retry_failed, vanished=vanished)
+        if sha256 in planned and (found is None or action is IngestAction.MOVED):
             action = IngestAction.DUPLICATE
         planned.add(sha256)
-        steps.append(IngestStep(file, sha256, action, document, superseded))
-    gone = [
-        one
+        steps.append(IngestStep(file, sha256, action, found, superseded))
+    missing = [
+        document
         for source, documents in by_source.items()
         if _is_below(source, folders) and vanished(source)
-        for one in documents
-        if one.sha256 not in current
+        for document in documents
+        if document.sha256 not in current
     ]
-    return IngestPlan(steps, gone)
+    return IngestPlan(steps, missing)
 
 
 def _action(

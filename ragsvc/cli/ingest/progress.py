@@ -1,4 +1,4 @@
-"""Shows an ingest while it runs: bars on a terminal, a line now and then elsewhere, nothing under ``--json``."""
+"""Shows the progress of an ingest: bars on a terminal, periodic lines elsewhere, nothing with ``--json``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAME_WIDTH = 44
 
 
 class IngestProgress:
-    """Counts files, bytes and pages; the estimate goes by bytes, since pages are known only after parsing."""
+    """Counts files, bytes and pages. The estimate is based on bytes: page counts are known only after parsing."""
 
     def __init__(self, *, total_files: int, total_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.total_files = total_files
@@ -34,7 +34,7 @@ class IngestProgress:
         self._share: dict[str, tuple[float, int]] = {}
 
     def watch(self, file: SourceFile, document: Json) -> None:
-        """Take a document's state in."""
+        """Update the counts from the state of a document."""
         share, pages = self._share.get(file.key, (0.0, 0))
         now = max(share, float(document.get("progress") or 0.0)), max(pages, int(document.get("pages_done") or 0))
         self._share[file.key] = now
@@ -42,7 +42,7 @@ class IngestProgress:
         self.pages += now[1] - pages
 
     def finish(self, file: SourceFile, *, failed: bool) -> None:
-        """A file came to its end."""
+        """Count a finished file."""
         share, _ = self._share.pop(file.key, (0.0, 0))
         self._done_bytes += (1.0 - share) * file.size_bytes
         self.done_files += 1
@@ -50,11 +50,11 @@ class IngestProgress:
 
     @property
     def fraction(self) -> float:
-        """Share of the bytes that are dealt with, 0 to 1."""
+        """Processed share of the bytes, 0 to 1."""
         return min(1.0, self._done_bytes / self.total_bytes) if self.total_bytes else 1.0
 
     def line(self) -> str:
-        """The state in words: files, pages with their rate, what failed, how long it will take.
+        """The progress as text: files, pages with their rate, failures, estimated time left.
 
         >>> print(IngestProgress(total_files=2, total_bytes=10).line())
         0/2 files · 0 pages (0.0/s)
@@ -72,16 +72,16 @@ class IngestProgress:
 
 
 class Display:
-    """What the command tells the screen; see ``shown``."""
+    """Receives the events of an ingest; see ``shown``."""
 
     def watch(self, file: SourceFile, document: Json) -> None:
-        """A document moved on."""
+        """The state of a document changed."""
 
     def finish(self, file: SourceFile, *, failed: bool) -> None:
-        """A file came to its end."""
+        """A file is finished."""
 
     def pause(self, seconds: float, reason: str) -> None:
-        """The service asked for a pause."""
+        """The service asked to wait."""
 
 
 class _Counting(Display):
@@ -96,7 +96,7 @@ class _Counting(Display):
 
 
 class _Lines(_Counting):
-    """For logs: one line every few seconds."""
+    """Prints a line every few seconds, for logs."""
 
     def __init__(self, state: IngestProgress, console: Console) -> None:
         super().__init__(state)
@@ -105,13 +105,13 @@ class _Lines(_Counting):
 
     def watch(self, file: SourceFile, document: Json) -> None:
         super().watch(file, document)
-        self._maybe()
+        self._print_when_due()
 
     def finish(self, file: SourceFile, *, failed: bool) -> None:
         super().finish(file, failed=failed)
-        self._maybe()
+        self._print_when_due()
 
-    def _maybe(self) -> None:
+    def _print_when_due(self) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _LINE_EVERY_S
             self._console.print(self.state.line())
@@ -122,7 +122,7 @@ class _Lines(_Counting):
 
 
 class _Bars(_Counting):
-    """For terminals: one bar over all, one row per file in work."""
+    """Shows a bar for the whole ingest and a row per file in progress, on terminals."""
 
     def __init__(self, state: IngestProgress, progress: Progress) -> None:
         super().__init__(state)
@@ -157,7 +157,7 @@ class _Bars(_Counting):
 
 @contextmanager
 def shown(state: IngestProgress, console: Console, *, quiet: bool) -> Generator[Display]:
-    """Show ``state`` on ``console`` while the block runs."""
+    """Show ``state`` on ``console`` while the context is active."""
     if quiet:
         yield _Counting(state)
     elif not console.is_terminal:

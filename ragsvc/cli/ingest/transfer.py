@@ -1,4 +1,4 @@
-"""Carries out an ingest plan: several files at a time, each to its end, whatever happens to the others."""
+"""Carries out an ingest plan: several files at a time; a failed file does not stop the others."""
 
 from __future__ import annotations
 
@@ -29,8 +29,6 @@ T = TypeVar("T")
 
 
 class FileResult(StrEnum):
-    """How a file ended."""
-
     ADDED = "added"
     REPLACED = "replaced"
     UNCHANGED = "unchanged"
@@ -39,7 +37,7 @@ class FileResult(StrEnum):
 
 
 class FileOutcome(msgspec.Struct, kw_only=True, frozen=True):
-    """One line of the report."""
+    """The result of one file in the report."""
 
     path: str
     action: IngestAction | None = None
@@ -54,7 +52,7 @@ class FileOutcome(msgspec.Struct, kw_only=True, frozen=True):
 
 
 Watcher = Callable[[SourceFile, Json], None]
-"""Is told every state of a document on its way."""
+"""Called with every state of a document in progress."""
 
 
 async def hash_file(file: Path) -> str:
@@ -70,11 +68,11 @@ async def hash_file(file: Path) -> str:
 async def hash_all(
     files: Sequence[SourceFile], *, parallel: int, done: Callable[[SourceFile], None]
 ) -> tuple[list[tuple[SourceFile, str]], list[FileOutcome]]:
-    """Hash all files, in order; those that cannot be read come back as failures."""
+    """Hash all files, keeping their order; unreadable files are returned as failures."""
     hashes: dict[str, str] = {}
     failures: list[FileOutcome] = []
 
-    async def one(file: SourceFile) -> None:
+    async def hash_one(file: SourceFile) -> None:
         try:
             hashes[file.key] = await hash_file(file.location)
         except OSError as error:
@@ -82,12 +80,12 @@ async def hash_all(
             failures.append(FileOutcome(path=file.key, result=FileResult.FAILED, bytes=file.size_bytes, reason=reason))
         done(file)
 
-    await each(files, one, parallel=parallel)
+    await each(files, hash_one, parallel=parallel)
     return [(file, hashes[file.key]) for file in files if file.key in hashes], failures
 
 
 async def each(items: Sequence[T], work: Callable[[T], Awaitable[None]], *, parallel: int) -> None:
-    """Do ``work`` for all items, at most ``parallel`` at a time, started in order."""
+    """Run ``work`` for all items, at most ``parallel`` at a time, started in order."""
     waiting = iter(items)
 
     async def worker() -> None:
@@ -100,7 +98,7 @@ async def each(items: Sequence[T], work: Callable[[T], Awaitable[None]], *, para
 
 
 class Transfer:
-    """Brings files to the service. ``watch`` sees progress; ``metadata`` go with every document."""
+    """Uploads files. ``watch`` is called with progress; ``metadata`` is stored with every document."""
 
     def __init__(self, client: ServiceClient, *, collection: str, metadata: Mapping[str, Any], watch: Watcher) -> None:
         self._client = client
@@ -109,10 +107,10 @@ class Transfer:
         self._watch = watch
 
     async def perform(self, step: IngestStep) -> FileOutcome:
-        """Bring one file to its end.
+        """Carry out one step.
 
         Raises:
-            CommandFailed: nothing more can be done for any file (service gone, key refused).
+            CommandFailed: no file can be processed any more (service unreachable, key refused).
         """
         try:
             return await self._perform(step)
@@ -129,22 +127,22 @@ class Transfer:
         document = step.document
         match step.action:
             case IngestAction.FAILED_BEFORE:
-                assert document is not None  # noqa: S101 - what the action means
-                return _failed(step, f"{document.error or 'failed'} (failed before; --retry-failed tries again)")
+                assert document is not None  # noqa: S101 - implied by the action
+                return _failed(step, f"{document.error or 'failed'} (failed before; use --retry-failed to try again)")
             case IngestAction.UNCHANGED | IngestAction.DUPLICATE:
                 await self._drop(step.superseded)
                 return _ended(step, FileResult.UNCHANGED, document)
             case IngestAction.MOVED:
-                assert document is not None  # noqa: S101 - what the action means
+                assert document is not None  # noqa: S101 - implied by the action
                 change = {"filename": _name(step.file), "metadata": self._source(step.file)}
                 await self._client.patch(f"/v1/rag/documents/{document.id}", change)
                 await self._drop(step.superseded)
                 return _ended(step, FileResult.UNCHANGED, document)
             case IngestAction.RESUME:
-                assert document is not None  # noqa: S101 - what the action means
+                assert document is not None  # noqa: S101 - implied by the action
                 state = await self._client.get(f"/v1/rag/documents/{document.id}")
             case IngestAction.RETRY:
-                assert document is not None  # noqa: S101 - what the action means
+                assert document is not None  # noqa: S101 - implied by the action
                 state = await self._client.post(f"/v1/rag/documents/{document.id}/retry", {})
             case IngestAction.ADD | IngestAction.REPLACE:
                 state = await self._upload(step.file)
@@ -166,9 +164,9 @@ class Transfer:
         self._watch(step.file, state)
         if state["status"] != "ready":
             return _failed(step, (state.get("error") or {}).get("message") or "failed", state)
-        was_there = state.get("http_status") == 200
+        existed = state.get("http_status") == 200
         await self._drop(step.superseded)
-        result = FileResult.REPLACED if step.superseded else FileResult.UNCHANGED if was_there else FileResult.ADDED
+        result = FileResult.REPLACED if step.superseded else FileResult.UNCHANGED if existed else FileResult.ADDED
         return FileOutcome(
             path=step.file.key,
             action=step.action,
@@ -182,7 +180,7 @@ class Transfer:
         )
 
     async def _follow(self, file: SourceFile, state: Json) -> Json:
-        """Watch a document until it is ready, failed or gone; a broken stream is opened again."""
+        """Follow a document until it is ready, failed or deleted; a broken event stream is reopened."""
         path = f"/v1/rag/documents/{state['id']}"
         for attempt in range(_FOLLOW_TRIES):
             try:
@@ -199,7 +197,9 @@ class Transfer:
             state = await self._client.get(path)
             if state["status"] in _ENDED:
                 return state
-        raise CommandFailed("the service did not say how the document ended", code="upstream_error")
+        raise CommandFailed(
+            "the event streams of the service ended before the document was ready or failed", code="upstream_error"
+        )
 
     async def _drop(self, superseded: Sequence[str]) -> None:
         for document_id in superseded:
@@ -211,14 +211,14 @@ class Transfer:
 
 
 def still_there(event: Json) -> Json:
-    """The document of a progress event. Raises ``CommandFailed`` for the event that says it is gone."""
+    """The document of a progress event. Raises ``CommandFailed`` for a deletion event."""
     if event.get("deleted"):
-        raise CommandFailed("the document was deleted meanwhile", code="document_not_found")
+        raise CommandFailed("the document was deleted in the meantime", code="document_not_found")
     return event
 
 
 async def delete_document(client: ServiceClient, document_id: str) -> None:
-    """Delete; gone already is as good."""
+    """Delete a document; ignore that it no longer exists."""
     try:
         await client.delete(f"/v1/rag/documents/{document_id}")
     except CommandFailed as failure:
@@ -227,7 +227,7 @@ async def delete_document(client: ServiceClient, document_id: str) -> None:
 
 
 def _name(file: SourceFile) -> str:
-    """The name as people see it; the service takes a backslash for a folder's border, so none may come in here."""
+    """The displayed name. Undecodable bytes are replaced, not escaped: a backslash is read as a separator."""
     return os.fsencode(file.location.name).decode("utf-8", "replace")[-_NAME_LIMIT:]
 
 

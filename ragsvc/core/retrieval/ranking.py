@@ -1,7 +1,7 @@
 """Ranks candidates by all the evidence there is: meaning, words, and what the document says it is about.
 
 Pure and quick (it runs between a request and its answer). Knows candidates only, never the whole index; every weight
-was chosen by ``scripts/evaluate`` (what was tried: ``scripts/evaluation/TECHNIQUES.md``).
+was chosen by ``scripts/evaluate`` (what was tried: ``docs/techniques.md``).
 """
 
 from __future__ import annotations

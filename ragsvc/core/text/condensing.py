@@ -2,7 +2,7 @@
 
 An encoder's time grows with tokens, and a third of a report's tokens are "of the" and ", $ ( )". Leaving them out of
 what is *embedded* (never of what is stored, quoted, or indexed for words) makes room for longer passages. Hybrid search
-of English is as good by it, dense search alone a little worse: ``scripts/evaluation/TECHNIQUES.md`` has the figures
+of English is as good by it, dense search alone a little worse: ``docs/techniques.md`` has the figures
 per set. Questions are embedded as they are.
 """
 

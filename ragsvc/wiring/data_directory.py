@@ -1,0 +1,65 @@
+"""Opening a data directory: database, working folders, sealing key, keys of encrypted requests."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ragsvc.config import Settings
+from ragsvc.core.errors import ConfigurationError
+from ragsvc.crypto.at_rest import MasterKey
+from ragsvc.services.request_encryption import EncryptionService, open_encryption
+from ragsvc.store.data_keys import DataKeys
+from ragsvc.store.database import Database
+from ragsvc.store.sealing_key import FILE_NAME as MASTER_KEY_FILE_NAME
+from ragsvc.store.sealing_key import open_master_key
+
+
+def open_database(path: Path, keys: DataKeys | None) -> Database:
+    return Database(path, key=None if keys is None else keys.database_key)
+
+
+@contextmanager
+def working_folders(settings: Settings, keys: DataKeys | None) -> Generator[tuple[Path, Path | None], None, None]:
+    """The folder of the indexes, and the folder for plain copies of encrypted files (``None`` if nothing is encrypted).
+
+    For an encrypted data directory both are on a file system in memory, and indexes are rebuilt at each start.
+    """
+    if keys is None:
+        yield settings.data_dir / "derived", None
+        return
+    prefix = f"ragsvc-{keys.name('memory')[:16]}-"
+    try:
+        for leftover in settings.memory_dir.glob(f"{prefix}*"):  # of a killed process: we hold its lock now
+            shutil.rmtree(leftover, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=settings.memory_dir))
+    except OSError as error:
+        raise ConfigurationError([f"memory_dir: {settings.memory_dir} cannot be used ({error.strerror})"]) from error
+    try:
+        copies = folder / "documents"
+        copies.mkdir()
+        yield folder / "derived", copies
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def open_provider_sealing_key(data_dir: Path, keys: DataKeys | None) -> MasterKey:
+    """The key that seals stored provider secrets: derived from the data directory's own key, or read from its file."""
+    if keys is None or (data_dir / MASTER_KEY_FILE_NAME).exists():
+        return open_master_key(data_dir)
+    return keys.sealing
+
+
+def open_request_encryption(settings: Settings) -> EncryptionService:
+    return open_encryption(
+        settings.data_dir,
+        source=settings.encryption_keys,
+        key_file=settings.encryption_key_file,
+        lifetime_s=settings.encryption_key_lifetime_s,
+        overlap_s=settings.encryption_key_overlap_s,
+        sample_dialects=settings.encryption_sample_dialects,
+        literal_rvenc=settings.rvenc_literal,
+    )

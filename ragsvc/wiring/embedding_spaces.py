@@ -1,0 +1,148 @@
+"""Opening embedding spaces: a model, its batcher and its indexes; and the change from one model to another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from ragsvc.config import Settings
+from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
+from ragsvc.core.ports.embedding import Embedder
+from ragsvc.core.text.chunking import lexical_context
+from ragsvc.core.text.condensing import condense
+from ragsvc.index.registry import IndexRegistry
+from ragsvc.inference.batcher import EmbeddingBatcher
+from ragsvc.inference.factory import open_embedder
+from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
+from ragsvc.services.model_change import Reembedding
+from ragsvc.store.database import Database
+from ragsvc.store.document_rows import list_collections
+from ragsvc.store.index_source import SqliteIndexSource
+from ragsvc.store.ingest_rows import model_row_id
+from ragsvc.store.serving_model import serve_model, serving_model
+
+
+class ModelSpace(EmbeddingSpace):
+    """An embedding space with the adapters behind it."""
+
+    def __init__(
+        self,
+        *,
+        embedder: Embedder,
+        model_id: int,
+        batcher: EmbeddingBatcher,
+        indexes: IndexRegistry,
+        prepare: Callable[[str], str],
+    ) -> None:
+        super().__init__(
+            model=embedder.model,
+            model_id=model_id,
+            batcher=batcher,
+            indexes=indexes,
+            prepare=prepare,
+            knows=embedder.knows,
+        )
+        self.embedder = embedder
+        self.batcher: EmbeddingBatcher = batcher
+        self.indexes: IndexRegistry = indexes
+
+
+class SpaceOpener:
+    """Opens embedding spaces of one data directory."""
+
+    def __init__(self, settings: Settings, database: Database, *, derived: Path) -> None:
+        self._settings = settings
+        self._derived = derived
+        self._database = database
+
+    async def open(self, stack: AsyncExitStack, setting: str) -> ModelSpace:
+        """Open a model, its batcher and its indexes; ``stack`` closes them.
+
+        Raises:
+            ConfigurationError: the model is not on this machine.
+            EmbeddingFailed: the model cannot be loaded or run.
+        """
+        settings = self._settings
+        embedder = await anyio.to_thread.run_sync(self._open_embedder, setting)
+        stack.callback(embedder.close)
+        batcher = await stack.enter_async_context(EmbeddingBatcher(embedder))
+        model = embedder.model
+        model_id = await self._database.write(
+            lambda connection: model_row_id(connection, model, setting=setting, now=int(time.time()))
+        )
+        source = SqliteIndexSource(
+            self._database, model_id=model_id, dimension=model.dimension, lexical_context=lexical_context
+        )
+        indexes = IndexRegistry(
+            self._derived / f"model-{model_id}",
+            source,
+            model=model,
+            memory_limit_bytes=settings.index_memory_bytes,
+        )
+        stack.callback(indexes.close)
+        return ModelSpace(
+            embedder=embedder,
+            model_id=model_id,
+            batcher=batcher,
+            indexes=indexes,
+            prepare=condense if settings.embedded_text == "condensed" else str,
+        )
+
+    def _open_embedder(self, setting: str) -> Embedder:
+        settings = self._settings
+        return open_embedder(
+            setting,
+            data_dir=settings.data_dir,
+            runtime=settings.embedding_runtime,
+            threads=settings.embedding_threads,
+        )
+
+
+async def open_serving_space(
+    stack: AsyncExitStack, opener: SpaceOpener, database: Database, configured: ModelSpace
+) -> ModelSpace:
+    """The configured space if its vectors are complete, else the space that has served so far."""
+    former = await database.read(serving_model)
+    if former is not None and former.id == configured.model_id:
+        return configured
+    if await database.write(lambda connection: serve_model(connection, configured.model_id)) or former is None:
+        return configured
+    try:
+        space = await opener.open(stack, former.setting)
+    except (ConfigurationError, EmbeddingFailed) as error:
+        problem = (
+            f"the data directory was made with embedding model '{former.setting}', which cannot be opened "
+            f"({error.message}). It must answer searches until all passages have new vectors. Make it available again, "
+            "or stop the service and run 'ragsvc reindex --embeddings'"
+        )
+        raise ConfigurationError([problem]) from error
+    if space.model.fingerprint != former.fingerprint:
+        raise ConfigurationError(
+            [f"embedding model '{former.setting}' changed on disk; run 'ragsvc reindex --embeddings'"]
+        )
+    return space
+
+
+def plan_model_change(database: Database, spaces: EmbeddingSpaces, target: ModelSpace) -> Reembedding:
+    async def prepare() -> None:
+        await anyio.to_thread.run_sync(load_indexes, database, target.indexes)
+
+    async def swap() -> None:
+        spaces.serving = target
+        for collection in await database.read(list_collections):
+            await anyio.to_thread.run_sync(target.indexes.catch_up, collection.id)
+
+    return Reembedding(database=database, target=target, prepare=prepare, swap=swap)
+
+
+def load_indexes(database: Database, indexes: IndexRegistry) -> None:
+    """Load collections up to the memory limit, so that the first searches after a start are not slower."""
+    for collection in database.read_sync(list_collections):
+        if indexes.memory_bytes() >= indexes.memory_limit_bytes:
+            return
+        indexes.get(collection.id)

@@ -1,0 +1,123 @@
+"""Model providers: local models, configured providers, providers named by a request, and policies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from importlib.util import find_spec
+from pathlib import Path
+
+import aiohttp
+
+from ragsvc.config import Settings
+from ragsvc.core.access.api_keys import KeyLimits
+from ragsvc.core.answers.extractive import answer as extract_answer
+from ragsvc.core.errors import ConfigurationError
+from ragsvc.core.gateway.endpoint_families import Family
+from ragsvc.core.gateway.provider_settings import ProviderSettings
+from ragsvc.core.ports.embedding import Reranker
+from ragsvc.inference.tokens import TokenizerSpans
+from ragsvc.providers.caller_base_urls import AllowedBaseUrls, PublicResolver
+from ragsvc.providers.gguf_runs import GgufRuns
+from ragsvc.providers.local_extractive import LocalExtractive
+from ragsvc.providers.local_gguf import LocalGguf
+from ragsvc.providers.local_models import HYBRID_SCORE, LocalEmbeddings, LocalReranker, hybrid_scores, in_thread
+from ragsvc.providers.openai_upstream import OpenAIUpstream
+from ragsvc.providers.policy_engines import RegoFile, opa_server
+from ragsvc.providers.upstream_requests import open_session
+from ragsvc.services.model_registry import LocalModel, ModelRegistry
+from ragsvc.services.policies import CachedPolicy, Decide
+from ragsvc.wiring.embedding_spaces import ModelSpace
+
+OpenProvider = Callable[[ProviderSettings, aiohttp.ClientSession], OpenAIUpstream]
+
+
+def provider_opener(tokens: TokenizerSpans) -> OpenProvider:
+    def count(text: str) -> int:
+        return tokens.count([text])[0]
+
+    return lambda settings, session: OpenAIUpstream(settings, session, count_tokens=count)
+
+
+def open_model_registry(tokens: TokenizerSpans, local_models: Sequence[LocalModel]) -> ModelRegistry:
+    """A registry of the local models; ``ProviderAdministration`` adds the configured and stored providers."""
+    local = LocalExtractive(extract_answer, count_tokens=lambda text: tokens.count([text])[0])
+    return ModelRegistry((), {}, local=local, local_models=local_models, created=int(time.time()))
+
+
+async def open_caller_base_urls(
+    stack: AsyncExitStack, settings: Settings, session: aiohttp.ClientSession, open_provider: OpenProvider
+) -> AllowedBaseUrls | None:
+    """Providers that a request may name by base URL; ``None`` if the settings allow none.
+
+    A wildcard host must resolve to a public address.
+    """
+    if not settings.allowed_base_urls:
+        return None
+    public = await stack.enter_async_context(open_session(PublicResolver(aiohttp.ThreadedResolver())))
+    return AllowedBaseUrls(settings.allowed_base_urls, open_provider, session=session, public_session=public)
+
+
+def open_policies(stack: AsyncExitStack, settings: Settings, session: aiohttp.ClientSession) -> list[CachedPolicy]:
+    deciders: list[Decide] = []
+    if settings.policy_file is not None:
+        rego = RegoFile(settings.policy_file)
+        stack.callback(rego.close)
+        deciders.append(rego)
+    if settings.policy_url is not None:
+        deciders.append(opa_server(settings.policy_url, session))
+    return [
+        CachedPolicy(decide, keep_s=settings.policy_cache_s, timeout_s=settings.policy_timeout_s) for decide in deciders
+    ]
+
+
+def embedding_and_rerank_models(
+    space: ModelSpace, tokens: TokenizerSpans, reranker: Reranker | None
+) -> list[LocalModel]:
+    """The embedding model and the reranker, each under a fixed name and under the name of the model."""
+    batcher = space.batcher
+    embeddings = LocalEmbeddings(space.model, batcher.embed_passages, tokens)
+    if reranker is None:
+        scored_by, score = HYBRID_SCORE, hybrid_scores(batcher.embed_query, batcher.embed_passages)
+    else:
+        scored_by, score = f"local/{reranker.name}", in_thread(reranker.score)
+    ranking = LocalReranker(scored_by, score, tokens)
+    return [
+        LocalModel("local/embedding-model", embeddings, frozenset({Family.EMBEDDINGS})),
+        LocalModel(f"local/{space.model.name.rsplit('/', 1)[-1]}", embeddings, frozenset({Family.EMBEDDINGS})),
+        LocalModel("local/reranker", ranking, frozenset({Family.RERANK})),
+        LocalModel(scored_by, ranking, frozenset({Family.RERANK})),
+    ]
+
+
+def gguf_models(stack: AsyncExitStack, settings: Settings) -> list[LocalModel]:
+    """The configured GGUF model; its weights are loaded at the first request. Raises ``ConfigurationError``."""
+    path = settings.gguf_model
+    if path is None:
+        return []
+    if not path.is_file():
+        raise ConfigurationError([f"gguf_model: {path} is not a file"])
+    if find_spec("xllamacpp") is None:
+        raise ConfigurationError(["gguf_model: needs the extra: pip install 'ragsvc[gguf]'"])
+    context_tokens = settings.gguf_context_tokens
+    runs = GgufRuns(
+        path, context_tokens=context_tokens, threads=settings.gguf_threads, max_waiting=settings.gguf_max_waiting
+    )
+    stack.push_async_callback(runs.aclose)
+    name = f"local/{path.stem}"
+    # prompts are counted with the embedding model's tokenizer, which yields fewer tokens for figures than most others
+    room = context_tokens * 3 // 4
+    return [LocalModel(name, LocalGguf(name, runs), frozenset({Family.CHAT}), room)]
+
+
+def open_reranker(settings: Settings) -> Reranker | None:
+    if settings.reranker_model is None:
+        return None
+    from ragsvc.inference.cross_encoder import CrossEncoderReranker  # noqa: PLC0415 - imports torch, only when used
+
+    return CrossEncoderReranker(Path(settings.reranker_model))
+
+
+def default_key_limits(settings: Settings) -> KeyLimits:
+    return KeyLimits(requests_per_minute=settings.requests_per_minute, requests_per_hour=settings.requests_per_hour)

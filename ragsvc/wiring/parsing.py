@@ -1,0 +1,40 @@
+"""The parser with its limits and chunking, and the tokenizer that both share."""
+
+from __future__ import annotations
+
+from ragsvc.config import Settings
+from ragsvc.core.ports.embedding import EmbeddingModel
+from ragsvc.core.ports.parsing import ChunkingOptions, ExtractionLimits
+from ragsvc.extract.child_protocol import ChunkingPlan
+from ragsvc.inference.factory import open_token_spans
+from ragsvc.inference.model_files import read_model
+from ragsvc.inference.tokens import TokenizerSpans
+
+_SPLIT_PAGES = "ragsvc.core.text.chunking:split_pages"
+_LOAD_TOKENS = "ragsvc.inference.tokens:TokenizerSpans"
+
+
+def open_tokenizer(settings: Settings) -> TokenizerSpans:
+    return open_token_spans(settings.embedding_model, data_dir=settings.data_dir)
+
+
+def extraction_limits(settings: Settings) -> ExtractionLimits:
+    return ExtractionLimits(
+        timeout_s=settings.parse_timeout_s,
+        memory_bytes=settings.parse_memory_bytes,
+        max_pages=settings.max_pages,
+        ocr=settings.ocr == "auto",
+        ocr_max_pages=settings.ocr_max_pages,
+    )
+
+
+def chunking_plan(settings: Settings, model: EmbeddingModel) -> ChunkingPlan:
+    room = model.max_tokens - 2  # the model adds a special token at each end
+    wanted = settings.passage_tokens or ChunkingOptions().max_tokens
+    tokenizer = read_model(settings.embedding_model, data_dir=settings.data_dir).tokenizer_file
+    return ChunkingPlan(
+        split=_SPLIT_PAGES,
+        load_tokens=_LOAD_TOKENS,
+        tokenizer=str(tokenizer),
+        options=ChunkingOptions(max_tokens=min(wanted, room)),
+    )

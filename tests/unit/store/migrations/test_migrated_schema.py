@@ -1,0 +1,87 @@
+"""The schema that migrations make: equal to the models, to the older releases' schema, and made in one order."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+from sqlmodel import SQLModel
+
+import ragsvc.store
+from ragsvc.store.database import Database
+from ragsvc.store.migrations import FOLDER, revisions
+from ragsvc.store.migrations.run import upgrade
+from tests.support.old_data_directories import OldDirectory
+
+for module in pkgutil.iter_modules(ragsvc.store.__path__, "ragsvc.store."):
+    importlib.import_module(module.name)  # every module that may define a table
+
+
+def schema(path: Path) -> dict[str, str]:
+    """Statements that made the tables and indexes, with single spaces."""
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE name != 'alembic_version'").fetchall()
+    return {
+        name: " ".join((sql or "").split()) for name, sql in rows if not name.startswith("sqlite_autoindex_alembic")
+    }
+
+
+def migrate(path: Path, *, to: str = "head") -> None:
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        upgrade(connection, to=to)
+    engine.dispose()
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    Database(tmp_path / "fresh.sqlite").close()
+    return tmp_path / "fresh.sqlite"
+
+
+def test_a_fresh_file_has_the_schema_of_the_models(fresh: Path, tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'models.sqlite'}")
+    SQLModel.metadata.create_all(engine)
+    engine.dispose()
+    assert len(schema(fresh)) > 20
+    assert schema(fresh) == schema(tmp_path / "models.sqlite")
+
+
+def test_autogenerate_finds_nothing_to_migrate(fresh: Path) -> None:
+    engine = create_engine(f"sqlite:///{fresh}")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, SQLModel.metadata) == []
+    engine.dispose()
+
+
+def test_the_first_revision_is_the_schema_before_migrations(tmp_path: Path) -> None:
+    old = OldDirectory("plain", tmp_path / "data")
+    migrate(tmp_path / "first.sqlite", to="0001")
+    assert schema(tmp_path / "first.sqlite") == schema(old.database)
+
+
+def test_an_upgraded_file_has_the_schema_of_a_fresh_one(fresh: Path, tmp_path: Path) -> None:
+    old = OldDirectory("plain", tmp_path / "data")
+    before = schema(old.database)
+    Database(old.database).close()
+    assert schema(old.database) == schema(fresh) != before
+
+
+def test_migrations_form_one_line_in_the_order_of_their_file_names() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    newest_first = list(ScriptDirectory.from_config(config).walk_revisions())
+    assert tuple(script.revision for script in reversed(newest_first)) == revisions()
+    assert [script.down_revision for script in newest_first] == [*reversed(revisions()[:-1]), None]
+    for script in newest_first:
+        assert Path(script.path).name.startswith(f"{script.revision}_")
