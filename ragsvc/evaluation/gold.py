@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ragsvc.core.defaults import SOURCE_PATH_KEY
+from ragsvc.core.defaults import MAX_TOP_K, SOURCE_PATH_KEY
 from ragsvc.evaluation.errors import UnknownGold
 from ragsvc.evaluation.measures.excerpts import SearchableText
 from ragsvc.evaluation.measures.judging import Gold, Item, Occurrence
@@ -21,7 +21,7 @@ from ragsvc.evaluation.service import EvaluatedService, Json
 
 _SHOWN_PROBLEMS = 8
 _SHOWN_LINES = 6
-_EXCERPT_SEARCH = {"mode": "lexical", "top_k": 100}
+_EXCERPT_SEARCH = {"mode": "lexical", "top_k": MAX_TOP_K}
 _MAX_QUERY_CHARACTERS = 2000
 _PASSAGES_PER_PAGE = 100
 

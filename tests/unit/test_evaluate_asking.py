@@ -3,6 +3,8 @@
 import doctest
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
@@ -153,3 +155,10 @@ def test_examples_hold() -> None:
         outcome = doctest.testmod(module)
         assert outcome.attempted
         assert not outcome.failed
+
+
+def test_statistics_libraries_are_imported_only_when_measures_are_computed() -> None:
+    """They take seconds to import, which no other command and no invalid option should cost."""
+    code = "import sys, ragsvc.cli.commands, ragsvc.cli.evaluate; print({'scipy', 'sklearn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
