@@ -1,9 +1,9 @@
-"""Kills the real service at random times and checks its durability guarantees.
+"""Kills the real service at random moments and checks what it promised.
 
-A round starts the service, checks all guarantees so far, uploads and deletes documents from several threads, and kills
-the service with SIGKILL. Then it opens a copy of the data directory and compares both indexes with the rows, by id and
-vector. Guarantees: an acknowledged upload is stored and becomes ready; an acknowledged delete removes the document from
-rows, files and both indexes; ids are never reused; every file has a row.
+Each round: start, check everything promised so far, upload and delete from several threads, SIGKILL in the middle.
+Then a copy of the data directory is opened here and both indexes are compared with the rows, id by id and vector by
+vector. Promises: an acknowledged upload is there and becomes ready; an acknowledged delete is gone from rows, files and
+both indexes; no id ever names two things; no file without a row.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ _WORDS = (
 
 
 @dataclass
-class AcknowledgedRequests:
-    """The acknowledged requests, and those in progress at the kill."""
+class Promises:
+    """What the service has acknowledged, and what was under way when it died."""
 
     kept: dict[str, str] = field(default_factory=dict)
-    """Maps a document id to the word that occurs in this document only."""
+    """Document id to the word that only this document holds."""
     deleted: dict[str, str] = field(default_factory=dict)
-    unacknowledged: set[str] = field(default_factory=set)
-    """Ids whose delete was sent and not acknowledged."""
+    unsure: set[str] = field(default_factory=set)
+    """Ids whose delete was sent and not answered."""
     passages: dict[str, str] = field(default_factory=dict)
-    """Maps a passage id to the document in which it was first seen."""
+    """Passage id to the document that it was first seen in."""
     uploads: int = 0
     deletes: int = 0
 
 
 @dataclass
-class CrashReport:
-    """Counts over all rounds, and every violated guarantee."""
+class Report:
+    """Counts over all rounds, and every broken promise."""
 
     rounds: int = 0
     uploads: int = 0
@@ -77,20 +77,20 @@ class CrashReport:
 
 
 class CrashRounds:
-    """Runs rounds on a data directory."""
+    """Runs rounds on one data directory."""
 
     def __init__(self, data_dir: Path, key: str, *, seed: int, scratch: Path) -> None:
         self.data_dir = data_dir
         self.scratch = scratch
-        self.acknowledged = AcknowledgedRequests()
-        self.report = CrashReport()
+        self.promises = Promises()
+        self.report = Report()
         self._key = key
-        self._random = random.Random(seed)  # noqa: S311 - times, not secrets
+        self._random = random.Random(seed)  # noqa: S311 - moments to kill at, not secrets
         self._lock = threading.Lock()
         self._serial = 0
 
-    def run(self, rounds: int, *, on_round: Callable[[int], None] = lambda _: None) -> CrashReport:
-        """Run the rounds, then start the service again for a final check."""
+    def run(self, rounds: int, *, on_round: Callable[[int], None] = lambda _: None) -> Report:
+        """Do the rounds, then one last start that checks the end."""
         with PreloadedProcess() as preloaded:
             for number in range(rounds):
                 self._round(preloaded)
@@ -101,8 +101,8 @@ class CrashRounds:
         finally:
             service.stop()
         self._check_copy()
-        self.report.uploads = self.acknowledged.uploads
-        self.report.deletes = self.acknowledged.deletes
+        self.report.uploads = self.promises.uploads
+        self.report.deletes = self.promises.deletes
         return self.report
 
     def _round(self, preloaded: PreloadedProcess) -> None:
@@ -133,7 +133,7 @@ class CrashRounds:
             while not stop.is_set():
                 try:
                     with self._lock:
-                        crowded = len(self.acknowledged.kept) > _KEPT_DOCUMENTS
+                        crowded = len(self.promises.kept) > _KEPT_DOCUMENTS
                     if crowded or chance.random() < 0.3:
                         self._delete(client, chance)
                     else:
@@ -160,24 +160,24 @@ class CrashRounds:
         )
         if reply.status_code in (200, 201, 202):
             with self._lock:
-                self.acknowledged.kept[reply.json()["id"]] = word
-                self.acknowledged.uploads += 1
+                self.promises.kept[reply.json()["id"]] = word
+                self.promises.uploads += 1
         elif reply.status_code != 503:
             self.report.lost.append(f"upload answered {reply.status_code}: {reply.text[:200]}")
 
     def _delete(self, client: httpx.Client, chance: random.Random) -> None:
         with self._lock:
-            if not self.acknowledged.kept:
+            if not self.promises.kept:
                 return
-            document_id = chance.choice(list(self.acknowledged.kept))
-            word = self.acknowledged.kept.pop(document_id)
-            self.acknowledged.unacknowledged.add(document_id)
+            document_id = chance.choice(list(self.promises.kept))
+            word = self.promises.kept.pop(document_id)
+            self.promises.unsure.add(document_id)
         reply = client.delete(f"/v1/rag/documents/{document_id}")
         if reply.status_code == 200:
             with self._lock:
-                self.acknowledged.unacknowledged.discard(document_id)
-                self.acknowledged.deleted[document_id] = word
-                self.acknowledged.deletes += 1
+                self.promises.unsure.discard(document_id)
+                self.promises.deleted[document_id] = word
+                self.promises.deletes += 1
         elif reply.status_code != 503:
             self.report.lost.append(f"delete of {document_id} answered {reply.status_code}")
 
@@ -186,20 +186,20 @@ class CrashRounds:
     def _check(self, service: RunningService | ForkedService) -> None:
         with service.client(self._key) as client:
             listed = self._listed(client)
-            self._resolve_unacknowledged(listed)
-            for document_id in self.acknowledged.kept:
+            self._settle_unsure(listed)
+            for document_id in self.promises.kept:
                 if document_id not in listed:
                     self.report.lost.append(f"{document_id} is not listed")
-            for document_id in self.acknowledged.deleted:
+            for document_id in self.promises.deleted:
                 if document_id in listed:
                     self.report.ghosts.append(f"{document_id} is listed")
             self._await_ready(client, listed)
-            sample = self._random.sample(sorted(self.acknowledged.kept), k=min(5, len(self.acknowledged.kept)))
+            sample = self._random.sample(sorted(self.promises.kept), k=min(5, len(self.promises.kept)))
             for document_id in sample:
-                self._check_findable(client, document_id, self.acknowledged.kept[document_id])
-            deleted = sorted(self.acknowledged.deleted)[-3:]
-            for document_id in deleted:
-                self._check_deleted(client, document_id, self.acknowledged.deleted[document_id])
+                self._check_findable(client, document_id, self.promises.kept[document_id])
+            gone = sorted(self.promises.deleted)[-3:]
+            for document_id in gone:
+                self._check_gone(client, document_id, self.promises.deleted[document_id])
 
     def _listed(self, client: httpx.Client) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
@@ -207,25 +207,25 @@ class CrashRounds:
         while True:
             reply = client.get("/v1/rag/documents", params={"limit": 100, **({"after": after} if after else {})})
             page = reply.raise_for_status().json()
-            found.update({document["id"]: document for document in page["data"]})
+            found.update({one["id"]: one for one in page["data"]})
             if not page["has_more"]:
                 return found
             after = page["last_id"]
 
-    def _resolve_unacknowledged(self, listed: dict[str, dict[str, Any]]) -> None:
-        """A delete without acknowledgement may or may not have taken effect; its present state must persist."""
-        for document_id in sorted(self.acknowledged.unacknowledged):
+    def _settle_unsure(self, listed: dict[str, dict[str, Any]]) -> None:
+        """An unanswered delete may have happened or not; what holds now must hold from now on."""
+        for document_id in sorted(self.promises.unsure):
             if document_id in listed:
-                self.acknowledged.kept[document_id] = listed[document_id]["filename"].rsplit(".", 1)[0]
+                self.promises.kept[document_id] = listed[document_id]["filename"].rsplit(".", 1)[0]
             else:
-                self.acknowledged.deleted[document_id] = ""
-        self.acknowledged.unacknowledged.clear()
-        for document_id, document in listed.items():  # an upload whose reply was lost
-            if document_id not in self.acknowledged.deleted:
-                self.acknowledged.kept.setdefault(document_id, document["filename"].rsplit(".", 1)[0])
+                self.promises.deleted[document_id] = ""
+        self.promises.unsure.clear()
+        for document_id, one in listed.items():  # an upload whose answer was lost
+            if document_id not in self.promises.deleted:
+                self.promises.kept.setdefault(document_id, one["filename"].rsplit(".", 1)[0])
 
     def _await_ready(self, client: httpx.Client, listed: dict[str, dict[str, Any]]) -> None:
-        waiting = [document_id for document_id, row in listed.items() if row["status"] != "ready"]
+        waiting = [one for one, row in listed.items() if row["status"] != "ready"]
         self.report.resumed += len(waiting)
         deadline = time.monotonic() + _READY_TIMEOUT_S
         for document_id in waiting:
@@ -245,13 +245,13 @@ class CrashRounds:
             if document_id not in {hit["document_id"] for hit in hits}:
                 self.report.lost.append(f"{document_id} ({word}) is not found by {mode} search: {reply.text[:1500]}")
             for hit in hits:
-                owner = self.acknowledged.passages.setdefault(hit["chunk_id"], hit["document_id"])
+                owner = self.promises.passages.setdefault(hit["chunk_id"], hit["document_id"])
                 if owner != hit["document_id"]:
                     self.report.ghosts.append(f"{hit['chunk_id']} was reused")
         if word not in client.get(f"/v1/rag/documents/{document_id}/pages/1").json().get("text", ""):
             self.report.lost.append(f"{document_id} lost its text")
 
-    def _check_deleted(self, client: httpx.Client, document_id: str, word: str) -> None:
+    def _check_gone(self, client: httpx.Client, document_id: str, word: str) -> None:
         if client.get(f"/v1/rag/documents/{document_id}").status_code != 404:
             self.report.ghosts.append(f"{document_id} still answers")
         if word:

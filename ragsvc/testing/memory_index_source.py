@@ -1,4 +1,4 @@
-"""An in-memory ``IndexSource``: a reference implementation of the change log, for tests and benchmarks."""
+"""An ``IndexSource`` of rows in memory: the reference for the change log's rules, for tests and measurements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ragsvc.core.ports.indexes import Ids, IndexChange, LexicalDocument
 
 
 class MemorySource:
-    """Collections of documents whose passages have a vector and a text; every change is appended to the log."""
+    """Collections of documents whose passages have a vector and a text; every change is logged as it is made."""
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
@@ -25,7 +25,7 @@ class MemorySource:
     def add_document(
         self, collection_id: int, texts: Sequence[str], vectors: Vectors, *, context: str = ""
     ) -> tuple[int, Ids]:
-        """Store a ready document; returns the ids of the document and its passages."""
+        """Store a ready document; returns its id and its passages' ids."""
         with self._lock:
             self._last_document += 1
             ids = np.arange(self._last_id + 1, self._last_id + 1 + len(texts), dtype=np.int64)
@@ -38,6 +38,7 @@ class MemorySource:
             return self._last_document, ids
 
     def delete_document(self, collection_id: int, document_id: int) -> None:
+        """Delete a document and its passages."""
         with self._lock:
             rows = self._rows.get(collection_id, {})
             ids = np.array([i for i, (text, _) in rows.items() if text.document_id == document_id], dtype=np.int64)
@@ -46,14 +47,15 @@ class MemorySource:
             self._append(collection_id, "delete", document_id, ids)
 
     def head_seq(self, collection_id: int) -> int:
+        """The last log position."""
         return len(self._log.get(collection_id, ()))
 
     def changes(self, collection_id: int, after_seq: int, limit: int) -> list[IndexChange]:
-        """At most ``limit`` changes after log position ``after_seq``."""
+        """Changes after a position."""
         return self._log.get(collection_id, [])[after_seq : after_seq + limit]
 
     def vectors(self, collection_id: int, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:
-        """Ids, documents and vectors of the passages that exist."""
+        """Vectors of the passages that exist."""
         rows = self._rows.get(collection_id, {})
         found = [(i, row) for i in passage_ids.tolist() if (row := rows.get(i)) is not None]
         ids = np.array([i for i, _ in found], dtype=np.int64)
@@ -67,6 +69,7 @@ class MemorySource:
         return [row[0] for i in passage_ids.tolist() if (row := rows.get(i)) is not None]
 
     def all_passage_ids(self, collection_id: int) -> Ids:
+        """Ids of all passages."""
         return np.array(sorted(self._rows.get(collection_id, ())), dtype=np.int64)
 
     def _append(self, collection_id: int, op: str, document_id: int, ids: Ids) -> None:

@@ -28,9 +28,9 @@ def main() -> int:
             print(f"round {done}: {line}", flush=True)
         told = len(broken)
         if done % 25 == 0:
-            kept, report = len(rounds.acknowledged.kept), rounds.report
+            kept, report = len(rounds.promises.kept), rounds.report
             print(
-                f"{done} rounds, {rounds.acknowledged.uploads} uploads, {rounds.acknowledged.deletes} deletes, "
+                f"{done} rounds, {rounds.promises.uploads} uploads, {rounds.promises.deletes} deletes, "
                 f"{report.resumed} resumed, {kept} documents, lost {len(report.lost)}, ghosts {len(report.ghosts)}, "
                 f"differences {len(report.differences)}, {time.monotonic() - begin:.0f} s",
                 flush=True,

@@ -1,4 +1,4 @@
-"""How good the extractive answers are, and whether the service knows when it has none."""
+"""Measures the quality of extractive answers and of abstention on the public sets."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def judge_answers(collection: Collection, embedding: Embedding, *, own_document:
 
 
 def judge_abstention(collection: Collection, embedding: Embedding, *, own_document: bool) -> dict[str, float]:
-    """mmlong: answerable against unanswerable questions, on documents that have any text."""
+    """mmlong: answerable against unanswerable questions, on documents with text."""
     readable = {int(passage.document_id) - 1 for passage in collection.passages.values()}
     asked = [one for one in collection.dataset.questions if one.document in readable]
     vectors = embedding.queries([one.text for one in asked])
@@ -85,12 +85,12 @@ def judge_abstention(collection: Collection, embedding: Embedding, *, own_docume
 
 
 def judge_foreign(collections: Sequence[Collection], embedding: Embedding, *, each: int = 60) -> dict[str, float]:
-    """Questions of one set asked of another, which cannot answer them, against the same ones asked of their own."""
+    """Abstention: questions searched in other sets, which cannot answer them, against the same questions in their own."""
     own_scores: list[float] = []
     foreign_scores: list[float] = []
     for asked_of in collections:
         questions = random.Random(7).sample(asked_of.dataset.questions, each)  # noqa: S311 - a fixed sample
-        vectors = embedding.queries([one.text for one in questions])
+        vectors = embedding.queries([question.text for question in questions])
         for collection in collections:
             scores = own_scores if collection is asked_of else foreign_scores
             for question, vector in zip(questions, vectors, strict=True):
