@@ -65,7 +65,7 @@ def judge_answers(collection: Collection, embedding: Embedding, *, own_document:
 
 
 def judge_abstention(collection: Collection, embedding: Embedding, *, own_document: bool) -> dict[str, float]:
-    """mmlong: answerable against unanswerable questions, on documents with text."""
+    """mmlong: answerable against unanswerable questions, on documents that have any text."""
     readable = {int(passage.document_id) - 1 for passage in collection.passages.values()}
     asked = [one for one in collection.dataset.questions if one.document in readable]
     vectors = embedding.queries([one.text for one in asked])
@@ -85,12 +85,12 @@ def judge_abstention(collection: Collection, embedding: Embedding, *, own_docume
 
 
 def judge_foreign(collections: Sequence[Collection], embedding: Embedding, *, each: int = 60) -> dict[str, float]:
-    """Abstention: questions searched in other sets, which cannot answer them, against the same questions in their own."""
+    """Abstention: questions searched in other sets, which cannot answer them, against those in their own set."""
     own_scores: list[float] = []
     foreign_scores: list[float] = []
     for asked_of in collections:
         questions = random.Random(7).sample(asked_of.dataset.questions, each)  # noqa: S311 - a fixed sample
-        vectors = embedding.queries([question.text for question in questions])
+        vectors = embedding.queries([one.text for one in questions])
         for collection in collections:
             scores = own_scores if collection is asked_of else foreign_scores
             for question, vector in zip(questions, vectors, strict=True):
