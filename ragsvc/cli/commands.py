@@ -277,16 +277,13 @@ def evaluate(
     async def work(target: Target, output: Output) -> None:
         from ragsvc.cli.evaluate import EvaluateOptions  # noqa: PLC0415 - heavy
         from ragsvc.cli.evaluate import evaluate as run_evaluation  # noqa: PLC0415 - heavy
-        from ragsvc.evaluation.settings import choose_settings  # noqa: PLC0415 - heavy
 
         options = EvaluateOptions(
             questions=questions,
-            settings=choose_settings(
-                mode or [],
-                setting or [],
-                top_k=top_k,
-                filters=None if filters is None else _json_object(filters, "--filters"),
-            ),
+            modes=mode or [],
+            settings=setting or [],
+            top_k=top_k,
+            filters=None if filters is None else _json_object(filters, "--filters"),
             collection=collection,
             within_document=within_document,
             skip_unknown=skip_unknown,

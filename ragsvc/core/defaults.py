@@ -30,3 +30,7 @@ MAX_MODEL_NAME_LENGTH: Final = 256
 
 BYTES_PER_TOKEN: Final = 3
 """Used to estimate tokens from lengths, where no tokenizer counts; rather too many tokens than too few."""
+
+SOURCE_ROOT_KEY: Final = "source_root"
+SOURCE_PATH_KEY: Final = "source_path"
+"""Metadata keys that an ingest writes: the folder that was ingested, and the file's path relative to the folder."""

@@ -1,1 +1,4 @@
-"""The parts of ``ragsvc evaluate``: questions, settings, asking, judging, and the report as table, JSON and page."""
+"""Evaluates retrieval on questions whose answers are known: reading questions, searching, measures and the report.
+
+Knows the service only through the ``EvaluatedService`` protocol, and nothing of the command line or a terminal.
+"""

@@ -1,4 +1,4 @@
-"""Asks the service every question under every setting, one request at a time, and keeps what the measures need."""
+"""Searches every question with every setting, one request at a time, and keeps the outcomes for the measures."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from typing import Any
 
 import msgspec
 
-from ragsvc.cli.failures import CommandFailed
-from ragsvc.cli.service_client import Json, ServiceClient
+from ragsvc.evaluation.errors import QuestionFailed
 from ragsvc.evaluation.gold import QuestionWithGold
 from ragsvc.evaluation.measures.judging import Span, judge
 from ragsvc.evaluation.measures.scores import contains, token_f1
-from ragsvc.evaluation.settings import Setting
+from ragsvc.evaluation.service import EvaluatedService, Json
+from ragsvc.evaluation.settings import SearchSetting
 
 _ANSWER_TIMEOUT_S = 600.0
-_MARKER = re.compile(r"\[\d+\]")
-_LEAST_EMBEDDING_MS = 0.1
-_WARM_UP = "Is the service awake?"
+_CITATION_MARKER = re.compile(r"\[\d+\]")
+_MIN_EMBEDDING_MS = 0.1
+"""A shorter embedding time means that the service took the embedding from its cache."""
+
+_WARM_UP_QUERY = "Is the service awake?"
 
 
 class FoundPassage(msgspec.Struct, frozen=True):
-    """A passage that was found, without its text."""
+    """A passage that a search returned, without its text."""
 
     document_id: str
     filename: str
@@ -33,10 +35,10 @@ class FoundPassage(msgspec.Struct, frozen=True):
 
 
 class QuestionOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """A question under one setting.
+    """The result of a question with one setting.
 
-    ``timed`` unless its time says little of a search: the service remembered the question's embedding from another
-    setting, or a limit made it wait.
+    ``timed`` is ``False`` if ``ms`` does not represent a search: the service had cached the question's embedding, or a
+    rate limit delayed the request.
     """
 
     measures: dict[str, float]
@@ -49,9 +51,9 @@ class QuestionOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EvaluationPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked. ``model`` also answers each question; ``None``: only search."""
+    """``model`` also answers each question; with ``None`` only search is evaluated."""
 
-    settings: Sequence[Setting]
+    settings: Sequence[SearchSetting]
     collection: str
     within_document: bool
     model: str | None
@@ -59,21 +61,24 @@ class EvaluationPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def ask_all(
-    client: ServiceClient, cases: Sequence[QuestionWithGold], plan: EvaluationPlan, done: Callable[[], None]
+    client: EvaluatedService, cases: Sequence[QuestionWithGold], plan: EvaluationPlan, done: Callable[[], None]
 ) -> list[list[QuestionOutcome]]:
-    """Outcomes of each case in the order of the settings; ``done`` is called after each case.
+    """Outcomes of each question, in the order of the settings; ``done`` is called after each question.
 
-    The settings take turns in an order drawn for each question, so that what else the machine does, and what the
-    service remembers, hits all alike.
+    The order of the settings is drawn for each question, so that other load on the machine and the service's caches
+    affect all settings alike.
+
+    Raises:
+        QuestionFailed: a request failed.
     """
     clock = _Clock()
-    told, client.on_pause = client.on_pause, clock.told_by(client.on_pause)
+    listener, client.on_pause = client.on_pause, clock.pause_listener(client.on_pause)
     order = random.Random(plan.seed)  # noqa: S311 - an order, not a secret
     embedded: set[str] = set()
     outcomes: list[list[QuestionOutcome]] = []
     try:
         for setting in plan.settings:
-            await client.post("/v1/rag/search", _search_body(_WARM_UP, setting, plan.collection, None))
+            await client.post("/v1/rag/search", _search_body(_WARM_UP_QUERY, setting, plan.collection, None))
         for case in cases:
             by_setting: dict[int, QuestionOutcome] = {}
             for index in order.sample(range(len(plan.settings)), len(plan.settings)):
@@ -81,38 +86,32 @@ async def ask_all(
             outcomes.append([by_setting[index] for index in range(len(plan.settings))])
             done()
     finally:
-        client.on_pause = told
+        client.on_pause = listener
     return outcomes
 
 
 async def _ask(
-    client: ServiceClient,
+    client: EvaluatedService,
     case: QuestionWithGold,
-    setting: Setting,
+    setting: SearchSetting,
     plan: EvaluationPlan,
     *,
     clock: _Clock,
     embedded: set[str],
 ) -> QuestionOutcome:
-    text = case.asked.question.question
+    text = case.numbered.question.question
     documents = [case.document_id] if plan.within_document and case.document_id is not None else None
-    fresh = not (setting.embeds and text in embedded)
+    first_embedding = not (setting.embeds and text in embedded)
     if setting.embeds:
         embedded.add(text)
     clock.start()
     try:
-        answer = await client.post("/v1/rag/search", _search_body(text, setting, plan.collection, documents))
+        found = await client.post("/v1/rag/search", _search_body(text, setting, plan.collection, documents))
         ms, paused = clock.ms(), clock.paused
         message = await _answer(client, text, setting, plan, documents)
-    except CommandFailed as failure:
-        raise CommandFailed(
-            f"question '{case.asked.id}', setting '{setting.name}': {failure.message}",
-            code=failure.code,
-            exit_code=failure.exit_code,
-            status=failure.status,
-            retry_after_s=failure.retry_after_s,
-        ) from failure
-    measures, rank = _judge(case, answer["data"])
+    except Exception as error:
+        raise QuestionFailed(f"question '{case.numbered.id}', setting '{setting.name}'") from error
+    measures, rank = _judge(case, found["data"])
     abstained = None
     if message is not None:
         abstained = not message.get("annotations")
@@ -122,22 +121,22 @@ async def _ask(
         rank=rank,
         found=[
             FoundPassage(document_id=hit["document_id"], filename=hit["filename"], page=hit["page"], score=hit["score"])
-            for hit in answer["data"]
+            for hit in found["data"]
         ],
-        answerable=answer["answerable"],
+        answerable=found["answerable"],
         ms=round(ms, 3),
-        timed=fresh and not paused and not (setting.embeds and _was_remembered(answer)),
+        timed=first_embedding and not paused and not (setting.embeds and _embedding_was_cached(found)),
         abstained=abstained,
     )
 
 
-def _was_remembered(answer: Json) -> bool:
-    """Whether the service had the question's embedding from an earlier search, of another run say."""
-    return float(answer.get("timings_ms", {}).get("embed", 1.0)) < _LEAST_EMBEDDING_MS
+def _embedding_was_cached(found: Json) -> bool:
+    """Whether the service had the question's embedding from an earlier search, possibly of another evaluation."""
+    return float(found.get("timings_ms", {}).get("embed", 1.0)) < _MIN_EMBEDDING_MS
 
 
 async def _answer(
-    client: ServiceClient, text: str, setting: Setting, plan: EvaluationPlan, documents: Sequence[str] | None
+    client: EvaluatedService, text: str, setting: SearchSetting, plan: EvaluationPlan, documents: Sequence[str] | None
 ) -> Json | None:
     if plan.model is None:
         return None
@@ -152,11 +151,12 @@ async def _answer(
     return message
 
 
-def _search_body(text: str, setting: Setting, collection: str, documents: Sequence[str] | None) -> dict[str, Any]:
+def _search_body(text: str, setting: SearchSetting, collection: str, documents: Sequence[str] | None) -> dict[str, Any]:
     return {"query": text, **setting.body(collection, documents), "rerank": setting.rerank}
 
 
 def _judge(case: QuestionWithGold, hits: Sequence[Json]) -> tuple[dict[str, float], int | None]:
+    """The measures of a search, and the rank of the first correct passage."""
     if case.gold is None:
         return {}, None
     spans = [Span(hit["document_id"], hit["page"], hit["start"], hit["end"]) for hit in hits]
@@ -165,18 +165,18 @@ def _judge(case: QuestionWithGold, hits: Sequence[Json]) -> tuple[dict[str, floa
 
 
 def _judge_answer(case: QuestionWithGold, text: str, *, abstained: bool) -> dict[str, float]:
-    """An answer that cites nothing abstains: whatever it says, it does not say it of the documents."""
-    question = case.asked.question
-    judged = {"abstention_accuracy": float(abstained != question.answerable)}
+    """An answer without citations counts as an abstention: its content is not taken from the documents."""
+    question = case.numbered.question
+    measures = {"abstention_accuracy": float(abstained != question.answerable)}
     if question.answer is not None:
-        plain = _MARKER.sub(" ", text)
-        judged["answer_f1"] = 0.0 if abstained else token_f1(plain, question.answer)
-        judged["answer_contains"] = float(not abstained and contains(plain, question.answer))
-    return judged
+        plain = _CITATION_MARKER.sub(" ", text)
+        measures["answer_f1"] = 0.0 if abstained else token_f1(plain, question.answer)
+        measures["answer_contains"] = float(not abstained and contains(plain, question.answer))
+    return measures
 
 
 class _Clock:
-    """Times a request's last attempt: pauses that a limit asks for are not the search's."""
+    """Times the last attempt of a request, without the pauses that a rate limit imposes."""
 
     def __init__(self) -> None:
         self._started = 0.0
@@ -189,13 +189,13 @@ class _Clock:
     def ms(self) -> float:
         return max(0.0, 1000 * (time.perf_counter() - self._started))
 
-    def told_by(self, next_listener: Callable[[float, str], None] | None) -> Callable[[float, str], None]:
-        """A listener for pauses that also tells ``next_listener``."""
+    def pause_listener(self, next_listener: Callable[[float, str], None] | None) -> Callable[[float, str], None]:
+        """A listener that excludes pauses from the time and then calls ``next_listener``."""
 
-        def pause(pause_s: float, why: str) -> None:
+        def pause(pause_s: float, reason: str) -> None:
             self._started = time.perf_counter() + pause_s
             self.paused = True
             if next_listener is not None:
-                next_listener(pause_s, why)
+                next_listener(pause_s, reason)
 
         return pause

@@ -1,4 +1,4 @@
-"""Reads a file of questions: JSON Lines, one question with what is known of its answer per line."""
+"""Reads a file of questions: JSON Lines, each line a question with what is known about its answer."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from ragsvc.cli.failures import CommandFailed, usage_error
 from ragsvc.core.validation import invalid_field
-from ragsvc.evaluation.measures.excerpts import letters
+from ragsvc.evaluation.errors import InvalidEvaluation, InvalidQuestions
+from ragsvc.evaluation.measures.excerpts import normalise_characters
 
-_FEWEST_LETTERS = 4
-_SHOWN = 8
+_MIN_EXCERPT_CHARACTERS = 4
+_SHOWN_PROBLEMS = 8
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One line of the file. Pages are physical ones, from 1; ``document`` is a file name, an id or a SHA-256."""
+    """A line of the file.
+
+    ``pages`` are physical page numbers, from 1. ``document`` is a file name, a document id or a SHA-256.
+    """
 
     question: Annotated[str, Meta(min_length=1, max_length=20_000)]
     document: Annotated[str, Meta(min_length=1)] | None = None
@@ -29,8 +32,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     id: Annotated[str, Meta(min_length=1)] | int | None = None
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """A question with the line it stands on; ``id`` is its own or ``line N``."""
+class NumberedQuestion(msgspec.Struct, frozen=True):
+    """A question with its line number; ``id`` is the question's ``id``, or ``line N`` without one."""
 
     line: int
     id: str
@@ -40,17 +43,18 @@ class Asked(msgspec.Struct, frozen=True):
 _decoder = msgspec.json.Decoder(Question)
 
 
-def read_questions(path: Path) -> list[Asked]:
-    """Read and check the whole file.
+def read_questions(path: Path) -> list[NumberedQuestion]:
+    """Read and validate the whole file.
 
     Raises:
-        CommandFailed: the file cannot be read, holds no question, or has bad lines; names file, line and field.
+        InvalidEvaluation: the file cannot be read.
+        InvalidQuestions: the file holds no questions or has invalid lines; the message names file, line and field.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise usage_error(f"'{path}' cannot be read: {error.strerror}") from error
-    asked: list[Asked] = []
+        raise InvalidEvaluation(f"'{path}' cannot be read: {error.strerror}") from error
+    questions: list[NumberedQuestion] = []
     problems: list[str] = []
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
         if not line.strip():
@@ -61,38 +65,42 @@ def read_questions(path: Path) -> list[Asked]:
         except msgspec.ValidationError as error:
             problems.append(f"{path.name}:{number}: {invalid_field(error).message.rstrip('.')}")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            problems.append(f"{path.name}:{number}: no JSON object in UTF-8 ({error})")
+            problems.append(f"{path.name}:{number}: not a JSON object in UTF-8 ({error})")
         else:
-            asked.append(Asked(number, f"line {number}" if question.id is None else str(question.id), question))
-    problems += [f"{path.name}: the id '{name}' is on {lines}" for name, lines in _repeated(asked)]
+            question_id = f"line {number}" if question.id is None else str(question.id)
+            questions.append(NumberedQuestion(number, question_id, question))
+    problems += [
+        f"{path.name}: the id '{question_id}' is repeated on {lines}" for question_id, lines in _repeated(questions)
+    ]
     if problems:
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise CommandFailed("; ".join(problems[:_SHOWN]) + more, code="bad_questions")
-    if not asked:
-        raise CommandFailed(f"{path.name} holds no question", code="bad_questions")
-    return asked
+        more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
+        raise InvalidQuestions("; ".join(problems[:_SHOWN_PROBLEMS]) + more)
+    if not questions:
+        raise InvalidQuestions(f"{path.name} contains no questions")
+    return questions
 
 
 def _check(question: Question) -> None:
-    """What the types do not say."""
+    """Check the rules that types cannot express."""
     if not question.question.strip():
-        raise msgspec.ValidationError("Expected a question, not only spaces - at `$.question`")
+        raise msgspec.ValidationError("Expected a question that is not blank - at `$.question`")
     if question.pages and question.document is None:
-        raise msgspec.ValidationError("Pages of which document? It is missing - at `$.document`")
+        raise msgspec.ValidationError("Required when 'pages' is given - at `$.document`")
     for field in ("pages", "excerpts", "answer"):
         if getattr(question, field) and not question.answerable:
-            raise msgspec.ValidationError(f"An answer's place or text, where answerable is false - at `$.{field}`")
+            raise msgspec.ValidationError(f"Not allowed when 'answerable' is false - at `$.{field}`")
     for index, excerpt in enumerate(question.excerpts):
-        if len(letters(excerpt)[0]) < _FEWEST_LETTERS:
+        if len(normalise_characters(excerpt)[0]) < _MIN_EXCERPT_CHARACTERS:
             raise msgspec.ValidationError(
-                f"Expected an excerpt of at least {_FEWEST_LETTERS} letters or digits - at `$.excerpts[{index}]`"
+                f"Expected an excerpt with at least {_MIN_EXCERPT_CHARACTERS} letters or digits "
+                f"- at `$.excerpts[{index}]`"
             )
 
 
-def _repeated(asked: list[Asked]) -> list[tuple[str, str]]:
-    counts = Counter(one.id for one in asked)
+def _repeated(questions: list[NumberedQuestion]) -> list[tuple[str, str]]:
+    counts = Counter(numbered.id for numbered in questions)
     return [
-        (name, "lines " + ", ".join(str(one.line) for one in asked if one.id == name))
-        for name, count in counts.items()
+        (question_id, "lines " + ", ".join(str(numbered.line) for numbered in questions if numbered.id == question_id))
+        for question_id, count in counts.items()
         if count > 1
     ]

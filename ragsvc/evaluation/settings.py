@@ -1,4 +1,4 @@
-"""The settings that are compared: each is what ``POST /v1/rag/search`` takes, under a name."""
+"""The search settings under comparison: the parameters of ``POST /v1/rag/search``, under a name."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from ragsvc.cli.failures import usage_error
 from ragsvc.core.defaults import DEFAULT_TOP_K, MAX_TOP_K
 from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.retrieval.search import SearchMode
 from ragsvc.core.validation import invalid_field
+from ragsvc.evaluation.errors import InvalidEvaluation
 
-MOST_SETTINGS = 12
+MAX_SETTINGS = 12
 
 
-class Setting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One way to search."""
-
+class SearchSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(min_length=1, max_length=60)]
     mode: SearchMode = SearchMode.HYBRID
     top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K
@@ -34,7 +32,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return self.mode is not SearchMode.LEXICAL
 
     def body(self, collection: str, document_ids: Sequence[str] | None) -> dict[str, Any]:
-        """What a search request says beside the query (``rag`` of a chat request takes the same but ``rerank``)."""
+        """The parameters that a search request and ``rag`` of a chat request share: all but query and ``rerank``."""
         body: dict[str, Any] = {
             "collection": collection,
             "mode": self.mode,
@@ -50,44 +48,46 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 def choose_settings(
     modes: Sequence[str], settings: Sequence[str], *, top_k: int, filters: dict[str, Any] | None
-) -> list[Setting]:
-    """The settings that ``--mode`` and ``--setting`` name, hybrid, dense and lexical by default; the first one leads.
+) -> list[SearchSetting]:
+    """The settings named by ``--mode`` and ``--setting``; hybrid, dense and lexical when neither option is given.
+
+    The first setting is the baseline of the comparisons.
 
     Raises:
-        CommandFailed: one of them is wrong, or two have the same name.
+        InvalidEvaluation: a setting is invalid, two have the same name, or there are more than ``MAX_SETTINGS``.
     """
     common: dict[str, Any] = {"top_k": top_k, "filters": filters}
     names = modes or ([] if settings else [mode.value for mode in SearchMode])
     chosen = [_convert({**common, "name": name, "mode": name}, "--mode") for name in names]
     chosen += [_convert({**common, **_parse(text)}, "--setting") for text in settings]
-    if len({one.name for one in chosen}) < len(chosen):
-        raise usage_error("two settings have the same name; 'name=…' gives them names of their own")
-    if len(chosen) > MOST_SETTINGS:
-        raise usage_error(f"at most {MOST_SETTINGS} settings are compared at once")
+    if len({setting.name for setting in chosen}) < len(chosen):
+        raise InvalidEvaluation("two settings have the same name; add 'name=…' to --setting to tell them apart")
+    if len(chosen) > MAX_SETTINGS:
+        raise InvalidEvaluation(f"at most {MAX_SETTINGS} settings can be compared, {len(chosen)} were given")
     return chosen
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """``mode=lexical,top_k=5``, or a JSON object, which filters need; without a name the text is the name."""
+    """Parse ``mode=lexical,top_k=5`` or a JSON object (required for filters). The default name is the text."""
     if text.lstrip().startswith("{"):
         try:
             return {"name": text, **msgspec.json.decode(text, type=dict[str, Any])}
         except msgspec.MsgspecError as error:
-            raise usage_error(f"--setting takes a JSON object or key=value,… ({error})") from error
+            raise InvalidEvaluation(f"--setting takes a JSON object or key=value,… ({error})") from error
     pairs = [part.partition("=") for part in text.split(",")]
     wrong = [part for part, separator, _ in pairs if not separator]
     if wrong:
-        raise usage_error(f"--setting takes key=value,… or a JSON object; '{wrong[0]}' has no value")
+        raise InvalidEvaluation(f"--setting takes key=value,… or a JSON object; '{wrong[0]}' has no value")
     return {"name": text, **{key.strip(): value.strip() for key, _, value in pairs}}
 
 
-def _convert(values: dict[str, Any], option: str) -> Setting:
+def _convert(values: dict[str, Any], option: str) -> SearchSetting:
     try:
-        setting = msgspec.convert(values, Setting, strict=False)
+        setting = msgspec.convert(values, SearchSetting, strict=False)
         if setting.filters is not None:
             parse_filter(setting.filters)
     except msgspec.ValidationError as error:
-        raise usage_error(f"{option} '{values.get('name')}': {invalid_field(error).message}") from error
+        raise InvalidEvaluation(f"{option} '{values.get('name')}': {invalid_field(error).message}") from error
     except InvalidRequest as error:
-        raise usage_error(f"{option} '{values.get('name')}': {error.message}") from error
+        raise InvalidEvaluation(f"{option} '{values.get('name')}': {error.message}") from error
     return setting

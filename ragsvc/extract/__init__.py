@@ -1,5 +1,5 @@
-"""Untrusted files in, pages and passages out. Knows no HTTP, no rows and no embedding model.
+"""Extracts pages and passages from untrusted files. Knows no HTTP, no database and no embedding model.
 
-``parser`` is the port's implementation and runs in the service; ``child`` and everything it calls (``document`` and
-below) run in child processes that may die, hang or swell without harm.
+``parser`` implements the port and runs in the service. ``parser_child`` and everything that it calls (``read_file`` and
+below) run in child processes, which may crash, hang or run out of memory without affecting the service.
 """

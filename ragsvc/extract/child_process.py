@@ -1,6 +1,6 @@
-"""One child process seen from the service: start, ask, wait within a deadline, kill. Blocking; used from threads.
+"""Starts a child process, sends requests to it, waits for replies with a deadline, and kills it. Blocking.
 
-Knows how a child ends and what that means for a person; knows nothing of queues and event loops (``parser``).
+Maps the ways in which a child can end to errors. Knows nothing of queues and event loops (``parser``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.extract import child_protocol
 
 _TICK_S = 0.02
-"""How often a child's size is looked at: one that swells until it dies takes at least a few times as long."""
+"""Interval of the memory checks. A child that exhausts its memory takes at least a few intervals to do so."""
 
 _END_S = 2.0
 _READ_BYTES = 1 << 18
@@ -29,14 +29,14 @@ _DELIBERATE_ENDS = frozenset({signal.SIGABRT, signal.SIGILL, signal.SIGTRAP})
 _MEMORY_WORDS = ("memoryerror", "memory allocation", "out of memory", "bad_alloc", "cannot allocate")
 
 
-class WorkerGone(Exception):
-    """The child ended before it took the job (it was idle too long, say); another one can take it."""
+class ParserProcessEnded(Exception):
+    """The child ended before it accepted the job (after its idle timeout, for example); retry with another child."""
 
 
-class Worker:
+class ParserProcess:
     """A child process that does one job at a time.
 
-    ``kill`` may be called from any thread at any time; all else from one thread at a time.
+    ``kill`` may be called from any thread at any time; the other methods from one thread at a time.
     """
 
     def __init__(self, *, memory_bytes: int, idle_s: float) -> None:
@@ -61,12 +61,10 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """The child's process id."""
         return self._process.pid
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
         return self._process.poll() is None
 
     @property
@@ -75,23 +73,23 @@ class Worker:
         return self._process.stdout.fileno()
 
     def send(self, request: child_protocol.Request) -> None:
-        """Hand a job over. Raises ``WorkerGone`` when the child has ended meanwhile."""
+        """Send a job. Raises ``ParserProcessEnded`` if the child has ended."""
         assert self._process.stdin is not None  # noqa: S101 - asked for above
-        self._stderr.seek(0)  # the child's own position too: it is the same open file
+        self._stderr.seek(0)  # also resets the child's position: both share the open file
         self._stderr.truncate()
         view = memoryview(child_protocol.pack(request))
         try:
             while view:
                 view = view[self._process.stdin.write(view) or 0 :]
         except OSError as error:
-            raise WorkerGone from error
+            raise ParserProcessEnded from error
 
     def receive(self, *, deadline: float) -> child_protocol.Reply | None:
-        """Wait for the next reply; ``None`` when the child has ended.
+        """Wait for the next reply; ``None`` if the child has ended.
 
         Raises:
-            ExtractionFailed: ``timeout`` past ``deadline`` (monotonic), ``parser_crashed`` when it talks nonsense;
-                the child is killed in both cases.
+            ExtractionFailed: ``timeout`` after ``deadline`` (monotonic), ``parser_crashed`` for an invalid reply; the
+                child is killed in both cases.
         """
         try:
             header = self._read(child_protocol.HEADER_BYTES, deadline)
@@ -99,7 +97,7 @@ class Worker:
             return child_protocol.decode_reply(payload) if payload else None
         except ValueError as error:  # msgspec's errors are ValueErrors too
             self.kill()
-            raise ExtractionFailed(FailureReason.PARSER_CRASHED, "The parser answered with nonsense.") from error
+            raise ExtractionFailed(FailureReason.PARSER_CRASHED, "The PDF parser sent an invalid reply.") from error
 
     def _read(self, count: int, deadline: float) -> bytes | None:
         while len(self._buffer) < count:
@@ -119,13 +117,13 @@ class Worker:
         return taken
 
     def _note_peak(self) -> None:
-        """Remember the child's address space while it lives (Linux); tells lack of memory from other crashes."""
+        """Record the peak of the child's address space (Linux), to distinguish lack of memory from other crashes."""
         with contextlib.suppress(OSError, IndexError, ValueError):
             status = Path(f"/proc/{self.pid}/status").read_text()
             self._peak_bytes = int(status.split("VmPeak:")[1].split()[0]) * 1024
 
     def death(self) -> ExtractionFailed:
-        """Say what the child died of, after ``receive`` gave ``None``."""
+        """The reason why the child ended, after ``receive`` returned ``None``."""
         try:
             code = self._process.wait(_END_S)
         except subprocess.TimeoutExpired:
@@ -139,12 +137,14 @@ class Worker:
         )
         if out_of_memory:
             return ExtractionFailed(
-                FailureReason.OUT_OF_MEMORY, "Reading the file needs more memory than one document may use."
+                FailureReason.OUT_OF_MEMORY, "Reading the file needs more memory than the limit for a document."
             )
         if code == -signal.SIGXCPU:
             return ExtractionFailed(FailureReason.TIMEOUT, "")
         name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        return ExtractionFailed(FailureReason.PARSER_CRASHED, f"The file made the PDF parser crash ({name}).")
+        return ExtractionFailed(
+            FailureReason.PARSER_CRASHED, f"The PDF parser crashed while reading the file ({name})."
+        )
 
     def _stderr_tail(self) -> str:
         size = self._stderr.seek(0, os.SEEK_END)
@@ -152,12 +152,11 @@ class Worker:
         return self._stderr.read(_STDERR_TAIL_BYTES).decode("utf-8", "replace")
 
     def kill(self) -> None:
-        """End the process at once."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
     def close(self) -> None:
-        """End the process and release its pipes."""
+        """Kill the process and close its pipes."""
         with self._lock:
             self.kill()
             self._process.wait()
@@ -169,9 +168,9 @@ class Worker:
 
 
 def _child_environment() -> dict[str, str]:
-    """The service's import path, one thread per library, few malloc arenas (each reserves address space).
+    """The environment: the service's import path, one thread per library, and few malloc arenas (address space).
 
-    No other variable goes in: settings hold secrets, and the child reads hostile files.
+    Other variables are not passed on: settings contain secrets, and the child reads untrusted files.
     """
     keep = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
     single = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")

@@ -1,7 +1,8 @@
-"""What service and child say to each other: length-prefixed MessagePack frames over pipes.
+"""The protocol between the service and its child processes: length-prefixed MessagePack frames over pipes.
 
-MessagePack with typed structs rather than pickle, because a child that a hostile file took over may write anything.
-Large results travel in batches: decoding 2,000 pages at once holds the interpreter for 13 ms, a batch for 0.04 ms.
+MessagePack with typed structs instead of pickle, because a child that a malicious file has compromised may send
+anything. Large results are sent in batches: decoding 2,000 pages at once blocks the interpreter for 13 ms, decoding a
+batch for 0.04 ms.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ _BATCH_CHARACTERS = 100_000
 
 
 class ChunkingPlan(msgspec.Struct, frozen=True):
-    """How the child cuts passages; functions go by dotted path so that nothing but text crosses the pipe.
+    """How the child splits pages into passages. Functions are named by dotted path, so that the pipe carries only data.
 
     ``split`` names ``split_pages(extraction, *, options, tokens, filename) -> list[Passage]``; ``load_tokens`` names
-    ``load_token_spans(path) -> TokenSpans``, called once per child with ``tokenizer``. Both are ``module:function``.
+    ``load_token_spans(path) -> TokenSpans``, called once in each child with ``tokenizer``. Both have the form
+    ``module:function``.
     """
 
     split: str
@@ -44,7 +46,7 @@ class QuoteBox(msgspec.Struct, frozen=True):
 
 
 class ParseRequest(msgspec.Struct, frozen=True, tag=True):
-    """Extract a file and cut passages (none without ``plan``)."""
+    """Extract a file and split it into passages (none without ``plan``)."""
 
     path: str
     media_type: str
@@ -55,7 +57,7 @@ class ParseRequest(msgspec.Struct, frozen=True, tag=True):
 
 
 class BoxesRequest(msgspec.Struct, frozen=True, tag=True):
-    """Find where the span ``[start, end)`` of ``page_text`` stands on page ``page`` (from 1)."""
+    """Find the rectangles of the span ``[start, end)`` of ``page_text`` on page ``page`` (from 1)."""
 
     path: str
     password: str | None
@@ -67,11 +69,11 @@ class BoxesRequest(msgspec.Struct, frozen=True, tag=True):
 
 
 class ParseStarted(msgspec.Struct, frozen=True, tag=True):
-    """The child has the job; from here on its death is the document's failure."""
+    """The child has accepted the job. If it ends after this reply, the document has failed."""
 
 
 class ParseProgress(msgspec.Struct, frozen=True, tag=True):
-    """Pages read so far; the text of ``recognised`` of them came from their pictures, which takes its time."""
+    """Pages read so far. ``recognised`` of them needed text recognition, which extends the deadline."""
 
     done: int
     total: int
@@ -79,25 +81,21 @@ class ParseProgress(msgspec.Struct, frozen=True, tag=True):
 
 
 class ParseWarning(msgspec.Struct, frozen=True, tag=True):
-    """Something is wrong with the installation, not with the file."""
+    """A problem of the installation, not of the file."""
 
     message: str
 
 
 class PageBatch(msgspec.Struct, frozen=True, tag=True):
-    """Some pages, in order."""
-
     pages: list[Page]
 
 
 class PassageBatch(msgspec.Struct, frozen=True, tag=True):
-    """Some passages, in order."""
-
     passages: list[Passage]
 
 
 class ParseFinished(msgspec.Struct, frozen=True, tag=True):
-    """The end of a good parse: all but pages and passages. ``rss_bytes`` is the child's memory now."""
+    """The last reply of a successful parse: the results without pages and passages, and the child's memory use."""
 
     headings: list[Heading]
     problems: list[Problem]
@@ -109,14 +107,14 @@ class ParseFinished(msgspec.Struct, frozen=True, tag=True):
 
 
 class FoundBoxes(msgspec.Struct, frozen=True, tag=True):
-    """The end of a boxes job."""
+    """The only reply to a ``BoxesRequest`` after ``ParseStarted``."""
 
     boxes: list[QuoteBox]
     rss_bytes: int
 
 
 class ParseFailed(msgspec.Struct, frozen=True, tag=True):
-    """The end of a job that could not be done."""
+    """The last reply of a failed job."""
 
     reason: FailureReason
     message: str
@@ -133,26 +131,26 @@ _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
 def decode_request(payload: bytes) -> Request:
-    """Read a request. Raises ``msgspec.DecodeError``."""
+    """Raises ``msgspec.DecodeError``."""
     return _requests.decode(payload)
 
 
 def decode_reply(payload: bytes) -> Reply:
-    """Read a reply. Raises ``msgspec.DecodeError``."""
+    """Raises ``msgspec.DecodeError``."""
     return _replies.decode(payload)
 
 
 def pack(message: Request | Reply) -> bytes:
-    """Encode a message with its length in front."""
+    """Encode a message as a frame."""
     payload = msgspec.msgpack.encode(message)
     return _HEADER.pack(len(payload)) + payload
 
 
 def payload_length(header: bytes) -> int:
-    """Read a frame's length. Raises ``ValueError`` beyond ``MAX_FRAME_BYTES``."""
+    """Decode a frame's length. Raises ``ValueError`` if it exceeds ``MAX_FRAME_BYTES``."""
     (length,) = _HEADER.unpack(header)
     if length > MAX_FRAME_BYTES:
-        raise ValueError(f"a frame of {length} bytes")
+        raise ValueError(f"a frame of {length} bytes exceeds {MAX_FRAME_BYTES} bytes")
     return int(length)
 
 
@@ -160,7 +158,7 @@ HEADER_BYTES = _HEADER.size
 
 
 def read_payload(stream: BinaryIO) -> bytes | None:
-    """Read one frame from a blocking stream; ``None`` at its end (also in the middle of a frame)."""
+    """Read a frame's payload from a blocking stream; ``None`` at the end of the stream, also within a frame."""
     header = stream.read(HEADER_BYTES)
     if len(header) < HEADER_BYTES:
         return None
@@ -198,7 +196,7 @@ def passage_batches(passages: Iterable[Passage]) -> Iterator[PassageBatch]:
 
 
 def assemble(pages: list[Page], finished: ParseFinished) -> Extraction:
-    """Put the parts of a parse together again."""
+    """Combine the replies of a parse."""
     return Extraction(
         pages=pages,
         headings=finished.headings,

@@ -1,7 +1,7 @@
-"""Characters as PDFs have them, made into characters people search for. Pure.
+"""Normalises the characters of extracted text for search and display. Pure.
 
-What stays: letters, case, punctuation, the order of words. What goes: control characters, ligatures, presentation
-forms of Arabic and Hebrew, runs of blanks, hyphens that only a line's end put there.
+Keeps letters, case, punctuation and the order of words. Removes control characters, ligatures, presentation forms of
+Arabic and Hebrew, repeated spaces, and hyphens that only break a word at a line end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import reduce
 
 LINE_HYPHEN = "\ufffe"
-"""Stands where a hyphen at a line's end was, until the whole document's words tell whether it belongs there."""
+"""Placeholder of a hyphen at a line end, until the words of the whole document decide whether it is kept."""
 
 _NO_BREAK_SPACES = "\u00a0\u2007\u202f"
 _BLANKS = "\t\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u2009\u200a\u205f\u3000"
@@ -53,7 +53,7 @@ _COMPOUND_MIDDLES = frozenset(("a", "and", "at", "by", "in", "of", "on", "or", "
 
 
 def clean_line(raw: str) -> str:
-    r"""Make one line of a parser's text readable; ``LINE_HYPHEN`` stays.
+    r"""Normalise a line of extracted text; keeps ``LINE_HYPHEN``.
 
     >>> clean_line("e\u0301t\xe9\x00 \ufb01nal  figure")
     'été final figure'
@@ -75,7 +75,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _printable(character: str) -> str:
-    """Keep what may be shown; lone surrogates and unassigned code points may not be stored or sent."""
+    """Drop what cannot be displayed, and lone surrogates and unassigned code points, which cannot be stored or sent."""
     category = unicodedata.category(character)
     if character == LINE_HYPHEN or category in ("Co", "Cf"):
         return character
@@ -83,11 +83,11 @@ def _printable(character: str) -> str:
 
 
 def is_garbled(raw: str, *, unmapped: int = 0) -> bool:
-    """Tell whether a page's characters have lost their meaning (a font without a usable ToUnicode map).
+    """Whether a page's characters are meaningless (from a font without a usable ToUnicode map).
 
-    ``unmapped`` counts glyphs that gave no character at all. Besides private-use and replacement characters, letters
-    with hardly a vowel among them give such a font away: glyph numbers read as letters. Most TrueType fonts number
-    their glyphs like ASCII less 29, so text that gains its vowels when moved by 29 is surely such a case.
+    ``unmapped`` is the number of glyphs without a character. Indications are private-use and replacement characters,
+    and letters with very few vowels, which are glyph numbers taken for letters. Most TrueType fonts number their glyphs
+    as ASCII minus 29: text that has a normal share of vowels only after shifting by 29 consists of glyph numbers.
     """
     visible = len(raw) - sum(map(raw.count, " \r\n"))
     if visible + unmapped < 20:
@@ -111,7 +111,7 @@ def _count_letters(latin: bytes) -> tuple[int, int]:
 
 
 def known_words(texts: Iterable[str]) -> set[str]:
-    """Collect the lower-case words of texts, compounds with their hyphens, leaving out those broken at a line's end."""
+    """The lower-case words of texts, with hyphenated compounds, without words that are broken at a line end."""
     words: set[str] = set()
     for text in texts:
         whole = _BROKEN_WORD.sub(" ", text) if LINE_HYPHEN in text else text
@@ -120,7 +120,7 @@ def known_words(texts: Iterable[str]) -> set[str]:
 
 
 def join_hyphens(text: str, words: set[str]) -> str:
-    r"""Decide for each ``LINE_HYPHEN`` whether the word is one (``exam-ple``) or a compound (``long-term``).
+    r"""Remove each ``LINE_HYPHEN`` that breaks a word (``exam-ple``); keep it as a hyphen in compounds (``long-term``).
 
     >>> join_hyphens("an exam\ufffeple of long\ufffeterm debt", {"long-term", "debt"})
     'an example of long-term debt'

@@ -1,8 +1,8 @@
-"""Columns of prose that a file writes row by row, put back one after the other. Pure geometry and text.
+"""Restores the reading order of columns whose lines a file stores row by row. Pure geometry and text.
 
-Tables look much the same, and their rows must stay whole: only two sides that both read like prose, with a clean
-gutter between them over many lines, are taken for columns. Columns that a file writes one after the other are left
-alone (``alternates`` is false for them).
+Tables look similar, and their rows must stay together: only two sides that both read like prose, with a gutter between
+them over many lines, count as columns. Columns that a file stores one after the other are not reordered (``alternates``
+returns ``False`` for them).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CROSSING_SHARE = 0.15
 
 
 def order_columns(lines: Sequence[Line]) -> list[Line]:
-    """Order line fragments (each within one column, or across all) for reading; the same list when no columns are.
+    """Put line fragments (each within a column, or across all) into reading order; unchanged if there are no columns.
 
     >>> row = lambda text, left, top: Line(text, left, left + 200, top - 10, top, 10)
     >>> sides = (("left", 50), ("right", 300))
@@ -55,7 +55,7 @@ def order_columns(lines: Sequence[Line]) -> list[Line]:
 
 
 def find_gutter(lines: Sequence[Line]) -> float | None:
-    """Find the x in the page's middle that the fewest lines cross, when hardly any do."""
+    """The x in the middle half of the page that the fewest lines cross; ``None`` if too many lines cross it."""
     if len(lines) < 2 * _MIN_LINES:
         return None
     start, end = min(line.left for line in lines), max(line.right for line in lines)
@@ -85,7 +85,7 @@ def find_gutter(lines: Sequence[Line]) -> float | None:
 
 
 def alternates(lines: Sequence[Line], gutter: float) -> bool:
-    """Tell whether the file's own order jumps to and fro over the gutter, as reading never does."""
+    """Whether the file's order jumps across the gutter often, which reading order never does."""
     sides = [line.left >= gutter for line in lines if line.right <= gutter or line.left >= gutter]
     jumps = sum(a != b for a, b in pairwise(sides))
     return jumps >= 4 and jumps >= 0.25 * len(sides)

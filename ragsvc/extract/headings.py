@@ -1,4 +1,4 @@
-"""Where sections begin, and what the document is called: from its outline, else from its types. Pure."""
+"""Finds section headings and the document title, from the outline or else from font sizes and weights. Pure."""
 
 from __future__ import annotations
 
@@ -44,33 +44,33 @@ class OutlineEntry(msgspec.Struct, frozen=True):
     page: int
 
 
-class TypedLine(msgspec.Struct, frozen=True):
-    """A short line that may be a heading, with its type."""
+class HeadingCandidate(msgspec.Struct, frozen=True):
+    """A short line that may be a heading, with its font size and weight."""
 
     text: str
     size: float
     weight: int
 
 
-class PageTypes(msgspec.Struct):
-    """What a page tells about headings: its short lines, and how many characters are in which type."""
+class PageFonts(msgspec.Struct):
+    """A page's heading candidates, and the number of characters of each font size and weight."""
 
-    lines: list[TypedLine] = []
+    lines: list[HeadingCandidate] = []
     characters: Counter[tuple[float, int]] = msgspec.field(default_factory=Counter)
 
 
-def types_of(lines: Sequence[Line]) -> PageTypes:
-    """Keep of a page's lines what is needed to find headings later."""
-    types = PageTypes()
+def page_fonts(lines: Sequence[Line]) -> PageFonts:
+    """The heading candidates and font statistics of a page's lines."""
+    fonts = PageFonts()
     for line in lines:
-        types.characters[line.size, line.weight] += len(line.text)
+        fonts.characters[line.size, line.weight] += len(line.text)
         if len(line.text) <= _MAX_HEADING_CHARACTERS and not (line.row or line.upright) and _LETTERS.search(line.text):
-            types.lines.append(TypedLine(line.text, line.size, line.weight))
-    return types
+            fonts.lines.append(HeadingCandidate(line.text, line.size, line.weight))
+    return fonts
 
 
 def place_outline(entries: Sequence[OutlineEntry], texts: Sequence[str]) -> list[Heading]:
-    """Find where on its page each bookmark's title stands (offset 0 where it does not), in reading order."""
+    """Headings from bookmarks, in reading order; offset 0 if the page does not contain the title."""
     headings: list[Heading] = []
     folded: dict[int, str] = {}
     last = (0, 0)
@@ -85,7 +85,7 @@ def place_outline(entries: Sequence[OutlineEntry], texts: Sequence[str]) -> list
 
 
 def _find(text: str, title: str, start: int, folded: str) -> int | None:
-    """Find a title in a page's text: at a line's beginning if possible, blanks and case aside."""
+    """The offset of a title in a page's text, ignoring white space and case; at the beginning of a line if possible."""
     words = _BLANKS.split(title.strip())
     pattern = r"\s+".join(map(re.escape, words))
     for begin in (start, 0):
@@ -96,8 +96,8 @@ def _find(text: str, title: str, start: int, folded: str) -> int | None:
     return position if position >= 0 else None
 
 
-def headings_by_type(pages: Sequence[PageTypes], texts: Sequence[str]) -> list[Heading]:
-    """Take for headings the short lines set larger than the body, or bolder and numbered; few and not repeated."""
+def headings_by_font(pages: Sequence[PageFonts], texts: Sequence[str]) -> list[Heading]:
+    """Headings are short lines in a larger font than the body text, or bold ones; few on a page, and not repeated."""
     characters: Counter[tuple[float, int]] = Counter()
     for page in pages:
         characters.update(page.characters)
@@ -111,7 +111,7 @@ def headings_by_type(pages: Sequence[PageTypes], texts: Sequence[str]) -> list[H
     ]
     repeats = Counter(_plain(line.text) for _, line in candidates)
     candidates = [(number, line) for number, line in candidates if repeats[_plain(line.text)] <= _MAX_REPEATS]
-    if len(pages) >= _MIN_PAGES_WITH_COVER:  # what is set so large on the cover alone is the title, no section
+    if len(pages) >= _MIN_PAGES_WITH_COVER:  # a size that only the cover uses is the title's
         later = {line.size for number, line in candidates if number > 1}
         candidates = [(number, line) for number, line in candidates if number > 1 or line.size in later]
     levels = _levels([line.size for _, line in candidates], body_size)
@@ -128,14 +128,14 @@ def headings_by_type(pages: Sequence[PageTypes], texts: Sequence[str]) -> list[H
     return headings
 
 
-def _candidates(page: PageTypes, body_size: float, body_weight: int) -> list[TypedLine]:
+def _candidates(page: PageFonts, body_size: float, body_weight: int) -> list[HeadingCandidate]:
     found = [line for line in page.lines if _is_heading(line, body_size, body_weight)]
     return (
         found if len(found) <= _MAX_PER_PAGE else [line for line in found if _NUMBERED.match(line.text)][:_MAX_PER_PAGE]
     )
 
 
-def _is_heading(line: TypedLine, body_size: float, body_weight: int) -> bool:
+def _is_heading(line: HeadingCandidate, body_size: float, body_weight: int) -> bool:
     text = line.text
     if len(text.split()) > _MAX_HEADING_WORDS or (text[-1] in ".,;:" and not _NUMBERED.match(text)):
         return False
@@ -148,17 +148,18 @@ def _is_heading(line: TypedLine, body_size: float, body_weight: int) -> bool:
 
 
 def _levels(sizes: Sequence[float], body_size: float) -> dict[float, int]:
-    """Give the largest sizes the highest levels; what is as small as the body comes last."""
+    """Levels by font size: larger sizes first, the size of the body text last."""
     larger = sorted({size for size in sizes if size >= _LARGER * body_size}, reverse=True)
     levels = {size: min(rank, _LEVELS) for rank, size in enumerate(larger, start=1)}
     lowest = min(len(larger), _LEVELS) + 1
     return {size: levels.get(size, lowest) for size in sizes}
 
 
-def document_title(metadata: str | None, subject: str | None, first_page: PageTypes) -> str | None:
-    """Choose the document's title: its metadata's, unless a program put it there, else page one's largest type.
+def document_title(metadata: str | None, subject: str | None, first_page: PageFonts) -> str | None:
+    """The title of the metadata unless a program generated it, else the largest text of the first page.
 
-    Filings and reports often have their period in the subject and nothing of use in the title; it then follows.
+    In filings and reports the metadata title is often useless and the subject names the period; the subject is then
+    appended.
     """
     if metadata and _is_meaningful(metadata):
         return metadata[:_MAX_TITLE_CHARACTERS]
@@ -169,7 +170,7 @@ def document_title(metadata: str | None, subject: str | None, first_page: PageTy
     return title[:_MAX_TITLE_CHARACTERS] or None
 
 
-def _largest_type(first_page: PageTypes) -> str:
+def _largest_type(first_page: PageFonts) -> str:
     lines = [line for line in first_page.lines if _WORD.search(line.text)]
     if not lines or not first_page.characters:
         return ""

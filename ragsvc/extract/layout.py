@@ -1,7 +1,7 @@
-"""Lines with their places on the page, put into reading order and joined to paragraphs. Pure geometry and text.
+"""Joins positioned lines to paragraphs and page text. Pure geometry and text.
 
-Coordinates are points on the page as it is shown (after rotation), y upwards. A parser's own order is kept wherever
-it can be right: authors' programs mostly write text in the order it is read.
+Coordinates are points on the displayed page (after rotation), y upwards. The file's order is kept where it can be
+correct, because most programs write text in reading order.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ _MAX_STRAYS = 6
 
 
 class Line(msgspec.Struct):
-    """A line of text: ``left``/``top`` of its beginning, ``right``/``bottom`` of its end, font ``size`` in points.
+    """A line of text: ``left``/``top`` of its start, ``right``/``bottom`` of its end, font ``size`` in points.
 
-    ``weight`` is the font's stroke weight, comparable within one document only. ``row`` marks cells with wide
-    gaps between them, ``fresh`` the first line after a jump
-    (another column); ``upright`` a line that runs up or down the page.
+    ``weight`` is the stroke weight of the font, comparable within a document only. ``row`` marks a row of cells with
+    wide gaps, ``fresh`` the first line after a jump (to another column, for example), ``upright`` a vertical line.
     """
 
     text: str
@@ -44,7 +43,7 @@ class Line(msgspec.Struct):
 
 
 def page_text(lines: Sequence[Line]) -> str:
-    """Join lines to a page's text: paragraphs flow, rows and headings stay lines, blank lines part the rest."""
+    """The text of a page: joins the lines of a paragraph, keeps rows and headings, separates blocks by blank lines."""
     if not lines:
         return ""
     margins = _right_margins(lines)
@@ -62,7 +61,7 @@ def page_text(lines: Sequence[Line]) -> str:
 
 
 def _right_margins(lines: Sequence[Line]) -> list[float]:
-    """For each line, how far right the lines around it that share its left edge (or the next one's) reach."""
+    """For each line, the right margin: the rightmost end of the nearby lines with the same left edge and font size."""
     margins: list[float] = []
     for index, line in enumerate(lines):
         size, left, margin = line.size or 10.0, line.left, line.right
@@ -74,7 +73,7 @@ def _right_margins(lines: Sequence[Line]) -> list[float]:
 
 
 def _continues(current: Line, following: Line, *, margin: float) -> bool:
-    """Tell whether a paragraph runs on: same type, close below, and the next word had no room on the line."""
+    """Whether a paragraph continues: same font, next line, and the next word would not have fitted on the line."""
     size = current.size or 10.0
     text = current.text
     if following.fresh:
@@ -96,7 +95,7 @@ def _continues(current: Line, following: Line, *, margin: float) -> bool:
 
 
 def _runs_over(current: Line, following: Line) -> bool:
-    """Tell whether a sentence goes on in the next column."""
+    """Whether a sentence continues in the next column."""
     return (
         abs(current.size - following.size) <= 0.1 * (current.size or 10.0)
         and len(current.text) >= 20
@@ -114,7 +113,7 @@ def _glue(text: str, following: str) -> str:
 
 
 def _is_cjk(character: str) -> bool:
-    """Tell scripts that write without spaces between words (Chinese and Japanese)."""
+    """Whether the script has no spaces between words (Chinese and Japanese)."""
     return "\u3000" <= character <= "\u30ff" or "\u3400" <= character <= "\u9fff" or "\uff00" <= character <= "\uffef"
 
 
@@ -126,10 +125,10 @@ def _stands_apart(current: Line, following: Line) -> bool:
     return gap > 0.75 * size or gap < -1.5 * size or abs(current.size - following.size) > 0.15 * size
 
 
-def move_strays(lines: list[Line]) -> list[Line]:
-    """Put headers and footers that were written out of turn where they stand: at the page's top or bottom.
+def move_headers_and_footers(lines: list[Line]) -> list[Line]:
+    """Move footers that the file stores first to the end, and headers that it stores last to the beginning.
 
-    Only the first or last few lines of the text move, and only when they lie beyond all others.
+    Only the first or last few lines move, and only if they are below or above all other lines of the page.
     """
     footers = _leading(lines, lambda few, rest: max(x.top for x in few) <= min(x.bottom for x in rest) + 1)
     rest = lines[footers:]
@@ -144,7 +143,7 @@ def move_strays(lines: list[Line]) -> list[Line]:
 
 
 def _leading(lines: Sequence[Line], beyond: Callable[[Sequence[Line], Sequence[Line]], bool]) -> int:
-    """Count the first lines that lie beyond all others, at most a few; one look decides for a page in order."""
+    """The number of leading lines (a few at most) that are beyond all others. A page in order needs one comparison."""
     most = min(_MAX_STRAYS, len(lines) // 2)
     if not most or not beyond(lines[:1], lines[most:]):
         return 0

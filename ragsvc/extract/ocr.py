@@ -1,9 +1,9 @@
-"""Text recognition on pictures of pages: PP-OCRv6 through rapidocr, with the models of its wheel, on this machine only.
+"""Text recognition on page images: PP-OCRv6 through rapidocr, with the models of its wheel, on this machine only.
 
-Owns the engine: loaded on first use in a child that meets a page without text, one thread, never the network (model
-files are named by path; one that is missing is an error here, not a download). The work per page is bounded by pixels
-and by the total width of what is recognised rather than by a clock, so that the same file always gives the same text.
-Knows nothing of PDFs (``picture``) and of how lines become text (``ocr_layout``).
+Owns the engine. A child loads it for its first page without text; it uses one thread and never the network (model files
+are named by path; a missing file is an error, not a download). The work per page is limited by pixels and by the total
+width of the recognised lines, not by time, so that a file always gives the same text. Knows nothing of PDFs
+(``page_image``) and of how lines become text (``ocr_layout``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ragsvc.extract.page_image import Picture
+from ragsvc.extract.page_image import PixelArray
 
 _MODELS = {
     "Det.model_path": "PP-OCRv6_det_small.onnx",
@@ -31,7 +31,8 @@ _SETTINGS: dict[str, Any] = {
     "EngineConfig.onnxruntime.inter_op_num_threads": 1,
     "Det.limit_type": "max",
     "Det.limit_side_len": 1280,
-    "Rec.rec_batch_num": 1,  # no padding to the widest: 1.2 times as fast, and half the memory, as six on one thread
+    # batches of one avoid padding to the widest line: 1.2 times the speed and half the memory of six, on one thread
+    "Rec.rec_batch_num": 1,
     "Rec.rec_img_shape": [3, 48, 160],
 }
 _MIN_SCORE = 0.6
@@ -43,22 +44,22 @@ _SAMPLED_WIDTH = 5
 _TALL = 1.5
 
 Points = npt.NDArray[np.float32]
-"""``(4, 2)`` float32, pixels: top left, top right, bottom right, bottom left as the line lies in the picture."""
+"""``(4, 2)`` float32, pixels: top left, top right, bottom right and bottom left of the line in the image."""
 
 
 class OcrUnavailable(Exception):
-    """Text recognition is not installed, or does not start; the message says why."""
+    """Text recognition is not installed or does not start; the message has the reason."""
 
 
 class OcrLine(msgspec.Struct, frozen=True):
-    """A recognised line: its text and its corners, clockwise from where it lies top left in the picture."""
+    """A recognised line with its corners, clockwise from the top left in the image."""
 
     text: str
     corners: Points
 
 
 class Recognised(msgspec.Struct, frozen=True):
-    """What a picture shows. ``turns`` is the number of clockwise quarter turns that set its text upright."""
+    """The lines of an image. ``turns`` is the number of clockwise quarter turns that make the text upright."""
 
     lines: list[OcrLine] = []
     turns: int = 0
@@ -66,7 +67,7 @@ class Recognised(msgspec.Struct, frozen=True):
 
 
 class Recogniser:
-    """The engine; one per process (``open_recogniser``). Not for several threads at once."""
+    """The engine, one for each process (``open_recogniser``). Not thread-safe."""
 
     def __init__(self) -> None:
         """Load the engine.
@@ -82,12 +83,12 @@ class Recogniser:
             raise OcrUnavailable(f"rapidocr cannot be used ({type(error).__name__}: {error})") from error
         logging.getLogger("RapidOCR").setLevel(logging.CRITICAL)
 
-    def read(self, picture: Picture) -> Recognised:
-        """Find and read the lines of a picture, ``(height, width, 3)`` uint8 BGR, in no particular order."""
+    def read(self, image: PixelArray) -> Recognised:
+        """Detect and recognise the lines of an image, ``(height, width, 3)`` uint8 BGR, in no particular order."""
         try:
-            crops, found = self._engine.detect_and_crop(picture, {})
+            crops, found = self._engine.detect_and_crop(image, {})
         except Exception as error:
-            if type(error).__name__ == "RapidOCRError":  # its way to say that nothing was found
+            if type(error).__name__ == "RapidOCRError":  # rapidocr raises it if it detects no text
                 return Recognised()
             raise
         boxes = [
@@ -110,10 +111,10 @@ class Recogniser:
         ]
         return Recognised(lines, _turns(lines, upside_down=turned), truncated)
 
-    def _upside_down(self, crops: list[Picture]) -> bool:
-        """Tell from the longest lines whether the page's text stands on its head; single short lines often mislead.
+    def _upside_down(self, crops: list[PixelArray]) -> bool:
+        """Whether the text is upside down, judged by the longest lines; short lines often mislead the classifier.
 
-        The classifier squeezes what it sees to 192 x 48 pixels, so it gets the first words of long lines only.
+        The classifier scales its input to 192 x 48 pixels, so it gets only the first words of long lines.
         """
         longest = sorted(crops, key=_relative_width, reverse=True)[:_SAMPLED_LINES]
         _, found = self._engine.cls_and_rotate([crop[:, : _SAMPLED_WIDTH * crop.shape[0]] for crop in longest])
@@ -121,32 +122,32 @@ class Recogniser:
         return bool(votes > 0)
 
 
-def _start_engine() -> Any:  # noqa: ANN401 - rapidocr's types are its own
-    import cv2  # noqa: PLC0415 - 0.7 s and 70 MB, only where a page needs it
+def _start_engine() -> Any:  # noqa: ANN401 - rapidocr has no types
+    import cv2  # noqa: PLC0415 - 0.7 s and 70 MB, only if a page needs it
     import rapidocr  # noqa: PLC0415 - as above
 
     models = Path(rapidocr.__file__).parent / "models"
     paths = {setting: models / name for setting, name in _MODELS.items()}
     for path in paths.values():
         if not path.is_file():
-            raise OcrUnavailable(f"rapidocr lacks its model {path.name}")
+            raise OcrUnavailable(f"the rapidocr package lacks the model {path.name}")
     cv2.setNumThreads(1)
     return rapidocr.RapidOCR(params=_SETTINGS | {key: str(path) for key, path in paths.items()})
 
 
 @cache
 def open_recogniser() -> Recogniser:
-    """Load the engine once per process. Raises ``OcrUnavailable``, at every call."""
+    """The engine, loaded once in each process. Raises ``OcrUnavailable`` (every call tries again)."""
     return Recogniser()
 
 
-def _relative_width(crop: Picture) -> float:
+def _relative_width(crop: PixelArray) -> float:
     return float(crop.shape[1] / crop.shape[0])
 
 
-def _affordable(boxes: list[tuple[Picture, Points]]) -> tuple[list[tuple[Picture, Points]], bool]:
-    """Keep as many lines as one page may cost, and no line that is a frame or a rule; true when some were left out."""
-    kept: list[tuple[Picture, Points]] = []
+def _affordable(boxes: list[tuple[PixelArray, Points]]) -> tuple[list[tuple[PixelArray, Points]], bool]:
+    """The lines within the page's width budget, without frames and rules; ``True`` if lines were left out."""
+    kept: list[tuple[PixelArray, Points]] = []
     width = 0.0
     for crop, corners in boxes:
         relative = _relative_width(crop)
@@ -160,7 +161,7 @@ def _affordable(boxes: list[tuple[Picture, Points]]) -> tuple[list[tuple[Picture
 
 
 def _turns(lines: list[OcrLine], *, upside_down: bool) -> int:
-    """Quarter turns clockwise that set the text upright; tall boxes were turned counter-clockwise to be read."""
+    """Clockwise quarter turns that make the text upright; rapidocr turns tall boxes counter-clockwise."""
     tall = sum(len(line.text) * (1 if _is_tall(line.corners) else -1) for line in lines) > 0
     if tall:
         return 1 if upside_down else 3

@@ -1,8 +1,8 @@
-"""Recognised lines put into the order they are read in, as ``layout.Line``. Pure geometry and text.
+"""Puts recognised lines into reading order, as ``layout.Line``. Pure geometry and text.
 
-Text recognition gives boxes, one per run of words without a wide gap, in pixels, on a page that may lie on its side
-and hang askew. Here they become points on the page as it is read, y upwards, set straight; cells of one row become
-one line, columns of prose come one after the other.
+Text recognition returns a box in pixels for each run of words without a wide gap, on a page that may be rotated and
+skewed. The boxes are converted to points on the upright page, y upwards, and deskewed. The cells of a row become a
+line, and columns of prose follow each other.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3002:
 
 
 class Fragment(msgspec.Struct):
-    """One recognised run of words with its place in points, and which of the given lines it is."""
+    """A recognised run of words with its position in points; ``source`` is the index of the recognised line."""
 
     line: Line
     source: int
 
 
 def ocr_lines(recognised: Sequence[OcrLine], *, turns: int, scale: float) -> list[Line]:
-    """Turn recognised lines into lines in reading order; ``scale`` is pixels per point."""
+    """Lines in reading order; ``scale`` is pixels per point."""
     return [_merge(row) for row in ocr_rows(recognised, turns=turns, scale=scale)]
 
 
 def ocr_rows(recognised: Sequence[OcrLine], *, turns: int, scale: float) -> list[list[Fragment]]:
-    """Order recognised lines for reading, those of one row together."""
+    """The rows in reading order, each with its fragments from left to right."""
     fragments = _fragments(recognised, turns=turns, scale=scale)
     rows = _rows(fragments)
     in_columns = _in_columns(rows)
@@ -67,11 +67,11 @@ def ocr_rows(recognised: Sequence[OcrLine], *, turns: int, scale: float) -> list
 
 
 def _in_columns(rows: Sequence[list[Fragment]]) -> list[list[Fragment]] | None:
-    """Order rows by the page's columns of prose; ``None`` when it has none."""
+    """The rows in the order of the page's columns of prose; ``None`` if it has no columns."""
     cells: list[Line] = []
     origins: dict[int, tuple[int, Fragment]] = {}
     for number, row in enumerate(rows):
-        top = max(fragment.line.top for fragment in row)  # so that cells of a row stay together when sorted
+        top = max(fragment.line.top for fragment in row)  # keeps the cells of a row together when sorted
         for fragment in row:
             cells.append(msgspec.structs.replace(fragment.line, top=top))
             origins[id(cells[-1])] = (number, fragment)
@@ -92,7 +92,7 @@ def _in_columns(rows: Sequence[list[Fragment]]) -> list[list[Fragment]] | None:
 
 
 def text_blocks(fragments: Sequence[Fragment]) -> list[list[Fragment]]:
-    """Find blocks of text that stand beside other things, as on slides: lines below each other with one left edge.
+    """Find text blocks beside other content, as on slides: lines below each other with a common left edge.
 
     A table's columns look much the same; there, most cells have others exactly beside them.
     """
@@ -122,8 +122,8 @@ def _stands_alone(block: Sequence[Fragment], fragments: Sequence[Fragment]) -> b
     for fragment in block:
         line = fragment.line
         near = [other for other in others if other.bottom < line.top and other.top > line.bottom]
-        exact = [one for one in near if abs(_middle(line) - _middle(one)) < _ALIGNED * min(line.size, one.size)]
-        if any(_DIGIT.search(one.text) for one in exact):
+        exact = [other for other in near if abs(_middle(line) - _middle(other)) < _ALIGNED * min(line.size, other.size)]
+        if any(_DIGIT.search(other.text) for other in exact):
             return False
         beside += bool(near)
         aligned += bool(exact)
@@ -149,7 +149,7 @@ def _fragments(recognised: Sequence[OcrLine], *, turns: int, scale: float) -> li
 
 
 def plain_punctuation(text: str) -> str:
-    r"""Write full-width forms as usual ones, unless the line is Chinese, Japanese or Korean.
+    r"""Replace full-width forms by ASCII, unless the line is Chinese, Japanese or Korean.
 
     >>> plain_punctuation("Total\uff0cnet\uff08in millions\uff09")
     'Total,net(in millions)'
@@ -161,7 +161,7 @@ Corners = list[tuple[float, float]]
 
 
 def _upright(line: OcrLine, turns: int, scale: float) -> Corners:
-    """Corners in points, y upwards, turned so that text runs from left to right; first where the line begins."""
+    """Corners in points, y upwards, turned so that text runs from left to right; the first is the start of the line."""
     points = [(float(x) / scale, -float(y) / scale) for x, y in line.corners]
     for _ in range(turns):
         points = [(y, -x) for x, y in points]
@@ -169,7 +169,7 @@ def _upright(line: OcrLine, turns: int, scale: float) -> Corners:
 
 
 def _skew(boxes: Sequence[Corners]) -> float:
-    """Find the angle (radians) the text runs at: the median of the long lines' upper edges."""
+    """The angle of the text in radians: the median of the upper edges of long lines."""
     angles: list[float] = []
     for (x0, y0), (x1, y1), _, (x3, y3) in boxes:
         length, height = abs(x1 - x0), abs(y0 - y3) + abs(x0 - x3)
@@ -180,20 +180,20 @@ def _skew(boxes: Sequence[Corners]) -> float:
 
 
 def _bounds(box: Corners, skew: float) -> tuple[float, float, float, float]:
-    """Left, right, bottom and top of a box set straight. A quadrilateral's mean edges: its corners jut out."""
+    """Left, right, bottom and top of a deskewed box: the mean of the edges, because the corners protrude."""
     c, s = cos(-skew), sin(-skew)
     (x0, y0), (x1, y1), (x2, y2), (x3, y3) = [(c * x - s * y, s * x + c * y) for x, y in box]
     return min(x0, x3), max(x1, x2), (y2 + y3) / 2, (y0 + y1) / 2
 
 
 def _shown_height(text: str) -> float:
-    """How much of its type's height a line shows: letters without tails leave room above or below."""
+    """The share of the font height that a line covers: lower without ascenders or descenders."""
     above, below = _HIGH.search(text) is not None, _DEEP.search(text) is not None
     return 0.72 + 0.15 * above + 0.13 * below
 
 
 def _even_sizes(lines: list[Line]) -> None:
-    """Give lines of about one size the same: boxes differ by which letters have tails."""
+    """Give lines of similar sizes the same size: the heights of boxes vary with ascenders and descenders."""
     group: list[Line] = []
     for line in [*sorted(lines, key=lambda line: line.size), None]:
         if line is None or (group and line.size > _SAME_SIZE * group[0].size):
@@ -206,7 +206,7 @@ def _even_sizes(lines: list[Line]) -> None:
 
 
 def _rows(fragments: Sequence[Fragment]) -> list[list[Fragment]]:
-    """Group fragments that stand side by side, from top to bottom and from left to right."""
+    """Group fragments into rows, from top to bottom and from left to right."""
     rows: list[list[Fragment]] = []
     for fragment in sorted(fragments, key=lambda fragment: (-_middle(fragment.line), fragment.line.left)):
         if rows and _beside(rows[-1], fragment.line):
@@ -233,7 +233,7 @@ def _middle(line: Line) -> float:
 
 
 def _merge(row: Sequence[Fragment]) -> Line:
-    """Join the fragments of a row to one line."""
+    """Join the fragments of a row into a line."""
     lines = [fragment.line for fragment in row]
     if len(lines) == 1:
         return lines[0]

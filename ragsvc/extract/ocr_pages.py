@@ -1,6 +1,7 @@
-"""Pages without usable text, read from their pictures: the step between a PDF's text layers and its text.
+"""Recognises the text of pages that have no usable text layer.
 
-Decides what is tried and how much of it; drawing is ``picture``'s, recognition ``ocr``'s, order ``ocr_layout``'s.
+Decides which pages are recognised, within the limits. ``page_image`` renders pages, ``ocr`` recognises lines, and
+``ocr_layout`` orders them.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract.layout import Line, page_text
 from ragsvc.extract.ocr import OcrUnavailable, Recognised, open_recogniser
 from ragsvc.extract.ocr_layout import ocr_lines
-from ragsvc.extract.page_image import PagePicture, PageUndrawable, draw_page
+from ragsvc.extract.page_image import PageImage, PageNotRendered, render_page
 
 _MIN_CHARACTERS = 2
 _MIN_CONTRAST = 16
 
 
 class RecognisedPage(msgspec.Struct, frozen=True):
-    """A page's text from its picture; empty when it shows none."""
+    """A page's recognised text; empty if there is none."""
 
     text: str = ""
     lines: list[Line] = []
@@ -37,9 +38,10 @@ def recognise_pages(
     on_page: Callable[[int], None],
     on_warning: Callable[[str], None],
 ) -> dict[int, RecognisedPage]:
-    """Read the pictures of pages (from 1) of a pdfium document handle, up to the limits; others are missing.
+    """Recognise pages (from 1) of a pdfium document handle, up to the limits; further pages are missing in the result.
 
-    ``on_page`` is told after each how many are done. Nothing is read, with a warning, when recognition cannot be used.
+    ``on_page`` is called after each page with the number of pages done. If text recognition is not available, the
+    result is empty and ``on_warning`` is called.
     """
     found: dict[int, RecognisedPage] = {}
     for number in numbers[: limits.ocr_max_pages]:
@@ -48,12 +50,12 @@ def recognise_pages(
         try:
             page = _recognise_page(document, number - 1)
         except OcrUnavailable as error:
-            on_warning(f"Pages without a text layer are not read: {error}.")
+            on_warning(f"Pages without a text layer are skipped: {error}.")
             return found
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever the engine raises on an odd picture loses that page only
-            on_warning(f"A page's text could not be recognised ({type(error).__name__}).")
+        except Exception as error:  # noqa: BLE001 - any error of the engine affects this page only
+            on_warning(f"The text of a page could not be recognised ({type(error).__name__}).")
             page = RecognisedPage()
         found[number] = page
         max_characters -= len(page.text)
@@ -61,29 +63,27 @@ def recognise_pages(
     return found
 
 
-def look_at(document: Any, index: int) -> tuple[PagePicture, Recognised] | None:  # noqa: ANN401 - a ctypes handle
-    """Draw page ``index`` (from 0) and recognise what it shows.
-
-    ``None`` for a blank page, or one that cannot be drawn to be read.
+def render_and_recognise(document: Any, index: int) -> tuple[PageImage, Recognised] | None:  # noqa: ANN401 - a ctypes handle
+    """Render page ``index`` (from 0) and recognise its text; ``None`` if the page is blank or cannot be rendered.
 
     Raises:
-        OcrUnavailable: recognition is not installed, or broken.
+        OcrUnavailable: text recognition is not installed or does not start.
     """
     try:
-        picture = draw_page(document, index)
-    except PageUndrawable:
+        image = render_page(document, index)
+    except PageNotRendered:
         return None
-    if picture is None or int(picture.pixels.max()) - int(picture.pixels.min()) < _MIN_CONTRAST:
+    if image is None or int(image.pixels.max()) - int(image.pixels.min()) < _MIN_CONTRAST:
         return None
-    return picture, open_recogniser().read(picture.pixels)
+    return image, open_recogniser().read(image.pixels)
 
 
 def _recognise_page(document: Any, index: int) -> RecognisedPage:  # noqa: ANN401 - a ctypes handle
-    seen = look_at(document, index)
+    seen = render_and_recognise(document, index)
     if seen is None:
         return RecognisedPage()
-    picture, recognised = seen
-    lines = ocr_lines(recognised.lines, turns=recognised.turns, scale=picture.scale)
+    image, recognised = seen
+    lines = ocr_lines(recognised.lines, turns=recognised.turns, scale=image.scale)
     text = page_text(lines)
     if sum(map(str.isalnum, text)) < _MIN_CHARACTERS:
         return RecognisedPage()

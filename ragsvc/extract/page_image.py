@@ -1,4 +1,4 @@
-"""A PDF page as a picture, for text recognition. Uses pypdfium2; bounded in pixels and in time."""
+"""Renders a PDF page to an image for text recognition, with limits on pixels and time. Uses pypdfium2."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pypdfium2.raw as pdfium
 
-Picture = npt.NDArray[np.uint8]
-"""``(height, width, 3)`` uint8, blue, green, red."""
+PixelArray = npt.NDArray[np.uint8]
+"""``(height, width, 3)`` uint8, in the order blue, green, red."""
 
 Point = tuple[float, float]
 
@@ -25,26 +25,26 @@ _MAX_SECONDS = 30.0
 _WHITE = 0xFFFFFFFF
 
 
-class PageUndrawable(Exception):
-    """pdfium cannot draw the page, or not in time."""
+class PageNotRendered(Exception):
+    """pdfium cannot render the page, or not within the time limit."""
 
 
-class PagePicture(msgspec.Struct, frozen=True):
-    """A drawn page, its own rotation applied; ``scale`` is in pixels per point."""
+class PageImage(msgspec.Struct, frozen=True):
+    """A rendered page with its rotation applied; ``scale`` is pixels per point."""
 
-    pixels: Picture
+    pixels: PixelArray
     scale: float
 
 
-def draw_page(document: Any, index: int) -> PagePicture | None:  # noqa: ANN401 - a ctypes handle
-    """Draw page ``index`` (from 0) of a pdfium document handle; ``None`` when it is too small to show text.
+def render_page(document: Any, index: int) -> PageImage | None:  # noqa: ANN401 - a ctypes handle
+    """Render page ``index`` (from 0) of a pdfium document handle; ``None`` if it is too small for text.
 
     Raises:
-        PageUndrawable: pdfium cannot load it, or takes longer than a page may.
+        PageNotRendered: pdfium cannot load the page, or rendering exceeds the time limit.
     """
     page = pdfium.FPDF_LoadPage(document, index)
     if not page:
-        raise PageUndrawable
+        raise PageNotRendered
     try:
         width, height = pdfium.FPDF_GetPageWidthF(page), pdfium.FPDF_GetPageHeightF(page)
         if not (0 < width < 1e5 and 0 < height < 1e5):
@@ -53,12 +53,12 @@ def draw_page(document: Any, index: int) -> PagePicture | None:  # noqa: ANN401 
         columns, rows = int(width * scale), int(height * scale)
         if min(columns, rows) < _MIN_SIDE:
             return None
-        return PagePicture(_draw(page, columns, rows), scale)
+        return PageImage(_draw(page, columns, rows), scale)
     finally:
         pdfium.FPDF_ClosePage(page)
 
 
-def _draw(page: Any, columns: int, rows: int) -> Picture:  # noqa: ANN401 - a ctypes handle
+def _draw(page: Any, columns: int, rows: int) -> PixelArray:  # noqa: ANN401 - a ctypes handle
     bitmap = pdfium.FPDFBitmap_Create(columns, rows, 0)
     if not bitmap:
         raise MemoryError
@@ -68,14 +68,14 @@ def _draw(page: Any, columns: int, rows: int) -> Picture:  # noqa: ANN401 - a ct
         stride = pdfium.FPDFBitmap_GetStride(bitmap)
         address = pdfium.FPDFBitmap_GetBuffer(bitmap)
         buffer = (ctypes.c_ubyte * (stride * rows)).from_address(ctypes.cast(address, ctypes.c_void_p).value or 0)
-        shown = np.frombuffer(buffer, np.uint8).reshape(rows, stride // 4, 4)[:, :columns, :3]
-        return np.ascontiguousarray(shown)
+        visible = np.frombuffer(buffer, np.uint8).reshape(rows, stride // 4, 4)[:, :columns, :3]
+        return np.ascontiguousarray(visible)
     finally:
         pdfium.FPDFBitmap_Destroy(bitmap)
 
 
 def _render(page: Any, bitmap: Any, columns: int, rows: int) -> None:  # noqa: ANN401 - ctypes handles
-    """Draw in steps that can be broken off: some drawings take minutes."""
+    """Render in steps that can be interrupted: some pages take minutes."""
     deadline = time.thread_time() + _MAX_SECONDS
 
     def is_late(_: object) -> bool:
@@ -90,15 +90,15 @@ def _render(page: Any, bitmap: Any, columns: int, rows: int) -> None:  # noqa: A
     finally:
         pdfium.FPDF_RenderPage_Close(page)
     if status != pdfium.FPDF_RENDER_DONE:
-        raise PageUndrawable
+        raise PageNotRendered
 
 
-def to_page(document: Any, index: int, picture: PagePicture, points: Sequence[Point]) -> list[Point]:  # noqa: ANN401 - a ctypes handle
-    """Turn places in the picture of page ``index`` (pixels, y downwards) into points of the unrotated page."""
+def image_to_page_points(document: Any, index: int, image: PageImage, points: Sequence[Point]) -> list[Point]:  # noqa: ANN401 - a ctypes handle
+    """Convert image positions on page ``index`` (pixels, y downwards) to points of the unrotated page."""
     page = pdfium.FPDF_LoadPage(document, index)
     if not page:
-        raise PageUndrawable
-    rows, columns = picture.pixels.shape[:2]
+        raise PageNotRendered
+    rows, columns = image.pixels.shape[:2]
     x, y = ctypes.c_double(), ctypes.c_double()
     found: list[Point] = []
     try:

@@ -1,9 +1,9 @@
-"""The port ``Parser`` over a few warm child processes.
+"""The port ``Parser``, implemented with a pool of child processes.
 
-Owns the queue and the children's lives: each job runs in one child, alone; a child that crashed, swelled or served
-many documents is replaced. Blocking waits happen in a few threads of their own, never on the event loop.
-``anyio.to_process`` was not used: it unpickles what the child writes (a hostile file may own the child), reports no
-progress, and gives no hold on a child's memory after a job.
+Owns the queue and the children. A child runs a single job at a time; it is replaced after a crash, after many jobs, or
+if its memory has grown. Blocking waits run in separate threads, never on the event loop. ``anyio.to_process`` is not
+suitable: it unpickles the child's output (a malicious file may control the child), reports no progress, and gives no
+access to a child's memory use after a job.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ragsvc.core.documents import Page, Passage
 from ragsvc.core.errors import ExtractionFailed, FailureReason, Overloaded
 from ragsvc.core.ports.parsing import ExtractionLimits, ParsedDocument
 from ragsvc.extract import child_protocol
-from ragsvc.extract.child_process import Worker, WorkerGone
+from ragsvc.extract.child_process import ParserProcess, ParserProcessEnded
 from ragsvc.extract.child_protocol import ChunkingPlan, QuoteBox
 
 logger = logging.getLogger(__name__)
@@ -37,9 +37,9 @@ _FRESH_TRIES = 3
 
 
 class ChildParser:
-    """Parses files in up to ``workers`` child processes; ``queue_limit`` more may wait, others get ``Overloaded``.
+    """Parses files in up to ``workers`` child processes; ``queue_limit`` more jobs may wait, others get ``Overloaded``.
 
-    Children start on the first job, stay warm between jobs and end after a minute without any.
+    Children start with the first job, are reused, and end after a minute without a job.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class ChildParser:
         self._slots = anyio.Semaphore(workers)
         self._threads = anyio.CapacityLimiter(workers)
         self._pending = 0
-        self._idle: list[Worker] = []
+        self._idle: list[ParserProcess] = []
         self._jobs: set[_ParseJob] = set()
         self._closed = False
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the children that live now, idle or busy."""
+        """Process ids of the running children, idle or busy."""
         busy = [job.worker for job in self._jobs if job.worker is not None]
         return [worker.pid for worker in [*self._idle, *busy] if worker.alive]
 
@@ -71,11 +71,11 @@ class ChildParser:
         password: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> ParsedDocument:
-        """Extract pages and cut passages; cancelling the call kills the child.
+        """Extract pages and passages; cancelling the call kills the child.
 
         Raises:
-            ExtractionFailed: with a reason for a person; whatever the child died of.
-            Overloaded: too many parses are waiting.
+            ExtractionFailed: the file cannot be read, or the child crashed or exceeded a limit.
+            Overloaded: too many jobs are waiting.
         """
         request = child_protocol.ParseRequest(str(path), media_type, filename, password, self._limits, self._plan)
         outcome = await self._run(request, on_progress)
@@ -84,10 +84,10 @@ class ChildParser:
     async def boxes(
         self, path: Path, page: int, start: int, end: int, *, page_text: str, password: str | None = None
     ) -> list[QuoteBox]:
-        """Find where ``page_text[start:end]`` stands on page ``page`` (from 1) of a stored PDF.
+        """The rectangles of ``page_text[start:end]`` on page ``page`` (from 1) of a stored PDF.
 
         Raises:
-            ExtractionFailed: the file cannot be read (any more).
+            ExtractionFailed: the file cannot be read.
             Overloaded: too many jobs are waiting.
         """
         request = child_protocol.BoxesRequest(str(path), password, page, start, end, page_text, self._limits)
@@ -95,7 +95,7 @@ class ChildParser:
         return outcome.boxes
 
     async def close(self) -> None:
-        """End the children; running jobs fail as crashed."""
+        """End the children; running jobs fail with ``parser_crashed``."""
         self._closed = True
         for job in list(self._jobs):
             job.cancel()
@@ -104,7 +104,9 @@ class ChildParser:
 
     async def _run(self, request: child_protocol.Request, on_progress: OnProgress | None) -> _Outcome:
         if self._closed or self._pending >= self._workers + self._queue_limit:
-            raise Overloaded("Too many documents are waiting to be read; try again shortly.", retry_after_s=5)
+            raise Overloaded(
+                "Too many documents are waiting to be parsed; try again in a few seconds.", retry_after_s=5
+            )
         self._pending += 1
         try:
             async with self._slots:
@@ -140,7 +142,7 @@ def _warn(message: str) -> None:
 
 
 class _Outcome:
-    """What a job's replies add up to."""
+    """The combined replies of a job."""
 
     def __init__(self) -> None:
         self.pages: list[Page] = []
@@ -151,25 +153,25 @@ class _Outcome:
         self.failure: ExtractionFailed | None = None
 
     def finished(self) -> child_protocol.ParseFinished:
-        """The parse's end frame; a child that sent another one is out of order."""
+        """The last reply of a parse. Raises ``ExtractionFailed`` if the child sent another kind of reply."""
         if self.end is None:
-            raise ExtractionFailed(FailureReason.PARSER_CRASHED, "The parser gave no result.")
+            raise ExtractionFailed(FailureReason.PARSER_CRASHED, "The PDF parser returned no result.")
         return self.end
 
 
 class _ParseJob:
-    """One request on its way through a child; ``run`` is called in a thread, ``cancel`` from anywhere."""
+    """A request to a child. ``run`` is called in a worker thread, ``cancel`` from any thread."""
 
     def __init__(
         self,
         request: child_protocol.Request,
-        worker: Worker | None,
+        worker: ParserProcess | None,
         *,
         limits: ExtractionLimits,
         on_progress: OnProgress | None,
     ) -> None:
         self.worker = worker
-        self.reusable: Worker | None = None
+        self.reusable: ParserProcess | None = None
         self._request = request
         self._limits = limits
         self._on_progress = on_progress
@@ -177,7 +179,7 @@ class _ParseJob:
         self._cancelled = False
 
     def cancel(self) -> None:
-        """Kill the child; ``run`` then cleans up by itself."""
+        """Kill the child; ``run`` then cleans up."""
         with self._lock:
             self._cancelled = True
             if self.worker is not None:
@@ -186,7 +188,7 @@ class _ParseJob:
                 self.reusable.close()
 
     def run(self) -> _Outcome:
-        """Have a child do the request; errors of the document are in the outcome."""
+        """Run the request in a child; errors of the document are in the outcome."""
         for _ in range(_FRESH_TRIES):
             healthy = False
             try:
@@ -197,7 +199,7 @@ class _ParseJob:
                 worker.send(self._request)
                 outcome = self._collect(worker)
                 healthy = worker.alive and not self._cancelled
-            except WorkerGone:
+            except ParserProcessEnded:
                 continue
             finally:
                 self._give_back(worker, healthy=healthy)
@@ -206,18 +208,18 @@ class _ParseJob:
         outcome.failure = ExtractionFailed(FailureReason.PARSER_CRASHED, "The PDF parser could not be started.")
         return outcome
 
-    def _take_worker(self) -> Worker:
+    def _take_worker(self) -> ParserProcess:
         with self._lock:
             if self._cancelled:
-                raise ExtractionFailed(FailureReason.PARSER_CRASHED, "Reading the file was broken off.")
+                raise ExtractionFailed(FailureReason.PARSER_CRASHED, "Reading the file was cancelled.")
             if self.worker is not None and self.worker.alive:
                 return self.worker
             if self.worker is not None:
                 self.worker.close()
-            self.worker = Worker(memory_bytes=self._limits.memory_bytes, idle_s=_IDLE_S)
+            self.worker = ParserProcess(memory_bytes=self._limits.memory_bytes, idle_s=_IDLE_S)
             return self.worker
 
-    def _give_back(self, worker: Worker, *, healthy: bool) -> None:
+    def _give_back(self, worker: ParserProcess, *, healthy: bool) -> None:
         with self._lock:
             self.worker = None
             if healthy and not self._cancelled and worker.served < _MAX_SERVED and worker.rss_bytes < _MAX_RSS_BYTES:
@@ -225,7 +227,7 @@ class _ParseJob:
                 return
         worker.close()
 
-    def _collect(self, worker: Worker) -> _Outcome:
+    def _collect(self, worker: ParserProcess) -> _Outcome:
         outcome = _Outcome()
         begun = time.monotonic()
         started = False
@@ -234,7 +236,7 @@ class _ParseJob:
                 reply = worker.receive(deadline=begun + self._limits.timeout_s + outcome.allowance_s)
                 if reply is None:
                     if not started and not self._cancelled:
-                        raise WorkerGone
+                        raise ParserProcessEnded
                     outcome.failure = worker.death()
                     break
                 started = True
@@ -246,12 +248,12 @@ class _ParseJob:
         if outcome.failure is not None and outcome.failure.reason is FailureReason.TIMEOUT:
             outcome.failure = ExtractionFailed(
                 FailureReason.TIMEOUT,
-                f"Reading the file took longer than the {self._limits.timeout_s:g} seconds allowed.",
+                f"Reading the file took longer than the limit of {self._limits.timeout_s:g} seconds.",
             )
         return outcome
 
-    def _add(self, reply: child_protocol.Reply, outcome: _Outcome, worker: Worker) -> bool:
-        """Take a reply in; true when it was the last one."""
+    def _add(self, reply: child_protocol.Reply, outcome: _Outcome, worker: ParserProcess) -> bool:
+        """Add a reply to the outcome; ``True`` if it was the last one."""
         match reply:
             case child_protocol.ParseStarted():
                 return False

@@ -1,8 +1,8 @@
-"""The child process's entry: takes one job at a time from fd 0 and answers on what was fd 1.
+"""The entry point of the child process: reads jobs from fd 0, one at a time, and writes replies to the original fd 1.
 
-Owns the child's limits (memory, processor time, core and file size, niceness) and its fate: it ends when the service
-closes the pipe or dies, when nothing was asked of it for a while, and after running out of memory. Knows nothing of
-how files are read (``document``) or passages cut (the plan in the request).
+Owns the child's limits (memory, processor time, core and file size, niceness) and its end: when the service closes the
+pipe or dies, after its idle timeout, and after running out of memory. Knows nothing of how files are read
+(``read_file``) and how passages are split (the plan in the request).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.core.ports.parsing import TokenSpans
 from ragsvc.extract import child_protocol
 from ragsvc.extract.pdf_pages import PageReports
-from ragsvc.extract.quote_boxes import boxes
+from ragsvc.extract.quote_boxes import find_quote_boxes
 from ragsvc.extract.read_file import extract
 
 _NICENESS = 10
@@ -37,11 +37,11 @@ _PROGRESS_EVERY_S = 0.2
 
 
 def main() -> None:
-    """Serve jobs until the pipe closes: ``child MEMORY_BYTES IDLE_S``."""
+    """Serve jobs until the pipe closes. Arguments: ``MEMORY_BYTES IDLE_S``."""
     memory_bytes, idle_s = int(sys.argv[1]), float(sys.argv[2])
     requests, replies = _take_over_pipes()
     _limit_process(memory_bytes)
-    logging.disable(logging.CRITICAL)  # parsers log what they dislike about a file, page after page
+    logging.disable(logging.CRITICAL)  # parsers log every irregularity of every page
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(requests, inbox), daemon=True).start()
     token_loaders: dict[tuple[str, str], TokenSpans] = {}
@@ -54,9 +54,9 @@ def main() -> None:
 
 
 def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Keep the pipes to the service, and point fds 0 and 1 at nothing, so that no noise gets into them.
+    """Duplicate the pipes to the service, and redirect fds 0 and 1 to the null device, against stray output.
 
-    Fd 2 is a file that the service looks at when the child dies.
+    Fd 2 is a file that the service reads when the child has crashed.
     """
     requests = os.fdopen(os.dup(0), "rb", buffering=0)
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -71,12 +71,12 @@ def _limit_process(memory_bytes: int) -> None:
     os.nice(_NICENESS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_STDERR_BYTES, _STDERR_BYTES))
-    with contextlib.suppress(ValueError, OSError):  # macOS has the name and refuses the limit
+    with contextlib.suppress(ValueError, OSError):  # macOS defines RLIMIT_AS and refuses to set it
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
 def _receive(requests: BinaryIO, inbox: queue.SimpleQueue[bytes]) -> None:
-    """Pass requests on, and end the process when the service is gone, even in the middle of a job."""
+    """Queue requests, and end the process when the service closes the pipe, even during a job."""
     while (payload := child_protocol.read_payload(requests)) is not None:
         inbox.put(payload)
     os._exit(0)
@@ -91,7 +91,7 @@ def _serve(payload: bytes, replies: BinaryIO, token_loaders: dict[tuple[str, str
         if isinstance(request, child_protocol.ParseRequest):
             _parse(request, replies, token_loaders)
         else:
-            found = boxes(
+            found = find_quote_boxes(
                 Path(request.path),
                 request.page,
                 request.start,
@@ -105,12 +105,16 @@ def _serve(payload: bytes, replies: BinaryIO, token_loaders: dict[tuple[str, str
     except MemoryError:
         out_of_memory = True
     except RecursionError:
-        _fail(replies, FailureReason.DAMAGED, "The file's structure refers to itself without end.")
-    except Exception as error:  # noqa: BLE001 - whatever a parser raises on a hostile file fails that file only
+        _fail(
+            replies,
+            FailureReason.DAMAGED,
+            "The structure of the file is damaged: it contains an endless reference cycle.",
+        )
+    except Exception as error:  # noqa: BLE001 - any error of a parser fails this file only
         _fail(replies, FailureReason.PARSER_CRASHED, f"Reading the file failed ({type(error).__name__}).")
-    if out_of_memory:  # outside the handler, so that the frames that hold the memory are gone
+    if out_of_memory:  # outside the handler, after the frames that hold the memory are released
         gc.collect()
-        _fail(replies, FailureReason.OUT_OF_MEMORY, "Reading the file needs more memory than one document may use.")
+        _fail(replies, FailureReason.OUT_OF_MEMORY, "Reading the file needs more memory than the limit for a document.")
         os._exit(0)
     gc.collect()
 
@@ -134,7 +138,7 @@ def _parse(
     def count(pages: int) -> None:
         nonlocal recognised
         recognised = pages
-        _limit_processor_time(request.limits.timeout_s)  # starts anew: the service extends its deadline as well
+        _limit_processor_time(request.limits.timeout_s)  # restart the limit: the service extends its deadline as well
 
     started = time.perf_counter()
     extraction = extract(
@@ -146,7 +150,7 @@ def _parse(
         reports=PageReports(
             on_progress=report,
             on_recognised=count,
-            on_warning=lambda words: _write(replies, child_protocol.ParseWarning(words)),
+            on_warning=lambda message: _write(replies, child_protocol.ParseWarning(message)),
         ),
     )
     extracted = time.perf_counter()
@@ -174,7 +178,7 @@ def _parse(
 
 
 def _resolve(dotted: str) -> Callable[..., Any]:
-    """Import ``module:function``; the service names it, never a file or a client."""
+    """Import ``module:function``. The name comes from the service, never from a file or a client."""
     module, _, name = dotted.partition(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return function
@@ -187,7 +191,7 @@ def _write(replies: BinaryIO, message: child_protocol.Reply) -> None:
 
 
 def _limit_processor_time(timeout_s: float) -> None:
-    """End the process by signal when a job burns far more than its time and even the lifeline thread is stuck."""
+    """Let a signal end the process if a job far exceeds its time and even the receiving thread is blocked."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(usage.ru_utime + usage.ru_stime + timeout_s) + 30
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -198,7 +202,7 @@ def _rss_bytes() -> int:
     try:
         with Path("/proc/self/statm").open("rb") as statm:
             return int(statm.read().split()[1]) * resource.getpagesize()
-    except OSError:  # not Linux: the peak is the next best thing
+    except OSError:  # not Linux: use the peak instead
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 

@@ -1,9 +1,9 @@
-"""A whole PDF: opened, read page by page, with its title, headings, labels and attachments.
+"""Reads a PDF: its pages, title, headings, page labels and attachments.
 
-pdfium reads all of it: opening files and reading outline, page labels and attachment names took it 0.11 s of processor
-time over 189 real PDFs, pypdf 2.09 s, with the same findings but for one file's outline and one label's blank.
-pypdf is the second opinion where pdfium cannot open a file or load a page. Memory is bounded by one
-page plus the text found.
+pdfium reads everything. For opening 189 real PDFs and reading outlines, page labels and attachment names it took 0.11 s
+of processor time, and pypdf 2.09 s; the results differed only in the outline of one file and in a space in one label.
+pypdf is the fallback where pdfium cannot open a file or load a page. Memory is bounded by a page plus the extracted
+text.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract import pypdf_fallback
 from ragsvc.extract.clean import clean_line
-from ragsvc.extract.headings import OutlineEntry, document_title, headings_by_type, place_outline
+from ragsvc.extract.headings import OutlineEntry, document_title, headings_by_font, place_outline
 from ragsvc.extract.pdf_pages import (
     OnProgress,
     PageDraft,
     PageReports,
     join_words,
-    put_second_opinion,
     read_pages,
-    read_pictures,
+    recognise_images,
+    use_fallback_texts,
 )
 from ragsvc.extract.problems import merge_problems
 
@@ -45,30 +45,30 @@ def read_pdf(path: Path, *, password: str | None, limits: ExtractionLimits, repo
     """Read a PDF's text and structure.
 
     Raises:
-        ExtractionFailed: it is locked, damaged, too long, or holds no text at all.
+        ExtractionFailed: the file is password-protected, damaged, too long, or contains no text.
     """
     try:
         with open_pdf(path, password) as document:
             return _read_document(document, path, password=password, limits=limits, reports=reports)
-    except Unopenable:
-        return _second_opinion(path, password=password, limits=limits, on_progress=reports.on_progress)
+    except PdfNotOpened:
+        return _read_with_fallback(path, password=password, limits=limits, on_progress=reports.on_progress)
 
 
-class Unopenable(Exception):
-    """pdfium makes nothing of the file."""
+class PdfNotOpened(Exception):
+    """pdfium cannot open the file."""
 
 
 @contextmanager
 def open_pdf(path: Path, password: str | None) -> Generator[Any]:
-    """Open a PDF with pdfium (a ``pypdfium2.PdfDocument``); an empty user password opens by itself.
+    """Open a PDF with pdfium (a ``pypdfium2.PdfDocument``); a file with an empty user password needs none.
 
     Raises:
-        ExtractionFailed: a password is needed, or wrong, or the encryption is unknown.
-        Unopenable: it is damaged.
+        ExtractionFailed: the password is missing or wrong, or the encryption is not supported.
+        PdfNotOpened: the file is damaged.
     """
     try:
         document = _load(path, password)
-    except Unopenable:
+    except PdfNotOpened:
         repaired = with_new_trailer(path.read_bytes())
         if repaired is None:
             raise
@@ -87,15 +87,15 @@ def _load(source: Path | bytes, password: str | None) -> Any:  # noqa: ANN401 - 
             raise _locked(password) from error
         if error.err_code == pdfium.FPDF_ERR_SECURITY:
             raise ExtractionFailed(
-                FailureReason.UNSUPPORTED_ENCRYPTION, "The PDF is encrypted in a way that ragsvc does not know."
+                FailureReason.UNSUPPORTED_ENCRYPTION, "The PDF is encrypted with a method that ragsvc does not support."
             ) from error
-        raise Unopenable from error
+        raise PdfNotOpened from error
 
 
 def with_new_trailer(data: bytes) -> bytes | None:
-    """Give a file that lost its end a trailer that names its catalog; pdfium then finds the objects by itself.
+    """Append a trailer that refers to the catalog to a truncated file; pdfium then finds the objects.
 
-    ``None`` when the catalog is lost, or the file is encrypted (the key's parameters were in the lost trailer).
+    ``None`` if the file has no catalog, or is encrypted (the key's parameters were in the lost trailer).
     """
     found = _CATALOG.search(data)
     if found is None or b"/Encrypt" in data:
@@ -106,11 +106,9 @@ def with_new_trailer(data: bytes) -> bytes | None:
 def _locked(password: str | None) -> ExtractionFailed:
     if not password:
         return ExtractionFailed(
-            FailureReason.PASSWORD_REQUIRED, "The PDF is protected; send its password along to have it read."
+            FailureReason.PASSWORD_REQUIRED, "The PDF is password-protected; send the password with the upload."
         )
-    return ExtractionFailed(
-        FailureReason.PASSWORD_WRONG, "The PDF is protected and the given password does not open it."
-    )
+    return ExtractionFailed(FailureReason.PASSWORD_WRONG, "The PDF is password-protected, and the password is wrong.")
 
 
 def _read_document(
@@ -124,24 +122,24 @@ def _read_document(
     page_count = len(document)
     _check_page_count(page_count, limits)
     draft = read_pages(document.raw, page_count, limits=limits, on_progress=reports.on_progress)
-    recognised = read_pictures(document.raw, draft, limits=limits, reports=reports)
+    recognised = recognise_images(document.raw, draft, limits=limits, reports=reports)
     unreadable = draft.pages(ProblemCode.PAGE_UNREADABLE)
     if unreadable:
-        put_second_opinion(
+        use_fallback_texts(
             draft,
             unreadable,
             pypdf_fallback.read_pages(path, password=password, numbers=unreadable, page_count=page_count),
         )
     texts = join_words(draft.texts, limits)
     outline = _outline(document)
-    headings = place_outline(outline, texts) or headings_by_type(draft.types, texts)
+    headings = place_outline(outline, texts) or headings_by_font(draft.fonts, texts)
     pages = [Page(number, text, _label(document, number - 1)) for number, text in enumerate(texts, start=1)]
     return _checked(
         Extraction(
             pages=pages,
             headings=headings,
             problems=merge_problems(draft.findings),
-            title=document_title(_metadata(document, "Title"), _metadata(document, "Subject"), draft.types[0]),
+            title=document_title(_metadata(document, "Title"), _metadata(document, "Subject"), draft.fonts[0]),
             page_count=page_count,
             attachments=_attachments(document),
         ),
@@ -153,11 +151,11 @@ def _check_page_count(page_count: int, limits: ExtractionLimits) -> None:
     if page_count > limits.max_pages:
         raise ExtractionFailed(
             FailureReason.TOO_MANY_PAGES,
-            f"The PDF has {page_count:,} pages; up to {limits.max_pages:,} are read.",
+            f"The PDF has {page_count:,} pages; the limit is {limits.max_pages:,}.",
         )
 
 
-def _second_opinion(
+def _read_with_fallback(
     path: Path, *, password: str | None, limits: ExtractionLimits, on_progress: OnProgress
 ) -> Extraction:
     """Read a file that pdfium cannot open."""
@@ -178,7 +176,7 @@ def _second_opinion(
         draft.findings.append((number, code))
     texts = join_words(draft.texts, limits)
     if not any(texts):
-        raise ExtractionFailed(FailureReason.DAMAGED, "The PDF is damaged: no page of it can be read.")
+        raise ExtractionFailed(FailureReason.DAMAGED, "The PDF is damaged: none of its pages can be read.")
     return Extraction(
         pages=[Page(number, text) for number, text in enumerate(texts, start=1)],
         problems=merge_problems(draft.findings),
@@ -187,24 +185,24 @@ def _second_opinion(
 
 
 def _checked(extraction: Extraction, *, recognised: bool) -> Extraction:
-    """Refuse a document without any text, saying why."""
+    """Refuse a document without text, with the reason."""
     if any(page.text for page in extraction.pages):
         return extraction
     codes = {problem.code for problem in extraction.problems}
     count = extraction.page_count
     pages = "1 page" if count == 1 else f"{count} pages"
     if codes == {ProblemCode.PAGE_UNREADABLE}:
-        raise ExtractionFailed(FailureReason.DAMAGED, f"The PDF ({pages}) is damaged: no page of it can be read.")
+        raise ExtractionFailed(FailureReason.DAMAGED, f"The PDF ({pages}) is damaged: none of its pages can be read.")
     if ProblemCode.GARBLED_TEXT in codes:
         raise ExtractionFailed(
             FailureReason.NO_TEXT,
-            f"The PDF ({pages}) has text, but its fonts do not say which letters they show, and text recognition "
-            "(OCR) read none from its pictures. Printing it to a new PDF may help.",
+            f"The PDF ({pages}) has text, but its fonts do not map glyphs to characters, and text recognition "
+            "(OCR) found none. Printing it to a new PDF may help.",
         )
     raise ExtractionFailed(
         FailureReason.NO_TEXT,
-        f"The PDF ({pages}) has no text layer: it looks scanned or drawn, and text recognition (OCR) "
-        + ("read no text from its pictures." if recognised else "is switched off or not installed."),
+        f"The PDF ({pages}) has no text layer: it seems to be scanned or drawn, and text recognition (OCR) "
+        + ("found no text." if recognised else "is disabled or not installed."),
     )
 
 
@@ -215,7 +213,7 @@ def _metadata(document: Any, key: str) -> str | None:  # noqa: ANN401 - pypdfium
 
 
 def _label(document: Any, index: int) -> str | None:  # noqa: ANN401 - pypdfium2 has no types
-    """What is printed on the page, when the file says so and it differs from the page's number."""
+    """The page label (the page number as printed), if the file has one."""
     with contextlib.suppress(UnicodeDecodeError):
         label = clean_line(document.get_page_label(index))[:_MAX_LABEL_CHARACTERS]
         return label or None

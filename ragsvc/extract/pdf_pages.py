@@ -1,7 +1,7 @@
-"""The pages of a PDF, read one after the other: their text layers, then the pictures of those without one.
+"""Reads the pages of a PDF: their text layers, then by text recognition the pages without one.
 
-Keeps what is known of each page until the document's words decide about hyphens. Knows nothing of the rest of a
-document (``pdf_document``); memory is bounded by one page plus the text found.
+Keeps the pages' texts until the words of the whole document decide about hyphens. Knows nothing of the rest of a
+document (``pdf_document``). Memory is bounded by a page plus the extracted text.
 """
 
 from __future__ import annotations
@@ -14,45 +14,46 @@ import msgspec
 from ragsvc.core.documents import ProblemCode
 from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract.clean import join_hyphens, known_words
-from ragsvc.extract.headings import PageTypes, types_of
+from ragsvc.extract.headings import PageFonts, page_fonts
 from ragsvc.extract.layout import page_text
-from ragsvc.extract.pdf_images import shows_picture
+from ragsvc.extract.pdf_images import has_large_image
 from ragsvc.extract.pdf_text import PageUnreadable, open_text_page, read_lines
 
 OnProgress = Callable[[int, int], None]
 OnRecognised = Callable[[int], None]
-"""Told how many pages' text was recognised so far."""
+"""Called with the number of pages that were recognised so far."""
 OnWarning = Callable[[str], None]
 
 _LITTLE_TEXT = 200
-_PICTURE_SHARE = 0.3
+_IMAGE_SHARE = 0.3
 _GAIN = 1.5
-_PICTURES = (ProblemCode.NO_TEXT_LAYER, ProblemCode.GARBLED_TEXT)
+_NEED_RECOGNITION = (ProblemCode.NO_TEXT_LAYER, ProblemCode.GARBLED_TEXT)
 
 
 class PageDraft(msgspec.Struct):
-    """What reading the pages gave, before hyphens are decided.
+    """The pages as read, before hyphens are resolved.
 
-    ``stamped`` are numbers of pages that are mostly a picture with little text on it: a court's stamp on a scan, say.
+    ``image_pages`` are the numbers of pages that are mostly an image with little text: a scan with a court's stamp,
+    for example.
     """
 
     texts: list[str] = []
-    types: list[PageTypes] = []
+    fonts: list[PageFonts] = []
     findings: list[tuple[int, ProblemCode]] = []
-    stamped: set[int] = set()
+    image_pages: set[int] = set()
 
     def pages(self, *codes: ProblemCode) -> list[int]:
-        """Numbers of the pages with one of these findings, in order."""
+        """The numbers of the pages with any of these findings, in order."""
         return sorted(page for page, code in self.findings if code in codes)
 
-    def settle(self, number: int, *codes: ProblemCode) -> None:
-        """Replace what was found about a page."""
+    def replace_findings(self, number: int, *codes: ProblemCode) -> None:
+        """Replace the findings of a page."""
         self.findings = [finding for finding in self.findings if finding[0] != number]
         self.findings += [(number, code) for code in codes]
 
 
 class PageReports(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom to tell what while a document is read."""
+    """Callbacks while a document is read."""
 
     on_progress: OnProgress
     on_recognised: OnRecognised = lambda _: None
@@ -60,49 +61,49 @@ class PageReports(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_pages(raw: Any, page_count: int, *, limits: ExtractionLimits, on_progress: OnProgress) -> PageDraft:  # noqa: ANN401 - a ctypes handle
-    """Read the text layers of a pdfium document handle's pages, up to the limits."""
+    """Read the text layers of the pages of a pdfium document handle, up to the limits."""
     draft = PageDraft()
     budget = limits.max_text_characters
-    pictures = 0
+    unrecognised = 0
     for index in range(page_count):
-        text, types = "", PageTypes()
+        text, fonts = "", PageFonts()
         if budget <= 0:
             draft.findings.append((index + 1, ProblemCode.NOT_READ))
         else:
-            text, types, finding = _read_page(raw, index, max_characters=min(budget, limits.max_page_characters))
+            text, fonts, finding = _read_page(raw, index, max_characters=min(budget, limits.max_page_characters))
             if finding is not None:
                 draft.findings.append((index + 1, finding))
-            elif len(text) < _LITTLE_TEXT and limits.ocr and shows_picture(raw, index, share=_PICTURE_SHARE):
-                draft.stamped.add(index + 1)
+            elif len(text) < _LITTLE_TEXT and limits.ocr and has_large_image(raw, index, share=_IMAGE_SHARE):
+                draft.image_pages.add(index + 1)
             budget -= len(text)
-            pictures += finding in _PICTURES or index + 1 in draft.stamped
+            unrecognised += finding in _NEED_RECOGNITION or index + 1 in draft.image_pages
         draft.texts.append(text)
-        draft.types.append(types)
-        on_progress(index + 1 - pictures, page_count)
+        draft.fonts.append(fonts)
+        on_progress(index + 1 - unrecognised, page_count)
     return draft
 
 
-def _read_page(raw: Any, index: int, *, max_characters: int) -> tuple[str, PageTypes, ProblemCode | None]:  # noqa: ANN401 - a ctypes handle
+def _read_page(raw: Any, index: int, *, max_characters: int) -> tuple[str, PageFonts, ProblemCode | None]:  # noqa: ANN401 - a ctypes handle
     try:
         with open_text_page(raw, index, max_characters=max_characters) as page:
             found = read_lines(page)
             truncated = page.truncated
     except PageUnreadable:
-        return "", PageTypes(), ProblemCode.PAGE_UNREADABLE
+        return "", PageFonts(), ProblemCode.PAGE_UNREADABLE
     if found.garbled:
-        return "", PageTypes(), ProblemCode.GARBLED_TEXT
+        return "", PageFonts(), ProblemCode.GARBLED_TEXT
     text = page_text(found.lines)
     if not text.strip():
-        return "", PageTypes(), ProblemCode.NO_TEXT_LAYER
-    return text, types_of(found.lines), ProblemCode.TEXT_TRUNCATED if truncated else None
+        return "", PageFonts(), ProblemCode.NO_TEXT_LAYER
+    return text, page_fonts(found.lines), ProblemCode.TEXT_TRUNCATED if truncated else None
 
 
-def read_pictures(raw: Any, draft: PageDraft, *, limits: ExtractionLimits, reports: PageReports) -> bool:  # noqa: ANN401 - a ctypes handle
-    """Have text recognised on the pages whose text layer holds none, or none that means anything; true if tried."""
-    numbers, page_count = sorted({*draft.pages(*_PICTURES), *draft.stamped}), len(draft.texts)
+def recognise_images(raw: Any, draft: PageDraft, *, limits: ExtractionLimits, reports: PageReports) -> bool:  # noqa: ANN401 - a ctypes handle
+    """Recognise the pages without usable text; ``True`` if pages were recognised."""
+    numbers, page_count = sorted({*draft.pages(*_NEED_RECOGNITION), *draft.image_pages}), len(draft.texts)
     if not numbers or not limits.ocr:
         return False
-    from ragsvc.extract.ocr_pages import recognise_pages  # noqa: PLC0415 - numpy, only where a page needs it
+    from ragsvc.extract.ocr_pages import recognise_pages  # noqa: PLC0415 - imports numpy, only if a page needs it
 
     def report(done: int) -> None:
         reports.on_recognised(done)
@@ -118,25 +119,25 @@ def read_pictures(raw: Any, draft: PageDraft, *, limits: ExtractionLimits, repor
     )
     for number, page in found.items():
         if len(page.text) > _GAIN * len(draft.texts[number - 1]):
-            draft.texts[number - 1], draft.types[number - 1] = page.text, types_of(page.lines)
-            draft.settle(number, ProblemCode.OCR_USED, *[ProblemCode.TEXT_TRUNCATED] * page.truncated)
+            draft.texts[number - 1], draft.fonts[number - 1] = page.text, page_fonts(page.lines)
+            draft.replace_findings(number, ProblemCode.OCR_USED, *[ProblemCode.TEXT_TRUNCATED] * page.truncated)
     if found:
         for number in set(draft.pages(ProblemCode.NO_TEXT_LAYER)) - set(found):
-            draft.settle(number, ProblemCode.NOT_READ)
+            draft.replace_findings(number, ProblemCode.NOT_READ)
     if len(found) < len(numbers):
         reports.on_progress(page_count, page_count)
     return bool(found)
 
 
-def put_second_opinion(draft: PageDraft, numbers: list[int], texts: dict[int, str]) -> None:
-    """Put the second parser's pages in where the first one gave up."""
+def use_fallback_texts(draft: PageDraft, numbers: list[int], texts: dict[int, str]) -> None:
+    """Use the texts of pypdf for pages that pdfium cannot read."""
     for number in numbers:
         if texts.get(number):
             draft.texts[number - 1] = texts[number]
-            draft.settle(number, ProblemCode.SECOND_PARSER_USED)
+            draft.replace_findings(number, ProblemCode.SECOND_PARSER_USED)
 
 
 def join_words(texts: list[str], limits: ExtractionLimits) -> list[str]:
-    """Decide the hyphens at lines' ends by the words of the whole document."""
+    """Resolve the hyphens at line ends by the words of the whole document."""
     words = known_words(texts) if any("\ufffe" in text for text in texts) else set[str]()
     return [join_hyphens(text, words)[: limits.max_page_characters] for text in texts]

@@ -1,8 +1,8 @@
-"""One page of a PDF through pdfium: its characters in bulk, its lines with their places.
+"""Reads a page of a PDF with pdfium: all characters at once, and the positions of lines.
 
-Per-character calls cost as much as all the rest together, so a line's place is taken from its first and last
-rectangle, and only pages that look like interleaved columns are measured in full. Uses pypdfium2's raw API for that
-reason. Knows nothing of documents (``pdf_document``) and of how lines become text (``layout``, ``columns``).
+Calls for single characters would double the time, so a line has the position of its first and last rectangle, and
+only pages that look like interleaved columns are measured completely. Therefore this module uses the raw API of
+pypdfium2. Knows nothing of documents (``pdf_document``) and of how lines become text (``layout``, ``columns``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pypdfium2.raw as pdfium
 
 from ragsvc.extract.clean import clean_line, is_garbled
 from ragsvc.extract.columns import alternates, find_gutter, order_columns
-from ragsvc.extract.layout import Line, move_strays
+from ragsvc.extract.layout import Line, move_headers_and_footers
 
 _GAP_POINTS = 7.0
 _CELL_GAP = 1.3
@@ -36,7 +36,7 @@ Rectangle = tuple[float, float, float, float]
 
 
 def _bind(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:  # noqa: ANN401 - ctypes types
-    """Call a function of pdfium's by plain addresses: pypdfium2's prototypes check each pointer, at twice the time."""
+    """Bind a pdfium function to plain addresses: pypdfium2's prototypes check each pointer and take twice the time."""
     address = ctypes.cast(getattr(pdfium, name), ctypes.c_void_p).value
     return ctypes.CFUNCTYPE(result, *arguments)(address or 0)
 
@@ -51,7 +51,7 @@ _get_matrix = _bind("FPDFText_GetMatrix", _int, _page, _int, _out)
 
 
 class PageLines(msgspec.Struct):
-    """What a page holds: lines in reading order. ``characters`` counts what the parser saw, usable or not."""
+    """The lines of a page in reading order. ``characters`` is the number of all characters, also of a garbled page."""
 
     lines: list[Line]
     characters: int
@@ -63,7 +63,7 @@ class PageUnreadable(Exception):
 
 
 class TextPage:
-    """pdfium's view of a page's characters. Index ``i`` of ``text`` is pdfium's character ``i``."""
+    """The characters of a page. Index ``i`` of ``text`` is character ``i`` of pdfium."""
 
     def __init__(self, page: Any, text_page: Any, *, max_characters: int) -> None:  # noqa: ANN401 - ctypes handles
         self._text_page = text_page
@@ -88,23 +88,23 @@ class TextPage:
         raw = bytes(buffer)[: 2 * max(0, written - 1)].decode("utf-16-le", "surrogatepass")
         if len(raw) == count and not _has_surrogates(raw):
             return raw
-        # characters left out, or beyond the 16 bits of that call: one by one, so that indexes stay pdfium's
+        # the call omits some characters and those beyond 16 bits: read each, so that the indexes stay those of pdfium
         codes = [pdfium.FPDFText_GetUnicode(self._text_page, index) for index in range(count)]
         self.unmapped = codes.count(0)
         return "".join(chr(code) if 0 < code < 0x110000 else "\x00" for code in codes)
 
     def rectangles(self, start: int, count: int) -> int:
-        """Have pdfium find the rectangles of a run of characters; ``rectangle`` reads them. Returns how many."""
+        """Compute the rectangles of a run of characters, for ``rectangle``; returns their number."""
         return max(0, int(_count_rects(self._address, start, count)))
 
     def rectangle(self, index: int) -> Rectangle:
-        """Read a rectangle of the last ``rectangles`` call, as on the unrotated page."""
+        """A rectangle of the last ``rectangles`` call, on the unrotated page."""
         _get_rect(self._address, index, self._left, self._top, self._right, self._bottom)
         left, bottom, right, top = self._box
         return (left, bottom, right, top)
 
     def shown(self, rectangle: Rectangle) -> Rectangle:
-        """Turn a rectangle by ``turns`` quarters clockwise around the origin, so that text runs from left to right."""
+        """The rectangle after ``turns`` clockwise quarter turns around the origin: text runs from left to right."""
         if self.turns == 0:
             return rectangle
         x0, y0, x1, y1 = rectangle
@@ -119,14 +119,14 @@ class TextPage:
                 return rectangle
 
     def character_box(self, index: int) -> Rectangle | None:
-        """Read one character's box; ``None`` for blanks that pdfium made up."""
+        """A character's box; ``None`` for spaces that pdfium inserted."""
         if not _get_char_box(self._address, index, self._left, self._right, self._bottom, self._top):
             return None
         left, bottom, right, top = self._box
         return (left, bottom, right, top)
 
     def font(self, index: int) -> tuple[float, int, int]:
-        """Read at a character: font size in points as scaled on the page, stroke weight, and the text's direction.
+        """A character's font size (in points, as scaled on the page), stroke weight, and text direction.
 
         The direction is the number of clockwise quarter turns that make the text run from left to right.
         """
@@ -153,10 +153,10 @@ def _has_surrogates(text: str) -> bool:
 
 @contextmanager
 def open_text_page(document: Any, index: int, *, max_characters: int) -> Generator[TextPage]:  # noqa: ANN401 - ctypes handle
-    """Open page ``index`` (from 0) of a pdfium document handle, and close it again.
+    """Open page ``index`` (from 0) of a pdfium document handle.
 
     Raises:
-        PageUnreadable: pdfium cannot load it.
+        PageUnreadable: pdfium cannot load the page.
     """
     page = pdfium.FPDF_LoadPage(document, index)
     if not page:
@@ -174,7 +174,6 @@ def open_text_page(document: Any, index: int, *, max_characters: int) -> Generat
 
 
 def read_lines(page: TextPage) -> PageLines:
-    """Read a page's lines in reading order."""
     if is_garbled(page.text, unmapped=page.unmapped):
         return PageLines([], page.count, garbled=True)
     spans = list(_line_spans(page.text))
@@ -185,11 +184,11 @@ def read_lines(page: TextPage) -> PageLines:
         ordered = order_columns(fragments)
         if ordered != fragments:
             lines = ordered
-    return PageLines(move_strays([line for line in lines if line.text]), page.count, garbled=False)
+    return PageLines(move_headers_and_footers([line for line in lines if line.text]), page.count, garbled=False)
 
 
 def _line_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Spans of pdfium's lines, without blank ends."""
+    """The spans of pdfium's lines, without leading and trailing white space."""
     position = 0
     for raw in text.split("\r\n"):
         stripped = raw.strip()
@@ -200,7 +199,7 @@ def _line_spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _main_direction(page: TextPage, spans: list[tuple[int, int]]) -> int:
-    """Tell which way most of the text runs: pages are turned, and tables turned on them."""
+    """The direction of most of the text: pages can be rotated, and tables on them as well."""
     characters = Counter[int]()
     for start, end in spans:
         characters[page.font(start)[2]] += end - start
@@ -239,9 +238,9 @@ def _has_wide_gap(boxes: list[Rectangle], size: float) -> bool:
 
 
 def _has_far_number(page: TextPage, raw: str, start: int, size: float) -> bool:
-    """Tell whether the last number stands well apart from what is before it, as in a table's row."""
+    """Whether a wide gap precedes the last number, as in a table row."""
     last = None
-    for last in _NUMBER_AFTER_BLANK.finditer(raw):  # noqa: B007 - the last one is wanted
+    for last in _NUMBER_AFTER_BLANK.finditer(raw):  # noqa: B007 - only the last match is used
         pass
     if last is None:
         return False
@@ -250,7 +249,7 @@ def _has_far_number(page: TextPage, raw: str, start: int, size: float) -> bool:
 
 
 def _looks_interleaved(page: TextPage, spans: list[tuple[int, int]], lines: list[Line]) -> bool:
-    """Tell from a few measurements whether rows may run across columns; true costs a full measurement, no more."""
+    """Whether rows may cross columns, estimated from a few measurements; a false positive only costs time."""
     if not lines:
         return False
     gutter = find_gutter(lines)
@@ -275,7 +274,7 @@ def _reads_like_prose(text: str) -> bool:
 
 
 def _has_gap(page: TextPage, start: int, end: int, middle: tuple[float, float]) -> bool:
-    """Tell whether a line has a wide gap in the page's middle, looking at its blanks only."""
+    """Whether a line has a wide gap in the middle of the page, looking at its spaces only."""
     text = page.text
     margin = (end - start) // 4
     position = start + margin
@@ -290,7 +289,7 @@ def _has_gap(page: TextPage, start: int, end: int, middle: tuple[float, float]) 
 
 
 def _fragments(page: TextPage, start: int, end: int) -> Iterator[Line]:
-    """Cut a line where wide gaps are, measuring every character."""
+    """Split a line at wide gaps, measuring every character."""
     first = start
     previous: Rectangle | None = None
     for index in range(start, end):

@@ -1,4 +1,4 @@
-"""Plain text and Markdown: decoded, cut into pages, Markdown's headings found. What is written stays as written."""
+"""Reads plain text and Markdown: decodes it, splits it into pages, and finds Markdown headings. Keeps all text."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 def read_text(
     path: Path, *, markdown: bool, limits: ExtractionLimits, on_progress: Callable[[int, int], None]
 ) -> Extraction:
-    """Read a text file; form feeds end pages, long texts become pages of about 3,000 characters.
+    """Read a text file. Form feeds separate pages; longer texts are split into pages of about 3,000 characters.
 
     Raises:
-        ExtractionFailed: the bytes are no text in any encoding, or blank, or too long.
+        ExtractionFailed: the file is not text in a known encoding, or blank, or too long.
     """
     text = decode(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
     text = _CONTROLS.sub("", text)
     if not text.strip():
-        raise ExtractionFailed(FailureReason.NO_TEXT, "The file holds nothing but blanks.")
+        raise ExtractionFailed(FailureReason.NO_TEXT, "The file contains only white space.")
     truncated = len(text) > limits.max_text_characters
     headings: list[Heading] = []
     pages: list[Page] = []
@@ -47,7 +47,7 @@ def read_text(
         pages.append(Page(len(pages) + 1, raw))
         if len(pages) > limits.max_pages:
             raise ExtractionFailed(
-                FailureReason.TOO_MANY_PAGES, f"The text fills more than the {limits.max_pages:,} pages that are read."
+                FailureReason.TOO_MANY_PAGES, f"The text has more pages than the limit of {limits.max_pages:,}."
             )
     if markdown:
         headings = markdown_headings(pages)
@@ -62,7 +62,7 @@ def read_text(
 
 
 def decode(data: bytes) -> str:
-    """Decode text: by its byte order mark, as UTF-8, else as charset-normalizer judges, at last as Latin-1.
+    """Decode text by its byte order mark, as UTF-8, in the encoding that charset-normalizer detects, or as Latin-1.
 
     Raises:
         ExtractionFailed: the bytes are not text.
@@ -81,7 +81,7 @@ def decode(data: bytes) -> str:
         return data.decode(wide, "replace")
     controls = sum(byte < 9 or 13 < byte < 27 for byte in sample)
     if controls > len(sample) // 100:
-        raise ExtractionFailed(FailureReason.NOT_TEXT, "The file was sent as text but holds binary data.")
+        raise ExtractionFailed(FailureReason.NOT_TEXT, "The file was sent as text but contains binary data.")
     from charset_normalizer import from_bytes  # noqa: PLC0415 - slow to import, and most text is UTF-8
 
     best = from_bytes(sample).best()
@@ -90,7 +90,7 @@ def decode(data: bytes) -> str:
 
 
 def _utf16_without_mark(sample: bytes) -> str | None:
-    """UTF-16 of a Western script has its zeros on one side only."""
+    """UTF-16 of a Western script has zeros only in even or only in odd bytes."""
     even, odd = sample[::2].count(0), sample[1::2].count(0)
     if odd > 9 * even:
         return "utf-16-le"
@@ -98,7 +98,7 @@ def _utf16_without_mark(sample: bytes) -> str | None:
 
 
 def split_virtual_pages(text: str) -> Iterator[str]:
-    """Cut at form feeds, then into pages of about 3,000 characters at paragraph, line, sentence or word borders.
+    """Split at form feeds, then into pages of about 3,000 characters at paragraph, line, sentence or word boundaries.
 
     >>> [len(page) for page in split_virtual_pages("word " * 1500)]
     [2999, 2999, 1499]

@@ -1,4 +1,4 @@
-"""Findings about pages, merged to runs: "pages 3-7 have no text layer". Pure."""
+"""Merges the findings of pages into problems of page ranges ("Pages 3-7 have no text layer"). Pure."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from collections.abc import Iterable
 
 from ragsvc.core.documents import Problem, ProblemCode
 
-_WORDS: dict[ProblemCode, tuple[str, str]] = {
+_MESSAGES: dict[ProblemCode, tuple[str, str]] = {
     ProblemCode.NO_TEXT_LAYER: (
-        "has no text layer, and no text was recognised (a picture, or blank)",
-        "have no text layer, and no text was recognised (pictures, or blank)",
+        "has no text layer, and no text was recognised (it is an image, or blank)",
+        "have no text layer, and no text was recognised (they are images, or blank)",
     ),
     ProblemCode.GARBLED_TEXT: (
-        "has text whose font does not say which letters it shows; it was left out",
-        "have text whose fonts do not say which letters they show; it was left out",
+        "has text whose font does not map glyphs to characters; the text was left out",
+        "have text whose fonts do not map glyphs to characters; the text was left out",
     ),
     ProblemCode.PAGE_UNREADABLE: ("is damaged and could not be read", "are damaged and could not be read"),
     ProblemCode.SECOND_PARSER_USED: (
-        "could not be read by the main parser; a second one read it, with less sense of layout",
-        "could not be read by the main parser; a second one read them, with less sense of layout",
+        "could not be read by the main parser; a second parser read it, with less accurate layout",
+        "could not be read by the main parser; a second parser read them, with less accurate layout",
     ),
     ProblemCode.TEXT_TRUNCATED: (
-        "has more text than a page may have; the rest was left out",
-        "have more text than a page may have; the rest was left out",
+        "has more text than the limit for a page; the rest was left out",
+        "have more text than the limit for a page; the rest was left out",
     ),
     ProblemCode.NOT_READ: (
-        "was not read: the document has more text, or more pictures of text, than one may have",
-        "were not read: the document has more text, or more pictures of text, than one may have",
+        "was not read: the document exceeds the limit of text or of recognised pages",
+        "were not read: the document exceeds the limit of text or of recognised pages",
     ),
     ProblemCode.OCR_USED: (
-        "is a picture, or has no usable text layer; its text was recognised and may contain errors",
-        "are pictures, or have no usable text layer; their text was recognised and may contain errors",
+        "is an image, or has no usable text layer; its text was recognised and may contain errors",
+        "are images, or have no usable text layer; their text was recognised and may contain errors",
     ),
 }
 
@@ -51,6 +51,6 @@ def merge_problems(findings: Iterable[tuple[int, ProblemCode]]) -> list[Problem]
 
 
 def _problem(code: ProblemCode, first: int, last: int) -> Problem:
-    one, many = _WORDS[code]
-    message = f"Page {first} {one}." if first == last else f"Pages {first}-{last} {many}."
+    singular, plural = _MESSAGES[code]
+    message = f"Page {first} {singular}." if first == last else f"Pages {first}-{last} {plural}."
     return Problem(code, message, first, last)

@@ -1,4 +1,4 @@
-"""pypdf as the second opinion on files and pages that pdfium cannot read. Imported only when needed."""
+"""Reads files and pages with pypdf that pdfium cannot read. Imported only when needed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ragsvc.extract.clean import clean_line, is_garbled
 if TYPE_CHECKING:
     from pypdf import PdfReader
 
-_DAMAGED = "The PDF is damaged: it is cut off or its structure is broken beyond repair."
+_DAMAGED = "The PDF is damaged: it is truncated, or its structure cannot be repaired."
 
 
 def count_pages(path: Path, *, password: str | None) -> int:
-    """Count the pages pypdf finds.
+    """The number of pages that pypdf finds.
 
     Raises:
-        ExtractionFailed: pypdf cannot open the file either, or finds it locked.
+        ExtractionFailed: pypdf cannot open the file either, or needs a password.
     """
     try:
         count = len(_open(path, password).pages)
@@ -40,16 +40,16 @@ def read_pages(
     page_count: int,
     on_page: Callable[[int], None] | None = None,
 ) -> dict[int, str]:
-    """Read pages (from 1) as pypdf sees them; those it cannot read either are missing.
+    """Read pages (from 1) with pypdf; pages that it cannot read either are missing in the result.
 
-    None are read when pypdf does not count ``page_count`` pages: its page 3 may then be another one.
+    The result is empty if pypdf does not find ``page_count`` pages, because its page numbers may then differ.
     """
     texts: dict[int, str] = {}
     try:
         pages = _open(path, password).pages
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 - pypdf raises whatever a broken file leads it to; no opinion then
+    except Exception:  # noqa: BLE001 - a damaged file can cause any error in pypdf
         return texts
     if len(pages) != page_count:
         return texts
@@ -58,7 +58,7 @@ def read_pages(
             raw = pages[number - 1].extract_text()
         except MemoryError:
             raise
-        except Exception:  # noqa: BLE001, S112 - as above, for one page
+        except Exception:  # noqa: BLE001, S112 - as above, for a page
             continue
         finally:
             if on_page is not None:
@@ -70,23 +70,23 @@ def read_pages(
 
 
 def _open(path: Path, password: str | None) -> PdfReader:
-    from pypdf import PdfReader  # noqa: PLC0415 - 50 ms and memory that healthy files need not pay
+    from pypdf import PdfReader  # noqa: PLC0415 - 50 ms and memory, only for damaged files
     from pypdf.errors import DependencyError, FileNotDecryptedError, WrongPasswordError  # noqa: PLC0415 - as above
 
     try:
         reader = PdfReader(path, strict=False, password=password)
     except WrongPasswordError as error:
         raise ExtractionFailed(
-            FailureReason.PASSWORD_WRONG, "The PDF is protected and the given password does not open it."
+            FailureReason.PASSWORD_WRONG, "The PDF is password-protected, and the password is wrong."
         ) from error
     except DependencyError as error:
         raise ExtractionFailed(
-            FailureReason.UNSUPPORTED_ENCRYPTION, "The PDF is encrypted in a way that ragsvc does not know."
+            FailureReason.UNSUPPORTED_ENCRYPTION, "The PDF is encrypted with a method that ragsvc does not support."
         ) from error
     try:
         len(reader.pages)
     except FileNotDecryptedError as error:
         raise ExtractionFailed(
-            FailureReason.PASSWORD_REQUIRED, "The PDF is protected; send its password along to have it read."
+            FailureReason.PASSWORD_REQUIRED, "The PDF is password-protected; send the password with the upload."
         ) from error
     return reader

@@ -1,8 +1,8 @@
-"""Where a quote stands on its page: rectangles recomputed from the stored PDF.
+"""Finds the rectangles of a quote on its page, from the stored PDF.
 
-A page's text is not pdfium's text (ligatures, hyphens, order of columns), so the quote is looked up by its letters
-and digits alone, line by line where the whole does not stand in one piece. Nothing is stored for pages whose text was
-recognised: they are recognised again (seconds), and a part of a line is placed by its share of the line's letters.
+The extracted text differs from pdfium's text (ligatures, hyphens, the order of columns), so the quote is located by its
+letters and digits only, and in pieces if it is not contiguous. Positions of recognised text are not stored: the page is
+recognised again (which takes seconds), and a part of a line is positioned by its share of the line's letters.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.extract.child_protocol import QuoteBox
 from ragsvc.extract.clean import clean_line
-from ragsvc.extract.pdf_document import Unopenable, open_pdf
+from ragsvc.extract.pdf_document import PdfNotOpened, open_pdf
 from ragsvc.extract.pdf_text import PageUnreadable, TextPage, open_text_page
 
 _MAX_CHARACTERS = 1_000_000
 
 
-def boxes(
+def find_quote_boxes(
     path: Path, page_number: int, start: int, end: int, *, page_text: str, password: str | None = None
 ) -> list[QuoteBox]:
-    """Find the rectangles (one per line or less) of ``page_text[start:end]`` on page ``page_number`` (from 1).
+    """The rectangles (at most a few per line) of ``page_text[start:end]`` on page ``page_number`` (from 1).
 
-    ``page_text`` is the text that extraction gave for the page. Empty when the span stands nowhere on the page (a
-    page that only the second parser could read, say). PDF points, origin at the bottom left of the unrotated page.
+    ``page_text`` is the extracted text of the page. Empty if the page does not contain the span (for example because
+    only pypdf could read the page). In PDF points, with the origin at the bottom left of the unrotated page.
 
     Raises:
         ExtractionFailed: the file cannot be opened, or has no such page.
@@ -42,24 +42,24 @@ def boxes(
                     for first, last in _character_spans(page.text, page_text, start, end)
                     for box in _rows(page, first, last)
                 ]
-            return found or _in_picture(document.raw, page_number - 1, page_text, start, end)
-    except (Unopenable, PageUnreadable) as error:
+            return found or _find_in_image(document.raw, page_number - 1, page_text, start, end)
+    except (PdfNotOpened, PageUnreadable) as error:
         raise ExtractionFailed(FailureReason.DAMAGED, "The page cannot be read by the main parser.") from error
 
 
-def _in_picture(document: Any, index: int, page_text: str, start: int, end: int) -> list[QuoteBox]:  # noqa: ANN401 - a ctypes handle
-    from ragsvc.extract.ocr_boxes import recognise_again  # noqa: PLC0415 - numpy, only where a page needs it
+def _find_in_image(document: Any, index: int, page_text: str, start: int, end: int) -> list[QuoteBox]:  # noqa: ANN401 - a ctypes handle
+    from ragsvc.extract.ocr_boxes import recognise_again  # noqa: PLC0415 - imports numpy, only if a page needs it
 
-    shown = recognise_again(document, index)
+    recognised = recognise_again(document, index)
     return [
         box
-        for first, last in _character_spans(shown.text, page_text, start, end)
-        for box in shown.boxes(document, index, first, last)
+        for first, last in _character_spans(recognised.text, page_text, start, end)
+        for box in recognised.boxes(document, index, first, last)
     ]
 
 
 def _character_spans(raw: str, page_text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Spans ``[first, last]`` (inclusive) of pdfium's characters that a span of the page's text was made from."""
+    """The spans ``[first, last]`` (inclusive) of pdfium's characters that correspond to a span of the page's text."""
     skeleton, indexes = _skeleton(raw)
     whole = _letters(page_text[start:end])
     before = _letters(page_text[:start])
@@ -78,7 +78,7 @@ def _character_spans(raw: str, page_text: str, start: int, end: int) -> Iterator
 
 
 def _occurrence(skeleton: str, wanted: str, page_letters: str, offset: int) -> int:
-    """Find ``wanted`` as often repeated as before ``offset`` in the page's text: the same repetition is meant."""
+    """Find the occurrence of ``wanted`` with the same ordinal as the one at ``offset`` in the page's text."""
     repeats, position = 0, page_letters.find(wanted)
     while 0 <= position < offset:
         repeats += 1
@@ -93,14 +93,14 @@ def _occurrence(skeleton: str, wanted: str, page_letters: str, offset: int) -> i
 
 
 def _pieces(text: str, start: int, end: int) -> Iterator[str]:
-    """Cut a span into runs of a few words that hardly ever cross a column or a line moved elsewhere."""
+    """Split a span into runs of a few words, which rarely cross a column or a moved line."""
     words = text[start:end].split()
     for index in range(0, len(words), 6):
         yield " ".join(words[index : index + 6])
 
 
 def _skeleton(raw: str) -> tuple[str, list[int]]:
-    """Letters and digits of pdfium's text, and for each the index of the character it came from."""
+    """The letters and digits of pdfium's text, each with the index of its character."""
     letters: list[str] = []
     indexes: list[int] = []
     for index, character in enumerate(raw):
@@ -115,7 +115,7 @@ def _letters(text: str) -> str:
 
 
 def _rows(page: TextPage, first: int, last: int) -> Iterator[QuoteBox]:
-    """Rectangles of a run of characters, those on one line that touch made one."""
+    """The rectangles of a run of characters; adjacent rectangles of a line are merged."""
     merged: list[QuoteBox] = []
     for index in range(page.rectangles(first, last - first + 1)):
         left, bottom, right, top = page.rectangle(index)
@@ -130,8 +130,8 @@ def _rows(page: TextPage, first: int, last: int) -> Iterator[QuoteBox]:
     yield from merged
 
 
-def _same_row(one: QuoteBox, other: QuoteBox) -> bool:
-    overlap = min(one.top, other.top) - max(one.bottom, other.bottom)
-    height = min(one.top - one.bottom, other.top - other.bottom)
-    near = max(one.top - one.bottom, other.top - other.bottom)
-    return overlap > 0.3 * height and -near < other.left - one.right < 2 * near
+def _same_row(before: QuoteBox, other: QuoteBox) -> bool:
+    overlap = min(before.top, other.top) - max(before.bottom, other.bottom)
+    height = min(before.top - before.bottom, other.top - other.bottom)
+    near = max(before.top - before.bottom, other.top - other.bottom)
+    return overlap > 0.3 * height and -near < other.left - before.right < 2 * near

@@ -1,4 +1,4 @@
-"""Looks at what a file is, whatever it is called, and has it read: the one function the child needs."""
+"""Detects the type of a file by its content and reads it. The child process calls ``extract``."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def extract(
     limits: ExtractionLimits,
     reports: PageReports,
 ) -> Extraction:
-    """Read a PDF, plain text or Markdown file; the bytes decide, then ``media_type``, then ``filename``.
+    """Read a PDF, plain text or Markdown file. Its bytes decide about the type, then ``media_type``, then ``filename``.
 
     Raises:
-        ExtractionFailed: with a reason for a person.
+        ExtractionFailed: the file is empty, of another type, or cannot be read.
     """
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
@@ -61,14 +61,12 @@ def extract(
         markdown = kind in ("text/markdown", "text/x-markdown") or filename.lower().endswith(_MARKDOWN_SUFFIXES)
         return read_text(path, markdown=markdown, limits=limits, on_progress=reports.on_progress)
     if not head.strip(b"\x00\t\r\n "):
-        other = "empty but for zeros or blanks"
+        other = "only zero bytes or white space"
     elif other is None and _looks_like_html(head):
         other = "a web page (often an error or login page saved as PDF)"
     elif other is None and not _is_binary(head):
         other = "plain text; send it as text/plain"
-    raise ExtractionFailed(
-        FailureReason.NOT_A_PDF, f"The file is not a PDF: it is {other or 'of no kind that ragsvc knows'}."
-    )
+    raise ExtractionFailed(FailureReason.NOT_A_PDF, f"The file is not a PDF: it is {other or 'of an unknown type'}.")
 
 
 def _looks_like_html(head: bytes) -> bool:

@@ -1,1 +1,1 @@
-"""Fakes of the ports, reference indexes, and a runner of the real service, for tests and benchmarks."""
+"""Fakes of the ports, reference indexes, PDF builders, and a runner of the real service, for tests and benchmarks."""

@@ -1,4 +1,4 @@
-"""Fakes of the ports that ship with the package: small, deterministic, honest about the contracts."""
+"""Deterministic fakes of ports. They pass the contract tests of the real implementations."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ class FakeTokenSpans:
     """Port ``TokenSpans``: a token is a word or a punctuation mark."""
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Count words and punctuation marks."""
         return [len(_WORD.findall(text)) for text in texts]
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Character spans of words and punctuation marks."""
         return [match.span() for match in _WORD.finditer(text)]
 
 
 class FakeEmbedder:
-    """Port ``Embedder``: hashed bags of words as unit vectors, so that texts sharing words are near each other."""
+    """Port ``Embedder``: unit vectors of hashed bags of words, so that texts with common words have near vectors."""
 
     def __init__(self, *, dimension: int = 64, max_tokens: int = 256) -> None:
         fingerprint = hashlib.sha256(f"fake bag of words {dimension} {max_tokens}".encode()).hexdigest()
@@ -39,16 +37,14 @@ class FakeEmbedder:
 
     @property
     def model(self) -> EmbeddingModel:
-        """The model behind the vectors."""
         return self._model
 
     @property
     def runtime(self) -> str:
-        """Always ``fake``."""
         return "fake"
 
     def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Embed passages, truncated to the model's limit."""
+        """Embed passages, truncated to ``max_tokens``."""
         if self._closed.is_set():
             raise EmbeddingFailed("the embedding model is closed")
         vectors = np.zeros((len(texts), self._model.dimension), np.float32)
@@ -58,24 +54,21 @@ class FakeEmbedder:
                 digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
                 column = int.from_bytes(digest[:4], "big") % self._model.dimension
                 vectors[row, column] += 1.0 if digest[4] % 2 else -1.0
-            if not vectors[row].any():  # words that cancel out
+            if not vectors[row].any():  # the words cancel out
                 vectors[row, 0] = 1.0
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Embed queries as passages are."""
         return self.embed_passages(texts)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Count words and punctuation marks, and two special tokens."""
+        """Words and punctuation marks, plus two special tokens."""
         return [count + 2 for count in FakeTokenSpans().count(texts)]
 
     def knows(self, text: str) -> bool:
-        """Every word is known."""
         del text
         return True
 
     def close(self) -> None:
-        """Refuse further work."""
         self._closed.set()

@@ -1,11 +1,11 @@
-"""Builds small PDFs for tests, object by object, so that a test says exactly what is odd about its file."""
+"""Builds small PDFs for tests, object by object, so that a test controls every detail of its file."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pypdfium2
 
@@ -13,7 +13,7 @@ A4 = (595, 842)
 
 
 class Text(NamedTuple):
-    """A string at a place (points, from the bottom left) in Helvetica of a size."""
+    """A string in Helvetica at a position in points, from the bottom left."""
 
     x: float
     y: float
@@ -34,7 +34,7 @@ def content(texts: Iterable[Text]) -> bytes:
 
 
 def assemble(objects: Sequence[bytes], *, root: int = 1, info: int | None = None) -> bytes:
-    """Write objects 1..n with a cross-reference table."""
+    """A PDF file of objects 1..n with a cross-reference table."""
     out = bytearray(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n")
     offsets = []
     for number, body in enumerate(objects, start=1):
@@ -63,7 +63,7 @@ def make_pdf(
     outline: Sequence[tuple[str, int]] = (),
     font: bytes = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
 ) -> bytes:
-    """A PDF of pages of texts (or raw content); ``outline`` holds (title, page from 1)."""
+    """A PDF with pages of texts or of raw content; ``outline`` has (title, page from 1)."""
     bold = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica-Bold /Encoding /WinAnsiEncoding >>"
     first_page = 6
     page_numbers = [first_page + 2 * index for index in range(len(pages))]
@@ -107,14 +107,14 @@ def make_scan(
     then: Sequence[Sequence[Text]] = (),
     stamp: Sequence[Text] = (),
 ) -> bytes:
-    """A PDF whose page is nothing but a grey picture of ``source``'s page (from 1), and ``then`` pages of text.
+    """A scan: a PDF page with a grey image of page ``page`` (from 1) of ``source``, followed by ``then`` pages of text.
 
-    ``stamp`` is text on the picture.
-
-    ``turns`` quarter turns clockwise; ``skew`` degrees counter-clockwise, as paper lies askew on a scanner.
+    ``stamp`` is text on the image. The image has ``turns`` clockwise quarter turns and is skewed by ``skew`` degrees
+    counter-clockwise.
     """
     with pypdfium2.PdfDocument(source) as document:
-        picture = document[page - 1].render(scale=dpi / 72, grayscale=True).to_pil().rotate(-90 * turns, expand=True)
+        options: dict[str, Any] = {"scale": dpi / 72, "grayscale": True}  # pypdfium2 has no types: scale's default is 1
+        picture = document[page - 1].render(**options).to_pil().rotate(-90 * turns, expand=True)
     picture = picture.rotate(skew, fillcolor=255)
     width, height = picture.size
     extra = b" /Type /XObject /Subtype /Image /ColorSpace /DeviceGray /BitsPerComponent 8 /Width %d /Height %d"
@@ -141,5 +141,5 @@ def make_scan(
 def lines(
     texts: Iterable[str], *, x: float = 72, top: float = 760, leading: float = 13.5, size: float = 11
 ) -> list[Text]:
-    """Lines of text one below the other."""
+    """Lines of text below each other."""
     return [Text(x, top - leading * index, text, size) for index, text in enumerate(texts)]

@@ -1,7 +1,7 @@
-# ruff: noqa: PLC0415, T201 - imports and answers on standard output are what this process is for
-"""Forks the real service from a process that has done its imports, so that a start costs no second of them.
+# ruff: noqa: PLC0415, T201 - this process imports late and answers on standard output
+"""Forks the real service from a process that has imported its modules, which saves about a second at each start.
 
-Everything after the imports is the start of any service: open the data directory, load the model, listen, serve.
+After the imports it starts like any service: open the data directory, load the model, listen, serve.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ragsvc.testing.service_runner import ROOT, ServiceFailed, service_environme
 
 
 class PreloadedProcess:
-    """The forking process; ``with`` ends it."""
+    """The forking process; leaving the ``with`` block ends it."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -55,7 +55,7 @@ class PreloadedProcess:
 
 
 class ForkedService:
-    """A forked service; the interface of ``RunningService`` that the crash rounds use."""
+    """A forked service, with the part of ``RunningService``'s interface that the crash rounds use."""
 
     def __init__(
         self, preloaded: PreloadedProcess, data_dir: Path, *, scratch: Path, start_timeout_s: float = 120
@@ -65,7 +65,7 @@ class ForkedService:
         self._out.write_text("")
         environment = service_environment(data_dir)
         self.pid = preloaded.ask(fork=True, env=environment, out=str(self._out), errors=str(self._errors))
-        self._gone = False
+        self._ended = False
         self.url = self._await_ready(time.monotonic() + start_timeout_s)
 
     def _await_ready(self, deadline: float) -> str:
@@ -96,9 +96,9 @@ class ForkedService:
         return self._end(15)
 
     def _end(self, number: int) -> int:
-        if self._gone:
+        if self._ended:
             return 0
-        self._gone = True
+        self._ended = True
         return self._preloaded.ask(end=self.pid, signal=number)
 
 
@@ -120,7 +120,7 @@ def _fork(command: dict[str, Any]) -> int:
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
-    except BaseException as error:  # noqa: BLE001 - a forked child must not run on in the preloaded's loop
+    except BaseException as error:  # noqa: BLE001 - a forked child must not return to the parent's loop
         sys.stderr.write(repr(error))
         code = 1
     os._exit(code)

@@ -1,4 +1,4 @@
-"""Makes small real PDF files of plain text, one string per line; what is odd about a file is ``pdf_builder``'s."""
+"""Makes small PDFs of plain text. ``pdf_builder`` makes all others."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from ragsvc.testing import pdf_builder
 
 
 def make_pdf(pages: Sequence[Sequence[str]]) -> bytes:
-    """A PDF with one page per list of lines."""
+    """A PDF with a page for each list of lines."""
     return pdf_builder.make_pdf([pdf_builder.lines(lines) for lines in pages])

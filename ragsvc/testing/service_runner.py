@@ -1,4 +1,4 @@
-"""Starts the real service in a child process on a free port, for tests and for the crash rounds."""
+"""Starts the real service in a child process on a free port, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class ServiceFailed(Exception):
-    """The child ended before it listened; the message carries its output."""
+    """The child ended before it was ready; the message contains its output."""
 
 
 class RunningService:
-    """A child process that serves ``data_dir``; ``url`` is its base address."""
+    """A child process that serves ``data_dir`` at ``url``."""
 
     def __init__(self, data_dir: Path, *, env: dict[str, str] | None = None, start_timeout_s: float = 60) -> None:
         self.log: list[str] = []
@@ -76,17 +76,17 @@ class RunningService:
         raise ServiceFailed(f"not ready after {timeout_s} s: {''.join(self.log)[-4000:]}")
 
     def client(self, key: str, **options: object) -> httpx.Client:
-        """An HTTP client that sends the key."""
+        """An HTTP client that authenticates with ``key``."""
         headers = {"authorization": f"Bearer {key}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=120, **options)  # type: ignore[arg-type]
 
     def kill(self) -> None:
-        """SIGKILL, as a power cut would."""
+        """Send SIGKILL, which has the effect of a power failure."""
         self.process.kill()
         self._reap()
 
     def stop(self, *, timeout_s: float = 60) -> int:
-        """SIGTERM, and wait for the drain; returns the exit code."""
+        """Send SIGTERM and wait until the service has drained; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self._reap(timeout_s)
 
@@ -99,7 +99,7 @@ class RunningService:
 
 
 def service_environment(data_dir: Path, extra: dict[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without its own ragsvc settings, with the given ones."""
+    """This process's environment with ``extra``, without the ``RAGSVC_*`` settings of this process."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAGSVC_")}
     return {**kept, "RAGSVC_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1", **(extra or {})}
 
@@ -115,10 +115,9 @@ def create_key(
     extra: tuple[str, ...] = (),
     settings: dict[str, str] | None = None,
 ) -> str:
-    """A key's secret, made by the command line while no service runs.
+    """Create a key with the command line, while no service is running; returns its secret.
 
-    It has no limit of requests unless ``extra`` sets one: a fast machine makes more than the default
-    sixty requests in a minute.
+    The key has no request limit unless ``extra`` sets one: tests exceed the default of sixty requests per minute.
     """
     done = subprocess.run(
         [
@@ -148,7 +147,7 @@ def create_key(
 
 @contextmanager
 def running_proxy(upstream: str, *options: str) -> Generator[str]:
-    """``ragsvc proxy`` for ``upstream`` in a child process; yields its base address."""
+    """Run ``ragsvc proxy`` for ``upstream`` in a child process; yields its URL."""
     process = subprocess.Popen(
         [sys.executable, "-m", "ragsvc", "proxy", "--url", upstream, "--port", "0", "--json", *options],
         stdout=subprocess.PIPE,

@@ -1,1 +1,1 @@
-"""Retrieval and answers, judged on public sets of questions: data, measures, the tried settings, the report."""
+"""Evaluates retrieval and answers on public data sets: loading, searching, baselines and the report."""

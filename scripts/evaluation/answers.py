@@ -1,4 +1,4 @@
-"""Measures the quality of extractive answers, and of the decision whether there is an answer."""
+"""Measures the quality of extractive answers and of abstention on the public sets."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def judge_abstention(collection: Collection, embedding: Embedding, *, own_docume
 
 
 def judge_foreign(collections: Sequence[Collection], embedding: Embedding, *, each: int = 60) -> dict[str, float]:
-    """Separation of questions asked of their own data set and of another data set, which cannot answer them."""
+    """Abstention: questions searched in other sets, which cannot answer them, against those in their own set."""
     own_scores: list[float] = []
     foreign_scores: list[float] = []
     for asked_of in collections:

@@ -1,6 +1,6 @@
-"""The plain stack to be better than: text cut every 1,000 characters with 200 repeated, and one kind of search.
+"""The plain stack as a baseline: chunks of 1,000 characters with an overlap of 200, ranked by cosine or by BM25.
 
-Same pages, same model: no file names, headings, sentence borders, stemming or fusion.
+It has the same pages and the same model, but no file names, headings, sentence boundaries, stemming or fusion.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ OVERLAP = 200
 
 
 class PlainStack:
-    """A dataset's plain chunks, searched by cosine or by BM25."""
-
     def __init__(self, dataset: Dataset, embedding: Embedding) -> None:
         self.passages = dict(enumerate(_chunks(dataset), start=1))
         texts = [chunk.text for chunk in self.passages.values()]
@@ -29,12 +27,10 @@ class PlainStack:
         self._words = PlainLexical(texts)
 
     def dense(self, vector: Vectors) -> list[StoredPassage]:
-        """Nearest chunks."""
         order = np.argsort(-(self._vectors @ vector), kind="stable")[:CANDIDATES]
         return [self.passages[number + 1] for number in order.tolist()]
 
     def lexical(self, query: str) -> list[StoredPassage]:
-        """Best chunks by BM25."""
         return [self.passages[number] for number in self._words.search(query, k=CANDIDATES)]
 
 

@@ -1,19 +1,20 @@
-"""The sets of questions: what is searched, what is asked, and which pages, documents or characters are right."""
+"""Loads the public data sets: documents, questions, and the gold pages, documents or character ranges."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from xml.etree import ElementTree
 
 from ragsvc.core.documents import Extraction, Page
+from ragsvc.evaluation.measures.judging import Gold, Item
 
 Reader = Callable[[Path], Extraction]
-"""Turns a file into pages; the product's own reader, or another to compare with."""
+"""Reads a file into pages: the service's reader, or a cached one."""
 
 LANGUAGES = ("en", "de", "ru", "zh")
 TEXT_SOURCES = {"Pure-text (Plain-text)", "Table"}
@@ -22,7 +23,7 @@ NOT_ANSWERABLE = "Not answerable"
 
 @dataclass(frozen=True)
 class Source:
-    """A searched document. ``page_offsets[i]`` is where page ``i + 1`` begins in the file's whole text."""
+    """A document of the set. ``page_offsets[i]`` is the offset of page ``i + 1`` in the text of the whole file."""
 
     filename: str
     extraction: Extraction
@@ -31,11 +32,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its gold; documents are indexes into ``Dataset.sources``, pages count from 1."""
+    """A question with its gold, of the kind that the measures of its set need.
+
+    ``gold`` holds pages or documents by document number (see ``document_name``). ``document``, ``grades`` and
+    ``ranges`` refer to documents by their index in ``Dataset.sources``.
+    """
 
     text: str
     document: int | None = None
-    pages: frozenset[tuple[int, int]] = frozenset()
+    gold: Gold | None = None
     grades: dict[int, int] = field(default_factory=dict)
     ranges: tuple[tuple[int, int, int], ...] = ()
     answer: str | None = None
@@ -45,7 +50,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Documents searched all at once, and the questions asked of them. ``kind`` selects the measures."""
+    """Documents that are searched together, and questions. ``kind`` selects the measures."""
 
     name: str
     kind: str
@@ -54,7 +59,7 @@ class Dataset:
 
 
 def mmlong(folder: Path, read: Reader) -> Dataset:
-    """31 long PDFs; all questions, of which ``from_text`` and answered ones count for page retrieval."""
+    """31 long PDFs. Only questions with ``from_text`` and an answer count in page retrieval."""
     rows = [json.loads(line) for line in (folder / "questions.jsonl").read_text("utf-8").splitlines()]
     paths = sorted((folder / "documents").glob("*.pdf"))
     number = {path.name: index for index, path in enumerate(paths)}
@@ -62,7 +67,7 @@ def mmlong(folder: Path, read: Reader) -> Dataset:
         Question(
             text=row["question"],
             document=number[row["doc_id"]],
-            pages=frozenset((number[row["doc_id"]], page) for page in row["evidence_pages"]),
+            gold=_gold((document_name(number[row["doc_id"]]), page) for page in row["evidence_pages"]),
             answer=None if row["answer"] == NOT_ANSWERABLE else row["answer"],
             answer_format=row["answer_format"],
             from_text=bool(TEXT_SOURCES & set(row["evidence_sources"])),
@@ -73,18 +78,18 @@ def mmlong(folder: Path, read: Reader) -> Dataset:
 
 
 def sec10q(folder: Path, read: Reader) -> Dataset:
-    """20 quarterly reports; a question's gold is the files its globs name."""
+    """20 quarterly reports. The gold of a question is the files that its globs match."""
     paths = sorted((folder / "data/v1/docs").glob("*.pdf"))
     with (folder / "data/v1/qna_data.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     questions = [
         Question(
             text=row["Question"].strip(),
-            grades={
-                index: 1
+            gold=_gold(
+                (document_name(index), None)
                 for index, path in enumerate(paths)
                 if any(fnmatch(path.name, glob.strip()) for glob in row["Source Docs"].split(","))
-            },
+            ),
         )
         for row in rows
     ]
@@ -92,7 +97,7 @@ def sec10q(folder: Path, read: Reader) -> Dataset:
 
 
 def chunkeval(folder: Path, read: Reader) -> Dataset:
-    """Five corpora in Markdown; a question's gold is character ranges of one corpus."""
+    """Five corpora in Markdown. The gold of a question is character ranges of a corpus."""
     paths = sorted((folder / "corpora").glob("*.md"))
     number = {path.stem: index for index, path in enumerate(paths)}
     sources = []
@@ -115,7 +120,7 @@ def chunkeval(folder: Path, read: Reader) -> Dataset:
 
 
 def cranfield(folder: Path) -> Dataset:
-    """1,400 abstracts; the judgements count topics by position, not by ``<num>``, and grade 0 means irrelevant."""
+    """1,400 abstracts. The judgements number topics by position, not by ``<num>``; grade 0 means irrelevant."""
     root = _parse_xml(folder / "cran.all.1400.xml")
     sources = []
     for document in root.iter("doc"):
@@ -137,7 +142,7 @@ def cranfield(folder: Path) -> Dataset:
 
 
 def xquad(folder: Path, *, asked: str, searched: str) -> Dataset:
-    """Questions in one language over the paragraphs of another; articles are documents, paragraphs are pages."""
+    """Questions and paragraphs, in the same or in different languages. Articles are documents, paragraphs are pages."""
     articles = json.loads((folder / f"xquad.{searched}.json").read_text("utf-8"))["data"]
     questions_of = json.loads((folder / f"xquad.{asked}.json").read_text("utf-8"))["data"]
     sources, questions = [], []
@@ -146,24 +151,34 @@ def xquad(folder: Path, *, asked: str, searched: str) -> Dataset:
         sources.append(Source(f"{index}.txt", Extraction(pages=pages, page_count=len(pages))))
         for n, paragraph in enumerate(asked_article["paragraphs"], start=1):
             questions.extend(
-                Question(text=qa["question"], pages=frozenset({(index, n)}), answer=qa["answers"][0]["text"])
+                Question(text=qa["question"], gold=_gold([(document_name(index), n)]), answer=qa["answers"][0]["text"])
                 for qa in paragraph["qas"]
             )
     return Dataset(f"xquad-{asked}-{searched}", "pages", sources, questions)
 
 
+def document_name(index: int) -> str:
+    """The number by which passages and gold refer to a document, from 1, as text."""
+    return str(index + 1)
+
+
+def _gold(items: Iterable[Item]) -> Gold | None:
+    found = frozenset(items)
+    return Gold(found) if found else None
+
+
 def _parse_xml(path: Path) -> ElementTree.Element:
-    """A file of one or of many root elements."""
+    """Parse a file with one or several root elements."""
     body = path.read_text("utf-8").split("?>", 1)[-1]
     return ElementTree.fromstring(f"<all>{body}</all>")  # noqa: S314 - the data set, read by developers
 
 
 def _page_offsets(text: str, extraction: Extraction) -> Iterator[int]:
-    """Where each page's text stands in the whole file (a reader may cut a long text into pages)."""
+    """The offset of each page in the text of the whole file (the reader cuts a long text into pages)."""
     position = 0
     for page in extraction.pages:
         found = text.find(page.text, position)
         if found < 0:
-            raise ValueError(f"page {page.number} is not a part of the file's text")
+            raise ValueError(f"page {page.number} does not occur in the text of the file")
         yield found
         position = found + len(page.text)

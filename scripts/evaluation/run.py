@@ -1,14 +1,15 @@
-"""Judge retrieval and answers on public sets through the product's own parts, beside the plain stack.
+"""Evaluate retrieval and answers on public data sets, with the service's own components and with a plain stack.
 
     scripts/evaluate [DATA] [--sets mmlong,sec10q,chunkeval,cranfield,xquad] [--runtime auto|onnx-fp32|...] [--json]
 
-mmlong: hit@1/3/5/10 and MRR of pages over all documents at once, on text and table questions that have an answer.
-sec10q: a source file among the first five passages. chunkeval: recall and precision in characters of the first five
-passages. cranfield: nDCG@10. xquad: hit@1/5 and MRR of paragraphs, each language asked in itself (``xquad-cross``: in
-another one). ``plain`` is the plain stack: 1,000/200-character chunks of the same pages, cosine or BM25 alone.
+mmlong: hit@1/3/5/10 and MRR of pages over all documents together, on text and table questions that have an answer.
+sec10q: hit@1/5 and precision@5 of source files. chunkeval: recall and precision, in characters, of the first five
+passages. cranfield: nDCG@10. xquad: hit@1/3/5/10 and MRR of paragraphs, with questions and paragraphs in the same
+language (``xquad-cross``: in different languages). ``plain`` is the plain stack: chunks of 1,000 characters with an
+overlap of 200, of the same pages, ranked by cosine or by BM25.
 
-Exit status 1 when hybrid is worse than a side alone, or than the plain stack, on the main measure of a set by more
-than the standard error of the difference.
+The exit status is 1 if hybrid search is worse than dense or lexical search, or than the plain stack, on the main
+measure of a set by more than the standard error of the difference.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ from ragsvc.core.documents import Extraction, StoredPassage
 from ragsvc.core.ports.parsing import ChunkingOptions
 from ragsvc.core.retrieval.search import SearchMode
 from ragsvc.core.text.condensing import condense
-from ragsvc.evaluation.measures.scores import first_rank, ndcg, range_overlap, unique
+from ragsvc.evaluation.measures.judging import HIT_DEPTHS, Span, judge, matching_item
+from ragsvc.evaluation.measures.scores import ndcg, range_overlap, unique
 from ragsvc.inference.factory import open_embedder, open_token_spans
 
 MODES = (SearchMode.DENSE, SearchMode.LEXICAL, SearchMode.HYBRID)
@@ -47,7 +49,7 @@ MAIN_MEASURES = ("hit@5", "recall", "ndcg@10")
 
 
 class CachedReader:
-    """Reads a file as the service does, once; recognising pictures takes minutes."""
+    """Reads a file as the service does and caches the result: text recognition takes minutes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -68,30 +70,31 @@ def load(data: Path, names: list[str], reader: CachedReader) -> list[Dataset]:
     for name in names:
         match name:
             case "xquad":
-                found += [datasets.xquad(data / "xquad", asked=one, searched=one) for one in LANGUAGES]
+                found += [datasets.xquad(data / "xquad", asked=language, searched=language) for language in LANGUAGES]
             case "xquad-cross":
                 pairs = itertools.permutations(LANGUAGES, 2)
-                found += [datasets.xquad(data / "xquad", asked=one, searched=two) for one, two in pairs]
+                found += [datasets.xquad(data / "xquad", asked=asked, searched=searched) for asked, searched in pairs]
             case "cranfield":
                 found.append(datasets.cranfield(data / name))
             case "mmlong" | "sec10q" | "chunkeval":
                 found.append(getattr(datasets, name)(data / name, reader))
             case _:
-                sys.exit(f"unknown set {name!r}; there are {', '.join((*SETS, 'xquad-cross'))}")
+                sys.exit(f"unknown set {name!r}; choose from {', '.join((*SETS, 'xquad-cross'))}")
     return found
 
 
-def judge(dataset: Dataset, question: Question, rows: Sequence[StoredPassage]) -> dict[str, float]:
-    """The measures of one question's ranked passages by the kind of its set."""
+def judge_question(dataset: Dataset, question: Question, rows: Sequence[StoredPassage]) -> dict[str, float]:
+    """The measures of a question's ranked passages, by the kind of its data set."""
+    spans = [Span(row.document_public_id, row.page, row.start, row.end) for row in rows]
     match dataset.kind:
         case "pages":
-            rank = first_rank(unique([(int(one.document_id) - 1, one.page) for one in rows]), question.pages)
-            hits = {f"hit@{k}": float(rank is not None and rank <= k) for k in (1, 3, 5, 10)}
-            return {**hits, "mrr": 1 / rank if rank else 0.0}
+            assert question.gold is not None
+            return select(judge(first_of_each_page(spans), question.gold), *(f"hit@{k}" for k in HIT_DEPTHS), "mrr")
         case "documents":
-            found = [int(one.document_id) - 1 in question.grades for one in rows[:5]]
-            right = sum(found) / max(1, len(found))
-            return {"hit@1": float(any(found[:1])), "hit@5": float(any(found)), "precision@5": right}
+            assert question.gold is not None
+            correct = [matching_item(span, question.gold) is not None for span in spans[:5]]
+            precision = sum(correct) / max(1, len(correct))
+            return {**select(judge(spans, question.gold), "hit@1", "hit@5"), "precision@5": precision}
         case "ranges":
             recall, precision, overlap = range_overlap(engine.ranges_of(dataset, rows[:5]), question.ranges)
             return {"recall": recall, "precision": precision, "iou": overlap}
@@ -100,16 +103,28 @@ def judge(dataset: Dataset, question: Question, rows: Sequence[StoredPassage]) -
             return {"ndcg@10": ndcg(unique([int(one.document_id) - 1 for one in rows]), question.grades)}
 
 
+def first_of_each_page(spans: Sequence[Span]) -> list[Span]:
+    """The ranking of pages: the first passage of each page."""
+    first: dict[tuple[str, int], Span] = {}
+    for span in spans:
+        first.setdefault((span.document, span.page), span)
+    return list(first.values())
+
+
+def select(measures: dict[str, float], *names: str) -> dict[str, float]:
+    return {name: measures[name] for name in names}
+
+
 def counts(dataset: Dataset, question: Question) -> bool:
-    """Whether a question takes part in the retrieval measures of its set."""
+    """Whether a question counts in the retrieval measures of its set."""
     if dataset.name == "mmlong":
-        return question.from_text and question.answer is not None and bool(question.pages)
-    return bool(question.grades or question.ranges or question.pages)
+        return question.from_text and question.answer is not None and question.gold is not None
+    return bool(question.grades or question.ranges or question.gold)
 
 
 def evaluate(dataset: Dataset, collection: Collection, embedding: Embedding, *, plain: bool) -> dict[str, Any]:
-    asked = [one for one in dataset.questions if counts(dataset, one)]
-    vectors = embedding.queries([one.text for one in asked])
+    asked = [question for question in dataset.questions if counts(dataset, question)]
+    vectors = embedding.queries([question.text for question in asked])
     rankings: dict[str, list[list[StoredPassage]]] = {
         mode.value: [
             [collection.stored[found.id] for found in engine.search(collection, one.text, vector, mode).candidates]
@@ -120,13 +135,13 @@ def evaluate(dataset: Dataset, collection: Collection, embedding: Embedding, *, 
     if plain:
         stack = PlainStack(dataset, embedding)
         rankings["plain dense"] = [stack.dense(vector) for vector in vectors]
-        rankings["plain lexical"] = [stack.lexical(one.text) for one in asked]
+        rankings["plain lexical"] = [stack.lexical(question.text) for question in asked]
     scores = {
-        name: [judge(dataset, one, rows) for one, rows in zip(asked, ranked, strict=True)]
+        name: [judge_question(dataset, question, rows) for question, rows in zip(asked, ranked, strict=True)]
         for name, ranked in rankings.items()
     }
     figures = {
-        name: {measure: float(np.mean([one[measure] for one in of_questions])) for measure in of_questions[0]}
+        name: {measure: float(np.mean([values[measure] for values in of_questions])) for measure in of_questions[0]}
         for name, of_questions in scores.items()
     }
     result: dict[str, Any] = {
@@ -147,35 +162,33 @@ def evaluate(dataset: Dataset, collection: Collection, embedding: Embedding, *, 
 
 def _latency_ms(collection: Collection, asked: Sequence[Question], vectors: np.ndarray) -> float:
     times = []
-    for one, vector in list(zip(asked, vectors, strict=True))[:100]:
+    for question, vector in list(zip(asked, vectors, strict=True))[:100]:
         begin = time.perf_counter()
-        engine.search(collection, one.text, vector, SearchMode.HYBRID)
+        engine.search(collection, question.text, vector, SearchMode.HYBRID)
         times.append(1000 * (time.perf_counter() - begin))
     return float(np.median(times))
 
 
 def compare(scores: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Hybrid minus each other way on the main measure, question by question, with the mean's standard error."""
+    """The mean difference between hybrid search and each other method on the main measure, with its standard error."""
     hybrid = scores["hybrid"]
-    measure = next(one for one in MAIN_MEASURES if one in hybrid[0])
+    measure = next(name for name in MAIN_MEASURES if name in hybrid[0])
     found = {}
-    for way, others in scores.items():
-        if way != "hybrid":
-            differences = np.array(
-                [ours[measure] - theirs[measure] for ours, theirs in zip(hybrid, others, strict=True)]
-            )
+    for method, others in scores.items():
+        if method != "hybrid":
+            differences = np.array([ours[measure] - other[measure] for ours, other in zip(hybrid, others, strict=True)])
             error = float(differences.std(ddof=1) / np.sqrt(len(differences)))
-            found[way] = {"difference": float(differences.mean()), "standard_error": error}
+            found[method] = {"difference": float(differences.mean()), "standard_error": error}
     return found
 
 
 def shortcomings(report: dict[str, dict[str, Any]]) -> tuple[list[str], list[str]]:
-    """Where hybrid search is behind another way on a set's main measure: beyond its standard error, and within."""
+    """Where hybrid search is worse than another method on a main measure: beyond the standard error, and within it."""
     beyond, within = [], []
-    for name, one in report.items():
-        for way, against in one["hybrid_against"].items():
+    for name, result in report.items():
+        for method, against in result["hybrid_against"].items():
             if against["difference"] < 0:
-                line = f"{name}: {way} by {-100 * against['difference']:.2f} ± {100 * against['standard_error']:.2f}"
+                line = f"{name}: {method} by {-100 * against['difference']:.2f} ± {100 * against['standard_error']:.2f}"
                 (beyond if -against["difference"] > against["standard_error"] else within).append(line)
     return beyond, within
 
@@ -186,7 +199,9 @@ def main() -> int:
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--runtime", default="auto")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "ragsvc-evaluate")
-    parser.add_argument("--no-plain", action="store_true", help="leave out the plain stack (its chunks take as long)")
+    parser.add_argument(
+        "--no-plain", action="store_true", help="skip the plain stack (embedding its chunks doubles the time)"
+    )
     parser.add_argument("--passage-tokens", type=int, default=ChunkingOptions().max_tokens)
     parser.add_argument("--whole", action="store_true", help="embed passages with function words and punctuation")
     parser.add_argument("--json", action="store_true")
@@ -211,18 +226,18 @@ def main() -> int:
         print(json.dumps({"runtime": embedder.runtime, "sets": report, "foreign_questions": foreign}, indent=1))
     else:
         if foreign:
-            print("questions of one set asked of another: " + _line(foreign))
+            print("questions of one set searched in another: " + _line(foreign))
         print(f"{embedder.runtime}; {time.monotonic() - begin:.0f} s")
-        print("hybrid at least as good as every other way on every set:", f"NO: {beyond}" if beyond else "yes")
+        print("hybrid at least as good as every other method on every set:", f"NO: {beyond}" if beyond else "yes")
         if within:
-            print(f"  behind, but by less than the standard error: {'; '.join(within)}")
+            print(f"  worse, but by less than the standard error: {'; '.join(within)}")
     return 1 if beyond else 0
 
 
 def show(dataset: Dataset, result: dict[str, Any]) -> None:
     print(f"{dataset.name} ({result['questions']} questions, {result['passages']} passages)")
-    for way, values in result["measures"].items():
-        print(f"  {way:13s} " + "  ".join(f"{name} {value * 100:5.1f}" for name, value in values.items()))
+    for method, values in result["measures"].items():
+        print(f"  {method:13s} " + "  ".join(f"{name} {value * 100:5.1f}" for name, value in values.items()))
     for name, values in result.items():
         if name.startswith(("abstention", "answers")):
             print(f"  {name}: {_line(values)}")

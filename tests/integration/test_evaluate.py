@@ -136,9 +136,9 @@ def test_what_is_not_there_is_said_before_anything_is_asked(tenant, folder: Path
         "6 of 7 questions",
         "no document 'lost.pdf' (2 questions, lines 2, 3)",
         "2 documents are called 'twin.txt'",
-        "'solar.pdf' has 2 pages, not 3 (line 5)",
-        "an excerpt does not stand in page 1 of 'solar.pdf' (line 6)",
-        "an excerpt stands in no document (line 7)",
+        "'solar.pdf' has 2 pages, there is no page 3 (line 5)",
+        "an excerpt does not occur in page 1 of 'solar.pdf' (line 6)",
+        "an excerpt occurs in no document (line 7)",
     ):
         assert said in refused.err
     assert not page.exists()
@@ -147,7 +147,7 @@ def test_what_is_not_there_is_said_before_anything_is_asked(tenant, folder: Path
 
     (tmp_path / "empty.jsonl").touch()
     empty = ragsvc("evaluate", tmp_path / "empty.jsonl", env=env)
-    assert (empty.code, "holds no question" in empty.err) == (1, True)
+    assert (empty.code, "contains no questions" in empty.err) == (1, True)
     nowhere = tmp_path / "nowhere" / "report.html"
     assert ragsvc("evaluate", questions, "--report", nowhere, env=env).code == 2
     written = questions.read_bytes()

@@ -16,7 +16,7 @@ from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract import ocr
 from ragsvc.extract.ocr import OcrUnavailable, open_recogniser
 from ragsvc.extract.pdf_pages import PageReports
-from ragsvc.extract.quote_boxes import boxes
+from ragsvc.extract.quote_boxes import find_quote_boxes
 from ragsvc.extract.read_file import extract
 from ragsvc.testing.pdf_builder import Text, lines, make_pdf, make_scan
 
@@ -157,9 +157,9 @@ def test_a_quote_of_a_scan_is_found_in_the_picture(scan, letter, turns):
     path = scan(letter, 1, turns=turns)
     text, original = (read(one)[0].pages[0].text for one in (path, letter))
     wanted = "greenhouse. Costs"
-    (found,) = boxes(path, 1, text.index(wanted), text.index(wanted) + len(wanted), page_text=text)
+    (found,) = find_quote_boxes(path, 1, text.index(wanted), text.index(wanted) + len(wanted), page_text=text)
     at = original.index(wanted)
-    (there,) = boxes(letter, 1, at, at + len(wanted), page_text=original)
+    (there,) = find_quote_boxes(letter, 1, at, at + len(wanted), page_text=original)
     if turns:  # the page is 420 wide: what stood at (x, y) stands at (y, 420 - x)
         there = type(there)(there.bottom, 420 - there.left, there.top, 420 - there.right)
     for edge in ("left", "top", "right", "bottom"):
@@ -170,7 +170,7 @@ def test_recognition_can_be_switched_off(scan, letter):
     with pytest.raises(ExtractionFailed) as caught:
         read(scan(letter, 1), ocr=False)
     assert caught.value.reason is FailureReason.NO_TEXT
-    assert "switched off" in caught.value.message
+    assert "disabled" in caught.value.message
 
 
 def test_pages_beyond_the_limit_are_named(tmp_path):

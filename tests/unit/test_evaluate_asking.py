@@ -3,6 +3,8 @@
 import doctest
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,12 +13,13 @@ import anyio
 import httpx
 import pytest
 
+from ragsvc.cli.evaluate import evaluation_failures
 from ragsvc.cli.failures import CommandFailed
 from ragsvc.cli.service_client import ServiceClient
-from ragsvc.evaluation import charts, elements
+from ragsvc.evaluation import charts, html_report
 from ragsvc.evaluation.asking import EvaluationPlan, ask_all
 from ragsvc.evaluation.gold import find_gold, page_texts
-from ragsvc.evaluation.page import render_page
+from ragsvc.evaluation.html_report import render_html
 from ragsvc.evaluation.questions import read_questions
 from ragsvc.evaluation.report import EvaluationReport, make_report
 from ragsvc.evaluation.settings import choose_settings
@@ -102,7 +105,8 @@ def test_pauses_that_a_limit_asks_for_are_not_the_searches(tmp_path: Path) -> No
 
 def test_a_refusal_names_its_question(tmp_path: Path) -> None:
     service = Service()
-    with pytest.raises(CommandFailed, match=r"question 'broken', setting '(dense|lexical)': the query is odd"):
+    said = r"question 'broken', setting '(dense|lexical)': the query is odd"
+    with pytest.raises(CommandFailed, match=said), evaluation_failures():
         evaluate(service, tmp_path, [*questions(2), {"question": "odd", "id": "broken"}])
     assert len(service.searches) == 2 + 2 * 2
 
@@ -111,9 +115,9 @@ def test_questions_without_an_answer_are_judged_by_the_signal_and_their_lack_is_
     report = evaluate(Service(), tmp_path, [*questions(3), {"question": "nothing", "answerable": False}])
     assert report.settings[0].measures["abstention_auroc"].value == 1
     assert report.settings[0].signal_reached == {"answerable": 1.0, "unanswerable": 0.0}
-    assert "yet with evidence" not in render_page(report)
+    assert "yet with evidence" not in render_html(report)
     deceived = evaluate(Service(), tmp_path, [*questions(3), {"question": "nothing but 5", "answerable": False}])
-    assert "yet with evidence" in render_page(deceived)
+    assert "yet with evidence" in render_html(deceived)
     without = evaluate(Service(), tmp_path, questions(3))
     assert "abstention_auroc" not in without.settings[0].measures
     assert any("answerable" in note for note in without.notes)
@@ -122,7 +126,7 @@ def test_questions_without_an_answer_are_judged_by_the_signal_and_their_lack_is_
 
 def test_the_page_is_whole_and_says_nothing_it_was_not_meant_to(tmp_path: Path) -> None:
     lines = [*questions(7), {"question": f"{EVIL} 1", "document": "doc_1", "pages": [3]}]
-    page = render_page(evaluate(Service(), tmp_path, lines))
+    page = render_html(evaluate(Service(), tmp_path, lines))
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp;" in page
     assert "<b>" not in page
@@ -147,7 +151,14 @@ def test_texts_of_pages_are_put_together_from_their_passages() -> None:
 
 
 def test_examples_hold() -> None:
-    for module in (charts, elements):
+    for module in (charts, html_report):
         outcome = doctest.testmod(module)
         assert outcome.attempted
         assert not outcome.failed
+
+
+def test_statistics_libraries_are_imported_only_when_measures_are_computed() -> None:
+    """They take seconds to import, which no other command and no invalid option should cost."""
+    code = "import sys, ragsvc.cli.commands, ragsvc.cli.evaluate; print({'scipy', 'sklearn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ragsvc.cli.evaluate import evaluation_failures
 from ragsvc.cli.failures import CommandFailed, ExitCode
 from ragsvc.core.retrieval.search import SearchMode
 from ragsvc.evaluation.questions import read_questions
@@ -43,13 +44,13 @@ def test_questions_are_read_with_their_lines(tmp_path: Path) -> None:
         ('{"question": "a", "answerable": false, "answer": "yes"}', "'answer'"),
         ('{"question": "a", "document": "d", "answerable": false, "pages": [2]}', "'pages'"),
         ('["a"]', "object"),
-        ('{"question": "a"', "no JSON"),
-        (b'{"question": "\xff"}', "no JSON"),
-        ('{"question": "\\ud800"}', "no JSON"),
+        ('{"question": "a"', "not a JSON"),
+        (b'{"question": "\xff"}', "not a JSON"),
+        ('{"question": "\\ud800"}', "not a JSON"),
     ],
 )
 def test_bad_lines_are_named(tmp_path: Path, line: str | bytes, field: str) -> None:
-    with pytest.raises(CommandFailed) as caught:
+    with pytest.raises(CommandFailed) as caught, evaluation_failures():
         read(tmp_path, '{"question": "good"}', line)
     assert caught.value.code == "bad_questions"
     assert caught.value.message.startswith("вопросы.jsonl:2: ")
@@ -57,17 +58,17 @@ def test_bad_lines_are_named(tmp_path: Path, line: str | bytes, field: str) -> N
 
 
 def test_all_bad_lines_are_reported_together(tmp_path: Path) -> None:
-    with pytest.raises(CommandFailed, match=r"jsonl:1: .*jsonl:3: .*jsonl:9: .*and 2 more"):
+    with pytest.raises(CommandFailed, match=r"jsonl:1: .*jsonl:3: .*jsonl:9: .*and 2 more"), evaluation_failures():
         read(tmp_path, "1", '{"question": "good"}', *["{}"] * 9)
-    with pytest.raises(CommandFailed, match="the id 'x' is on lines 1, 2"):
+    with pytest.raises(CommandFailed, match="the id 'x' is repeated on lines 1, 2"), evaluation_failures():
         read(tmp_path, '{"question": "a", "id": "x"}', '{"question": "b", "id": "x"}')
 
 
 def test_no_questions_and_no_file_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(CommandFailed, match="holds no question"):
+    with pytest.raises(CommandFailed, match="contains no questions"), evaluation_failures():
         read(tmp_path, "", "  ")
     for path in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(CommandFailed) as caught:
+        with pytest.raises(CommandFailed) as caught, evaluation_failures():
             read_questions(path)
         assert caught.value.exit_code is ExitCode.USAGE
 
@@ -105,7 +106,7 @@ def test_settings_are_modes_or_what_a_search_takes() -> None:
     ],
 )
 def test_wrong_settings_are_usage_errors(modes: list[str], texts: list[str], said: str) -> None:
-    with pytest.raises(CommandFailed) as caught:
+    with pytest.raises(CommandFailed) as caught, evaluation_failures():
         choose_settings(modes, texts, top_k=10, filters=None)
     assert caught.value.exit_code is ExitCode.USAGE
     assert said in caught.value.message

@@ -2,6 +2,7 @@
 
 import doctest
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -101,11 +102,43 @@ def test_areas_by_hand_and_by_their_draws() -> None:
 
 
 @given(st.integers(1, 500), st.integers(0, 500))
+@settings(deadline=None)  # the first call imports SciPy
 def test_an_interval_of_a_share_holds_it(questions: int, right: int) -> None:
     share = min(right, questions) / questions
     low, high = wilson(share, questions)
     assert 0 <= low <= share <= high <= 1
     assert low < high
+
+
+@given(st.integers(1, 500), st.integers(0, 500))
+@settings(deadline=None)  # the first call imports SciPy
+def test_the_interval_of_a_share_is_wilsons_formula(questions: int, right: int) -> None:
+    share, z = min(right, questions) / questions, 1.959964
+    middle = share + z**2 / (2 * questions)
+    spread = z * math.sqrt(share * (1 - share) / questions + z**2 / (4 * questions**2))
+    expected = tuple((middle + sign * spread) / (1 + z**2 / questions) for sign in (-1, 1))
+    assert wilson(share, questions) == pytest.approx(expected, abs=1e-6)
+
+
+def test_draws_are_those_of_the_seed_and_common_to_all_settings() -> None:
+    """The intervals of 500 draws, made here with NumPy alone."""
+    rows = np.random.default_rng(2).random((2, 30))
+    drawn = np.random.default_rng(6).integers(30, size=(500, 30))
+    first, second = (row[drawn].mean(axis=1) for row in rows)
+    judged = judge_means(rows, seed=6, resamples=500)
+    compared = judged.comparisons[0]
+    assert (judged.estimates[0].low, judged.estimates[0].high) == pytest.approx(np.quantile(first, (0.025, 0.975)))
+    assert (compared.low, compared.high) == pytest.approx(np.quantile(second - first, (0.025, 0.975)))
+    tail = min((second <= first).sum(), (second >= first).sum())
+    assert compared.p_value == pytest.approx(min(1, 2 * (tail + 1) / 501))
+
+
+def test_a_single_question_has_an_interval_and_no_difference() -> None:
+    judged = judge_means([[0.25], [0.75]], seed=0, resamples=50)
+    assert [(one.low, one.high) for one in judged.estimates] == [(0.25, 0.25), (0.75, 0.75)]
+    assert (judged.comparisons[0].difference, judged.comparisons[0].p_value) == (0.5, 1)
+    areas = judge_areas([[0.9, 0.1, 0.95]], [True, False, False], seed=0, resamples=50)
+    assert (areas.estimates[0].value, areas.estimates[0].low, areas.estimates[0].high) == (0.5, 0.0, 1.0)
 
 
 def test_percentiles_and_examples() -> None:

@@ -3,10 +3,10 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragsvc.evaluation.measures.excerpts import SearchableText, letters
+from ragsvc.evaluation.measures.excerpts import SearchableText, normalise_characters
 from ragsvc.evaluation.measures.judging import Gold, Span, judge
 
 PAGE_2 = Gold(frozenset([("a", 2)]))
@@ -56,6 +56,7 @@ places = st.tuples(st.sampled_from("ab"), st.integers(1, 4), st.integers(0, 50),
 
 
 @given(st.lists(places, max_size=15), st.lists(places, min_size=1, max_size=4), st.booleans())
+@settings(deadline=None)  # the first call imports scikit-learn
 def test_every_measure_is_between_0_and_1_and_grows_with_depth(
     found: list[Span], right: list[Span], by_excerpts: bool
 ) -> None:
@@ -68,6 +69,7 @@ def test_every_measure_is_between_0_and_1_and_grows_with_depth(
 
 
 @given(st.lists(places, min_size=1, max_size=4))
+@settings(deadline=None)  # the first call imports scikit-learn
 def test_gold_itself_in_any_order_is_perfect(right: list[Span]) -> None:
     items = list(dict.fromkeys((one.document, one.page) for one in right))
     judged = judge([Span(document, page, 0, 1) for document, page in items], Gold(frozenset(items)))
@@ -89,7 +91,9 @@ def test_any_part_of_a_page_is_found_where_it_stands(pages: dict[int, str], data
     start = data.draw(st.integers(0, len(pages[number])))
     part = pages[number][start : data.draw(st.integers(start, len(pages[number])))]
     found = SearchableText("a", pages).find(part)
-    wanted = letters(part)[0]
+    wanted = normalise_characters(part)[0]
     assert bool(found) == bool(wanted)
     for occurrence in found:  # all stand there by their letters (a ligature may bring one letter more)
-        assert wanted in "".join(letters(pages[span.page][span.start : span.end])[0] for span in occurrence)
+        assert wanted in "".join(
+            normalise_characters(pages[span.page][span.start : span.end])[0] for span in occurrence
+        )

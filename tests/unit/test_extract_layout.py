@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ragsvc.extract.columns import order_columns
-from ragsvc.extract.layout import Line, move_strays, page_text
+from ragsvc.extract.layout import Line, move_headers_and_footers, page_text
 
 WIDTH = 5.0  # points a character
 
@@ -79,4 +79,4 @@ def test_a_footer_written_first_is_read_last():
     footer = line("Proceedings of the 61st meeting", 200, 40)
     header = line("Annual report", 200, 800)
     body = column(PROSE, 72)
-    assert [x.text for x in move_strays([footer, *body, header])] == [header.text, *PROSE, footer.text]
+    assert [x.text for x in move_headers_and_footers([footer, *body, header])] == [header.text, *PROSE, footer.text]

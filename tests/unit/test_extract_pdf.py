@@ -10,7 +10,7 @@ from ragsvc.core.documents import ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract.pdf_pages import PageReports
-from ragsvc.extract.quote_boxes import boxes
+from ragsvc.extract.quote_boxes import find_quote_boxes
 from ragsvc.extract.read_file import extract
 from ragsvc.testing.pdf_builder import Text, assemble, content, lines, make_pdf, stream
 
@@ -283,11 +283,11 @@ def test_a_quote_is_found_on_its_page():
     path = FIXTURES / "documents/apple-10-q-2023-07-01.pdf"
     text = read(path).pages[3].text
     start = text.index("Total net sales 81,797")
-    (box,) = boxes(path, 4, start, start + len("Total net sales"), page_text=text)
+    (box,) = find_quote_boxes(path, 4, start, start + len("Total net sales"), page_text=text)
     assert 0 < box.left < box.right < 300
     assert 5 < box.top - box.bottom < 20
     lower = text.index("Total cost of sales")
-    (below,) = boxes(path, 4, lower, lower + len("Total cost of sales"), page_text=text)
+    (below,) = find_quote_boxes(path, 4, lower, lower + len("Total cost of sales"), page_text=text)
     assert below.top < box.bottom
 
 
@@ -296,8 +296,8 @@ def test_the_repetition_that_is_meant_is_found(tmp_path):
     path.write_bytes(make_pdf([lines(["The same words.", "Something else.", "The same words."])]))
     text = read(path).pages[0].text
     first, second = text.index("The same"), text.rindex("The same")
-    (upper,) = boxes(path, 1, first, first + 15, page_text=text)
-    (lower,) = boxes(path, 1, second, second + 15, page_text=text)
+    (upper,) = find_quote_boxes(path, 1, first, first + 15, page_text=text)
+    (lower,) = find_quote_boxes(path, 1, second, second + 15, page_text=text)
     assert upper.bottom > lower.top
 
 
@@ -306,6 +306,6 @@ def test_a_quote_over_a_hyphen_and_lines_has_a_box_for_each_line():
     text = read(path).pages[0].text
     quote = "consectetuer adipiscing elit. Ut purus elit, vestibulum ut, placerat ac, adipiscing vitae"
     start = text.index(quote)
-    found = boxes(path, 1, start, start + len(quote), page_text=text)
+    found = find_quote_boxes(path, 1, start, start + len(quote), page_text=text)
     assert len(found) == 3
     assert all(box.right < 310 for box in found)

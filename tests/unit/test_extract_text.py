@@ -84,14 +84,14 @@ def test_markdown_stays_as_written_and_its_headings_are_known(tmp_path):
     ("data", "media_type", "reason", "words"),
     [
         (b"", "text/plain", FailureReason.EMPTY_FILE, "empty"),
-        (b" \n\f ", "text/plain", FailureReason.NO_TEXT, "blanks"),
+        (b" \n\f ", "text/plain", FailureReason.NO_TEXT, "white space"),
         (bytes(range(256)) * 20, "text/plain", FailureReason.NOT_TEXT, "binary"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "text/plain", FailureReason.NOT_TEXT, "PNG"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "application/pdf", FailureReason.NOT_A_PDF, "PNG"),
         (b"PK\x03\x04" + bytes(50), "application/pdf", FailureReason.NOT_A_PDF, "Office"),
         (b"<!DOCTYPE html><title>Log in</title>", "application/pdf", FailureReason.NOT_A_PDF, "web page"),
         (b"Dear all, this is text.", "application/pdf", FailureReason.NOT_A_PDF, "text/plain"),
-        (bytes(4096), "application/pdf", FailureReason.NOT_A_PDF, "zeros"),
+        (bytes(4096), "application/pdf", FailureReason.NOT_A_PDF, "zero bytes"),
     ],
 )
 def test_what_cannot_be_read_fails_with_words_for_a_person(tmp_path, data, media_type, reason, words):

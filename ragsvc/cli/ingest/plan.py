@@ -10,9 +10,7 @@ from typing import Any
 import msgspec
 
 from ragsvc.cli.ingest.folders import SourceFile
-
-ROOT_KEY = "source_root"
-PATH_KEY = "source_path"
+from ragsvc.core.defaults import SOURCE_PATH_KEY, SOURCE_ROOT_KEY
 
 
 class IngestAction(StrEnum):
@@ -57,7 +55,7 @@ class IngestPlan(msgspec.Struct, frozen=True):
 def known_document(document: Mapping[str, Any]) -> KnownDocument:
     """Convert a document of the API."""
     metadata = document.get("metadata") or {}
-    root, path = metadata.get(ROOT_KEY), metadata.get(PATH_KEY)
+    root, path = metadata.get(SOURCE_ROOT_KEY), metadata.get(SOURCE_PATH_KEY)
     source = f"{root.rstrip('/')}/{path}" if isinstance(root, str) and isinstance(path, str) else None
     failure = document.get("error") or {}
     return KnownDocument(

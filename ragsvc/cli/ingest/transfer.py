@@ -15,9 +15,9 @@ import msgspec
 
 from ragsvc.cli.failures import CommandFailed, ExitCode
 from ragsvc.cli.ingest.folders import SourceFile
-from ragsvc.cli.ingest.plan import PATH_KEY, ROOT_KEY, IngestAction, IngestStep, KnownDocument
+from ragsvc.cli.ingest.plan import IngestAction, IngestStep, KnownDocument
 from ragsvc.cli.service_client import Json, ServiceClient
-from ragsvc.core.defaults import MAX_FILENAME_LENGTH
+from ragsvc.core.defaults import MAX_FILENAME_LENGTH, SOURCE_PATH_KEY, SOURCE_ROOT_KEY
 
 _ENDED = ("ready", "failed")
 _WAIT_S = 1.0
@@ -206,7 +206,7 @@ class Transfer:
 
     @staticmethod
     def _source(file: SourceFile) -> dict[str, str]:
-        return {ROOT_KEY: file.root, PATH_KEY: file.path}
+        return {SOURCE_ROOT_KEY: file.root, SOURCE_PATH_KEY: file.path}
 
 
 def still_there(event: Json) -> Json:

@@ -1,1 +1,1 @@
-"""How good retrieval and answers are on questions with known answers, and whether a difference is noise."""
+"""Pure functions: measures of rankings and answers, gold spans, intervals and significance. No I/O."""
