@@ -141,7 +141,7 @@ class InProcessIngest:
     async def add(self, text: str, *, filename: str) -> Document:
         """Upload and wait until ready."""
         document = await self.upload(text, filename=filename)
-        return await self.documents.wait(ACME, document.public_id, timeout_s=10)
+        return await self.documents.wait(ACME, document.public_id, timeout_s=60)
 
     async def rename(self, document: Document, filename: str) -> Document:
         return await self.documents.change(ACME, document.public_id, filename=filename, metadata=None)
@@ -161,7 +161,7 @@ class InProcessIngest:
 
     async def idle(self) -> None:
         """Wait until no job is left."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while self.jobs():
                 await anyio.sleep(0.01)
 

@@ -160,7 +160,7 @@ async def test_a_document_renamed_during_its_ingest_gets_vectors_of_its_new_name
 
         service.batcher.before = lambda _texts: rename_at_second()
         document = await service.upload(LINES, filename="scan0002.txt")
-        ready = await service.documents.wait(ACME, document.public_id, timeout_s=10)
+        ready = await service.documents.wait(ACME, document.public_id, timeout_s=60)
         assert (ready.status, ready.filename, ready.passages_done) == (DocumentStatus.READY, NEW, 150)
         assert await service.found("Kessler Plumbing") == [NEW]
         assert await service.found("scan0002") == []

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from sqlalchemy import Connection
 
-from ragsvc.core.documents import DocumentStatus, Extraction, Page, Passage, Stage
+from ragsvc.core.documents import Document, DocumentStatus, Extraction, Page, Passage, Stage
 from ragsvc.core.errors import DocumentNotFound
+from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.core.ports.parsing import ParsedDocument
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.store import document_rows, job_rows, parsed_rows, passage_rows, vector_rows
 from ragsvc.store.database import Database
+from ragsvc.store.document_changes import change_document
 from ragsvc.store.index_source import SqliteIndexSource
-from tests.support.stored_documents import ACME, OTHER, add, make_ready
+from ragsvc.store.vector_rows import VectorsOutcome
+from tests.support.stored_documents import ACME, MODEL, OTHER, add, make_ready
 
 
 @pytest.fixture
@@ -153,6 +156,59 @@ def test_equal_text_of_one_tenant_shares_a_vector(database: Database) -> None:
     known = database.read_sync(lambda c: vector_rows.cached_vectors(c, ACME, 1, [digest, b"?" * 16]))
     assert list(known) == [digest]
     assert database.read_sync(lambda c: vector_rows.cached_vectors(c, OTHER, 1, [digest])) == {}
+
+
+def vectors_for(database: Database, document: Document, model_id: int, text: str) -> VectorsOutcome:
+    """Store a vector for each passage of ``document``, as if ``text`` had been embedded for it."""
+
+    def write(connection: Connection) -> VectorsOutcome:
+        stored = vector_rows.passages_to_embed(
+            connection, document.id, model_id, after=0, limit=100, only_missing=False
+        )
+        digest = vector_rows.embedding_hash(text)
+        new = [vector_rows.PassageVector(passage.id, digest, bytes(8)) for passage in stored]
+        return vector_rows.store_vectors(connection, document, model_id, new, now=3)
+
+    return database.write_sync(write)
+
+
+def test_a_passage_with_vectors_of_different_texts_shares_none_of_them(database: Database) -> None:
+    document = add(database, "a")
+    make_ready(database, document, texts=("whole text",))
+    other = EmbeddingModel(name="other", dimension=4, max_tokens=256, fingerprint="other")
+    other_id = database.write_sync(lambda c: vector_rows.model_row_id(c, other, now=2))
+    digests = [vector_rows.embedding_hash(text) for text in ("whole text", "condensed text")]
+
+    def known(model_id: int) -> list[bytes]:
+        return list(database.read_sync(lambda c: vector_rows.cached_vectors(c, ACME, model_id, digests)))
+
+    assert (known(1), known(other_id)) == (digests[:1], [])
+    assert vectors_for(database, document, other_id, "whole text") is VectorsOutcome.STORED
+    assert (known(1), known(other_id)) == (digests[:1], digests[:1])
+    assert vectors_for(database, document, other_id, "condensed text") is VectorsOutcome.STORED
+    assert (known(1), known(other_id)) == ([], [])
+
+
+def test_a_document_renamed_after_its_last_vector_is_not_made_ready_with_it(database: Database) -> None:
+    document = add(database, "a")
+    parsed = ParsedDocument(Extraction(pages=[Page(1, "x")], page_count=1), [Passage(0, 1, 0, 1, "x")])
+    database.write_sync(lambda c: parsed_rows.store_parsed(c, document.id, parsed, timings={}, now=2))
+    model_id = database.write_sync(lambda c: vector_rows.model_row_id(c, MODEL, now=2))
+    assert vectors_for(database, document, model_id, "a x") is VectorsOutcome.STORED
+    renamed = database.write_sync(
+        lambda c: change_document(c, ACME, document.public_id, filename="b.pdf", change_metadata=None, now=4)
+    )
+
+    def mark(embedded: Document) -> job_rows.JobOutcome:
+        return database.write_sync(
+            lambda c: job_rows.mark_ready(c, embedded, model=MODEL, model_id=model_id, timings={}, now=5)
+        )
+
+    assert mark(document) is job_rows.JobOutcome.DOCUMENT_RENAMED
+    assert source(database).head_seq(document.collection_id) == 0
+    assert vectors_for(database, document, model_id, "a x") is VectorsOutcome.DOCUMENT_RENAMED
+    assert vectors_for(database, renamed, model_id, "b x") is VectorsOutcome.STORED
+    assert mark(renamed) is job_rows.JobOutcome.DONE
 
 
 def test_the_index_reads_unit_vectors_and_skips_what_is_gone(database: Database) -> None:
