@@ -1,4 +1,6 @@
-"""The tables of ``docs/reference``, made from the code; the text around them is written by hand.
+"""The parts of ``docs/`` that are made from the code: tables of the reference, and the list of modules.
+
+The text around them is written by hand.
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end: NAME -->``. ``scripts/reference`` writes all of them,
 ``scripts/reference --check`` fails when a page differs from the code.
@@ -33,7 +35,7 @@ from ragsvc.web.routes.endpoint_families import stateful_routes
 from ragsvc.web.service_app import ROUTES
 
 ROOT = Path(__file__).resolve().parents[2]
-REFERENCE = ROOT / "docs" / "reference"
+DOCS = ROOT / "docs"
 NEVER_SENT = (errors.Forbidden, errors.DataDirectoryLocked, errors.ConfigurationError, errors.ExtractionFailed)
 """Errors that no HTTP answer carries: a base class, two that keep the service from starting, and a document's own."""
 
@@ -110,13 +112,31 @@ def metrics_table() -> str:
     return "\n".join(rows)
 
 
+def modules_list() -> str:
+    """A section for each folder of the package: its purpose, and the first sentence of each module's docstring."""
+    package = Path(ragsvc.__file__).parent
+    sections = []
+    for folder in sorted({path.parent for path in package.rglob("*.py")}):
+        if folder.name == "versions":  # the migrations are numbered files, not modules that other modules import
+            continue
+        lines = [
+            f"- `{path.stem}`: {_module_sentence(path)}"
+            for path in sorted(folder.glob("*.py"))
+            if path.stem not in ("__init__", "__main__")
+        ]
+        heading = f"### {folder.relative_to(package.parent).as_posix()}"
+        sections.append("\n\n".join([heading, _module_sentence(folder / "__init__.py"), "\n".join(lines)]))
+    return "\n\n".join(sections)
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
-    "settings": ("settings.md", settings_table),
-    "errors": ("errors.md", errors_table),
-    "routes": ("api.md", routes_table),
-    "refused": ("api.md", refused_table),
-    "commands": ("cli.md", commands_reference),
-    "metrics": ("metrics.md", metrics_table),
+    "settings": ("reference/settings.md", settings_table),
+    "errors": ("reference/errors.md", errors_table),
+    "routes": ("reference/api.md", routes_table),
+    "refused": ("reference/api.md", refused_table),
+    "commands": ("reference/cli.md", commands_reference),
+    "metrics": ("reference/metrics.md", metrics_table),
+    "modules": ("architecture.md", modules_list),
 }
 """Page and maker of each table."""
 
@@ -240,6 +260,12 @@ def _metric(call: ast.Call) -> Metric | None:
     return Metric(name, kind, labels, str(texts[1]))
 
 
+def _module_sentence(path: Path) -> str:
+    """The first sentence of a module's docstring."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return re.split(r"(?<=[.!?)])\s+(?=[A-Z`])", _summary(docstring))[0]
+
+
 def _summary(docstring: str | None) -> str:
     return _paragraph((docstring or "").split("\n\n")[0])
 
@@ -253,7 +279,7 @@ def _inline(text: str | None) -> str:
 
 
 def _read(page: str) -> str:
-    return (REFERENCE / page).read_text(encoding="utf-8")
+    return (DOCS / page).read_text(encoding="utf-8")
 
 
 def main() -> int:
@@ -261,10 +287,10 @@ def main() -> int:
     if "--check" in sys.argv[1:]:
         pages = outdated()
         for page in pages:
-            print(f"docs/reference/{page} differs from the code; run scripts/reference", file=sys.stderr)
+            print(f"docs/{page} differs from the code; run scripts/reference", file=sys.stderr)
         return 1 if pages else 0
     for page in sorted({page for page, _ in TABLES.values()}):
-        (REFERENCE / page).write_text(render(page, _read(page)), encoding="utf-8")
+        (DOCS / page).write_text(render(page, _read(page)), encoding="utf-8")
     return 0
 
 

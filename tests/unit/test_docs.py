@@ -20,12 +20,13 @@ from tests.support.documentation_pages import FENCE, PAGES, SKIP, page_name
 _HOW_TO_UPDATE = "the code has changed; scripts/reference brings the tables up to date"
 README = ROOT / "README.md"
 REFERENCE = ROOT / "docs" / "reference"
+DOCS = ROOT / "docs"
 
 
 @pytest.mark.parametrize("name", reference.TABLES)
 def test_a_table_says_what_the_code_says(name: str) -> None:
     page, make = reference.TABLES[name]
-    text = (REFERENCE / page).read_text(encoding="utf-8")
+    text = (DOCS / page).read_text(encoding="utf-8")
     assert f"<!-- table: {name} -->\n\n{make()}\n\n<!-- end: {name} -->\n" in text, _HOW_TO_UPDATE
 
 
@@ -63,6 +64,13 @@ def test_the_fields_of_providers_are_listed_with_their_defaults(name: str, kind:
         shown = "required" if field.required else reference.shown_value(default).strip("`")
         expected.append((field.name, shown))
     assert [tuple(cells[:2]) for cells in _rows("settings.md", name)] == expected
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py)`", text))
+    assert len(named) >= 30
+    assert sorted(name for name in named if not (ROOT / "ragsvc" / name).is_file()) == []
 
 
 def test_the_readme_is_short() -> None:
