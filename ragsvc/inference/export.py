@@ -41,6 +41,7 @@ from threadpoolctl import threadpool_limits
 from ragsvc.core.errors import EmbeddingFailed
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, ModelFiles, write_atomically
+from ragsvc.inference.tokens import load_tokenizer
 
 EXPORT_VERSION = 3
 """Raised when the graph changes; older exports are replaced."""
@@ -164,7 +165,6 @@ def probe_vectors(files: ModelFiles, *, data_dir: Path) -> Vectors:
 
 def _make_graph(files: ModelFiles, precision: Precision) -> bytes:
     from ragsvc.inference import bert_graph, quantize  # noqa: PLC0415 - import onnx: needed by the first start only
-    from ragsvc.inference.tokens import load_tokenizer  # noqa: PLC0415 - needed by the first start only
 
     if files.extra_modules:
         raise ExportRefused(f"it has modules {', '.join(files.extra_modules)}")

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest, bootstrap
 
 from ragsvc.evaluation.measures.scores import auroc, wins
 
@@ -128,8 +129,6 @@ def wilson(share: float, questions: int) -> tuple[float, float]:
     >>> [round(end, 3) for end in wilson(1.0, 36)]
     [0.904, 1.0]
     """
-    from scipy.stats import binomtest  # noqa: PLC0415 - importing takes seconds
-
     interval = binomtest(round(share * questions), questions).proportion_ci(1 - LEVEL, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -146,7 +145,6 @@ def _bootstrap(statistic: Callable[..., Floats], *sizes: int, seed: int, resampl
     A sample is the indices 0..size - 1, which makes the draws common to all settings. ``statistic`` maps drawn indices,
     (draws, size) for each sample, to (settings, draws).
     """
-    from scipy.stats import bootstrap  # noqa: PLC0415 - importing takes seconds
 
     def of_draws(*drawn: Indices, axis: int) -> Floats:  # axis is -1, the last one
         return statistic(*drawn)

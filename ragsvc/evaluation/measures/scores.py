@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import ndcg_score, roc_auc_score
 
 RankedItem = TypeVar("RankedItem", bound=Hashable)
 Text = TypeVar("Text", bound=Hashable)
@@ -31,8 +32,6 @@ def ndcg(ranking: Sequence[Hashable], grades: Mapping[RankedItem, int], *, k: in
     ``ndcg_score`` takes a score for every item, where we have a ranking. The ranking is padded with irrelevant items
     to ``k``, and the items that it lacks follow, so that they count in the ideal ranking only.
     """
-    from sklearn.metrics import ndcg_score  # noqa: PLC0415 - importing takes seconds
-
     ranked = ranking[:k]
     gains: dict[Hashable, int] = {item: 2**grade - 1 for item, grade in grades.items()}
     relevance = [gains.get(item, 0) for item in ranked] + [0] * (k - len(ranked))
@@ -64,8 +63,6 @@ def auroc(scores: npt.ArrayLike, positive: npt.ArrayLike) -> float:
 
     ``positive`` has at least one ``True`` and one ``False``.
     """
-    from sklearn.metrics import roc_auc_score  # noqa: PLC0415 - importing takes seconds
-
     return float(roc_auc_score(np.asarray(positive, bool), np.asarray(scores, float)))
 
 
