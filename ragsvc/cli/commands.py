@@ -62,7 +62,6 @@ Filters = Annotated[
 
 
 def run() -> None:
-    """Run the command line."""
     app()
 
 
