@@ -229,7 +229,7 @@ def report(rows: list[dict[str, Any]], memory: dict[str, int]) -> None:
         wanted = (
             "" if target is None else f"   (target {'<=' if target[1] == 'ms' else '>='} {target[0]:g} {target[1]})"
         )
-        print(f"{label:48}{text}{wanted}")
+        print(f"{label:54}{text}{wanted}")
 
 
 def main() -> int:
