@@ -1,3 +1,3 @@
-"""ragsvc: a private, OpenAI-compatible document service."""
+"""ragsvc, a private document service with an OpenAI-compatible API."""
 
 __version__ = "0.1.0"

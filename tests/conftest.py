@@ -1,4 +1,4 @@
-"""One real service for all integration tests of a session; every test gets a tenant of its own."""
+"""Fixtures: a real service that all integration tests of a session share, and a separate tenant for every test."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from tests.support.upstream_server import serving
 
 _serial = itertools.count(1)
 
-_MARK_OF_FOLDER = {"models": "model", "ocr": "ocr", "long_runs": "slow"}
+_MARKER_OF_FOLDER = {"models": "model", "ocr": "ocr", "long_runs": "slow"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of a folder, so that ``-m "not model and not ocr and not slow"`` selects the quick ones."""
+    """Mark the tests of a folder, so that ``-m "not model and not ocr and not slow"`` selects the fast tests."""
     for item in items:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        if folder in _MARK_OF_FOLDER:
-            item.add_marker(_MARK_OF_FOLDER[folder])
+        if folder in _MARKER_OF_FOLDER:
+            item.add_marker(_MARKER_OF_FOLDER[folder])
 
 
 NO_LIMITS = {"requests_per_minute": None, "requests_per_hour": None}
 
 
 class Tenant:
-    """A tenant of the running service with one key and a client that uses it."""
+    """A tenant of the running service, with a key and a client that uses the key."""
 
     def __init__(self, service: RunningService, name: str, key: str) -> None:
         self.service = service
@@ -42,18 +42,18 @@ class Tenant:
         self.http = service.client(key)
 
     def upload(self, content: bytes, *, filename: str = "file.pdf", kind: str = "application/pdf", **query: object):
-        """POST a raw body; returns the response."""
+        """Upload a raw body; returns the response."""
         parameters = {"filename": filename, **query}
         return self.http.post("/v1/rag/documents", params=parameters, content=content, headers={"content-type": kind})
 
     def add_text(self, text: str, *, filename: str = "notes.txt", **query: object) -> str:
-        """Upload plain text, wait for ready, return the document's id."""
+        """Upload plain text, wait until it is ready, and return the document's id."""
         reply = self.upload(text.encode(), filename=filename, kind="text/plain", **query)
         assert reply.status_code == 201, reply.text
         return reply.json()["id"]
 
     def search(self, query: str, **options: object) -> list[dict]:
-        """Hits of a search."""
+        """Search, and return the hits."""
         reply = self.http.post("/v1/rag/search", json={"query": query, **options})
         assert reply.status_code == 200, reply.text
         return reply.json()["data"]
@@ -72,7 +72,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 
 
 class Gateway:
-    """A service whose models are a recording provider's, and a key without limits."""
+    """A service whose models are served by a recording provider, and a key without limits."""
 
     def __init__(self, running: RunningService, upstream: RecordingProvider) -> None:
         self.service = running
@@ -82,7 +82,7 @@ class Gateway:
         self.key = self.new_key()
 
     def new_key(self, **options: object) -> str:
-        """Another key; the same tenant unless ``tenant`` says otherwise."""
+        """Create another key, of the same tenant unless ``tenant`` is given."""
         with self.service.client(self.admin_key) as admin:
             body = {"tenant": "gateway", "label": "quickstart", **NO_LIMITS, **options}
             reply = admin.post("/v1/keys", json=body)
@@ -90,7 +90,7 @@ class Gateway:
         return reply.json()["key"]
 
     def tokens_left(self, key: str) -> int:
-        """The key's balance."""
+        """The token balance of a key."""
         with self.service.client(key) as client:
             return client.get("/v1/tokens").json()["tokens_remaining"]
 
@@ -157,7 +157,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="session")
 def node_modules(request: pytest.FixtureRequest) -> Callable[[], Path]:
-    """Gives the folder of the installed packages to tests of which only some need Node."""
+    """A function that returns the folder of the Node packages, for tests of which only some need Node."""
 
     def install() -> Path:
         request.getfixturevalue("node")
@@ -201,10 +201,10 @@ NODE_FOLDER = Path(__file__).resolve().parent / "node"
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    """Node's path, with the peers installed from the checked-in lock file."""
+    """Path of Node, after the packages of the checked-in lock file are installed."""
     path = shutil.which("node")
     if path is None:
-        pytest.skip("Node is not installed, so there is no independent JavaScript peer")
+        pytest.skip("Node is not installed; the independent JavaScript clients need it")
     stamp = NODE_FOLDER / "node_modules" / ".package-lock.json"
     lock_file = NODE_FOLDER / "package-lock.json"
     with FileLock(NODE_FOLDER / ".install.lock"):
@@ -222,7 +222,7 @@ _COUNTED = {
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """Print how many examples of the documentation ran, added up over all workers."""
+    """Print the number of documentation examples that ran in all workers."""
     counts = dict.fromkeys(_COUNTED, 0)
     for report in terminalreporter.stats.get("passed", ()):
         for name, value in report.user_properties:

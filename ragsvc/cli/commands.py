@@ -62,7 +62,6 @@ Filters = Annotated[
 
 
 def run() -> None:
-    """Run the command line."""
     app()
 
 
@@ -300,7 +299,7 @@ def evaluate(
 def create_key(
     tenant: Annotated[str, typer.Option("--tenant", metavar="T", help="The tenant that the key belongs to.")],
     label: Annotated[
-        str, typer.Option("--label", metavar="L", help="A name that tells what the key is for.")
+        str, typer.Option("--label", metavar="L", help="A name that describes the purpose of the key.")
     ] = "command line",
     scope: Annotated[
         list[str] | None, typer.Option("--scope", help="A scope of the key (default: all but admin); repeatable.")

@@ -112,7 +112,6 @@ class EncryptedTransport(httpx.BaseTransport):
             return response
 
     def close(self) -> None:
-        """Close the connections."""
         self._inner.close()
 
     def _perform(self, step: RequestStep) -> StepReply:
@@ -169,7 +168,6 @@ class AsyncEncryptedTransport(httpx.AsyncBaseTransport):
             return response
 
     async def aclose(self) -> None:
-        """Close the connections."""
         await self._inner.aclose()
 
     async def _perform(self, step: RequestStep) -> StepReply:

@@ -1,1 +1,1 @@
-"""The pure heart: values, ports and algorithms. Does no I/O and imports nothing of ragsvc outside itself."""
+"""Values, ports and algorithms. This package does no I/O and imports no other package of ragsvc."""

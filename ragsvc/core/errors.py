@@ -8,7 +8,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── InvalidRequest            the caller must change the request (``param`` names the field)
     │   ├── UnsupportedMediaType
     │   ├── TooLarge
-    │   ├── UnsupportedParameter  a known parameter that this model cannot honour
+    │   ├── UnsupportedParameter  a documented parameter that the model does not support
     │   ├── CryptoFailure         an encrypted message cannot be decrypted; the reason is not given
     │   └── MethodNotAllowed
     ├── Unauthorized              the API key is missing, malformed, unknown or revoked
@@ -76,7 +76,7 @@ class TooLarge(InvalidRequest):
 
 
 class UnsupportedParameter(InvalidRequest):
-    """A documented parameter that the chosen model cannot honour. It is rejected and never silently ignored."""
+    """A documented parameter that the model does not support. It is rejected and never silently ignored."""
 
     code = "unsupported_parameter"
 
@@ -106,13 +106,13 @@ class Unauthorized(RagsvcError):
 
 
 class Forbidden(RagsvcError):
-    """The key is valid and lacks the permission."""
+    """The key is valid but lacks the permission."""
 
     code = "forbidden"
 
 
 class KeyInactive(Forbidden):
-    """The key exists and is disabled."""
+    """The key exists but is disabled."""
 
     code = "key_inactive"
 
@@ -130,7 +130,7 @@ class BalanceExhausted(RagsvcError):
 
 
 class RateLimited(RagsvcError):
-    """A limit of the key is reached. ``budget_gone``: a daily budget is used up, so a short wait does not help."""
+    """A limit of the key is reached. If ``budget_gone``, a daily budget is used up and a short wait does not help."""
 
     code = "rate_limited"
     retryable = True
@@ -190,7 +190,7 @@ class Overloaded(RagsvcError):
 
 
 class ModelUnavailable(RagsvcError):
-    """The model is known, and no provider can serve it at the moment."""
+    """The model is known, but no provider can serve it at the moment."""
 
     code = "model_unavailable"
     retryable = True

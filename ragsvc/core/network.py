@@ -1,4 +1,4 @@
-"""Facts about network addresses."""
+"""Classifies network addresses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address, as it stands in a URL, is this machine's own.
+    """Whether a host name or address, as written in a URL, belongs to this machine.
 
     >>> [is_loopback(host) for host in ("localhost", "127.8.0.1", "::1", "[::1]", "::ffff:127.0.0.1")]
     [True, True, True, True, True]

@@ -23,5 +23,4 @@ class Readiness:
         return not self._reasons
 
     def reasons(self) -> dict[str, str]:
-        """The reasons by component."""
         return dict(self._reasons)

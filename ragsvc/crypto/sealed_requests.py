@@ -158,7 +158,7 @@ class PendingInference:
         return self._opened.payload
 
     def seal_events(self, *, response_nonce: bytes | None = None) -> rvenc.ResponseSealer:
-        """Start the response."""
+        """Return the sealer of the response's events."""
         self._require_accepted()
         return rvenc.ResponseSealer(self._opened.shared_secret, self._opened.nonce, response_nonce=response_nonce)
 

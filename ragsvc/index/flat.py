@@ -52,7 +52,6 @@ class FlatIndex:
         return self._table.memory_bytes + self._vectors.memory_bytes
 
     def ids(self) -> Ids:
-        """All ids, ascending."""
         rows = self._state.rows
         return np.sort(rows.ids[rows.live_rows()])
 

@@ -114,7 +114,6 @@ class IvfIndex:
         return self._table.memory_bytes + codes + (state.codec.memory_bytes if state.codec else 0)
 
     def ids(self) -> Ids:
-        """All ids, ascending."""
         rows = self._state.rows
         return np.sort(rows.ids[rows.live_rows()])
 

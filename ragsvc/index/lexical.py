@@ -133,7 +133,6 @@ class TantivyIndex:
             self._max_id = max(self._max_id, *(document.id for document in documents), 0)
 
     def remove(self, ids: Ids) -> None:
-        """Remove passages."""
         with self._lock:
             if not len(ids):
                 return

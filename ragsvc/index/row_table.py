@@ -137,7 +137,7 @@ class RowTable:
         self._absorb(ids[live], live)
 
     def rows(self) -> LiveRows:
-        """The present state, immutable."""
+        """The current state, as an immutable value."""
         return LiveRows(self._ids.view(), self._alive, self._live, self._run_starts.view(), self._run_documents.view())
 
     def append(self, ids: Ids, documents: Ids) -> None:

@@ -48,9 +48,7 @@ class Saveable(Protocol):
         ...
 
     @property
-    def dimension(self) -> int:
-        """Length of a vector."""
-        ...
+    def dimension(self) -> int: ...
 
     def save(self, folder: Path) -> None:
         """Write files into an empty folder."""

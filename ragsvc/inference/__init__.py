@@ -1,4 +1,4 @@
 """Embedding and reranking models behind the ports ``Embedder``, ``TokenSpans`` and ``Reranker``.
 
-Importing anything here loads no model and no torch; ``factory.open_embedder`` is the way in.
+Importing these modules loads neither a model nor torch. The entry point is ``factory.open_embedder``.
 """

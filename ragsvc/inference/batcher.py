@@ -1,9 +1,9 @@
-"""The asynchronous front of an embedder: groups concurrent calls, bounds the queue, never blocks the event loop.
+"""Asynchronous interface to an embedder: batches concurrent calls, bounds the queue, never blocks the event loop.
 
-Two threads own bulk embedding, so that the model finds work while the other one tokenises or wakes callers. Each waits
-a few milliseconds for company, takes texts from all waiting calls in turn (a document of 2,000 passages does not hold
-up a call of one), and drops calls whose caller has gone. Queries go around them on threads of their own, through a
-small cache. Knows neither HTTP nor models.
+Two threads embed passages, so that the model has work while the other thread tokenises or wakes callers. Each thread
+waits a few milliseconds for further calls, takes texts from all waiting calls in turn (a document of 2,000 passages
+does not delay a call with one passage), and drops calls that were cancelled. Queries run on separate threads and
+through a small cache. This module knows neither HTTP nor models.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from ragsvc.core.ports.embedding import Embedder, EmbeddingModel, Vectors
 from ragsvc.inference.thread_priority import lower_priority
 
 _SMALLEST_SHARE = 8
-"""Texts a call gets per batch at least, however many calls wait."""
+"""Least number of texts that a batch takes from a call, however many calls wait."""
 
 _QUERIES_AT_ONCE = 16
-"""Questions that share a pass; more would let the first ones wait for the last."""
+"""Most queries in one forward pass; with more, the first queries would wait for the last."""
 
 _FIRST_RATE = 50.0
 """Texts per second assumed before the first measurement, for ``retry_after_s``."""
 
 
 class _Waiting:
-    """A caller that waits on its loop for ``answer``; made there, woken from a thread."""
+    """A caller that awaits ``answer``. Created on the caller's event loop, woken from a thread."""
 
     def __init__(self) -> None:
         self.answer: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
 
     def wake(self, result: Vectors | RagsvcError) -> None:
-        """Answer the caller if it still waits; the first answer counts."""
-        with contextlib.suppress(RuntimeError):  # the caller's loop is closed: nobody waits any more
+        """Set the answer if the caller still waits; later calls have no effect."""
+        with contextlib.suppress(RuntimeError):  # the caller's event loop is closed, so the caller no longer waits
             self.answer.get_loop().call_soon_threadsafe(self._answer, result)
 
     def _answer(self, result: Vectors | RagsvcError) -> None:
@@ -57,7 +57,7 @@ class _Waiting:
 
 
 class _Call(_Waiting):
-    """One waiting ``embed_passages``: its texts, and how far it is."""
+    """A waiting call of ``embed_passages``: its texts, and how many of them are taken and embedded."""
 
     def __init__(self, texts: Sequence[str], dimension: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class _Call(_Waiting):
 
 
 class _Query(_Waiting):
-    """A question that waits for its vector."""
+    """A waiting call of ``embed_query``."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class _Query(_Waiting):
 
 
 class EmbeddingBatcher:
-    """Embeds for many callers at once. Use ``async with``, or ``start`` and ``aclose``, within one event loop."""
+    """Embeds for concurrent callers. Use ``async with``, or ``start`` and ``aclose``, within one event loop."""
 
     def __init__(
         self,
@@ -119,7 +119,6 @@ class EmbeddingBatcher:
 
     @property
     def model(self) -> EmbeddingModel:
-        """The model behind the vectors."""
         return self._embedder.model
 
     @property
@@ -129,7 +128,7 @@ class EmbeddingBatcher:
 
     @property
     def waiting_texts(self) -> int:
-        """Passages that wait or are being embedded."""
+        """Number of passages that wait or are being embedded."""
         return self._waiting_texts
 
     async def __aenter__(self) -> Self:
@@ -142,12 +141,11 @@ class EmbeddingBatcher:
         await self.aclose()
 
     def start(self) -> None:
-        """Start the threads."""
         for thread in (*self._threads, *self._query_threads):
             thread.start()
 
     async def aclose(self) -> None:
-        """Finish the running batches, fail waiting calls with ``ShuttingDown``; the embedder stays open."""
+        """Finish the running batches and fail waiting calls with ``ShuttingDown``. The embedder stays open."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -159,11 +157,11 @@ class EmbeddingBatcher:
                     await anyio.to_thread.run_sync(thread.join)
 
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Embed passages ``(n, dim)``; order kept.
+        """Embed passages; returns ``(n, dim)`` float32 in the order of ``texts``.
 
         Raises:
-            Overloaded: too many passages wait; ``retry_after_s`` is when they should be done.
-            ShuttingDown: the batcher is closed or closes before the call was done.
+            Overloaded: too many passages wait; ``retry_after_s`` estimates when they are embedded.
+            ShuttingDown: the batcher is closed, or was closed before the call was complete.
             EmbeddingFailed: the model failed.
         """
         call = _Call(texts, self.model.dimension)
@@ -172,7 +170,7 @@ class EmbeddingBatcher:
         with self._changed:
             if self._closing:
                 raise ShuttingDown("the service is stopping")
-            # a call alone may be larger than the bound: it could never be served otherwise
+            # a call that finds an empty queue may exceed the bound; otherwise it could never be served
             if self._waiting_texts and self._waiting_texts + len(texts) > self._max_waiting_texts:
                 raise Overloaded(
                     "too many passages wait for their embedding",
@@ -184,7 +182,7 @@ class EmbeddingBatcher:
         return await call.answer
 
     async def embed_query(self, text: str) -> Vectors:
-        """Embed one query ``(dim,)``, from the cache where it was asked before.
+        """Embed one query; returns ``(dim,)`` float32, from the cache if the same text was embedded before.
 
         Raises:
             Overloaded: too many queries wait.
@@ -211,7 +209,7 @@ class EmbeddingBatcher:
         return vector
 
     def _answer_queries(self) -> None:
-        """Embed question after question until closed; those that came meanwhile are shared out among the threads."""
+        """Embed queries until closed. Each pass takes this thread's share of the queries that wait."""
         closing = False
         while not closing and (query := self._queries.get()) is not None:
             together = [query]
@@ -222,25 +220,25 @@ class EmbeddingBatcher:
                     closing = another is None
                     if another is not None:
                         together.append(another)
-            self._embed_queries([one for one in together if not one.answer.done()])
+            self._embed_queries([query for query in together if not query.answer.done()])
 
     def _embed_queries(self, queries: Sequence[_Query]) -> None:
         if not queries:
             return
         try:
-            vectors = _checked(self._embedder.embed_queries([one.text for one in queries]), len(queries))
-        except Exception as raised:  # noqa: BLE001 - callers must wake whatever happens; the cause is kept
+            vectors = _checked(self._embedder.embed_queries([query.text for query in queries]), len(queries))
+        except Exception as raised:  # noqa: BLE001 - callers must be woken after any error; the cause is kept
             if len(queries) == 1:
                 queries[0].wake(raised if isinstance(raised, RagsvcError) else _failed(raised))
                 return
-            for query in queries:  # one text must not fail the others
+            for query in queries:  # separately, so that a failing text does not fail the others
                 self._embed_queries([query] if not query.answer.done() else [])
             return
         for query, vector in zip(queries, vectors, strict=True):
             query.wake(vector)
 
     def _work(self) -> None:
-        """Embed batch after batch until closed."""
+        """Embed batches until closed, then fail the waiting calls."""
         lower_priority()
         while (batch := self._next_batch()) is not None:
             if batch:
@@ -252,7 +250,7 @@ class EmbeddingBatcher:
                 call.wake(ShuttingDown("the service is stopping"))
 
     def _next_batch(self) -> list[tuple[_Call, int, int]] | None:
-        """Wait for texts and take ``(call, start, stop)`` slices, a fair share of each call; ``None`` when closing."""
+        """Wait for texts; return ``(call, start, stop)`` slices, a fair share per call, or ``None`` when closing."""
         with self._changed:
             while not self._calls and not self._closing:
                 self._changed.wait()
@@ -262,16 +260,16 @@ class EmbeddingBatcher:
                     break
             if self._closing:
                 return None
-            self._drop_gone()
+            self._drop_cancelled()
             return self._take()
 
-    def _drop_gone(self) -> None:
+    def _drop_cancelled(self) -> None:
         for call in [call for call in self._calls if call.answer.done()]:
             self._calls.remove(call)
             self._waiting_texts -= call.remaining
 
     def _take(self) -> list[tuple[_Call, int, int]]:
-        """Slices of at most one batch: in turn a share of each call, then more of them while there is room."""
+        """Take at most one batch: a share of each call in turn, repeated until the batch is full."""
         share = max(_SMALLEST_SHARE, self._max_batch_texts // max(1, len(self._calls)))
         room = self._max_batch_texts
         batch: list[tuple[_Call, int, int]] = []
@@ -282,7 +280,7 @@ class EmbeddingBatcher:
             call.taken += count
             room -= count
             if call.remaining:
-                self._calls.append(call)  # to the end: the others come first
+                self._calls.append(call)  # at the end, so that the other calls come first
         return batch
 
     def _embed(self, batch: list[tuple[_Call, int, int]]) -> None:
@@ -292,7 +290,7 @@ class EmbeddingBatcher:
         vectors: Vectors | None = None
         try:
             vectors = _checked(self._embedder.embed_passages(texts), len(texts))
-        except Exception as raised:  # noqa: BLE001 - callers must wake whatever happens; the cause is kept
+        except Exception as raised:  # noqa: BLE001 - callers must be woken after any error; the cause is kept
             error = raised if isinstance(raised, RagsvcError) else _failed(raised)
         self._texts_per_s = len(self._threads) * len(texts) / max(time.monotonic() - started, 1e-6)
         row = 0
@@ -306,7 +304,7 @@ class EmbeddingBatcher:
                 self._settle(call, error)
 
     def _settle(self, call: _Call, error: RagsvcError | None) -> None:
-        """Wake the caller of a call that is done, or of which a part failed."""
+        """Wake the caller if the call is complete or a part of it failed."""
         if error is not None:
             if call in self._calls:
                 self._calls.remove(call)
@@ -317,9 +315,9 @@ class EmbeddingBatcher:
 
 
 def _checked(vectors: Vectors, count: int) -> Vectors:
-    """The vectors, read-only. Raises ``EmbeddingFailed`` when they are not as many as the texts."""
+    """Return the vectors, read-only. Raises ``EmbeddingFailed`` if their number is not ``count``."""
     if len(vectors) != count:
-        raise EmbeddingFailed(f"the embedding model made {len(vectors)} vectors of {count} texts")
+        raise EmbeddingFailed(f"the embedding model returned {len(vectors)} vectors for {count} texts")
     vectors.flags.writeable = False
     return vectors
 

@@ -1,4 +1,7 @@
-"""Reranking with any sentence-transformers ``CrossEncoder``, by path; none ships. Imports torch when one is made."""
+"""Reranking with a sentence-transformers ``CrossEncoder`` that the operator supplies; ragsvc includes none.
+
+torch is imported when a reranker is created.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ from ragsvc.core.ports.embedding import Scores
 
 
 class CrossEncoderReranker:
-    """Port ``Reranker``: reads query and text together; slow (tens of ms per text on a CPU), so for short lists."""
+    """Port ``Reranker``. The model reads query and text together, which takes tens of ms per text on a CPU."""
 
     def __init__(self, folder: Path, *, max_tokens: int = 512, batch_texts: int = 16) -> None:
         """Load the model.
 
         Raises:
-            ConfigurationError: it gives several labels instead of one score.
-            EmbeddingFailed: it cannot be loaded.
+            ConfigurationError: the model returns several labels instead of one score.
+            EmbeddingFailed: the model cannot be loaded.
         """
         self._name = folder.name
         self._batch_texts = batch_texts
@@ -32,18 +35,18 @@ class CrossEncoderReranker:
 
             self._model: Any = CrossEncoder(str(folder), device="cpu", max_length=max_tokens, local_files_only=True)
             self._sigmoid: Any = Sigmoid()
-        except Exception as error:  # whatever torch, transformers and the model's files raise
+        except Exception as error:  # torch, transformers and the model's own code raise errors of many types
             raise EmbeddingFailed(f"sentence-transformers cannot load the cross-encoder {folder}: {error}") from error
         if (labels := int(self._model.num_labels)) != 1:
-            raise ConfigurationError([f"cross-encoder {folder} gives {labels} labels; a reranker gives one score"])
+            raise ConfigurationError([f"cross-encoder {folder} returns {labels} labels; a reranker returns one score"])
 
     @property
     def name(self) -> str:
-        """The model folder's name."""
+        """The name of the model's folder."""
         return self._name
 
     def score(self, query: str, texts: Sequence[str]) -> Scores:
-        """One score per text in 0..1 (the logistic function of the model's output), higher is better.
+        """One score per text, from 0 to 1 (the logistic function of the model's output); higher is better.
 
         Raises:
             EmbeddingFailed: the model failed.
@@ -52,10 +55,10 @@ class CrossEncoderReranker:
             return np.empty(0, np.float32)
         pairs = [(query, text) for text in texts]
         try:
-            with self._lock:  # tokenizers of transformers are not thread-safe
+            with self._lock:  # the tokenizers of transformers are not thread-safe
                 scores = self._model.predict(
                     pairs, batch_size=self._batch_texts, activation_fn=self._sigmoid, show_progress_bar=False
                 )
-        except Exception as error:  # torch and transformers raise many kinds
+        except Exception as error:  # torch and transformers raise errors of many types
             raise EmbeddingFailed(f"the cross-encoder failed: {error}") from error
         return np.ascontiguousarray(scores, np.float32)

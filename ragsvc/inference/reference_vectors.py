@@ -1,6 +1,6 @@
-"""Run sentence-transformers once in a process of its own: what the accelerated runtime is checked against.
+"""Runs sentence-transformers in a child process, for reference vectors that the accelerated runtime is compared with.
 
-``python -m ragsvc.inference.reference_vectors FOLDER TEXTS.json VECTORS.npy`` embeds texts, without prompts.
+``python -m ragsvc.inference.reference_vectors FOLDER TEXTS.json VECTORS.npy`` embeds texts without prompts.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _TIMEOUT_S = 600.0
 
 
 def reference_vectors(folder: Path, texts: Sequence[str]) -> Vectors:
-    """Vectors of ``texts`` by sentence-transformers, made in a child process so that torch's memory goes with it.
+    """Vectors of ``texts`` by sentence-transformers, computed in a child process so that torch's memory is freed.
 
     Raises:
-        EmbeddingFailed: the child failed or took longer than ten minutes.
+        EmbeddingFailed: the child process failed or took longer than ten minutes.
     """
     with tempfile.TemporaryDirectory(prefix="ragsvc-reference-") as temporary:
         texts_file, vectors_file = Path(temporary, "texts.json"), Path(temporary, "vectors.npy")
@@ -33,18 +33,18 @@ def reference_vectors(folder: Path, texts: Sequence[str]) -> Vectors:
         command = [sys.executable, "-m", __name__, str(folder), str(texts_file), str(vectors_file)]
         try:
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_S, env=environment)  # noqa: S603 - ourselves
+            subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_S, env=environment)  # noqa: S603 - this module
         except subprocess.CalledProcessError as error:
             tail = error.stderr.decode("utf-8", "replace")[-500:]
             raise EmbeddingFailed(f"sentence-transformers cannot run {folder}: {tail}") from error
         except subprocess.TimeoutExpired as error:
-            raise EmbeddingFailed(f"sentence-transformers took too long on {folder}") from error
+            raise EmbeddingFailed(f"sentence-transformers took longer than {_TIMEOUT_S:.0f} s on {folder}") from error
         vectors: Vectors = np.load(vectors_file)
         return vectors
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Embed the texts of one file into another."""
+    """Read texts from a JSON file, embed them, and write the vectors to a NumPy file."""
     folder, texts_file, vectors_file = arguments
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - imports torch: seconds
 

@@ -1,4 +1,4 @@
-"""The reference runtime: sentence-transformers itself. Correct for every model, slow, and heavy to import."""
+"""The reference runtime, sentence-transformers: correct for every model, slow, and slow to import."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ragsvc.inference.tokens import Vocabulary, load_tokenizer
 
 
 class SentenceTransformersEmbedder:
-    """Port ``Embedder`` on sentence-transformers; torch is imported when one is made, not before."""
+    """Port ``Embedder`` on sentence-transformers. torch is imported when an embedder is created, not before."""
 
     def __init__(self, files: ModelFiles, *, batch_texts: int = 32, runtime: str = "sentence-transformers") -> None:
         """Load the model (about 5 s, most of it importing torch).
 
         Raises:
-            EmbeddingFailed: it cannot be loaded.
+            EmbeddingFailed: the model cannot be loaded.
         """
         self._files = files
         self._batch_texts = batch_texts
@@ -31,19 +31,18 @@ class SentenceTransformersEmbedder:
             from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - imports torch: seconds
 
             self._transformer: Any = SentenceTransformer(str(files.root), device="cpu", local_files_only=True)
-            # sets the tokenizer's truncation and padding once: threads that set them at the same time would fail
+            # sets the tokenizer's truncation and padding once, because threads that set them concurrently fail
             self._transformer.encode(["warm", "up"], show_progress_bar=False)
-        except Exception as error:  # whatever torch, transformers and the model's files raise
+        except Exception as error:  # torch, transformers and the model's own code raise errors of many types
             raise EmbeddingFailed(f"sentence-transformers cannot load {files.root}: {error}") from error
 
     @property
     def model(self) -> EmbeddingModel:
-        """The model behind the vectors."""
         return self._files.model
 
     @property
     def runtime(self) -> str:
-        """``sentence-transformers``, with the reason behind it when it is a fallback."""
+        """``sentence-transformers``, followed by the reason if this runtime is a fallback."""
         return self._runtime
 
     def embed_passages(self, texts: Sequence[str]) -> Vectors:
@@ -51,19 +50,18 @@ class SentenceTransformersEmbedder:
         return self._encode(texts, prompt=self._files.passage_prompt)
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Embed queries; runs beside ``embed_passages``, torch shares the cores between them."""
+        """Embed queries. May run concurrently with ``embed_passages``; torch divides the cores between the calls."""
         return self._encode(texts, prompt=self._files.query_prompt)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Count the model's tokens of each text, special tokens included, before truncation."""
+        """Count the tokens of each text before truncation, special tokens included."""
         return [len(encoding) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
 
     def knows(self, text: str) -> bool:
-        """Whether the vocabulary has words of this text's script."""
+        """Whether the vocabulary has words in the script of this text."""
         return self._vocabulary.knows(text)
 
     def close(self) -> None:
-        """Free the model."""
         self._transformer = None
 
     def _encode(self, texts: Sequence[str], *, prompt: str) -> Vectors:
@@ -81,6 +79,6 @@ class SentenceTransformersEmbedder:
                 show_progress_bar=False,
                 convert_to_numpy=True,
             )
-        except Exception as error:  # torch and transformers raise many kinds
+        except Exception as error:  # torch and transformers raise errors of many types
             raise EmbeddingFailed(f"sentence-transformers failed: {error}") from error
         return np.ascontiguousarray(vectors, np.float32)

@@ -1,6 +1,6 @@
-"""The embedding model's tokenizer without the model: counts and character spans.
+"""The embedding model's tokenizer without the model: token counts and character spans.
 
-Owns nothing but a ``tokenizers.Tokenizer``; imports neither torch nor transformers, and pickles as its path, so that a
+It wraps a ``tokenizers.Tokenizer``, imports neither torch nor transformers, and is pickled as its path, so that a
 parser's child process can use it.
 """
 
@@ -28,7 +28,7 @@ _IDEOGRAPHS_OF_A_KNOWN_SCRIPT = 2000
 
 
 class TokenizerSpans:
-    """Port ``TokenSpans`` over a ``tokenizer.json``; loads at first use (about 20 ms), never truncates."""
+    """Port ``TokenSpans`` over a ``tokenizer.json``. Loads it at first use (about 20 ms) and never truncates."""
 
     def __init__(self, tokenizer_file: Path) -> None:
         self._file = tokenizer_file
@@ -46,13 +46,13 @@ class TokenizerSpans:
     def count(self, texts: Sequence[str]) -> list[int]:
         """Count tokens of each text, without special tokens.
 
-        A document's texts are counted by their words, where the model takes words one by one and half of them are new
-        at most: reports were cut into passages in two fifths of the time.
+        Texts of a document are counted as sums of cached word counts if the tokenizer handles words independently and
+        at most half of the words are new. Splitting reports into passages took two fifths of the time with the cache.
         """
         if len(texts) < _MANY_TEXTS or not _takes_word_by_word(self._tokenizer()):
             return self._count(texts)
         split = [text.replace("\n", " ").split(" ") for text in texts]
-        lengths = self._known  # threads share it, so it is replaced, never changed
+        lengths = self._known  # shared by threads: the dictionary is replaced, never modified
         if new := list({word for words in split for word in words if word not in lengths}):
             if 2 * len(new) > sum(map(len, split)):
                 return self._count(texts)
@@ -62,11 +62,11 @@ class TokenizerSpans:
         return [sum(map(lengths.__getitem__, words)) for words in split]
 
     def _count(self, texts: Sequence[str]) -> list[int]:
-        """Count by the tokenizer, part by part: what it makes of a text takes fifty times the text's memory."""
+        """Count with the tokenizer in parts, because an encoding takes fifty times the memory of its text."""
         tokenizer, counts = self._tokenizer(), list[int]()
         for start in range(0, len(texts), _COUNTED_AT_ONCE):
             part = list(texts[start : start + _COUNTED_AT_ONCE])
-            counts += [len(one) for one in tokenizer.encode_batch_fast(part, add_special_tokens=False)]
+            counts += [len(encoding) for encoding in tokenizer.encode_batch_fast(part, add_special_tokens=False)]
         return counts
 
     def spans(self, text: str) -> list[tuple[int, int]]:
@@ -74,7 +74,7 @@ class TokenizerSpans:
         return list(self._tokenizer().encode(text, add_special_tokens=False).offsets)
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """The texts of token arrays, special tokens left out. Raises ``ValueError`` for an id that does not exist."""
+        """The texts of token arrays, without special tokens. Raises ``ValueError`` for an unknown token id."""
         size = self._tokenizer().get_vocab_size()
         for array in ids:
             if array and not 0 <= max(array) < size:
@@ -88,10 +88,11 @@ class TokenizerSpans:
 
 
 class Vocabulary:
-    """Of which scripts a tokenizer has words; it is looked through when first asked (40 ms for 30,000 tokens).
+    """The scripts in which a tokenizer has words, determined at first use (40 ms for 30,000 tokens).
 
-    A vocabulary made of English has 28,000 tokens of Latin letters, single letters of other alphabets, eight short
-    pieces of Russian and 488 ideographs: text in those scripts is spelled out, and its vector tells little.
+    The vocabulary of an English model has 28,000 tokens of Latin letters, single letters of other alphabets, eight
+    short pieces of Russian and 488 ideographs. Text in those scripts is split into letters, and its vector carries
+    little meaning.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -99,11 +100,12 @@ class Vocabulary:
 
     @cached_property
     def scripts(self) -> frozenset[str]:
-        """Scripts by the first word of their letters' Unicode names: ``LATIN``, ``CYRILLIC``, ``CJK``."""
+        """Scripts, named by the first word of the Unicode names of their letters: ``LATIN``, ``CYRILLIC``, ``CJK``."""
         decoder = self._tokenizer.decoder
         words, ideographs = Counter[str](), 0
         for token in self._tokenizer.get_vocab():
-            letters = [one for one in (decoder.decode([token]) if decoder else token) if one.isalpha()]
+            text = decoder.decode([token]) if decoder else token
+            letters = [character for character in text if character.isalpha()]
             script = _script_of(letters[0]) if letters else ""
             if script == "CJK":
                 ideographs += 1
@@ -113,11 +115,11 @@ class Vocabulary:
         return frozenset(known | ({"CJK"} if ideographs >= _IDEOGRAPHS_OF_A_KNOWN_SCRIPT else set()))
 
     def knows(self, text: str) -> bool:
-        """Whether at least half of the text's letters are of scripts that the vocabulary has words of."""
+        """Whether at least half of the text's letters belong to scripts in which the vocabulary has words."""
         if text.isascii():
             return True
         composed = unicodedata.normalize("NFKC", text[:_JUDGED_CHARACTERS])
-        letters = Counter(_script_of(one) for one in composed if one.isalpha())
+        letters = Counter(_script_of(character) for character in composed if character.isalpha())
         return 2 * sum(letters[script] for script in self.scripts) >= letters.total()
 
 
@@ -126,7 +128,7 @@ def _script_of(letter: str) -> str:
 
 
 def _takes_word_by_word(tokenizer: Tokenizer) -> bool:
-    """Whether nothing a space divides becomes one token, nor depends on what is beyond the space."""
+    """Whether tokens never cross a space and never depend on the text beyond the nearest spaces."""
     return (
         isinstance(tokenizer.normalizer, BertNormalizer)
         and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
@@ -135,7 +137,7 @@ def _takes_word_by_word(tokenizer: Tokenizer) -> bool:
 
 
 def load_tokenizer(tokenizer_file: Path, *, max_tokens: int | None = None) -> Tokenizer:
-    """Load a tokenizer without padding that truncates to ``max_tokens`` (special tokens included) or not at all.
+    """Load a tokenizer without padding. It truncates to ``max_tokens``, special tokens included, if that is given.
 
     Raises:
         EmbeddingFailed: the file is missing or unreadable.

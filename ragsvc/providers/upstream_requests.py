@@ -274,7 +274,7 @@ def _payload(body: bytes | AsyncIterator[bytes]) -> bytes | io.BytesIO | AsyncIt
 
 
 async def _read_at_most(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
-    """Read the body up to about the limit; ``response.content.at_eof()`` tells whether that was the whole body."""
+    """Read the body up to about the limit. ``response.content.at_eof()`` is true if that was the whole body."""
     content = response.content
     first = await content.readany()
     if content.at_eof():

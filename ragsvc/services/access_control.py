@@ -179,7 +179,7 @@ class Access:
         self.take(key)
 
     def forget(self, key_id: KeyId) -> None:
-        """Drop a deleted key."""
+        """Drop a deleted key from memory."""
         self._keys.pop(key_id, None)
 
     # -- callers ------------------------------------------------------------------------------------------------

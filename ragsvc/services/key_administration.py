@@ -33,8 +33,6 @@ class Actor(msgspec.Struct, frozen=True):
 
 
 class KeyDraft(msgspec.Struct, frozen=True, kw_only=True):
-    """A key to create."""
-
     tenant: TenantId
     label: str
     scopes: frozenset[Scope] = DEFAULT_SCOPES

@@ -41,7 +41,7 @@ class DataKeys:
         self._name_key = hpke.expand(data_key, _LABEL + b"names", hpke.KEY_BYTES)
 
     def name(self, *parts: str) -> str:
-        """64 hexadecimal digits that stand for ``parts`` and reveal nothing of them, even if the file is known."""
+        """64 hexadecimal digits that identify ``parts`` and reveal nothing about them, even if the file is known."""
         message = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
         return hmac.new(self._name_key, message, hashlib.sha256).hexdigest()
 

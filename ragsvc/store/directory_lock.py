@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from ragsvc.core.errors import DataDirectoryLocked
 
 _held: Final = set[Path]()
-"""Data directories whose lock this process holds: the kernel tells only that somebody holds it."""
+"""Data directories whose lock this process holds. The kernel reports only that some process holds a lock."""
 
 
 class DataDirectoryLock:

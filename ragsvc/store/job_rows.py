@@ -202,7 +202,6 @@ def finish_renewal(connection: Connection, embedded: Document, *, model_id: int)
 
 
 def end_job(connection: Connection, document_id: DocumentId) -> None:
-    """Remove a document's job."""
     connection.execute(delete(_jobs).where(_jobs.c.document_id == document_id))
 
 

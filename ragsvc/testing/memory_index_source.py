@@ -68,11 +68,9 @@ class MemorySource:
             self._append(collection_id, "reembed", document_id, ids)
 
     def head_seq(self, collection_id: int) -> int:
-        """The last log position."""
         return len(self._log.get(collection_id, ()))
 
     def changes(self, collection_id: int, after_seq: int, limit: int) -> list[IndexChange]:
-        """Changes after a position."""
         return self._log.get(collection_id, [])[after_seq : after_seq + limit]
 
     def vectors(self, collection_id: int, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:
@@ -90,7 +88,6 @@ class MemorySource:
         return [row[0] for i in passage_ids.tolist() if (row := rows.get(i)) is not None]
 
     def all_passage_ids(self, collection_id: int) -> Ids:
-        """Ids of all passages."""
         return np.array(sorted(self._rows.get(collection_id, ())), dtype=np.int64)
 
     def _passages_of(self, collection_id: int, document_id: int) -> Ids:

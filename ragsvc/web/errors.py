@@ -151,7 +151,7 @@ def _render(
 
 
 def _retry_advice(error: e.RagsvcError, status: int) -> dict[str, str]:
-    """Headers that tell the client whether and when to repeat the request."""
+    """Headers that state whether and when the client should repeat the request."""
     headers: dict[str, str] = {}
     retry_after_s = error.retry_after_s
     if retry_after_s is None and error.retryable:

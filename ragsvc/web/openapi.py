@@ -203,7 +203,7 @@ def _components(types: Iterable[type[Any]]) -> Document:
 
 
 def _content(content: type[msgspec.Struct] | Mapping[str, Schema]) -> Document:
-    """Media types with their schemas; a struct stands for JSON."""
+    """Media types with their schemas; a struct means JSON."""
     if isinstance(content, type):
         return {"application/json": {"schema": _reference(content)}}
     return {

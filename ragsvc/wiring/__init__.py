@@ -1,1 +1,1 @@
-"""The composition root: settings in, running services out. The only package that knows every adapter."""
+"""The composition root: it creates the running services from the settings. No other package imports every adapter."""

@@ -1,4 +1,4 @@
-"""Opening a data directory: database, working folders, keys of encrypted requests."""
+"""Opens the parts of a data directory: database, working folders, keys for encrypted requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def open_database(path: Path, keys: DataKeys | None) -> Database:
 
 @contextmanager
 def working_folders(settings: Settings, keys: DataKeys | None) -> Generator[tuple[Path, Path | None], None, None]:
-    """The folder of the indexes, and the folder for plain copies of encrypted files (``None`` if nothing is encrypted).
+    """The folder of the indexes and the folder for decrypted copies of files (``None`` without encryption at rest).
 
     For an encrypted data directory both are on a file system in memory, and indexes are rebuilt at each start.
     """
@@ -30,7 +30,7 @@ def working_folders(settings: Settings, keys: DataKeys | None) -> Generator[tupl
         return
     prefix = f"ragsvc-{keys.name('memory')[:16]}-"
     try:
-        for leftover in settings.memory_dir.glob(f"{prefix}*"):  # of a killed process: we hold its lock now
+        for leftover in settings.memory_dir.glob(f"{prefix}*"):  # of a killed process; this process holds the lock now
             shutil.rmtree(leftover, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=settings.memory_dir))
     except OSError as error:

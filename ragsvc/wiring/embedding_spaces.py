@@ -1,4 +1,4 @@
-"""Opening embedding spaces: a model, its batcher and its indexes; and the change from one model to another."""
+"""Opens embedding spaces (a model with its batcher and indexes) and plans the change to another model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ragsvc.store.vector_rows import model_row_id
 
 
 class ModelSpace(EmbeddingSpace):
-    """An embedding space with the adapters behind it."""
+    """An embedding space that exposes its embedder, batcher and indexes with their concrete types."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class SpaceOpener:
 async def open_serving_space(
     stack: AsyncExitStack, opener: SpaceOpener, database: Database, configured: ModelSpace
 ) -> ModelSpace:
-    """The configured space if its vectors are complete, else the space that has served so far."""
+    """The configured space if its vectors are complete, else the space of the model that served before."""
     former = await database.read(serving_model)
     if former is not None and former.id == configured.model_id:
         return configured

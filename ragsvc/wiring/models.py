@@ -41,7 +41,7 @@ def provider_opener(tokens: TokenizerSpans) -> OpenProvider:
 
 
 def open_model_registry(tokens: TokenizerSpans, local_models: Sequence[LocalModel]) -> ModelRegistry:
-    """A registry of the local models; ``ProviderAdministration`` adds the configured and stored providers."""
+    """A registry of the local models. ``ProviderAdministration`` adds the configured and stored providers."""
     local = LocalExtractive(extract_answer, count_tokens=lambda text: tokens.count([text])[0])
     return ModelRegistry((), {}, local=local, local_models=local_models, created=int(time.time()))
 
@@ -92,14 +92,14 @@ def embedding_and_rerank_models(
 
 
 def gguf_models(stack: AsyncExitStack, settings: Settings) -> list[LocalModel]:
-    """The configured GGUF model; its weights are loaded at the first request. Raises ``ConfigurationError``."""
+    """The configured GGUF model, whose weights are loaded at the first request. Raises ``ConfigurationError``."""
     path = settings.gguf_model
     if path is None:
         return []
     if not path.is_file():
         raise ConfigurationError([f"gguf_model: {path} is not a file"])
     if find_spec("xllamacpp") is None:
-        raise ConfigurationError(["gguf_model: needs the extra: pip install 'ragsvc[gguf]'"])
+        raise ConfigurationError(["gguf_model: needs the extra 'gguf': pip install 'ragsvc[gguf]'"])
     context_tokens = settings.gguf_context_tokens
     runs = GgufRuns(
         path, context_tokens=context_tokens, threads=settings.gguf_threads, max_waiting=settings.gguf_max_waiting

@@ -1,4 +1,4 @@
-"""The parser with its limits and chunking, and the tokenizer that both share."""
+"""Limits and chunking of the parser, and the tokenizer that the parser and the service use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def extraction_limits(settings: Settings) -> ExtractionLimits:
 
 
 def chunking_plan(settings: Settings, model: EmbeddingModel) -> ChunkingPlan:
-    room = model.max_tokens - 2  # the model adds a special token at each end
+    room = model.max_tokens - 2  # the model adds a special token at the start and at the end
     wanted = settings.passage_tokens or ChunkingOptions().max_tokens
     tokenizer = read_model(settings.embedding_model, data_dir=settings.data_dir).tokenizer_file
     return ChunkingPlan(

@@ -94,7 +94,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def batcher(self) -> EmbeddingBatcher:
-        """Groups concurrent embedding calls."""
         return self.space.batcher
 
     @property

@@ -1,1 +1,1 @@
-"""Benchmarks: ratios and medians from one run, never a single absolute time."""
+"""Benchmarks. They report ratios and medians of interleaved rounds of a run, never a single absolute time."""

@@ -1,12 +1,13 @@
-"""What encryption at rest costs: two real services side by side, one with a master key, each step on both in turns.
+"""Cost of encryption at rest: runs a plain and an encrypted service side by side and alternates each step between them.
 
     scripts/bench_at_rest [--rounds N] [--searches N] [--json]
 
-A round begins with empty data directories: ingest of fixture PDFs and texts, one at a time; hybrid searches; a 20 MB
-text, sent until the service has it safe (its passages are not waited for), read back, and deleted; a restart, up to
-ready and up to its first answer. Search times are of all rounds together, the rest medians of rounds. Disk is the data
-directory without the embedding model, before the large text. Memory is that of all of a service's processes and of the
-indexes that an encrypted service keeps on a file system in memory.
+A round starts with empty data directories. It ingests the fixture PDFs and texts one at a time, runs hybrid searches,
+uploads a 20 MB text (until it is stored, without waiting for its passages), reads the text back, deletes it, and
+restarts the service (until it is ready, and until its first answer). Search percentiles are over all rounds; other
+figures are medians of rounds. Disk is the size of the data directory before the large text, without the embedding
+model. Memory covers all processes of a service and the indexes that an encrypted service keeps on a file system in
+memory.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ UNITS = {
 
 
 class Side:
-    """One service, plain or encrypted, with its data directory."""
+    """A service, plain or encrypted, with its data directory."""
 
     def __init__(self, name: str, folder: Path, models: Path) -> None:
         self.name = name
@@ -108,7 +109,7 @@ class Side:
 
 
 class MemoryFiles(threading.Thread):
-    """Samples what lies in a folder on a file system in memory; ``peak_bytes`` is the most."""
+    """Samples the size of a folder on a file system in memory; ``peak_bytes`` is the largest size seen."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(daemon=True)
@@ -123,7 +124,7 @@ class MemoryFiles(threading.Thread):
 
 
 def size(folder: Path) -> int:
-    """Bytes of all files below a folder; those that go away meanwhile do not count."""
+    """Total size of the files below a folder. Files that disappear during the walk are skipped."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -135,7 +136,7 @@ def size(folder: Path) -> int:
 
 
 def large_text(seed: int) -> bytes:
-    """20 MB of words of the documentation in random order: no two rounds send the same."""
+    """20 MB of words of the documentation in random order, different in each round."""
     words = (ROOT / "docs" / "techniques.md").read_text().split()
     chance = random.Random(seed)  # noqa: S311 - a text, not a secret
     text = " ".join(chance.choices(words, k=LARGE_BYTES // 4)).encode()
@@ -143,7 +144,7 @@ def large_text(seed: int) -> bytes:
 
 
 def send_large(side: Side, found: dict[str, float], name: str, content: bytes) -> None:
-    """The large text: sent, read back and compared, deleted."""
+    """Upload the large text, read it back, compare it, and delete it."""
     begin = time.perf_counter()
     document = side.upload(name, content, "text/plain", wait_s=0)["id"]
     found["upload_20_mb_s"] = time.perf_counter() - begin
@@ -151,12 +152,12 @@ def send_large(side: Side, found: dict[str, float], name: str, content: bytes) -
     back = side.client.get(f"/v1/rag/documents/{document}/content").content
     found["read_20_mb_s"] = time.perf_counter() - begin
     if back != content:
-        raise SystemExit(f"{side.name}: the text came back changed")
+        raise SystemExit(f"{side.name}: the downloaded text differs from the uploaded text")
     side.client.post(f"/v1/rag/documents/{document}/delete").raise_for_status()
 
 
 def ingest(sides: list[Side], found: dict[str, dict[str, float]], number: int) -> None:
-    """The small set, file by file; who begins alternates."""
+    """Ingest the small files one by one; the sides alternate in going first."""
     for turn, file in enumerate(FILES, start=number):
         content, kind = file.read_bytes(), MEDIA_TYPES[file.suffix]
         for side in in_turn(sides, turn):
@@ -166,7 +167,7 @@ def ingest(sides: list[Side], found: dict[str, dict[str, float]], number: int) -
 
 
 def search(sides: list[Side], number: int, searches: int) -> dict[str, list[float]]:
-    """Each side's times in ms."""
+    """Search on both sides; returns the times of each side in ms."""
     times: dict[str, list[float]] = {side.name: [] for side in sides}
     for turn in range(searches + WARM_UP):
         query = f"{QUESTIONS[turn % len(QUESTIONS)]} ({number}.{turn})"
@@ -185,7 +186,7 @@ def in_turn(sides: list[Side], turn: int) -> list[Side]:
 def run_round(
     number: int, folder: Path, models: Path, searches: int
 ) -> tuple[dict[str, dict[str, float]], dict[str, list[float]]]:
-    """One round; returns each side's figures, and each side's search times in ms."""
+    """Run one round; returns the figures and the search times (ms) of each side."""
     sides = [Side(name, folder, models) for name in ("plain", "encrypted")]
     found: dict[str, dict[str, float]] = {side.name: {"ingest_s": 0.0} for side in sides}
     try:
@@ -236,18 +237,18 @@ def main() -> int:
             seconds.append(time.perf_counter() - begin)
     rows = {}
     for name in UNITS:
-        plain, encrypted = ([one[side][name] for one in rounds] for side in ("plain", "encrypted"))
+        plain, encrypted = ([figures[side][name] for figures in rounds] for side in ("plain", "encrypted"))
         ratios = [b / a for a, b in zip(plain, encrypted, strict=True)]
         row = {"plain": median(plain), "encrypted": median(encrypted)}
         rows[name] = {**row, "ratio": median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
-    for name, share in (("search_p50_ms", 0.5), ("search_p99_ms", 0.99)):  # over all rounds: more values
+    for name, share in (("search_p50_ms", 0.5), ("search_p99_ms", 0.99)):  # over all rounds, for more values
         plain_ms, encrypted_ms = percentile(times["plain"], share), percentile(times["encrypted"], share)
         rows[name] |= {"plain": plain_ms, "encrypted": encrypted_ms, "ratio": encrypted_ms / plain_ms}
     if options.json:
         print_json({"rounds": options.rounds, "searches": len(times["plain"]), "round_s": median(seconds), **rows})
         return 0
     print(
-        f"{len(FILES)} documents, {len(times['plain'])} hybrid searches a side, {options.rounds} interleaved rounds"
+        f"{len(FILES)} documents, {len(times['plain'])} hybrid searches per side, {options.rounds} interleaved rounds"
         f" of about {median(seconds):.0f} s"
     )
     print(f"{'':18} {'plain':>10} {'encrypted':>10}       {'ratio':>6}  (range of rounds)")

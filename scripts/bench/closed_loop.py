@@ -1,4 +1,4 @@
-"""A closed-loop HTTP client on raw sockets: each connection sends its next request when the answer is complete."""
+"""A closed-loop HTTP client on raw sockets: each connection sends its next request when the response is complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scripts.bench.measuring import percentile
 
 @dataclass
 class Tally:
-    """Times in seconds of the requests of all connections."""
+    """Request times of all connections, in seconds."""
 
     latencies: list[float] = field(default_factory=list)
     firsts: list[float] = field(default_factory=list)
@@ -25,7 +25,7 @@ class Tally:
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection. Whether an answer is complete is told by its length or its last chunk."""
+    """A keep-alive connection. A response is complete when its content length or its last chunk was received."""
 
     def __init__(self, requests: Iterator[bytes], until: float, tally: Tally, *, streams: bool) -> None:
         self._requests, self._until, self._tally = requests, until, tally
@@ -91,12 +91,12 @@ async def _run(
     began = time.perf_counter()
     make: Callable[[], Connection] = lambda: Connection(requests, began + seconds, tally, streams=streams)  # noqa: E731
     connections = [(await loop.create_connection(make, "127.0.0.1", port))[1] for _ in range(concurrency)]
-    await asyncio.gather(*(one.closed for one in connections))
+    await asyncio.gather(*(connection.closed for connection in connections))
     return time.perf_counter() - began
 
 
 def post(path: str, key: str, body: dict[str, Any]) -> bytes:
-    """A request as it goes over the wire."""
+    """The bytes of a POST request with a JSON body."""
     text = json.dumps(body, separators=(",", ":")).encode()
     head = (
         f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
@@ -106,10 +106,10 @@ def post(path: str, key: str, body: dict[str, Any]) -> bytes:
 
 
 def drive(port: int, requests: Iterator[bytes], *, streams: bool, concurrency: int, seconds: float) -> dict[str, float]:
-    """Send requests for some seconds; rates, latencies and times to the first token (of JSON: to the first byte).
+    """Send requests for some seconds; returns rates, latencies and times to the first token (JSON: the first byte).
 
     Raises:
-        RuntimeError: an answer was not 200, or a connection broke.
+        RuntimeError: a response had a status other than 200, or a connection broke.
     """
     tally = Tally()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -127,7 +127,7 @@ def drive(port: int, requests: Iterator[bytes], *, streams: bool, concurrency: i
 
 
 def load(port: int, key: str, *, streams: bool, concurrency: int, seconds: float) -> dict[str, float]:
-    """Ask for chats for some seconds; see ``drive``."""
+    """Send chat requests for some seconds; see ``drive``."""
     body: dict[str, Any] = {
         "model": "bench",
         "messages": [{"role": "user", "content": "Tell me a few words, please. " * 3}],

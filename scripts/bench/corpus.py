@@ -1,4 +1,4 @@
-"""Upload every PDF below some folders to one service: how each ends, and what is left of its memory afterwards.
+"""Upload every PDF in some folders to one service; report the outcome of each file and the memory kept afterwards.
 
 scripts/bench_corpus FOLDER... [--json]
 """
@@ -98,7 +98,7 @@ def main() -> int:
 
 
 def warm_up(client) -> None:
-    """Load what the first document loads: the parser child, the bulk session of the embedder, an index."""
+    """Make the service load what a first document needs: a parser child, the bulk embedding session, an index."""
     client.post(
         "/v1/rag/documents",
         params={"collection": "warm-up"},

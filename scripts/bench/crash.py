@@ -1,4 +1,8 @@
-"""Prints what 1,000 kills did to the promises of the service; exit 1 when one was broken."""
+"""Kill the service at random moments, 1,000 times by default, and check that every acknowledged request took effect.
+
+The exit status is 1 if an acknowledged upload was lost, a deleted document reappeared, or an index differed from the
+rows.
+"""
 
 import argparse
 import sys
@@ -19,14 +23,14 @@ def main() -> int:
     options = parser.parse_args()
     begin = time.monotonic()
 
-    told = 0
+    printed = 0
 
-    def tell(done: int) -> None:
-        nonlocal told
+    def print_progress(done: int) -> None:
+        nonlocal printed
         broken = [*rounds.report.lost, *rounds.report.ghosts, *rounds.report.differences]
-        for line in broken[told:]:
+        for line in broken[printed:]:
             print(f"round {done}: {line}", flush=True)
-        told = len(broken)
+        printed = len(broken)
         if done % 25 == 0:
             kept, report = len(rounds.promises.kept), rounds.report
             print(
@@ -40,7 +44,7 @@ def main() -> int:
         data_dir = Path(folder) / "data"
         key = create_key(data_dir)
         rounds = CrashRounds(data_dir, key, seed=options.seed, scratch=Path(folder))
-        report = rounds.run(options.rounds, on_round=tell)
+        report = rounds.run(options.rounds, on_round=print_progress)
     print(
         f"seed {options.seed}: {report.rounds} kill rounds, {report.uploads} acknowledged uploads, "
         f"{report.deletes} acknowledged deletes, {report.resumed} resumed after a kill: "

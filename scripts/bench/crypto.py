@@ -1,8 +1,8 @@
-"""What encryption costs on the real service, against plaintext, interleaved in one run; prints one JSON document.
+"""Cost of sealed requests on the real service compared with plaintext, interleaved in one run; prints a JSON document.
 
-One-shot: a chat with the local model (no retrieval) over one kept connection, plain and sealed in turns; sealing and
-opening at the client are measured beside. Streams: a provider that sends as fast as it can; the client opens every
-chunk. Targets: at most 1 ms more at the median, at least 80 % of the plain throughput.
+One-shot: a chat with the local model, without retrieval, over one keep-alive connection, alternately plain and sealed.
+Sealing and opening at the client are measured separately. Streams: a provider sends as fast as it can, and the client
+opens every chunk. Targets: at most 1 ms added at the median, at least 80 % of the plaintext throughput.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ def fast_provider(tokens: int) -> Iterator[str]:
 
 
 def require(*, holds: bool) -> None:
-    """Stop when an answer is not what was asked for: its time would mean nothing."""
+    """Exit if a response is wrong, because its time would be meaningless."""
     if not holds:
-        raise SystemExit("an answer was wrong")
+        raise SystemExit("the service sent a wrong response")
 
 
 class Caller:
-    """One kept connection to the service."""
+    """A keep-alive connection to the service."""
 
     def __init__(self, url: str, key: str) -> None:
         parts = urlsplit(url)

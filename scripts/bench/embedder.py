@@ -35,19 +35,19 @@ QUERY = "What was the company's net revenue in 2022?"
 
 
 def read_texts(folder: Path | None, count: int) -> list[str]:
-    """Slices of 1,000 characters, in random but fixed order."""
+    """Slices of 1,000 characters, sampled in a random but fixed order."""
     if folder is None:
         joined = [" ".join(probe_texts()) * 40]
     else:
         joined = [read_file(path) for path in sorted(folder.rglob("*")) if path.suffix in {".pdf", ".md", ".txt"}][:40]
     slices = [text[start : start + 1000] for text in joined for start in range(0, len(text) - 1000, 800)]
     if not slices:
-        sys.exit(f"no texts in {folder}")
+        sys.exit(f"{folder} has no PDF, Markdown or text file with more than 1,000 characters")
     return random.Random(5).sample(slices, min(count, len(slices)))  # noqa: S311 - a sample, not a secret
 
 
 def read_file(path: Path) -> str:
-    """Text of a PDF or text file."""
+    """The text of a PDF, Markdown or text file."""
     if path.suffix != ".pdf":
         return path.read_text("utf-8", "replace")
     document = pypdfium2.PdfDocument(path)
@@ -55,7 +55,7 @@ def read_file(path: Path) -> str:
 
 
 def serve(runtime: str, data_dir: str, texts: list[str], threads: int | None, connection: Connection) -> None:
-    """Child: open one runtime, then do what the parent asks."""
+    """In the child process: open a runtime, then run the parent's orders and report their times."""
     keep_heap_small()  # as the service does
     started = time.perf_counter()
     embedder = open_embedder(data_dir=Path(data_dir), runtime=runtime, threads=threads)
@@ -90,7 +90,7 @@ def main() -> None:
     opened: dict[str, float] = {}
     results = {}
     with tempfile.TemporaryDirectory() as temporary:
-        for name in runtimes[1:]:  # export first: it is not part of any process's memory below
+        for name in runtimes[1:]:  # exported first, so that the memory of the processes below does not include it
             export = context.Process(target=export_once, args=(name, temporary))
             export.start()
             export.join()
@@ -148,7 +148,7 @@ def main() -> None:
 
 
 def export_once(runtime: str, data_dir: str) -> None:
-    """Child: make an export."""
+    """In the child process: create the export of a runtime."""
     open_embedder(data_dir=Path(data_dir), runtime=runtime).close()
 
 

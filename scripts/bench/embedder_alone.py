@@ -1,7 +1,7 @@
-"""The embedder alone on all passages of a data directory: the measure of how little the rest of an ingest costs.
+"""Embeds all passages of a data directory without the rest of an ingest, as the reference for the cost of that rest.
 
-Prints one JSON line: seconds for the passages' whole embedding texts, and for what the service embeds of them by
-default. Opening the model is not counted.
+Prints one JSON line: the seconds for the whole embedding texts of the passages, and for their condensed texts, which
+the service embeds by default. Opening the model is not counted.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def read_texts(data_dir: Path) -> list[str]:
     def read(connection) -> list[str]:
         texts: list[str] = []
         for document in connection.execute(select(documents_table.c.id)).scalars().all():
-            for one in passages_of(connection, DocumentId(document), after=None, limit=_MOST_PASSAGES):
-                passage = Passage(one.ordinal, one.page, one.start, one.end, one.text, one.headings)
-                texts.append(embedding_text(passage, title=one.title, filename=one.filename))
+            for stored in passages_of(connection, DocumentId(document), after=None, limit=_MOST_PASSAGES):
+                passage = Passage(stored.ordinal, stored.page, stored.start, stored.end, stored.text, stored.headings)
+                texts.append(embedding_text(passage, title=stored.title, filename=stored.filename))
         return texts
 
     database = Database(data_dir / "ragsvc.sqlite")

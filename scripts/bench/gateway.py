@@ -1,11 +1,11 @@
-"""Cost of a request through ragsvc: against the provider itself, a bare Litestar + aiohttp pass-through, and LiteLLM.
+"""Cost of a request through ragsvc, compared with the provider, a bare Litestar + aiohttp pass-through, and LiteLLM.
 
 scripts/bench_gateway [--rounds N] [--seconds S] [--litellm VENV] [--json]
 
-Every server is a process of its own with one worker; they are measured in turn in every round, so that what else the
-machine does falls on all of them. ragsvc is ``ragsvc serve`` with a key, request and token limits, metering and
-metrics; LiteLLM's proxy has its master key. Figures are medians over the rounds. ``cpu us`` is the processor time of a
-request: on a busy machine its ratio says what the rate's ratio would be on a quiet one.
+Every server is a separate process with one worker. All are measured in turn in every round, so that other load on the
+machine affects all of them. ragsvc is ``ragsvc serve`` with a key, request and token limits, metering and metrics;
+LiteLLM's proxy has its master key. Figures are medians over the rounds. ``cpu us`` is the processor time of a request;
+on a busy machine, its ratio estimates the ratio of the rates on a quiet machine.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _TARGETS = {
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers chats on a port."""
+    """A server that answers chat requests on a port."""
 
     name: str
     port: int
@@ -55,7 +55,7 @@ class Server:
 
 @contextmanager
 def running(name: str, command: list[str], port: int, key: str = "none", **environ: str) -> Iterator[Server]:
-    """A child process that listens on the port, ended afterwards."""
+    """Run a child process that listens on the port, and terminate it at the end."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, env={**os.environ, **environ}, stdout=log, stderr=log)
         try:
@@ -77,7 +77,7 @@ def running(name: str, command: list[str], port: int, key: str = "none", **envir
 
 
 def provider_server() -> AbstractContextManager[Server]:
-    """The provider that answers at once."""
+    """A provider that answers immediately."""
     port = _free_port()
     return running("direct", [*_PYTHON, "upstream", str(port)], port)
 
@@ -89,19 +89,19 @@ def bare_server(provider: Server) -> AbstractContextManager[Server]:
 
 
 def _listens(port: int) -> bool:
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) == 0
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @contextmanager
 def ragsvc(upstream_url: str, folder: Path) -> Iterator[Server]:
-    """The service as users start it, with a key that has every limit."""
+    """``ragsvc serve`` with a key that has every kind of limit."""
     config = folder / "ragsvc.toml"
     config.write_text(f'[[providers]]\nname = "up"\nbase_url = "{upstream_url}"\napi_key = "x"\nmodels = ["bench"]\n')
     key = create_key(folder / "data", extra=(*_LIMITS, "--token-balance", str(10**14), "--tokens-per-day", str(10**13)))
@@ -142,11 +142,11 @@ def _processes(pid: int) -> list[int]:
 
 
 def cpu_s(pid: int) -> float:
-    """Processor time of a process and its living descendants (Linux)."""
+    """Processor time of a process and its living descendants, in seconds (Linux)."""
     total = 0
-    for one in _processes(pid):
+    for process in _processes(pid):
         try:
-            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
         total += int(fields[11]) + int(fields[12])
@@ -154,11 +154,11 @@ def cpu_s(pid: int) -> float:
 
 
 def peak_bytes(pid: int) -> int:
-    """The largest resident sizes that a process and its living descendants had, summed."""
+    """Sum of the peak resident sizes of a process and its living descendants (Linux)."""
     total = 0
-    for one in _processes(pid):
+    for process in _processes(pid):
         try:
-            lines = Path(f"/proc/{one}/status").read_text().splitlines()
+            lines = Path(f"/proc/{process}/status").read_text().splitlines()
         except OSError:
             continue
         total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
@@ -166,7 +166,7 @@ def peak_bytes(pid: int) -> int:
 
 
 def measure(servers: list[Server], *, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """A row for each kind of load and server: medians over the rounds."""
+    """Measure all servers; returns a row of medians for each kind of load, concurrency and server."""
     results: dict[tuple[str, int, str], list[dict[str, float]]] = {}
     for server in servers:
         for streams in (False, True):
@@ -183,16 +183,16 @@ def measure(servers: list[Server], *, rounds: int, seconds: float) -> list[dict[
                     results.setdefault((kind, concurrency, server.name), []).append(figures)
     rows: list[dict[str, Any]] = []
     for (kind, concurrency, name), figures_of_rounds in results.items():
-        middle = {field: median([one[field] for one in figures_of_rounds]) for field in figures_of_rounds[0]}
-        rows.append({"kind": kind, "c": concurrency, "server": name, **middle})
+        medians = {field: median([figures[field] for figures in figures_of_rounds]) for field in figures_of_rounds[0]}
+        rows.append({"kind": kind, "c": concurrency, "server": name, **medians})
     return rows
 
 
 def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """What the targets are about, by rate (what clients saw) and by processor time (what a quiet machine shows)."""
+    """The ratios that have targets, by rate (seen by clients) and by processor time (independent of other load)."""
 
     def row(kind: str, c: int, server: str) -> dict[str, Any] | None:
-        return next((one for one in rows if (one["kind"], one["c"], one["server"]) == (kind, c, server)), None)
+        return next((row for row in rows if (row["kind"], row["c"], row["server"]) == (kind, c, server)), None)
 
     found: dict[str, dict[str, float]] = {}
     for kind in ("requests", "streams"):
@@ -208,14 +208,14 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
         for name in ("bare", "ragsvc", "litellm"):
             other = row(kind, 1, name)
             if base is not None and other is not None:
-                what = "p50" if field == "p50_ms" else "first token p50"
-                label = f"{kind} c=1, {what} added to direct" + ("" if name == "ragsvc" else f" by {name}")
+                figure = "p50" if field == "p50_ms" else "first token p50"
+                label = f"{kind} c=1, {figure} added to direct" + ("" if name == "ragsvc" else f" by {name}")
                 found[label] = {"ms": other[field] - base[field]}
     return found
 
 
 def report(rows: list[dict[str, Any]], memory: dict[str, int]) -> None:
-    """The table, and the ratios with their targets."""
+    """Print the table, and the ratios with their targets."""
     print(f"{'':9}{'c':>3} {'server':8}{'per s':>9}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'first ms':>9}{'cpu us':>9}")
     for row in rows:
         print(
@@ -229,7 +229,7 @@ def report(rows: list[dict[str, Any]], memory: dict[str, int]) -> None:
         wanted = (
             "" if target is None else f"   (target {'<=' if target[1] == 'ms' else '>='} {target[0]:g} {target[1]})"
         )
-        print(f"{label:48}{text}{wanted}")
+        print(f"{label:54}{text}{wanted}")
 
 
 def main() -> int:
@@ -242,7 +242,7 @@ def main() -> int:
     venv: Path = options.litellm or ROOT / ".venv-litellm"
     has_litellm = (venv / "bin" / "litellm").exists()
     if options.litellm and not has_litellm:
-        parser.error(f"{venv} has no litellm")
+        parser.error(f"--litellm: {venv} does not contain bin/litellm; install 'litellm[proxy]' into it")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         provider = stack.enter_context(provider_server())

@@ -1,4 +1,4 @@
-"""The two servers that a gateway is measured against: a provider that answers at once, and a bare pass-through to it.
+"""The two servers that a gateway is compared with: a provider that answers immediately, and a bare pass-through to it.
 
 gateway_servers.py upstream|bare PORT [UPSTREAM_URL]
 """
@@ -41,7 +41,7 @@ USAGE = _event([], usage={"prompt_tokens": 20, "completion_tokens": 64, "total_t
 
 
 async def upstream(scope: Any, receive: Any, send: Any) -> None:
-    """A provider that answers at once; a stream has 64 chunks, each sent by itself."""
+    """A provider that answers immediately. A stream has 64 chunks, each sent separately."""
     body, more = b"", True
     while more:
         message = await receive()
@@ -55,15 +55,15 @@ async def upstream(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.body", "body": REPLY})
         return
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    for one in CHUNKS:
-        await send({"type": "http.response.body", "body": one, "more_body": True})
+    for event in CHUNKS:
+        await send({"type": "http.response.body", "body": event, "more_body": True})
     if b"include_usage" in body:
         await send({"type": "http.response.body", "body": USAGE, "more_body": True})
     await send({"type": "http.response.body", "body": DONE})
 
 
 def bare(upstream_url: str) -> Any:
-    """The least that a pass-through of this stack can be: no keys, limits, metering, metrics or error handling."""
+    """A minimal pass-through on this stack, without keys, limits, metering, metrics or error handling."""
     session: list[aiohttp.ClientSession] = []
 
     async def start() -> None:

@@ -2,8 +2,8 @@
 
     scripts/bench_ingest [FOLDER] [--rounds N] [--pages N] [--json]
 
-Each round also ingests with ``RAGSVC_EMBEDDED_TEXT=whole``, and has the embedder alone embed the same passages: the
-share of its speed that is left is what parsing, storing and indexing leave to the model.
+Each round also ingests with ``RAGSVC_EMBEDDED_TEXT=whole``, and embeds the same passages with the embedder alone. The
+ratio of the two speeds is the share of time that parsing, storing and indexing leave to the model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from scripts.bench.measuring import PeakMemory, mebibytes, median, print_json
 
 
 def choose(folder: Path, pages: int) -> tuple[list[Path], list[Path]]:
-    """Files in order of name until ``pages`` are reached, and those left out because pypdf refuses them."""
+    """Files in order of name with ``pages`` pages in total, and the files that pypdf refuses, which are skipped."""
     chosen: list[Path] = []
     refused: list[Path] = []
     total = 0
@@ -47,14 +47,14 @@ def choose(folder: Path, pages: int) -> tuple[list[Path], list[Path]]:
 
 
 def run_program(name: str, arguments: list[Path]) -> dict:
-    """What a program beside this one prints."""
+    """Run a program of this folder; returns the JSON that it prints."""
     command = [sys.executable, str(Path(__file__).with_name(name)), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def export_model(folder: Path) -> Path:
-    """What a service makes at its first start, so that no round pays for it."""
+    """Export the embedding model with a first start of a service, so that no round includes the export."""
     RunningService(folder / "first").stop()
     return folder / "first" / "models"
 
@@ -88,8 +88,8 @@ def run_ragsvc(files: list[Path], models: Path, folder: Path, *, embedded_text: 
     finally:
         service.stop()
     return {
-        "pages": sum(one["pages"] for one in documents),
-        "passages": sum(one["passages"] for one in documents),
+        "pages": sum(document["pages"] for document in documents),
+        "passages": sum(document["passages"] for document in documents),
         "seconds": seconds,
         "peak_bytes": memory.peak_bytes,
     }
@@ -129,15 +129,15 @@ def main() -> int:
             "condensed_to_whole": spread([b["whole_s"] / a["seconds"] for a, b in zip(ours, alone, strict=True)]),
         },
         "ragsvc": {
-            "pages_per_s": median([one["pages"] / one["seconds"] for one in ours]),
-            "passages_per_s": median([one["passages"] / one["seconds"] for one in ours]),
-            "peak_bytes": max(one["peak_bytes"] for one in ours),
+            "pages_per_s": median([run["pages"] / run["seconds"] for run in ours]),
+            "passages_per_s": median([run["passages"] / run["seconds"] for run in ours]),
+            "peak_bytes": max(run["peak_bytes"] for run in ours),
         },
         "plain": {
-            "pages_per_s": median([one["pages"] / one["seconds"] for one in plain]),
-            "chunks_per_s": median([one["chunks"] / one["embed_s"] for one in plain]),
-            "parse_share": median([one["parse_s"] / one["seconds"] for one in plain]),
-            "peak_bytes": max(one["peak_bytes"] for one in plain),
+            "pages_per_s": median([run["pages"] / run["seconds"] for run in plain]),
+            "chunks_per_s": median([run["chunks"] / run["embed_s"] for run in plain]),
+            "parse_share": median([run["parse_s"] / run["seconds"] for run in plain]),
+            "peak_bytes": max(run["peak_bytes"] for run in plain),
         },
     }
     if options.json:
@@ -146,11 +146,11 @@ def main() -> int:
     a, b, shares = figures["ragsvc"], figures["plain"], figures["share_of_embedder"]
     print(f"{figures['files']} PDFs, {figures['pages']} pages, {options.rounds} interleaved rounds, medians")
     if refused:
-        print(f"left out, because pypdf refuses them: {', '.join(file.name for file in refused)}")
+        print(f"skipped because pypdf refuses them: {', '.join(file.name for file in refused)}")
     print(f"ragsvc over HTTP  {a['pages_per_s']:7.1f} pages/s  peak {mebibytes(a['peak_bytes'])} (all processes)")
     print(f"plain stack       {b['pages_per_s']:7.1f} pages/s  peak {mebibytes(b['peak_bytes'])}")
     print(f"ratio             {shown(figures['ratio_pages_per_s'])}")
-    print(f"passages/s as a share of the embedder's alone on the same {ours[0]['passages']} passages:")
+    print(f"passages/s relative to the embedder alone on the same {ours[0]['passages']} passages:")
     print(f"  whole texts ingested, whole texts embedded      {shown(shares['whole'])}")
     print(f"  condensed texts ingested, condensed embedded    {shown(shares['condensed'])}")
     print(f"  condensed texts ingested, whole texts embedded  {shown(shares['condensed_to_whole'])}")

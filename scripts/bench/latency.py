@@ -1,4 +1,4 @@
-"""Latency of ``/v1/models``, search and a RAG chat while a 300-page PDF ingests, against idle; phases interleaved.
+"""Latency of ``/v1/models``, search and a RAG chat, idle and while a 300-page PDF is ingested; phases are interleaved.
 
 scripts/bench_latency [--rounds N] [--json]
 """
@@ -36,13 +36,13 @@ WORDS = (
 
 
 def large_pdf(pages: int, seed: int) -> bytes:
-    """Text that differs in every line, so that no vector is known already."""
+    """A PDF whose lines all differ, so that every passage has to be embedded."""
     chance = random.Random(seed)  # noqa: S311 - text to read, not a secret
     return make_pdf([[" ".join(chance.choices(WORDS, k=11)) + "." for _ in range(45)] for _ in range(pages)])
 
 
 class Probe:
-    """Sends one request of each kind in turn and keeps the times in ms."""
+    """Sends requests of each kind in turn and records their times in ms."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
@@ -69,7 +69,7 @@ class Probe:
         reply = call()
         self.times[name].append((time.perf_counter() - begin) * 1000)
         if reply.status_code != 200:
-            raise RuntimeError(f"{name} answered {reply.status_code}: {reply.text[:200]}")
+            raise RuntimeError(f"{name}: status {reply.status_code}: {reply.text[:200]}")
 
 
 def main() -> int:
@@ -96,7 +96,7 @@ def main() -> int:
     if options.json:
         print_json(figures)
         return 0
-    print(f"{options.rounds} interleaved rounds; ms; a 300-page PDF ingests during 'ingest'")
+    print(f"{options.rounds} interleaved rounds; ms; a 300-page PDF is ingested during 'ingest'")
     for name in ("models", "search", "chat"):
         idle, busy = figures["idle"][name], figures["ingest"][name]
         print(

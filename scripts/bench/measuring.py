@@ -1,4 +1,4 @@
-"""What every benchmark needs: percentiles, the memory of a process tree, figures as a table and as JSON."""
+"""Measurements that benchmarks share: percentiles, the memory of a process tree, facts about the machine."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from typing import Any, Self
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which ``share`` (0..1) of the values lie, nearest rank."""
+    """The value below which a ``share`` (0 to 1) of the values is found, by nearest rank."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle value."""
     return percentile(values, 0.5)
 
 
 class PeakMemory:
     """Samples the proportional set size of a process and its descendants; ``peak_bytes`` is the largest sum seen.
 
-    PSS shares out pages that several processes map, so that a sum over processes counts each page once.
+    PSS divides pages that several processes map among them, so that a sum over processes counts each page once.
     """
 
     def __init__(self, pid: int, *, every_s: float = 0.1) -> None:
@@ -52,8 +51,8 @@ class PeakMemory:
 
 
 def tree_bytes(pid: int) -> int:
-    """PSS of a process and all its descendants."""
-    return sum(_pss(one) for one in [pid, *descendants(pid)])
+    """Proportional set size of a process and all its descendants, summed."""
+    return sum(_pss(process) for process in [pid, *descendants(pid)])
 
 
 def descendants(pid: int) -> list[int]:
@@ -64,7 +63,7 @@ def descendants(pid: int) -> list[int]:
         return found
     for task in tasks:
         try:
-            children = [int(one) for one in (task / "children").read_text().split()]
+            children = [int(child) for child in (task / "children").read_text().split()]
         except OSError:
             continue
         for child in children:
@@ -83,12 +82,11 @@ def _pss(pid: int) -> int:
 
 
 def mebibytes(size: float) -> str:
-    """Bytes for people."""
     return f"{size / (1 << 20):.0f} MiB"
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Commit, processor, load and Python version of the measurement."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     )
@@ -104,5 +102,5 @@ def machine() -> dict[str, Any]:
 
 
 def print_json(figures: dict[str, Any]) -> None:
-    """Figures with the machine, for keeping."""
+    """Print figures together with ``machine()``."""
     print(json.dumps({**figures, "machine": machine()}, indent=1, ensure_ascii=False))

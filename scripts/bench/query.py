@@ -1,9 +1,9 @@
-"""What a question costs over HTTP: searches, a RAG chat's own overhead, and 50 searches at once while a batch ingests.
+"""Latency of queries over HTTP: searches, the overhead of RAG chats, and 50 concurrent searches during an ingest.
 
     scripts/bench_query [--passages N] [--rounds N] [--seconds S] [--json]
 
-Every question is new, so its embedding is made each time. The overhead of a chat is its time less that of the same
-provider asked directly; the provider answers at once. Kinds are interleaved within a round.
+Every question is new, so each is embedded. The overhead of a chat is its time minus the time of a direct request to the
+same provider, which answers immediately. Kinds of requests are interleaved within a round.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _BATCH_PAGES = 60
 
 
 def questions(seed: int) -> Iterator[str]:
-    """Questions about the reports, hardly one twice."""
+    """Questions about the reports, with random words so that repetitions are rare."""
     chance = random.Random(seed)  # noqa: S311 - words, not secrets
     for question in itertools.cycle(QUESTIONS):
         yield f"{question[:-1]} {' '.join(chance.choices(WORDS, k=2))}?"
@@ -70,13 +70,13 @@ def one_by_one(server: Server, provider: Server, *, rounds: int, seconds: float)
             if number:  # the first round warms up
                 found[name].append(figures)
     return {
-        name: {measure: median([one[measure] for one in figures]) for measure in ("p50_ms", "p99_ms")}
-        for name, figures in found.items()
+        name: {measure: median([figures[measure] for figures in of_rounds]) for measure in ("p50_ms", "p99_ms")}
+        for name, of_rounds in found.items()
     }
 
 
 def many_at_once(server: Server, *, rounds: int, seconds: float, concurrency: int) -> dict[str, dict[str, float]]:
-    """Searches at once, idle and while four uploads at a time ingest all along."""
+    """Concurrent searches, idle and while four clients upload documents continuously."""
     phases: dict[str, list[dict[str, float]]] = {"idle": [], "ingest": []}
     serial = itertools.count(1)
     for number in range(rounds):
@@ -84,17 +84,17 @@ def many_at_once(server: Server, *, rounds: int, seconds: float, concurrency: in
         uploaders = [threading.Thread(target=_upload, args=(server, serial, stop)) for _ in range(4)]
         for phase, results in phases.items():
             if phase == "ingest":
-                for one in uploaders:
-                    one.start()
-                stop.wait(2.0)  # parsing and embedding run
+                for uploader in uploaders:
+                    uploader.start()
+                stop.wait(2.0)  # until parsing and embedding run
             seed = 1000 + 10 * number + len(phase)
             requests = searches(server.key, seed)
             results.append(drive(server.port, requests, streams=False, concurrency=concurrency, seconds=seconds))
         stop.set()
-        for one in uploaders:
-            one.join()
+        for uploader in uploaders:
+            uploader.join()
     return {
-        phase: {measure: median([one[measure] for one in results]) for measure in ("p50_ms", "p99_ms", "per_s")}
+        phase: {measure: median([figures[measure] for figures in results]) for measure in ("p50_ms", "p99_ms", "per_s")}
         for phase, results in phases.items()
     }
 
@@ -120,7 +120,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        create_key(folder / "data")  # makes the tenant's directory before rows are written into it
+        create_key(folder / "data")  # creates the data directory before rows are written into it
         fill(folder / "data", options.passages, seed=1)
         with provider_server() as provider, ragsvc(f"http://127.0.0.1:{provider.port}/v1", folder) as server:
             alone = one_by_one(server, provider, rounds=options.rounds, seconds=options.seconds)
@@ -145,14 +145,14 @@ def main() -> int:
         print_json(figures)
         return 0
     print(f"{options.passages} passages, {options.rounds} interleaved rounds, medians; ms over HTTP, each question new")
-    for name, one in alone.items():
-        print(f"{name:26s} p50 {one['p50_ms']:7.2f}  p99 {one['p99_ms']:7.2f}")
+    for name, times in alone.items():
+        print(f"{name:26s} p50 {times['p50_ms']:7.2f}  p99 {times['p99_ms']:7.2f}")
     for name, value in overhead.items():
         print(f"{name:26s} p50 {value:7.2f} more than the provider directly")
-    for phase, one in crowd.items():
+    for phase, times in crowd.items():
         print(
-            f"{options.concurrency} searches at once, {phase:6s} p50 {one['p50_ms']:7.1f}  p99 {one['p99_ms']:7.1f}  "
-            f"{one['per_s']:6.1f} searches/s"
+            f"{options.concurrency} concurrent searches, {phase:6s} p50 {times['p50_ms']:7.1f}  "
+            f"p99 {times['p99_ms']:7.1f}  {times['per_s']:6.1f} searches/s"
         )
     print(f"peak memory of all processes {mebibytes(memory.peak_bytes)}")
     return 0

@@ -1,9 +1,9 @@
-"""Restart to ready, and search over HTTP, of a service whose one collection holds many passages.
+"""Time of a restart until ready, and of searches over HTTP, with many passages in a single collection.
 
     scripts/bench_restart [--passages N] [--rounds N] [--json]
 
-Texts are the sentences of the fixture reports in random new orders; vectors are those of the real model for the
-reports' passages, each with random noise (cosine about 0.9 to its original), so that neighbourhoods stay realistic.
+Texts are the sentences of the fixture reports in random order. Vectors are those of the real model for the reports'
+passages with random noise (cosine about 0.9 to the original), so that neighbourhoods stay realistic.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ QUESTIONS = [
 
 
 def base_texts() -> list[str]:
-    """Passages of about 150 words from the reports among the fixtures."""
+    """Passages of 150 words from the reports in the fixtures."""
     texts: list[str] = []
     for file in sorted((ROOT / "fixtures" / "documents").glob("*10-q*.pdf")):
         words = " ".join(page.extract_text() for page in PdfReader(file).pages).split()
@@ -59,7 +59,7 @@ def base_texts() -> list[str]:
 
 
 def fill(data_dir: Path, passages: int, seed: int) -> None:
-    """Write rows as ingest would have, without parsing and embedding each of them."""
+    """Write the rows of an ingest directly, without parsing and embedding each document."""
     chance, noise = random.Random(seed), np.random.default_rng(seed)  # noqa: S311 - texts, not secrets
     texts = base_texts()
     embedder = open_embedder(data_dir=data_dir)
@@ -73,10 +73,10 @@ def fill(data_dir: Path, passages: int, seed: int) -> None:
     database.write_sync(lambda c: serve_model(c, model_id))
     for number in range(passages // _PER_DOCUMENT):
         chosen = [chance.randrange(len(texts)) for _ in range(_PER_DOCUMENT)]
-        pieces = [". ".join(chance.sample(sentences[one], k=len(sentences[one]))) for one in chosen]
+        pieces = [". ".join(chance.sample(sentences[text], k=len(sentences[text]))) for text in chosen]
         vectors = base[chosen] + noise.normal(scale=0.5 / np.sqrt(model.dimension), size=(len(chosen), model.dimension))
         vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-        counts = [tokens[one] for one in chosen]
+        counts = [tokens[text] for text in chosen]
         database.write_sync(
             lambda c, n=number, p=pieces, t=counts, v=vectors: _add(c, n, p, t, v, model=model, model_id=model_id)
         )
@@ -100,14 +100,14 @@ def _add(connection, number: int, pieces: list[str], counts: list[int], vectors,
         ),
     )
     pages = [Page(page, text) for page, text in enumerate(pieces, start=1)]
-    cut = [
+    passages = [
         Passage(page.number - 1, page.number, 0, len(page.text), page.text, token_count=count)
         for page, count in zip(pages, counts, strict=True)
     ]
-    parsed = ParsedDocument(Extraction(pages=pages, page_count=len(pages)), cut)
+    parsed = ParsedDocument(Extraction(pages=pages, page_count=len(pages)), passages)
     store_parsed(connection, document.id, parsed, timings={}, now=1)
-    stored = rows.passages_to_embed(connection, document.id, model_id, after=0, limit=len(cut), only_missing=True)
-    texts = [embedding_text(passage, title=None, filename=document.filename) for passage in cut]
+    stored = rows.passages_to_embed(connection, document.id, model_id, after=0, limit=len(passages), only_missing=True)
+    texts = [embedding_text(passage, title=None, filename=document.filename) for passage in passages]
     embedded = [
         rows.PassageVector(passage.id, rows.embedding_hash(text), vector)
         for passage, text, vector in zip(stored, texts, rows.pack_vectors(vectors), strict=True)

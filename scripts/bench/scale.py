@@ -1,16 +1,16 @@
 """Measure the derived indexes at growing sizes: latency, recall, memory, cost of adding and deleting, restart.
 
-How the data is made (the same for every size, so that curves compare):
-* Base: all text under ``--texts`` (.md, .txt, .pdf), cut into passages of 110 words and embedded by all-MiniLM-L6-v2.
-* Vectors: each is drawn between a base vector and one of its ten nearest, plus noise with the base's covariance
-  (median cosine to the nearest base vector .91), so that neighbourhoods stay as crowded as real ones.
-* Texts: sentences of the same two base passages, mixed, plus one number of their own: real words, a long tail.
-* Queries: the ``question`` fields of .jsonl and .csv files under ``--texts``, embedded; never passages themselves.
+The data is generated in the same way for every size, so that the sizes can be compared:
+* Base: all text under ``--texts`` (.md, .txt, .pdf), split into passages of 110 words and embedded by all-MiniLM-L6-v2.
+* Vectors: each is a random point between a base vector and one of its ten nearest neighbours, plus noise with the
+  covariance of the base (median cosine to the nearest base vector .91), so that neighbourhoods are realistically dense.
+* Texts: sentences of the same two base passages, mixed, and a unique number. Words are real, with a long tail.
+* Queries: the embedded ``question`` fields of .jsonl and .csv files under ``--texts``, never passages.
 
     scripts/bench_scale --texts ../shared/data --sizes 10000 100000 1000000 --json scale.json --plot scale.png
 """
 
-# ruff: noqa: PLC0415 - each step imports only what it measures, so that memory is its own
+# ruff: noqa: PLC0415 - each step imports only what it measures, so that its memory includes nothing else
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run_step(arguments: argparse.Namespace, step: str, size: int):
-    """Each step in a process of its own, so that memory is that of the step."""
+    """Run a step in a separate process, so that the measured memory is that of the step."""
     command = [sys.executable, __file__, "--step", f"{step}:{size}", "--texts", str(arguments.texts)]
     command += ["--work", str(arguments.work), "--queries", str(arguments.queries)]
     command += ["--sizes", *map(str, sorted(arguments.sizes))]
@@ -156,24 +156,24 @@ def expand(base: Vectors, count: int, work: Path) -> None:
     with (work / "writing.f16").open("wb") as file:
         for start in range(0, count, 20_000):
             size = min(20_000, count - start)
-            one = random.integers(0, len(base), size)
-            other = neighbours[one, random.integers(1, 11, size)]
+            first = random.integers(0, len(base), size)
+            second = neighbours[first, random.integers(1, 11, size)]
             share = random.random((size, 1), dtype=np.float32) * 0.6
-            vectors = base[one] * (1 - share) + base[other] * share
+            vectors = base[first] * (1 - share) + base[second] * share
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             noise = random.standard_normal((size, DIMENSION), dtype=np.float32) @ spread
             vectors += noise * random.random((size, 1), dtype=np.float32) * 0.7
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             file.write(vectors.astype("<f2").tobytes())
-            pairs[start : start + size] = np.stack((one, other), axis=1)
+            pairs[start : start + size] = np.stack((first, second), axis=1)
     np.save(work / "pairs.npy", pairs)
     (work / "writing.f16").rename(work / "vectors.f16")
 
 
 class ScaleSource:
-    """Collections whose number is their size: passage ``i`` has id ``i + 1`` and belongs to document ``i // 50 + 1``.
+    """Collections whose id is their size: passage ``i`` has id ``i + 1`` and belongs to document ``i // 50 + 1``.
 
-    Beyond its size a collection grows and shrinks by ``add_document`` and ``delete_document``.
+    ``add_document`` and ``delete_document`` change a collection after it has its initial size.
     """
 
     def __init__(self, work: Path) -> None:
@@ -184,11 +184,11 @@ class ScaleSource:
         self.path = work / "vectors.f16"
         self.spare = len(self.pairs) - SPARE
         self.log: dict[int, list[IndexChange]] = {}
-        self.gone: dict[int, set[int]] = {}
+        self.deleted: dict[int, set[int]] = {}
         self.lock = threading.Lock()
 
     def rows(self, collection_id: int, ids: Ids) -> Ids:
-        """Row in the vector file: the collection's own first, then the spare ones."""
+        """Rows in the vector file: first those of the collection's initial passages, then the spare rows."""
         return np.where(ids <= collection_id, ids - 1, self.spare + (ids - collection_id - 1) % SPARE)
 
     def add_document(self, collection_id: int) -> int:
@@ -199,7 +199,7 @@ class ScaleSource:
         return document
 
     def delete_document(self, collection_id: int, document: int) -> None:
-        self.gone.setdefault(collection_id, set()).add(document)
+        self.deleted.setdefault(collection_id, set()).add(document)
         self._append(collection_id, "delete", document)
 
     def _append(self, collection_id: int, op, document: int) -> None:
@@ -231,10 +231,10 @@ class ScaleSource:
         ids = self._present(collection_id, passage_ids)
         rows = self.rows(collection_id, ids)
         found = []
-        for passage, row, (one, other) in zip(ids.tolist(), rows.tolist(), self.pairs[rows].tolist(), strict=True):
+        for passage, row, pair in zip(ids.tolist(), rows.tolist(), self.pairs[rows].tolist(), strict=True):
             document = (passage - 1) // PER_DOCUMENT + 1
-            ours, theirs = self.texts[one], self.texts[other]
-            mixed = [*ours[row % 2 :: 2], *theirs[(row >> 1) % 2 :: 2]] or ours
+            first, second = self.texts[pair[0]], self.texts[pair[1]]
+            mixed = [*first[row % 2 :: 2], *second[(row >> 1) % 2 :: 2]] or first
             text = f"{' '.join(mixed)} {row * 7919 % 100_000_007}"
             found.append(LexicalDocument(passage, document, text, f"report {document} {2000 + document % 25}"))
         return found
@@ -243,8 +243,8 @@ class ScaleSource:
         return np.arange(1, collection_id + 1, dtype=np.int64)
 
     def _present(self, collection_id: int, ids: Ids) -> Ids:
-        gone = self.gone.get(collection_id)
-        return ids[~np.isin((ids - 1) // PER_DOCUMENT + 1, list(gone))] if gone else ids
+        deleted = self.deleted.get(collection_id)
+        return ids[~np.isin((ids - 1) // PER_DOCUMENT + 1, list(deleted))] if deleted else ids
 
 
 # --- steps --------------------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ def build(arguments: argparse.Namespace, size: int) -> dict:
 
 def search(arguments: argparse.Namespace, size: int) -> dict:
     _, registry = open_registry(arguments)
-    registry.search(0, np.zeros(DIMENSION, np.float32), "warm up", k=1)  # an empty service: everything is imported
+    registry.search(0, np.zeros(DIMENSION, np.float32), "warm up", k=1)  # imports everything; the service is empty
     empty = memory()
     started = time.perf_counter()
     index = registry.get(size)
@@ -292,7 +292,7 @@ def search(arguments: argparse.Namespace, size: int) -> dict:
     questions = [questions[i] for i in order]
     timings: dict[str, list[float]] = {"dense": [], "lexical": [], "hybrid": [], "one_document": []}
     found = []
-    one = np.array([size // PER_DOCUMENT // 2], dtype=np.int64)
+    document = np.array([size // PER_DOCUMENT // 2], dtype=np.int64)
     processor: dict[str, list[float]] = {name: [] for name in timings}
     for vector, text in zip(queries, questions, strict=True):
         clock = [now()]
@@ -302,7 +302,7 @@ def search(arguments: argparse.Namespace, size: int) -> dict:
         clock.append(now())
         registry.search(size, vector, text, k=50)
         clock.append(now())
-        registry.search(size, vector, text, k=50, documents=one)
+        registry.search(size, vector, text, k=50, documents=document)
         clock.append(now())
         for name, (start, end) in zip(timings, itertools.pairwise(clock), strict=True):
             timings[name].append((end[0] - start[0]) * 1000)
@@ -324,7 +324,7 @@ def search(arguments: argparse.Namespace, size: int) -> dict:
 
 
 def now() -> tuple[float, float]:
-    """Wall clock and processor time of this thread, s; the second is what a busy machine cannot blur."""
+    """Wall clock time and processor time of this thread, in s. Other load on the machine does not affect the latter."""
     return time.perf_counter(), time.thread_time()
 
 
@@ -339,8 +339,8 @@ def recall(work: Path, size: int, queries: Vectors, found: list[Ids]) -> float:
 
 
 def change(arguments: argparse.Namespace, _: int) -> list[dict]:
-    """Documents of 50 passages come and go, one commit each, in all sizes in turn; medians per passage."""
-    copy = arguments.work / "changing"  # the built indexes stay as they are for the next run
+    """Add and delete documents of 50 passages, with one commit each, in all sizes in turn; medians per passage."""
+    copy = arguments.work / "changing"  # a copy, so that the next run finds the built indexes unchanged
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(arguments.work / "derived", copy)
     source, registry = open_registry(arguments, root=copy)
@@ -350,15 +350,16 @@ def change(arguments: argparse.Namespace, _: int) -> list[dict]:
     timings: dict[tuple[int, str], list[float]] = {}
     for turn in range(31):
         for size in sizes:
-            for what in ("add", "delete"):
-                if what == "add":
+            for operation in ("add", "delete"):
+                if operation == "add":
                     document = source.add_document(size)
                 else:
                     source.delete_document(size, document)
                 started = time.perf_counter()
                 registry.catch_up(size)
                 if turn:
-                    timings.setdefault((size, what), []).append((time.perf_counter() - started) * 1e6 / PER_DOCUMENT)
+                    spent_us = (time.perf_counter() - started) * 1e6 / PER_DOCUMENT
+                    timings.setdefault((size, operation), []).append(spent_us)
     registry.close()
     shutil.rmtree(copy)
     median = {key: round(float(np.median(values)), 1) for key, values in timings.items()}
@@ -372,7 +373,7 @@ STEPS = {"prepare": prepare, "build": build, "search": search, "change": change}
 
 
 def memory() -> dict[str, int]:
-    """Resident memory of this process now, its anonymous part, and the peak, in MB (Linux)."""
+    """Current resident memory of this process, its anonymous part, and its peak, in MB (Linux)."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     names = {"now_mb": "VmRSS", "anonymous_mb": "RssAnon", "peak_mb": "VmHWM"}
     return {name: int(status[field].split()[0]) // 1024 for name, field in names.items()}
@@ -394,7 +395,7 @@ def plot(rows: list[dict], path: Path) -> None:
     try:
         import matplotlib.pyplot as plt
     except ImportError:
-        print("matplotlib is not installed: no plot", file=sys.stderr)
+        print("no plot was drawn, because matplotlib is not installed", file=sys.stderr)
         return
     panels = [
         ("latency, ms", ["dense_p50_ms", "lexical_p50_ms", "hybrid_p50_ms", "hybrid_p99_ms"]),

@@ -1,9 +1,9 @@
-"""The parts of ``docs/`` that are made from the code: tables of the reference, and the list of modules.
+"""Generates parts of ``docs/`` from the code: tables of the reference, and the list of modules.
 
 The text around them is written by hand.
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- end: NAME -->``. ``scripts/reference`` writes all of them,
-``scripts/reference --check`` fails when a page differs from the code.
+A table is placed between ``<!-- table: NAME -->`` and ``<!-- end: NAME -->``. ``scripts/reference`` writes all tables;
+``scripts/reference --check`` fails if a page differs from the code.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from ragsvc.web.service_app import ROUTES
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 NEVER_SENT = (errors.Forbidden, errors.DataDirectoryLocked, errors.ConfigurationError, errors.ExtractionFailed)
-"""Errors that no HTTP answer carries: a base class, two that keep the service from starting, and a document's own."""
+"""Errors that no HTTP response carries: a base class, two errors at the start, and an error of a single document."""
 
 
 class Metric(NamedTuple):
@@ -61,7 +61,7 @@ def settings_table() -> str:
 
 
 def errors_table() -> str:
-    """Codes with their status and meaning."""
+    """The error codes with their status and meaning."""
     rows = ["| status | `code` | meaning |", "|---|---|---|"]
     sent = [
         (rendering.status, kind.code, _summary(inspect.getdoc(kind)))
@@ -73,7 +73,7 @@ def errors_table() -> str:
 
 
 def routes_table() -> str:
-    """Every route that does something, with the scope it needs."""
+    """Every route that is not refused, with the scope that it requires."""
     rows = ["| route | scope | |", "|---|---|---|"]
     refused = {path for path, _ in refused_paths()}
     for path, method, handler in _routes():
@@ -138,23 +138,23 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "metrics": ("reference/metrics.md", metrics_table),
     "modules": ("architecture.md", modules_list),
 }
-"""Page and maker of each table."""
+"""Page and generator of each table."""
 
 
 def render(page: str, text: str) -> str:
-    """The page's text with its tables made anew.
+    """The page's text with newly generated tables.
 
     Raises:
-        ValueError: the place of a table is missing.
+        ValueError: a table's markers are missing or repeated.
     """
-    for name, (of_page, make) in TABLES.items():
-        if of_page != page:
+    for name, (table_page, generate) in TABLES.items():
+        if table_page != page:
             continue
-        place = re.compile(rf"(?<=<!-- table: {name} -->\n).*?(?=<!-- end: {name} -->)", re.DOTALL)
-        made = f"\n{make()}\n\n"
-        text, count = place.subn(lambda _, made=made: made, text)
+        marked = re.compile(rf"(?<=<!-- table: {name} -->\n).*?(?=<!-- end: {name} -->)", re.DOTALL)
+        table = f"\n{generate()}\n\n"
+        text, count = marked.subn(lambda _, table=table: table, text)
         if count != 1:
-            raise ValueError(f"{page} has no place for the table '{name}'")
+            raise ValueError(f"{page} needs the markers of the table '{name}' exactly once")
     return text
 
 
@@ -166,7 +166,7 @@ def outdated() -> list[str]:
 
 @cache
 def declared_metrics() -> list[Metric]:
-    """Metrics that any module of the package declares with literal names, by name."""
+    """Metrics that modules of the package declare with literal names, sorted by name."""
     found: dict[str, Metric] = {}
     for path in sorted(Path(ragsvc.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -176,7 +176,7 @@ def declared_metrics() -> list[Metric]:
 
 
 def refused_paths() -> list[tuple[str, tuple[str, ...]]]:
-    """Paths of families that are refused by name, with the methods that are."""
+    """Paths of families that are refused by name, with the refused methods."""
     app = Litestar(route_handlers=list(stateful_routes), openapi_config=None, logging_config=None)
     return [
         (route.path_format, tuple(sorted(map(str, handler.http_methods))))
@@ -187,7 +187,7 @@ def refused_paths() -> list[tuple[str, tuple[str, ...]]]:
 
 
 def field_docstrings(kind: type) -> dict[str, str]:
-    """The docstrings that follow a struct's fields, in order."""
+    """The docstrings that follow the fields of a struct, in order."""
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(body, ast.ClassDef)
     found: dict[str, str] = {}
@@ -210,7 +210,7 @@ def shown_value(value: Any) -> str:
 
 
 def _routes() -> list[tuple[str, str, HTTPRouteHandler]]:
-    """Path, method and handler of every route, by path and method."""
+    """Path, method and handler of every route, sorted by path and method."""
     handlers = [*FOUNDATION_ROUTES, *ROUTES]
     app = Litestar(
         route_handlers=[*handlers, *openapi.schema_routes(handlers)], openapi_config=None, logging_config=None
@@ -247,9 +247,9 @@ def _option_default(option: Any) -> str:
 
 
 def _metric(call: ast.Call) -> Metric | None:
-    """The metric that a call makes: ``Gauge…("ragsvc_…", "help", [labels])``."""
-    made_by = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
-    kind = next((kind for kind in ("counter", "gauge", "histogram", "summary") if kind in made_by.lower()), None)
+    """The metric that a call declares: ``Gauge…("ragsvc_…", "help", [labels])``."""
+    function = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+    kind = next((kind for kind in ("counter", "gauge", "histogram", "summary") if kind in function.lower()), None)
     texts = [argument.value for argument in call.args[:2] if isinstance(argument, ast.Constant)]
     if kind is None or len(texts) != 2 or not str(texts[0]).startswith("ragsvc_"):
         return None
@@ -283,7 +283,7 @@ def _read(page: str) -> str:
 
 
 def main() -> int:
-    """Write all tables, or say which pages are out of date."""
+    """Write all tables; with ``--check``, only list the pages that are out of date."""
     if "--check" in sys.argv[1:]:
         pages = outdated()
         for page in pages:

@@ -1,4 +1,4 @@
-"""How good the extractive answers are, and whether the service knows when it has none."""
+"""Measures the quality of extractive answers, and the separation of answerable and unanswerable questions."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def judge_abstention(collection: Collection, embedding: Embedding, *, own_docume
 
 
 def judge_foreign(collections: Sequence[Collection], embedding: Embedding, *, each: int = 60) -> dict[str, float]:
-    """Questions of one set asked of another, which cannot answer them, against the same ones asked of their own."""
+    """Compare questions searched in other sets, which cannot answer them, with the same questions in their own set."""
     own_scores: list[float] = []
     foreign_scores: list[float] = []
     for asked_of in collections:

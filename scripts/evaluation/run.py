@@ -100,7 +100,7 @@ def judge_question(dataset: Dataset, question: Question, rows: Sequence[StoredPa
             return {"recall": recall, "precision": precision, "iou": overlap}
         case kind:
             assert kind == "graded", kind
-            return {"ndcg@10": ndcg(unique([int(one.document_id) - 1 for one in rows]), question.grades)}
+            return {"ndcg@10": ndcg(unique([int(row.document_id) - 1 for row in rows]), question.grades)}
 
 
 def first_of_each_page(spans: Sequence[Span]) -> list[Span]:
@@ -127,8 +127,8 @@ def evaluate(dataset: Dataset, collection: Collection, embedding: Embedding, *, 
     vectors = embedding.queries([question.text for question in asked])
     rankings: dict[str, list[list[StoredPassage]]] = {
         mode.value: [
-            [collection.stored[found.id] for found in engine.search(collection, one.text, vector, mode).candidates]
-            for one, vector in zip(asked, vectors, strict=True)
+            [collection.stored[found.id] for found in engine.search(collection, question.text, vector, mode).candidates]
+            for question, vector in zip(asked, vectors, strict=True)
         ]
         for mode in MODES
     }
@@ -228,7 +228,7 @@ def main() -> int:
         if foreign:
             print("questions of one set searched in another: " + _line(foreign))
         print(f"{embedder.runtime}; {time.monotonic() - begin:.0f} s")
-        print("hybrid at least as good as every other method on every set:", f"NO: {beyond}" if beyond else "yes")
+        print("hybrid is at least as good as every other method on every set:", f"NO: {beyond}" if beyond else "yes")
         if within:
             print(f"  worse, but by less than the standard error: {'; '.join(within)}")
     return 1 if beyond else 0

@@ -233,6 +233,7 @@ def test_compensated_rounding_has_a_smaller_output_error_than_rounding_to_neares
 
 
 @pytest.mark.model
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(EMULATOR is None or platform.machine() != "x86_64", reason="needs qemu-x86_64 (package qemu-user)")
 def test_an_emulated_processor_with_avx2_alone_makes_the_same_vectors(

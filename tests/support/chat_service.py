@@ -1,4 +1,4 @@
-"""A whole chat service on a free port: the real application, keys and metering over a small corpus."""
+"""A chat service on a free port: the real application, keys and metering over a small corpus."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.upstream_server import serving
 
 
 class Services:
-    """What the application finds in its state; the parts that need the event loop come when it starts."""
+    """The services in the application's state. Services that need the event loop are added when it starts."""
 
     def __init__(self, foundation, encryption) -> None:
         self.encryption = encryption
@@ -43,7 +43,9 @@ def app_over(services: Services, settings: list[ProviderSettings], **options):
     @asynccontextmanager
     async def running(_app):
         async with open_session() as session:
-            services.providers = {one.name: OpenAIUpstream(one, session, count_tokens=count_tokens) for one in settings}
+            services.providers = {
+                provider.name: OpenAIUpstream(provider, session, count_tokens=count_tokens) for provider in settings
+            }
             services.models = ModelRegistry(
                 settings,
                 services.providers,
@@ -65,7 +67,7 @@ def app_over(services: Services, settings: list[ProviderSettings], **options):
 
 
 def provider(url: str, name: str = "up", **options) -> ProviderSettings:
-    """Any model name is taken; short timeouts."""
+    """Settings of a provider that accepts any model name, with short timeouts."""
     quick = {"connect_timeout_s": 1.0, "read_timeout_s": 1.0, "total_timeout_s": 20.0, "breaker_failures": 50}
     known = (
         ModelSettings("real-model", aliases=("nice-name",), pricing=Pricing(0.005, 0.015)),
@@ -84,7 +86,7 @@ class ChatService(NamedTuple):
     database: SmallDatabase
 
     def tokens_left(self) -> int:
-        """The key's balance as a client sees it."""
+        """The token balance of the key, as the API reports it."""
         answer = httpx.get(f"{self.url}/v1/tokens", headers=self.headers())
         return answer.json()["tokens_remaining"]
 
@@ -92,7 +94,7 @@ class ChatService(NamedTuple):
         return {"Authorization": f"Bearer {self.key}"}
 
     def new_key(self, **options) -> str:
-        """Another key; returns when the service looks at its rows again."""
+        """Create another key, and wait until the service reads the rows of keys again."""
         key = issue(self.database, **options).key
         time.sleep(0.06)
         return key

@@ -13,7 +13,7 @@ from ragsvc.testing.service_runner import ROOT
 
 
 class Done:
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     def __init__(self, finished: subprocess.CompletedProcess[str]) -> None:
         self.code = finished.returncode
@@ -22,12 +22,12 @@ class Done:
 
     @property
     def json(self) -> Any:
-        """The one document on standard output; fails on anything else."""
+        """The JSON document on standard output; fails if the output contains anything else."""
         return json.loads(self.out)
 
 
 def ragsvc(*arguments: object, env: dict[str, str], stdin: str = "", timeout_s: float = 100) -> Done:
-    """Run ``ragsvc`` with nothing of this process's own settings."""
+    """Run ``ragsvc`` without the ``RAGSVC_*`` variables of this process."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAGSVC_")}
     finished = subprocess.run(
         [sys.executable, "-m", "ragsvc", *map(str, arguments)],
@@ -44,10 +44,10 @@ def ragsvc(*arguments: object, env: dict[str, str], stdin: str = "", timeout_s: 
 
 
 def at_service(url: str, key: str) -> dict[str, str]:
-    """Environment of a command that talks to a service."""
+    """Environment variables of a command that uses a service."""
     return {"RAGSVC_URL": url, "RAGSVC_API_KEY": key}
 
 
 def at_data(data_dir: Path) -> dict[str, str]:
-    """Environment of a command that works on a data directory."""
+    """Environment variables of a command that opens a data directory."""
     return {"RAGSVC_DATA_DIR": str(data_dir)}

@@ -1,4 +1,4 @@
-"""An imitation of the kernel's configfs-tsm, for tests of what is asked of it."""
+"""An imitation of the kernel's configfs-tsm, for tests of the requests that are made to it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import ClassVar
 
 
-class TsmFolder(type(Path())):  # a Path whose files behave as the kernel's do
-    """``mkdir`` fills the entry, writing ``inblob`` makes the quote, ``rmdir`` removes the entry and what is in it."""
+class TsmFolder(type(Path())):  # a Path whose files behave like the kernel's files
+    """``mkdir`` creates an entry with its files, writing ``inblob`` creates the quote, ``rmdir`` removes the entry."""
 
     log: ClassVar[list[str]] = []
     generation_step = 1

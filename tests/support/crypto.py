@@ -1,4 +1,4 @@
-"""Shared by the encryption tests: vectors, Node as a peer, and a small encrypted server on a socket."""
+"""Support for the encryption tests: test vectors, Node as a peer, and a small encrypted server on a socket."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load_vectors(name: str) -> Any:
 
 
 class Clock:
-    """A clock that the test sets."""
+    """A clock that returns ``now``, which the test sets."""
 
     def __init__(self, now: float = 1_800_000_000.0) -> None:
         self.now = now
@@ -40,7 +40,7 @@ class Clock:
 
 
 class NodePeer:
-    """A Node process that reads commands, one JSON document a line."""
+    """A Node process that reads commands, one JSON document per line."""
 
     def __init__(self, node: str) -> None:
         self.process = subprocess.Popen(
@@ -48,6 +48,7 @@ class NodePeer:
         )
 
     def say(self, **message: Any) -> dict[str, Any]:
+        """Send a command and return the reply."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(message) + "\n")
@@ -76,9 +77,10 @@ def chunk(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, 
 
 
 class EncryptedServer:
-    """A raw ASGI application over the crypto core: echoes the last message, whole or in pieces.
+    """A raw ASGI application over ``ragsvc.crypto`` that echoes the last message, whole or in pieces.
 
-    ``seen`` holds each request as it came over the wire; ``dialects`` what opened; ``tamper`` may change answers.
+    ``seen`` records each request as received (method, path, headers, body), ``dialects`` the format of each opened
+    request, ``decrypted`` the plaintexts.
     """
 
     def __init__(self, keyring: Keyring, claims: SqliteClaims) -> None:
@@ -169,7 +171,7 @@ class EncryptedServer:
         extra = [(sealed_requests.CONTENT_TYPE_HEADER.encode(), media_type.encode())]
         await begin(send, status, sealed_requests.STREAM_MEDIA_TYPE, extra)
         await more(send, sealer.start())
-        for part in parts[:-1] if self.cut_streams else parts:  # a cut before [DONE], where a client would see an end
+        for part in parts[:-1] if self.cut_streams else parts:  # truncates before [DONE], at the border of an event
             await more(send, sealer.write(part) + sealer.flush())
         await more(send, b"" if self.cut_streams else sealer.finish(), last=True)
 
@@ -215,7 +217,7 @@ class EncryptedServer:
 
 
 def answer_parts(path: str, request: dict[str, Any]) -> tuple[int, str, list[bytes]]:
-    """Status, media type and pieces of the plaintext answer."""
+    """Status, media type and pieces of the plaintext response."""
     if path == "/v1/models":
         listed = {"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "us"}]}
         return 200, "application/json", [json.dumps(listed).encode()]
@@ -246,7 +248,7 @@ async def reply(send: Any, status: int, media_type: str, body: bytes) -> None:
 
 
 class RunningServer:
-    """The server on a free port of 127.0.0.1, in a thread, until ``close``."""
+    """Runs the server on a free port of 127.0.0.1 in a thread, until ``close``."""
 
     def __init__(self, application: EncryptedServer) -> None:
         self.application = application

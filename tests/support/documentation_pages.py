@@ -1,4 +1,4 @@
-"""The pages of the documentation, as the tests read them."""
+"""The pages of the documentation, and patterns that find their snippets."""
 
 from __future__ import annotations
 

@@ -9,6 +9,6 @@ from ragsvc.core.retrieval.answerability import BEST_PASSAGES, BETWEEN_TEXTS, RA
 
 
 def evidence_of(passages: Sequence[StoredPassage], cosines: Sequence[float]) -> AnswerabilityEvidence:
-    """Evidence of candidates, best first."""
+    """Answerability evidence of ``passages``, which are sorted with the best first."""
     texts = [passage.text for passage in passages[:RARITY_CANDIDATES]]
     return AnswerabilityEvidence(passages[:BEST_PASSAGES], cosines, lambda: BETWEEN_TEXTS.join(texts).encode())

@@ -1,4 +1,4 @@
-"""The document services on a folder, in this process: real rows, files and indexes; a fake model and parser."""
+"""The document services over a folder, in this process: real rows, files and indexes, with a fake model and parser."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.stored_documents import ACME
 
 
 class LineParser:
-    """Port ``Parser`` for text files: one page, one passage a line."""
+    """Port ``Parser`` for text files: one page, and a passage for each line."""
 
     async def parse(self, path, *, media_type, filename, password=None, on_progress=None) -> ParsedDocument:
         text = path.read_text()
@@ -46,7 +46,7 @@ class LineParser:
 
 
 class ObservedEmbedder:
-    """The batcher of a space; ``before`` runs before each call and may raise."""
+    """The batcher of an embedding space. ``before`` runs before each call and may raise."""
 
     def __init__(self, before: Callable[[list[str]], object] = lambda texts: None) -> None:
         self.embedder = FakeEmbedder()
@@ -65,7 +65,7 @@ class ObservedEmbedder:
 
 
 class InProcessIngest:
-    """One data directory, opened."""
+    """The document services of an open data directory."""
 
     def __init__(
         self, folder: Path, *, embedder: ObservedEmbedder | None = None, prepare: Callable[[str], str] = str
@@ -116,7 +116,7 @@ class InProcessIngest:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[InProcessIngest]:
-        """Run the jobs; closes everything at the end."""
+        """Run the ingest jobs, and close everything at the end."""
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.ingest.run)
@@ -139,7 +139,7 @@ class InProcessIngest:
             ).document
 
     async def add(self, text: str, *, filename: str) -> Document:
-        """Upload and wait until ready."""
+        """Upload a document and wait until it is ready."""
         document = await self.upload(text, filename=filename)
         return await self.documents.wait(ACME, document.public_id, timeout_s=60)
 
@@ -147,12 +147,12 @@ class InProcessIngest:
         return await self.documents.change(ACME, document.public_id, filename=filename, metadata=None)
 
     async def found(self, query: str, *, mode: SearchMode = SearchMode.LEXICAL) -> list[str]:
-        """File names of the hits of a search, best first, each once."""
+        """File names of the hits of a search, best first, without repetitions."""
         result = await self.searcher.search(ACME, SearchQuery(text=query, mode=mode))
         return list(dict.fromkeys(hit.passage.filename for hit in result.hits))
 
     async def cosine(self, query: str) -> float:
-        """The best cosine of a dense search."""
+        """The cosine of the best hit of a dense search."""
         result = await self.searcher.search(ACME, SearchQuery(text=query, mode=SearchMode.DENSE))
         return result.hits[0].dense
 
@@ -160,13 +160,13 @@ class InProcessIngest:
         return self.database.read_sync(lambda c: c.exec_driver_sql("SELECT count(*) FROM jobs").scalar_one())
 
     async def idle(self) -> None:
-        """Wait until no job is left."""
+        """Wait until all jobs are done."""
         with anyio.fail_after(60):
             while self.jobs():
                 await anyio.sleep(0.01)
 
     def copy_as_if_killed(self, target: Path) -> None:
-        """What a kill at this moment would leave on disk."""
+        """Copy the files that a kill at this moment would leave on disk."""
         shutil.copytree(self.folder, target, ignore=shutil.ignore_patterns("live-*"))
         with suppress(FileNotFoundError):
             (target / "ragsvc.sqlite-shm").unlink()

@@ -1,4 +1,4 @@
-"""A database with nothing but keys in it and a service over it: for tests of keys and of the web foundation."""
+"""A database that contains only keys, and the services over it, for tests of keys and of the web layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ragsvc.store.database import Database
 
 
 class SmallDatabase(Database):
-    """The real database over a file of its own, counting writes."""
+    """The real database over a separate file. ``writes`` counts its writes."""
 
     def __init__(self, path: Path) -> None:
         self.writes = 0

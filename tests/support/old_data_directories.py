@@ -1,4 +1,4 @@
-"""Copies of the checked-in data directories that an older commit wrote; see fixtures/SOURCES.md."""
+"""Copies of the checked-in data directories that an earlier commit wrote; see fixtures/SOURCES.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = ("plain", "encrypted")
 
 
 class OldDirectory:
-    """A copy of one directory, with what its tests have to know."""
+    """A copy of a data directory, with its keys and the ids of its documents."""
 
     def __init__(self, kind: str, target: Path) -> None:
         shutil.copytree(_FOLDER / kind, target)
@@ -29,12 +29,12 @@ class OldDirectory:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Environment variables that open it."""
+        """Environment variables that a service needs to open the directory."""
         return {} if self.master_key is None else {"RAGSVC_MASTER_KEY": self.master_key}
 
     @property
     def database_key(self) -> bytes | None:
-        """SQLCipher's key of the database."""
+        """The SQLCipher key of the database, ``None`` if it is not encrypted."""
         master = None if self.master_key is None else MasterKey.from_bytes(self.master_key.encode())
         keys = open_data_keys(self.path, master)
         return None if keys is None else keys.database_key

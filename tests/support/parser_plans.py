@@ -1,4 +1,4 @@
-"""Functions that tests have the parser's child run by dotted path: an honest small one, and bad ones."""
+"""Chunking functions that the parser's child process runs by dotted path: correct functions, and faulty functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ragsvc.core.ports.parsing import ChunkingOptions, TokenSpans
 
 
 class WordSpans:
-    """Counts words for tokens."""
+    """Port ``TokenSpans`` with words as tokens."""
 
     def count(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts]
@@ -50,7 +50,7 @@ def split_paragraphs(
 
 
 def make_noise(extraction: Extraction, **_: object) -> list[Passage]:
-    print("noise on stdout " * 10_000)  # noqa: T201 - the point of it
+    print("noise on stdout " * 10_000)  # noqa: T201 - the output is what the test is about
     os.write(1, b"raw noise " * 10_000)
     os.write(2, b"noise on stderr " * 200_000)
     return []
@@ -62,7 +62,7 @@ def hang(extraction: Extraction, **_: object) -> list[Passage]:
 
 
 def hang_in_native_code(extraction: Extraction, **_: object) -> list[Passage]:
-    """Hold the interpreter, so that no other Python thread of the child runs either."""
+    """Sleep while holding the interpreter lock, so that no other Python thread of the child runs."""
     ctypes.PyDLL(None).sleep(60)
     return []
 
@@ -79,13 +79,13 @@ def swell(extraction: Extraction, **_: object) -> list[Passage]:
 
 
 def swell_and_stay(extraction: Extraction, **_: object) -> list[Passage]:
-    """Keep 500 MB after the job, as a leak would."""
+    """Keep 500 MB allocated after the job, like a memory leak."""
     sys.modules["leak"] = [bytearray(b"x") * (1 << 20) for _ in range(500)]  # type: ignore[assignment]
     return []
 
 
 def spend_environment(extraction: Extraction, **_: object) -> list[Passage]:
-    """Report the child's environment and niceness as passages."""
+    """Return the child's environment variables and niceness as passages."""
     facts = [*sorted(os.environ), f"nice={os.nice(0)}"]
     return [Passage(index, 1, 0, 0, fact) for index, fact in enumerate(facts)]
 

@@ -1,4 +1,4 @@
-"""A provider that remembers what it got and answers every family with fixed bytes."""
+"""A provider that records its requests and answers every endpoint family with fixed bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Recorded(NamedTuple):
-    """One request as it came in."""
+    """A request as received."""
 
     path: str
     headers: dict[str, str]
@@ -94,7 +94,7 @@ EVENTS = "text/event-stream; charset=utf-8"
 
 
 def answer_to(request: Recorded, fields: dict) -> tuple[str, bytes]:
-    """Content type and body of a proper answer."""
+    """Content type and body of the successful response."""
     path = request.path.removeprefix("/other")
     special = {
         "/v1/audio/speech": ("audio/mpeg", SPEECH),
@@ -114,7 +114,11 @@ def answer_to(request: Recorded, fields: dict) -> tuple[str, bytes]:
 
 
 class RecordingProvider:
-    """The application. Models called ``fail-<status>`` get that status; ``breaks`` breaks off; ``hangs`` hangs."""
+    """The ASGI application of the provider. The name of the model selects its behaviour.
+
+    ``fail-<status>`` returns that status, ``breaks`` ends the response early, ``hangs`` never responds, and ``holds``
+    pauses a stream until ``released`` is set.
+    """
 
     def __init__(self) -> None:
         self.requests: list[Recorded] = []
@@ -149,7 +153,7 @@ class RecordingProvider:
             await self._answer(send, content_type, answer)
 
     async def _read(self, receive) -> bytes | None:
-        """The whole body; ``None`` when the client left before its end."""
+        """The complete body; ``None`` if the client disconnected before its end."""
         body, more = b"", True
         self.pieces = []
         while more:
@@ -181,7 +185,7 @@ class RecordingProvider:
         return True
 
     async def _hold(self, send, answer: bytes) -> None:
-        """Begin a stream and go on with it when the test says so."""
+        """Start a stream, and continue it when the test sets ``released``."""
         await self._start(send, 200, "text/event-stream")
         border = answer.index(b"\n\n", answer.index(b"\n\n") + 2) + 2
         await send({"type": "http.response.body", "body": answer[:border], "more_body": True})
@@ -191,7 +195,7 @@ class RecordingProvider:
         await send({"type": "http.response.body", "body": answer[border:], "more_body": False})
 
     async def _decide(self, send, given: dict) -> None:
-        """An Open Policy Agent server's Data API."""
+        """Answer like the Data API of an Open Policy Agent server."""
         self.policy_inputs.append(given)
         model = given["model"]
         if model == "opa-broken":

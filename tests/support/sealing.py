@@ -1,4 +1,4 @@
-"""Seals requests as a client of the documented formats would, for tests of the real service."""
+"""Seals requests in the documented formats, for tests of the real service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SEALED_TYPE = sealed_requests.ONE_SHOT_MEDIA_TYPE
 
 
 class OneShot:
-    """One HPKE request (RFC 9180) for a public key; ``headers`` and ``body`` may be sent many times."""
+    """An HPKE request (RFC 9180) for a public key. ``headers`` and ``body`` may be sent repeatedly."""
 
     def __init__(self, public_key: bytes, content: bytes, *, content_type: str | None = None) -> None:
         self.context = hpke.set_up_sender(public_key, sealed_requests.INFO)
@@ -24,7 +24,7 @@ class OneShot:
             self.headers["X-HPKE-Content-Type"] = content_type
 
     def open(self, reply: httpx.Response) -> bytes:
-        """The plaintext of the answer."""
+        """Decrypt the response."""
         assert reply.headers["content-type"] == SEALED_TYPE, reply.text
         return self.context.open_response(reply.content)
 
@@ -34,7 +34,7 @@ def fetch_hpke_key(http: httpx.Client) -> bytes:
 
 
 def one_shot(http: httpx.Client, method: str, path: str, body: bytes | dict = b"", *, content_type: str | None = None):
-    """Send one sealed request; returns the response and its opened body."""
+    """Send a sealed request; returns the response and its decrypted body."""
     content = json.dumps(body).encode() if isinstance(body, dict) else body
     sealed = OneShot(fetch_hpke_key(http), content, content_type=content_type)
     if method in ("GET", "DELETE"):
@@ -49,7 +49,7 @@ def one_shot(http: httpx.Client, method: str, path: str, body: bytes | dict = b"
 
 
 class SealedInference:
-    """One RVENC request; ``body`` may be sent many times."""
+    """An RVENC request. ``body`` may be sent repeatedly."""
 
     def __init__(self, public_key: bytes, payload: bytes) -> None:
         self.keys = rvenc.generate_encryption_keys(public_key)
@@ -62,7 +62,7 @@ class SealedInference:
         }
 
     def open(self, reply: httpx.Response) -> list[rvenc.OpenedEvent]:
-        """The events of the answer, all of them authenticated."""
+        """Decrypt the events of the response; each of them must be authentic."""
         opener = rvenc.ResponseOpener(
             self.keys.shared_secret, self.nonce, response_nonce_header=reply.headers["x-rvenc-response-nonce"]
         )

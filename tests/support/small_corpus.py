@@ -1,4 +1,4 @@
-"""Three pages of a report, a search over them and an extraction from them, without a model."""
+"""Three pages of a report, with a search and an extractive answer that need no model."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def words(text: str) -> Counter[str]:
 
 
 def overlap(query: str, text: str) -> float:
-    asked, there = words(query), words(text)
-    return sum((asked & there).values()) / max(1, sum(asked.values()))
+    asked, present = words(query), words(text)
+    return sum((asked & present).values()) / max(1, sum(asked.values()))
 
 
 class SmallSearch:
-    """Port ``Searcher`` over ``PAGES`` by shared words."""
+    """Port ``Searcher`` over ``PAGES``. The score is the share of the query's words that a page contains."""
 
     def __init__(self) -> None:
         self.queries: list[tuple[TenantId, object]] = []
@@ -74,16 +74,16 @@ class Found(NamedTuple):
 
 
 def extract(question, hits, *, answerable):
-    """The two sentences that share most words with the question, where the search judged it answerable."""
+    """The two sentences that share most words with the question; none if the search judged it unanswerable."""
     if answerable < ABSTAIN_BELOW:
         return Found([], abstained=True)
     sentences = [
-        Sentence(hit.passage.text[start:end], at, start, end)
-        for at, hit in enumerate(hits)
+        Sentence(hit.passage.text[start:end], index, start, end)
+        for index, hit in enumerate(hits)
         for start, end in sentence_spans(hit.passage.text)
     ]
-    best = sorted(sentences, key=lambda one: -overlap(question, one.text))[:2]
-    good = [one for one in best if overlap(question, one.text) >= 0.3]
+    best = sorted(sentences, key=lambda sentence: -overlap(question, sentence.text))[:2]
+    good = [sentence for sentence in best if overlap(question, sentence.text) >= 0.3]
     return Found(good, not good)
 
 

@@ -1,4 +1,4 @@
-"""Stores documents as rows without a service, for tests of the store and of searches."""
+"""Stores documents as rows without a running service, for tests of the store and of search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model provider to test against: raw ASGI on a real uvicorn server. The model's name says how it behaves."""
+"""A model provider for tests: raw ASGI on a real uvicorn server. The name of the model selects its behaviour."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TOOL_CALL = {"id": "call_1", "type": "function", "function": {"name": "get_weath
 
 
 def answer_of(request) -> str:
-    """The words of the reply: with passages in the prompt, an answer that cites them."""
+    """The text of the reply. If the prompt contains passages, the reply cites them."""
     last = [message for message in request["messages"] if message["role"] == "user"][-1]["content"]
     text = last if isinstance(last, str) else "".join(part.get("text", "") for part in last)
     if "<<<passage [1]" in text:
@@ -53,7 +53,7 @@ def answer_of(request) -> str:
 
 
 class Upstream:
-    """The application and what it saw."""
+    """The ASGI application of the provider, with a record of its requests."""
 
     def __init__(self) -> None:
         self.requests: list[dict] = []
@@ -153,7 +153,7 @@ class Upstream:
         await self._send(send, b"", more=False)
 
     async def _sparse(self, request, receive, send):
-        """Leaves out what strict clients need."""
+        """Omit fields that strict clients require."""
         if request.get("stream"):
             await self._start(send, "text/event-stream")
             await self._send(send, event({**HEAD, "object": "chat.completion.chunk"}))

@@ -306,9 +306,9 @@ def test_a_model_that_makes_too_few_vectors_fails_its_callers_and_no_later_ones(
             whole = embedder.embed_queries, embedder.embed_passages
             embedder.embed_queries = embedder.embed_passages = lambda texts: FakeEmbedder().embed_passages(texts)[1:]  # type: ignore[method-assign]
             for number in range(4):
-                with pytest.raises(EmbeddingFailed, match="0 vectors of 1"):
+                with pytest.raises(EmbeddingFailed, match="returned 0 vectors for 1 texts"):
                     await batcher.embed_query(f"question {number}")
-                with pytest.raises(EmbeddingFailed, match="0 vectors of 1"):
+                with pytest.raises(EmbeddingFailed, match="returned 0 vectors for 1 texts"):
                     await batcher.embed_passages(["text"])
             embedder.embed_queries, embedder.embed_passages = whole  # type: ignore[method-assign]
             with anyio.fail_after(5):

@@ -37,7 +37,6 @@ class CircuitBreaker:
 
     @property
     def state(self) -> Circuit:
-        """The current state."""
         if self._opened_at is None:
             return Circuit.CLOSED
         return Circuit.HALF_OPEN if self.wait_s <= 0 else Circuit.OPEN

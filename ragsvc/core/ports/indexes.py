@@ -89,7 +89,7 @@ class IndexChange(msgspec.Struct, frozen=True):
     passage_ids: bytes
 
     def ids(self) -> Ids:
-        """The passages that changed."""
+        """Ids of the passages that changed."""
         return np.frombuffer(self.passage_ids, dtype="<i8").astype(np.int64)
 
 

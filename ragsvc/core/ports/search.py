@@ -1,4 +1,4 @@
-"""The port of retrieval."""
+"""The port ``Searcher``: retrieval for services and routes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ragsvc.core.retrieval.search import SearchQuery, SearchResult
 
 
 class Searcher(Protocol):
-    """Retrieval as the services of answers and the routes use it."""
+    """Searches the documents of a tenant."""
 
     async def search(self, tenant: TenantId, query: SearchQuery) -> SearchResult:
         """Find passages in a collection of the tenant.

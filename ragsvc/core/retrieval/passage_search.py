@@ -51,9 +51,7 @@ class PassageRows(Protocol):
         """The page on which each passage begins."""
         ...
 
-    def passages(self, ids: Sequence[int]) -> Mapping[int, StoredPassage]:
-        """The passages by id."""
-        ...
+    def passages(self, ids: Sequence[int]) -> Mapping[int, StoredPassage]: ...
 
     def joined_texts(self, ids: Sequence[int]) -> bytes:
         """The passages' texts in UTF-8, in any order, with ``answerability.BETWEEN_TEXTS`` between them."""

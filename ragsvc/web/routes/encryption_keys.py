@@ -25,9 +25,7 @@ class EncryptionServices(Protocol):
     """The services that these routes use."""
 
     @property
-    def encryption(self) -> EncryptionService:
-        """Has the keys."""
-        ...
+    def encryption(self) -> EncryptionService: ...
 
 
 class HpkeKey(msgspec.Struct, frozen=True):

@@ -38,7 +38,7 @@ def recognise_mode(headers: Mapping[bytes, bytes]) -> SealedRequestMode | None:
 
 
 def is_rvenc_chat(method: str, path: str, *, root_path: str = "") -> bool:
-    """Return whether a request is an RVENC chat, which only its method and path tell.
+    """Return whether a request is an RVENC chat, judged by its method and path.
 
     Accepts the spellings of the path that Litestar's router accepts: repeated and trailing slashes.
 
