@@ -231,7 +231,8 @@ def ask(
 @app.command()
 def evaluate(
     questions: Annotated[
-        Path, typer.Argument(metavar="QUESTIONS.jsonl", help="JSON Lines: a question and where its answer stands.")
+        Path,
+        typer.Argument(metavar="QUESTIONS.jsonl", help="JSON Lines: a question and the place of its answer per line."),
     ],
     mode: Annotated[
         list[str] | None,

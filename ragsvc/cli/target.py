@@ -1,4 +1,4 @@
-"""What a command works on: a running service (``--url``), or a data directory through the same API in this process."""
+"""The target of a command: a running service (``--url``), or a data directory through the same API in this process."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Stage(StrEnum):
 
 
 class ProblemCode(StrEnum):
-    """What is wrong with a range of pages in a document that is otherwise readable."""
+    """The problem of a range of pages in a document that is otherwise readable."""
 
     NO_TEXT_LAYER = "no_text_layer"
     GARBLED_TEXT = "garbled_text"

@@ -1,4 +1,4 @@
-"""What the streaming formats share: the keys of a streamed response, QUIC varints, and hexadecimal headers.
+"""Shared by the streaming formats: the keys of a streamed response, QUIC varints, and hexadecimal headers.
 
 ``hpke_stream`` uses varint lengths and a final frame, ``ehbp`` 32-bit lengths and no final frame.
 """

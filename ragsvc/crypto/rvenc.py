@@ -228,9 +228,9 @@ def seal_insecure_literal_chunk(
 ) -> bytes:
     """Seal one event as the document specifies it: with the request's secret and nonce, the same for every chunk.
 
-    **Insecure.** The request and all chunks share one key stream: whoever records two of them can read both, and
-    whoever knows the plaintext of one can forge others. Only for clients that cannot do anything else, behind a setting
-    that is off by default.
+    **Insecure.** The request and all chunks share one key stream: an attacker who records two of them can read both,
+    and with the plaintext of one can forge others. Only for clients that support no other format, behind a
+    setting that is off by default.
     """
     return encode_event(name, _seal(shared_secret, nonce, chunk).hex())
 

@@ -1,4 +1,4 @@
-"""Reads a file of questions: JSON Lines, each line a question with what is known about its answer."""
+"""Reads a file of questions: JSON Lines, each line a question with the place or the absence of its answer."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _character_spans(raw: str, page_text: str, start: int, end: int) -> Iterator
 
 
 def _occurrence(skeleton: str, wanted: str, page_letters: str, offset: int) -> int:
-    """Find the occurrence of ``wanted`` with the same ordinal as the one at ``offset`` in the page's text."""
+    """Find the occurrence of ``wanted`` with the same ordinal as the occurrence at ``offset`` in the page's text."""
     repeats, position = 0, page_letters.find(wanted)
     while 0 <= position < offset:
         repeats += 1

@@ -212,7 +212,7 @@ class RowTable:
         self._run_documents.append(documents[starts])
 
     def _absorb(self, ids: Ids, rows: Ids) -> None:
-        """Merge recent ids and ``ids`` into the sorted base; newer rows replace older ones, removed rows go."""
+        """Merge recent ids and ``ids`` into the sorted base; replace older rows by newer rows, drop removed rows."""
         recent = np.fromiter(self._recent.keys(), np.int64, len(self._recent))
         recent_rows = np.fromiter(self._recent.values(), np.int64, len(self._recent))
         all_ids = np.concatenate((self._sorted_ids, recent, ids))

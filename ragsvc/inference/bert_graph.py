@@ -1,6 +1,6 @@
 """Build the ONNX graph of a BERT-family encoder directly from its weights, without torch or tracing (two seconds).
 
-The graph takes texts of *equal* length (``ids`` (texts, tokens) int32, no padding, hence no mask) and returns unit
+The graph takes texts of *equal* length (``ids`` (texts, tokens) int32, no padding and no mask) and returns unit
 ``vectors`` (texts, dim) float32. Operators are chosen by measurement on onnxruntime 1.31's CPU provider (212 x 384):
 ``Add`` + ``LayerNormalization`` takes 62 µs where the fused ``SkipLayerNormalization`` takes 410; equal-length
 batches let ``MultiHeadAttention`` skip masks; biases are added in the epilogue of the matrix products.

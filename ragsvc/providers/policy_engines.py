@@ -47,7 +47,7 @@ class RegoFile:
         try:
             self._interpreter.add_module("policy", text)
             self._evaluate({})
-        except Exception as error:  # rego-cpp raises exceptions of its own and built-in ones
+        except Exception as error:  # rego-cpp raises both its own and built-in exceptions
             raise ConfigurationError([f"policy_file: {error}"]) from error
 
     async def __call__(self, given: Mapping[str, Any]) -> bool:

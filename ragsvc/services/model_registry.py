@@ -245,7 +245,7 @@ async def first_able(
 ) -> T:
     """Try the routes in order until a provider answers; all before the first byte is sent to the client.
 
-    ``may_go_on`` tells after a failure whether the next route can be tried (a streamed body cannot be sent again).
+    ``may_go_on`` decides after a failure whether the next route can be tried (a streamed body cannot be sent again).
 
     Raises:
         RagsvcError: the failure of the only route; ``ModelUnavailable`` if several routes failed.

@@ -171,7 +171,7 @@ class BlobStore:
 
 
 def _folder_name(tenant: TenantId) -> str:
-    """A folder name that is unique per tenant and cannot lead outside the store, whatever the tenant is called."""
+    """A folder name that is unique per tenant and cannot lead outside the store for any name of a tenant."""
     if _SAFE.fullmatch(tenant):
         return tenant
     return "t-" + hashlib.sha256(tenant.encode()).hexdigest() + ".h"

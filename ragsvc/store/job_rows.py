@@ -27,7 +27,7 @@ _encode = msgspec.json.encode
 
 
 class JobWork(Enum):
-    """What a job has to do next."""
+    """The next step of a job."""
 
     PARSE = "parse"
     EMBED = "embed"

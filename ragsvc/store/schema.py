@@ -140,7 +140,7 @@ def _apply(connection: Connection, path: Path, folder: Path) -> None:
 def _foreign_keys_off(engine: Engine) -> Generator[None]:
     """Let migrations recreate tables: with foreign keys on, dropping the old table deletes the rows that refer to it.
 
-    The pragma has no effect inside a transaction, therefore it stands around it (https://sqlite.org/lang_altertable.html).
+    The pragma has no effect inside a transaction, so it is set outside (https://sqlite.org/lang_altertable.html).
     """
     _execute(engine, "PRAGMA foreign_keys=OFF")
     try:

@@ -49,7 +49,7 @@ class _QueuedWrite(Generic[ConnectionT]):
 
 
 class WriteThread(Generic[ConnectionT]):
-    """Runs write functions in order; ``close`` finishes the queued ones first.
+    """Runs write functions in order; ``close`` runs the queued functions first.
 
     At most ``group_limit`` writes share a commit, and at most ``queue_limit`` wait.
     """
@@ -110,7 +110,7 @@ class WriteThread(Generic[ConnectionT]):
                 del group  # nothing of a finished write is kept while the thread waits
 
     def _next_group(self) -> tuple[list[_QueuedWrite[ConnectionT]], bool]:
-        """The writes that wait now, at least one unless the thread ends; ``True`` with the last ones."""
+        """The waiting writes, at least one unless the thread ends, and ``True`` if they are the last writes."""
         write = self._queue.get()
         group: list[_QueuedWrite[ConnectionT]] = []
         while write is not None:

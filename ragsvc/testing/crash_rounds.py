@@ -1,10 +1,10 @@
-"""Kills the real service at random moments and checks what it promised.
+"""Kills the real service at random moments and checks that it keeps its guarantees.
 
-Each round: start, check all promises so far, upload, rename and delete from several threads, SIGKILL in the middle.
-Then a copy of the data directory is opened here and both indexes are compared with the rows, id by id and vector by
-vector. Promises: an acknowledged upload is stored and becomes ready; a renamed document is found by the words of its
-name and not by those of former names; an acknowledged delete is gone from rows, files and both indexes; an id never
-names two things; no file is without a row.
+Each round starts the service, checks all guarantees, uploads, renames and deletes documents from several threads, and
+sends SIGKILL meanwhile. Then it opens a copy of the data directory in this process and compares both indexes with the
+rows, id by id and vector by vector. Guarantees: an acknowledged upload is stored and becomes ready; a renamed document
+is found by the words of its name and not by those of former names; an acknowledged delete removes a document from rows,
+files and both indexes; an id is never used for two documents or passages; every file has a row.
 """
 
 from __future__ import annotations

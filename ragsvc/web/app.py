@@ -101,7 +101,7 @@ def create_app(
 
 
 def _inside_cors(app: Litestar, add_layers: Callable[[ASGIApp], ASGIApp]) -> ASGIApp:
-    """Put layers around routing but inside CORS, so that browsers may read what the layers answer themselves."""
+    """Put layers around routing but inside CORS, so that browsers may read the responses of the layers."""
     outermost = app.asgi_handler
     if isinstance(outermost, AbstractMiddleware):
         outermost.app = add_layers(outermost.app)

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 async def read_json(request: Request[Any, Any, Any], decoder: msgspec.json.Decoder[T]) -> T:
-    """Read and validate a JSON body, whatever its ``Content-Type``. Raises as ``decode_json`` does."""
+    """Read and validate a JSON body, regardless of its ``Content-Type``. Raises as ``decode_json`` does."""
     return decode_json(await request.body(), decoder)
 
 

@@ -55,8 +55,8 @@ def duration(seconds: float) -> bytes:
 def limit_headers(live: LiveKey, *, monotonic: float, now: float) -> list[Header]:
     """Rate limit headers for the state after this request was counted, in two families.
 
-    Those of the product's specification ("Limits"): ``X-RateLimit-Reset`` is the Unix second at which the shown window
-    is empty. Those of OpenAI ("Rate limits in headers") end with ``-requests`` or ``-tokens``.
+    The headers of the product's specification ("Limits"): ``X-RateLimit-Reset`` is the Unix second at which the shown
+    window is empty. The headers of OpenAI ("Rate limits in headers") end with ``-requests`` or ``-tokens``.
     """
     view = live.gate.view(monotonic)
     limit, remaining = b"%d" % view.limit, b"%d" % view.remaining

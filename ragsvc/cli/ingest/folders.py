@@ -96,7 +96,7 @@ class _Walk:
         self.links = 0
 
     def single(self, file: Path) -> None:
-        """Take a file that was named, whatever its suffix."""
+        """Take a file that was named explicitly, with any suffix."""
         self._take(file.parent, file)
 
     def folder(self, root: Path) -> None:

@@ -24,7 +24,7 @@ _RESERVED_RETRY_S = 1.0
 
 
 class SlidingWindow:
-    """At most ``limit`` events in *any* span of ``length_s`` seconds, with memory for 60 counters whatever the limit.
+    """At most ``limit`` events in *any* span of ``length_s`` seconds, with 60 counters regardless of the limit.
 
     Events are counted in slots of ``length_s / 60``. A slot counts until all of it is older than the window. So the
     limit is never exceeded, and an event stops counting at most one slot later (1 s of a minute, 60 s of an hour) than

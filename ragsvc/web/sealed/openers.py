@@ -1,7 +1,7 @@
 """One opener per encryption mode: from a sealed body to the plain request and the response that seals its answer.
 
-The order is the same in each mode: open the body, claim it against replay, hand out the plaintext. Until ``open``
-returns, nothing has been sent, and what it raises is answered in plaintext.
+The order is the same in each mode: open the body, claim it against replay, return the plaintext. Nothing is sent before
+``open`` returns, and its errors are sent in plaintext.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class RequestOpener(Protocol):
 
     @property
     def requirement(self) -> Requirement:
-        """What a caller needs before the body is read."""
+        """The access that is required before the body is read."""
         ...
 
     def wire_limit_bytes(self, limit_bytes: int) -> int:

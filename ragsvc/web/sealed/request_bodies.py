@@ -18,7 +18,7 @@ BodyLimit = Callable[[str, str], int]
 """Maps method and path to the largest plain body, in bytes."""
 
 FORM_OVERHEAD_BYTES: Final = 256 * 1024
-"""What a form may hold beside its file: fields and boundaries."""
+"""Allowance for the parts of a form other than its file: fields and boundaries."""
 _PIECE_BYTES = 256 * 1024
 
 
