@@ -20,7 +20,7 @@ _REFERENCE: Final = (
 """A mark that refers to a source or a note, such as ``[3]``, ``[1, 4]``, ``[a]`` or ``²``."""
 _MARKED: Final = rf"(?:[ \t\xa0]*{_REFERENCE}){{1,8}}"
 _ENDERS: Final = re.compile(
-    rf"(?:([.!?…؟۔।]+)[\"'”’»›)\]]*(?:{_MARKED})?(?=\s)|([。！？｡]+)[”’」』）】\"]*(?:{_MARKED})?)"
+    rf"(?:([.!?…؟۔।]+)[\"'”’»›)\]]*(?:{_MARKED})?(?=\s|\Z)|([。！？｡]+)[”’」』）】\"]*(?:{_MARKED})?)"
 )
 _TRAILING_MARKS: Final = re.compile(rf"(?<=[.!?…؟۔।。！？｡\"'”’»›)\]」』）】]){_MARKED}\Z")
 _LONGEST_MARKS: Final = 200
