@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragsvc.core.answers.citations import CitedAnswer, best_support
+from ragsvc.core.answers.extractive import answer as extract_answer
 from ragsvc.core.retrieval.search import SearchHit
 from tests.support.small_corpus import PAGES, passage
 
@@ -160,3 +161,32 @@ def test_quotes_stand_in_the_passage_whatever_the_texts(claim, text):
     start, end = best_support(claim, passage(1, text))
     assert 0 <= start <= end <= len(text)
     assert start < end or not text.strip()
+
+
+WIKI = (
+    "Lake Baikal.\n\nThe maximum depth of Lake Baikal is 1,642 metres.[1] Its area is 31,722 square\nkilometres.[2][3] "
+    "The lake freezes over from January to May in most years.[note 4]"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "quote"),
+    [
+        (WIKI, "What is the maximum depth of Lake Baikal?", "The maximum depth of Lake Baikal is 1,642 metres."),
+        (WIKI, "What is its area in square kilometres?", "Its area is 31,722 square\nkilometres."),
+        (WIKI, "When does the lake freeze over?", "The lake freezes over from January to May in most years."),
+        (OWN, "What word error rate did the hybrid system reach?", FIRST),
+        (OWN, "How long was the baseline trained?", SECOND),
+    ],
+)
+def test_the_built_in_answer_cites_a_text_with_reference_marks(text, question, quote):
+    hits = [SearchHit(passage(1, text), 0.9)]
+    pieces = [
+        f"{' '.join(sentence.text.split())} [{sentence.passage_index + 1}]"
+        for sentence in extract_answer(question, hits, answerable=1.0).sentences
+    ]
+    cited = CitedAnswer(hits, extractive=True)
+    cited.feed(" ".join(pieces))
+    quotes = [citation.quote for citation in cited.citations()]
+    assert quotes[0] == quote
+    assert len(quotes) == len(pieces)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final, Literal
@@ -25,9 +26,9 @@ from ragsvc.core.retrieval.search import SearchHit
 from ragsvc.core.text.literal_spans import literal_spans
 from ragsvc.core.text.sentences import Span, quotable_spans
 
-_LABEL: Final = r"(?:(?:passages?|sources?|citations?|refs?|references?|quellen?)\b[.:]?[ ]*[#№]?|\^)?[ ]*"
-_ITEM: Final = rf"{_LABEL}[0-9]{{1,3}}(?:[ ]*[-–—‑][ ]*{_LABEL}[0-9]{{1,3}})?"
-_LIST: Final = rf"[ ]*{_ITEM}(?:[ ]*(?:[,;，、&]|\b(?:and|und|et|y|и)\b)[ ]*{_ITEM}){{0,24}}[ ]*"
+_LABEL: Final = r"(?:(?:passages?|sources?|citations?|refs?|references?|quellen?)\b[.:]?[ ]?[#№]?|\^)?[ ]{0,2}"
+_ITEM: Final = rf"{_LABEL}[0-9]{{1,3}}(?:[ ]?[-–—‑][ ]?{_LABEL}[0-9]{{1,3}})?"
+_LIST: Final = rf"[ ]{{0,2}}{_ITEM}(?:[ ]{{0,2}}(?:[,;，、&]|\b(?:and|und|et|y|и)\b){_ITEM}){{0,24}}[ ]{{0,2}}"
 _MARKER: Final = re.compile(rf"\[{_LIST}\]|[【［]{_LIST}(?:†[^\[\]【】\n]{{0,40}})?[】］]", re.IGNORECASE)
 _EXTRACTIVE_MARKER: Final = re.compile(r"\[[0-9]{1,3}\]")
 _NUMBER: Final = re.compile(r"[0-9]+")
@@ -80,11 +81,12 @@ def find_markers(answer: str) -> list[Marker]:
     [(1,), (2, 3, 4), (2,)]
     """
     literal = literal_spans(answer)
+    borders = [end for _, end in literal]
     markers: list[Marker] = []
     for found in _MARKER.finditer(answer):
         start, end = found.span()
         numbers = _numbers(found[0])
-        if not numbers or end - start > _LONGEST_MARKER or any(a < end and start < b for a, b in literal):
+        if not numbers or end - start > _LONGEST_MARKER or _overlaps(literal, borders, start, end):
             continue
         if answer[end : end + 1] == "(" or (answer[end : end + 1] == ":" and _starts_line(answer, start)):
             continue  # a Markdown link, or the definition of a link or footnote
@@ -92,6 +94,12 @@ def find_markers(answer: str) -> list[Marker]:
             continue
         markers.append(Marker(start, end, numbers))
     return markers
+
+
+def _overlaps(spans: Sequence[Span], ends: Sequence[int], start: int, end: int) -> bool:
+    """Whether a range overlaps one of the disjoint spans in order, whose ends are ``ends``."""
+    at = bisect_right(ends, start)
+    return at < len(spans) and spans[at][0] < end
 
 
 def _numbers(marker: str) -> tuple[int, ...]:

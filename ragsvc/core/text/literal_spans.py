@@ -22,7 +22,7 @@ _PLAIN_WORD: Final = re.compile(r"[^\W\d_]{3}")
 
 
 def literal_spans(text: str) -> list[Span]:
-    """The spans of code and mathematics, in any order; they may overlap.
+    """The spans of code and mathematics, disjoint and in order.
 
     >>> text = "See `a[1]` and $x_{[2]}$, for $5 or $6 [3]."
     >>> [text[start:end] for start, end in literal_spans(text)]
@@ -43,7 +43,17 @@ def literal_spans(text: str) -> list[Span]:
         for opening, closing in _FORMULA_PAIRS:
             spans.extend(_between(text, opening, closing))
         spans.extend(match.span() for match in _DOLLARS.finditer(text) if _is_formula(match[1]))
-    return spans
+    return _merged(spans)
+
+
+def _merged(spans: list[Span]) -> list[Span]:
+    merged: list[Span] = []
+    for start, end in sorted(spans):
+        if merged and start < merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        else:
+            merged.append((start, end))
+    return merged
 
 
 def _between(text: str, opening: str, closing: str) -> list[Span]:

@@ -118,6 +118,8 @@ def _ends_sentence(text: str, match: re.Match[str]) -> bool:
     if mark[0] in "。！？｡" or following is None:
         return True
     next_word = following.group(1)
+    if next_word[0].islower() and len(mark) < len(match.group()):
+        next_word = "1"  # a reference mark separates sentences whose first words are in lower case
     if next_word[0].islower() or mark != ".":
         return not next_word[0].islower()
     return _ends_with_full_stop(text, match.start(), next_word)
