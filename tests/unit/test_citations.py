@@ -88,6 +88,21 @@ def test_sentences_quoted_with_their_own_references_are_cited_once_each(answer, 
 
 
 @pytest.mark.parametrize(
+    ("text", "cited"),
+    [
+        ("See [2] for the rest.", 1),
+        ("x = prices[1]", 1),
+        ("Costs fell, see [1].", 1),
+        ("A [2] B [1] C", 1),
+        ("In `a [1]` and $x [2]$ it holds.", 1),
+    ],
+)
+def test_brackets_in_short_extracted_sentences_are_text(text, cited):
+    hits = [SearchHit(passage(1, text), 0.9), *HITS]
+    assert len(numbers(f"{text} [1]", hits, extractive=True)[0]) == cited
+
+
+@pytest.mark.parametrize(
     ("answer", "quotes"),
     [
         (OWN, []),

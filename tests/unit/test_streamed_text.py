@@ -72,6 +72,7 @@ def test_what_is_a_marker_and_what_is_not():
         "$v_{[1]}$ and $$\na [1] = b\n$$",
         r"\(x [1]\) \[ y [2] \] \begin{align} [1] \end{align}",
         "The probability lies in [0, 1]. It falls strictly within [1, 2].",
+        "the matrix [[1, 2], [3, 4]] and [[1, 2], [3]]",
         "x = [1, 2], y ∈ [1, 3], a scale of [1-5], the vector [1, 2, 3]",
     ],
 )

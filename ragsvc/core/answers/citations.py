@@ -23,14 +23,14 @@ from ragsvc.core.defaults import MAX_TOP_K
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ids import chunk_id
 from ragsvc.core.retrieval.search import SearchHit
-from ragsvc.core.text.literal_spans import literal_spans
+from ragsvc.core.text.literal_spans import literal_spans, merged_spans
 from ragsvc.core.text.sentences import Span, quotable_spans
 
 _LABEL: Final = r"(?:(?:passages?|sources?|citations?|refs?|references?|quellen?)\b[.:]?[ ]?[#№]?|\^)?[ ]{0,2}"
 _ITEM: Final = rf"{_LABEL}[0-9]{{1,3}}(?:[ ]?[-–—‑][ ]?{_LABEL}[0-9]{{1,3}})?"
 _LIST: Final = rf"[ ]{{0,2}}{_ITEM}(?:[ ]{{0,2}}(?:[,;，、&]|\b(?:and|und|et|y|и)\b){_ITEM}){{0,24}}[ ]{{0,2}}"
 _MARKER: Final = re.compile(rf"\[{_LIST}\]|[【［]{_LIST}(?:†[^\[\]【】\n]{{0,40}})?[】］]", re.IGNORECASE)
-_EXTRACTIVE_MARKER: Final = re.compile(r"\[[0-9]{1,3}\]")
+_EXTRACTIVE_MARKER: Final = re.compile(r"(?<!\S)\[[0-9]{1,3}\](?!\S)")
 _NUMBER: Final = re.compile(r"[0-9]+")
 _RANGE: Final = re.compile(r"([0-9]+)(?:[ ]*[-–—‑][^0-9,;]*([0-9]+))?")
 _CUE_WINDOW: Final = 60
@@ -52,6 +52,9 @@ _IDENTIFIER: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*\Z")
 _BARE: Final = re.compile(r"\[[ 0-9]")
 _CALL: Final = re.compile(r"\w\([^()]{0,60}\)\Z")
 _BRACKETS: Final = re.compile(r"\[[^\[\]\n]{0,64}\]\Z")
+_NESTED_LIST: Final = re.compile(
+    r"\[\s{0,8}(?=\[[^\[\]\n]{0,64},)\[[^\[\]\n]{0,64}\](?:\s{0,8},\s{0,8}\[[^\[\]\n]{0,64}\]){1,64}\s{0,8}\]"
+)
 _CLAUSE_END: Final = re.compile(
     r"(?:\[[^\[\]\n]{0,64}\]|【[^【】\n]{0,64}】)*[*_]{0,3}(?:[.,;:!?…](?=\s|\Z)|[。，；：、！？]|\s*(?:[\n|]|\Z))"
 )
@@ -59,6 +62,7 @@ _WORD: Final = re.compile(r"\w+(?:[.,]\d+)*")
 _LONGEST_MARKER: Final = 64
 _CLAIM_WINDOW: Final = 1200
 _COPIED_CONTEXT: Final = 20
+_EXTRACTED_CONTEXT: Final = 8
 _LONGEST_QUOTE: Final = 1200
 _MOST_SENTENCES: Final = 3
 _WORTH_A_SENTENCE: Final = 0.2
@@ -80,7 +84,7 @@ def find_markers(answer: str) -> list[Marker]:
     >>> [marker.numbers for marker in find_markers("In [0, 1]: `a[1]` is 3 [1], [2-4]【2】.")]
     [(1,), (2, 3, 4), (2,)]
     """
-    literal = literal_spans(answer)
+    literal = merged_spans([*literal_spans(answer), *(match.span() for match in _NESTED_LIST.finditer(answer))])
     borders = [end for _, end in literal]
     markers: list[Marker] = []
     for found in _MARKER.finditer(answer):
@@ -227,8 +231,9 @@ class CitedAnswer:
         before = _joined(answer[max(0, marker.start - _CLAIM_WINDOW) : marker.end])
         after = _joined(answer[marker.start : marker.end + _CLAIM_WINDOW])
         mark = len(_joined(answer[marker.start : marker.end]))
-        leading = before[-mark - _COPIED_CONTEXT :] if len(before) >= mark + _COPIED_CONTEXT else ""
-        following = after[: mark + _COPIED_CONTEXT] if len(after) >= mark + _COPIED_CONTEXT else ""
+        least = mark + (_EXTRACTED_CONTEXT if self._extractive else _COPIED_CONTEXT)
+        leading = before[-least:] if len(before) >= least else ""
+        following = after[:least] if len(after) >= least else ""
         copied_before = bool(leading) and any(leading in text for text in texts)
         copied_after = bool(following) and any(following in text for text in texts)
         if not (copied_before or copied_after):

@@ -43,10 +43,11 @@ def literal_spans(text: str) -> list[Span]:
         for opening, closing in _FORMULA_PAIRS:
             spans.extend(_between(text, opening, closing))
         spans.extend(match.span() for match in _DOLLARS.finditer(text) if _is_formula(match[1]))
-    return _merged(spans)
+    return merged_spans(spans)
 
 
-def _merged(spans: list[Span]) -> list[Span]:
+def merged_spans(spans: list[Span]) -> list[Span]:
+    """The spans in order; those that overlap become a single span."""
     merged: list[Span] = []
     for start, end in sorted(spans):
         if merged and start < merged[-1][1]:
