@@ -304,9 +304,9 @@ def claim_at(answer: str, marker: Marker) -> str:
 def best_support(claim: str, passage: StoredPassage) -> Span:
     """The span of one to three consecutive sentences of the passage that best support a claim."""
     text = passage.text
-    verbatim = re.search(r"\s+".join(map(re.escape, claim.split())), text) if claim.strip() else None
+    verbatim = _find_words(claim, text)
     if verbatim is not None:
-        return _shortened(text, _whole_sentences(text, verbatim.span()))
+        return _shortened(text, _whole_sentences(text, verbatim))
     spans = quotable_spans(text) or [(0, len(text))]
     words = [frozenset(_words(text[start:end])) for start, end in spans]
     weights = _weights(_words(claim), words)
@@ -321,6 +321,18 @@ def best_support(claim: str, passage: StoredPassage) -> Span:
         covered |= words[chosen]
         first, last = min(first, chosen), max(last, chosen)
     return _shortened(text, (spans[first][0], spans[last][1]))
+
+
+def _find_words(claim: str, text: str) -> Span | None:
+    """The span of a claim in a text, in which its words may be separated by other white space."""
+    start = text.find(claim) if claim else -1
+    if start >= 0:
+        return start, start + len(claim)
+    words = claim.split()
+    if not words or not all(word in text for word in words):
+        return None
+    found = re.search(r"\s+".join(map(re.escape, words)), text)
+    return None if found is None else found.span()
 
 
 def _whole_sentences(text: str, part: Span) -> Span:
