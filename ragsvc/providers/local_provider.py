@@ -22,6 +22,11 @@ class LocalProvider:
         del api_key, from_caller
         return self
 
+    async def context_tokens(self, model: str) -> int | None:
+        """``None``: the routes of local models have their context lengths."""
+        del model
+        return None
+
     async def aclose(self) -> None:
         """Do nothing: no resources are open."""
 

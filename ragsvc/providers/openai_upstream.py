@@ -17,9 +17,11 @@ from msgspec import UNSET, Raw, UnsetType
 from ragsvc.core.errors import UpstreamFailed
 from ragsvc.core.gateway.chat import ChatCall, CountTokens, TokenUsage
 from ragsvc.core.gateway.circuit_breaker import Circuit
+from ragsvc.core.gateway.finish_reasons import finish_reason_of, is_finish_reason
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.core.ports.chat_backend import ChatReply
 from ragsvc.core.ports.model_provider import ForwardRequest
+from ragsvc.providers.model_contexts import ModelContexts
 from ragsvc.providers.upstream_requests import HTTP_FAILURES, UpstreamClient
 from ragsvc.providers.upstream_stream import UpstreamStream, read_usage
 
@@ -42,6 +44,7 @@ class _Message(msgspec.Struct):
 
 class _CompletionChoice(msgspec.Struct):
     message: _Message | None = None
+    finish_reason: Any = None
 
 
 class _Completion(msgspec.Struct):
@@ -71,6 +74,7 @@ class OpenAIUpstream:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._client = client or UpstreamClient(settings, session)
+        self._contexts = ModelContexts()
         self._count_tokens = count_tokens
         self._now = now
 
@@ -142,6 +146,10 @@ class OpenAIUpstream:
             raise
         return ForwardedReply(client, response)
 
+    async def context_tokens(self, model: str) -> int | None:
+        """The context length that the provider lists for a model."""
+        return await self._contexts.tokens(model, self._client)
+
     def with_key(self, api_key: str, *, from_caller: bool = False) -> OpenAIUpstream:
         """The same provider with another key; slots and circuit breaker are shared."""
         other = copy.copy(self)
@@ -162,7 +170,8 @@ class OpenAIUpstream:
         usage = read_usage(completion.usage)
         if usage is None:
             usage = await anyio.to_thread.run_sync(self._counted, call, completion)
-        if not all((completion.id, completion.object, completion.created, completion.model)):
+        finished = all(is_finish_reason(choice.finish_reason) for choice in completion.choices)
+        if not (finished and all((completion.id, completion.object, completion.created, completion.model))):
             body = self._completed(call, body, usage)
         return ChatReply(body=body, usage=usage)
 
@@ -180,6 +189,10 @@ class OpenAIUpstream:
         """The answer with the fields that strict clients require and this provider left out."""
         members = msgspec.json.decode(body, type=dict[str, Any])
         given = {name: value for name, value in members.items() if value is not None}
+        for choice in given["choices"]:
+            called = isinstance(choice.get("message"), dict) and choice["message"].get("tool_calls")
+            ending = finish_reason_of(choice.get("finish_reason"))
+            choice["finish_reason"] = ending or ("tool_calls" if called else "stop")
         return msgspec.json.encode(
             {
                 "id": f"chatcmpl-{uuid4().hex}",

@@ -1,7 +1,7 @@
 """The event stream of a provider, checked and metered while it is passed to the client.
 
-Blocks are passed on as they arrive. Only those events are parsed that have a usage or do not look like a chunk (no
-``choices``, no closing brace): they may be errors, comments or invalid data.
+Blocks are passed on as they arrive. Only those events are parsed that have a usage, have a finish reason unknown to
+clients, or do not look like a chunk (no ``choices``, no closing brace): they may be errors, comments or invalid data.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Callable
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import anyio.to_thread
@@ -20,6 +20,7 @@ from msgspec import Raw
 from ragsvc.core.errors import RagsvcError, UpstreamFailed
 from ragsvc.core.gateway.chat import CountTokens, TokenUsage
 from ragsvc.core.gateway.event_stream import EventAligner, encode_event, event_data, split_events
+from ragsvc.core.gateway.finish_reasons import find_unknown_finish, finish_reason_of
 from ragsvc.core.gateway.stream_usage import StreamLedger
 from ragsvc.providers.upstream_requests import HTTP_FAILURES, UpstreamClient
 
@@ -139,7 +140,7 @@ class UpstreamStream:
         """The events that a piece completes (``b""`` if none). Most pieces are whole events that need no change."""
         if piece[-3:] == b"}\n\n" and not self._aligner.tail and b'"usage"' not in piece:
             events = piece.count(b"}\n\n")
-            if events == piece.count(b'"choices"') == piece.count(b"\n\n"):
+            if events == piece.count(b'"choices"') == piece.count(b"\n\n") and find_unknown_finish(piece) < 0:
                 self._ledger.add(piece)
                 return piece
         if not piece:
@@ -186,8 +187,9 @@ class UpstreamStream:
             for spelled in _NULL_USAGES:
                 if spelled in block:
                     block = block.replace(spelled, b"")
-        found = _FIGURE.search(block)
-        border = len(block) if found is None else block.rfind(b"\n\n", 0, found.start()) + 2
+        figure = _FIGURE.search(block)
+        places = [place for place in (figure.start() if figure else -1, find_unknown_finish(block)) if place >= 0]
+        border = block.rfind(b"\n\n", 0, min(places)) + 2 if places else len(block)
         head = block[: border if border > 1 else 0]
         if not _is_plain(head):
             head = b""
@@ -224,6 +226,9 @@ class UpstreamStream:
         changed = "choices" not in members
         if changed:
             members["choices"] = Raw(b"[]")
+        if find_unknown_finish(data) >= 0:
+            members["choices"] = _with_known_finishes(members["choices"])
+            changed = True
         usage = read_usage(members.get("usage"))
         if usage is not None:
             self._ledger.report(usage)
@@ -233,6 +238,18 @@ class UpstreamStream:
                 del members["usage"]
                 changed = True
         return encode_event(members) if changed else event
+
+
+def _with_known_finishes(choices: Raw) -> Raw:
+    """The choices with finish reasons that clients know, and null for values that end no answer."""
+    try:
+        decoded = msgspec.json.decode(choices, type=list[dict[str, Any]])
+    except msgspec.DecodeError:
+        return choices
+    for choice in decoded:
+        if "finish_reason" in choice:
+            choice["finish_reason"] = finish_reason_of(choice["finish_reason"])
+    return Raw(msgspec.json.encode(decoded))
 
 
 def _is_plain(block: bytes) -> bool:

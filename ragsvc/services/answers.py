@@ -7,6 +7,7 @@ the end of the answer. A failed request is refunded completely; after a disconne
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import anyio.to_thread
@@ -22,23 +23,50 @@ from ragsvc.core.ports.chat_backend import ChatReply, ChatStream
 from ragsvc.core.ports.search import Searcher
 from ragsvc.core.ports.token_meter import TokenMeter
 from ragsvc.core.retrieval.conversation_query import Turn, make_query
-from ragsvc.core.retrieval.search import SearchHit
-from ragsvc.services.citation_insertion import StreamCiter, cite_reply
+from ragsvc.services.citation_insertion import CitationSource, StreamCiter, cite_reply
 from ragsvc.services.model_registry import ModelRegistry, ModelRoute, first_able
 from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_reservation import RequestReservation
+
+logger = logging.getLogger(__name__)
 
 _PASSAGE_TOKENS = 256
 """Tokens reserved for a passage: the limit of the built-in embedding model, which no passage exceeds by default."""
 
 
-class AnswerStream:
-    """The server-sent events of an answer, including ``[DONE]``. Iteration raises if the model fails midway."""
+class JsonAnswer(msgspec.Struct, frozen=True):
+    """A chat completion object as JSON. ``dropped_passages`` did not fit into the model's context."""
 
-    def __init__(self, source: ChatStream, reservation: RequestReservation, citer: StreamCiter | None) -> None:
+    body: bytes
+    dropped_passages: int
+
+
+class _PreparedCall(msgspec.Struct, frozen=True):
+    """A call for a route, and the passages that its answer can cite (``None``: the answer gets no citations)."""
+
+    call: ChatCall
+    source: CitationSource | None
+    dropped_passages: int = 0
+
+
+class AnswerStream:
+    """The server-sent events of an answer, including ``[DONE]``. Iteration raises if the model fails midway.
+
+    ``dropped_passages`` did not fit into the model's context.
+    """
+
+    def __init__(
+        self,
+        source: ChatStream,
+        reservation: RequestReservation,
+        citer: StreamCiter | None,
+        *,
+        dropped_passages: int = 0,
+    ) -> None:
         self._source = source
         self._reservation = reservation
         self._citer = citer
+        self.dropped_passages = dropped_passages
         self.finished = False
         """Whether the last block has been returned."""
 
@@ -58,6 +86,8 @@ class AnswerStream:
             if self._citer is not None and block:
                 block = self._citer.edit(block)
             if source.finished:
+                if self._citer is not None:
+                    block += self._citer.finish()
                 await self._reservation.settle_stream(source)
                 self.finished = True
                 return block + DONE
@@ -98,8 +128,8 @@ class AnswerService:
         self._top_k = top_k
         self._on_unresolved = on_unresolved
 
-    async def complete(self, principal: Principal, call: ChatCall) -> bytes:
-        """The chat completion object as JSON.
+    async def complete(self, principal: Principal, call: ChatCall) -> JsonAnswer:
+        """The whole answer.
 
         Raises:
             PolicyDenied, ModelNotFound, BalanceExhausted, RateLimited, CollectionNotFound, DocumentNotFound, and the
@@ -108,7 +138,7 @@ class AnswerService:
         routes, reservation = await self._admit(principal, call)
         try:
             evidence = await self._find_evidence(principal, call)
-            reply, hits = await first_able(routes, lambda route: self._complete_with(route, call, evidence))
+            reply, made = await first_able(routes, lambda route: self._complete_with(route, call, evidence))
         except asyncio.CancelledError:
             await reservation.settle(TokenUsage.of(call.request.estimated_prompt_tokens(), 0))
             raise
@@ -116,21 +146,23 @@ class AnswerService:
             await reservation.refund()
             raise
         await reservation.settle(reply.usage)
-        return reply.body if hits is None else cite_reply(reply.body, hits, self._on_unresolved)
+        body = reply.body if made.source is None else cite_reply(reply.body, made.source, self._on_unresolved)
+        return JsonAnswer(body, made.dropped_passages)
 
     async def stream(self, principal: Principal, call: ChatCall) -> AnswerStream:
         """The answer as server-sent events; returns with the first block. Raises the errors of ``complete``."""
         routes, reservation = await self._admit(principal, call)
         try:
             evidence = await self._find_evidence(principal, call)
-            source, hits = await first_able(routes, lambda route: self._stream_with(route, call, evidence))
+            source, made = await first_able(routes, lambda route: self._stream_with(route, call, evidence))
         except asyncio.CancelledError:
             await reservation.settle(TokenUsage.of(call.request.estimated_prompt_tokens(), 0))
             raise
         except BaseException:
             await reservation.refund()
             raise
-        return AnswerStream(source, reservation, None if hits is None else StreamCiter(hits, self._on_unresolved))
+        citer = None if made.source is None else StreamCiter(made.source, self._on_unresolved)
+        return AnswerStream(source, reservation, citer, dropped_passages=made.dropped_passages)
 
     async def _admit(self, principal: Principal, call: ChatCall) -> tuple[Sequence[ModelRoute], RequestReservation]:
         """Check access to the model and reserve tokens."""
@@ -152,28 +184,28 @@ class AnswerService:
 
     async def _complete_with(
         self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None
-    ) -> tuple[ChatReply, tuple[SearchHit, ...] | None]:
-        made, hits = await self._call_for(route, call, evidence)
-        return await route.provider.complete(made), hits
+    ) -> tuple[ChatReply, _PreparedCall]:
+        made = await self._call_for(route, call, evidence)
+        return await route.provider.complete(made.call), made
 
     async def _stream_with(
         self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None
-    ) -> tuple[ChatStream, tuple[SearchHit, ...] | None]:
-        made, hits = await self._call_for(route, call, evidence)
-        return await route.provider.stream(made), hits
+    ) -> tuple[ChatStream, _PreparedCall]:
+        made = await self._call_for(route, call, evidence)
+        return await route.provider.stream(made.call), made
 
-    async def _call_for(
-        self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None
-    ) -> tuple[ChatCall, tuple[SearchHit, ...] | None]:
-        """The call for this route, and the passages that citation markers refer to (``None``: no citations)."""
+    async def _call_for(self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None) -> _PreparedCall:
         if evidence is None:
             same = route.upstream_model == call.model
             wants_citations = call.request.rag_options is not None
             made = call if same else msgspec.structs.replace(call, model=route.upstream_model)
-            return made, () if wants_citations else None
+            return _PreparedCall(made, CitationSource(()) if wants_citations else None)
+        if route.takes_passages:
+            made = msgspec.structs.replace(call, model=route.upstream_model, evidence=evidence)
+            return _PreparedCall(made, CitationSource(evidence.hits, extractive=True))
         context_tokens = route.context_tokens
-        if context_tokens is None:
-            return msgspec.structs.replace(call, model=route.upstream_model, evidence=evidence), evidence.hits
+        if context_tokens is None and evidence.hits:
+            context_tokens = await route.provider.context_tokens(route.upstream_model)
         woven = await anyio.to_thread.run_sync(
             lambda: weave_passages(
                 call,
@@ -182,8 +214,17 @@ class AnswerService:
                 count_tokens=self._count_tokens,
             )
         )
+        if woven.dropped:
+            logger.warning(
+                "%d of %d passages did not fit into the %d tokens of model '%s' of provider '%s'",
+                woven.dropped,
+                len(evidence.hits),
+                context_tokens,
+                route.upstream_model,
+                route.provider_name,
+            )
         made = msgspec.structs.replace(call, model=route.upstream_model, evidence=evidence, messages=woven.messages)
-        return made, woven.hits
+        return _PreparedCall(made, CitationSource(woven.hits), woven.dropped)
 
 
 def estimated_tokens(request: ChatRequest, *, default_top_k: int) -> int:

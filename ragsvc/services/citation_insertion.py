@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 
 from ragsvc.core.answers.citations import Citation, CitedAnswer
 from ragsvc.core.gateway.event_stream import encode_event, event_data, split_events
+from ragsvc.core.gateway.finish_reasons import finish_reason_of
 from ragsvc.core.retrieval.search import SearchHit
 
+_COMMON_FIELDS: Final = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier"})
 
-def cite_reply(body: bytes, hits: Sequence[SearchHit], on_unresolved: Callable[[int], None]) -> bytes:
+
+class CitationSource(msgspec.Struct, frozen=True):
+    """The passages that an answer cites, in the order of their numbers.
+
+    ``extractive``: the answer consists of sentences of these passages (see ``CitedAnswer``).
+    """
+
+    hits: tuple[SearchHit, ...]
+    extractive: bool = False
+
+    def begin(self) -> CitedAnswer:
+        return CitedAnswer(self.hits, extractive=self.extractive)
+
+
+def cite_reply(body: bytes, source: CitationSource, on_unresolved: Callable[[int], None]) -> bytes:
     """Add ``annotations`` to each message of a chat completion, and all of them as top-level ``citations``."""
     reply: dict[str, Any] = msgspec.json.decode(body)
     all_citations: list[Citation] = []
@@ -20,7 +36,7 @@ def cite_reply(body: bytes, hits: Sequence[SearchHit], on_unresolved: Callable[[
         message = choice.get("message")
         if not isinstance(message, dict):
             continue
-        answer = CitedAnswer(hits)
+        answer = source.begin()
         if isinstance(message.get("content"), str):
             answer.feed(message["content"])
         citations = answer.citations()
@@ -32,24 +48,45 @@ def cite_reply(body: bytes, hits: Sequence[SearchHit], on_unresolved: Callable[[
 
 
 class StreamCiter:
-    """Follows the chunks of an answer and adds citations to those with a finish reason."""
+    """Follows the chunks of an answer and adds citations once to each choice: where it ends, else at the stream's end.
 
-    def __init__(self, hits: Sequence[SearchHit], on_unresolved: Callable[[int], None]) -> None:
-        self._hits = hits
+    Only a finish reason that clients know ends a choice; some providers send ``""`` in every chunk.
+    """
+
+    def __init__(self, source: CitationSource, on_unresolved: Callable[[int], None]) -> None:
+        self._source = source
         self._on_unresolved = on_unresolved
-        self._answers: dict[int, CitedAnswer] = {}
+        self._open: dict[int, CitedAnswer] = {}
+        self._ended: set[int] = set()
+        self._head: dict[str, Any] = {}
 
     def edit(self, block: bytes) -> bytes:
         """Add ``delta.annotations`` and ``citations`` to events that end an answer; other events are unchanged."""
         return b"".join(self._edit_event(event) for event in split_events(block))
+
+    def finish(self) -> bytes:
+        """The event that ends the choices that the stream left open, with their citations; ``b""`` if none is open."""
+        if not self._open:
+            return b""
+        choices: list[dict[str, Any]] = [
+            {"index": index, "delta": {}, "finish_reason": "stop"} for index in sorted(self._open)
+        ]
+        citations = [citation for choice in choices for citation in self._follow(choice) or ()]
+        return encode_event(self._head | {"choices": choices, "citations": citations})
 
     def _edit_event(self, event: bytes) -> bytes:
         data = event_data(event)
         if data is None:
             return event
         chunk: dict[str, Any] = msgspec.json.decode(data)
+        choices = chunk.get("choices") or ()
+        if not choices:
+            return self.finish() + event if chunk.get("usage") else event  # the usage comes last
+        self._head = {name: value for name, value in chunk.items() if name in _COMMON_FIELDS}
+        if "usage" in chunk:
+            self._head["usage"] = None
         ended: list[Citation] | None = None
-        for choice in chunk.get("choices") or ():
+        for choice in choices:
             citations = self._follow(choice)
             if citations is not None:
                 ended = [*(ended or ()), *citations]
@@ -57,16 +94,22 @@ class StreamCiter:
 
     def _follow(self, choice: dict[str, Any]) -> list[Citation] | None:
         """Take the delta of a choice; at the end of the choice, add its citations and return them."""
-        index = choice.get("index", 0)
-        answer = self._answers.get(index)
+        index = choice.get("index") or 0
+        if index in self._ended:
+            return None
+        answer = self._open.get(index)
         if answer is None:
-            answer = self._answers[index] = CitedAnswer(self._hits)
+            answer = self._open[index] = self._source.begin()
         delta = choice.get("delta") or {}
         if isinstance(delta.get("content"), str):
             answer.feed(delta["content"])
-        if choice.get("finish_reason") is None:
+        finish_reason = finish_reason_of(choice.get("finish_reason"))
+        if finish_reason is None:
             return None
+        choice["finish_reason"] = finish_reason
         citations = answer.citations()
         self._on_unresolved(answer.unresolved)
         choice["delta"] = delta | {"annotations": [*(delta.get("annotations") or ()), *citations]}
+        del self._open[index]
+        self._ended.add(index)
         return citations

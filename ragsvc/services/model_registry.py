@@ -32,7 +32,8 @@ _PASSED_ON: Final = (ModelUnavailable, UpstreamFailed, UpstreamTimeout, Overload
 class ModelRoute(msgspec.Struct, frozen=True):
     """A provider of a model, with the provider's name of the model and the size of its context.
 
-    ``context_tokens`` is ``None`` for a backend that takes the retrieved passages itself and needs no prompt.
+    ``context_tokens`` is ``None`` if it is not configured. ``takes_passages``: the backend reads the retrieved passages
+    itself, needs no prompt, and answers with their sentences.
     """
 
     provider_name: str
@@ -42,6 +43,8 @@ class ModelRoute(msgspec.Struct, frozen=True):
     pricing: Pricing = Pricing()
     families: frozenset[Family] | None = None
     """Endpoint families that the route serves; ``None`` means all."""
+
+    takes_passages: bool = False
 
     def serves(self, family: Family) -> bool:
         """Whether the route serves requests of a family."""
@@ -234,7 +237,14 @@ class ModelRegistry:
 
 
 def _local_route(model: LocalModel) -> ModelRoute:
-    return ModelRoute(LOCAL_PROVIDER, model.provider, model.name, model.context_tokens, Pricing(), model.families)
+    return ModelRoute(
+        LOCAL_PROVIDER,
+        model.provider,
+        model.name,
+        model.context_tokens,
+        families=model.families,
+        takes_passages=model.context_tokens is None,
+    )
 
 
 async def first_able(

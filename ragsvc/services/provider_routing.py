@@ -15,8 +15,6 @@ from ragsvc.core.ids import TenantId
 from ragsvc.core.ports.model_provider import ModelProvider
 from ragsvc.services.model_registry import LOCAL_PROVIDER, ModelRegistry, ModelRoute
 
-_UNKNOWN_CONTEXT_TOKENS = 8192
-
 
 class Policy(Protocol):
     """A rule beyond those of the key."""
@@ -77,7 +75,7 @@ class Router:
         provider = self._providers_by_url.provider(base_url)
         if api_key is not None:
             provider = provider.with_key(api_key, from_caller=True)
-        return ModelRoute(base_url, provider, model, _UNKNOWN_CONTEXT_TOKENS)
+        return ModelRoute(base_url, provider, model, None)
 
     def _with_tenants_key(self, tenant: TenantId, route: ModelRoute) -> ModelRoute:
         key = self._key_of(tenant, route.provider_name)

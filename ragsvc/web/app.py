@@ -22,7 +22,7 @@ from ragsvc.web import openapi
 from ragsvc.web.app_state import FoundationServices
 from ragsvc.web.auth import AccessGate, requirement_of
 from ragsvc.web.errors import EXCEPTION_HANDLERS
-from ragsvc.web.headers import OUR_HEADERS
+from ragsvc.web.headers import DROPPED_PASSAGES_HEADER, OUR_HEADERS
 from ragsvc.web.metrics import RequestMetrics
 from ragsvc.web.middleware import AccessLog, RequestMiddleware
 from ragsvc.web.passthrough.raw_routes import RawRoutes
@@ -32,7 +32,7 @@ from ragsvc.web.sealed.request_bodies import body_limit_of
 
 FOUNDATION_ROUTES = [*health.route_handlers, *keys.route_handlers, *tokens.route_handlers]
 
-_EXPOSED = sorted({"retry-after", "location", *(name.decode() for name in OUR_HEADERS)})
+_EXPOSED = sorted({"retry-after", "location", *(name.decode() for name in (DROPPED_PASSAGES_HEADER, *OUR_HEADERS))})
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 

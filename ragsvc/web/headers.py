@@ -23,6 +23,9 @@ OUR_HEADERS = frozenset(
 )
 """Set by ``RequestMiddleware``; the same headers of a provider's answer are about its own limits and are dropped."""
 
+DROPPED_PASSAGES_HEADER = b"x-ragsvc-passages-dropped"
+"""The number of retrieved passages that did not fit into the model's context; only present if there are any."""
+
 _VALID_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 

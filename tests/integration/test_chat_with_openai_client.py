@@ -110,6 +110,106 @@ def test_citations_in_a_stream(client, model):
     assert len({chunk.id for chunk in chunks}) == len({chunk.created for chunk in chunks}) == 1
 
 
+ODD_FINISHES = {"empty-finish": "stop", "null-text-finish": "length", "vendor-finish": "stop", "never-finish": "stop",
+                "missing-finish": "stop"}  # fmt: skip
+
+
+@pytest.mark.parametrize("client", ["plain"], indirect=True)
+@pytest.mark.parametrize("wants_usage", [False, True])
+@pytest.mark.parametrize(("model", "ending"), ODD_FINISHES.items())
+def test_only_a_known_finish_reason_ends_a_cited_answer(client, model, ending, wants_usage):
+    options = {"stream_options": {"include_usage": True}} if wants_usage else {}
+    chunks = list(
+        client.chat.completions.create(model=model, messages=QUESTION, stream=True, extra_body=RAG, **options)
+    )
+    choices = [choice for chunk in chunks for choice in chunk.choices]
+    text = "".join(choice.delta.content or "" for choice in choices)
+    assert [choice.finish_reason for choice in choices if choice.finish_reason] == [ending]
+    assert choices[-1].finish_reason == ending
+    cited = [chunk.citations for chunk in chunks if "citations" in (chunk.model_extra or {})]
+    assert cited == [choices[-1].delta.annotations]
+    (citation,) = cited[0]
+    assert text[citation["start_index"] : citation["end_index"]] == "[1]"
+    assert "12 percent" in citation["quote"]
+    assert (chunks[-1].choices == []) == wants_usage
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+@pytest.mark.parametrize("client", ["plain"], indirect=True)
+@pytest.mark.parametrize("extra", [{}, RAG])
+@pytest.mark.parametrize(("model", "ending"), ODD_FINISHES.items())
+def test_a_whole_answer_has_a_known_finish_reason(client, model, ending, extra):
+    reply = client.chat.completions.create(model=model, messages=QUESTION, extra_body=extra)
+    assert reply.choices[0].finish_reason == ending
+
+
+@pytest.mark.parametrize("client", ["plain"], indirect=True)
+@pytest.mark.parametrize("model", ["empty-finish", "null-text-finish", "vendor-finish"])
+def test_without_retrieval_only_known_finish_reasons_are_passed_on(client, model):
+    chunks = list(client.chat.completions.create(model=model, messages=HELLO, stream=True))
+    reasons = [choice.finish_reason for chunk in chunks for choice in chunk.choices]
+    assert reasons == [None] * (len(reasons) - 1) + [ODD_FINISHES[model]]
+
+
+@pytest.mark.parametrize("client", ["plain"], indirect=True)
+def test_an_answer_that_breaks_off_after_empty_finish_reasons_is_incomplete(client):
+    stream = client.chat.completions.create(model="empty-finish-cut-short", messages=HELLO, stream=True)
+    with pytest.raises(openai.APIError, match="too early"):
+        list(stream)
+
+
+LONG = [{"role": "user", "content": "word " * 9000 + QUESTION[0]["content"]}]
+
+
+@pytest.mark.parametrize("client", ["plain"], indirect=True)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_without_a_known_context_gets_all_passages(client, upstream, stream):
+    raw = client.chat.completions.with_raw_response.create(
+        model="real-model", messages=LONG, stream=stream, extra_body=RAG
+    )
+    assert "x-ragsvc-passages-dropped" not in raw.headers
+    assert PAGES[1] in upstream.requests[-1]["messages"][-1]["content"]
+    raw.parse() if not stream else list(raw.parse())
+
+
+@pytest.fixture
+def small_models(upstream):
+    upstream.models = [
+        {"id": "small-1", "max_model_len": 1700},
+        {"id": "small-2", "meta": {"n_ctx": 1350, "n_ctx_train": 131072}},
+        {"id": "large", "context_length": 131072},
+    ]
+    yield
+    upstream.models = []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("case", [
+    ("small-1", QUESTION, 0), ("small-2", QUESTION, 1), ("small-1", LONG, 3), ("large", LONG, 0),
+])  # fmt: skip
+@pytest.mark.usefixtures("small_models")
+def test_the_providers_model_list_decides_and_dropped_passages_are_told(upstream, tmp_path, caplog, stream, case):
+    model, question, dropped = case
+    with (
+        serving_chat(tmp_path, [provider(upstream.url)]) as service,
+        openai.OpenAI(base_url=f"{service.url}/v1", api_key=service.key, max_retries=0) as client,
+    ):
+        before = upstream.model_lists
+        for _ in range(2):
+            raw = client.chat.completions.with_raw_response.create(
+                model=model, messages=question, stream=stream, extra_body=RAG
+            )
+            list(raw.parse()) if stream else raw.parse()
+            rules = upstream.requests[-1]["messages"][0]["content"]
+            held = [page for page in PAGES.values() if page in upstream.requests[-1]["messages"][-1]["content"]]
+            assert raw.headers.get("x-ragsvc-passages-dropped", "0") == str(dropped)
+            assert "found nothing" not in rules
+            assert ("lack of room" in rules) == (not held)
+        assert upstream.model_lists == before + 1
+        logged = [record.getMessage() for record in caplog.records if "did not fit" in record.getMessage()]
+        assert [message.split()[0] for message in logged] == [str(dropped)] * 2 * bool(dropped)
+
+
 def test_markers_of_no_passage_are_counted_and_not_cited(client, service):
     before = service.services.unresolved
     reply = client.chat.completions.create(model="real-model", messages=QUESTION, extra_body=RAG)

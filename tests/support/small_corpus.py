@@ -11,7 +11,7 @@ from ragsvc.core.errors import CollectionNotFound
 from ragsvc.core.ids import DocumentId, PassageId, TenantId
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
 from ragsvc.core.retrieval.search import SearchHit, SearchResult
-from ragsvc.core.text.sentences import sentence_spans
+from ragsvc.core.text.sentences import quotable_spans
 
 PAGES = {
     1: "Annual report 2021. Revenue rose by 12 percent to 3.4 billion dollars in 2021. Costs were flat.",
@@ -80,7 +80,7 @@ def extract(question, hits, *, answerable):
     sentences = [
         Sentence(hit.passage.text[start:end], index, start, end)
         for index, hit in enumerate(hits)
-        for start, end in sentence_spans(hit.passage.text)
+        for start, end in quotable_spans(hit.passage.text)
     ]
     best = sorted(sentences, key=lambda sentence: -overlap(question, sentence.text))[:2]
     good = [sentence for sentence in best if overlap(question, sentence.text) >= 0.3]

@@ -65,6 +65,8 @@ class Upstream:
         self.chunk_delay_s = 0.0
         self.url = ""
         self.echoes = False
+        self.models: list[dict] = []
+        self.model_lists = 0
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
@@ -79,6 +81,10 @@ class Upstream:
         if self.echoes:
             await self._start(send, "application/x-echo", headers=[(b"connection", b"close")])
             await self._send(send, body, more=False)
+            return
+        if scope["method"] == "GET" and scope["path"].endswith("/v1/models"):
+            self.model_lists += 1
+            await self._json(send, {"object": "list", "data": self.models})
             return
         request = json.loads(body) if body[:1] == b"{" else {"model": scope["path"].rsplit("/", 1)[-1]}
         self.requests.append(request)
@@ -160,6 +166,43 @@ class Upstream:
             await self._send(send, event(chunk({"content": "x"}, finish_reason="stop", usage=USAGE)) + DONE, more=False)
         else:
             await self._json(send, {"choices": completion()["choices"]})
+
+    async def _empty_finish(self, request, receive, send):
+        await self._odd_finish(request, send, odd="", ending="stop")
+
+    async def _null_text_finish(self, request, receive, send):
+        await self._odd_finish(request, send, odd="null", ending="length", spaced=True)
+
+    async def _vendor_finish(self, request, receive, send):
+        await self._odd_finish(request, send, odd=None, ending="end_turn")
+
+    async def _never_finish(self, request, receive, send):
+        await self._odd_finish(request, send, odd="", ending="")
+
+    async def _missing_finish(self, request, receive, send):
+        await self._odd_finish(request, send, odd=..., ending=...)
+
+    async def _empty_finish_cut_short(self, request, receive, send):
+        await self._odd_finish(request, send, odd="", ending="", done=False)
+
+    async def _odd_finish(self, request, send, *, odd, ending, spaced=False, done=True):
+        """Every chunk has a finish reason that ends nothing; ``...`` leaves the field out."""
+        text = answer_of(request)
+        if not request.get("stream"):
+            body = completion(text, finish_reason=ending)
+            if ending is ...:
+                del body["choices"][0]["finish_reason"]
+            await self._json(send, body)
+            return
+        await self._start(send, "text/event-stream")
+        for delta, reason in [*(({"content": letter}, odd) for letter in text), ({}, ending)]:
+            value = chunk(delta, finish_reason=reason)
+            if reason is ...:
+                del value["choices"][0]["finish_reason"]
+            await self._send(send, b"data: " + json.dumps(value).encode() + b"\n\n" if spaced else event(value))
+        if (request.get("stream_options") or {}).get("include_usage"):
+            await self._send(send, event({**HEAD, "object": "chat.completion.chunk", "choices": [], "usage": USAGE}))
+        await self._send(send, DONE if done else b"", more=False)
 
     # -- faults -------------------------------------------------------------------------------------------------
 

@@ -96,6 +96,12 @@ def test_sentences_cover_the_text(text: str):
         ("Net sales $ 10 $ 20\nCost of sales 5 7", ["Net sales $ 10 $ 20", "Cost of sales 5 7"]),
         ("1. First point. 2. Second.", ["1. First point.", "2. Second."]),
         ("J. K. Roe wrote it. Who else?", ["J. K. Roe wrote it.", "Who else?"]),
+        ("It is deep.[1] It is old. [2, 3] So it is.[note 2] Yes.", ["It is deep.[1]", "It is old. [2, 3]",
+                                                                     "So it is.[note 2]", "Yes."]),
+        ("It was so.² Then not.", ["It was so.²", "Then not."]),
+        ("Roe et al. [2] showed it. See Fig. [3] too.", ["Roe et al. [2] showed it.", "See Fig. [3] too."]),
+        ("The end.\n[1] Roe, J. A title.", ["The end.", "[1] Roe, J. A title."]),
+        ("第一句。[1]第二句。[2]", ["第一句。[1]", "第二句。[2]"]),
     ],
 )  # fmt: skip
 def test_sentence_borders(text: str, sentences: list[str]):

@@ -81,6 +81,26 @@ def test_without_passages_the_model_is_told_so():
     assert hits == ()
 
 
+def test_a_prompt_without_room_denies_nothing():
+    (rules, user), hits = weave([{"role": "user", "content": "word " * 4000 + "Q?"}])
+    assert "lack of room" in rules["content"]
+    assert "found nothing" not in rules["content"]
+    assert user["content"].endswith("Q?")
+    assert hits == ()
+
+
+def test_an_unknown_context_has_room_for_all_passages():
+    woven, hits = weave([{"role": "user", "content": "word " * 9000}], context_tokens=None)
+    assert len(hits) == 3
+    assert all(text in woven[-1]["content"] for text in PAGES.values())
+
+
+@pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
+def test_a_reply_as_long_as_the_context_leaves_room_for_passages(limit):
+    _, hits = weave([{"role": "user", "content": "Q?"}], context_tokens=4096, **{limit: 4096})
+    assert len(hits) == 3
+
+
 @pytest.mark.parametrize("hostile", ["", "<<< [INST] >>> " * 40])
 def test_known_token_counts_never_take_more_than_counting_would(hostile):
     known = tuple(

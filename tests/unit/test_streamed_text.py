@@ -1,11 +1,16 @@
 """Stop sequences, markers and events do not depend on how text or bytes are split."""
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ragsvc.core.answers.citations import MarkerScanner
+from ragsvc.core.answers.citations import CitedAnswer, find_markers
 from ragsvc.core.gateway.event_stream import EventAligner, event_data, split_events
 from ragsvc.core.gateway.stop_sequences import StopScanner
+from ragsvc.core.retrieval.search import SearchHit
+from tests.support.small_corpus import PAGES, passage
+
+HITS = [SearchHit(passage(number, text), 0.5) for number, text in PAGES.items()]
 
 
 @st.composite
@@ -28,13 +33,16 @@ def test_text_ends_at_the_stop_that_is_complete_first(cut, stops):
 
 
 @given(sliced(st.text("[]123, ;(a\n", max_size=40)))
+@example(("a [1, 2]", ["a [", "1,", " 2", "]"]))
 def test_markers_are_the_same_for_any_slicing(cut):
     text, pieces = cut
-    whole, parts = MarkerScanner(), MarkerScanner()
-    expected = whole.feed(text) + whole.finish()
-    found = [marker for piece in pieces for marker in parts.feed(piece)] + parts.finish()
-    assert found == expected
-    for marker in found:
+    whole, parts = CitedAnswer(HITS), CitedAnswer(HITS)
+    whole.feed(text)
+    for piece in pieces:
+        parts.feed(piece)
+    assert parts.citations() == whole.citations()
+    assert parts.unresolved == whole.unresolved
+    for marker in find_markers(text):
         assert text[marker.start] == "["
         assert text[marker.end - 1] == "]"
         assert [int(one) for one in text[marker.start + 1 : marker.end - 1].replace(";", ",").split(",")] == list(
@@ -44,11 +52,38 @@ def test_markers_are_the_same_for_any_slicing(cut):
 
 def test_what_is_a_marker_and_what_is_not():
     def numbers(text):
-        scanner = MarkerScanner()
-        return [marker.numbers for marker in scanner.feed(text) + scanner.finish()]
+        return [marker.numbers for marker in find_markers(text)]
 
     assert numbers("a [1][3] b [1, 3], [ 2 ]") == [(1,), (3,), (1, 3), (2,)]
-    assert numbers("[a] [] [1](http://x) [1234] [1.2] [1-3] [" + "1," * 40 + "1]") == []
+    assert numbers("[a] [] [1](http://x) [1234] [1.2] [" + "1," * 40 + "1]") == []
+    assert numbers("a [1-3], b【2】【1†source】 c [^1], [passage 2] [Passages 1 and 3], d [2–3]［1］") == [  # noqa: RUF001
+        (1, 2, 3), (2,), (1,), (1,), (2,), (1, 3), (2, 3), (1,),
+    ]  # fmt: skip
+    assert numbers("[3-1] [0] [^1]: a note\n[1]: http://x\n[page 1] [1-900]") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\nx = prices[1]\ny = f(a) [2]\n```\n",
+        "- ~~~~ sh\n  echo [1]\n  ~~~\n  [2]\n",
+        "``a ` [1]`` and `b [2]`",
+        "<pre>\nx [1]\n</pre> <CODE class='x'>[2]</CODE>",
+        "$v_{[1]}$ and $$\na [1] = b\n$$",
+        r"\(x [1]\) \[ y [2] \] \begin{align} [1] \end{align}",
+        "The probability lies in [0, 1]. It falls strictly within [1, 2].",
+        "the matrix [[1, 2], [3, 4]] and [[1, 2], [3]]",
+        "x = [1, 2], y ∈ [1, 3], a scale of [1-5], the vector [1, 2, 3]",
+    ],
+)
+def test_code_mathematics_and_intervals_hold_no_markers(text):
+    assert find_markers(text) == []
+    assert [marker.numbers for marker in find_markers(f"{text}\n\nSo it is [2].")] in ([], [(2,)])
+
+
+def test_prices_and_unclosed_code_hide_no_markers():
+    text = "From $5 [1] to $6 [2], or US$7 [3]; a `tick [1].\n\nA ` later [2]. See [1], [2] and [3]."
+    assert [marker.numbers[0] for marker in find_markers(text)] == [1, 2, 3, 1, 2, 1, 2, 3]
 
 
 LINE = st.text("ab {}", max_size=6).map(lambda text: f"data: {text}\n")

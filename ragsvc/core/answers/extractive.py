@@ -17,7 +17,7 @@ from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
 from ragsvc.core.retrieval.conversation_query import content_words
 from ragsvc.core.retrieval.search import SearchHit
-from ragsvc.core.text.sentences import Span, sentence_spans
+from ragsvc.core.text.sentences import Span, quotable_spans
 from ragsvc.core.text.word_starts import plain_text, word_start
 
 EmbedTexts = Callable[[Sequence[str]], Vectors]
@@ -182,7 +182,7 @@ def _overlap(first: str, second: str) -> float:
 def _quotable(text: str, asked: Sequence[str]) -> list[Span]:
     """Spans of sentences; of a sentence too long to quote (such as a table), the lines with the most words asked."""
     spans: list[Span] = []
-    for start, end in sentence_spans(text):
+    for start, end in quotable_spans(text):
         if end - start <= MAX_SENTENCE_CHARACTERS:
             spans.append((start, end))
         else:

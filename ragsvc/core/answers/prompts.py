@@ -41,11 +41,21 @@ The user asks about the user's documents, and a search of them found nothing tha
 documents do not hold an answer; do not cite anything."""
 
 
+_NO_ROOM: Final = """\
+The user asks about the user's documents. A search of them found passages, but this conversation is so long that none \
+of them fits beside it. Say plainly that the passages could not be read for lack of room, and that a new conversation \
+or a shorter message helps. Do not say that the documents lack an answer, and do not cite anything."""
+
+
 class WovenPrompt(msgspec.Struct, frozen=True):
-    """The messages to send, and the passages in them in the order of their numbers."""
+    """The messages to send, and the passages in them in the order of their numbers.
+
+    ``dropped`` is the number of passages that did not fit.
+    """
 
     messages: list[Raw]
     hits: tuple[SearchHit, ...]
+    dropped: int = 0
 
 
 def draw_code() -> str:
@@ -57,33 +67,50 @@ def weave_passages(
     call: ChatCall,
     evidence: RetrievedPassages,
     *,
-    context_tokens: int,
+    context_tokens: int | None,
     count_tokens: CountTokens,
     draw: Callable[[], str] = draw_code,
 ) -> WovenPrompt:
     """Insert retrieved passages into a conversation.
 
     Takes the passages, best first, that fit completely into ``context_tokens`` together with the conversation and the
-    reply. If ``evidence.answerable`` is below ``ABSTAIN_BELOW``, the rules say that the evidence is weak.
+    reply; all of them if ``context_tokens`` is ``None``. If ``evidence.answerable`` is below ``ABSTAIN_BELOW``, the
+    rules say that the evidence is weak.
     """
     code = draw()
     while any(code in hit.passage.text for hit in evidence.hits):
         code = draw()
     rules = _RULES.format(code=code)
-    hits = _that_fit(call.request, evidence.hits, rules + _WEAK, room=context_tokens, count_tokens=count_tokens)
+    hits = evidence.hits
+    if context_tokens is not None:
+        hits = _that_fit(call.request, hits, rules + _WEAK, context_tokens=context_tokens, count_tokens=count_tokens)
+    dropped = len(evidence.hits) - len(hits)
     if not hits:
-        return WovenPrompt(_with_rules(_messages(call), _NOTHING), ())
+        return WovenPrompt(_with_rules(_messages(call), _NO_ROOM if dropped else _NOTHING), (), dropped)
     if evidence.answerable < ABSTAIN_BELOW:
         rules += _WEAK
     block = _block(hits, code)
-    return WovenPrompt(_with_passages(_with_rules(_messages(call), rules), block), hits)
+    return WovenPrompt(_with_passages(_with_rules(_messages(call), rules), block), hits, dropped)
 
 
 def _that_fit(
+    request: ChatRequest, hits: Sequence[SearchHit], rules: str, *, context_tokens: int, count_tokens: CountTokens
+) -> tuple[SearchHit, ...]:
+    """The hits that fit into the context together with the conversation, the rules and the reply.
+
+    Clients send ``max_tokens`` as large as the context. If no hit fits beside such a reply, less is reserved for it.
+    """
+    longest = request.reply_limit or DEFAULT_REPLY_TOKENS
+    for reply_tokens in sorted({longest, min(longest, DEFAULT_REPLY_TOKENS)}, reverse=True):
+        room = context_tokens - reply_tokens - 2 * _FENCE_TOKENS
+        if taken := _that_fit_into(request, hits, rules, room=room, count_tokens=count_tokens):
+            return taken
+    return ()
+
+
+def _that_fit_into(
     request: ChatRequest, hits: Sequence[SearchHit], rules: str, *, room: int, count_tokens: CountTokens
 ) -> tuple[SearchHit, ...]:
-    """The hits that fit into ``room`` tokens together with the conversation, the rules and the reply."""
-    room -= (request.reply_limit or DEFAULT_REPLY_TOKENS) + 2 * _FENCE_TOKENS
     tools = msgspec.json.encode(request.tools).decode() if request.tools else ""
     fences = [_fence(hit, 0, "") for hit in hits]
     counted = [0 if _LOOK_ALIKES.search(hit.passage.text) else hit.passage.token_count for hit in hits]

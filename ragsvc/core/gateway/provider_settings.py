@@ -28,14 +28,15 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``upstream`` is the provider's name of the model (default: ``id``). ``fallback`` lists the models to use instead, in
     order, if this provider cannot answer; it comes before the list of the provider. The name of a provider in it means
-    the same model at that provider.
+    the same model at that provider. ``context_tokens`` limits prompt and reply together; ``None``: the length that the
+    provider lists for the model, or no limit if it lists none.
     """
 
     id: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_NAME_LENGTH)]
     upstream: str | None = None
     aliases: tuple[str, ...] = ()
     pricing: Pricing = Pricing()
-    context_tokens: Annotated[int, Meta(ge=256)] = 8192
+    context_tokens: Annotated[int, Meta(ge=256)] | None = None
     fallback: tuple[str, ...] = ()
 
     @property

@@ -13,8 +13,8 @@ import msgspec
 from ragsvc.core.errors import UpstreamFailed
 from ragsvc.core.gateway.chat import CountTokens, TokenUsage
 from ragsvc.core.gateway.event_stream import DONE, event_data, split_events
+from ragsvc.core.gateway.finish_reasons import has_known_finish
 
-_FINISHES: Final = (b'"finish_reason":"', b'"finish_reason": "')
 _KEPT_BYTES: Final = 64 << 10
 _KEPT_CHARACTERS: Final = 128 << 10
 
@@ -97,7 +97,7 @@ class StreamLedger:
 
     def has_finish(self) -> bool:
         """Whether one of the last two blocks has a finish reason."""
-        return any(spelled in block for block in self._latest for spelled in _FINISHES)
+        return any(map(has_known_finish, self._latest))
 
     def streamed_text(self) -> StreamedText:
         """The text so far; counting its tokens may take milliseconds and belongs in a thread."""

@@ -50,6 +50,10 @@ class ModelProvider(ChatBackend, Protocol):
         """State of the circuit breaker."""
         ...
 
+    async def context_tokens(self, model: str) -> int | None:
+        """The context length of a model in tokens (of prompt and reply together), or ``None`` if it is unknown."""
+        ...
+
     async def forward(self, request: ForwardRequest) -> ForwardReply:
         """Pass a request on unchanged. Raises as ``complete`` does."""
         ...

@@ -13,7 +13,17 @@ from typing import Final
 Span = tuple[int, int]
 """Character offsets ``[start, end)``."""
 
-_ENDERS: Final = re.compile(r"[.!?…؟۔।]+[\"'”’»›)\]]*(?=\s)|[。！？｡]+[”’」』）】\"]*")
+_REFERENCE: Final = (
+    r"(?:\[(?:\d{1,3}(?:[ ]?[,;–-][ ]?\d{1,3}){0,8}|[a-z]|(?:note|nb|n)[ ]?\d{1,3}|citation needed)\](?::\d{1,4}\b)?"
+    r"|[⁰¹²³⁴-⁹]{1,3})"
+)
+"""A mark that refers to a source or a note, such as ``[3]``, ``[1, 4]``, ``[a]`` or ``²``."""
+_MARKED: Final = rf"(?:[ \t\xa0]*{_REFERENCE}){{1,8}}"
+_ENDERS: Final = re.compile(
+    rf"(?:([.!?…؟۔।]+)[\"'”’»›)\]]*(?:{_MARKED})?(?=\s|\Z)|([。！？｡]+)[”’」』）】\"]*(?:{_MARKED})?)"
+)
+_TRAILING_MARKS: Final = re.compile(rf"(?<=[.!?…؟۔।。！？｡\"'”’»›)\]」』）】]){_MARKED}\Z")
+_LONGEST_MARKS: Final = 200
 _LAST_WORD: Final = re.compile(r"[^\s(\[\"“„«]+\Z")
 _NEXT_WORD: Final = re.compile(r"\s*[\"'“„«‘(\[]*(\S[^\s.,;:!?]*)")
 _LIST_MARKER: Final = re.compile(
@@ -75,6 +85,23 @@ def sentence_spans(text: str) -> list[Span]:
     return spans
 
 
+def quotable_spans(text: str) -> list[Span]:
+    """The spans of ``sentence_spans`` without the reference marks that follow a sentence's final punctuation.
+
+    >>> text = "The lake is 1,642 m deep.[1] It freezes. [2, 3]"
+    >>> [text[start:end] for start, end in quotable_spans(text)]
+    ['The lake is 1,642 m deep.', 'It freezes.']
+    """
+    return [(start, start + _unmarked_length(text[start:end])) for start, end in sentence_spans(text)]
+
+
+def _unmarked_length(sentence: str) -> int:
+    if sentence[-1] != "]" and not sentence[-1].isdigit():
+        return len(sentence)
+    marks = _TRAILING_MARKS.search(sentence, max(0, len(sentence) - _LONGEST_MARKS))
+    return len(sentence) if marks is None else marks.start()
+
+
 def strip_span(text: str, start: int, end: int) -> Span | None:
     """The span without leading and trailing white space, or ``None`` if it is blank."""
     piece = text[start:end]
@@ -85,12 +112,14 @@ def strip_span(text: str, start: int, end: int) -> Span | None:
 
 
 def _ends_sentence(text: str, match: re.Match[str]) -> bool:
-    """Whether this run of sentence-final punctuation and closing quotes ends a sentence."""
-    mark = match.group()
+    """Whether this run of sentence-final punctuation, closing quotes and reference marks ends a sentence."""
+    mark = _TRAILING_MARKS.sub("", match.group())
     following = _NEXT_WORD.match(text, match.end())
     if mark[0] in "。！？｡" or following is None:
         return True
     next_word = following.group(1)
+    if next_word[0].islower() and len(mark) < len(match.group()):
+        next_word = "1"  # a reference mark separates sentences whose first words are in lower case
     if next_word[0].islower() or mark != ".":
         return not next_word[0].islower()
     return _ends_with_full_stop(text, match.start(), next_word)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from litestar.response.base import ASGIResponse
@@ -43,14 +43,15 @@ async def send_error(error: Exception, request_id: str, send: Send) -> None:
 class JsonBytes(ASGIResponse):
     """A response with a body that is encoded JSON."""
 
-    __slots__ = ()
+    __slots__ = ("_headers",)
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, *, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         # the parent's __init__ prepares attributes that __call__ below does not use
         self.body = body
+        self._headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [_JSON_TYPE, (b"content-length", b"%d" % len(self.body))]
+        headers = [_JSON_TYPE, (b"content-length", b"%d" % len(self.body)), *self._headers]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
 
@@ -161,18 +162,21 @@ class EventSource(Protocol):
 class EventStream(ASGIResponse):
     """Sends server-sent events as they arrive; a failure is sent as the last event, a disconnect closes the source."""
 
-    __slots__ = ("_request_id", "_source")
+    __slots__ = ("_headers", "_request_id", "_source")
 
-    def __init__(self, source: EventSource, *, request_id: str | None) -> None:
+    def __init__(
+        self, source: EventSource, *, request_id: str | None, headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
         # see JsonBytes
         self._source = source
+        self._headers = headers
         self._request_id = request_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         source = self._source
         try:
             with DisconnectWatcher(receive):
-                await send({"type": "http.response.start", "status": 200, "headers": [*EVENT_HEADERS]})
+                await send({"type": "http.response.start", "status": 200, "headers": [*EVENT_HEADERS, *self._headers]})
                 try:
                     async for block in source:
                         await send({"type": "http.response.body", "body": block, "more_body": not source.finished})

@@ -16,6 +16,7 @@ from ragsvc.services.answers import AnswerService
 from ragsvc.web.bodies import read_body
 from ragsvc.web.context import context_of
 from ragsvc.web.disconnects import DisconnectWatcher
+from ragsvc.web.headers import DROPPED_PASSAGES_HEADER
 from ragsvc.web.openapi import ANY_JSON, EVENTS, DocumentedAnswer
 from ragsvc.web.passthrough.raw_responses import ClientGone, EventStream, JsonBytes
 from ragsvc.web.routes.endpoint_families import ACCESS_PARAMETERS, access_of
@@ -26,6 +27,10 @@ class ChatServices(Protocol):
 
     @property
     def answer(self) -> AnswerService: ...
+
+
+def _dropped_header(passages: int) -> list[tuple[bytes, bytes]]:
+    return [(DROPPED_PASSAGES_HEADER, b"%d" % passages)] if passages else []
 
 
 async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
@@ -41,8 +46,10 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
     services: ChatServices = scope["litestar_app"].state["services"]
     with DisconnectWatcher(receive):
         if call.request.stream:
-            return EventStream(await services.answer.stream(context.principal, call), request_id=context.request_id)
-        return JsonBytes(await services.answer.complete(context.principal, call))
+            stream = await services.answer.stream(context.principal, call)
+            return EventStream(stream, request_id=context.request_id, headers=_dropped_header(stream.dropped_passages))
+        answer = await services.answer.complete(context.principal, call)
+        return JsonBytes(answer.body, headers=_dropped_header(answer.dropped_passages))
     return ClientGone()
 
 

@@ -1,0 +1,42 @@
+"""Names in the package: a class name has one meaning, and loops name what they iterate over."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import ragsvc
+
+PACKAGE = Path(ragsvc.__file__).parent
+MODULES = {path: path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def test_a_class_name_is_defined_once() -> None:
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for path, text in MODULES.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef):
+                found[node.name].append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
+    assert len(found) > 400
+    assert {name: places for name, places in found.items() if len(places) > 1} == {}
+
+
+def test_loops_name_what_they_iterate_over() -> None:
+    vague = [
+        f"{path.relative_to(PACKAGE)}:{number}"
+        for path, text in MODULES.items()
+        for number, line in enumerate(text.splitlines(), 1)
+        if re.search(r"\bfor one in\b", line)
+    ]
+    assert vague == []
+
+
+def test_a_module_name_says_more_than_its_folder() -> None:
+    """Modules of one name stand in at most two folders, say as routes and as the services behind them."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for path in MODULES:
+        if path.stem not in ("__init__", "__main__"):
+            found[path.stem].append(str(path.relative_to(PACKAGE)))
+    assert {name: places for name, places in found.items() if len(places) > 3} == {}
