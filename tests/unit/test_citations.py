@@ -205,3 +205,8 @@ def test_the_built_in_answer_cites_a_text_with_reference_marks(text, question, q
     quotes = [citation.quote for citation in cited.citations()]
     assert quotes[0] == quote
     assert len(quotes) == len(pieces)
+
+
+def test_of_an_answer_full_of_markers_a_bounded_number_is_resolved():
+    citations, _ = cite("Net sales reached $365.8 billion [1]. " * 1000)
+    assert len(citations) == 200

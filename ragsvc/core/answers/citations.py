@@ -60,6 +60,8 @@ _CLAUSE_END: Final = re.compile(
 )
 _WORD: Final = re.compile(r"\w+(?:[.,]\d+)*")
 _LONGEST_MARKER: Final = 64
+_MOST_MARKERS: Final = 200
+"""Markers of an answer that are resolved, each about 0.7 ms; an answer with more of them repeats itself."""
 _CLAIM_WINDOW: Final = 1200
 _COPIED_CONTEXT: Final = 20
 _EXTRACTED_CONTEXT: Final = 8
@@ -166,7 +168,7 @@ class CitedAnswer:
         """The citations of the whole answer in the order of their markers. Call once, after the last piece."""
         answer = "".join(self._pieces)
         resolved: list[Citation] = []
-        for marker in self._markers(answer):
+        for marker in self._markers(answer)[:_MOST_MARKERS]:
             claim = claim_at(answer, marker)
             for number in dict.fromkeys(marker.numbers):
                 if 1 <= number <= len(self._hits):
@@ -186,7 +188,7 @@ class CitedAnswer:
             return [marker for marker in found if not self._is_own_reference(answer, marker, texts)]
         return [
             marker
-            for marker in find_markers(answer)
+            for marker in find_markers(answer)[: 2 * _MOST_MARKERS]
             if not self._is_interval(answer, marker)
             and not self._is_subscript(answer, marker)
             and not self._is_own_reference(answer, marker, texts)
