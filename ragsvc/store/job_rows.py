@@ -17,7 +17,7 @@ from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.store.document_rows import get_by_row_id, has_other_names
 from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
 from ragsvc.store.parsed_rows import clear_parsed
-from ragsvc.store.serving_model import serving_model
+from ragsvc.store.serving_model import lacks_vectors, serving_model
 from ragsvc.store.tables import DocumentRow, JobRow, table_of
 
 _documents = table_of(DocumentRow)
@@ -161,11 +161,9 @@ def mark_ready(
     document = get_by_row_id(connection, embedded.id)
     if document is None:
         return JobOutcome.DOCUMENT_DELETED
-    serving = serving_model(connection)
-    if serving is not None and serving.id != model_id:
-        return JobOutcome.MODEL_CHANGED
-    if has_other_names(document, embedded):
-        return JobOutcome.DOCUMENT_RENAMED
+    outcome = _outcome_of_embedding(connection, document, embedded, model_id)
+    if outcome is not JobOutcome.DONE:
+        return outcome
     passage_ids = passage_ids_of_document(connection, document.id)
     append_change(connection, document, "add", passage_ids)
     connection.execute(
@@ -192,12 +190,22 @@ def finish_renewal(connection: Connection, embedded: Document, *, model_id: int)
     document = get_by_row_id(connection, embedded.id)
     if document is None:
         return JobOutcome.DOCUMENT_DELETED
+    outcome = _outcome_of_embedding(connection, document, embedded, model_id)
+    if outcome is JobOutcome.DONE:
+        end_job(connection, document.id)
+    return outcome
+
+
+def _outcome_of_embedding(connection: Connection, document: Document, embedded: Document, model_id: int) -> JobOutcome:
+    """``DONE`` if the serving model has a vector of every passage, made with the document's present name.
+
+    A rename deletes vectors. After a rename to another name and back, the names are equal and vectors are missing.
+    """
     serving = serving_model(connection)
     if serving is not None and serving.id != model_id:
         return JobOutcome.MODEL_CHANGED
-    if has_other_names(document, embedded):
+    if has_other_names(document, embedded) or lacks_vectors(connection, document.id, model_id):
         return JobOutcome.DOCUMENT_RENAMED
-    end_job(connection, document.id)
     return JobOutcome.DONE
 
 

@@ -19,7 +19,7 @@ from ragsvc.services.embedding_spaces import EmbeddingSpace
 from ragsvc.services.model_change import Reembedding
 from ragsvc.store import job_rows, serving_model
 from ragsvc.store.reingest import forget_embeddings
-from ragsvc.store.vector_rows import model_row_id, passages_to_embed
+from ragsvc.store.vector_rows import delete_vectors, model_row_id, passages_to_embed
 from ragsvc.testing.fakes import FakeEmbedder
 from tests.support.in_process_ingest import InProcessIngest, ObservedEmbedder
 from tests.support.stored_documents import ACME
@@ -164,6 +164,40 @@ async def test_a_document_renamed_during_its_ingest_gets_vectors_of_its_new_name
         assert (ready.status, ready.filename, ready.passages_done) == (DocumentStatus.READY, NEW, 150)
         assert await service.found("Kessler Plumbing") == [NEW]
         assert await service.found("scan0002") == []
+        await service.idle()
+        assert_vectors_follow(service, document)
+
+
+async def test_a_document_renamed_and_renamed_back_during_its_ingest_gets_all_vectors(tmp_path: Path) -> None:
+    async with InProcessIngest(tmp_path).running() as service:
+        calls: list[int] = []
+
+        async def rename_at_third() -> None:
+            calls.append(1)
+            if len(calls) == 3:
+                await service.rename(document, "other.txt")
+                await service.rename(document, "scan0002.txt")
+
+        service.batcher.before = lambda _texts: rename_at_third()
+        document = await service.upload(LINES, filename="scan0002.txt")
+        ready = await service.documents.wait(ACME, document.public_id, timeout_s=60)
+        assert (ready.status, ready.filename, ready.passages_done) == (DocumentStatus.READY, "scan0002.txt", 150)
+        await service.idle()
+        assert_vectors_follow(service, document, "scan0002.txt")
+
+
+async def test_a_renewal_whose_vectors_were_deleted_meanwhile_does_not_end(tmp_path: Path) -> None:
+    async with InProcessIngest(tmp_path).running() as service:
+        document = await service.add(LINES, filename="scan0002.txt")
+        calls: list[int] = []
+
+        def delete_at_third(_texts: list[str]) -> None:
+            calls.append(1)
+            if len(calls) == 3:
+                service.database.write_sync(lambda c: delete_vectors(c, document.id))
+
+        service.batcher.before = delete_at_third
+        await service.rename(document, NEW)
         await service.idle()
         assert_vectors_follow(service, document)
 
