@@ -20,7 +20,8 @@ How to add a migration:
 7. Run ``pytest tests/unit/store/migrations``: it compares the migrated schema with the models.
 8. Add a test that upgrades a file with rows from the revision before, if rows are changed.
 
-There is no ``downgrade``: the copy of the file that is made before an upgrade is the way back.
+There is no ``downgrade``. ``schema`` copies the file before an upgrade; docs/howto/back-up.md describes how to restore
+the copy. The write-ahead log of the upgraded file and the index snapshots must be removed first.
 """
 
 from __future__ import annotations

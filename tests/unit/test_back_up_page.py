@@ -1,0 +1,82 @@
+"""The commands of docs/howto/back-up.md that the snippet tests cannot run in the order of the page."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ragsvc.store.database import connect_raw
+from ragsvc.store.migrations import revisions
+from ragsvc.store.schema import read_revision
+from ragsvc.testing.service_runner import ROOT
+from tests.support.documentation_pages import FENCE
+from tests.support.old_data_directories import KINDS, OldDirectory
+
+PAGE = (ROOT / "docs/howto/back-up.md").read_text(encoding="utf-8")
+UPGRADE_WRITE_AND_DIE = """
+import os, sys
+from pathlib import Path
+from ragsvc.store.database import Database
+
+key = bytes.fromhex(sys.argv[2]) if len(sys.argv) > 2 else None
+database = Database(Path(sys.argv[1]), key=key)
+database.write_sync(lambda c: c.exec_driver_sql("UPDATE passages SET text = text || ' (changed after the upgrade)'"))
+os._exit(9)
+"""
+
+
+def commands(heading: str) -> str:
+    """The code of the first ``bash`` block under a heading of the page."""
+    section = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return next(block["code"] for block in FENCE.finditer(section) if block["language"] == "bash")
+
+
+def run(script: str, **variables: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **{name: str(path) for name, path in variables.items()}}
+    command = ["bash", "-euo", "pipefail", "-c", script]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def contents(path: Path, key: bytes | None) -> dict[str, list[tuple]]:
+    with closing(connect_raw(path, key=key)) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
+        return {
+            table: connection.execute(" ".join(("SELECT * FROM", table, "ORDER BY 1, 2"))).fetchall()
+            for (table,) in tables
+            if table != "sqlite_sequence"
+        }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_way_back_after_an_upgrade_restores_the_state_before_it_although_the_service_was_killed(
+    kind: str, tmp_path: Path
+) -> None:
+    old = OldDirectory(kind, tmp_path / "data")
+    key = old.database_key
+    before = contents(old.database, key)
+    arguments = [sys.executable, "-c", UPGRADE_WRITE_AND_DIE, str(old.database), *([] if key is None else [key.hex()])]
+    assert subprocess.run(arguments, cwd=ROOT, timeout=60, check=False).returncode == 9
+    wal = old.database.with_name(f"{old.database.name}-wal")
+    assert wal.stat().st_size > 0  # pages of the newer release, which SQLite would write into the restored file
+    snapshot = old.path / "derived" / "1" / "snapshot"
+    snapshot.parent.mkdir(parents=True)
+    snapshot.write_bytes(b"covers positions of the log that the restored log gives out again")
+
+    script = commands("After an upgrade")
+    assert re.search(rf"\.before-{revisions()[1]}\b", script)
+    done = run(script, RAGSVC_DATA_DIR=old.path)
+    assert done.returncode == 0, done.stderr
+    assert not wal.exists()
+    assert not (old.path / "derived").exists()
+    assert contents(old.database, key) == before
+    with closing(connect_raw(old.database, key=key)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert read_revision(connection) == revisions()[0]
+    assert old.database.stat().st_mode & 0o777 == 0o600
+    assert old.backup.exists()
