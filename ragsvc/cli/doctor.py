@@ -69,6 +69,7 @@ async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) ->
     take(doctor_checks.model(settings))
     folder, locked = doctor_checks.data_directory(settings.data_dir)
     take(iter(folder))
+    take(doctor_checks.upgrade_copies(settings.data_dir))
     if not doctor_checks.database_file(settings.data_dir).is_file():
         note(Check("database", CheckState.OK, "does not exist yet; the first start creates it"))
         return

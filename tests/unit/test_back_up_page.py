@@ -6,12 +6,14 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from ragsvc.store.database import connect_raw
+from ragsvc.cli.doctor_checks import CheckState, upgrade_copies
+from ragsvc.store.database import Database, connect_raw
 from ragsvc.store.migrations import revisions
 from ragsvc.store.schema import read_revision
 from ragsvc.testing.service_runner import ROOT
@@ -80,3 +82,29 @@ def test_the_way_back_after_an_upgrade_restores_the_state_before_it_although_the
         assert read_revision(connection) == revisions()[0]
     assert old.database.stat().st_mode & 0o777 == 0o600
     assert old.backup.exists()
+
+
+def test_the_archive_of_a_stopped_service_leaves_out_copies_that_keep_deleted_documents(tmp_path: Path) -> None:
+    old = OldDirectory("plain", tmp_path / "data")
+    Database(old.database).close()
+    unfinished = old.backup.with_name(f"{old.backup.name}.new")
+    unfinished.write_bytes(b"left by a process that was killed")
+    archive = "tar" + commands("With the service stopped").partition("\ntar")[2]
+    done = run(archive, RAGSVC_DATA_DIR=old.path, BACKUP=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(tmp_path / "ragsvc.tar.gz") as packed:
+        names = set(packed.getnames())
+    assert {"./ragsvc.sqlite", "./master.key", "./claims.sqlite", "./blobs"} <= names
+    assert [name for name in names if "before" in name] == []
+
+
+def test_doctor_warns_while_a_copy_from_before_an_upgrade_exists(tmp_path: Path) -> None:
+    old = OldDirectory("plain", tmp_path / "data")
+    assert list(upgrade_copies(old.path)) == []
+    Database(old.database).close()
+    (check,) = upgrade_copies(old.path)
+    assert (check.name, check.state) == ("upgrade copies", CheckState.WARN)
+    assert old.backup.name in check.words
+    assert "deleted" in check.words
+    old.backup.unlink()
+    assert list(upgrade_copies(old.path)) == []
