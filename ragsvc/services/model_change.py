@@ -51,7 +51,6 @@ class Reembedding:
         self._swap = swap
         self._retry_s = retry_s
         self._vectors = PassageVectors(database)
-        self._prepared = False
         self.total = 0
         self.done = 0
         self.running = False
@@ -77,12 +76,11 @@ class Reembedding:
         ):
             for document in documents:
                 await self._embed(document)
-        self._prepared = True
         await self._prepare()
 
     async def _embed(self, document: Document) -> None:
         try:
-            await self._vectors.fill(self._target, document, log=self._prepared)
+            await self._vectors.fill(self._target, document)
         except DocumentGone:
             self.total -= 1
         except DocumentRenamed:
