@@ -175,7 +175,18 @@ def database(data_dir: Path, keys: DataKeys | None = None) -> Iterator[Check]:
         )
     else:
         used = size(database_file(data_dir).stat().st_size)
-        yield Check("database", CheckState.OK, f"{used}, sound, schema {revision}")
+        if revision == revisions()[-1]:
+            yield Check("database", CheckState.OK, f"{used}, sound, schema {revision}")
+        elif revision is None:
+            yield Check("database", CheckState.WARN, f"{used}, no schema; the next start creates it")
+        else:
+            yield Check("database", CheckState.WARN, f"{used}, sound, schema {revision}; the next start upgrades it")
+
+
+def has_newest_schema(data_dir: Path, keys: DataKeys | None) -> bool:
+    """Whether opening the database with this release leaves its schema unchanged."""
+    with closing(_open(data_dir, keys)) as connection:
+        return read_revision(connection) == revisions()[-1]
 
 
 def upgrade_copies(data_dir: Path) -> Iterator[Check]:

@@ -118,7 +118,13 @@ def _migrate(engine: Engine, path: Path, connect: Connect, folder: Path) -> None
             _refuse_unknown(path, found, known)
             backup = backup_path(path, known[known.index(found) + 1])
             back_up(path, backup, connect=connect)
-            logger.info("upgrading %s from schema %s to %s; copy: %s", path.name, found, known[-1], backup.name)
+            logger.warning(
+                "upgrading %s from schema %s to %s, which earlier releases cannot open; copy of the old state: %s",
+                path.name,
+                found,
+                known[-1],
+                backup.name,
+            )
         _apply(connection, path, folder)
 
 
