@@ -49,7 +49,7 @@ def contents(path: Path, key: bytes | None) -> dict[str, list[tuple]]:
     with closing(connect_raw(path, key=key)) as connection:
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
         return {
-            table: connection.execute(" ".join(("SELECT * FROM", table, "ORDER BY 1, 2"))).fetchall()
+            table: sorted(connection.execute(" ".join(("SELECT * FROM", table))).fetchall(), key=repr)
             for (table,) in tables
             if table != "sqlite_sequence"
         }
@@ -108,3 +108,42 @@ def test_doctor_warns_while_a_copy_from_before_an_upgrade_exists(tmp_path: Path)
     assert "deleted" in check.words
     old.backup.unlink()
     assert list(upgrade_copies(old.path)) == []
+
+
+@pytest.mark.parametrize("key_files", [("master.key",), ("sealing.key", "data.key")])
+def test_the_online_backup_copies_committed_rows_and_every_key_file(key_files: tuple[str, ...], tmp_path: Path) -> None:
+    old = OldDirectory("plain", tmp_path / "data")
+    content = (old.path / "master.key").read_bytes()
+    (old.path / "master.key").unlink()
+    for name in key_files:
+        (old.path / name).write_bytes(content)
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    with closing(connect_raw(old.path / "claims.sqlite", key=None)) as connection:
+        connection.execute("INSERT INTO claims VALUES ('key', x'01', 9)").close()
+    database = Database(old.database)
+    try:
+        database.write_sync(lambda c: c.exec_driver_sql("UPDATE passages SET text = 'only in the write-ahead log'"))
+        done = run(commands("With the service running"), RAGSVC_DATA_DIR=old.path, BACKUP=backup)
+    finally:
+        database.close()
+    assert done.returncode == 0, done.stderr
+    assert contents(backup / "ragsvc.sqlite", None) == contents(old.database, None)
+    claims = contents(backup / "claims.sqlite", None)
+    assert claims == contents(old.path / "claims.sqlite", None)
+    assert claims["claims"]
+    for name in key_files:
+        assert (backup / name).read_bytes() == content
+    assert {path.name for path in backup.iterdir()} == {"ragsvc.sqlite", "claims.sqlite", "blobs", *key_files}
+    stored = {path.relative_to(old.path) for path in (old.path / "blobs").rglob("*")}
+    assert {path.relative_to(backup) for path in (backup / "blobs").rglob("*")} == stored
+    assert (backup / "ragsvc.sqlite").stat().st_mode & 0o077 == 0
+
+
+def test_the_online_backup_of_an_encrypted_directory_fails_instead_of_being_incomplete(tmp_path: Path) -> None:
+    old = OldDirectory("encrypted", tmp_path / "data")
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    done = run(commands("With the service running"), RAGSVC_DATA_DIR=old.path, BACKUP=backup)
+    assert done.returncode != 0
+    assert "file is not a database" in done.stderr
