@@ -247,6 +247,65 @@ async def test_failures_without_end_leave_a_ready_document_with_its_former_vecto
         )
 
 
+async def test_a_rename_during_the_last_attempt_starts_the_attempts_again(tmp_path: Path) -> None:
+    async with InProcessIngest(tmp_path).running() as service:
+        document = await service.add("The crane lifts ninety tonnes.", filename="crane.txt")
+        attempts: list[int] = []
+
+        async def fail_ten_times() -> None:
+            attempts.append(1)
+            if len(attempts) == 10:
+                await service.rename(document, NEW)
+            if len(attempts) <= 10:
+                raise EmbeddingFailed("the model ran out of memory")
+
+        service.batcher.before = lambda _texts: fail_ten_times()
+        await service.rename(document, "other.txt")
+        await service.idle()
+        assert len(attempts) == 11
+        assert_vectors_follow(service, document)
+
+
+async def test_failing_renewals_do_not_keep_the_workers_from_ingesting(tmp_path: Path) -> None:
+    async with InProcessIngest(tmp_path, retry_s=600).running() as service:
+        documents = [await service.add(f"Text number {n}.", filename=f"scan{n}.txt") for n in range(4)]
+        failed: list[str] = []
+
+        def fail_renewals(texts: list[str]) -> None:
+            if any("Kessler" in text for text in texts):
+                failed.extend(texts)
+                raise EmbeddingFailed("the model ran out of memory")
+
+        service.batcher.before = fail_renewals
+        for n, document in enumerate(documents):
+            await service.rename(document, f"Kessler {n}.txt")
+        with anyio.fail_after(30):
+            while len(failed) < len(documents):
+                await anyio.sleep(0.01)
+            ready = await service.add("Another text.", filename="another.txt")
+        assert ready.status is DocumentStatus.READY
+        assert len(failed) == len(documents)  # each waits before its next attempt
+        assert service.jobs() == len(documents)
+
+
+async def test_a_failed_renewal_is_tried_again_after_the_wait_without_a_new_upload(tmp_path: Path) -> None:
+    async with InProcessIngest(tmp_path, retry_s=0.5).running() as service:
+        document = await service.add("The crane lifts ninety tonnes.", filename="crane.txt")
+        attempts: list[float] = []
+
+        def fail_once(_texts: list[str]) -> None:
+            attempts.append(anyio.current_time())
+            if len(attempts) == 1:
+                raise EmbeddingFailed("the model ran out of memory")
+
+        service.batcher.before = fail_once
+        await service.rename(document, NEW)
+        with anyio.fail_after(15):
+            await service.idle()
+        assert attempts[1] - attempts[0] >= 0.5
+        assert_vectors_follow(service, document)
+
+
 async def test_a_delete_ends_the_renewal(tmp_path: Path) -> None:
     async with InProcessIngest(tmp_path).running() as service:
         document = await service.add(LINES, filename="scan0002.txt")
