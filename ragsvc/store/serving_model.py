@@ -74,11 +74,13 @@ def count_without_vectors(connection: Connection, model_id: int) -> int:
     return int(connection.execute(statement).scalar_one())
 
 
-def documents_without_vectors(connection: Connection, model_id: int, *, limit: int) -> list[Document]:
-    """Ready documents that lack vectors of a model, oldest first."""
+def documents_without_vectors(
+    connection: Connection, model_id: int, *, after: DocumentId, limit: int
+) -> list[Document]:
+    """Ready documents with ``id > after`` that lack vectors of a model, oldest first."""
     statement = (
         select(_documents.c.id)
-        .where(_documents.c.status == DocumentStatus.READY, _lacking(model_id))
+        .where(_documents.c.status == DocumentStatus.READY, _documents.c.id > after, _lacking(model_id))
         .order_by(_documents.c.id)
         .limit(limit)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
 import numpy as np
 import pytest
 
@@ -137,3 +138,22 @@ async def test_a_run_that_stops_before_the_switch_is_continued_with_logged_vecto
     report = indexes.verify(late[0].collection_id)
     indexes.close()
     assert (report.ok, report.passages) == (True, 2), report
+
+
+@pytest.mark.anyio
+async def test_documents_that_keep_failing_do_not_hold_up_the_others(database: Database) -> None:
+    names = [f"bad {n}" for n in range(40)] + ["good"]  # more failing documents than are read at once
+    for name in names:
+        make_ready(database, add(database, name), texts=(f"{name} text",))
+    database.write_sync(lambda c: serve_model(c, 1))
+
+    def fail_until_the_last_is_embedded() -> None:
+        if "bad" in batcher.calls[-1][0] and work.done == 0:
+            raise EmbeddingFailed("the model ran out of memory")
+
+    batcher = Batcher(before=fail_until_the_last_is_embedded)
+    work = reembedding(database, batcher)
+    with anyio.fail_after(30):
+        await work.run()
+    assert [call[0].splitlines()[0] for call in batcher.calls[:41]] == names
+    assert (work.done, work.total) == (41, 41)
