@@ -69,6 +69,7 @@ async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) ->
     take(doctor_checks.model(settings))
     folder, locked = doctor_checks.data_directory(settings.data_dir)
     take(iter(folder))
+    take(doctor_checks.upgrade_copies(settings.data_dir))
     if not doctor_checks.database_file(settings.data_dir).is_file():
         note(Check("database", CheckState.OK, "does not exist yet; the first start creates it"))
         return
@@ -82,6 +83,8 @@ async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) ->
         note(Check("indexes", CheckState.WARN, "not compared: a running service holds the data directory"))
     elif broken:
         note(Check("indexes", CheckState.WARN, "not compared: the database or its files are damaged"))
+    elif not await anyio.to_thread.run_sync(doctor_checks.has_newest_schema, settings.data_dir, keys):
+        note(Check("indexes", CheckState.WARN, "not compared: the comparison would upgrade the database"))
     else:
         for check in await _indexes(settings):
             note(check)

@@ -25,6 +25,7 @@ from ragsvc.config import Settings
 from ragsvc.core.errors import CryptoFailure, DataDirectoryLocked, RagsvcError
 from ragsvc.core.ids import TenantId
 from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, read_model
+from ragsvc.store.backup import list_backups
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import connect_raw
@@ -174,7 +175,26 @@ def database(data_dir: Path, keys: DataKeys | None = None) -> Iterator[Check]:
         )
     else:
         used = size(database_file(data_dir).stat().st_size)
-        yield Check("database", CheckState.OK, f"{used}, sound, schema {revision}")
+        if revision == revisions()[-1]:
+            yield Check("database", CheckState.OK, f"{used}, sound, schema {revision}")
+        elif revision is None:
+            yield Check("database", CheckState.WARN, f"{used}, no schema; the next start creates it")
+        else:
+            yield Check("database", CheckState.WARN, f"{used}, sound, schema {revision}; the next start upgrades it")
+
+
+def has_newest_schema(data_dir: Path, keys: DataKeys | None) -> bool:
+    """Whether opening the database with this release leaves its schema unchanged."""
+    with closing(_open(data_dir, keys)) as connection:
+        return read_revision(connection) == revisions()[-1]
+
+
+def upgrade_copies(data_dir: Path) -> Iterator[Check]:
+    """Warns while a copy from before an upgrade exists: it keeps documents that were deleted after the upgrade."""
+    names = [path.name for path in list_backups(database_file(data_dir))]
+    if names:
+        words = f"{', '.join(names)}: still contains documents that were deleted since; delete it if not needed"
+        yield Check("upgrade copies", CheckState.WARN, words)
 
 
 def files(data_dir: Path, keys: DataKeys | None = None, *, deep: bool) -> Iterator[Check]:

@@ -15,6 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
+from ragsvc.cli.logs import log_to_standard_error
 from ragsvc.cli.output import Output, table
 from ragsvc.cli.service_client import Json, ServiceClient
 from ragsvc.cli.target import Target, in_process, keep_private, local_key, remote
@@ -46,6 +47,7 @@ async def _connect(target: Target) -> AsyncGenerator[ServiceClient]:
     from ragsvc.web.app import create_app  # noqa: PLC0415 - heavy
 
     keep_private()
+    log_to_standard_error("warning")  # opening the database may upgrade it, which is irreversible
     settings = target.settings()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     keys = settings.open_data_keys()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 import traceback
 from collections.abc import AsyncGenerator, Callable
@@ -67,7 +68,10 @@ class IngestService:
         clock: Callable[[], float] = time.time,
         retry_s: float = _RETRY_S,
     ) -> None:
-        """``retry_s``: how long a worker waits after an error that may pass, such as a full disk."""
+        """``retry_s``: seconds until the next attempt after an error that may pass.
+
+        After a full disk the worker waits; after a failed renewal only its job waits, and the worker runs other jobs.
+        """
         self._retry_s = retry_s
         self._database = database
         self._blobs = blobs
@@ -82,6 +86,7 @@ class IngestService:
         self._draining = False
         self._scopes: dict[DocumentId, anyio.CancelScope] = {}
         self._pace: dict[DocumentId, tuple[float, int]] = {}
+        self._not_before: dict[int, float] = {}
 
     def now(self) -> int:
         return int(self._clock())
@@ -131,16 +136,30 @@ class IngestService:
             wake = self._wake
             job = await self._claim()
             if job is None:
-                with anyio.move_on_after(_IDLE_POLL_S):
+                with anyio.move_on_after(self._idle_s()):
                     await wake.wait()
                 if self._wake is wake and wake.is_set():
                     self._wake = anyio.Event()
                 continue
             await self._run_job(job)
 
+    def _idle_s(self) -> float:
+        """Seconds until a job may have become claimable without a call of ``kick``."""
+        first = min(self._not_before.values(), default=math.inf)
+        return min(_IDLE_POLL_S, max(0.0, first - time.monotonic()))
+
+    def _jobs_that_wait(self) -> list[int]:
+        """Ids of failed jobs whose next attempt is not due yet; forgets the jobs that are due."""
+        now = time.monotonic()
+        self._not_before = {job_id: due for job_id, due in self._not_before.items() if due > now}
+        return list(self._not_before)
+
     async def _claim(self) -> ClaimedJob | None:
+        waiting = self._jobs_that_wait()
         try:
-            return await self._database.write(lambda connection: rows.claim(connection, now=self.now()))
+            return await self._database.write(
+                lambda connection: rows.claim(connection, now=self.now(), excluded=waiting)
+            )
         except (StorageFull, Overloaded):
             await anyio.sleep(self._retry_s)
             return None
@@ -198,8 +217,10 @@ class IngestService:
         document = job.document
         if job.attempts < _MAX_ATTEMPTS:
             logger.warning("new vectors for the renamed %s failed; they are tried again", document.public_id)
-            await anyio.sleep(self._retry_s)
+            self._not_before[job.job_id] = time.monotonic() + self._retry_s
             await self._database.write(lambda connection: rows.release(connection, job.job_id, count_attempt=True))
+            return
+        if not await self._database.write(lambda connection: rows.end_failed_renewal(connection, job)):
             return
         logger.error(
             "new vectors for the renamed %s failed %d times; the vectors of its former name stay in use until it is "
@@ -207,7 +228,6 @@ class IngestService:
             document.public_id,
             job.attempts,
         )
-        await self._database.write(lambda connection: rows.end_job(connection, document.id))
 
     async def _ingest(self, job: ClaimedJob) -> None:
         document = job.document

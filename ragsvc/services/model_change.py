@@ -15,6 +15,7 @@ import anyio
 
 from ragsvc.core.documents import Document
 from ragsvc.core.errors import EmbeddingFailed, Overloaded, StorageFull
+from ragsvc.core.ids import DocumentId
 from ragsvc.services.embedding_spaces import EmbeddingSpace
 from ragsvc.services.passage_vectors import DocumentGone, DocumentRenamed, PassageVectors
 from ragsvc.store import serving_model as rows
@@ -51,7 +52,6 @@ class Reembedding:
         self._swap = swap
         self._retry_s = retry_s
         self._vectors = PassageVectors(database)
-        self._prepared = False
         self.total = 0
         self.done = 0
         self.running = False
@@ -72,17 +72,29 @@ class Reembedding:
         )
 
     async def _embed_missing(self) -> None:
-        while documents := await self._database.read(
-            lambda c: rows.documents_without_vectors(c, self._target.model_id, limit=_DOCUMENTS_PER_READ)
-        ):
+        while await self._embed_each_once():
+            pass
+        await self._prepare()
+
+    async def _embed_each_once(self) -> int:
+        """Try each document that lacks vectors once, so that failing documents do not hold up the others."""
+        count, last_id = 0, DocumentId(0)
+        while documents := await self._documents_after(last_id):
             for document in documents:
                 await self._embed(document)
-        self._prepared = True
-        await self._prepare()
+            count, last_id = count + len(documents), documents[-1].id
+        return count
+
+    async def _documents_after(self, document_id: DocumentId) -> list[Document]:
+        return await self._database.read(
+            lambda c: rows.documents_without_vectors(
+                c, self._target.model_id, after=document_id, limit=_DOCUMENTS_PER_READ
+            )
+        )
 
     async def _embed(self, document: Document) -> None:
         try:
-            await self._vectors.fill(self._target, document, log=self._prepared)
+            await self._vectors.fill(self._target, document)
         except DocumentGone:
             self.total -= 1
         except DocumentRenamed:

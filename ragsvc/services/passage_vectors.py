@@ -59,19 +59,16 @@ class PassageVectors:
         space: EmbeddingSpace,
         document: Document,
         *,
-        log: bool = False,
         on_batch: Callable[[], None] = lambda: None,
     ) -> None:
         """Give every passage of the document that has no vector in ``space`` a vector.
-
-        ``log``: an index of the space may have been loaded already, so it is told of the new vectors.
 
         Raises:
             DocumentGone: the document was deleted.
             DocumentRenamed: the document was renamed; read it again and repeat.
             EmbeddingFailed, Overloaded, StorageFull: nothing of the running batches was stored.
         """
-        await _Embedding(self._database, self._clock, space, document, only_missing=True, log=log).run(on_batch)
+        await _Embedding(self._database, self._clock, space, document, only_missing=True).run(on_batch)
 
     async def renew(self, space: EmbeddingSpace, document: Document) -> None:
         """Replace the vectors in ``space`` that were made from a former text, that is, from the document's former name.
@@ -79,7 +76,7 @@ class PassageVectors:
         Raises:
             As ``fill``.
         """
-        await _Embedding(self._database, self._clock, space, document, only_missing=False, log=True).run()
+        await _Embedding(self._database, self._clock, space, document, only_missing=False).run()
 
 
 class _Embedding:
@@ -93,14 +90,12 @@ class _Embedding:
         document: Document,
         *,
         only_missing: bool,
-        log: bool,
     ) -> None:
         self._database = database
         self._clock = clock
         self._space = space
         self._document = document
         self._only_missing = only_missing
-        self._log = log
         self._after = 0
 
     async def run(self, on_batch: Callable[[], None] = lambda: None) -> None:
@@ -182,7 +177,7 @@ class _Embedding:
         ]
         outcome = await self._database.write(
             lambda connection: rows.store_vectors(
-                connection, self._document, self._space.model_id, new, log=self._log, now=int(self._clock())
+                connection, self._document, self._space.model_id, new, now=int(self._clock())
             )
         )
         if outcome is VectorsOutcome.DOCUMENT_DELETED:

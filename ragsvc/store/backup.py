@@ -46,9 +46,14 @@ def back_up(database: Path, target: Path, *, connect: Connect) -> None:
     sync_folder(target.parent)
 
 
+def list_backups(database: Path) -> list[Path]:
+    """All copies of ``database``, unfinished ones included."""
+    return sorted(database.parent.glob(f"{database.name}.before-*"))
+
+
 def remove_plain_backups(database: Path) -> None:
     """Remove all copies of ``database`` that are not encrypted, unfinished ones included."""
-    for path in database.parent.glob(f"{database.name}.before-*"):
+    for path in list_backups(database):
         if path.name.endswith(_UNFINISHED) or is_plain_database(path):
             remove_database(path)
 

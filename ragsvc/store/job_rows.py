@@ -5,6 +5,7 @@ A job of a ready document renews its vectors after a rename; every other job ing
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import Enum
 from typing import Any
 
@@ -17,7 +18,7 @@ from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.store.document_rows import get_by_row_id, has_other_names
 from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
 from ragsvc.store.parsed_rows import clear_parsed
-from ragsvc.store.serving_model import serving_model
+from ragsvc.store.serving_model import lacks_vectors, serving_model
 from ragsvc.store.tables import DocumentRow, JobRow, table_of
 
 _documents = table_of(DocumentRow)
@@ -74,15 +75,18 @@ def enqueue_renewal(connection: Connection, document: Document, *, now: int) -> 
     )
 
 
-def claim(connection: Connection, *, now: int) -> ClaimedJob | None:
-    """Take the next job: ingest before renewal, then the tenant with the fewest running jobs, then the oldest job."""
+def claim(connection: Connection, *, now: int, excluded: Collection[int] = ()) -> ClaimedJob | None:
+    """Take the next job: ingest before renewal, then the tenant with the fewest running jobs, then the oldest job.
+
+    ``excluded`` are ids of jobs that must not run yet.
+    """
     running = select(_jobs.c.tenant, func.count().label("n")).where(_jobs.c.state == "running")
     counts = running.group_by(_jobs.c.tenant).subquery()
     statement = (
         select(_jobs.c.id, _jobs.c.document_id, _jobs.c.attempts, _jobs.c.password)
         .join(_documents, _documents.c.id == _jobs.c.document_id)
         .outerjoin(counts, counts.c.tenant == _jobs.c.tenant)
-        .where(_jobs.c.state == "queued")
+        .where(_jobs.c.state == "queued", _jobs.c.id.not_in(excluded))
         .order_by(_documents.c.status == DocumentStatus.READY, func.coalesce(counts.c.n, 0), _jobs.c.id)
         .limit(1)
     )
@@ -161,11 +165,9 @@ def mark_ready(
     document = get_by_row_id(connection, embedded.id)
     if document is None:
         return JobOutcome.DOCUMENT_DELETED
-    serving = serving_model(connection)
-    if serving is not None and serving.id != model_id:
-        return JobOutcome.MODEL_CHANGED
-    if has_other_names(document, embedded):
-        return JobOutcome.DOCUMENT_RENAMED
+    outcome = _outcome_of_embedding(connection, document, embedded, model_id)
+    if outcome is not JobOutcome.DONE:
+        return outcome
     passage_ids = passage_ids_of_document(connection, document.id)
     append_change(connection, document, "add", passage_ids)
     connection.execute(
@@ -192,12 +194,35 @@ def finish_renewal(connection: Connection, embedded: Document, *, model_id: int)
     document = get_by_row_id(connection, embedded.id)
     if document is None:
         return JobOutcome.DOCUMENT_DELETED
+    outcome = _outcome_of_embedding(connection, document, embedded, model_id)
+    if outcome is JobOutcome.DONE:
+        end_job(connection, document.id)
+    return outcome
+
+
+def end_failed_renewal(connection: Connection, job: ClaimedJob) -> bool:
+    """End a job that failed to renew vectors too often; returns whether it ended.
+
+    If the document was renamed while the job ran, the job is queued again, with all attempts for the new name.
+    """
+    document = get_by_row_id(connection, job.document.id)
+    if document is not None and has_other_names(document, job.document):
+        connection.execute(update(_jobs).where(_jobs.c.id == job.job_id).values(state="queued", attempts=0))
+        return False
+    end_job(connection, job.document.id)
+    return True
+
+
+def _outcome_of_embedding(connection: Connection, document: Document, embedded: Document, model_id: int) -> JobOutcome:
+    """``DONE`` if the serving model has a vector of every passage, made with the document's present name.
+
+    A rename deletes vectors. After a rename to another name and back, the names are equal and vectors are missing.
+    """
     serving = serving_model(connection)
     if serving is not None and serving.id != model_id:
         return JobOutcome.MODEL_CHANGED
-    if has_other_names(document, embedded):
+    if has_other_names(document, embedded) or lacks_vectors(connection, document.id, model_id):
         return JobOutcome.DOCUMENT_RENAMED
-    end_job(connection, document.id)
     return JobOutcome.DONE
 
 

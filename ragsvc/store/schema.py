@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -118,7 +119,13 @@ def _migrate(engine: Engine, path: Path, connect: Connect, folder: Path) -> None
             _refuse_unknown(path, found, known)
             backup = backup_path(path, known[known.index(found) + 1])
             back_up(path, backup, connect=connect)
-            logger.info("upgrading %s from schema %s to %s; copy: %s", path.name, found, known[-1], backup.name)
+            logger.warning(
+                "upgrading %s from schema %s to %s, which earlier releases cannot open; copy of the old state: %s",
+                path.name,
+                found,
+                known[-1],
+                backup.name,
+            )
         _apply(connection, path, folder)
 
 
@@ -126,14 +133,28 @@ def _apply(connection: Connection, path: Path, folder: Path) -> None:
     from ragsvc.store.migrations.run import upgrade  # noqa: PLC0415 - imports Alembic, which most starts do not need
 
     counters = _id_counters(connection)
+    before = _count_dangling_rows(connection)
+    for (table, parent), count in before.items():
+        logger.warning(
+            "%s: before the upgrade, %d rows of %s referred to missing rows of %s", path.name, count, table, parent
+        )
     upgrade(connection, folder=folder)
     _restore_id_counters(connection, counters)
-    dangling = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchmany(1)
-    if dangling:
-        raise ConfigurationError(
-            [f"{path.name}: not upgraded, rows of {dangling[0][0]} refer to missing rows; run 'ragsvc doctor'"]
+    added = _count_dangling_rows(connection) - before
+    if added:
+        (table, parent), count = next(iter(added.items()))
+        problem = (
+            f"{path.name}: not upgraded: a migration made {count} rows of {table} refer to missing rows of {parent}; "
+            "use the earlier release and report this error"
         )
+        raise ConfigurationError([problem])
     connection.exec_driver_sql(f"PRAGMA user_version={_MIGRATED}")
+
+
+def _count_dangling_rows(connection: Connection) -> Counter[tuple[str, str]]:
+    """How many rows refer to missing rows, by (table, table referred to); a migration may change their row ids."""
+    found = connection.exec_driver_sql("PRAGMA foreign_key_check")
+    return Counter((str(table), str(parent)) for table, _, parent, _ in found)
 
 
 @contextmanager

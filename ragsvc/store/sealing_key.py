@@ -14,8 +14,8 @@ from typing import Final
 from ragsvc.crypto.keyring import SECRET_BYTES
 from ragsvc.crypto.value_sealing import SealingKey, SealingKeys
 
-FILE_NAME: Final = "sealing.key"
-FORMER_FILE_NAME: Final = "master.key"
+SEALING_KEY_FILE_NAME: Final = "sealing.key"
+FORMER_SEALING_KEY_FILE_NAME: Final = "master.key"
 
 
 def open_sealing_keys(data_dir: Path, *, derived: SealingKey | None = None) -> SealingKeys:
@@ -26,10 +26,12 @@ def open_sealing_keys(data_dir: Path, *, derived: SealingKey | None = None) -> S
     Raises:
         ConfigurationError: a file does not hold a key.
     """
-    files = [path for name in (FILE_NAME, FORMER_FILE_NAME) if (path := data_dir / name).exists()]
+    files = [
+        path for name in (SEALING_KEY_FILE_NAME, FORMER_SEALING_KEY_FILE_NAME) if (path := data_dir / name).exists()
+    ]
     if not files and derived is None:
-        _create(data_dir / FILE_NAME)
-        files = [data_dir / FILE_NAME]
+        _create(data_dir / SEALING_KEY_FILE_NAME)
+        files = [data_dir / SEALING_KEY_FILE_NAME]
     keys = [SealingKey.from_bytes(path.read_bytes()) for path in files]
     if derived is not None:
         keys.append(derived)

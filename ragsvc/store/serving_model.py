@@ -62,17 +62,25 @@ def _lacking(model_id: int) -> Any:  # noqa: ANN401 - a SQLAlchemy condition
     return exists().where(_passages.c.document_id == _documents.c.id, ~vectors)
 
 
+def lacks_vectors(connection: Connection, document_id: DocumentId, model_id: int) -> bool:
+    """Whether a passage of the document, ready or not, has no vector of a model."""
+    statement = select(_documents.c.id).where(_documents.c.id == document_id, _lacking(model_id))
+    return connection.execute(statement).first() is not None
+
+
 def count_without_vectors(connection: Connection, model_id: int) -> int:
     """How many ready documents lack vectors of a model."""
     statement = select(func.count()).where(_documents.c.status == DocumentStatus.READY, _lacking(model_id))
     return int(connection.execute(statement).scalar_one())
 
 
-def documents_without_vectors(connection: Connection, model_id: int, *, limit: int) -> list[Document]:
-    """Ready documents that lack vectors of a model, oldest first."""
+def documents_without_vectors(
+    connection: Connection, model_id: int, *, after: DocumentId, limit: int
+) -> list[Document]:
+    """Ready documents with ``id > after`` that lack vectors of a model, oldest first."""
     statement = (
         select(_documents.c.id)
-        .where(_documents.c.status == DocumentStatus.READY, _lacking(model_id))
+        .where(_documents.c.status == DocumentStatus.READY, _documents.c.id > after, _lacking(model_id))
         .order_by(_documents.c.id)
         .limit(limit)
     )

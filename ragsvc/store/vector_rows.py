@@ -139,12 +139,11 @@ def store_vectors(
     model_id: int,
     vectors: Sequence[PassageVector],
     *,
-    log: bool = False,
     now: int,
 ) -> VectorsOutcome:
     """Store vectors made for ``document``, unless it was deleted or renamed since it was read.
 
-    ``log``: indexes may hold older vectors of these passages, so the change is logged for them.
+    The vectors of a ready document are logged: an index, or its snapshot, may cover the document already.
     """
     current = get_by_row_id(connection, document.id)
     if current is None:
@@ -158,7 +157,7 @@ def store_vectors(
         [{"model_id": model_id, "passage_id": new.passage_id, "vector": new.vector} for new in vectors],
     )
     _store_hashes(connection, model_id, vectors)
-    if log and current.status is DocumentStatus.READY:
+    if current.status is DocumentStatus.READY:
         append_change(connection, document, "reembed", [new.passage_id for new in vectors])
     connection.execute(
         update(_documents)

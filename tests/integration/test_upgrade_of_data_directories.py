@@ -5,13 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 
-from ragsvc.store.database import Database
+from ragsvc.store.database import Database, connect_raw
+from ragsvc.store.migrations import revisions
+from ragsvc.store.schema import read_revision
 from ragsvc.testing.service_runner import ROOT, RunningService, service_environment
+from tests.support.command import at_data, ragsvc
 from tests.support.old_data_directories import KINDS, OldDirectory
 
 pytestmark = pytest.mark.model
@@ -112,3 +116,35 @@ def test_encryption_of_an_upgraded_directory_removes_its_plain_backup(tmp_path: 
     assert list(old.path.glob("*before*")) == []
     old.master_key = "5a" * 32
     Database(old.database, key=old.database_key).close()
+
+
+def revision(old: OldDirectory) -> str | None:
+    with closing(connect_raw(old.database, key=old.database_key)) as connection:
+        return read_revision(connection)
+
+
+def test_doctor_reports_an_older_schema_and_does_not_upgrade_it(old: OldDirectory) -> None:
+    env = {**at_data(old.path), **old.settings}
+    content = old.database.read_bytes()
+    done = ragsvc("doctor", "--json", env=env)
+    assert done.code == 0, done.out
+    checks = {check["name"]: (check["state"], check["words"]) for check in done.json["checks"]}
+    state, words = checks["database"]
+    assert state == "warn"
+    assert words.endswith("schema 0001; the next start upgrades it")
+    assert checks["indexes"] == ("warn", "not compared: the comparison would upgrade the database")
+    assert old.database.read_bytes() == content
+    assert not old.backup.exists()
+    assert not (old.path / "derived").exists()
+
+
+def test_key_commands_report_an_upgrade_on_standard_error(old: OldDirectory) -> None:
+    env = {**at_data(old.path), **old.settings}
+    done = ragsvc("keys", "list", "--json", env=env)
+    assert done.code == 0, done.err
+    assert done.json["data"]
+    assert f"upgrading ragsvc.sqlite from schema 0001 to {revisions()[-1]}" in done.err
+    assert old.backup.name in done.err
+    assert revision(old) == revisions()[-1]
+    again = ragsvc("keys", "list", "--json", env=env)
+    assert (again.code, again.err) == (0, "")

@@ -68,7 +68,12 @@ class InProcessIngest:
     """The document services of an open data directory."""
 
     def __init__(
-        self, folder: Path, *, embedder: ObservedEmbedder | None = None, prepare: Callable[[str], str] = str
+        self,
+        folder: Path,
+        *,
+        embedder: ObservedEmbedder | None = None,
+        prepare: Callable[[str], str] = str,
+        retry_s: float = 0,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
@@ -101,7 +106,7 @@ class InProcessIngest:
             index_lag=self.lag,
             hub=self.hub,
             options=IngestLimits(workers=2),
-            retry_s=0,
+            retry_s=retry_s,
         )
         self.documents = DocumentService(
             database=self.database,

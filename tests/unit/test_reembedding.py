@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
 import numpy as np
 import pytest
 
+from ragsvc.core.documents import Document
 from ragsvc.core.errors import EmbeddingFailed
 from ragsvc.core.ports.embedding import EmbeddingModel
+from ragsvc.core.text.chunking import lexical_context
+from ragsvc.index.registry import IndexRegistry
 from ragsvc.services.embedding_spaces import EmbeddingSpace
 from ragsvc.services.model_change import Reembedding
 from ragsvc.store import document_rows
 from ragsvc.store.database import Database
+from ragsvc.store.index_source import SqliteIndexSource
 from ragsvc.store.serving_model import serve_model, serving_model
 from ragsvc.store.vector_rows import model_row_id
 from tests.support.stored_documents import ACME, add, make_ready
@@ -48,16 +53,21 @@ class Batcher:
         return np.tile(np.eye(4, dtype=np.float32)[:1], (len(texts), 1))
 
 
-def reembedding(database: Database, batcher: Batcher) -> Reembedding:
+async def nothing() -> None:
+    return None
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def reembedding(database: Database, batcher: Batcher, *, prepare=nothing, swap=nothing) -> Reembedding:
     model_id = database.write_sync(lambda c: model_row_id(c, TARGET, now=2))
     space = EmbeddingSpace(
         model=TARGET, model_id=model_id, batcher=batcher, indexes=None, prepare=str, knows=lambda _: True
     )
 
-    async def nothing() -> None:
-        return None
-
-    return Reembedding(database=database, target=space, prepare=nothing, swap=nothing, retry_s=0)
+    return Reembedding(database=database, target=space, prepare=prepare, swap=swap, retry_s=0)
 
 
 @pytest.mark.anyio
@@ -89,3 +99,61 @@ async def test_a_document_deleted_meanwhile_is_not_counted(database: Database) -
     work = reembedding(database, batcher)
     await work.run()
     assert (work.done, work.total) == (1, 1)
+
+
+@pytest.mark.anyio
+async def test_a_run_that_stops_before_the_switch_is_continued_with_logged_vectors(
+    database: Database, tmp_path: Path
+) -> None:
+    """The target's indexes may have a snapshot from the interrupted run, which only the log brings up to date."""
+    make_ready(database, add(database, "a"), texts=("a first",))
+    database.write_sync(lambda c: serve_model(c, 1))
+    target_id = database.write_sync(lambda c: model_row_id(c, TARGET, now=2))
+    source = SqliteIndexSource(database, model_id=target_id, dimension=4, lexical_context=lexical_context)
+    late: list[Document] = []
+
+    def opened() -> IndexRegistry:
+        return IndexRegistry(tmp_path / "derived", source, model=TARGET, background=False)
+
+    async def load_and_stop() -> None:
+        late.append(add(database, "b"))
+        make_ready(database, late[0], texts=("b first",))  # by the serving model
+        indexes = opened()
+        indexes.get(late[0].collection_id)
+        indexes.close()  # writes the snapshot
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        await reembedding(database, Batcher(), prepare=load_and_stop).run()
+
+    indexes = opened()
+
+    async def load() -> None:
+        indexes.get(late[0].collection_id)
+
+    async def catch_up() -> None:
+        indexes.catch_up(late[0].collection_id)
+
+    await reembedding(database, Batcher(), prepare=load, swap=catch_up).run()
+    report = indexes.verify(late[0].collection_id)
+    indexes.close()
+    assert (report.ok, report.passages) == (True, 2), report
+
+
+@pytest.mark.anyio
+async def test_documents_that_keep_failing_do_not_hold_up_the_others(database: Database) -> None:
+    names = [f"bad {n}" for n in range(40)] + ["good"]  # more failing documents than are read at once
+    for name in names:
+        make_ready(database, add(database, name), texts=(f"{name} text",))
+    database.write_sync(lambda c: serve_model(c, 1))
+
+    def fail_until_the_last_is_embedded() -> None:
+        if "bad" in batcher.calls[-1][0] and work.done == 0:
+            raise EmbeddingFailed("the model ran out of memory")
+
+    batcher = Batcher(before=fail_until_the_last_is_embedded)
+    work = reembedding(database, batcher)
+    with anyio.fail_after(30):
+        await work.run()
+    assert [call[0].splitlines()[0] for call in batcher.calls[:41]] == names
+    assert (work.done, work.total) == (41, 41)

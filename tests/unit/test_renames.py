@@ -19,7 +19,7 @@ from ragsvc.services.embedding_spaces import EmbeddingSpace
 from ragsvc.services.model_change import Reembedding
 from ragsvc.store import job_rows, serving_model
 from ragsvc.store.reingest import forget_embeddings
-from ragsvc.store.vector_rows import model_row_id, passages_to_embed
+from ragsvc.store.vector_rows import delete_vectors, model_row_id, passages_to_embed
 from ragsvc.testing.fakes import FakeEmbedder
 from tests.support.in_process_ingest import InProcessIngest, ObservedEmbedder
 from tests.support.stored_documents import ACME
@@ -168,6 +168,40 @@ async def test_a_document_renamed_during_its_ingest_gets_vectors_of_its_new_name
         assert_vectors_follow(service, document)
 
 
+async def test_a_document_renamed_and_renamed_back_during_its_ingest_gets_all_vectors(tmp_path: Path) -> None:
+    async with InProcessIngest(tmp_path).running() as service:
+        calls: list[int] = []
+
+        async def rename_at_third() -> None:
+            calls.append(1)
+            if len(calls) == 3:
+                await service.rename(document, "other.txt")
+                await service.rename(document, "scan0002.txt")
+
+        service.batcher.before = lambda _texts: rename_at_third()
+        document = await service.upload(LINES, filename="scan0002.txt")
+        ready = await service.documents.wait(ACME, document.public_id, timeout_s=60)
+        assert (ready.status, ready.filename, ready.passages_done) == (DocumentStatus.READY, "scan0002.txt", 150)
+        await service.idle()
+        assert_vectors_follow(service, document, "scan0002.txt")
+
+
+async def test_a_renewal_whose_vectors_were_deleted_meanwhile_does_not_end(tmp_path: Path) -> None:
+    async with InProcessIngest(tmp_path).running() as service:
+        document = await service.add(LINES, filename="scan0002.txt")
+        calls: list[int] = []
+
+        def delete_at_third(_texts: list[str]) -> None:
+            calls.append(1)
+            if len(calls) == 3:
+                service.database.write_sync(lambda c: delete_vectors(c, document.id))
+
+        service.batcher.before = delete_at_third
+        await service.rename(document, NEW)
+        await service.idle()
+        assert_vectors_follow(service, document)
+
+
 async def test_a_name_that_changes_no_word_costs_nothing(tmp_path: Path) -> None:
     async with InProcessIngest(tmp_path).running() as service:
         document = await service.add("The crane lifts ninety tonnes.", filename="crane.txt")
@@ -211,6 +245,65 @@ async def test_failures_without_end_leave_a_ready_document_with_its_former_vecto
         assert [record for record in caplog.records if record.levelname == "ERROR"][-1].message.startswith(
             f"new vectors for the renamed {document.public_id} failed 10 times"
         )
+
+
+async def test_a_rename_during_the_last_attempt_starts_the_attempts_again(tmp_path: Path) -> None:
+    async with InProcessIngest(tmp_path).running() as service:
+        document = await service.add("The crane lifts ninety tonnes.", filename="crane.txt")
+        attempts: list[int] = []
+
+        async def fail_ten_times() -> None:
+            attempts.append(1)
+            if len(attempts) == 10:
+                await service.rename(document, NEW)
+            if len(attempts) <= 10:
+                raise EmbeddingFailed("the model ran out of memory")
+
+        service.batcher.before = lambda _texts: fail_ten_times()
+        await service.rename(document, "other.txt")
+        await service.idle()
+        assert len(attempts) == 11
+        assert_vectors_follow(service, document)
+
+
+async def test_failing_renewals_do_not_keep_the_workers_from_ingesting(tmp_path: Path) -> None:
+    async with InProcessIngest(tmp_path, retry_s=600).running() as service:
+        documents = [await service.add(f"Text number {n}.", filename=f"scan{n}.txt") for n in range(4)]
+        failed: list[str] = []
+
+        def fail_renewals(texts: list[str]) -> None:
+            if any("Kessler" in text for text in texts):
+                failed.extend(texts)
+                raise EmbeddingFailed("the model ran out of memory")
+
+        service.batcher.before = fail_renewals
+        for n, document in enumerate(documents):
+            await service.rename(document, f"Kessler {n}.txt")
+        with anyio.fail_after(30):
+            while len(failed) < len(documents):
+                await anyio.sleep(0.01)
+            ready = await service.add("Another text.", filename="another.txt")
+        assert ready.status is DocumentStatus.READY
+        assert len(failed) == len(documents)  # each waits before its next attempt
+        assert service.jobs() == len(documents)
+
+
+async def test_a_failed_renewal_is_tried_again_after_the_wait_without_a_new_upload(tmp_path: Path) -> None:
+    async with InProcessIngest(tmp_path, retry_s=0.5).running() as service:
+        document = await service.add("The crane lifts ninety tonnes.", filename="crane.txt")
+        attempts: list[float] = []
+
+        def fail_once(_texts: list[str]) -> None:
+            attempts.append(anyio.current_time())
+            if len(attempts) == 1:
+                raise EmbeddingFailed("the model ran out of memory")
+
+        service.batcher.before = fail_once
+        await service.rename(document, NEW)
+        with anyio.fail_after(15):
+            await service.idle()
+        assert attempts[1] - attempts[0] >= 0.5
+        assert_vectors_follow(service, document)
 
 
 async def test_a_delete_ends_the_renewal(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ How to add a migration:
 5. Prefer ``op.add_column`` and ``op.drop_column``. ``op.batch_alter_table`` recreates a table on SQLite; name
    ``table_kwargs={"sqlite_autoincrement": True}`` (or ``"sqlite_with_rowid": False``) there, because reflection does
    not see these options.
-6. Do not commit and do not set pragmas: all pending migrations run in one transaction, with foreign keys checked at
-   its end.
+6. Do not commit and do not set pragmas: all pending migrations run in one transaction. At its end, an upgrade is
+   refused if more rows than before refer to missing rows.
 7. Run ``pytest tests/unit/store/migrations``: it compares the migrated schema with the models.
 8. Add a test that upgrades a file with rows from the revision before, if rows are changed.
 
-There is no ``downgrade``: the copy of the file that is made before an upgrade is the way back.
+There is no ``downgrade``. ``schema`` copies the file before an upgrade; docs/howto/back-up.md describes how to restore
+the copy. The write-ahead log of the upgraded file and the index snapshots must be removed first.
 """
 
 from __future__ import annotations

@@ -26,6 +26,10 @@ from ragsvc.testing.service_runner import ROOT
 from tests.support.old_data_directories import KINDS, OldDirectory
 
 TABLES = ("collections", "documents", "pages", "passages", "embeddings", "index_log", "api_keys", "providers")
+UPGRADED = (
+    f"upgrading ragsvc.sqlite from schema 0001 to {revisions()[-1]}, which earlier releases cannot open; "
+    "copy of the old state: ragsvc.sqlite.before-0002"
+)
 STOP_IN_THE_SECOND_MIGRATION = """
 import os, sys, time
 from pathlib import Path
@@ -122,7 +126,7 @@ def test_the_backup_holds_what_only_the_write_ahead_log_held(tmp_path: Path) -> 
 
 def test_a_second_start_makes_no_backup_and_does_not_import_alembic(old: OldDirectory) -> None:
     key = old.database_key
-    assert finish(open_process(old.database, key)) == (0, "True\n")
+    assert finish(open_process(old.database, key)) == (0, f"True\n{UPGRADED}\n")
     old.backup.unlink()
     assert finish(open_process(old.database, key)) == (0, "False\n")
     assert not old.backup.exists()
@@ -200,7 +204,7 @@ def test_of_two_processes_that_open_an_old_file_the_second_waits_for_the_first(o
     assert first.stdout.readline() == "inside\n"
     second = open_process(old.database, key)
     assert finish(second) == (0, "False\n")
-    assert finish(first) == (0, "True\n")
+    assert finish(first) == (0, f"True\n{UPGRADED}\n")
     assert revision(old.database, key) == revisions()[-1]
     assert [file.name for file in old.path.glob("*before*")] == [old.backup.name]
 
@@ -267,6 +271,41 @@ def test_a_migration_that_leaves_dangling_rows_is_undone(engine: Engine, folder:
     with pytest.raises(ConfigurationError, match="refer to missing rows"):
         prepare(engine, folder)
     path = folder.parent / "data" / "ragsvc.sqlite"
+    assert revision(path, None) == "0001"
+    assert len(contents(path, None, "documents")["documents"]) == 4
+
+
+def add_dangling_rows(path: Path) -> list[tuple]:
+    """Rows that refer to missing rows, as a release without foreign keys could have left them."""
+    with closing(connect_raw(path, key=None)) as connection:
+        connection.execute("INSERT INTO pages (document_id, number, label, text) VALUES (998, 1, NULL, 'a')")
+        connection.execute("INSERT INTO pages (document_id, number, label, text) VALUES (999, 1, NULL, 'b')")
+        return connection.execute("PRAGMA foreign_key_check").fetchall()
+
+
+def test_dangling_rows_from_before_the_upgrade_do_not_prevent_it(engine: Engine, folder: Path, caplog) -> None:
+    path = folder.parent / "data" / "ragsvc.sqlite"
+    dangling = add_dangling_rows(path)
+    assert len(dangling) == 2
+    add_migration(
+        folder,
+        "with op.batch_alter_table('pages', recreate='always', table_kwargs={'sqlite_with_rowid': False}) as t:\n"
+        "        t.add_column(sa.Column('note', sa.String))",
+    )
+    prepare(engine, folder)
+    assert revision(path, None) == f"{len(revisions()) + 1:04}"
+    warnings = [record.getMessage() for record in caplog.records if "missing rows" in record.getMessage()]
+    assert warnings == ["ragsvc.sqlite: before the upgrade, 2 rows of pages referred to missing rows of documents"]
+
+
+def test_dangling_rows_that_a_migration_adds_to_older_ones_are_refused(engine: Engine, folder: Path) -> None:
+    path = folder.parent / "data" / "ragsvc.sqlite"
+    add_dangling_rows(path)
+    add_migration(folder, "op.execute('DELETE FROM documents WHERE id = 1')")
+    with pytest.raises(
+        ConfigurationError, match=r"not upgraded: a migration made \d+ rows of \w+ refer to missing rows of"
+    ):
+        prepare(engine, folder)
     assert revision(path, None) == "0001"
     assert len(contents(path, None, "documents")["documents"]) == 4
 
