@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import msgspec
 from litestar import Request
-from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 
 from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
 from ragsvc.core.errors import InvalidRequest, UnsupportedMediaType
@@ -21,6 +21,11 @@ from ragsvc.services.document_service import MEDIA_TYPES, Upload, UploadInProgre
 AnyRequest = Request[Any, Any, Any]
 
 _FIELD_LIMIT = 65_536
+_MAX_DISPOSITION_BYTES = 4096
+_MAX_DISPOSITION_SEMICOLONS = 256
+"""The parser of the standard library takes time proportional to the length times the number of semicolons."""
+
+_MAX_PART_HEADER_BYTES = len("Content-Disposition: ") + _MAX_DISPOSITION_BYTES
 _FIELDS = frozenset({"metadata", "collection", "password", "filename", "purpose"})
 _BY_SUFFIX = {
     ".pdf": "application/pdf",
@@ -47,7 +52,8 @@ async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Uploa
     query = request.query_params
     collection = query.get("collection") or DEFAULT_COLLECTION
     check_text_length("collection", collection, maximum=MAX_COLLECTION_NAME_LENGTH)
-    name = query.get("filename") or filename_of(request.headers.get("content-disposition", "")) or ""
+    name_in_header = filename_of(request.headers.get("content-disposition", ""))
+    name = query.get("filename") or name_in_header or ""
     head = b""
     async for part in request.stream():
         head = head or part[:1024]
@@ -67,10 +73,17 @@ async def _read_form(request: AnyRequest, receiving: UploadInProgress, *, bounda
         raise InvalidRequest("The header 'Content-Type' of the form has no boundary.", param="file")
     form = _Form(receiving)
     try:
-        with PushMultipartParser(boundary, max_segment_count=32) as parser:
+        with PushMultipartParser(boundary, max_segment_count=32, max_header_size=_MAX_PART_HEADER_BYTES) as parser:
             async for part in request.stream():
                 for event in parser.parse(part):
                     await form.take(event)
+    except ParserLimitReached as error:
+        if str(error) == "Maximum segment header length exceeded":
+            raise InvalidRequest(
+                f"A header of a form part, such as 'Content-Disposition', is longer than {_MAX_DISPOSITION_BYTES:,} bytes.",
+                param="Content-Disposition",
+            ) from error
+        raise InvalidRequest(f"The form cannot be read: {error}.", param="file") from error
     except MultipartError as error:
         raise InvalidRequest(f"The form cannot be read: {error}.", param="file") from error
     return form.upload()
@@ -178,6 +191,10 @@ def filename_of(disposition: str) -> str | None:
 
     >>> filename_of("attachment; filename=plain.pdf; filename*=UTF-8''na%C3%AFve.pdf")
     'naïve.pdf'
+
+    Raises:
+        InvalidRequest: the header is longer than 4,096 bytes or has more than 256 semicolons. A header that cannot be
+            read has no name.
     """
     extended, plain = _filename_parameters(disposition)
     if extended is not None or plain is None:
@@ -189,6 +206,7 @@ def filename_of(disposition: str) -> str | None:
 
 def _filename_parameters(disposition: str) -> tuple[str | None, str | None]:
     """The values of ``filename*`` (RFC 8187; ``None`` if it cannot be decoded) and of ``filename``."""
+    _check_size(disposition)
     message = Message()
     message["Content-Disposition"] = disposition
     extended: str | None = None
@@ -206,6 +224,16 @@ def _filename_parameters(disposition: str) -> tuple[str | None, str | None]:
         with contextlib.suppress(LookupError, UnicodeError):
             extended = text.encode("latin-1").decode(charset or "utf-8") if extended is None else extended
     return extended, plain
+
+
+def _check_size(disposition: str) -> None:
+    if len(disposition.encode("utf-8", "surrogatepass")) > _MAX_DISPOSITION_BYTES:
+        problem = f"is longer than {_MAX_DISPOSITION_BYTES:,} bytes"
+    elif disposition.count(";") > _MAX_DISPOSITION_SEMICOLONS:
+        problem = f"has more than {_MAX_DISPOSITION_SEMICOLONS} semicolons"
+    else:
+        return
+    raise InvalidRequest(f"The header 'Content-Disposition' {problem}.", param="Content-Disposition")
 
 
 def clean_filename(name: str) -> str:

@@ -140,6 +140,25 @@ def test_a_forms_file_name_is_read_like_that_of_a_raw_body(tenant, parameters: s
     assert reply.json()["filename"] == expected
 
 
+@pytest.mark.parametrize("length", [4_200, 60_000])
+@pytest.mark.parametrize("form", [False, True], ids=["raw", "form"])
+def test_a_long_content_disposition_is_refused_at_once(tenant, length: int, form: bool) -> None:
+    disposition = 'form-data; name="file"; filename="' + ";" * length
+    begin = time.perf_counter()
+    if form:
+        body = f"--b\r\nContent-Disposition: {disposition}\r\n\r\nx\r\n--b--\r\n"
+        headers = {"content-type": "multipart/form-data; boundary=b"}
+    else:
+        body = "x"
+        headers = {"content-type": "text/plain", "content-disposition": disposition}
+    reply = tenant.http.post("/v1/rag/documents?wait_s=0", content=body, headers=headers)
+    assert time.perf_counter() - begin < 1
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"], error["param"]) == (400, "invalid_request", "Content-Disposition")
+    assert "'Content-Disposition'" in error["message"]
+    assert error["message"].endswith(" is longer than 4,096 bytes.")
+
+
 def test_respond_async_answers_at_once_and_events_follow_to_ready(tenant) -> None:
     reply = tenant.http.post(
         "/v1/rag/documents",
