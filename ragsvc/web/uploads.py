@@ -34,6 +34,7 @@ _BY_SUFFIX = {
     ".md": "text/markdown",
     ".markdown": "text/markdown",
 }
+_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _UNTYPED = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"})
 _ALIASES = {"application/x-pdf": "application/pdf", "text/x-markdown": "text/markdown"}
 
@@ -208,22 +209,30 @@ def _filename_parameters(disposition: str) -> tuple[str | None, str | None]:
     """The values of ``filename*`` (RFC 8187; ``None`` if it cannot be decoded) and of ``filename``."""
     _check_size(disposition)
     message = Message()
-    message["Content-Disposition"] = disposition
+    message["Content-Disposition"] = _LONE_SURROGATES.sub("\N{REPLACEMENT CHARACTER}", disposition)
+    try:
+        parameters = cast(  # typeshed knows only str, and not (charset, language, value) of RFC 2231
+            "list[tuple[str, str | tuple[str | None, str | None, str]]]", message.get_params([], "content-disposition")
+        )
+    except (ValueError, TypeError, LookupError):  # contradictory or malformed continuations (RFC 2231 §3)
+        return None, None
     extended: str | None = None
     plain: str | None = None
-    parameters = cast(  # typeshed knows only str, and not (charset, language, value) of RFC 2231
-        "list[tuple[str, str | tuple[str | None, str | None, str]]]", message.get_params([], "content-disposition")
-    )
     for name, value in parameters:
         if name.lower() != "filename":
             continue
         if isinstance(value, str):
             plain = value if plain is None else plain
-            continue
-        charset, _, text = value
-        with contextlib.suppress(LookupError, UnicodeError):
-            extended = text.encode("latin-1").decode(charset or "utf-8") if extended is None else extended
+        elif extended is None:
+            extended = _decoded(value[2], charset=value[0] or "utf-8")
     return extended, plain
+
+
+def _decoded(text: str, *, charset: str) -> str | None:
+    try:
+        return text.encode("latin-1").decode(charset)
+    except (ValueError, TypeError, LookupError):  # bytes that are not in the charset, or no such charset
+        return None
 
 
 def _check_size(disposition: str) -> None:
