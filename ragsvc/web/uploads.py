@@ -81,7 +81,8 @@ async def _read_form(request: AnyRequest, receiving: UploadInProgress, *, bounda
     except ParserLimitReached as error:
         if str(error) == "Maximum segment header length exceeded":
             raise InvalidRequest(
-                f"A header of a form part, such as 'Content-Disposition', is longer than {_MAX_DISPOSITION_BYTES:,} bytes.",
+                "A header of a form part, such as 'Content-Disposition', "
+                f"is longer than {_MAX_DISPOSITION_BYTES:,} bytes.",
                 param="Content-Disposition",
             ) from error
         raise InvalidRequest(f"The form cannot be read: {error}.", param="file") from error
