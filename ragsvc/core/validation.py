@@ -41,7 +41,7 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 def invalid_json(error: msgspec.DecodeError) -> InvalidRequest:
     """The error for a body that is not JSON."""
-    return InvalidRequest(f"The body is not valid JSON: {_lower_first(str(error))}.")
+    return InvalidRequest(f"The body is not valid JSON: {_json_problem(error)}.")
 
 
 def invalid_field(error: msgspec.ValidationError) -> InvalidRequest:
@@ -87,6 +87,10 @@ def missing_value(path: str) -> InvalidRequest:
 def unknown_field(path: str) -> InvalidRequest:
     """The error for a field that does not exist."""
     return InvalidRequest(f"'{path}' is not a known field.", param=path)
+
+
+def _json_problem(error: msgspec.DecodeError) -> str:
+    return _lower_first(str(error).removeprefix("JSON is malformed: "))
 
 
 def _lower_first(text: str) -> str:
