@@ -33,7 +33,7 @@ class CrossEncoderReranker:
             self._model: Any = CrossEncoder(str(folder), device="cpu", max_length=max_tokens, local_files_only=True)
             self._sigmoid: Any = Sigmoid()
         except Exception as error:  # whatever torch, transformers and the model's files raise
-            raise EmbeddingFailed(f"sentence-transformers cannot load the cross-encoder {folder}: {error}") from error
+            raise EmbeddingFailed(f"The cross-encoder {folder} cannot be loaded: {error}.") from error
         if (labels := int(self._model.num_labels)) != 1:
             raise ConfigurationError([f"cross-encoder {folder} gives {labels} labels; a reranker gives one score"])
 
@@ -57,5 +57,5 @@ class CrossEncoderReranker:
                     pairs, batch_size=self._batch_texts, activation_fn=self._sigmoid, show_progress_bar=False
                 )
         except Exception as error:  # torch and transformers raise many kinds
-            raise EmbeddingFailed(f"the cross-encoder failed: {error}") from error
+            raise EmbeddingFailed(f"The cross-encoder failed: {error}.") from error
         return np.ascontiguousarray(scores, np.float32)

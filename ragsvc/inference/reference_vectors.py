@@ -36,9 +36,9 @@ def reference_vectors(folder: Path, texts: Sequence[str]) -> Vectors:
             subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_S, env=environment)  # noqa: S603 - ourselves
         except subprocess.CalledProcessError as error:
             tail = error.stderr.decode("utf-8", "replace")[-500:]
-            raise EmbeddingFailed(f"sentence-transformers cannot run {folder}: {tail}") from error
+            raise EmbeddingFailed(f"The model {folder} cannot be run by sentence-transformers: {tail}.") from error
         except subprocess.TimeoutExpired as error:
-            raise EmbeddingFailed(f"sentence-transformers took too long on {folder}") from error
+            raise EmbeddingFailed(f"The model {folder} took too long in sentence-transformers.") from error
         vectors: Vectors = np.load(vectors_file)
         return vectors
 

@@ -243,5 +243,5 @@ def refuse_unsupported(request: ChatRequest, *, model: str = LOCAL_MODEL, able: 
 
 def _refuse(model: str, param: str, ability: str) -> None:
     raise UnsupportedParameter(
-        f"model '{model}' cannot {ability}; remove '{param}' or choose another model", param=param
+        f"The model '{model}' cannot {ability}. Remove '{param}' or choose another model.", param=param
     )

@@ -80,7 +80,7 @@ class SqliteClaims:
             name="claims-write",
             group_limit=_GROUP_LIMIT,
             queue_limit=_QUEUE_LIMIT,
-            overloaded="too many encrypted requests are waiting",
+            overloaded="Too many encrypted requests are waiting.",
         )
 
     async def claim(self, claim: ReplayClaim) -> bool:

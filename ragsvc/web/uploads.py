@@ -8,14 +8,13 @@ import unicodedata
 from email.message import Message
 from typing import Any, cast
 
-import msgspec
 from litestar import Request
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 
 from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
 from ragsvc.core.errors import InvalidRequest, UnsupportedMediaType
 from ragsvc.core.retrieval.search import DEFAULT_COLLECTION
-from ragsvc.core.validation import check_text_length, invalid_value, missing_value, unknown_field
+from ragsvc.core.validation import check_text_length, decode_json_parameter, invalid_value, missing_value, unknown_field
 from ragsvc.services.document_service import MEDIA_TYPES, Upload, UploadInProgress
 
 AnyRequest = Request[Any, Any, Any]
@@ -85,9 +84,9 @@ async def _read_form(request: AnyRequest, receiving: UploadInProgress, *, bounda
                 f"is longer than {_MAX_DISPOSITION_BYTES:,} bytes.",
                 param="Content-Disposition",
             ) from error
-        raise InvalidRequest(f"The form cannot be read: {error}.", param="file") from error
+        raise InvalidRequest(f"The form cannot be read: {error.args[0]}.", param="file") from error
     except MultipartError as error:
-        raise InvalidRequest(f"The form cannot be read: {error}.", param="file") from error
+        raise InvalidRequest(f"The form cannot be read: {error.args[0]}.", param="file") from error
     return form.upload()
 
 
@@ -180,10 +179,7 @@ def _default_name(content_type: str) -> str:
 def _metadata(text: str | None) -> dict[str, Any]:
     if not text:
         return {}
-    try:
-        return msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise invalid_value("metadata", "Expected a JSON object") from error
+    return decode_json_parameter("metadata", text, dict[str, Any])
 
 
 def filename_of(disposition: str) -> str | None:

@@ -286,7 +286,7 @@ def decode_chat_request(raw: bytes) -> ChatCall:
         if message.role in ("user", "system", "developer", "tool"):
             _check_content(message, f"messages[{index}].content")
     if isinstance(request.rag, RagOptions) and request.rag.filters is not None:
-        _check_filters(request.rag.filters)
+        parse_filter(request.rag.filters, path="rag.filters")
     return ChatCall(request=request, raw=raw, model=request.model)
 
 
@@ -300,10 +300,3 @@ def _check_content(message: ChatMessage, param: str) -> None:
             raise missing_value(f"{param}[{index}].text")
         if part.type == "image_url" and part.image_url is None:
             raise missing_value(f"{param}[{index}].image_url")
-
-
-def _check_filters(filters: dict[str, Any]) -> None:
-    try:
-        parse_filter(filters)
-    except InvalidRequest as error:
-        raise InvalidRequest(error.message, param="rag.filters") from error
