@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
+from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH, MAX_QUERY_LENGTH
 from ragsvc.core.errors import InvalidRequest, ModelNotFound, UnsupportedParameter
 from ragsvc.core.gateway.chat import ChatCall
 from ragsvc.core.ports.chat_backend import ChatReply, ChatStream
@@ -74,7 +74,7 @@ class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Documents to order by relevance. Compatible with ``/v1/rerank`` of Cohere and Jina."""
 
     model: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_NAME_LENGTH, examples=["local/reranker"])]
-    query: Annotated[str, Meta(min_length=1, max_length=20_000, examples=["What was the revenue?"])]
+    query: Annotated[str, Meta(min_length=1, max_length=MAX_QUERY_LENGTH, examples=["What was the revenue?"])]
     documents: Annotated[
         list[str | RerankDocument],
         Meta(min_length=1, max_length=_MAX_DOCUMENTS, examples=[["Revenue rose by 12 percent.", "It rained."]]),

@@ -16,8 +16,8 @@ import anyio
 import msgspec
 from sqlalchemy import Connection
 
-from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
-from ragsvc.core.documents import Document, DocumentStatus, Page, StoredPassage
+from ragsvc.core.defaults import DEFAULT_COLLECTION, MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
+from ragsvc.core.documents import MEDIA_TYPES_BY_SUFFIX, Document, DocumentStatus, Page, StoredPassage
 from ragsvc.core.errors import (
     CollectionNotFound,
     Conflict,
@@ -26,7 +26,6 @@ from ragsvc.core.errors import (
     UnsupportedMediaType,
 )
 from ragsvc.core.ids import TenantId
-from ragsvc.core.retrieval.search import DEFAULT_COLLECTION
 from ragsvc.core.validation import check_text_length, invalid_value
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestService
@@ -39,7 +38,7 @@ from ragsvc.store.database import Database
 from ragsvc.store.document_changes import change_document
 from ragsvc.store.document_rows import DocumentFilter
 
-MEDIA_TYPES = ("application/pdf", "text/plain", "text/markdown")
+MEDIA_TYPES = tuple(dict.fromkeys(MEDIA_TYPES_BY_SUFFIX.values()))
 _BUFFER_BYTES = 1 << 20
 _MAX_METADATA_KEYS = 64
 _MAX_METADATA_BYTES = 16_384

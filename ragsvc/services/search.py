@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from sqlalchemy import Connection
 
+from ragsvc.core.defaults import DEFAULT_COLLECTION
 from ragsvc.core.documents import Collection, StoredPassage
 from ragsvc.core.errors import CollectionNotFound
 from ragsvc.core.ids import CollectionId, TenantId
@@ -19,7 +20,7 @@ from ragsvc.core.ports.indexes import Hits, Ids
 from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
 from ragsvc.core.retrieval.passage_search import PassageRows, RankedPassages, search_passages
 from ragsvc.core.retrieval.ranking import OPENING_CHARACTERS, Candidate, Pages, name_and_title
-from ragsvc.core.retrieval.search import DEFAULT_COLLECTION, SearchHit, SearchMode, SearchQuery, SearchResult
+from ragsvc.core.retrieval.search import SearchHit, SearchMode, SearchQuery, SearchResult
 from ragsvc.core.validation import check_not_blank, invalid_value
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces, Indexes
 from ragsvc.store import document_rows as rows

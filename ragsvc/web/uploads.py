@@ -11,9 +11,9 @@ from typing import Any, cast
 from litestar import Request
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 
-from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
+from ragsvc.core.defaults import DEFAULT_COLLECTION, MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
+from ragsvc.core.documents import MEDIA_TYPES_BY_SUFFIX
 from ragsvc.core.errors import InvalidRequest, UnsupportedMediaType
-from ragsvc.core.retrieval.search import DEFAULT_COLLECTION
 from ragsvc.core.validation import check_text_length, decode_json_parameter, invalid_value, missing_value, unknown_field
 from ragsvc.services.document_service import MEDIA_TYPES, Upload, UploadInProgress
 
@@ -26,13 +26,6 @@ _MAX_DISPOSITION_SEMICOLONS = 256
 
 _MAX_PART_HEADER_BYTES = len("Content-Disposition: ") + _MAX_DISPOSITION_BYTES
 _FIELDS = frozenset({"metadata", "collection", "password", "filename", "purpose"})
-_BY_SUFFIX = {
-    ".pdf": "application/pdf",
-    ".txt": "text/plain",
-    ".text": "text/plain",
-    ".md": "text/markdown",
-    ".markdown": "text/markdown",
-}
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _UNTYPED = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"})
 _ALIASES = {"application/x-pdf": "application/pdf", "text/x-markdown": "text/markdown"}
@@ -165,11 +158,11 @@ def _media_type(declared: str, filename: str, head: bytes) -> str:
     if b"%PDF-" in head:
         return "application/pdf"
     suffix = filename[filename.rfind(".") :].lower() if "." in filename else ""
-    if suffix not in _BY_SUFFIX:
+    if suffix not in MEDIA_TYPES_BY_SUFFIX:
         raise UnsupportedMediaType(
             f"The type of the file is unknown. Set Content-Type to one of {', '.join(MEDIA_TYPES)}.", param="file"
         )
-    return _BY_SUFFIX[suffix]
+    return MEDIA_TYPES_BY_SUFFIX[suffix]
 
 
 def _default_name(content_type: str) -> str:
