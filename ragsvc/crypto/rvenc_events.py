@@ -19,10 +19,10 @@ class RvencEvent(msgspec.Struct, frozen=True):
     data: str
 
 
-def encode_event(name: str, data: str) -> bytes:
+def encode_rvenc_event(name: str, data: str) -> bytes:
     r"""Encode an event.
 
-    >>> encode_event("done", "[DONE]")
+    >>> encode_rvenc_event("done", "[DONE]")
     b'event: done\ndata: [DONE]\n\n'
     """
     return write_event(data.encode("ascii"), name=name)

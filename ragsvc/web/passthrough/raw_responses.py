@@ -143,7 +143,7 @@ def _whole_events(held: bytes, piece: bytes) -> tuple[bytes, bytes]:
     return text[:border], text[border:]
 
 
-class EventSource(Protocol):
+class EventBlocks(Protocol):
     """An iterator over blocks of whole server-sent events."""
 
     @property
@@ -163,7 +163,7 @@ class EventStream(ASGIResponse):
 
     __slots__ = ("_request_id", "_source")
 
-    def __init__(self, source: EventSource, *, request_id: str | None) -> None:
+    def __init__(self, source: EventBlocks, *, request_id: str | None) -> None:
         # see JsonBytes
         self._source = source
         self._request_id = request_id
