@@ -53,5 +53,5 @@ class SearchResult(msgspec.Struct, frozen=True):
     """
 
     hits: list[SearchHit]
-    answerable: float = 1.0
+    answerable: float
     timings_ms: dict[str, float] = {}
