@@ -14,7 +14,14 @@ from ragsvc.cli.execution import execute
 from ragsvc.cli.failures import usage_error
 from ragsvc.cli.output import Output, print_json
 from ragsvc.cli.target import Target, choose_target
-from ragsvc.core.defaults import DEFAULT_TOP_K, MAX_TOP_K
+from ragsvc.core.defaults import (
+    DEFAULT_COLLECTION,
+    DEFAULT_MAX_BUFFER_BYTES,
+    DEFAULT_PROXY_BODY_BYTES,
+    DEFAULT_TOP_K,
+    LOCAL_MODEL,
+    MAX_TOP_K,
+)
 
 _EXIT_CODES = (
     "Exit codes: 0 done · 1 the task failed (or a part of it) · 2 wrong usage or settings · "
@@ -104,7 +111,7 @@ def serve(
 @app.command()
 def ingest(
     sources: Annotated[list[Path], typer.Argument(metavar="FOLDER|FILE…", help="Folders (recursively) and files.")],
-    collection: CollectionName = "default",
+    collection: CollectionName = DEFAULT_COLLECTION,
     include: Annotated[
         list[str] | None,
         typer.Option(
@@ -171,7 +178,7 @@ def search(
         int, typer.Option("--top-k", "-k", min=1, max=MAX_TOP_K, help="Number of passages.")
     ] = DEFAULT_TOP_K,
     mode: Mode = "hybrid",
-    collection: CollectionName = "default",
+    collection: CollectionName = DEFAULT_COLLECTION,
     document: DocumentIds = None,
     filters: Filters = None,
     min_score: Annotated[
@@ -196,13 +203,13 @@ def search(
 @app.command()
 def ask(
     question: Annotated[str, typer.Argument(metavar="QUESTION")],
-    model: Annotated[str, typer.Option("--model", help="The chat model that answers.")] = "local/chat-model",
+    model: Annotated[str, typer.Option("--model", help="The chat model that answers.")] = LOCAL_MODEL,
     stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it is generated.")] = False,
     top_k: Annotated[
         int | None, typer.Option("--top-k", "-k", min=1, max=MAX_TOP_K, help="Number of passages in the prompt.")
     ] = None,
     mode: Mode = "hybrid",
-    collection: CollectionName = "default",
+    collection: CollectionName = DEFAULT_COLLECTION,
     document: DocumentIds = None,
     filters: Filters = None,
     url: Url = None,
@@ -251,7 +258,7 @@ def evaluate(
     top_k: Annotated[
         int, typer.Option("--top-k", "-k", min=1, max=MAX_TOP_K, help="Number of passages.")
     ] = DEFAULT_TOP_K,
-    collection: CollectionName = "default",
+    collection: CollectionName = DEFAULT_COLLECTION,
     filters: Filters = None,
     within_document: Annotated[
         bool, typer.Option("--within-document", help="Search each question only in the document that it names.")
@@ -261,7 +268,7 @@ def evaluate(
     ] = False,
     answers: Annotated[bool, typer.Option("--answers", help="Also ask a chat model, and judge its answers.")] = False,
     model: Annotated[
-        str | None, typer.Option("--model", help="The chat model for --answers (default: local/chat-model).")
+        str | None, typer.Option("--model", help=f"The chat model for --answers (default: {LOCAL_MODEL}).")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the order of requests and of the bootstrap.")] = 0,
     report: Annotated[
@@ -287,7 +294,7 @@ def evaluate(
             collection=collection,
             within_document=within_document,
             skip_unknown=skip_unknown,
-            model=model or ("local/chat-model" if answers else None),
+            model=model or (LOCAL_MODEL if answers else None),
             seed=seed,
             report=report,
         )
@@ -507,8 +514,8 @@ def proxy(
     ] = 30.0,
     max_buffer_bytes: Annotated[
         int, typer.Option(min=1024, help="Largest response held in memory (rvenc).")
-    ] = 10_485_760,
-    max_body_bytes: Annotated[int, typer.Option(min=1024, help="Largest request body.")] = 67_108_864,
+    ] = DEFAULT_MAX_BUFFER_BYTES,
+    max_body_bytes: Annotated[int, typer.Option(min=1024, help="Largest request body.")] = DEFAULT_PROXY_BODY_BYTES,
     as_json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line.")] = False,
 ) -> None:
     """Run a local OpenAI-compatible endpoint that encrypts every request for the service."""

@@ -15,8 +15,6 @@ from ragsvc.cli.output import Output, shortened, size, table
 from ragsvc.cli.service_client import Json
 from ragsvc.cli.target import Target, connect
 
-_RETRY_WAIT_S = 3600.0
-
 
 async def list_some(target: Target, asked: Mapping[str, Any], limit: int, output: Output) -> None:
     """Print at most ``limit`` documents, newest first."""

@@ -17,7 +17,9 @@ import httpx
 
 from ragsvc.client.encryption_mode import bearer_of
 from ragsvc.client.transport import ENCRYPTED
+from ragsvc.core.defaults import DEFAULT_PROXY_BODY_BYTES
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
+from ragsvc.core.gateway.event_stream import write_event
 from ragsvc.core.network import is_loopback
 
 Message = MutableMapping[str, Any]
@@ -93,7 +95,9 @@ class _ClientCache:
 class EncryptingProxy:
     """The ASGI application. ``make_transport`` creates the transport of one client for ``origin``."""
 
-    def __init__(self, origin: str, make_transport: MakeTransport, *, max_body_bytes: int = 64 * 1024 * 1024) -> None:
+    def __init__(
+        self, origin: str, make_transport: MakeTransport, *, max_body_bytes: int = DEFAULT_PROXY_BODY_BYTES
+    ) -> None:
         self._origin = httpx.URL(origin)
         self._max_body_bytes = max_body_bytes
         self._clients = _ClientCache(make_transport)
@@ -166,7 +170,7 @@ async def _relay(reply: httpx.Response, send: Send) -> None:
         if not reply.headers.get("content-type", "").startswith(_EVENTS):
             return  # the server closes the connection of an unfinished response
         code = error.code if isinstance(error, CryptoFailure) else "upstream_error"
-        tail = b"data: " + _error_body(code, "The encrypted response was truncated or changed.") + b"\n\n"
+        tail = write_event(_error_body(code, "The encrypted response was truncated or changed."))
     finally:
         await reply.aclose()
     await send({"type": "http.response.body", "body": tail, "more_body": False})

@@ -14,9 +14,11 @@ import msgspec
 from ragsvc.client.chunk_aggregation import aggregate_chunks
 from ragsvc.client.encryption_mode import BodyOpener, bearer_of, carry_headers, refuse_plaintext
 from ragsvc.client.server_keys import ServerKey, parse_key
+from ragsvc.core.defaults import DEFAULT_MAX_BUFFER_BYTES
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
+from ragsvc.core.gateway.event_stream import DONE, write_event
 from ragsvc.crypto import rvenc, xwing
-from ragsvc.crypto.rvenc_events import DEFAULT_MAX_BUFFER_BYTES, EventReader
+from ragsvc.crypto.rvenc_events import EventReader
 
 DEFAULT_KEY_PATH: Final = "/rvenc/key"
 EVENT_STREAM: Final = "text/event-stream"
@@ -49,7 +51,7 @@ class RvencBody:
 
     def _take(self, event: rvenc.OpenedEvent) -> bytes:
         if event.name is rvenc.EventName.DONE:
-            return b"data: [DONE]\n\n"
+            return DONE
         try:
             document = json.loads(event.payload)
         except ValueError as error:
@@ -63,7 +65,7 @@ class RvencBody:
             if self._room < 0:
                 raise CryptoFailure
             self._chunks.append(document)
-        return b"data: " + json.dumps(document).encode() + b"\n\n"
+        return write_event(json.dumps(document).encode())
 
 
 class RvencExchange:

@@ -9,10 +9,21 @@ DEFAULT_TOP_K: Final = 10
 
 MAX_TOP_K: Final = 100
 
+MAX_QUERY_LENGTH: Final = 20_000
+"""Maximum length of a question or query in characters."""
+
+MAX_DOCUMENT_IDS: Final = 1000
+"""Documents that a search can be limited to."""
+
+DEFAULT_COLLECTION: Final = "default"
+
 MAX_COLLECTION_NAME_LENGTH: Final = 512
 """Maximum length of a collection's name in characters."""
 
 MAX_FILENAME_LENGTH: Final = 512
+
+LOCAL_MODEL: Final = "local/chat-model"
+"""Name of the built-in answerer, which quotes sentences of the documents."""
 
 DEFAULT_REPLY_TOKENS: Final = 1024
 """Tokens reserved for a reply, and the longest reply of a local model, where the request sets no limit."""
@@ -21,6 +32,12 @@ DEFAULT_MAX_BODY_BYTES: Final = 32_000_000
 """Maximum size of a request body that is not a document."""
 
 DEFAULT_MAX_DOCUMENT_BYTES: Final = 50_000_000
+
+DEFAULT_PROXY_BODY_BYTES: Final = 64 << 20
+"""Maximum size of a request body that ``ragsvc proxy`` encrypts; larger than a document."""
+
+DEFAULT_MAX_BUFFER_BYTES: Final = 10 << 20
+"""Maximum size of an RVENC event, and of a response that a client collects in memory."""
 
 DEFAULT_ENCRYPTED_MEMORY_BYTES: Final = 512_000_000
 """Sealed request bodies held in memory at the same time."""

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from ragsvc.core.ids import CollectionId, DocumentId, PassageId, TenantId
+
+MEDIA_TYPES_BY_SUFFIX: Final = {
+    ".pdf": "application/pdf",
+    ".txt": "text/plain",
+    ".text": "text/plain",
+    ".md": "text/markdown",
+    ".markdown": "text/markdown",
+}
+"""Media types of the files that can be documents, by suffix in lower case."""
 
 
 class DocumentStatus(StrEnum):

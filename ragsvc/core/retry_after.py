@@ -10,14 +10,16 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 _NUMBER: Final = re.compile(r"\d{1,9}(\.\d*)?", re.ASCII)
+_LONGEST_WAIT_S: Final = 365 * 86_400
 
 
 def retry_after_headers(wait_s: float) -> dict[str, str]:
-    """Both headers for a wait in seconds, rounded up.
+    """Both headers for a wait in seconds, rounded up and clamped to 0 to 365 days.
 
     >>> retry_after_headers(1.2004)
     {'retry-after': '2', 'retry-after-ms': '1201'}
     """
+    wait_s = 0.0 if math.isnan(wait_s) else min(max(wait_s, 0.0), _LONGEST_WAIT_S)
     return {"retry-after": str(math.ceil(wait_s)), "retry-after-ms": str(math.ceil(wait_s * 1000))}
 
 

@@ -41,18 +41,41 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 def invalid_json(error: msgspec.DecodeError) -> InvalidRequest:
     """The error for a body that is not JSON."""
-    return InvalidRequest(f"The body is not valid JSON: {_lower_first(str(error))}.")
+    return InvalidRequest(f"The body is not valid JSON: {_json_problem(error)}.")
 
 
-def invalid_field(error: msgspec.ValidationError) -> InvalidRequest:
+def decode_json_parameter(path: str, text: str, type_: type[T]) -> T:
+    """Decode and validate JSON in a text parameter, such as a field of a form.
+
+    Raises:
+        InvalidRequest: not JSON, or not of the type; ``param`` is ``path`` or a field below it.
+    """
+    try:
+        return msgspec.json.decode(text, type=type_)
+    except msgspec.ValidationError as error:
+        raise invalid_field(error, within=path) from error
+    except UnicodeError as error:
+        raise invalid_value(path, "Not valid JSON: it is not UTF-8") from error
+    except RecursionError as error:
+        raise invalid_value(path, "Not valid JSON: it is nested too deeply") from error
+    except msgspec.DecodeError as error:
+        raise invalid_value(path, f"Not valid JSON: {_json_problem(error)}") from error
+
+
+def invalid_field(error: msgspec.ValidationError, *, within: str = "") -> InvalidRequest:
     """The error for a field that msgspec refuses; ``param`` is the path of the field.
+
+    ``within`` is the path of the value that was decoded, if it is a part of the body.
 
     >>> invalid_field(msgspec.ValidationError("Expected `int`, got `str` - at `$.rag.top_k`")).message
     "'rag.top_k': expected `int`, got `str`."
     """
     text = str(error)
     located = _LOCATED.match(text)
-    return invalid_value(located["path"], located["problem"]) if located else invalid_value(None, text)
+    if located is None:
+        return invalid_value(within or None, text)
+    path = located["path"]
+    return invalid_value(f"{within}.{path}".replace(".[", "[") if within else path, located["problem"])
 
 
 def invalid_value(path: str | None, problem: str) -> InvalidRequest:
@@ -67,7 +90,7 @@ def invalid_value(path: str | None, problem: str) -> InvalidRequest:
     if field is not None:
         place = f"{path}.{field['name']}" if path else str(field["name"])
         return missing_value(place) if field["verb"] == "missing required" else unknown_field(place)
-    problem = _lower_first(problem)
+    problem = _lower_first(problem).rstrip(".")
     return InvalidRequest(f"'{path}': {problem}." if path else f"The body: {problem}.", param=path or None)
 
 
@@ -79,6 +102,12 @@ def check_text_length(path: str, text: str, *, maximum: int) -> None:
         raise invalid_value(path, f"Expected `str` of length <= {maximum}")
 
 
+def check_not_blank(path: str, text: str) -> None:
+    """Refuse a text without a character other than white space. Raises ``InvalidRequest``."""
+    if not text.strip():
+        raise invalid_value(path, "Expected text that is not empty or white space")
+
+
 def missing_value(path: str) -> InvalidRequest:
     """The error for a required field or parameter that the request lacks."""
     return InvalidRequest(f"'{path}' is required.", param=path)
@@ -87,6 +116,20 @@ def missing_value(path: str) -> InvalidRequest:
 def unknown_field(path: str) -> InvalidRequest:
     """The error for a field that does not exist."""
     return InvalidRequest(f"'{path}' is not a known field.", param=path)
+
+
+def as_sentence(text: str) -> str:
+    """Text of a library as a sentence: an upper-case letter at the beginning, a full stop at the end.
+
+    >>> as_sentence("validation failed")
+    'Validation failed.'
+    """
+    text = text.strip()
+    return text if not text else text[0].upper() + text[1:].rstrip(".") + "."
+
+
+def _json_problem(error: msgspec.DecodeError) -> str:
+    return _lower_first(str(error).removeprefix("JSON is malformed: "))
 
 
 def _lower_first(text: str) -> str:

@@ -21,7 +21,7 @@ from nacl.exceptions import CryptoError
 from ragsvc.core.errors import CryptoFailure
 from ragsvc.crypto import hpke, xwing
 from ragsvc.crypto.framing import require_bytes
-from ragsvc.crypto.rvenc_events import RvencEvent, encode_event
+from ragsvc.crypto.rvenc_events import RvencEvent, encode_rvenc_event
 
 CHAT_PATH: Final = "/rvenc/chat/completions"
 KEM_NAME: Final = "X-Wing"
@@ -162,7 +162,7 @@ class ResponseSealer:
         prefix = self._response_nonce.hex() if self._index == 0 else ""
         sealed = _seal(self._key, _chunk_nonce(self._index), plaintext, aad)
         self._index += 1
-        return encode_event(name, prefix + sealed.hex())
+        return encode_rvenc_event(name, prefix + sealed.hex())
 
 
 class OpenedEvent(msgspec.Struct, frozen=True):
@@ -232,12 +232,12 @@ def seal_insecure_literal_chunk(
     and with the plaintext of one can forge others. Only for clients that support no other format, behind a
     setting that is off by default.
     """
-    return encode_event(name, _seal(shared_secret, nonce, chunk).hex())
+    return encode_rvenc_event(name, _seal(shared_secret, nonce, chunk).hex())
 
 
 def encode_insecure_literal_done() -> bytes:
     """The document's own end marker, in plaintext. **Insecure:** anybody between server and client can write it."""
-    return encode_event(EventName.DONE, _DONE.decode())
+    return encode_rvenc_event(EventName.DONE, _DONE.decode())
 
 
 class InsecureLiteralSealer:

@@ -5,14 +5,11 @@ The reader is stricter than a browser on purpose: the server writes nothing else
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
+from ragsvc.core.defaults import DEFAULT_MAX_BUFFER_BYTES
 from ragsvc.core.errors import CryptoFailure
 from ragsvc.core.gateway.event_stream import write_event
-
-DEFAULT_MAX_BUFFER_BYTES: Final = 10 * 1024 * 1024
 
 
 class RvencEvent(msgspec.Struct, frozen=True):
@@ -22,10 +19,10 @@ class RvencEvent(msgspec.Struct, frozen=True):
     data: str
 
 
-def encode_event(name: str, data: str) -> bytes:
+def encode_rvenc_event(name: str, data: str) -> bytes:
     r"""Encode an event.
 
-    >>> encode_event("done", "[DONE]")
+    >>> encode_rvenc_event("done", "[DONE]")
     b'event: done\ndata: [DONE]\n\n'
     """
     return write_event(data.encode("ascii"), name=name)

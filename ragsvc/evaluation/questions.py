@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from ragsvc.core.defaults import MAX_QUERY_LENGTH
 from ragsvc.core.validation import invalid_field
 from ragsvc.evaluation.errors import InvalidEvaluation, InvalidQuestions
 from ragsvc.evaluation.measures.excerpts import normalise_characters
@@ -23,7 +24,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ``pages`` are physical page numbers, from 1. ``document`` is a file name, a document id or a SHA-256.
     """
 
-    question: Annotated[str, Meta(min_length=1, max_length=20_000)]
+    question: Annotated[str, Meta(min_length=1, max_length=MAX_QUERY_LENGTH)]
     document: Annotated[str, Meta(min_length=1)] | None = None
     pages: tuple[Annotated[int, Meta(ge=1)], ...] = ()
     excerpts: tuple[str, ...] = ()

@@ -219,7 +219,7 @@ class CollectionIndex:
                 report = compare(self.collection_id, self._source, self._vectors, self._lexical)
                 if self._source.head_seq(self.collection_id) == self.covered_seq:
                     return report
-            raise Overloaded("the collection changes faster than it can be compared", retry_after_s=10)
+            raise Overloaded("The collection changes faster than it can be compared.", retry_after_s=10)
 
     def _stop(self) -> None:
         self._closed = True

@@ -169,11 +169,11 @@ class EmbeddingBatcher:
             return call.vectors
         with self._changed:
             if self._closing:
-                raise ShuttingDown("the service is stopping")
+                raise ShuttingDown("The service is stopping.")
             # a call that finds an empty queue may exceed the bound; otherwise it could never be served
             if self._waiting_texts and self._waiting_texts + len(texts) > self._max_waiting_texts:
                 raise Overloaded(
-                    "too many passages wait for their embedding",
+                    "Too many passages wait for their embedding.",
                     retry_after_s=round(max(1.0, self._waiting_texts / self._texts_per_s), 1),
                 )
             self._calls.append(call)
@@ -190,12 +190,12 @@ class EmbeddingBatcher:
             EmbeddingFailed: the model failed.
         """
         if self._closing:
-            raise ShuttingDown("the service is stopping")
+            raise ShuttingDown("The service is stopping.")
         if (known := self._cache.get(text)) is not None:
             self._cache.move_to_end(text)
             return known
         if self._waiting_queries >= self._max_waiting_queries:
-            raise Overloaded("too many queries wait for their embedding", retry_after_s=1.0)
+            raise Overloaded("Too many queries wait for their embedding.", retry_after_s=1.0)
         query = _Query(text)
         self._waiting_queries += 1
         try:
@@ -247,7 +247,7 @@ class EmbeddingBatcher:
             while self._calls:
                 call = self._calls.popleft()
                 self._waiting_texts -= call.remaining
-                call.wake(ShuttingDown("the service is stopping"))
+                call.wake(ShuttingDown("The service is stopping."))
 
     def _next_batch(self) -> list[tuple[_Call, int, int]] | None:
         """Wait for texts; return ``(call, start, stop)`` slices, a fair share per call, or ``None`` when closing."""
@@ -317,12 +317,12 @@ class EmbeddingBatcher:
 def _checked(vectors: Vectors, count: int) -> Vectors:
     """Return the vectors, read-only. Raises ``EmbeddingFailed`` if their number is not ``count``."""
     if len(vectors) != count:
-        raise EmbeddingFailed(f"the embedding model returned {len(vectors)} vectors for {count} texts")
+        raise EmbeddingFailed(f"The embedding model returned {len(vectors)} vectors for {count} texts.")
     vectors.flags.writeable = False
     return vectors
 
 
 def _failed(cause: Exception) -> EmbeddingFailed:
-    error = EmbeddingFailed(f"the embedding model failed: {cause!r}")
+    error = EmbeddingFailed(f"The embedding model failed: {cause!r}.")
     error.__cause__ = cause
     return error

@@ -36,7 +36,7 @@ class CrossEncoderReranker:
             self._model: Any = CrossEncoder(str(folder), device="cpu", max_length=max_tokens, local_files_only=True)
             self._sigmoid: Any = Sigmoid()
         except Exception as error:  # torch, transformers and the model's own code raise errors of many types
-            raise EmbeddingFailed(f"sentence-transformers cannot load the cross-encoder {folder}: {error}") from error
+            raise EmbeddingFailed(f"The cross-encoder {folder} cannot be loaded: {error}.") from error
         if (labels := int(self._model.num_labels)) != 1:
             raise ConfigurationError([f"cross-encoder {folder} returns {labels} labels; a reranker returns one score"])
 
@@ -60,5 +60,5 @@ class CrossEncoderReranker:
                     pairs, batch_size=self._batch_texts, activation_fn=self._sigmoid, show_progress_bar=False
                 )
         except Exception as error:  # torch and transformers raise errors of many types
-            raise EmbeddingFailed(f"the cross-encoder failed: {error}") from error
+            raise EmbeddingFailed(f"The cross-encoder failed: {error}.") from error
         return np.ascontiguousarray(scores, np.float32)

@@ -158,7 +158,7 @@ def probe_vectors(files: ModelFiles, *, data_dir: Path) -> Vectors:
 
         vectors = reference_vectors(files.root, texts)
         if vectors.shape != (len(texts), files.model.dimension):
-            raise EmbeddingFailed(f"{files.model.name} makes vectors of shape {vectors.shape}")
+            raise EmbeddingFailed(f"The model {files.model.name} makes vectors of shape {vectors.shape}.")
         write_atomically(cached, vectors.tobytes())
     return np.frombuffer(cached.read_bytes(), np.float32).reshape(len(texts), -1)
 

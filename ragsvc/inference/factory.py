@@ -83,7 +83,7 @@ class _Exports(msgspec.Struct, frozen=True):
             return self._open(precision)
         except ExportRefused as error:
             raise EmbeddingFailed(
-                f"embedding model {self.files.model.name}: no {precision} runtime: {error}"
+                f"The embedding model {self.files.model.name} has no {precision} runtime: {error}."
             ) from error
 
     def _open(self, precision: Precision) -> Embedder:

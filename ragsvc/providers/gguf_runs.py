@@ -20,7 +20,8 @@ from typing import Any, Final
 
 import anyio.to_thread
 
-from ragsvc.core.errors import InvalidRequest, ModelUnavailable, Overloaded, RagsvcError, UpstreamFailed
+from ragsvc.core.errors import ModelUnavailable, Overloaded, RagsvcError, UpstreamFailed
+from ragsvc.core.validation import as_sentence, invalid_value
 
 Chunk = dict[str, Any]
 OnChunk = Callable[[Chunk], bool]
@@ -58,9 +59,9 @@ class GgufRuns:
             ModelUnavailable: the model is closed.
         """
         if self._closed:
-            raise ModelUnavailable("the local model is shutting down")
+            raise ModelUnavailable("The local model is shutting down.")
         if len(self._open) > self._max_waiting:
-            raise Overloaded("the queue of the local model is full", retry_after_s=_BUSY_RETRY_S)
+            raise Overloaded("The queue of the local model is full.", retry_after_s=_BUSY_RETRY_S)
         run = GgufRun(self._forget)
         self._open.add(run)
         self._thread.submit(run.work, self._answer, bodies)
@@ -87,7 +88,7 @@ class GgufRuns:
             self._server.handle_chat_completions(body, on_chunk)
         except ValueError as error:  # from the chat template or the JSON schema
             param = "response_format" if "response_format" in body else "messages"
-            raise InvalidRequest(f"the local model rejected the request: {error}", param=param) from error
+            raise invalid_value(param, f"The local model refused the request: {error}") from error
 
 
 class GgufRun:
@@ -146,7 +147,7 @@ class GgufRun:
         if isinstance(item, RagsvcError):
             raise item
         if isinstance(item, Exception):
-            raise UpstreamFailed("the local model failed") from item
+            raise UpstreamFailed("The local model failed.") from item
         if "error" in item[1]:
             raise _refusal(item[1]["error"])
         return item
@@ -155,8 +156,8 @@ class GgufRun:
 def _refusal(error: dict[str, Any]) -> RagsvcError:
     message = str(error.get("message", "no reason given"))
     if 400 <= int(error.get("code", 500)) < 500:
-        return InvalidRequest(f"the local model rejected the request: {message}", param="messages")
-    return UpstreamFailed(f"the local model failed: {message}")
+        return invalid_value("messages", f"The local model refused the request: {message}")
+    return UpstreamFailed(as_sentence(f"The local model failed: {message}"))
 
 
 def _load(path: Path, *, context_tokens: int, threads: int) -> Any:  # noqa: ANN401 - xllamacpp has no types
@@ -184,6 +185,6 @@ def _load(path: Path, *, context_tokens: int, threads: int) -> Any:  # noqa: ANN
     try:
         return xllamacpp.Server(params)
     except RuntimeError as error:
-        raise ModelUnavailable(f"the local model '{path.stem}' cannot be loaded") from error
+        raise ModelUnavailable(f"The local model '{path.stem}' cannot be loaded.") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -15,10 +15,10 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
+from ragsvc.core.defaults import LOCAL_MODEL
 from ragsvc.core.errors import UnsupportedParameter
 from ragsvc.core.gateway.chat import ChatCall, ChatRequest, CountTokens, ResponseFormat, TokenUsage
 from ragsvc.core.gateway.event_stream import encode_event
-from ragsvc.core.gateway.provider_settings import LOCAL_MODEL
 from ragsvc.core.gateway.stop_sequences import StopScanner
 from ragsvc.core.ports.chat_backend import ChatReply
 from ragsvc.core.retrieval.search import SearchHit
@@ -243,5 +243,5 @@ def refuse_unsupported(request: ChatRequest, *, model: str = LOCAL_MODEL, able: 
 
 def _refuse(model: str, param: str, ability: str) -> None:
     raise UnsupportedParameter(
-        f"model '{model}' cannot {ability}; remove '{param}' or choose another model", param=param
+        f"The model '{model}' cannot {ability}. Remove '{param}' or choose another model.", param=param
     )

@@ -12,10 +12,11 @@ from typing import Any, Final
 import msgspec
 
 from ragsvc.core.defaults import DEFAULT_REPLY_TOKENS
-from ragsvc.core.errors import InvalidRequest, UnsupportedParameter
+from ragsvc.core.errors import UnsupportedParameter
 from ragsvc.core.gateway.chat import ChatCall, ChatMessage, ChatRequest, TokenUsage
 from ragsvc.core.gateway.event_stream import encode_event
 from ragsvc.core.ports.chat_backend import ChatReply
+from ragsvc.core.validation import invalid_value
 from ragsvc.providers.gguf_runs import Chunk, GgufRun, GgufRuns
 from ragsvc.providers.local_extractive import refuse_unsupported
 from ragsvc.providers.local_provider import LocalChat
@@ -74,7 +75,7 @@ class LocalGguf(LocalChat):
         refuse_unsupported(request, model=self._name, able=frozenset({"logprobs", "top_logprobs", "response_format"}))
         asked = msgspec.json.decode(call.upstream_body())
         if request.top_logprobs is not None and not request.logprobs:
-            raise InvalidRequest("'top_logprobs' requires 'logprobs': true", param="top_logprobs")
+            raise invalid_value("top_logprobs", "Requires `logprobs` to be true")
         messages = msgspec.convert(asked["messages"], list[ChatMessage])
         body = {name: asked[name] for name in _PASSED_ON if asked.get(name) is not None}
         return (
@@ -94,7 +95,7 @@ class LocalGguf(LocalChat):
     def _message(self, at: int, message: ChatMessage) -> dict[str, str]:
         if message.role in ("tool", "function") or message.tool_calls:
             raise UnsupportedParameter(
-                f"model '{self._name}' cannot read tool calls; remove the message or choose another model",
+                f"The model '{self._name}' cannot read tool calls. Remove the message or choose another model.",
                 param=f"messages[{at}]",
             )
         return {"role": "system" if message.role == "developer" else message.role, "content": message.text}

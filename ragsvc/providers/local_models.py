@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
+from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH, MAX_QUERY_LENGTH
 from ragsvc.core.errors import InvalidRequest, ModelNotFound, UnsupportedParameter
 from ragsvc.core.gateway.chat import ChatCall
 from ragsvc.core.ports.chat_backend import ChatReply, ChatStream
@@ -25,7 +25,7 @@ from ragsvc.core.ports.embedding import EmbeddingModel, Scores, Vectors
 from ragsvc.core.ports.model_provider import ForwardReply, ForwardRequest
 from ragsvc.core.retrieval.ranking import DENSE_WEIGHT
 from ragsvc.core.retrieval.word_scores import word_scores
-from ragsvc.core.validation import decode_json
+from ragsvc.core.validation import check_not_blank, decode_json, invalid_value
 from ragsvc.providers.local_provider import LocalProvider
 
 MAX_INPUTS: Final = 2048
@@ -74,7 +74,7 @@ class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Documents to order by relevance. Compatible with ``/v1/rerank`` of Cohere and Jina."""
 
     model: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_NAME_LENGTH, examples=["local/reranker"])]
-    query: Annotated[str, Meta(min_length=1, max_length=20_000, examples=["What was the revenue?"])]
+    query: Annotated[str, Meta(min_length=1, max_length=MAX_QUERY_LENGTH, examples=["What was the revenue?"])]
     documents: Annotated[
         list[str | RerankDocument],
         Meta(min_length=1, max_length=_MAX_DOCUMENTS, examples=[["Revenue rose by 12 percent.", "It rained."]]),
@@ -121,7 +121,7 @@ class _WithoutChat(LocalProvider):
 
 def _no_chat(call: ChatCall) -> ModelNotFound:
     return ModelNotFound(
-        f"model '{call.request.model}' does not support chat completions; choose another model", param="model"
+        f"The model '{call.request.model}' does not support chat completions. Choose another model.", param="model"
     )
 
 
@@ -138,7 +138,7 @@ class LocalEmbeddings(_WithoutChat):
         asked = _decoded(request, _EMBEDDINGS)
         if asked.dimensions not in (None, self._model.dimension):
             raise UnsupportedParameter(
-                f"this model supports {self._model.dimension} dimensions only",
+                f"This model supports {self._model.dimension} dimensions only.",
                 param="dimensions",
             )
         texts, counts = await anyio.to_thread.run_sync(self._read_input, asked.input)
@@ -155,12 +155,9 @@ class LocalEmbeddings(_WithoutChat):
         total = 0
         for index, (text, count) in enumerate(zip(texts, self._tokens.count(texts), strict=True)):
             param = "input" if isinstance(given, str) else f"input[{index}]"
-            if not text.strip():
-                raise InvalidRequest("the text is empty", param=param)
+            check_not_blank(param, text)
             if count + 2 > limit:
-                raise InvalidRequest(
-                    f"the text has {count} tokens; the limit of this model is {limit - 2}", param=param
-                )
+                raise invalid_value(param, f"Expected at most {limit - 2} tokens, got {count}")
             total += count + 2  # with the two special tokens that the model adds
         return texts, total
 
@@ -169,16 +166,16 @@ class LocalEmbeddings(_WithoutChat):
             return [given]
         items: list[Any] = [given] if given and all(isinstance(item, int) for item in given) else given
         if not 1 <= len(items) <= MAX_INPUTS:
-            raise InvalidRequest(f"'input' must have 1 to {MAX_INPUTS} texts", param="input")
+            raise invalid_value("input", f"Expected `array` of length 1 to {MAX_INPUTS}")
         if all(isinstance(item, str) for item in items):
             return items
         try:
             arrays = msgspec.convert(items, list[Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)]])
             return self._tokens.decode(arrays)
         except msgspec.ValidationError as error:
-            raise InvalidRequest("'input' must be a text, a list of texts, or token arrays", param="input") from error
+            raise invalid_value("input", "Expected a text, an array of texts, or arrays of tokens") from error
         except ValueError as error:
-            raise InvalidRequest(f"'input': {error}", param="input") from error
+            raise invalid_value("input", str(error)) from error
 
 
 def _embeddings_body(model: str, vectors: Vectors, tokens: int, *, wants_base64: bool) -> bytes:
@@ -253,5 +250,5 @@ def in_thread(score: Callable[[str, Sequence[str]], Scores]) -> ScoreTexts:
 
 def _decoded(request: ForwardRequest, decoder: msgspec.json.Decoder[T]) -> T:
     if not isinstance(request.body, bytes):
-        raise InvalidRequest("this model requires a JSON body and accepts no forms")
+        raise InvalidRequest("This model requires a JSON body and accepts no forms.")
     return decode_json(request.body, decoder)

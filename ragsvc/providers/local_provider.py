@@ -39,7 +39,8 @@ class LocalChat(LocalProvider):
 
     async def forward(self, request: ForwardRequest) -> ForwardReply:
         """Raise ``ModelNotFound``: the model serves chat completions only."""
-        raise ModelNotFound(f"model '{self._name}' serves chat completions only, not {request.path}", param="model")
+        message = f"The model '{self._name}' serves chat completions only, not {request.path}."
+        raise ModelNotFound(message, param="model")
 
     def _head(self, call: ChatCall, kind: str) -> dict[str, Any]:
         """The common fields of an answer, or of each of its chunks."""

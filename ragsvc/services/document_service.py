@@ -16,19 +16,17 @@ import anyio
 import msgspec
 from sqlalchemy import Connection
 
-from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
-from ragsvc.core.documents import Document, DocumentStatus, Page, StoredPassage
+from ragsvc.core.defaults import DEFAULT_COLLECTION, MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
+from ragsvc.core.documents import MEDIA_TYPES_BY_SUFFIX, Document, DocumentStatus, Page, StoredPassage
 from ragsvc.core.errors import (
     CollectionNotFound,
     Conflict,
     DocumentNotFound,
-    InvalidRequest,
     Overloaded,
     UnsupportedMediaType,
 )
 from ragsvc.core.ids import TenantId
-from ragsvc.core.retrieval.search import DEFAULT_COLLECTION
-from ragsvc.core.validation import check_text_length
+from ragsvc.core.validation import check_text_length, invalid_value
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.progress_events import ProgressHub
@@ -40,7 +38,7 @@ from ragsvc.store.database import Database
 from ragsvc.store.document_changes import change_document
 from ragsvc.store.document_rows import DocumentFilter
 
-MEDIA_TYPES = ("application/pdf", "text/plain", "text/markdown")
+MEDIA_TYPES = tuple(dict.fromkeys(MEDIA_TYPES_BY_SUFFIX.values()))
 _BUFFER_BYTES = 1 << 20
 _MAX_METADATA_KEYS = 64
 _MAX_METADATA_BYTES = 16_384
@@ -132,7 +130,7 @@ class DocumentService:
 
         def register(connection: Connection) -> Document:
             if jobs.waiting_count(connection) >= self._max_queued:
-                raise Overloaded("too many documents are queued; try again later", retry_after_s=10)
+                raise Overloaded("Too many documents are queued. Try again later.", retry_after_s=10)
             collection = rows.ensure_collection(connection, tenant, upload.collection, now=now)
             document = rows.insert_document(
                 connection,
@@ -231,7 +229,7 @@ class DocumentService:
 
         page = await self._database.read(read)
         if page is None:
-            raise DocumentNotFound(f"document '{public_id}' has no page {number}", param="page")
+            raise DocumentNotFound(f"The document '{public_id}' has no page {number}.", param="page")
         return page
 
     async def content(self, tenant: TenantId, public_id: str) -> tuple[Document, Path | Iterator[bytes]]:
@@ -316,7 +314,9 @@ class DocumentService:
         def write(connection: Connection) -> Document:
             document = rows.get_document(connection, tenant, public_id)
             if document.status is not DocumentStatus.FAILED:
-                raise Conflict(f"document '{public_id}' is {document.status}; only failed documents can be retried")
+                raise Conflict(
+                    f"The document '{public_id}' is {document.status}. Only failed documents can be retried."
+                )
             jobs.requeue(connection, document, password=password, now=int(self._clock()))
             return rows.get_document(connection, tenant, public_id)
 
@@ -379,7 +379,8 @@ def _has_ended(document: Document) -> bool:
 def _check(upload: Upload) -> None:
     if upload.media_type not in MEDIA_TYPES:
         raise UnsupportedMediaType(
-            f"media type '{upload.media_type}' is not supported; use one of {', '.join(MEDIA_TYPES)}", param="file"
+            f"Files of type '{upload.media_type}' are not supported. Send one of {', '.join(MEDIA_TYPES)}.",
+            param="file",
         )
     check_text_length("collection", upload.collection, maximum=MAX_COLLECTION_NAME_LENGTH)
     check_text_length("filename", upload.filename, maximum=MAX_FILENAME_LENGTH)
@@ -388,9 +389,9 @@ def _check(upload: Upload) -> None:
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:
     if len(metadata) > _MAX_METADATA_KEYS:
-        raise InvalidRequest(f"metadata must have at most {_MAX_METADATA_KEYS} keys", param="metadata")
+        raise invalid_value("metadata", f"Expected `object` of length <= {_MAX_METADATA_KEYS}")
     for key, value in metadata.items():
         if not isinstance(value, str | int | float | bool):
-            raise InvalidRequest(f"metadata value '{key}' must be a string, a number or a boolean", param="metadata")
+            raise invalid_value(f"metadata.{key[:64]}", "Expected `str`, `int`, `float` or `bool`")
     if len(msgspec.json.encode(metadata)) > _MAX_METADATA_BYTES:
-        raise InvalidRequest(f"metadata must be at most {_MAX_METADATA_BYTES} bytes of JSON", param="metadata")
+        raise invalid_value("metadata", f"Expected at most {_MAX_METADATA_BYTES} bytes of JSON")

@@ -18,11 +18,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Connection
 
 from ragsvc.core.errors import InvalidRequest
+from ragsvc.core.validation import check_text_length, invalid_value
 from ragsvc.store import idempotency_rows
 
 KEEP_S = 86_400
 _NONCE_BYTES = 12
 _MAX_NAME_BYTES = 255
+_HEADER = "Idempotency-Key"
 
 T = TypeVar("T")
 
@@ -45,10 +47,7 @@ def repeatable(*, owner: str, name: bytes, credential: bytes, parts: list[bytes]
     Raises:
         InvalidRequest: the idempotency key is empty or too long.
     """
-    if not 0 < len(name) <= _MAX_NAME_BYTES:
-        raise InvalidRequest(
-            f"The Idempotency-Key must have 1 to {_MAX_NAME_BYTES} characters.", param="Idempotency-Key"
-        )
+    check_text_length(_HEADER, name.decode("latin-1"), maximum=_MAX_NAME_BYTES)
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)
@@ -94,6 +93,4 @@ def once(
 
 
 def _reused() -> InvalidRequest:
-    return InvalidRequest(
-        "This Idempotency-Key was used for another request; use a new key for a new request.", param="Idempotency-Key"
-    )
+    return invalid_value(_HEADER, "Already used for another request; use a new key for a new request")

@@ -356,7 +356,7 @@ def _check_attempts(job: ClaimedJob) -> None:
     if job.attempts > _MAX_ATTEMPTS:
         raise ExtractionFailed(
             FailureReason.INTERNAL_ERROR,
-            f"the service stopped {_MAX_ATTEMPTS} times while it processed this document",
+            f"The service stopped {_MAX_ATTEMPTS} times while it processed this document.",
         )
 
 

@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeVar, cast
 import msgspec
 
 from ragsvc.core.access.principal import Principal, allows_model, require_model
+from ragsvc.core.defaults import LOCAL_MODEL
 from ragsvc.core.errors import (
     ConfigurationError,
     ModelNotFound,
@@ -21,7 +22,7 @@ from ragsvc.core.errors import (
 )
 from ragsvc.core.gateway.circuit_breaker import Circuit
 from ragsvc.core.gateway.endpoint_families import Family
-from ragsvc.core.gateway.provider_settings import LOCAL_MODEL, ModelSettings, Pricing, ProviderSettings
+from ragsvc.core.gateway.provider_settings import ModelSettings, Pricing, ProviderSettings
 from ragsvc.core.ports.model_provider import ModelProvider
 
 T = TypeVar("T")

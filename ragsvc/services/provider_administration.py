@@ -24,7 +24,7 @@ from ragsvc.core.gateway.circuit_breaker import Circuit
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.core.ids import TenantId
 from ragsvc.core.ports.model_provider import ForwardRequest, ModelProvider
-from ragsvc.core.validation import invalid_field
+from ragsvc.core.validation import invalid_field, invalid_value
 from ragsvc.crypto.value_sealing import ValueSealer
 from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.model_registry import ModelRegistry
@@ -220,7 +220,7 @@ class ProviderAdministration:
         try:
             self._models.check([*self._configured.values(), *added.values()])
         except ConfigurationError as error:
-            raise InvalidRequest(error.message, param="models") from error
+            raise invalid_value("models", error.message) from error
         sealed = self._sealer.seal(msgspec.json.encode(settings), place=_place(settings.name))
         now = int(self._clock())
         await write_to_the_end(

@@ -20,7 +20,7 @@ from ragsvc.crypto.attestation import TSM_ROOT
 from ragsvc.crypto.keyring import DEFAULT_LIFETIME_S, DEFAULT_OVERLAP_S, Keyring, KeySet, parse_secret
 from ragsvc.crypto.replay import ReplayClaim
 from ragsvc.crypto.sample_key_schedules import ALL_DIALECTS, ONLY_RFC9180, KeyScheduleDialect
-from ragsvc.store.replay_claims import FILE_NAME, SqliteClaims
+from ragsvc.store.replay_claims import CLAIMS_FILE_NAME, SqliteClaims
 
 KeySource = Literal["memory", "derived", "fixed"]
 _PRUNE_EVERY_S = 600.0
@@ -134,7 +134,7 @@ def open_encryption(
         ConfigurationError: the key file is missing, unreadable, without a key, or given for keys in memory.
     """
     keyring = _open_keyring(source, key_file, lifetime_s=lifetime_s, overlap_s=overlap_s, clock=clock)
-    claims = SqliteClaims(data_dir / FILE_NAME, outlives_process=source != "memory")
+    claims = SqliteClaims(data_dir / CLAIMS_FILE_NAME, outlives_process=source != "memory")
     return EncryptionService(
         keyring,
         claims,

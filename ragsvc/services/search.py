@@ -11,15 +11,17 @@ import msgspec
 import numpy as np
 from sqlalchemy import Connection
 
+from ragsvc.core.defaults import DEFAULT_COLLECTION
 from ragsvc.core.documents import Collection, StoredPassage
-from ragsvc.core.errors import CollectionNotFound, InvalidRequest
+from ragsvc.core.errors import CollectionNotFound
 from ragsvc.core.ids import CollectionId, TenantId
 from ragsvc.core.ports.embedding import Reranker, Vectors
 from ragsvc.core.ports.indexes import Hits, Ids
 from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
 from ragsvc.core.retrieval.passage_search import PassageRows, RankedPassages, search_passages
 from ragsvc.core.retrieval.ranking import OPENING_CHARACTERS, Candidate, Pages, name_and_title
-from ragsvc.core.retrieval.search import DEFAULT_COLLECTION, SearchHit, SearchMode, SearchQuery, SearchResult
+from ragsvc.core.retrieval.search import SearchHit, SearchMode, SearchQuery, SearchResult
+from ragsvc.core.validation import check_not_blank, invalid_value
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces, Indexes
 from ragsvc.store import document_rows as rows
 from ragsvc.store.database import Database
@@ -55,10 +57,9 @@ class SearchService:
 
     async def search(self, tenant: TenantId, query: SearchQuery) -> SearchResult:
         """Find passages; see the port ``Searcher``."""
-        if not query.text.strip():
-            raise InvalidRequest("the query is empty", param="query")
+        check_not_blank("query", query.text)
         if query.rerank and self._reranker is None:
-            raise InvalidRequest("no reranker is configured; set RAGSVC_RERANKER_MODEL", param="rerank")
+            raise invalid_value("rerank", "No reranker is configured; set RAGSVC_RERANKER_MODEL")
         scope = await self._scope(tenant, query)
         if scope is None or (scope.documents is not None and not scope.documents.size):
             return SearchResult(hits=[], answerable=0.0)

@@ -39,7 +39,7 @@ class IncomingFile:
         """Check that ``more_bytes`` more are within the limit. Raises ``TooLarge``."""
         if self.size_bytes + more_bytes > self._limit_bytes:
             raise TooLarge(
-                f"the document is larger than {self._limit_bytes} bytes", limit_bytes=self._limit_bytes, param="file"
+                f"The document is larger than {self._limit_bytes} bytes.", limit_bytes=self._limit_bytes, param="file"
             )
 
     def write(self, data: bytes | bytearray) -> None:
@@ -191,5 +191,5 @@ def _full_disk() -> Generator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StorageFull("the disk is full; the upload was not stored") from error
+            raise StorageFull("The disk is full. The upload was not stored.") from error
         raise

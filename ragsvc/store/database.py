@@ -95,7 +95,7 @@ class Database:
             name="sqlite-write",
             group_limit=_GROUP_LIMIT,
             queue_limit=_QUEUE_LIMIT,
-            overloaded="too many writes are waiting",
+            overloaded="Too many writes are waiting.",
         )
 
     def _prepare_schema(self) -> None:
@@ -150,7 +150,7 @@ class Database:
         reader = self._reader()
         with reader.lock:
             if not reader.close.alive:
-                raise ShuttingDown("the database is closed")
+                raise ShuttingDown("The database is closed.")
             try:
                 with reader.connection.begin():
                     return function(reader.connection)
@@ -168,7 +168,7 @@ class Database:
         if reader is None:
             with self._open_lock:
                 if self._no_more_reads:
-                    raise ShuttingDown("the database is closed")
+                    raise ShuttingDown("The database is closed.")
                 engine = _open_engine(self.path, key=self._key, begin="BEGIN", query_only=True)
                 reader = _Reader(engine.connect())
                 self._open.add(reader)
@@ -263,9 +263,9 @@ def _translate(error: Exception) -> Exception:
     cause = error.orig if isinstance(error, DBAPIError) else error
     name = getattr(cause, "sqlite_errorname", "")  # set by both drivers
     if name == "SQLITE_FULL":
-        return StorageFull("the disk is full; nothing was changed")
+        return StorageFull("The disk is full. Nothing was changed.")
     if name.startswith("SQLITE_IOERR"):
-        return StorageFull("the database could not be written (disk error)")
+        return StorageFull("The database could not be written (disk error).")
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull("the disk is full; nothing was changed")
+        return StorageFull("The disk is full. Nothing was changed.")
     return error

@@ -29,8 +29,8 @@ class DataDirectoryLock:
             self._lock.acquire()
         except Timeout as error:
             raise DataDirectoryLocked(
-                f"the data directory {self._root} is in use by another ragsvc process{self._holder()}; "
-                "stop it, talk to it with --url, or set RAGSVC_DATA_DIR to another directory"
+                f"The data directory {self._root} is in use by another ragsvc process{self._holder()}. "
+                "Stop it, talk to it with --url, or set RAGSVC_DATA_DIR to another directory."
             ) from error
         self._owner.write_text(f"{os.getpid()}\n")
         _held.add(self._root.resolve())

@@ -63,7 +63,7 @@ def find_collection(connection: Connection, tenant: TenantId, name: str) -> Coll
     """Find the tenant's collection. Raises ``CollectionNotFound``."""
     found = _collection_row(connection, tenant, name)
     if found is None:
-        raise CollectionNotFound(f"no collection named '{name}'", param="collection")
+        raise CollectionNotFound(f"There is no collection '{name}'.", param="collection")
     return found
 
 
@@ -152,7 +152,7 @@ def get_document(connection: Connection, tenant: TenantId, public_id: str) -> Do
     statement = _select_document.where(_documents.c.public_id == public_id, _documents.c.tenant == tenant)
     row = connection.execute(statement).one_or_none()
     if row is None:
-        raise DocumentNotFound(f"no document with id '{public_id}'", param="document_id")
+        raise DocumentNotFound(f"There is no document '{public_id}'.", param="document_id")
     return _document(row)
 
 
@@ -185,7 +185,7 @@ def resolve_ids(connection: Connection, collection_id: CollectionId, public_ids:
         found.update({public_id: DocumentId(row_id) for public_id, row_id in connection.execute(statement)})
     for public_id in public_ids:
         if public_id not in found:
-            raise DocumentNotFound(f"no document with id '{public_id}'", param="document_ids")
+            raise DocumentNotFound(f"There is no document '{public_id}'.", param="document_ids")
     return [found[public_id] for public_id in public_ids]
 
 

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, LargeBinary, Select, Text, bindparam, cast, f
 from sqlalchemy.dialects import sqlite
 
 from ragsvc.core.documents import DocumentStatus, Page, StoredPassage
-from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports.indexes import Ids
+from ragsvc.core.validation import invalid_value
 from ragsvc.store.database import driver_connection
 from ragsvc.store.tables import DocumentRow, PageRow, PassageRow, table_of
 
@@ -152,7 +152,7 @@ def passages_of(
         where = (passages_table.c.id == after, passages_table.c.document_id == document_id)
         found = connection.execute(select(passages_table.c.ordinal).where(*where)).scalar_one_or_none()
         if found is None:
-            raise InvalidRequest("'after' is not the id of a passage of this document", param="after")
+            raise invalid_value("after", "Expected the id of a passage of this document")
         last = int(found)
     statement = (
         _select_passage.where(passages_table.c.document_id == document_id, passages_table.c.ordinal > last)

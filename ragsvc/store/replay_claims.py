@@ -22,7 +22,7 @@ from ragsvc.core.errors import StorageFull
 from ragsvc.crypto.replay import ReplayClaim
 from ragsvc.store.write_thread import WriteThread
 
-FILE_NAME: Final = "claims.sqlite"
+CLAIMS_FILE_NAME: Final = "claims.sqlite"
 PRUNE_AFTER_S: Final = 600
 """How long claims are kept after their key was retired: longer than any request opened with it takes to claim."""
 _GROUP_LIMIT: Final = 256
@@ -80,7 +80,7 @@ class SqliteClaims:
             name="claims-write",
             group_limit=_GROUP_LIMIT,
             queue_limit=_QUEUE_LIMIT,
-            overloaded="too many encrypted requests are waiting",
+            overloaded="Too many encrypted requests are waiting.",
         )
 
     async def claim(self, claim: ReplayClaim) -> bool:

@@ -83,7 +83,7 @@ class WriteThread(Generic[ConnectionT]):
         future: Future[T] = Future()
         with self._close_lock:
             if self._closed:
-                raise ShuttingDown("the service is shutting down")
+                raise ShuttingDown("The service is shutting down.")
             try:
                 self._queue.put_nowait(_QueuedWrite(function, future))
             except queue.Full as error:

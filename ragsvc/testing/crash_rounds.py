@@ -33,7 +33,7 @@ from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
 from ragsvc.store.index_source import SqliteIndexSource
 from ragsvc.testing.preloaded_service import ForkedService, PreloadedProcess
-from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import RunningService
 
 _KEPT_DOCUMENTS = 30
@@ -159,7 +159,10 @@ class CrashRounds:
         text = [f"The code word of this report is {word}.", *lines]
         wait_s = chance.choice([0, 0, 5])
         if chance.random() < 0.5:
-            body, kind = make_pdf([text[begin : begin + 20] for begin in range(0, len(text), 20)]), "application/pdf"
+            body, kind = (
+                text_pdf([text[begin : begin + 20] for begin in range(0, len(text), 20)]),
+                "application/pdf",
+            )
         else:
             body, kind = "\n".join(text).encode(), "text/plain"
         reply = client.post(

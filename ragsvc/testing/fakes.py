@@ -46,7 +46,7 @@ class FakeEmbedder:
     def embed_passages(self, texts: Sequence[str]) -> Vectors:
         """Embed passages, truncated to ``max_tokens``."""
         if self._closed.is_set():
-            raise EmbeddingFailed("the embedding model is closed")
+            raise EmbeddingFailed("The embedding model is closed.")
         vectors = np.zeros((len(texts), self._model.dimension), np.float32)
         for row, text in enumerate(texts):
             words = _WORD.findall(text.lower())[: self._model.max_tokens - 2]

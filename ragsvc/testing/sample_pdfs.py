@@ -7,6 +7,6 @@ from collections.abc import Sequence
 from ragsvc.testing import pdf_builder
 
 
-def make_pdf(pages: Sequence[Sequence[str]]) -> bytes:
+def text_pdf(pages: Sequence[Sequence[str]]) -> bytes:
     """A PDF with a page for each list of lines."""
     return pdf_builder.make_pdf([pdf_builder.lines(lines) for lines in pages])

@@ -21,7 +21,7 @@ from litestar.types import ExceptionHandlersMap
 from ragsvc.core import errors as e
 from ragsvc.core.gateway.event_stream import write_event
 from ragsvc.core.retry_after import retry_after_headers
-from ragsvc.core.validation import invalid_field, invalid_json, invalid_value, missing_value
+from ragsvc.core.validation import as_sentence, invalid_field, invalid_json, invalid_value, missing_value
 
 _log = logging.getLogger(__name__)
 
@@ -174,13 +174,13 @@ def _litestar_status(error: HTTPException) -> int:
 
 _FAILED = "The server failed unexpectedly. The operator finds details in the log under the request id."
 _ERRORS_BY_STATUS: dict[int, Callable[[HTTPException], e.RagsvcError]] = {
-    401: lambda error: e.Unauthorized(error.detail),
-    403: lambda error: e.Forbidden(error.detail),
+    401: lambda error: e.Unauthorized(as_sentence(error.detail)),
+    403: lambda error: e.Forbidden(as_sentence(error.detail)),
     404: lambda _: e.RouteNotFound("Unknown request URL. /schema lists all routes."),
     405: lambda _: e.MethodNotAllowed("Method not allowed. The header 'Allow' lists the methods of this URL."),
     413: lambda _: e.TooLarge("The request body is too large.", limit_bytes=0),
-    415: lambda error: e.UnsupportedMediaType(error.detail),
-    503: lambda error: e.Overloaded(error.detail),
+    415: lambda error: e.UnsupportedMediaType(as_sentence(error.detail)),
+    503: lambda error: e.Overloaded(as_sentence(error.detail)),
 }
 
 
@@ -200,7 +200,7 @@ def _from_validation(error: HTTPException) -> e.InvalidRequest:
         key = first.get("key")
         return invalid_value(None if key is None else str(key), str(first.get("message", error.detail)))
     missing = _MISSING_PARAMETER.match(error.detail)  # the rest of this text quotes the URL
-    return missing_value(missing[1]) if missing else e.InvalidRequest(error.detail)
+    return missing_value(missing[1]) if missing else e.InvalidRequest(as_sentence(error.detail))
 
 
 _MISSING_PARAMETER = re.compile(r"Missing required \w+ parameter '([^']+)'")

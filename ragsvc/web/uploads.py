@@ -8,27 +8,25 @@ import unicodedata
 from email.message import Message
 from typing import Any, cast
 
-import msgspec
 from litestar import Request
-from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 
-from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
+from ragsvc.core.defaults import DEFAULT_COLLECTION, MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
+from ragsvc.core.documents import MEDIA_TYPES_BY_SUFFIX
 from ragsvc.core.errors import InvalidRequest, UnsupportedMediaType
-from ragsvc.core.retrieval.search import DEFAULT_COLLECTION
-from ragsvc.core.validation import check_text_length, invalid_value, missing_value, unknown_field
+from ragsvc.core.validation import check_text_length, decode_json_parameter, invalid_value, missing_value, unknown_field
 from ragsvc.services.document_service import MEDIA_TYPES, Upload, UploadInProgress
 
 AnyRequest = Request[Any, Any, Any]
 
 _FIELD_LIMIT = 65_536
+_MAX_DISPOSITION_BYTES = 4096
+_MAX_DISPOSITION_SEMICOLONS = 256
+"""The parser of the standard library takes time proportional to the length times the number of semicolons."""
+
+_MAX_PART_HEADER_BYTES = len("Content-Disposition: ") + _MAX_DISPOSITION_BYTES
 _FIELDS = frozenset({"metadata", "collection", "password", "filename", "purpose"})
-_BY_SUFFIX = {
-    ".pdf": "application/pdf",
-    ".txt": "text/plain",
-    ".text": "text/plain",
-    ".md": "text/markdown",
-    ".markdown": "text/markdown",
-}
+_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _UNTYPED = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"})
 _ALIASES = {"application/x-pdf": "application/pdf", "text/x-markdown": "text/markdown"}
 
@@ -47,7 +45,8 @@ async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Uploa
     query = request.query_params
     collection = query.get("collection") or DEFAULT_COLLECTION
     check_text_length("collection", collection, maximum=MAX_COLLECTION_NAME_LENGTH)
-    name = query.get("filename") or filename_of(request.headers.get("content-disposition", "")) or ""
+    name_in_header = filename_of(request.headers.get("content-disposition", ""))
+    name = query.get("filename") or name_in_header or ""
     head = b""
     async for part in request.stream():
         head = head or part[:1024]
@@ -67,12 +66,20 @@ async def _read_form(request: AnyRequest, receiving: UploadInProgress, *, bounda
         raise InvalidRequest("The header 'Content-Type' of the form has no boundary.", param="file")
     form = _Form(receiving)
     try:
-        with PushMultipartParser(boundary, max_segment_count=32) as parser:
+        with PushMultipartParser(boundary, max_segment_count=32, max_header_size=_MAX_PART_HEADER_BYTES) as parser:
             async for part in request.stream():
                 for event in parser.parse(part):
                     await form.take(event)
+    except ParserLimitReached as error:
+        if str(error) == "Maximum segment header length exceeded":
+            raise InvalidRequest(
+                "A header of a form part, such as 'Content-Disposition', "
+                f"is longer than {_MAX_DISPOSITION_BYTES:,} bytes.",
+                param="Content-Disposition",
+            ) from error
+        raise InvalidRequest(f"The form cannot be read: {error.args[0]}.", param="file") from error
     except MultipartError as error:
-        raise InvalidRequest(f"The form cannot be read: {error}.", param="file") from error
+        raise InvalidRequest(f"The form cannot be read: {error.args[0]}.", param="file") from error
     return form.upload()
 
 
@@ -151,11 +158,11 @@ def _media_type(declared: str, filename: str, head: bytes) -> str:
     if b"%PDF-" in head:
         return "application/pdf"
     suffix = filename[filename.rfind(".") :].lower() if "." in filename else ""
-    if suffix not in _BY_SUFFIX:
+    if suffix not in MEDIA_TYPES_BY_SUFFIX:
         raise UnsupportedMediaType(
             f"The type of the file is unknown. Set Content-Type to one of {', '.join(MEDIA_TYPES)}.", param="file"
         )
-    return _BY_SUFFIX[suffix]
+    return MEDIA_TYPES_BY_SUFFIX[suffix]
 
 
 def _default_name(content_type: str) -> str:
@@ -165,10 +172,7 @@ def _default_name(content_type: str) -> str:
 def _metadata(text: str | None) -> dict[str, Any]:
     if not text:
         return {}
-    try:
-        return msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise invalid_value("metadata", "Expected a JSON object") from error
+    return decode_json_parameter("metadata", text, dict[str, Any])
 
 
 def filename_of(disposition: str) -> str | None:
@@ -178,6 +182,10 @@ def filename_of(disposition: str) -> str | None:
 
     >>> filename_of("attachment; filename=plain.pdf; filename*=UTF-8''na%C3%AFve.pdf")
     'naïve.pdf'
+
+    Raises:
+        InvalidRequest: the header is longer than 4,096 bytes or has more than 256 semicolons. A header that cannot be
+            read has no name.
     """
     extended, plain = _filename_parameters(disposition)
     if extended is not None or plain is None:
@@ -189,23 +197,42 @@ def filename_of(disposition: str) -> str | None:
 
 def _filename_parameters(disposition: str) -> tuple[str | None, str | None]:
     """The values of ``filename*`` (RFC 8187; ``None`` if it cannot be decoded) and of ``filename``."""
+    _check_size(disposition)
     message = Message()
-    message["Content-Disposition"] = disposition
+    message["Content-Disposition"] = _LONE_SURROGATES.sub("\N{REPLACEMENT CHARACTER}", disposition)
+    try:
+        parameters = cast(  # typeshed knows only str, and not (charset, language, value) of RFC 2231
+            "list[tuple[str, str | tuple[str | None, str | None, str]]]", message.get_params([], "content-disposition")
+        )
+    except (ValueError, TypeError, LookupError):  # contradictory or malformed continuations (RFC 2231 §3)
+        return None, None
     extended: str | None = None
     plain: str | None = None
-    parameters = cast(  # typeshed knows only str, and not (charset, language, value) of RFC 2231
-        "list[tuple[str, str | tuple[str | None, str | None, str]]]", message.get_params([], "content-disposition")
-    )
     for name, value in parameters:
         if name.lower() != "filename":
             continue
         if isinstance(value, str):
             plain = value if plain is None else plain
-            continue
-        charset, _, text = value
-        with contextlib.suppress(LookupError, UnicodeError):
-            extended = text.encode("latin-1").decode(charset or "utf-8") if extended is None else extended
+        elif extended is None:
+            extended = _decoded(value[2], charset=value[0] or "utf-8")
     return extended, plain
+
+
+def _decoded(text: str, *, charset: str) -> str | None:
+    try:
+        return text.encode("latin-1").decode(charset)
+    except (ValueError, TypeError, LookupError):  # bytes that are not in the charset, or no such charset
+        return None
+
+
+def _check_size(disposition: str) -> None:
+    if len(disposition.encode("utf-8", "surrogatepass")) > _MAX_DISPOSITION_BYTES:
+        problem = f"is longer than {_MAX_DISPOSITION_BYTES:,} bytes"
+    elif disposition.count(";") > _MAX_DISPOSITION_SEMICOLONS:
+        problem = f"has more than {_MAX_DISPOSITION_SEMICOLONS} semicolons"
+    else:
+        return
+    raise InvalidRequest(f"The header 'Content-Disposition' {problem}.", param="Content-Disposition")
 
 
 def clean_filename(name: str) -> str:

@@ -39,7 +39,7 @@ FILES = [
     ROOT / "docs" / "techniques.md",
     ROOT / "fixtures" / "SOURCES.md",
 ]
-MEDIA_TYPES = {".pdf": "application/pdf", ".md": "text/plain"}
+SAMPLE_TYPES = {".pdf": "application/pdf", ".md": "text/plain"}
 LARGE_BYTES = 20_000_000
 WARM_UP = 5
 UNITS = {
@@ -159,7 +159,7 @@ def send_large(side: Side, found: dict[str, float], name: str, content: bytes) -
 def ingest(sides: list[Side], found: dict[str, dict[str, float]], number: int) -> None:
     """Ingest the small files one by one; the sides alternate in going first."""
     for turn, file in enumerate(FILES, start=number):
-        content, kind = file.read_bytes(), MEDIA_TYPES[file.suffix]
+        content, kind = file.read_bytes(), SAMPLE_TYPES[file.suffix]
         for side in in_turn(sides, turn):
             begin = time.perf_counter()
             side.upload(file.name, content, kind, wait_s=120)

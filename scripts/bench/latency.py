@@ -17,7 +17,7 @@ import httpx
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import RunningService, create_key
 from scripts.bench.measuring import percentile, print_json
 
@@ -38,7 +38,7 @@ WORDS = (
 def large_pdf(pages: int, seed: int) -> bytes:
     """A PDF whose lines all differ, so that every passage has to be embedded."""
     chance = random.Random(seed)  # noqa: S311 - text to read, not a secret
-    return make_pdf([[" ".join(chance.choices(WORDS, k=11)) + "." for _ in range(45)] for _ in range(pages)])
+    return text_pdf([[" ".join(chance.choices(WORDS, k=11)) + "." for _ in range(45)] for _ in range(pages)])
 
 
 class Probe:

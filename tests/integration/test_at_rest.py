@@ -20,14 +20,14 @@ from ragsvc.core.errors import ConfigurationError
 from ragsvc.crypto.at_rest import HEADER_BYTES, MasterKey
 from ragsvc.store.data_keys import is_plain_database, open_data_keys
 from ragsvc.store.database import connect_raw
-from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import ROOT, RunningService, create_key, service_environment
 
 pytestmark = pytest.mark.model
 
 CANARY = "Quetzalmarmot"
 TENANT = "wombatworks"
-REPORT = make_pdf([[f"The {CANARY} project costs 4,711 euros.", "It ends in 2031."]])
+REPORT = text_pdf([[f"The {CANARY} project costs 4,711 euros.", "It ends in 2031."]])
 
 
 def plain_traces(data_dir: Path) -> list[str]:

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from ragsvc.client import EncryptedTransport, HpkeStream
-from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import RunningService, create_key
 from tests.support.sealing import SealedInference, fetch_rvenc_key, one_shot
 
@@ -79,7 +79,7 @@ def test_text_that_was_sent_encrypted_is_found_nowhere_in_plaintext(tmp_path: Pa
 
 def say_the_canary(http: httpx.Client) -> None:
     """Send the canary as text, file name, metadata and question, and in requests whose errors quote it."""
-    report = make_pdf([[f"The {CANARY} costs 4,711 euros."]])
+    report = text_pdf([[f"The {CANARY} costs 4,711 euros."]])
     form = httpx.Request(
         "POST",
         "http://x",

@@ -12,13 +12,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import ROOT, RunningService, create_key
 from tests.support.command import at_service, ragsvc
 
 pytestmark = pytest.mark.model
 
-SOLAR = make_pdf([["Welcome to the yearly report."], ["The solar plant in Almeria produces 42 megawatts of power."]])
+SOLAR = text_pdf([["Welcome to the yearly report."], ["The solar plant in Almeria produces 42 megawatts of power."]])
 FERRY = "# Ships\n\nThe ferry Aurora carries 300 passengers between Turku and Stockholm.\n"
 
 
@@ -107,7 +107,7 @@ def test_changed_moved_and_vanished_files_are_followed(folder: Path, env: dict[s
     first = ragsvc("ingest", folder, "--json", env=env).json
     ids = {Path(one["path"]).name: one["document_id"] for one in first["files"]}
 
-    (folder / "solar.pdf").write_bytes(make_pdf([["The solar plant now produces 77 megawatts of power."]]))
+    (folder / "solar.pdf").write_bytes(text_pdf([["The solar plant now produces 77 megawatts of power."]]))
     (folder / "sub" / "ferry.md").rename(folder / "ferry renamed.md")
     gone.unlink()
     dry = ragsvc("ingest", folder, "--prune", "--dry-run", "--json", env=env).json

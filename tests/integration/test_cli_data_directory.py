@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import ROOT, RunningService, service_environment
 from tests.support.command import at_data, ragsvc
 
@@ -23,7 +23,7 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("documents")
     for number in range(4):
         pages = [[f"Turbine {number} stands near the river."], [f"Turbine {number} cost {number + 2} million euros."]]
-        (folder / f"report {number}.pdf").write_bytes(make_pdf(pages))
+        (folder / f"report {number}.pdf").write_bytes(text_pdf(pages))
     return folder
 
 

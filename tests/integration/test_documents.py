@@ -15,12 +15,12 @@ import httpx
 import pytest
 
 from ragsvc.testing import pdf_builder
-from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.sample_pdfs import text_pdf
 from tests.support.command import at_service, ragsvc
 
 pytestmark = pytest.mark.model
 
-REPORT = make_pdf(
+REPORT = text_pdf(
     [
         ["Annual report of the Harbour Company.", "The harbour handled 4,711 containers in 2023."],
         ["Outlook.", "The company expects 5,000 containers in 2024."],
@@ -140,6 +140,25 @@ def test_a_forms_file_name_is_read_like_that_of_a_raw_body(tenant, parameters: s
     assert reply.json()["filename"] == expected
 
 
+@pytest.mark.parametrize("length", [4_200, 60_000])
+@pytest.mark.parametrize("form", [False, True], ids=["raw", "form"])
+def test_a_long_content_disposition_is_refused_at_once(tenant, length: int, form: bool) -> None:
+    disposition = 'form-data; name="file"; filename="' + ";" * length
+    begin = time.perf_counter()
+    if form:
+        body = f"--b\r\nContent-Disposition: {disposition}\r\n\r\nx\r\n--b--\r\n"
+        headers = {"content-type": "multipart/form-data; boundary=b"}
+    else:
+        body = "x"
+        headers = {"content-type": "text/plain", "content-disposition": disposition}
+    reply = tenant.http.post("/v1/rag/documents?wait_s=0", content=body, headers=headers)
+    assert time.perf_counter() - begin < 1
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"], error["param"]) == (400, "invalid_request", "Content-Disposition")
+    assert "'Content-Disposition'" in error["message"]
+    assert error["message"].endswith(" is longer than 4,096 bytes.")
+
+
 def test_respond_async_answers_at_once_and_events_follow_to_ready(tenant) -> None:
     reply = tenant.http.post(
         "/v1/rag/documents",
@@ -214,7 +233,7 @@ def test_a_scanned_page_is_found_and_cited_with_its_page(tenant, tmp_path) -> No
         (b"", "text/plain", "empty_file"),
         (b"this is no PDF at all", "application/pdf", "not_a_pdf"),
         (b"%PDF-1.7\n" + bytes(range(256)) * 40, "application/pdf", "damaged"),
-        (make_pdf([[]]), "application/pdf", "no_text"),
+        (text_pdf([[]]), "application/pdf", "no_text"),
         (b"\x89PNG\r\n\x1a\n" + bytes(2000), "application/pdf", "not_a_pdf"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8, "text/plain", "not_text"),
     ],
@@ -316,7 +335,7 @@ def test_a_deleted_document_is_gone_everywhere_and_its_id_stays_unknown(service,
 
 
 def test_a_delete_while_it_is_worked_on_holds(tenant) -> None:
-    big = make_pdf([[f"Line {line} of page {page} speaks of nothing." for line in range(50)] for page in range(300)])
+    big = text_pdf([[f"Line {line} of page {page} speaks of nothing." for line in range(50)] for page in range(300)])
     document_id = tenant.upload(big, wait_s=0).json()["id"]
     time.sleep(0.3)
     assert tenant.http.delete(f"/v1/rag/documents/{document_id}").status_code == 200
@@ -510,7 +529,7 @@ def test_any_text_is_a_legal_query(tenant, query: str) -> None:
 
 
 def test_ingest_of_a_large_document_does_not_stall_a_small_one(tenant) -> None:
-    big = make_pdf([[f"Row {line} on page {page}: value {line * page}." for line in range(50)] for page in range(400)])
+    big = text_pdf([[f"Row {line} on page {page}: value {line * page}." for line in range(50)] for page in range(400)])
     big_id = tenant.upload(big, wait_s=0).json()["id"]
     small = tenant.upload(b"A small text comes quickly.", kind="text/plain", wait_s=60)
     assert small.status_code == 201

@@ -12,13 +12,13 @@ import ehbp
 import httpx
 import pytest
 
-from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.sample_pdfs import text_pdf
 from tests.conftest import FIXTURES, NODE_FOLDER
 
 pytestmark = pytest.mark.model
 
 TEXT = "Oda Brand keeps the lighthouse of Cape Willow."
-REPORT = make_pdf([[TEXT]])
+REPORT = text_pdf([[TEXT]])
 CHAT = {
     "model": "local/chat-model",
     "messages": [{"role": "user", "content": "Who keeps the lighthouse?"}],

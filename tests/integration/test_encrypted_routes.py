@@ -13,12 +13,12 @@ import pytest
 from ragsvc.client import EncryptedTransport, HpkeStream
 from ragsvc.crypto import sealed_requests
 from ragsvc.crypto.framing import decode_varint
-from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.sample_pdfs import text_pdf
 from tests.support.sealing import OneShot, SealedInference, fetch_hpke_key, fetch_rvenc_key, one_shot
 
 pytestmark = pytest.mark.model
 
-REPORT = make_pdf([["Annual report of the Lighthouse Company.", "The lighthouse keeper is called Oda Brand."]])
+REPORT = text_pdf([["Annual report of the Lighthouse Company.", "The lighthouse keeper is called Oda Brand."]])
 CHAT = {"model": "local/chat-model", "messages": [{"role": "user", "content": "Who keeps the lighthouse?"}]}
 RAG_CHAT = {**CHAT, "use_rag": True}
 

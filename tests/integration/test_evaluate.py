@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import ROOT, RunningService
 from tests.support.command import at_data, at_service, ragsvc
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.model
 DOCUMENTS = ROOT / "fixtures" / "documents"
 QUESTIONS = ROOT / "fixtures" / "evaluation" / "questions.jsonl"
 
-SOLAR = make_pdf([["Welcome to the yearly report."], ["The solar plant in Almeria produces 42 megawatts of power."]])
+SOLAR = text_pdf([["Welcome to the yearly report."], ["The solar plant in Almeria produces 42 megawatts of power."]])
 SOLAR_HASH = sha256(SOLAR).hexdigest()
 
 FLOOR = {"hit@1": 0.80, "hit@5": 0.94, "mrr": 0.89, "recall@10": 0.97, "abstention_auroc": 0.86}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ragsvc.testing.sample_pdfs import make_pdf
+from ragsvc.testing.sample_pdfs import text_pdf
 from tests.conftest import FIXTURES
 from tests.support.recording_provider import SPEECH
 
@@ -28,7 +28,7 @@ NEEDS_BEFORE = {
     "operayde/stream.ts": "const base = process.env.OPERAYDE_BASE!;\nconst key = process.env.OPERAYDE_KEY!;\n",
 }
 """What a sample takes from the one before it in its document."""
-REPORT = make_pdf([["Quarterly report.", "The Q3 revenue was 81.8 billion dollars."]])
+REPORT = text_pdf([["Quarterly report.", "The Q3 revenue was 81.8 billion dollars."]])
 
 
 def completion(output: str) -> None:

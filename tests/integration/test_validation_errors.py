@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -9,6 +11,11 @@ import pytest
 pytestmark = pytest.mark.model
 
 CHAT = {"model": "local/chat-model", "messages": [{"role": "user", "content": "x"}]}
+SEARCH = {"query": "x"}
+EMBED = {"model": "local/embedding-model"}
+OPEN = {"type": "and", "filters": [{"type": "eq", "key": "a"}]}
+BLANK = ": expected text that is not empty or white space"
+NO_TEXTS = ": expected a text, an array of texts, or arrays of tokens"
 TOO_LONG = "m" * 257
 TOO_LONG_MESSAGE = ": expected `str` of length <= 256"
 TOO_DEEP = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
@@ -39,6 +46,7 @@ def client(service):
 def fault(reply) -> tuple[str | None, str]:
     error = reply.json()["error"]
     assert (reply.status_code, error["code"], error["type"]) == (400, "invalid_request", "invalid_request_error"), error
+    assert re.fullmatch(r"(?:[A-Z]|'[^']+')(?:.*[^.])?\.", error["message"]), error
     return error["param"], error["message"]
 
 
@@ -49,6 +57,9 @@ def test_a_body_that_is_not_a_json_object(client, method: str, path: str, field:
         b"[]": "The body: expected `object`, got `array`.",
         b'{"%b": ' % field.encode(): "The body is not valid JSON: input data was truncated.",
         b'{"%b": "\xff"}' % field.encode(): "The body is not valid JSON: it is not UTF-8.",
+        b'{"%b":}' % field.encode(): f"The body is not valid JSON: invalid character (byte {len(field) + 4}).",
+        b"nope": "The body is not valid JSON: invalid character (byte 4).",
+        b"01": "The body is not valid JSON: invalid number (byte 1).",
     }
     if nested is not None:
         bodies[b'{"%b": %b}' % (nested.encode(), TOO_DEEP)] = "The body is not valid JSON: it is nested too deeply."
@@ -74,6 +85,13 @@ def test_a_body_that_is_not_a_json_object(client, method: str, path: str, field:
         ("/v1/rag/search", {"query": "x", "top_k": 101}, "top_k", ": expected `int` <= 100"),
         ("/v1/rag/search", {"query": "x", "colour": 1}, "colour", " is not a known field"),
         ("/v1/rag/search", {}, "query", " is required"),
+        ("/v1/rag/search", {"query": " \n"}, "query", BLANK),
+        ("/v1/rag/search", SEARCH | {"filters": {}}, "filters.type", " is required"),
+        ("/v1/rag/search", SEARCH | {"filters": {"type": "eq", "key": "a"}}, "filters.value", " is required"),
+        ("/v1/chat/completions", CHAT | {"rag": {"filters": OPEN}}, "rag.filters.filters[0].value", " is required"),
+        ("/v1/embeddings", EMBED | {"input": []}, "input", ": expected `array` of length 1 to 2048"),
+        ("/v1/embeddings", EMBED | {"input": ["a", " "]}, "input[1]", BLANK),
+        ("/v1/embeddings", EMBED | {"input": [1, "a"]}, "input", NO_TEXTS),
         ("/v1/keys", {}, "label", " is required"),
         ("/v1/keys", {"label": "a", "colour": 1}, "colour", " is not a known field"),
         ("/v1/keys", {"label": "a", "scopes": ["root"]}, "scopes[0]", ": invalid enum value 'root'"),
@@ -105,20 +123,32 @@ def test_a_change_to_a_provider_at_fault(client) -> None:
         ("/v1/attestation/report", "secret=in-the-url", "nonce", " is required"),
         ("/v1/attestation/report", "nonce=x", "nonce", ": expected `str` matching regex '^[0-9a-fA-F]{64}$'"),
         ("/v1/rag/documents", "status=lost", "status", ": expected 'queued', 'processing', 'ready' or 'failed'"),
-        ("/v1/rag/documents", "filters=x", "filters", ": expected a filter as JSON"),
-        ("/v1/rag/documents", "filters=" + "[" * 5000, "filters", ": expected a filter as JSON"),
+        ("/v1/rag/documents", "filters=x", "filters", ": not valid JSON: invalid character (byte 0)"),
+        ("/v1/rag/documents", "filters=[]", "filters", ": expected `object`, got `array`"),
+        ("/v1/rag/documents", 'filters={"a":' + "[" * 5000, "filters", ": not valid JSON: it is nested too deeply"),
+        ("/v1/rag/documents", 'filters={"type":"eq","key":"a"}', "filters.value", " is required"),
     ],
 )
 def test_a_query_parameter_at_fault(client, path: str, query: str, param: str, problem: str) -> None:
     assert fault(client.get(f"{path}?{query}")) == (param, f"'{param}'{problem}.")
 
 
-@pytest.mark.parametrize("metadata", ["[]", "x", '{"a":' * 5000])
-def test_metadata_at_fault(client, metadata: str) -> None:
+@pytest.mark.parametrize(
+    ("metadata", "param", "problem"),
+    [
+        ("[]", "metadata", "expected `object`, got `array`"),
+        ("x", "metadata", "not valid JSON: invalid character (byte 0)"),
+        ('{"a":' * 5000, "metadata", "not valid JSON: it is nested too deeply"),
+        ('{"a":[1]}', "metadata.a", "expected `str`, `int`, `float` or `bool`"),
+        (json.dumps({str(key): 1 for key in range(65)}), "metadata", "expected `object` of length <= 64"),
+        (json.dumps({"a": "x" * 16_384}), "metadata", "expected at most 16384 bytes of JSON"),
+    ],
+)
+def test_metadata_at_fault(client, metadata: str, param: str, problem: str) -> None:
     raw = client.post("/v1/rag/documents", params={"filename": "a.txt", "metadata": metadata}, content=b"x")
     form = client.post("/v1/rag/documents", data={"metadata": metadata}, files={"file": ("a.txt", b"x")})
     for reply in (raw, form):
-        assert fault(reply) == ("metadata", "'metadata': expected a JSON object.")
+        assert fault(reply) == (param, f"'{param}': {problem}.")
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class SmallSearch:
     async def search(self, tenant, query):
         self.queries.append((tenant, query))
         if query.collection != "default":
-            raise CollectionNotFound(f"no collection '{query.collection}'", param="rag.collection")
+            raise CollectionNotFound(f"There is no collection '{query.collection}'.", param="rag.collection")
         scored = [SearchHit(passage(number, text), overlap(query.text, text)) for number, text in PAGES.items()]
         hits = sorted((hit for hit in scored if hit.score > 0), key=lambda hit: -hit.score)[: query.top_k]
         return SearchResult(hits, answerable=hits[0].score if hits else 0.0)

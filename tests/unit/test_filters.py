@@ -43,24 +43,32 @@ def test_a_filter_decides_by_value_and_kind(raw: dict, expected: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw",
+    ("raw", "param", "problem"),
     [
-        None,
-        [],
-        {},
-        {"type": "like", "key": "a", "value": "b"},
-        {"type": "eq", "key": "a"},
-        {"type": "eq", "key": "a", "value": [1]},
-        {"type": "in", "key": "a", "value": 1},
-        {"type": "and", "filters": []},
-        {"type": "eq", "key": "a", "value": 1, "extra": 1},
-        {"type": "eq", "key": "a", "value": {"b": 1}},
+        (None, "filters", ": expected `object` with the field `type`"),
+        ([], "filters", ": expected `object` with the field `type`"),
+        ({}, "filters.type", " is required"),
+        ({"type": "like", "key": "a", "value": "b"}, "filters.type", ": invalid enum value 'like'"),
+        ({"type": "eq", "key": "a"}, "filters.value", " is required"),
+        ({"type": "eq", "key": "a", "value": [1]}, "filters.value", ": expected a single value for type 'eq'"),
+        ({"type": "in", "key": "a", "value": 1}, "filters.value", ": expected `array` for type 'in'"),
+        (
+            {"type": "and", "filters": []},
+            "filters",
+            ": expected a non-empty `array` in `filters` and no other field for type 'and'",
+        ),
+        ({"type": "eq", "key": "a", "value": 1, "extra": 1}, "filters.extra", " is not a known field"),
+        (
+            {"type": "or", "filters": [{"type": "eq", "key": "a", "value": {"b": 1}}]},
+            "filters.filters[0].value",
+            ": expected `bool | int | float | str | array`, got `object`",
+        ),
     ],
 )
-def test_another_shape_is_refused_with_the_field_named(raw: object) -> None:
+def test_another_shape_is_refused_with_the_field_named(raw: object, param: str, problem: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_filter(raw)
-    assert caught.value.param == "filters"
+    assert (caught.value.param, caught.value.message) == (param, f"'{param}'{problem}.")
 
 
 def test_nesting_beyond_reason_is_refused() -> None:

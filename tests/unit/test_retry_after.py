@@ -1,5 +1,6 @@
 """``Retry-After`` as seconds or HTTP date, and ``retry-after-ms``."""
 
+import math
 from email.utils import formatdate
 
 import httpx
@@ -39,6 +40,15 @@ def test_a_wait_is_read(headers, wait_s) -> None:
         read_retry_after(httpx.Headers({name.title(): value.encode() for name, value in headers.items()}), now=NOW)
         == wait_s
     )
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "seconds"),
+    [(math.inf, "31536000"), (1e300, "31536000"), (-1.0, "0"), (-0.5, "0"), (-math.inf, "0"), (math.nan, "0")],
+)
+def test_a_wait_that_is_no_time_is_limited_to_a_year(wait_s: float, seconds: str) -> None:
+    headers = retry_after_headers(wait_s)
+    assert (headers["retry-after"], headers["retry-after-ms"]) == (seconds, str(int(seconds) * 1000))
 
 
 @pytest.mark.parametrize("wait_s", [0.0, 0.0004, 0.02, 1.2004, 86_400.0])

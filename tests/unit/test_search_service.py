@@ -4,13 +4,14 @@ import threading
 from types import SimpleNamespace
 
 import anyio
+import msgspec
 import numpy as np
 import pytest
 
 from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.core.retrieval.passage_search import load_best
 from ragsvc.core.retrieval.ranking import Candidate
-from ragsvc.core.retrieval.search import SearchMode, SearchQuery
+from ragsvc.core.retrieval.search import SearchMode, SearchQuery, SearchResult
 from ragsvc.index.registry import IndexRegistry
 from ragsvc.services.search import DatabaseRows, OpeningCache, SearchService
 from ragsvc.store import document_rows
@@ -110,3 +111,8 @@ def test_cosines_count_less_where_the_model_does_not_know_the_words(database, tm
     for hit in found.hits:
         assert hit.score == pytest.approx((weight * hit.dense + (1 - weight) * hit.lexical) / 1.2, abs=2e-4)
     assert {hit.passage.id for hit in found.hits} == {near, worded}
+
+
+def test_a_result_without_a_judgement_does_not_claim_an_answer() -> None:
+    with pytest.raises(msgspec.ValidationError, match="missing required field `answerable`"):
+        msgspec.convert({"hits": []}, SearchResult)

@@ -21,6 +21,7 @@ from ragsvc.cli.ingest.transfer import FileOutcome, FileResult, Transfer, delete
 from ragsvc.cli.output import Output, shortened, size, table
 from ragsvc.cli.service_client import ServiceClient
 from ragsvc.cli.target import Target, connect
+from ragsvc.core.defaults import DEFAULT_COLLECTION
 
 _PATIENCE_S = 3600.0
 _SHOWN_PROBLEMS = 20
@@ -30,7 +31,7 @@ _WORK = frozenset({IngestAction.ADD, IngestAction.REPLACE, IngestAction.RESUME, 
 class IngestCommandOptions(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[Path, ...]
     selection: FileSelection = FileSelection()
-    collection: str = "default"
+    collection: str = DEFAULT_COLLECTION
     metadata: Mapping[str, Any] = {}
     parallel: int = 4
     dry_run: bool = False

@@ -10,14 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-MEDIA_TYPES = {
-    ".pdf": "application/pdf",
-    ".txt": "text/plain",
-    ".text": "text/plain",
-    ".md": "text/markdown",
-    ".markdown": "text/markdown",
-}
-"""Media types of the files that are read, by suffix."""
+from ragsvc.core.documents import MEDIA_TYPES_BY_SUFFIX
 
 
 class FileSelection(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +38,7 @@ class SourceFile(msgspec.Struct, frozen=True):
     @property
     def media_type(self) -> str:
         """The media type by suffix; the service recognises other files by their bytes."""
-        return MEDIA_TYPES.get(self.location.suffix.lower(), "application/octet-stream")
+        return MEDIA_TYPES_BY_SUFFIX.get(self.location.suffix.lower(), "application/octet-stream")
 
 
 class ScanProblem(msgspec.Struct, frozen=True):
@@ -142,7 +135,7 @@ class _Walk:
     def _included(self, path: Path, root: Path) -> bool:
         if self._selection.include:
             return _matches(path, root, self._selection.include)
-        return path.suffix.lower() in MEDIA_TYPES
+        return path.suffix.lower() in MEDIA_TYPES_BY_SUFFIX
 
     def _take(self, root: Path, path: Path) -> None:
         try:

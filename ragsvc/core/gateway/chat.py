@@ -12,11 +12,17 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from ragsvc.core.defaults import BYTES_PER_TOKEN, MAX_COLLECTION_NAME_LENGTH, MAX_MODEL_NAME_LENGTH, MAX_TOP_K
+from ragsvc.core.defaults import (
+    BYTES_PER_TOKEN,
+    DEFAULT_COLLECTION,
+    MAX_COLLECTION_NAME_LENGTH,
+    MAX_MODEL_NAME_LENGTH,
+    MAX_TOP_K,
+)
 from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.gateway.upstream_access import NO_ACCESS, UpstreamAccess
 from ragsvc.core.retrieval.filters import parse_filter
-from ragsvc.core.retrieval.search import DEFAULT_COLLECTION, SearchHit, SearchMode, SearchQuery
+from ragsvc.core.retrieval.search import DocumentIds, SearchHit, SearchMode, SearchQuery
 from ragsvc.core.validation import decode_json, missing_value
 
 CountTokens = Callable[[str], int]
@@ -110,7 +116,7 @@ class RagOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Options of the search for passages."""
 
     collection: Annotated[str, Meta(min_length=1, max_length=MAX_COLLECTION_NAME_LENGTH)] = DEFAULT_COLLECTION
-    document_ids: Annotated[list[str], Meta(max_length=1000)] | None = None
+    document_ids: DocumentIds | None = None
     filters: dict[str, Any] | None = None
     top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] | None = None
     mode: SearchMode = SearchMode.HYBRID
@@ -286,7 +292,7 @@ def decode_chat_request(raw: bytes) -> ChatCall:
         if message.role in ("user", "system", "developer", "tool"):
             _check_content(message, f"messages[{index}].content")
     if isinstance(request.rag, RagOptions) and request.rag.filters is not None:
-        _check_filters(request.rag.filters)
+        parse_filter(request.rag.filters, path="rag.filters")
     return ChatCall(request=request, raw=raw, model=request.model)
 
 
@@ -300,10 +306,3 @@ def _check_content(message: ChatMessage, param: str) -> None:
             raise missing_value(f"{param}[{index}].text")
         if part.type == "image_url" and part.image_url is None:
             raise missing_value(f"{param}[{index}].image_url")
-
-
-def _check_filters(filters: dict[str, Any]) -> None:
-    try:
-        parse_filter(filters)
-    except InvalidRequest as error:
-        raise InvalidRequest(error.message, param="rag.filters") from error

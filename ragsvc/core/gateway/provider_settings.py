@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -10,7 +10,6 @@ from msgspec import Meta
 from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
 from ragsvc.core.gateway.endpoint_families import Family
 
-LOCAL_MODEL: Final = "local/chat-model"
 """Name of the built-in model."""
 
 Positive = Annotated[float, Meta(gt=0)]

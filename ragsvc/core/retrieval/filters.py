@@ -12,7 +12,7 @@ from typing import Any, Literal, assert_never
 
 import msgspec
 
-from ragsvc.core.errors import InvalidRequest
+from ragsvc.core.validation import invalid_field, invalid_value
 
 Scalar = str | int | float | bool
 _MAX_DEPTH = 8
@@ -37,43 +37,40 @@ class CompoundFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 Filter = MetadataComparison | CompoundFilter
 
 
-def parse_filter(raw: object) -> Filter:
-    """Parse a filter from decoded JSON.
+def parse_filter(raw: object, *, path: str = "filters") -> Filter:
+    """Parse a filter from decoded JSON. ``path`` is its place in the request.
 
     Raises:
         InvalidRequest: the shape is wrong, or the filter exceeds the limits on depth and number of conditions.
     """
     budget = [_MAX_NODES]
-    return _parse(raw, depth=0, budget=budget)
+    return _parse(raw, path, depth=0, budget=budget)
 
 
-def _parse(raw: object, *, depth: int, budget: list[int]) -> Filter:
+def _parse(raw: object, path: str, *, depth: int, budget: list[int]) -> Filter:
     budget[0] -= 1
     if depth > _MAX_DEPTH or budget[0] < 0:
-        raise InvalidRequest(
-            f"a filter may be nested at most {_MAX_DEPTH} levels deep and have at most {_MAX_NODES} conditions",
-            param="filters",
-        )
+        raise invalid_value(path, f"Expected at most {_MAX_DEPTH} levels of filters and {_MAX_NODES} conditions")
     if not isinstance(raw, Mapping):
-        raise InvalidRequest("a filter must be a JSON object with the field 'type'", param="filters")
+        raise invalid_value(path, "Expected `object` with the field `type`")
     kind = raw.get("type")
     if kind in ("and", "or"):
         members = raw.get("filters")
         if not isinstance(members, list) or not members or set(raw) != {"type", "filters"}:
-            raise InvalidRequest(
-                f"a filter of type '{kind}' must have a non-empty list 'filters' and no other field", param="filters"
-            )
-        return CompoundFilter(type=kind, filters=[_parse(member, depth=depth + 1, budget=budget) for member in members])
+            raise invalid_value(path, f"Expected a non-empty `array` in `filters` and no other field for type '{kind}'")
+        parsed = [
+            _parse(member, f"{path}.filters[{index}]", depth=depth + 1, budget=budget)
+            for index, member in enumerate(members)
+        ]
+        return CompoundFilter(type=kind, filters=parsed)
     try:
         comparison = msgspec.convert(dict(raw), MetadataComparison)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"the filter is invalid: {error}", param="filters") from error
+        raise invalid_field(error, within=path) from error
     wants_list = comparison.type in ("in", "nin")
     if wants_list != isinstance(comparison.value, list):
-        raise InvalidRequest(
-            f"'value' must be {'a list' if wants_list else 'a single value'} for a filter of type '{comparison.type}'",
-            param="filters",
-        )
+        expected = "`array`" if wants_list else "a single value"
+        raise invalid_value(f"{path}.value", f"Expected {expected} for type '{comparison.type}'")
     return comparison
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
-from ragsvc.core.defaults import DEFAULT_TOP_K
+from ragsvc.core.defaults import DEFAULT_COLLECTION, DEFAULT_TOP_K, MAX_DOCUMENT_IDS
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.retrieval.filters import Filter
 
-DEFAULT_COLLECTION = "default"
+DocumentIds = Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_DOCUMENT_IDS)]
+"""Public ids of the documents to search. An empty list is refused: it would find nothing."""
 
 
 class SearchMode(StrEnum):
@@ -51,5 +53,5 @@ class SearchResult(msgspec.Struct, frozen=True):
     """
 
     hits: list[SearchHit]
-    answerable: float = 1.0
+    answerable: float
     timings_ms: dict[str, float] = {}

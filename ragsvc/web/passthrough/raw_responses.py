@@ -144,7 +144,7 @@ def _whole_events(held: bytes, piece: bytes) -> tuple[bytes, bytes]:
     return text[:border], text[border:]
 
 
-class EventSource(Protocol):
+class EventBlocks(Protocol):
     """An iterator over blocks of whole server-sent events."""
 
     @property
@@ -165,7 +165,7 @@ class EventStream(ASGIResponse):
     __slots__ = ("_headers", "_request_id", "_source")
 
     def __init__(
-        self, source: EventSource, *, request_id: str | None, headers: Sequence[tuple[bytes, bytes]] = ()
+        self, source: EventBlocks, *, request_id: str | None, headers: Sequence[tuple[bytes, bytes]] = ()
     ) -> None:
         # see JsonBytes
         self._source = source

@@ -18,7 +18,7 @@ from ragsvc.core.documents import Document, DocumentStatus
 from ragsvc.core.errors import DocumentNotFound, InvalidRequest
 from ragsvc.core.ids import CHUNK_ID_PATTERN, TenantId, passage_id
 from ragsvc.core.retrieval.filters import parse_filter
-from ragsvc.core.validation import invalid_value
+from ragsvc.core.validation import decode_json_parameter, invalid_value
 from ragsvc.services.document_service import MEDIA_TYPES, DocumentService
 from ragsvc.store.document_rows import DocumentFilter
 from ragsvc.web.bodies import read_json
@@ -158,7 +158,7 @@ async def list_documents(
     which = DocumentFilter(
         statuses=_statuses(status),
         filename_contains=name,
-        metadata=None if filters is None else parse_filter(_json(filters)),
+        metadata=None if filters is None else parse_filter(decode_json_parameter("filters", filters, dict[str, Any])),
     )
     documents, more = await service.list_page(
         principal_of(request).tenant,
@@ -180,13 +180,6 @@ def _statuses(text: str | None) -> tuple[DocumentStatus, ...]:
         return tuple(DocumentStatus(status.strip()) for status in text.split(",")) if text else ()
     except ValueError as error:
         raise invalid_value("status", "Expected 'queued', 'processing', 'ready' or 'failed'") from error
-
-
-def _json(text: str) -> object:
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise invalid_value("filters", "Expected a filter as JSON") from error
 
 
 @get("/v1/rag/documents/{document_id:str}", opt=_READ, summary="Show a document")

@@ -274,11 +274,11 @@ _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def _refusal(family: str) -> RouteNotFound:
-    advice = f" {_STATEFUL[family]}" if _STATEFUL[family] else ""
-    return RouteNotFound(
-        f"/v1/{family} is not offered: its objects would be kept at a provider, and a proxy cannot know who owns them "
-        f"and when they expire.{advice}"
+    reason = (
+        f"The endpoint /v1/{family} is not offered: its objects would be kept at a provider, "
+        "and a proxy cannot know who owns them and when they expire."
     )
+    return RouteNotFound(f"{reason} {_STATEFUL[family]}".rstrip())
 
 
 def _refused(family: str, path: str, *, methods: tuple[str, ...] = _METHODS) -> HTTPRouteHandler:

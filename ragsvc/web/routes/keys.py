@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 from ragsvc.core.access.api_keys import ApiKey, KeyLimits, KeyState
 from ragsvc.core.access.limits import UNLIMITED
 from ragsvc.core.access.principal import DEFAULT_SCOPES, Scope
-from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
+from ragsvc.core.defaults import LOCAL_MODEL, MAX_MODEL_NAME_LENGTH
 from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.services.idempotency import IdempotentRequest, repeatable
 from ragsvc.services.key_administration import Actor, IssuedKey, KeyChange, KeyDraft
@@ -37,7 +37,7 @@ _Models = Annotated[
     Meta(
         max_length=200,
         description="Names and globs; empty allows all models",
-        examples=[["openai/*", "local/chat-model"]],
+        examples=[["openai/*", LOCAL_MODEL]],
     ),
 ]
 _Scopes = Annotated[list[Scope], Meta(max_length=20, description="Permissions of the key")]

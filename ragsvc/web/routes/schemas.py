@@ -7,10 +7,17 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from ragsvc.core.defaults import DEFAULT_TOP_K, MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH, MAX_TOP_K
+from ragsvc.core.defaults import (
+    DEFAULT_COLLECTION,
+    DEFAULT_TOP_K,
+    MAX_COLLECTION_NAME_LENGTH,
+    MAX_FILENAME_LENGTH,
+    MAX_QUERY_LENGTH,
+    MAX_TOP_K,
+)
 from ragsvc.core.documents import Document, DocumentStatus, Stage, StoredPassage
 from ragsvc.core.ids import chunk_id
-from ragsvc.core.retrieval.search import DEFAULT_COLLECTION, SearchHit, SearchMode
+from ragsvc.core.retrieval.search import DocumentIds, SearchHit, SearchMode
 
 
 class ProblemOut(msgspec.Struct, frozen=True):
@@ -137,11 +144,11 @@ class PageOut(msgspec.Struct, frozen=True, kw_only=True):
 class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A search. ``filters`` have the form of OpenAI's comparison and compound filters."""
 
-    query: Annotated[str, Meta(min_length=1, max_length=20_000, examples=["What was the revenue in Q3?"])]
+    query: Annotated[str, Meta(min_length=1, max_length=MAX_QUERY_LENGTH, examples=["What was the revenue in Q3?"])]
     top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K
     mode: SearchMode = SearchMode.HYBRID
     collection: Annotated[str, Meta(min_length=1, max_length=MAX_COLLECTION_NAME_LENGTH)] = DEFAULT_COLLECTION
-    document_ids: Annotated[list[str], Meta(min_length=1, max_length=1000)] | None = None
+    document_ids: DocumentIds | None = None
     filters: dict[str, Any] | None = None
     min_score: Annotated[float, Meta(ge=0, le=1)] = 0.0
     rerank: bool = False

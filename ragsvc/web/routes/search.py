@@ -65,11 +65,12 @@ async def answer_search(scope: Scope, receive: Receive) -> ASGIResponse:
     },
     status_code=200,
     summary="Search passages",
+    operation_id="V1RagSearchSearchPassages",
 )
-async def search_passages(request: Request[Any, Any, Any]) -> ASGIResponse:
+async def search_documents(request: Request[Any, Any, Any]) -> ASGIResponse:
     """Find passages by meaning and by words, best first. Scores (0..1) are comparable within a response only."""
     return await answer_search(request.scope, request.receive)
 
 
-route_handlers: list[Any] = [search_passages]
+route_handlers: list[Any] = [search_documents]
 """All routes of this module."""

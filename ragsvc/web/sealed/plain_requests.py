@@ -13,7 +13,7 @@ from ragsvc.web.auth import credential_of
 from ragsvc.web.context import context_of
 from ragsvc.web.sealed.recognition import ENC, ENCAPSULATED_KEY, INNER_CONTENT_TYPE, SEALED_BODY
 
-CHAT_PATH: Final = "/v1/chat/completions"
+PLAIN_CHAT_PATH: Final = "/v1/chat/completions"
 """The plain route that answers the chat inside an RVENC request."""
 JSON_TYPE: Final = b"application/json"
 _REPLACED = frozenset(
@@ -49,7 +49,7 @@ def make_plain_chat(scope: Scope, *, length: int) -> Scope:
     between client and server could add them.
     """
     plain = scope.copy()
-    plain["path"] = scope.get("root_path", "") + CHAT_PATH
+    plain["path"] = scope.get("root_path", "") + PLAIN_CHAT_PATH
     plain["raw_path"] = plain["path"].encode()
     kept = [(name, value) for name, value in scope["headers"] if name in _KEPT_OF_RVENC]
     _set_headers(plain, kept, content_type=JSON_TYPE, length=length)

@@ -39,7 +39,7 @@ class MemoryBudget:
         def take(size_bytes: int) -> None:
             nonlocal taken
             if size_bytes > self._free_bytes:
-                raise Overloaded("too many large encrypted requests are being received", retry_after_s=1)
+                raise Overloaded("Too many large encrypted requests are being received.", retry_after_s=1)
             self._free_bytes -= size_bytes
             taken += size_bytes
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ragsvc.store.replay_claims import FILE_NAME, SqliteClaims
+from ragsvc.store.replay_claims import CLAIMS_FILE_NAME, SqliteClaims
 from tests.support.crypto import EncryptedServer, NodePeer, RunningServer, in_memory_keyring
 
 
@@ -29,7 +29,7 @@ def node_peer(node: str) -> Iterator[Callable[[], NodePeer]]:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RunningServer]:
     """A running encrypted server with keys in memory."""
-    with closing(SqliteClaims(tmp_path / FILE_NAME, outlives_process=False)) as claims:
+    with closing(SqliteClaims(tmp_path / CLAIMS_FILE_NAME, outlives_process=False)) as claims:
         running = RunningServer(EncryptedServer(in_memory_keyring(), claims))
         yield running
         running.close()

@@ -19,7 +19,7 @@ from ragsvc.crypto import ehbp, hpke, rvenc, sealed_requests
 from ragsvc.crypto.hpke_stream import bind_request
 from ragsvc.crypto.keyring import Keyring, KeySet, parse_secret
 from ragsvc.crypto.replay import ReplayClaim
-from ragsvc.store.replay_claims import FILE_NAME, PRUNE_AFTER_S, SqliteClaims
+from ragsvc.store.replay_claims import CLAIMS_FILE_NAME, PRUNE_AFTER_S, SqliteClaims
 from tests.support.crypto import Clock, in_memory_keyring
 
 DAY = 86_400
@@ -105,7 +105,7 @@ def test_secrets_are_read_raw_hexadecimal_or_base64():
 
 @pytest.fixture
 def claims(tmp_path) -> Iterator[SqliteClaims]:
-    with contextlib.closing(SqliteClaims(tmp_path / FILE_NAME, outlives_process=True)) as opened:
+    with contextlib.closing(SqliteClaims(tmp_path / CLAIMS_FILE_NAME, outlives_process=True)) as opened:
         yield opened
 
 
@@ -128,7 +128,7 @@ def test_of_64_parallel_copies_of_one_request_exactly_one_is_accepted(claims, tm
         thread.start()
     for thread in threads:
         thread.join(20)
-    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as rows:
+    with contextlib.closing(sqlite3.connect(tmp_path / CLAIMS_FILE_NAME)) as rows:
         remembered = rows.execute("SELECT count(*) FROM claims").fetchone()[0]
     assert (accepted, len(refused), remembered) == ([b"{}"], 63, 1)
 

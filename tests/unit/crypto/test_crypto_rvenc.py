@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ragsvc.core.errors import CryptoFailure
 from ragsvc.crypto import hpke, rvenc, xwing
-from ragsvc.crypto.rvenc_events import EventReader, RvencEvent, encode_event
+from ragsvc.crypto.rvenc_events import EventReader, RvencEvent, encode_rvenc_event
 from tests.support.crypto import load_vectors
 
 VECTORS = load_vectors("hpke_pq_xwing_base.json")
@@ -216,7 +216,7 @@ def test_the_event_reader_bounds_its_buffer():
     st.lists(st.tuples(st.sampled_from(["data", "done"]), st.text("0123456789abcdef")), max_size=5), st.integers(1, 50)
 )
 def test_events_survive_any_slicing(events, step):
-    body = b": comment\n\n".join(encode_event(name, data) for name, data in events)
+    body = b": comment\n\n".join(encode_rvenc_event(name, data) for name, data in events)
     reader = EventReader()
     read = [event for start in range(0, len(body), step) for event in reader.feed(body[start : start + step])]
     reader.finish()
