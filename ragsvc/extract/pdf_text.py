@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import re
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -22,7 +22,9 @@ from msgspec.structs import replace
 from ragsvc.extract.clean import clean_line, is_garbled
 from ragsvc.extract.columns import alternates, find_gutter, order_columns
 from ragsvc.extract.layout import Line, move_headers_and_footers
+from ragsvc.extract.pdfium_calls import HANDLE, INT, OUT, address_of, bind
 from ragsvc.extract.raised_marks import Glyph, continues_row, find_runs, mark_edits
+from ragsvc.extract.visibility import PageVisibility
 
 _GAP_POINTS = 7.0
 _CELL_GAP = 1.3
@@ -32,6 +34,7 @@ _NUMBER_AFTER_BLANK = re.compile(r"\S +[$€£¥(\d\u2013\u2014]")
 _WORD_WITH_DIGIT = re.compile(r"[^\s\x00\ufffe\x02]+\d[^\s\x00\ufffe\x02]*")
 _SMALL_BOX = 0.75
 _MARK_CONTEXT = 24
+_SAMPLE_STEP = 50
 _WORD_GAP = 0.2
 _DROP_CAP = 1.8
 _OPENING_QUOTES = "\"'\u201c\u201e\u00ab\u2018"
@@ -44,28 +47,25 @@ Rectangle = tuple[float, float, float, float]
 """left, bottom, right, top in points."""
 
 
-def _bind(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:  # noqa: ANN401 - ctypes types
-    """Bind a pdfium function to plain addresses: pypdfium2's prototypes check each pointer and take twice the time."""
-    address = ctypes.cast(getattr(pdfium, name), ctypes.c_void_p).value
-    return ctypes.CFUNCTYPE(result, *arguments)(address or 0)
-
-
-_page, _int, _out = ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
-_count_rects = _bind("FPDFText_CountRects", _int, _page, _int, _int)
-_get_rect = _bind("FPDFText_GetRect", _int, _page, _int, _out, _out, _out, _out)
-_get_char_box = _bind("FPDFText_GetCharBox", _int, _page, _int, _out, _out, _out, _out)
-_get_font_size = _bind("FPDFText_GetFontSize", ctypes.c_double, _page, _int)
-_get_font_weight = _bind("FPDFText_GetFontWeight", _int, _page, _int)
-_get_matrix = _bind("FPDFText_GetMatrix", _int, _page, _int, _out)
-_get_origin = _bind("FPDFText_GetCharOrigin", _int, _page, _int, _out, _out)
+_count_rects = bind("FPDFText_CountRects", INT, HANDLE, INT, INT)
+_get_rect = bind("FPDFText_GetRect", INT, HANDLE, INT, OUT, OUT, OUT, OUT)
+_get_char_box = bind("FPDFText_GetCharBox", INT, HANDLE, INT, OUT, OUT, OUT, OUT)
+_get_font_size = bind("FPDFText_GetFontSize", ctypes.c_double, HANDLE, INT)
+_get_font_weight = bind("FPDFText_GetFontWeight", INT, HANDLE, INT)
+_get_matrix = bind("FPDFText_GetMatrix", INT, HANDLE, INT, OUT)
+_get_origin = bind("FPDFText_GetCharOrigin", INT, HANDLE, INT, OUT, OUT)
 
 
 class PageLines(msgspec.Struct):
-    """The lines of a page in reading order. ``characters`` is the number of all characters, also of a garbled page."""
+    """The lines of a page in reading order. ``characters`` is the number of all characters, also of a garbled page.
+
+    ``hidden`` is the number of characters that were left out because a reader cannot see them.
+    """
 
     lines: list[Line]
     characters: int
     garbled: bool
+    hidden: int = 0
 
 
 class PageUnreadable(Exception):
@@ -78,14 +78,15 @@ class TextPage:
     Characters above U+FFFF are two surrogates in ``text``, as pdfium counts them.
     """
 
-    def __init__(self, page: Any, text_page: Any, *, max_characters: int) -> None:  # noqa: ANN401 - ctypes handles
+    def __init__(self, page: Any, text_page: Any, *, max_characters: int, layers: bool = False) -> None:  # noqa: ANN401 - ctypes handles
         self._text_page = text_page
         self.count = max(0, pdfium.FPDFText_CountChars(text_page))
         self.truncated = self.count > max_characters
         self.unmapped = 0
         self.text = self._read_text(min(self.count, max_characters))
         self.turns = pdfium.FPDFPage_GetRotation(page)
-        self._address = ctypes.cast(text_page, ctypes.c_void_p).value
+        self._address = address_of(text_page)
+        self.visibility = PageVisibility(page, text_page, layers=layers)
         self._box = (ctypes.c_double * 4)()
         left = ctypes.addressof(self._box)
         self._left, self._bottom, self._right, self._top = left, left + 8, left + 16, left + 24
@@ -108,6 +109,18 @@ class TextPage:
         codes = [pdfium.FPDFText_GetUnicode(self._text_page, index) for index in range(count)]
         self.unmapped = codes.count(0)
         return "".join(chr(code) if 0 < code < 0x110000 else "\x00" for code in codes)
+
+    def leave_out_hidden(self) -> int:
+        """Replace hidden characters of a suspicious page by spaces; returns their number."""
+        if not self.visibility.suspicious:
+            return 0
+        hidden = self.visibility.hidden(self.text, lambda index: self.font(index)[0])
+        if hidden:
+            characters = list(self.text)
+            for index in hidden:
+                characters[index] = " "
+            self.text = "".join(characters)
+        return len(hidden)
 
     def rectangles(self, start: int, count: int) -> int:
         """Compute the rectangles of a run of characters, for ``rectangle``; returns their number."""
@@ -151,7 +164,7 @@ class TextPage:
         return self.shown((x, y, x, y))[1]
 
     def glyphs(self, start: int, end: int) -> list[Glyph]:
-        """The visible characters of a span, with their size and position; none if it does not run from left to right."""
+        """The visible characters of a span with size and position; none if it does not run from left to right."""
         found: list[Glyph] = []
         if self.font(start)[2] != self.turns or start in self._slanted:
             return found
@@ -160,7 +173,9 @@ class TextPage:
             if character in _UNSHOWN or character.isspace():
                 continue
             box = self.character_box(index)
-            if box is not None:
+            if "\ud800" <= character <= "\udbff":
+                character = clean_line(self.text[index : index + 2])[:1]
+            if box is not None and character and not "\udc00" <= character <= "\udfff":
                 left, _, right, _ = self.shown(box)
                 found.append(Glyph(index, character, self.font(index)[0], self.baseline(index), left, right))
         return found
@@ -171,7 +186,7 @@ class TextPage:
             return
         runs = find_runs(self.glyphs(start, end))
         self._edits.update(mark_edits(runs))
-        base = next((run.glyphs[0].index for run in runs if not run.shift), start)
+        base = next((run.glyphs[0].position for run in runs if not run.shift), start)
         self._bases[start] = base
 
     def _has_one_baseline(self, start: int, end: int) -> bool:
@@ -234,8 +249,14 @@ def _has_surrogates(text: str) -> bool:
 
 
 @contextmanager
-def open_text_page(document: Any, index: int, *, max_characters: int) -> Generator[TextPage]:  # noqa: ANN401 - ctypes handle
-    """Open page ``index`` (from 0) of a pdfium document handle.
+def open_text_page(
+    document: Any,  # noqa: ANN401 - ctypes handle
+    index: int,
+    *,
+    max_characters: int,
+    layers: bool = False,
+) -> Generator[TextPage]:
+    """Open page ``index`` (from 0) of a pdfium document handle; ``layers`` if parts of the pages may be switched off.
 
     Raises:
         PageUnreadable: pdfium cannot load the page.
@@ -248,7 +269,7 @@ def open_text_page(document: Any, index: int, *, max_characters: int) -> Generat
         if not text_page:
             raise PageUnreadable
         try:
-            yield TextPage(page, text_page, max_characters=max_characters)
+            yield TextPage(page, text_page, max_characters=max_characters, layers=layers)
         finally:
             pdfium.FPDFText_ClosePage(text_page)
     finally:
@@ -261,13 +282,19 @@ def read_lines(page: TextPage) -> PageLines:
     spans = list(_line_spans(page.text))
     page.turns = _main_direction(page, spans)
     lines = [_measure(page, start, end) for start, end in spans]
+    page.visibility.check_covers()
+    hidden = page.leave_out_hidden()
+    if hidden:
+        spans = list(_line_spans(page.text))
+        lines = [_measure(page, start, end) for start, end in spans]
     spans, lines = _join_rows(page, spans, lines)
     if _looks_interleaved(page, spans, lines):
         fragments = [fragment for start, end in spans for fragment in _fragments(page, start, end)]
         ordered = order_columns(fragments)
         if ordered != fragments:
             lines = ordered
-    return PageLines(move_headers_and_footers([line for line in lines if line.text]), page.count, garbled=False)
+    lines = move_headers_and_footers([line for line in lines if line.text])
+    return PageLines(lines, page.count, garbled=False, hidden=hidden)
 
 
 def _line_spans(text: str) -> Iterator[tuple[int, int]]:
@@ -295,11 +322,15 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
     if not count:
         return Line(clean_line(raw), 0.0, 0.0, 0.0, 0.0)
     few = count <= _FEW_RECTANGLES
-    boxes = [page.shown(page.rectangle(index)) for index in (range(count) if few else (0, count - 1))]
+    rectangles = [page.rectangle(index) for index in (range(count) if few else (0, count - 1))]
+    boxes = [page.shown(rectangle) for rectangle in rectangles]
     if _has_small_neighbour(boxes) if few else _has_shifted_digit(page, raw, start):
         page.separate_marks(start, end)
     text = clean_line(page.edited(start, end))
     size, weight, turns = page.font(page.first_of_base(start))
+    if not page.visibility.suspicious:
+        page.visibility.check_boxes(rectangles)
+        page.visibility.sample((start,) if count == 1 else range(start, end, _SAMPLE_STEP), size)
     first, last = boxes[0], boxes[-1]
     one_line = abs(first[1] - last[1]) < 0.5 * size
     return Line(

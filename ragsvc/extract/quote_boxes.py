@@ -104,7 +104,10 @@ def _skeleton(raw: str) -> tuple[str, list[int]]:
     letters: list[str] = []
     indexes: list[int] = []
     for index, character in enumerate(raw):
-        kept = character if character.isalnum() and character.isascii() else _letters(clean_line(character))
+        if "\ud800" <= character <= "\udbff":
+            kept = _letters(clean_line(raw[index : index + 2]))
+        else:
+            kept = character if character.isalnum() and character.isascii() else _letters(clean_line(character))
         letters.append(kept)
         indexes += [index] * len(kept)
     return "".join(letters), indexes

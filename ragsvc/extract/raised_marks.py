@@ -2,7 +2,7 @@
 
 pdfium returns the characters of a line one after the other, so ``1,482`` with the footnote mark 3 reads ``1,4823``.
 Raised digits become superscripts (``1,482³``, ``10⁻⁶``), and raised letters follow a caret (``2025^a``) unless they
-end an abbreviation (``5th``). Lowered digits stay as they are (``CO2``) unless a figure stands beside them (``log₂10``).
+end an abbreviation (``5th``). Lowered digits stay as they are (``CO2``) unless they touch a figure (``log₂10``).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ _MAX_LETTERS = 3
 _MAX_CHARACTERS = 8
 _SUPERSCRIPTS = str.maketrans("0123456789+-\u2212\u2013()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻⁽⁾ⁿ")
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+_MARKED = frozenset(")]%\u201d\"'.")
 _SIGNS = frozenset("+-\u2212\u2013n")
 _SLASHES = frozenset("/\u2044\u2215")
 _ORDINAL_ENDS = frozenset("st nd rd th er re e ère ere ème eme ième nde o os as".split())
@@ -26,9 +27,9 @@ _ABBREVIATION_ENDS = frozenset("aderos")
 
 
 class Glyph(NamedTuple):
-    """A visible character: its index in the page's text, font size, baseline, and horizontal extent in points."""
+    """A visible character: its position in the page's text, font size, baseline, and horizontal extent in points."""
 
-    index: int
+    position: int
     character: str
     size: float
     baseline: float
@@ -108,7 +109,7 @@ def _shift(run: Run, base: Run) -> int:
 
 
 def mark_edits(runs: Sequence[Run]) -> dict[int, str]:
-    """What replaces characters, by index, so that marks are kept apart."""
+    """The text that replaces characters, by position, so that marks are kept apart."""
     edits: dict[int, str] = {}
     fraction = False
     for position, run in enumerate(runs):
@@ -120,7 +121,7 @@ def mark_edits(runs: Sequence[Run]) -> dict[int, str]:
         if run.shift > 0 and _is_numerator(runs, position):
             fraction = True
             if before.isdigit():
-                edits[run.glyphs[0].index] = " " + run.glyphs[0].character
+                edits[run.glyphs[0].position] = " " + run.glyphs[0].character
         elif run.shift > 0:
             edits.update(_raised(run, before, after))
         else:
@@ -150,29 +151,23 @@ def _is_numerator(runs: Sequence[Run], position: int) -> bool:
 
 def _raised(run: Run, before: str, after: str) -> dict[int, str]:
     text, first, last = run.text, run.glyphs[0], run.glyphs[-1]
-    if not (
-        before.isalnum() or before in (")", "]", "%", "\u201d", '"', "'", ".")
-    ):  # the label of a footnote, or apart
+    if not (before.isalnum() or before in _MARKED):  # the label of a footnote, or apart
         if after.isalpha() and text.isalnum():
-            return {last.index: last.character + " "}
+            return {last.position: last.character + " "}
         return _superscripts(run) if text.isdigit() and not before else {}
-    if text[0] in "([" or ("(" in text) != (")" in text):
-        return {}
-    if any(character.isdigit() for character in text) or text in _SIGNS:
-        if not any(character.isalpha() and character != "n" for character in text):
-            return _superscripts(run)
-        return {first.index: "^" + first.character}
-    if not text[0].isalpha():
-        return {}
     if text == "TM":
-        return {first.index: "\u2122", last.index: ""}
-    if _ends_abbreviation(text, before):
+        return {first.position: "\u2122", last.position: ""}
+    if text[0] in "([" or ("(" in text) != (")" in text) or _ends_abbreviation(text, before):
         return {}
-    return {first.index: "^" + first.character}
+    letters = any(character.isalpha() and character != "n" for character in text)
+    digits = any(character.isdigit() for character in text)
+    if not letters and (digits or text in _SIGNS):
+        return _superscripts(run)
+    return {first.position: "^" + first.character} if digits or text[0].isalpha() else {}
 
 
 def _superscripts(run: Run) -> dict[int, str]:
-    return {glyph.index: glyph.character.translate(_SUPERSCRIPTS) for glyph in run.glyphs}
+    return {glyph.position: glyph.character.translate(_SUPERSCRIPTS) for glyph in run.glyphs}
 
 
 def _ends_abbreviation(text: str, before: str) -> bool:
@@ -186,7 +181,7 @@ def _ends_abbreviation(text: str, before: str) -> bool:
 def _lowered(run: Run, before: str, after: str) -> dict[int, str]:
     text = run.text
     if text.isdigit() and (before.isdigit() or after.isdigit()):
-        return {glyph.index: glyph.character.translate(_SUBSCRIPTS) for glyph in run.glyphs}
+        return {glyph.position: glyph.character.translate(_SUBSCRIPTS) for glyph in run.glyphs}
     return {}
 
 
@@ -198,9 +193,9 @@ def continues_row(before: Sequence[Glyph], after: Sequence[Glyph]) -> bool:
     if not -0.3 * size < after[0].left - before[-1].right < 0.6 * size:
         return False
     runs = find_runs([*before, *after])
-    boundary = after[0].index
-    left = [run for run in runs if run.glyphs[0].index < boundary]
-    right = [run for run in runs if run.glyphs[-1].index >= boundary]
+    boundary = after[0].position
+    left = [run for run in runs if run.glyphs[0].position < boundary]
+    right = [run for run in runs if run.glyphs[-1].position >= boundary]
     if left[-1] is right[0]:
         return True
     if not (left[-1].shift or right[0].shift):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract.pdf_pages import PageReports
 from ragsvc.extract.quote_boxes import find_quote_boxes
 from ragsvc.extract.read_file import extract
-from ragsvc.testing.pdf_builder import Text, content, make_pdf
+from ragsvc.testing.pdf_builder import Text, assemble, content, make_pdf, stream
 
 CASES = Path(__file__).parents[2] / "fixtures/cases"
 
@@ -124,3 +125,52 @@ def test_marks_of_real_programs(name):
     assert "1,482³" in page
     assert "36.5¹ million" in page
     assert "H2O" in page
+
+
+def test_letters_of_formulas_are_kept_and_found_on_their_page():
+    page = read(CASES / "math-letters.pdf").pages[0].text
+    assert "where U is the transmittance, A the area" in page
+    assert "with rate r and number of years n." in page
+    start = page.index("U is the transmittance")
+    boxes = find_quote_boxes(CASES / "math-letters.pdf", 1, start, start + 22, page_text=page)
+    assert boxes
+    assert boxes[0].right - boxes[0].left > 80
+
+
+def test_headings_in_mathematical_letters_are_plain_words():
+    extraction = read(CASES / "bold-sans-headings.pdf")
+    assert extraction.pages[0].text.startswith("Work Experience")
+    assert "Education\n" in extraction.pages[0].text
+
+
+def to_unicode(*pairs: tuple[int, str]) -> bytes:
+    rows = "".join(f"<{code:02x}> <{text.encode('utf-16-be').hex()}>\n" for code, text in pairs)
+    return (
+        "/CIDInit /ProcSet findresource begin 12 dict begin begincmap /CMapName /X def /CMapType 2 def\n"
+        f"1 begincodespacerange <00> <ff> endcodespacerange {len(pairs)} beginbfchar\n{rows}endbfchar endcmap end end"
+    ).encode()
+
+
+@pytest.mark.parametrize("text", ["𠮷田さん", "👍 done", "\U0001d44e+\U0001d44f"])
+def test_characters_beyond_16_bits_of_a_font(tmp_path, text):
+    codes = {character: 65 + index for index, character in enumerate(dict.fromkeys(text))}
+    shown = "".join(chr(codes[character]) for character in text)
+    font = (
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding /ToUnicode 3 0 R >>",
+        stream(to_unicode(*((code, character) for character, code in codes.items()))),
+    )
+    objects = [
+        b"<< /Type /Catalog /Pages 4 0 R >>",
+        font[0],
+        font[1],
+        b"<< /Type /Pages /Kids [5 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 4 0 R /MediaBox [0 0 595 842] /Contents 6 0 R /Resources 7 0 R >>",
+        stream(content([Text(72, 700, shown)])),
+        b"<< /Font << /F 2 0 R >> >>",
+    ]
+    path = tmp_path / "file.pdf"
+    path.write_bytes(assemble(objects))
+    page = read(path).pages[0].text
+    assert page == unicodedata.normalize("NFKC", text)
+    start = len(page) - 1
+    assert find_quote_boxes(path, 1, start, len(page), page_text=page)
