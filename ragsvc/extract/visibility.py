@@ -33,6 +33,8 @@ _MAX_PIXELS = 4_000_000
 _MIN_CHANGE = 12
 _SCAN_SHARE = 0.5
 _MAX_SIDE = 20_000
+_MAX_GROUPS = 6
+_CELL = 8.0
 _MIN_PAGE = 18.0
 _NO_LIMITS = (float("-inf"), float("-inf"), float("inf"), float("inf"))
 
@@ -149,13 +151,15 @@ class PageVisibility:
 
     def hidden(self, text: str, size_at: Callable[[int], float]) -> list[int]:
         """The positions of the hidden characters; ``text`` is the text as pdfium counts it."""
+        if self._crop == _NO_LIMITS:
+            return []
         characters = self._characters(text)
         hidden = {character.position for character in characters if not self._is_on_page(character.box)}
         by_owner: dict[int, list[_Character]] = {}
         for character in characters:
             if character.position not in hidden:
                 by_owner.setdefault(character.owner, []).append(character)
-        drawn: list[_Character] = []
+        drawn: list[list[_Character]] = []
         invisible: list[_Character] = []
         for owner, run in by_owner.items():
             if _is_tiny(run, size_at(run[0].position)):
@@ -163,7 +167,7 @@ class PageVisibility:
             elif _get_render_mode(owner) == _INVISIBLE:
                 invisible += run
             else:
-                drawn += run
+                drawn.append(run)
         with contextlib.suppress(_NotRendered):
             hidden |= self._without_picture(invisible, share=len(invisible) / max(1, len(characters)))
             hidden |= self._without_effect(drawn)
@@ -200,23 +204,24 @@ class PageVisibility:
             hidden |= {character.position for character in above if not image.has_contrast(character.box)}
         return hidden
 
-    def _without_effect(self, drawn: Sequence[_Character]) -> set[int]:
-        """The characters without which the rendered page looks the same.
+    def _without_effect(self, drawn: Sequence[Sequence[_Character]]) -> set[int]:
+        """The characters without which the rendered page looks the same, of runs of the same text object.
 
         Not those that a picture of text covers: some scanners write the text layer before the picture.
         """
         if not drawn:
             return set()
-        owners = {character.owner for character in drawn}
         before = _PageRendering(self._page, self._crop)
-        for owner in owners:
-            _set_is_active(owner, 0)
-        try:
-            after = _PageRendering(self._page, self._crop)
-        finally:
-            for owner in owners:
-                _set_is_active(owner, 1)
-        unseen = [character for character in drawn if not before.differs(after, character.box)]
+        unseen: list[_Character] = []
+        for group in _without_overlaps(drawn):
+            for run in group:
+                _set_is_active(run[0].owner, 0)
+            try:
+                after = _PageRendering(self._page, self._crop)
+            finally:
+                for run in group:
+                    _set_is_active(run[0].owner, 1)
+            unseen += [character for run in group for character in run if not before.differs(after, character.box)]
         pictures = self._picture_boxes() if unseen and not self._layers else []
         return {
             character.position
@@ -234,6 +239,39 @@ class PageVisibility:
                 if box is not None:
                     boxes.append(box)
         return boxes
+
+
+def _without_overlaps(runs: Sequence[Sequence[_Character]]) -> list[list[Sequence[_Character]]]:
+    """Group runs so that runs at the same place (old text below new, two languages) are in different groups."""
+    groups: list[list[Sequence[_Character]]] = []
+    grids: list[dict[tuple[int, int], list[Box]]] = []
+    for run in runs:
+        free = (number for number, grid in enumerate(grids) if not any(_is_taken(item.box, grid) for item in run))
+        number = next(free, min(len(groups), _MAX_GROUPS - 1))
+        if number == len(groups):
+            groups.append([])
+            grids.append({})
+        groups[number].append(run)
+        for character in run:
+            grids[number].setdefault(_cell(character.box), []).append(character.box)
+    return groups
+
+
+def _cell(box: Box) -> tuple[int, int]:
+    return int((box[0] + box[2]) / 2 / _CELL), int((box[1] + box[3]) / 2 / _CELL)
+
+
+def _is_taken(box: Box, grid: dict[tuple[int, int], list[Box]]) -> bool:
+    column, row = _cell(box)
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    for x in (column - 1, column, column + 1):
+        for y in (row - 1, row, row + 1):
+            for other in grid.get((x, y), ()):
+                width = min(box[2], other[2]) - max(box[0], other[0])
+                height = min(box[3], other[3]) - max(box[1], other[1])
+                if width > 0 and height > 0 and width * height > 0.2 * area:
+                    return True
+    return False
 
 
 class _PageRendering:
