@@ -37,6 +37,7 @@ _MARK_CONTEXT = 24
 _SAMPLE_STEP = 50
 _WORD_GAP = 0.2
 _DROP_CAP = 1.8
+_DROP_CAP_LINE = re.compile(r"(?:[^\W\d_A-Z]+|[^\W\d_a-z]+)[,;]? \S+ \S+")
 _OPENING_QUOTES = "\"'\u201c\u201e\u00ab\u2018"
 _LINE_END = "\r\n"
 _SAMPLES = 10
@@ -175,9 +176,10 @@ class TextPage:
             box = self.character_box(index)
             if "\ud800" <= character <= "\udbff":
                 character = clean_line(self.text[index : index + 2])[:1]
-            if box is not None and character and not "\udc00" <= character <= "\udfff":
+            size, _, turns = self.font(index)
+            if box is not None and turns == self.turns and character and not "\udc00" <= character <= "\udfff":
                 left, _, right, _ = self.shown(box)
-                found.append(Glyph(index, character, self.font(index)[0], self.baseline(index), left, right))
+                found.append(Glyph(index, character, size, self.baseline(index), left, right))
         return found
 
     def separate_marks(self, start: int, end: int) -> None:
@@ -408,7 +410,7 @@ def _is_drop_cap(initial: Line, line: Line) -> bool:
         initial.size > _DROP_CAP * size > 0
         and initial.text.lstrip(_OPENING_QUOTES).isalpha()
         and len(initial.text.lstrip(_OPENING_QUOTES)) == 1
-        and line.text[0].isalpha()
+        and _DROP_CAP_LINE.match(line.text) is not None
         and -0.5 * size < line.left - initial.right < size
         and initial.bottom < line.bottom
         and abs(initial.top - line.top) < size

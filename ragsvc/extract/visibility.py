@@ -22,6 +22,7 @@ from ragsvc.extract.pdfium_calls import HANDLE, INT, OUT, address_of, bind
 _MIN_SIZE = 1.5
 _LIGHT = 200
 _FAINT = 60
+_FAINT_SHARE = 0.3
 _OPAQUE = 250
 _MARGIN = 1.0
 _LAST_OBJECTS = 50
@@ -35,6 +36,7 @@ _SCAN_SHARE = 0.5
 _MAX_SIDE = 20_000
 _MAX_GROUPS = 6
 _CELL = 8.0
+_OVERLAP = 0.03
 _MIN_PAGE = 18.0
 _NO_LIMITS = (float("-inf"), float("-inf"), float("inf"), float("inf"))
 
@@ -59,6 +61,7 @@ class _NotRendered(Exception):
 class _Character(msgspec.Struct):
     position: int
     owner: int
+    line: int
     box: Box
 
 
@@ -176,13 +179,15 @@ class PageVisibility:
     def _characters(self, text: str) -> list[_Character]:
         found: list[_Character] = []
         left, bottom, right, top = self._sides
+        line = 0
         for position, character in enumerate(text):
+            line += character == "\n"
             if character.isspace() or character == "\x00":
                 continue
             owner = _get_text_object(self._text_address, position)
             if owner and _get_char_box(self._text_address, position, left, right, bottom, top):
                 x0, y0, x1, y1 = self._box
-                found.append(_Character(position, owner, (x0, y0, x1, y1)))
+                found.append(_Character(position, owner, line, (x0, y0, x1, y1)))
         return found
 
     def _is_on_page(self, box: Box) -> bool:
@@ -222,12 +227,33 @@ class PageVisibility:
                 for run in group:
                     _set_is_active(run[0].owner, 1)
             unseen += [character for run in group for character in run if not before.differs(after, character.box)]
+        unseen += self._faint_beside(unseen, [character for run in drawn for character in run])
         pictures = self._picture_boxes() if unseen and not self._layers else []
         return {
             character.position
             for character in unseen
             if not (any(_contains(box, character.box) for box in pictures) and before.has_contrast(character.box))
         }
+
+    def _faint_beside(self, unseen: Sequence[_Character], drawn: Sequence[_Character]) -> list[_Character]:
+        """The light characters of lines in which many light characters are unseen.
+
+        White text on paper changes the dark text that it crosses: there it has an effect, but is not read either.
+        """
+        if not unseen:
+            return []
+        hidden = {character.position for character in unseen}
+        lines: dict[int, list[_Character]] = {}
+        for character in drawn:
+            if self._is_faint(character.position):
+                lines.setdefault(character.line, []).append(character)
+        return [
+            character
+            for line in lines.values()
+            if sum(character.position in hidden for character in line) > _FAINT_SHARE * len(line)
+            for character in line
+            if character.position not in hidden
+        ]
 
     def _picture_boxes(self) -> list[Box]:
         boxes: list[Box] = []
@@ -269,7 +295,7 @@ def _is_taken(box: Box, grid: dict[tuple[int, int], list[Box]]) -> bool:
             for other in grid.get((x, y), ()):
                 width = min(box[2], other[2]) - max(box[0], other[0])
                 height = min(box[3], other[3]) - max(box[1], other[1])
-                if width > 0 and height > 0 and width * height > 0.2 * area:
+                if width > 0 and height > 0 and width * height > _OVERLAP * area:
                     return True
     return False
 

@@ -79,6 +79,15 @@ def test_hidden_text_is_left_out_and_a_problem(read_bytes, hidden):
     assert problem.message == "Page 1 has 21 hidden characters that a reader cannot see; they were left out."
 
 
+def test_white_text_across_dark_text_is_left_out(read_bytes):
+    """Programs for charts write white copies of labels beside the labels."""
+    labels = [shown(SEEN, 600)]
+    for index, character in enumerate("General population"):
+        if character != " ":
+            labels.append(f"q 1 1 1 rg BT /F 11 Tf {150 + 8 * index} 603 Td ({character}) Tj ET Q\n".encode())
+    assert read_bytes(make_pdf([b"".join(labels)])).pages[0].text == SEEN
+
+
 VISIBLE = {
     "white on dark": rectangle(60, 595, 300, 20, "0 0 .4") + shown(SEEN, 600, operators="1 1 1 rg"),
     "light grey": shown(SEEN, 600, operators=".85 .85 .85 rg"),
