@@ -172,6 +172,14 @@ def test_a_quote_is_found_on_the_half_that_shows_it():
     assert extraction.problems[0].last_page == 2
 
 
+def test_the_boxes_of_a_quote_are_those_of_the_visible_words(tmp_path):
+    path = tmp_path / "file.pdf"
+    path.write_bytes(make_pdf([shown(SEEN, 700, operators="1 1 1 rg") + shown(SEEN, 400)]))
+    assert read(path).pages[0].text == SEEN
+    (box,) = find_quote_boxes(path, 1, 0, len(SEEN), page_text=SEEN)
+    assert 390 < box.bottom < box.top < 420
+
+
 def test_planted_sums_are_left_out():
     extraction = read(CASES / "hidden-text.pdf")
     assert "485,000 USD" in extraction.pages[0].text
