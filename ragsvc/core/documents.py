@@ -48,6 +48,7 @@ class ProblemCode(StrEnum):
     TEXT_TRUNCATED = "text_truncated"
     NOT_READ = "not_read"
     OCR_USED = "ocr_used"
+    HIDDEN_TEXT = "hidden_text"
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=False):

@@ -1,7 +1,7 @@
 """Normalises the characters of extracted text for search and display. Pure.
 
 Keeps letters, case, punctuation and the order of words. Removes control characters, ligatures, presentation forms of
-Arabic and Hebrew, repeated spaces, and hyphens that only break a word at a line end.
+Arabic and Hebrew, mathematical alphabets, repeated spaces, and hyphens that only break a word at a line end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ _TABLE: dict[int, str | None] = {
     0x09: " ",
 }
 _PRESENTATION_FORMS = re.compile("[\ufb1d-\ufdff\ufe70-\ufefc]+")
-_ODD = re.compile("[" + "".join(map(chr, (code for code in _TABLE if code > 0x9F))) + "\ufb1d-\ufdff\ufe70-\ufefc]")
+_ODD = re.compile(
+    "["
+    + "".join(map(chr, (code for code in _TABLE if code > 0x9F)))
+    + "\ufb1d-\ufdff\ufe70-\ufefc\U0001d400-\U0001d7ff]"
+)
+_MATHEMATICAL = re.compile("[\U0001d400-\U0001d7ff]+")
 _BLANK_RUNS = re.compile(r" {2,}")
 _UNUSABLE = re.compile("[\x01\x03-\x08\x0b\x0c\x0e-\x1f\ue000-\uf8ff\ufffd\U000f0000-\U0010fffd]")
 _VOWELS = b"aeiouyAEIOUY"
@@ -60,14 +65,24 @@ def clean_line(raw: str) -> str:
     """
     text = raw
     if not (raw.isprintable() and (raw.isascii() or _is_plain(raw))):
-        text = raw.translate(_TABLE)
+        text = join_surrogates(raw).translate(_TABLE)
         text = _PRESENTATION_FORMS.sub(lambda found: unicodedata.normalize("NFKC", found.group()), text)
+        text = _MATHEMATICAL.sub(lambda found: unicodedata.normalize("NFKC", found.group()), text)
         text = unicodedata.normalize("NFC", text)
         if not text.isprintable():
             text = "".join(map(_printable, text))
     if "  " in text:
         text = _BLANK_RUNS.sub(" ", text)
     return text.strip()
+
+
+def join_surrogates(text: str) -> str:
+    r"""Join surrogate pairs to characters; lone surrogates stay.
+
+    >>> join_surrogates("\ud83d\udc4d")
+    '\U0001f44d'
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def _is_plain(text: str) -> bool:

@@ -53,12 +53,17 @@ def render_page(document: Any, index: int) -> PageImage | None:  # noqa: ANN401 
         columns, rows = int(width * scale), int(height * scale)
         if min(columns, rows) < _MIN_SIDE:
             return None
-        return PageImage(_draw(page, columns, rows), scale)
+        return PageImage(draw_page(page, columns, rows), scale)
     finally:
         pdfium.FPDF_ClosePage(page)
 
 
-def _draw(page: Any, columns: int, rows: int) -> PixelArray:  # noqa: ANN401 - a ctypes handle
+def draw_page(page: Any, columns: int, rows: int) -> PixelArray:  # noqa: ANN401 - a ctypes handle
+    """Draw a loaded page on white.
+
+    Raises:
+        PageNotRendered: rendering exceeds the time limit.
+    """
     bitmap = pdfium.FPDFBitmap_Create(columns, rows, 0)
     if not bitmap:
         raise MemoryError

@@ -24,6 +24,7 @@ from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract import pypdf_fallback
 from ragsvc.extract.clean import clean_line
 from ragsvc.extract.headings import OutlineEntry, document_title, headings_by_font, place_outline
+from ragsvc.extract.pdf_layers import may_hide_layers
 from ragsvc.extract.pdf_pages import (
     OnProgress,
     PageDraft,
@@ -121,7 +122,9 @@ def _read_document(
 ) -> Extraction:
     page_count = len(document)
     _check_page_count(page_count, limits)
-    draft = read_pages(document.raw, page_count, limits=limits, on_progress=reports.on_progress)
+    draft = read_pages(
+        document.raw, page_count, limits=limits, on_progress=reports.on_progress, layers=may_hide_layers(path)
+    )
     recognised = recognise_images(document.raw, draft, limits=limits, reports=reports)
     unreadable = draft.pages(ProblemCode.PAGE_UNREADABLE)
     if unreadable:
@@ -138,7 +141,7 @@ def _read_document(
         Extraction(
             pages=pages,
             headings=headings,
-            problems=merge_problems(draft.findings),
+            problems=merge_problems(draft.findings, hidden=draft.hidden),
             title=document_title(_metadata(document, "Title"), _metadata(document, "Subject"), draft.fonts[0]),
             page_count=page_count,
             attachments=_attachments(document),

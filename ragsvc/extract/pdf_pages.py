@@ -34,13 +34,14 @@ class PageDraft(msgspec.Struct):
     """The pages as read, before hyphens are resolved.
 
     ``image_pages`` are the numbers of pages that are mostly an image with little text: a scan with a court's stamp,
-    for example.
+    for example. ``hidden`` is the number of characters that were left out of a page because a reader cannot see them.
     """
 
     texts: list[str] = []
     fonts: list[PageFonts] = []
     findings: list[tuple[int, ProblemCode]] = []
     image_pages: set[int] = set()
+    hidden: dict[int, int] = {}
 
     def pages(self, *codes: ProblemCode) -> list[int]:
         """The numbers of the pages with any of these findings, in order."""
@@ -60,8 +61,18 @@ class PageReports(msgspec.Struct, frozen=True, kw_only=True):
     on_warning: OnWarning = lambda _: None
 
 
-def read_pages(raw: Any, page_count: int, *, limits: ExtractionLimits, on_progress: OnProgress) -> PageDraft:  # noqa: ANN401 - a ctypes handle
-    """Read the text layers of the pages of a pdfium document handle, up to the limits."""
+def read_pages(
+    raw: Any,  # noqa: ANN401 - a ctypes handle
+    page_count: int,
+    *,
+    limits: ExtractionLimits,
+    on_progress: OnProgress,
+    layers: bool = False,
+) -> PageDraft:
+    """Read the text layers of the pages of a pdfium document handle, up to the limits.
+
+    ``layers`` is whether parts of the pages may be switched off.
+    """
     draft = PageDraft()
     budget = limits.max_text_characters
     unrecognised = 0
@@ -70,7 +81,11 @@ def read_pages(raw: Any, page_count: int, *, limits: ExtractionLimits, on_progre
         if budget <= 0:
             draft.findings.append((index + 1, ProblemCode.NOT_READ))
         else:
-            text, fonts, finding = _read_page(raw, index, max_characters=min(budget, limits.max_page_characters))
+            text, fonts, finding, hidden = _read_page(
+                raw, index, max_characters=min(budget, limits.max_page_characters), layers=layers
+            )
+            if hidden:
+                draft.hidden[index + 1] = hidden
             if finding is not None:
                 draft.findings.append((index + 1, finding))
             elif len(text) < _LITTLE_TEXT and limits.ocr and has_large_image(raw, index, share=_IMAGE_SHARE):
@@ -83,19 +98,25 @@ def read_pages(raw: Any, page_count: int, *, limits: ExtractionLimits, on_progre
     return draft
 
 
-def _read_page(raw: Any, index: int, *, max_characters: int) -> tuple[str, PageFonts, ProblemCode | None]:  # noqa: ANN401 - a ctypes handle
+def _read_page(
+    raw: Any,  # noqa: ANN401 - a ctypes handle
+    index: int,
+    *,
+    max_characters: int,
+    layers: bool,
+) -> tuple[str, PageFonts, ProblemCode | None, int]:
     try:
-        with open_text_page(raw, index, max_characters=max_characters) as page:
+        with open_text_page(raw, index, max_characters=max_characters, layers=layers) as page:
             found = read_lines(page)
             truncated = page.truncated
     except PageUnreadable:
-        return "", PageFonts(), ProblemCode.PAGE_UNREADABLE
+        return "", PageFonts(), ProblemCode.PAGE_UNREADABLE, 0
     if found.garbled:
-        return "", PageFonts(), ProblemCode.GARBLED_TEXT
+        return "", PageFonts(), ProblemCode.GARBLED_TEXT, 0
     text = page_text(found.lines)
     if not text.strip():
-        return "", PageFonts(), ProblemCode.NO_TEXT_LAYER
-    return text, page_fonts(found.lines), ProblemCode.TEXT_TRUNCATED if truncated else None
+        return "", PageFonts(), ProblemCode.NO_TEXT_LAYER, found.hidden
+    return text, page_fonts(found.lines), ProblemCode.TEXT_TRUNCATED if truncated else None, found.hidden
 
 
 def recognise_images(raw: Any, draft: PageDraft, *, limits: ExtractionLimits, reports: PageReports) -> bool:  # noqa: ANN401 - a ctypes handle

@@ -10,23 +10,36 @@ from __future__ import annotations
 import ctypes
 import re
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
 import msgspec
 import pypdfium2.raw as pdfium
+from msgspec.structs import replace
 
 from ragsvc.extract.clean import clean_line, is_garbled
 from ragsvc.extract.columns import alternates, find_gutter, order_columns
 from ragsvc.extract.layout import Line, move_headers_and_footers
+from ragsvc.extract.pdfium_calls import HANDLE, INT, OUT, address_of, bind
+from ragsvc.extract.raised_marks import Glyph, continues_row, find_runs, mark_edits
+from ragsvc.extract.visibility import PageVisibility
 
 _GAP_POINTS = 7.0
 _CELL_GAP = 1.3
 _FEW_RECTANGLES = 8
 _DIGITS = re.compile(r"\d")
 _NUMBER_AFTER_BLANK = re.compile(r"\S +[$€£¥(\d\u2013\u2014]")
+_WORD_WITH_DIGIT = re.compile(r"[^\s\x00\ufffe\x02]+\d[^\s\x00\ufffe\x02]*")
+_SMALL_BOX = 0.75
+_MARK_CONTEXT = 24
+_SAMPLE_STEP = 50
+_WORD_GAP = 0.2
+_DROP_CAP = 1.8
+_DROP_CAP_LINE = re.compile(r"(?:[^\W\d_A-Z]+|[^\W\d_a-z]+)[,;]? \S+ \S+")
+_OPENING_QUOTES = "\"'\u201c\u201e\u00ab\u2018"
+_LINE_END = "\r\n"
 _SAMPLES = 10
 _FIRST_SAMPLES = 3
 _UNSHOWN = frozenset("\r\n\x00\ufffe\x02 ")
@@ -35,27 +48,25 @@ Rectangle = tuple[float, float, float, float]
 """left, bottom, right, top in points."""
 
 
-def _bind(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:  # noqa: ANN401 - ctypes types
-    """Bind a pdfium function to plain addresses: pypdfium2's prototypes check each pointer and take twice the time."""
-    address = ctypes.cast(getattr(pdfium, name), ctypes.c_void_p).value
-    return ctypes.CFUNCTYPE(result, *arguments)(address or 0)
-
-
-_page, _int, _out = ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
-_count_rects = _bind("FPDFText_CountRects", _int, _page, _int, _int)
-_get_rect = _bind("FPDFText_GetRect", _int, _page, _int, _out, _out, _out, _out)
-_get_char_box = _bind("FPDFText_GetCharBox", _int, _page, _int, _out, _out, _out, _out)
-_get_font_size = _bind("FPDFText_GetFontSize", ctypes.c_double, _page, _int)
-_get_font_weight = _bind("FPDFText_GetFontWeight", _int, _page, _int)
-_get_matrix = _bind("FPDFText_GetMatrix", _int, _page, _int, _out)
+_count_rects = bind("FPDFText_CountRects", INT, HANDLE, INT, INT)
+_get_rect = bind("FPDFText_GetRect", INT, HANDLE, INT, OUT, OUT, OUT, OUT)
+_get_char_box = bind("FPDFText_GetCharBox", INT, HANDLE, INT, OUT, OUT, OUT, OUT)
+_get_font_size = bind("FPDFText_GetFontSize", ctypes.c_double, HANDLE, INT)
+_get_font_weight = bind("FPDFText_GetFontWeight", INT, HANDLE, INT)
+_get_matrix = bind("FPDFText_GetMatrix", INT, HANDLE, INT, OUT)
+_get_origin = bind("FPDFText_GetCharOrigin", INT, HANDLE, INT, OUT, OUT)
 
 
 class PageLines(msgspec.Struct):
-    """The lines of a page in reading order. ``characters`` is the number of all characters, also of a garbled page."""
+    """The lines of a page in reading order. ``characters`` is the number of all characters, also of a garbled page.
+
+    ``hidden`` is the number of characters that were left out because a reader cannot see them.
+    """
 
     lines: list[Line]
     characters: int
     garbled: bool
+    hidden: int = 0
 
 
 class PageUnreadable(Exception):
@@ -63,22 +74,29 @@ class PageUnreadable(Exception):
 
 
 class TextPage:
-    """The characters of a page. Index ``i`` of ``text`` is character ``i`` of pdfium."""
+    """The characters of a page. Index ``i`` of ``text`` is character ``i`` of pdfium.
 
-    def __init__(self, page: Any, text_page: Any, *, max_characters: int) -> None:  # noqa: ANN401 - ctypes handles
+    Characters above U+FFFF are two surrogates in ``text``, as pdfium counts them.
+    """
+
+    def __init__(self, page: Any, text_page: Any, *, max_characters: int, layers: bool = False) -> None:  # noqa: ANN401 - ctypes handles
         self._text_page = text_page
         self.count = max(0, pdfium.FPDFText_CountChars(text_page))
         self.truncated = self.count > max_characters
         self.unmapped = 0
         self.text = self._read_text(min(self.count, max_characters))
         self.turns = pdfium.FPDFPage_GetRotation(page)
-        self._address = ctypes.cast(text_page, ctypes.c_void_p).value
+        self._address = address_of(text_page)
+        self.visibility = PageVisibility(page, text_page, layers=layers)
         self._box = (ctypes.c_double * 4)()
         left = ctypes.addressof(self._box)
         self._left, self._bottom, self._right, self._top = left, left + 8, left + 16, left + 24
         self._matrix = (ctypes.c_float * 6)()
         self._matrix_address = ctypes.addressof(self._matrix)
         self._fonts: dict[int, tuple[float, int, int]] = {}
+        self._edits: dict[int, str] = {}
+        self._bases: dict[int, int] = {}
+        self._slanted: set[int] = set()
 
     def _read_text(self, count: int) -> str:
         if count == 0:
@@ -92,6 +110,18 @@ class TextPage:
         codes = [pdfium.FPDFText_GetUnicode(self._text_page, index) for index in range(count)]
         self.unmapped = codes.count(0)
         return "".join(chr(code) if 0 < code < 0x110000 else "\x00" for code in codes)
+
+    def leave_out_hidden(self) -> int:
+        """Replace hidden characters of a suspicious page by spaces; returns their number."""
+        if not self.visibility.suspicious:
+            return 0
+        hidden = self.visibility.hidden(self.text, lambda index: self.font(index)[0])
+        if hidden:
+            characters = list(self.text)
+            for index in hidden:
+                characters[index] = " "
+            self.text = "".join(characters)
+        return len(hidden)
 
     def rectangles(self, start: int, count: int) -> int:
         """Compute the rectangles of a run of characters, for ``rectangle``; returns their number."""
@@ -125,6 +155,73 @@ class TextPage:
         left, bottom, right, top = self._box
         return (left, bottom, right, top)
 
+    def baseline(self, index: int) -> float:
+        """The height of a character's baseline; as ``shown`` turns it."""
+        if not _get_origin(self._address, index, self._left, self._bottom):
+            return 0.0
+        if self.turns == 0:
+            return self._box[1]
+        x, y = self._box[0], self._box[1]
+        return self.shown((x, y, x, y))[1]
+
+    def glyphs(self, start: int, end: int) -> list[Glyph]:
+        """The visible characters of a span with size and position; none if it does not run from left to right."""
+        found: list[Glyph] = []
+        if self.font(start)[2] != self.turns or start in self._slanted:
+            return found
+        for index in range(start, end):
+            character = self.text[index]
+            if character in _UNSHOWN or character.isspace():
+                continue
+            box = self.character_box(index)
+            if "\ud800" <= character <= "\udbff":
+                character = clean_line(self.text[index : index + 2])[:1]
+            size, _, turns = self.font(index)
+            if box is not None and turns == self.turns and character and not "\udc00" <= character <= "\udfff":
+                left, _, right, _ = self.shown(box)
+                found.append(Glyph(index, character, size, self.baseline(index), left, right))
+        return found
+
+    def separate_marks(self, start: int, end: int) -> None:
+        """Keep the raised and lowered characters of a span apart in ``edited``."""
+        if self._has_one_baseline(start, end):
+            return
+        runs = find_runs(self.glyphs(start, end))
+        self._edits.update(mark_edits(runs))
+        base = next((run.glyphs[0].position for run in runs if not run.shift), start)
+        self._bases[start] = base
+
+    def _has_one_baseline(self, start: int, end: int) -> bool:
+        usual, limit = self.baseline(start), 0.03 * self.font(start)[0]
+        return all(
+            self.text[index] in _UNSHOWN or abs(self.baseline(index) - usual) < limit for index in range(start, end)
+        )
+
+    def join_lines(self, end: int, start: int) -> None:
+        """Make the text between two parts of a row a space, or nothing where their characters touch."""
+        blank = " " in self.text[end:start] or self._has_gap(end - 1, start)
+        self._edits.update(dict.fromkeys(range(end, start), ""))
+        self._edits[end] = " " if blank else ""
+
+    def _has_gap(self, before: int, after: int) -> bool:
+        left, right = self.character_box(before), self.character_box(after)
+        if left is None or right is None:
+            return True
+        size = max(self.font(before)[0], self.font(after)[0])
+        return self.shown(right)[0] - self.shown(left)[2] > _WORD_GAP * size
+
+    def first_of_base(self, start: int) -> int:
+        """The first character of a line that is not a mark."""
+        return self._bases.get(start, start)
+
+    def edited(self, start: int, end: int) -> str:
+        """The text of a span, with marks kept apart."""
+        raw = self.text[start:end]
+        if not self._edits:
+            return raw
+        edits = self._edits
+        return "".join(edits.get(index, character) for index, character in enumerate(raw, start=start))
+
     def font(self, index: int) -> tuple[float, int, int]:
         """A character's font size (in points, as scaled on the page), stroke weight, and text direction.
 
@@ -138,6 +235,8 @@ class TextPage:
             a, b, c, d = self._matrix[:4]
             size *= (c * c + d * d) ** 0.5
             turns = (0 if a >= 0 else 2) if abs(a) >= abs(b) else (1 if b > 0 else 3)
+            if 0.05 * max(abs(a), abs(b)) < min(abs(a), abs(b)):
+                self._slanted.add(index)
         font = (size, _get_font_weight(self._address, index), turns)
         self._fonts[index] = font
         return font
@@ -152,8 +251,14 @@ def _has_surrogates(text: str) -> bool:
 
 
 @contextmanager
-def open_text_page(document: Any, index: int, *, max_characters: int) -> Generator[TextPage]:  # noqa: ANN401 - ctypes handle
-    """Open page ``index`` (from 0) of a pdfium document handle.
+def open_text_page(
+    document: Any,  # noqa: ANN401 - ctypes handle
+    index: int,
+    *,
+    max_characters: int,
+    layers: bool = False,
+) -> Generator[TextPage]:
+    """Open page ``index`` (from 0) of a pdfium document handle; ``layers`` if parts of the pages may be switched off.
 
     Raises:
         PageUnreadable: pdfium cannot load the page.
@@ -166,7 +271,7 @@ def open_text_page(document: Any, index: int, *, max_characters: int) -> Generat
         if not text_page:
             raise PageUnreadable
         try:
-            yield TextPage(page, text_page, max_characters=max_characters)
+            yield TextPage(page, text_page, max_characters=max_characters, layers=layers)
         finally:
             pdfium.FPDFText_ClosePage(text_page)
     finally:
@@ -179,12 +284,19 @@ def read_lines(page: TextPage) -> PageLines:
     spans = list(_line_spans(page.text))
     page.turns = _main_direction(page, spans)
     lines = [_measure(page, start, end) for start, end in spans]
+    page.visibility.check_covers()
+    hidden = page.leave_out_hidden()
+    if hidden:
+        spans = list(_line_spans(page.text))
+        lines = [_measure(page, start, end) for start, end in spans]
+    spans, lines = _join_rows(page, spans, lines)
     if _looks_interleaved(page, spans, lines):
         fragments = [fragment for start, end in spans for fragment in _fragments(page, start, end)]
         ordered = order_columns(fragments)
         if ordered != fragments:
             lines = ordered
-    return PageLines(move_headers_and_footers([line for line in lines if line.text]), page.count, garbled=False)
+    lines = move_headers_and_footers([line for line in lines if line.text])
+    return PageLines(lines, page.count, garbled=False, hidden=hidden)
 
 
 def _line_spans(text: str) -> Iterator[tuple[int, int]]:
@@ -208,13 +320,19 @@ def _main_direction(page: TextPage, spans: list[tuple[int, int]]) -> int:
 
 def _measure(page: TextPage, start: int, end: int) -> Line:
     raw = page.text[start:end]
-    text = clean_line(raw)
     count = page.rectangles(start, end - start)
     if not count:
-        return Line(text, 0.0, 0.0, 0.0, 0.0)
-    size, weight, turns = page.font(start)
+        return Line(clean_line(raw), 0.0, 0.0, 0.0, 0.0)
     few = count <= _FEW_RECTANGLES
-    boxes = [page.shown(page.rectangle(index)) for index in (range(count) if few else (0, count - 1))]
+    rectangles = [page.rectangle(index) for index in (range(count) if few else (0, count - 1))]
+    boxes = [page.shown(rectangle) for rectangle in rectangles]
+    if _has_small_neighbour(boxes) if few else _has_shifted_digit(page, raw, start):
+        page.separate_marks(start, end)
+    text = clean_line(page.edited(start, end))
+    size, weight, turns = page.font(page.first_of_base(start))
+    if not page.visibility.suspicious:
+        page.visibility.check_boxes(rectangles)
+        page.visibility.sample((start,) if count == 1 else range(start, end, _SAMPLE_STEP), size)
     first, last = boxes[0], boxes[-1]
     one_line = abs(first[1] - last[1]) < 0.5 * size
     return Line(
@@ -227,6 +345,83 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
         weight,
         row=_has_wide_gap(boxes, size) if few else one_line and _has_far_number(page, raw, start, size),
         upright=turns != page.turns,
+    )
+
+
+def _has_small_neighbour(boxes: list[Rectangle]) -> bool:
+    """Whether touching boxes differ in height or position: perhaps a mark beside a word."""
+    for before, after in pairwise(boxes):
+        height = max(_height(before), _height(after))
+        if abs(after[0] - before[2]) < 0.25 * height and (
+            min(_height(before), _height(after)) < _SMALL_BOX * height or abs(after[1] - before[1]) > 0.2 * height
+        ):
+            return True
+    return False
+
+
+def _height(box: Rectangle) -> float:
+    return box[3] - box[1]
+
+
+def _has_shifted_digit(page: TextPage, raw: str, start: int) -> bool:
+    """Whether a word's last letter or digit is above or below its first character."""
+    usual = limit = 0.0
+    for word in _WORD_WITH_DIGIT.finditer(raw):
+        if not limit:
+            usual, limit = page.baseline(start), 0.04 * page.font(start)[0]
+        last = start + word.end() - 1
+        while not page.text[last].isalnum():
+            last -= 1
+        baseline = page.baseline(last)
+        if abs(baseline - usual) > limit and abs(baseline - page.baseline(start + word.start())) > limit:
+            return True
+    return False
+
+
+def _join_rows(
+    page: TextPage, spans: list[tuple[int, int]], lines: list[Line]
+) -> tuple[list[tuple[int, int]], list[Line]]:
+    """Join the parts of rows that pdfium broke at a raised or lowered mark."""
+    joined: list[tuple[int, int]] = []
+    found: list[Line] = []
+    for (start, end), line in zip(spans, lines, strict=True):
+        if found and _may_continue_row(found[-1], line):
+            first, stop = joined[-1]
+            before = page.glyphs(max(first, stop - _MARK_CONTEXT), stop)
+            if continues_row(before, page.glyphs(start, min(end, start + _MARK_CONTEXT))):
+                page.join_lines(stop, start)
+                page.separate_marks(first, end)
+                joined[-1], found[-1] = (first, end), _measure(page, first, end)
+                continue
+        if found and _is_drop_cap(found[-1], line):
+            gap = "" if page.text[start - 1] in _LINE_END else " "
+            found[-1] = replace(line, text=f"{found[-1].text}{gap}{line.text}")
+            joined[-1] = (start, end)
+            continue
+        joined.append((start, end))
+        found.append(line)
+    return joined, found
+
+
+def _is_drop_cap(initial: Line, line: Line) -> bool:
+    """Whether a large initial of several lines' height begins the first word of a line."""
+    size = line.size
+    return (
+        initial.size > _DROP_CAP * size > 0
+        and initial.text.lstrip(_OPENING_QUOTES).isalpha()
+        and len(initial.text.lstrip(_OPENING_QUOTES)) == 1
+        and _DROP_CAP_LINE.match(line.text) is not None
+        and -0.5 * size < line.left - initial.right < size
+        and initial.bottom < line.bottom
+        and abs(initial.top - line.top) < size
+    )
+
+
+def _may_continue_row(line: Line, following: Line) -> bool:
+    size = max(line.size, following.size)
+    return (
+        -0.5 * size < following.left - line.right < 0.8 * size
+        and min(line.top, following.top) > max(line.bottom, following.bottom) - 0.2 * size
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ragsvc.core.documents import Problem, ProblemCode
 
@@ -32,25 +32,40 @@ _MESSAGES: dict[ProblemCode, tuple[str, str]] = {
         "is an image, or has no usable text layer; its text was recognised and may contain errors",
         "are images, or have no usable text layer; their text was recognised and may contain errors",
     ),
+    ProblemCode.HIDDEN_TEXT: (
+        "has {hidden} that a reader cannot see; they were left out",
+        "have {hidden} that a reader cannot see; they were left out",
+    ),
 }
 
 
-def merge_problems(findings: Iterable[tuple[int, ProblemCode]]) -> list[Problem]:
-    """Merge ``(page, code)`` findings into runs, ordered by first page.
+def merge_problems(
+    findings: Iterable[tuple[int, ProblemCode]], *, hidden: Mapping[int, int] | None = None
+) -> list[Problem]:
+    """Merge ``(page, code)`` findings into runs, ordered by first page. ``hidden``: hidden characters by page.
+
+    >>> merge_problems([], hidden={3: 280})[0].message
+    'Page 3 has 280 hidden characters that a reader cannot see; they were left out.'
 
     >>> [p.message[:31] for p in merge_problems([(3, ProblemCode.NO_TEXT_LAYER), (4, ProblemCode.NO_TEXT_LAYER)])]
     ['Pages 3-4 have no text layer, a']
     """
+    hidden = hidden or {}
+    found = {*findings, *((page, ProblemCode.HIDDEN_TEXT) for page in hidden)}
     runs: list[tuple[ProblemCode, int, int]] = []
-    for code, page in sorted((code, page) for page, code in set(findings)):
+    for code, page in sorted((code, page) for page, code in found):
         if runs and runs[-1][0] is code and runs[-1][2] == page - 1:
             runs[-1] = (code, runs[-1][1], page)
         else:
             runs.append((code, page, page))
-    return sorted((_problem(*run) for run in runs), key=lambda problem: (problem.first_page, problem.last_page))
+    return sorted((_problem(*run, hidden) for run in runs), key=lambda problem: (problem.first_page, problem.last_page))
 
 
-def _problem(code: ProblemCode, first: int, last: int) -> Problem:
+def _problem(code: ProblemCode, first: int, last: int, hidden: Mapping[int, int]) -> Problem:
     singular, plural = _MESSAGES[code]
+    if code is ProblemCode.HIDDEN_TEXT:
+        count = sum(hidden[page] for page in range(first, last + 1))
+        characters = "1 hidden character" if count == 1 else f"{count:,} hidden characters"
+        singular, plural = singular.format(hidden=characters), plural.format(hidden=characters)
     message = f"Page {first} {singular}." if first == last else f"Pages {first}-{last} {plural}."
     return Problem(code, message, first, last)

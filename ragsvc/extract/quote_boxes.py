@@ -16,7 +16,8 @@ from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.extract.child_protocol import QuoteBox
 from ragsvc.extract.clean import clean_line
 from ragsvc.extract.pdf_document import PdfNotOpened, open_pdf
-from ragsvc.extract.pdf_text import PageUnreadable, TextPage, open_text_page
+from ragsvc.extract.pdf_layers import may_hide_layers
+from ragsvc.extract.pdf_text import PageUnreadable, TextPage, open_text_page, read_lines
 
 _MAX_CHARACTERS = 1_000_000
 
@@ -36,7 +37,9 @@ def find_quote_boxes(
         with open_pdf(path, password) as document:
             if not 1 <= page_number <= len(document):
                 raise ExtractionFailed(FailureReason.DAMAGED, f"The PDF has no page {page_number}.")
-            with open_text_page(document.raw, page_number - 1, max_characters=_MAX_CHARACTERS) as page:
+            layers = may_hide_layers(path)
+            with open_text_page(document.raw, page_number - 1, max_characters=_MAX_CHARACTERS, layers=layers) as page:
+                read_lines(page)  # leaves out the hidden characters
                 found = [
                     box
                     for first, last in _character_spans(page.text, page_text, start, end)
@@ -104,7 +107,10 @@ def _skeleton(raw: str) -> tuple[str, list[int]]:
     letters: list[str] = []
     indexes: list[int] = []
     for index, character in enumerate(raw):
-        kept = character if character.isalnum() and character.isascii() else _letters(clean_line(character))
+        if "\ud800" <= character <= "\udbff":
+            kept = _letters(clean_line(raw[index : index + 2]))
+        else:
+            kept = character if character.isalnum() and character.isascii() else _letters(clean_line(character))
         letters.append(kept)
         indexes += [index] * len(kept)
     return "".join(letters), indexes

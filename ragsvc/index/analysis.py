@@ -18,7 +18,7 @@ import tantivy
 from ragsvc.core.text.languages import DEFAULT_LANGUAGE, detect_language
 from ragsvc.core.text.stop_words import FUNCTION_WORDS
 
-ANALYSIS_VERSION = 1
+ANALYSIS_VERSION = 2
 """Increase it when terms change: indexes made by another version are rebuilt."""
 
 MAX_TERM_CHARACTERS = 64
@@ -49,6 +49,10 @@ _UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
     r"\uf900-\ufaff\U00020000-\U0003ffff]+"
 )
+_RAISED = "\u00b9\u00b2\u00b3\u2070\u2074-\u207f"
+_LOWERED = "\u2080-\u2089"
+# A mark is a word of its own beside a figure or a long word (1,482³, Revenue¹); short words are units (m², CO₂).
+_MARK = re.compile(rf"(?<=[\d)%])[{_RAISED}]+|(?<=[^\W\d_]{{4}})[{_RAISED}]+|[{_LOWERED}]+(?=\d)|(?<=\d)[{_LOWERED}]+")
 _INVISIBLE = re.compile("[\u00ad\u200b\u200c\u200d\u2060\ufeff]+")
 
 
@@ -86,6 +90,7 @@ def _words(text: str) -> list[str]:
     """Words in lower case; compounds are not split."""
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
+    text = _MARK.sub(r" \g<0> ", text)
     text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).lower()
     pattern = _MARKED_WORD if _MARKED.search(text) else _ANY_WORD
     return pattern.findall(text)

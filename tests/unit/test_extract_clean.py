@@ -81,3 +81,18 @@ def test_text_without_meaning_is_told_from_text():
     assert not is_garbled("Привет, мир. Это обычный текст на русском языке, без подвоха.")
     assert not is_garbled("你好世界这是一段普通的中文文本没有任何问题可以正常阅读")
     assert not is_garbled("")
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("\ud835\udc48 is", "U is"),
+        ("\U0001d5ea\U0001d5fc\U0001d5ff\U0001d5f8", "Work"),
+        ("in \U0001d7d0\U0001d7ce", "in 20"),
+        ("done \ud83d\udc4d", "done \U0001f44d"),
+        ("the name \U00020bb7\u7530", "the name \U00020bb7\u7530"),
+        ("lone \ud835 half \udc48", "lone half"),
+    ],
+)
+def test_characters_beyond_16_bits_are_kept(raw, clean):
+    assert clean_line(raw) == clean

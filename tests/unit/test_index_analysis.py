@@ -24,10 +24,18 @@ from ragsvc.index.analysis import MAX_TERM_CHARACTERS, passage_terms, query_term
         ("２０２３年", ["2023", "年"]),
         ("収入", ["収", "入", "収入"]),
         ("naïve CAFÉ", ["naiv", "cafe"]),
+        ("36.5¹ in 2025²", ["36.5", "1", "in", "2025", "2"]),
+        ("Revenue¹ of 52 m² at log₂10", ["revenu", "1", "of", "52", "m2", "at", "log", "2", "10"]),
+        ("\U0001d5ea\U0001d5fc\U0001d5ff\U0001d5f8", ["work"]),
     ],
 )
 def test_terms(text, expected):
     assert passage_terms(text, language="english")[0] == expected
+
+
+def test_a_footnote_mark_does_not_change_a_figure():
+    assert passage_terms("members: 1,482³", language="english") == passage_terms("members: 1,482 3", language="english")
+    assert set(query_terms("1,482 members", languages=["english"])) <= set(passage_terms("1,482³ members")[0])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,21 @@
+"""Binds functions of pdfium for calls in large numbers."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import pypdfium2.raw as pdfium
+
+HANDLE, INT, OUT = ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
+
+
+def bind(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:  # noqa: ANN401 - ctypes types
+    """Bind a pdfium function to plain addresses: pypdfium2's prototypes check each pointer and take twice the time."""
+    address = ctypes.cast(getattr(pdfium, name), ctypes.c_void_p).value
+    return ctypes.CFUNCTYPE(result, *arguments)(address or 0)
+
+
+def address_of(handle: Any) -> int:  # noqa: ANN401 - a ctypes handle
+    return ctypes.cast(handle, ctypes.c_void_p).value or 0

@@ -1,0 +1,392 @@
+"""Finds the characters of a page that a reader cannot see, although they are in the file's text.
+
+Hidden are: text outside the crop box, text of a size that nobody can read, text in the invisible mode without a
+picture below (with a picture it is the text layer of a scan), text in the colour of its background, text below an
+opaque shape, and text of layers that are switched off. The first three are found by their properties. For the others
+the page is rendered with and without the text: characters that change no pixel are hidden. Rendering takes 10 ms a
+page, so a page is examined only if one of a few samples per line is suspicious (0.1 ms a page).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+import pypdfium2.raw as pdfium
+
+from ragsvc.extract.pdfium_calls import HANDLE, INT, OUT, address_of, bind
+
+_MIN_SIZE = 1.5
+_LIGHT = 200
+_FAINT = 60
+_FAINT_SHARE = 0.3
+_OPAQUE = 250
+_MARGIN = 1.0
+_LAST_OBJECTS = 50
+_MAX_OBJECTS = 20_000
+_MIN_COVER = 3.0
+_INVISIBLE, _CLIP = 3, 7
+_SCALE = 1.5
+_MAX_PIXELS = 4_000_000
+_MIN_CHANGE = 12
+_SCAN_SHARE = 0.5
+_MAX_SIDE = 20_000
+_MAX_GROUPS = 6
+_CELL = 8.0
+_OVERLAP = 0.03
+_MIN_PAGE = 18.0
+_NO_LIMITS = (float("-inf"), float("-inf"), float("inf"), float("inf"))
+
+_get_text_object = bind("FPDFText_GetTextObject", HANDLE, HANDLE, INT)
+_get_render_mode = bind("FPDFTextObj_GetTextRenderMode", INT, HANDLE)
+_get_fill_colour = bind("FPDFText_GetFillColor", INT, HANDLE, INT, OUT, OUT, OUT, OUT)
+_get_char_box = bind("FPDFText_GetCharBox", INT, HANDLE, INT, OUT, OUT, OUT, OUT)
+_set_is_active = bind("FPDFPageObj_SetIsActive", INT, HANDLE, INT)
+_get_object = bind("FPDFPage_GetObject", HANDLE, HANDLE, INT)
+_get_form_object = bind("FPDFFormObj_GetObject", HANDLE, HANDLE, INT)
+_get_type = bind("FPDFPageObj_GetType", INT, HANDLE)
+_get_bounds = bind("FPDFPageObj_GetBounds", INT, HANDLE, OUT, OUT, OUT, OUT)
+
+Box = tuple[float, float, float, float]
+"""left, bottom, right, top in points of the unrotated page."""
+
+
+class _NotRendered(Exception):
+    """The page cannot be rendered: what the rendering would show is not known."""
+
+
+class _Character(msgspec.Struct):
+    position: int
+    owner: int
+    line: int
+    box: Box
+
+
+class PageVisibility:
+    """Collects suspicions while a page is read, and examines the page if there are any."""
+
+    def __init__(self, page: Any, text_page: Any, *, layers: bool) -> None:  # noqa: ANN401 - ctypes handles
+        self._page = page
+        self._page_address, self._text_address = address_of(page), address_of(text_page)
+        self.suspicious = layers
+        self._layers = layers
+        self._last: int | None = None
+        self._colour = (ctypes.c_uint * 4)()
+        first = ctypes.addressof(self._colour)
+        self._red, self._green, self._blue, self._alpha = first, first + 4, first + 8, first + 12
+        self._box = (ctypes.c_double * 4)()
+        self._sides = [ctypes.addressof(self._box) + 8 * index for index in range(4)]
+        self._crop = self._crop_box()
+        left, bottom, right, top = self._crop
+        self._limits = (left - _MARGIN, bottom - _MARGIN, right + _MARGIN, top + _MARGIN)
+        self._lines: list[Box] = []
+
+    def _crop_box(self) -> Box:
+        box = pdfium.FS_RECTF()
+        if not pdfium.FPDF_GetPageBoundingBox(self._page, box):
+            return _NO_LIMITS
+        if (
+            min(box.right - box.left, box.top - box.bottom) < _MIN_PAGE
+        ):  # a wrong box: nothing can be read on such a page
+            return _NO_LIMITS
+        return (box.left, box.bottom, box.right, box.top)
+
+    def check_boxes(self, boxes: Sequence[Box]) -> None:
+        """Keep the boxes of a line, and note whether they reach beyond the crop box."""
+        left, bottom, right, top = self._limits
+        for box in boxes:
+            if box[0] < left or box[1] < bottom or box[2] > right or box[3] > top:
+                self.suspicious = True
+        self._lines.append((min(box[0] for box in boxes), boxes[0][1], max(box[2] for box in boxes), boxes[0][3]))
+
+    def sample(self, positions: Iterable[int], size: float) -> None:
+        """Note whether some characters are tiny, invisible or as light as paper."""
+        if self.suspicious:
+            return
+        if size < _MIN_SIZE:
+            self.suspicious = True
+        for position in positions:
+            owner = _get_text_object(self._text_address, position)
+            if owner is None or owner == self._last:
+                continue
+            self._last = owner
+            if _get_render_mode(owner) in (_INVISIBLE, _CLIP) or self._is_faint(position):
+                self.suspicious = True
+                return
+
+    def _is_faint(self, position: int) -> bool:
+        known = _get_fill_colour(self._text_address, position, self._red, self._green, self._blue, self._alpha)
+        red, green, blue, alpha = self._colour
+        return bool(known) and (alpha < _FAINT or (red > _LIGHT and green > _LIGHT and blue > _LIGHT))
+
+    def check_covers(self) -> None:
+        """Note whether one of the last shapes of the page is above text that was drawn before.
+
+        Programs that blacken text add the shapes at the end; looking at all objects of a page that places each
+        character takes as long as reading it.
+        """
+        if self.suspicious:
+            return
+        count = pdfium.FPDFPage_CountObjects(self._page)
+        later: set[int] = set()
+        for number in range(count - 1, max(-1, count - 1 - _LAST_OBJECTS), -1):
+            page_object = _get_object(self._page_address, number)
+            later.add(page_object)
+            if _get_type(page_object) == pdfium.FPDF_PAGEOBJ_PATH:
+                cover = _opaque_bounds(page_object)
+                if cover is not None and self._covers_text(cover, later):
+                    self.suspicious = True
+                    return
+
+    def _covers_text(self, cover: Box, later: set[int]) -> bool:
+        for left, bottom, right, top in self._lines:
+            if left < cover[2] and right > cover[0] and cover[1] < (bottom + top) / 2 < cover[3]:
+                x, y = (max(left, cover[0]) + min(right, cover[2])) / 2, (bottom + top) / 2
+                handle = ctypes.cast(self._text_address, pdfium.FPDF_TEXTPAGE)
+                position = pdfium.FPDFText_GetCharIndexAtPos(handle, x, y, 4.0, 4.0)
+                owner = _get_text_object(self._text_address, position) if position >= 0 else None
+                if owner is not None and owner not in later:
+                    return True
+        return False
+
+    def hidden(self, text: str, size_at: Callable[[int], float]) -> list[int]:
+        """The positions of the hidden characters; ``text`` is the text as pdfium counts it."""
+        if self._crop == _NO_LIMITS:
+            return []
+        characters = self._characters(text)
+        hidden = {character.position for character in characters if not self._is_on_page(character.box)}
+        by_owner: dict[int, list[_Character]] = {}
+        for character in characters:
+            if character.position not in hidden:
+                by_owner.setdefault(character.owner, []).append(character)
+        drawn: list[list[_Character]] = []
+        invisible: list[_Character] = []
+        for owner, run in by_owner.items():
+            if _is_tiny(run, size_at(run[0].position)):
+                hidden.update(character.position for character in run)
+            elif _get_render_mode(owner) == _INVISIBLE:
+                invisible += run
+            else:
+                drawn.append(run)
+        with contextlib.suppress(_NotRendered):
+            hidden |= self._without_picture(invisible, share=len(invisible) / max(1, len(characters)))
+            hidden |= self._without_effect(drawn)
+        return sorted(hidden)
+
+    def _characters(self, text: str) -> list[_Character]:
+        found: list[_Character] = []
+        left, bottom, right, top = self._sides
+        line = 0
+        for position, character in enumerate(text):
+            line += character == "\n"
+            if character.isspace() or character == "\x00":
+                continue
+            owner = _get_text_object(self._text_address, position)
+            if owner and _get_char_box(self._text_address, position, left, right, bottom, top):
+                x0, y0, x1, y1 = self._box
+                found.append(_Character(position, owner, line, (x0, y0, x1, y1)))
+        return found
+
+    def _is_on_page(self, box: Box) -> bool:
+        left, bottom, right, top = self._crop
+        return left <= (box[0] + box[2]) / 2 <= right and bottom <= (box[1] + box[3]) / 2 <= top
+
+    def _without_picture(self, invisible: Sequence[_Character], *, share: float) -> set[int]:
+        """The characters in the invisible mode that no picture is below.
+
+        If most of a page's text is visible, the pictures may be backgrounds: they must show something at the place.
+        """
+        if not invisible:
+            return set()
+        pictures = self._picture_boxes()
+        above = [character for character in invisible if any(_contains(box, character.box) for box in pictures)]
+        hidden = {character.position for character in invisible} - {character.position for character in above}
+        if above and share < _SCAN_SHARE:
+            image = _PageRendering(self._page, self._crop)
+            hidden |= {character.position for character in above if not image.has_contrast(character.box)}
+        return hidden
+
+    def _without_effect(self, drawn: Sequence[Sequence[_Character]]) -> set[int]:
+        """The characters without which the rendered page looks the same, of runs of the same text object.
+
+        Not those that a picture of text covers: some scanners write the text layer before the picture.
+        """
+        if not drawn:
+            return set()
+        before = _PageRendering(self._page, self._crop)
+        unseen: list[_Character] = []
+        for group in _without_overlaps(drawn):
+            for run in group:
+                _set_is_active(run[0].owner, 0)
+            try:
+                after = _PageRendering(self._page, self._crop)
+            finally:
+                for run in group:
+                    _set_is_active(run[0].owner, 1)
+            unseen += [character for run in group for character in run if not before.differs(after, character.box)]
+        unseen += self._faint_beside(unseen, [character for run in drawn for character in run])
+        pictures = self._picture_boxes() if unseen and not self._layers else []
+        return {
+            character.position
+            for character in unseen
+            if not (any(_contains(box, character.box) for box in pictures) and before.has_contrast(character.box))
+        }
+
+    def _faint_beside(self, unseen: Sequence[_Character], drawn: Sequence[_Character]) -> list[_Character]:
+        """The light characters of lines in which many light characters are unseen.
+
+        White text on paper changes the dark text that it crosses: there it has an effect, but is not read either.
+        """
+        if not unseen:
+            return []
+        hidden = {character.position for character in unseen}
+        lines: dict[int, list[_Character]] = {}
+        for character in drawn:
+            if self._is_faint(character.position):
+                lines.setdefault(character.line, []).append(character)
+        return [
+            character
+            for line in lines.values()
+            if sum(character.position in hidden for character in line) > _FAINT_SHARE * len(line)
+            for character in line
+            if character.position not in hidden
+        ]
+
+    def _picture_boxes(self) -> list[Box]:
+        boxes: list[Box] = []
+        for number in range(min(_MAX_OBJECTS, pdfium.FPDFPage_CountObjects(self._page))):
+            page_object = _get_object(self._page_address, number)
+            kind = _get_type(page_object)
+            if kind == pdfium.FPDF_PAGEOBJ_IMAGE or (kind == pdfium.FPDF_PAGEOBJ_FORM and _holds_picture(page_object)):
+                box = _bounds(page_object)
+                if box is not None:
+                    boxes.append(box)
+        return boxes
+
+
+def _without_overlaps(runs: Sequence[Sequence[_Character]]) -> list[list[Sequence[_Character]]]:
+    """Group runs so that runs at the same place (old text below new, two languages) are in different groups."""
+    groups: list[list[Sequence[_Character]]] = []
+    grids: list[dict[tuple[int, int], list[Box]]] = []
+    for run in runs:
+        free = (number for number, grid in enumerate(grids) if not any(_is_taken(item.box, grid) for item in run))
+        number = next(free, min(len(groups), _MAX_GROUPS - 1))
+        if number == len(groups):
+            groups.append([])
+            grids.append({})
+        groups[number].append(run)
+        for character in run:
+            grids[number].setdefault(_cell(character.box), []).append(character.box)
+    return groups
+
+
+def _cell(box: Box) -> tuple[int, int]:
+    return int((box[0] + box[2]) / 2 / _CELL), int((box[1] + box[3]) / 2 / _CELL)
+
+
+def _is_taken(box: Box, grid: dict[tuple[int, int], list[Box]]) -> bool:
+    column, row = _cell(box)
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    for x in (column - 1, column, column + 1):
+        for y in (row - 1, row, row + 1):
+            for other in grid.get((x, y), ()):
+                width = min(box[2], other[2]) - max(box[0], other[0])
+                height = min(box[3], other[3]) - max(box[1], other[1])
+                if width > 0 and height > 0 and width * height > _OVERLAP * area:
+                    return True
+    return False
+
+
+class _PageRendering:
+    """The pixels of a page, and where its points are."""
+
+    def __init__(self, page: Any, crop: Box) -> None:  # noqa: ANN401 - a ctypes handle
+        from ragsvc.extract.page_image import PageNotRendered, draw_page  # noqa: PLC0415 - imports numpy, if needed
+
+        width, height = pdfium.FPDF_GetPageWidthF(page), pdfium.FPDF_GetPageHeightF(page)
+        if not (_MIN_PAGE < width < _MAX_SIDE and _MIN_PAGE < height < _MAX_SIDE) or crop == _NO_LIMITS:
+            raise _NotRendered
+        scale = min(_SCALE, (_MAX_PIXELS / (width * height)) ** 0.5)
+        columns, rows = max(1, int(width * scale)), max(1, int(height * scale))
+        try:
+            self._pixels = draw_page(page, columns, rows).astype("int16")
+        except PageNotRendered as error:
+            raise _NotRendered from error
+        left, bottom, right, top = crop
+        origin, across, up = (
+            _to_device(page, columns, rows, x, y) for x, y in ((left, bottom), (right, bottom), (left, top))
+        )
+        self._origin, self._corner = origin, (left, bottom)
+        self._x = tuple((end - start) / (right - left) for start, end in zip(origin, across, strict=True))
+        self._y = tuple((end - start) / (top - bottom) for start, end in zip(origin, up, strict=True))
+
+    def _region(self, box: Box) -> tuple[slice, slice]:
+        columns: list[float] = []
+        rows: list[float] = []
+        for x, y in ((box[0], box[1]), (box[2], box[3])):
+            right, up = x - self._corner[0], y - self._corner[1]
+            columns.append(self._origin[0] + right * self._x[0] + up * self._y[0])
+            rows.append(self._origin[1] + right * self._x[1] + up * self._y[1])
+        return (
+            slice(max(0, int(min(rows))), max(0, int(max(rows)) + 1)),
+            slice(max(0, int(min(columns))), max(0, int(max(columns)) + 1)),
+        )
+
+    def differs(self, other: _PageRendering, box: Box) -> bool:
+        region = self._region(box)
+        changes = abs(self._pixels[region] - other._pixels[region])
+        return not changes.size or int(changes.max()) >= _MIN_CHANGE
+
+    def has_contrast(self, box: Box) -> bool:
+        part = self._pixels[self._region(box)]
+        return bool(part.size) and int(part.max()) - int(part.min()) >= _MIN_CHANGE
+
+
+def _to_device(page: Any, columns: int, rows: int, x: float, y: float) -> tuple[int, int]:  # noqa: ANN401 - a ctypes handle
+    column, row = ctypes.c_int(), ctypes.c_int()
+    pdfium.FPDF_PageToDevice(page, 0, 0, columns, rows, 0, x, y, column, row)
+    return column.value, row.value
+
+
+def _is_tiny(run: Sequence[_Character], size: float) -> bool:
+    """Whether nobody can read the text. Font sizes of bitmap fonts mean little, so the drawn size counts as well."""
+    return size < _MIN_SIZE and all(
+        right - left < _MIN_SIZE and top - bottom < _MIN_SIZE for left, bottom, right, top in (item.box for item in run)
+    )
+
+
+def _contains(outer: Box, inner: Box) -> bool:
+    x, y = (inner[0] + inner[2]) / 2, (inner[1] + inner[3]) / 2
+    return outer[0] <= x <= outer[2] and outer[1] <= y <= outer[3]
+
+
+def _bounds(page_object: int) -> Box | None:
+    sides = (ctypes.c_float * 4)()
+    start = ctypes.addressof(sides)
+    if not _get_bounds(page_object, start, start + 4, start + 8, start + 12):
+        return None
+    left, bottom, right, top = sides
+    return (left, bottom, right, top)
+
+
+def _opaque_bounds(page_object: int) -> Box | None:
+    """The bounds of a filled shape; ``None`` if it is not filled, transparent, or a line."""
+    handle = ctypes.cast(page_object, pdfium.FPDF_PAGEOBJECT)
+    mode, stroke = ctypes.c_int(), ctypes.c_int()
+    if not pdfium.FPDFPath_GetDrawMode(handle, mode, stroke) or mode.value == pdfium.FPDF_FILLMODE_NONE:
+        return None
+    box = _bounds(page_object)
+    if box is None or box[2] - box[0] < _MIN_COVER or box[3] - box[1] < _MIN_COVER:
+        return None
+    red, green, blue, alpha = (ctypes.c_uint() for _ in range(4))
+    known = pdfium.FPDFPageObj_GetFillColor(handle, red, green, blue, alpha)
+    return box if not known or alpha.value >= _OPAQUE else None
+
+
+def _holds_picture(form: int) -> bool:
+    handle = ctypes.cast(form, pdfium.FPDF_PAGEOBJECT)
+    inside = range(min(_LAST_OBJECTS, pdfium.FPDFFormObj_CountObjects(handle)))
+    return any(_get_type(_get_form_object(form, number)) == pdfium.FPDF_PAGEOBJ_IMAGE for number in inside)
