@@ -18,9 +18,11 @@ from typing import Any
 import msgspec
 import pypdfium2.raw as pdfium
 
+from ragsvc.extract.cells import join_cells
 from ragsvc.extract.clean import clean_line, is_garbled
 from ragsvc.extract.columns import alternates, find_gutter, order_columns
 from ragsvc.extract.layout import Line, move_headers_and_footers
+from ragsvc.extract.turned import Rectangle, join_turned, turned
 
 _GAP_POINTS = 7.0
 _CELL_GAP = 1.3
@@ -29,10 +31,9 @@ _DIGITS = re.compile(r"\d")
 _NUMBER_AFTER_BLANK = re.compile(r"\S +[$€£¥(\d\u2013\u2014]")
 _SAMPLES = 10
 _FIRST_SAMPLES = 3
+_FIRST_CJK = "\u2e80"
+_VERTICAL_SAMPLE = 3
 _UNSHOWN = frozenset("\r\n\x00\ufffe\x02 ")
-
-Rectangle = tuple[float, float, float, float]
-"""left, bottom, right, top in points."""
 
 
 def _bind(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:  # noqa: ANN401 - ctypes types
@@ -66,19 +67,44 @@ class TextPage:
     """The characters of a page. Index ``i`` of ``text`` is character ``i`` of pdfium."""
 
     def __init__(self, page: Any, text_page: Any, *, max_characters: int) -> None:  # noqa: ANN401 - ctypes handles
-        self._text_page = text_page
-        self.count = max(0, pdfium.FPDFText_CountChars(text_page))
-        self.truncated = self.count > max_characters
-        self.unmapped = 0
-        self.text = self._read_text(min(self.count, max_characters))
+        self._page = page
+        self._max_characters = max_characters
         self.turns = pdfium.FPDFPage_GetRotation(page)
-        self._address = ctypes.cast(text_page, ctypes.c_void_p).value
         self._box = (ctypes.c_double * 4)()
         left = ctypes.addressof(self._box)
         self._left, self._bottom, self._right, self._top = left, left + 8, left + 16, left + 24
         self._matrix = (ctypes.c_float * 6)()
         self._matrix_address = ctypes.addressof(self._matrix)
+        self._use(text_page)
+
+    def _use(self, text_page: Any) -> None:  # noqa: ANN401 - a ctypes handle
+        self._text_page = text_page
+        self._address = ctypes.cast(text_page, ctypes.c_void_p).value
         self._fonts: dict[int, tuple[float, int, int]] = {}
+        self.count = max(0, pdfium.FPDFText_CountChars(text_page))
+        self.truncated = self.count > self._max_characters
+        self.unmapped = 0
+        self.text = self._read_text(min(self.count, self._max_characters))
+
+    def close(self) -> None:
+        pdfium.FPDFText_ClosePage(self._text_page)
+
+    def turn(self, turns: int) -> None:
+        """Read the page as if it were displayed with ``turns`` clockwise quarter turns.
+
+        pdfium sorts what starts at one height of the displayed page by its distance from the left edge. If the text
+        runs downwards, that reverses the order of the lines.
+        """
+        self.turns = turns
+        rotation = pdfium.FPDFPage_GetRotation(self._page)
+        if turns == rotation:
+            return
+        pdfium.FPDFPage_SetRotation(self._page, turns)
+        text_page = pdfium.FPDFText_LoadPage(self._page)
+        pdfium.FPDFPage_SetRotation(self._page, rotation)  # the document keeps it: the page is rendered later
+        if text_page:
+            self.close()
+            self._use(text_page)
 
     def _read_text(self, count: int) -> str:
         if count == 0:
@@ -105,18 +131,7 @@ class TextPage:
 
     def shown(self, rectangle: Rectangle) -> Rectangle:
         """The rectangle after ``turns`` clockwise quarter turns around the origin: text runs from left to right."""
-        if self.turns == 0:
-            return rectangle
-        x0, y0, x1, y1 = rectangle
-        match self.turns:
-            case 1:
-                return (y0, -x1, y1, -x0)
-            case 2:
-                return (-x1, -y1, -x0, -y0)
-            case 3:
-                return (-y1, x0, -y0, x1)
-            case _:
-                return rectangle
+        return rectangle if self.turns == 0 else turned(rectangle, self.turns)
 
     def character_box(self, index: int) -> Rectangle | None:
         """A character's box; ``None`` for spaces that pdfium inserted."""
@@ -165,10 +180,12 @@ def open_text_page(document: Any, index: int, *, max_characters: int) -> Generat
         text_page = pdfium.FPDFText_LoadPage(page)
         if not text_page:
             raise PageUnreadable
+        reader = TextPage(page, text_page, max_characters=max_characters)
         try:
-            yield TextPage(page, text_page, max_characters=max_characters)
+            reader.turn(_main_direction(reader))
+            yield reader
         finally:
-            pdfium.FPDFText_ClosePage(text_page)
+            reader.close()
     finally:
         pdfium.FPDF_ClosePage(page)
 
@@ -177,14 +194,23 @@ def read_lines(page: TextPage) -> PageLines:
     if is_garbled(page.text, unmapped=page.unmapped):
         return PageLines([], page.count, garbled=True)
     spans = list(_line_spans(page.text))
-    page.turns = _main_direction(page, spans)
-    lines = [_measure(page, start, end) for start, end in spans]
-    if _looks_interleaved(page, spans, lines):
+    measured = [_measure(page, start, end) for start, end in spans]
+    lines = _join_fragments(page, spans, measured)
+    if _looks_interleaved(page, spans, measured):
         fragments = [fragment for start, end in spans for fragment in _fragments(page, start, end)]
         ordered = order_columns(fragments)
         if ordered != fragments:
             lines = ordered
     return PageLines(move_headers_and_footers([line for line in lines if line.text]), page.count, garbled=False)
+
+
+def _join_fragments(page: TextPage, spans: list[tuple[int, int]], lines: list[Line]) -> list[Line]:
+    """Join turned lines to blocks, and cells to rows."""
+    shown = [(span, line) for span, line in zip(spans, lines, strict=True) if line.text]
+    if not any(line.upright or len(line.text) == 1 for _, line in shown):
+        return lines
+    turns = [(_direction(page, *span) - page.turns) % 4 for span, _ in shown]
+    return join_cells(join_turned([line for _, line in shown], turns))
 
 
 def _line_spans(text: str) -> Iterator[tuple[int, int]]:
@@ -198,12 +224,25 @@ def _line_spans(text: str) -> Iterator[tuple[int, int]]:
         position += len(raw) + 2
 
 
-def _main_direction(page: TextPage, spans: list[tuple[int, int]]) -> int:
-    """The direction of most of the text: pages can be rotated, and tables on them as well."""
+def _main_direction(page: TextPage) -> int:
+    """The direction of most of the text: pages can be rotated, tables on them as well, and text can be vertical."""
     characters = Counter[int]()
-    for start, end in spans:
-        characters[page.font(start)[2]] += end - start
+    for start, end in _line_spans(page.text):
+        characters[_direction(page, start, end)] += end - start
     return characters.most_common(1)[0][0] if characters else page.turns
+
+
+def _direction(page: TextPage, start: int, end: int) -> int:
+    """The clockwise quarter turns that make a line run from left to right, also of vertical Chinese and Japanese."""
+    turns = page.font(start)[2]
+    if page.text[start] < _FIRST_CJK or end - start < _VERTICAL_SAMPLE:
+        return turns
+    boxes = [page.character_box(index) for index in (start, start + 1, end - 1)]
+    first, second, last = (box and turned(box, turns) for box in boxes)
+    if not first or not second or not last:
+        return turns
+    down = first[3] > second[3] > last[3] and max(first[1], second[1]) > last[3]
+    return (turns + 3) % 4 if down and last[0] < first[2] and last[2] > first[0] else turns
 
 
 def _measure(page: TextPage, start: int, end: int) -> Line:
@@ -212,7 +251,7 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
     count = page.rectangles(start, end - start)
     if not count:
         return Line(text, 0.0, 0.0, 0.0, 0.0)
-    size, weight, turns = page.font(start)
+    size, weight, _ = page.font(start)
     few = count <= _FEW_RECTANGLES
     boxes = [page.shown(page.rectangle(index)) for index in (range(count) if few else (0, count - 1))]
     first, last = boxes[0], boxes[-1]
@@ -226,7 +265,7 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
         round(size, 1),
         weight,
         row=_has_wide_gap(boxes, size) if few else one_line and _has_far_number(page, raw, start, size),
-        upright=turns != page.turns,
+        upright=_direction(page, start, end) != page.turns,
     )
 
 

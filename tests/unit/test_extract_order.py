@@ -1,0 +1,182 @@
+"""The order of text: turned and vertical text, rows of cells, and columns, each in small files of one kind."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pypdf
+import pypdfium2
+import pytest
+from pypdf.generic import DictionaryObject, NameObject
+
+from ragsvc.extract.layout import page_text
+from ragsvc.extract.pdf_text import open_text_page, read_lines
+from ragsvc.testing.pdf_builder import Text, escape, make_pdf
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+PROSE = [
+    "Beekeepers in the northern valley report that colonies lost",
+    "during the winter were mostly weak in autumn already. The",
+    "association therefore asks its members to treat against mites",
+    "before the end of August and to feed each colony at least",
+    "fifteen kilograms of sugar syrup before the first frost.",
+]
+
+
+def text_of(data: bytes, page: int = 1) -> str:
+    with (
+        pypdfium2.PdfDocument(data) as document,
+        open_text_page(document.raw, page - 1, max_characters=10_000) as found,
+    ):
+        return page_text(read_lines(found).lines)
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+# --- turned pages and turned text
+
+
+@pytest.mark.parametrize("rotate", [0, 90, 180, 270])
+def test_text_keeps_its_order_however_its_page_is_turned(rotate):
+    indents = [72, 72, 90, 72, 72, 72, 110, 72, 72, 72]
+    page = [Text(x, 700 - 16 * n, f"Line {n}: the marker post {n} stands here.") for n, x in enumerate(indents)]
+    text = words(text_of(make_pdf([page], page_extra=b" /Rotate %d" % rotate)))
+    assert text == " ".join(line.text for line in page)
+
+
+@pytest.mark.parametrize("rotate", [90, 270])
+def test_sentences_are_not_joined_across_on_a_turned_page(rotate):
+    page = [Text(72, 700 - 14 * n, line) for n, line in enumerate(PROSE)]
+    assert words(text_of(make_pdf([page], page_extra=b" /Rotate %d" % rotate))) == " ".join(PROSE)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "start", "step"),
+    [("0 1 -1 0", (300, 450), (14, 0)), ("0 -1 1 0", (400, 800), (-14, 0)), ("-1 0 0 -1", (500, 600), (0, 14))],
+)
+def test_a_turned_block_on_an_upright_page_is_read_in_its_own_direction(matrix, start, step):
+    turned = "\n".join(
+        f"BT /F 11 Tf {matrix} {start[0] + step[0] * n} {start[1] + step[1] * n} Tm ({escape(line)}) Tj ET"
+        for n, line in enumerate(PROSE)
+    )
+    upright = "\n".join(
+        f"BT /F 11 Tf 60 {300 - 14 * n} Td (The horizontal line {n} is of the main text of this page.) Tj ET"
+        for n in range(12)
+    )
+    text = words(text_of(make_pdf([f"{turned}\n{upright}".encode()])))
+    assert " ".join(PROSE) in text
+    assert text.index("line 0 is") < text.index("line 11 is")
+
+
+def test_reading_a_turned_page_leaves_its_rotation():
+    page = [Text(72, 700 - 14 * n, line) for n, line in enumerate(PROSE)]
+    with pypdfium2.PdfDocument(make_pdf([page], page_extra=b" /Rotate 90")) as document:
+        with open_text_page(document.raw, 0, max_characters=1000):
+            assert document[0].get_rotation() == 90
+        assert document[0].get_rotation() == 90
+
+
+# --- vertical text
+
+VERTICAL = ["東京都は日本の首都", "であり世界で最も人口", "の多い都市の一つです"]
+
+
+def vertical_pdf(columns, *, extra=(), writing="V", stacked=False):
+    """Columns of (x, y, text) in the font of the fixture."""
+    writer = pypdf.PdfWriter(clone_from=FIXTURES / "cases/vertical-columns.pdf")
+    page = writer.pages[0]
+    fonts = page["/Resources"]["/Font"]
+    font = fonts["/F1"]
+    glyphs = _glyphs(font["/ToUnicode"].get_data())
+    font[NameObject("/Encoding")] = NameObject(f"/Identity-{writing}")
+    names = {"Type": "Font", "Subtype": "Type1", "BaseFont": "Helvetica", "Encoding": "WinAnsiEncoding"}
+    fonts[NameObject("/B")] = DictionaryObject({NameObject(f"/{key}"): NameObject(f"/{v}") for key, v in names.items()})
+    pieces = []
+    for x, y, text in columns:
+        runs = [(y - 13 * n, character) for n, character in enumerate(text)] if stacked else [(y, text)]
+        pieces += [
+            f"BT /F1 12 Tf {x} {top} Td <{''.join(glyphs[character] for character in run)}> Tj ET" for top, run in runs
+        ]
+    pieces += [f"BT /B 11 Tf {x} {y} Td ({escape(text)}) Tj ET" for x, y, text in extra]
+    page["/Contents"].get_object().set_data("\n".join(pieces).encode())
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+def _glyphs(to_unicode: bytes) -> dict[str, str]:
+    pairs = to_unicode.split(b"beginbfchar", 1)[1].split(b"endbfchar", 1)[0].replace(b"<", b" ").replace(b">", b" ")
+    codes = pairs.decode().split()
+    return {chr(int(value, 16)): code for code, value in zip(codes[::2], codes[1::2], strict=True)}
+
+
+HORIZONTAL = [(60, 300 - 14 * n, f"The horizontal line {n} is of the main text of this page.") for n in range(12)]
+
+
+def test_the_vertical_columns_of_the_case_run_from_right_to_left():
+    text = text_of((FIXTURES / "cases/vertical-columns.pdf").read_bytes())
+    assert text.replace("\n", "") == "".join(VERTICAL)
+
+
+@pytest.mark.parametrize("extra", [(), HORIZONTAL], ids=["alone", "on a horizontal page"])
+@pytest.mark.parametrize(("writing", "stacked"), [("V", False), ("V", True), ("H", True)])
+def test_vertical_columns_run_from_right_to_left(writing, stacked, extra):
+    columns = [(500 - 20 * n, 700, text) for n, text in enumerate(VERTICAL)]
+    text = text_of(vertical_pdf(columns, writing=writing, stacked=stacked, extra=extra)).replace("\n", "")
+    assert "".join(VERTICAL) in text
+
+
+def test_vertical_text_in_two_tiers_ends_the_upper_one_first():
+    texts = [*VERTICAL, *VERTICAL[::-1]]
+    columns = [(500 - 20 * (n % 3), 700 - 300 * (n // 3), text) for n, text in enumerate(texts)]
+    assert text_of(vertical_pdf(columns)).replace("\n", "") == "".join(texts)
+
+
+# --- rows of cells
+
+
+def grid(rows, *, xs, top=700.0, leading=16.0):
+    """Each cell is an object of its own; empty cells are not written."""
+    return [
+        Text(x, top - leading * n, cell, 10)
+        for n, row in enumerate(rows)
+        for x, cell in zip(xs, row, strict=True)
+        if cell
+    ]
+
+
+def test_cells_of_one_character_stay_in_their_row():
+    table = [["", "Spring", "Autumn"], ["Pike", "7", "9"], ["Trout", "41", "5"], ["Eel", "X", "X"]]
+    lines = text_of(make_pdf([grid(table, xs=(60, 195, 260))])).split("\n")
+    assert {"Pike 7 9", "Trout 41 5", "Eel X X"} <= set(lines)
+
+
+def test_rows_under_turned_headings_stay_rows():
+    headings = ["Spring", "Summer", "Autumn", "Winter"]
+    turned = "\n".join(f"BT /F 10 Tf 0 1 -1 0 {200 + 60 * n} 700 Tm ({name}) Tj ET" for n, name in enumerate(headings))
+    rows = [["Trout", "41", "52", "38", "17"], ["Pike", "7", "9", "6", "3"]]
+    cells = grid(rows, xs=(60, 195, 255, 315, 375), top=680)
+    plain = "\n".join(f"BT /F 10 Tf {x} {y} Td ({text}) Tj ET" for x, y, text, *_ in cells)
+    assert words(text_of(make_pdf([f"{turned}\n{plain}".encode()]))) == (
+        "Spring Summer Autumn Winter Trout 41 52 38 17 Pike 7 9 6 3"
+    )
+
+
+def test_words_set_letter_by_letter_stay_words():
+    widths = dict(zip("PQVaeimorstu", (667, 778, 667, 556, 556, 222, 833, 556, 333, 500, 278, 556), strict=True))
+    letters = []
+    for n, word in enumerate(["Permit", "Visitor", "Quota"]):
+        starts = [60 + sum(widths[letter] for letter in word[:k]) / 100 for k in range(len(word))]
+        letters += [Text(x, 700 - 30 * n, letter, 10) for x, letter in zip(starts, word, strict=True)]
+        letters.append(Text(200, 700 - 30 * n, str(n + 4), 10))
+    assert words(text_of(make_pdf([letters]))) == "Permit 4 Visitor 5 Quota 6"
+
+
+def test_a_raised_mark_is_no_cell():
+    page = [Text(60, 700, "Turnover", 10), Text(101, 705, "2", 6), Text(60, 640, "Costs", 10), Text(200, 640, "8", 10)]
+    text = text_of(make_pdf([page]))
+    assert "Turnover2" not in text
+    assert "Costs 8" in text
