@@ -43,7 +43,7 @@ def _is_cell_of(before: Line, line: Line) -> bool:
     return (
         gap > -0.2 * line.size
         and (short or gap < _ADJACENT_GAP * line.size)
-        and not (before.upright or line.upright)
+        and not (before.upright or line.upright or line.fresh)
         and on_one_baseline(before, line)
     )
 

@@ -98,7 +98,7 @@ def _runs_over(current: Line, following: Line) -> bool:
     """Whether a sentence continues in the next column."""
     return (
         abs(current.size - following.size) <= 0.1 * (current.size or 10.0)
-        and len(current.text) >= 20
+        and (len(current.text) >= 20 or (" " in current.text and current.text[-1].islower()))
         and current.text[-1] not in ".!?:;”\"'"
         and following.text[:1].islower()
     )
@@ -107,12 +107,12 @@ def _runs_over(current: Line, following: Line) -> bool:
 def _glue(text: str, following: str) -> str:
     if text.endswith(("-", "\u2010")) and len(text) > 1 and text[-2].isalpha():
         return LINE_HYPHEN if following[:1].isalpha() else ""
-    if _is_cjk(text[-1:]) and _is_cjk(following[:1]):
+    if is_cjk(text[-1:]) and is_cjk(following[:1]):
         return ""
     return " "
 
 
-def _is_cjk(character: str) -> bool:
+def is_cjk(character: str) -> bool:
     """Whether the script has no spaces between words (Chinese and Japanese)."""
     return "\u3000" <= character <= "\u30ff" or "\u3400" <= character <= "\u9fff" or "\uff00" <= character <= "\uffef"
 

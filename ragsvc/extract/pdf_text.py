@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ import pypdfium2.raw as pdfium
 
 from ragsvc.extract.cells import join_cells
 from ragsvc.extract.clean import clean_line, is_garbled
-from ragsvc.extract.columns import alternates, find_gutter, order_columns
+from ragsvc.extract.columns import alternates, find_gutter, order_blocks, order_columns
 from ragsvc.extract.layout import Line, move_headers_and_footers
 from ragsvc.extract.turned import Rectangle, join_turned, turned
 
@@ -194,14 +194,40 @@ def read_lines(page: TextPage) -> PageLines:
     if is_garbled(page.text, unmapped=page.unmapped):
         return PageLines([], page.count, garbled=True)
     spans = list(_line_spans(page.text))
-    measured = [_measure(page, start, end) for start, end in spans]
-    lines = _join_fragments(page, spans, measured)
-    if _looks_interleaved(page, spans, measured):
+    lines = [_measure(page, start, end) for start, end in spans]
+    if _looks_interleaved(page, spans, lines):
         fragments = [fragment for start, end in spans for fragment in _fragments(page, start, end)]
         ordered = order_columns(fragments)
-        if ordered != fragments:
-            lines = ordered
+        blocks = order_blocks(fragments) if ordered == fragments else ordered
+    else:
+        blocks = _order_rows(page, spans, lines)
+    lines = _join_fragments(page, spans, lines) if blocks is None else join_cells(blocks)
     return PageLines(move_headers_and_footers([line for line in lines if line.text]), page.count, garbled=False)
+
+
+def _order_rows(page: TextPage, spans: list[tuple[int, int]], lines: list[Line]) -> list[Line] | None:
+    """Order blocks of rows that read like prose; ``None`` if the page has none."""
+    wide: set[int] = set()
+    for row, run in groupby(range(len(lines)), key=lambda number: lines[number].row):
+        numbers = list(run)
+        if row and _may_be_columns([lines[number].text for number in numbers]):
+            wide.update(numbers)
+    if not wide:
+        return None
+    return order_blocks(
+        [
+            fragment
+            for number, (line, span) in enumerate(zip(lines, spans, strict=True))
+            for fragment in (_fragments(page, *span) if number in wide else (line,))
+        ]
+    )
+
+
+def _may_be_columns(rows: list[str]) -> bool:
+    """Whether rows can be lines of columns of prose: few digits, and many rows begin inside a sentence."""
+    text = "".join(rows)
+    inside = sum(not row[0].isupper() for row in rows[1:])
+    return inside >= max(1, 0.4 * (len(rows) - 1)) and 12 * len(_DIGITS.findall(text)) <= len(text)
 
 
 def _join_fragments(page: TextPage, spans: list[tuple[int, int]], lines: list[Line]) -> list[Line]:

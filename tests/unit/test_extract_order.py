@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from pathlib import Path
 
 import pypdf
@@ -180,3 +181,87 @@ def test_a_raised_mark_is_no_cell():
     text = text_of(make_pdf([page]))
     assert "Turnover2" not in text
     assert "Costs 8" in text
+
+
+# --- columns that the file writes row by row
+
+ORCHARD = (
+    "The orchard programme pays ninety euros for each tall fruit tree that is planted along a public road. "
+    "Applications are open from the first of February until the last day of April, and trees must be cared for during "
+    "ten years."
+)
+FERRY = (
+    "Ferry tickets are sold at the pier from six in the morning. Bicycles travel free on weekdays and cost three euros "
+    "at weekends. The last boat back leaves at twenty past nine in the evening from the castle landing."
+)
+BEES = " ".join(PROSE)
+BRUNNEN = (
+    "Der Verein bittet deshalb seine Mitglieder um Spenden für den neuen Brunnen am Markt. Die Arbeiten beginnen im "
+    "Herbst und dauern bis zum Ende des Jahres, wenn das Wetter es zulässt."
+)
+
+
+def row_by_row(texts, *, width, distance, rows=None, size=9, top=740.0):
+    columns = [textwrap.wrap(text, width)[:rows] for text in texts]
+    return [
+        Text(40 + distance * index, top - 12 * row, column[row], size)
+        for row in range(max(map(len, columns)))
+        for index, column in enumerate(columns)
+        if row < len(column)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "width", "distance"),
+    [
+        ((BEES, ORCHARD, FERRY), 30, 172),
+        ((BEES, ORCHARD, BRUNNEN, FERRY), 24, 132),
+        ((BEES, FERRY), 46, 260),
+    ],
+    ids=["three columns", "four columns", "two columns"],
+)
+def test_columns_written_row_by_row_keep_their_sentences(texts, width, distance):
+    heading = [Text(40, 790, "The news of the valley in spring", 20), Text(540, 30, "3", 9)]
+    text = words(text_of(make_pdf([[*heading, *row_by_row(texts, width=width, distance=distance)]])))
+    for sentence in texts:
+        assert sentence in text
+
+
+def test_short_columns_keep_their_sentence():
+    texts = ("The committee reviewed the annual report and", "approved the budget for the coming fiscal year.")
+    text = text_of(make_pdf([row_by_row(texts, width=34, distance=260, size=10)]))
+    assert text == " ".join(texts)
+
+
+def test_short_columns_between_paragraphs_keep_their_sentences():
+    page = [
+        *(Text(40, 790 - 13 * n, line, 11) for n, line in enumerate(PROSE)),
+        *row_by_row((ORCHARD, FERRY), width=40, distance=250, rows=4, top=700),
+        *(Text(40, 630 - 13 * n, line, 11) for n, line in enumerate(PROSE)),
+    ]
+    text = words(text_of(make_pdf([page])))
+    assert words(" ".join(textwrap.wrap(ORCHARD, 40)[:4])) in text
+    assert words(" ".join(textwrap.wrap(FERRY, 40)[:4])) in text
+
+
+def test_rows_of_words_are_no_columns():
+    table = [
+        ["Office of the director", "Lower Market Street", "open in the morning"],
+        ["Registry of deeds", "Upper Market Street", "open on Tuesdays"],
+        ["Board of the harbour", "Pier on the north side", "closed in winter"],
+    ]
+    lines = text_of(make_pdf([grid(table, xs=(40, 220, 400))])).split("\n")
+    assert [" ".join(row) for row in table] == lines
+
+
+def test_wrapped_cells_of_a_table_are_not_read_as_columns():
+    table = [
+        ["Rights of holders of", "The holders have the"],
+        ["common shares", "right to one vote"],
+        ["Rights of the holders", "The holders receive a"],
+        ["of preferred shares", "dividend before others"],
+        ["Duties of the board", "The board reports to"],
+        ["of the company", "the general meeting"],
+    ]
+    text = text_of(make_pdf([grid(table, xs=(40, 300), leading=12)]))
+    assert text.index("right to one vote") < text.index("of preferred shares")
