@@ -85,6 +85,7 @@ class TextPage:
         self.truncated = self.count > self._max_characters
         self.unmapped = 0
         self.text = self._read_text(min(self.count, self._max_characters))
+        self.spans = list(_line_spans(self.text))
 
     def close(self) -> None:
         pdfium.FPDFText_ClosePage(self._text_page)
@@ -193,7 +194,7 @@ def open_text_page(document: Any, index: int, *, max_characters: int) -> Generat
 def read_lines(page: TextPage) -> PageLines:
     if is_garbled(page.text, unmapped=page.unmapped):
         return PageLines([], page.count, garbled=True)
-    spans = list(_line_spans(page.text))
+    spans = page.spans
     lines = [_measure(page, start, end) for start, end in spans]
     if _looks_interleaved(page, spans, lines):
         fragments = [fragment for start, end in spans for fragment in _fragments(page, start, end)]
@@ -226,7 +227,7 @@ def _order_rows(page: TextPage, spans: list[tuple[int, int]], lines: list[Line])
 def _may_be_columns(rows: list[str]) -> bool:
     """Whether rows can be lines of columns of prose: few digits, and many rows begin inside a sentence."""
     text = "".join(rows)
-    inside = sum(not row[0].isupper() for row in rows[1:])
+    inside = sum(row[0].isalpha() and not row[0].isupper() for row in rows[1:])
     return inside >= max(1, 0.4 * (len(rows) - 1)) and 12 * len(_DIGITS.findall(text)) <= len(text)
 
 
@@ -253,7 +254,7 @@ def _line_spans(text: str) -> Iterator[tuple[int, int]]:
 def _main_direction(page: TextPage) -> int:
     """The direction of most of the text: pages can be rotated, tables on them as well, and text can be vertical."""
     characters = Counter[int]()
-    for start, end in _line_spans(page.text):
+    for start, end in page.spans:
         characters[_direction(page, start, end)] += end - start
     return characters.most_common(1)[0][0] if characters else page.turns
 
@@ -277,7 +278,9 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
     count = page.rectangles(start, end - start)
     if not count:
         return Line(text, 0.0, 0.0, 0.0, 0.0)
-    size, weight, _ = page.font(start)
+    size, weight, turns = page.font(start)
+    if raw[0] >= _FIRST_CJK:
+        turns = _direction(page, start, end)
     few = count <= _FEW_RECTANGLES
     boxes = [page.shown(page.rectangle(index)) for index in (range(count) if few else (0, count - 1))]
     first, last = boxes[0], boxes[-1]
@@ -291,7 +294,7 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
         round(size, 1),
         weight,
         row=_has_wide_gap(boxes, size) if few else one_line and _has_far_number(page, raw, start, size),
-        upright=_direction(page, start, end) != page.turns,
+        upright=turns != page.turns,
     )
 
 
