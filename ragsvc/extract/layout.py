@@ -21,6 +21,7 @@ _LIST_ITEM = re.compile(
 _LETTER = re.compile(r"[^\W\d_]")
 _WINDOW = 5
 _MAX_STRAYS = 6
+_OVERPRINT_OFFSET = 0.4
 
 
 class Line(msgspec.Struct):
@@ -123,6 +124,24 @@ def _stands_apart(current: Line, following: Line) -> bool:
     if following.fresh or current.upright != following.upright:
         return True
     return gap > 0.75 * size or gap < -1.5 * size or abs(current.size - following.size) > 0.15 * size
+
+
+def first_prints(lines: Sequence[Line]) -> list[int]:
+    """The indexes of the lines that do not repeat an earlier line at almost the same place.
+
+    Programs print text twice with a small offset for a bold face or a shadow; pdfium omits the second print only if it
+    follows the first one closely.
+    """
+    printed: dict[str, list[Line]] = {}
+    found: list[int] = []
+    for index, line in enumerate(lines):
+        earlier = printed.setdefault(line.text, [])
+        near_x = min(_OVERPRINT_OFFSET * line.size, 0.5 * abs(line.right - line.left))  # an "l" is narrow
+        near_y = min(_OVERPRINT_OFFSET * line.size, 0.5 * abs(line.top - line.bottom))
+        if not any(abs(line.left - x.left) < near_x and abs(line.bottom - x.bottom) < near_y for x in earlier):
+            found.append(index)
+            earlier.append(line)
+    return found
 
 
 def move_headers_and_footers(lines: list[Line]) -> list[Line]:

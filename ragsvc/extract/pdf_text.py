@@ -21,7 +21,7 @@ import pypdfium2.raw as pdfium
 from ragsvc.extract.cells import join_cells
 from ragsvc.extract.clean import clean_line, is_garbled
 from ragsvc.extract.columns import alternates, find_gutter, order_blocks, order_columns
-from ragsvc.extract.layout import Line, move_headers_and_footers
+from ragsvc.extract.layout import Line, first_prints, move_headers_and_footers
 from ragsvc.extract.turned import Rectangle, join_turned, turned
 
 _GAP_POINTS = 7.0
@@ -196,6 +196,9 @@ def read_lines(page: TextPage) -> PageLines:
         return PageLines([], page.count, garbled=True)
     spans = page.spans
     lines = [_measure(page, start, end) for start, end in spans]
+    if len({line.text for line in lines}) < len(lines):
+        printed_once = first_prints(lines)
+        spans, lines = [spans[number] for number in printed_once], [lines[number] for number in printed_once]
     if _looks_interleaved(page, spans, lines):
         fragments = [fragment for start, end in spans for fragment in _fragments(page, start, end)]
         ordered = order_columns(fragments)

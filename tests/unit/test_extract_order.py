@@ -265,3 +265,22 @@ def test_wrapped_cells_of_a_table_are_not_read_as_columns():
     ]
     text = text_of(make_pdf([grid(table, xs=(40, 300), leading=12)]))
     assert text.index("right to one vote") < text.index("of preferred shares")
+
+
+# --- text that is printed twice
+
+
+@pytest.mark.parametrize("offset", [(0.3, 0), (0.6, 0.2), (2.5, -2.5)])
+@pytest.mark.parametrize("lines_between", [1, 20], ids=["line by line", "page by page"])
+def test_text_printed_twice_for_a_bold_face_is_text_once(offset, lines_between):
+    page = [Text(60, 700 - 14 * n, f"The fee number {n} is {n + 10} euros.") for n in range(20)]
+    printed = []
+    for start in range(0, 20, lines_between):
+        block = page[start : start + lines_between]
+        printed += [*block, *(line._replace(x=line.x + offset[0], y=line.y + offset[1]) for line in block)]
+    assert words(text_of(make_pdf([printed]))) == " ".join(line.text for line in page)
+
+
+def test_equal_rows_below_each_other_are_all_text():
+    page = [Text(60, 700 - 8 * n, "Nil return", 8) for n in range(4)]
+    assert words(text_of(make_pdf([page]))) == " ".join(["Nil return"] * 4)
