@@ -147,8 +147,15 @@ def first_prints(lines: Sequence[Line]) -> list[int]:
 def move_headers_and_footers(lines: list[Line]) -> list[Line]:
     """Move footers that the file stores first to the end, and headers that it stores last to the beginning.
 
-    Only the first or last few lines move, and only if they are below or above all other lines of the page.
+    Only the first or last few lines move, and only if they are below or above all other lines of the page. Turned lines
+    in the margin do not count, because they cover the height of many lines.
     """
+    turned = [(index, line) for index, line in enumerate(lines) if line.upright]
+    if turned:
+        ordered = move_headers_and_footers([line for line in lines if not line.upright])
+        for index, line in turned:
+            ordered.insert(index, line)
+        return ordered
     footers = _leading(lines, lambda few, rest: max(x.top for x in few) <= min(x.bottom for x in rest) + 1)
     rest = lines[footers:]
     headers = _leading(rest[::-1], lambda few, rest: min(x.bottom for x in few) >= max(x.top for x in rest) - 1)

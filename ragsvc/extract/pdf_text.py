@@ -19,9 +19,10 @@ import msgspec
 import pypdfium2.raw as pdfium
 
 from ragsvc.extract.cells import join_cells
-from ragsvc.extract.clean import clean_line, is_garbled
+from ragsvc.extract.clean import LINE_HYPHEN, clean_line, is_garbled
 from ragsvc.extract.columns import alternates, find_gutter, order_blocks, order_columns
 from ragsvc.extract.layout import Line, first_prints, move_headers_and_footers
+from ragsvc.extract.line_numbers import MarginNumber, line_numbers
 from ragsvc.extract.turned import Rectangle, join_turned, turned
 
 _GAP_POINTS = 7.0
@@ -29,11 +30,18 @@ _CELL_GAP = 1.3
 _FEW_RECTANGLES = 8
 _DIGITS = re.compile(r"\d")
 _NUMBER_AFTER_BLANK = re.compile(r"\S +[$€£¥(\d\u2013\u2014]")
+_FIRST_NUMBER = re.compile(r"^([1-9]\d{0,3})(?=\s|$)")
+_LAST_NUMBER = re.compile(r"(?:^|(?<=\s))([1-9]\d{0,3})$")
+_FEWEST_STEPS = 2
+_INSIDE_SENTENCE = 0.4
 _SAMPLES = 10
 _FIRST_SAMPLES = 3
 _FIRST_CJK = "\u2e80"
 _VERTICAL_SAMPLE = 3
 _UNSHOWN = frozenset("\r\n\x00\ufffe\x02 ")
+
+Span = tuple[int, int]
+"""Start and end of a run of characters."""
 
 
 def _bind(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:  # noqa: ANN401 - ctypes types
@@ -196,6 +204,10 @@ def read_lines(page: TextPage) -> PageLines:
         return PageLines([], page.count, garbled=True)
     spans = page.spans
     lines = [_measure(page, start, end) for start, end in spans]
+    if any(line.top - line.bottom > 2 * line.size for line in lines):
+        spans, lines = _split_rows(page, spans, lines)
+    if numbers := _margin_numbers(page, spans, lines):
+        spans, lines = _without(page, spans, lines, numbers)
     if len({line.text for line in lines}) < len(lines):
         printed_once = first_prints(lines)
         spans, lines = [spans[number] for number in printed_once], [lines[number] for number in printed_once]
@@ -209,7 +221,7 @@ def read_lines(page: TextPage) -> PageLines:
     return PageLines(move_headers_and_footers([line for line in lines if line.text]), page.count, garbled=False)
 
 
-def _order_rows(page: TextPage, spans: list[tuple[int, int]], lines: list[Line]) -> list[Line] | None:
+def _order_rows(page: TextPage, spans: list[Span], lines: list[Line]) -> list[Line] | None:
     """Order blocks of rows that read like prose; ``None`` if the page has none."""
     wide: set[int] = set()
     for row, run in groupby(range(len(lines)), key=lambda number: lines[number].row):
@@ -234,7 +246,7 @@ def _may_be_columns(rows: list[str]) -> bool:
     return inside >= max(1, 0.4 * (len(rows) - 1)) and 12 * len(_DIGITS.findall(text)) <= len(text)
 
 
-def _join_fragments(page: TextPage, spans: list[tuple[int, int]], lines: list[Line]) -> list[Line]:
+def _join_fragments(page: TextPage, spans: list[Span], lines: list[Line]) -> list[Line]:
     """Join turned lines to blocks, and cells to rows."""
     shown = [(span, line) for span, line in zip(spans, lines, strict=True) if line.text]
     if not any(line.upright or len(line.text) == 1 for _, line in shown):
@@ -243,7 +255,113 @@ def _join_fragments(page: TextPage, spans: list[tuple[int, int]], lines: list[Li
     return join_cells(join_turned([line for _, line in shown], turns))
 
 
-def _line_spans(text: str) -> Iterator[tuple[int, int]]:
+def _covers_rows(line: Line) -> bool:
+    """Whether pdfium joined the rows of a table, as it does where rows begin with a single character."""
+    return line.top - line.bottom > 2 * line.size and not line.upright and LINE_HYPHEN not in line.text
+
+
+def _split_rows(page: TextPage, spans: list[Span], lines: list[Line]) -> tuple[list[Span], list[Line]]:
+    split: list[Span] = []
+    measured: list[Line] = []
+    for span, line in zip(spans, lines, strict=True):
+        rows = list(_row_spans(page, *span)) if _covers_rows(line) else [span]
+        split += rows
+        measured += [line] if len(rows) == 1 else [_measure(page, *row) for row in rows]
+    return split, measured
+
+
+def _row_spans(page: TextPage, start: int, end: int) -> Iterator[Span]:
+    first, turns = start, page.turns
+    row: Rectangle | None = None
+    for index in range(start, end):
+        box = None if page.text[index] in _UNSHOWN else page.character_box(index)
+        if box is None:
+            continue
+        size, _, own_turns = page.font(index)
+        box = page.shown(box)
+        apart = row is not None and (box[3] < row[1] or box[1] > row[3] + size)
+        if index > start and (own_turns != turns or (apart and turns == page.turns)):
+            yield first, _trim(page.text, first, index)
+            first, row = index, None
+        row = box if row is None else (row[0], min(row[1], box[1]), box[2], max(row[3], box[3]))
+        turns = own_turns
+    yield first, end
+
+
+def _margin_numbers(page: TextPage, spans: list[Span], lines: list[Line]) -> list[MarginNumber]:
+    """The line numbers in the left or the right margin."""
+    starts = [line.text[0] for line in lines if line.text]
+    if sum(start.islower() or start.isdigit() for start in starts) < _INSIDE_SENTENCE * len(starts):
+        return []
+    for pattern, edge in ((_FIRST_NUMBER, 0), (_LAST_NUMBER, -1)):
+        found = [
+            (index, match)
+            for index, line in enumerate(lines)
+            if line.text and line.text[edge].isdigit() and (match := pattern.search(line.text))
+        ]
+        steps = Counter(int(after[1][1]) - int(before[1][1]) for before, after in pairwise(found))
+        if max(steps[1], steps[2], steps[5], steps[10]) < _FEWEST_STEPS:
+            continue
+        numbers: list[MarginNumber] = []
+        texts = {index: (line.left, line.right, line.text) for index, line in enumerate(lines)}
+        for index, match in found:
+            box, rest = _number_box(page, spans[index], match[1], first=pattern is _FIRST_NUMBER)
+            if box is None:
+                continue
+            text = (lines[index].text[: match.start()] + lines[index].text[match.end() :]).strip()
+            numbers.append(MarginNumber(index, int(match[1]), box, text))
+            texts[index] = (*rest, text)
+        if run := line_numbers(numbers, list(texts.values())):
+            return run
+    return []
+
+
+def _number_box(
+    page: TextPage, span: Span, digits: str, *, first: bool
+) -> tuple[Rectangle | None, tuple[float, float]]:
+    """The box of the first or last number of a line, and the left and right end of the rest."""
+    start, end = span
+    edge = start + len(digits) if first else end - len(digits)
+    number = (start, edge) if first else (edge, end)
+    rest = (edge, end) if first else (start, edge)
+    begin, close = (page.character_box(index) for index in (number[0], number[1] - 1))
+    if begin is None or close is None or not page.text[number[0] : number[1]].isdigit():
+        return None, (0.0, 0.0)
+    left, bottom, _, top = page.shown(begin)
+    box = (left, bottom, page.shown(close)[2], top)
+    shown = [index for index in range(*rest) if page.text[index] not in _UNSHOWN]
+    ends = [page.character_box(index) for index in (shown[0], shown[-1])] if shown else []
+    boxes = [page.shown(found) for found in ends if found]
+    return box, (boxes[0][0], boxes[-1][2]) if boxes else (box[0], box[2])
+
+
+def _without(
+    page: TextPage, spans: list[Span], lines: list[Line], numbers: list[MarginNumber]
+) -> tuple[list[Span], list[Line]]:
+    """The lines without their numbers."""
+    left_out = {number.index: number for number in numbers}
+    kept: list[Span] = []
+    measured: list[Line] = []
+    for index, (span, line) in enumerate(zip(spans, lines, strict=True)):
+        number = left_out.get(index)
+        if number is None:
+            kept.append(span)
+            measured.append(line)
+        elif number.text:
+            start, end = span
+            digits = len(str(number.number))
+            if page.text[start:end].startswith(str(number.number)):
+                start += digits
+                while page.text[start] in _UNSHOWN:
+                    start += 1
+            else:
+                end = _trim(page.text, start, end - digits)
+            kept.append((start, end))
+            measured.append(_measure(page, start, end))
+    return kept, measured
+
+
+def _line_spans(text: str) -> Iterator[Span]:
     """The spans of pdfium's lines, without leading and trailing white space."""
     position = 0
     for raw in text.split("\r\n"):
@@ -319,7 +437,7 @@ def _has_far_number(page: TextPage, raw: str, start: int, size: float) -> bool:
     return bool(before and after and page.shown(after)[0] - page.shown(before)[2] > _CELL_GAP * size)
 
 
-def _looks_interleaved(page: TextPage, spans: list[tuple[int, int]], lines: list[Line]) -> bool:
+def _looks_interleaved(page: TextPage, spans: list[Span], lines: list[Line]) -> bool:
     """Whether rows may cross columns, estimated from a few measurements; a false positive only costs time."""
     if not lines:
         return False

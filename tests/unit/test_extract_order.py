@@ -284,3 +284,49 @@ def test_text_printed_twice_for_a_bold_face_is_text_once(offset, lines_between):
 def test_equal_rows_below_each_other_are_all_text():
     page = [Text(60, 700 - 8 * n, "Nil return", 8) for n in range(4)]
     assert words(text_of(make_pdf([page]))) == " ".join(["Nil return"] * 4)
+
+
+# --- rows that begin with a single character, and line numbers in the margin
+
+
+def test_rows_that_begin_with_a_single_character_stay_apart():
+    rows = [[str(n + 1), f"Name {letter}", str(17 * n + 3)] for n, letter in enumerate("abcdefghijkl")]
+    page = [cell._replace(size=11) for cell in grid(rows, xs=(72, 95, 300), leading=14)]
+    assert text_of(make_pdf([page])).split("\n") == [" ".join(row) for row in rows]
+
+
+def numbered(*, first, step=1, x=50.0, size=9.0, together=True):
+    """Prose with the numbers of its lines in the margin, written with the lines or after them."""
+    texts = textwrap.wrap(f"{BEES} {ORCHARD} {FERRY}", 50)
+    lines = [Text(90, 760 - 16 * n, text, 11) for n, text in enumerate(texts)]
+    numbers = {n: Text(x, 760 - 16 * n, str(first + n), size) for n in range(len(texts)) if not (first + n) % step}
+    if together:
+        return [item for n, line in enumerate(lines) for item in (*([numbers[n]] if n in numbers else []), line)]
+    return [*lines, *numbers.values()]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"first": 1},
+        {"first": 1, "together": False},
+        {"first": 236, "size": 6, "x": 72},
+        {"first": 1, "step": 5},
+        {"first": 1, "step": 5, "x": 520, "together": False},
+    ],
+)
+def test_line_numbers_in_the_margin_are_left_out(layout):
+    assert words(text_of(make_pdf([numbered(**layout)]))) == f"{BEES} {ORCHARD} {FERRY}"
+
+
+def test_line_numbers_go_on_beside_empty_lines():
+    page = [*(Text(50, 760 - 24 * n, str(n + 1), 12) for n in range(28)), *numbered(first=1, step=99)]
+    assert words(text_of(make_pdf([page]))) == f"{BEES} {ORCHARD} {FERRY}"
+
+
+def test_the_numbers_of_lists_and_tables_stay():
+    items = [Text(60, 760 - 16 * n, f"{n + 1} The board takes note of report {n}", 11) for n in range(12)]
+    years = [Text(60, 500 - 16 * n, f"{2012 + n} 1,{n}41 2,{n}07", 11) for n in range(10)]
+    text = text_of(make_pdf([[*items, *years]]))
+    for line in (*items, *years):
+        assert line.text in text
