@@ -7,6 +7,7 @@ correct, because most programs write text in reading order.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -132,15 +133,18 @@ def first_prints(lines: Sequence[Line]) -> list[int]:
     Programs print text twice with a small offset for a bold face or a shadow; pdfium omits the second print only if it
     follows the first one closely.
     """
+    times = Counter([line.text for line in lines])
     printed: dict[str, list[Line]] = {}
     found: list[int] = []
     for index, line in enumerate(lines):
-        earlier = printed.setdefault(line.text, [])
-        near_x = min(_OVERPRINT_OFFSET * line.size, 0.5 * abs(line.right - line.left))  # an "l" is narrow
-        near_y = min(_OVERPRINT_OFFSET * line.size, 0.5 * abs(line.top - line.bottom))
-        if not any(abs(line.left - x.left) < near_x and abs(line.bottom - x.bottom) < near_y for x in earlier):
-            found.append(index)
+        if times[line.text] > 1:
+            earlier = printed.setdefault(line.text, [])
+            near_x = min(_OVERPRINT_OFFSET * line.size, 0.5 * abs(line.right - line.left))  # an "l" is narrow
+            near_y = min(_OVERPRINT_OFFSET * line.size, 0.5 * abs(line.top - line.bottom))
+            if any(abs(line.left - x.left) < near_x and abs(line.bottom - x.bottom) < near_y for x in earlier):
+                continue
             earlier.append(line)
+        found.append(index)
     return found
 
 

@@ -18,11 +18,21 @@ from typing import Any
 import msgspec
 import pypdfium2.raw as pdfium
 
-from ragsvc.extract.cells import join_cells
-from ragsvc.extract.clean import LINE_HYPHEN, clean_line, is_garbled
+from ragsvc.extract.cells import join_cells, join_table_columns
+from ragsvc.extract.clean import clean_line, is_garbled
 from ragsvc.extract.columns import alternates, find_gutter, order_blocks, order_columns
 from ragsvc.extract.layout import Line, first_prints, move_headers_and_footers
-from ragsvc.extract.line_numbers import MarginNumber, line_numbers
+from ragsvc.extract.line_spans import (
+    UNSHOWN,
+    Span,
+    covers_rows,
+    line_spans,
+    margin_numbers,
+    row_spans,
+    trim,
+    without_number,
+)
+from ragsvc.extract.right_to_left import has_right_to_left, order_prefixes
 from ragsvc.extract.turned import Rectangle, join_turned, turned
 
 _GAP_POINTS = 7.0
@@ -30,18 +40,10 @@ _CELL_GAP = 1.3
 _FEW_RECTANGLES = 8
 _DIGITS = re.compile(r"\d")
 _NUMBER_AFTER_BLANK = re.compile(r"\S +[$€£¥(\d\u2013\u2014]")
-_FIRST_NUMBER = re.compile(r"^([1-9]\d{0,3})(?=\s|$)")
-_LAST_NUMBER = re.compile(r"(?:^|(?<=\s))([1-9]\d{0,3})$")
-_FEWEST_STEPS = 2
-_INSIDE_SENTENCE = 0.4
 _SAMPLES = 10
 _FIRST_SAMPLES = 3
 _FIRST_CJK = "\u2e80"
 _VERTICAL_SAMPLE = 3
-_UNSHOWN = frozenset("\r\n\x00\ufffe\x02 ")
-
-Span = tuple[int, int]
-"""Start and end of a run of characters."""
 
 
 def _bind(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:  # noqa: ANN401 - ctypes types
@@ -93,7 +95,8 @@ class TextPage:
         self.truncated = self.count > self._max_characters
         self.unmapped = 0
         self.text = self._read_text(min(self.count, self._max_characters))
-        self.spans = list(_line_spans(self.text))
+        self.spans = list(line_spans(self.text))
+        self.right_to_left = not self.text.isascii() and has_right_to_left(self.text)
 
     def close(self) -> None:
         pdfium.FPDFText_ClosePage(self._text_page)
@@ -202,15 +205,7 @@ def open_text_page(document: Any, index: int, *, max_characters: int) -> Generat
 def read_lines(page: TextPage) -> PageLines:
     if is_garbled(page.text, unmapped=page.unmapped):
         return PageLines([], page.count, garbled=True)
-    spans = page.spans
-    lines = [_measure(page, start, end) for start, end in spans]
-    if any(line.top - line.bottom > 2 * line.size for line in lines):
-        spans, lines = _split_rows(page, spans, lines)
-    if numbers := _margin_numbers(page, spans, lines):
-        spans, lines = _without(page, spans, lines, numbers)
-    if len({line.text for line in lines}) < len(lines):
-        printed_once = first_prints(lines)
-        spans, lines = [spans[number] for number in printed_once], [lines[number] for number in printed_once]
+    spans, lines = _measured_lines(page)
     if _looks_interleaved(page, spans, lines):
         fragments = [fragment for start, end in spans for fragment in _fragments(page, start, end)]
         ordered = order_columns(fragments)
@@ -218,7 +213,32 @@ def read_lines(page: TextPage) -> PageLines:
     else:
         blocks = _order_rows(page, spans, lines)
     lines = _join_fragments(page, spans, lines) if blocks is None else join_cells(blocks)
-    return PageLines(move_headers_and_footers([line for line in lines if line.text]), page.count, garbled=False)
+    lines = join_table_columns([line for line in lines if line.text])
+    return PageLines(move_headers_and_footers(lines), page.count, garbled=False)
+
+
+def _measured_lines(page: TextPage) -> tuple[list[Span], list[Line]]:
+    """The lines of the page as the file stores them, without line numbers and second prints."""
+    spans = page.spans
+    lines = [_measure(page, start, end) for start, end in spans]
+    if any(covers_rows(line) for line in lines):
+        spans = [
+            row
+            for span, line in zip(spans, lines, strict=True)
+            for row in (row_spans(page, *span) if covers_rows(line) else (span,))
+        ]
+        lines = [_measure(page, start, end) for start, end in spans]
+    if numbers := {number.index: number for number in margin_numbers(page, spans, lines)}:
+        spans = [
+            without_number(page.text, span, numbers[index]) if index in numbers else span
+            for index, span in enumerate(spans)
+            if index not in numbers or numbers[index].text
+        ]
+        lines = [_measure(page, start, end) for start, end in spans]
+    if len({line.text for line in lines}) < len(lines):
+        printed_once = first_prints(lines)
+        spans, lines = [spans[number] for number in printed_once], [lines[number] for number in printed_once]
+    return spans, lines
 
 
 def _order_rows(page: TextPage, spans: list[Span], lines: list[Line]) -> list[Line] | None:
@@ -255,123 +275,6 @@ def _join_fragments(page: TextPage, spans: list[Span], lines: list[Line]) -> lis
     return join_cells(join_turned([line for _, line in shown], turns))
 
 
-def _covers_rows(line: Line) -> bool:
-    """Whether pdfium joined the rows of a table, as it does where rows begin with a single character."""
-    return line.top - line.bottom > 2 * line.size and not line.upright and LINE_HYPHEN not in line.text
-
-
-def _split_rows(page: TextPage, spans: list[Span], lines: list[Line]) -> tuple[list[Span], list[Line]]:
-    split: list[Span] = []
-    measured: list[Line] = []
-    for span, line in zip(spans, lines, strict=True):
-        rows = list(_row_spans(page, *span)) if _covers_rows(line) else [span]
-        split += rows
-        measured += [line] if len(rows) == 1 else [_measure(page, *row) for row in rows]
-    return split, measured
-
-
-def _row_spans(page: TextPage, start: int, end: int) -> Iterator[Span]:
-    first, turns = start, page.turns
-    row: Rectangle | None = None
-    for index in range(start, end):
-        box = None if page.text[index] in _UNSHOWN else page.character_box(index)
-        if box is None:
-            continue
-        size, _, own_turns = page.font(index)
-        box = page.shown(box)
-        apart = row is not None and (box[3] < row[1] or box[1] > row[3] + size)
-        if index > start and (own_turns != turns or (apart and turns == page.turns)):
-            yield first, _trim(page.text, first, index)
-            first, row = index, None
-        row = box if row is None else (row[0], min(row[1], box[1]), box[2], max(row[3], box[3]))
-        turns = own_turns
-    yield first, end
-
-
-def _margin_numbers(page: TextPage, spans: list[Span], lines: list[Line]) -> list[MarginNumber]:
-    """The line numbers in the left or the right margin."""
-    starts = [line.text[0] for line in lines if line.text]
-    if sum(start.islower() or start.isdigit() for start in starts) < _INSIDE_SENTENCE * len(starts):
-        return []
-    for pattern, edge in ((_FIRST_NUMBER, 0), (_LAST_NUMBER, -1)):
-        found = [
-            (index, match)
-            for index, line in enumerate(lines)
-            if line.text and line.text[edge].isdigit() and (match := pattern.search(line.text))
-        ]
-        steps = Counter(int(after[1][1]) - int(before[1][1]) for before, after in pairwise(found))
-        if max(steps[1], steps[2], steps[5], steps[10]) < _FEWEST_STEPS:
-            continue
-        numbers: list[MarginNumber] = []
-        texts = {index: (line.left, line.right, line.text) for index, line in enumerate(lines)}
-        for index, match in found:
-            box, rest = _number_box(page, spans[index], match[1], first=pattern is _FIRST_NUMBER)
-            if box is None:
-                continue
-            text = (lines[index].text[: match.start()] + lines[index].text[match.end() :]).strip()
-            numbers.append(MarginNumber(index, int(match[1]), box, text))
-            texts[index] = (*rest, text)
-        if run := line_numbers(numbers, list(texts.values())):
-            return run
-    return []
-
-
-def _number_box(
-    page: TextPage, span: Span, digits: str, *, first: bool
-) -> tuple[Rectangle | None, tuple[float, float]]:
-    """The box of the first or last number of a line, and the left and right end of the rest."""
-    start, end = span
-    edge = start + len(digits) if first else end - len(digits)
-    number = (start, edge) if first else (edge, end)
-    rest = (edge, end) if first else (start, edge)
-    begin, close = (page.character_box(index) for index in (number[0], number[1] - 1))
-    if begin is None or close is None or not page.text[number[0] : number[1]].isdigit():
-        return None, (0.0, 0.0)
-    left, bottom, _, top = page.shown(begin)
-    box = (left, bottom, page.shown(close)[2], top)
-    shown = [index for index in range(*rest) if page.text[index] not in _UNSHOWN]
-    ends = [page.character_box(index) for index in (shown[0], shown[-1])] if shown else []
-    boxes = [page.shown(found) for found in ends if found]
-    return box, (boxes[0][0], boxes[-1][2]) if boxes else (box[0], box[2])
-
-
-def _without(
-    page: TextPage, spans: list[Span], lines: list[Line], numbers: list[MarginNumber]
-) -> tuple[list[Span], list[Line]]:
-    """The lines without their numbers."""
-    left_out = {number.index: number for number in numbers}
-    kept: list[Span] = []
-    measured: list[Line] = []
-    for index, (span, line) in enumerate(zip(spans, lines, strict=True)):
-        number = left_out.get(index)
-        if number is None:
-            kept.append(span)
-            measured.append(line)
-        elif number.text:
-            start, end = span
-            digits = len(str(number.number))
-            if page.text[start:end].startswith(str(number.number)):
-                start += digits
-                while page.text[start] in _UNSHOWN:
-                    start += 1
-            else:
-                end = _trim(page.text, start, end - digits)
-            kept.append((start, end))
-            measured.append(_measure(page, start, end))
-    return kept, measured
-
-
-def _line_spans(text: str) -> Iterator[Span]:
-    """The spans of pdfium's lines, without leading and trailing white space."""
-    position = 0
-    for raw in text.split("\r\n"):
-        stripped = raw.strip()
-        if stripped:
-            start = position + raw.index(stripped[0])
-            yield start, start + len(stripped)
-        position += len(raw) + 2
-
-
 def _main_direction(page: TextPage) -> int:
     """The direction of most of the text: pages can be rotated, tables on them as well, and text can be vertical."""
     characters = Counter[int]()
@@ -396,6 +299,8 @@ def _direction(page: TextPage, start: int, end: int) -> int:
 def _measure(page: TextPage, start: int, end: int) -> Line:
     raw = page.text[start:end]
     text = clean_line(raw)
+    if page.right_to_left:
+        text = order_prefixes(text)
     count = page.rectangles(start, end - start)
     if not count:
         return Line(text, 0.0, 0.0, 0.0, 0.0)
@@ -482,7 +387,7 @@ def _fragments(page: TextPage, start: int, end: int) -> Iterator[Line]:
     first = start
     previous: Rectangle | None = None
     for index in range(start, end):
-        if page.text[index] in _UNSHOWN:
+        if page.text[index] in UNSHOWN:
             continue
         box = page.character_box(index)
         if box is None:
@@ -492,13 +397,7 @@ def _fragments(page: TextPage, start: int, end: int) -> Iterator[Line]:
             if page.text[index - 1] in "\ufffe\x02":  # the next line of a hyphenated word
                 previous = box
                 continue
-            yield _measure(page, first, _trim(page.text, first, index))
+            yield _measure(page, first, trim(page.text, first, index))
             first = index
         previous = box
     yield _measure(page, first, end)
-
-
-def _trim(text: str, start: int, end: int) -> int:
-    while end > start and text[end - 1] in _UNSHOWN:
-        end -= 1
-    return end

@@ -13,7 +13,8 @@ from pypdf.generic import DictionaryObject, NameObject
 
 from ragsvc.extract.layout import page_text
 from ragsvc.extract.pdf_text import open_text_page, read_lines
-from ragsvc.testing.pdf_builder import Text, escape, make_pdf
+from ragsvc.extract.quote_boxes import find_quote_boxes
+from ragsvc.testing.pdf_builder import Text, assemble, escape, make_pdf, stream
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 PROSE = [
@@ -78,6 +79,18 @@ def test_reading_a_turned_page_leaves_its_rotation():
         with open_text_page(document.raw, 0, max_characters=1000):
             assert document[0].get_rotation() == 90
         assert document[0].get_rotation() == 90
+
+
+def test_a_quote_is_found_on_a_turned_page(tmp_path):
+    path = tmp_path / "turned.pdf"
+    path.write_bytes(
+        make_pdf([[Text(72, 700 - 14 * n, line) for n, line in enumerate(PROSE)]], page_extra=b" /Rotate 90")
+    )
+    text = text_of(path.read_bytes())
+    start = text.index("autumn already. The")
+    (box,) = find_quote_boxes(path, 1, start, start + len("autumn already"), page_text=text)
+    assert box.bottom == pytest.approx(686, abs=4)
+    assert box.left > 72
 
 
 # --- vertical text
@@ -330,3 +343,83 @@ def test_the_numbers_of_lists_and_tables_stay():
     text = text_of(make_pdf([[*items, *years]]))
     for line in (*items, *years):
         assert line.text in text
+
+
+# --- tables that the file writes column by column, or from right to left
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [("714", "9"), ("43", "512"), ("89", "12")],
+        [("7", "9"), ("4", "5"), ("8", "2")],
+        [("7 %", "-"), ("-", "5 %"), ("8 %", "1 %")],
+    ],
+    ids=["numbers", "digits", "shares"],
+)
+def test_a_table_written_column_by_column_keeps_its_rows(values):
+    rows = [(label, *cells) for label, cells in zip(("Pike", "Trout", "Eel"), values, strict=True)]
+    cells = [Text(x, 700 - 16 * n, row[k], 10) for k, x in enumerate((60, 195, 260)) for n, row in enumerate(rows)]
+    assert [line for line in text_of(make_pdf([cells])).split("\n") if line] == [" ".join(row) for row in rows]
+
+
+def test_cells_written_from_right_to_left_are_read_from_left_to_right():
+    rows = [("Pike", "7", "9"), ("Trout", "4", "5"), ("Eel", "8", "2")]
+    cells = [cell for row in rows for cell in reversed(grid([row], xs=(60, 195, 260), top=700 - 16 * rows.index(row)))]
+    assert [line for line in text_of(make_pdf([cells])).split("\n") if line] == [" ".join(row) for row in rows]
+
+
+def test_two_lists_beside_each_other_are_no_table():
+    left, right = ["Apples from the north", "Pears", "Plums"], ["Carrots and beets", "Onions", "Leeks"]
+    page = [Text(x, 700 - 16 * n, item, 10) for x, items in ((60, left), (300, right)) for n, item in enumerate(items)]
+    assert words(text_of(make_pdf([page]))) == " ".join([*left, *right])
+
+
+# --- Hebrew
+
+HEBREW = "".join(map(chr, range(0x05D0, 0x05EB)))
+_HEBREW_CODES = {character: code for code, character in enumerate(f"{HEBREW}0123456789-.,%PDF ()", start=1)}
+
+
+def hebrew_pdf(lines):
+    """Lines of runs in logical order, drawn from right to left as they are seen."""
+    count = len(_HEBREW_CODES)
+    pairs = b" ".join(b"<%02x> <%04x>" % (code, ord(character)) for character, code in _HEBREW_CODES.items())
+    cmap = b"begincmap 1 begincodespacerange <00> <ff> endcodespacerange %d beginbfchar %s endbfchar endcmap"
+    body = []
+    for number, runs in enumerate(lines):
+        shown = "".join(run[::-1] if set(run) & set(HEBREW) else run for run in reversed(runs))
+        codes = "".join(f"{_HEBREW_CODES[character]:02x}" for character in shown)
+        body.append(f"BT /H 11 Tf {550 - 6.6 * len(shown):.1f} {700 - 20 * number} Td <{codes}> Tj ET")
+    font = (
+        b"<< /Type /Font /Subtype /Type3 /FontBBox [0 0 600 800] /FontMatrix [.001 0 0 .001 0 0]"
+        b" /CharProcs << /g 6 0 R >> /Encoding << /Type /Encoding /Differences [1 %s] >>"
+        b" /FirstChar 1 /LastChar %d /Widths [%s] /ToUnicode 7 0 R >>"
+    )
+    return assemble(
+        [
+            b"<< /Type /Catalog /Pages 2 0 R >>",
+            b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R /Resources 8 0 R >>",
+            stream("\n".join(body).encode()),
+            font % (b"/g " * count, count, b"600 " * count),
+            stream(b"600 0 0 0 550 700 d1 50 0 450 700 re f"),
+            stream(cmap % (count, pairs)),
+            b"<< /Font << /H 5 0 R >> >>",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        ("ההכנסות ב-", "2023", " היו ", "1,482", " מיליון שקל"),
+        ("עלה ב-", "12.5%", " השנה"),
+        ("סעיף ", "12", "-א לחוק"),
+        ("בין ה-", "1", " ל-", "10", " במאי"),
+        ("הקובץ ב-", "PDF", " נשלח"),
+        ("בשנים ", "2020-2023", " נמכרו"),
+    ],
+)
+def test_a_hebrew_prefix_stands_before_its_number(runs):
+    assert text_of(hebrew_pdf([runs])) == "".join(runs)
