@@ -7,6 +7,7 @@ correct, because most programs write text in reading order.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -15,12 +16,13 @@ import msgspec
 from ragsvc.extract.clean import LINE_HYPHEN
 
 _LIST_ITEM = re.compile(
-    "^(?:[\u2022\u25aa\u25e6\u25cf\u25cb\u25a0\u25a1\u2013\u2014*\u00b7\u2023\u27a2\u2713-]"
+    "^(?:[\u2022\u25aa\u25e6\u25cf\u25cb\u25a0\u25a1\u2013\u2014*\u00b7\u2023\u27a2\u2713+-]"
     r"|\d{1,3}[.)]|\((?:\d{1,3}|[a-zA-Z]|[ivx]{1,4})\)|[a-z][.)]|[ivx]{1,4}[.)])\s"
 )
 _LETTER = re.compile(r"[^\W\d_]")
 _WINDOW = 5
 _MAX_STRAYS = 6
+_OVERPRINT_OFFSET = 0.4
 
 
 class Line(msgspec.Struct):
@@ -98,7 +100,7 @@ def _runs_over(current: Line, following: Line) -> bool:
     """Whether a sentence continues in the next column."""
     return (
         abs(current.size - following.size) <= 0.1 * (current.size or 10.0)
-        and len(current.text) >= 20
+        and (len(current.text) >= 20 or (" " in current.text and current.text[-1].islower()))
         and current.text[-1] not in ".!?:;”\"'"
         and following.text[:1].islower()
     )
@@ -107,12 +109,12 @@ def _runs_over(current: Line, following: Line) -> bool:
 def _glue(text: str, following: str) -> str:
     if text.endswith(("-", "\u2010")) and len(text) > 1 and text[-2].isalpha():
         return LINE_HYPHEN if following[:1].isalpha() else ""
-    if _is_cjk(text[-1:]) and _is_cjk(following[:1]):
+    if is_cjk(text[-1:]) and is_cjk(following[:1]):
         return ""
     return " "
 
 
-def _is_cjk(character: str) -> bool:
+def is_cjk(character: str) -> bool:
     """Whether the script has no spaces between words (Chinese and Japanese)."""
     return "\u3000" <= character <= "\u30ff" or "\u3400" <= character <= "\u9fff" or "\uff00" <= character <= "\uffef"
 
@@ -125,11 +127,39 @@ def _stands_apart(current: Line, following: Line) -> bool:
     return gap > 0.75 * size or gap < -1.5 * size or abs(current.size - following.size) > 0.15 * size
 
 
+def first_prints(lines: Sequence[Line]) -> list[int]:
+    """The indexes of the lines that do not repeat an earlier line at almost the same place.
+
+    Programs print text twice with a small offset for a bold face or a shadow; pdfium omits the second print only if it
+    follows the first one closely.
+    """
+    times = Counter([line.text for line in lines])
+    printed: dict[str, list[Line]] = {}
+    found: list[int] = []
+    for index, line in enumerate(lines):
+        if times[line.text] > 1:
+            earlier = printed.setdefault(line.text, [])
+            near_x = min(_OVERPRINT_OFFSET * line.size, 0.5 * abs(line.right - line.left))  # an "l" is narrow
+            near_y = min(_OVERPRINT_OFFSET * line.size, 0.5 * abs(line.top - line.bottom))
+            if any(abs(line.left - x.left) < near_x and abs(line.bottom - x.bottom) < near_y for x in earlier):
+                continue
+            earlier.append(line)
+        found.append(index)
+    return found
+
+
 def move_headers_and_footers(lines: list[Line]) -> list[Line]:
     """Move footers that the file stores first to the end, and headers that it stores last to the beginning.
 
-    Only the first or last few lines move, and only if they are below or above all other lines of the page.
+    Only the first or last few lines move, and only if they are below or above all other lines of the page. Turned lines
+    in the margin do not count, because they cover the height of many lines.
     """
+    turned = [(index, line) for index, line in enumerate(lines) if line.upright]
+    if turned:
+        ordered = move_headers_and_footers([line for line in lines if not line.upright])
+        for index, line in turned:
+            ordered.insert(index, line)
+        return ordered
     footers = _leading(lines, lambda few, rest: max(x.top for x in few) <= min(x.bottom for x in rest) + 1)
     rest = lines[footers:]
     headers = _leading(rest[::-1], lambda few, rest: min(x.bottom for x in few) >= max(x.top for x in rest) - 1)

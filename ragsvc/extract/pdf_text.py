@@ -12,18 +12,31 @@ import re
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import msgspec
 import pypdfium2.raw as pdfium
 from msgspec.structs import replace
 
+from ragsvc.extract.cells import join_cells, join_table_columns
 from ragsvc.extract.clean import clean_line, is_garbled
-from ragsvc.extract.columns import alternates, find_gutter, order_columns
-from ragsvc.extract.layout import Line, move_headers_and_footers
+from ragsvc.extract.columns import alternates, find_gutter, order_blocks, order_columns
+from ragsvc.extract.layout import Line, first_prints, move_headers_and_footers
+from ragsvc.extract.line_spans import (
+    UNSHOWN,
+    Span,
+    covers_rows,
+    line_spans,
+    margin_numbers,
+    row_spans,
+    trim,
+    without_number,
+)
 from ragsvc.extract.pdfium_calls import HANDLE, INT, OUT, address_of, bind
 from ragsvc.extract.raised_marks import Glyph, continues_row, find_runs, mark_edits
+from ragsvc.extract.right_to_left import has_right_to_left, order_prefixes
+from ragsvc.extract.turned import Rectangle, join_turned, turned
 from ragsvc.extract.visibility import PageVisibility
 
 _GAP_POINTS = 7.0
@@ -42,10 +55,8 @@ _OPENING_QUOTES = "\"'\u201c\u201e\u00ab\u2018"
 _LINE_END = "\r\n"
 _SAMPLES = 10
 _FIRST_SAMPLES = 3
-_UNSHOWN = frozenset("\r\n\x00\ufffe\x02 ")
-
-Rectangle = tuple[float, float, float, float]
-"""left, bottom, right, top in points."""
+_FIRST_CJK = "\u2e80"
+_VERTICAL_SAMPLE = 3
 
 
 _count_rects = bind("FPDFText_CountRects", INT, HANDLE, INT, INT)
@@ -80,23 +91,51 @@ class TextPage:
     """
 
     def __init__(self, page: Any, text_page: Any, *, max_characters: int, layers: bool = False) -> None:  # noqa: ANN401 - ctypes handles
-        self._text_page = text_page
-        self.count = max(0, pdfium.FPDFText_CountChars(text_page))
-        self.truncated = self.count > max_characters
-        self.unmapped = 0
-        self.text = self._read_text(min(self.count, max_characters))
+        self._page = page
+        self._max_characters = max_characters
+        self._layers = layers
         self.turns = pdfium.FPDFPage_GetRotation(page)
-        self._address = address_of(text_page)
-        self.visibility = PageVisibility(page, text_page, layers=layers)
         self._box = (ctypes.c_double * 4)()
         left = ctypes.addressof(self._box)
         self._left, self._bottom, self._right, self._top = left, left + 8, left + 16, left + 24
         self._matrix = (ctypes.c_float * 6)()
         self._matrix_address = ctypes.addressof(self._matrix)
+        self._use(text_page)
+
+    def _use(self, text_page: Any) -> None:  # noqa: ANN401 - a ctypes handle
+        self._text_page = text_page
+        self._address = address_of(text_page)
         self._fonts: dict[int, tuple[float, int, int]] = {}
         self._edits: dict[int, str] = {}
         self._bases: dict[int, int] = {}
         self._slanted: set[int] = set()
+        self.count = max(0, pdfium.FPDFText_CountChars(text_page))
+        self.truncated = self.count > self._max_characters
+        self.unmapped = 0
+        self.text = self._read_text(min(self.count, self._max_characters))
+        self.spans = list(line_spans(self.text))
+        self.visibility = PageVisibility(self._page, self._text_page, layers=self._layers)
+        self.right_to_left = not self.text.isascii() and has_right_to_left(self.text)
+
+    def close(self) -> None:
+        pdfium.FPDFText_ClosePage(self._text_page)
+
+    def turn(self, turns: int) -> None:
+        """Read the page as if it were displayed with ``turns`` clockwise quarter turns.
+
+        pdfium sorts what starts at one height of the displayed page by its distance from the left edge. If the text
+        runs downwards, that reverses the order of the lines.
+        """
+        self.turns = turns
+        rotation = pdfium.FPDFPage_GetRotation(self._page)
+        if turns == rotation:
+            return
+        pdfium.FPDFPage_SetRotation(self._page, turns)
+        text_page = pdfium.FPDFText_LoadPage(self._page)
+        pdfium.FPDFPage_SetRotation(self._page, rotation)  # the document keeps it: the page is rendered later
+        if text_page:
+            self.close()
+            self._use(text_page)
 
     def _read_text(self, count: int) -> str:
         if count == 0:
@@ -135,18 +174,7 @@ class TextPage:
 
     def shown(self, rectangle: Rectangle) -> Rectangle:
         """The rectangle after ``turns`` clockwise quarter turns around the origin: text runs from left to right."""
-        if self.turns == 0:
-            return rectangle
-        x0, y0, x1, y1 = rectangle
-        match self.turns:
-            case 1:
-                return (y0, -x1, y1, -x0)
-            case 2:
-                return (-x1, -y1, -x0, -y0)
-            case 3:
-                return (-y1, x0, -y0, x1)
-            case _:
-                return rectangle
+        return rectangle if self.turns == 0 else turned(rectangle, self.turns)
 
     def character_box(self, index: int) -> Rectangle | None:
         """A character's box; ``None`` for spaces that pdfium inserted."""
@@ -171,7 +199,7 @@ class TextPage:
             return found
         for index in range(start, end):
             character = self.text[index]
-            if character in _UNSHOWN or character.isspace():
+            if character in UNSHOWN or character.isspace():
                 continue
             box = self.character_box(index)
             if "\ud800" <= character <= "\udbff":
@@ -194,7 +222,7 @@ class TextPage:
     def _has_one_baseline(self, start: int, end: int) -> bool:
         usual, limit = self.baseline(start), 0.03 * self.font(start)[0]
         return all(
-            self.text[index] in _UNSHOWN or abs(self.baseline(index) - usual) < limit for index in range(start, end)
+            self.text[index] in UNSHOWN or abs(self.baseline(index) - usual) < limit for index in range(start, end)
         )
 
     def join_lines(self, end: int, start: int) -> None:
@@ -270,10 +298,12 @@ def open_text_page(
         text_page = pdfium.FPDFText_LoadPage(page)
         if not text_page:
             raise PageUnreadable
+        reader = TextPage(page, text_page, max_characters=max_characters, layers=layers)
         try:
-            yield TextPage(page, text_page, max_characters=max_characters, layers=layers)
+            reader.turn(_main_direction(reader))
+            yield reader
         finally:
-            pdfium.FPDFText_ClosePage(text_page)
+            reader.close()
     finally:
         pdfium.FPDF_ClosePage(page)
 
@@ -281,41 +311,101 @@ def open_text_page(
 def read_lines(page: TextPage) -> PageLines:
     if is_garbled(page.text, unmapped=page.unmapped):
         return PageLines([], page.count, garbled=True)
-    spans = list(_line_spans(page.text))
-    page.turns = _main_direction(page, spans)
-    lines = [_measure(page, start, end) for start, end in spans]
+    spans, lines = _measured_lines(page)
     page.visibility.check_covers()
     hidden = page.leave_out_hidden()
     if hidden:
-        spans = list(_line_spans(page.text))
-        lines = [_measure(page, start, end) for start, end in spans]
+        page.spans = list(line_spans(page.text))
+        spans, lines = _measured_lines(page)
     spans, lines = _join_rows(page, spans, lines)
     if _looks_interleaved(page, spans, lines):
         fragments = [fragment for start, end in spans for fragment in _fragments(page, start, end)]
         ordered = order_columns(fragments)
-        if ordered != fragments:
-            lines = ordered
-    lines = move_headers_and_footers([line for line in lines if line.text])
-    return PageLines(lines, page.count, garbled=False, hidden=hidden)
+        blocks = order_blocks(fragments) if ordered == fragments else ordered
+    else:
+        blocks = _order_rows(page, spans, lines)
+    lines = _join_fragments(page, spans, lines) if blocks is None else join_cells(blocks)
+    lines = join_table_columns([line for line in lines if line.text])
+    return PageLines(move_headers_and_footers(lines), page.count, garbled=False, hidden=hidden)
 
 
-def _line_spans(text: str) -> Iterator[tuple[int, int]]:
-    """The spans of pdfium's lines, without leading and trailing white space."""
-    position = 0
-    for raw in text.split("\r\n"):
-        stripped = raw.strip()
-        if stripped:
-            start = position + raw.index(stripped[0])
-            yield start, start + len(stripped)
-        position += len(raw) + 2
+def _measured_lines(page: TextPage) -> tuple[list[Span], list[Line]]:
+    """The lines of the page as the file stores them, without line numbers and second prints."""
+    spans = page.spans
+    lines = [_measure(page, start, end) for start, end in spans]
+    if any(covers_rows(line) for line in lines):
+        spans = [
+            row
+            for span, line in zip(spans, lines, strict=True)
+            for row in (row_spans(page, *span) if covers_rows(line) else (span,))
+        ]
+        lines = [_measure(page, start, end) for start, end in spans]
+    if numbers := {number.index: number for number in margin_numbers(page, spans, lines)}:
+        spans = [
+            without_number(page.text, span, numbers[index]) if index in numbers else span
+            for index, span in enumerate(spans)
+            if index not in numbers or numbers[index].text
+        ]
+        lines = [_measure(page, start, end) for start, end in spans]
+    if len({line.text for line in lines}) < len(lines):
+        printed_once = first_prints(lines)
+        spans, lines = [spans[number] for number in printed_once], [lines[number] for number in printed_once]
+    return spans, lines
 
 
-def _main_direction(page: TextPage, spans: list[tuple[int, int]]) -> int:
-    """The direction of most of the text: pages can be rotated, and tables on them as well."""
+def _order_rows(page: TextPage, spans: list[Span], lines: list[Line]) -> list[Line] | None:
+    """Order blocks of rows that read like prose; ``None`` if the page has none."""
+    wide: set[int] = set()
+    for row, run in groupby(range(len(lines)), key=lambda number: lines[number].row):
+        numbers = list(run)
+        if row and _may_be_columns([lines[number].text for number in numbers]):
+            wide.update(numbers)
+    if not wide:
+        return None
+    return order_blocks(
+        [
+            fragment
+            for number, (line, span) in enumerate(zip(lines, spans, strict=True))
+            for fragment in (_fragments(page, *span) if number in wide else (line,))
+        ]
+    )
+
+
+def _may_be_columns(rows: list[str]) -> bool:
+    """Whether rows can be lines of columns of prose: few digits, and many rows begin inside a sentence."""
+    text = "".join(rows)
+    inside = sum(row[0].isalpha() and not row[0].isupper() for row in rows[1:])
+    return inside >= max(1, 0.4 * (len(rows) - 1)) and 12 * len(_DIGITS.findall(text)) <= len(text)
+
+
+def _join_fragments(page: TextPage, spans: list[Span], lines: list[Line]) -> list[Line]:
+    """Join turned lines to blocks, and cells to rows."""
+    shown = [(span, line) for span, line in zip(spans, lines, strict=True) if line.text]
+    if not any(line.upright or len(line.text) == 1 for _, line in shown):
+        return lines
+    turns = [(_direction(page, *span) - page.turns) % 4 for span, _ in shown]
+    return join_cells(join_turned([line for _, line in shown], turns))
+
+
+def _main_direction(page: TextPage) -> int:
+    """The direction of most of the text: pages can be rotated, tables on them as well, and text can be vertical."""
     characters = Counter[int]()
-    for start, end in spans:
-        characters[page.font(start)[2]] += end - start
+    for start, end in page.spans:
+        characters[_direction(page, start, end)] += end - start
     return characters.most_common(1)[0][0] if characters else page.turns
+
+
+def _direction(page: TextPage, start: int, end: int) -> int:
+    """The clockwise quarter turns that make a line run from left to right, also of vertical Chinese and Japanese."""
+    turns = page.font(start)[2]
+    if page.text[start] < _FIRST_CJK or end - start < _VERTICAL_SAMPLE:
+        return turns
+    boxes = [page.character_box(index) for index in (start, start + 1, end - 1)]
+    first, second, last = (box and turned(box, turns) for box in boxes)
+    if not first or not second or not last:
+        return turns
+    down = first[3] > second[3] > last[3] and max(first[1], second[1]) > last[3]
+    return (turns + 3) % 4 if down and last[0] < first[2] and last[2] > first[0] else turns
 
 
 def _measure(page: TextPage, start: int, end: int) -> Line:
@@ -329,7 +419,11 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
     if _has_small_neighbour(boxes) if few else _has_shifted_digit(page, raw, start):
         page.separate_marks(start, end)
     text = clean_line(page.edited(start, end))
+    if page.right_to_left:
+        text = order_prefixes(text)
     size, weight, turns = page.font(page.first_of_base(start))
+    if raw[0] >= _FIRST_CJK:
+        turns = _direction(page, start, end)
     if not page.visibility.suspicious:
         page.visibility.check_boxes(rectangles)
         page.visibility.sample((start,) if count == 1 else range(start, end, _SAMPLE_STEP), size)
@@ -443,7 +537,7 @@ def _has_far_number(page: TextPage, raw: str, start: int, size: float) -> bool:
     return bool(before and after and page.shown(after)[0] - page.shown(before)[2] > _CELL_GAP * size)
 
 
-def _looks_interleaved(page: TextPage, spans: list[tuple[int, int]], lines: list[Line]) -> bool:
+def _looks_interleaved(page: TextPage, spans: list[Span], lines: list[Line]) -> bool:
     """Whether rows may cross columns, estimated from a few measurements; a false positive only costs time."""
     if not lines:
         return False
@@ -488,7 +582,7 @@ def _fragments(page: TextPage, start: int, end: int) -> Iterator[Line]:
     first = start
     previous: Rectangle | None = None
     for index in range(start, end):
-        if page.text[index] in _UNSHOWN:
+        if page.text[index] in UNSHOWN:
             continue
         box = page.character_box(index)
         if box is None:
@@ -498,13 +592,7 @@ def _fragments(page: TextPage, start: int, end: int) -> Iterator[Line]:
             if page.text[index - 1] in "\ufffe\x02":  # the next line of a hyphenated word
                 previous = box
                 continue
-            yield _measure(page, first, _trim(page.text, first, index))
+            yield _measure(page, first, trim(page.text, first, index))
             first = index
         previous = box
     yield _measure(page, first, end)
-
-
-def _trim(text: str, start: int, end: int) -> int:
-    while end > start and text[end - 1] in _UNSHOWN:
-        end -= 1
-    return end
