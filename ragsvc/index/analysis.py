@@ -160,12 +160,11 @@ def _expand_letters(word: str) -> list[str]:
 
 
 def _expand_joined(part: str) -> list[str]:
-    """``250cm`` to ``250-cm 250 cm``, ``covid19`` to ``covid-19 covid 19``, ``b1`` to ``b-1``."""
+    """``250cm`` to ``250-cm 250 cm``, ``covid19`` to ``covid-19``, ``b1`` to ``b-1``."""
     pieces = _LETTERS_AND_DIGITS.findall(part)
     if not 1 < len(pieces) <= _MAX_JOINED_PARTS:
         return []
-    alone = len(pieces) == 2 and (pieces[0].isdigit() or len(pieces[0]) > 1)
-    return ["-".join(pieces), *(pieces if alone else [])]
+    return ["-".join(pieces), *(pieces if len(pieces) == 2 and pieces[0].isdigit() else [])]
 
 
 def _number_forms(bare: str) -> list[str]:

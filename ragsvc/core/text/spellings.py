@@ -4,7 +4,7 @@ The lexical index, the ranking and the built-in answerer compare words after ``u
 quoted is never changed.
 """
 
-# ruff: noqa: RUF001 - digits, signs and letters of several scripts are the subject here
+
 
 from __future__ import annotations
 
@@ -51,22 +51,6 @@ _MONTH_NAMES: Final = (
     "december dec dez dezember décembre diciembre dicembre декабря",
 )
 _MONTHS: Final = {name: number for number, names in enumerate(_MONTH_NAMES, 1) for name in names.split()}
-MONTH_NAMES: Final = (
-    "january jan januar januari janvier enero gennaio января",
-    "february feb februar februari février febrero febbraio февраля",
-    "march mar märz maart mars marzo марта",
-    "april apr avril abril aprile апреля",
-    "may mai mei mayo maggio мая",
-    "june jun juni juin junio giugno июня",
-    "july jul juli juillet julio luglio июля",
-    "august aug augustus août agosto августа",
-    "september sep sept septembre septiembre settembre сентября",
-    "october oct okt oktober octobre octubre ottobre октября",
-    "november nov novembre noviembre ноября",
-    "december dec dez dezember décembre diciembre dicembre декабря",
-)
-_MONTHS: Final = {name: number for number, names in enumerate(_MONTH_NAMES, 1) for name in names.split()}
-_MONTH: Final = "|".join(sorted(_MONTHS, key=len, reverse=True))
 MONTH_NAMES: Final = frozenset(_MONTHS)
 """Names of months in lower case."""
 
