@@ -18,6 +18,7 @@ from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
 from ragsvc.core.retrieval.conversation_query import content_words
 from ragsvc.core.retrieval.search import SearchHit
 from ragsvc.core.text.sentences import Span, sentence_spans
+from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 from ragsvc.core.text.word_starts import plain_text, word_start
 
 EmbedTexts = Callable[[Sequence[str]], Vectors]
@@ -37,10 +38,24 @@ _RANK_WEIGHT: Final = 0.5
 _KIND_WEIGHT: Final = 0.25
 _COSINE_WEIGHT: Final = 0.8
 _SAME_WORDS: Final = 0.7
+_PARALLEL_WORDS: Final = 0.6
 _MIN_COSINE_WITHOUT_WORDS: Final = 0.35
 """Minimum cosine of a sentence that shares no word with the question."""
 
 _DIGIT: Final = re.compile(r"\d")
+_NUMBER: Final = re.compile(r"(?<![^\W_])\d[\d.,]*")
+_FOOTER: Final = re.compile(
+    r"(?:page|seite|стр\.|p\.)\s*\d+(?:\s*(?:of|von|из|/)\s*\d+)?\Z|.*\|\s*(?:page\s*)?\d+\Z|\d+\s*\|", re.IGNORECASE
+)
+_NUMBER_WORDS: Final = frozenset(
+    """zero one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred thousand
+    half quarter double once twice first second third eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf
+    hundert halb один два три четыре пять шесть семь восемь девять десять""".split()
+)
+_NEGATIONS: Final = frozenset(
+    """no not never none nothing neither nor without cannot kein keine keinen keinem keiner nicht nie niemals ohne не
+    нет ни без никогда""".split()
+)
 _DATE: Final = re.compile(
     r"\b(?:19|20)\d\d\b|\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? \d", re.IGNORECASE
 )
@@ -76,6 +91,8 @@ class _Scored(msgspec.Struct, frozen=True):
     sentence: AnswerSentence
     plain: str
     score: float
+    asked: frozenset[str]
+    """The asked words that the sentence has."""
 
 
 def answer(
@@ -125,7 +142,8 @@ def _score_sentences(
         score = float(shares[at]) + _COSINE_WEIGHT * float(cosines[at])
         score += _RANK_WEIGHT * hits[sentence.passage_index].score / best
         score += _KIND_WEIGHT * _kind_fits(question, sentence.text, asked) - _penalty(sentence.text)
-        scored.append(_Scored(sentence, plain[at], score))
+        shared = frozenset(start for start, held in zip(starts, holds[at], strict=True) if held)
+        scored.append(_Scored(sentence, plain[at], score, shared))
     return sorted(scored, key=lambda scored_sentence: -scored_sentence.score)
 
 
@@ -144,17 +162,19 @@ def _kind_fits(question: str, text: str, asked: Sequence[str]) -> float:
         return 1.0 if _DATE.search(text) else 0.0
     if _ASKS_NUMBER.search(question):
         known = {word for word in asked if _DIGIT.search(word)}
-        return 1.0 if set(re.findall(r"\d[\d.,]*", text)) - known else 0.0
+        return 1.0 if set(_NUMBER.findall(text)) - known else 0.0
     if _ASKS_NAME.search(question):
         return 1.0 if any(name.lower() not in asked for name in _NAME.findall(_DATE.sub(" ", text))) else 0.0
     return 0.5
 
 
 def _penalty(text: str) -> float:
-    """Deduction for sentences that make poor quotes: questions, headings, fragments, rows of numbers."""
+    """Deduction for sentences that make poor quotes: questions, labels, footers, fragments, rows of numbers."""
     words = text.split()
     cost = 0.0
     if text.endswith(("?", "？")):  # noqa: RUF001 - the full-width question mark
+        cost += 0.4
+    if text.endswith((":", "：")) or _FOOTER.match(text):  # noqa: RUF001 - the full-width colon
         cost += 0.4
     if len(words) < 4 and text.isascii():
         cost += 0.3
@@ -163,14 +183,40 @@ def _penalty(text: str) -> float:
 
 
 def _choose(scored: Sequence[_Scored]) -> list[AnswerSentence]:
-    """The best sentence, and sentences with nearly the same score and different words."""
+    """The best sentence, and sentences with nearly the same score that add a fact."""
     chosen: list[_Scored] = []
     for candidate in scored:
         if len(chosen) == MAX_SENTENCES or (chosen and candidate.score < CLOSE_TO_BEST * chosen[0].score):
             break
-        if not any(_overlap(candidate.plain, other.plain) > _SAME_WORDS for other in chosen):
+        if not any(_repeats(candidate, other) for other in chosen):
             chosen.append(candidate)
     return [scored_sentence.sentence for scored_sentence in chosen]
+
+
+def _repeats(candidate: _Scored, chosen: _Scored) -> bool:
+    """Whether a sentence in nearly the words of a chosen one adds no fact to it.
+
+    Parallel statements ("Adults take two tablets.", "Children take one tablet.") share most words and differ in a
+    number, a name or a negation: each is a fact. But a parallel statement that lacks a word asked for, such as the
+    year, is about something else.
+    """
+    overlap = _overlap(candidate.plain, chosen.plain)
+    if overlap > _PARALLEL_WORDS and candidate.asked < chosen.asked:
+        return True
+    if overlap <= _SAME_WORDS:
+        return False
+    added = set(candidate.plain.split()) - set(chosen.plain.split())
+    return not any(_is_fact(word, candidate.sentence.text) for word in added)
+
+
+def _is_fact(word: str, text: str) -> bool:
+    """Whether a plain word is a number, a negation, or a name or first word of the text."""
+    if _DIGIT.search(word) or word in _NUMBER_WORDS or word in _NEGATIONS:
+        return True
+    return (
+        word not in QUESTION_STOP_WORDS
+        and re.search(rf"(?<![^\W_]){word[0].upper()}{re.escape(word[1:])}", text) is not None
+    )
 
 
 def _overlap(first: str, second: str) -> float:

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from ragsvc.core.text.spellings import SIGNED_WORD
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 
 # ruff: noqa: RUF001 - words of several scripts are the subject here
@@ -52,7 +53,7 @@ _POINTERS: Final = _words(
     它 他 她 他们 她们 它们 这 那 这个 那个""",
 )
 _PEOPLE: Final = _words("he him his she her hers they them their er ihm ihn sie ihr он она они его её ее их 他 她 他们")
-_WORD: Final = re.compile(r"[\u4e00-\u9fff]+|[\w][\w.&'’-]*[\w]|\w")
+_WORD: Final = re.compile(rf"{SIGNED_WORD}|[\u4e00-\u9fff]+|[\w][\w.&'’-]*[\w]|\w")
 _OPENER: Final = re.compile(
     r"^\s*(?:and|but|or|also|so|what about|how about|same for|und|aber|auch|oder|wie ist es mit|was ist mit|а|и|но"
     r"|а как|что насчёт)\b[\s,:]*|^\s*(?:那么|那|还有)",
@@ -125,6 +126,8 @@ def content_words(text: str) -> list[str]:
 
     >>> content_words("What was the revenue of Apple in Q3 2022?")
     ['revenue', 'apple', 'q3', '2022']
+    >>> content_words("Who teaches C# or C++?")
+    ['teaches', 'c#', 'c++']
     """
     words = (word.lower().removesuffix("'s").removesuffix("’s") for word in _WORD.findall(text))
     return [word for word in dict.fromkeys(words) if word not in QUESTION_STOP_WORDS]

@@ -4,8 +4,6 @@ The lexical index, the ranking and the built-in answerer compare words after ``u
 quoted is never changed.
 """
 
-
-
 from __future__ import annotations
 
 import re
@@ -18,13 +16,13 @@ import msgspec
 # Each pattern begins with the rarest character it needs and looks behind afterwards: this is up to ten times as fast.
 _SIGNS: Final = re.compile(r"[+#\u2212-]\+?(?=[\s,;:.!?)\]\"'/\u201d\u2019*|\d]|\Z)")
 _SIGNED_NAME: Final = re.compile(r"[A-Za-z]{1,3}\Z")
-_LETTERED_GRADE: Final = re.compile(r"(?:[A-Z]{1,3}|([a-d])\1{0,2})\Z")
+_LETTERED_GRADE: Final = re.compile(r"(?:[A-Z]{1,3}|([a-f])\1{0,2})\Z")
 _NAMED_SIGNS: Final = {"+": "plus", "++": "plusplus", "#": "sharp"}
 MINUS: Final = "minus"
 """Precedes the digits of a negative number in ``unify_signs``."""
 
 SIGNED_WORD: Final = (
-    r"(?<![^\W_])(?:[A-Za-z]{1,3}(?:\+\+|[+#])(?![^\W_+#])|(?:[A-Z]{1,3}|[a-d])-(?=[\s,;:.!?)\]\"'/]|\Z))"
+    r"(?<![^\W_])(?:[A-Za-z]{1,3}(?:\+\+|[+#])(?![^\W_+#])|(?:[A-Z]{1,3}|[a-f])-(?=[\s,;:.!?)\]\"'/]|\Z))"
     r"|(?<!\S)(?<!\d\s)-\d[\d.,]*(?<=\d)"
 )
 """A word whose meaning depends on its sign: ``C#``, ``C++``, ``A-``, ``-20``."""
