@@ -136,26 +136,34 @@ def test_whatever_is_asked_every_sentence_stands_in_its_passage(question: str, p
 PARALLEL = [
     (
         "How many tablets of Nervex do I take in the morning?",
-        "Adults take two tablets of Nervex in the morning with water. Children take one tablet of Nervex in the morning"
-        " with water. Pregnant women take no tablet of Nervex in the morning.",
+        (
+            "Adults take two tablets of Nervex in the morning with water. Children take one tablet of Nervex in the morning"
+            " with water. Pregnant women take no tablet of Nervex in the morning."
+        ),
         ["Adults", "Children", "Pregnant"],
     ),
     (
         "How did sales develop by region in the first quarter of 2025?",
-        "Sales in Europe rose by 4 percent in the first quarter of 2025. Sales in Asia fell by 7 percent in the first"
-        " quarter of 2025. Sales in America rose by 2 percent in the first quarter of 2025.",
+        (
+            "Sales in Europe rose by 4 percent in the first quarter of 2025. Sales in Asia fell by 7 percent in the first"
+            " quarter of 2025. Sales in America rose by 2 percent in the first quarter of 2025."
+        ),
         ["Europe", "Asia", "America"],
     ),
     (
         "What was the interest rate of the savings account in 2023, 2024 and 2025?",
-        "In 2023 the interest rate of the savings account was 1.5 percent. In 2024 the interest rate of the savings"
-        " account was 2.5 percent. In 2025 the interest rate of the savings account was 2.0 percent.",
+        (
+            "In 2023 the interest rate of the savings account was 1.5 percent. In 2024 the interest rate of the savings"
+            " account was 2.5 percent. In 2025 the interest rate of the savings account was 2.0 percent."
+        ),
         ["1.5", "2.5", "2.0"],
     ),
     (
         "What does a boat cost per hour?",
-        "The boat Otter costs 12 euros per hour. The boat Falke costs 35 euros per hour. The boat Biber costs 12 euros"
-        " per hour.",
+        (
+            "The boat Otter costs 12 euros per hour. The boat Falke costs 35 euros per hour. The boat Biber costs 12 euros"
+            " per hour."
+        ),
         ["Otter", "Falke", "Biber"],
     ),
     (

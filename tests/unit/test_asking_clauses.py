@@ -77,7 +77,7 @@ def test_who_asks_and_since_when_does_not_deny_the_warranty(question: str):
     [
         ("who won the 2018 world cup?", BOATS.passage.text, 0.05),
         ("What is the population of Portugal?", "Finland has a population of 5.5 million.", 0.45),
-        ("What was Microsoft's revenue in 2023?", "Revenue of Apple in 2023 was $383 billion.", 0.6),
+        ("What was Microsoft's revenue?", "Revenue of Apple in 2023 was $383 billion.", 0.6),
         ("What was the revenue in 2019?", "Revenue of Apple in 2023 was $383 billion.", 0.6),
         ("Hi, I am Tom. What was Siemens' revenue?", "Revenue of Apple in 2023 was $383 billion.", 0.6),
         ("Who teaches F#?", "The C# course takes place with teacher Olaf Brun.", 0.4),

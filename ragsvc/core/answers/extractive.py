@@ -15,8 +15,9 @@ import numpy as np
 
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
-from ragsvc.core.retrieval.conversation_query import content_words
+from ragsvc.core.retrieval.document_questions import document_question
 from ragsvc.core.retrieval.search import SearchHit
+from ragsvc.core.text.content_words import content_words
 from ragsvc.core.text.sentences import Span, sentence_spans
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 from ragsvc.core.text.word_starts import plain_text, word_start
@@ -39,6 +40,7 @@ _KIND_WEIGHT: Final = 0.25
 _COSINE_WEIGHT: Final = 0.8
 _SAME_WORDS: Final = 0.7
 _PARALLEL_WORDS: Final = 0.6
+_POOR_QUOTE: Final = 0.3
 _MIN_COSINE_WITHOUT_WORDS: Final = 0.35
 """Minimum cosine of a sentence that shares no word with the question."""
 
@@ -109,8 +111,24 @@ def answer(
     """
     if answerable < ABSTAIN_BELOW:
         return ExtractedAnswer([], abstained=True)
-    chosen = _choose(_score_sentences(question, content_words(question), hits[:MAX_PASSAGES], embed))
+    asked = document_question(question)
+    if asked is not None and not asked.topic:
+        chosen = _first_sentences(hits)
+    else:
+        chosen = _choose(_score_sentences(question, content_words(question), hits[:MAX_PASSAGES], embed))
     return ExtractedAnswer(chosen, abstained=not chosen)
+
+
+def _first_sentences(hits: Sequence[SearchHit]) -> list[AnswerSentence]:
+    """The first sentences of the pages or documents asked for, which have the highest score, in reading order."""
+    found = [
+        AnswerSentence(hit.passage.text[start:end], index, start, end)
+        for index, hit in enumerate(hits)
+        if hit.score >= hits[0].score
+        for start, end in _quotable(hit.passage.text, ())
+    ]
+    good = [sentence for sentence in found if _penalty(sentence.text) < _POOR_QUOTE]
+    return (good or found)[:MAX_SENTENCES]
 
 
 def _score_sentences(

@@ -21,7 +21,7 @@ import msgspec
 
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.retrieval.asking_clauses import asking_text
-from ragsvc.core.retrieval.conversation_query import content_words
+from ragsvc.core.text.content_words import content_words
 from ragsvc.core.text.spellings import MONTH_NAMES, SIGNED_WORD
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 from ragsvc.core.text.word_starts import plain_text, word_start
@@ -45,13 +45,16 @@ _WORD: Final = r"(?:[A-Z][\w&'’-]*\w|[A-Z]{2,}|\w*\d[\w.,%/-]*)"
 _NAME: Final = re.compile(rf"(?<!\w){_WORD}(?: {_WORD})*(?!\w)")
 _SIGNED: Final = re.compile(SIGNED_WORD)
 _SENTENCE_START: Final = re.compile(r"(?:^|[.?!:]\s+|[\"“]\s*)$")
-_PLACE: Final = re.compile(r"\b(?:page|slide|figure|table|section|appendix|p)s?\.?\s*\d[\d.]*", re.IGNORECASE)
+_PLACE: Final = re.compile(
+    r"\b(?:page|slide|figure|table|section|appendix|p)s?\.?\s*\d[\d.]*(?:\s*[-\u2013]\s*\d+)?", re.IGNORECASE
+)
 _EXAMPLE: Final = re.compile(
     r"(?:\b(?:e\.g\.?|for example|for instance|such as \[|like \[)|\[).*", re.IGNORECASE | re.DOTALL
 )
 _GENERIC: Final = frozenset(
     "page slide figure table section appendix chapter document report paper email address question answer title year "
-    "who pdf docx faq file text usd eur gbp chf ok asap monday tuesday wednesday thursday friday saturday sunday".split()
+    "who pdf docx faq file text usd eur gbp chf ok asap monday tuesday wednesday thursday friday saturday"
+    " sunday".split()
 )
 """Words for kinds of things, files, currencies and days, which are not names when capitalised. "who" is "Whos" without
 the plural ending."""

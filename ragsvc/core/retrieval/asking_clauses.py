@@ -44,8 +44,8 @@ _GREETING: Final = re.compile(
     re.IGNORECASE,
 )
 _INTRODUCTION: Final = re.compile(
-    r"\W*(?:this is|it is|it['’]s|here is|hier ist|hier spricht|name is|regards|best|cheers|yours|as an? (?:\w+ )?(?:customer"
-    r"|client|student|tenant|resident|citizen|employee|member|guest|tourist|user|patient|teacher|developer|buyer|owner"
+    r"\W*(?:this is|it is|it['’]s|here is|hier ist|hier spricht|name is|regards|best|cheers|yours"
+    r"|as an? (?:\w+ )?(?:customer|client|student|tenant|resident|citizen|employee|member|guest|tourist|user|patient|teacher|developer|buyer|owner"
     r"|visitor|beginner|parent|manager|shareholder))\b",
     re.IGNORECASE,
 )
@@ -56,8 +56,8 @@ _LABEL: Final = re.compile(
     re.IGNORECASE,
 )
 _ATTRIBUTION: Final = re.compile(
-    r"\b(?:according to|based on|as per|as stated in|looking at|from|in|using|laut|gemäß)\s+(?:the|this|that|my|your|our"
-    r"|dem|der|den|diesem)?\s*(?:attached\s+|uploaded\s+|provided\s+|given\s+|above\s+|following\s+)?"
+    r"\b(?:according to|based on|as per|as stated in|looking at|from|in|using|laut|gemäß)\s+(?:the|this|that|my|your"
+    r"|our|dem|der|den|diesem)?\s*(?:attached\s+|uploaded\s+|provided\s+|given\s+|above\s+|following\s+)?"
     r"(?:pdfs?|documents?|files?|attachments?|texts?|context|dokumente?n?s?|datei|anhang)\b,?",
     re.IGNORECASE,
 )

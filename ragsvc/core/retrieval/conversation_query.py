@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from ragsvc.core.text.spellings import SIGNED_WORD
+from ragsvc.core.text.content_words import CONTENT_WORD, content_words
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 
 # ruff: noqa: RUF001 - words of several scripts are the subject here
@@ -53,7 +53,6 @@ _POINTERS: Final = _words(
     它 他 她 他们 她们 它们 这 那 这个 那个""",
 )
 _PEOPLE: Final = _words("he him his she her hers they them their er ihm ihn sie ihr он она они его её ее их 他 她 他们")
-_WORD: Final = re.compile(rf"{SIGNED_WORD}|[\u4e00-\u9fff]+|[\w][\w.&'’-]*[\w]|\w")
 _OPENER: Final = re.compile(
     r"^\s*(?:and|but|or|also|so|what about|how about|same for|und|aber|auch|oder|wie ist es mit|was ist mit|а|и|но"
     r"|а как|что насчёт)\b[\s,:]*|^\s*(?:那么|那|还有)",
@@ -118,19 +117,7 @@ def clean_question(text: str) -> str:
     cleaned = _SMALL_TALK.sub("", cleaned, count=1)
     while (shorter := _POLITE.sub("", cleaned, count=1)) != cleaned:
         cleaned = shorter
-    return cleaned if _WORD.search(cleaned) else ""
-
-
-def content_words(text: str) -> list[str]:
-    """The words that are not stop words, in order, in lower case, without duplicates.
-
-    >>> content_words("What was the revenue of Apple in Q3 2022?")
-    ['revenue', 'apple', 'q3', '2022']
-    >>> content_words("Who teaches C# or C++?")
-    ['teaches', 'c#', 'c++']
-    """
-    words = (word.lower().removesuffix("'s").removesuffix("’s") for word in _WORD.findall(text))
-    return [word for word in dict.fromkeys(words) if word not in QUESTION_STOP_WORDS]
+    return cleaned if CONTENT_WORD.search(cleaned) else ""
 
 
 def _is_elliptic(text: str) -> bool:
@@ -141,10 +128,10 @@ def _is_elliptic(text: str) -> bool:
         return True
     if not topics:
         return True
-    words = {word.lower() for word in _WORD.findall(text)}
+    words = {word.lower() for word in CONTENT_WORD.findall(text)}
     if words & _POINTERS and len([w for w in topics if w not in _POINTERS]) < _SELF_CONTAINED_WORDS - 1:
         return True
-    return len(_WORD.findall(text)) <= 2 and len(topics) <= 1 and text[0] < "\u4e00"
+    return len(CONTENT_WORD.findall(text)) <= 2 and len(topics) <= 1 and text[0] < "\u4e00"
 
 
 def _complete(follow_up: str, earlier: str) -> str:
@@ -189,7 +176,7 @@ def _names(text: str) -> list[str]:
 
 def _answer_names(before: Sequence[Turn], question: str) -> list[str]:
     """Up to three names from the last answer if it is short and the follow-up has a pronoun such as "he" or "they"."""
-    if not {word.lower() for word in _WORD.findall(question)} & _PEOPLE:
+    if not {word.lower() for word in CONTENT_WORD.findall(question)} & _PEOPLE:
         return []
     answers = [turn.text for turn in before if turn.role == "assistant"]
     if not answers or len(answers[-1]) > 400:

@@ -61,7 +61,9 @@ _DAY: Final = re.compile(r"(\d{1,2})(?:st|nd|rd|th|er)?[.,]?\Z")
 _BETWEEN: Final = frozenset({"of", "de", "del"})
 _THOUSANDS: Final = re.compile(r"[0-9](?<![\d.,][0-9])\d{0,2}(?:(?:,\d{3})+|(?:\.\d{3}){2,})(?!\d)")
 _UNIT: Final = re.compile(r"([0-9]+)([^\W\d_]{1,4})(?![^\W_])")
-_NUMBERED: Final = re.compile(r"[0-9](?<=[^\W\d_]{2}[0-9])(?<!minus[0-9])\d*(?![^\W_])")
+_NUMBERED: Final = re.compile(
+    r"[0-9](?<=[^\W\d_]{3}[0-9])(?<!minus[0-9])\d*(?![^\W_])|(?:19|20)(?<=[^\W\d_]\d\d)\d\d(?![^\W_])"
+)
 _HYPHENATED_LETTER: Final = re.compile(r"-(?<=[^\W\d_]-)(?<![^\W_-][^\W_]-)(?<!-[^\W_]-)(?=[^\W\d_]{2}|\d+(?![^\W_-]))")
 _DIGIT: Final = re.compile(r"[0-9]")
 
