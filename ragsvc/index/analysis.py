@@ -54,7 +54,8 @@ _UNSPACED = re.compile(
     r"\uf900-\ufaff\U00020000-\U0003ffff]+"
 )
 _SPACED_THOUSANDS = re.compile(r"[0-9](?<![\w.,][0-9])(?<![\d.,] [0-9])\d{0,2}(?:(?: \d{3}){2,}| 000)(?![\w ]?\d)")
-_LETTERS_AND_DIGITS = re.compile(r"\d+|[^\W\d_]+")
+_MEASURED = re.compile(r"(\d+)([^\W\d_]+)")
+_CODED = re.compile(r"([^\W\d_]+)-(\d+)")
 _MAX_JOINED_PARTS = 3
 
 
@@ -123,12 +124,16 @@ def _expand(word: str) -> list[str]:
 
 
 def _expand_compound(word: str) -> list[str]:
-    """``10-q`` to ``10-q 10 q``, ``250cm`` to ``250cm 250-cm 250 cm``, ``3.2%`` to ``3.2 3.2%``, ``u.s`` to ``us``.
+    """``10-q`` to ``10-q 10 q``, ``250cm`` to ``250-cm 250 cm``, ``b-1`` to ``b1 b 1``, ``3.2%`` to ``3.2 3.2%``, ``u.s`` to ``us``.
 
     Compounds of letters are also joined: ``long-term`` to ``long term longterm``, ``e-mail`` to ``mail email``.
     """
     if not any(character.isdigit() for character in word):
         return _expand_letters(word)
+    if measured := _MEASURED.fullmatch(word):
+        return ["-".join(measured.groups()), *measured.groups()]
+    if coded := _CODED.fullmatch(word):
+        return ["".join(coded.groups()), *coded.groups()]
     sign = MINUS if word.startswith(MINUS) and word[len(MINUS)].isdigit() else ""
     bare = word.removeprefix(sign).rstrip("%").replace("\u2019", "'")
     parts = _PART.findall(bare)
@@ -143,8 +148,6 @@ def _expand_compound(word: str) -> list[str]:
             continue
         if year := _YEAR.search(part):
             terms.extend(piece for piece in (part[: year.start()], year.group(), part[year.end() :]) if piece)
-        elif len(parts) == 1:
-            terms.extend(_expand_joined(part))
     return list(dict.fromkeys(terms))
 
 
@@ -157,14 +160,6 @@ def _expand_letters(word: str) -> list[str]:
     if 1 < len(parts) <= _MAX_JOINED_PARTS and _JOINABLE.fullmatch(word):
         joined = ["".join(parts)]
     return whole + ([part for part in parts if len(part) > 1] or parts) + joined
-
-
-def _expand_joined(part: str) -> list[str]:
-    """``250cm`` to ``250-cm 250 cm``, ``covid19`` to ``covid-19``, ``b1`` to ``b-1``."""
-    pieces = _LETTERS_AND_DIGITS.findall(part)
-    if not 1 < len(pieces) <= _MAX_JOINED_PARTS:
-        return []
-    return ["-".join(pieces), *(pieces if len(pieces) == 2 and pieces[0].isdigit() else [])]
 
 
 def _number_forms(bare: str) -> list[str]:

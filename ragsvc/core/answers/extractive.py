@@ -145,7 +145,10 @@ def _score_sentences(
     starts = [start for start in map(word_start, asked) if start]
     holds = np.array([[start in text for start in starts] for text in plain], dtype=np.float64).reshape(len(found), -1)
     weights = np.log(1 + len(found) / (0.5 + holds.sum(axis=0)))
-    around = np.array([_around(hits, found, at, starts) for at in range(len(found))]).reshape(len(found), -1)
+    heads = [_head(hit) for hit in hits]
+    around = np.array(
+        [_around(heads[sentence.passage_index], _before(found, plain, at), starts) for at, sentence in enumerate(found)]
+    ).reshape(len(found), -1)
     shares = (np.maximum(holds, _CONTEXT_SHARE * around) * weights).sum(axis=1) / max(float(weights.sum()), 1e-9)
     cosines = np.zeros(len(found))
     if embed is not None:
@@ -165,13 +168,20 @@ def _score_sentences(
     return sorted(scored, key=lambda scored_sentence: -scored_sentence.score)
 
 
-def _around(hits: Sequence[SearchHit], found: Sequence[AnswerSentence], at: int, starts: Sequence[str]) -> list[bool]:
+def _head(hit: SearchHit) -> str:
+    """The plain text of a passage's names and headings."""
+    passage = hit.passage
+    return plain_text(" ".join((passage.filename, passage.title or "", *passage.headings)))
+
+
+def _before(found: Sequence[AnswerSentence], plain: Sequence[str], at: int) -> str:
+    """The plain text of the preceding sentence of the same passage."""
+    return plain[at - 1] if at and found[at - 1].passage_index == found[at].passage_index else ""
+
+
+def _around(head: str, before: str, starts: Sequence[str]) -> list[bool]:
     """Which words occur near a sentence: in headings, names, or the preceding sentence."""
-    sentence = found[at]
-    passage = hits[sentence.passage_index].passage
-    before = found[at - 1].text if at and found[at - 1].passage_index == sentence.passage_index else ""
-    near = plain_text(" ".join((passage.filename, passage.title or "", *passage.headings, before)))
-    return [start in near for start in starts]
+    return [start in head or start in before for start in starts]
 
 
 def _kind_fits(question: str, text: str, asked: Sequence[str]) -> float:
