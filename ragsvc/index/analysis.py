@@ -124,7 +124,7 @@ def _expand(word: str) -> list[str]:
 
 
 def _expand_compound(word: str) -> list[str]:
-    """``10-q`` to ``10-q 10 q``, ``250cm`` to ``250-cm 250 cm``, ``b-1`` to ``b1 b 1``, ``3.2%`` to ``3.2 3.2%``, ``u.s`` to ``us``.
+    """``10-q`` and ``10q`` to ``10-q 10 q``, ``b-1`` to ``b1 b 1``, ``3.2%`` to ``3.2 3.2%``, ``u.s`` to ``us``.
 
     Compounds of letters are also joined: ``long-term`` to ``long term longterm``, ``e-mail`` to ``mail email``.
     """

@@ -137,16 +137,16 @@ PARALLEL = [
     (
         "How many tablets of Nervex do I take in the morning?",
         (
-            "Adults take two tablets of Nervex in the morning with water. Children take one tablet of Nervex in the morning"
-            " with water. Pregnant women take no tablet of Nervex in the morning."
+            "Adults take two tablets of Nervex in the morning with water. Children take one tablet of Nervex in the"
+            " morning with water. Pregnant women take no tablet of Nervex in the morning."
         ),
         ["Adults", "Children", "Pregnant"],
     ),
     (
         "How did sales develop by region in the first quarter of 2025?",
         (
-            "Sales in Europe rose by 4 percent in the first quarter of 2025. Sales in Asia fell by 7 percent in the first"
-            " quarter of 2025. Sales in America rose by 2 percent in the first quarter of 2025."
+            "Sales in Europe rose by 4 percent in the first quarter of 2025. Sales in Asia fell by 7 percent in the"
+            " first quarter of 2025. Sales in America rose by 2 percent in the first quarter of 2025."
         ),
         ["Europe", "Asia", "America"],
     ),
@@ -161,8 +161,8 @@ PARALLEL = [
     (
         "What does a boat cost per hour?",
         (
-            "The boat Otter costs 12 euros per hour. The boat Falke costs 35 euros per hour. The boat Biber costs 12 euros"
-            " per hour."
+            "The boat Otter costs 12 euros per hour. The boat Falke costs 35 euros per hour. The boat Biber costs 12"
+            " euros per hour."
         ),
         ["Otter", "Falke", "Biber"],
     ),

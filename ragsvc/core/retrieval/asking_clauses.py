@@ -45,7 +45,8 @@ _GREETING: Final = re.compile(
 )
 _INTRODUCTION: Final = re.compile(
     r"\W*(?:this is|it is|it['’]s|here is|hier ist|hier spricht|name is|regards|best|cheers|yours"
-    r"|as an? (?:\w+ )?(?:customer|client|student|tenant|resident|citizen|employee|member|guest|tourist|user|patient|teacher|developer|buyer|owner"
+    r"|as an? (?:\w+ )?(?:customer|client|student|tenant|resident|citizen|employee|member|guest|tourist|user"
+    r"|patient|teacher|developer|buyer|owner"
     r"|visitor|beginner|parent|manager|shareholder))\b",
     re.IGNORECASE,
 )

@@ -14,6 +14,7 @@ import msgspec
 
 from ragsvc.core.retrieval.document_questions import document_question
 from ragsvc.core.text.content_words import CONTENT_WORD, content_words
+from ragsvc.core.text.spellings import SIGNED_WORD
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 
 # ruff: noqa: RUF001 - words of several scripts are the subject here
@@ -53,10 +54,14 @@ _POINTERS: Final = _words(
     это эти там
     它 他 她 他们 她们 它们 这 那 这个 那个""",
 )
+_HELP_WORDS: Final = _words(
+    """anything something else help need want would like know question questions today assist noch etwas fragen helfen
+    sonst weitere"""
+)
 _PEOPLE: Final = _words("he him his she her hers they them their er ihm ihn sie ihr он она они его её ее их 他 她 他们")
 _OPENER: Final = re.compile(
-    r"^\s*(?:(?:and|but|or|also|so|what about|how about|same for|what if it is|sorry|actually|no|nope|rather|instead|wait"
-    r"|oops|i mean|i meant|make that|make it|und|aber|auch|oder|wie ist es mit|was ist mit|nein|ich meine|ich meinte"
+    r"^\s*(?:(?:and|but|or|also|so|what about|how about|same for|what if it is|sorry|actually|no|nope|rather|instead"
+    r"|wait|oops|i mean|i meant|make that|make it|und|aber|auch|oder|wie ist es mit|was ist mit|nein|ich meine|ich meinte"
     r"|entschuldigung|а|и|но|а как|что насчёт|нет|я имел\w* в виду)\b[\s,:;.\u2014-]*)+|^\s*(?:那么|那|还有)",
     re.IGNORECASE,
 )
@@ -73,12 +78,12 @@ _POLITE: Final = re.compile(
     r"|(?:kannst du|können sie)(?: mir)?(?: bitte)?(?: sagen)?,?|скажите|пожалуйста|请|请问)[\s,:]+",
     re.IGNORECASE,
 )
-_AGREES: Final = re.compile(
-    r"^\W*(?:(?:yes|yeah|yep|yup|sure|ok(?:ay)?|please(?: do)?|go ahead|do (?:it|so|that)|of course|certainly|absolutely"
-    r"|definitely|right|correct|exactly|i do|i would|i'd like that|that would be \w+|why not|thanks?(?: you)?|ja|gerne?"
-    r"|klar|natürlich|bitte|genau|да|конечно|давай\w*|пожалуйста|oui|sí)(?=\W|$)\W*|(?:是的?|好的?|要)\W*)+",
-    re.IGNORECASE,
+_YES: Final = (
+    r"(?:(?:yes|yeah|yep|yup|sure|ok(?:ay)?|please(?: do)?|go ahead|do (?:it|so|that)|of course|certainly|absolutely"
+    r"|definitely|right|correct|exactly|i do|i would|i'd like that|that would be \w+|why not|ja|gerne?|klar|natürlich"
+    r"|bitte|genau|да|конечно|давай\w*|пожалуйста|oui|sí)(?=\W|$)\W*|(?:是的?|好的?|要)\W*)"
 )
+_AGREES: Final = re.compile(rf"^\W*{_YES}+(?:{_YES}|(?:thanks?(?: you)?|danke|спасибо)(?=\W|$)\W*)*", re.IGNORECASE)
 _DECLINES: Final = re.compile(
     r"^\W*(?:no|nope|nein|нет|non|不)(?=\W|$)\W*(?:thanks?(?: you)?|danke|спасибо)?\W*", re.IGNORECASE
 )
@@ -101,15 +106,16 @@ _CHOICES: Final = (
     re.compile(r"\b(?:second|latter|last|zweite[nrs]?|letztere[nrs]?|втор\w+)\b", re.IGNORECASE),
 )
 _NOT_BUT: Final = re.compile(
-    r"^(?:not (?P<old>.+?),? but (?P<new>.+)|(?P<new2>.+?),? (?:not|instead of|rather than|nicht|statt|а не) (?P<old2>.+?))$",
+    r"^(?:not (?P<old>.+?),? but (?P<new>.+)|(?P<new2>.+?),? (?:not|instead of|rather than|nicht|statt|а не)"
+    r" (?P<old2>.+?))$",
     re.IGNORECASE,
 )
 _RETURNS: Final = re.compile(
-    r"^\W*(?:back to|returning to|going back to|coming back to|zurück zu[rm]?)\s+(?P<subject>[^:,.;\u2014?]+)[:,.;\u2014-]*\s*"
-    r"(?P<rest>.*)$",
+    r"^\W*(?:back to|returning to|going back to|coming back to|zurück zu[rm]?)\s+(?P<subject>[^:,.;\u2014?]+)"
+    r"[:,.;\u2014-]*\s*(?P<rest>.*)$",
     re.IGNORECASE | re.DOTALL,
 )
-_CODE: Final = re.compile(r"(?<![^\W_])[A-Za-z]{1,4}-?\d{1,4}(?![^\W_])")
+_CODE: Final = re.compile(rf"(?<![^\W_])[A-Za-z]{{1,4}}-?\d{{1,4}}(?![^\W_])|{SIGNED_WORD}")
 _PAGE_NUMBER: Final = re.compile(r"\b(?P<word>pages?|slides?|seiten?)\s+\d+\b", re.IGNORECASE)
 _PREPOSITIONS: Final = "for|in|of|at|on|with|from|to|by|during|without|für|bei|von|mit|im|am|ohne"
 _PHRASE: Final = re.compile(rf"^(?P<preposition>{_PREPOSITIONS})\s+\S.*$", re.IGNORECASE)
@@ -130,9 +136,18 @@ _NOUN_PHRASES: Final = (
         re.IGNORECASE,
     ),
 )
+_BARE_SUBJECT: Final = re.compile(
+    r"\b(?:do|does|did|can|may|must|should)\s+(?P<noun>(?!(?:i|you|we|they|he|she|it|the|an?)\b)[a-z]+)(?=\s+\w+)",
+    re.IGNORECASE,
+)
 _QUESTION_WORD: Final = re.compile(
     r"\b(?:who|whom|whose|what|which|when|where|why|how|is|are|was|were|do|does|did|can|could|will|would|wer|was|wann|wo"
     r"|wie|warum|welche[rsmn]?)\b",
+    re.IGNORECASE,
+)
+_LEAD: Final = re.compile(
+    r"^(?:(?:who|whom|whose|what|which|when|where|why|how|many|much|long|there|is|are|was|were|do|does|did|can"
+    r"|could|will|would|wer|was|wann|wo|wie|warum|viele?|hoch|ist|sind|war|kostet)\s+)+",
     re.IGNORECASE,
 )
 _PERIOD: Final = re.compile(r"\b(?:Q[1-4]|(?:19|20)\d\d|(?:first|second|third|fourth) quarter)\b", re.IGNORECASE)
@@ -187,25 +202,40 @@ def _reply_to_offer(question: str, before: Sequence[Turn]) -> str | None:
     asked = _LAST_QUESTION.search(_MARKER.sub("", last.text).strip()) if last and last.role == "assistant" else None
     if asked is None:
         return None
+    asked_words = set(content_words(asked.group()))
+    if asked_words and asked_words <= _HELP_WORDS:
+        return None  # "Anything else?" offers nothing
     agrees = _AGREES.match(question)
     declines = None if agrees else _DECLINES.match(question)
     choice = next((number for number, pattern in enumerate(_CHOICES) if pattern.search(question)), None)
     if not agrees and not declines and (choice is None or len(content_words(question)) > 2):
         return None
-    found = agrees or declines
-    rest = clean_question(question[found.end() :] if found else question).strip(" .!,")
     offer = " ".join(_OFFERS.sub("", asked.group().strip(), count=1).split()).rstrip(" ?？")
+    return _accepted(question, offer, before, reply=agrees or declines, declined=bool(declines), choice=choice)
+
+
+def _accepted(
+    question: str,
+    offer: str,
+    before: Sequence[Turn],
+    *,
+    reply: re.Match[str] | None,
+    declined: bool,
+    choice: int | None,
+) -> str:
+    """The query of a reply to an offer. ``reply`` is its "yes" or "no", ``choice`` the position of the name chosen."""
+    rest = clean_question(question[reply.end() :] if reply else question).strip(" .!,")
     named = list(dict.fromkeys(_CODE.findall(offer))) or _names(offer)
     if choice is not None and len(named) == len(_CHOICES):
-        offer, rest = offer.replace(named[1 - choice], "").replace(" or ", " "), ""
+        offer = " ".join(offer.replace(named[1 - choice], "").replace(" or ", " ").split())
+        rest = ""
     if not rest:
-        return "" if declines else _with_subject(offer, before)
+        return "" if declined else _with_subject(offer, before)
     if len(content_words(rest)) >= _SELF_CONTAINED_WORDS or (_QUESTION_WORD.search(rest) and not _is_elliptic(rest)):
         return rest
     rest = re.sub(r"\s*\b(?:please|bitte|пожалуйста|thanks?)\W*$", "", rest, flags=re.IGNORECASE)
-    if _VAGUE.search(offer):
-        return _with_subject(_VAGUE.sub(rest, offer, count=1), before)
-    return _with_subject(_complete(rest, offer), before)
+    vague = _VAGUE.search(offer)
+    return _with_subject(_VAGUE.sub(rest, offer, count=1) if vague else _complete(rest, offer), before)
 
 
 def _with_subject(offer: str, before: Sequence[Turn]) -> str:
@@ -215,7 +245,9 @@ def _with_subject(offer: str, before: Sequence[Turn]) -> str:
     )
     words = [word for word in content_words(offer) if word not in _POINTERS]
     if len(words) < 2 or {word.lower() for word in CONTENT_WORD.findall(offer)} & _POINTERS:
-        return f"{earlier} {offer}".strip()
+        return f"{offer} {_LEAD.sub('', earlier).rstrip(' ?？')}".strip()
+    if any(not _CODE.fullmatch(name) for name in _names(offer)):
+        return offer
     names = [name for name in _names(earlier) if not _CODE.fullmatch(name) and name.lower() not in offer.lower()]
     return " ".join([offer, *names])
 
@@ -276,9 +308,12 @@ def _complete(follow_up: str, earlier: str) -> str:
     merged, used = _replace_periods(earlier, addition)
     merged, used = _replace_codes(merged, addition, used)
     phrase = addition.rstrip(" ?？.!")
+    if _ARTICLE.match(phrase):
+        phrase = phrase[0].lower() + phrase[1:]
     if not used and (replaced := _replace_phrase(merged, phrase)):
         return replaced
-    names, old_names = _names(addition), [name for name in _names(earlier) if not _CODE.fullmatch(name)]
+    names = [name for name in _names(addition) if not _CODE.fullmatch(name)]
+    old_names = [name for name in _names(earlier) if not _CODE.fullmatch(name)]
     if len(names) == 1 and len(old_names) == 1 and names[0].lower() not in earlier.lower():
         merged = merged.replace(old_names[0], names[0])
         used |= {word.lower() for word in names[0].split()}
@@ -286,6 +321,8 @@ def _complete(follow_up: str, earlier: str) -> str:
     rest = [word for word in rest if word not in _POINTERS]
     if not rest:
         return merged
+    if _QUESTION_WORD.match(addition) and not used:
+        return f"{addition} {_LEAD.sub('', merged).rstrip(' ?？')}"
     return f"{merged} {addition.rstrip(' ?？') if len(rest) > 1 else ' '.join(rest)}"
 
 
@@ -302,8 +339,8 @@ def _replace_codes(earlier: str, addition: str, used: set[str]) -> tuple[str, se
 
 
 def _form(code: str) -> str:
-    """Letters as ``a`` and digits as ``9``."""
-    return re.sub(r"\d+", "9", re.sub(r"[A-Za-z]", "a", code))
+    """Letters as ``a``, digits as ``9`` and signs as ``+``."""
+    return re.sub(r"[^\w]+", "+", re.sub(r"\d+", "9", re.sub(r"[A-Za-z]", "a", code)))
 
 
 def _replace_phrase(earlier: str, phrase: str) -> str:
@@ -311,15 +348,18 @@ def _replace_phrase(earlier: str, phrase: str) -> str:
     if _PERIOD.search(phrase) or not content_words(phrase) or {w.lower() for w in phrase.split()} & _POINTERS:
         return ""
     if found := _PHRASE.match(phrase):
-        pattern = rf"\b{found['preposition']}\s+(?:(?!(?:{_PREPOSITIONS})\b)[^\s?]+\s*)+"
-        old = list(re.finditer(pattern, earlier, re.IGNORECASE))
-        if len(old) == 1:
-            (match,) = old
-            return f"{earlier[: match.start()]}{phrase}{' ' if match.group()[-1].isspace() else ''}{earlier[match.end() :]}"
-    elif _ARTICLE.match(phrase):
-        for pattern in _NOUN_PHRASES:
-            if match := pattern.search(earlier):
-                return f"{earlier[: match.start('noun')]}{phrase}{earlier[match.end('noun') :]}"
+        same = rf"\b{found['preposition']}\s+(?:(?!(?:{_PREPOSITIONS})\b)[^\s?]+\s*)+"
+        phrases = list(re.finditer(same, earlier, re.IGNORECASE))
+        if len(phrases) != 1:
+            return ""
+        gap = " " if phrases[0].group()[-1].isspace() else ""
+        return f"{earlier[: phrases[0].start()]}{phrase}{gap}{earlier[phrases[0].end() :]}"
+    patterns: Sequence[re.Pattern[str]] = _NOUN_PHRASES if _ARTICLE.match(phrase) else ()
+    if len(phrase.split()) <= 2 and phrase.islower() and not patterns:
+        patterns = (_BARE_SUBJECT,)
+    for pattern in patterns:
+        if match := pattern.search(earlier):
+            return f"{earlier[: match.start('noun')]}{phrase}{earlier[match.end('noun') :]}"
     return ""
 
 
@@ -340,6 +380,10 @@ def _names(text: str) -> list[str]:
     found: list[str] = []
     for match in _NAME.finditer(text):
         name = re.sub(r"['’]s$", "", match.group())
+        words = name.split(" ")
+        while len(words) > 1 and words[0].lower() in QUESTION_STOP_WORDS:
+            del words[0]
+        name = " ".join(words)
         first = match.start() == 0 or text[: match.start()].rstrip()[-1:] in {".", "?", "!", ":"}
         if _PERIOD.fullmatch(name) or (first and name.lower() in QUESTION_STOP_WORDS):
             continue

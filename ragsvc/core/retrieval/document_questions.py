@@ -51,7 +51,8 @@ _LAST_PAGE: Final = re.compile(
 )
 _COUNT: Final = re.compile(
     r"\bhow many (?:pages|slides)\b|\b(?:number|count) of (?:pages|slides)\b|\bpage count\b"
-    r"|\bhow long is (?:the|this|that) (?:document|pdf|file|report|paper)\b|\bwie ?viele seiten\b|\bseitenzahl\b|\bсколько страниц\b|多少页|几页",
+    r"|\bhow long is (?:the|this|that) (?:document|pdf|file|report|paper)\b"
+    r"|\bwie ?viele seiten\b|\bseitenzahl\b|\bсколько страниц\b|多少页|几页",
     re.IGNORECASE,
 )
 _ABOUT: Final = re.compile(
