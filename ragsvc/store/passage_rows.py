@@ -160,13 +160,13 @@ def _asked_of(connection: Connection, asked: DocumentQuestion, document: int, pa
     statement = select(*columns).where(passages_table.c.document_id == document).order_by(passages_table.c.ordinal)
     if not asked.names_pages:
         return list(connection.execute(statement.limit(_OPENING_PASSAGES)).scalars())
-    numbers = {int(page) for page in asked.pages if page.isdecimal()}
+    numbers = {int(page): page for page in asked.pages if page.isdecimal()}
     if asked.from_end is not None:
-        numbers.add(pages_total + 1 - asked.from_end)
+        numbers[pages_total + 1 - asked.from_end] = ""
     labelled = func.lower(passages_table.c.page_label).in_(asked.pages)
     rows = connection.execute(statement.where(or_(passages_table.c.page.in_(numbers), labelled))).all()
     labels = {(row.page_label or "").lower() for row in rows}
-    by_number = {number for number in numbers if str(number) not in labels}
+    by_number = {number for number, page in numbers.items() if not page or page not in labels}
     return [row.id for row in rows if row.page in by_number or (row.page_label or "").lower() in asked.pages]
 
 

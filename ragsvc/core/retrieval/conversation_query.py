@@ -61,8 +61,9 @@ _HELP_WORDS: Final = _words(
 _PEOPLE: Final = _words("he him his she her hers they them their er ihm ihn sie ihr он она они его её ее их 他 她 他们")
 _OPENER: Final = re.compile(
     r"^\s*(?:(?:and|but|or|also|so|what about|how about|same for|what if it is|sorry|actually|no|nope|rather|instead"
-    r"|wait|oops|i mean|i meant|make that|make it|und|aber|auch|oder|wie ist es mit|was ist mit|nein|ich meine|ich meinte"
-    r"|entschuldigung|а|и|но|а как|что насчёт|нет|я имел\w* в виду)\b[\s,:;.\u2014-]*)+|^\s*(?:那么|那|还有)",
+    r"|wait|oops|i mean|i meant|make that|make it|und|aber|auch|oder|wie ist es mit|was ist mit|nein|ich meine"
+    r"|ich meinte|entschuldigung|а|и|но|а как|что насчёт|нет|я имел\w* в виду)\b[\s,:;.\u2014-]*)+"
+    r"|^\s*(?:那么|那|还有)",
     re.IGNORECASE,
 )
 _SMALL_TALK: Final = re.compile(
