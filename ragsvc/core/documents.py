@@ -124,6 +124,8 @@ class StoredPassage(msgspec.Struct, frozen=True):
     ordinal: int
     token_count: int = 0
     """Tokens of the embedding text, which has a few more than ``text``; 0 where unknown."""
+    pages_total: int = 0
+    """Number of pages of the document; 0 where unknown."""
 
 
 class Collection(msgspec.Struct, frozen=True):

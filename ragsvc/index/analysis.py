@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import itertools
 import re
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import tantivy
 
 from ragsvc.core.text.languages import DEFAULT_LANGUAGE, detect_language
+from ragsvc.core.text.spellings import MINUS, dates_in, fold, unify_signs
 from ragsvc.core.text.stop_words import FUNCTION_WORDS
 
 ANALYSIS_VERSION = 2
@@ -44,6 +44,10 @@ _PART = re.compile(rf"(?:[^\W_]|[{_MARKS}])+")
 _PLAIN = re.compile(r"[a-z\u00e0-\u00f6\u00f8-\u00ff]+|[\u0430-\u044f\u0451]+")
 _DECIMAL = re.compile(r"\d+(?:[.,]\d+)+")
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
+_DOTTED_DATE = re.compile(r"\d{1,2}\.\d{1,2}\.(?:\d\d|(?:19|20)\d\d)|(?:19|20)\d\d\.\d{1,2}\.\d{1,2}")
+_DECIMAL_COMMA = re.compile(r"\d+,\d+")
+_DOTTED_THOUSANDS = re.compile(r"\d{1,3}(?:\.\d{3})+(?:,\d+)?")
+_JOINABLE = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)+|[^\W\d_]{1,3}\.[^\W\d_]{1,3}|o['\u2019][^\W\d_]+")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
@@ -53,7 +57,10 @@ _RAISED = "\u00b9\u00b2\u00b3\u2070\u2074-\u207f"
 _LOWERED = "\u2080-\u2089"
 # A mark is a word of its own beside a figure or a long word (1,482³, Revenue¹); short words are units (m², CO₂).
 _MARK = re.compile(rf"(?<=[\d)%])[{_RAISED}]+|(?<=[^\W\d_]{{4}})[{_RAISED}]+|[{_LOWERED}]+(?=\d)|(?<=\d)[{_LOWERED}]+")
-_INVISIBLE = re.compile("[\u00ad\u200b\u200c\u200d\u2060\ufeff]+")
+_SPACED_THOUSANDS = re.compile(r"[0-9](?<![\w.,][0-9])(?<![\d.,] [0-9])\d{0,2}(?:(?: \d{3}){2,}| 000)(?![\w ]?\d)")
+_MEASURED = re.compile(r"(\d+)([^\W\d_]+)")
+_CODED = re.compile(r"([^\W\d_]+)-(\d+)")
+_MAX_JOINED_PARTS = 3
 
 
 def passage_terms(
@@ -88,12 +95,23 @@ def query_terms(text: str, *, languages: Sequence[str]) -> list[str]:
 
 def _words(text: str) -> list[str]:
     """Words in lower case; compounds are not split."""
+    text = fold(unify_signs(text if text.isascii() else _MARK.sub(r" \g<0> ", text)))
     if text.isascii():
-        return _ASCII_WORD.findall(text.lower())
-    text = _MARK.sub(r" \g<0> ", text)
-    text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).lower()
-    pattern = _MARKED_WORD if _MARKED.search(text) else _ANY_WORD
-    return pattern.findall(text)
+        words = _ASCII_WORD.findall(text)
+    else:
+        words = (_MARKED_WORD if _MARKED.search(text) else _ANY_WORD).findall(text)
+    words.extend(_dates_and_numbers(text))
+    return words
+
+
+def _dates_and_numbers(text: str) -> Iterator[str]:
+    """Dates as ``03/31/2023`` if they are written in another form, and numbers with spaces between thousands."""
+    for date in dates_in(text):
+        word = f"{date.month:02}/{date.day:02}/{date.year}"
+        if word != text[date.start : date.end]:
+            yield word
+    for match in _SPACED_THOUSANDS.finditer(text):
+        yield match.group().replace(" ", "")
 
 
 def _expand(word: str) -> list[str]:
@@ -110,26 +128,52 @@ def _expand(word: str) -> list[str]:
 
 
 def _expand_compound(word: str) -> list[str]:
-    """``10-q`` to ``10-q 10 q``, ``3.2%`` to ``3.2 3.2%``, ``long-term`` to ``long term``, ``u.s`` to ``us``."""
-    parts = _PART.findall(word)
+    """``10-q`` and ``10q`` to ``10-q 10 q``, ``b-1`` to ``b1 b 1``, ``3.2%`` to ``3.2 3.2%``, ``u.s`` to ``us``.
+
+    Compounds of letters are also joined: ``long-term`` to ``long term longterm``, ``e-mail`` to ``mail email``.
+    """
     if not any(character.isdigit() for character in word):
-        if len(parts) > 1 and all(len(part) == 1 for part in parts):
-            return ["".join(parts)]
-        whole = [word] if "&" in word else []
-        return whole + ([part for part in parts if len(part) > 1] or parts)
-    bare = word.rstrip("%").replace("\u2019", "'")
-    if _THOUSANDS.fullmatch(bare):
-        bare = bare.replace(",", "")
-    terms = [bare]
+        return _expand_letters(word)
+    if measured := _MEASURED.fullmatch(word):
+        return ["-".join(measured.groups()), *measured.groups()]
+    if coded := _CODED.fullmatch(word):
+        return ["".join(coded.groups()), *coded.groups()]
+    sign = MINUS if word.startswith(MINUS) and word[len(MINUS)].isdigit() else ""
+    bare = word.removeprefix(sign).rstrip("%").replace("\u2019", "'")
+    parts = _PART.findall(bare)
+    terms = _number_forms(bare)
+    terms += [sign + term for term in terms] if sign else []
     if word.endswith("%"):
-        terms.append(bare + "%")
-    if len(parts) > 1 and not _DECIMAL.fullmatch(bare):
+        terms.append(f"{sign}{bare}%")
+    if len(parts) > 1 and (not _DECIMAL.fullmatch(bare) or _DOTTED_DATE.fullmatch(bare)):
         terms.extend(parts)
     for part in parts:  # FY2023, 2022Q3: questions name the year
-        year = None if part.isdigit() else _YEAR.search(part)
-        if year:
+        if part.isdigit():
+            continue
+        if year := _YEAR.search(part):
             terms.extend(piece for piece in (part[: year.start()], year.group(), part[year.end() :]) if piece)
     return list(dict.fromkeys(terms))
+
+
+def _expand_letters(word: str) -> list[str]:
+    parts = _PART.findall(word)
+    if len(parts) > 1 and all(len(part) == 1 for part in parts):
+        return ["".join(parts)]
+    whole = [word] if "&" in word else []
+    joined: list[str] = []
+    if 1 < len(parts) <= _MAX_JOINED_PARTS and _JOINABLE.fullmatch(word):
+        joined = ["".join(parts)]
+    return whole + ([part for part in parts if len(part) > 1] or parts) + joined
+
+
+def _number_forms(bare: str) -> list[str]:
+    """``1,500`` and ``1.500.000`` without separators, ``3,5`` also as ``3.5``, ``1.500`` also as ``1500``."""
+    if _THOUSANDS.fullmatch(bare):
+        return [bare.replace(",", "")]
+    if _DOTTED_THOUSANDS.fullmatch(bare):
+        plain = bare.replace(".", "").replace(",", ".")
+        return [plain] if bare.count(".") > 1 or "," in bare else [bare, plain]
+    return [bare, bare.replace(",", ".")] if _DECIMAL_COMMA.fullmatch(bare) else [bare]
 
 
 def _expand_unspaced(word: str) -> list[str]:

@@ -21,6 +21,7 @@ from ragsvc.core.gateway.chat import ChatCall, ChatRequest, CountTokens, Respons
 from ragsvc.core.gateway.event_stream import encode_event
 from ragsvc.core.gateway.stop_sequences import StopScanner
 from ragsvc.core.ports.chat_backend import ChatReply
+from ragsvc.core.retrieval.document_questions import document_question
 from ragsvc.core.retrieval.search import SearchHit
 from ragsvc.providers.local_provider import LocalChat
 
@@ -148,6 +149,10 @@ class LocalExtractive(LocalChat):
             yield SELF_DESCRIPTION
             return
         evidence = call.evidence
+        asked = document_question(evidence.query)
+        if asked is not None and asked.count and evidence.hits:
+            yield from _page_counts(evidence.hits)
+            return
         found = self._extract(evidence.query, evidence.hits, answerable=evidence.answerable)
         if found.abstained or not found.sentences:
             yield NO_ANSWER
@@ -167,6 +172,17 @@ class LocalExtractive(LocalChat):
             else:
                 high = middle - 1
         return text[: borders[low]]
+
+
+def _page_counts(hits: Sequence[SearchHit]) -> Iterator[str]:
+    """The number of pages of each document, once a document."""
+    counted = set[int]()
+    for position, hit in enumerate(hits, 1):
+        passage = hit.passage
+        if passage.document_id not in counted:
+            unit = "page" if passage.pages_total == 1 else "pages"
+            yield f"{' ' if counted else ''}{passage.filename} has {passage.pages_total} {unit}. [{position}]"
+            counted.add(passage.document_id)
 
 
 class LocalStream:

@@ -18,14 +18,21 @@ from ragsvc.core.ids import CollectionId, TenantId
 from ragsvc.core.ports.embedding import Reranker, Vectors
 from ragsvc.core.ports.indexes import Hits, Ids
 from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
+from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.retrieval.passage_search import PassageRows, RankedPassages, search_passages
-from ragsvc.core.retrieval.ranking import OPENING_CHARACTERS, Candidate, Pages, name_and_title
+from ragsvc.core.retrieval.ranking import OPENING_CHARACTERS, Candidate, name_and_title
 from ragsvc.core.retrieval.search import SearchHit, SearchMode, SearchQuery, SearchResult
 from ragsvc.core.validation import check_not_blank, invalid_value
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces, Indexes
 from ragsvc.store import document_rows as rows
 from ragsvc.store.database import Database
-from ragsvc.store.passage_rows import load_joined_texts, load_names, load_openings, load_pages, load_passages
+from ragsvc.store.passage_rows import (
+    load_asked_passages,
+    load_joined_texts,
+    load_names,
+    load_openings,
+    load_passages,
+)
 
 _RERANKED = 40
 _REMEMBERED_OPENINGS = 4096
@@ -116,7 +123,9 @@ class SearchService:
         def read_rows(work: Callable[[PassageRows], RankedPassages]) -> RankedPassages:
             nonlocal searched
             searched = time.perf_counter()
-            return self._database.read_sync(lambda connection: work(DatabaseRows(connection, self._openings)))
+            return self._database.read_sync(
+                lambda connection: work(DatabaseRows(connection, self._openings, scope.collection.id))
+            )
 
         ranked = search_passages(
             query,
@@ -170,9 +179,12 @@ class OpeningCache:
 class DatabaseRows:
     """Implements the protocol ``PassageRows`` over one connection."""
 
-    def __init__(self, connection: Connection, openings: OpeningCache) -> None:
+    def __init__(
+        self, connection: Connection, openings: OpeningCache, collection_id: CollectionId | None = None
+    ) -> None:
         self._connection = connection
         self._openings = openings
+        self._collection_id = collection_id
 
     def names(self, documents: Iterable[int]) -> Mapping[int, str]:
         found = load_names(self._connection, documents)
@@ -181,8 +193,8 @@ class DatabaseRows:
     def openings(self, documents: AbstractSet[int]) -> Mapping[int, str]:
         return self._openings.of(self._connection, documents)
 
-    def pages(self, ids: Ids) -> Pages:
-        return load_pages(self._connection, ids)
+    def asked_passages(self, asked: DocumentQuestion, documents: Sequence[int]) -> Sequence[tuple[int, int]]:
+        return load_asked_passages(self._connection, asked, documents=documents, collection_id=self._collection_id)
 
     def passages(self, ids: Sequence[int]) -> Mapping[int, StoredPassage]:
         return load_passages(self._connection, ids)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 import numpy as np
-from sqlalchemy import Connection, LargeBinary, Select, Text, bindparam, cast, func, select
+from sqlalchemy import Connection, LargeBinary, Select, Text, bindparam, cast, func, or_, select
 from sqlalchemy.dialects import sqlite
 
 from ragsvc.core.documents import DocumentStatus, Page, StoredPassage
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports.indexes import Ids
+from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.validation import invalid_value
 from ragsvc.store.database import driver_connection
 from ragsvc.store.tables import DocumentRow, PageRow, PassageRow, table_of
@@ -23,6 +25,8 @@ passages_table = table_of(PassageRow)
 _pages = table_of(PageRow)
 
 _AT_ONCE = 500
+_MAX_ASKED_DOCUMENTS = 20
+_OPENING_PASSAGES = 3
 _decode_headings = msgspec.json.Decoder(tuple[str, ...]).decode
 
 _columns = (
@@ -39,6 +43,7 @@ _columns = (
     cast(passages_table.c.headings, Text).label("headings"),
     passages_table.c.ordinal,
     passages_table.c.token_count,
+    documents_table.c.pages_total,
 )
 _with_document = passages_table.join(documents_table, documents_table.c.id == passages_table.c.document_id)
 _select_passage = select(*_columns).select_from(_with_document)
@@ -76,19 +81,13 @@ _names_as_json = _OneValue(
         )
     ).where(documents_table.c.id.in_(_ids), _is_ready)
 )
-_pages_as_json = _OneValue(
-    select(
-        func.json_group_array(func.json_array(passages_table.c.id, passages_table.c.page, passages_table.c.page_label))
-    ).where(_of_ids)
-)
 _texts_joined = _OneValue(
     select(cast(func.group_concat(passages_table.c.text, bindparam("between")), LargeBinary)).where(_of_ids)
 )
 
-Row = tuple[int, int, str, str, str | None, int, str | None, int, int, str, str, int, int]
+Row = tuple[int, int, str, str, str | None, int, str | None, int, int, str, str, int, int, int]
 _decode_rows = msgspec.json.Decoder(list[Row]).decode
 _decode_names = msgspec.json.Decoder(list[tuple[int, str, str | None]]).decode
-_decode_pages = msgspec.json.Decoder(list[tuple[int, int, str | None]]).decode
 
 
 @lru_cache(maxsize=4096)
@@ -98,7 +97,7 @@ def _headings(encoded: str) -> tuple[str, ...]:
 
 
 def _stored(row: Row) -> StoredPassage:
-    key, document, public_id, filename, title, page, label, start, end, text, headings, ordinal, tokens = row
+    key, document, public_id, filename, title, page, label, start, end, text, headings, ordinal, tokens, pages = row
     return StoredPassage(
         PassageId(key),
         DocumentId(document),
@@ -113,6 +112,7 @@ def _stored(row: Row) -> StoredPassage:
         _headings(headings),
         ordinal,
         tokens,
+        pages,
     )
 
 
@@ -127,10 +127,47 @@ def load_names(connection: Connection, document_ids: Iterable[int] | Ids) -> dic
     return {document: (filename, title) for document, filename, title in rows}
 
 
-def load_pages(connection: Connection, ids: Sequence[int] | Ids) -> dict[int, tuple[int, str | None]]:
-    """Number and printed label of each passage's page, by passage id."""
-    rows = _decode_pages(_pages_as_json.read(connection, ids))
-    return {passage: (page, label) for passage, page, label in rows}
+def load_asked_passages(
+    connection: Connection, asked: DocumentQuestion, *, documents: Sequence[int], collection_id: int | None
+) -> list[tuple[int, int]]:
+    """Ids of the passages that a question about pages or documents asks for, and of their documents.
+
+    At most ``_MAX_ASKED_DOCUMENTS`` of ``documents`` are read, in this order, or the oldest of the collection if the
+    sequence is empty. Documents whose file name the question has come alone. Within a document, passages are in reading
+    order; those of a page that is asked for by its printed label replace those of the page with this number.
+    """
+    ready = select(documents_table.c.id, documents_table.c.filename, documents_table.c.pages_total).where(_is_ready)
+    if documents:
+        ready = ready.where(documents_table.c.id.in_(documents[:_AT_ONCE]))
+    else:
+        ready = ready.where(documents_table.c.collection_id == collection_id).limit(_AT_ONCE)
+    totals = {row.id: (row.filename.lower(), row.pages_total) for row in connection.execute(ready)}
+    chosen = [document for document in documents or sorted(totals) if document in totals]
+    named = [document for document in chosen if totals[document][0] in asked.file_names]
+    passages = {
+        document: _asked_of(connection, asked, document, totals[document][1])
+        for document in (named or chosen)[:_MAX_ASKED_DOCUMENTS]
+    }
+    found = [[(passage, document) for passage in ids] for document, ids in passages.items()]
+    if asked.names_pages:
+        return list(itertools.chain.from_iterable(found))
+    by_place = itertools.zip_longest(*found)  # the beginning of every document before more of the first
+    return [pair for place in by_place for pair in place if pair is not None]
+
+
+def _asked_of(connection: Connection, asked: DocumentQuestion, document: int, pages_total: int) -> list[int]:
+    columns = (passages_table.c.id, passages_table.c.page, passages_table.c.page_label)
+    statement = select(*columns).where(passages_table.c.document_id == document).order_by(passages_table.c.ordinal)
+    if not asked.names_pages:
+        return list(connection.execute(statement.limit(_OPENING_PASSAGES)).scalars())
+    numbers = {int(page): page for page in asked.pages if page.isdecimal()}
+    if asked.from_end is not None:
+        numbers[pages_total + 1 - asked.from_end] = ""
+    labelled = func.lower(passages_table.c.page_label).in_(asked.pages)
+    rows = connection.execute(statement.where(or_(passages_table.c.page.in_(numbers), labelled))).all()
+    labels = {(row.page_label or "").lower() for row in rows}
+    by_number = {number for number, page in numbers.items() if not page or page not in labels}
+    return [row.id for row in rows if row.page in by_number or (row.page_label or "").lower() in asked.pages]
 
 
 def load_joined_texts(connection: Connection, ids: Sequence[int] | Ids, *, between: str) -> bytes:

@@ -24,8 +24,9 @@ from ragsvc.core.ports.embedding import Embedder, Vectors
 from ragsvc.core.ports.indexes import Hits, Ids, LexicalDocument
 from ragsvc.core.ports.parsing import ChunkingOptions, ExtractionLimits, TokenSpans
 from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
+from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.retrieval.passage_search import RankedPassages, search_passages
-from ragsvc.core.retrieval.ranking import CANDIDATES, OPENING_CHARACTERS, Pages, name_and_title
+from ragsvc.core.retrieval.ranking import CANDIDATES, OPENING_CHARACTERS, name_and_title
 from ragsvc.core.retrieval.search import SearchMode, SearchQuery
 from ragsvc.core.text.chunking import embedding_text, lexical_context, split_pages
 from ragsvc.core.text.condensing import condense
@@ -113,8 +114,14 @@ class Collection:
     def openings(self, documents: AbstractSet[int]) -> dict[int, str]:
         return {document: self.document_openings[document] for document in documents}
 
-    def pages(self, ids: Ids) -> Pages:
-        return {passage: (self.stored[passage].page, self.stored[passage].page_label) for passage in ids.tolist()}
+    def asked_passages(self, asked: DocumentQuestion, documents: Sequence[int]) -> list[tuple[int, int]]:
+        """Passages on the pages that a question names; questions about whole documents are not evaluated."""
+        places = [(passage, stored, (stored.page_label or "").lower()) for passage, stored in self.stored.items()]
+        return [
+            (passage, int(stored.document_id))
+            for passage, stored, label in places
+            if int(stored.document_id) in documents and (str(stored.page) in asked.pages or label in asked.pages)
+        ]
 
     def passages(self, ids: Sequence[int]) -> dict[int, StoredPassage]:
         return {passage: self.stored[passage] for passage in ids}

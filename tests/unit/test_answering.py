@@ -131,3 +131,92 @@ def test_whatever_is_asked_every_sentence_stands_in_its_passage(question: str, p
     for sentence in found.sentences:
         assert passages[sentence.passage_index][sentence.start : sentence.end] == sentence.text != ""
         assert len(sentence.text) <= MAX_SENTENCE_CHARACTERS
+
+
+PARALLEL = [
+    (
+        "How many tablets of Nervex do I take in the morning?",
+        (
+            "Adults take two tablets of Nervex in the morning with water. Children take one tablet of Nervex in the"
+            " morning with water. Pregnant women take no tablet of Nervex in the morning."
+        ),
+        ["Adults", "Children", "Pregnant"],
+    ),
+    (
+        "How did sales develop by region in the first quarter of 2025?",
+        (
+            "Sales in Europe rose by 4 percent in the first quarter of 2025. Sales in Asia fell by 7 percent in the"
+            " first quarter of 2025. Sales in America rose by 2 percent in the first quarter of 2025."
+        ),
+        ["Europe", "Asia", "America"],
+    ),
+    (
+        "What was the interest rate of the savings account in 2023, 2024 and 2025?",
+        (
+            "In 2023 the interest rate of the savings account was 1.5 percent. In 2024 the interest rate of the savings"
+            " account was 2.5 percent. In 2025 the interest rate of the savings account was 2.0 percent."
+        ),
+        ["1.5", "2.5", "2.0"],
+    ),
+    (
+        "What does a boat cost per hour?",
+        (
+            "The boat Otter costs 12 euros per hour. The boat Falke costs 35 euros per hour. The boat Biber costs 12"
+            " euros per hour."
+        ),
+        ["Otter", "Falke", "Biber"],
+    ),
+    (
+        "Are dogs allowed in the rooms?",
+        "Dogs are allowed in the rooms of the main house. Dogs are not allowed in the rooms of the lake house.",
+        ["are allowed", "are not allowed"],
+    ),
+    (
+        "Wie hoch ist der Eintritt?",
+        "Der Eintritt ist für Erwachsene zehn Euro. Der Eintritt ist für Kinder vier Euro.",
+        ["Erwachsene", "Kinder"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("question", "text", "facts"), PARALLEL)
+def test_parallel_facts_are_all_quoted(question: str, text: str, facts: list[str]):
+    found = " ".join(sentence.text for sentence in ask(question, [hit(text)]).sentences)
+    assert [fact for fact in facts if fact not in found] == []
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "expected"),
+    [
+        ("What was the interest rate in 2024?", PARALLEL[2][1], "In 2024 the interest rate"),
+        ("How did sales in Asia develop?", PARALLEL[1][1], "Sales in Asia"),
+        ("How many tablets of Nervex do children take?", PARALLEL[0][1], "Children take one"),
+    ],
+)
+def test_a_parallel_fact_about_something_else_is_not_quoted(question: str, text: str, expected: str):
+    found = ask(question, [hit(text)]).sentences
+    assert [sentence.text[: len(expected)] for sentence in found] == [expected]
+
+
+def test_a_restatement_without_a_new_fact_is_not_quoted():
+    text = "The deposit for every boat is 50 euros. For every boat the deposit is exactly 50 euros."
+    assert len(ask("How much is the deposit for a boat?", [hit(text)]).sentences) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["Deposit for boats:\n\nThe deposit is 50 euros.", "Deposit for boats | 14\n\nThe deposit is 50 euros."]
+)
+def test_a_label_or_footer_is_not_the_answer(text: str):
+    assert ask("How much is the deposit for boats?", [hit(text)]).sentences[0].text == "The deposit is 50 euros."
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "expected"),
+    [
+        ("Which bonds are rated A-?", "Bonds of Hafen are rated A+. Bonds of Kessel are rated A-.", "Bonds of Kessel"),
+        ("Who teaches C#?", "Mia teaches the C course. Olaf teaches the C# course.", "Olaf"),
+        ("What keeps at -20 degrees?", "Milk keeps at 20 degrees. Ice keeps at -20 degrees.", "Ice"),
+    ],
+)
+def test_a_sign_decides_between_like_sentences(question: str, text: str, expected: str):
+    assert ask(question, [hit(text)]).sentences[0].text.startswith(expected)

@@ -11,6 +11,7 @@ from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports.indexes import Hits
 from ragsvc.core.retrieval.answerability import answerable
+from ragsvc.core.retrieval.document_questions import document_question
 from ragsvc.core.retrieval.ranking import Candidate, SearchCandidates, complete_cosines, join, name_and_title, rank
 from ragsvc.core.retrieval.search import SearchMode
 from tests.support.evidence import evidence_of
@@ -52,12 +53,14 @@ def join_sides(dense: Hits, lexical: Hits, passages: dict[int, StoredPassage]) -
 def rank_sides(
     query: str, mode: SearchMode, *, dense: Hits, lexical: Hits, passages: dict[int, StoredPassage], **more
 ) -> list[Candidate]:
+    asked = document_question(query)
+    pages = asked.pages if asked else ()
     return rank(
         query,
         mode,
         join_sides(dense, lexical, passages),
         names={int(row.document_id): name_and_title(row.filename, row.title) for row in passages.values()},
-        pages_of=lambda ids: {one: (passages[one].page, passages[one].page_label) for one in ids.tolist()},
+        requested={number for number, row in passages.items() if str(row.page) in pages},
         **more,
     )
 

@@ -19,7 +19,7 @@ from ragsvc.index.analysis import MAX_TERM_CHARACTERS, passage_terms, query_term
         ("03/31/2023", ["03/31/2023", "03", "31", "2023"]),
         ("FY2023 2022Q3_AAPL.pdf", ["fy2023", "fy", "2023", "2022q3", "2022", "q3", "aapl", "pdf"]),
         ("the U.S. and AT&T", ["the", "us", "and", "at&t", "at"]),
-        ("long-term", ["long", "term"]),
+        ("long-term", ["long", "term", "longterm"]),
         ("ﬁnancial re\u00adsults", ["financi", "result"]),
         ("２０２３年", ["2023", "年"]),
         ("収入", ["収", "入", "収入"]),

@@ -96,3 +96,64 @@ def test_content_words_keep_numbers_and_names():
 def test_any_conversation_gives_a_bounded_query(turns: list[tuple[str, str]]):
     query = make_query([Turn(*turn) for turn in turns])
     assert len(query.text) <= MAX_QUERY_CHARACTERS * 2
+
+
+COURSES = "What German courses do you offer?"
+OFFER = "German A1 and B1 [1]. Would you like the price of B1?"
+B1_COST = "What does the German course B1 cost?"
+
+
+@pytest.mark.parametrize(
+    ("conversation", "query"),
+    [
+        ([COURSES, OFFER, "Yes"], "the price of B1 German"),
+        ([COURSES, OFFER, "Sure, go ahead"], "the price of B1 German"),
+        ([COURSES, OFFER, "ja, bitte"], "the price of B1 German"),
+        ([COURSES, OFFER, "No, A1 please"], "the price of A1 German"),
+        ([COURSES, "German A1 and B1 [1]. Would you like the price of one of them?", "Yes, B1 please"],
+         "the price of B1 German"),
+        ([COURSES, "Shall I list the price of A1 or B1?", "The second one"], "the price of B1 German"),
+        ([COURSES, "Shall I look up when the Spanish course starts?", "Yes"], "when the Spanish course starts"),
+        ([B1_COST, "240. Do you also want to know when it starts?", "yes"], "when it starts the German course B1 cost"),
+        (["Is there a Polish course?", "Yes. Would you like to know the price?", "Yes please."],
+         "the price a Polish course"),
+        ([B1_COST, "240. Anything else?", "Yes, what does A1 cost?"], "what does A1 cost?"),
+        ([B1_COST, "240 [1]", "what about A1?"], "What does the German course A1 cost?"),
+        ([B1_COST, "240 [1]", "and a1?"], "What does the German course a1 cost?"),
+        ([B1_COST, "240 [1]", "and the Spanish course?"], "What does the Spanish course cost?"),
+        ([B1_COST, "240 [1]", "Sorry, I meant A1"], "What does the German course A1 cost?"),
+        ([B1_COST, "240 [1]", "No, A1"], "What does the German course A1 cost?"),
+        ([B1_COST, "240 [1]", "A1, not B1"], "What does the German course A1 cost?"),
+        ([B1_COST, "240 [1]", "Not B1 but A1."], "What does the German course A1 cost?"),
+        (["Who teaches C#?", "Olaf Brun [1]", "And C++?"], "Who teaches C++?"),
+        (["How much is the deposit for adults?", "50 [1]", "and for children?"],
+         "How much is the deposit for children?"),
+        (["How many tablets do adults take?", "Two [1]", "What about children?"], "How many tablets do children take?"),
+        (["What does the canoe cost?", "12 [1]", "And the sailing boat?"], "What does the sailing boat cost?"),
+        (["How much is the canoe per hour?", "12 [1]", "The sailing boat?"], "How much is the sailing boat per hour?"),
+        (["What does the canoe cost?", "12 [1]", "When is the office closed?", "On Mondays [1]",
+          "Back to the canoe: and the sailing boat?"], "What does the sailing boat cost?"),
+        (["What does the canoe cost?", "12 [1]", "When is the office closed?", "On Mondays [1]",
+          "Back to the canoe: how many persons does it carry?"], "how many persons does it carry? the canoe"),
+        (["Was kostet der Kurs A1?", "190 [1]", "und B1?"], "Was kostet der Kurs B1?"),
+        (["Какая цена курса A1?", "190 [1]", "а B1?"], "Какая цена курса B1?"),
+        (["Summarize page 7", "Net sales [1]", "and page 8?"], "and page 8?"),
+        (["What is on page 3?", "The channel [1]", "What is this document about?"], "What is this document about?"),
+    ],
+)  # fmt: skip
+def test_replies_and_corrections_complete_the_question_that_they_refer_to(conversation: list[str], query: str):
+    assert ask(*conversation) == query
+
+
+@pytest.mark.parametrize(
+    "conversation",
+    [
+        [COURSES, OFFER, "No, thanks"],
+        [COURSES, OFFER, "Thanks!"],
+        [COURSES, "German A1 and B1 [1].", "ok"],
+        [B1_COST, "240. Is there anything else I can help you with?", "No, thank you!"],
+        [B1_COST, "240. Anything else?", "Yes"],
+    ],
+)
+def test_a_reply_that_asks_nothing_is_no_query(conversation: list[str]):
+    assert ask(*conversation) == ""

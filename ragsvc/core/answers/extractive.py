@@ -15,9 +15,11 @@ import numpy as np
 
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
-from ragsvc.core.retrieval.conversation_query import content_words
+from ragsvc.core.retrieval.document_questions import document_question
 from ragsvc.core.retrieval.search import SearchHit
+from ragsvc.core.text.content_words import content_words
 from ragsvc.core.text.sentences import Span, quotable_spans
+from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 from ragsvc.core.text.word_starts import plain_text, word_start
 
 EmbedTexts = Callable[[Sequence[str]], Vectors]
@@ -37,10 +39,25 @@ _RANK_WEIGHT: Final = 0.5
 _KIND_WEIGHT: Final = 0.25
 _COSINE_WEIGHT: Final = 0.8
 _SAME_WORDS: Final = 0.7
+_PARALLEL_WORDS: Final = 0.6
+_POOR_QUOTE: Final = 0.3
 _MIN_COSINE_WITHOUT_WORDS: Final = 0.35
 """Minimum cosine of a sentence that shares no word with the question."""
 
 _DIGIT: Final = re.compile(r"\d")
+_NUMBER: Final = re.compile(r"(?<![^\W_])\d[\d.,]*")
+_FOOTER: Final = re.compile(
+    r"(?:page|seite|стр\.|p\.)\s*\d+(?:\s*(?:of|von|из|/)\s*\d+)?\Z|.*\|\s*(?:page\s*)?\d+\Z|\d+\s*\|", re.IGNORECASE
+)
+_NUMBER_WORDS: Final = frozenset(
+    """zero one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred thousand
+    half quarter double once twice first second third eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf
+    hundert halb один два три четыре пять шесть семь восемь девять десять""".split()
+)
+_NEGATIONS: Final = frozenset(
+    """no not never none nothing neither nor without cannot kein keine keinen keinem keiner nicht nie niemals ohne не
+    нет ни без никогда""".split()
+)
 _DATE: Final = re.compile(
     r"\b(?:19|20)\d\d\b|\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? \d", re.IGNORECASE
 )
@@ -76,6 +93,8 @@ class _Scored(msgspec.Struct, frozen=True):
     sentence: AnswerSentence
     plain: str
     score: float
+    asked: frozenset[str]
+    """The asked words that the sentence has."""
 
 
 def answer(
@@ -92,8 +111,24 @@ def answer(
     """
     if answerable < ABSTAIN_BELOW:
         return ExtractedAnswer([], abstained=True)
-    chosen = _choose(_score_sentences(question, content_words(question), hits[:MAX_PASSAGES], embed))
+    asked = document_question(question)
+    if asked is not None and not asked.topic:
+        chosen = _first_sentences(hits)
+    else:
+        chosen = _choose(_score_sentences(question, content_words(question), hits[:MAX_PASSAGES], embed))
     return ExtractedAnswer(chosen, abstained=not chosen)
+
+
+def _first_sentences(hits: Sequence[SearchHit]) -> list[AnswerSentence]:
+    """The first sentences of the pages or documents asked for, which have the highest score, in reading order."""
+    found = [
+        AnswerSentence(hit.passage.text[start:end], index, start, end)
+        for index, hit in enumerate(hits)
+        if hit.score >= hits[0].score
+        for start, end in _quotable(hit.passage.text, ())
+    ]
+    good = [sentence for sentence in found if _penalty(sentence.text) < _POOR_QUOTE]
+    return (good or found)[:MAX_SENTENCES]
 
 
 def _score_sentences(
@@ -110,7 +145,10 @@ def _score_sentences(
     starts = [start for start in map(word_start, asked) if start]
     holds = np.array([[start in text for start in starts] for text in plain], dtype=np.float64).reshape(len(found), -1)
     weights = np.log(1 + len(found) / (0.5 + holds.sum(axis=0)))
-    around = np.array([_around(hits, found, at, starts) for at in range(len(found))]).reshape(len(found), -1)
+    heads = [_head(hit) for hit in hits]
+    around = np.array(
+        [_around(heads[sentence.passage_index], _before(found, plain, at), starts) for at, sentence in enumerate(found)]
+    ).reshape(len(found), -1)
     shares = (np.maximum(holds, _CONTEXT_SHARE * around) * weights).sum(axis=1) / max(float(weights.sum()), 1e-9)
     cosines = np.zeros(len(found))
     if embed is not None:
@@ -125,17 +163,25 @@ def _score_sentences(
         score = float(shares[at]) + _COSINE_WEIGHT * float(cosines[at])
         score += _RANK_WEIGHT * hits[sentence.passage_index].score / best
         score += _KIND_WEIGHT * _kind_fits(question, sentence.text, asked) - _penalty(sentence.text)
-        scored.append(_Scored(sentence, plain[at], score))
+        shared = frozenset(start for start, held in zip(starts, holds[at], strict=True) if held)
+        scored.append(_Scored(sentence, plain[at], score, shared))
     return sorted(scored, key=lambda scored_sentence: -scored_sentence.score)
 
 
-def _around(hits: Sequence[SearchHit], found: Sequence[AnswerSentence], at: int, starts: Sequence[str]) -> list[bool]:
+def _head(hit: SearchHit) -> str:
+    """The plain text of a passage's names and headings."""
+    passage = hit.passage
+    return plain_text(" ".join((passage.filename, passage.title or "", *passage.headings)))
+
+
+def _before(found: Sequence[AnswerSentence], plain: Sequence[str], at: int) -> str:
+    """The plain text of the preceding sentence of the same passage."""
+    return plain[at - 1] if at and found[at - 1].passage_index == found[at].passage_index else ""
+
+
+def _around(head: str, before: str, starts: Sequence[str]) -> list[bool]:
     """Which words occur near a sentence: in headings, names, or the preceding sentence."""
-    sentence = found[at]
-    passage = hits[sentence.passage_index].passage
-    before = found[at - 1].text if at and found[at - 1].passage_index == sentence.passage_index else ""
-    near = plain_text(" ".join((passage.filename, passage.title or "", *passage.headings, before)))
-    return [start in near for start in starts]
+    return [start in head or start in before for start in starts]
 
 
 def _kind_fits(question: str, text: str, asked: Sequence[str]) -> float:
@@ -144,17 +190,19 @@ def _kind_fits(question: str, text: str, asked: Sequence[str]) -> float:
         return 1.0 if _DATE.search(text) else 0.0
     if _ASKS_NUMBER.search(question):
         known = {word for word in asked if _DIGIT.search(word)}
-        return 1.0 if set(re.findall(r"\d[\d.,]*", text)) - known else 0.0
+        return 1.0 if set(_NUMBER.findall(text)) - known else 0.0
     if _ASKS_NAME.search(question):
         return 1.0 if any(name.lower() not in asked for name in _NAME.findall(_DATE.sub(" ", text))) else 0.0
     return 0.5
 
 
 def _penalty(text: str) -> float:
-    """Deduction for sentences that make poor quotes: questions, headings, fragments, rows of numbers."""
+    """Deduction for sentences that make poor quotes: questions, labels, footers, fragments, rows of numbers."""
     words = text.split()
     cost = 0.0
     if text.endswith(("?", "？")):  # noqa: RUF001 - the full-width question mark
+        cost += 0.4
+    if text.endswith((":", "：")) or _FOOTER.match(text):  # noqa: RUF001 - the full-width colon
         cost += 0.4
     if len(words) < 4 and text.isascii():
         cost += 0.3
@@ -163,14 +211,40 @@ def _penalty(text: str) -> float:
 
 
 def _choose(scored: Sequence[_Scored]) -> list[AnswerSentence]:
-    """The best sentence, and sentences with nearly the same score and different words."""
+    """The best sentence, and sentences with nearly the same score that add a fact."""
     chosen: list[_Scored] = []
     for candidate in scored:
         if len(chosen) == MAX_SENTENCES or (chosen and candidate.score < CLOSE_TO_BEST * chosen[0].score):
             break
-        if not any(_overlap(candidate.plain, other.plain) > _SAME_WORDS for other in chosen):
+        if not any(_repeats(candidate, other) for other in chosen):
             chosen.append(candidate)
     return [scored_sentence.sentence for scored_sentence in chosen]
+
+
+def _repeats(candidate: _Scored, chosen: _Scored) -> bool:
+    """Whether a sentence in nearly the words of a chosen one adds no fact to it.
+
+    Parallel statements ("Adults take two tablets.", "Children take one tablet.") share most words and differ in a
+    number, a name or a negation: each is a fact. But a parallel statement that lacks a word asked for, such as the
+    year, is about something else.
+    """
+    overlap = _overlap(candidate.plain, chosen.plain)
+    if overlap > _PARALLEL_WORDS and candidate.asked < chosen.asked:
+        return True
+    if overlap <= _SAME_WORDS:
+        return False
+    added = set(candidate.plain.split()) - set(chosen.plain.split())
+    return not any(_is_fact(word, candidate.sentence.text) for word in added)
+
+
+def _is_fact(word: str, text: str) -> bool:
+    """Whether a plain word is a number, a negation, or a name or first word of the text."""
+    if _DIGIT.search(word) or word in _NUMBER_WORDS or word in _NEGATIONS:
+        return True
+    return (
+        word not in QUESTION_STOP_WORDS
+        and re.search(rf"(?<![^\W_]){word[0].upper()}{re.escape(word[1:])}", text) is not None
+    )
 
 
 def _overlap(first: str, second: str) -> float:

@@ -140,7 +140,8 @@ def _block(hits: Sequence[SearchHit], code: str) -> str:
 def _fence(hit: SearchHit, number: int, code: str) -> str:
     passage = hit.passage
     where = [passage.title, passage.filename] if passage.title else [passage.filename]
-    where.append(f"page {passage.page}" + (f" ({passage.page_label})" if passage.page_label else ""))
+    of_total = f" of {passage.pages_total}" if passage.pages_total else ""
+    where.append(f"page {passage.page}{of_total}" + (f" ({passage.page_label})" if passage.page_label else ""))
     where.extend(passage.headings)
     described = " | ".join(neutralised(_CONTROLS.sub(" ", str(part)))[:200] for part in where)
     return f"<<<passage [{number}] {code} | {described}>>>"

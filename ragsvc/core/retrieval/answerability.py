@@ -20,7 +20,9 @@ from typing import Final
 import msgspec
 
 from ragsvc.core.documents import StoredPassage
-from ragsvc.core.retrieval.conversation_query import content_words
+from ragsvc.core.retrieval.asking_clauses import asking_text
+from ragsvc.core.text.content_words import content_words
+from ragsvc.core.text.spellings import MONTH_NAMES, SIGNED_WORD
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 from ragsvc.core.text.word_starts import plain_text, word_start
 
@@ -41,21 +43,30 @@ RELEVANT_TO: Final = 0.3
 _QUOTED: Final = re.compile(r"[\"“„«]([^\"“”„«»]{2,80})[\"”“»]")
 _WORD: Final = r"(?:[A-Z][\w&'’-]*\w|[A-Z]{2,}|\w*\d[\w.,%/-]*)"
 _NAME: Final = re.compile(rf"(?<!\w){_WORD}(?: {_WORD})*(?!\w)")
+_SIGNED: Final = re.compile(SIGNED_WORD)
 _SENTENCE_START: Final = re.compile(r"(?:^|[.?!:]\s+|[\"“]\s*)$")
-_PLACE: Final = re.compile(r"\b(?:page|slide|figure|table|section|appendix|p)s?\.?\s*\d[\d.]*", re.IGNORECASE)
+_PLACE: Final = re.compile(
+    r"\b(?:page|slide|figure|table|section|appendix|p)s?\.?\s*\d[\d.]*(?:\s*[-\u2013]\s*\d+)?", re.IGNORECASE
+)
 _EXAMPLE: Final = re.compile(
     r"(?:\b(?:e\.g\.?|for example|for instance|such as \[|like \[)|\[).*", re.IGNORECASE | re.DOTALL
 )
 _GENERIC: Final = frozenset(
     "page slide figure table section appendix chapter document report paper email address question answer title year "
-    "who".split()
+    "who pdf docx faq file text usd eur gbp chf ok asap monday tuesday wednesday thursday friday saturday"
+    " sunday".split()
 )
-"""Words for kinds of things, which are not names when capitalised; "who" is "Whos" without the plural ending."""
+"""Words for kinds of things, files, currencies and days, which are not names when capitalised. "who" is "Whos" without
+the plural ending."""
 
 _GERMAN: Final = re.compile(r"\b(?:der|das|den|dem|wie|wer|wen|wann|wo|und|welche[rsmn]?|ist|wurden?|werden|für|von)\b")
 """Marks a question as German, where a capital does not indicate a name because all nouns have one. Only German words
 that are rare in English questions, so not "die", "in", "was" or "hat"."""
 
+_YEAR: Final = re.compile(r" (?:19|20)\d\d ")
+_MONTHS: Final = "|".join(sorted(MONTH_NAMES - {"may", "mar", "mars"}, key=len, reverse=True))
+_MONTH: Final = re.compile(rf" (?:{_MONTHS}) | may (?=\d)|(?<=\d) may ")
+_DAY: Final = re.compile(rf" (\d{{1,2}}) (?:{_MONTHS}|may)(?= )| (?:{_MONTHS}|may) (\d{{1,2}})(?= )")
 _DIGIT: Final = re.compile(r"\d")
 _PLURAL: Final = re.compile(r"(?<=[a-z]{3})s(?= )")
 _BEST: Final = 2
@@ -114,20 +125,26 @@ def answerable(query: str, evidence: AnswerabilityEvidence) -> float:
 
 def signals_of(query: str, evidence: AnswerabilityEvidence) -> AnswerabilitySignals:
     """The signals that ``answerable`` combines."""
-    question = (
-        query[: query.rindex("?") + 1] if "?" in query else query
-    )  # text after the question describes the form of the answer
+    question = query[: query.rindex("?") + 1] if "?" in query else query  # then follows the form of the answer
+    question = asking_text(question)
     best = evidence.passages[:BEST_PASSAGES]
     texts = [_plain(passage.filename, passage.title or "", passage.headings, passage.text) for passage in best]
     names = question_names(question)
+    if names and best:
+        same = (text for text, passage in zip(texts, best, strict=True) if passage.document_id == best[0].document_id)
+        names = _comparable(names, question, " ".join(same))
     singular = [_singular(text) for text in texts] if names else []
-    starts = [start for start in map(word_start, content_words(question)[:_MAX_WORDS]) if start]
+    words = [word for word in content_words(question)[:_MAX_WORDS] if word_start(word)]
+    starts = [word_start(word) for word in words]
     return AnswerabilitySignals(
         names=_mean([max((_holds(text, name) for text in singular), default=0.0) for name in names]),
         names_in_best=_mean([max((_holds(text, name) for text in singular[:_BEST]), default=0.0) for name in names]),
         words_in_best=max((_mean([float(start in text) for start in starts]) for text in texts[:_BEST]), default=0.0),
         cosine=max(0.0, min(1.0, max(evidence.cosines[:BEST_PASSAGES], default=0.0))),
-        rarity=_rarity([start for start in starts if not any(start in text for text in texts[:_BEST])], evidence),
+        rarity=_rarity(
+            [_as_written(word) for word in words if not any(word_start(word) in text for text in texts[:_BEST])],
+            evidence,
+        ),
     )
 
 
@@ -142,13 +159,34 @@ def _singular(plain: str) -> str:
     return _PLURAL.sub("", plain)
 
 
+def _as_written(word: str) -> str:
+    """The form in which to search a word in texts whose spellings are not unified."""
+    start = word_start(word).strip()
+    return start if word.startswith(start) else word
+
+
+def _comparable(names: Sequence[str], question: str, text: str) -> list[str]:
+    """The names without years, months and days where the text mentions no year or month.
+
+    A question about 2019 has no answer in a report on 2023; but "a boat costs 12 euros" is true of any date.
+    """
+    days = {f" {day} " for pair in _DAY.findall(plain_text(question)) for day in pair if day}
+    without = [
+        name
+        for name in names
+        if (_YEAR.fullmatch(name) and not _YEAR.search(text))
+        or ((name in days or _MONTH.search(name)) and not _MONTH.search(text))
+    ]
+    return [name for name in names if name not in without]
+
+
 def _rarity(missing: Sequence[str], evidence: AnswerabilityEvidence) -> float:
     """The rarity of the rarest of these word starts among the candidates; see ``AnswerabilitySignals``."""
     if not missing:
         return 0.0
     joined = evidence.joined_texts()
     count = joined.count(BETWEEN_TEXTS.encode()) + 1
-    least = fewest_texts_with([start.strip() for start in missing], joined, count=count)
+    least = fewest_texts_with(missing, joined, count=count)
     return max(0.0, math.log(count / (least + 0.5)))
 
 
@@ -189,6 +227,7 @@ def question_names(query: str) -> list[str]:
     text = _EXAMPLE.sub(" ", _PLACE.sub(" ", query))
     found = [match.group(1) for match in _QUOTED.finditer(text)]
     text = _QUOTED.sub(" ", text)
+    found.extend(match.group() for match in _SIGNED.finditer(text))
     capitals_tell = sum(map(str.isupper, text)) < sum(map(str.islower, text)) and not _GERMAN.search(text)
     for match in _NAME.finditer(text):
         words = match.group().split(" ")

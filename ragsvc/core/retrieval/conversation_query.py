@@ -12,6 +12,9 @@ from typing import Final
 
 import msgspec
 
+from ragsvc.core.retrieval.document_questions import document_question
+from ragsvc.core.text.content_words import CONTENT_WORD, content_words
+from ragsvc.core.text.spellings import SIGNED_WORD
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 
 # ruff: noqa: RUF001 - words of several scripts are the subject here
@@ -51,11 +54,16 @@ _POINTERS: Final = _words(
     это эти там
     它 他 她 他们 她们 它们 这 那 这个 那个""",
 )
+_HELP_WORDS: Final = _words(
+    """anything something else help need want would like know question questions today assist noch etwas fragen helfen
+    sonst weitere"""
+)
 _PEOPLE: Final = _words("he him his she her hers they them their er ihm ihn sie ihr он она они его её ее их 他 她 他们")
-_WORD: Final = re.compile(r"[\u4e00-\u9fff]+|[\w][\w.&'’-]*[\w]|\w")
 _OPENER: Final = re.compile(
-    r"^\s*(?:and|but|or|also|so|what about|how about|same for|und|aber|auch|oder|wie ist es mit|was ist mit|а|и|но"
-    r"|а как|что насчёт)\b[\s,:]*|^\s*(?:那么|那|还有)",
+    r"^\s*(?:(?:and|but|or|also|so|what about|how about|same for|what if it is|sorry|actually|no|nope|rather|instead"
+    r"|wait|oops|i mean|i meant|make that|make it|und|aber|auch|oder|wie ist es mit|was ist mit|nein|ich meine"
+    r"|ich meinte|entschuldigung|а|и|но|а как|что насчёт|нет|я имел\w* в виду)\b[\s,:;.\u2014-]*)+"
+    r"|^\s*(?:那么|那|还有)",
     re.IGNORECASE,
 )
 _SMALL_TALK: Final = re.compile(
@@ -69,6 +77,78 @@ _POLITE: Final = re.compile(
     r"^(?:please|kindly|(?:can|could|would|will) you(?: please)?(?: (?:tell|show|give|explain(?: to)?) me)?"
     r"|(?:tell|show|give) me|i (?:would like|want|need) to know|i(?:'d| would) like to know|do you know|bitte"
     r"|(?:kannst du|können sie)(?: mir)?(?: bitte)?(?: sagen)?,?|скажите|пожалуйста|请|请问)[\s,:]+",
+    re.IGNORECASE,
+)
+_YES: Final = (
+    r"(?:(?:yes|yeah|yep|yup|sure|ok(?:ay)?|please(?: do)?|go ahead|do (?:it|so|that)|of course|certainly|absolutely"
+    r"|definitely|right|correct|exactly|i do|i would|i'd like that|that would be \w+|why not|ja|gerne?|klar|natürlich"
+    r"|bitte|genau|да|конечно|давай\w*|пожалуйста|oui|sí)(?=\W|$)\W*|(?:是的?|好的?|要)\W*)"
+)
+_AGREES: Final = re.compile(rf"^\W*{_YES}+(?:{_YES}|(?:thanks?(?: you)?|danke|спасибо)(?=\W|$)\W*)*", re.IGNORECASE)
+_DECLINES: Final = re.compile(
+    r"^\W*(?:no|nope|nein|нет|non|不)(?=\W|$)\W*(?:thanks?(?: you)?|danke|спасибо)?\W*", re.IGNORECASE
+)
+_LAST_QUESTION: Final = re.compile(r"[^.!?。！？\n]*[?？]\W*$")
+_OFFERS: Final = re.compile(
+    r"^\W*(?:(?:and|so|or|also|if you like,?)\s+)?(?:(?:would|do|did) you (?:also )?(?:like|want|need|mean|prefer|wish)"
+    r"|are you (?:interested in|looking for|asking about)|(?:shall|should|may|can|could) i|want"
+    r"|möchten sie|möchtest du|wollen sie|willst du|soll ich|darf ich|meinen sie|meinst du|хотите|хочешь|вам)\b"
+    r"(?:\s+(?:me|also|to|you|ihnen|dir|auch|know|see|hear|have|get|show|tell|give|look up|explain|find|list|check|send"
+    r"|help|with|about|read|wissen|sehen|узнать|услышать|показать|рассказать))*\s*",
+    re.IGNORECASE,
+)
+_VAGUE: Final = re.compile(
+    r"\b(?:one|any|some|either|both|which|each|all|another)\s+of\s+(?:them|these|those|the\s+\w+)\b"
+    r"|\b(?:one|either|any|another)\s+(?=course|model|product|plan|item|option)|\b(?:it|them|these|those|one)\b(?=\W*$)",
+    re.IGNORECASE,
+)
+_CHOICES: Final = (
+    re.compile(r"\b(?:first|former|erste[nrs]?|перв\w+)\b", re.IGNORECASE),
+    re.compile(r"\b(?:second|latter|last|zweite[nrs]?|letztere[nrs]?|втор\w+)\b", re.IGNORECASE),
+)
+_NOT_BUT: Final = re.compile(
+    r"^(?:not (?P<old>.+?),? but (?P<new>.+)|(?P<new2>.+?),? (?:not|instead of|rather than|nicht|statt|а не)"
+    r" (?P<old2>.+?))$",
+    re.IGNORECASE,
+)
+_RETURNS: Final = re.compile(
+    r"^\W*(?:back to|returning to|going back to|coming back to|zurück zu[rm]?)\s+(?P<subject>[^:,.;\u2014?]+)"
+    r"[:,.;\u2014-]*\s*(?P<rest>.*)$",
+    re.IGNORECASE | re.DOTALL,
+)
+_CODE: Final = re.compile(rf"(?<![^\W_])[A-Za-z]{{1,4}}-?\d{{1,4}}(?![^\W_])|{SIGNED_WORD}")
+_PAGE_NUMBER: Final = re.compile(r"\b(?P<word>pages?|slides?|seiten?)\s+\d+\b", re.IGNORECASE)
+_PREPOSITIONS: Final = "for|in|of|at|on|with|from|to|by|during|without|für|bei|von|mit|im|am|ohne"
+_PHRASE: Final = re.compile(rf"^(?P<preposition>{_PREPOSITIONS})\s+\S.*$", re.IGNORECASE)
+_BARE_PHRASE: Final = re.compile(
+    rf"^(?:the|a|an|der|die|das|den|dem|{_PREPOSITIONS}|в|для|на)\s+[^?]+\?*$", re.IGNORECASE
+)
+_ARTICLE: Final = re.compile(r"^(?:the|a|an|our|my|your|der|die|das|den|dem|ein|eine|einen)\s+", re.IGNORECASE)
+_NOUN_PHRASES: Final = (
+    re.compile(rf"\b(?:{_PREPOSITIONS})\s+(?P<noun>(?:the|an?|der|die|das|den|dem)\s+[\w' -]+?)\W*$", re.IGNORECASE),
+    re.compile(
+        rf"\b(?:does|do|did|can|will|must|should|has|have|kostet|ist|hat)\s+(?P<noun>(?:the|an?|our|my|der|die|das)\s"
+        rf"[\w' -]+?)(?=\s+\w+(?:\s+(?:{_PREPOSITIONS}|per|pro)\s.*)?\W*$)",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"\b(?:is|are|was|were|kostet|kosten|ist|sind)\s+(?P<noun>(?:the|an?|our|my|der|die|das)\s[\w' -]+?)"
+        rf"(?=\s+(?:{_PREPOSITIONS}|per|pro)\s|\W*$)",
+        re.IGNORECASE,
+    ),
+)
+_BARE_SUBJECT: Final = re.compile(
+    r"\b(?:do|does|did|can|may|must|should)\s+(?P<noun>(?!(?:i|you|we|they|he|she|it|the|an?)\b)[a-z]+)(?=\s+\w+)",
+    re.IGNORECASE,
+)
+_QUESTION_WORD: Final = re.compile(
+    r"\b(?:who|whom|whose|what|which|when|where|why|how|is|are|was|were|do|does|did|can|could|will|would|wer|was|wann|wo"
+    r"|wie|warum|welche[rsmn]?)\b",
+    re.IGNORECASE,
+)
+_LEAD: Final = re.compile(
+    r"^(?:(?:who|whom|whose|what|which|when|where|why|how|many|much|long|there|is|are|was|were|do|does|did|can"
+    r"|could|will|would|wer|was|wann|wo|wie|warum|viele?|hoch|ist|sind|war|kostet)\s+)+",
     re.IGNORECASE,
 )
 _PERIOD: Final = re.compile(r"\b(?:Q[1-4]|(?:19|20)\d\d|(?:first|second|third|fourth) quarter)\b", re.IGNORECASE)
@@ -89,7 +169,14 @@ def make_query(turns: Sequence[Turn]) -> ConversationQuery:
     if not asked:
         return ConversationQuery("", "")
     question = turns[asked[-1]].text.strip()
+    before = turns[: asked[-1]]
+    if (offered := _reply_to_offer(question, before)) is not None:
+        return ConversationQuery(_bounded(offered), question, follow_up=True)
     text = clean_question(question)
+    if text and document_question(text):
+        return ConversationQuery(_bounded(text), question)
+    if returned := _return_to_subject(text, before):
+        return ConversationQuery(_bounded(returned), question, follow_up=True)
     if not text or not _is_elliptic(text):
         return ConversationQuery(_bounded(text), question)
     chain = [text]
@@ -103,8 +190,83 @@ def make_query(turns: Sequence[Turn]) -> ConversationQuery:
     follow_up = bool(chain)
     while chain:
         text = _complete(chain.pop(), text)
-    names = _answer_names(turns[: asked[-1]], question) if follow_up else []
+    names = _answer_names(before, question) if follow_up else []
     return ConversationQuery(_bounded(" ".join([text, *names])), question, follow_up=follow_up)
+
+
+def _reply_to_offer(question: str, before: Sequence[Turn]) -> str | None:
+    """The query of a reply to the assistant's question, such as "Yes" to "Would you like the price of B1?".
+
+    ``None`` if the assistant asked nothing, or if the reply neither agrees nor declines. Empty for "No, thanks".
+    """
+    last = next((turn for turn in reversed(before) if turn.role in ("user", "assistant")), None)
+    asked = _LAST_QUESTION.search(_MARKER.sub("", last.text).strip()) if last and last.role == "assistant" else None
+    if asked is None:
+        return None
+    asked_words = set(content_words(asked.group()))
+    if asked_words and asked_words <= _HELP_WORDS:
+        return None  # "Anything else?" offers nothing
+    agrees = _AGREES.match(question)
+    declines = None if agrees else _DECLINES.match(question)
+    choice = next((number for number, pattern in enumerate(_CHOICES) if pattern.search(question)), None)
+    if not agrees and not declines and (choice is None or len(content_words(question)) > 2):
+        return None
+    offer = " ".join(_OFFERS.sub("", asked.group().strip(), count=1).split()).rstrip(" ?？")
+    return _accepted(question, offer, before, reply=agrees or declines, declined=bool(declines), choice=choice)
+
+
+def _accepted(
+    question: str,
+    offer: str,
+    before: Sequence[Turn],
+    *,
+    reply: re.Match[str] | None,
+    declined: bool,
+    choice: int | None,
+) -> str:
+    """The query of a reply to an offer. ``reply`` is its "yes" or "no", ``choice`` the position of the name chosen."""
+    rest = clean_question(question[reply.end() :] if reply else question).strip(" .!,")
+    named = list(dict.fromkeys(_CODE.findall(offer))) or _names(offer)
+    if choice is not None and len(named) == len(_CHOICES):
+        offer = " ".join(offer.replace(named[1 - choice], "").replace(" or ", " ").split())
+        rest = ""
+    if not rest:
+        return "" if declined else _with_subject(offer, before)
+    if len(content_words(rest)) >= _SELF_CONTAINED_WORDS or (_QUESTION_WORD.search(rest) and not _is_elliptic(rest)):
+        return rest
+    rest = re.sub(r"\s*\b(?:please|bitte|пожалуйста|thanks?)\W*$", "", rest, flags=re.IGNORECASE)
+    vague = _VAGUE.search(offer)
+    return _with_subject(_VAGUE.sub(rest, offer, count=1) if vague else _complete(rest, offer), before)
+
+
+def _with_subject(offer: str, before: Sequence[Turn]) -> str:
+    """The offer, and what the user's last question adds: all of it if the offer names no topic, otherwise its names."""
+    earlier = next(
+        (text for turn in reversed(before) if turn.role == "user" and (text := clean_question(turn.text))), ""
+    )
+    words = [word for word in content_words(offer) if word not in _POINTERS]
+    if len(words) < 2 or {word.lower() for word in CONTENT_WORD.findall(offer)} & _POINTERS:
+        return f"{offer} {_LEAD.sub('', earlier).rstrip(' ?？')}".strip()
+    if any(not _CODE.fullmatch(name) for name in _names(offer)):
+        return offer
+    names = [name for name in _names(earlier) if not _CODE.fullmatch(name) and name.lower() not in offer.lower()]
+    return " ".join([offer, *names])
+
+
+def _return_to_subject(text: str, before: Sequence[Turn]) -> str:
+    """The question of "Back to the canoe: what does it cost?", completed from the last turn about the canoe."""
+    found = _RETURNS.match(text)
+    if not found:
+        return ""
+    subject = content_words(found["subject"])
+    asked = [clean_question(turn.text) for turn in before if turn.role == "user"]
+    earlier = next((one for one in reversed(asked) if set(subject) & set(content_words(one))), "")
+    rest = found["rest"].strip()
+    if not rest:
+        return earlier or found["subject"]
+    if earlier and _OPENER.match(rest):
+        return _complete(rest, earlier)
+    return f"{rest} {found['subject'].strip()}"
 
 
 def clean_question(text: str) -> str:
@@ -117,17 +279,7 @@ def clean_question(text: str) -> str:
     cleaned = _SMALL_TALK.sub("", cleaned, count=1)
     while (shorter := _POLITE.sub("", cleaned, count=1)) != cleaned:
         cleaned = shorter
-    return cleaned if _WORD.search(cleaned) else ""
-
-
-def content_words(text: str) -> list[str]:
-    """The words that are not stop words, in order, in lower case, without duplicates.
-
-    >>> content_words("What was the revenue of Apple in Q3 2022?")
-    ['revenue', 'apple', 'q3', '2022']
-    """
-    words = (word.lower().removesuffix("'s").removesuffix("’s") for word in _WORD.findall(text))
-    return [word for word in dict.fromkeys(words) if word not in QUESTION_STOP_WORDS]
+    return cleaned if CONTENT_WORD.search(cleaned) else ""
 
 
 def _is_elliptic(text: str) -> bool:
@@ -136,20 +288,33 @@ def _is_elliptic(text: str) -> bool:
     topics = [word for word in content if not _PERIOD.fullmatch(word)]
     if _OPENER.match(text) and len(topics) < _SELF_CONTAINED_WORDS:
         return True
+    if len(topics) <= 2 and not _QUESTION_WORD.search(text) and (_BARE_PHRASE.match(text) or _NOT_BUT.match(text)):
+        return True
     if not topics:
         return True
-    words = {word.lower() for word in _WORD.findall(text)}
+    words = {word.lower() for word in CONTENT_WORD.findall(text)}
     if words & _POINTERS and len([w for w in topics if w not in _POINTERS]) < _SELF_CONTAINED_WORDS - 1:
         return True
-    return len(_WORD.findall(text)) <= 2 and len(topics) <= 1 and text[0] < "\u4e00"
+    return len(CONTENT_WORD.findall(text)) <= 2 and len(topics) <= 1 and text[0] < "\u4e00"
 
 
 def _complete(follow_up: str, earlier: str) -> str:
     """The earlier question with its period or name replaced by the follow-up's; otherwise both texts."""
     addition = _OPENER.sub("", follow_up, count=1).strip()
-    merged, used = earlier, set[str]()
-    merged, used = _replace_periods(merged, addition)
-    names, old_names = _names(addition), _names(earlier)
+    if found := _NOT_BUT.match(addition.rstrip(" ?？.!")):
+        addition = (found["new"] or found["new2"]).strip()
+        old = (found["old"] or found["old2"]).strip()
+        if old.lower() in earlier.lower():
+            return re.sub(re.escape(old), lambda _: addition, earlier, flags=re.IGNORECASE)
+    merged, used = _replace_periods(earlier, addition)
+    merged, used = _replace_codes(merged, addition, used)
+    phrase = addition.rstrip(" ?？.!")
+    if _ARTICLE.match(phrase):
+        phrase = phrase[0].lower() + phrase[1:]
+    if not used and (replaced := _replace_phrase(merged, phrase)):
+        return replaced
+    names = [name for name in _names(addition) if not _CODE.fullmatch(name)]
+    old_names = [name for name in _names(earlier) if not _CODE.fullmatch(name)]
     if len(names) == 1 and len(old_names) == 1 and names[0].lower() not in earlier.lower():
         merged = merged.replace(old_names[0], names[0])
         used |= {word.lower() for word in names[0].split()}
@@ -157,7 +322,46 @@ def _complete(follow_up: str, earlier: str) -> str:
     rest = [word for word in rest if word not in _POINTERS]
     if not rest:
         return merged
+    if _QUESTION_WORD.match(addition) and not used:
+        return f"{addition} {_LEAD.sub('', merged).rstrip(' ?？')}"
     return f"{merged} {addition.rstrip(' ?？') if len(rest) > 1 else ' '.join(rest)}"
+
+
+def _replace_codes(earlier: str, addition: str, used: set[str]) -> tuple[str, set[str]]:
+    """Replace a page number, or a code such as ``B1`` by a code of the same form; also return the words used."""
+    page, old_page = _PAGE_NUMBER.search(addition), _PAGE_NUMBER.search(earlier)
+    if page and old_page:
+        return _PAGE_NUMBER.sub(page.group(), earlier, count=1), used | set(content_words(page.group()))
+    new = list(dict.fromkeys(_CODE.findall(addition)))
+    old = {code for code in _CODE.findall(earlier) if new and _form(code) == _form(new[0])}
+    if len(new) == 1 and len(old) == 1 and not _PERIOD.fullmatch(new[0]) and new[0].lower() not in earlier.lower():
+        return earlier.replace(old.pop(), new[0]), used | {new[0].lower()}
+    return earlier, used
+
+
+def _form(code: str) -> str:
+    """Letters as ``a``, digits as ``9`` and signs as ``+``."""
+    return re.sub(r"[^\w]+", "+", re.sub(r"\d+", "9", re.sub(r"[A-Za-z]", "a", code)))
+
+
+def _replace_phrase(earlier: str, phrase: str) -> str:
+    """Replace a phrase of the earlier question by one of the same kind: "for adults" by "for children"; else ""."""
+    if _PERIOD.search(phrase) or not content_words(phrase) or {w.lower() for w in phrase.split()} & _POINTERS:
+        return ""
+    if found := _PHRASE.match(phrase):
+        same = rf"\b{found['preposition']}\s+(?:(?!(?:{_PREPOSITIONS})\b)[^\s?]+\s*)+"
+        phrases = list(re.finditer(same, earlier, re.IGNORECASE))
+        if len(phrases) != 1:
+            return ""
+        gap = " " if phrases[0].group()[-1].isspace() else ""
+        return f"{earlier[: phrases[0].start()]}{phrase}{gap}{earlier[phrases[0].end() :]}"
+    patterns: Sequence[re.Pattern[str]] = _NOUN_PHRASES if _ARTICLE.match(phrase) else ()
+    if len(phrase.split()) <= 2 and phrase.islower() and not patterns:
+        patterns = (_BARE_SUBJECT,)
+    for pattern in patterns:
+        if match := pattern.search(earlier):
+            return f"{earlier[: match.start('noun')]}{phrase}{earlier[match.end('noun') :]}"
+    return ""
 
 
 def _replace_periods(earlier: str, addition: str) -> tuple[str, set[str]]:
@@ -177,6 +381,10 @@ def _names(text: str) -> list[str]:
     found: list[str] = []
     for match in _NAME.finditer(text):
         name = re.sub(r"['’]s$", "", match.group())
+        words = name.split(" ")
+        while len(words) > 1 and words[0].lower() in QUESTION_STOP_WORDS:
+            del words[0]
+        name = " ".join(words)
         first = match.start() == 0 or text[: match.start()].rstrip()[-1:] in {".", "?", "!", ":"}
         if _PERIOD.fullmatch(name) or (first and name.lower() in QUESTION_STOP_WORDS):
             continue
@@ -186,7 +394,7 @@ def _names(text: str) -> list[str]:
 
 def _answer_names(before: Sequence[Turn], question: str) -> list[str]:
     """Up to three names from the last answer if it is short and the follow-up has a pronoun such as "he" or "they"."""
-    if not {word.lower() for word in _WORD.findall(question)} & _PEOPLE:
+    if not {word.lower() for word in CONTENT_WORD.findall(question)} & _PEOPLE:
         return []
     answers = [turn.text for turn in before if turn.role == "assistant"]
     if not answers or len(answers[-1]) > 400:

@@ -11,12 +11,14 @@ from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 import msgspec
+import numpy as np
 
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.ports.indexes import Hits, Ids
 from ragsvc.core.retrieval.answerability import BEST_PASSAGES, RARITY_CANDIDATES, AnswerabilityEvidence, answerable
-from ragsvc.core.retrieval.ranking import CANDIDATES, Candidate, Pages, SearchCandidates, complete_cosines, join, rank
+from ragsvc.core.retrieval.document_questions import DocumentQuestion, document_question
+from ragsvc.core.retrieval.ranking import CANDIDATES, Candidate, SearchCandidates, complete_cosines, join, rank
 from ragsvc.core.retrieval.search import SearchMode, SearchQuery
 
 
@@ -47,11 +49,16 @@ class PassageRows(Protocol):
         """The first ``ranking.OPENING_CHARACTERS`` of each document, by document id."""
         ...
 
-    def pages(self, ids: Ids) -> Pages:
-        """The page on which each passage begins."""
-        ...
-
     def passages(self, ids: Sequence[int]) -> Mapping[int, StoredPassage]: ...
+
+    def asked_passages(self, asked: DocumentQuestion, documents: Sequence[int]) -> Sequence[tuple[int, int]]:
+        """Ids of passages and their documents that a question about pages or documents asks for, in reading order.
+
+        ``documents`` are searched, best first; all documents of the collection if empty. A page is found by its
+        printed label and, in documents without that label, by its number. For ``about`` and ``count`` these are the
+        first passages of each document.
+        """
+        ...
 
     def joined_texts(self, ids: Sequence[int]) -> bytes:
         """The passages' texts in UTF-8, in any order, with ``answerability.BETWEEN_TEXTS`` between them."""
@@ -94,17 +101,29 @@ def search_passages(
     found = find_candidates(query, vector, indexes=indexes, documents=documents)
     familiar = query.mode is not SearchMode.HYBRID or knows_words(query.text)
 
+    asked = document_question(query.text)
+
     def rank_and_judge(rows: PassageRows) -> RankedPassages:
-        names = rows.names(set(found.documents.tolist()))
+        candidates = found
+        requested: Sequence[tuple[int, int]] = ()
+        if asked is not None:
+            requested = rows.asked_passages(asked, _best_documents(found) if documents is None else documents.tolist())
+            candidates = _with_requested(found, requested)
+            if vector is not None and query.mode is SearchMode.HYBRID:
+                candidates = complete_cosines(candidates, query=vector, vectors_of=indexes.vectors)
+        names = rows.names(set(candidates.documents.tolist()))
         ranked = rank(
             query.text,
             query.mode,
-            found,
+            candidates,
             names=names,
             openings=rows.openings(names.keys()) if query.mode is SearchMode.HYBRID else {},
-            pages_of=rows.pages,
+            requested={passage for passage, _ in requested},
             familiar=familiar,
         )
+        is_whole_question = asked is not None and not asked.topic
+        if is_whole_question:
+            ranked = _requested_first(ranked, [passage for passage, _ in requested])
         ranked, passages = load_best(rows, ranked, max(count, BEST_PASSAGES))
         among = [candidate.id for candidate in ranked[:RARITY_CANDIDATES]]
         evidence = AnswerabilityEvidence(
@@ -112,9 +131,41 @@ def search_passages(
             cosines=[candidate.dense or 0.0 for candidate in ranked[:BEST_PASSAGES]],
             joined_texts=lambda: rows.joined_texts(among),
         )
-        return RankedPassages(ranked[: len(passages)], passages, answerable(query.text, evidence))
+        judged = float(bool(requested)) if is_whole_question else answerable(query.text, evidence)
+        return RankedPassages(ranked[: len(passages)], passages, judged)
 
     return read_rows(rank_and_judge)
+
+
+def _best_documents(found: SearchCandidates) -> list[int]:
+    """The documents of the candidates, that of the highest cosine first; none if no candidate exists."""
+    order = np.argsort(-np.nan_to_num(found.cosines), kind="stable")
+    return [document for document in dict.fromkeys(found.documents[order].tolist()) if document >= 0]
+
+
+def _with_requested(found: SearchCandidates, requested: Sequence[tuple[int, int]]) -> SearchCandidates:
+    """The candidates together with passages that neither index returned."""
+    known = set(found.ids.tolist())
+    new = [(passage, document) for passage, document in requested if passage not in known]
+    if not new:
+        return found
+    nothing = np.full(len(new), np.nan, np.float32)
+    ids = np.concatenate((found.ids, np.array([passage for passage, _ in new], np.int64)))
+    order = np.argsort(ids)
+    return SearchCandidates(
+        ids=ids[order],
+        documents=np.concatenate((found.documents, np.array([document for _, document in new], np.int64)))[order],
+        cosines=np.concatenate((found.cosines, nothing))[order],
+        words=np.concatenate((found.words, nothing))[order],
+    )
+
+
+def _requested_first(ranked: Sequence[Candidate], requested: Sequence[int]) -> list[Candidate]:
+    """The passages asked for, in reading order with the score 1, and then the others."""
+    by_id = {candidate.id: candidate for candidate in ranked}
+    first = [msgspec.structs.replace(by_id[passage], score=1.0) for passage in requested if passage in by_id]
+    chosen = {candidate.id for candidate in first}
+    return first + [candidate for candidate in ranked if candidate.id not in chosen]
 
 
 def find_candidates(

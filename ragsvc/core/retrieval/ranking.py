@@ -6,8 +6,8 @@ chosen with ``scripts/evaluate`` (alternatives: ``docs/techniques.md``).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from math import isnan
 from typing import Final
@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.ports.indexes import Hits, Ids
-from ragsvc.core.retrieval.conversation_query import content_words
 from ragsvc.core.retrieval.search import SearchMode
+from ragsvc.core.text.content_words import content_words
 from ragsvc.core.text.word_starts import WordText, count_starts, word_start
 
 DENSE_WEIGHT: Final = 0.6
@@ -46,11 +46,6 @@ _MAX_OPENINGS: Final = 64
 _MAX_WORDS: Final = 32
 _K1: Final = 1.2
 _B: Final = 0.75
-_PAGE: Final = re.compile(
-    r"\b(?:pages?|slides?|pp?\.|seiten?|стр\.|страниц\w*)\s*(\d{1,4})(?:\s*(?:-|to|and|und|и|,)\s*(\d{1,4}))?",
-    re.IGNORECASE,
-)
-
 Floats = npt.NDArray[np.float32]
 
 
@@ -78,10 +73,6 @@ class SearchCandidates(msgspec.Struct, frozen=True):
     documents: Ids
     cosines: Floats
     words: Floats
-
-
-Pages = Mapping[int, tuple[int, str | None]]
-"""Number and printed label of the page on which a passage begins, by passage id."""
 
 
 def join(dense: Hits, lexical: Hits, *, documents_of: Callable[[Ids], Ids]) -> SearchCandidates:
@@ -114,7 +105,7 @@ def rank(
     *,
     names: Mapping[int, str],
     openings: Mapping[int, str] | None = None,
-    pages_of: Callable[[Ids], Pages],
+    requested: AbstractSet[int] = frozenset(),
     familiar: bool = True,
 ) -> list[Candidate]:
     """Candidates, best first. Candidates of deleted documents (not in ``names``) are dropped.
@@ -125,7 +116,7 @@ def rank(
         found: the candidates; in hybrid mode preferably after ``complete_cosines``.
         names: names of the candidates' documents by document id; see ``name_and_title``.
         openings: openings of the candidates' documents by document id; ``OPENING_CHARACTERS`` suffice.
-        pages_of: the pages of passages; called only if the question names a page.
+        requested: ids of the passages on pages that the question names.
         familiar: whether the embedding model knows the words of the question.
     """
     documents, owners = np.unique(found.documents, return_inverse=True)
@@ -149,7 +140,8 @@ def rank(
             asked = content_words(query)[:_MAX_WORDS]
             evidence = _document_evidence(asked, documents, best, names, openings or {})
             scores += DOCUMENT_WEIGHT * evidence[owners]
-            scores += PAGE_WEIGHT * _page_evidence(query, found.ids, pages_of)
+            if requested:
+                scores += PAGE_WEIGHT * np.isin(found.ids, list(requested)).astype(np.float32)
             scores /= _MAX_SCORE
     order = np.argsort(-scores, kind="stable")
     table = np.stack((scores, cosines, shares)).astype(float)[:, order]
@@ -215,13 +207,3 @@ def _card(name: str, opening: str) -> WordText:
     An entry takes 20 kB, most of it for ``WordText.beginnings``.
     """
     return WordText.of(f"{name} {opening[:OPENING_CHARACTERS]}")
-
-
-def _page_evidence(query: str, ids: Ids, pages_of: Callable[[Ids], Pages]) -> Floats:
-    """1 for passages on a page that the question names by number or printed label, else 0."""
-    named = {number for match in _PAGE.findall(query) for number in match if number}
-    if not named:
-        return np.zeros(len(ids), np.float32)
-    pages = pages_of(ids)
-    places = (pages.get(passage, (0, None)) for passage in ids.tolist())
-    return np.array([str(page) in named or label in named for page, label in places], dtype=np.float32)

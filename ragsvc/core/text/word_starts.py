@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from ragsvc.core.text.spellings import fold, unify_numbers, unify_signs
+
 _WORD: Final = re.compile(r"[^\W_]+")
 _ASCII_WORDS: Final = {code: " " for code in range(128) if not chr(code).isalnum()}
 _FIRST_UNSPACED: Final = "\u2e80"
@@ -21,10 +23,14 @@ _BEGINNING: Final = 3
 def plain_text(text: str) -> str:
     """The words in lower case, each preceded by one space, so that searching for `` word`` finds starts of words.
 
+    Spellings are unified by ``core.text.spellings``.
+
     >>> plain_text("Apple Inc. (AAPL)")
     ' apple inc aapl '
+    >>> plain_text("C# e-mails: 1,500 of 250cm")
+    ' csharp emails 1500 of 250 cm '
     """
-    lower = text.lower()
+    lower = unify_numbers(fold(unify_signs(text)))
     words = lower.translate(_ASCII_WORDS).split() if lower.isascii() else _WORD.findall(lower)  # five times as fast
     return f" {' '.join(words)} "
 
@@ -37,7 +43,7 @@ def word_start(word: str) -> str:
     >>> plain_text("in 2022 or 20221").count(word_start("2022"))
     1
     """
-    plain = " ".join(_WORD.findall(word.lower()))
+    plain = plain_text(word).strip()
     if not plain or plain[0] >= _FIRST_UNSPACED:
         return plain
     if len(plain) > 4 and plain.isascii() and plain.isalpha():

@@ -10,6 +10,7 @@ from ragsvc.core.documents import Document, DocumentStatus, Extraction, Page, Pa
 from ragsvc.core.errors import DocumentNotFound
 from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.core.ports.parsing import ParsedDocument
+from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.store import document_rows, job_rows, parsed_rows, passage_rows, vector_rows
 from ragsvc.store.database import Database
@@ -242,7 +243,11 @@ def test_rows_come_back_letter_by_letter(database: Database, text: str) -> None:
     assert database.read_sync(lambda c: passage_rows.load_names(c, [document.id, 999])) == {
         document.id: ("strange.pdf", None)
     }
-    assert database.read_sync(lambda c: passage_rows.load_pages(c, [*ids, 999])) == dict.fromkeys(ids, (1, None))
+    first_page = DocumentQuestion(pages=("1",))
+    asked = database.read_sync(
+        lambda c: passage_rows.load_asked_passages(c, first_page, documents=[document.id, 999], collection_id=None)
+    )
+    assert asked == [(passage, document.id) for passage in ids]
     joined = database.read_sync(lambda c: passage_rows.load_joined_texts(c, ids, between="\0"))
     assert sorted(joined.decode().split("\0")) == sorted([text, "plain"])
     assert database.read_sync(lambda c: passage_rows.load_passages(c, [])) == {}

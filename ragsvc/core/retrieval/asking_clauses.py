@@ -1,0 +1,112 @@
+"""Separates what a message asks from what its author says about themselves.
+
+A greeting, an introduction, a list number, the date of the author's plans or the number of items to order say nothing
+about the documents, so their names and numbers are not expected in the passages.
+"""
+
+# ruff: noqa: RUF001 - question words and quotation marks of several scripts
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
+
+_CLAUSE: Final = re.compile(
+    r"(?:(?<=[.!?;:,\u2014])\s+|\n+|\s+[\u2013-]\s+"
+    r"|\s+(?=(?:if|when|because|since|as|while|and|but|that)\s+(?:I|we|my|our)\b)"
+    r"|\s+(?=(?:wenn|weil|da|falls|als)\s+(?:ich|wir|mein\w*|unser\w*)\b))"
+)
+_ASKS_ANYWHERE: Final = re.compile(
+    r"\?|\b(?:who|whom|whose|what|which|when|where|why|how|wer|wem|wen|was|wann|wo|wie|wieso|warum|wohin|woher"
+    r"|welche[rsmn]?|wieviele?|кто|что|когда|где|как|почему|сколько|какой|какая|какие|каких|quel\w*|combien|comment"
+    r"|cuánto\w*|cuál\w*|quién\w*)\b|[谁哪几吗呢？]|什么|多少|为什么|怎么",
+    re.IGNORECASE,
+)
+_ASKS_FIRST: Final = re.compile(
+    r"\W*(?:please\s+)?(?:is|are|was|were|do|does|did|can|could|will|would|should|has|have|had|may|must|list|name|give"
+    r"|tell|show|summari[sz]e|explain|describe|find|compare|calculate|define|ist|sind|war|waren|gibt|kann|können|darf"
+    r"|dürfen|muss|müssen|hat|haben|nenne|liste|erkläre|beschreibe)\b",
+    re.IGNORECASE,
+)
+_OWN: Final = re.compile(
+    r"\bI(?=[ '’][a-z])|\b(?:[Mm]e|[Mm]y|[Mm]ine|[Ww]e|us|[Oo]urs?|[Ii]ch|[Mm]ir|[Mm]ich|[Mm]ein\w*|[Ww]ir|[Uu]ns"
+    r"|[Uu]nser\w*|[Яя]|[Мм]не|[Мм]еня|[Мм]оя?|[Мм]ой|[Мм]ы|[Нн]ам|[Нн]ас|[Нн]аш\w*|[Jj]e|[Nn]ous|[Yy]o)\b|\b[Jj]['’]"
+)
+_OWN_SIDE_CLAUSE: Final = re.compile(
+    r"(?:if|when|because|since|as|while|and|but|that|wenn|weil|da|falls|als)\s+(?:I|we|my|our|ich|wir|mein\w*|unser\w*)\b"
+)
+_GREETING: Final = re.compile(
+    r"\W*(?:hi|hello|hey|dear|good (?:morning|afternoon|evening|day)|greetings|thanks?|thank you|many thanks|sorry"
+    r"|excuse me|fyi|hallo|guten (?:tag|morgen|abend)|sehr geehrte\w*|liebe[rs]?|danke|vielen dank|entschuldigung"
+    r"|привет|здравствуйте|добрый день|bonjour|hola|buenos días)\b",
+    re.IGNORECASE,
+)
+_INTRODUCTION: Final = re.compile(
+    r"\W*(?:this is|it is|it['’]s|here is|hier ist|hier spricht|name is|regards|best|cheers|yours"
+    r"|as an? (?:\w+ )?(?:customer|client|student|tenant|resident|citizen|employee|member|guest|tourist|user"
+    r"|patient|teacher|developer|buyer|owner"
+    r"|visitor|beginner|parent|manager|shareholder))\b",
+    re.IGNORECASE,
+)
+_LABEL: Final = re.compile(
+    r"\s*(?:[*•-]\s+|\(?\d{1,3}[.):]\)?\s+|\(?[a-zA-Z][.)]\s+|(?:q|question|frage|вопрос)\s*\d{0,3}\s*[.:)]\s+"
+    r"|[(\[]?(?:question|frage|no|nr|task|aufgabe|item|ticket|case|ref|reference|order|id)\b\.?\s*(?:no\.?|nr\.?|#)?\s*"
+    r"[\w/-]*\d[\w/-]*\s*[.:)\]\u2013-]+\s+|[#№]\d+\W+)",
+    re.IGNORECASE,
+)
+_ATTRIBUTION: Final = re.compile(
+    r"\b(?:according to|based on|as per|as stated in|looking at|from|in|using|laut|gemäß)\s+(?:the|this|that|my|your"
+    r"|our|dem|der|den|diesem)?\s*(?:attached\s+|uploaded\s+|provided\s+|given\s+|above\s+|following\s+)?"
+    r"(?:pdfs?|documents?|files?|attachments?|texts?|context|dokumente?n?s?|datei|anhang)\b,?",
+    re.IGNORECASE,
+)
+_FORM_OF_ANSWER: Final = re.compile(
+    r"\b(?:in|en)\s+(?:USD|EUR|GBP|CHF|JPY|CNY|RUB|(?:US[ -])?dollars?|euros?|pounds?|[€$£])(?!\w)"
+    r"|\b(?:please\s+)?(?:answer|reply|respond|antworte)\w*\s+(?:me\s+)?(?:in|auf)\s+\w+",
+    re.IGNORECASE,
+)
+_QUANTITY: Final = re.compile(
+    r"(?<![\w.,/-])(?!(?:19|20)\d\d\b)\d{1,3}(?:,\d{3})*(?=\s+[a-zäöüа-я]{3,})(?!\s+(?:percent|prozent|million"
+    r"|billion|january|february|march|april|june|july|august|september|october|november|december)\b)",
+)
+_NUMBERED_NAME: Final = re.compile(
+    r"(?:\b[A-Z][\w-]*|\b(?:section|article|chapter|level|class|version|phase|type|item|note|table|figure|step|room"
+    r"|form|grade|number|line|group|zone|paragraph|artikel|kapitel|klasse|stufe|raum|zimmer|abschnitt))\s+\Z"
+)
+
+
+def asking_text(message: str) -> str:
+    """The message without greetings, statements about its author, labels and quantities; all of it if nothing asks.
+
+    >>> asking_text("Hi, I am Anna from Berlin. How much is the deposit for 3 boats?")
+    'How much is the deposit for boats?'
+    >>> asking_text("On 12 July 2026 we want to rent a boat; how much is the deposit in USD?")
+    'how much is the deposit ?'
+    """
+    text = message[label.end() :] if (label := _LABEL.match(message)) else message
+    for extra in (_ATTRIBUTION, _FORM_OF_ANSWER):
+        text = extra.sub("", text)
+    clauses = [clause for clause in _CLAUSE.split(text) if clause.strip()]
+    asking = [clause for clause in clauses if _asks(clause)]
+    if asking:
+        clauses = [clause for clause in clauses if _asks(clause) or not _is_about_author(clause)]
+    kept = " ".join(clauses) or message
+    return _QUANTITY.sub(lambda match: _quantity(kept, match), kept).replace("  ", " ").strip()
+
+
+def _asks(clause: str) -> bool:
+    if _OWN_SIDE_CLAUSE.match(clause) or _GREETING.match(clause):
+        return False
+    return bool(_ASKS_ANYWHERE.search(clause) or _ASKS_FIRST.match(clause))
+
+
+def _is_about_author(clause: str) -> bool:
+    return bool(_OWN.search(clause) or _GREETING.match(clause) or _INTRODUCTION.match(clause))
+
+
+def _quantity(text: str, match: re.Match[str]) -> str:
+    """Nothing in place of a count of things; a number that belongs to a name is kept."""
+    before = _NUMBERED_NAME.search(text, 0, match.start())
+    return match.group() if before and before.group().strip().lower() not in QUESTION_STOP_WORDS else ""

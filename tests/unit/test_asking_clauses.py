@@ -1,0 +1,102 @@
+"""Names and numbers of the person who asks do not deny what the documents say; those of the question do."""
+
+import pytest
+
+from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
+from ragsvc.core.retrieval.asking_clauses import asking_text
+from tests.unit.test_answering import hit, judge
+
+BOATS = hit(
+    "The canoe Otter carries two persons and costs 12 euros per hour. The sailing boat Falke needs a licence and costs"
+    " 35 euros per hour. The deposit for every boat is 50 euros. The harbour office is closed on Mondays.",
+    dense=0.45,
+)
+WARRANTY = hit(
+    "The warranty lasts five years for the motor and two years for all other parts. Claims are sent to the works in"
+    " Lindau within 30 days after the fault was found.",
+    dense=0.45,
+)
+DEPOSIT = [
+    "How much is the deposit for a boat?",
+    "Hi, I am Anna from Berlin. How much is the deposit for a boat?",
+    "My name is Tom Berger and I booked for Saturday. How much is the deposit?",
+    "According to the PDF, how much is the deposit?",
+    "1. How much is the deposit?",
+    "How much is the deposit for 3 boats?",
+    "How much is the deposit in USD?",
+    "On 12 July 2026 we want to rent a boat; how much is the deposit?",
+    "Dear Sir or Madam, my wife Julia and I are travelling from Vienna. How much is the deposit?",
+    "Question 3: How much is the deposit?",
+    "Q2. How much is the deposit?",
+    "(Ticket #4711) How much is the deposit?",
+    "As a customer from Hamburg, how much do I pay as deposit?",
+    "How much is the deposit if I book in May 2027?",
+    "Our group of 12 from Siemens wants boats. How much is the deposit for every boat?",
+    "We are 14 adults. How much is the deposit for each boat?",
+    "How much is the deposit on 14 June?",
+    "Hello, this is Laura from Audit. How much is the deposit?",
+    "Can you tell me how much the deposit is? Thanks, Peter Schmidt",
+    "My boss Mr. Klein asks: how much is the deposit?",
+    "Guten Tag, ich bin Anna aus Berlin. How much is the deposit?",
+    "FYI: I work for Deutsche Bahn. How much is the deposit?",
+    "How much is the deposit, please? I need it by 5 pm.",
+    "For 120 guests, how much is the deposit per boat?",
+    "How much is the deposit on Saturdays?",
+    "In the document, how much is the deposit?",
+    "Please answer in German: how much is the deposit?",
+    "How much is the deposit as of 2026?",
+    "How much is the deposit in euros for 2 adults and 3 children?",
+]
+CLAIMS = [
+    "How long does the warranty of the motor last if I bought it in 2024?",
+    "I bought the motor in Hamburg in May 2023. How long does its warranty last?",
+    "When do I have to send a claim? My order number is 483-2211.",
+    "2) Where are claims sent?",
+    "How long is the warranty for 2 motors?",
+    "Wie lange gilt die warranty für den motor? Ich heiße Jana und komme aus Köln.",
+    "Hello Bot, we are Meyer GmbH from Kassel; within how many days are claims sent?",
+    "No. 12: Where are claims sent when I live in Austria?",
+    "[Case 77/2025] Where are claims sent to?",
+    "As a customer from Graz, where do I send claims?",
+    "Regarding my purchase on 3 May 2024: how many years does the warranty last for the motor?",
+]
+
+
+@pytest.mark.parametrize("question", DEPOSIT)
+def test_who_asks_and_for_how_many_does_not_deny_the_deposit(question: str):
+    assert judge(question, [BOATS]) >= ABSTAIN_BELOW
+
+
+@pytest.mark.parametrize("question", CLAIMS)
+def test_who_asks_and_since_when_does_not_deny_the_warranty(question: str):
+    assert judge(question, [WARRANTY]) >= ABSTAIN_BELOW
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "cosine"),
+    [
+        ("who won the 2018 world cup?", BOATS.passage.text, 0.05),
+        ("What is the population of Portugal?", "Finland has a population of 5.5 million.", 0.45),
+        ("What was Microsoft's revenue?", "Revenue of Apple in 2023 was $383 billion.", 0.6),
+        ("What was the revenue in 2019?", "Revenue of Apple in 2023 was $383 billion.", 0.6),
+        ("Hi, I am Tom. What was Siemens' revenue?", "Revenue of Apple in 2023 was $383 billion.", 0.6),
+        ("Who teaches F#?", "The C# course takes place with teacher Olaf Brun.", 0.4),
+        ("How many sheets did the model X200 print in March 2024?", "The X100 printed 500 sheets in May 2023.", 0.5),
+    ],
+)
+def test_names_and_years_of_the_question_still_deny(question: str, text: str, cosine: float):
+    assert judge(question, [hit(text, dense=cosine)]) < ABSTAIN_BELOW
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "In 2023, what were Apple's net sales?",
+        "What happened at World War I, and when?",
+        "How large is Section 3 and who owns Model 3?",
+        "Apple net sales 2023",
+        "Was kostet das Boot in Lindau?",
+    ],
+)
+def test_a_question_without_its_author_stays_as_it_is(question: str):
+    assert asking_text(question) == question
