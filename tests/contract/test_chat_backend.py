@@ -124,9 +124,9 @@ def test_a_stream_that_is_left_knows_what_it_said(backend):
 def test_the_local_answer_is_worked_out_off_the_loop():
     threads = []
 
-    def watched(question, hits):
+    def watched(question, hits, *, answerable):
         threads.append(threading.current_thread())
-        return extract(question, hits)
+        return extract(question, hits, answerable=answerable)
 
     evidence = RetrievedPassages("revenue rise", (SearchHit(passage(1, "The revenue had a rise."), 1.0),), 1.0)
     asked = msgspec.structs.replace(call(), evidence=evidence)

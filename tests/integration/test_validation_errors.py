@@ -139,7 +139,7 @@ def test_a_query_parameter_at_fault(client, path: str, query: str, param: str, p
         ("[]", "metadata", "expected `object`, got `array`"),
         ("x", "metadata", "not valid JSON: invalid character (byte 0)"),
         ('{"a":' * 5000, "metadata", "not valid JSON: it is nested too deeply"),
-        ('{"a":[1]}', "metadata.a", "expected `str`, `int`, `float` or `bool`"),
+        ('{"a":[1]}', "metadata", "expected `str`, `int`, `float` or `bool` for the key 'a'"),
         (json.dumps({str(key): 1 for key in range(65)}), "metadata", "expected `object` of length <= 64"),
         (json.dumps({"a": "x" * 16_384}), "metadata", "expected at most 16384 bytes of JSON"),
     ],
