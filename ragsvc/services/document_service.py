@@ -392,6 +392,6 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
         raise invalid_value("metadata", f"Expected `object` of length <= {_MAX_METADATA_KEYS}")
     for key, value in metadata.items():
         if not isinstance(value, str | int | float | bool):
-            raise invalid_value(f"metadata.{key[:64]}", "Expected `str`, `int`, `float` or `bool`")
+            raise invalid_value("metadata", f"Expected `str`, `int`, `float` or `bool` for the key '{key[:64]}'")
     if len(msgspec.json.encode(metadata)) > _MAX_METADATA_BYTES:
         raise invalid_value("metadata", f"Expected at most {_MAX_METADATA_BYTES} bytes of JSON")

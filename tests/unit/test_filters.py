@@ -43,7 +43,7 @@ def test_a_filter_decides_by_value_and_kind(raw: dict, expected: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "param", "problem"),
+    ("raw", "place", "problem"),
     [
         (None, "filters", ": expected `object` with the field `type`"),
         ([], "filters", ": expected `object` with the field `type`"),
@@ -65,10 +65,10 @@ def test_a_filter_decides_by_value_and_kind(raw: dict, expected: bool) -> None:
         ),
     ],
 )
-def test_another_shape_is_refused_with_the_field_named(raw: object, param: str, problem: str) -> None:
+def test_another_shape_is_refused_with_the_field_named(raw: object, place: str, problem: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_filter(raw)
-    assert (caught.value.param, caught.value.message) == (param, f"'{param}'{problem}.")
+    assert (caught.value.param, caught.value.message) == ("filters", f"'{place}'{problem}.")
 
 
 def test_nesting_beyond_reason_is_refused() -> None:

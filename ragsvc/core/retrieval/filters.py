@@ -12,6 +12,7 @@ from typing import Any, Literal, assert_never
 
 import msgspec
 
+from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.validation import invalid_field, invalid_value
 
 Scalar = str | int | float | bool
@@ -44,7 +45,10 @@ def parse_filter(raw: object, *, path: str = "filters") -> Filter:
         InvalidRequest: the shape is wrong, or the filter exceeds the limits on depth and number of conditions.
     """
     budget = [_MAX_NODES]
-    return _parse(raw, path, depth=0, budget=budget)
+    try:
+        return _parse(raw, path, depth=0, budget=budget)
+    except InvalidRequest as error:  # the message names the place in the filter, ``param`` the whole filter
+        raise InvalidRequest(error.message, param=path) from error
 
 
 def _parse(raw: object, path: str, *, depth: int, budget: list[int]) -> Filter:
