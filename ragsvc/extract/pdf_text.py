@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from typing import Any
 
 import msgspec
@@ -44,10 +44,10 @@ _CELL_GAP = 1.3
 _FEW_RECTANGLES = 8
 _DIGITS = re.compile(r"\d")
 _NUMBER_AFTER_BLANK = re.compile(r"\S +[$€£¥(\d\u2013\u2014]")
-_WORD_WITH_DIGIT = re.compile(r"[^\s\x00\ufffe\x02]+\d[^\s\x00\ufffe\x02]*")
+_WORD_WITH_DIGIT = re.compile(r"[^\s\x00\ufffe\x02]+(?:\d[a-z]\b|\d)")
 _SMALL_BOX = 0.75
 _MARK_CONTEXT = 24
-_SAMPLE_STEP = 50
+_SAMPLE_STEP = 25
 _WORD_GAP = 0.2
 _DROP_CAP = 1.8
 _DROP_CAP_LINE = re.compile(r"(?:[^\W\d_A-Z]+|[^\W\d_a-z]+)[,;]? \S+ \S+")
@@ -191,6 +191,27 @@ class TextPage:
             return self._box[1]
         x, y = self._box[0], self._box[1]
         return self.shown((x, y, x, y))[1]
+
+    def has_shifted_digit(self, raw: str, start: int) -> bool:
+        """Whether a word's last digit (or a letter after it) is above or below its first character.
+
+        Most words are compared with the start of the line only, which takes one call.
+        """
+        words = _WORD_WITH_DIGIT.finditer(raw)
+        first = next(words, None)
+        if first is None:
+            return False
+        address, x, y, box, axis = self._address, self._left, self._bottom, self._box, 1 - self.turns % 2
+        _get_origin(address, start, x, y)
+        usual, limit = box[axis], 0.04 * self.font(start)[0]
+        for word in chain((first,), words):
+            _get_origin(address, start + word.end() - 1, x, y)
+            shifted = box[axis]
+            if abs(shifted - usual) > limit:
+                _get_origin(address, start + word.start(), x, y)
+                if abs(shifted - box[axis]) > limit:
+                    return True
+        return False
 
     def glyphs(self, start: int, end: int) -> list[Glyph]:
         """The visible characters of a span with size and position; none if it does not run from left to right."""
@@ -416,7 +437,7 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
     few = count <= _FEW_RECTANGLES
     rectangles = [page.rectangle(index) for index in (range(count) if few else (0, count - 1))]
     boxes = [page.shown(rectangle) for rectangle in rectangles]
-    if _has_small_neighbour(boxes) if few else _has_shifted_digit(page, raw, start):
+    if _has_small_neighbour(boxes) if few else page.has_shifted_digit(raw, start):
         page.separate_marks(start, end)
     text = clean_line(page.edited(start, end))
     if page.right_to_left:
@@ -426,7 +447,8 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
         turns = _direction(page, start, end)
     if not page.visibility.suspicious:
         page.visibility.check_boxes(rectangles)
-        page.visibility.sample((start,) if count == 1 else range(start, end, _SAMPLE_STEP), size)
+        positions = (start,) if count == 1 else (*range(start, end, _SAMPLE_STEP if few else 2 * _SAMPLE_STEP), end - 1)
+        page.visibility.sample(positions, size)
     first, last = boxes[0], boxes[-1]
     one_line = abs(first[1] - last[1]) < 0.5 * size
     return Line(
@@ -455,21 +477,6 @@ def _has_small_neighbour(boxes: list[Rectangle]) -> bool:
 
 def _height(box: Rectangle) -> float:
     return box[3] - box[1]
-
-
-def _has_shifted_digit(page: TextPage, raw: str, start: int) -> bool:
-    """Whether a word's last letter or digit is above or below its first character."""
-    usual = limit = 0.0
-    for word in _WORD_WITH_DIGIT.finditer(raw):
-        if not limit:
-            usual, limit = page.baseline(start), 0.04 * page.font(start)[0]
-        last = start + word.end() - 1
-        while not page.text[last].isalnum():
-            last -= 1
-        baseline = page.baseline(last)
-        if abs(baseline - usual) > limit and abs(baseline - page.baseline(start + word.start())) > limit:
-            return True
-    return False
 
 
 def _join_rows(

@@ -25,8 +25,9 @@ _FAINT = 60
 _FAINT_SHARE = 0.3
 _OPAQUE = 250
 _MARGIN = 1.0
-_LAST_OBJECTS = 50
+_LAST_OBJECTS = 30
 _MAX_OBJECTS = 20_000
+_MAX_OBJECTS_OF_FORM = 100
 _MIN_COVER = 3.0
 _INVISIBLE, _CLIP = 3, 7
 _SCALE = 1.5
@@ -388,5 +389,5 @@ def _opaque_bounds(page_object: int) -> Box | None:
 
 def _holds_picture(form: int) -> bool:
     handle = ctypes.cast(form, pdfium.FPDF_PAGEOBJECT)
-    inside = range(min(_LAST_OBJECTS, pdfium.FPDFFormObj_CountObjects(handle)))
+    inside = range(min(_MAX_OBJECTS_OF_FORM, pdfium.FPDFFormObj_CountObjects(handle)))
     return any(_get_type(_get_form_object(form, number)) == pdfium.FPDF_PAGEOBJ_IMAGE for number in inside)
