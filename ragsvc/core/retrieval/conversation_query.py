@@ -260,7 +260,7 @@ def _return_to_subject(text: str, before: Sequence[Turn]) -> str:
         return ""
     subject = content_words(found["subject"])
     asked = [clean_question(turn.text) for turn in before if turn.role == "user"]
-    earlier = next((one for one in reversed(asked) if set(subject) & set(content_words(one))), "")
+    earlier = next((question for question in reversed(asked) if set(subject) & set(content_words(question))), "")
     rest = found["rest"].strip()
     if not rest:
         return earlier or found["subject"]
