@@ -68,7 +68,7 @@ _FORM_OF_ANSWER: Final = re.compile(
     re.IGNORECASE,
 )
 _QUANTITY: Final = re.compile(
-    r"(?<![\w.,/-])(?!(?:19|20)\d\d\b)\d{1,3}(?:,\d{3})*(?=\s+[a-zäöüа-я]{3,})(?!\s+(?:percent|prozent|million"
+    r"(?<![\w.,:/-])(?!(?:19|20)\d\d\b)\d{1,3}(?:,\d{3})*(?=\s+[a-zäöüа-я]{3,})(?!\s+(?:percent|prozent|million"
     r"|billion|january|february|march|april|june|july|august|september|october|november|december)\b)",
 )
 _NUMBERED_NAME: Final = re.compile(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -35,6 +36,7 @@ def plain_text(text: str) -> str:
     return f" {' '.join(words)} "
 
 
+@lru_cache(maxsize=4096)
 def word_start(word: str) -> str:
     """The string to search for in ``plain_text`` to find a word: its start, without an English plural ending.
 
