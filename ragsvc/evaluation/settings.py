@@ -11,7 +11,7 @@ from msgspec import Meta
 from ragsvc.core.defaults import DEFAULT_TOP_K, MAX_TOP_K
 from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.retrieval.filters import parse_filter
-from ragsvc.core.retrieval.search import SearchMode
+from ragsvc.core.retrieval.search_values import SearchMode
 from ragsvc.core.validation import invalid_field
 from ragsvc.evaluation.errors import InvalidEvaluation
 

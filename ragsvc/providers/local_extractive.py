@@ -22,7 +22,7 @@ from ragsvc.core.gateway.event_stream import encode_event
 from ragsvc.core.gateway.stop_sequences import StopScanner
 from ragsvc.core.ports.chat_backend import ChatReply
 from ragsvc.core.retrieval.document_questions import document_question
-from ragsvc.core.retrieval.search import SearchHit
+from ragsvc.core.retrieval.search_values import SearchHit
 from ragsvc.providers.local_provider import LocalChat
 
 NO_ANSWER: Final = "The documents do not hold an answer to this question."

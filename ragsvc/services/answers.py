@@ -20,7 +20,7 @@ from ragsvc.core.gateway.chat import ChatCall, ChatRequest, CountTokens, Retriev
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.event_stream import DONE
 from ragsvc.core.ports.chat_backend import ChatReply, ChatStream
-from ragsvc.core.ports.search import Searcher
+from ragsvc.core.ports.searcher import Searcher
 from ragsvc.core.ports.token_meter import TokenMeter
 from ragsvc.core.retrieval.conversation_query import Turn, make_query
 from ragsvc.services.citation_insertion import CitationSource, StreamCiter, cite_reply

@@ -10,7 +10,7 @@ import msgspec
 from ragsvc.core.answers.citations import Citation, CitedAnswer
 from ragsvc.core.gateway.event_stream import encode_event, event_data, split_events
 from ragsvc.core.gateway.finish_reasons import finish_reason_of
-from ragsvc.core.retrieval.search import SearchHit
+from ragsvc.core.retrieval.search_values import SearchHit
 
 _COMMON_FIELDS: Final = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier"})
 

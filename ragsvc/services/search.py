@@ -21,7 +21,7 @@ from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.retrieval.passage_search import PassageRows, RankedPassages, search_passages
 from ragsvc.core.retrieval.ranking import OPENING_CHARACTERS, Candidate, name_and_title
-from ragsvc.core.retrieval.search import SearchHit, SearchMode, SearchQuery, SearchResult
+from ragsvc.core.retrieval.search_values import SearchHit, SearchMode, SearchQuery, SearchResult
 from ragsvc.core.validation import check_not_blank, invalid_value
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces, Indexes
 from ragsvc.store import document_rows as rows

@@ -16,7 +16,7 @@ from ragsvc.core.defaults import DEFAULT_TOP_K
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
 from ragsvc.core.retrieval.passage_search import RankedPassages
-from ragsvc.core.retrieval.search import SearchHit, SearchMode
+from ragsvc.core.retrieval.search_values import SearchHit, SearchMode
 from ragsvc.evaluation.measures.scores import auroc, contains, token_f1
 
 SHORT_ANSWERS = {"Str", "Int", "Float"}

@@ -27,7 +27,7 @@ from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.retrieval.passage_search import RankedPassages, search_passages
 from ragsvc.core.retrieval.ranking import CANDIDATES, OPENING_CHARACTERS, name_and_title
-from ragsvc.core.retrieval.search import SearchMode, SearchQuery
+from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
 from ragsvc.core.text.chunking import embedding_text, lexical_context, split_pages
 from ragsvc.core.text.condensing import condense
 from ragsvc.extract.pdf_pages import PageReports

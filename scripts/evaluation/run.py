@@ -37,7 +37,7 @@ from evaluation.datasets import LANGUAGES, Dataset, Question
 from evaluation.engine import Collection, Embedding
 from ragsvc.core.documents import Extraction, StoredPassage
 from ragsvc.core.ports.parsing import ChunkingOptions
-from ragsvc.core.retrieval.search import SearchMode
+from ragsvc.core.retrieval.search_values import SearchMode
 from ragsvc.core.text.condensing import condense
 from ragsvc.evaluation.measures.judging import HIT_DEPTHS, Span, judge, matching_item
 from ragsvc.evaluation.measures.scores import ndcg, range_overlap, unique

@@ -12,7 +12,7 @@ from ragsvc.core.gateway.chat import RetrievedPassages, TokenUsage, decode_chat_
 from ragsvc.core.gateway.event_stream import event_data, split_events
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.core.ports.model_provider import ForwardRequest
-from ragsvc.core.retrieval.search import SearchHit
+from ragsvc.core.retrieval.search_values import SearchHit
 from ragsvc.providers.concurrency_slots import ConcurrencySlots
 from ragsvc.providers.local_extractive import LocalExtractive
 from ragsvc.providers.openai_upstream import OpenAIUpstream

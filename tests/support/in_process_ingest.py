@@ -12,7 +12,7 @@ import anyio.abc
 
 from ragsvc.core.documents import Document, Extraction, Page, Passage
 from ragsvc.core.ports.parsing import ParsedDocument
-from ragsvc.core.retrieval.search import SearchMode, SearchQuery
+from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
 from ragsvc.core.text.chunking import lexical_context
 from ragsvc.index.registry import IndexRegistry
 from ragsvc.services.document_service import DocumentService, Upload

@@ -10,7 +10,7 @@ from ragsvc.core.documents import StoredPassage
 from ragsvc.core.errors import CollectionNotFound
 from ragsvc.core.ids import DocumentId, PassageId, TenantId
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
-from ragsvc.core.retrieval.search import SearchHit, SearchResult
+from ragsvc.core.retrieval.search_values import SearchHit, SearchResult
 from ragsvc.core.text.sentences import quotable_spans
 
 PAGES = {

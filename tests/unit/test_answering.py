@@ -9,7 +9,7 @@ from ragsvc.core.answers.extractive import MAX_SENTENCE_CHARACTERS, ExtractedAns
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW, answerable, question_names
-from ragsvc.core.retrieval.search import SearchHit
+from ragsvc.core.retrieval.search_values import SearchHit
 from tests.support.evidence import evidence_of
 
 

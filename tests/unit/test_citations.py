@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from ragsvc.core.answers.citations import CitedAnswer, best_support
 from ragsvc.core.answers.extractive import answer as extract_answer
-from ragsvc.core.retrieval.search import SearchHit
+from ragsvc.core.retrieval.search_values import SearchHit
 from tests.support.small_corpus import PAGES, passage
 
 REPORT = (

@@ -6,7 +6,7 @@ import pytest
 
 from ragsvc.cli.evaluate import evaluation_failures
 from ragsvc.cli.failures import CommandFailed, ExitCode
-from ragsvc.core.retrieval.search import SearchMode
+from ragsvc.core.retrieval.search_values import SearchMode
 from ragsvc.evaluation.questions import read_questions
 from ragsvc.evaluation.settings import choose_settings
 

@@ -13,7 +13,7 @@ from ragsvc.core.ports.indexes import Hits
 from ragsvc.core.retrieval.answerability import answerable
 from ragsvc.core.retrieval.document_questions import document_question
 from ragsvc.core.retrieval.ranking import Candidate, SearchCandidates, complete_cosines, join, name_and_title, rank
-from ragsvc.core.retrieval.search import SearchMode
+from ragsvc.core.retrieval.search_values import SearchMode
 from tests.support.evidence import evidence_of
 
 

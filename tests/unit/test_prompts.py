@@ -3,7 +3,7 @@ import pytest
 
 from ragsvc.core.answers.prompts import weave_passages
 from ragsvc.core.gateway.chat import RetrievedPassages, decode_chat_request
-from ragsvc.core.retrieval.search import SearchHit
+from ragsvc.core.retrieval.search_values import SearchHit
 from tests.support.small_corpus import PAGES, count_tokens, passage
 
 IMAGE = {"type": "image_url", "image_url": {"url": "x"}}

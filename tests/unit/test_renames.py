@@ -13,7 +13,7 @@ import pytest
 from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.errors import EmbeddingFailed
 from ragsvc.core.ports.embedding import EmbeddingModel
-from ragsvc.core.retrieval.search import SearchMode
+from ragsvc.core.retrieval.search_values import SearchMode
 from ragsvc.core.text.chunking import embedding_text
 from ragsvc.services.embedding_spaces import EmbeddingSpace
 from ragsvc.services.model_change import Reembedding

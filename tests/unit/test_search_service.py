@@ -11,7 +11,7 @@ import pytest
 from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.core.retrieval.passage_search import load_best
 from ragsvc.core.retrieval.ranking import Candidate
-from ragsvc.core.retrieval.search import SearchMode, SearchQuery, SearchResult
+from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery, SearchResult
 from ragsvc.index.registry import IndexRegistry
 from ragsvc.services.search import DatabaseRows, OpeningCache, SearchService
 from ragsvc.store import document_rows

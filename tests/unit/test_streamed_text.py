@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ragsvc.core.answers.citations import CitedAnswer, find_markers
 from ragsvc.core.gateway.event_stream import EventAligner, event_data, split_events
 from ragsvc.core.gateway.stop_sequences import StopScanner
-from ragsvc.core.retrieval.search import SearchHit
+from ragsvc.core.retrieval.search_values import SearchHit
 from tests.support.small_corpus import PAGES, passage
 
 HITS = [SearchHit(passage(number, text), 0.5) for number, text in PAGES.items()]

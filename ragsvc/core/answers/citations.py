@@ -22,7 +22,7 @@ import msgspec
 from ragsvc.core.defaults import MAX_TOP_K
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ids import chunk_id
-from ragsvc.core.retrieval.search import SearchHit
+from ragsvc.core.retrieval.search_values import SearchHit
 from ragsvc.core.text.literal_spans import literal_spans, merged_spans
 from ragsvc.core.text.sentences import Span, quotable_spans
 

@@ -16,7 +16,7 @@ import numpy as np
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
 from ragsvc.core.retrieval.document_questions import document_question
-from ragsvc.core.retrieval.search import SearchHit
+from ragsvc.core.retrieval.search_values import SearchHit
 from ragsvc.core.text.content_words import content_words
 from ragsvc.core.text.sentences import Span, quotable_spans
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS

@@ -19,7 +19,7 @@ from msgspec import Raw
 from ragsvc.core.defaults import DEFAULT_REPLY_TOKENS
 from ragsvc.core.gateway.chat import ChatCall, ChatRequest, CountTokens, RetrievedPassages
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
-from ragsvc.core.retrieval.search import SearchHit
+from ragsvc.core.retrieval.search_values import SearchHit
 
 _FENCE_TOKENS: Final = 16
 _ZERO_WIDTH_SPACE: Final = "\u200b"

@@ -22,7 +22,7 @@ from ragsvc.core.defaults import (
 from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.gateway.upstream_access import NO_ACCESS, UpstreamAccess
 from ragsvc.core.retrieval.filters import parse_filter
-from ragsvc.core.retrieval.search import DocumentIds, SearchHit, SearchMode, SearchQuery
+from ragsvc.core.retrieval.search_values import DocumentIds, SearchHit, SearchMode, SearchQuery
 from ragsvc.core.validation import decode_json, missing_value
 
 CountTokens = Callable[[str], int]

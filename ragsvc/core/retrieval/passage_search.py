@@ -19,7 +19,7 @@ from ragsvc.core.ports.indexes import Hits, Ids
 from ragsvc.core.retrieval.answerability import BEST_PASSAGES, RARITY_CANDIDATES, AnswerabilityEvidence, answerable
 from ragsvc.core.retrieval.document_questions import DocumentQuestion, document_question
 from ragsvc.core.retrieval.ranking import CANDIDATES, Candidate, SearchCandidates, complete_cosines, join, rank
-from ragsvc.core.retrieval.search import SearchMode, SearchQuery
+from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
 
 
 class CollectionIndexes(Protocol):

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.ports.indexes import Hits, Ids
-from ragsvc.core.retrieval.search import SearchMode
+from ragsvc.core.retrieval.search_values import SearchMode
 from ragsvc.core.text.content_words import content_words
 from ragsvc.core.text.word_starts import WordText, count_starts, word_start
 

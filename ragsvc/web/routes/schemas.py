@@ -17,7 +17,7 @@ from ragsvc.core.defaults import (
 )
 from ragsvc.core.documents import Document, DocumentStatus, Stage, StoredPassage
 from ragsvc.core.ids import chunk_id
-from ragsvc.core.retrieval.search import DocumentIds, SearchHit, SearchMode
+from ragsvc.core.retrieval.search_values import DocumentIds, SearchHit, SearchMode
 
 
 class ProblemOut(msgspec.Struct, frozen=True):

@@ -10,9 +10,9 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope
 
 from ragsvc.core.access.principal import Scope as KeyScope
-from ragsvc.core.ports.search import Searcher
+from ragsvc.core.ports.searcher import Searcher
 from ragsvc.core.retrieval.filters import parse_filter
-from ragsvc.core.retrieval.search import SearchQuery
+from ragsvc.core.retrieval.search_values import SearchQuery
 from ragsvc.core.validation import decode_json
 from ragsvc.web.bodies import read_body
 from ragsvc.web.context import context_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ragsvc.core.ids import TenantId
-from ragsvc.core.retrieval.search import SearchQuery, SearchResult
+from ragsvc.core.retrieval.search_values import SearchQuery, SearchResult
 
 
 class Searcher(Protocol):
