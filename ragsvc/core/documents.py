@@ -39,6 +39,7 @@ class ProblemCode(StrEnum):
     TEXT_TRUNCATED = "text_truncated"
     NOT_READ = "not_read"
     OCR_USED = "ocr_used"
+    BAD_CHARACTERS = "bad_characters"
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=False):

@@ -32,6 +32,10 @@ _MESSAGES: dict[ProblemCode, tuple[str, str]] = {
         "is an image, or has no usable text layer; its text was recognised and may contain errors",
         "are images, or have no usable text layer; their text was recognised and may contain errors",
     ),
+    ProblemCode.BAD_CHARACTERS: (
+        "has bytes or glyphs without a character; U+FFFD stands for each",
+        "have bytes or glyphs without a character; U+FFFD stands for each",
+    ),
 }
 
 
