@@ -122,14 +122,14 @@ def _read_document(
     page_count = len(document)
     _check_page_count(page_count, limits)
     draft = read_pages(document.raw, page_count, limits=limits, on_progress=reports.on_progress)
-    recognised = recognise_images(document.raw, draft, limits=limits, reports=reports)
-    unreadable = draft.pages(ProblemCode.PAGE_UNREADABLE)
+    unreadable = draft.pages(ProblemCode.PAGE_UNREADABLE, ProblemCode.GARBLED_TEXT)
     if unreadable:
         use_fallback_texts(
             draft,
             unreadable,
             pypdf_fallback.read_pages(path, password=password, numbers=unreadable, page_count=page_count),
         )
+    recognised = recognise_images(document.raw, draft, limits=limits, reports=reports)
     texts = join_words(draft.texts, limits)
     outline = _outline(document)
     headings = place_outline(outline, texts) or headings_by_font(draft.fonts, texts)

@@ -7,44 +7,48 @@ document (``pdf_document``). Memory is bounded by a page plus the extracted text
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ragsvc.core.documents import ProblemCode
 from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract.clean import join_hyphens, known_words
+from ragsvc.extract.glyph_evidence import UNUSABLE, needs_recognition
 from ragsvc.extract.headings import PageFonts, page_fonts
 from ragsvc.extract.layout import page_text
-from ragsvc.extract.pdf_images import has_large_image
-from ragsvc.extract.pdf_text import PageUnreadable, open_text_page, read_lines
+from ragsvc.extract.page_merge import KeptLines, Reason
+from ragsvc.extract.pdf_images import hides_text
+from ragsvc.extract.pdf_text import PageLines, PageUnreadable, TextPage, open_text_page, read_lines
+
+if TYPE_CHECKING:
+    from ragsvc.extract.ocr_pages import RecognisedPage
 
 OnProgress = Callable[[int, int], None]
 OnRecognised = Callable[[int], None]
 """Called with the number of pages that were recognised so far."""
 OnWarning = Callable[[str], None]
 
-_LITTLE_TEXT = 200
-_IMAGE_SHARE = 0.3
-_GAIN = 1.5
 _NEED_RECOGNITION = (ProblemCode.NO_TEXT_LAYER, ProblemCode.GARBLED_TEXT)
 
 
 class PageDraft(msgspec.Struct):
     """The pages as read, before hyphens are resolved.
 
-    ``image_pages`` are the numbers of pages that are mostly an image with little text: a scan with a court's stamp,
-    for example.
+    ``kept`` has the text layers of pages that are also recognised: scans with a stamp and unusable glyphs, for example.
     """
 
     texts: list[str] = []
     fonts: list[PageFonts] = []
     findings: list[tuple[int, ProblemCode]] = []
-    image_pages: set[int] = set()
+    kept: dict[int, KeptLines] = {}
 
     def pages(self, *codes: ProblemCode) -> list[int]:
         """The numbers of the pages with any of these findings, in order."""
         return sorted(page for page, code in self.findings if code in codes)
+
+    def to_recognise(self) -> set[int]:
+        return {*self.pages(*_NEED_RECOGNITION), *self.kept}
 
     def replace_findings(self, number: int, *codes: ProblemCode) -> None:
         """Replace the findings of a page."""
@@ -66,41 +70,60 @@ def read_pages(raw: Any, page_count: int, *, limits: ExtractionLimits, on_progre
     budget = limits.max_text_characters
     unrecognised = 0
     for index in range(page_count):
-        text, fonts = "", PageFonts()
+        page = _PageRead()
         if budget <= 0:
-            draft.findings.append((index + 1, ProblemCode.NOT_READ))
+            page.findings.append(ProblemCode.NOT_READ)
         else:
-            text, fonts, finding = _read_page(raw, index, max_characters=min(budget, limits.max_page_characters))
-            if finding is not None:
-                draft.findings.append((index + 1, finding))
-            elif len(text) < _LITTLE_TEXT and limits.ocr and has_large_image(raw, index, share=_IMAGE_SHARE):
-                draft.image_pages.add(index + 1)
-            budget -= len(text)
-            unrecognised += finding in _NEED_RECOGNITION or index + 1 in draft.image_pages
-        draft.texts.append(text)
-        draft.fonts.append(fonts)
+            page = _read_page(raw, index, limits=limits, max_characters=min(budget, limits.max_page_characters))
+        budget -= len(page.text)
+        draft.findings += [(index + 1, finding) for finding in page.findings]
+        if page.kept is not None:
+            draft.kept[index + 1] = page.kept
+        unrecognised += page.kept is not None or any(finding in _NEED_RECOGNITION for finding in page.findings)
+        draft.texts.append(page.text)
+        draft.fonts.append(page.fonts)
         on_progress(index + 1 - unrecognised, page_count)
     return draft
 
 
-def _read_page(raw: Any, index: int, *, max_characters: int) -> tuple[str, PageFonts, ProblemCode | None]:  # noqa: ANN401 - a ctypes handle
+class _PageRead(msgspec.Struct):
+    """The text layer of a page; ``kept`` if the page is also recognised."""
+
+    text: str = ""
+    fonts: PageFonts = msgspec.field(default_factory=PageFonts)
+    findings: list[ProblemCode] = []
+    kept: KeptLines | None = None
+
+
+def _read_page(raw: Any, index: int, *, limits: ExtractionLimits, max_characters: int) -> _PageRead:  # noqa: ANN401 - a ctypes handle
     try:
         with open_text_page(raw, index, max_characters=max_characters) as page:
             found = read_lines(page)
+            reason = _reason_to_recognise(page, found) if limits.ocr else None
             truncated = page.truncated
+            kept = KeptLines(reason, found.lines, page.turns) if reason is not None and found.lines else None
     except PageUnreadable:
-        return "", PageFonts(), ProblemCode.PAGE_UNREADABLE
+        return _PageRead(findings=[ProblemCode.PAGE_UNREADABLE])
     if found.garbled:
-        return "", PageFonts(), ProblemCode.GARBLED_TEXT
+        return _PageRead(findings=[ProblemCode.GARBLED_TEXT], kept=kept)
     text = page_text(found.lines)
     if not text.strip():
-        return "", PageFonts(), ProblemCode.NO_TEXT_LAYER
-    return text, page_fonts(found.lines), ProblemCode.TEXT_TRUNCATED if truncated else None
+        return _PageRead(findings=[ProblemCode.NO_TEXT_LAYER])
+    findings = [ProblemCode.TEXT_TRUNCATED] * truncated + [ProblemCode.BAD_CHARACTERS] * (UNUSABLE in text)
+    return _PageRead(text, page_fonts(found.lines), findings, kept)
+
+
+def _reason_to_recognise(page: TextPage, found: PageLines) -> Reason | None:
+    if found.garbled:
+        return Reason.GARBLED
+    if UNUSABLE in page.text and needs_recognition(page.text):
+        return Reason.GLYPHS
+    return Reason.PICTURE if hides_text(page, found.lines) else None
 
 
 def recognise_images(raw: Any, draft: PageDraft, *, limits: ExtractionLimits, reports: PageReports) -> bool:  # noqa: ANN401 - a ctypes handle
     """Recognise the pages without usable text; ``True`` if pages were recognised."""
-    numbers, page_count = sorted({*draft.pages(*_NEED_RECOGNITION), *draft.image_pages}), len(draft.texts)
+    numbers, page_count = sorted(draft.to_recognise()), len(draft.texts)
     if not numbers or not limits.ocr:
         return False
     from ragsvc.extract.ocr_pages import recognise_pages  # noqa: PLC0415 - imports numpy, only if a page needs it
@@ -112,27 +135,41 @@ def recognise_images(raw: Any, draft: PageDraft, *, limits: ExtractionLimits, re
     found = recognise_pages(
         raw,
         numbers,
+        kept=draft.kept,
         limits=limits,
         max_characters=limits.max_text_characters - sum(map(len, draft.texts)),
         on_page=report,
         on_warning=reports.on_warning,
     )
     for number, page in found.items():
-        if len(page.text) > _GAIN * len(draft.texts[number - 1]):
+        if page.text and (not page.unchanged or number in draft.pages(ProblemCode.GARBLED_TEXT)):
             draft.texts[number - 1], draft.fonts[number - 1] = page.text, page_fonts(page.lines)
-            draft.replace_findings(number, ProblemCode.OCR_USED, *[ProblemCode.TEXT_TRUNCATED] * page.truncated)
+            draft.replace_findings(number, *_findings(page))
     if found:
-        for number in set(draft.pages(ProblemCode.NO_TEXT_LAYER)) - set(found):
+        for number in {*draft.pages(ProblemCode.NO_TEXT_LAYER), *_pictures(draft)} - set(found):
             draft.replace_findings(number, ProblemCode.NOT_READ)
     if len(found) < len(numbers):
         reports.on_progress(page_count, page_count)
     return bool(found)
 
 
+def _findings(page: RecognisedPage) -> list[ProblemCode]:
+    return (
+        [ProblemCode.OCR_USED] * (not page.unchanged)
+        + [ProblemCode.TEXT_TRUNCATED] * page.truncated
+        + [ProblemCode.BAD_CHARACTERS] * (UNUSABLE in page.text)
+    )
+
+
+def _pictures(draft: PageDraft) -> list[int]:
+    return [number for number, kept in draft.kept.items() if kept.reason is Reason.PICTURE]
+
+
 def use_fallback_texts(draft: PageDraft, numbers: list[int], texts: dict[int, str]) -> None:
     """Use the texts of pypdf for pages that pdfium cannot read."""
     for number in numbers:
         if texts.get(number):
+            draft.kept.pop(number, None)
             draft.texts[number - 1] = texts[number]
             draft.replace_findings(number, ProblemCode.SECOND_PARSER_USED)
 

@@ -20,6 +20,7 @@ import pypdfium2.raw as pdfium
 
 from ragsvc.extract.clean import clean_line, is_garbled
 from ragsvc.extract.columns import alternates, find_gutter, order_columns
+from ragsvc.extract.glyph_evidence import is_mostly_unusable, looks_like_codes, mark_unusable
 from ragsvc.extract.layout import Line, move_headers_and_footers
 
 _GAP_POINTS = 7.0
@@ -51,7 +52,10 @@ _get_matrix = _bind("FPDFText_GetMatrix", _int, _page, _int, _out)
 
 
 class PageLines(msgspec.Struct):
-    """The lines of a page in reading order. ``characters`` is the number of all characters, also of a garbled page."""
+    """The lines of a page in reading order; those of a garbled page are glyph numbers, not text.
+
+    ``characters`` is the number of all characters.
+    """
 
     lines: list[Line]
     characters: int
@@ -63,13 +67,13 @@ class PageUnreadable(Exception):
 
 
 class TextPage:
-    """The characters of a page. Index ``i`` of ``text`` is character ``i`` of pdfium."""
+    """The characters of a page. Index ``i`` of ``text`` is character ``i`` of pdfium. ``page`` is the page's handle."""
 
     def __init__(self, page: Any, text_page: Any, *, max_characters: int) -> None:  # noqa: ANN401 - ctypes handles
+        self.page = page
         self._text_page = text_page
         self.count = max(0, pdfium.FPDFText_CountChars(text_page))
         self.truncated = self.count > max_characters
-        self.unmapped = 0
         self.text = self._read_text(min(self.count, max_characters))
         self.turns = pdfium.FPDFPage_GetRotation(page)
         self._address = ctypes.cast(text_page, ctypes.c_void_p).value
@@ -87,11 +91,21 @@ class TextPage:
         written = pdfium.FPDFText_GetText(self._text_page, 0, count, buffer)
         raw = bytes(buffer)[: 2 * max(0, written - 1)].decode("utf-16-le", "surrogatepass")
         if len(raw) == count and not _has_surrogates(raw):
-            return raw
+            return mark_unusable(raw, self._unmapped(raw))
         # the call omits some characters and those beyond 16 bits: read each, so that the indexes stay those of pdfium
         codes = [pdfium.FPDFText_GetUnicode(self._text_page, index) for index in range(count)]
-        self.unmapped = codes.count(0)
-        return "".join(chr(code) if 0 < code < 0x110000 else "\x00" for code in codes)
+        raw = "".join(chr(code) if 0 < code < 0x110000 else "\x00" for code in codes)
+        return mark_unusable(raw, [index for index, code in enumerate(codes) if code == 0])
+
+    def _unmapped(self, raw: str) -> list[int]:
+        """The glyphs without a character: pdfium's call for all characters returns U+FFFE for them and for hyphens."""
+        found: list[int] = []
+        index = raw.find("\ufffe")
+        while index >= 0:
+            if pdfium.FPDFText_GetUnicode(self._text_page, index) == 0:
+                found.append(index)
+            index = raw.find("\ufffe", index + 1)
+        return found
 
     def rectangles(self, start: int, count: int) -> int:
         """Compute the rectangles of a run of characters, for ``rectangle``; returns their number."""
@@ -174,8 +188,7 @@ def open_text_page(document: Any, index: int, *, max_characters: int) -> Generat
 
 
 def read_lines(page: TextPage) -> PageLines:
-    if is_garbled(page.text, unmapped=page.unmapped):
-        return PageLines([], page.count, garbled=True)
+    garbled = is_mostly_unusable(page.text) or looks_like_codes(page.text) or is_garbled(page.text)
     spans = list(_line_spans(page.text))
     page.turns = _main_direction(page, spans)
     lines = [_measure(page, start, end) for start, end in spans]
@@ -184,7 +197,7 @@ def read_lines(page: TextPage) -> PageLines:
         ordered = order_columns(fragments)
         if ordered != fragments:
             lines = ordered
-    return PageLines(move_headers_and_footers([line for line in lines if line.text]), page.count, garbled=False)
+    return PageLines(move_headers_and_footers([line for line in lines if line.text]), page.count, garbled=garbled)
 
 
 def _line_spans(text: str) -> Iterator[tuple[int, int]]:
