@@ -11,9 +11,9 @@ import re
 from collections.abc import Collection
 
 UNUSABLE = "\ufffd"
-_SUSPECT = re.compile("[\x00\x01\x03-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ue000-\uf8ff\ufffd\U000f0000-\U0010fffd]")
+_SUSPECT = re.compile("[\x00\x01\x03-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ue000-\uf8e4\uf8ff\ufffd\U000f0000-\U0010fffd]")
 _CONTROL = re.compile("[\x01\x03-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_RUN = re.compile("[\x01\x03-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]{3,}|[\ue000-\uf8ff]{4,}|\ufffd{2,}")
+_RUN = re.compile("[\x01\x03-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]{3,}|[\ue000-\uf8e4]{4,}|\ufffd{2,}")
 _PAGE_SHARE = 0.02
 _LINE_SHARE = 0.05
 _LINE_CHARACTERS = 10
@@ -67,6 +67,8 @@ def is_mostly_unusable(text: str) -> bool:
 
 def looks_like_codes(text: str) -> bool:
     """Whether text consists of character codes instead of characters: signs and digits in place of words."""
+    if len(_SIGNS.findall(text)) < _SIGN_SHARE * _visible(text):
+        return False
     plain = _REPEATED.sub("", text)
     visible = _visible(plain)
     if visible < _MIN_CODES or len(_SIGNS.findall(plain)) < _SIGN_SHARE * visible:

@@ -96,6 +96,8 @@ def _recognise_page(document: Any, index: int, kept: KeptLines | None) -> Recogn
     image, recognised = seen
     lines = ocr_lines(recognised.lines, turns=recognised.turns, scale=image.scale)
     if kept is not None:
+        if not kept.lines:  # without text, the picture decides about the orientation
+            kept.turns += recognised.turns
         rows = ocr_rows(recognised.lines, turns=recognised.turns, scale=image.scale)
         fragments = [fragment.line for row in rows for fragment in row]
         placed = _in_text_layer(document, index, image, [*lines, *fragments], from_turns=recognised.turns, kept=kept)

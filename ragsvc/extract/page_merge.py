@@ -13,6 +13,7 @@ from enum import Enum, auto
 
 import msgspec
 
+from ragsvc.extract.annotation_lines import PlacedText, Rectangle, place_texts
 from ragsvc.extract.glyph_evidence import UNUSABLE
 from ragsvc.extract.layout import Line
 
@@ -35,11 +36,15 @@ class Reason(Enum):
 
 
 class KeptLines(msgspec.Struct):
-    """The lines of a text layer until the page is recognised. ``turns`` are clockwise quarter turns from the page."""
+    """The lines of a text layer until the page is recognised. ``turns`` are clockwise quarter turns from the page.
+
+    ``placed`` are the texts on top of the page, in the coordinates of the page; they are not among the lines.
+    """
 
     reason: Reason
     lines: list[Line]
     turns: int
+    placed: list[PlacedText] = []
 
 
 def combine(kept: KeptLines, recognised: Sequence[Line], fragments: Sequence[Line]) -> tuple[list[Line], bool]:
@@ -47,6 +52,23 @@ def combine(kept: KeptLines, recognised: Sequence[Line], fragments: Sequence[Lin
 
     ``recognised`` are whole lines in reading order, ``fragments`` their parts without wide gaps.
     """
+    lines, changed = _combine(kept, recognised, fragments)
+    return place_texts(lines, turned_texts(kept.placed, kept.turns), lambda *_: None), changed
+
+
+def turned_texts(texts: Sequence[PlacedText], turns: int) -> list[PlacedText]:
+    """The texts with their rectangles turned around the origin, ``turns`` quarter turns clockwise."""
+    return [msgspec.structs.replace(placed, rectangle=_turned(placed.rectangle, turns)) for placed in texts]
+
+
+def _turned(rectangle: Rectangle, turns: int) -> Rectangle:
+    x0, y0, x1, y1 = rectangle
+    for _ in range(turns % 4):
+        x0, y0, x1, y1 = y0, -x1, y1, -x0
+    return x0, y0, x1, y1
+
+
+def _combine(kept: KeptLines, recognised: Sequence[Line], fragments: Sequence[Line]) -> tuple[list[Line], bool]:
     match kept.reason:
         case Reason.GARBLED:
             agrees = _agree(kept.lines, recognised)
@@ -114,6 +136,8 @@ def _like(character: str) -> str:
 
 def _add_picture(lines: Sequence[Line], recognised: Sequence[Line]) -> tuple[list[Line], bool]:
     """Add the recognised lines that the text layer does not contain."""
+    if not lines:
+        return list(recognised), bool(recognised)
     added = [line for line in recognised if _overlap(line, lines) < _INSIDE * _area(line)]
     if sum(sum(map(str.isalnum, line.text)) for line in added) < _MIN_ADDED:
         return list(lines), False

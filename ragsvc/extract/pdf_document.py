@@ -121,7 +121,7 @@ def _read_document(
 ) -> Extraction:
     page_count = len(document)
     _check_page_count(page_count, limits)
-    draft = read_pages(document.raw, page_count, limits=limits, on_progress=reports.on_progress)
+    draft = read_pages(document.raw, page_count, limits=limits, on_progress=reports.on_progress, forms=_forms(document))
     unreadable = draft.pages(ProblemCode.PAGE_UNREADABLE, ProblemCode.GARBLED_TEXT)
     if unreadable:
         use_fallback_texts(
@@ -145,6 +145,13 @@ def _read_document(
         ),
         recognised=recognised,
     )
+
+
+def _forms(document: Any) -> Any:  # noqa: ANN401 - pypdfium2 has no types
+    """The handle of the form environment, which knows inherited field values; ``None`` without a form."""
+    with contextlib.suppress(pypdfium2.PdfiumError):
+        document.init_forms()
+    return document.formenv.raw if document.formenv is not None else None
 
 
 def _check_page_count(page_count: int, limits: ExtractionLimits) -> None:

@@ -13,11 +13,13 @@ import msgspec
 
 from ragsvc.core.documents import ProblemCode
 from ragsvc.core.ports.parsing import ExtractionLimits
+from ragsvc.extract.annotation_lines import place_texts
 from ragsvc.extract.clean import join_hyphens, known_words
 from ragsvc.extract.glyph_evidence import UNUSABLE, needs_recognition
 from ragsvc.extract.headings import PageFonts, page_fonts
 from ragsvc.extract.layout import page_text
-from ragsvc.extract.page_merge import KeptLines, Reason
+from ragsvc.extract.page_merge import KeptLines, Reason, turned_texts
+from ragsvc.extract.pdf_annotations import read_annotations
 from ragsvc.extract.pdf_images import hides_text
 from ragsvc.extract.pdf_text import PageLines, PageUnreadable, TextPage, open_text_page, read_lines
 
@@ -64,8 +66,18 @@ class PageReports(msgspec.Struct, frozen=True, kw_only=True):
     on_warning: OnWarning = lambda _: None
 
 
-def read_pages(raw: Any, page_count: int, *, limits: ExtractionLimits, on_progress: OnProgress) -> PageDraft:  # noqa: ANN401 - a ctypes handle
-    """Read the text layers of the pages of a pdfium document handle, up to the limits."""
+def read_pages(
+    raw: Any,  # noqa: ANN401 - a ctypes handle
+    page_count: int,
+    *,
+    limits: ExtractionLimits,
+    on_progress: OnProgress,
+    forms: Any = None,  # noqa: ANN401 - as above
+) -> PageDraft:
+    """Read the text layers and annotations of the pages of a pdfium document handle, up to the limits.
+
+    ``forms`` is the handle of the form environment; ``None`` if the document has no form.
+    """
     draft = PageDraft()
     budget = limits.max_text_characters
     unrecognised = 0
@@ -74,7 +86,8 @@ def read_pages(raw: Any, page_count: int, *, limits: ExtractionLimits, on_progre
         if budget <= 0:
             page.findings.append(ProblemCode.NOT_READ)
         else:
-            page = _read_page(raw, index, limits=limits, max_characters=min(budget, limits.max_page_characters))
+            most = min(budget, limits.max_page_characters)
+            page = _read_page(raw, index, forms=forms, limits=limits, max_characters=most)
         budget -= len(page.text)
         draft.findings += [(index + 1, finding) for finding in page.findings]
         if page.kept is not None:
@@ -95,22 +108,35 @@ class _PageRead(msgspec.Struct):
     kept: KeptLines | None = None
 
 
-def _read_page(raw: Any, index: int, *, limits: ExtractionLimits, max_characters: int) -> _PageRead:  # noqa: ANN401 - a ctypes handle
+def _read_page(
+    raw: Any,  # noqa: ANN401 - a ctypes handle
+    index: int,
+    *,
+    forms: Any,  # noqa: ANN401 - as above
+    limits: ExtractionLimits,
+    max_characters: int,
+) -> _PageRead:
     try:
         with open_text_page(raw, index, max_characters=max_characters) as page:
             found = read_lines(page)
             reason = _reason_to_recognise(page, found) if limits.ocr else None
-            truncated = page.truncated
-            kept = KeptLines(reason, found.lines, page.turns) if reason is not None and found.lines else None
+            placed = read_annotations(raw, page.page, index, forms=forms)
+            lines = [] if found.garbled else found.lines
+            if placed:
+                lines = place_texts(lines, turned_texts(placed, page.turns), page.text_before)
+            turns, truncated = page.turns, page.truncated
     except PageUnreadable:
         return _PageRead(findings=[ProblemCode.PAGE_UNREADABLE])
+    text, fonts = page_text(lines)[:max_characters], page_fonts(lines)
+    kept = None
+    if reason is not None or (placed and not found.lines and limits.ocr):
+        kept = KeptLines(reason or Reason.PICTURE, found.lines, turns, placed)
     if found.garbled:
-        return _PageRead(findings=[ProblemCode.GARBLED_TEXT], kept=kept)
-    text = page_text(found.lines)
-    if not text.strip():
-        return _PageRead(findings=[ProblemCode.NO_TEXT_LAYER])
+        return _PageRead(text, fonts, [ProblemCode.GARBLED_TEXT], kept)
+    if not any(line.text for line in found.lines):
+        return _PageRead(text, fonts, [ProblemCode.NO_TEXT_LAYER], kept if placed else None)
     findings = [ProblemCode.TEXT_TRUNCATED] * truncated + [ProblemCode.BAD_CHARACTERS] * (UNUSABLE in text)
-    return _PageRead(text, page_fonts(found.lines), findings, kept)
+    return _PageRead(text, fonts, findings, kept)
 
 
 def _reason_to_recognise(page: TextPage, found: PageLines) -> Reason | None:
@@ -170,7 +196,8 @@ def use_fallback_texts(draft: PageDraft, numbers: list[int], texts: dict[int, st
     for number in numbers:
         if texts.get(number):
             draft.kept.pop(number, None)
-            draft.texts[number - 1] = texts[number]
+            values = draft.texts[number - 1]
+            draft.texts[number - 1] = f"{texts[number]}\n\n{values}".strip()
             draft.replace_findings(number, ProblemCode.SECOND_PARSER_USED)
 
 

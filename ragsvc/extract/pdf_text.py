@@ -107,6 +107,16 @@ class TextPage:
             index = raw.find("\ufffe", index + 1)
         return found
 
+    def text_before(self, line: Line, position: float) -> str | None:
+        """The text of an upright line on the left of a position."""
+        if self.turns:
+            return None
+        bounds = (line.left - 1, line.top, position, line.bottom)
+        count = pdfium.FPDFText_GetBoundedText(self._text_page, *bounds, None, 0)
+        buffer = (ctypes.c_ushort * (count + 1))()
+        pdfium.FPDFText_GetBoundedText(self._text_page, *bounds, buffer, count)
+        return bytes(buffer)[: 2 * count].decode("utf-16-le", "replace").rstrip("\x00")
+
     def rectangles(self, start: int, count: int) -> int:
         """Compute the rectangles of a run of characters, for ``rectangle``; returns their number."""
         return max(0, int(_count_rects(self._address, start, count)))

@@ -231,3 +231,38 @@ def make_type3_pdf(texts: Sequence[str], *, names: str, then: Sequence[Sequence[
         )
         objects.append(stream(page))
     return assemble(objects)
+
+
+def make_annotated_pdf(
+    texts: Sequence[Text],
+    annotations: Sequence[bytes],
+    *,
+    fields: Sequence[bytes] = (),
+    appearances: Sequence[bytes] = (),
+) -> bytes:
+    """A page of texts with annotations; ``annotations`` and ``fields`` are the entries of their dictionaries.
+
+    Field ``n`` (from 0) is object ``20 + n``, appearance ``n`` object ``40 + n``, annotation ``n`` object ``60 + n``;
+    widgets without a ``/Parent`` are fields of the form.
+    """
+    numbers = range(60, 60 + len(annotations))
+    own = [
+        number for number, body in zip(numbers, annotations, strict=True) if b"/FT" in body and b"/Parent" not in body
+    ]
+    form = b" ".join(b"%d 0 R" % number for number in [*range(20, 20 + len(fields)), *own])
+    font = b"<< /Font << /F 4 0 R /B 4 0 R >> >>"
+    objects = {
+        1: b"<< /Type /Catalog /Pages 2 0 R /AcroForm << /Fields [%s] /DA (/F 10 Tf) /DR %s >> >>" % (form, font),
+        2: b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        3: b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 5 0 R /Resources %s /Annots [%s] >>"
+        % (font, b" ".join(b"%d 0 R" % number for number in numbers)),
+        4: b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
+        5: stream(content(texts)),
+    }
+    objects |= {20 + index: b"<< %s >>" % body for index, body in enumerate(fields)}
+    shape = b" /Type /XObject /Subtype /Form /BBox [0 0 300 40] /Resources " + font
+    objects |= {40 + index: stream(body, extra=shape) for index, body in enumerate(appearances)}
+    objects |= {
+        number: b"<< /Type /Annot /P 3 0 R %s >>" % body for number, body in zip(numbers, annotations, strict=True)
+    }
+    return assemble([objects.get(number, b"null") for number in range(1, 1 + max(objects))])
