@@ -40,8 +40,10 @@ TextBefore = Callable[[Line, float], str | None]
 """The text of a line on the left of a position; ``None`` if it is not known."""
 
 
-def place_texts(lines: Sequence[Line], texts: Sequence[PlacedText], text_before: TextBefore) -> list[Line]:
-    """The lines with the texts in reading order."""
+def place_texts(
+    lines: Sequence[Line], texts: Sequence[PlacedText], text_before: TextBefore | None = None
+) -> list[Line]:
+    """The lines with the texts in reading order. Without ``text_before``, positions in a line are estimated."""
     insertions: defaultdict[int, list[tuple[int, float, str]]] = defaultdict(list)
     alone: list[PlacedText] = []
     for placed in sorted(texts, key=lambda placed: (-placed.rectangle[3], placed.rectangle[0])):
@@ -108,14 +110,14 @@ def _find_line(placed: PlacedText, lines: Sequence[Line]) -> int | None:
     return None if best is None else best[1]
 
 
-def _offset(line: Line, placed: PlacedText, text_before: TextBefore) -> int:
+def _offset(line: Line, placed: PlacedText, text_before: TextBefore | None) -> int:
     """The index in the line's text at which a text is inserted."""
     left, _, right, _ = placed.rectangle
     if line.right <= left + _NEAR:
         return len(line.text)
     if line.left >= right - _NEAR:
         return 0
-    before = text_before(line, left)
+    before = text_before(line, left) if text_before is not None else None
     if before is None:
         share = max(0.0, left - line.left) / max(1.0, line.right - line.left)
         before = line.text[: round(share * len(line.text))]

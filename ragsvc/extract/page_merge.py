@@ -53,7 +53,7 @@ def combine(kept: KeptLines, recognised: Sequence[Line], fragments: Sequence[Lin
     ``recognised`` are whole lines in reading order, ``fragments`` their parts without wide gaps.
     """
     lines, changed = _combine(kept, recognised, fragments)
-    return place_texts(lines, turned_texts(kept.placed, kept.turns), lambda *_: None), changed
+    return place_texts(lines, turned_texts(kept.placed, kept.turns)), changed
 
 
 def turned_texts(texts: Sequence[PlacedText], turns: int) -> list[PlacedText]:
@@ -76,7 +76,7 @@ def _combine(kept: KeptLines, recognised: Sequence[Line], fragments: Sequence[Li
         case Reason.GLYPHS:
             return _fill_gaps(kept.lines, fragments)
         case Reason.PICTURE:
-            return _add_picture(kept.lines, recognised)
+            return _add_picture(kept.lines, recognised, fragments)
 
 
 def _agree(lines: Sequence[Line], recognised: Sequence[Line]) -> bool:
@@ -134,17 +134,34 @@ def _like(character: str) -> str:
     return "[0Oo]" if character in "0Oo" else re.escape(character) if character.isalnum() else "."
 
 
-def _add_picture(lines: Sequence[Line], recognised: Sequence[Line]) -> tuple[list[Line], bool]:
-    """Add the recognised lines that the text layer does not contain."""
+def _add_picture(
+    lines: Sequence[Line], recognised: Sequence[Line], fragments: Sequence[Line]
+) -> tuple[list[Line], bool]:
+    """Add the recognised lines, or parts of lines, that the text layer does not contain."""
     if not lines:
         return list(recognised), bool(recognised)
-    added = [line for line in recognised if _overlap(line, lines) < _INSIDE * _area(line)]
+    added = [new for line in recognised if (new := _without_known(line, fragments, lines)) is not None]
     if sum(sum(map(str.isalnum, line.text)) for line in added) < _MIN_ADDED:
         return list(lines), False
     merged = list(added)
     for block in _blocks(lines):
         merged[_position(block[0], merged) : 0] = block
     return merged, True
+
+
+def _without_known(line: Line, fragments: Sequence[Line], known: Sequence[Line]) -> Line | None:
+    """A recognised line without the parts that the text layer contains; ``None`` if nothing is left."""
+    parts = [part for part in fragments if _holds(line, part)] or [line]
+    new = [part for part in parts if _overlap(part, known) < _INSIDE * _area(part)]
+    if len(new) in (0, len(parts)):
+        return line if new else None
+    text, left, right = " ".join(part.text for part in new), min(part.left for part in new), new[-1].right
+    return msgspec.structs.replace(line, text=text, left=left, right=right)
+
+
+def _holds(line: Line, part: Line) -> bool:
+    middle = (part.bottom + part.top) / 2
+    return line.bottom <= middle <= line.top and line.left <= (part.left + part.right) / 2 <= line.right
 
 
 def _blocks(lines: Sequence[Line]) -> list[list[Line]]:
