@@ -70,7 +70,7 @@ def test_a_stamp_and_the_scan_below_it_are_both_read(name, typed):
     text, problems = read(CASES / f"stamp-hides-scan/{name}.pdf")
     assert "The monthly rent is 640 euros and is due on the third working day." in text
     assert typed in text
-    assert problems == [ProblemCode.OCR_USED]
+    assert ProblemCode.OCR_USED in problems
 
 
 def test_the_values_of_a_form_follow_their_labels():
