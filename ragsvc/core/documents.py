@@ -49,6 +49,7 @@ class ProblemCode(StrEnum):
     NOT_READ = "not_read"
     OCR_USED = "ocr_used"
     HIDDEN_TEXT = "hidden_text"
+    BAD_CHARACTERS = "bad_characters"
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=False):

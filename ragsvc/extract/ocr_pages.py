@@ -6,33 +6,41 @@ Decides which pages are recognised, within the limits. ``page_image`` renders pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract.layout import Line, page_text
 from ragsvc.extract.ocr import OcrUnavailable, Recognised, open_recogniser
-from ragsvc.extract.ocr_layout import ocr_lines
-from ragsvc.extract.page_image import PageImage, PageNotRendered, render_page
+from ragsvc.extract.ocr_layout import ocr_lines, ocr_rows
+from ragsvc.extract.page_image import PageImage, PageNotRendered, Point, image_to_page_points, render_page
+from ragsvc.extract.page_merge import KeptLines, Reason, combine
 
 _MIN_CHARACTERS = 2
 _MIN_CONTRAST = 16
+_MUCH_TEXT = 200
+_PAPER_SHARE = 0.5
+_PAPER_RANGE = 24
+_EVERY = 4
 
 
 class RecognisedPage(msgspec.Struct, frozen=True):
-    """A page's recognised text; empty if there is none."""
+    """A page's recognised text; empty if there is none. ``unchanged``: the text layer of the page is all its text."""
 
     text: str = ""
     lines: list[Line] = []
     truncated: bool = False
+    unchanged: bool = False
 
 
 def recognise_pages(
     document: Any,  # noqa: ANN401 - a ctypes handle
     numbers: Sequence[int],
     *,
+    kept: Mapping[int, KeptLines],
     limits: ExtractionLimits,
     max_characters: int,
     on_page: Callable[[int], None],
@@ -40,15 +48,16 @@ def recognise_pages(
 ) -> dict[int, RecognisedPage]:
     """Recognise pages (from 1) of a pdfium document handle, up to the limits; further pages are missing in the result.
 
-    ``on_page`` is called after each page with the number of pages done. If text recognition is not available, the
-    result is empty and ``on_warning`` is called.
+    The lines of text layers (``kept``, by page) are combined with the recognised lines. ``on_page`` is called after
+    each page with the number of pages done. If text recognition is not available, the result is empty and
+    ``on_warning`` is called.
     """
     found: dict[int, RecognisedPage] = {}
     for number in numbers[: limits.ocr_max_pages]:
         if max_characters <= 0:
             break
         try:
-            page = _recognise_page(document, number - 1)
+            page = _recognise_page(document, number - 1, kept.get(number))
         except OcrUnavailable as error:
             on_warning(f"Pages without a text layer are skipped: {error}.")
             return found
@@ -78,13 +87,67 @@ def render_and_recognise(document: Any, index: int) -> tuple[PageImage, Recognis
     return image, open_recogniser().read(image.pixels)
 
 
-def _recognise_page(document: Any, index: int) -> RecognisedPage:  # noqa: ANN401 - a ctypes handle
+def _recognise_page(document: Any, index: int, kept: KeptLines | None) -> RecognisedPage:  # noqa: ANN401 - a ctypes handle
+    if kept is not None and _is_photograph(document, index, kept):
+        return RecognisedPage(unchanged=True)
     seen = render_and_recognise(document, index)
     if seen is None:
         return RecognisedPage()
     image, recognised = seen
     lines = ocr_lines(recognised.lines, turns=recognised.turns, scale=image.scale)
+    if kept is not None:
+        if not kept.lines:  # without text, the picture decides about the orientation
+            kept.turns += recognised.turns
+        rows = ocr_rows(recognised.lines, turns=recognised.turns, scale=image.scale)
+        fragments = [fragment.line for row in rows for fragment in row]
+        placed = _in_text_layer(document, index, image, [*lines, *fragments], from_turns=recognised.turns, kept=kept)
+        lines, changed = combine(kept, placed[: len(lines)], placed[len(lines) :])
+        if not changed:
+            return RecognisedPage(page_text(lines), lines, unchanged=True)
     text = page_text(lines)
     if sum(map(str.isalnum, text)) < _MIN_CHARACTERS:
         return RecognisedPage()
     return RecognisedPage(text, lines, recognised.truncated)
+
+
+def _is_photograph(document: Any, index: int, kept: KeptLines) -> bool:  # noqa: ANN401 - a ctypes handle
+    """Whether a page with a picture and text has no background of an even colour, as a picture of text has."""
+    if kept.reason is not Reason.PICTURE or sum(len(line.text) for line in kept.lines) < _MUCH_TEXT:
+        return False
+    try:
+        image = render_page(document, index)
+    except PageNotRendered:
+        return False
+    if image is None:
+        return False
+    levels = np.bincount(image.pixels[::_EVERY, ::_EVERY].mean(axis=2).astype(np.uint8).ravel(), minlength=256)
+    paper = int(levels.argmax())
+    near = levels[max(0, paper - _PAPER_RANGE) : paper + _PAPER_RANGE + 1]
+    return bool(near.sum() < _PAPER_SHARE * levels.sum())
+
+
+def _in_text_layer(
+    document: Any,  # noqa: ANN401 - a ctypes handle
+    index: int,
+    image: PageImage,
+    lines: Sequence[Line],
+    *,
+    from_turns: int,
+    kept: KeptLines,
+) -> list[Line]:
+    """Convert recognised lines to the coordinates of the page's text layer."""
+    corners = [corner for line in lines for corner in ((line.left, line.top), (line.right, line.bottom))]
+    pixels = [(image.scale * x, -image.scale * y) for x, y in (_turn(corner, -from_turns) for corner in corners)]
+    points = [_turn(point, kept.turns) for point in image_to_page_points(document, index, image, pixels)]
+    return [
+        msgspec.structs.replace(line, left=min(x0, x1), right=max(x0, x1), bottom=min(y0, y1), top=max(y0, y1))
+        for line, (x0, y0), (x1, y1) in zip(lines, points[::2], points[1::2], strict=True)
+    ]
+
+
+def _turn(point: Point, turns: int) -> Point:
+    """Turn a point around the origin, ``turns`` quarter turns clockwise."""
+    x, y = point
+    for _ in range(turns % 4):
+        x, y = y, -x
+    return x, y

@@ -123,16 +123,23 @@ def _read_document(
     page_count = len(document)
     _check_page_count(page_count, limits)
     draft = read_pages(
-        document.raw, page_count, limits=limits, on_progress=reports.on_progress, layers=may_hide_layers(path)
+        document.raw,
+        page_count,
+        limits=limits,
+        on_progress=reports.on_progress,
+        forms=_forms(document),
+        layers=may_hide_layers(path),
     )
-    recognised = recognise_images(document.raw, draft, limits=limits, reports=reports)
-    unreadable = draft.pages(ProblemCode.PAGE_UNREADABLE)
+    # pypdf would also return the hidden text of a page
+    garbled = [number for number in draft.pages(ProblemCode.GARBLED_TEXT) if number not in draft.hidden]
+    unreadable = sorted([*draft.pages(ProblemCode.PAGE_UNREADABLE), *garbled])
     if unreadable:
         use_fallback_texts(
             draft,
             unreadable,
             pypdf_fallback.read_pages(path, password=password, numbers=unreadable, page_count=page_count),
         )
+    recognised = recognise_images(document.raw, draft, limits=limits, reports=reports)
     texts = join_words(draft.texts, limits)
     outline = _outline(document)
     headings = place_outline(outline, texts) or headings_by_font(draft.fonts, texts)
@@ -148,6 +155,13 @@ def _read_document(
         ),
         recognised=recognised,
     )
+
+
+def _forms(document: Any) -> Any:  # noqa: ANN401 - pypdfium2 has no types
+    """The handle of the form environment, which knows inherited field values; ``None`` without a form."""
+    with contextlib.suppress(pypdfium2.PdfiumError):
+        document.init_forms()
+    return document.formenv.raw if document.formenv is not None else None
 
 
 def _check_page_count(page_count: int, limits: ExtractionLimits) -> None:

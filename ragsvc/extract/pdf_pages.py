@@ -6,46 +6,53 @@ document (``pdf_document``). Memory is bounded by a page plus the extracted text
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ragsvc.core.documents import ProblemCode
 from ragsvc.core.ports.parsing import ExtractionLimits
+from ragsvc.extract.annotation_lines import PlacedText, place_texts
 from ragsvc.extract.clean import join_hyphens, known_words
+from ragsvc.extract.glyph_evidence import UNUSABLE, needs_recognition
 from ragsvc.extract.headings import PageFonts, page_fonts
 from ragsvc.extract.layout import page_text
-from ragsvc.extract.pdf_images import has_large_image
-from ragsvc.extract.pdf_text import PageUnreadable, open_text_page, read_lines
+from ragsvc.extract.page_merge import KeptLines, Reason, turned_texts
+from ragsvc.extract.pdf_annotations import read_annotations
+from ragsvc.extract.pdf_images import hides_text
+from ragsvc.extract.pdf_text import PageLines, PageUnreadable, TextPage, open_text_page, read_lines
+
+if TYPE_CHECKING:
+    from ragsvc.extract.ocr_pages import RecognisedPage
 
 OnProgress = Callable[[int, int], None]
 OnRecognised = Callable[[int], None]
 """Called with the number of pages that were recognised so far."""
 OnWarning = Callable[[str], None]
 
-_LITTLE_TEXT = 200
-_IMAGE_SHARE = 0.3
-_GAIN = 1.5
 _NEED_RECOGNITION = (ProblemCode.NO_TEXT_LAYER, ProblemCode.GARBLED_TEXT)
 
 
 class PageDraft(msgspec.Struct):
     """The pages as read, before hyphens are resolved.
 
-    ``image_pages`` are the numbers of pages that are mostly an image with little text: a scan with a court's stamp,
-    for example. ``hidden`` is the number of characters that were left out of a page because a reader cannot see them.
+    ``kept`` has the text layers of pages that are also recognised: scans with a stamp and unusable glyphs, for example.
+    ``hidden`` is the number of characters that were left out of a page because a reader cannot see them.
     """
 
     texts: list[str] = []
     fonts: list[PageFonts] = []
     findings: list[tuple[int, ProblemCode]] = []
-    image_pages: set[int] = set()
+    kept: dict[int, KeptLines] = {}
     hidden: dict[int, int] = {}
 
     def pages(self, *codes: ProblemCode) -> list[int]:
         """The numbers of the pages with any of these findings, in order."""
         return sorted(page for page, code in self.findings if code in codes)
+
+    def to_recognise(self) -> set[int]:
+        return {*self.pages(*_NEED_RECOGNITION), *self.kept}
 
     def replace_findings(self, number: int, *codes: ProblemCode) -> None:
         """Replace the findings of a page."""
@@ -67,61 +74,96 @@ def read_pages(
     *,
     limits: ExtractionLimits,
     on_progress: OnProgress,
+    forms: Any = None,  # noqa: ANN401 - as above
     layers: bool = False,
 ) -> PageDraft:
-    """Read the text layers of the pages of a pdfium document handle, up to the limits.
+    """Read the text layers and annotations of the pages of a pdfium document handle, up to the limits.
 
-    ``layers`` is whether parts of the pages may be switched off.
+    ``forms`` is the handle of the form environment; ``None`` if the document has no form. ``layers`` is whether parts
+    of the pages may be switched off.
     """
     draft = PageDraft()
     budget = limits.max_text_characters
     unrecognised = 0
     for index in range(page_count):
-        text, fonts = "", PageFonts()
+        page = _PageRead()
         if budget <= 0:
-            draft.findings.append((index + 1, ProblemCode.NOT_READ))
+            page.findings.append(ProblemCode.NOT_READ)
         else:
-            text, fonts, finding, hidden = _read_page(
-                raw, index, max_characters=min(budget, limits.max_page_characters), layers=layers
-            )
-            if hidden:
-                draft.hidden[index + 1] = hidden
-            if finding is not None:
-                draft.findings.append((index + 1, finding))
-            elif len(text) < _LITTLE_TEXT and limits.ocr and has_large_image(raw, index, share=_IMAGE_SHARE):
-                draft.image_pages.add(index + 1)
-            budget -= len(text)
-            unrecognised += finding in _NEED_RECOGNITION or index + 1 in draft.image_pages
-        draft.texts.append(text)
-        draft.fonts.append(fonts)
+            most = min(budget, limits.max_page_characters)
+            page = _read_page(raw, index, forms=forms, limits=limits, max_characters=most, layers=layers)
+        budget -= len(page.text)
+        draft.findings += [(index + 1, finding) for finding in page.findings]
+        if page.kept is not None:
+            draft.kept[index + 1] = page.kept
+        if page.hidden:
+            draft.hidden[index + 1] = page.hidden
+        unrecognised += page.kept is not None or any(finding in _NEED_RECOGNITION for finding in page.findings)
+        draft.texts.append(page.text)
+        draft.fonts.append(page.fonts)
         on_progress(index + 1 - unrecognised, page_count)
     return draft
+
+
+class _PageRead(msgspec.Struct):
+    """The text layer of a page; ``kept`` if the page is also recognised. ``hidden``: hidden characters."""
+
+    text: str = ""
+    fonts: PageFonts = msgspec.field(default_factory=PageFonts)
+    findings: list[ProblemCode] = []
+    kept: KeptLines | None = None
+    hidden: int = 0
 
 
 def _read_page(
     raw: Any,  # noqa: ANN401 - a ctypes handle
     index: int,
     *,
+    forms: Any,  # noqa: ANN401 - as above
+    limits: ExtractionLimits,
     max_characters: int,
     layers: bool,
-) -> tuple[str, PageFonts, ProblemCode | None, int]:
+) -> _PageRead:
     try:
         with open_text_page(raw, index, max_characters=max_characters, layers=layers) as page:
             found = read_lines(page)
-            truncated = page.truncated
+            reason = _reason_to_recognise(page, found) if limits.ocr else None
+            annotations = read_annotations(raw, page.page, index, forms=forms)
+            placed = [annotation for annotation in annotations if page.visibility.is_on_page(annotation.rectangle)]
+            hidden = found.hidden + _characters(annotations) - _characters(placed)
+            lines = [] if found.garbled else found.lines
+            if placed:
+                lines = place_texts(lines, turned_texts(placed, page.turns), page.text_before)
+            turns, truncated = page.turns, page.truncated
     except PageUnreadable:
-        return "", PageFonts(), ProblemCode.PAGE_UNREADABLE, 0
+        return _PageRead(findings=[ProblemCode.PAGE_UNREADABLE])
+    text, fonts = page_text(lines)[:max_characters], page_fonts(lines)
+    kept = None
+    if reason is not None or (placed and not found.lines and limits.ocr):
+        kept = KeptLines(reason or Reason.PICTURE, found.lines, turns, placed)
     if found.garbled:
-        return "", PageFonts(), ProblemCode.GARBLED_TEXT, 0
-    text = page_text(found.lines)
-    if not text.strip():
-        return "", PageFonts(), ProblemCode.NO_TEXT_LAYER, found.hidden
-    return text, page_fonts(found.lines), ProblemCode.TEXT_TRUNCATED if truncated else None, found.hidden
+        return _PageRead(text, fonts, [ProblemCode.GARBLED_TEXT], kept, hidden)
+    if not any(line.text for line in found.lines):
+        return _PageRead(text, fonts, [ProblemCode.NO_TEXT_LAYER], kept if placed else None, hidden)
+    findings = [ProblemCode.TEXT_TRUNCATED] * truncated + [ProblemCode.BAD_CHARACTERS] * (UNUSABLE in text)
+    return _PageRead(text, fonts, findings, kept, hidden)
+
+
+def _characters(texts: Sequence[PlacedText]) -> int:
+    return sum(not character.isspace() for placed in texts for character in placed.text)
+
+
+def _reason_to_recognise(page: TextPage, found: PageLines) -> Reason | None:
+    if found.garbled:
+        return Reason.GARBLED
+    if UNUSABLE in page.text and needs_recognition(page.text):
+        return Reason.GLYPHS
+    return Reason.PICTURE if hides_text(page, found.lines) else None
 
 
 def recognise_images(raw: Any, draft: PageDraft, *, limits: ExtractionLimits, reports: PageReports) -> bool:  # noqa: ANN401 - a ctypes handle
     """Recognise the pages without usable text; ``True`` if pages were recognised."""
-    numbers, page_count = sorted({*draft.pages(*_NEED_RECOGNITION), *draft.image_pages}), len(draft.texts)
+    numbers, page_count = sorted(draft.to_recognise()), len(draft.texts)
     if not numbers or not limits.ocr:
         return False
     from ragsvc.extract.ocr_pages import recognise_pages  # noqa: PLC0415 - imports numpy, only if a page needs it
@@ -133,28 +175,43 @@ def recognise_images(raw: Any, draft: PageDraft, *, limits: ExtractionLimits, re
     found = recognise_pages(
         raw,
         numbers,
+        kept=draft.kept,
         limits=limits,
         max_characters=limits.max_text_characters - sum(map(len, draft.texts)),
         on_page=report,
         on_warning=reports.on_warning,
     )
     for number, page in found.items():
-        if len(page.text) > _GAIN * len(draft.texts[number - 1]):
+        if page.text and (not page.unchanged or number in draft.pages(ProblemCode.GARBLED_TEXT)):
             draft.texts[number - 1], draft.fonts[number - 1] = page.text, page_fonts(page.lines)
-            draft.replace_findings(number, ProblemCode.OCR_USED, *[ProblemCode.TEXT_TRUNCATED] * page.truncated)
+            draft.replace_findings(number, *_findings(page))
     if found:
-        for number in set(draft.pages(ProblemCode.NO_TEXT_LAYER)) - set(found):
+        for number in {*draft.pages(ProblemCode.NO_TEXT_LAYER), *_pictures(draft)} - set(found):
             draft.replace_findings(number, ProblemCode.NOT_READ)
     if len(found) < len(numbers):
         reports.on_progress(page_count, page_count)
     return bool(found)
 
 
+def _findings(page: RecognisedPage) -> list[ProblemCode]:
+    return (
+        [ProblemCode.OCR_USED] * (not page.unchanged)
+        + [ProblemCode.TEXT_TRUNCATED] * page.truncated
+        + [ProblemCode.BAD_CHARACTERS] * (UNUSABLE in page.text)
+    )
+
+
+def _pictures(draft: PageDraft) -> list[int]:
+    return [number for number, kept in draft.kept.items() if kept.reason is Reason.PICTURE]
+
+
 def use_fallback_texts(draft: PageDraft, numbers: list[int], texts: dict[int, str]) -> None:
     """Use the texts of pypdf for pages that pdfium cannot read."""
     for number in numbers:
         if texts.get(number):
-            draft.texts[number - 1] = texts[number]
+            draft.kept.pop(number, None)
+            values = draft.texts[number - 1]
+            draft.texts[number - 1] = f"{texts[number]}\n\n{values}".strip()
             draft.replace_findings(number, ProblemCode.SECOND_PARSER_USED)
 
 

@@ -8,6 +8,7 @@ pypdfium2. Knows nothing of documents (``pdf_document``) and of how lines become
 from __future__ import annotations
 
 import ctypes
+import math
 import re
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -22,6 +23,7 @@ from msgspec.structs import replace
 from ragsvc.extract.cells import join_cells, join_table_columns
 from ragsvc.extract.clean import clean_line, is_garbled
 from ragsvc.extract.columns import alternates, find_gutter, order_blocks, order_columns
+from ragsvc.extract.glyph_evidence import is_mostly_unusable, looks_like_codes, mark_unusable
 from ragsvc.extract.layout import Line, first_prints, move_headers_and_footers
 from ragsvc.extract.line_spans import (
     UNSHOWN,
@@ -69,9 +71,10 @@ _get_origin = bind("FPDFText_GetCharOrigin", INT, HANDLE, INT, OUT, OUT)
 
 
 class PageLines(msgspec.Struct):
-    """The lines of a page in reading order. ``characters`` is the number of all characters, also of a garbled page.
+    """The lines of a page in reading order; those of a garbled page are glyph numbers, not text.
 
-    ``hidden`` is the number of characters that were left out because a reader cannot see them.
+    ``characters`` is the number of all characters. ``hidden`` is the number of characters that were left out because a
+    reader cannot see them.
     """
 
     lines: list[Line]
@@ -85,13 +88,13 @@ class PageUnreadable(Exception):
 
 
 class TextPage:
-    """The characters of a page. Index ``i`` of ``text`` is character ``i`` of pdfium.
+    """The characters of a page. Index ``i`` of ``text`` is character ``i`` of pdfium. ``page`` is the page's handle.
 
     Characters above U+FFFF are two surrogates in ``text``, as pdfium counts them.
     """
 
     def __init__(self, page: Any, text_page: Any, *, max_characters: int, layers: bool = False) -> None:  # noqa: ANN401 - ctypes handles
-        self._page = page
+        self.page = page
         self._max_characters = max_characters
         self._layers = layers
         self.turns = pdfium.FPDFPage_GetRotation(page)
@@ -111,10 +114,11 @@ class TextPage:
         self._slanted: set[int] = set()
         self.count = max(0, pdfium.FPDFText_CountChars(text_page))
         self.truncated = self.count > self._max_characters
-        self.unmapped = 0
+        self._hidden = False
+        self._centres: list[tuple[float, float]] | None = None
         self.text = self._read_text(min(self.count, self._max_characters))
         self.spans = list(line_spans(self.text))
-        self.visibility = PageVisibility(self._page, self._text_page, layers=self._layers)
+        self.visibility = PageVisibility(self.page, self._text_page, layers=self._layers)
         self.right_to_left = not self.text.isascii() and has_right_to_left(self.text)
 
     def close(self) -> None:
@@ -127,12 +131,12 @@ class TextPage:
         runs downwards, that reverses the order of the lines.
         """
         self.turns = turns
-        rotation = pdfium.FPDFPage_GetRotation(self._page)
+        rotation = pdfium.FPDFPage_GetRotation(self.page)
         if turns == rotation:
             return
-        pdfium.FPDFPage_SetRotation(self._page, turns)
-        text_page = pdfium.FPDFText_LoadPage(self._page)
-        pdfium.FPDFPage_SetRotation(self._page, rotation)  # the document keeps it: the page is rendered later
+        pdfium.FPDFPage_SetRotation(self.page, turns)
+        text_page = pdfium.FPDFText_LoadPage(self.page)
+        pdfium.FPDFPage_SetRotation(self.page, rotation)  # the document keeps it: the page is rendered later
         if text_page:
             self.close()
             self._use(text_page)
@@ -144,11 +148,46 @@ class TextPage:
         written = pdfium.FPDFText_GetText(self._text_page, 0, count, buffer)
         raw = bytes(buffer)[: 2 * max(0, written - 1)].decode("utf-16-le", "surrogatepass")
         if len(raw) == count and not _has_surrogates(raw):
-            return raw
+            return mark_unusable(raw, self._unmapped(raw))
         # the call omits some characters and those beyond 16 bits: read each, so that the indexes stay those of pdfium
         codes = [pdfium.FPDFText_GetUnicode(self._text_page, index) for index in range(count)]
-        self.unmapped = codes.count(0)
-        return "".join(chr(code) if 0 < code < 0x110000 else "\x00" for code in codes)
+        raw = "".join(chr(code) if 0 < code < 0x110000 else "\x00" for code in codes)
+        return mark_unusable(raw, [index for index, code in enumerate(codes) if code == 0])
+
+    def _unmapped(self, raw: str) -> list[int]:
+        """The glyphs without a character: pdfium's call for all characters returns U+FFFE for them and for hyphens."""
+        found: list[int] = []
+        index = raw.find("\ufffe")
+        while index >= 0:
+            if pdfium.FPDFText_GetUnicode(self._text_page, index) == 0:
+                found.append(index)
+            index = raw.find("\ufffe", index + 1)
+        return found
+
+    def text_before(self, line: Line, position: float) -> str | None:
+        """The text of an upright line on the left of a position, without hidden characters."""
+        if self.turns:
+            return None
+        left, bottom, right, top = line.left - 1, line.bottom, position, line.top
+        if self._hidden:  # pdfium's call returns hidden characters as well
+            return "".join(
+                character
+                for character, (x, y) in zip(self.text, self._middles(), strict=True)
+                if left < x < right and bottom < y < top
+            )
+        count = pdfium.FPDFText_GetBoundedText(self._text_page, left, top, right, bottom, None, 0)
+        buffer = (ctypes.c_ushort * (count + 1))()
+        pdfium.FPDFText_GetBoundedText(self._text_page, left, top, right, bottom, buffer, count)
+        return bytes(buffer)[: 2 * count].decode("utf-16-le", "replace").rstrip("\x00")
+
+    def _middles(self) -> list[tuple[float, float]]:
+        """The middle of each character, far away for those without a glyph."""
+        if self._centres is None:
+            boxes = (None if character in UNSHOWN else self.character_box(i) for i, character in enumerate(self.text))
+            self._centres = [
+                ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) if box else (math.inf, math.inf) for box in boxes
+            ]
+        return self._centres
 
     def leave_out_hidden(self) -> int:
         """Replace hidden characters of a suspicious page by spaces; returns their number."""
@@ -160,6 +199,7 @@ class TextPage:
             for index in hidden:
                 characters[index] = " "
             self.text = "".join(characters)
+            self._hidden = True
         return len(hidden)
 
     def rectangles(self, start: int, count: int) -> int:
@@ -330,14 +370,13 @@ def open_text_page(
 
 
 def read_lines(page: TextPage) -> PageLines:
-    if is_garbled(page.text, unmapped=page.unmapped):
-        return PageLines([], page.count, garbled=True)
     spans, lines = _measured_lines(page)
     page.visibility.check_covers()
     hidden = page.leave_out_hidden()
     if hidden:
         page.spans = list(line_spans(page.text))
         spans, lines = _measured_lines(page)
+    garbled = is_mostly_unusable(page.text) or looks_like_codes(page.text) or is_garbled(page.text)
     spans, lines = _join_rows(page, spans, lines)
     if _looks_interleaved(page, spans, lines):
         fragments = [fragment for start, end in spans for fragment in _fragments(page, start, end)]
@@ -347,7 +386,7 @@ def read_lines(page: TextPage) -> PageLines:
         blocks = _order_rows(page, spans, lines)
     lines = _join_fragments(page, spans, lines) if blocks is None else join_cells(blocks)
     lines = join_table_columns([line for line in lines if line.text])
-    return PageLines(move_headers_and_footers(lines), page.count, garbled=False, hidden=hidden)
+    return PageLines(move_headers_and_footers(lines), page.count, garbled=garbled, hidden=hidden)
 
 
 def _measured_lines(page: TextPage) -> tuple[list[Span], list[Line]]:

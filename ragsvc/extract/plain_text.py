@@ -6,6 +6,7 @@ import codecs
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from ragsvc.core.documents import Extraction, Heading, Page, ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
@@ -13,6 +14,8 @@ from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract.problems import merge_problems
 
 _PAGE_CHARACTERS = 3_000
+_PRINTED_PAGE_CHARACTERS = 9_000
+"""A page between form feeds is split only if it is longer: 66 lines of 132 characters have 8,712."""
 _SAMPLE_BYTES = 100_000
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -21,6 +24,20 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_SUPERSETS = {
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "big5": "big5hkscs",
+}
+"""Encodings that are declared for text in an extension of them. WHATWG Encoding §4.2."""
+_NOT_DECLARED = frozenset(("ascii", "idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"))
+"""Codecs of Python that a declaration does not select: ASCII says nothing about bytes above 127, others are no text."""
+_GOOD_PER_BAD = 2
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff]")
 _BREAKS = (re.compile(r"\n[^\S\n]*\n"), re.compile(r"\n"), re.compile(r"(?<=[.!?。])\s*"), re.compile(r"\s"))
 _ATX = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.+?)(?:[ \t]+#+)?[ \t]*$")
@@ -29,14 +46,22 @@ _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 
 
 def read_text(
-    path: Path, *, markdown: bool, limits: ExtractionLimits, on_progress: Callable[[int, int], None]
+    path: Path,
+    *,
+    markdown: bool,
+    limits: ExtractionLimits,
+    on_progress: Callable[[int, int], None],
+    charset: str | None = None,
 ) -> Extraction:
     """Read a text file. Form feeds separate pages; longer texts are split into pages of about 3,000 characters.
+
+    ``charset`` is the encoding that the upload declared. Bytes that are invalid in the encoding become U+FFFD.
 
     Raises:
         ExtractionFailed: the file is not text in a known encoding, or blank, or too long.
     """
-    text = decode(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
+    decoded = decode(path.read_bytes(), charset=charset)
+    text = decoded.text.replace("\r\n", "\n").replace("\r", "\n")
     text = _CONTROLS.sub("", text)
     if not text.strip():
         raise ExtractionFailed(FailureReason.NO_TEXT, "The file contains only white space.")
@@ -51,42 +76,84 @@ def read_text(
             )
     if markdown:
         headings = markdown_headings(pages)
+    findings = [(len(pages), ProblemCode.TEXT_TRUNCATED)] if truncated else []
+    if decoded.damaged:
+        findings += [(page.number, ProblemCode.BAD_CHARACTERS) for page in pages if "\ufffd" in page.text]
     on_progress(len(pages), len(pages))
     return Extraction(
         pages=pages,
         headings=headings,
-        problems=merge_problems([(len(pages), ProblemCode.TEXT_TRUNCATED)] if truncated else []),
+        problems=merge_problems(findings),
         title=next((heading.title for heading in headings if heading.level == 1), None),
         page_count=len(pages),
     )
 
 
-def decode(data: bytes) -> str:
-    """Decode text by its byte order mark, as UTF-8, in the encoding that charset-normalizer detects, or as Latin-1.
+class DecodedText(NamedTuple):
+    """``damaged``: bytes were invalid in the encoding and became U+FFFD."""
+
+    text: str
+    damaged: bool
+
+
+def decode(data: bytes, *, charset: str | None = None) -> DecodedText:
+    """Decode text by its byte order mark, the declared ``charset``, as UTF-8, or in the encoding that is detected.
+
+    Text is UTF-8 although some bytes are invalid in it, if far more multi-byte sequences are valid: text in another
+    encoding has hardly any (a capital letter followed by a symbol, in Latin-1).
 
     Raises:
         ExtractionFailed: the bytes are not text.
     """
     for mark, encoding in _BOMS:
         if data.startswith(mark):
-            return data.decode(encoding, "replace")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        text = ""
-    if text and text.count("\x00") <= len(text) // 1000:
-        return text
+            return _replace_invalid(data, encoding)
+    declared = _codec(charset) if charset else None
+    if declared is not None and declared != "utf-8":
+        return _replace_invalid(data, declared)
+    utf8 = _replace_invalid(data, "utf-8")
+    if (not utf8.damaged or _is_utf8(data, utf8.text)) and utf8.text.count("\x00") <= len(utf8.text) // 1000:
+        return utf8
     sample = data[:_SAMPLE_BYTES]
     if sample.count(0) > len(sample) // 10 and (wide := _utf16_without_mark(sample)) is not None:
-        return data.decode(wide, "replace")
+        return _replace_invalid(data, wide)
     controls = sum(byte < 9 or 13 < byte < 27 for byte in sample)
     if controls > len(sample) // 100:
         raise ExtractionFailed(FailureReason.NOT_TEXT, "The file was sent as text but contains binary data.")
     from charset_normalizer import from_bytes  # noqa: PLC0415 - slow to import, and most text is UTF-8
 
+    if sample.isascii():  # detection needs bytes that differ between encodings
+        first = next(index for index, byte in enumerate(data) if byte > 0x7F)
+        sample = data[max(0, first - _SAMPLE_BYTES // 2) :][:_SAMPLE_BYTES]
     best = from_bytes(sample).best()
     encoding = best.encoding if best is not None else "latin-1"
-    return data.decode(encoding, "replace")
+    return _replace_invalid(data, "cp1252" if encoding in ("ascii", "utf_8") else encoding)
+
+
+def _replace_invalid(data: bytes, encoding: str) -> DecodedText:
+    try:
+        return DecodedText(data.decode(encoding), damaged=False)
+    except UnicodeDecodeError:
+        return DecodedText(data.decode(encoding, "replace"), damaged=True)
+
+
+def _codec(charset: str) -> str | None:
+    """Python's name of the codec for a declared charset; ``None`` if it is unknown."""
+    try:
+        name = codecs.lookup(charset).name
+        b"".decode(name)
+    except (LookupError, ValueError):
+        return None
+    return None if name.replace("-", "_") in _NOT_DECLARED else _SUPERSETS.get(name, name)
+
+
+def _is_utf8(data: bytes, text: str) -> bool:
+    """Whether ``text``, decoded as UTF-8 with U+FFFD for invalid bytes, has few of them among its other characters."""
+    written = data.count(b"\xef\xbf\xbd")
+    invalid = text.count("\ufffd") - written
+    valid = len(text) - len(text.encode("ascii", "ignore")) - invalid
+    cut_off = invalid == 1 and text.endswith("\ufffd")
+    return valid >= _GOOD_PER_BAD * invalid or (cut_off and valid > 0)
 
 
 def _utf16_without_mark(sample: bytes) -> str | None:
@@ -100,13 +167,19 @@ def _utf16_without_mark(sample: bytes) -> str | None:
 def split_virtual_pages(text: str) -> Iterator[str]:
     """Split at form feeds, then into pages of about 3,000 characters at paragraph, line, sentence or word boundaries.
 
+    Blank pages between form feeds count, so that the others keep their numbers; blank pages at the end do not.
+
     >>> [len(page) for page in split_virtual_pages("word " * 1500)]
     [2999, 2999, 1499]
     """
-    for section in text.split("\f"):
+    sections = text.rstrip().split("\f")
+    longest = _PRINTED_PAGE_CHARACTERS if len(sections) > 1 else _PAGE_CHARACTERS + _PAGE_CHARACTERS // 5
+    for section in sections:
         start, end = _strip(section, 0, len(section))
+        if start == end and len(sections) > 1:
+            yield ""
         while start < end:
-            cut = _cut(section, start, end)
+            cut = end if end - start <= longest else _cut(section, start, end)
             page_start, page_end = _strip(section, start, cut)
             if page_start < page_end:
                 yield section[page_start:page_end]

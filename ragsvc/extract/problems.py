@@ -36,6 +36,10 @@ _MESSAGES: dict[ProblemCode, tuple[str, str]] = {
         "has {hidden} that a reader cannot see; they were left out",
         "have {hidden} that a reader cannot see; they were left out",
     ),
+    ProblemCode.BAD_CHARACTERS: (
+        "has bytes or glyphs without a character; U+FFFD stands for each",
+        "have bytes or glyphs without a character; U+FFFD stands for each",
+    ),
 }
 
 

@@ -1,4 +1,7 @@
-"""Reads files and pages with pypdf that pdfium cannot read. Imported only when needed."""
+"""Reads files and pages with pypdf that pdfium cannot read.
+
+pypdf also applies the glyph names of Type 3 fonts (``/Differences``, ISO 32000-1 §9.10.2), which pdfium does not.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.extract.clean import clean_line, is_garbled
+from ragsvc.extract.glyph_evidence import has_glyph_names, looks_like_codes, mark_unusable, needs_recognition
 
 if TYPE_CHECKING:
     from pypdf import PdfReader
@@ -64,9 +68,14 @@ def read_pages(
             if on_page is not None:
                 on_page(number)
         text = "\n".join(line for line in map(clean_line, raw.splitlines()) if line)
-        if text and not is_garbled(raw):
+        if text and not _is_unusable(raw):
             texts[number] = text
     return texts
+
+
+def _is_unusable(raw: str) -> bool:
+    marked = mark_unusable(raw, [index for index, character in enumerate(raw) if character == "\x00"])
+    return needs_recognition(marked) or is_garbled(raw) or looks_like_codes(raw) or has_glyph_names(raw)
 
 
 def _open(path: Path, password: str | None) -> PdfReader:

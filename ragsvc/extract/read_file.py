@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ragsvc.core.documents import Extraction
@@ -30,6 +31,7 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"\x7fELF", "a program"),
     (b"MZ", "a program"),
 )
+_CHARSET = re.compile(r";\s*charset\s*=\s*\"?([\w.:+-]{1,40})", re.IGNORECASE | re.ASCII)
 _TEXT_BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
@@ -59,7 +61,14 @@ def extract(
         if other is not None and other != "a program" and not head.startswith(_TEXT_BOMS):
             raise ExtractionFailed(FailureReason.NOT_TEXT, f"The file was sent as text but is {other}.")
         markdown = kind in ("text/markdown", "text/x-markdown") or filename.lower().endswith(_MARKDOWN_SUFFIXES)
-        return read_text(path, markdown=markdown, limits=limits, on_progress=reports.on_progress)
+        charset = _CHARSET.search(media_type)
+        return read_text(
+            path,
+            markdown=markdown,
+            limits=limits,
+            on_progress=reports.on_progress,
+            charset=charset.group(1) if charset else None,
+        )
     if not head.strip(b"\x00\t\r\n "):
         other = "only zero bytes or white space"
     elif other is None and _looks_like_html(head):

@@ -158,7 +158,7 @@ class PageVisibility:
         if self._crop == _NO_LIMITS:
             return []
         characters = self._characters(text)
-        hidden = {character.position for character in characters if not self._is_on_page(character.box)}
+        hidden = {character.position for character in characters if not self.is_on_page(character.box)}
         by_owner: dict[int, list[_Character]] = {}
         for character in characters:
             if character.position not in hidden:
@@ -191,7 +191,8 @@ class PageVisibility:
                 found.append(_Character(position, owner, line, (x0, y0, x1, y1)))
         return found
 
-    def _is_on_page(self, box: Box) -> bool:
+    def is_on_page(self, box: Box) -> bool:
+        """Whether the middle of a box is inside the crop box."""
         left, bottom, right, top = self._crop
         return left <= (box[0] + box[2]) / 2 <= right and bottom <= (box[1] + box[3]) / 2 <= top
 

@@ -45,7 +45,7 @@ _MAX_METADATA_BYTES = 16_384
 
 
 class Upload(msgspec.Struct, frozen=True, kw_only=True):
-    """The parameters of an upload."""
+    """The parameters of an upload. ``media_type`` of a text may have a ``charset`` parameter."""
 
     filename: str
     media_type: str
@@ -377,7 +377,7 @@ def _has_ended(document: Document) -> bool:
 
 
 def _check(upload: Upload) -> None:
-    if upload.media_type not in MEDIA_TYPES:
+    if upload.media_type.partition(";")[0] not in MEDIA_TYPES:
         raise UnsupportedMediaType(
             f"Files of type '{upload.media_type}' are not supported. Send one of {', '.join(MEDIA_TYPES)}.",
             param="file",

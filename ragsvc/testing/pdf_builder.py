@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pypdfium2
 
 A4 = (595, 842)
+_DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 class Text(NamedTuple):
@@ -143,3 +144,125 @@ def lines(
 ) -> list[Text]:
     """Lines of text below each other."""
     return [Text(x, top - leading * index, text, size) for index, text in enumerate(texts)]
+
+
+def make_unmapped_pdf(pages: Sequence[Sequence[str]], *, target: str) -> bytes:
+    """Pages of a line each; every second part is in a font whose ToUnicode maps each code to ``target`` (hex)."""
+    to_unicode = (
+        "/CIDInit /ProcSet findresource begin 12 dict begin begincmap /CMapName /X def /CMapType 2 def\n"
+        "1 begincodespacerange <00> <FF> endcodespacerange\n"
+        "95 beginbfchar\n" + "\n".join(f"<{code:02X}> <{target}>" for code in range(32, 127)) + "\nendbfchar\n"
+        "endcmap CMapName currentdict /CMap defineresource pop end end"
+    )
+    contents = [
+        b"BT 72 700 Td "
+        + b" ".join(
+            f"/{'G' if index % 2 else 'F'} 10 Tf ({escape(part)}) Tj".encode("cp1252")
+            for index, part in enumerate(parts)
+        )
+        + b" ET"
+        for parts in pages
+    ]
+    helvetica = b"/Type /Font /Subtype /Type1 /BaseFont /Helvetica"
+    return assemble(
+        [
+            b"<< /Type /Catalog /Pages 2 0 R >>",
+            b"<< /Type /Pages /Kids [%s] /Count %d /MediaBox [0 0 595 842]"
+            b" /Resources << /Font << /F 3 0 R /G 4 0 R >> >> >>"
+            % (b" ".join(b"%d 0 R" % (6 + 2 * index) for index in range(len(pages))), len(pages)),
+            b"<< %s /Encoding /WinAnsiEncoding >>" % helvetica,
+            b"<< %s /ToUnicode 5 0 R >>" % helvetica,
+            stream(to_unicode.encode()),
+            *(
+                body
+                for index, content_of_page in enumerate(contents)
+                for body in (
+                    b"<< /Type /Page /Parent 2 0 R /Contents %d 0 R >>" % (7 + 2 * index),
+                    stream(content_of_page),
+                )
+            ),
+        ]
+    )
+
+
+def make_type3_pdf(texts: Sequence[str], *, names: str, then: Sequence[Sequence[str]] = ()) -> bytes:
+    """A page in a Type 3 font without ToUnicode whose codes are those of signs and digits; then pages in Helvetica.
+
+    ``names`` of the glyphs: ``standard`` (``/a``, ``/space``) or ``numbers`` (``/g33``).
+    """
+    characters = sorted(set("".join(texts)))
+    code_of = {character: 33 + index for index, character in enumerate(characters)}
+    standard = {" ": "space", ".": "period", ",": "comma", **{str(n): name for n, name in enumerate(_DIGIT_NAMES)}}
+    glyphs = [
+        standard.get(character, character) if names == "standard" else f"g{code_of[character]}"
+        for character in characters
+    ]
+    first, last = 33, 32 + len(characters)
+    shown = [bytes(code_of[character] for character in text) for text in texts]
+    codes = b"".join(
+        b"BT /F 12 Tf 72 %d Td <%s> Tj ET\n" % (740 - 20 * index, text.hex().encode())
+        for index, text in enumerate(shown)
+    )
+    font = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>"
+    count = 1 + len(then)
+    pages = [codes, *(content([Text(72, 740 - 20 * at, text) for at, text in enumerate(page)]) for page in then)]
+    kids = b" ".join(b"%d 0 R" % (6 + 2 * index) for index in range(count))
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [%s] /Count %d /MediaBox [0 0 595 842] >>" % (kids, count),
+        b"<< /Type /Font /Subtype /Type3 /FontBBox [0 0 600 700] /FontMatrix [.001 0 0 .001 0 0] /FirstChar %d"
+        b" /LastChar %d /Widths [%s] /CharProcs << %s >> /Resources << >> /Encoding << /Type /Encoding"
+        b" /Differences [33 %s] >> >>"
+        % (
+            first,
+            last,
+            b" ".join([b"600"] * len(glyphs)),
+            b" ".join(f"/{name} 5 0 R".encode() for name in glyphs),
+            b" ".join(f"/{name}".encode() for name in glyphs),
+        ),
+        font,
+        stream(b"600 0 0 0 600 700 d1 100 0 400 600 re f"),
+    ]
+    for index, page in enumerate(pages):
+        used = 4 if index else 3
+        objects.append(
+            b"<< /Type /Page /Parent 2 0 R /Contents %d 0 R /Resources << /Font << /F %d 0 R >> >> >>"
+            % (7 + 2 * index, used)
+        )
+        objects.append(stream(page))
+    return assemble(objects)
+
+
+def make_annotated_pdf(
+    texts: Sequence[Text],
+    annotations: Sequence[bytes],
+    *,
+    fields: Sequence[bytes] = (),
+    appearances: Sequence[bytes] = (),
+) -> bytes:
+    """A page of texts with annotations; ``annotations`` and ``fields`` are the entries of their dictionaries.
+
+    Field ``n`` (from 0) is object ``20 + n``, appearance ``n`` object ``40 + n``, annotation ``n`` object ``60 + n``;
+    widgets without a ``/Parent`` are fields of the form.
+    """
+    numbers = range(60, 60 + len(annotations))
+    own = [
+        number for number, body in zip(numbers, annotations, strict=True) if b"/FT" in body and b"/Parent" not in body
+    ]
+    form = b" ".join(b"%d 0 R" % number for number in [*range(20, 20 + len(fields)), *own])
+    font = b"<< /Font << /F 4 0 R /B 4 0 R >> >>"
+    objects = {
+        1: b"<< /Type /Catalog /Pages 2 0 R /AcroForm << /Fields [%s] /DA (/F 10 Tf) /DR %s >> >>" % (form, font),
+        2: b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        3: b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 5 0 R /Resources %s /Annots [%s] >>"
+        % (font, b" ".join(b"%d 0 R" % number for number in numbers)),
+        4: b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
+        5: stream(content(texts)),
+    }
+    objects |= {20 + index: b"<< %s >>" % body for index, body in enumerate(fields)}
+    shape = b" /Type /XObject /Subtype /Form /BBox [0 0 300 40] /Resources " + font
+    objects |= {40 + index: stream(body, extra=shape) for index, body in enumerate(appearances)}
+    objects |= {
+        number: b"<< /Type /Annot /P 3 0 R %s >>" % body for number, body in zip(numbers, annotations, strict=True)
+    }
+    return assemble([objects.get(number, b"null") for number in range(1, 1 + max(objects))])

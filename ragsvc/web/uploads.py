@@ -28,6 +28,7 @@ _MAX_PART_HEADER_BYTES = len("Content-Disposition: ") + _MAX_DISPOSITION_BYTES
 _FIELDS = frozenset({"metadata", "collection", "password", "filename", "purpose"})
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _UNTYPED = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"})
+_CHARSET = re.compile(r"[\w.:+-]{1,40}", re.ASCII)
 _ALIASES = {"application/x-pdf": "application/pdf", "text/x-markdown": "text/markdown"}
 
 
@@ -54,7 +55,7 @@ async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Uploa
     filename = clean_filename(name)
     return Upload(
         filename=filename or _default_name(content_type),
-        media_type=_media_type(content_type, filename, head),
+        media_type=_with_charset(_media_type(content_type, filename, head), options.get("charset")),
         collection=collection,
         metadata=_metadata(query.get("metadata")),
         password=request.headers.get("x-document-password"),
@@ -93,6 +94,7 @@ class _Form:
         self._fields: dict[str, str] = {}
         self._file_name: str | None = None
         self._file_type = ""
+        self._file_charset: str | None = None
         self._head = b""
 
     async def take(self, event: MultipartSegment | bytes | None) -> None:
@@ -119,7 +121,8 @@ class _Form:
             # multipart reads filename as browsers quote it (WHATWG HTML §4.10.21.8), and not filename*
             extended, _ = _filename_parameters(segment.header("Content-Disposition") or "")
             self._file_name = extended or segment.filename or ""
-            self._file_type = (segment.content_type or "").split(";")[0].strip().lower()
+            content_type, options = parse_options_header(segment.header("Content-Type") or "")
+            self._file_type, self._file_charset = content_type, options.get("charset")
         elif name not in _FIELDS:
             raise unknown_field(name[:64])
 
@@ -138,7 +141,7 @@ class _Form:
         filename = clean_filename(self._fields.get("filename") or self._file_name)
         return Upload(
             filename=filename or _default_name(self._file_type),
-            media_type=_media_type(self._file_type, filename, self._head),
+            media_type=_with_charset(_media_type(self._file_type, filename, self._head), self._file_charset),
             collection=self._fields.get("collection") or DEFAULT_COLLECTION,
             metadata=_metadata(self._fields.get("metadata")),
             password=self._fields.get("password") or None,
@@ -163,6 +166,13 @@ def _media_type(declared: str, filename: str, head: bytes) -> str:
             f"The type of the file is unknown. Set Content-Type to one of {', '.join(MEDIA_TYPES)}.", param="file"
         )
     return MEDIA_TYPES_BY_SUFFIX[suffix]
+
+
+def _with_charset(media_type: str, charset: str | None) -> str:
+    """Keep the declared encoding of a text (RFC 2046 §4.1.2) unless it is UTF-8, which is the default."""
+    if charset is None or not media_type.startswith("text/") or not _CHARSET.fullmatch(charset):
+        return media_type
+    return media_type if charset.lower() in ("utf-8", "utf8") else f"{media_type}; charset={charset.lower()}"
 
 
 def _default_name(content_type: str) -> str:

@@ -200,6 +200,24 @@ def test_text_and_markdown_are_read(tenant) -> None:
     assert "**turbine hall**" in hit["quote"]
 
 
+def test_the_charset_of_an_upload_and_of_a_form_part_is_used(tenant) -> None:
+    text = "Плата за лодку составляет 640 рублей в месяц."
+    raw = tenant.upload(text.encode("koi8-r"), filename="a.txt", kind='text/plain; charset="KOI8-R"')
+    form = tenant.http.post(
+        "/v1/rag/documents",
+        files={"file": ("b.txt", text.encode("cp1251"), "text/plain; charset=windows-1251")},
+        params={"wait_s": 60},
+    )
+    for reply in (raw, form):
+        document = tenant.http.get(f"/v1/rag/documents/{reply.json()['id']}").json()
+        assert document["status"] == "ready"
+        page = tenant.http.get(f"/v1/rag/documents/{document['id']}/pages/1").json()
+        assert page["text"] == text
+    content = tenant.http.get(f"/v1/rag/documents/{raw.json()['id']}/content")
+    assert content.headers["content-type"] == "text/plain; charset=koi8-r"
+    assert content.text == text
+
+
 def test_a_scanned_page_is_found_and_cited_with_its_page(tenant, tmp_path) -> None:
     original = tmp_path / "original.pdf"
     words = ["The lighthouse of Norderney was lit in 1874.", "Its lamp is seen from 23 nautical miles away."]

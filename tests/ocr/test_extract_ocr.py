@@ -18,7 +18,7 @@ from ragsvc.extract.ocr import OcrUnavailable, open_recogniser
 from ragsvc.extract.pdf_pages import PageReports
 from ragsvc.extract.quote_boxes import find_quote_boxes
 from ragsvc.extract.read_file import extract
-from ragsvc.testing.pdf_builder import Text, lines, make_pdf, make_scan
+from ragsvc.testing.pdf_builder import Text, lines, make_pdf, make_scan, make_unmapped_pdf
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 REPORT = FIXTURES / "documents/apple-10-q-2023-07-01.pdf"
@@ -196,3 +196,84 @@ def test_without_its_models_documents_are_read_as_before_and_the_reason_is_given
     assert [one.code for one in extraction.problems] == [ProblemCode.NO_TEXT_LAYER]
     assert len(warnings) == 1
     assert "gone.onnx" in warnings[0]
+
+
+LONG_STAMP = [
+    "Electronically filed with the land registry of the district, envelope 7F21-88C0-41AD. This copy was certified by",
+    "the clerk on duty and is valid without a signature. Page 1 of 1. Printed for internal use only, do not forward to",
+    "third parties without the consent of the registry office.",
+]
+
+
+def test_a_long_stamp_does_not_hide_a_scan_and_both_are_kept(tmp_path, letter):
+    path = tmp_path / "stamped.pdf"
+    path.write_bytes(make_scan(letter, 1, stamp=lines(LONG_STAMP, x=20, top=20, leading=7, size=6)))
+    extraction, _ = read(path)
+    text = extraction.pages[0].text
+    assert read(letter)[0].pages[0].text in text
+    assert text.endswith("\n\n" + " ".join(LONG_STAMP))
+    assert [one.code for one in extraction.problems] == [ProblemCode.OCR_USED]
+
+
+def test_a_long_stamp_on_a_turned_scan_is_kept_once(tmp_path, letter):
+    path = tmp_path / "stamped.pdf"
+    path.write_bytes(make_scan(letter, 1, turns=1, stamp=lines(LONG_STAMP, x=6, top=24, leading=7, size=4.5)))
+    extraction, _ = read(path)
+    text = extraction.pages[0].text
+    assert "approved the budget for the new greenhouse" in text
+    assert text.count("third parties without the consent") == 1
+
+
+def test_text_above_a_scan_is_kept(tmp_path, letter):
+    report = tmp_path / "report.pdf"
+    above = lines(["The minutes of the spring meeting are shown below as a picture. " * 2] * 3, x=5, top=262, size=6)
+    report.write_bytes(make_scan(letter, 1, stamp=above))
+    text = read(report)[0].pages[0].text
+    assert text.count("shown below as a picture") == 6
+    assert "Heating 9,880 10,316" in text
+
+
+def test_a_photograph_behind_text_is_not_recognised(tmp_path, monkeypatch):
+    shades = b"\n".join(
+        b"%.2f %.2f %.2f rg %d %d 21 14 re f" % (x / 20, y / 20, (x * y) % 20 / 20, 21 * x, 14 * y)
+        for x in range(20)
+        for y in range(20)
+    )
+    photo = tmp_path / "photo.pdf"
+    photo.write_bytes(make_pdf([shades], size=(420, 270)))
+    path = tmp_path / "captioned.pdf"
+    caption = ["The harbour of Emden in spring, seen from the lock; boats for rent lie at the left pier."] * 3
+    path.write_bytes(make_scan(photo, 1, stamp=lines(caption, x=20, top=40, size=5, leading=7)))
+    monkeypatch.setattr(ocr.Recogniser, "read", lambda *_: pytest.fail("a photograph was recognised"))
+    extraction, _ = read(path)
+    assert extraction.pages[0].text.count("harbour of Emden") == 3
+    assert extraction.problems == []
+
+
+@pytest.mark.parametrize("target", ["0000", "0003", "E010"])
+def test_figures_without_characters_are_recognised_in_their_lines(tmp_path, target):
+    path = tmp_path / "lease.pdf"
+    parts = ["The yearly rent is ", "1186", " euros for a plot of ", "250", " square metres, payable on 1 March."]
+    path.write_bytes(make_unmapped_pdf([parts], target=target))
+    extraction, _ = read(path)
+    assert extraction.pages[0].text == "".join(parts)
+    assert [one.code for one in extraction.problems] == [ProblemCode.OCR_USED]
+
+
+def test_a_page_of_glyph_codes_is_recognised(tmp_path):
+    path = tmp_path / "codes.pdf"
+    path.write_bytes(
+        make_unmapped_pdf([["", "The yearly rent of a garden plot is 186 euros and is due."]], target="0000")
+    )
+    extraction, _ = read(path)
+    assert extraction.pages[0].text == "The yearly rent of a garden plot is 186 euros and is due."
+    assert [one.code for one in extraction.problems] == [ProblemCode.OCR_USED]
+
+
+def test_text_that_only_looks_like_codes_is_kept_when_the_picture_agrees(tmp_path):
+    path = tmp_path / "signs.pdf"
+    signs = ["(a<b) (c>d) (e=f) [g] {h}", "(i+j) (k*l) [m] {n} (o=p)", "Copyright Mueller"]
+    path.write_bytes(make_pdf([lines(signs, size=12)]))
+    extraction, _ = read(path)
+    assert extraction.pages[0].text.split() == " ".join(signs).split()
+    assert extraction.problems == []

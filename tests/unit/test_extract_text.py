@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ragsvc.core.documents import ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract.pdf_pages import PageReports
@@ -54,7 +55,76 @@ def read(tmp_path, data, media_type="text/plain", **limits):
     ],
 )
 def test_text_is_decoded_whatever_its_encoding(data):
-    assert decode(data).startswith("Grüße aus Köln")
+    assert decode(data).text.startswith("Grüße aus Köln")
+
+
+GERMAN = "Die Miete beträgt 640 Euro. Größere Räume kosten 20 € mehr, zahlbar am Ersten für den Monat. "
+CHINESE = "合同期为两年。租金每月六百四十元。"
+FRENCH = "Le loyer s'élève à six cent quarante euros, payable à l'échéance, dès l'été prochain. "
+RUSSIAN = "Плата составляет шестьсот сорок рублей в месяц и вносится первого числа. "
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (GERMAN.encode() + b"\xff" + GERMAN.encode(), GERMAN + "\ufffd" + GERMAN),
+        (CHINESE.encode()[:-1], CHINESE[:-1] + "\ufffd"),
+        (
+            ("plain text. " * 10_000 + "it costs “20 €”").encode() + b"\xe9.",
+            "plain text. " * 10_000 + "it costs “20 €”\ufffd.",
+        ),
+        (b"\xe2\x82" + RUSSIAN.encode() + b"\xf0\x9f\x98 end", "\ufffd" + RUSSIAN + "\ufffd end"),
+        (FRENCH.encode() + b"\xa0" + FRENCH.encode(), FRENCH + "\ufffd" + FRENCH),
+    ],
+)
+def test_a_bad_byte_spoils_a_single_character(tmp_path, data, expected):
+    extraction = read(tmp_path, data)
+    stored = "".join(page.text for page in extraction.pages)
+    assert "".join(stored.split()) == "".join(expected.split())
+    damaged = [page.number for page in extraction.pages if "\ufffd" in page.text]
+    assert [(p.code, p.first_page) for p in extraction.problems] == [(ProblemCode.BAD_CHARACTERS, damaged[0])]
+
+
+def test_replacement_characters_that_the_file_contains_are_text(tmp_path):
+    assert read(tmp_path, "Grüße \ufffd aus Köln".encode()).problems == []
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp1251", "gb18030", "koi8-r", "shift_jis", "cp1250"])
+def test_text_in_another_encoding_is_not_taken_for_damaged_utf_8(encoding):
+    texts = {
+        "cp1251": RUSSIAN,
+        "koi8-r": RUSSIAN,
+        "gb18030": CHINESE,
+        "shift_jis": "家賃は月額六万四千円で、毎月一日に支払う。契約の期間は二年とする。",
+        "cp1250": "Nájemné činí šest set čtyřicet eur měsíčně a je splatné prvního dne každého měsíce. ",
+    }
+    data = (texts.get(encoding, FRENCH) * 4).encode(encoding)
+    assert "\ufffd" not in decode(data).text
+
+
+@pytest.mark.parametrize(
+    ("charset", "encoding", "text"),
+    [
+        ("shift_jis", "cp932", "①家賃は月額"),
+        ('"KOI8-R"', "koi8-r", "Плата 640 рублей"),
+        ("iso-8859-1", "cp1252", "“20 €”"),
+        ("ISO-8859-2", "iso8859-2", "čtyřicet"),
+        ("utf-16le", "utf-16-le", "Köln"),
+        ("us-ascii", "utf-8", "Köln"),
+        ("unknown-8bit", "utf-8", "Köln"),
+        ("unicode_escape", "utf-8", "\\u0041 Köln"),
+        ("utf-8", "cp1252", "Grüße aus Köln, wo die Bürger fröhlich sind und der Fluss vorbei fließt"),
+    ],
+)
+def test_the_declared_charset_is_used(tmp_path, charset, encoding, text):
+    (page,) = read(tmp_path, text.encode(encoding), f"text/plain; charset={charset}; format=flowed").pages
+    assert page.text == text
+
+
+def test_blank_pages_between_form_feeds_count(tmp_path):
+    extraction = read(tmp_path, b"\fsecond\f \n\f" + b"A line of a listing.\n" * 300 + b"\ffifth\f")
+    assert [page.text[:6] for page in extraction.pages] == ["", "second", "", "A line", "fifth"]
+    assert extraction.page_count == 5
 
 
 def test_form_feeds_end_pages(tmp_path):

@@ -203,10 +203,11 @@ async def get_content(request: Request[Any, Any, Any], document_id: FromPath[str
         "x-content-type-options": "nosniff",
         "content-security-policy": "sandbox",
     }
+    media_type, _, charset = document.media_type.partition("; charset=")
     if isinstance(stored, Path):
-        return File(path=stored, media_type=document.media_type, etag=None, headers=headers)
+        return File(path=stored, media_type=media_type, encoding=charset or "utf-8", etag=None, headers=headers)
     headers["content-length"] = str(document.size_bytes)
-    return Stream(stored, media_type=document.media_type, headers=headers)
+    return Stream(stored, media_type=media_type, encoding=charset or "utf-8", headers=headers)
 
 
 @get("/v1/rag/documents/{document_id:str}/passages", opt=_READ, summary="List a document's passages")
