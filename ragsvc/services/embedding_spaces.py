@@ -2,60 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 from ragsvc.core.ids import CollectionId
-from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
-from ragsvc.core.ports.indexes import Hits, Ids
-
-
-class Batcher(Protocol):
-    """The embedding batcher, as services use it."""
-
-    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of texts, in order."""
-        ...
-
-    async def embed_query(self, text: str) -> Vectors:
-        """The vector ``(dim,)`` of one query."""
-        ...
-
-
-class Indexes(Protocol):
-    """The index registry, as services use it. Blocking."""
-
-    def search(
-        self,
-        collection_id: int,
-        query_vector: Vectors | None,
-        query_text: str | None,
-        *,
-        k: int,
-        documents: Ids | None = None,
-    ) -> tuple[Hits, Hits]:
-        """Dense and lexical hits."""
-        ...
-
-    def documents_of(self, collection_id: int, ids: Ids) -> Ids:
-        """The document of each passage, -1 for an unknown id."""
-        ...
-
-    def vectors(self, collection_id: int, ids: Ids) -> tuple[Ids, Vectors]:
-        """Those of ``ids`` that are in the index, and their vectors."""
-        ...
-
-    def is_loaded(self, collection_id: int) -> bool:
-        """Whether the collection's indexes are in memory."""
-        ...
-
-    def get(self, collection_id: int) -> object:
-        """The collection's indexes; loads them if they are not in memory, which takes seconds for large ones."""
-        ...
-
-    def catch_up(self, collection_id: int) -> None:
-        """Make the collection's latest commits searchable."""
-        ...
+from ragsvc.core.ports.embedding import Batcher, EmbeddingModel
+from ragsvc.core.ports.indexes import Indexes
 
 
 class EmbeddingSpace:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 import msgspec
@@ -17,26 +17,13 @@ from ragsvc.core.access.principal import Principal
 from ragsvc.core.gateway.chat import TokenUsage
 from ragsvc.core.gateway.endpoint_families import Family, UsageScanner, estimate_written
 from ragsvc.core.gateway.upstream_access import NO_ACCESS, UpstreamAccess
-from ragsvc.core.ports.model_provider import ForwardReply, ForwardRequest
+from ragsvc.core.ports.model_provider import ForwardReply, ForwardRequest, ProxyBody
 from ragsvc.core.ports.token_meter import TokenMeter
 from ragsvc.services.model_registry import ModelRoute, first_able
 from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_reservation import RequestReservation
 
 _SCANNED: Final = ("application/json", "text/event-stream")
-
-
-class ProxyBody(Protocol):
-    """A request body in which the name of the model can be replaced."""
-
-    @property
-    def spent(self) -> bool:
-        """Whether a part was sent that cannot be sent again."""
-        ...
-
-    def for_model(self, model: str) -> tuple[bytes | AsyncIterator[bytes], Mapping[str, str]]:
-        """The body with the provider's name of the model, and the headers that describe the body."""
-        ...
 
 
 class ProxyCall(msgspec.Struct, frozen=True, kw_only=True):

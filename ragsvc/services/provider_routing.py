@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import msgspec
 
@@ -12,24 +11,9 @@ from ragsvc.core.errors import InvalidRequest, PolicyDenied
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.upstream_access import NO_ACCESS, UpstreamAccess
 from ragsvc.core.ids import TenantId
-from ragsvc.core.ports.model_provider import ModelProvider
+from ragsvc.core.ports.model_provider import ProvidersByUrl
+from ragsvc.core.ports.policy import Policy
 from ragsvc.services.model_registry import LOCAL_PROVIDER, ModelRegistry, ModelRoute
-
-
-class Policy(Protocol):
-    """A rule beyond those of the key."""
-
-    async def allows(self, principal: Principal, model: str, family: Family) -> bool:
-        """Whether the key may use the model for this family. Raises ``ModelUnavailable`` without a decision."""
-        ...
-
-
-class ProvidersByUrl(Protocol):
-    """Providers that a request names by base URL."""
-
-    def provider(self, base_url: str) -> ModelProvider:
-        """The provider at a base URL. Raises ``PolicyDenied`` if the URL is not allowed."""
-        ...
 
 
 class Router:

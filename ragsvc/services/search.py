@@ -16,14 +16,14 @@ from ragsvc.core.documents import Collection, StoredPassage
 from ragsvc.core.errors import CollectionNotFound
 from ragsvc.core.ids import CollectionId, TenantId
 from ragsvc.core.ports.embedding import Reranker, Vectors
-from ragsvc.core.ports.indexes import Hits, Ids
+from ragsvc.core.ports.indexes import Hits, Ids, Indexes
 from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.retrieval.passage_search import PassageRows, RankedPassages, search_passages
 from ragsvc.core.retrieval.ranking import OPENING_CHARACTERS, Candidate, name_and_title
 from ragsvc.core.retrieval.search_values import SearchHit, SearchMode, SearchQuery, SearchResult
 from ragsvc.core.validation import check_not_blank, invalid_value
-from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces, Indexes
+from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
 from ragsvc.store import document_rows as rows
 from ragsvc.store.database import Database
 from ragsvc.store.passage_rows import (

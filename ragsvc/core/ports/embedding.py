@@ -72,3 +72,15 @@ class Reranker(Protocol):
     def score(self, query: str, texts: Sequence[str]) -> Scores:
         """A score for each text in 0..1, higher is better."""
         ...
+
+
+class Batcher(Protocol):
+    """Groups concurrent calls of an embedding model into batches."""
+
+    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of texts, in order."""
+        ...
+
+    async def embed_query(self, text: str) -> Vectors:
+        """The vector ``(dim,)`` of one query."""
+        ...

@@ -115,3 +115,39 @@ class IndexSource(Protocol):
     def all_passage_ids(self, collection_id: int) -> Ids:
         """Ids of the passages of all ready documents."""
         ...
+
+
+class Indexes(Protocol):
+    """The indexes of all collections of an embedding space. Blocking."""
+
+    def search(
+        self,
+        collection_id: int,
+        query_vector: Vectors | None,
+        query_text: str | None,
+        *,
+        k: int,
+        documents: Ids | None = None,
+    ) -> tuple[Hits, Hits]:
+        """Dense and lexical hits."""
+        ...
+
+    def documents_of(self, collection_id: int, ids: Ids) -> Ids:
+        """The document of each passage, -1 for an unknown id."""
+        ...
+
+    def vectors(self, collection_id: int, ids: Ids) -> tuple[Ids, Vectors]:
+        """Those of ``ids`` that are in the index, and their vectors."""
+        ...
+
+    def is_loaded(self, collection_id: int) -> bool:
+        """Whether the collection's indexes are in memory."""
+        ...
+
+    def get(self, collection_id: int) -> object:
+        """The collection's indexes; loads them if they are not in memory, which takes seconds for large ones."""
+        ...
+
+    def catch_up(self, collection_id: int) -> None:
+        """Make the collection's latest commits searchable."""
+        ...

@@ -64,3 +64,24 @@ class ModelProvider(ChatBackend, Protocol):
 
     async def aclose(self) -> None:
         """Close connections of this provider."""
+
+
+class ProvidersByUrl(Protocol):
+    """Providers that a request names by base URL."""
+
+    def provider(self, base_url: str) -> ModelProvider:
+        """The provider at a base URL. Raises ``PolicyDenied`` if the URL is not allowed."""
+        ...
+
+
+class ProxyBody(Protocol):
+    """A request body in which the name of the model can be replaced."""
+
+    @property
+    def spent(self) -> bool:
+        """Whether a part was sent that cannot be sent again."""
+        ...
+
+    def for_model(self, model: str) -> tuple[bytes | AsyncIterator[bytes], Mapping[str, str]]:
+        """The body with the provider's name of the model, and the headers that describe the body."""
+        ...
