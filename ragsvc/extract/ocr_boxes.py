@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,6 +13,7 @@ from ragsvc.extract.ocr import OcrUnavailable, Points
 from ragsvc.extract.ocr_layout import ocr_rows
 from ragsvc.extract.ocr_pages import render_and_recognise
 from ragsvc.extract.page_image import PageImage, Point, image_to_page_points
+from ragsvc.extract.pdfium_calls import PdfiumHandle
 
 
 class _CharacterPosition(msgspec.Struct, frozen=True):
@@ -31,7 +31,7 @@ class PositionedText(msgspec.Struct, frozen=True):
     positions: list[_CharacterPosition] = []
     image: PageImage | None = None
 
-    def boxes(self, document: Any, index: int, first: int, last: int) -> list[QuoteBox]:  # noqa: ANN401 - a ctypes handle
+    def boxes(self, document: PdfiumHandle, index: int, first: int, last: int) -> list[QuoteBox]:
         """The rectangles of characters ``first`` to ``last`` (inclusive) on page ``index`` (from 0)."""
         if self.image is None:
             return []
@@ -42,7 +42,7 @@ class PositionedText(msgspec.Struct, frozen=True):
         return found
 
 
-def recognise_again(document: Any, index: int) -> PositionedText:  # noqa: ANN401 - a ctypes handle
+def recognise_again(document: PdfiumHandle, index: int) -> PositionedText:
     """Recognise page ``index`` (from 0) of a pdfium document handle; empty if that is not possible."""
     try:
         seen = render_and_recognise(document, index)

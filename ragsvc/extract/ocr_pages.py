@@ -7,7 +7,6 @@ Decides which pages are recognised, within the limits. ``page_image`` renders pa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,6 +17,7 @@ from ragsvc.extract.ocr import OcrUnavailable, Recognised, open_recogniser
 from ragsvc.extract.ocr_layout import ocr_lines, ocr_rows
 from ragsvc.extract.page_image import PageImage, PageNotRendered, Point, image_to_page_points, render_page
 from ragsvc.extract.page_merge import KeptLines, Reason, combine
+from ragsvc.extract.pdfium_calls import PdfiumHandle
 
 _MIN_CHARACTERS = 2
 _MIN_CONTRAST = 16
@@ -37,7 +37,7 @@ class RecognisedPage(msgspec.Struct, frozen=True):
 
 
 def recognise_pages(
-    document: Any,  # noqa: ANN401 - a ctypes handle
+    document: PdfiumHandle,
     numbers: Sequence[int],
     *,
     kept: Mapping[int, KeptLines],
@@ -72,7 +72,7 @@ def recognise_pages(
     return found
 
 
-def render_and_recognise(document: Any, index: int) -> tuple[PageImage, Recognised] | None:  # noqa: ANN401 - a ctypes handle
+def render_and_recognise(document: PdfiumHandle, index: int) -> tuple[PageImage, Recognised] | None:
     """Render page ``index`` (from 0) and recognise its text; ``None`` if the page is blank or cannot be rendered.
 
     Raises:
@@ -87,7 +87,7 @@ def render_and_recognise(document: Any, index: int) -> tuple[PageImage, Recognis
     return image, open_recogniser().read(image.pixels)
 
 
-def _recognise_page(document: Any, index: int, kept: KeptLines | None) -> RecognisedPage:  # noqa: ANN401 - a ctypes handle
+def _recognise_page(document: PdfiumHandle, index: int, kept: KeptLines | None) -> RecognisedPage:
     if kept is not None and _is_photograph(document, index, kept):
         return RecognisedPage(unchanged=True)
     seen = render_and_recognise(document, index)
@@ -110,7 +110,7 @@ def _recognise_page(document: Any, index: int, kept: KeptLines | None) -> Recogn
     return RecognisedPage(text, lines, recognised.truncated)
 
 
-def _is_photograph(document: Any, index: int, kept: KeptLines) -> bool:  # noqa: ANN401 - a ctypes handle
+def _is_photograph(document: PdfiumHandle, index: int, kept: KeptLines) -> bool:
     """Whether a page with a picture and text has no background of an even colour, as a picture of text has."""
     if kept.reason is not Reason.PICTURE or sum(len(line.text) for line in kept.lines) < _MUCH_TEXT:
         return False
@@ -127,7 +127,7 @@ def _is_photograph(document: Any, index: int, kept: KeptLines) -> bool:  # noqa:
 
 
 def _in_text_layer(
-    document: Any,  # noqa: ANN401 - a ctypes handle
+    document: PdfiumHandle,
     index: int,
     image: PageImage,
     lines: Sequence[Line],

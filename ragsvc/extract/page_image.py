@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pypdfium2.raw as pdfium
+
+from ragsvc.extract.pdfium_calls import PdfiumHandle
 
 PixelArray = npt.NDArray[np.uint8]
 """``(height, width, 3)`` uint8, in the order blue, green, red."""
@@ -36,7 +37,7 @@ class PageImage(msgspec.Struct, frozen=True):
     scale: float
 
 
-def render_page(document: Any, index: int) -> PageImage | None:  # noqa: ANN401 - a ctypes handle
+def render_page(document: PdfiumHandle, index: int) -> PageImage | None:
     """Render page ``index`` (from 0) of a pdfium document handle; ``None`` if it is too small for text.
 
     Raises:
@@ -58,7 +59,7 @@ def render_page(document: Any, index: int) -> PageImage | None:  # noqa: ANN401 
         pdfium.FPDF_ClosePage(page)
 
 
-def draw_page(page: Any, columns: int, rows: int) -> PixelArray:  # noqa: ANN401 - a ctypes handle
+def draw_page(page: PdfiumHandle, columns: int, rows: int) -> PixelArray:
     """Draw a loaded page on white.
 
     Raises:
@@ -79,7 +80,7 @@ def draw_page(page: Any, columns: int, rows: int) -> PixelArray:  # noqa: ANN401
         pdfium.FPDFBitmap_Destroy(bitmap)
 
 
-def _render(page: Any, bitmap: Any, columns: int, rows: int) -> None:  # noqa: ANN401 - ctypes handles
+def _render(page: PdfiumHandle, bitmap: PdfiumHandle, columns: int, rows: int) -> None:
     """Render in steps that can be interrupted: some pages take minutes."""
     deadline = time.thread_time() + _MAX_SECONDS
 
@@ -98,7 +99,7 @@ def _render(page: Any, bitmap: Any, columns: int, rows: int) -> None:  # noqa: A
         raise PageNotRendered
 
 
-def image_to_page_points(document: Any, index: int, image: PageImage, points: Sequence[Point]) -> list[Point]:  # noqa: ANN401 - a ctypes handle
+def image_to_page_points(document: PdfiumHandle, index: int, image: PageImage, points: Sequence[Point]) -> list[Point]:
     """Convert image positions on page ``index`` (pixels, y downwards) to points of the unrotated page."""
     page = pdfium.FPDF_LoadPage(document, index)
     if not page:

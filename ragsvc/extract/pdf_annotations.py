@@ -9,12 +9,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any
 
 import pypdfium2.raw as pdfium
 
 from ragsvc.extract.annotation_lines import PlacedText
 from ragsvc.extract.clean import clean_line
+from ragsvc.extract.pdfium_calls import PdfiumHandle
 from ragsvc.extract.turned import Rectangle
 
 _MAX_ANNOTATIONS = 2_000
@@ -34,7 +34,9 @@ _CHECKED, _UNCHECKED = "\u2612", "\u2610"
 _PLAIN_STATES = frozenset(("", "on", "off", "checked", "true", "x"))
 
 
-def read_annotations(document: Any, page: Any, index: int, *, forms: Any) -> list[PlacedText]:  # noqa: ANN401 - ctypes handles
+def read_annotations(
+    document: PdfiumHandle, page: PdfiumHandle, index: int, *, forms: PdfiumHandle
+) -> list[PlacedText]:
     """The annotations of a page with a text, in the file's order; rectangles are in points of the unrotated page.
 
     ``forms`` is the handle of the form environment; ``None`` if the document has no form.
@@ -55,7 +57,7 @@ def read_annotations(document: Any, page: Any, index: int, *, forms: Any) -> lis
 
 
 @contextmanager
-def _loaded(page: Any, forms: Any) -> Generator[None]:  # noqa: ANN401 - ctypes handles
+def _loaded(page: PdfiumHandle, forms: PdfiumHandle) -> Generator[None]:
     """Load the page's fields into the form environment, which then knows the states of check boxes."""
     if forms is None:
         yield
@@ -68,7 +70,7 @@ def _loaded(page: Any, forms: Any) -> Generator[None]:  # noqa: ANN401 - ctypes 
 
 
 @contextmanager
-def _open_annotation(page: Any, number: int) -> Generator[Any]:  # noqa: ANN401 - ctypes handles
+def _open_annotation(page: PdfiumHandle, number: int) -> Generator[PdfiumHandle]:
     annotation = pdfium.FPDFPage_GetAnnot(page, number)
     try:
         yield annotation or None
@@ -77,7 +79,7 @@ def _open_annotation(page: Any, number: int) -> Generator[Any]:  # noqa: ANN401 
             pdfium.FPDFPage_CloseAnnot(annotation)
 
 
-def _read(annotation: Any, forms: Any) -> list[PlacedText]:  # noqa: ANN401 - ctypes handles
+def _read(annotation: PdfiumHandle, forms: PdfiumHandle) -> list[PlacedText]:
     """The annotation with its text, which is empty if it has an appearance only; nothing if it shows no text."""
     kind = pdfium.FPDFAnnot_GetSubtype(annotation)
     bounds = pdfium.FS_RECTF()
@@ -97,7 +99,7 @@ def _read(annotation: Any, forms: Any) -> list[PlacedText]:  # noqa: ANN401 - ct
     return []
 
 
-def _read_field(annotation: Any, forms: Any, rectangle: Rectangle) -> list[PlacedText]:  # noqa: ANN401 - ctypes handles
+def _read_field(annotation: PdfiumHandle, forms: PdfiumHandle, rectangle: Rectangle) -> list[PlacedText]:
     match pdfium.FPDFAnnot_GetFormFieldType(forms, annotation):
         case pdfium.FPDF_FORMFIELD_CHECKBOX | pdfium.FPDF_FORMFIELD_RADIOBUTTON:
             return [PlacedText(_state(annotation, forms), rectangle, _label(annotation, forms), boxed=True)]
@@ -119,13 +121,13 @@ def _read_field(annotation: Any, forms: Any, rectangle: Rectangle) -> list[Place
     return [PlacedText(text, rectangle, _label(annotation, forms))]
 
 
-def _label(annotation: Any, forms: Any) -> str:  # noqa: ANN401 - ctypes handles
+def _label(annotation: PdfiumHandle, forms: PdfiumHandle) -> str:
     return _text(pdfium.FPDFAnnot_GetFormFieldAlternateName, forms, annotation) or _text(
         pdfium.FPDFAnnot_GetFormFieldName, forms, annotation
     )
 
 
-def _state(annotation: Any, forms: Any) -> str:  # noqa: ANN401 - ctypes handles
+def _state(annotation: PdfiumHandle, forms: PdfiumHandle) -> str:
     """A ticked or an empty box; a ticked box with the value that it stands for, if that is a word."""
     if not pdfium.FPDFAnnot_IsChecked(forms, annotation):
         return _UNCHECKED
@@ -133,21 +135,21 @@ def _state(annotation: Any, forms: Any) -> str:  # noqa: ANN401 - ctypes handles
     return _CHECKED if value.lower() in _PLAIN_STATES or not value.isalpha() else f"{_CHECKED} {value}"
 
 
-def _selected(annotation: Any, forms: Any) -> str:  # noqa: ANN401 - ctypes handles
+def _selected(annotation: PdfiumHandle, forms: PdfiumHandle) -> str:
     options = min(_MAX_OPTIONS, max(0, pdfium.FPDFAnnot_GetOptionCount(forms, annotation)))
     chosen = [number for number in range(options) if pdfium.FPDFAnnot_IsOptionSelected(forms, annotation, number)]
     return ", ".join(_text(pdfium.FPDFAnnot_GetOptionLabel, forms, annotation, number) for number in chosen)
 
 
-def _has_appearance(annotation: Any) -> bool:  # noqa: ANN401 - ctypes handles
+def _has_appearance(annotation: PdfiumHandle) -> bool:
     return bool(pdfium.FPDFAnnot_GetObjectCount(annotation) > 0)
 
 
-def _string(annotation: Any, key: bytes) -> str:  # noqa: ANN401 - ctypes handles
+def _string(annotation: PdfiumHandle, key: bytes) -> str:
     return _text(pdfium.FPDFAnnot_GetStringValue, annotation, key)
 
 
-def _text(function: Callable[..., int], *arguments: Any) -> str:  # noqa: ANN401 - ctypes handles
+def _text(function: Callable[..., int], *arguments: PdfiumHandle) -> str:
     """Call a function that writes UTF-16 to a buffer; returns cleaned lines."""
     size = function(*arguments, None, 0)
     if not 2 < size <= _MAX_BYTES:
@@ -158,7 +160,7 @@ def _text(function: Callable[..., int], *arguments: Any) -> str:  # noqa: ANN401
     return "\n".join(line for line in map(clean_line, raw.splitlines()) if line)
 
 
-def _read_appearances(document: Any, index: int, annotations: list[PlacedText]) -> None:  # noqa: ANN401 - ctypes handles
+def _read_appearances(document: PdfiumHandle, index: int, annotations: list[PlacedText]) -> None:
     """Set the texts from the appearances: the text in the rectangle that flattening the page adds."""
     before = _texts_in(document, index, annotations, flatten=False)
     after = _texts_in(document, index, annotations, flatten=True)
@@ -167,7 +169,7 @@ def _read_appearances(document: Any, index: int, annotations: list[PlacedText]) 
         annotation.text = "\n".join(line for line in map(clean_line, added.splitlines()) if line)
 
 
-def _texts_in(document: Any, index: int, annotations: list[PlacedText], *, flatten: bool) -> list[str]:  # noqa: ANN401 - a ctypes handle
+def _texts_in(document: PdfiumHandle, index: int, annotations: list[PlacedText], *, flatten: bool) -> list[str]:
     page = pdfium.FPDF_LoadPage(document, index)
     if page and flatten:
         pdfium.FPDFPage_Flatten(page, pdfium.FLAT_NORMALDISPLAY)
@@ -183,7 +185,7 @@ def _texts_in(document: Any, index: int, annotations: list[PlacedText], *, flatt
             pdfium.FPDF_ClosePage(page)
 
 
-def _bounded(text_page: Any, rectangle: Rectangle) -> str:  # noqa: ANN401 - a ctypes handle
+def _bounded(text_page: PdfiumHandle, rectangle: Rectangle) -> str:
     left, bottom, right, top = rectangle
     count = pdfium.FPDFText_GetBoundedText(text_page, left, top, right, bottom, None, 0)
     if not 0 < count <= _MAX_BYTES:

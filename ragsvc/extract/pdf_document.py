@@ -34,6 +34,7 @@ from ragsvc.extract.pdf_pages import (
     recognise_images,
     use_fallback_texts,
 )
+from ragsvc.extract.pdfium_calls import PdfiumHandle
 from ragsvc.extract.problems import merge_problems
 
 _MAX_OUTLINE_ENTRIES = 5_000
@@ -80,7 +81,7 @@ def open_pdf(path: Path, password: str | None) -> Generator[Any]:
         document.close()
 
 
-def _load(source: Path | bytes, password: str | None) -> Any:  # noqa: ANN401 - pypdfium2 has no types
+def _load(source: Path | bytes, password: str | None) -> PdfiumHandle:
     try:
         return pypdfium2.PdfDocument(source, password=password)
     except pypdfium2.PdfiumError as error:
@@ -113,7 +114,7 @@ def _locked(password: str | None) -> ExtractionFailed:
 
 
 def _read_document(
-    document: Any,  # noqa: ANN401 - pypdfium2 has no types
+    document: PdfiumHandle,
     path: Path,
     *,
     password: str | None,
@@ -157,7 +158,7 @@ def _read_document(
     )
 
 
-def _forms(document: Any) -> Any:  # noqa: ANN401 - pypdfium2 has no types
+def _forms(document: PdfiumHandle) -> PdfiumHandle:
     """The handle of the form environment, which knows inherited field values; ``None`` without a form."""
     with contextlib.suppress(pypdfium2.PdfiumError):
         document.init_forms()
@@ -223,13 +224,13 @@ def _checked(extraction: Extraction, *, recognised: bool) -> Extraction:
     )
 
 
-def _metadata(document: Any, key: str) -> str | None:  # noqa: ANN401 - pypdfium2 has no types
+def _metadata(document: PdfiumHandle, key: str) -> str | None:
     with contextlib.suppress(UnicodeDecodeError):
         return clean_line(document.get_metadata_value(key)) or None
     return None
 
 
-def _label(document: Any, index: int) -> str | None:  # noqa: ANN401 - pypdfium2 has no types
+def _label(document: PdfiumHandle, index: int) -> str | None:
     """The page label (the page number as printed), if the file has one."""
     with contextlib.suppress(UnicodeDecodeError):
         label = clean_line(document.get_page_label(index))[:_MAX_LABEL_CHARACTERS]
@@ -237,7 +238,7 @@ def _label(document: Any, index: int) -> str | None:  # noqa: ANN401 - pypdfium2
     return None
 
 
-def _outline(document: Any) -> list[OutlineEntry]:  # noqa: ANN401 - pypdfium2 has no types
+def _outline(document: PdfiumHandle) -> list[OutlineEntry]:
     entries: list[OutlineEntry] = []
     with contextlib.suppress(UnicodeDecodeError, RecursionError):
         for bookmark in document.get_toc():
@@ -251,7 +252,7 @@ def _outline(document: Any) -> list[OutlineEntry]:  # noqa: ANN401 - pypdfium2 h
     return entries
 
 
-def _attachments(document: Any) -> list[str]:  # noqa: ANN401 - pypdfium2 has no types
+def _attachments(document: PdfiumHandle) -> list[str]:
     names: list[str] = []
     for index in range(min(_MAX_ATTACHMENTS, document.count_attachments())):
         with contextlib.suppress(UnicodeDecodeError, pypdfium2.PdfiumError):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import pypdfium2.raw as pdfium
 
 from ragsvc.extract.layout import Line
 from ragsvc.extract.pdf_text import TextPage
+from ragsvc.extract.pdfium_calls import PdfiumHandle
 from ragsvc.extract.turned import Rectangle
 
 _MAX_OBJECTS = 1_000
@@ -57,7 +57,7 @@ def _around(rectangles: Iterable[Rectangle]) -> Rectangle:
     return min(lefts), min(bottoms), max(rights), max(tops)
 
 
-def _pictures(page: Any) -> list[Rectangle]:  # noqa: ANN401 - ctypes handle
+def _pictures(page: PdfiumHandle) -> list[Rectangle]:
     """The rectangles of the images of a page, in points of the unrotated page.
 
     Looking at every object of every page would take 3 % of the time for a report, so a page has none if there is none
@@ -75,7 +75,7 @@ def _pictures(page: Any) -> list[Rectangle]:  # noqa: ANN401 - ctypes handle
     return found
 
 
-def _holds_image(page_object: Any) -> bool:  # noqa: ANN401 - ctypes handle
+def _holds_image(page_object: PdfiumHandle) -> bool:
     kind = pdfium.FPDFPageObj_GetType(page_object)
     if kind != pdfium.FPDF_PAGEOBJ_FORM:
         return bool(kind == pdfium.FPDF_PAGEOBJ_IMAGE)
@@ -86,7 +86,7 @@ def _holds_image(page_object: Any) -> bool:  # noqa: ANN401 - ctypes handle
     )
 
 
-def _bounds(page_object: Any) -> Rectangle | None:  # noqa: ANN401 - ctypes handle
+def _bounds(page_object: PdfiumHandle) -> Rectangle | None:
     left, bottom, right, top = (ctypes.c_float() for _ in range(4))
     if not pdfium.FPDFPageObj_GetBounds(page_object, left, bottom, right, top):
         return None

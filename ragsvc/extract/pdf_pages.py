@@ -7,7 +7,7 @@ document (``pdf_document``). Memory is bounded by a page plus the extracted text
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,6 +22,7 @@ from ragsvc.extract.page_merge import KeptLines, Reason, turned_texts
 from ragsvc.extract.pdf_annotations import read_annotations
 from ragsvc.extract.pdf_images import hides_text
 from ragsvc.extract.pdf_text import PageLines, PageUnreadable, TextPage, open_text_page, read_lines
+from ragsvc.extract.pdfium_calls import PdfiumHandle
 
 if TYPE_CHECKING:
     from ragsvc.extract.ocr_pages import RecognisedPage
@@ -69,12 +70,12 @@ class PageReports(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_pages(
-    raw: Any,  # noqa: ANN401 - a ctypes handle
+    raw: PdfiumHandle,
     page_count: int,
     *,
     limits: ExtractionLimits,
     on_progress: OnProgress,
-    forms: Any = None,  # noqa: ANN401 - as above
+    forms: PdfiumHandle = None,
     layers: bool = False,
 ) -> PageDraft:
     """Read the text layers and annotations of the pages of a pdfium document handle, up to the limits.
@@ -116,10 +117,10 @@ class _PageRead(msgspec.Struct):
 
 
 def _read_page(
-    raw: Any,  # noqa: ANN401 - a ctypes handle
+    raw: PdfiumHandle,
     index: int,
     *,
-    forms: Any,  # noqa: ANN401 - as above
+    forms: PdfiumHandle,
     limits: ExtractionLimits,
     max_characters: int,
     layers: bool,
@@ -161,7 +162,7 @@ def _reason_to_recognise(page: TextPage, found: PageLines) -> Reason | None:
     return Reason.PICTURE if hides_text(page, found.lines) else None
 
 
-def recognise_images(raw: Any, draft: PageDraft, *, limits: ExtractionLimits, reports: PageReports) -> bool:  # noqa: ANN401 - a ctypes handle
+def recognise_images(raw: PdfiumHandle, draft: PageDraft, *, limits: ExtractionLimits, reports: PageReports) -> bool:
     """Recognise the pages without usable text; ``True`` if pages were recognised."""
     numbers, page_count = sorted(draft.to_recognise()), len(draft.texts)
     if not numbers or not limits.ocr:

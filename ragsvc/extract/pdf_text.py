@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import chain, groupby, pairwise
-from typing import Any
 
 import msgspec
 import pypdfium2.raw as pdfium
@@ -35,7 +34,7 @@ from ragsvc.extract.line_spans import (
     trim,
     without_number,
 )
-from ragsvc.extract.pdfium_calls import HANDLE, INT, OUT, address_of, bind
+from ragsvc.extract.pdfium_calls import HANDLE, INT, OUT, PdfiumHandle, address_of, bind
 from ragsvc.extract.raised_marks import Glyph, continues_row, find_runs, mark_edits
 from ragsvc.extract.right_to_left import has_right_to_left, order_prefixes
 from ragsvc.extract.turned import Rectangle, join_turned, turned
@@ -93,7 +92,9 @@ class TextPage:
     Characters above U+FFFF are two surrogates in ``text``, as pdfium counts them.
     """
 
-    def __init__(self, page: Any, text_page: Any, *, max_characters: int, layers: bool = False) -> None:  # noqa: ANN401 - ctypes handles
+    def __init__(
+        self, page: PdfiumHandle, text_page: PdfiumHandle, *, max_characters: int, layers: bool = False
+    ) -> None:
         self.page = page
         self._max_characters = max_characters
         self._layers = layers
@@ -105,7 +106,7 @@ class TextPage:
         self._matrix_address = ctypes.addressof(self._matrix)
         self._use(text_page)
 
-    def _use(self, text_page: Any) -> None:  # noqa: ANN401 - a ctypes handle
+    def _use(self, text_page: PdfiumHandle) -> None:
         self._text_page = text_page
         self._address = address_of(text_page)
         self._fonts: dict[int, tuple[float, int, int]] = {}
@@ -341,7 +342,7 @@ def _has_surrogates(text: str) -> bool:
 
 @contextmanager
 def open_text_page(
-    document: Any,  # noqa: ANN401 - ctypes handle
+    document: PdfiumHandle,
     index: int,
     *,
     max_characters: int,

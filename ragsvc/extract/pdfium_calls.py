@@ -8,6 +8,9 @@ from typing import Any
 
 import pypdfium2.raw as pdfium
 
+PdfiumHandle = Any
+"""A document, page, text page, object, bitmap or annotation of pdfium, or of pypdfium2: neither has usable types."""
+
 HANDLE, INT, OUT = ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
 
 
@@ -17,5 +20,5 @@ def bind(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:  # noqa
     return ctypes.CFUNCTYPE(result, *arguments)(address or 0)
 
 
-def address_of(handle: Any) -> int:  # noqa: ANN401 - a ctypes handle
+def address_of(handle: PdfiumHandle) -> int:
     return ctypes.cast(handle, ctypes.c_void_p).value or 0

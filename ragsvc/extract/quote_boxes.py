@@ -10,7 +10,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.extract.child_protocol import QuoteBox
@@ -18,6 +17,7 @@ from ragsvc.extract.clean import clean_line
 from ragsvc.extract.pdf_document import PdfNotOpened, open_pdf
 from ragsvc.extract.pdf_layers import may_hide_layers
 from ragsvc.extract.pdf_text import PageUnreadable, TextPage, open_text_page, read_lines
+from ragsvc.extract.pdfium_calls import PdfiumHandle
 
 _MAX_CHARACTERS = 1_000_000
 
@@ -50,7 +50,7 @@ def find_quote_boxes(
         raise ExtractionFailed(FailureReason.DAMAGED, "The page cannot be read by the main parser.") from error
 
 
-def _find_in_image(document: Any, index: int, page_text: str, start: int, end: int) -> list[QuoteBox]:  # noqa: ANN401 - a ctypes handle
+def _find_in_image(document: PdfiumHandle, index: int, page_text: str, start: int, end: int) -> list[QuoteBox]:
     from ragsvc.extract.ocr_boxes import recognise_again  # noqa: PLC0415 - imports numpy, only if a page needs it
 
     recognised = recognise_again(document, index)

@@ -12,12 +12,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import msgspec
 import pypdfium2.raw as pdfium
 
-from ragsvc.extract.pdfium_calls import HANDLE, INT, OUT, address_of, bind
+from ragsvc.extract.pdfium_calls import HANDLE, INT, OUT, PdfiumHandle, address_of, bind
 
 _MIN_SIZE = 1.5
 _LIGHT = 200
@@ -69,7 +68,7 @@ class _Character(msgspec.Struct):
 class PageVisibility:
     """Collects suspicions while a page is read, and examines the page if there are any."""
 
-    def __init__(self, page: Any, text_page: Any, *, layers: bool) -> None:  # noqa: ANN401 - ctypes handles
+    def __init__(self, page: PdfiumHandle, text_page: PdfiumHandle, *, layers: bool) -> None:
         self._page = page
         self._page_address, self._text_address = address_of(page), address_of(text_page)
         self.suspicious = layers
@@ -305,7 +304,7 @@ def _is_taken(box: Box, grid: dict[tuple[int, int], list[Box]]) -> bool:
 class _PageRendering:
     """The pixels of a page, and where its points are."""
 
-    def __init__(self, page: Any, crop: Box) -> None:  # noqa: ANN401 - a ctypes handle
+    def __init__(self, page: PdfiumHandle, crop: Box) -> None:
         from ragsvc.extract.page_image import PageNotRendered, draw_page  # noqa: PLC0415 - imports numpy, if needed
 
         width, height = pdfium.FPDF_GetPageWidthF(page), pdfium.FPDF_GetPageHeightF(page)
@@ -347,7 +346,7 @@ class _PageRendering:
         return bool(part.size) and int(part.max()) - int(part.min()) >= _MIN_CHANGE
 
 
-def _to_device(page: Any, columns: int, rows: int, x: float, y: float) -> tuple[int, int]:  # noqa: ANN401 - a ctypes handle
+def _to_device(page: PdfiumHandle, columns: int, rows: int, x: float, y: float) -> tuple[int, int]:
     column, row = ctypes.c_int(), ctypes.c_int()
     pdfium.FPDF_PageToDevice(page, 0, 0, columns, rows, 0, x, y, column, row)
     return column.value, row.value
