@@ -16,6 +16,12 @@ from ragsvc.extract.pdfium_calls import PdfiumHandle
 PixelArray = npt.NDArray[np.uint8]
 """``(height, width, 3)`` uint8, in the order blue, green, red."""
 
+PixelMask = npt.NDArray[np.bool_]
+"""``(height, width)``."""
+
+Window = tuple[int, int, int, int]
+"""left, top, width, height in pixels of a drawn page."""
+
 Point = tuple[float, float]
 
 _POINTS_PER_INCH = 72
@@ -65,22 +71,40 @@ def draw_page(page: PdfiumHandle, columns: int, rows: int) -> PixelArray:
     Raises:
         PageNotRendered: rendering exceeds the time limit.
     """
-    bitmap = pdfium.FPDFBitmap_Create(columns, rows, 0)
+    return np.ascontiguousarray(draw_window(page, columns, rows, (0, 0, columns, rows))[:, :, :3])
+
+
+def draw_window(page: PdfiumHandle, columns: int, rows: int, window: Window) -> npt.NDArray[np.uint8]:
+    """Draw a part of a loaded page that would have ``columns`` and ``rows`` pixels: ``(height, width, 4)`` uint8.
+
+    The order is blue, green, red, unused.
+
+    Raises:
+        PageNotRendered: rendering exceeds the time limit.
+    """
+    left, top, width, height = window
+    bitmap = pdfium.FPDFBitmap_Create(width, height, 0)
     if not bitmap:
         raise MemoryError
     try:
-        pdfium.FPDFBitmap_FillRect(bitmap, 0, 0, columns, rows, _WHITE)
-        _render(page, bitmap, columns, rows)
+        pdfium.FPDFBitmap_FillRect(bitmap, 0, 0, width, height, _WHITE)
+        _render(page, bitmap, (-left, -top, columns, rows))
         stride = pdfium.FPDFBitmap_GetStride(bitmap)
         address = pdfium.FPDFBitmap_GetBuffer(bitmap)
-        buffer = (ctypes.c_ubyte * (stride * rows)).from_address(ctypes.cast(address, ctypes.c_void_p).value or 0)
-        visible = np.frombuffer(buffer, np.uint8).reshape(rows, stride // 4, 4)[:, :columns, :3]
-        return np.ascontiguousarray(visible)
+        buffer = (ctypes.c_ubyte * (stride * height)).from_address(ctypes.cast(address, ctypes.c_void_p).value or 0)
+        return np.frombuffer(buffer, np.uint8).reshape(height, stride // 4, 4)[:, :width].copy()
     finally:
         pdfium.FPDFBitmap_Destroy(bitmap)
 
 
-def _render(page: PdfiumHandle, bitmap: PdfiumHandle, columns: int, rows: int) -> None:
+def different_pixels(pixels: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8], *, least: int) -> PixelMask:
+    """The pixels of two ``(height, width, 4)`` arrays of which a colour differs by ``least`` or more."""
+    differences = np.maximum(pixels, others) - np.minimum(pixels, others)
+    visible: npt.NDArray[np.uint32] = (differences >= least).view(np.uint32)[:, :, 0]
+    return np.not_equal(visible, 0)
+
+
+def _render(page: PdfiumHandle, bitmap: PdfiumHandle, place: Window) -> None:
     """Render in steps that can be interrupted: some pages take minutes."""
     deadline = time.thread_time() + _MAX_SECONDS
 
@@ -90,9 +114,7 @@ def _render(page: PdfiumHandle, bitmap: PdfiumHandle, columns: int, rows: int) -
     pause = pdfium.IFSDK_PAUSE(version=1, user=None)
     pause.NeedToPauseNow = type(pause.NeedToPauseNow)(is_late)
     try:
-        status = pdfium.FPDF_RenderPageBitmap_Start(
-            bitmap, page, 0, 0, columns, rows, 0, pdfium.FPDF_ANNOT, ctypes.byref(pause)
-        )
+        status = pdfium.FPDF_RenderPageBitmap_Start(bitmap, page, *place, 0, pdfium.FPDF_ANNOT, ctypes.byref(pause))
     finally:
         pdfium.FPDF_RenderPage_Close(page)
     if status != pdfium.FPDF_RENDER_DONE:

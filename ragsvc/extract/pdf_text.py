@@ -192,7 +192,7 @@ class TextPage:
 
     def leave_out_hidden(self) -> int:
         """Replace hidden characters of a suspicious page by spaces; returns their number."""
-        if not self.visibility.suspicious:
+        if not self.visibility.needs_examination:
             return 0
         hidden = self.visibility.hidden(self.text, lambda index: self.font(index)[0])
         if hidden:

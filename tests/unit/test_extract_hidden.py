@@ -108,6 +108,23 @@ def test_what_a_reader_can_see_is_kept(read_bytes, visible):
     assert extraction.problems == []
 
 
+def test_a_page_with_a_white_heading_on_a_bar_is_examined_for_covered_text(read_bytes):
+    """If only light text is suspicious, the other text of the page is not examined: the shape must be noticed."""
+    heading = rectangle(60, 690, 300, 30, "0 0 .5") + shown("Budget", 700, operators="1 1 1 rg")
+    covered = shown(PLANTED, 600) + rectangle(60, 590, 400, 30, ".9 .9 .9") + shown(SEEN, 600)
+    rules = b"".join(rectangle(60, 500 - 4 * number, 400, 1, "0 0 0") for number in range(60))
+    document = read_bytes(make_pdf([heading + covered + rules]))
+    assert document.pages[0].text.split("\n") == ["Budget", "", SEEN]
+    assert [problem.code for problem in document.problems] == [ProblemCode.HIDDEN_TEXT]
+
+
+def test_only_the_light_text_without_a_background_is_left_out(read_bytes):
+    heading = rectangle(60, 690, 300, 30, "0 0 .5") + shown("Budget", 700, operators="1 1 1 rg")
+    document = read_bytes(make_pdf([heading + shown(SEEN, 600) + shown(PLANTED, 560, operators="1 1 1 rg")]))
+    assert PLANTED not in document.pages[0].text
+    assert document.pages[0].text.split("\n") == ["Budget", "", SEEN]
+
+
 def test_a_text_layer_of_a_scan_is_kept(read_bytes):
     scan = make_scan(FIXTURES / "documents/two-columns.pdf", 1, stamp=[Text(72, 700, SEEN)])
     extraction = read_bytes(scan.replace(b"BT /F 11 Tf", b"BT 3 Tr /F 11 Tf").replace(b"/Length ", b"/Length  "))
