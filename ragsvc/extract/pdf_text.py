@@ -488,7 +488,7 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
     if not page.visibility.suspicious:
         page.visibility.check_boxes(rectangles)
         positions = (start,) if count == 1 else (*range(start, end, _SAMPLE_STEP if few else 2 * _SAMPLE_STEP), end - 1)
-        page.visibility.sample(positions, size)
+        page.visibility.sample((start, end), positions, size)
     first, last = boxes[0], boxes[-1]
     one_line = abs(first[1] - last[1]) < 0.5 * size
     return Line(

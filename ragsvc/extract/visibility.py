@@ -77,9 +77,10 @@ class PageVisibility:
         self._page = page
         self._page_address, self._text_address = address_of(page), address_of(text_page)
         self.suspicious = layers
-        self._faint = False
+        self._faint_spans: list[tuple[int, int]] = []
         self._layers = layers
         self._last: int | None = None
+        self._last_is_faint = False
         self._colour = (ctypes.c_uint * 4)()
         first = ctypes.addressof(self._colour)
         self._red, self._green, self._blue, self._alpha = first, first + 4, first + 8, first + 12
@@ -108,25 +109,30 @@ class PageVisibility:
                 self.suspicious = True
         self._lines.append((min(box[0] for box in boxes), boxes[0][1], max(box[2] for box in boxes), boxes[0][3]))
 
-    def sample(self, positions: Iterable[int], size: float) -> None:
-        """Note whether some characters are tiny, invisible or as light as paper."""
+    def sample(self, span: tuple[int, int], positions: Iterable[int], size: float) -> None:
+        """Note whether some characters of a line, at ``span`` of the text, are tiny, invisible or as light as paper."""
         if self.suspicious:
             return
         if size < _MIN_SIZE:
             self.suspicious = True
+        is_faint = False
         for position in positions:
             owner = _get_text_object(self._text_address, position)
-            if owner is None or owner == self._last:
+            if owner is None:
                 continue
-            self._last = owner
-            if _get_render_mode(owner) in (_INVISIBLE, _CLIP):
-                self.suspicious = True
-                return
-            self._faint = self._faint or self._is_faint(position)
+            if owner != self._last:
+                self._last = owner
+                if _get_render_mode(owner) in (_INVISIBLE, _CLIP):
+                    self.suspicious = True
+                    return
+                self._last_is_faint = self._is_faint(position)
+            is_faint = is_faint or self._last_is_faint
+        if is_faint:
+            self._faint_spans.append(span)
 
     @property
     def needs_examination(self) -> bool:
-        return self.suspicious or self._faint
+        return self.suspicious or bool(self._faint_spans)
 
     def _is_faint(self, position: int) -> bool:
         known = _get_fill_colour(self._text_address, position, self._red, self._green, self._blue, self._alpha)
@@ -142,7 +148,7 @@ class PageVisibility:
         if self.suspicious:
             return
         count = pdfium.FPDFPage_CountObjects(self._page)
-        if self._faint:
+        if self._faint_spans:
             self.suspicious = self._has_covered_text(count)
             return
         later: set[int] = set()
@@ -185,7 +191,12 @@ class PageVisibility:
         """The positions of the hidden characters; ``text`` is the text as pdfium counts it."""
         if self._crop == _NO_LIMITS:
             return []
-        characters = self._characters(text, is_examined=None if self.suspicious else self._is_faint)
+        spans = [(0, len(text))] if self.suspicious else self._faint_spans
+        characters = [character for span in spans for character in self._characters(text, *span)]
+        if not self.suspicious:
+            characters = [
+                character for run in _runs(characters) if self._is_faint(run[0].position) for character in run
+            ]
         hidden = {character.position for character in characters if not self.is_on_page(character.box)}
         drawn: list[list[_Character]] = []
         invisible: list[_Character] = []
@@ -201,29 +212,20 @@ class PageVisibility:
             hidden |= self._without_effect(drawn)
         return sorted(hidden)
 
-    def _characters(self, text: str, *, is_examined: Callable[[int], bool] | None) -> list[_Character]:
-        """All characters with a place on the page, or those outside the crop box and of the examined text objects."""
+    def _characters(self, text: str, start: int, end: int) -> list[_Character]:
         found: list[_Character] = []
         address, box = self._text_address, self._box
         left, bottom, right, top = self._sides
-        least_x, least_y, most_x, most_y = self._crop
-        examined: dict[int, bool] = {}
-        line = 0
-        for position, character in enumerate(text):
+        line = text.count("\n", 0, start)
+        for position in range(start, end):
+            character = text[position]
             if character.isspace() or character == "\x00":
                 line += character == "\n"
                 continue
             owner = _get_text_object(address, position)
-            if not owner or not _get_char_box(address, position, left, right, bottom, top):
-                continue
-            x0, y0, x1, y1 = box
-            if is_examined is not None and x0 >= least_x and y0 >= least_y and x1 <= most_x and y1 <= most_y:
-                is_kept = examined.get(owner)
-                if is_kept is None:
-                    is_kept = examined[owner] = is_examined(position)
-                if not is_kept:
-                    continue
-            found.append(_Character(position, owner, line, (x0, y0, x1, y1)))
+            if owner and _get_char_box(address, position, left, right, bottom, top):
+                x0, y0, x1, y1 = box
+                found.append(_Character(position, owner, line, (x0, y0, x1, y1)))
         return found
 
     def is_on_page(self, box: Box) -> bool:

@@ -57,6 +57,7 @@ _RAISED = "\u00b9\u00b2\u00b3\u2070\u2074-\u207f"
 _LOWERED = "\u2080-\u2089"
 # A mark is a word of its own beside a figure or a long word (1,482³, Revenue¹); short words are units (m², CO₂).
 _MARK = re.compile(rf"(?<=[\d)%])[{_RAISED}]+|(?<=[^\W\d_]{{4}})[{_RAISED}]+|[{_LOWERED}]+(?=\d)|(?<=\d)[{_LOWERED}]+")
+_RAISED_OR_LOWERED = re.compile(f"[{_RAISED}{_LOWERED}]")
 _SPACED_THOUSANDS = re.compile(r"[0-9](?<![\w.,][0-9])(?<![\d.,] [0-9])\d{0,2}(?:(?: \d{3}){2,}| 000)(?![\w ]?\d)")
 _MEASURED = re.compile(r"(\d+)([^\W\d_]+)")
 _CODED = re.compile(r"([^\W\d_]+)-(\d+)")
@@ -95,7 +96,9 @@ def query_terms(text: str, *, languages: Sequence[str]) -> list[str]:
 
 def _words(text: str) -> list[str]:
     """Words in lower case; compounds are not split."""
-    text = fold(unify_signs(text if text.isascii() else _MARK.sub(r" \g<0> ", text)))
+    if not text.isascii() and _RAISED_OR_LOWERED.search(text):  # a fraction of the time of the patterns of _MARK
+        text = _MARK.sub(r" \g<0> ", text)
+    text = fold(unify_signs(text))
     if text.isascii():
         words = _ASCII_WORD.findall(text)
     else:
