@@ -52,10 +52,11 @@ class OcrUnavailable(Exception):
 
 
 class OcrLine(msgspec.Struct, frozen=True):
-    """A recognised line with its corners, clockwise from the top left in the image."""
+    """A recognised line with its corners, clockwise from the top left in the image. ``score`` is from 0 to 1."""
 
     text: str
     corners: Points
+    score: float = 1.0
 
 
 class Recognised(msgspec.Struct, frozen=True):
@@ -105,11 +106,16 @@ class Recogniser:
             crops = [np.ascontiguousarray(crop[::-1, ::-1]) for crop in crops]
         texts = self._engine.recognize_txt(crops)
         lines = [
-            OcrLine(text, corners)
+            OcrLine(text, corners, float(score))
             for (_, corners), text, score in zip(kept, texts.txts, texts.scores, strict=True)
             if score >= _MIN_SCORE and text.strip()
         ]
         return Recognised(lines, _turns(lines, upside_down=turned), truncated)
+
+    def read_line(self, image: PixelArray) -> str:
+        """Recognise an image of a single line, without detection."""
+        texts = self._engine.recognize_txt([image])
+        return str(texts.txts[0]) if texts.txts else ""
 
     def _upside_down(self, crops: list[PixelArray]) -> bool:
         """Whether the text is upside down, judged by the longest lines; short lines often mislead the classifier.

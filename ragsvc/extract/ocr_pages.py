@@ -15,9 +15,18 @@ from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract.layout import Line, page_text
 from ragsvc.extract.ocr import OcrUnavailable, Recognised, open_recogniser
 from ragsvc.extract.ocr_layout import ocr_lines, ocr_rows
-from ragsvc.extract.page_image import PageImage, PageNotRendered, Point, image_to_page_points, render_page
+from ragsvc.extract.page_image import (
+    PageImage,
+    PageNotRendered,
+    Point,
+    image_to_page_points,
+    page_rotation,
+    page_to_image_points,
+    render_page,
+)
 from ragsvc.extract.page_merge import KeptLines, Reason, combine
 from ragsvc.extract.pdfium_calls import PdfiumHandle
+from ragsvc.extract.scan_layers import agrees_with_picture, should_replace
 
 _MIN_CHARACTERS = 2
 _MIN_CONTRAST = 16
@@ -59,7 +68,7 @@ def recognise_pages(
         try:
             page = _recognise_page(document, number - 1, kept.get(number))
         except OcrUnavailable as error:
-            on_warning(f"Pages without a text layer are skipped: {error}.")
+            on_warning(f"Pages without a text layer are skipped, and text layers of scans not checked: {error}.")
             return found
         except MemoryError:
             raise
@@ -88,12 +97,14 @@ def render_and_recognise(document: PdfiumHandle, index: int) -> tuple[PageImage,
 
 
 def _recognise_page(document: PdfiumHandle, index: int, kept: KeptLines | None) -> RecognisedPage:
-    if kept is not None and _is_photograph(document, index, kept):
+    if kept is not None and (_is_photograph(document, index, kept) or _agrees(document, index, kept)):
         return RecognisedPage(unchanged=True)
     seen = render_and_recognise(document, index)
     if seen is None:
         return RecognisedPage()
     image, recognised = seen
+    if kept is not None and kept.reason is Reason.LAYER and not should_replace(kept.lines, recognised):
+        return RecognisedPage(unchanged=True)
     lines = ocr_lines(recognised.lines, turns=recognised.turns, scale=image.scale)
     if kept is not None:
         if not kept.lines:  # without text, the picture decides about the orientation
@@ -124,6 +135,26 @@ def _is_photograph(document: PdfiumHandle, index: int, kept: KeptLines) -> bool:
     paper = int(levels.argmax())
     near = levels[max(0, paper - _PAPER_RANGE) : paper + _PAPER_RANGE + 1]
     return bool(near.sum() < _PAPER_SHARE * levels.sum())
+
+
+def _agrees(document: PdfiumHandle, index: int, kept: KeptLines) -> bool:
+    """Whether the text layer of a scan agrees with its picture."""
+    if kept.reason is not Reason.LAYER:
+        return False
+    try:
+        image = render_page(document, index)
+    except PageNotRendered:
+        return True
+    if image is None:
+        return True
+
+    def place(line: Line) -> tuple[float, float, float, float]:
+        corners = [_turn(corner, -kept.turns) for corner in ((line.left, line.top), (line.right, line.bottom))]
+        (x0, y0), (x1, y1) = page_to_image_points(document, index, image, corners)
+        return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+
+    turns = kept.turns - page_rotation(document, index)
+    return agrees_with_picture(kept.lines, image.pixels, place, turns=turns, recogniser=open_recogniser())
 
 
 def _in_text_layer(

@@ -121,6 +121,34 @@ def _render(page: PdfiumHandle, bitmap: PdfiumHandle, place: Window) -> None:
         raise PageNotRendered
 
 
+def page_rotation(document: PdfiumHandle, index: int) -> int:
+    """The clockwise quarter turns with which page ``index`` is displayed."""
+    page = pdfium.FPDF_LoadPage(document, index)
+    if not page:
+        raise PageNotRendered
+    try:
+        return int(pdfium.FPDFPage_GetRotation(page))
+    finally:
+        pdfium.FPDF_ClosePage(page)
+
+
+def page_to_image_points(document: PdfiumHandle, index: int, image: PageImage, points: Sequence[Point]) -> list[Point]:
+    """Convert points of the unrotated page ``index`` to positions in its image (pixels, y downwards)."""
+    page = pdfium.FPDF_LoadPage(document, index)
+    if not page:
+        raise PageNotRendered
+    rows, columns = image.pixels.shape[:2]
+    column, row = ctypes.c_int(), ctypes.c_int()
+    found: list[Point] = []
+    try:
+        for x, y in points:
+            pdfium.FPDF_PageToDevice(page, 0, 0, columns, rows, 0, x, y, column, row)
+            found.append((column.value, row.value))
+    finally:
+        pdfium.FPDF_ClosePage(page)
+    return found
+
+
 def image_to_page_points(document: PdfiumHandle, index: int, image: PageImage, points: Sequence[Point]) -> list[Point]:
     """Convert image positions on page ``index`` (pixels, y downwards) to points of the unrotated page."""
     page = pdfium.FPDF_LoadPage(document, index)

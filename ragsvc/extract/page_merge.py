@@ -34,6 +34,8 @@ class Reason(Enum):
     """Some lines have unusable glyphs."""
     PICTURE = auto()
     """A picture covers the page, with little text over it."""
+    LAYER = auto()
+    """The text is the layer of a scan: another program recognised it, perhaps badly."""
 
 
 class KeptLines(msgspec.Struct):
@@ -71,6 +73,8 @@ def _combine(kept: KeptLines, recognised: Sequence[Line], fragments: Sequence[Li
             return _fill_gaps(kept.lines, fragments)
         case Reason.PICTURE:
             return _add_picture(kept.lines, recognised, fragments)
+        case Reason.LAYER:
+            return list(recognised), bool(recognised)
 
 
 def _agree(lines: Sequence[Line], recognised: Sequence[Line]) -> bool:

@@ -159,12 +159,16 @@ def _reason_to_recognise(page: TextPage, found: PageLines) -> Reason | None:
         return Reason.GARBLED
     if UNUSABLE in page.text and needs_recognition(page.text):
         return Reason.GLYPHS
-    return Reason.PICTURE if hides_text(page, found.lines) else None
+    if hides_text(page, found.lines):
+        return Reason.PICTURE
+    return Reason.LAYER if found.layer else None
 
 
 def recognise_images(raw: PdfiumHandle, draft: PageDraft, *, limits: ExtractionLimits, reports: PageReports) -> bool:
     """Recognise the pages without usable text; ``True`` if pages were recognised."""
-    numbers, page_count = sorted(draft.to_recognise()), len(draft.texts)
+    pages_with_layer = {number for number, kept in draft.kept.items() if kept.reason is Reason.LAYER}
+    numbers = sorted(draft.to_recognise(), key=lambda number: (number in pages_with_layer, number))
+    page_count = len(draft.texts)
     if not numbers or not limits.ocr:
         return False
     from ragsvc.extract.ocr_pages import recognise_pages  # noqa: PLC0415 - imports numpy, only if a page needs it

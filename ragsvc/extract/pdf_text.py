@@ -58,6 +58,7 @@ _SAMPLES = 10
 _FIRST_SAMPLES = 3
 _FIRST_CJK = "\u2e80"
 _VERTICAL_SAMPLE = 3
+_LAYER_SHARE = 0.5
 
 
 _count_rects = bind("FPDFText_CountRects", INT, HANDLE, INT, INT)
@@ -73,13 +74,14 @@ class PageLines(msgspec.Struct):
     """The lines of a page in reading order; those of a garbled page are glyph numbers, not text.
 
     ``characters`` is the number of all characters. ``hidden`` is the number of characters that were left out because a
-    reader cannot see them.
+    reader cannot see them. ``layer`` is whether the text is the layer of a scan: the reader sees a picture of it.
     """
 
     lines: list[Line]
     characters: int
     garbled: bool
     hidden: int = 0
+    layer: bool = False
 
 
 class PageUnreadable(Exception):
@@ -387,7 +389,8 @@ def read_lines(page: TextPage) -> PageLines:
         blocks = _order_rows(page, spans, lines)
     lines = _join_fragments(page, spans, lines) if blocks is None else join_cells(blocks)
     lines = join_table_columns([line for line in lines if line.text])
-    return PageLines(move_headers_and_footers(lines), page.count, garbled=garbled, hidden=hidden)
+    layer = page.visibility.layer_share > _LAYER_SHARE
+    return PageLines(move_headers_and_footers(lines), page.count, garbled=garbled, hidden=hidden, layer=layer)
 
 
 def _measured_lines(page: TextPage) -> tuple[list[Span], list[Line]]:

@@ -90,6 +90,8 @@ class PageVisibility:
         left, bottom, right, top = self._crop
         self._limits = (left - _MARGIN, bottom - _MARGIN, right + _MARGIN, top + _MARGIN)
         self._lines: list[Box] = []
+        self.layer_share = 0.0
+        """The share of the visible characters that are the text layer of a scan: a picture shows them. 0 to 1."""
 
     def _crop_box(self) -> Box:
         box = pdfium.FS_RECTF()
@@ -155,8 +157,9 @@ class PageVisibility:
         for number in range(count - 1, max(-1, count - 1 - _LAST_OBJECTS), -1):
             page_object = _get_object(self._page_address, number)
             later.add(page_object)
-            if _get_type(page_object) == pdfium.FPDF_PAGEOBJ_PATH:
-                cover = _opaque_bounds(page_object)
+            kind = _get_type(page_object)
+            if kind in (pdfium.FPDF_PAGEOBJ_PATH, pdfium.FPDF_PAGEOBJ_IMAGE):
+                cover = _opaque_bounds(page_object) if kind == pdfium.FPDF_PAGEOBJ_PATH else _bounds(page_object)
                 if cover is not None and self._covers_text(cover, later):
                     self.suspicious = True
                     return
@@ -166,8 +169,8 @@ class PageVisibility:
         for number in range(min(count, _MAX_OBJECTS) - 1, -1, -1):
             page_object = _get_object(self._page_address, number)
             kind = _get_type(page_object)
-            if kind == pdfium.FPDF_PAGEOBJ_PATH:
-                cover = _opaque_bounds(page_object)
+            if kind in (pdfium.FPDF_PAGEOBJ_PATH, pdfium.FPDF_PAGEOBJ_IMAGE):
+                cover = _opaque_bounds(page_object) if kind == pdfium.FPDF_PAGEOBJ_PATH else _bounds(page_object)
                 if cover is not None:
                     covers.append(cover)
             elif kind == pdfium.FPDF_PAGEOBJ_TEXT and covers:
@@ -207,9 +210,13 @@ class PageVisibility:
                 invisible += run
             else:
                 drawn.append(run)
+        in_picture = 0
         with contextlib.suppress(_NotRendered):
-            hidden |= self._without_picture(invisible, share=len(invisible) / max(1, len(characters)))
-            hidden |= self._without_effect(drawn)
+            without_picture = self._without_picture(invisible, share=len(invisible) / max(1, len(characters)))
+            without_effect, in_picture = self._without_effect(drawn)
+            hidden |= without_picture | without_effect
+            in_picture += len(invisible) - len(without_picture)
+        self.layer_share = in_picture / max(1, len(characters) - len(hidden)) if self.suspicious else 0.0
         return sorted(hidden)
 
     def _characters(self, text: str, start: int, end: int) -> list[_Character]:
@@ -248,13 +255,14 @@ class PageVisibility:
             hidden |= {character.position for character in above if not image.has_contrast(character.box)}
         return hidden
 
-    def _without_effect(self, drawn: Sequence[Sequence[_Character]]) -> set[int]:
+    def _without_effect(self, drawn: Sequence[Sequence[_Character]]) -> tuple[set[int], int]:
         """The characters without which the rendered page looks the same, of runs of the same text object.
 
-        Not those that a picture of text covers: some scanners write the text layer before the picture.
+        Not those that a picture of text covers, of which the number is returned: some scanners write the text layer
+        before the picture.
         """
         if not drawn:
-            return set()
+            return set(), 0
         characters = [character for run in drawn for character in run]
         before = _PageRendering(self._page, self._crop, characters)
         unseen: list[_Character] = []
@@ -269,11 +277,12 @@ class PageVisibility:
             unseen += [character for run in group for character in run if not before.reaches(changes, character.box)]
         unseen += self._faint_beside(unseen, characters)
         pictures = self._picture_boxes() if unseen and not self._layers else []
-        return {
+        hidden = {
             character.position
             for character in unseen
             if not (any(_contains(box, character.box) for box in pictures) and before.has_contrast(character.box))
         }
+        return hidden, len(unseen) - len(hidden)
 
     def _faint_beside(self, unseen: Sequence[_Character], drawn: Sequence[_Character]) -> list[_Character]:
         """The light characters of lines in which many light characters are unseen.

@@ -107,10 +107,11 @@ def make_scan(
     dpi: int = 150,
     then: Sequence[Sequence[Text]] = (),
     stamp: Sequence[Text] = (),
+    layer: Sequence[Text] = (),
 ) -> bytes:
     """A scan: a PDF page with a grey image of page ``page`` (from 1) of ``source``, followed by ``then`` pages of text.
 
-    ``stamp`` is text on the image. The image has ``turns`` clockwise quarter turns and is skewed by ``skew`` degrees
+    ``stamp`` is text on the image, and ``layer`` is invisible text on it. The image has ``turns`` clockwise quarter turns and is skewed by ``skew`` degrees
     counter-clockwise.
     """
     with pypdfium2.PdfDocument(source) as document:
@@ -121,7 +122,7 @@ def make_scan(
     extra = b" /Type /XObject /Subtype /Image /ColorSpace /DeviceGray /BitsPerComponent 8 /Width %d /Height %d"
     size = (round(72 * width / dpi), round(72 * height / dpi))
     contents = [
-        stream(b"q %d 0 0 %d 0 0 cm /P Do Q\n" % size + content(stamp)),
+        stream(b"q %d 0 0 %d 0 0 cm /P Do Q\n" % size + content(stamp) + b"\n3 Tr " + content(layer)),
         *(stream(content(texts)) for texts in then),
     ]
     count = len(contents)
