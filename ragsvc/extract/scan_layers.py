@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ragsvc.extract.clean import LINE_HYPHEN
 from ragsvc.extract.layout import Line
 from ragsvc.extract.ocr import Recognised, Recogniser
 from ragsvc.extract.page_image import PixelArray
@@ -19,7 +20,7 @@ from ragsvc.extract.page_image import PixelArray
 Pixels = tuple[float, float, float, float]
 """left, top, right, bottom of a line in its image."""
 
-_SAMPLED = 10
+_SAMPLED = 8
 _MIN_WORDS = 4
 _AGREES = 0.85
 _SURE = 0.85
@@ -38,9 +39,9 @@ def agrees_with_picture(
     turns: int,
     recogniser: Recogniser,
 ) -> bool:
-    """Whether the words of sampled lines are in the picture.
+    """Whether the words of sampled lines are in the picture. ``False`` if there are too few words to judge by.
 
-    ``turns`` is the number of clockwise quarter turns until the lines in the picture are upright. ``False`` if the picture has too few lines to judge by.
+    ``turns`` is the number of clockwise quarter turns until the lines in the picture are upright.
     """
     words = found = 0
     for line in _sample(lines):
@@ -71,8 +72,8 @@ def _words(text: str) -> list[str]:
 
 
 def _sample(lines: Sequence[Line]) -> list[Line]:
-    """Lines from all parts of the page, with figures before those without."""
-    usable = [line for line in lines if line.text and not line.upright and _WORD.search(line.text)]
+    """Lines from all parts of the page, and more of those with figures; none that continues below a hyphen."""
+    usable = [line for line in lines if not line.upright and LINE_HYPHEN not in line.text and _WORD.search(line.text)]
     step = max(1, len(usable) // _SAMPLED)
     with_figures = [line for line in usable if any(map(str.isdigit, line.text))]
     return [*usable[::step][:_SAMPLED], *with_figures[:: max(1, 2 * len(with_figures) // _SAMPLED)][: _SAMPLED // 2]]

@@ -111,8 +111,8 @@ def make_scan(
 ) -> bytes:
     """A scan: a PDF page with a grey image of page ``page`` (from 1) of ``source``, followed by ``then`` pages of text.
 
-    ``stamp`` is text on the image, and ``layer`` is invisible text on it. The image has ``turns`` clockwise quarter turns and is skewed by ``skew`` degrees
-    counter-clockwise.
+    ``stamp`` is text on the image, and ``layer`` is invisible text on it. The image has ``turns`` clockwise quarter
+    turns and is skewed by ``skew`` degrees counter-clockwise.
     """
     with pypdfium2.PdfDocument(source) as document:
         options: dict[str, Any] = {"scale": dpi / 72, "grayscale": True}  # pypdfium2 has no types: scale's default is 1
