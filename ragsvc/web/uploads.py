@@ -67,7 +67,12 @@ async def _read_form(request: AnyRequest, receiving: UploadInProgress, *, bounda
         raise InvalidRequest("The header 'Content-Type' of the form has no boundary.", param="file")
     form = _Form(receiving)
     try:
-        with PushMultipartParser(boundary, max_segment_count=32, max_header_size=_MAX_PART_HEADER_BYTES) as parser:
+        with PushMultipartParser(
+            boundary,
+            max_segment_count=32,
+            max_header_size=_MAX_PART_HEADER_BYTES,
+            header_charset="latin-1",  # decoded by _utf8: a name in another charset must not make the form unreadable
+        ) as parser:
             async for part in request.stream():
                 for event in parser.parse(part):
                     await form.take(event)
@@ -114,12 +119,14 @@ class _Form:
     def _begin(self, segment: MultipartSegment) -> None:
         self._segment = segment
         self._value.clear()
-        name = segment.name or ""
+        name = _utf8(segment.name) or ""
         if name == "file":
             if self._file_name is not None:
                 raise InvalidRequest("The form has more than one part 'file'.", param="file")
             # multipart reads filename as browsers quote it (WHATWG HTML §4.10.21.8), and not filename*
-            self._file_name = filename_of_part(segment.header("Content-Disposition") or "", segment.filename)
+            self._file_name = filename_of_part(
+                _utf8(segment.header("Content-Disposition")) or "", _utf8(segment.filename)
+            )
             content_type, options = parse_options_header(segment.header("Content-Type") or "")
             self._file_type, self._file_charset = content_type, options.get("charset")
         elif name not in _FIELDS:

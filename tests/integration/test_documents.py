@@ -176,13 +176,19 @@ def test_the_name_comes_from_content_disposition(tenant, disposition: str, expec
         ("filename=\"plain.pdf\"; filename*=UTF-8''%E5%B9%B4%E5%A0%B1.pdf", "年報.pdf"),
         ("filename*=UTF-8''%E5%B9%B4%E5%A0%B1.pdf; filename=\"plain.pdf\"", "年報.pdf"),
         ('filename="C:\\\\reports\\\\Q3.pdf"', "Q3.pdf"),
+        ('filename="the %22final%22 draft.pdf"', 'the "final" draft.pdf'),
+        ('filename="a \\\\"quoted\\\\" name.pdf"', 'a "quoted" name.pdf'),
+        ('filename="=?UTF-8?Q?Stra=C3=9Fe.pdf?="', "Straße.pdf"),
+        ('filename="Jahresbericht%202023.pdf"', "Jahresbericht 2023.pdf"),
+        (b'filename="Stra\xdfe.pdf"', "Straße.pdf"),
     ],
 )
-def test_a_forms_file_name_is_read_like_that_of_a_raw_body(tenant, parameters: str, expected: str) -> None:
-    head = f'--b\r\nContent-Disposition: form-data; name="file"; {parameters}\r\nContent-Type: application/pdf\r\n\r\n'
+def test_a_forms_file_name_is_read_like_that_of_a_raw_body(tenant, parameters: str | bytes, expected: str) -> None:
+    given = parameters if isinstance(parameters, bytes) else parameters.encode()
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; %b\r\nContent-Type: application/pdf\r\n\r\n' % given
     reply = tenant.http.post(
         "/v1/rag/documents?wait_s=0",
-        content=head.encode() + REPORT + b"\r\n--b--\r\n",
+        content=head + REPORT + b"\r\n--b--\r\n",
         headers={"content-type": "multipart/form-data; boundary=b"},
     )
     assert reply.json()["filename"] == expected
