@@ -11,9 +11,15 @@ import re
 from collections.abc import Collection
 
 UNUSABLE = "\ufffd"
-_SUSPECT = re.compile("[\x00\x01\x03-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ue000-\uf8e4\uf8ff\ufffd\U000f0000-\U0010fffd]")
+_SUSPECT = re.compile(
+    "[\x00\x01\x03-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ue000-\uf8e4\uf8ff\ufffd\U000f0000-\U0010fffd\udb80-\udbff]"
+    "|(?<=[\udb80-\udbff])[\udc00-\udfff]"  # the private use of planes 15 and 16 as pdfium's surrogate pairs
+)
 _CONTROL = re.compile("[\x01\x03-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_RUN = re.compile("[\x01\x03-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]{3,}|[\ue000-\uf8e4]{4,}|\ufffd{2,}")
+_RUN = re.compile(
+    "[\x01\x03-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]{3,}|[\ue000-\uf8e4]{4,}|\ufffd{2,}"
+    "|[\U000f0000-\U0010fffd]{4,}|(?:[\udb80-\udbff][\udc00-\udfff]){4,}"
+)
 _PAGE_SHARE = 0.02
 _LINE_SHARE = 0.05
 _LINE_CHARACTERS = 10
