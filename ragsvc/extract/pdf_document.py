@@ -138,7 +138,7 @@ def _read_document(
         page_count,
         limits=limits,
         on_progress=reports.on_progress,
-        forms=_forms(document),
+        forms=open_forms(document),
         layers=may_hide_layers(path),
     )
     # pypdf would also return the hidden text of a page
@@ -168,7 +168,7 @@ def _read_document(
     )
 
 
-def _forms(document: PdfiumHandle) -> PdfiumHandle:
+def open_forms(document: PdfiumHandle) -> PdfiumHandle:
     """The handle of the form environment, which knows inherited field values; ``None`` without a form."""
     with contextlib.suppress(pypdfium2.PdfiumError):
         document.init_forms()
