@@ -54,7 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Largest request body in bytes, documents excepted."""
 
     embedding_model: str = "all-MiniLM-L6-v2"
-    """Embedding model: name or path of a sentence-transformers model."""
+    """Embedding model: path of a sentence-transformers model, or its name on the Hugging Face hub, optionally with
+    ``@revision``; it is downloaded at the first start, and the resolved commit is used from then on."""
     embedding_runtime: Literal["auto", "onnx", "sentence-transformers"] = "auto"
     """Runtime of the embedding model; ``auto`` uses the accelerated runtime if its vectors agree with the original."""
     embedded_text: Literal["condensed", "whole"] = "condensed"
@@ -63,7 +64,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     embedding_threads: Positive = 2
     """Number of threads that embed documents."""
     reranker_model: str | None = None
-    """Path of a sentence-transformers CrossEncoder for ``rerank``; none is included."""
+    """Path or hub name of a sentence-transformers CrossEncoder for ``rerank``; none is included."""
+    offline: bool = False
+    """Never download a model; a model that is not on this machine is an error."""
 
     gguf_model: Path | None = None
     """A GGUF chat model to run in this process as ``local/<file name>`` (needs the extra ``gguf``)."""

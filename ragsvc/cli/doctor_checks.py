@@ -101,7 +101,9 @@ def model(settings: Settings) -> Iterator[Check]:
     """Hashes the files of the embedding model; a cached hash would not show damage."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            files = read_model(settings.embedding_model, data_dir=Path(folder))
+            files = read_model(
+                settings.embedding_model, data_dir=settings.data_dir, fingerprints=Path(folder, "fingerprints.json")
+            )
         except RagsvcError as error:
             yield Check("model", CheckState.FAIL, error.message)
             return

@@ -26,7 +26,10 @@ class ExitCode(IntEnum):
 
 
 class CommandFailed(Exception):
-    """Ends a command. ``code`` is the error code of ``core.errors`` where the service reported it."""
+    """Ends a command. ``code`` is the error code of ``core.errors`` where the service reported it.
+
+    ``location`` is the path of the document that an upload has stored although it cannot be read.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class CommandFailed(Exception):
         exit_code: ExitCode = ExitCode.FAILED,
         status: int | None = None,
         retry_after_s: float | None = None,
+        location: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -43,6 +47,7 @@ class CommandFailed(Exception):
         self.exit_code = exit_code
         self.status = status
         self.retry_after_s = retry_after_s
+        self.location = location
 
 
 _EXIT_BY_STATUS = {
@@ -75,6 +80,7 @@ def failure_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> C
         exit_code=_EXIT_BY_STATUS.get(HTTPStatus(status), ExitCode.FAILED),
         status=status,
         retry_after_s=read_retry_after(headers),
+        location=headers.get("location"),
     )
 
 

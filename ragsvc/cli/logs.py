@@ -12,3 +12,5 @@ def log_to_standard_error(level: str) -> None:
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
     logging.getLogger("ragsvc").setLevel(level.upper())
+    if level != "error":  # a download takes minutes, also in commands that log warnings only
+        logging.getLogger("ragsvc.inference.model_download").setLevel(logging.INFO)

@@ -31,7 +31,8 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── DataDirectoryLocked       another process uses this data directory
     ├── ConfigurationError
     ├── EmbeddingFailed
-    └── ExtractionFailed          a document cannot be read; ``reason`` is a ``FailureReason``
+    ├── ExtractionFailed          a document cannot be read; ``reason`` is a ``FailureReason``
+    └── DocumentUnreadable        the answer to the upload of such a document
 """
 
 from __future__ import annotations
@@ -287,3 +288,14 @@ class ExtractionFailed(RagsvcError):
     def __init__(self, reason: FailureReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class DocumentUnreadable(RagsvcError):
+    """The uploaded file cannot be read; its document is listed as failed. ``reason`` takes the place of the code."""
+
+    code = "document_unreadable"
+
+    def __init__(self, message: str, *, reason: str | None = None, document_id: str | None = None) -> None:
+        super().__init__(message, param="file")
+        self.reason = reason
+        self.document_id = document_id

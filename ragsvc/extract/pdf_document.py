@@ -34,6 +34,7 @@ from ragsvc.extract.pdf_pages import (
     recognise_images,
     use_fallback_texts,
 )
+from ragsvc.extract.pdf_passwords import password_spellings
 from ragsvc.extract.pdfium_calls import PdfiumHandle
 from ragsvc.extract.problems import merge_problems
 
@@ -69,24 +70,33 @@ def open_pdf(path: Path, password: str | None) -> Generator[Any]:
         PdfNotOpened: the file is damaged.
     """
     try:
-        document = _load(path, password)
+        document = _unlock(path, password)
     except PdfNotOpened:
         repaired = with_new_trailer(path.read_bytes())
         if repaired is None:
             raise
-        document = _load(repaired, password)
+        document = _unlock(repaired, password)
     try:
         yield document
     finally:
         document.close()
 
 
-def _load(source: Path | bytes, password: str | None) -> PdfiumHandle:
+def _unlock(source: Path | bytes, password: str | None) -> PdfiumHandle:
+    for spelling in password_spellings(password):
+        document = _load(source, spelling)
+        if document is not None:
+            return document
+    raise _locked(password)
+
+
+def _load(source: Path | bytes, password: str | None) -> PdfiumHandle | None:
+    """Open the file; ``None`` if the password is wrong."""
     try:
         return pypdfium2.PdfDocument(source, password=password)
     except pypdfium2.PdfiumError as error:
         if error.err_code == pdfium.FPDF_ERR_PASSWORD:
-            raise _locked(password) from error
+            return None
         if error.err_code == pdfium.FPDF_ERR_SECURITY:
             raise ExtractionFailed(
                 FailureReason.UNSUPPORTED_ENCRYPTION, "The PDF is encrypted with a method that ragsvc does not support."
@@ -128,7 +138,7 @@ def _read_document(
         page_count,
         limits=limits,
         on_progress=reports.on_progress,
-        forms=_forms(document),
+        forms=open_forms(document),
         layers=may_hide_layers(path),
     )
     # pypdf would also return the hidden text of a page
@@ -158,7 +168,7 @@ def _read_document(
     )
 
 
-def _forms(document: PdfiumHandle) -> PdfiumHandle:
+def open_forms(document: PdfiumHandle) -> PdfiumHandle:
     """The handle of the form environment, which knows inherited field values; ``None`` without a form."""
     with contextlib.suppress(pypdfium2.PdfiumError):
         document.init_forms()

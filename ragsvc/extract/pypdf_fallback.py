@@ -5,6 +5,7 @@ pypdf also applies the glyph names of Type 3 fonts (``/Differences``, ISO 32000-
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.extract.clean import clean_line, is_garbled
 from ragsvc.extract.glyph_evidence import has_glyph_names, looks_like_codes, mark_unusable, needs_recognition
+from ragsvc.extract.pdf_passwords import password_spellings
 
 if TYPE_CHECKING:
     from pypdf import PdfReader
@@ -82,8 +84,15 @@ def _open(path: Path, password: str | None) -> PdfReader:
     from pypdf import PdfReader  # noqa: PLC0415 - 50 ms and memory, only for damaged files
     from pypdf.errors import DependencyError, FileNotDecryptedError, WrongPasswordError  # noqa: PLC0415 - as above
 
+    def unlock() -> PdfReader:
+        *others, last = password_spellings(password)
+        for spelling in others:
+            with contextlib.suppress(WrongPasswordError):
+                return PdfReader(path, strict=False, password=spelling)
+        return PdfReader(path, strict=False, password=last)
+
     try:
-        reader = PdfReader(path, strict=False, password=password)
+        reader = unlock()
     except WrongPasswordError as error:
         raise ExtractionFailed(
             FailureReason.PASSWORD_WRONG, "The PDF is password-protected, and the password is wrong."

@@ -7,17 +7,24 @@ recognised again (which takes seconds), and a part of a line is positioned by it
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from ragsvc.core.errors import ExtractionFailed, FailureReason
+from ragsvc.extract.annotation_lines import PlacedText
 from ragsvc.extract.child_protocol import QuoteBox
 from ragsvc.extract.clean import clean_line
-from ragsvc.extract.pdf_document import PdfNotOpened, open_pdf
+from ragsvc.extract.pdf_annotations import read_annotations
+from ragsvc.extract.pdf_document import PdfNotOpened, open_forms, open_pdf
 from ragsvc.extract.pdf_layers import may_hide_layers
 from ragsvc.extract.pdf_text import PageUnreadable, TextPage, open_text_page, read_lines
 from ragsvc.extract.pdfium_calls import PdfiumHandle
+from ragsvc.extract.turned import Rectangle
 
 _MAX_CHARACTERS = 1_000_000
 
@@ -38,16 +45,73 @@ def find_quote_boxes(
             if not 1 <= page_number <= len(document):
                 raise ExtractionFailed(FailureReason.DAMAGED, f"The PDF has no page {page_number}.")
             layers = may_hide_layers(path)
+            forms = open_forms(document)
             with open_text_page(document.raw, page_number - 1, max_characters=_MAX_CHARACTERS, layers=layers) as page:
                 read_lines(page)  # leaves out the hidden characters
-                found = [
-                    box
-                    for first, last in _character_spans(page.text, page_text, start, end)
-                    for box in _rows(page, first, last)
-                ]
+                found: list[QuoteBox] = []
+                annotations = read_annotations(document.raw, page.page, page_number - 1, forms=forms)
+                values = _values(annotations, page_text, _skeleton(page.text)[0]) if annotations else []
+                for begin, stop, box in _segments(values, start, end):
+                    if box is not None:
+                        found.append(box)
+                        continue
+                    for first, last in _character_spans(page.text, page_text, begin, stop):
+                        found += _rows(page, first, last)
             return found or _find_in_image(document.raw, page_number - 1, page_text, start, end)
     except (PdfNotOpened, PageUnreadable) as error:
         raise ExtractionFailed(FailureReason.DAMAGED, "The page cannot be read by the main parser.") from error
+
+
+class _Value(msgspec.Struct, frozen=True):
+    """The span of a form value, a free text or a note in the text of its page, and its rectangle."""
+
+    start: int
+    end: int
+    box: QuoteBox
+
+
+def _values(annotations: Sequence[PlacedText], page_text: str, skeleton: str) -> list[_Value]:
+    """Where the page's text contains the annotations. Equal values are assigned from top to bottom.
+
+    A line that the text layer (``skeleton``) contains as a whole contains no value.
+    """
+    ordered = sorted(annotations, key=lambda placed: (-placed.rectangle[3], placed.rectangle[0]))
+    rectangles: defaultdict[str, list[Rectangle]] = defaultdict(list)
+    for placed in ordered:
+        rectangles[" ".join(placed.text.split())].append(placed.rectangle)
+    values: list[_Value] = []
+    for wording, places in sorted(rectangles.items(), key=lambda item: -len(item[0])):
+        pattern = r"(?<!\w)" + r"\s+".join(map(re.escape, wording.split())) + r"(?!\w)"
+        spans = [
+            (match.start(), match.end())
+            for match in re.finditer(pattern, page_text)
+            if not _overlaps(values, *match.span()) and _letters(_line_around(page_text, *match.span())) not in skeleton
+        ]
+        for (start, end), (left, bottom, right, top) in zip(spans, places, strict=False):
+            values.append(_Value(start, end, QuoteBox(left, top, right, bottom)))
+    return sorted(values, key=lambda value: value.start)
+
+
+def _overlaps(values: Sequence[_Value], start: int, end: int) -> bool:
+    return any(value.start < end and start < value.end for value in values)
+
+
+def _line_around(text: str, start: int, end: int) -> str:
+    following = text.find("\n", end)
+    return text[text.rfind("\n", 0, start) + 1 : len(text) if following < 0 else following]
+
+
+def _segments(values: Sequence[_Value], start: int, end: int) -> Iterator[tuple[int, int, QuoteBox | None]]:
+    """Cut a span at the values in it; a value has its box, text between values has none."""
+    for value in values:
+        if value.end <= start or value.start >= end:
+            continue
+        if value.start > start:
+            yield start, value.start, None
+        yield max(start, value.start), min(end, value.end), value.box
+        start = value.end
+    if start < end:
+        yield start, end, None
 
 
 def _find_in_image(document: PdfiumHandle, index: int, page_text: str, start: int, end: int) -> list[QuoteBox]:

@@ -28,6 +28,8 @@ _GELU = {"gelu": "Gelu", "gelu_new": "FastGelu", "gelu_pytorch_tanh": "FastGelu"
 _POSITION_OFFSET = {"bert": 0, "roberta": 2, "xlm-roberta": 2, "camembert": 2}
 """Architectures with BERT's layers; RoBERTa's positions start after its padding index (1)."""
 
+ARCHITECTURES = frozenset(_POSITION_OFFSET)
+
 _LARGEST_BYTES = 1_800_000_000
 """Protobuf messages are limited to 2 GB."""
 

@@ -19,14 +19,14 @@ from ragsvc.core.ports.embedding import Scores
 class CrossEncoderReranker:
     """Port ``Reranker``. The model reads query and text together, which takes tens of ms per text on a CPU."""
 
-    def __init__(self, folder: Path, *, max_tokens: int = 512, batch_texts: int = 16) -> None:
-        """Load the model.
+    def __init__(self, folder: Path, *, name: str | None = None, max_tokens: int = 512, batch_texts: int = 16) -> None:
+        """Load the model; its name is that of the folder if none is given.
 
         Raises:
             ConfigurationError: the model returns several labels instead of one score.
             EmbeddingFailed: the model cannot be loaded.
         """
-        self._name = folder.name
+        self._name = name or folder.name
         self._batch_texts = batch_texts
         self._lock = threading.Lock()
         try:
@@ -42,7 +42,7 @@ class CrossEncoderReranker:
 
     @property
     def name(self) -> str:
-        """The name of the model's folder."""
+        """The name of the model, by default that of its folder."""
         return self._name
 
     def score(self, query: str, texts: Sequence[str]) -> Scores:

@@ -40,7 +40,8 @@ from threadpoolctl import threadpool_limits
 
 from ragsvc.core.errors import EmbeddingFailed
 from ragsvc.core.ports.embedding import Vectors
-from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, ModelFiles, write_atomically
+from ragsvc.inference.atomic_files import write_atomically
+from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, ModelFiles
 from ragsvc.inference.tokens import load_tokenizer
 
 EXPORT_VERSION = 3
@@ -163,13 +164,18 @@ def probe_vectors(files: ModelFiles, *, data_dir: Path) -> Vectors:
     return np.frombuffer(cached.read_bytes(), np.float32).reshape(len(texts), -1)
 
 
-def _make_graph(files: ModelFiles, precision: Precision) -> bytes:
-    from ragsvc.inference import bert_graph, quantize  # noqa: PLC0415 - import onnx: needed by the first start only
-
+def check_modules(files: ModelFiles) -> None:
+    """Refuse a model that does more than encode, pool and normalise. Raises ``ExportRefused``."""
     if files.extra_modules:
         raise ExportRefused(f"it has modules {', '.join(files.extra_modules)}")
     if not files.pools_prompt:
         raise ExportRefused("its pooling leaves prompts out")
+
+
+def _make_graph(files: ModelFiles, precision: Precision) -> bytes:
+    from ragsvc.inference import bert_graph, quantize  # noqa: PLC0415 - import onnx: needed by the first start only
+
+    check_modules(files)
     try:
         weights = bert_graph.load_bert(
             files.folder, files.config, pooling=files.pooling, max_tokens=files.model.max_tokens

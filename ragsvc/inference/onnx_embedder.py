@@ -40,7 +40,7 @@ class OnnxEmbedder:
         self._tokenizer = load_tokenizer(files.tokenizer_file, max_tokens=files.model.max_tokens)
         self._counter = load_tokenizer(files.tokenizer_file)
         self._vocabulary = Vocabulary(self._counter)
-        self._session: onnxruntime.InferenceSession | None = _open_session(graph)
+        self._session: onnxruntime.InferenceSession | None = open_session(graph)
         self._workers = ThreadPoolExecutor(
             threads or available_cores(), thread_name_prefix="embed", initializer=lower_priority
         )
@@ -112,10 +112,13 @@ class OnnxEmbedder:
         if session is None:
             raise EmbeddingFailed("The embedding model is closed.")
         try:
-            (vectors,) = session.run([_OUTPUT], {_INPUT: np.array(ids, np.int32)})
-            return np.asarray(vectors, np.float32)
+            return self._run(session, ids)
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise EmbeddingFailed(f"The runtime onnxruntime failed: {error}.") from error
+
+    def _run(self, session: onnxruntime.InferenceSession, ids: list[list[int]]) -> npt.NDArray[np.float32]:
+        (vectors,) = session.run([_OUTPUT], {_INPUT: np.array(ids, np.int32)})
+        return np.asarray(vectors, np.float32)
 
 
 def equal_length_batches(lengths: Sequence[int], *, batch_tokens: int = _BATCH_TOKENS) -> Iterator[list[int]]:
@@ -135,7 +138,8 @@ def equal_length_batches(lengths: Sequence[int], *, batch_tokens: int = _BATCH_T
         yield batch
 
 
-def _open_session(graph: Path) -> onnxruntime.InferenceSession:
+def open_session(graph: Path) -> onnxruntime.InferenceSession:
+    """Open a graph for calls from several threads, each computing on the calling thread. Raises ``EmbeddingFailed``."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

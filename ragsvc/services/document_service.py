@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 import anyio
@@ -25,6 +25,7 @@ from ragsvc.core.errors import (
     Overloaded,
     UnsupportedMediaType,
 )
+from ragsvc.core.file_names import default_filename
 from ragsvc.core.ids import TenantId
 from ragsvc.core.validation import check_text_length, invalid_value
 from ragsvc.services.index_lag import IndexLag
@@ -43,22 +44,32 @@ _BUFFER_BYTES = 1 << 20
 _MAX_METADATA_KEYS = 64
 _MAX_METADATA_BYTES = 16_384
 
+UpdatedField = Literal["filename", "metadata"]
+"""A field of a stored document that a repeated upload can change."""
+
 
 class Upload(msgspec.Struct, frozen=True, kw_only=True):
-    """The parameters of an upload. ``media_type`` of a text may have a ``charset`` parameter."""
+    """The parameters of an upload. ``media_type`` of a text may have a ``charset`` parameter.
 
-    filename: str
+    ``filename`` and ``metadata`` are ``None`` if the client gave none.
+    """
+
+    filename: str | None = None
     media_type: str
     collection: str = DEFAULT_COLLECTION
-    metadata: Mapping[str, Any] = {}
+    metadata: Mapping[str, Any] | None = None
     password: str | None = None
 
 
 class UploadResult(msgspec.Struct, frozen=True):
-    """The document of an upload; ``created`` is ``False`` if the collection already contained these bytes."""
+    """The document of an upload; ``created`` is ``False`` if the collection already contained these bytes.
+
+    ``updated`` are the fields of that document which the upload changed.
+    """
 
     document: Document
     created: bool
+    updated: tuple[UpdatedField, ...] = ()
 
 
 class DocumentService:
@@ -105,8 +116,9 @@ class DocumentService:
                 await anyio.to_thread.run_sync(incoming.discard)
 
     async def add(self, tenant: TenantId, receiving: UploadInProgress, upload: Upload) -> UploadResult:
-        """Store received bytes as a document and queue it; if the collection contains the bytes, return that document.
+        """Store received bytes as a document and queue it; if the collection contains the bytes, update that document.
 
+        The last name given wins: a repeated upload with a file name or with metadata changes these as ``change`` does.
         When this returns, the bytes and the rows survive any crash.
         """
         _check(upload)
@@ -138,11 +150,11 @@ class DocumentService:
                     public_id=f"doc_{secrets.token_hex(12)}",
                     tenant=tenant,
                     collection=collection,
-                    filename=upload.filename,
+                    filename=upload.filename or default_filename(upload.media_type),
                     media_type=upload.media_type,
                     size_bytes=incoming.size_bytes,
                     sha256=sha256,
-                    metadata=upload.metadata,
+                    metadata=upload.metadata or {},
                     created_at=now,
                 ),
             )
@@ -158,10 +170,20 @@ class DocumentService:
         return UploadResult(document=document, created=True)
 
     async def _uploaded_again(self, existing: Document, upload: Upload) -> UploadResult:
-        """A repeated upload; if the document failed because of its password and a password is given, try it again."""
-        if upload.password and existing.failure_code in ("password_required", "password_wrong"):
-            existing = await self.retry(existing.tenant, existing.public_id, password=upload.password)
-        return UploadResult(document=existing, created=False)
+        """A repeated upload: take its name and metadata; retry a failure if a password is given that was missing."""
+        filename = upload.filename if upload.filename != existing.filename else None
+        metadata = upload.metadata if {**existing.metadata, **(upload.metadata or {})} != existing.metadata else None
+        document = existing
+        if filename is not None or metadata is not None:
+            document = await self.change(existing.tenant, existing.public_id, filename=filename, metadata=metadata)
+        if upload.password and document.failure_code in ("password_required", "password_wrong"):
+            document = await self.retry(document.tenant, document.public_id, password=upload.password)
+        updated: list[UpdatedField] = []
+        if document.filename != existing.filename:
+            updated.append("filename")
+        if document.metadata != existing.metadata:
+            updated.append("metadata")
+        return UploadResult(document=document, created=False, updated=tuple(updated))
 
     async def _remove_file_if_unused(self, tenant: TenantId, sha256: str) -> None:
         used = await self._database.read(rows.referenced_blobs)
@@ -383,8 +405,9 @@ def _check(upload: Upload) -> None:
             param="file",
         )
     check_text_length("collection", upload.collection, maximum=MAX_COLLECTION_NAME_LENGTH)
-    check_text_length("filename", upload.filename, maximum=MAX_FILENAME_LENGTH)
-    _check_metadata(upload.metadata)
+    if upload.filename is not None:
+        check_text_length("filename", upload.filename, maximum=MAX_FILENAME_LENGTH)
+    _check_metadata(upload.metadata or {})
 
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:

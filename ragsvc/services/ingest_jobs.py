@@ -302,12 +302,10 @@ class IngestService:
         stored = await self._database.write(
             lambda connection: store_parsed(connection, document.id, parsed, timings=timings, now=self.now())
         )
-        if not stored:
+        if stored is None:
             raise DocumentGone
         self._hub.notify(document.public_id)
-        return msgspec.structs.replace(
-            document, title=parsed.extraction.title, passages_total=len(parsed.passages), passages_done=0
-        )
+        return stored
 
     async def _embed(self, document: Document) -> tuple[EmbeddingSpace, float]:
         """Embed every passage; returns the space and the seconds spent."""

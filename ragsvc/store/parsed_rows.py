@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, delete, insert, update
 
-from ragsvc.core.documents import Passage, Stage
+from ragsvc.core.documents import Document, Passage, Stage
+from ragsvc.core.file_names import default_filename, filename_from_title
 from ragsvc.core.ids import DocumentId
 from ragsvc.core.ports.parsing import ParsedDocument
 from ragsvc.store.document_rows import get_by_row_id
@@ -23,12 +24,19 @@ _encode = msgspec.json.encode
 
 def store_parsed(
     connection: Connection, document_id: DocumentId, parsed: ParsedDocument, *, timings: dict[str, float], now: int
-) -> bool:
-    """Store pages and passages, replacing those of an earlier attempt; ``False`` if the document was deleted."""
-    if get_by_row_id(connection, document_id) is None:
-        return False
+) -> Document | None:
+    """Store pages and passages, replacing those of an earlier attempt; ``None`` if the document was deleted.
+
+    A document that was uploaded without a name gets one made from its title.
+    """
+    document = get_by_row_id(connection, document_id)
+    if document is None:
+        return None
     clear_parsed(connection, document_id)
     extraction = parsed.extraction
+    filename = document.filename
+    if filename == default_filename(document.media_type):
+        filename = filename_from_title(extraction.title, document.media_type) or filename
     if extraction.pages:
         connection.execute(
             insert(_pages),
@@ -45,6 +53,7 @@ def store_parsed(
         .values(
             stage=Stage.EMBEDDING,
             title=extraction.title,
+            filename=filename,
             problems=_encode(extraction.problems),
             timings=_encode(timings),
             pages_total=extraction.page_count,
@@ -54,7 +63,7 @@ def store_parsed(
             updated_at=now,
         )
     )
-    return True
+    return get_by_row_id(connection, document_id)
 
 
 def _passage_values(document_id: DocumentId, passage: Passage) -> dict[str, Any]:

@@ -67,6 +67,7 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.ConfigurationError: Rendering(500, SERVER),
     e.EmbeddingFailed: Rendering(503, SERVER),
     e.ExtractionFailed: Rendering(400, INVALID),
+    e.DocumentUnreadable: Rendering(422, INVALID),
 }
 """A class that is not listed is rendered like its nearest listed ancestor, else as 500."""
 
@@ -108,6 +109,11 @@ class RenderedError(msgspec.Struct, frozen=True):
         return write_event(self.content)
 
 
+def document_location(document_id: str) -> str:
+    """The path of a document, for the header ``Location``."""
+    return f"/v1/rag/documents/{document_id}"
+
+
 def rendering_of(error: e.RagsvcError) -> Rendering:
     """The rendering of the error's class or of its nearest listed ancestor."""
     for cls in type(error).__mro__:
@@ -144,9 +150,12 @@ def _render(
     kind = rendering_of(error)
     code = status or kind.status
     type_ = kind.type if code < 500 or kind.type == SERVER else SERVER
-    body = ErrorBody(ErrorDetail(error.message, type_, error.param, error.code, request_id))
+    reason = error.reason if isinstance(error, e.DocumentUnreadable) else None
+    body = ErrorBody(ErrorDetail(error.message, type_, error.param, reason or error.code, request_id))
     rendered = {str(name): str(value) for name, value in (headers or {}).items()}
     rendered.update(_retry_advice(error, code))
+    if isinstance(error, e.DocumentUnreadable) and error.document_id is not None:
+        rendered["location"] = document_location(error.document_id)
     return RenderedError(code, rendered, body)
 
 

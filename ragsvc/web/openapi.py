@@ -32,6 +32,7 @@ _ERRORS = {
     409: "The state of the resource does not allow the operation.",
     413: "The body is too large.",
     415: "The media type of the body is not supported.",
+    422: "The file cannot be read (`code` is the reason); the document is listed as failed, see `Location`.",
     429: "A rate limit of the key is reached; see `Retry-After`.",
     500: "The server failed unexpectedly.",
     502: "The provider of the model failed.",

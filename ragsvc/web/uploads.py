@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import re
-import unicodedata
-from email.message import Message
-from typing import Any, cast
+from typing import Any
 
 from litestar import Request
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 
-from ragsvc.core.defaults import DEFAULT_COLLECTION, MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
+from ragsvc.core.defaults import DEFAULT_COLLECTION, MAX_COLLECTION_NAME_LENGTH
 from ragsvc.core.documents import MEDIA_TYPES_BY_SUFFIX
 from ragsvc.core.errors import InvalidRequest, UnsupportedMediaType
+from ragsvc.core.file_names import (
+    MAX_DISPOSITION_BYTES,
+    clean_filename,
+    filename_of,
+    filename_of_part,
+    filename_of_url,
+)
 from ragsvc.core.validation import check_text_length, decode_json_parameter, invalid_value, missing_value, unknown_field
 from ragsvc.services.document_service import MEDIA_TYPES, Upload, UploadInProgress
 
 AnyRequest = Request[Any, Any, Any]
 
 _FIELD_LIMIT = 65_536
-_MAX_DISPOSITION_BYTES = 4096
-_MAX_DISPOSITION_SEMICOLONS = 256
-"""The parser of the standard library takes time proportional to the length times the number of semicolons."""
-
-_MAX_PART_HEADER_BYTES = len("Content-Disposition: ") + _MAX_DISPOSITION_BYTES
+_MAX_PART_HEADER_BYTES = len("Content-Disposition: ") + MAX_DISPOSITION_BYTES
 _FIELDS = frozenset({"metadata", "collection", "password", "filename", "purpose"})
-_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _UNTYPED = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"})
 _CHARSET = re.compile(r"[\w.:+-]{1,40}", re.ASCII)
 _ALIASES = {"application/x-pdf": "application/pdf", "text/x-markdown": "text/markdown"}
@@ -47,18 +47,18 @@ async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Uploa
     collection = query.get("collection") or DEFAULT_COLLECTION
     check_text_length("collection", collection, maximum=MAX_COLLECTION_NAME_LENGTH)
     name_in_header = filename_of(request.headers.get("content-disposition", ""))
-    name = query.get("filename") or name_in_header or ""
+    name_in_url = filename_of_url(request.headers.get("content-location", ""))  # RFC 9110 §8.7: where it came from
+    filename = clean_filename(query.get("filename") or name_in_header or name_in_url)
     head = b""
     async for part in request.stream():
         head = head or part[:1024]
         await receiving.write(part)
-    filename = clean_filename(name)
     return Upload(
-        filename=filename or _default_name(content_type),
+        filename=filename or None,
         media_type=_with_charset(_media_type(content_type, filename, head), options.get("charset")),
         collection=collection,
         metadata=_metadata(query.get("metadata")),
-        password=request.headers.get("x-document-password"),
+        password=_utf8(request.headers.get("x-document-password")),
     )
 
 
@@ -67,7 +67,12 @@ async def _read_form(request: AnyRequest, receiving: UploadInProgress, *, bounda
         raise InvalidRequest("The header 'Content-Type' of the form has no boundary.", param="file")
     form = _Form(receiving)
     try:
-        with PushMultipartParser(boundary, max_segment_count=32, max_header_size=_MAX_PART_HEADER_BYTES) as parser:
+        with PushMultipartParser(
+            boundary,
+            max_segment_count=32,
+            max_header_size=_MAX_PART_HEADER_BYTES,
+            header_charset="latin-1",  # decoded by _utf8: a name in another charset must not make the form unreadable
+        ) as parser:
             async for part in request.stream():
                 for event in parser.parse(part):
                     await form.take(event)
@@ -75,7 +80,7 @@ async def _read_form(request: AnyRequest, receiving: UploadInProgress, *, bounda
         if str(error) == "Maximum segment header length exceeded":
             raise InvalidRequest(
                 "A header of a form part, such as 'Content-Disposition', "
-                f"is longer than {_MAX_DISPOSITION_BYTES:,} bytes.",
+                f"is longer than {MAX_DISPOSITION_BYTES:,} bytes.",
                 param="Content-Disposition",
             ) from error
         raise InvalidRequest(f"The form cannot be read: {error.args[0]}.", param="file") from error
@@ -114,13 +119,14 @@ class _Form:
     def _begin(self, segment: MultipartSegment) -> None:
         self._segment = segment
         self._value.clear()
-        name = segment.name or ""
+        name = _utf8(segment.name) or ""
         if name == "file":
             if self._file_name is not None:
                 raise InvalidRequest("The form has more than one part 'file'.", param="file")
             # multipart reads filename as browsers quote it (WHATWG HTML §4.10.21.8), and not filename*
-            extended, _ = _filename_parameters(segment.header("Content-Disposition") or "")
-            self._file_name = extended or segment.filename or ""
+            self._file_name = filename_of_part(
+                _utf8(segment.header("Content-Disposition")) or "", _utf8(segment.filename)
+            )
             content_type, options = parse_options_header(segment.header("Content-Type") or "")
             self._file_type, self._file_charset = content_type, options.get("charset")
         elif name not in _FIELDS:
@@ -140,7 +146,7 @@ class _Form:
             raise missing_value("file")
         filename = clean_filename(self._fields.get("filename") or self._file_name)
         return Upload(
-            filename=filename or _default_name(self._file_type),
+            filename=filename or None,
             media_type=_with_charset(_media_type(self._file_type, filename, self._head), self._file_charset),
             collection=self._fields.get("collection") or DEFAULT_COLLECTION,
             metadata=_metadata(self._fields.get("metadata")),
@@ -175,84 +181,15 @@ def _with_charset(media_type: str, charset: str | None) -> str:
     return media_type if charset.lower() in ("utf-8", "utf8") else f"{media_type}; charset={charset.lower()}"
 
 
-def _default_name(content_type: str) -> str:
-    return {"text/plain": "document.txt", "text/markdown": "document.md"}.get(content_type, "document.pdf")
+def _utf8(header: str | None) -> str | None:
+    """The value of a header, decoded as UTF-8 if its bytes are that; the server decodes headers as Latin-1."""
+    if header is not None:
+        with contextlib.suppress(UnicodeError):
+            return header.encode("latin-1").decode("utf-8")
+    return header
 
 
-def _metadata(text: str | None) -> dict[str, Any]:
+def _metadata(text: str | None) -> dict[str, Any] | None:
     if not text:
-        return {}
-    return decode_json_parameter("metadata", text, dict[str, Any])
-
-
-def filename_of(disposition: str) -> str | None:
-    """The file name of a ``Content-Disposition`` header of a request (RFC 6266): ``filename*``, else ``filename``.
-
-    ``filename`` is read as UTF-8 if its bytes are, as most clients send it, else as Latin-1.
-
-    >>> filename_of("attachment; filename=plain.pdf; filename*=UTF-8''na%C3%AFve.pdf")
-    'naïve.pdf'
-
-    Raises:
-        InvalidRequest: the header is longer than 4,096 bytes or has more than 256 semicolons. A header that cannot be
-            read has no name.
-    """
-    extended, plain = _filename_parameters(disposition)
-    if extended is not None or plain is None:
-        return extended
-    with contextlib.suppress(UnicodeError):
-        return plain.encode("latin-1").decode("utf-8")
-    return plain
-
-
-def _filename_parameters(disposition: str) -> tuple[str | None, str | None]:
-    """The values of ``filename*`` (RFC 8187; ``None`` if it cannot be decoded) and of ``filename``."""
-    _check_size(disposition)
-    message = Message()
-    message["Content-Disposition"] = _LONE_SURROGATES.sub("\N{REPLACEMENT CHARACTER}", disposition)
-    try:
-        parameters = cast(  # typeshed knows only str, and not (charset, language, value) of RFC 2231
-            "list[tuple[str, str | tuple[str | None, str | None, str]]]", message.get_params([], "content-disposition")
-        )
-    except (ValueError, TypeError, LookupError):  # contradictory or malformed continuations (RFC 2231 §3)
-        return None, None
-    extended: str | None = None
-    plain: str | None = None
-    for name, value in parameters:
-        if name.lower() != "filename":
-            continue
-        if isinstance(value, str):
-            plain = value if plain is None else plain
-        elif extended is None:
-            extended = _decoded(value[2], charset=value[0] or "utf-8")
-    return extended, plain
-
-
-def _decoded(text: str, *, charset: str) -> str | None:
-    try:
-        return text.encode("latin-1").decode(charset)
-    except (ValueError, TypeError, LookupError):  # bytes that are not in the charset, or no such charset
         return None
-
-
-def _check_size(disposition: str) -> None:
-    if len(disposition.encode("utf-8", "surrogatepass")) > _MAX_DISPOSITION_BYTES:
-        problem = f"is longer than {_MAX_DISPOSITION_BYTES:,} bytes"
-    elif disposition.count(";") > _MAX_DISPOSITION_SEMICOLONS:
-        problem = f"has more than {_MAX_DISPOSITION_SEMICOLONS} semicolons"
-    else:
-        return
-    raise InvalidRequest(f"The header 'Content-Disposition' {problem}.", param="Content-Disposition")
-
-
-def clean_filename(name: str) -> str:
-    r"""A file name in NFC without folders and control characters, at most 512 characters; any script is allowed.
-
-    >>> clean_filename("../../etc/Jahresbericht 2023.pdf")
-    'Jahresbericht 2023.pdf'
-    >>> clean_filename("C:\\reports\\Q3.pdf")
-    'Q3.pdf'
-    """
-    last = re.split(r"[/\\]", name)[-1]
-    visible = "".join(" " if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") else char for char in last)
-    return unicodedata.normalize("NFC", " ".join(visible.split()))[:MAX_FILENAME_LENGTH]
+    return decode_json_parameter("metadata", text, dict[str, Any])

@@ -100,6 +100,7 @@ class SpaceOpener:
             data_dir=settings.data_dir,
             runtime=settings.embedding_runtime,
             threads=settings.embedding_threads,
+            offline=settings.offline,
         )
 
 

@@ -17,6 +17,7 @@ from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.core.ports.embedding import Reranker
+from ragsvc.inference.model_files import resolve_folder
 from ragsvc.inference.tokens import TokenizerSpans
 from ragsvc.providers.caller_base_urls import AllowedBaseUrls, PublicResolver
 from ragsvc.providers.gguf_runs import GgufRuns
@@ -85,10 +86,15 @@ def embedding_and_rerank_models(
     ranking = LocalReranker(scored_by, score, tokens)
     return [
         LocalModel("local/embedding-model", embeddings, frozenset({Family.EMBEDDINGS})),
-        LocalModel(f"local/{space.model.name.rsplit('/', 1)[-1]}", embeddings, frozenset({Family.EMBEDDINGS})),
+        LocalModel(f"local/{_short_name(space.model.name)}", embeddings, frozenset({Family.EMBEDDINGS})),
         LocalModel("local/reranker", ranking, frozenset({Family.RERANK})),
         LocalModel(scored_by, ranking, frozenset({Family.RERANK})),
     ]
+
+
+def _short_name(model: str) -> str:
+    """The name of a hub model without its owner and revision."""
+    return model.partition("@")[0].rsplit("/", 1)[-1]
 
 
 def gguf_models(stack: AsyncExitStack, settings: Settings) -> list[LocalModel]:
@@ -116,7 +122,11 @@ def open_reranker(settings: Settings) -> Reranker | None:
         return None
     from ragsvc.inference.cross_encoder import CrossEncoderReranker  # noqa: PLC0415 - imports torch, only when used
 
-    return CrossEncoderReranker(Path(settings.reranker_model))
+    setting = settings.reranker_model
+    folder = resolve_folder(setting, data_dir=settings.data_dir, offline=settings.offline, role="reranker model")
+    return CrossEncoderReranker(
+        folder, name=folder.name if Path(setting).expanduser().is_dir() else _short_name(setting)
+    )
 
 
 def default_key_limits(settings: Settings) -> KeyLimits:

@@ -36,8 +36,15 @@ from ragsvc.web.service_app import ROUTES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-NEVER_SENT = (errors.Forbidden, errors.DataDirectoryLocked, errors.ConfigurationError, errors.ExtractionFailed)
-"""Errors that no HTTP response carries: a base class, two errors at the start, and an error of a single document."""
+NEVER_SENT = (
+    errors.Forbidden,
+    errors.DataDirectoryLocked,
+    errors.ConfigurationError,
+    errors.ExtractionFailed,
+    errors.DocumentUnreadable,
+)
+"""Errors whose code no HTTP response carries: a base class, two errors at the start, and two errors of a single
+document (``DocumentUnreadable`` is sent with the reason as its code)."""
 
 
 class Metric(NamedTuple):

@@ -60,14 +60,14 @@ def command(data_dir: Path, key_file: Path | None, *arguments: str) -> subproces
     )
 
 
-def add_report(http: httpx.Client) -> str:
+def add_report(http: httpx.Client, *, status: int = 201) -> str:
     reply = http.post(
         "/v1/rag/documents",
         params={"filename": f"{CANARY}.pdf", "metadata": json.dumps({"project": CANARY})},
         content=REPORT,
         headers={"content-type": "application/pdf"},
     )
-    assert reply.status_code == 201, reply.text
+    assert reply.status_code == status, reply.text
     return reply.json()["id"]
 
 
@@ -102,6 +102,16 @@ def test_a_new_data_directory_shows_nothing_also_after_a_kill(places) -> None:
     running = RunningService(data_dir, env=environment(data_dir, first))
     with running.client(key) as http:
         document = add_report(http)
+        check_report(http, document)
+        again = http.post(
+            "/v1/rag/documents",
+            params={"filename": f"{CANARY} renamed.pdf", "metadata": json.dumps({"owner": CANARY})},
+            content=REPORT,
+            headers={"content-type": "application/pdf"},
+        ).json()
+        assert (again["id"], again["updated"]) == (document, ["filename", "metadata"])
+        assert again["metadata"] == {"project": CANARY, "owner": CANARY}
+        assert add_report(http, status=200) == document  # the first name again
         check_report(http, document)
         assert plain_traces(data_dir) == []  # while it runs, write-ahead log included
     running.kill()

@@ -101,6 +101,30 @@ def test_one_bad_file_never_stops_the_rest(folder: Path, env: dict[str, str], tm
     assert "broken.pdf" in human.out
 
 
+def test_a_failure_within_the_wait_is_reported_with_its_document(env: dict[str, str], tmp_path: Path, tenant) -> None:
+    (tmp_path / "broken.pdf").write_bytes(b"this is no PDF at all")
+    done = ragsvc("ingest", tmp_path, "--json", env=env)
+    assert done.code == 1
+    (outcome,) = done.json["files"]
+    document = tenant.http.get(f"/v1/rag/documents/{outcome['document_id']}").json()
+    assert (document["status"], document["error"]["code"]) == ("failed", "not_a_pdf")
+    assert outcome["reason"] == document["error"]["message"]
+
+
+def test_a_file_gives_its_name_and_metadata_to_a_document_that_was_uploaded(folder: Path, env, tenant) -> None:
+    document = tenant.upload(SOLAR, filename="scan0001.pdf", metadata=json.dumps({"year": 2022})).json()
+    done = ragsvc("ingest", folder, "--metadata", "year=2023", "--json", env=env)
+    assert (done.code, done.json["planned"]) == (0, {"add": 1, "named": 1})
+    named = tenant.http.get(f"/v1/rag/documents/{document['id']}").json()
+    assert (named["filename"], named["metadata"]["year"]) == ("solar.pdf", "2023")
+    assert tenant.search("scan0001", mode="lexical") == []
+    tenant.http.patch(f"/v1/rag/documents/{document['id']}", json={"filename": "Almeria.pdf"})
+    again = ragsvc("ingest", folder, "--metadata", "year=2024", "--json", env=env)
+    assert (again.code, again.json["planned"]) == (0, {"unchanged": 2})
+    changed = tenant.http.get(f"/v1/rag/documents/{document['id']}").json()
+    assert (changed["filename"], changed["metadata"]["year"]) == ("Almeria.pdf", "2024")
+
+
 def test_changed_moved_and_vanished_files_are_followed(folder: Path, env: dict[str, str], tenant) -> None:
     gone = folder / "gone.txt"
     gone.write_text("The harbour crane lifts ninety tonnes.")
@@ -160,7 +184,9 @@ def test_globs_choose_files(folder: Path, env: dict[str, str]) -> None:
 
 def test_documents_are_shown_retried_and_deleted(env: dict[str, str], tenant) -> None:
     locked = (ROOT / "fixtures" / "dirty" / "password-asdfzxcv.pdf").read_bytes()
-    document_id = tenant.upload(locked, filename="locked.pdf").json()["id"]
+    refused = tenant.upload(locked, filename="locked.pdf")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "password_required")
+    document_id = refused.headers["location"].rsplit("/", 1)[-1]
     shown = ragsvc("documents", "show", document_id, env=env)
     assert "password_required" in shown.out
     wrong = ragsvc("documents", "retry", document_id, "--password-stdin", env=env, stdin="guess\n")

@@ -60,9 +60,57 @@ def test_the_same_bytes_again_are_the_same_document(tenant) -> None:
     again = tenant.upload(REPORT, filename="other name.pdf")
     assert (first.status_code, again.status_code) == (201, 200)
     assert again.json()["id"] == first.json()["id"]
+    assert (first.json()["created"], first.json()["updated"]) == (True, [])
+    assert (again.json()["created"], again.json()["updated"]) == (False, ["filename"])
     elsewhere = tenant.upload(REPORT, collection="second")
     assert elsewhere.status_code == 201
     assert elsewhere.json()["id"] != first.json()["id"]
+
+
+def test_the_last_name_and_metadata_given_win(tenant) -> None:
+    first = tenant.upload(REPORT, filename="scan0001.pdf", metadata=json.dumps({"year": 2022, "kind": "report"})).json()
+    again = tenant.upload(REPORT, filename="Zwiebelfisch.pdf", metadata=json.dumps({"year": 2023}))
+    document = again.json()
+    assert (again.status_code, document["id"], document["updated"]) == (200, first["id"], ["filename", "metadata"])
+    assert (document["filename"], document["metadata"]) == ("Zwiebelfisch.pdf", {"year": 2023, "kind": "report"})
+    assert [hit["filename"] for hit in tenant.search("Zwiebelfisch", mode="lexical")] == ["Zwiebelfisch.pdf"] * 2
+    assert tenant.search("scan0001", mode="lexical") == []
+    assert tenant.search("containers", filters={"type": "eq", "key": "year", "value": 2023})
+    assert tenant.search("containers", filters={"type": "eq", "key": "year", "value": 2022}) == []
+    unnamed = tenant.http.post("/v1/rag/documents", content=REPORT, headers={"content-type": "application/pdf"})
+    same = tenant.upload(REPORT, filename="Zwiebelfisch.pdf", metadata=json.dumps({"year": 2023}))
+    for reply in (unnamed, same):
+        assert (reply.status_code, reply.json()["updated"]) == (200, [])
+        assert (reply.json()["filename"], reply.json()["metadata"]["year"]) == ("Zwiebelfisch.pdf", 2023)
+    refused = tenant.upload(REPORT, filename="x.pdf", metadata=json.dumps({f"key{n}": n for n in range(64)}))
+    assert (refused.status_code, error_of(refused)["param"]) == (400, "metadata")  # 66 keys when merged
+
+
+def test_many_uploads_of_the_same_bytes_with_names_leave_one_of_the_names(tenant) -> None:
+    names = [f"Bericht {number}.pdf" for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda name: tenant.upload(REPORT, filename=name, wait_s=30), names))
+    assert {reply.status_code for reply in replies} <= {200, 201}
+    (listed,) = tenant.http.get("/v1/rag/documents").json()["data"]
+    assert listed["filename"] in names
+    word = listed["filename"].removesuffix(".pdf").split()[-1]
+    found = tenant.search(f"Bericht {word}", mode="lexical")
+    assert {hit["filename"] for hit in found} == {listed["filename"]}
+
+
+def test_a_document_without_a_name_is_called_by_its_title(tenant) -> None:
+    pdf = pdf_builder.make_pdf([pdf_builder.lines(["The tariffs of 2024."])], title="Tariffs of the harbour")
+    reply = tenant.http.post("/v1/rag/documents", content=pdf, headers={"content-type": "application/pdf"})
+    assert (reply.status_code, reply.json()["filename"]) == (201, "Tariffs of the harbour.pdf")
+    assert tenant.search("harbour tariffs")[0]["filename"] == "Tariffs of the harbour.pdf"
+    located = tenant.http.post(
+        "/v1/rag/documents",
+        content=b"A text about nothing.",
+        headers={"content-type": "text/plain", "content-location": "https://example.org/a/Mein%20Text.txt?v=2"},
+    )
+    assert located.json()["filename"] == "Mein Text.txt"
+    queried = tenant.upload(b"Another text.", kind="text/plain", filename="https://example.org/b/Bericht%207.txt")
+    assert queried.json()["filename"] == "Bericht 7.txt"
 
 
 def test_many_uploads_of_the_same_bytes_at_once_make_one_document(tenant) -> None:
@@ -128,13 +176,19 @@ def test_the_name_comes_from_content_disposition(tenant, disposition: str, expec
         ("filename=\"plain.pdf\"; filename*=UTF-8''%E5%B9%B4%E5%A0%B1.pdf", "年報.pdf"),
         ("filename*=UTF-8''%E5%B9%B4%E5%A0%B1.pdf; filename=\"plain.pdf\"", "年報.pdf"),
         ('filename="C:\\\\reports\\\\Q3.pdf"', "Q3.pdf"),
+        ('filename="the %22final%22 draft.pdf"', 'the "final" draft.pdf'),
+        ('filename="a \\\\"quoted\\\\" name.pdf"', 'a "quoted" name.pdf'),
+        ('filename="=?UTF-8?Q?Stra=C3=9Fe.pdf?="', "Straße.pdf"),
+        ('filename="Jahresbericht%202023.pdf"', "Jahresbericht 2023.pdf"),
+        (b'filename="Stra\xdfe.pdf"', "Straße.pdf"),
     ],
 )
-def test_a_forms_file_name_is_read_like_that_of_a_raw_body(tenant, parameters: str, expected: str) -> None:
-    head = f'--b\r\nContent-Disposition: form-data; name="file"; {parameters}\r\nContent-Type: application/pdf\r\n\r\n'
+def test_a_forms_file_name_is_read_like_that_of_a_raw_body(tenant, parameters: str | bytes, expected: str) -> None:
+    given = parameters if isinstance(parameters, bytes) else parameters.encode()
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; %b\r\nContent-Type: application/pdf\r\n\r\n' % given
     reply = tenant.http.post(
         "/v1/rag/documents?wait_s=0",
-        content=head.encode() + REPORT + b"\r\n--b--\r\n",
+        content=head + REPORT + b"\r\n--b--\r\n",
         headers={"content-type": "multipart/form-data; boundary=b"},
     )
     assert reply.json()["filename"] == expected
@@ -258,8 +312,11 @@ def test_a_scanned_page_is_found_and_cited_with_its_page(tenant, tmp_path) -> No
 )
 def test_dirty_input_ends_failed_with_a_reason_and_stays_visible(tenant, content: bytes, kind: str, code: str) -> None:
     reply = tenant.upload(content, kind=kind, filename="dirty.bin")
-    assert reply.status_code == 202
-    document = reply.json()
+    assert reply.status_code == 422
+    error = error_of(reply)
+    assert (error["code"], error["type"], error["param"]) == (code, "invalid_request_error", "file")
+    document = tenant.http.get(reply.headers["location"]).json()
+    assert error["message"] == document["error"]["message"]
     assert (document["status"], document["stage"]) == ("failed", "failed")
     assert document["error"]["code"] == code
     assert document["error"]["message"].strip()
@@ -267,6 +324,9 @@ def test_dirty_input_ends_failed_with_a_reason_and_stays_visible(tenant, content
     assert [listed["id"] for listed in failed] == [document["id"]]
     retried = tenant.http.post(f"/v1/rag/documents/{document['id']}/retry")
     assert retried.status_code == 202
+    again = tenant.upload(content, kind=kind, filename="dirty.bin")
+    assert (again.status_code, again.headers["location"]) == (422, reply.headers["location"])
+    assert tenant.upload(content, kind=kind, filename="dirty.bin", wait_s=0).status_code == 200
     assert tenant.http.delete(f"/v1/rag/documents/{document['id']}").status_code == 200
 
 

@@ -61,6 +61,13 @@ def test_a_moved_file_is_no_new_document() -> None:
     assert plan.vanished == []
 
 
+def test_a_document_without_a_path_takes_that_of_one_file() -> None:
+    actions, _ = _actions({"a": "1", "b": "1"}, [_known("doc_1", "1")])
+    assert actions == {"a": IngestAction.NAMED, "b": IngestAction.DUPLICATE}
+    actions, _ = _actions({"b": "1"}, [_known("doc_1", "1", source="a")])
+    assert actions == {"b": IngestAction.UNCHANGED}  # a copy of a file that still exists
+
+
 def test_only_documents_from_below_the_folders_can_vanish() -> None:
     known = [_known("doc_1", "1", source="gone"), _known("doc_2", "2"), _known("doc_3", "3", source="there")]
     elsewhere = KnownDocument("doc_4", "4", "ready", "x", "/database/gone")

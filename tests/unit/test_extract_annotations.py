@@ -8,6 +8,7 @@ from ragsvc.core.documents import ProblemCode
 from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract.pdf_document import read_pdf
 from ragsvc.extract.pdf_pages import PageReports
+from ragsvc.extract.quote_boxes import find_quote_boxes
 from ragsvc.testing.pdf_builder import Text, lines, make_annotated_pdf
 
 WIDGET = b"/Subtype /Widget /F 4 /Rect [%s] "
@@ -46,6 +47,51 @@ def test_values_follow_their_labels(tmp_path):
         "Harbour Emden ______________ Berth B 12 ________ (from list)",
         "All fields are required.",
     ]
+
+
+def test_the_quote_of_a_form_value_has_its_rectangle(tmp_path):
+    page = [
+        Text(72, 760, "Emden is a harbour with 4 berths."),
+        Text(72, 720, "Name:"),
+        Text(72, 700, "First harbour:"),
+        Text(72, 680, "Second harbour:"),
+        Text(72, 640, "All fields are required."),
+    ]
+    fields = [
+        TEXT % (b"122 716 250 732", b"name", b"Ottilie Brand"),
+        TEXT % (b"182 676 250 692", b"second", b"Emden"),
+        TEXT % (b"172 696 250 712", b"first", b"Emden"),
+    ]
+    text = read(tmp_path, page, fields)
+
+    def boxes(quote, start=0):
+        at = text.index(quote, start)
+        found = find_quote_boxes(tmp_path / "form.pdf", 1, at, at + len(quote), page_text=text)
+        return [tuple(round(value) for value in (box.left, box.top, box.right, box.bottom)) for box in found]
+
+    assert boxes("Ottilie Brand") == boxes("Brand") == [(122, 732, 250, 716)]
+    label, value = boxes("Name: Ottilie Brand")
+    assert value == (122, 732, 250, 716)
+    assert label[0] == 73
+    assert label[2] < 122
+    assert boxes("First harbour: Emden")[1] == (172, 712, 250, 696)
+    assert boxes("Second harbour: Emden")[1] == (182, 692, 250, 676)
+    (printed,) = boxes("Emden")  # the first line of the page
+    assert 755 < printed[3] < printed[1] < 775
+    (last,) = boxes("All fields are required.")
+    assert 635 < last[3] < last[1] < 655
+
+
+def test_the_quotes_of_a_box_and_of_a_note_have_rectangles(tmp_path):
+    page = [Text(72, 720, "Membership"), Text(72, 680, "The fee is due in March.")]
+    fields = [
+        WIDGET % b"150 716 162 728" + b"/FT /Btn /T (Reduced) /V /Yes /AS /Yes " + TICKED,
+        b"/Subtype /Text /Rect [300 676 320 696] /Contents (Paid in cash)",
+    ]
+    text = read(tmp_path, page, fields, appearances=[b"0 0 9 9 re f", b""])
+    at = text.index("Paid in cash")
+    (box,) = find_quote_boxes(tmp_path / "form.pdf", 1, at, at + 12, page_text=text)
+    assert (box.left, box.top, box.right, box.bottom) == (300, 696, 320, 676)
 
 
 def test_hidden_text_over_a_line_does_not_move_its_values(tmp_path):

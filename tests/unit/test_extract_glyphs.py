@@ -81,3 +81,17 @@ def test_single_marks_of_mathematics_and_bullets_need_no_recognition():
     marked = mark_unusable(missing, [index for index, character in enumerate(missing) if character == "\ufffe"])
     assert marked == "\x00 first item\r\n\x00 second item\r\nYes \ufffd No \ufffd and a long line about the plots"
     assert mark_unusable("exam\ufffe\r\nple", []) == "exam\ufffe\r\nple"
+
+
+@pytest.mark.parametrize("target", ["E041", "DB80DC41", "DBC0DC41"])
+def test_glyphs_of_any_private_use_plane_are_unusable(tmp_path, target):
+    extraction = read(tmp_path, make_unmapped_pdf([["", RENT[0] * 2], [RENT[0]]], target=target))
+    assert [page.text for page in extraction.pages] == ["", RENT[0].strip()]
+    assert codes(extraction) == [(ProblemCode.GARBLED_TEXT, 1)]
+
+
+def test_a_private_use_icon_among_words_stays_usable():
+    for icon in ("\ue041", "\U000f0041", "\udb80\udc41"):
+        assert mark_unusable(f"{icon} Home and garden", ()) == f"{icon} Home and garden"
+    for astral in ("\U000f0041" * 4, "\U00100041" * 4):
+        assert set(mark_unusable(astral, ())) == {"\ufffd"}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pypdf
 import pytest
 
 from ragsvc.core.documents import ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.core.ports.parsing import ExtractionLimits
+from ragsvc.extract import pypdf_fallback
 from ragsvc.extract.pdf_pages import PageReports
+from ragsvc.extract.pdf_passwords import saslprep
 from ragsvc.extract.quote_boxes import find_quote_boxes
 from ragsvc.extract.read_file import extract
 from ragsvc.testing.pdf_builder import Text, assemble, content, lines, make_pdf, stream
@@ -157,6 +160,45 @@ def test_a_password_opens_what_it_should():
     assert failure(read, path, password="guess").reason is FailureReason.PASSWORD_WRONG
     assert "encryption test" in read(path, password="asdfzxcv").pages[0].text
     assert "encryption test" in read(FIXTURES / "dirty/empty-user-password.pdf").pages[0].text
+
+
+DECOMPOSED = "Re\N{COMBINING ACUTE ACCENT}sume\N{COMBINING ACUTE ACCENT}"
+
+
+@pytest.mark.parametrize(
+    ("encrypted_with", "given"),
+    [
+        ("R\u00e9sum\u00e9", DECOMPOSED),
+        ("a b", "a\N{NO-BREAK SPACE}b"),
+        ("IX", "I\N{SOFT HYPHEN}X"),
+        ("file 9", "\N{LATIN SMALL LIGATURE FI}le \N{FULLWIDTH DIGIT NINE}"),
+        (DECOMPOSED, DECOMPOSED),  # writers that do not prepare the password
+        ("a\N{NO-BREAK SPACE}b", "a\N{NO-BREAK SPACE}b"),
+        ("I\N{SOFT HYPHEN}X", "I\N{SOFT HYPHEN}X"),
+        ("\u05d0a", "\u05d0a"),  # prohibited by SASLprep: letters of both directions
+    ],
+)
+@pytest.mark.parametrize("algorithm", ["AES-256", "AES-256-R5"])
+def test_a_password_is_tried_as_saslprep_prepares_it_and_as_it_was_given(tmp_path, algorithm, encrypted_with, given):
+    plain = tmp_path / "plain.pdf"
+    plain.write_bytes(make_pdf([lines(["The vault holds 42 bars."])]))
+    writer = pypdf.PdfWriter(clone_from=plain)
+    writer.encrypt(user_password=encrypted_with, owner_password="another", algorithm=algorithm)
+    path = tmp_path / "locked.pdf"
+    writer.write(path)
+    assert read(path, password=given).pages[0].text == "The vault holds 42 bars."
+    assert pypdf_fallback.count_pages(path, password=given) == 1
+    assert failure(read, path, password=given + "!").reason is FailureReason.PASSWORD_WRONG
+    with pytest.raises(ExtractionFailed) as failed:
+        pypdf_fallback.count_pages(path, password=given + "!")
+    assert failed.value.reason is FailureReason.PASSWORD_WRONG
+
+
+def test_saslprep_follows_the_examples_of_the_rfc():
+    """RFC 4013 §3."""
+    examples = {"I\u00adX": "IX", "user": "user", "USER": "USER", "\u00aa": "a", "\u2168": "IX", "\u0007": None}
+    examples["\u0627\u0031"] = None
+    assert {text: saslprep(text) for text in examples} == examples
 
 
 def test_a_scan_is_refused_with_the_reason():

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragsvc.core.errors import InvalidRequest
-from ragsvc.web.uploads import clean_filename, filename_of
+from ragsvc.core.file_names import (
+    clean_filename,
+    filename_from_title,
+    filename_of,
+    filename_of_part,
+    filename_of_url,
+)
 
 LIMIT_BYTES = 4096
 LIMIT_SEMICOLONS = 256
@@ -73,3 +79,83 @@ HEADERS = st.text() | PARAMETERS.map(
 def test_any_header_has_a_name_or_none(header: str) -> None:
     name = filename_of(header)
     assert name is None or isinstance(clean_filename(name), str)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("attachment; filename*=UTF-8'de'Gr%C3%B6%C3%9Fe.pdf", "Größe.pdf"),
+        ("attachment; filename*=iso-8859-1''%A3%20rates.pdf; filename=x.pdf", "£ rates.pdf"),
+        ("attachment; filename*0*=UTF-8''Jahres%62; filename*1*=ericht.pdf", "Jahresbericht.pdf"),
+        ('attachment; filename="=?UTF-8?B?QmlsYW56IDIwMjMucGRm?="', "Bilanz 2023.pdf"),
+        ('attachment; filename="=?iso-8859-1?Q?Gr=F6=DFe_2023.pdf?="', "Größe 2023.pdf"),
+        ('attachment; filename="=?utf-8?B?SmFocmVz?= =?utf-8?Q?bericht.pdf?="', "Jahresbericht.pdf"),
+        ('attachment; filename="=?no-such-charset?B?QmlsYW56?="', "=?no-such-charset?B?QmlsYW56?="),
+        ('attachment; filename="=?utf-8?B?QmlsY?="', "=?utf-8?B?QmlsY?="),
+        ('attachment; filename="=?utf-8?Q?=FF=FE.pdf?="', "=?utf-8?Q?=FF=FE.pdf?="),
+        ('attachment; filename="Jahresbericht%202023.pdf"', "Jahresbericht 2023.pdf"),
+        ('attachment; filename="%E5%B9%B4%E5%A0%B1.pdf"', "年報.pdf"),
+        ('attachment; filename="the %22final%22 draft.pdf"', 'the "final" draft.pdf'),
+        ('attachment; filename="two%0D%0Alines.pdf"', "two lines.pdf"),
+        ('attachment; filename="a%00b.pdf"', "a b.pdf"),
+        ('attachment; filename="100% sure.pdf"', "100% sure.pdf"),
+        ('attachment; filename="caf%E9.pdf"', "caf%E9.pdf"),
+        ('attachment; filename="50%2F50.pdf"', "50%2F50.pdf"),
+        ('attachment; filename="..%2F..%2Fetc%2Fpasswd.pdf"', "passwd.pdf"),
+        ('attachment; filename="C%3A%5Creports%5CQ3.pdf"', "Q3.pdf"),
+        ('attachment; filename="a \\"quoted\\" name.pdf"', 'a "quoted" name.pdf'),
+        ("attachment; filename*=UTF-8''..%2F..%2Fsecret%0A.pdf", "secret .pdf"),
+        ('attachment; filename="invoice\u202efdp.exe"', "invoicefdp.exe"),
+        ('attachment; filename=".."', ""),
+    ],
+)
+def test_the_name_in_a_header_is_decoded_and_cleaned(header: str, expected: str) -> None:
+    assert clean_filename(filename_of(header) or "") == expected
+
+
+@pytest.mark.parametrize(
+    ("plain", "expected"),
+    [
+        ("=?UTF-8?Q?Gr=C3=B6=C3=9Fe.pdf?=", "Größe.pdf"),
+        ("Jahresbericht%202023.pdf", "Jahresbericht 2023.pdf"),
+        ("50%2F50.pdf", "50%2F50.pdf"),
+        (None, ""),
+    ],
+)
+def test_the_name_of_a_part_is_decoded(plain: str | None, expected: str) -> None:
+    assert filename_of_part('form-data; name="file"', plain) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://example.org/a/Bericht%202023.pdf?x=1#page=3", "Bericht 2023.pdf"),
+        ("/files/%E5%B9%B4%E5%A0%B1.pdf", "年報.pdf"),
+        ("https://example.org/", ""),
+        ("http://[broken", ""),
+    ],
+)
+def test_the_name_in_a_url(url: str, expected: str) -> None:
+    assert filename_of_url(url) == expected
+    if url.startswith("http"):
+        assert clean_filename(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("Annual report 2023", "Annual report 2023.pdf"),
+        ("Input/output tables", "Input-output tables.pdf"),
+        ("Microsoft Word - Lease agreement.docx", "Lease agreement.pdf"),
+        ("年報", "年報.pdf"),
+        (None, None),
+        ("", None),
+        ("untitled", None),
+        ("2023-04", None),
+        ("7c3f6204b3241f142f0f8eb8e1fefe7a", None),
+        ("https://example.org/print?id=7", None),
+        ("C:\\Users\\anna\\draft", None),
+    ],
+)
+def test_a_sensible_title_is_a_name(title: str | None, expected: str | None) -> None:
+    assert filename_from_title(title, "application/pdf") == expected

@@ -18,6 +18,8 @@ class IngestAction(StrEnum):
     REPLACE = "replace"
     UNCHANGED = "unchanged"
     MOVED = "moved"
+    NAMED = "named"
+    """The document was uploaded without a path; it takes the file's name and path."""
     RESUME = "resume"
     RETRY = "retry"
     FAILED_BEFORE = "failed_before"
@@ -25,7 +27,7 @@ class IngestAction(StrEnum):
 
 
 class KnownDocument(msgspec.Struct, frozen=True):
-    """The fields of a document that planning uses. ``source`` is the path that it was ingested from."""
+    """The fields of a document that ingesting uses. ``source`` is the path that it was ingested from."""
 
     id: str
     sha256: str
@@ -33,6 +35,7 @@ class KnownDocument(msgspec.Struct, frozen=True):
     filename: str
     source: str | None
     error: str | None = None
+    metadata: Mapping[str, Any] = {}
 
 
 class IngestStep(msgspec.Struct, frozen=True):
@@ -59,7 +62,13 @@ def known_document(document: Mapping[str, Any]) -> KnownDocument:
     source = f"{root.rstrip('/')}/{path}" if isinstance(root, str) and isinstance(path, str) else None
     failure = document.get("error") or {}
     return KnownDocument(
-        document["id"], document["sha256"], document["status"], document["filename"], source, failure.get("message")
+        document["id"],
+        document["sha256"],
+        document["status"],
+        document["filename"],
+        source,
+        failure.get("message"),
+        metadata,
     )
 
 
@@ -89,7 +98,7 @@ def make_plan(
         superseded = tuple(older.id for older in by_source[file.key] if older.sha256 not in current)
         found = by_hash.get(sha256)
         action = _action(file, found, superseded, retry_failed=retry_failed, vanished=vanished)
-        if sha256 in planned and (found is None or action is IngestAction.MOVED):
+        if sha256 in planned and (found is None or action in (IngestAction.MOVED, IngestAction.NAMED)):
             action = IngestAction.DUPLICATE
         planned.add(sha256)
         steps.append(IngestStep(file, sha256, action, found, superseded))
@@ -117,7 +126,9 @@ def _action(
         return IngestAction.RETRY if retry_failed else IngestAction.FAILED_BEFORE
     if document.status != "ready":
         return IngestAction.RESUME
-    if document.source not in (None, file.key) and vanished(document.source):
+    if document.source is None:
+        return IngestAction.NAMED
+    if document.source != file.key and vanished(document.source):
         return IngestAction.MOVED
     return IngestAction.UNCHANGED
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,12 +129,19 @@ class Transfer:
             case IngestAction.FAILED_BEFORE:
                 assert document is not None  # noqa: S101 - implied by the action
                 return _failed(step, f"{document.error or 'failed'} (failed before; use --retry-failed to try again)")
-            case IngestAction.UNCHANGED | IngestAction.DUPLICATE:
+            case IngestAction.DUPLICATE:
                 await self._drop(step.superseded)
                 return _ended(step, FileResult.UNCHANGED, document)
-            case IngestAction.MOVED:
+            case IngestAction.UNCHANGED:
                 assert document is not None  # noqa: S101 - implied by the action
-                change = {"filename": _name(step.file), "metadata": self._source(step.file)}
+                if document.source == step.file.key and self._gives_metadata_to(document):
+                    await self._client.patch(f"/v1/rag/documents/{document.id}", {"metadata": self._metadata})
+                await self._drop(step.superseded)
+                return _ended(step, FileResult.UNCHANGED, document)
+            case IngestAction.MOVED | IngestAction.NAMED:
+                assert document is not None  # noqa: S101 - implied by the action
+                metadata = {**self._metadata, **self._source(step.file)}
+                change = {"filename": _name(step.file), "metadata": metadata}
                 await self._client.patch(f"/v1/rag/documents/{document.id}", change)
                 await self._drop(step.superseded)
                 return _ended(step, FileResult.UNCHANGED, document)
@@ -147,6 +155,10 @@ class Transfer:
                 state = await self._upload(step.file)
         return await self._finish(step, state)
 
+    def _gives_metadata_to(self, document: KnownDocument) -> bool:
+        """Whether the command's metadata differ from those of the document."""
+        return {**document.metadata, **self._metadata} != document.metadata
+
     async def _upload(self, file: SourceFile) -> Json:
         params = {
             "filename": _name(file),
@@ -155,7 +167,12 @@ class Transfer:
             "wait_s": _WAIT_S,
         }
         size_bytes = file.location.stat().st_size
-        return await self._client.upload(file.location, size_bytes, media_type=file.media_type, params=params)
+        try:
+            return await self._client.upload(file.location, size_bytes, media_type=file.media_type, params=params)
+        except CommandFailed as failure:
+            if failure.status != HTTPStatus.UNPROCESSABLE_ENTITY or failure.location is None:
+                raise
+            return await self._client.get(failure.location)  # stored, and failed within the wait
 
     async def _finish(self, step: IngestStep, state: Json) -> FileOutcome:
         if state["status"] not in _ENDED:

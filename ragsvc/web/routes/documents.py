@@ -15,14 +15,16 @@ from litestar.response import File, ServerSentEvent, ServerSentEventMessage, Str
 from ragsvc.core.access.principal import Scope
 from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
 from ragsvc.core.documents import Document, DocumentStatus
-from ragsvc.core.errors import DocumentNotFound, InvalidRequest
+from ragsvc.core.errors import DocumentNotFound, DocumentUnreadable, FailureReason, InvalidRequest
+from ragsvc.core.file_names import clean_filename
 from ragsvc.core.ids import CHUNK_ID_PATTERN, TenantId, passage_id
 from ragsvc.core.retrieval.filters import parse_filter
-from ragsvc.core.validation import decode_json_parameter, invalid_value
+from ragsvc.core.validation import as_sentence, decode_json_parameter, invalid_value
 from ragsvc.services.document_service import MEDIA_TYPES, DocumentService
 from ragsvc.store.document_rows import DocumentFilter
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import principal_of
+from ragsvc.web.errors import document_location
 from ragsvc.web.openapi import BINARY, EVENTS, DocumentedAnswer, Schema, header_parameter, query_parameter
 from ragsvc.web.routes.schemas import (
     DocumentChange,
@@ -32,11 +34,13 @@ from ragsvc.web.routes.schemas import (
     PageOut,
     PassageList,
     RetryRequest,
+    UploadedDocumentOut,
     UploadForm,
     document_out,
     passage_out,
+    uploaded_document_out,
 )
-from ragsvc.web.uploads import AnyRequest, clean_filename, read_upload
+from ragsvc.web.uploads import AnyRequest, read_upload
 
 _READ: Final = {"scope": Scope.DOCUMENTS_READ, "tag": "documents"}
 _WRITE: Final = {"scope": Scope.DOCUMENTS_WRITE, "tag": "documents"}
@@ -67,19 +71,23 @@ _UPLOAD: Final = {
     "streams_body": True,
     "body": {**_STORED, "multipart/form-data": UploadForm},
     "parameters": [
-        query_parameter("filename", "File name of a raw body", max_length=MAX_FILENAME_LENGTH),
+        query_parameter("filename", "File name of a raw body, or the URL it came from", max_length=MAX_FILENAME_LENGTH),
         query_parameter("collection", "Collection of a raw body", max_length=MAX_COLLECTION_NAME_LENGTH),
         query_parameter("metadata", "Metadata of a raw body, a JSON object"),
         header_parameter("Content-Disposition", "File name of a raw body (RFC 6266), without the parameter `filename`"),
+        header_parameter("Content-Location", "URL of a raw body that has no other name; its last segment is the name"),
         header_parameter("X-Document-Password", "Password of a protected PDF that is sent as a raw body"),
         header_parameter("Prefer", "`respond-async` means `wait_s=0`"),
     ],
     "answers": {
-        200: DocumentedAnswer("The collection already has a document with these bytes.", DocumentOut),
-        201: DocumentedAnswer("Stored, and ready within `wait_s`.", DocumentOut),
-        202: DocumentedAnswer("Stored, and not ready yet or failed (see `status`); see `Location`.", DocumentOut),
+        200: DocumentedAnswer(
+            "The collection already has a document with these bytes; it takes the name and metadata given.",
+            UploadedDocumentOut,
+        ),
+        201: DocumentedAnswer("Stored, and ready within `wait_s`.", UploadedDocumentOut),
+        202: DocumentedAnswer("Stored, and not ready within `wait_s`; see `Location`.", UploadedDocumentOut),
     },
-    "errors": (404, 415, 507),
+    "errors": (404, 415, 422, 507),
 }
 
 
@@ -92,7 +100,7 @@ def _answer(service: DocumentService, document: Document, *, status: int) -> Res
     return Response(
         document_out(document, eta_s=service.eta_s(document)),
         status_code=status,
-        headers={"location": f"/v1/rag/documents/{document.public_id}"},
+        headers={"location": document_location(document.public_id)},
     )
 
 
@@ -103,11 +111,13 @@ def _answer(service: DocumentService, document: Document, *, status: int) -> Res
     request_max_body_size=None,  # DocumentService enforces max_document_bytes while the body is read
     summary="Upload a document",
 )
-async def upload_document(request: Request[Any, Any, Any], wait_s: _WaitS = None) -> Response[DocumentOut]:
+async def upload_document(request: Request[Any, Any, Any], wait_s: _WaitS = None) -> Response[UploadedDocumentOut]:
     """Upload a document: a raw ``application/pdf``, ``text/plain`` or ``text/markdown`` body, or a form with ``file``.
 
-    201 if the document is ready within ``wait_s``; 202 if it is not (see ``status`` and ``Location``); 200 if the
-    collection already has a document with these bytes. ``Prefer: respond-async`` means ``wait_s=0``.
+    201 if the document is ready within ``wait_s``; 202 if it is not (see ``status`` and ``Location``); 422 if it
+    turned out to be unreadable within ``wait_s`` (it stays listed as failed); 200 if the collection already has a
+    document with these bytes, whose name and metadata the upload then updates (see ``updated``).
+    ``Prefer: respond-async`` means ``wait_s=0``.
     """
     service = _service(request)
     tenant = principal_of(request).tenant
@@ -120,15 +130,25 @@ async def upload_document(request: Request[Any, Any, Any], wait_s: _WaitS = None
     document = uploaded.document
     if timeout_s > 0:
         document = await service.wait(tenant, document.public_id, timeout_s=timeout_s)
+        _refuse_unreadable(document)
     status = 202
     if not uploaded.created:
         status = 200
     elif document.status is DocumentStatus.READY:
         status = 201
-    answer = _answer(service, document, status=status)
+    headers = {"location": document_location(document.public_id)}
     if asynchronous:
-        answer.headers["preference-applied"] = "respond-async"
-    return answer
+        headers["preference-applied"] = "respond-async"
+    body = uploaded_document_out(uploaded, document, eta_s=service.eta_s(document))
+    return Response(body, status_code=status, headers=headers)
+
+
+def _refuse_unreadable(document: Document) -> None:
+    """Raise ``DocumentUnreadable`` for a document that failed because of its file, not because of the service."""
+    code = document.failure_code
+    if code is not None and code not in (FailureReason.EMBEDDING_FAILED, FailureReason.INTERNAL_ERROR):
+        message = as_sentence(document.failure_message or code)
+        raise DocumentUnreadable(message, reason=code, document_id=document.public_id)
 
 
 def _content_length(request: AnyRequest) -> int | None:

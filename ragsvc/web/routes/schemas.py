@@ -18,6 +18,7 @@ from ragsvc.core.defaults import (
 from ragsvc.core.documents import Document, DocumentStatus, Stage, StoredPassage
 from ragsvc.core.ids import chunk_id
 from ragsvc.core.retrieval.search_values import DocumentIds, SearchHit, SearchMode
+from ragsvc.services.document_service import UploadResult
 
 
 class ProblemOut(msgspec.Struct, frozen=True):
@@ -63,6 +64,13 @@ class DocumentOut(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     updated_at: int
     ready_at: int | None
+
+
+class UploadedDocumentOut(DocumentOut, frozen=True, kw_only=True):
+    """The document of an upload. ``updated`` lists what the upload changed in a document that existed before."""
+
+    created: bool
+    updated: list[Literal["filename", "metadata"]]
 
 
 class DocumentList(msgspec.Struct, frozen=True, kw_only=True):
@@ -221,6 +229,13 @@ def document_out(document: Document, *, eta_s: float | None = None) -> DocumentO
         updated_at=document.updated_at,
         ready_at=document.ready_at,
     )
+
+
+def uploaded_document_out(uploaded: UploadResult, document: Document, *, eta_s: float | None) -> UploadedDocumentOut:
+    """Convert the result of an upload for a response; ``document`` is its present state."""
+    plain = document_out(document, eta_s=eta_s)
+    fields = {name: getattr(plain, name) for name in plain.__struct_fields__}
+    return UploadedDocumentOut(**fields, created=uploaded.created, updated=list(uploaded.updated))
 
 
 def progress(document: Document) -> float:
