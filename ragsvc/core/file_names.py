@@ -22,6 +22,7 @@ _MAX_DISPOSITION_SEMICOLONS: Final = 256
 """The parser of the standard library takes time proportional to the length times the number of semicolons."""
 
 _LONE_SURROGATES: Final = re.compile("[\ud800-\udfff]")
+_EXTENDED_BAD_ESCAPE: Final = re.compile(r"filename\*[^;]*%(?![0-9A-Fa-f]{2})", re.IGNORECASE)
 _ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 _SEPARATORS: Final = re.compile(r"[/\\]")
 _PATH: Final = re.compile(r"(?:[A-Za-z]:)?[/\\]|\.{1,2}[/\\]")
@@ -44,7 +45,7 @@ def filename_of(disposition: str) -> str | None:
             read has no name.
     """
     extended, plain = _filename_parameters(disposition)
-    if extended is not None or plain is None:
+    if plain is None or (extended is not None and clean_filename(extended)):
         return extended
     with contextlib.suppress(UnicodeError):
         plain = plain.encode("latin-1").decode("utf-8")
@@ -58,7 +59,7 @@ def filename_of_part(disposition: str, plain: str | None) -> str:
         InvalidRequest: see ``filename_of``.
     """
     extended, _ = _filename_parameters(disposition)
-    return extended or decoded_filename(plain or "")
+    return extended if extended is not None and clean_filename(extended) else decoded_filename(plain or "")
 
 
 def filename_of_url(url: str) -> str:
@@ -147,7 +148,7 @@ def _filename_parameters(disposition: str) -> tuple[str | None, str | None]:
             continue
         if isinstance(value, str):
             plain = value if plain is None else plain
-        elif extended is None:
+        elif extended is None and not _EXTENDED_BAD_ESCAPE.search(disposition):
             extended = _decoded(value[2], charset=value[0] or "utf-8")
     return extended, plain
 

@@ -157,7 +157,7 @@ def probe_vectors(files: ModelFiles, *, data_dir: Path) -> Vectors:
     if not cached.is_file() or cached.stat().st_size != size:
         from ragsvc.inference.reference_vectors import reference_vectors  # noqa: PLC0415 - runs only once per model
 
-        vectors = reference_vectors(files.root, texts)
+        vectors = reference_vectors(files.root, texts, max_tokens=files.model.max_tokens)
         if vectors.shape != (len(texts), files.model.dimension):
             raise EmbeddingFailed(f"The model {files.model.name} makes vectors of shape {vectors.shape}.")
         write_atomically(cached, vectors.tobytes())

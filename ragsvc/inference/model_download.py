@@ -336,7 +336,11 @@ def _progress_class(add: Callable[[int], None] | None) -> type[Any]:
         if add is not None and count:
             add(int(count))
 
-    return type("SilentBar", (bar_class,), {"__init__": start, "update": update})
+    def ignore(_bar: object, *_arguments: object, **_options: object) -> None:
+        """Bytes received by hf_xet, which ``update`` counts again when they are written."""
+
+    methods = {"__init__": start, "update": update, "update_transfer": ignore, "set_transfer_postfix_str": ignore}
+    return type("SilentBar", (bar_class,), methods)
 
 
 def _hub_file(sibling: Any) -> HubFile:  # noqa: ANN401 - huggingface_hub.hf_api.RepoSibling

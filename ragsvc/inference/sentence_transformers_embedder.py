@@ -10,6 +10,7 @@ import numpy as np
 from ragsvc.core.errors import EmbeddingFailed
 from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
 from ragsvc.inference.model_files import ModelFiles
+from ragsvc.inference.reference_vectors import limit_tokens
 from ragsvc.inference.tokens import Vocabulary, load_tokenizer
 
 
@@ -31,6 +32,7 @@ class SentenceTransformersEmbedder:
             from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - imports torch: seconds
 
             self._transformer: Any = SentenceTransformer(str(files.root), device="cpu", local_files_only=True)
+            limit_tokens(self._transformer, files.model.max_tokens)
             # sets the tokenizer's truncation and padding once, because threads that set them concurrently fail
             self._transformer.encode(["warm", "up"], show_progress_bar=False)
         except Exception as error:  # torch, transformers and the model's own code raise errors of many types

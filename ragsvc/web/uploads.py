@@ -48,7 +48,7 @@ async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Uploa
     check_text_length("collection", collection, maximum=MAX_COLLECTION_NAME_LENGTH)
     name_in_header = filename_of(request.headers.get("content-disposition", ""))
     name_in_url = filename_of_url(request.headers.get("content-location", ""))  # RFC 9110 §8.7: where it came from
-    filename = clean_filename(query.get("filename") or name_in_header or name_in_url)
+    filename = _first_name(query.get("filename"), name_in_header, name_in_url)
     head = b""
     async for part in request.stream():
         head = head or part[:1024]
@@ -144,7 +144,7 @@ class _Form:
     def upload(self) -> Upload:
         if self._file_name is None:
             raise missing_value("file")
-        filename = clean_filename(self._fields.get("filename") or self._file_name)
+        filename = _first_name(self._fields.get("filename"), self._file_name)
         return Upload(
             filename=filename or None,
             media_type=_with_charset(_media_type(self._file_type, filename, self._head), self._file_charset),
@@ -179,6 +179,11 @@ def _with_charset(media_type: str, charset: str | None) -> str:
     if charset is None or not media_type.startswith("text/") or not _CHARSET.fullmatch(charset):
         return media_type
     return media_type if charset.lower() in ("utf-8", "utf8") else f"{media_type}; charset={charset.lower()}"
+
+
+def _first_name(*names: str | None) -> str:
+    """The first of the names of which something is left without folders and control characters."""
+    return next(filter(None, map(clean_filename, filter(None, names))), "")
 
 
 def _utf8(header: str | None) -> str | None:

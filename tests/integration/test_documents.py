@@ -177,7 +177,7 @@ def test_the_name_comes_from_content_disposition(tenant, disposition: str, expec
         ("filename*=UTF-8''%E5%B9%B4%E5%A0%B1.pdf; filename=\"plain.pdf\"", "年報.pdf"),
         ('filename="C:\\\\reports\\\\Q3.pdf"', "Q3.pdf"),
         ('filename="the %22final%22 draft.pdf"', 'the "final" draft.pdf'),
-        ('filename="a \\\\"quoted\\\\" name.pdf"', 'a "quoted" name.pdf'),
+        ('filename="a \\"quoted\\" name.pdf"', 'a "quoted" name.pdf'),
         ('filename="=?UTF-8?Q?Stra=C3=9Fe.pdf?="', "Straße.pdf"),
         ('filename="Jahresbericht%202023.pdf"', "Jahresbericht 2023.pdf"),
         (b'filename="Stra\xdfe.pdf"', "Straße.pdf"),

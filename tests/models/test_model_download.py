@@ -15,7 +15,7 @@ import pytest
 from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
 from ragsvc.inference.factory import open_embedder
 from ragsvc.inference.model_download import HubFile, choose_files, parse_hub_name
-from ragsvc.inference.model_files import read_model, resolve_folder
+from ragsvc.inference.model_files import BUILT_IN, read_model, resolve_folder
 from ragsvc.testing.service_runner import RunningService, create_key
 from tests.models.test_inference_runtimes import make_tiny_model, make_tiny_transformer
 from tests.models.test_model_files import write_model
@@ -286,6 +286,33 @@ def test_a_repositorys_own_graph_makes_the_originals_vectors(
     assert not np.allclose(fast.embed_queries(TEXTS), fast.embed_passages(TEXTS))
     assert fast.model == original.model
     assert "README.md" not in hub.downloaded()
+
+
+@pytest.mark.parametrize(
+    ("family", "runtime"),
+    [("XLMRoberta", "onnxruntime-int8"), ("MPNet", "onnxruntime-fp32 (model.onnx)")],
+)
+def test_positions_behind_the_padding_bound_the_tokens_of_a_model_without_a_stated_limit(
+    tmp_path: Path, data_free: Path, family: str, runtime: str
+) -> None:
+    import torch  # noqa: PLC0415 - seconds
+    import transformers  # noqa: PLC0415 - same
+
+    torch.manual_seed(3)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=30522, max_position_embeddings=66, pad_token_id=1, **sizes
+    )
+    folder = tmp_path / "tiny"
+    getattr(transformers, f"{family}Model")(config).save_pretrained(str(folder))
+    built_in = read_model(BUILT_IN, data_dir=tmp_path).folder
+    transformers.AutoTokenizer.from_pretrained(str(built_in)).save_pretrained(str(folder))
+    if family == "MPNet":
+        add_graph(folder)
+    fast = open_embedder(str(folder), data_dir=data_free)
+    original = open_embedder(str(folder), data_dir=data_free, runtime="sentence-transformers")
+    assert (fast.runtime, fast.model.max_tokens) == (runtime, 64)
+    assert (fast.embed_passages(TEXTS) * original.embed_passages(TEXTS)).sum(axis=1).min() > 0.97
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,11 @@ def test_any_header_has_a_name_or_none(header: str) -> None:
         ("attachment; filename*=UTF-8''..%2F..%2Fsecret%0A.pdf", "secret .pdf"),
         ('attachment; filename="invoice\u202efdp.exe"', "invoicefdp.exe"),
         ('attachment; filename=".."', ""),
+        ("attachment; filename*=UTF-8''%ZZ.pdf; filename=plain.pdf", "plain.pdf"),
+        ("attachment; filename*=UTF-8''; filename=plain.pdf", "plain.pdf"),
+        ("attachment; filename*=UTF-8''..; filename=plain.pdf", "plain.pdf"),
+        ("attachment; filename*=\"UTF-8''na%C3%AFve.pdf\"", "naïve.pdf"),
+        ("attachment; filename*=plain.pdf", "plain.pdf"),
     ],
 )
 def test_the_name_in_a_header_is_decoded_and_cleaned(header: str, expected: str) -> None:
