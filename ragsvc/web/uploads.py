@@ -12,10 +12,21 @@ from litestar import Request
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 
 from ragsvc.core.defaults import DEFAULT_COLLECTION, MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
-from ragsvc.core.documents import MEDIA_TYPES_BY_SUFFIX
 from ragsvc.core.errors import InvalidRequest, UnsupportedMediaType
+from ragsvc.core.file_types import (
+    CSV,
+    HTML,
+    MARKDOWN,
+    MEDIA_TYPE_ALIASES,
+    MEDIA_TYPES,
+    READABLE,
+    SUFFIXES,
+    TEXT,
+    TSV,
+    media_type_of,
+)
 from ragsvc.core.validation import check_text_length, decode_json_parameter, invalid_value, missing_value, unknown_field
-from ragsvc.services.document_service import MEDIA_TYPES, Upload, UploadInProgress
+from ragsvc.services.document_service import Upload, UploadInProgress
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -27,9 +38,21 @@ _MAX_DISPOSITION_SEMICOLONS = 256
 _MAX_PART_HEADER_BYTES = len("Content-Disposition: ") + _MAX_DISPOSITION_BYTES
 _FIELDS = frozenset({"metadata", "collection", "password", "filename", "purpose"})
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
-_UNTYPED = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"})
+_UNTYPED = frozenset(
+    {
+        "",
+        "application/octet-stream",
+        "binary/octet-stream",
+        "application/x-www-form-urlencoded",
+        "application/zip",
+        "application/x-zip-compressed",
+        "application/vnd.ms-excel",
+    }
+)
+"""Types that say little: Windows sends Office files as ZIP archives, and CSV files as Excel workbooks."""
 _CHARSET = re.compile(r"[\w.:+-]{1,40}", re.ASCII)
-_ALIASES = {"application/x-pdf": "application/pdf", "text/x-markdown": "text/markdown"}
+_TEXTS = frozenset({TEXT, MARKDOWN, HTML, CSV, TSV})
+"""Types that a binary file cannot have; such an upload becomes a failed document, which says what the file is."""
 
 
 async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Upload:
@@ -37,7 +60,7 @@ async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Uploa
 
     Raises:
         InvalidRequest: a malformed form, invalid metadata, no file.
-        UnsupportedMediaType: neither PDF nor plain text nor Markdown.
+        UnsupportedMediaType: a file that cannot be read.
         TooLarge, StorageFull: see ``UploadInProgress``.
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
@@ -48,14 +71,12 @@ async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Uploa
     check_text_length("collection", collection, maximum=MAX_COLLECTION_NAME_LENGTH)
     name_in_header = filename_of(request.headers.get("content-disposition", ""))
     name = query.get("filename") or name_in_header or ""
-    head = b""
     async for part in request.stream():
-        head = head or part[:1024]
         await receiving.write(part)
     filename = clean_filename(name)
     return Upload(
         filename=filename or _default_name(content_type),
-        media_type=_with_charset(_media_type(content_type, filename, head), options.get("charset")),
+        media_type=_with_charset(_media_type(content_type, filename, receiving), options.get("charset")),
         collection=collection,
         metadata=_metadata(query.get("metadata")),
         password=request.headers.get("x-document-password"),
@@ -95,7 +116,6 @@ class _Form:
         self._file_name: str | None = None
         self._file_type = ""
         self._file_charset: str | None = None
-        self._head = b""
 
     async def take(self, event: MultipartSegment | bytes | None) -> None:
         if isinstance(event, MultipartSegment):
@@ -103,7 +123,6 @@ class _Form:
         elif event is None:
             self._end()
         elif self._segment is not None and self._segment.name == "file":
-            self._head = self._head or bytes(event[:1024])
             await self._receiving.write(event)
         else:
             self._value += event
@@ -141,31 +160,34 @@ class _Form:
         filename = clean_filename(self._fields.get("filename") or self._file_name)
         return Upload(
             filename=filename or _default_name(self._file_type),
-            media_type=_with_charset(_media_type(self._file_type, filename, self._head), self._file_charset),
+            media_type=_with_charset(_media_type(self._file_type, filename, self._receiving), self._file_charset),
             collection=self._fields.get("collection") or DEFAULT_COLLECTION,
             metadata=_metadata(self._fields.get("metadata")),
             password=self._fields.get("password") or None,
         )
 
 
-def _media_type(declared: str, filename: str, head: bytes) -> str:
-    """The declared type, else the type detected from the bytes, else from the file name."""
-    declared = _ALIASES.get(declared, declared)
-    if declared not in _UNTYPED:
-        if declared not in MEDIA_TYPES:
-            raise UnsupportedMediaType(
-                f"Files of type '{declared[:100]}' are not supported. Send one of {', '.join(MEDIA_TYPES)}.",
-                param="file",
-            )
-        return declared
-    if b"%PDF-" in head:
-        return "application/pdf"
-    suffix = filename[filename.rfind(".") :].lower() if "." in filename else ""
-    if suffix not in MEDIA_TYPES_BY_SUFFIX:
+def _media_type(declared: str, filename: str, receiving: UploadInProgress) -> str:
+    """The type by content if the format is binary, else the declared type, else by content and file name."""
+    declared = MEDIA_TYPE_ALIASES.get(declared, declared)
+    if declared in _UNTYPED:
+        declared = ""
+    elif declared not in MEDIA_TYPES:
         raise UnsupportedMediaType(
-            f"The type of the file is unknown. Set Content-Type to one of {', '.join(MEDIA_TYPES)}.", param="file"
+            f"Files of type '{declared[:100]}' cannot be read. Send one of: {READABLE}.", param="file"
         )
-    return MEDIA_TYPES_BY_SUFFIX[suffix]
+    found = media_type_of(declared, filename, head=receiving.head, tail=receiving.tail)
+    if found is None:
+        raise UnsupportedMediaType(
+            "The type of the file is unknown. Name it with its usual suffix, or set Content-Type. "
+            f"Send one of: {READABLE}.",
+            param="file",
+        )
+    if found.media_type is None:
+        raise UnsupportedMediaType(
+            f"The file is {found.name} and cannot be read. Send one of: {READABLE}.", param="file"
+        )
+    return declared if declared in _TEXTS else found.media_type
 
 
 def _with_charset(media_type: str, charset: str | None) -> str:
@@ -176,7 +198,7 @@ def _with_charset(media_type: str, charset: str | None) -> str:
 
 
 def _default_name(content_type: str) -> str:
-    return {"text/plain": "document.txt", "text/markdown": "document.md"}.get(content_type, "document.pdf")
+    return f"document{SUFFIXES.get(MEDIA_TYPE_ALIASES.get(content_type, content_type), '.pdf')}"
 
 
 def _metadata(text: str | None) -> dict[str, Any]:
