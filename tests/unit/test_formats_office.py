@@ -41,7 +41,8 @@ def field(instruction, result, *, inner=""):
     def mark(kind):
         return f'<w:r><w:fldChar w:fldCharType="{kind}"/></w:r>'
 
-    return f"{mark('begin')}<w:r><w:instrText>{instruction}</w:instrText></w:r>{inner}{mark('separate')}{result}{mark('end')}"
+    code = f"<w:r><w:instrText>{instruction}</w:instrText></w:r>{inner}"
+    return f"{mark('begin')}{code}{mark('separate')}{result}{mark('end')}"
 
 
 def run(text):
