@@ -89,6 +89,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Text recognition for pages without a text layer; ``off`` skips these pages."""
     ocr_max_pages: Positive = 500
     """Largest number of pages of a document with text recognition."""
+    attachments: bool = True
+    """Make documents of the files attached to PDFs and messages; at most 100 for an upload, in three levels."""
     parse_memory_bytes: Annotated[int, Meta(ge=1 << 28)] = 2 << 30
     """Address space of a parser process in bytes."""
     parse_workers: Positive = 2

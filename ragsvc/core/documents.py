@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from ragsvc.core.ids import CollectionId, DocumentId, PassageId, TenantId
-
-MEDIA_TYPES_BY_SUFFIX: Final = {
-    ".pdf": "application/pdf",
-    ".txt": "text/plain",
-    ".text": "text/plain",
-    ".md": "text/markdown",
-    ".markdown": "text/markdown",
-}
-"""Media types of the files that can be documents, by suffix in lower case."""
 
 
 class DocumentStatus(StrEnum):
@@ -50,6 +41,7 @@ class ProblemCode(StrEnum):
     OCR_USED = "ocr_used"
     HIDDEN_TEXT = "hidden_text"
     BAD_CHARACTERS = "bad_characters"
+    ATTACHMENT_LEFT_OUT = "attachment_left_out"
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=False):
@@ -78,8 +70,18 @@ class Page(msgspec.Struct, frozen=True):
     label: str | None = None
 
 
+class AttachedFile(msgspec.Struct, frozen=True):
+    """A file inside another file: an attachment of a PDF or of a message."""
+
+    name: str
+    data: bytes
+
+
 class Extraction(msgspec.Struct, frozen=True):
-    """The result of extracting one file. ``title`` comes from the metadata or the first heading."""
+    """The result of extracting one file. ``title`` comes from the metadata or the first heading.
+
+    ``attachments`` are the names of all attached files, ``attached_files`` those within the limits.
+    """
 
     pages: list[Page]
     headings: list[Heading] = []
@@ -87,6 +89,7 @@ class Extraction(msgspec.Struct, frozen=True):
     title: str | None = None
     page_count: int = 0
     attachments: list[str] = []
+    attached_files: list[AttachedFile] = []
     timings: dict[str, float] = {}
 
 
@@ -166,3 +169,7 @@ class Document(msgspec.Struct, frozen=True):
     embedding_model: str | None = None
     timings: dict[str, float] = {}
     ready_at: int | None = None
+    parent_id: str | None = None
+    """Public id of the document that this one is attached to."""
+    attached: bool = False
+    """Whether the document exists only because it is attached to another one."""

@@ -13,8 +13,8 @@ from typing import Final, cast
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from ragsvc.core.defaults import MAX_FILENAME_LENGTH
-from ragsvc.core.documents import MEDIA_TYPES_BY_SUFFIX
 from ragsvc.core.errors import InvalidRequest
+from ragsvc.core.file_types import MEDIA_TYPE_ALIASES, SUFFIXES
 from ragsvc.core.text.chunking import document_name
 
 MAX_DISPOSITION_BYTES: Final = 4096
@@ -127,7 +127,7 @@ def filename_from_title(title: str | None, media_type: str) -> str | None:
 
 def _suffix(media_type: str) -> str:
     kind = media_type.partition(";")[0]
-    return next((suffix for suffix, known in MEDIA_TYPES_BY_SUFFIX.items() if known == kind), ".pdf")
+    return SUFFIXES.get(MEDIA_TYPE_ALIASES.get(kind, kind), ".pdf")
 
 
 def _filename_parameters(disposition: str) -> tuple[str | None, str | None]:

@@ -13,13 +13,14 @@ from typing import BinaryIO
 
 import msgspec
 
-from ragsvc.core.documents import Extraction, Heading, Page, Passage, Problem
+from ragsvc.core.documents import AttachedFile, Extraction, Heading, Page, Passage, Problem
 from ragsvc.core.errors import FailureReason
 from ragsvc.core.ports.parsing import ChunkingOptions, ExtractionLimits
 
 MAX_FRAME_BYTES = 64 << 20
 _HEADER = struct.Struct(">I")
 _BATCH_CHARACTERS = 100_000
+_PIECE_BYTES = 8 << 20
 
 
 class ChunkingPlan(msgspec.Struct, frozen=True):
@@ -94,6 +95,14 @@ class PassageBatch(msgspec.Struct, frozen=True, tag=True):
     passages: list[Passage]
 
 
+class AttachmentPiece(msgspec.Struct, frozen=True, tag=True):
+    """A piece of an attached file; the pieces of a file follow each other, and ``last`` ends it."""
+
+    name: str
+    data: bytes
+    last: bool
+
+
 class ParseFinished(msgspec.Struct, frozen=True, tag=True):
     """The last reply of a successful parse: the results without pages and passages, and the child's memory use."""
 
@@ -123,7 +132,15 @@ class ParseFailed(msgspec.Struct, frozen=True, tag=True):
 
 Request = ParseRequest | BoxesRequest
 Reply = (
-    ParseStarted | ParseProgress | ParseWarning | PageBatch | PassageBatch | ParseFinished | FoundBoxes | ParseFailed
+    ParseStarted
+    | ParseProgress
+    | ParseWarning
+    | PageBatch
+    | PassageBatch
+    | AttachmentPiece
+    | ParseFinished
+    | FoundBoxes
+    | ParseFailed
 )
 
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
@@ -195,7 +212,15 @@ def passage_batches(passages: Iterable[Passage]) -> Iterator[PassageBatch]:
         yield PassageBatch(batch)
 
 
-def assemble(pages: list[Page], finished: ParseFinished) -> Extraction:
+def attachment_pieces(files: Iterable[AttachedFile]) -> Iterator[AttachmentPiece]:
+    """Divide attached files into frames of at most 8 MiB."""
+    for file in files:
+        for start in range(0, max(1, len(file.data)), _PIECE_BYTES):
+            piece = file.data[start : start + _PIECE_BYTES]
+            yield AttachmentPiece(file.name, piece, last=start + _PIECE_BYTES >= len(file.data))
+
+
+def assemble(pages: list[Page], finished: ParseFinished, attached_files: list[AttachedFile]) -> Extraction:
     """Combine the replies of a parse."""
     return Extraction(
         pages=pages,
@@ -204,5 +229,6 @@ def assemble(pages: list[Page], finished: ParseFinished) -> Extraction:
         title=finished.title,
         page_count=finished.page_count,
         attachments=finished.attachments,
+        attached_files=attached_files,
         timings=finished.timings,
     )

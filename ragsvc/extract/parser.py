@@ -19,7 +19,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 
-from ragsvc.core.documents import Page, Passage
+from ragsvc.core.documents import AttachedFile, Page, Passage
 from ragsvc.core.errors import ExtractionFailed, FailureReason, Overloaded
 from ragsvc.core.ports.parsing import ExtractionLimits, ParsedDocument
 from ragsvc.extract import child_protocol
@@ -29,6 +29,7 @@ from ragsvc.extract.child_protocol import ChunkingPlan, QuoteBox
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int], None]
+_LastReply = child_protocol.ParseFinished | child_protocol.FoundBoxes | child_protocol.ParseFailed
 
 _IDLE_S = 60.0
 _MAX_SERVED = 200
@@ -79,7 +80,8 @@ class ChildParser:
         """
         request = child_protocol.ParseRequest(str(path), media_type, filename, password, self._limits, self._plan)
         outcome = await self._run(request, on_progress)
-        return ParsedDocument(child_protocol.assemble(outcome.pages, outcome.finished()), outcome.passages)
+        extraction = child_protocol.assemble(outcome.pages, outcome.finished(), outcome.attached_files)
+        return ParsedDocument(extraction, outcome.passages)
 
     async def boxes(
         self, path: Path, page: int, start: int, end: int, *, page_text: str, password: str | None = None
@@ -148,9 +150,22 @@ class _Outcome:
         self.pages: list[Page] = []
         self.passages: list[Passage] = []
         self.boxes: list[QuoteBox] = []
+        self.attached_files: list[AttachedFile] = []
+        self._attachment = bytearray()
+        self._attached_bytes = 0
         self.allowance_s = 0.0
         self.end: child_protocol.ParseFinished | None = None
         self.failure: ExtractionFailed | None = None
+
+    def add_piece(self, piece: child_protocol.AttachmentPiece, limits: ExtractionLimits) -> None:
+        """Add a piece of an attached file. Raises ``ExtractionFailed`` if a faulty child exceeds the limits."""
+        self._attached_bytes += len(piece.data)
+        if self._attached_bytes > limits.max_attachment_bytes or len(self.attached_files) >= limits.max_attachments:
+            raise ExtractionFailed(FailureReason.PARSER_CRASHED, "The parser sent more attached files than the limits.")
+        self._attachment += piece.data
+        if piece.last:
+            self.attached_files.append(AttachedFile(piece.name, bytes(self._attachment)))
+            self._attachment = bytearray()
 
     def finished(self) -> child_protocol.ParseFinished:
         """The last reply of a parse. Raises ``ExtractionFailed`` if the child sent another kind of reply."""
@@ -254,29 +269,34 @@ class _ParseJob:
 
     def _add(self, reply: child_protocol.Reply, outcome: _Outcome, worker: ParserProcess) -> bool:
         """Add a reply to the outcome; ``True`` if it was the last one."""
+        if isinstance(reply, _LastReply):
+            self._add_last(reply, outcome)
+            worker.rss_bytes = reply.rss_bytes
+            return True
         match reply:
-            case child_protocol.ParseStarted():
-                return False
             case child_protocol.ParseWarning():
                 _warn(reply.message)
-                return False
             case child_protocol.ParseProgress():
                 recognised = max(0, min(reply.recognised, self._limits.ocr_max_pages))
                 outcome.allowance_s = recognised * self._limits.ocr_page_s
                 if self._on_progress is not None and not self._cancelled:
                     anyio.from_thread.run_sync(self._on_progress, reply.done, reply.total)
-                return False
             case child_protocol.PageBatch():
                 outcome.pages.extend(reply.pages)
-                return False
             case child_protocol.PassageBatch():
                 outcome.passages.extend(reply.passages)
-                return False
+            case child_protocol.AttachmentPiece():
+                outcome.add_piece(reply, self._limits)
+            case child_protocol.ParseStarted():
+                pass
+        return False
+
+    @staticmethod
+    def _add_last(reply: _LastReply, outcome: _Outcome) -> None:
+        match reply:
             case child_protocol.ParseFinished():
                 outcome.end = reply
             case child_protocol.FoundBoxes():
                 outcome.boxes = reply.boxes
             case child_protocol.ParseFailed():
                 outcome.failure = ExtractionFailed(reply.reason, reply.message)
-        worker.rss_bytes = reply.rss_bytes
-        return True

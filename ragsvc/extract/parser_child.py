@@ -172,8 +172,10 @@ def _parse(
         _write(replies, batch)
     for passage_batch in child_protocol.passage_batches(passages):
         _write(replies, passage_batch)
+    for piece in child_protocol.attachment_pieces(extraction.attached_files):
+        _write(replies, piece)
     summary = msgspec.structs.asdict(msgspec.structs.replace(extraction, timings=timings))
-    del summary["pages"], extraction, passages
+    del summary["pages"], summary["attached_files"], extraction, passages
     _write(replies, child_protocol.ParseFinished(**summary, rss_bytes=_rss_bytes()))
 
 

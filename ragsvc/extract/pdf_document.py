@@ -22,8 +22,10 @@ from ragsvc.core.documents import Extraction, Page, ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract import pypdf_fallback
+from ragsvc.extract.attached_files import AttachmentCollector
 from ragsvc.extract.clean import clean_line
 from ragsvc.extract.headings import OutlineEntry, document_title, headings_by_font, place_outline
+from ragsvc.extract.pdf_attachments import has_file_annotations, read_attachments
 from ragsvc.extract.pdf_layers import may_hide_layers
 from ragsvc.extract.pdf_pages import (
     OnProgress,
@@ -39,7 +41,6 @@ from ragsvc.extract.pdfium_calls import PdfiumHandle
 from ragsvc.extract.problems import merge_problems
 
 _MAX_OUTLINE_ENTRIES = 5_000
-_MAX_ATTACHMENTS = 1_000
 _MAX_LABEL_CHARACTERS = 32
 _CATALOG = re.compile(rb"(\d{1,9})\s+(\d{1,5})\s+obj\b(?:(?!endobj)[\s\S]){0,4000}?/Type\s*/Catalog\b")
 
@@ -162,9 +163,9 @@ def _read_document(
             problems=merge_problems(draft.findings, hidden=draft.hidden),
             title=document_title(_metadata(document, "Title"), _metadata(document, "Subject"), draft.fonts[0]),
             page_count=page_count,
-            attachments=_attachments(document),
         ),
         recognised=recognised,
+        attachments=read_attachments(document, limits, annotated=has_file_annotations(path)),
     )
 
 
@@ -212,10 +213,10 @@ def _read_with_fallback(
     )
 
 
-def _checked(extraction: Extraction, *, recognised: bool) -> Extraction:
-    """Refuse a document without text, with the reason."""
-    if any(page.text for page in extraction.pages):
-        return extraction
+def _checked(extraction: Extraction, *, recognised: bool, attachments: AttachmentCollector) -> Extraction:
+    """Refuse a document without text, with the reason, unless its attached files are its content."""
+    if any(page.text for page in extraction.pages) or attachments.files:
+        return attachments.added_to(extraction)
     codes = {problem.code for problem in extraction.problems}
     count = extraction.page_count
     pages = "1 page" if count == 1 else f"{count} pages"
@@ -260,11 +261,3 @@ def _outline(document: PdfiumHandle) -> list[OutlineEntry]:
             if title and index is not None and 0 <= index < len(document):
                 entries.append(OutlineEntry(title, bookmark.level + 1, index + 1))
     return entries
-
-
-def _attachments(document: PdfiumHandle) -> list[str]:
-    names: list[str] = []
-    for index in range(min(_MAX_ATTACHMENTS, document.count_attachments())):
-        with contextlib.suppress(UnicodeDecodeError, pypdfium2.PdfiumError):
-            names.append(clean_line(document.get_attachment(index).get_name()))
-    return [name for name in names if name]

@@ -10,14 +10,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
-from weakref import WeakValueDictionary
 
 import anyio
 import msgspec
 from sqlalchemy import Connection
 
 from ragsvc.core.defaults import DEFAULT_COLLECTION, MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
-from ragsvc.core.documents import MEDIA_TYPES_BY_SUFFIX, Document, DocumentStatus, Page, StoredPassage
+from ragsvc.core.documents import Document, DocumentStatus, Page, StoredPassage
 from ragsvc.core.errors import (
     CollectionNotFound,
     Conflict,
@@ -26,20 +25,20 @@ from ragsvc.core.errors import (
     UnsupportedMediaType,
 )
 from ragsvc.core.file_names import default_filename
+from ragsvc.core.file_types import HEAD_BYTES, MEDIA_TYPES, READABLE, TAIL_BYTES
 from ragsvc.core.ids import TenantId
 from ragsvc.core.validation import check_text_length, invalid_value
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.progress_events import ProgressHub
+from ragsvc.store import attachment_rows, passage_rows
 from ragsvc.store import document_rows as rows
 from ragsvc.store import job_rows as jobs
-from ragsvc.store import passage_rows
 from ragsvc.store.blobs import BlobStore, IncomingFile
 from ragsvc.store.database import Database
 from ragsvc.store.document_changes import change_document
 from ragsvc.store.document_rows import DocumentFilter
 
-MEDIA_TYPES = tuple(dict.fromkeys(MEDIA_TYPES_BY_SUFFIX.values()))
 _BUFFER_BYTES = 1 << 20
 _MAX_METADATA_KEYS = 64
 _MAX_METADATA_BYTES = 16_384
@@ -94,7 +93,6 @@ class DocumentService:
         self._index_lag = index_lag
         self._max_queued = max_queued
         self._clock = clock
-        self._file_locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self.max_document_bytes = max_document_bytes
 
     # -- upload ------------------------------------------------------------------------------------------------
@@ -178,6 +176,9 @@ class DocumentService:
             document = await self.change(existing.tenant, existing.public_id, filename=filename, metadata=metadata)
         if upload.password and document.failure_code in ("password_required", "password_wrong"):
             document = await self.retry(document.tenant, document.public_id, password=upload.password)
+        if existing.attached:  # uploaded itself: the document now outlives those that it is attached to
+            await self._database.write(lambda connection: attachment_rows.mark_uploaded(connection, existing.id))
+            document = await self.get(existing.tenant, existing.public_id)
         updated: list[UpdatedField] = []
         if document.filename != existing.filename:
             updated.append("filename")
@@ -192,11 +193,7 @@ class DocumentService:
 
     def _file_lock(self, tenant: TenantId, sha256: str) -> asyncio.Lock:
         """A lock that keeps a file from being stored and removed at the same time."""
-        key = (tenant, sha256)
-        lock = self._file_locks.get(key)
-        if lock is None:
-            lock = self._file_locks[key] = asyncio.Lock()
-        return lock
+        return self._ingest.file_locks.of(tenant, sha256)
 
     # -- read --------------------------------------------------------------------------------------------------
 
@@ -210,6 +207,7 @@ class DocumentService:
         *,
         which: DocumentFilter,
         collection: str | None = None,
+        parent_id: str | None = None,
         limit: int = 20,
         after: str | None = None,
         before: str | None = None,
@@ -219,9 +217,12 @@ class DocumentService:
 
         def read(connection: Connection) -> tuple[list[Document], bool]:
             condition = which
+            if parent_id is not None:
+                parent = rows.get_document(connection, tenant, parent_id)
+                condition = msgspec.structs.replace(condition, attached_to=parent.id)
             if collection is not None:
                 found = rows.find_collection(connection, tenant, collection)
-                condition = msgspec.structs.replace(which, collection_id=found.id)
+                condition = msgspec.structs.replace(condition, collection_id=found.id)
             return rows.list_documents(
                 connection, tenant, which=condition, limit=limit, after=after, before=before, descending=descending
             )
@@ -358,6 +359,16 @@ class DocumentService:
         return document
 
     async def _delete_everywhere(self, document: Document) -> None:
+        """Delete a document, and after it the documents that exist only because they are attached to it."""
+        attached = await self._database.read(
+            lambda connection: attachment_rows.only_attached_to(connection, document.id)
+        )
+        await self._delete_itself(document)
+        for public_id in attached:
+            with contextlib.suppress(DocumentNotFound):
+                await self._delete_everywhere(await self.get(document.tenant, public_id))
+
+    async def _delete_itself(self, document: Document) -> None:
         async with (
             self._index_lag.committing(document.collection_id),
             self._file_lock(document.tenant, document.sha256),
@@ -377,9 +388,14 @@ class UploadInProgress:
     def __init__(self, incoming: IncomingFile) -> None:
         self.incoming = incoming
         self._buffer = bytearray()
+        self.head = b""
+        self.tail = b""
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append. Raises ``TooLarge`` and ``StorageFull``."""
+        if len(self.head) < HEAD_BYTES:
+            self.head += bytes(data[: HEAD_BYTES - len(self.head)])
+        self.tail = (self.tail + bytes(data[-TAIL_BYTES:]))[-TAIL_BYTES:]
         self._buffer += data
         if len(self._buffer) >= _BUFFER_BYTES:
             await self._flush()
@@ -401,7 +417,7 @@ def _has_ended(document: Document) -> bool:
 def _check(upload: Upload) -> None:
     if upload.media_type.partition(";")[0] not in MEDIA_TYPES:
         raise UnsupportedMediaType(
-            f"Files of type '{upload.media_type}' are not supported. Send one of {', '.join(MEDIA_TYPES)}.",
+            f"Files of type '{upload.media_type[:100]}' cannot be read. Send one of: {READABLE}.",
             param="file",
         )
     check_text_length("collection", upload.collection, maximum=MAX_COLLECTION_NAME_LENGTH)

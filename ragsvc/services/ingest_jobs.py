@@ -28,8 +28,10 @@ from ragsvc.core.errors import (
     StorageFull,
 )
 from ragsvc.core.ids import DocumentId
-from ragsvc.core.ports.parsing import Parser
+from ragsvc.core.ports.parsing import ParsedDocument, Parser
+from ragsvc.services.attached_documents import AttachedDocuments, AttachmentLimits
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
+from ragsvc.services.file_locks import FileLocks
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.passage_vectors import DocumentGone, DocumentRenamed, PassageVectors
 from ragsvc.services.progress_events import ProgressHub
@@ -50,6 +52,7 @@ _RETRY_S = 5.0
 
 class IngestLimits(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 3
+    attachments: AttachmentLimits = AttachmentLimits()
 
 
 class IngestService:
@@ -78,6 +81,8 @@ class IngestService:
         self._parser = parser
         self._spaces = spaces
         self._vectors = PassageVectors(database, clock=clock)
+        self.file_locks = FileLocks()
+        self._attached = AttachedDocuments(database, blobs, self.file_locks, options.attachments)
         self._index_lag = index_lag
         self._hub = hub
         self._options = options
@@ -299,6 +304,7 @@ class IngestService:
                 on_progress=_PageProgress(self, document).put,
             )
         timings = {**parsed.extraction.timings, "parse_s": round(time.monotonic() - begin, 3)}
+        parsed = await self._with_attachments(document, parsed)
         stored = await self._database.write(
             lambda connection: store_parsed(connection, document.id, parsed, timings=timings, now=self.now())
         )
@@ -306,6 +312,18 @@ class IngestService:
             raise DocumentGone
         self._hub.notify(document.public_id)
         return stored
+
+    async def _with_attachments(self, document: Document, parsed: ParsedDocument) -> ParsedDocument:
+        """Register the attached files. The pages are stored after it, so that an interrupted job does both again."""
+        extraction = parsed.extraction
+        if not extraction.attached_files:
+            return parsed
+        left_out = await self._attached.register(
+            document, extraction.attached_files, extraction.attachments, now=self.now()
+        )
+        self.kick()
+        extraction = msgspec.structs.replace(extraction, problems=[*extraction.problems, *left_out], attached_files=[])
+        return ParsedDocument(extraction, parsed.passages)
 
     async def _embed(self, document: Document) -> tuple[EmbeddingSpace, float]:
         """Embed every passage; returns the space and the seconds spent."""

@@ -13,6 +13,7 @@ from ragsvc.core.errors import CollectionNotFound, DocumentNotFound
 from ragsvc.core.ids import CollectionId, DocumentId, TenantId
 from ragsvc.core.retrieval.filters import Filter, matches
 from ragsvc.core.text.chunking import document_name
+from ragsvc.store import attachment_rows
 from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
 from ragsvc.store.tables import AnyRow, CollectionRow, DocumentRow, table_of
 
@@ -47,6 +48,7 @@ class DocumentFilter(msgspec.Struct, frozen=True, kw_only=True):
     filename_contains: str | None = None
     collection_id: CollectionId | None = None
     metadata: Filter | None = None
+    attached_to: DocumentId | None = None
 
 
 def ensure_collection(connection: Connection, tenant: TenantId, name: str, *, now: int) -> Collection:
@@ -85,9 +87,12 @@ def list_collections(connection: Connection, tenant: TenantId | None = None) -> 
     return [_collection(row) for row in connection.execute(statement)]
 
 
-_select_document = select(_documents, _collections.c.name.label("collection")).join_from(
-    _documents, _collections, _documents.c.collection_id == _collections.c.id
-)
+_select_document = select(
+    _documents,
+    _collections.c.name.label("collection"),
+    attachment_rows.parent_public_id().label("parent_public_id"),
+    attachment_rows.is_brought().label("is_attached"),
+).join_from(_documents, _collections, _documents.c.collection_id == _collections.c.id)
 
 
 def _document(row: AnyRow) -> Document:
@@ -117,6 +122,8 @@ def _document(row: AnyRow) -> Document:
         passages_done=row.passages_done,
         embedding_model=row.embedding_model,
         ready_at=row.ready_at,
+        parent_id=row.parent_public_id,
+        attached=bool(row.is_attached),
     )
 
 
@@ -223,7 +230,7 @@ def list_documents(
     cursor = _cursor(connection, tenant, before if backwards else after)
     found: list[Document] = []
     while True:
-        statement = _select_document.where(_documents.c.tenant == tenant, *_conditions(which))
+        statement = _select_document.where(_documents.c.tenant == tenant, *_conditions(connection, which))
         if cursor is not None:
             statement = statement.where(_documents.c.id > cursor if ascending else _documents.c.id < cursor)
         statement = statement.order_by(_documents.c.id if ascending else _documents.c.id.desc())
@@ -240,12 +247,14 @@ def _cursor(connection: Connection, tenant: TenantId, public_id: str | None) -> 
     return None if public_id is None else get_document(connection, tenant, public_id).id
 
 
-def _conditions(which: DocumentFilter) -> list[Any]:
+def _conditions(connection: Connection, which: DocumentFilter) -> list[Any]:
     conditions: list[Any] = []
     if which.statuses:
         conditions.append(_documents.c.status.in_(which.statuses))
     if which.collection_id is not None:
         conditions.append(_documents.c.collection_id == which.collection_id)
+    if which.attached_to is not None:
+        conditions.append(_documents.c.id.in_(attachment_rows.attached_to(connection, [which.attached_to])))
     if which.filename_contains:
         conditions.append(_documents.c.filename.icontains(which.filename_contains, autoescape=True))
     return conditions

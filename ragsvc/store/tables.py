@@ -77,6 +77,24 @@ class DocumentRow(_Named, table=True):
     ready_at: int | None = None
 
 
+class AttachmentRow(_Named, table=True):
+    """A document that is attached to ``parent_id``; documents with equal attachments share them.
+
+    ``brought``: the document exists only because it is attached, and is deleted with the last document that has it.
+    """
+
+    table_name: ClassVar[str] = "attachments"
+    __table_args__ = (Index("attachments_by_document", "document_id", "parent_id"), {"sqlite_with_rowid": False})
+
+    parent_id: int = Field(
+        sa_column=Column(Integer, ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True, nullable=False)
+    )
+    document_id: int = Field(
+        sa_column=Column(Integer, ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True, nullable=False)
+    )
+    brought: bool
+
+
 class PageRow(_Named, table=True):
     """The text of a page; numbers begin at 1."""
 

@@ -10,7 +10,6 @@ from litestar import Request
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 
 from ragsvc.core.defaults import DEFAULT_COLLECTION, MAX_COLLECTION_NAME_LENGTH
-from ragsvc.core.documents import MEDIA_TYPES_BY_SUFFIX
 from ragsvc.core.errors import InvalidRequest, UnsupportedMediaType
 from ragsvc.core.file_names import (
     MAX_DISPOSITION_BYTES,
@@ -19,17 +18,40 @@ from ragsvc.core.file_names import (
     filename_of_part,
     filename_of_url,
 )
+from ragsvc.core.file_types import (
+    CSV,
+    HTML,
+    MARKDOWN,
+    MEDIA_TYPE_ALIASES,
+    MEDIA_TYPES,
+    READABLE,
+    TEXT,
+    TSV,
+    media_type_of,
+)
 from ragsvc.core.validation import check_text_length, decode_json_parameter, invalid_value, missing_value, unknown_field
-from ragsvc.services.document_service import MEDIA_TYPES, Upload, UploadInProgress
+from ragsvc.services.document_service import Upload, UploadInProgress
 
 AnyRequest = Request[Any, Any, Any]
 
 _FIELD_LIMIT = 65_536
 _MAX_PART_HEADER_BYTES = len("Content-Disposition: ") + MAX_DISPOSITION_BYTES
 _FIELDS = frozenset({"metadata", "collection", "password", "filename", "purpose"})
-_UNTYPED = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"})
+_UNTYPED = frozenset(
+    {
+        "",
+        "application/octet-stream",
+        "binary/octet-stream",
+        "application/x-www-form-urlencoded",
+        "application/zip",
+        "application/x-zip-compressed",
+        "application/vnd.ms-excel",
+    }
+)
+"""Types that say little: Windows sends Office files as ZIP archives, and CSV files as Excel workbooks."""
 _CHARSET = re.compile(r"[\w.:+-]{1,40}", re.ASCII)
-_ALIASES = {"application/x-pdf": "application/pdf", "text/x-markdown": "text/markdown"}
+_TEXTS = frozenset({TEXT, MARKDOWN, HTML, CSV, TSV})
+"""Types that a binary file cannot have; such an upload becomes a failed document, which says what the file is."""
 
 
 async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Upload:
@@ -37,7 +59,7 @@ async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Uploa
 
     Raises:
         InvalidRequest: a malformed form, invalid metadata, no file.
-        UnsupportedMediaType: neither PDF nor plain text nor Markdown.
+        UnsupportedMediaType: a file that cannot be read.
         TooLarge, StorageFull: see ``UploadInProgress``.
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
@@ -49,13 +71,11 @@ async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Uploa
     name_in_header = filename_of(request.headers.get("content-disposition", ""))
     name_in_url = filename_of_url(request.headers.get("content-location", ""))  # RFC 9110 §8.7: where it came from
     filename = _first_name(query.get("filename"), name_in_header, name_in_url)
-    head = b""
     async for part in request.stream():
-        head = head or part[:1024]
         await receiving.write(part)
     return Upload(
         filename=filename or None,
-        media_type=_with_charset(_media_type(content_type, filename, head), options.get("charset")),
+        media_type=_with_charset(_media_type(content_type, filename, receiving), options.get("charset")),
         collection=collection,
         metadata=_metadata(query.get("metadata")),
         password=_utf8(request.headers.get("x-document-password")),
@@ -100,7 +120,6 @@ class _Form:
         self._file_name: str | None = None
         self._file_type = ""
         self._file_charset: str | None = None
-        self._head = b""
 
     async def take(self, event: MultipartSegment | bytes | None) -> None:
         if isinstance(event, MultipartSegment):
@@ -108,7 +127,6 @@ class _Form:
         elif event is None:
             self._end()
         elif self._segment is not None and self._segment.name == "file":
-            self._head = self._head or bytes(event[:1024])
             await self._receiving.write(event)
         else:
             self._value += event
@@ -147,31 +165,34 @@ class _Form:
         filename = _first_name(self._fields.get("filename"), self._file_name)
         return Upload(
             filename=filename or None,
-            media_type=_with_charset(_media_type(self._file_type, filename, self._head), self._file_charset),
+            media_type=_with_charset(_media_type(self._file_type, filename, self._receiving), self._file_charset),
             collection=self._fields.get("collection") or DEFAULT_COLLECTION,
             metadata=_metadata(self._fields.get("metadata")),
             password=self._fields.get("password") or None,
         )
 
 
-def _media_type(declared: str, filename: str, head: bytes) -> str:
-    """The declared type, else the type detected from the bytes, else from the file name."""
-    declared = _ALIASES.get(declared, declared)
-    if declared not in _UNTYPED:
-        if declared not in MEDIA_TYPES:
-            raise UnsupportedMediaType(
-                f"Files of type '{declared[:100]}' are not supported. Send one of {', '.join(MEDIA_TYPES)}.",
-                param="file",
-            )
-        return declared
-    if b"%PDF-" in head:
-        return "application/pdf"
-    suffix = filename[filename.rfind(".") :].lower() if "." in filename else ""
-    if suffix not in MEDIA_TYPES_BY_SUFFIX:
+def _media_type(declared: str, filename: str, receiving: UploadInProgress) -> str:
+    """The type by content if the format is binary, else the declared type, else by content and file name."""
+    declared = MEDIA_TYPE_ALIASES.get(declared, declared)
+    if declared in _UNTYPED:
+        declared = ""
+    elif declared not in MEDIA_TYPES:
         raise UnsupportedMediaType(
-            f"The type of the file is unknown. Set Content-Type to one of {', '.join(MEDIA_TYPES)}.", param="file"
+            f"Files of type '{declared[:100]}' cannot be read. Send one of: {READABLE}.", param="file"
         )
-    return MEDIA_TYPES_BY_SUFFIX[suffix]
+    found = media_type_of(declared, filename, head=receiving.head, tail=receiving.tail)
+    if found is None:
+        raise UnsupportedMediaType(
+            "The type of the file is unknown. Name it with its usual suffix, or set Content-Type. "
+            f"Send one of: {READABLE}.",
+            param="file",
+        )
+    if found.media_type is None:
+        raise UnsupportedMediaType(
+            f"The file is {found.name} and cannot be read. Send one of: {READABLE}.", param="file"
+        )
+    return declared if declared in _TEXTS else found.media_type
 
 
 def _with_charset(media_type: str, charset: str | None) -> str:

@@ -9,6 +9,7 @@ from ragsvc.extract.child_protocol import ChunkingPlan
 from ragsvc.inference.factory import open_token_spans
 from ragsvc.inference.model_files import read_model
 from ragsvc.inference.tokens import TokenizerSpans
+from ragsvc.services.attached_documents import AttachmentLimits
 
 _SPLIT_PAGES = "ragsvc.core.text.chunking:split_pages"
 _LOAD_TOKENS = "ragsvc.inference.tokens:TokenizerSpans"
@@ -25,6 +26,7 @@ def extraction_limits(settings: Settings) -> ExtractionLimits:
         max_pages=settings.max_pages,
         ocr=settings.ocr == "auto",
         ocr_max_pages=settings.ocr_max_pages,
+        max_attachments=AttachmentLimits().documents if settings.attachments else 0,
     )
 
 

@@ -20,6 +20,7 @@ from ragsvc.inference.batcher import EmbeddingBatcher
 from ragsvc.providers.upstream_requests import open_session
 from ragsvc.services.access_control import Access
 from ragsvc.services.answers import AnswerService
+from ragsvc.services.attached_documents import AttachmentLimits
 from ragsvc.services.document_service import DocumentService
 from ragsvc.services.embedding_spaces import EmbeddingSpaces
 from ragsvc.services.index_lag import IndexLag
@@ -141,7 +142,10 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             spaces=spaces,
             index_lag=index_lag,
             hub=hub,
-            options=IngestLimits(workers=settings.ingest_workers),
+            options=IngestLimits(
+                workers=settings.ingest_workers,
+                attachments=AttachmentLimits(max_document_bytes=settings.max_document_bytes),
+            ),
         )
         documents = DocumentService(
             database=database,

@@ -22,6 +22,7 @@ from ragsvc.cli.output import Output, shortened, size, table
 from ragsvc.cli.service_client import ServiceClient
 from ragsvc.cli.target import Target, connect
 from ragsvc.core.defaults import DEFAULT_COLLECTION
+from ragsvc.core.file_types import READABLE
 
 _PATIENCE_S = 3600.0
 _SHOWN_PROBLEMS = 20
@@ -42,7 +43,10 @@ class IngestCommandOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IngestReport(msgspec.Struct, kw_only=True):
-    """The result, for ``--json`` and ``--report``. ``pruned`` are the deleted documents."""
+    """The result, for ``--json`` and ``--report``. ``pruned`` are the deleted documents.
+
+    ``passed_over`` counts files of types that cannot be read, by suffix.
+    """
 
     object: str = "ingest.report"
     collection: str
@@ -58,6 +62,7 @@ class IngestReport(msgspec.Struct, kw_only=True):
     pruned: list[dict[str, str]] = []
     problems: list[ScanProblem] = []
     links_passed_over: int = 0
+    passed_over: dict[str, int] = {}
 
 
 async def ingest(target: Target, options: IngestCommandOptions, output: Output) -> None:
@@ -69,9 +74,13 @@ async def ingest(target: Target, options: IngestCommandOptions, output: Output) 
         started_at=int(time.time()),
         problems=found.problems,
         links_passed_over=found.links_passed_over,
+        passed_over=found.passed_over,
     )
     if not found.files and not options.prune:
-        raise CommandFailed("no file to ingest was found (PDF, text or Markdown; see --include)", code="nothing_found")
+        listed = f"; passed over: {passed_over_text(found.passed_over)}" if found.passed_over else ""
+        raise CommandFailed(
+            f"no file to ingest was found (see --include){listed}; can be read: {READABLE}", code="nothing_found"
+        )
     output.note(f"{len(found.files)} files, {size(sum(file.size_bytes for file in found.files))}")
     started = time.monotonic()
     try:
@@ -218,6 +227,15 @@ def _write_report(path: Path | None, report: IngestReport) -> None:
         raise CommandFailed(f"the report cannot be written to {path}: {error.strerror}", code="report") from error
 
 
+def passed_over_text(counts: Mapping[str, int]) -> str:
+    """The files that were passed over, by type.
+
+    >>> passed_over_text({".zip": 3, "no suffix": 1})
+    '3 .zip, 1 no suffix'
+    """
+    return ", ".join(f"{count} {suffix}" for suffix, count in counts.items())
+
+
 def _show(report: IngestReport, console: Console) -> None:
     if report.dry_run:
         rows = [(outcome.action, size(outcome.bytes), outcome.path) for outcome in report.files]
@@ -240,6 +258,8 @@ def _show(report: IngestReport, console: Console) -> None:
     if failures:
         console.print("[red]failed:[/]")
         console.print(table("file", "reason", rows=failures))
+    if report.passed_over:
+        console.print(escape(f"passed over, type cannot be read: {passed_over_text(report.passed_over)}"))
     if report.links_passed_over:
         console.print(f"{report.links_passed_over} symbolic links not followed (see --follow-symlinks)")
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report.counts.items()) or "nothing to do"

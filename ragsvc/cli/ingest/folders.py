@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
 import msgspec
 
-from ragsvc.core.documents import MEDIA_TYPES_BY_SUFFIX
+from ragsvc.core.file_types import MEDIA_TYPES_BY_SUFFIX
 
 
 class FileSelection(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +56,8 @@ class Scan(msgspec.Struct, frozen=True):
     problems: list[ScanProblem]
     folders: list[str]
     links_passed_over: int
+    passed_over: dict[str, int] = {}
+    """Number of files in the folders whose type cannot be read, by suffix in lower case."""
 
 
 def text_of(path: str | Path) -> str:
@@ -77,7 +80,13 @@ def scan(sources: Sequence[Path], selection: FileSelection) -> Scan:
             walk.folder(root)
         else:
             walk.single(root)
-    return Scan(files=list(walk.files.values()), problems=walk.problems, folders=folders, links_passed_over=walk.links)
+    return Scan(
+        files=list(walk.files.values()),
+        problems=walk.problems,
+        folders=folders,
+        links_passed_over=walk.links,
+        passed_over=dict(walk.passed_over.most_common()),
+    )
 
 
 class _Walk:
@@ -87,6 +96,7 @@ class _Walk:
         self.files: dict[str, SourceFile] = {}
         self.problems: list[ScanProblem] = []
         self.links = 0
+        self.passed_over: Counter[str] = Counter()
 
     def single(self, file: Path) -> None:
         """Take a file that was named explicitly, with any suffix."""
@@ -107,6 +117,8 @@ class _Walk:
                         below.append(path)
                     elif self._included(path, root):
                         self._take(root, path)
+                    elif not self._selection.include:
+                        self.passed_over[text_of(path.suffix.lower()) or "no suffix"] += 1
                 except OSError as error:
                     self._problem(path, error)
             waiting += reversed(below)

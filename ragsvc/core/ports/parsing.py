@@ -27,7 +27,8 @@ class ExtractionLimits(msgspec.Struct, frozen=True):
     """Limits of an extraction; exceeding a limit fails the document, never the service.
 
     Each page whose text is recognised (``ocr``, at most ``ocr_max_pages`` pages) extends ``timeout_s`` by
-    ``ocr_page_s``. Text on further page images is not recognised.
+    ``ocr_page_s``. Text on further page images is not recognised. ``max_attachment_bytes`` is the total of a
+    document's attached files, which are held in memory.
     """
 
     timeout_s: float = 300.0
@@ -38,6 +39,8 @@ class ExtractionLimits(msgspec.Struct, frozen=True):
     ocr: bool = True
     ocr_max_pages: int = 500
     ocr_page_s: float = 60.0
+    max_attachments: int = 0
+    max_attachment_bytes: int = 64 << 20
 
 
 class ChunkingOptions(msgspec.Struct, frozen=True):

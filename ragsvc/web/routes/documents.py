@@ -17,10 +17,11 @@ from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
 from ragsvc.core.documents import Document, DocumentStatus
 from ragsvc.core.errors import DocumentNotFound, DocumentUnreadable, FailureReason, InvalidRequest
 from ragsvc.core.file_names import clean_filename
+from ragsvc.core.file_types import MEDIA_TYPES
 from ragsvc.core.ids import CHUNK_ID_PATTERN, TenantId, passage_id
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.validation import as_sentence, decode_json_parameter, invalid_value
-from ragsvc.services.document_service import MEDIA_TYPES, DocumentService
+from ragsvc.services.document_service import DocumentService
 from ragsvc.store.document_rows import DocumentFilter
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import principal_of
@@ -57,6 +58,9 @@ _Statuses = Annotated[
 ]
 _Collection = Annotated[str | None, QueryParameter(max_length=MAX_COLLECTION_NAME_LENGTH)]
 _Filters = Annotated[str | None, QueryParameter(description="A metadata filter as JSON")]
+_ParentId = Annotated[
+    str | None, QueryParameter(max_length=64, description="Documents that are attached to the document with this id")
+]
 _AfterPassage = Annotated[
     str | None,
     QueryParameter(pattern=CHUNK_ID_PATTERN, description="List passages after the one with this id (``last_id``)"),
@@ -112,7 +116,10 @@ def _answer(service: DocumentService, document: Document, *, status: int) -> Res
     summary="Upload a document",
 )
 async def upload_document(request: Request[Any, Any, Any], wait_s: _WaitS = None) -> Response[UploadedDocumentOut]:
-    """Upload a document: a raw ``application/pdf``, ``text/plain`` or ``text/markdown`` body, or a form with ``file``.
+    """Upload a document: a raw body of one of the types that can be read, or a form with ``file``.
+
+    A file of a binary format is recognised by its content. Files attached to it become documents of their own, with
+    its id as ``parent_id``.
 
     201 if the document is ready within ``wait_s``; 202 if it is not (see ``status`` and ``Location``); 422 if it
     turned out to be unreadable within ``wait_s`` (it stays listed as failed); 200 if the collection already has a
@@ -169,6 +176,7 @@ async def list_documents(
     status: _Statuses = None,
     name: _Name = None,
     collection: _Collection = None,
+    parent_id: _ParentId = None,
     filters: _Filters = None,
 ) -> DocumentList:
     """List documents, newest first. ``after`` and ``before`` take the id of a document (``last_id``, ``first_id``)."""
@@ -184,6 +192,7 @@ async def list_documents(
         principal_of(request).tenant,
         which=which,
         collection=collection,
+        parent_id=parent_id,
         limit=limit,
         after=after,
         before=before,
@@ -316,7 +325,7 @@ async def change_document(request: Request[Any, Any, Any], document_id: FromPath
 
 @delete("/v1/rag/documents/{document_id:str}", opt=_WRITE, status_code=200, summary="Delete a document")
 async def delete_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> DocumentDeleted:
-    """Delete a document with its file and its passages."""
+    """Delete a document with its file, its passages, and the documents that exist only as its attachments."""
     document = await _service(request).delete(principal_of(request).tenant, document_id)
     return DocumentDeleted(id=document.public_id)
 

@@ -38,7 +38,10 @@ class FailureOut(msgspec.Struct, frozen=True):
 
 
 class DocumentOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A document. ``progress`` is 0 to 1; ``eta_s`` is the estimated time until ready in seconds, if known."""
+    """A document. ``progress`` is 0 to 1; ``eta_s`` is the estimated time until ready in seconds, if known.
+
+    ``parent_id`` is the document that this one is attached to.
+    """
 
     id: str
     object: Literal["document"] = "document"
@@ -64,6 +67,7 @@ class DocumentOut(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     updated_at: int
     ready_at: int | None
+    parent_id: str | None = None
 
 
 class UploadedDocumentOut(DocumentOut, frozen=True, kw_only=True):
@@ -228,6 +232,7 @@ def document_out(document: Document, *, eta_s: float | None = None) -> DocumentO
         created_at=document.created_at,
         updated_at=document.updated_at,
         ready_at=document.ready_at,
+        parent_id=document.parent_id,
     )
 
 
