@@ -115,7 +115,9 @@ def ingest(
     include: Annotated[
         list[str] | None,
         typer.Option(
-            "--include", metavar="GLOB", help="Only files that match (default: PDF, text, Markdown); repeatable."
+            "--include",
+            metavar="GLOB",
+            help="Only files that match (default: every type that can be read); repeatable.",
         ),
     ] = None,
     exclude: Annotated[

@@ -239,7 +239,10 @@ def media_type_of(declared: str, filename: str, *, head: bytes, tail: bytes) -> 
     ``declared`` is one of ``MEDIA_TYPES`` or empty. ``None`` if the type is unknown.
     """
     found = recognise(head, tail)
-    if found is not None:
+    damaged = found is not None and found.media_type == PNG and head[12:16] != b"IHDR"
+    if found is not None and not (
+        damaged and declared
+    ):  # a damaged picture becomes a document that failed, as declared
         return found
     if declared:
         return FileType(declared, declared)

@@ -2,10 +2,10 @@
 
     scripts/evaluate_pages FOLDER… [--every N] [--bound B] [--cache DIR] [--json FILE]
 
-Prints the pages on which the two differ. Both are compared as sets of runs of four letters or digits, without spaces
-and case, so that neither the order of blocks nor the spaces of the recogniser count. ``found`` is the share of the
-picture's runs that the stored text has, ``seen`` the share of the text's runs that the picture has. A page differs if
-one of them is below the bound. Pages with little recognised text are not compared.
+Prints the pages on which the two differ. Both are compared by the runs of four letters or digits in their lines,
+without spaces and case, so that neither the order of blocks nor the spaces of the recogniser count. ``found`` is the
+share of the picture's runs that the stored text has, ``seen`` the share of the text's runs that the picture has. A page
+differs if one of them is below the bound. Pages with little recognised text are not compared.
 
 Recognised texts are kept in the cache, so that another version of ragsvc can be compared in a fraction of the time.
 """
@@ -17,7 +17,6 @@ import hashlib
 import json
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,16 +47,26 @@ class PageComparison(msgspec.Struct):
     seen: float
 
 
-def runs(text: str) -> Counter[str]:
-    joined = "".join(LETTERS_AND_DIGITS.findall(text.lower()))
-    return Counter(joined[start : start + RUN] for start in range(len(joined) - RUN + 1))
-
-
 def compare(stored: str, picture: str) -> tuple[float, float]:
     """The share of the picture's runs in the stored text, and of the text's runs in the picture."""
-    text, image = runs(stored), runs(picture)
-    common = (text & image).total()
-    return common / max(1, image.total()), common / max(1, text.total())
+    return share_found(picture, stored), share_found(stored, picture)
+
+
+def share_found(text: str, other: str) -> float:
+    """The share of the runs inside the lines of a text that another text has anywhere, also across its lines."""
+    others = plain(other)
+    runs = [
+        line[start : start + RUN]
+        for line in map(plain, text.splitlines())
+        if line
+        for start in range(max(1, len(line) - RUN + 1))
+    ]
+    known = {others[start : start + RUN] for start in range(len(others) - RUN + 1)}
+    return sum(run in known or (len(run) < RUN and run in others) for run in runs) / max(1, len(runs))
+
+
+def plain(text: str) -> str:
+    return "".join(LETTERS_AND_DIGITS.findall(text.lower()))
 
 
 def picture_texts(file: Path, pages: range, cache: Path) -> dict[int, str]:

@@ -13,6 +13,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from ragsvc.core.file_types import MEDIA_TYPES
 from ragsvc.web.app import FOUNDATION_ROUTES
 from ragsvc.web.openapi import describe
 from ragsvc.web.service_app import ROUTES
@@ -31,7 +32,10 @@ def valid_key(service) -> str:
         return admin.post("/v1/keys", json=body).json()["key"]
 
 
-@schemathesis.serializer("application/pdf", "text/markdown")
+BINARY_TYPES = [kind for kind in MEDIA_TYPES if kind.startswith(("application/", "image/", "message/"))]
+
+
+@schemathesis.serializer("text/markdown", *BINARY_TYPES)
 def as_it_is(_context, value) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
