@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
 
 from ragsvc.testing.sample_pdfs import text_pdf
+from tests.support.command import ragsvc
 from tests.support.office_files import docx, formats, paragraph, xlsx, zipped
 
 FIXTURES = Path(__file__).parents[2] / "fixtures/formats"
@@ -152,6 +155,21 @@ def test_attachments_of_attachments_are_followed_to_a_depth(tenant):
     found = settled(tenant, 4)
     assert [document["title"] for document in found] == ["level 1", "level 2", "level 3", "level 4"]
     assert found[-1]["problems"][0]["code"] == "attachment_left_out"
+
+
+def test_an_ingest_ends_when_the_attachments_are_ready_and_counts_what_it_passed_over(tmp_path):
+    folder, data_dir = tmp_path / "mails", tmp_path / "data"
+    folder.mkdir()
+    inner = mail(("inner.pdf", text_pdf([["The bill of the smith."]])), subject="inner")
+    (folder / "a.eml").write_bytes(mail(("inner.eml", inner), ("list.csv", b"a;b\n1;2\n"), subject="outer"))
+    for name in ("b.zip", "c.zip", "d.doc"):
+        (folder / name).write_bytes(b"x")
+    done = ragsvc("ingest", folder, "--json", env={"RAGSVC_DATA_DIR": str(data_dir)})
+    assert (done.code, done.json["counts"]) == (0, {"added": 1}), done.err
+    assert done.json["passed_over"] == {".zip": 2, ".doc": 1}
+    with closing(sqlite3.connect(data_dir / "ragsvc.sqlite")) as connection:
+        rows = connection.execute("SELECT filename, status FROM documents ORDER BY filename").fetchall()
+    assert rows == [(name, "ready") for name in ("a.eml", "inner.eml", "inner.pdf", "list.csv")]
 
 
 def test_files_attached_to_a_pdf_are_documents(tenant):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import msgspec
 from rich.console import Console
@@ -26,6 +27,7 @@ from ragsvc.core.file_types import READABLE
 
 _PATIENCE_S = 3600.0
 _SHOWN_PROBLEMS = 20
+_ATTACHMENTS_POLL_S = 0.5
 _WORK = frozenset({IngestAction.ADD, IngestAction.REPLACE, IngestAction.RESUME, IngestAction.RETRY})
 
 
@@ -142,9 +144,26 @@ class _Run:
             self._report.pruned = [{"id": document.id, "path": document.source or ""} for document in vanished]
             return
         await self._carry_out(plan)
+        await self._wait_for_attachments()
         for document in vanished:
             await delete_document(self._client, document.id)
             self._report.pruned.append({"id": document.id, "path": document.source or ""})
+
+    async def _wait_for_attachments(self) -> None:
+        """Wait for the files attached to the ingested ones: a service in this process stops with the command."""
+        results = (FileResult.ADDED, FileResult.REPLACED)
+        parents = {outcome.document_id for outcome in self._report.files if outcome.result in results}
+        params = {"collection": self._options.collection, "status": "queued,processing"}
+        while parents:
+            unfinished = [
+                entry["id"]
+                async for entry in self._client.pages("/v1/rag/documents", params)
+                if entry.get("parent_id") in parents
+            ]
+            if not unfinished:
+                return
+            parents.update(unfinished)
+            await anyio.sleep(_ATTACHMENTS_POLL_S)
 
     async def _known(self) -> list[KnownDocument]:
         params = {"collection": self._options.collection}

@@ -76,6 +76,7 @@ _DIGITS: Final = re.compile(r"[0#?]")
 _ELAPSED: Final = re.compile(r"(h+|m+|s+)\Z", re.IGNORECASE)
 _DATE_LETTERS: Final = re.compile(r"[ymdhse]", re.IGNORECASE)
 _QUOTED: Final = re.compile(r'"[^"]*"?|\\.|_.|\*.|\[(?!(?:h+|m+|s+)\])[^\]]*\]', re.IGNORECASE | re.DOTALL)
+_NOT_ZERO: Final = re.compile(r"[1-9]")
 _MAX_SERIAL: Final = 2_958_466.0
 _BASE_1900: Final = datetime.datetime(1899, 12, 30)  # noqa: DTZ001 - spreadsheets have no time zones
 _BASE_1904: Final = datetime.datetime(1904, 1, 1)  # noqa: DTZ001 - as above
@@ -96,6 +97,8 @@ def display(value: float, code: str, *, from_1904: bool = False) -> str:
     >>> display(46085, "d mmmm yyyy"), display(0.1 + 0.2, "General"), display(1.25, "[h]:mm")
     ('4 March 2026', '0.3', '30:00')
     """
+    if code == GENERAL:
+        return _general(value)
     sections = _sections(code)
     section, unsigned = _choose(sections, value)
     if section is None:
@@ -103,7 +106,7 @@ def display(value: float, code: str, *, from_1904: bool = False) -> str:
     if section.is_date:
         return _date(value, section.code, from_1904=from_1904)
     text = _number(abs(value), section.code)
-    return f"-{text}" if value < 0 and not unsigned and re.search(r"[1-9]", text) else text
+    return f"-{text}" if value < 0 and not unsigned and _NOT_ZERO.search(text) else text
 
 
 def display_text(text: str, code: str) -> str:

@@ -32,6 +32,7 @@ _DAMAGED = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, 
 """What Pillow raises for damaged files; a truncated TIFF file gives a TypeError, for example."""
 _MAX_PIXELS = 150_000_000
 _WORK_PIXELS = 6_000_000
+_REDUCIBLE = frozenset({"L", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "F", "I"})
 _MIN_SIDE = 16
 _MIN_CONTRAST = 16
 _MIN_CHARACTERS = 2
@@ -145,18 +146,26 @@ def _pixels(picture: Any, index: int) -> PixelArray | None:  # noqa: ANN401 - as
         )
     if min(width, height) < _MIN_SIDE:
         return None
-    if width * height > _WORK_PIXELS:
-        share = (_WORK_PIXELS / (width * height)) ** 0.5
-        size = max(1, round(width * share)), max(1, round(height * share))
-        if picture.format == "JPEG":
-            picture.draft("RGB", size)
-        image = _on_white(picture)
-        image.thumbnail(size, Image.Resampling.LANCZOS)
-    else:
-        image = _on_white(picture)
+    image = _on_white(_reduced(picture))
     image = ImageOps.exif_transpose(image)
     pixels: PixelArray = np.ascontiguousarray(np.asarray(image, dtype=np.uint8)[:, :, ::-1])
     return pixels if int(pixels.max()) - int(pixels.min()) >= _MIN_CONTRAST else None
+
+
+def _reduced(picture: Any) -> Any:  # noqa: ANN401 - as above
+    """The picture with at most the pixels that recognition needs; reduced before its colours are converted."""
+    width, height = picture.size
+    share = (_WORK_PIXELS / (width * height)) ** 0.5
+    if share >= 1:
+        return picture
+    size = max(1, round(width * share)), max(1, round(height * share))
+    if picture.format == "JPEG":
+        picture.draft("RGB", size)
+    exif = picture.getexif()
+    image = picture if picture.mode in _REDUCIBLE else picture.convert("L" if picture.mode == "1" else "RGBA")
+    image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    image.getexif().update(exif)
+    return image
 
 
 def _on_white(picture: Any) -> Any:  # noqa: ANN401 - as above
