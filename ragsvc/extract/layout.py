@@ -30,6 +30,7 @@ class Line(msgspec.Struct):
 
     ``weight`` is the stroke weight of the font, comparable within a document only. ``row`` marks a row of cells with
     wide gaps, ``fresh`` the first line after a jump (to another column, for example), ``upright`` a vertical line.
+    ``spans`` are the characters of the text layer that it consists of; none for recognised text.
     """
 
     text: str
@@ -42,6 +43,7 @@ class Line(msgspec.Struct):
     row: bool = False
     upright: bool = False
     fresh: bool = False
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 def page_text(lines: Sequence[Line]) -> str:

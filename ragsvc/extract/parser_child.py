@@ -173,7 +173,7 @@ def _parse(
     for passage_batch in child_protocol.passage_batches(passages):
         _write(replies, passage_batch)
     summary = msgspec.structs.asdict(msgspec.structs.replace(extraction, timings=timings))
-    del summary["pages"], extraction, passages
+    del summary["pages"], summary["tables"], extraction, passages
     _write(replies, child_protocol.ParseFinished(**summary, rss_bytes=_rss_bytes()))
 
 

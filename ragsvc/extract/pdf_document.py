@@ -36,6 +36,7 @@ from ragsvc.extract.pdf_pages import (
 )
 from ragsvc.extract.pdfium_calls import PdfiumHandle
 from ragsvc.extract.problems import merge_problems
+from ragsvc.extract.tables import place_tables
 
 _MAX_OUTLINE_ENTRIES = 5_000
 _MAX_ATTACHMENTS = 1_000
@@ -153,6 +154,7 @@ def _read_document(
             title=document_title(_metadata(document, "Title"), _metadata(document, "Subject"), draft.fonts[0]),
             page_count=page_count,
             attachments=_attachments(document),
+            tables={number: place_tables(tables, texts[number - 1]) for number, tables in draft.tables.items()},
         ),
         recognised=recognised,
     )

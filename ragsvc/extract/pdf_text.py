@@ -11,7 +11,7 @@ import ctypes
 import math
 import re
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, groupby, pairwise
 
@@ -223,6 +223,23 @@ class TextPage:
             return None
         left, bottom, right, top = self._box
         return (left, bottom, right, top)
+
+    def word_boxes(self, words: Iterable[Span]) -> list[Rectangle]:
+        """The boxes of words on the displayed page, as high as their first character; two calls of pdfium for each."""
+        address, left, bottom, right, top, box = (
+            self._address, self._left, self._bottom, self._right, self._top, self._box,
+        )  # fmt: skip
+        found: list[Rectangle] = []
+        for start, end in words:
+            _get_char_box(address, end - 1, left, right, bottom, top)
+            last = tuple(box)
+            _get_char_box(address, start, left, right, bottom, top)
+            if self.turns:
+                first, last = self.shown(tuple(box)), self.shown(last)
+                found.append((first[0], first[1], last[2], first[3]))
+            else:
+                found.append((box[0], box[1], last[2], box[3]))
+        return found
 
     def baseline(self, index: int) -> float:
         """The height of a character's baseline; as ``shown`` turns it."""
@@ -473,7 +490,7 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
     raw = page.text[start:end]
     count = page.rectangles(start, end - start)
     if not count:
-        return Line(clean_line(raw), 0.0, 0.0, 0.0, 0.0)
+        return Line(clean_line(raw), 0.0, 0.0, 0.0, 0.0, spans=((start, end),))
     few = count <= _FEW_RECTANGLES
     rectangles = [page.rectangle(index) for index in (range(count) if few else (0, count - 1))]
     boxes = [page.shown(rectangle) for rectangle in rectangles]
@@ -501,6 +518,7 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
         weight,
         row=_has_wide_gap(boxes, size) if few else one_line and _has_far_number(page, raw, start, size),
         upright=turns != page.turns,
+        spans=((start, end),),
     )
 
 
