@@ -224,21 +224,30 @@ class TextPage:
         left, bottom, right, top = self._box
         return (left, bottom, right, top)
 
-    def word_boxes(self, words: Iterable[Span]) -> list[Rectangle]:
-        """The boxes of words on the displayed page, as high as their first character; two calls of pdfium for each."""
+    def runs(self, words: Iterable[Span], *, gap: float, step: float) -> list[tuple[int, int, Rectangle]]:
+        """Runs of words without a wider gap than ``gap`` and a higher step than ``step``, with their boxes.
+
+        A box is as high as the run's first character. Two calls of pdfium for a word, one if it is a single character.
+        """
         address, left, bottom, right, top, box = (
             self._address, self._left, self._bottom, self._right, self._top, self._box,
         )  # fmt: skip
-        found: list[Rectangle] = []
+        found: list[tuple[int, int, Rectangle]] = []
+        first = last = -1
+        x0 = y0 = x1 = y1 = middle = 0.0
         for start, end in words:
-            _get_char_box(address, end - 1, left, right, bottom, top)
-            last = tuple(box)
             _get_char_box(address, start, left, right, bottom, top)
-            if self.turns:
-                first, last = self.shown(tuple(box)), self.shown(last)
-                found.append((first[0], first[1], last[2], first[3]))
-            else:
-                found.append((box[0], box[1], last[2], box[3]))
+            x, y, reach, height = self.shown((box[0], box[1], box[2], box[3])) if self.turns else box
+            if end - start > 1:
+                _get_char_box(address, end - 1, left, right, bottom, top)
+                reach = self.shown((box[0], box[1], box[2], box[3]))[2] if self.turns else box[2]
+            if first < 0 or not -2 * gap < x - x1 < gap or abs(y + height - middle) > step:
+                if first >= 0:
+                    found.append((first, last, (x0, y0, x1, y1)))
+                first, x0, y0, y1 = start, x, y, height
+            last, x1, middle = end, reach, y + height
+        if first >= 0:
+            found.append((first, last, (x0, y0, x1, y1)))
         return found
 
     def baseline(self, index: int) -> float:

@@ -18,11 +18,14 @@ from ragsvc.extract.turned import Rectangle
 _WORD = re.compile(f"[^{''.join(sorted(UNSHOWN))}]+")
 _GAP = 0.6
 _LINE_GAP = 1.2
+_ONE_LINE = 1.5
 
 
 def line_cells(page: TextPage, line: Line) -> list[Cell]:
     """The cells of a line, from left to right within each part of it that the file stores together."""
     size = line.size or 10.0
+    if " " not in line.text and not line.row and line.top - line.bottom < _ONE_LINE * size:
+        return [Cell(line.text, line.left, line.right, line.bottom, line.top)]
     return [cell for start, end in line.spans for cell in _span_cells(page, start, end, size)]
 
 
@@ -34,18 +37,9 @@ def _span_cells(page: TextPage, start: int, end: int, size: float) -> Iterator[C
             whole = (min(left, left_2), min(bottom, bottom_2), max(right, right_2), max(top, top_2))
             yield _cell(page, start, end, whole)
         return
-    words = [found.span() for found in _WORD.finditer(page.text, start, end)]
-    boxes = page.word_boxes(words)
-    first = 0
-    for at in range(1, len(words) + 1):
-        if at < len(words):
-            left, bottom, _, top = boxes[at]
-            _, bottom_2, right, top_2 = boxes[at - 1]
-            if -size < left - right < _GAP * size and abs(bottom + top - bottom_2 - top_2) < _LINE_GAP * size:
-                continue
-        left, bottom, _, top = boxes[first]
-        yield _cell(page, words[first][0], words[at - 1][1], (left, bottom, boxes[at - 1][2], top))
-        first = at
+    words = (found.span() for found in _WORD.finditer(page.text, start, end))
+    for begin, stop, box in page.runs(words, gap=_GAP * size, step=_LINE_GAP * size):
+        yield _cell(page, begin, stop, box)
 
 
 def _cell(page: TextPage, start: int, end: int, box: Rectangle) -> Cell:

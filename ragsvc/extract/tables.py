@@ -26,7 +26,7 @@ from ragsvc.extract.table_columns import (
 
 ReadCells = Callable[[Line], list[Cell]]
 
-_ENDS_IN_VALUE = re.compile(r"[^\W\d_].* \S*[\d)%\u2013\u2014]")
+_ENDS_IN_VALUES = re.compile(r"[^\W\d_].* \S*[\d)%\u2013\u2014](?: [$%)])* [^\s\w]*\d?\S*[\d)%\u2013\u2014]")
 _DOT_LEADER = re.compile(r"\.(?: ?\.){2}|\.")
 _ROW_GAP = 2.6
 _MOST_BETWEEN = 2
@@ -92,13 +92,15 @@ class _PageTables:
             while first > self._floor and self._is_below(first) and self._is_row(first - 1):
                 first -= 1
             end = self._block_end(start)
+            if end - first < 2:
+                start = end
+                continue
             for begin, stop in self._bodies(first, end):
                 table = self._table(begin, stop)
                 if table is not None:
                     found.append(table)
                     self._floor = stop
             start = end
-            self._floor = max(self._floor, 0)
         return found
 
     def _cells(self, index: int) -> list[Cell]:
@@ -111,7 +113,7 @@ class _PageTables:
         line = self._lines[index]
         if line.row:
             return True
-        if line.upright or len(line.text) > _LONGEST_LINE or not _ENDS_IN_VALUE.fullmatch(line.text):
+        if line.upright or len(line.text) > _LONGEST_LINE or not _ENDS_IN_VALUES.fullmatch(line.text):
             return False
         cells = self._cells(index)
         return len(cells) > 1 and is_figure(cells[-1].text)
