@@ -50,11 +50,10 @@ def page_text(lines: Sequence[Line]) -> str:
     """The text of a page: joins the lines of a paragraph, keeps rows and headings, separates blocks by blank lines."""
     if not lines:
         return ""
-    margins = _right_margins(lines)
     parts = [lines[0].text]
     for index, (current, following) in enumerate(pairwise(lines)):
         rows = current.row or following.row or current.upright or following.upright
-        if not rows and _continues(current, following, margin=margins[index]):
+        if not rows and _continues(lines, index):
             glue = _glue(current.text, following.text)
         else:
             glue = "\n\n" if _stands_apart(current, following) else "\n"
@@ -64,20 +63,19 @@ def page_text(lines: Sequence[Line]) -> str:
     return "".join(parts)
 
 
-def _right_margins(lines: Sequence[Line]) -> list[float]:
-    """For each line, the right margin: the rightmost end of the nearby lines with the same left edge and font size."""
-    margins: list[float] = []
-    for index, line in enumerate(lines):
-        size, left, margin = line.size or 10.0, line.left, line.right
-        for other in lines[max(0, index - _WINDOW) : index + _WINDOW + 1]:
-            if other.right > margin and abs(other.left - left) <= 1.6 * size and abs(other.size - size) <= 0.1 * size:
-                margin = other.right
-        margins.append(margin)
-    return margins
+def _right_margin(lines: Sequence[Line], index: int) -> float:
+    """The right margin at a line: the rightmost end of the nearby lines with the same left edge and font size."""
+    line = lines[index]
+    size, left, margin = line.size or 10.0, line.left, line.right
+    for other in lines[max(0, index - _WINDOW) : index + _WINDOW + 1]:
+        if other.right > margin and abs(other.left - left) <= 1.6 * size and abs(other.size - size) <= 0.1 * size:
+            margin = other.right
+    return margin
 
 
-def _continues(current: Line, following: Line, *, margin: float) -> bool:
+def _continues(lines: Sequence[Line], index: int) -> bool:
     """Whether a paragraph continues: same font, next line, and the next word would not have fitted on the line."""
+    current, following = lines[index], lines[index + 1]
     size = current.size or 10.0
     text = current.text
     if following.fresh:
@@ -94,7 +92,7 @@ def _continues(current: Line, following: Line, *, margin: float) -> bool:
         return False
     character_width = (current.right - current.left) / max(1, len(text.rpartition(LINE_HYPHEN)[2]))
     first_word = len(following.text.split(" ", 1)[0])
-    room = margin - current.right
+    room = _right_margin(lines, index) - current.right
     return room < (first_word + 1) * min(character_width, 0.7 * size) + 0.2 * size
 
 

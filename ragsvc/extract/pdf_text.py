@@ -11,7 +11,7 @@ import ctypes
 import math
 import re
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, groupby, pairwise
 
@@ -37,9 +37,11 @@ from ragsvc.extract.line_spans import (
 from ragsvc.extract.pdfium_calls import HANDLE, INT, OUT, PdfiumHandle, address_of, bind
 from ragsvc.extract.raised_marks import Glyph, continues_row, find_runs, mark_edits
 from ragsvc.extract.right_to_left import has_right_to_left, order_prefixes
+from ragsvc.extract.struck_out import struck_out
 from ragsvc.extract.turned import Rectangle, join_turned, turned
 from ragsvc.extract.visibility import PageVisibility
 
+STRUCK_MARK = "~~"
 _GAP_POINTS = 7.0
 _CELL_GAP = 1.3
 _FEW_RECTANGLES = 8
@@ -111,6 +113,7 @@ class TextPage:
         self._address = address_of(text_page)
         self._fonts: dict[int, tuple[float, int, int]] = {}
         self._edits: dict[int, str] = {}
+        self._struck: Sequence[Span] = ()
         self._bases: dict[int, int] = {}
         self._slanted: set[int] = set()
         self.count = max(0, pdfium.FPDFText_CountChars(text_page))
@@ -333,10 +336,19 @@ class TextPage:
     def edited(self, start: int, end: int) -> str:
         """The text of a span, with marks kept apart."""
         raw = self.text[start:end]
-        if not self._edits:
+        if not self._edits and not self._struck:
             return raw
         edits = self._edits
-        return "".join(edits.get(index, character) for index, character in enumerate(raw, start=start))
+        parts = [edits.get(index, character) for index, character in enumerate(raw, start=start)]
+        for first, last in self._struck:
+            if first < end and last > start:
+                parts[max(first, start) - start] = f"{STRUCK_MARK}{parts[max(first, start) - start]}"
+                parts[min(last, end) - start - 1] += STRUCK_MARK
+        return "".join(parts)
+
+    def mark_struck(self, spans: Sequence[Span]) -> None:
+        """Mark characters as struck out in ``edited``."""
+        self._struck = spans
 
     def font(self, index: int) -> tuple[float, int, int]:
         """A character's font size (in points, as scaled on the page), stroke weight, and text direction.
@@ -403,6 +415,12 @@ def read_lines(page: TextPage) -> PageLines:
     if hidden:
         page.spans = list(line_spans(page.text))
         spans, lines = _measured_lines(page)
+    if struck := struck_out(page, spans, lines):
+        page.mark_struck(struck)
+        touched = [any(first < end and last > start for first, last in struck) for start, end in spans]
+        lines = [
+            _measure(page, *span) if again else line for span, line, again in zip(spans, lines, touched, strict=True)
+        ]
     garbled = is_mostly_unusable(page.text) or looks_like_codes(page.text) or is_garbled(page.text)
     spans, lines = _join_rows(page, spans, lines)
     if _looks_interleaved(page, spans, lines):

@@ -44,7 +44,7 @@ _VALUE_SHARE = 0.6
 
 def is_value(text: str) -> bool:
     """Whether a cell has an amount, a mark, or a sign that there is none."""
-    return _VALUE.fullmatch(text) is not None
+    return _VALUE.fullmatch(text.strip("~")) is not None
 
 
 def is_figure(text: str) -> bool:

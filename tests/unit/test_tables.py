@@ -166,6 +166,7 @@ def test_a_label_of_two_lines_is_one(tmp_path):
     assert table.rows[0].cells == ("Common stock withheld related to settlement of equity awards", "(1,371)", "(1,224)")
 
 
+FORM = (("Name:", "Hydro"), ("Version:", "1.0"), ("Created:", "2003-03-07"), ("Pages:", "12"))
 PROSE = (
     "Beekeepers in the northern valley report that colonies",
     "lost during the winter were mostly weak in autumn 2021",
@@ -193,7 +194,7 @@ PROSE = (
         pytest.param(
             [
                 text
-                for n, (key, value) in enumerate((("Name:", "Hydro"), ("Version:", "1.0"), ("Created:", "2003-03-07"), ("Pages:", "12")))
+                for n, (key, value) in enumerate(FORM)
                 for text in (Text(60, 700 - 14 * n, key, 10), Text(140, 700 - 14 * n, value, 10))
             ],
             id="form",

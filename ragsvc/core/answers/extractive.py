@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from ragsvc.core.answers.table_rows import row_statements, table_spans
+from ragsvc.core.answers.table_rows import STRUCK_OUT, row_statements, table_spans
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
@@ -48,7 +48,6 @@ _MIN_COSINE_WITHOUT_WORDS: Final = 0.35
 """Minimum cosine of a sentence that shares no word with the question."""
 
 _WORD: Final = re.compile(r"\w")
-_STRUCK: Final = re.compile(r"(?<!\w)~~(?=\S)[^~\n]{1,400}?(?<=\S)~~(?!\w)")
 _SPACE_BEFORE_STOP: Final = re.compile(r"(?<=\w) (?=[.,;:!?](?:\s|\Z))")
 _DIGIT: Final = re.compile(r"\d")
 _NUMBER: Final = re.compile(r"(?<![^\W_])\d[\d.,]*")
@@ -195,7 +194,7 @@ def _sentences(passage: StoredPassage, index: int, asked: Sequence[str]) -> list
 
 
 def _without_struck(sentence: AnswerSentence) -> AnswerSentence:
-    text = " ".join(_STRUCK.sub(" ", sentence.text).split()) if "~~" in sentence.text else sentence.text
+    text = " ".join(STRUCK_OUT.sub(" ", sentence.text).split()) if "~~" in sentence.text else sentence.text
     return replace(sentence, text=_SPACE_BEFORE_STOP.sub("", text))
 
 

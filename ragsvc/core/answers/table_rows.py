@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from ragsvc.core.documents import StoredPassage, Table, TableRow
 from ragsvc.core.text.sentences import Span
 from ragsvc.core.text.word_starts import plain_text
 
 MAX_CHARACTERS: Final = 480
+STRUCK_OUT: Final = re.compile(r"(?<!\w)~~(?=\S)[^~\n]{1,400}?(?<=\S)~~(?!\w)")
 _SCALE: Final = re.compile(r"\(?\b(in (?:thousands|millions|billions))\b(?![^()]*\bexcept\b)", re.IGNORECASE)
 
 
@@ -48,7 +50,7 @@ def row_statements(passage: StoredPassage, starts: Sequence[str]) -> Iterator[Ro
     for table in passage.tables:
         headings = [plain_text(heading) for heading in table.columns]
         scale = _SCALE.search(table.caption)
-        for row in table.rows:
+        for row in map(_valid, table.rows):
             label, first = _label(row)
             if not any(row.cells[first:]):
                 continue
@@ -62,6 +64,13 @@ def row_statements(passage: StoredPassage, starts: Sequence[str]) -> Iterator[Ro
             if len(text) > MAX_CHARACTERS:
                 text = passage.text[row.start : row.end]
             yield RowStatement(text, row.start, row.end, bool(wanted))
+
+
+def _valid(row: TableRow) -> TableRow:
+    """The row without what is struck out."""
+    if not any("~~" in cell for cell in row.cells):
+        return row
+    return replace(row, cells=tuple(" ".join(STRUCK_OUT.sub(" ", cell).split()) for cell in row.cells))
 
 
 def _label(row: TableRow) -> tuple[str, int]:
