@@ -30,7 +30,8 @@ class Line(msgspec.Struct):
 
     ``weight`` is the stroke weight of the font, comparable within a document only. ``row`` marks a row of cells with
     wide gaps, ``fresh`` the first line after a jump (to another column, for example), ``upright`` a vertical line.
-    ``spans`` are the characters of the text layer that it consists of; none for recognised text.
+    ``spans`` are the characters of the text layer that it consists of; none for recognised text. ``indent`` is the
+    indentation of a line of code in characters; ``None`` for other text.
     """
 
     text: str
@@ -44,23 +45,28 @@ class Line(msgspec.Struct):
     upright: bool = False
     fresh: bool = False
     spans: tuple[tuple[int, int], ...] = ()
+    indent: int | None = None
 
 
 def page_text(lines: Sequence[Line]) -> str:
     """The text of a page: joins the lines of a paragraph, keeps rows and headings, separates blocks by blank lines."""
     if not lines:
         return ""
-    parts = [lines[0].text]
+    parts = [_indented(lines[0])]
     for index, (current, following) in enumerate(pairwise(lines)):
-        rows = current.row or following.row or current.upright or following.upright
+        rows = current.row or following.row or current.upright or following.upright or following.indent is not None
         if not rows and _continues(lines, index):
             glue = _glue(current.text, following.text)
         else:
             glue = "\n\n" if _stands_apart(current, following) else "\n"
         if glue == LINE_HYPHEN:
             parts[-1] = parts[-1][:-1]
-        parts += (glue, following.text)
+        parts += (glue, _indented(following))
     return "".join(parts)
+
+
+def _indented(line: Line) -> str:
+    return " " * line.indent + line.text if line.indent else line.text
 
 
 def _right_margin(lines: Sequence[Line], index: int) -> float:

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from ragsvc.extract.cells import join_cells, join_table_columns
 from ragsvc.extract.clean import clean_line, is_garbled
+from ragsvc.extract.code_blocks import mark_code
 from ragsvc.extract.columns import alternates, find_gutter, order_blocks, order_columns
 from ragsvc.extract.glyph_evidence import is_mostly_unusable, looks_like_codes, mark_unusable
 from ragsvc.extract.layout import Line, first_prints, move_headers_and_footers
@@ -329,6 +330,13 @@ class TextPage:
         size = max(self.font(before)[0], self.font(after)[0])
         return self.shown(right)[0] - self.shown(left)[2] > _WORD_GAP * size
 
+    def offset(self, index: int) -> float:
+        """The position of a character in the direction of the text."""
+        if not _get_origin(self._address, index, self._left, self._bottom):
+            return 0.0
+        x, y = self._box[0], self._box[1]
+        return x if self.turns == 0 else self.shown((x, y, x, y))[0]
+
     def first_of_base(self, start: int) -> int:
         """The first character of a line that is not a mark."""
         return self._bases.get(start, start)
@@ -431,6 +439,7 @@ def read_lines(page: TextPage) -> PageLines:
         blocks = _order_rows(page, spans, lines)
     lines = _join_fragments(page, spans, lines) if blocks is None else join_cells(blocks)
     lines = join_table_columns([line for line in lines if line.text])
+    mark_code(page, lines)
     return PageLines(move_headers_and_footers(lines), page.count, garbled=garbled, hidden=hidden)
 
 
