@@ -23,6 +23,9 @@ _LONG = 8
 _SAMPLE = 24
 _LARGEST_STEP = 3.2
 _DEEPEST = 40
+_FEWEST = 3
+_OFF_STEP = 0.25
+_STEPS_SHARE = 0.8
 
 
 def mark_code(page: TextPage, lines: Sequence[Line]) -> None:
@@ -34,13 +37,17 @@ def mark_code(page: TextPage, lines: Sequence[Line]) -> None:
         advance = _advance(page, run)
         if not advance:
             continue
-        for line in run:
-            if _fits(line, advance):
-                line.indent = min(_DEEPEST, round((line.left - left) / advance))
+        code = [line for line in run if _fits(page, line, advance)]
+        steps = [(line.left - left) / advance for line in code]
+        in_steps = sum(abs(step - round(step)) < _OFF_STEP for step in steps)
+        if len(code) < _FEWEST or in_steps < _STEPS_SHARE * len(code):
+            continue  # centred, for example
+        for line, step in zip(code, steps, strict=True):
+            line.indent = min(_DEEPEST, round(step))
 
 
 def _runs(lines: Sequence[Line]) -> Iterator[list[Line]]:
-    """Runs of at least two lines of one font size below each other."""
+    """Runs of at least three lines of one font size below each other."""
     run: list[Line] = []
     for before, line in pairwise([None, *lines]):
         if line is None:
@@ -48,10 +55,10 @@ def _runs(lines: Sequence[Line]) -> Iterator[list[Line]]:
         if before is not None and run and _is_below(before, line):
             run.append(line)
             continue
-        if len(run) > 1:
+        if len(run) >= _FEWEST:
             yield run
         run = [] if line.upright or not line.size or len(line.spans) != 1 else [line]
-    if len(run) > 1:
+    if len(run) >= _FEWEST:
         yield run
 
 
@@ -92,6 +99,9 @@ def _measured_advance(page: TextPage, line: Line) -> float:
     return high if kinds > 3 and high - low < 0.02 * line.size else 0.0
 
 
-def _fits(line: Line, advance: float) -> bool:
-    """Whether a line is at least as wide as its characters; wider where a file has several spaces."""
-    return line.right - line.left > (len(line.text) - _BEARING - _OFF) * advance
+def _fits(page: TextPage, line: Line, advance: float) -> bool:
+    """Whether a line is as wide as its characters; it may be wider where a file has several spaces."""
+    difference = (line.right - line.left) / advance - (len(line.text) - _BEARING)
+    if abs(difference) < _OFF:
+        return True
+    return difference > 0 and abs(_measured_advance(page, line) - advance) < 0.02 * line.size
