@@ -16,7 +16,7 @@ import msgspec
 from ragsvc.extract.clean import LINE_HYPHEN
 
 _LIST_ITEM = re.compile(
-    "^(?:[\u2022\u25aa\u25e6\u25cf\u25cb\u25a0\u25a1\u2013\u2014*\u00b7\u2023\u27a2\u2713+-]"
+    "^(?:[\u2022\u25aa\u25e6\u25cf\u25cb\u25a0\u25a1\u2013\u2014*\u00b7\u2023\u27a2\u2713\u2717\u2611\u2612\u25fb\u2751\u25c6\u2756\u2192\u21e8+-]"
     r"|\d{1,3}[.)]|\((?:\d{1,3}|[a-zA-Z]|[ivx]{1,4})\)|[a-z][.)]|[ivx]{1,4}[.)])\s"
 )
 _LETTER = re.compile(r"[^\W\d_]")

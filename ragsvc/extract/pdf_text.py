@@ -20,7 +20,7 @@ import pypdfium2.raw as pdfium
 from msgspec.structs import replace
 
 from ragsvc.extract.cells import join_cells, join_table_columns
-from ragsvc.extract.clean import clean_line, is_garbled
+from ragsvc.extract.clean import SYMBOL_MARKS, clean_line, is_garbled
 from ragsvc.extract.code_blocks import mark_code
 from ragsvc.extract.columns import alternates, find_gutter, order_blocks, order_columns
 from ragsvc.extract.glyph_evidence import is_mostly_unusable, looks_like_codes, mark_unusable
@@ -43,6 +43,7 @@ from ragsvc.extract.turned import Rectangle, join_turned, turned
 from ragsvc.extract.visibility import PageVisibility
 
 STRUCK_MARK = "~~"
+_FONT_NAME = 64
 _GAP_POINTS = 7.0
 _CELL_GAP = 1.3
 _FEW_RECTANGLES = 8
@@ -57,6 +58,7 @@ _DROP_CAP = 1.8
 _DROP_CAP_LINE = re.compile(r"(?:[^\W\d_A-Z]+|[^\W\d_a-z]+)[,;]? \S+ \S+")
 _OPENING_QUOTES = "\"'\u201c\u201e\u00ab\u2018"
 _LINE_END = "\r\n"
+_AFTER_MARK = ("", " ")
 _SAMPLES = 10
 _FIRST_SAMPLES = 3
 _FIRST_CJK = "\u2e80"
@@ -354,6 +356,13 @@ class TextPage:
                 parts[min(last, end) - start - 1] += STRUCK_MARK
         return "".join(parts)
 
+    def read_symbol(self, index: int) -> None:
+        """Make a letter in a symbol font without a map to Unicode, such as Wingdings, the list mark that it draws."""
+        name, flags = ctypes.create_string_buffer(_FONT_NAME), ctypes.c_int()
+        pdfium.FPDFText_GetFontInfo(self._text_page, index, name, _FONT_NAME, flags)
+        if b"wingdings" in name.value.lower():
+            self._edits[index] = SYMBOL_MARKS[self.text[index]]
+
     def mark_struck(self, spans: Sequence[Span]) -> None:
         """Mark characters as struck out in ``edited``."""
         self._struck = spans
@@ -532,6 +541,8 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
     boxes = [page.shown(rectangle) for rectangle in rectangles]
     if _has_small_neighbour(boxes) if few else page.has_shifted_digit(raw, start):
         page.separate_marks(start, end)
+    if raw[0] in SYMBOL_MARKS and raw[1:2] in _AFTER_MARK:
+        page.read_symbol(start)
     text = clean_line(page.edited(start, end))
     if page.right_to_left:
         text = order_prefixes(text)
