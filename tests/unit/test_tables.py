@@ -305,8 +305,14 @@ def test_the_quote_of_a_cell_is_on_the_page_and_has_boxes(tmp_path):
 
 
 def test_the_scale_of_a_statement_is_part_of_the_answer(tmp_path):
-    rows = [("", "2023", "2022"), ("Total net sales", "383,285", "394,328"), ("Net income", "96,995", "99,803")]
+    rows = [
+        ("", "2023", "2022"),
+        ("Total net sales", "383,285", "394,328"),
+        ("Net income", "96,995", "99,803"),
+        ("Effective tax rate", "14.7%", "16.2%"),
+    ]
     page = [Text(60, 720, "Statements of operations (in millions)", 9)]
     page += [text for n, row in enumerate(rows) for text in cells(row, (60, 330, 420), 700 - 14 * n, size=9)]
     passages = passages_of(read(tmp_path, page))
     assert ask("What was net income in 2022?", passages) == ["Net income, 2022: 99,803 (in millions)"]
+    assert ask("What was the effective tax rate in 2022?", passages) == ["Effective tax rate, 2022: 16.2%"]

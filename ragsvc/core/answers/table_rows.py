@@ -22,6 +22,10 @@ STRUCK_OUT: Final = re.compile(r"(?<!\w)~~(?=\S)[^~\n]{1,400}?(?<=\S)~~(?!\w)")
 _SCALE: Final = re.compile(r"\(?\b(in (?:thousands|millions|billions))\b(?![^()]*\bexcept\b)", re.IGNORECASE)
 
 
+_UNSCALED: Final = re.compile(r"%|\bper\b|\bshares?\b|\brates?\b|\bratio\b|\bnumber\b|\byears?\b", re.IGNORECASE)
+"""Words of rows whose values are not in the scale of the table."""
+
+
 class RowStatement(msgspec.Struct, frozen=True):
     """``text`` states the row ``[start, end)`` of the passage. ``asked``: the question names some of its columns."""
 
@@ -59,7 +63,7 @@ def row_statements(passage: StoredPassage, starts: Sequence[str]) -> Iterator[Ro
             if columns and not wanted:
                 continue
             text = _statement(table, row, label, wanted or [at for at in range(first, len(row.cells)) if row.cells[at]])
-            if scale is not None and scale[1].lower() not in text.lower():
+            if scale is not None and scale[1].lower() not in text.lower() and not _UNSCALED.search(text):
                 text = f"{text} ({scale[1].lower()})"
             if len(text) > MAX_CHARACTERS:
                 text = passage.text[row.start : row.end]
