@@ -77,10 +77,37 @@ class AttachedFile(msgspec.Struct, frozen=True):
     data: bytes
 
 
+class TableRow(msgspec.Struct, frozen=True, array_like=True):
+    """A row of a table: ``[start, end)`` of the text, and the text of the cell in each column, empty cells included."""
+
+    start: int
+    end: int
+    cells: tuple[str, ...]
+
+
+class Table(msgspec.Struct, frozen=True, array_like=True):
+    """A table in the text of a page or passage; offsets are into that text.
+
+    ``columns`` are the headings of the columns. They stand at ``[heading_start, heading_end)``, which is empty if the
+    text has no lines that consist of them. The rows are in the order of the text; there may be other text between them.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+    caption: str = ""
+    heading_start: int = 0
+    heading_end: int = 0
+
+    @property
+    def start(self) -> int:
+        return self.heading_start if self.heading_end > self.heading_start else self.rows[0].start
+
+
 class Extraction(msgspec.Struct, frozen=True):
     """The result of extracting one file. ``title`` comes from the metadata or the first heading.
 
-    ``attachments`` are the names of all attached files, ``attached_files`` those within the limits.
+    ``attachments`` are the names of all attached files, ``attached_files`` those within the limits. ``tables`` are those
+    of each page, by its number, in the order of the text.
     """
 
     pages: list[Page]
@@ -91,6 +118,7 @@ class Extraction(msgspec.Struct, frozen=True):
     attachments: list[str] = []
     attached_files: list[AttachedFile] = []
     timings: dict[str, float] = {}
+    tables: dict[int, list[Table]] = {}
 
 
 class Passage(msgspec.Struct, frozen=True):
@@ -98,7 +126,8 @@ class Passage(msgspec.Struct, frozen=True):
 
     ``text`` equals ``text[start:end]`` of the page with the number ``page``; a passage never crosses a page boundary.
     ``headings`` are the titles of the enclosing sections, outermost first. ``token_count`` is the number of the
-    embedding model's tokens in the passage's ``embedding_text``, special tokens included.
+    embedding model's tokens in the passage's ``embedding_text``, special tokens included. ``tables`` have offsets into
+    ``text``, and only the rows in it.
     """
 
     ordinal: int
@@ -109,6 +138,7 @@ class Passage(msgspec.Struct, frozen=True):
     headings: tuple[str, ...] = ()
     page_label: str | None = None
     token_count: int = 0
+    tables: tuple[Table, ...] = ()
 
 
 class StoredPassage(msgspec.Struct, frozen=True):
@@ -130,6 +160,8 @@ class StoredPassage(msgspec.Struct, frozen=True):
     """Tokens of the embedding text, which has a few more than ``text``; 0 where unknown."""
     pages_total: int = 0
     """Number of pages of the document; 0 where unknown."""
+    tables: tuple[Table, ...] = ()
+    """The tables in the passage, with offsets into ``text``."""
 
 
 class Collection(msgspec.Struct, frozen=True):

@@ -83,6 +83,7 @@ def _joined(before: Line, line: Line) -> Line:
         size=larger.size,
         weight=larger.weight,
         row=before.row or line.row or gap > _CELL_GAP * size,
+        spans=first.spans + last.spans,
     )
 
 

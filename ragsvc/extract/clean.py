@@ -19,7 +19,16 @@ _NO_BREAK_SPACES = "\u00a0\u2007\u202f"
 _BLANKS = "\t\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u2009\u200a\u205f\u3000"
 _INVISIBLE = "\u00ad\u200b\u2060\ufeff\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _LIGATURES = dict(zip("ﬀﬁﬂﬃﬄﬅﬆ", ("ff", "fi", "fl", "ffi", "ffl", "st", "st"), strict=True))
+SYMBOL_MARKS = dict(
+    zip(
+        "\xb7\xa7\xd8\xfc\xfb\xfe\xfd\xa8lnqruvw\x9f\xe0\xf0",
+        "\u2022\u25aa\u27a2\u2713\u2717\u2611\u2612\u25fb\u25cf\u25a0\u2751\u25a1\u25c6\u2756\u25c6\u2022\u2192\u21e8",
+        strict=True,
+    )
+)
+"""List marks and ticks by their codes in the fonts Symbol and Wingdings."""
 _TABLE: dict[int, str | None] = {
+    **{0xF000 + ord(code): mark for code, mark in SYMBOL_MARKS.items()},
     **dict.fromkeys(range(0x20)),
     **dict.fromkeys(range(0x7F, 0xA0)),
     **dict.fromkeys(map(ord, _INVISIBLE)),

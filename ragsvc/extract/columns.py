@@ -175,6 +175,7 @@ def _merged(row: Row) -> Line:
         right=row[-1].right,
         bottom=min(line.bottom for line in row),
         top=max(line.top for line in row),
+        spans=tuple(span for line in row for span in line.spans),
     )
 
 

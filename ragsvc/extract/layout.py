@@ -16,7 +16,7 @@ import msgspec
 from ragsvc.extract.clean import LINE_HYPHEN
 
 _LIST_ITEM = re.compile(
-    "^(?:[\u2022\u25aa\u25e6\u25cf\u25cb\u25a0\u25a1\u2013\u2014*\u00b7\u2023\u27a2\u2713+-]"
+    "^(?:[\u2022\u25aa\u25e6\u25cf\u25cb\u25a0\u25a1\u2013\u2014*\u00b7\u2023\u27a2\u2713\u2717\u2611\u2612\u25fb\u2751\u25c6\u2756\u2192\u21e8+-]"
     r"|\d{1,3}[.)]|\((?:\d{1,3}|[a-zA-Z]|[ivx]{1,4})\)|[a-z][.)]|[ivx]{1,4}[.)])\s"
 )
 _LETTER = re.compile(r"[^\W\d_]")
@@ -30,6 +30,8 @@ class Line(msgspec.Struct):
 
     ``weight`` is the stroke weight of the font, comparable within a document only. ``row`` marks a row of cells with
     wide gaps, ``fresh`` the first line after a jump (to another column, for example), ``upright`` a vertical line.
+    ``spans`` are the characters of the text layer that it consists of; none for recognised text. ``indent`` is the
+    indentation of a line of code in characters; ``None`` for other text.
     """
 
     text: str
@@ -42,40 +44,44 @@ class Line(msgspec.Struct):
     row: bool = False
     upright: bool = False
     fresh: bool = False
+    spans: tuple[tuple[int, int], ...] = ()
+    indent: int | None = None
 
 
 def page_text(lines: Sequence[Line]) -> str:
     """The text of a page: joins the lines of a paragraph, keeps rows and headings, separates blocks by blank lines."""
     if not lines:
         return ""
-    margins = _right_margins(lines)
-    parts = [lines[0].text]
+    parts = [_indented(lines[0])]
     for index, (current, following) in enumerate(pairwise(lines)):
-        rows = current.row or following.row or current.upright or following.upright
-        if not rows and _continues(current, following, margin=margins[index]):
+        rows = current.row or following.row or current.upright or following.upright or following.indent is not None
+        if not rows and _continues(lines, index):
             glue = _glue(current.text, following.text)
         else:
             glue = "\n\n" if _stands_apart(current, following) else "\n"
         if glue == LINE_HYPHEN:
             parts[-1] = parts[-1][:-1]
-        parts += (glue, following.text)
+        parts += (glue, _indented(following))
     return "".join(parts)
 
 
-def _right_margins(lines: Sequence[Line]) -> list[float]:
-    """For each line, the right margin: the rightmost end of the nearby lines with the same left edge and font size."""
-    margins: list[float] = []
-    for index, line in enumerate(lines):
-        size, left, margin = line.size or 10.0, line.left, line.right
-        for other in lines[max(0, index - _WINDOW) : index + _WINDOW + 1]:
-            if other.right > margin and abs(other.left - left) <= 1.6 * size and abs(other.size - size) <= 0.1 * size:
-                margin = other.right
-        margins.append(margin)
-    return margins
+def _indented(line: Line) -> str:
+    return " " * line.indent + line.text if line.indent else line.text
 
 
-def _continues(current: Line, following: Line, *, margin: float) -> bool:
+def _right_margin(lines: Sequence[Line], index: int) -> float:
+    """The right margin at a line: the rightmost end of the nearby lines with the same left edge and font size."""
+    line = lines[index]
+    size, left, margin = line.size or 10.0, line.left, line.right
+    for other in lines[max(0, index - _WINDOW) : index + _WINDOW + 1]:
+        if other.right > margin and abs(other.left - left) <= 1.6 * size and abs(other.size - size) <= 0.1 * size:
+            margin = other.right
+    return margin
+
+
+def _continues(lines: Sequence[Line], index: int) -> bool:
     """Whether a paragraph continues: same font, next line, and the next word would not have fitted on the line."""
+    current, following = lines[index], lines[index + 1]
     size = current.size or 10.0
     text = current.text
     if following.fresh:
@@ -92,7 +98,7 @@ def _continues(current: Line, following: Line, *, margin: float) -> bool:
         return False
     character_width = (current.right - current.left) / max(1, len(text.rpartition(LINE_HYPHEN)[2]))
     first_word = len(following.text.split(" ", 1)[0])
-    room = margin - current.right
+    room = _right_margin(lines, index) - current.right
     return room < (first_word + 1) * min(character_width, 0.7 * size) + 0.2 * size
 
 

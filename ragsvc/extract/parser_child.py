@@ -175,7 +175,7 @@ def _parse(
     for piece in child_protocol.attachment_pieces(extraction.attached_files):
         _write(replies, piece)
     summary = msgspec.structs.asdict(msgspec.structs.replace(extraction, timings=timings))
-    del summary["pages"], summary["attached_files"], extraction, passages
+    del summary["pages"], summary["attached_files"], summary["tables"], extraction, passages
     _write(replies, child_protocol.ParseFinished(**summary, rss_bytes=_rss_bytes()))
 
 

@@ -39,6 +39,7 @@ from ragsvc.extract.pdf_pages import (
 from ragsvc.extract.pdf_passwords import password_spellings
 from ragsvc.extract.pdfium_calls import PdfiumHandle
 from ragsvc.extract.problems import merge_problems
+from ragsvc.extract.tables import place_tables
 
 _MAX_OUTLINE_ENTRIES = 5_000
 _MAX_LABEL_CHARACTERS = 32
@@ -163,6 +164,7 @@ def _read_document(
             problems=merge_problems(draft.findings, hidden=draft.hidden),
             title=document_title(_metadata(document, "Title"), _metadata(document, "Subject"), draft.fonts[0]),
             page_count=page_count,
+            tables={number: place_tables(tables, texts[number - 1]) for number, tables in draft.tables.items()},
         ),
         recognised=recognised,
         attachments=read_attachments(document, limits, annotated=has_file_annotations(path)),

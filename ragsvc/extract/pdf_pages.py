@@ -23,6 +23,8 @@ from ragsvc.extract.pdf_annotations import read_annotations
 from ragsvc.extract.pdf_images import hides_text
 from ragsvc.extract.pdf_text import PageLines, PageUnreadable, TextPage, open_text_page, read_lines
 from ragsvc.extract.pdfium_calls import PdfiumHandle
+from ragsvc.extract.table_cells import line_cells
+from ragsvc.extract.tables import DraftTable, find_tables
 
 if TYPE_CHECKING:
     from ragsvc.extract.ocr_pages import RecognisedPage
@@ -47,6 +49,7 @@ class PageDraft(msgspec.Struct):
     findings: list[tuple[int, ProblemCode]] = []
     kept: dict[int, KeptLines] = {}
     hidden: dict[int, int] = {}
+    tables: dict[int, list[DraftTable]] = {}
 
     def pages(self, *codes: ProblemCode) -> list[int]:
         """The numbers of the pages with any of these findings, in order."""
@@ -102,6 +105,8 @@ def read_pages(
         unrecognised += page.kept is not None or any(finding in _NEED_RECOGNITION for finding in page.findings)
         draft.texts.append(page.text)
         draft.fonts.append(page.fonts)
+        if page.tables:
+            draft.tables[index + 1] = page.tables
         on_progress(index + 1 - unrecognised, page_count)
     return draft
 
@@ -114,6 +119,7 @@ class _PageRead(msgspec.Struct):
     findings: list[ProblemCode] = []
     kept: KeptLines | None = None
     hidden: int = 0
+    tables: list[DraftTable] = []
 
 
 def _read_page(
@@ -133,6 +139,7 @@ def _read_page(
             placed = [annotation for annotation in annotations if page.visibility.is_on_page(annotation.rectangle)]
             hidden = found.hidden + _characters(annotations) - _characters(placed)
             lines = [] if found.garbled else found.lines
+            tables = [] if page.right_to_left else find_tables(lines, lambda line: line_cells(page, line))
             if placed:
                 lines = place_texts(lines, turned_texts(placed, page.turns), page.text_before)
             turns, truncated = page.turns, page.truncated
@@ -147,7 +154,7 @@ def _read_page(
     if not any(line.text for line in found.lines):
         return _PageRead(text, fonts, [ProblemCode.NO_TEXT_LAYER], kept if placed else None, hidden)
     findings = [ProblemCode.TEXT_TRUNCATED] * truncated + [ProblemCode.BAD_CHARACTERS] * (UNUSABLE in text)
-    return _PageRead(text, fonts, findings, kept, hidden)
+    return _PageRead(text, fonts, findings, kept, hidden, tables)
 
 
 def _characters(texts: Sequence[PlacedText]) -> int:
@@ -189,6 +196,7 @@ def recognise_images(raw: PdfiumHandle, draft: PageDraft, *, limits: ExtractionL
     for number, page in found.items():
         if page.text and (not page.unchanged or number in draft.pages(ProblemCode.GARBLED_TEXT)):
             draft.texts[number - 1], draft.fonts[number - 1] = page.text, page_fonts(page.lines)
+            draft.tables.pop(number, None)
             draft.replace_findings(number, *_findings(page))
     if found:
         for number in {*draft.pages(ProblemCode.NO_TEXT_LAYER), *_pictures(draft)} - set(found):

@@ -11,7 +11,7 @@ import ctypes
 import math
 import re
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, groupby, pairwise
 
@@ -20,7 +20,8 @@ import pypdfium2.raw as pdfium
 from msgspec.structs import replace
 
 from ragsvc.extract.cells import join_cells, join_table_columns
-from ragsvc.extract.clean import clean_line, is_garbled
+from ragsvc.extract.clean import SYMBOL_MARKS, clean_line, is_garbled
+from ragsvc.extract.code_blocks import mark_code
 from ragsvc.extract.columns import alternates, find_gutter, order_blocks, order_columns
 from ragsvc.extract.glyph_evidence import is_mostly_unusable, looks_like_codes, mark_unusable
 from ragsvc.extract.layout import Line, first_prints, move_headers_and_footers
@@ -37,9 +38,12 @@ from ragsvc.extract.line_spans import (
 from ragsvc.extract.pdfium_calls import HANDLE, INT, OUT, PdfiumHandle, address_of, bind
 from ragsvc.extract.raised_marks import Glyph, continues_row, find_runs, mark_edits
 from ragsvc.extract.right_to_left import has_right_to_left, order_prefixes
+from ragsvc.extract.struck_out import struck_out
 from ragsvc.extract.turned import Rectangle, join_turned, turned
 from ragsvc.extract.visibility import PageVisibility
 
+STRUCK_MARK = "~~"
+_FONT_NAME = 64
 _GAP_POINTS = 7.0
 _CELL_GAP = 1.3
 _FEW_RECTANGLES = 8
@@ -54,6 +58,7 @@ _DROP_CAP = 1.8
 _DROP_CAP_LINE = re.compile(r"(?:[^\W\d_A-Z]+|[^\W\d_a-z]+)[,;]? \S+ \S+")
 _OPENING_QUOTES = "\"'\u201c\u201e\u00ab\u2018"
 _LINE_END = "\r\n"
+_AFTER_MARK = ("", " ")
 _SAMPLES = 10
 _FIRST_SAMPLES = 3
 _FIRST_CJK = "\u2e80"
@@ -113,6 +118,7 @@ class TextPage:
         self._address = address_of(text_page)
         self._fonts: dict[int, tuple[float, int, int]] = {}
         self._edits: dict[int, str] = {}
+        self._struck: Sequence[Span] = ()
         self._bases: dict[int, int] = {}
         self._slanted: set[int] = set()
         self.count = max(0, pdfium.FPDFText_CountChars(text_page))
@@ -226,6 +232,32 @@ class TextPage:
         left, bottom, right, top = self._box
         return (left, bottom, right, top)
 
+    def runs(self, words: Iterable[Span], *, gap: float, step: float) -> list[tuple[int, int, Rectangle]]:
+        """Runs of words without a wider gap than ``gap`` and a higher step than ``step``, with their boxes.
+
+        A box is as high as the run's first character. Two calls of pdfium for a word, one if it is a single character.
+        """
+        address, left, bottom, right, top, box = (
+            self._address, self._left, self._bottom, self._right, self._top, self._box,
+        )  # fmt: skip
+        found: list[tuple[int, int, Rectangle]] = []
+        first = last = -1
+        x0 = y0 = x1 = y1 = middle = 0.0
+        for start, end in words:
+            _get_char_box(address, start, left, right, bottom, top)
+            x, y, reach, height = self.shown((box[0], box[1], box[2], box[3])) if self.turns else box
+            if end - start > 1:
+                _get_char_box(address, end - 1, left, right, bottom, top)
+                reach = self.shown((box[0], box[1], box[2], box[3]))[2] if self.turns else box[2]
+            if first < 0 or not -2 * gap < x - x1 < gap or abs(y + height - middle) > step:
+                if first >= 0:
+                    found.append((first, last, (x0, y0, x1, y1)))
+                first, x0, y0, y1 = start, x, y, height
+            last, x1, middle = end, reach, y + height
+        if first >= 0:
+            found.append((first, last, (x0, y0, x1, y1)))
+        return found
+
     def baseline(self, index: int) -> float:
         """The height of a character's baseline; as ``shown`` turns it."""
         if not _get_origin(self._address, index, self._left, self._bottom):
@@ -302,6 +334,13 @@ class TextPage:
         size = max(self.font(before)[0], self.font(after)[0])
         return self.shown(right)[0] - self.shown(left)[2] > _WORD_GAP * size
 
+    def offset(self, index: int) -> float:
+        """The position of a character in the direction of the text."""
+        if not _get_origin(self._address, index, self._left, self._bottom):
+            return 0.0
+        x, y = self._box[0], self._box[1]
+        return x if self.turns == 0 else self.shown((x, y, x, y))[0]
+
     def first_of_base(self, start: int) -> int:
         """The first character of a line that is not a mark."""
         return self._bases.get(start, start)
@@ -309,10 +348,26 @@ class TextPage:
     def edited(self, start: int, end: int) -> str:
         """The text of a span, with marks kept apart."""
         raw = self.text[start:end]
-        if not self._edits:
+        if not self._edits and not self._struck:
             return raw
         edits = self._edits
-        return "".join(edits.get(index, character) for index, character in enumerate(raw, start=start))
+        parts = [edits.get(index, character) for index, character in enumerate(raw, start=start)]
+        for first, last in self._struck:
+            if first < end and last > start:
+                parts[max(first, start) - start] = f"{STRUCK_MARK}{parts[max(first, start) - start]}"
+                parts[min(last, end) - start - 1] += STRUCK_MARK
+        return "".join(parts)
+
+    def read_symbol(self, index: int) -> None:
+        """Make a letter in a symbol font without a map to Unicode, such as Wingdings, the list mark that it draws."""
+        name, flags = ctypes.create_string_buffer(_FONT_NAME), ctypes.c_int()
+        pdfium.FPDFText_GetFontInfo(self._text_page, index, name, _FONT_NAME, flags)
+        if b"wingdings" in name.value.lower():
+            self._edits[index] = SYMBOL_MARKS[self.text[index]]
+
+    def mark_struck(self, spans: Sequence[Span]) -> None:
+        """Mark characters as struck out in ``edited``."""
+        self._struck = spans
 
     def font(self, index: int) -> tuple[float, int, int]:
         """A character's font size (in points, as scaled on the page), stroke weight, and text direction.
@@ -379,6 +434,12 @@ def read_lines(page: TextPage) -> PageLines:
     if hidden:
         page.spans = list(line_spans(page.text))
         spans, lines = _measured_lines(page)
+    if struck := struck_out(page, spans, lines):
+        page.mark_struck(struck)
+        touched = [any(first < end and last > start for first, last in struck) for start, end in spans]
+        lines = [
+            _measure(page, *span) if again else line for span, line, again in zip(spans, lines, touched, strict=True)
+        ]
     garbled = is_mostly_unusable(page.text) or looks_like_codes(page.text) or is_garbled(page.text)
     spans, lines = _join_rows(page, spans, lines)
     if _looks_interleaved(page, spans, lines):
@@ -389,6 +450,7 @@ def read_lines(page: TextPage) -> PageLines:
         blocks = _order_rows(page, spans, lines)
     lines = _join_fragments(page, spans, lines) if blocks is None else join_cells(blocks)
     lines = join_table_columns([line for line in lines if line.text])
+    mark_code(page, lines)
     layer = page.visibility.layer_share > _LAYER_SHARE
     return PageLines(move_headers_and_footers(lines), page.count, garbled=garbled, hidden=hidden, layer=layer)
 
@@ -476,12 +538,14 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
     raw = page.text[start:end]
     count = page.rectangles(start, end - start)
     if not count:
-        return Line(clean_line(raw), 0.0, 0.0, 0.0, 0.0)
+        return Line(clean_line(raw), 0.0, 0.0, 0.0, 0.0, spans=((start, end),))
     few = count <= _FEW_RECTANGLES
     rectangles = [page.rectangle(index) for index in (range(count) if few else (0, count - 1))]
     boxes = [page.shown(rectangle) for rectangle in rectangles]
     if _has_small_neighbour(boxes) if few else page.has_shifted_digit(raw, start):
         page.separate_marks(start, end)
+    if raw[0] in SYMBOL_MARKS and raw[1:2] in _AFTER_MARK:
+        page.read_symbol(start)
     text = clean_line(page.edited(start, end))
     if page.right_to_left:
         text = order_prefixes(text)
@@ -504,6 +568,7 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
         weight,
         row=_has_wide_gap(boxes, size) if few else one_line and _has_far_number(page, raw, start, size),
         upright=turns != page.turns,
+        spans=((start, end),),
     )
 
 

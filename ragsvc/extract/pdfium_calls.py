@@ -17,7 +17,7 @@ HANDLE, INT, OUT = ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
 def bind(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:  # noqa: ANN401 - ctypes types
     """Bind a pdfium function to plain addresses: pypdfium2's prototypes check each pointer and take twice the time."""
     address = ctypes.cast(getattr(pdfium, name), ctypes.c_void_p).value
-    return ctypes.CFUNCTYPE(result, *arguments)(address or 0)
+    return ctypes.PYFUNCTYPE(result, *arguments)(address or 0)
 
 
 def address_of(handle: PdfiumHandle) -> int:

@@ -70,7 +70,21 @@ def _join_run(lines: Sequence[Line], turns: int) -> list[Line]:
     right, top = max(line.right for line in lines), max(line.top for line in lines)
     first = lines[0]
     text = " ".join(line.text for line in sorted(lines, key=lambda line: line.left)) if headings else page_text(shown)
-    return [Line(text, left, right, bottom, top, first.size, first.weight, row=bool(headings), upright=not headings)]
+    spans = tuple(span for line in lines for span in line.spans)
+    return [
+        Line(
+            text,
+            left,
+            right,
+            bottom,
+            top,
+            first.size,
+            first.weight,
+            row=bool(headings),
+            upright=not headings,
+            spans=spans,
+        )
+    ]
 
 
 def _turned_line(line: Line, turns: int) -> Line:

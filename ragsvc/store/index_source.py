@@ -11,11 +11,12 @@ from sqlalchemy import Connection, select
 from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.ports.indexes import Ids, IndexChange, LexicalDocument
+from ragsvc.core.text.tables import table_context
 from ragsvc.store.database import Database
 from ragsvc.store.index_log_rows import changes_after, last_position
 from ragsvc.store.passage_rows import passage_ids_of_collection
 from ragsvc.store.tables import DocumentRow, EmbeddingRow, PassageRow, table_of
-from ragsvc.store.vector_rows import unpack_vectors
+from ragsvc.store.vector_rows import decode_tables, unpack_vectors
 
 _documents = table_of(DocumentRow)
 _passages = table_of(PassageRow)
@@ -24,8 +25,8 @@ _embeddings = table_of(EmbeddingRow)
 _AT_ONCE = 900
 _decode_headings = msgspec.json.Decoder(tuple[str, ...]).decode
 
-LexicalContext = Callable[[str | None, str, tuple[str, ...]], str]
-"""Makes the context text of (title, file name, heading path)."""
+LexicalContext = Callable[[str | None, str, tuple[str, ...], str], str]
+"""Makes the context text of (title, file name, heading path, headings of a table)."""
 
 
 class SqliteIndexSource:
@@ -85,6 +86,7 @@ class SqliteIndexSource:
                         _passages.c.document_id,
                         _passages.c.text,
                         _passages.c.headings,
+                        _passages.c.tables,
                         _documents.c.title,
                         _documents.c.filename,
                     )
@@ -97,7 +99,12 @@ class SqliteIndexSource:
                         id=row.id,
                         document_id=row.document_id,
                         text=row.text,
-                        context=self._lexical_context(row.title, row.filename, _decode_headings(row.headings)),
+                        context=self._lexical_context(
+                            row.title,
+                            row.filename,
+                            _decode_headings(row.headings),
+                            table_context(decode_tables(row.tables), row.text),
+                        ),
                     )
                     for row in connection.execute(statement)
                 ]

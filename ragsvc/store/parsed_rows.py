@@ -78,6 +78,7 @@ def _passage_values(document_id: DocumentId, passage: Passage) -> dict[str, Any]
         "headings": _encode(passage.headings),
         "embedding_hash": UNKNOWN_HASH,
         "text": passage.text,
+        "tables": _encode(passage.tables) if passage.tables else None,
     }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from sqlalchemy import Connection, LargeBinary, Select, Text, bindparam, cast, func, or_, select
 from sqlalchemy.dialects import sqlite
 
-from ragsvc.core.documents import DocumentStatus, Page, StoredPassage
+from ragsvc.core.documents import DocumentStatus, Page, StoredPassage, Table
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports.indexes import Ids
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
@@ -28,6 +28,7 @@ _AT_ONCE = 500
 _MAX_ASKED_DOCUMENTS = 20
 _OPENING_PASSAGES = 3
 _decode_headings = msgspec.json.Decoder(tuple[str, ...]).decode
+_decode_tables = msgspec.json.Decoder(tuple[Table, ...]).decode
 
 _columns = (
     passages_table.c.id,
@@ -44,6 +45,7 @@ _columns = (
     passages_table.c.ordinal,
     passages_table.c.token_count,
     documents_table.c.pages_total,
+    cast(passages_table.c.tables, Text).label("tables"),
 )
 _with_document = passages_table.join(documents_table, documents_table.c.id == passages_table.c.document_id)
 _select_passage = select(*_columns).select_from(_with_document)
@@ -85,7 +87,7 @@ _texts_joined = _OneValue(
     select(cast(func.group_concat(passages_table.c.text, bindparam("between")), LargeBinary)).where(_of_ids)
 )
 
-Row = tuple[int, int, str, str, str | None, int, str | None, int, int, str, str, int, int, int]
+Row = tuple[int, int, str, str, str | None, int, str | None, int, int, str, str, int, int, int, str | None]
 _decode_rows = msgspec.json.Decoder(list[Row]).decode
 _decode_names = msgspec.json.Decoder(list[tuple[int, str, str | None]]).decode
 
@@ -97,7 +99,23 @@ def _headings(encoded: str) -> tuple[str, ...]:
 
 
 def _stored(row: Row) -> StoredPassage:
-    key, document, public_id, filename, title, page, label, start, end, text, headings, ordinal, tokens, pages = row
+    (
+        key,
+        document,
+        public_id,
+        filename,
+        title,
+        page,
+        label,
+        start,
+        end,
+        text,
+        headings,
+        ordinal,
+        tokens,
+        pages,
+        tables,
+    ) = row
     return StoredPassage(
         PassageId(key),
         DocumentId(document),
@@ -113,6 +131,7 @@ def _stored(row: Row) -> StoredPassage:
         ordinal,
         tokens,
         pages,
+        _decode_tables(tables) if tables else (),
     )
 
 

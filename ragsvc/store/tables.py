@@ -130,6 +130,8 @@ class PassageRow(_Named, table=True):
     headings: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     embedding_hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     text: str = Field(sa_column=Column(Text, nullable=False))
+    tables: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    """JSON of the tables in the passage; ``NULL`` if it has none."""
 
 
 class EmbeddingModelRow(_Named, table=True):

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from sqlalchemy import Connection, bindparam, case, delete, exists, insert, select, update
 
-from ragsvc.core.documents import Document, DocumentStatus, Passage
+from ragsvc.core.documents import Document, DocumentStatus, Passage, Table
 from ragsvc.core.ids import DocumentId, PassageId, TenantId
 from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
 from ragsvc.store.document_rows import get_by_row_id, has_other_names
@@ -58,6 +58,14 @@ def model_row_id(connection: Connection, model: EmbeddingModel, *, setting: str 
     return int(connection.execute(statement).scalar_one())
 
 
+_decode_tables = msgspec.json.Decoder(tuple[Table, ...]).decode
+
+
+def decode_tables(encoded: bytes | None) -> tuple[Table, ...]:
+    """The tables of a passage from its row."""
+    return _decode_tables(encoded) if encoded else ()
+
+
 class EmbeddablePassage(msgspec.Struct, frozen=True):
     """A stored passage, and the ``embedding_hash`` of its vector if it has a vector of the model."""
 
@@ -91,6 +99,7 @@ def passages_to_embed(
                 headings=_decode_headings(row.headings),
                 page_label=row.page_label,
                 token_count=row.token_count,
+                tables=decode_tables(row.tables),
             ),
             embedded=None if row.vector_of is None else row.embedding_hash,
         )

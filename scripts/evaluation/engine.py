@@ -30,6 +30,7 @@ from ragsvc.core.retrieval.ranking import CANDIDATES, OPENING_CHARACTERS, name_a
 from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
 from ragsvc.core.text.chunking import embedding_text, lexical_context, split_pages
 from ragsvc.core.text.condensing import condense
+from ragsvc.core.text.tables import table_context
 from ragsvc.extract.pdf_pages import PageReports
 from ragsvc.extract.read_file import extract
 from ragsvc.index.flat import FlatIndex
@@ -196,11 +197,13 @@ def _stored(number: int, document: int, source: Source, passage: Passage) -> Sto
         text=passage.text,
         headings=passage.headings,
         ordinal=passage.ordinal,
+        tables=passage.tables,
     )
 
 
 def _lexical(passage: StoredPassage) -> LexicalDocument:
-    context = lexical_context(passage.title, passage.filename, passage.headings)
+    repeated = table_context(passage.tables, passage.text)
+    context = lexical_context(passage.title, passage.filename, passage.headings, repeated)
     return LexicalDocument(int(passage.id), int(passage.document_id), passage.text, context)
 
 

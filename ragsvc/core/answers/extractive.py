@@ -12,7 +12,10 @@ from typing import Final
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
+from ragsvc.core.answers.table_rows import STRUCK_OUT, row_statements, table_spans
+from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
 from ragsvc.core.retrieval.document_questions import document_question
@@ -44,6 +47,8 @@ _POOR_QUOTE: Final = 0.3
 _MIN_COSINE_WITHOUT_WORDS: Final = 0.35
 """Minimum cosine of a sentence that shares no word with the question."""
 
+_WORD: Final = re.compile(r"\w")
+_SPACE_BEFORE_STOP: Final = re.compile(r"(?<=\w) (?=[.,;:!?](?:\s|\Z))")
 _DIGIT: Final = re.compile(r"\d")
 _NUMBER: Final = re.compile(r"(?<![^\W_])\d[\d.,]*")
 _FOOTER: Final = re.compile(
@@ -74,12 +79,16 @@ _ASKS_NAME: Final = re.compile(r"\b(?:who|whom|whose|wer|wem|wen|кто|кого
 
 
 class AnswerSentence(msgspec.Struct, frozen=True):
-    """A sentence: ``text`` is ``hits[passage_index].passage.text[start:end]``."""
+    """A sentence: ``text`` is ``hits[passage_index].passage.text[start:end]`` without what is struck out.
+
+    The text of a row of a table consists of its words and those of the headings (``table_rows``).
+    """
 
     text: str
     passage_index: int
     start: int
     end: int
+    row: bool = False
 
 
 class ExtractedAnswer(msgspec.Struct, frozen=True):
@@ -122,10 +131,10 @@ def answer(
 def _first_sentences(hits: Sequence[SearchHit]) -> list[AnswerSentence]:
     """The first sentences of the pages or documents asked for, which have the highest score, in reading order."""
     found = [
-        AnswerSentence(hit.passage.text[start:end], index, start, end)
+        sentence
         for index, hit in enumerate(hits)
         if hit.score >= hits[0].score
-        for start, end in _quotable(hit.passage.text, ())
+        for sentence in _sentences(hit.passage, index, ())
     ]
     good = [sentence for sentence in found if _penalty(sentence.text) < _POOR_QUOTE]
     return (good or found)[:MAX_SENTENCES]
@@ -134,11 +143,7 @@ def _first_sentences(hits: Sequence[SearchHit]) -> list[AnswerSentence]:
 def _score_sentences(
     question: str, asked: Sequence[str], hits: Sequence[SearchHit], embed: EmbedTexts | None
 ) -> list[_Scored]:
-    found = [
-        AnswerSentence(hit.passage.text[start:end], index, start, end)
-        for index, hit in enumerate(hits)
-        for start, end in _quotable(hit.passage.text, asked)
-    ]
+    found = [sentence for index, hit in enumerate(hits) for sentence in _sentences(hit.passage, index, asked)]
     if not found:
         return []
     plain = [plain_text(sentence.text) for sentence in found]
@@ -162,16 +167,42 @@ def _score_sentences(
             continue
         score = float(shares[at]) + _COSINE_WEIGHT * float(cosines[at])
         score += _RANK_WEIGHT * hits[sentence.passage_index].score / best
-        score += _KIND_WEIGHT * _kind_fits(question, sentence.text, asked) - _penalty(sentence.text)
+        score += _KIND_WEIGHT * _kind_fits(question, sentence.text, asked)
+        score -= 0.0 if sentence.row else _penalty(sentence.text)
         shared = frozenset(start for start, held in zip(starts, holds[at], strict=True) if held)
         scored.append(_Scored(sentence, plain[at], score, shared))
     return sorted(scored, key=lambda scored_sentence: -scored_sentence.score)
 
 
+def _sentences(passage: StoredPassage, index: int, asked: Sequence[str]) -> list[AnswerSentence]:
+    """The sentences of a passage and the statements of its tables' rows, in order, without what is struck out."""
+    text = passage.text
+    in_tables = table_spans(passage)
+    found = [
+        AnswerSentence(text[start:end], index, start, end)
+        for start, end in _quotable(text, asked)
+        if not any(start < stop and begin < end for begin, stop in in_tables)
+    ]
+    starts = [start for start in map(word_start, asked) if start]
+    found += [
+        AnswerSentence(statement.text, index, statement.start, statement.end, row=True)
+        for statement in row_statements(passage, starts)
+    ]
+    if "~~" in text:
+        found = [sentence for sentence in map(_without_struck, found) if _WORD.search(sentence.text)]
+    return sorted(found, key=lambda sentence: sentence.start) if in_tables else found
+
+
+def _without_struck(sentence: AnswerSentence) -> AnswerSentence:
+    text = " ".join(STRUCK_OUT.sub(" ", sentence.text).split()) if "~~" in sentence.text else sentence.text
+    return replace(sentence, text=_SPACE_BEFORE_STOP.sub("", text))
+
+
 def _head(hit: SearchHit) -> str:
     """The plain text of a passage's names and headings."""
     passage = hit.passage
-    return plain_text(" ".join((passage.filename, passage.title or "", *passage.headings)))
+    captions = [table.caption for table in passage.tables]
+    return plain_text(" ".join((passage.filename, passage.title or "", *passage.headings, *captions)))
 
 
 def _before(found: Sequence[AnswerSentence], plain: Sequence[str], at: int) -> str:
@@ -216,9 +247,14 @@ def _choose(scored: Sequence[_Scored]) -> list[AnswerSentence]:
     for candidate in scored:
         if len(chosen) == MAX_SENTENCES or (chosen and candidate.score < CLOSE_TO_BEST * chosen[0].score):
             break
-        if not any(_repeats(candidate, other) for other in chosen):
+        if not any(_repeats(candidate, other) or _is_other_row(candidate, other) for other in chosen):
             chosen.append(candidate)
     return [scored_sentence.sentence for scored_sentence in chosen]
+
+
+def _is_other_row(candidate: _Scored, chosen: _Scored) -> bool:
+    """Whether a row of a table lacks a word asked for that a chosen row has."""
+    return candidate.sentence.row and chosen.sentence.row and candidate.asked < chosen.asked
 
 
 def _repeats(candidate: _Scored, chosen: _Scored) -> bool:

@@ -24,6 +24,7 @@ from ragsvc.core.retrieval.asking_clauses import asking_text
 from ragsvc.core.text.content_words import content_words
 from ragsvc.core.text.spellings import MONTH_NAMES, SIGNED_WORD
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
+from ragsvc.core.text.tables import table_context
 from ragsvc.core.text.word_starts import plain_text, word_start
 
 ABSTAIN_BELOW: Final = 0.36
@@ -128,7 +129,15 @@ def signals_of(query: str, evidence: AnswerabilityEvidence) -> AnswerabilitySign
     question = query[: query.rindex("?") + 1] if "?" in query else query  # then follows the form of the answer
     question = asking_text(question)
     best = evidence.passages[:BEST_PASSAGES]
-    texts = [_plain(passage.filename, passage.title or "", passage.headings, passage.text) for passage in best]
+    texts = [
+        _plain(
+            passage.filename,
+            passage.title or "",
+            (*passage.headings, table_context(passage.tables, passage.text)),
+            passage.text,
+        )
+        for passage in best
+    ]
     names = question_names(question)
     if names and best:
         same = (text for text, passage in zip(texts, best, strict=True) if passage.document_id == best[0].document_id)

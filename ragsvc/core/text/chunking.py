@@ -7,15 +7,18 @@ per document instead of once per sentence, because it runs in the parser's child
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
-from ragsvc.core.documents import Extraction, Heading, Page, Passage
+from ragsvc.core.documents import Extraction, Heading, Page, Passage, Table
 from ragsvc.core.ports.parsing import ChunkingOptions, TokenSpans
 from ragsvc.core.text.sentences import Span, sentence_spans, strip_span
+from ragsvc.core.text.tables import cut_tables, markdown_tables, table_context
 
 SPECIAL_TOKENS: Final = 2
 """``[CLS]`` and ``[SEP]``, which a BERT-like model adds to every text."""
@@ -38,13 +41,15 @@ class _Unit(msgspec.Struct, frozen=True):
     """A sentence, or a piece of a sentence that exceeds the budget.
 
     ``end_cost`` is the cost of ending a passage after it: 0 at the end of a paragraph or section, 0.5 at a line end,
-    1 between two sentences, 2 inside a sentence.
+    1 between two sentences, 2 inside a sentence. ``repeated`` are the tokens of the headings of a table that are
+    repeated for a passage that begins with the unit.
     """
 
     start: int
     end: int
     tokens: int
     end_cost: float
+    repeated: int = 0
 
 
 def split_pages(
@@ -62,7 +67,11 @@ def split_pages(
         filename: the same name that ``embedding_text`` will get; its tokens are subtracted from the budget.
     """
     paths = _HeadingPaths(extraction.headings)
-    spans = [sentence_spans(page.text) for page in extraction.pages]
+    tables = [extraction.tables.get(page.number) or markdown_tables(page.text) for page in extraction.pages]
+    spans = [
+        _rows_apart(page.text, sentence_spans(page.text), found)
+        for page, found in zip(extraction.pages, tables, strict=True)
+    ]
     counts = iter(
         tokens.count(
             [p.text[a:b] for p, page_spans in zip(extraction.pages, spans, strict=True) for a, b in page_spans]
@@ -71,19 +80,22 @@ def split_pages(
     name = document_name(extraction.title, filename)
     contexts: dict[tuple[str, ...], int] = {}
     passages: list[Passage] = []
-    for page, page_spans in zip(extraction.pages, spans, strict=True):
+    for page, page_spans, page_tables in zip(extraction.pages, spans, tables, strict=True):
         page_counts = [next(counts) for _ in page_spans]
         if not page_spans:
             continue
         context = max(_context_tokens(name, path, tokens, contexts) for path in paths.on_page(page.number))
         budget = max(options.max_tokens - context, min(MIN_TEXT_TOKENS, options.max_tokens))
         starts = paths.offsets(page.number)
-        units = _units(page, page_spans, page_counts, starts, budget=budget, tokens=tokens)
+        repeated = [_repeated_tokens(table, tokens, budget=budget) for table in page_tables]
+        longest = budget - max(repeated, default=0)
+        units = _units(page, page_spans, page_counts, starts, budget=longest, tokens=tokens)
+        units = _with_repeated(units, page_tables, repeated)
         for begin, last in _pack(units, budget=budget, min_tokens=options.min_tokens):
             first = _overlap(units, begin, last, budget=budget, overlap=options.overlap_tokens)
             start, end = units[first].start, units[last].end
             path = paths.above(page.number, start)
-            used = sum(unit.tokens for unit in units[first : last + 1])
+            used = sum(unit.tokens for unit in units[first : last + 1]) + units[first].repeated
             passages.append(
                 Passage(
                     ordinal=len(passages),
@@ -94,23 +106,24 @@ def split_pages(
                     headings=path,
                     page_label=page.label,
                     token_count=used + _context_tokens(name, path, tokens, contexts) + SPECIAL_TOKENS,
+                    tables=cut_tables(page_tables, start, end),
                 )
             )
     return passages
 
 
 def embedding_text(passage: Passage, *, title: str | None, filename: str) -> str:
-    """The text that is embedded for a passage: names of document and section, then the passage's text.
+    """The text that is embedded for a passage: names of document and section, headings of a table, the passage's text.
 
     Without them, a passage that does not mention its company or year cannot be found by these.
     """
     context = _context(document_name(title, filename), passage.headings)
-    return f"{context}\n{passage.text}" if context else passage.text
+    return "\n".join(filter(None, (context, table_context(passage.tables, passage.text), passage.text)))
 
 
-def lexical_context(title: str | None, filename: str, headings: Sequence[str]) -> str:
+def lexical_context(title: str | None, filename: str, headings: Sequence[str], table_headings: str = "") -> str:
     """The words that lexical search indexes in addition to a passage's text: title, file name and headings."""
-    parts = [_clean_title(title), _clean_filename(filename), *headings]
+    parts = [_clean_title(title), _clean_filename(filename), *headings, table_headings]
     return "\n".join(dict.fromkeys(part for part in parts if part))
 
 
@@ -222,6 +235,37 @@ def _units(
     return units
 
 
+def _rows_apart(text: str, spans: Sequence[Span], tables: Sequence[Table]) -> list[Span]:
+    """The spans with a border before and after each row of a table, and none within a row."""
+    if not tables:
+        return list(spans)
+    rows = [(row.start, row.end) for table in tables for row in table.rows]
+    inside = sorted({border for row in rows for border in row})
+    borders = {border for span in spans for border in span}
+    for start, end in rows:
+        borders -= {border for border in borders if start < border < end}
+    ordered = sorted(borders.union(inside))
+    pieces = (strip_span(text, start, end) for start, end in pairwise(ordered))
+    return [piece for piece in pieces if piece is not None]
+
+
+def _repeated_tokens(table: Table, tokens: TokenSpans, *, budget: int) -> int:
+    """The tokens that a passage needs for the headings of a table that it begins in."""
+    row = table.rows[-1]
+    alone = replace(table, rows=(replace(row, start=0),), heading_start=0, heading_end=0)
+    return min(tokens.count([table_context([alone], "")])[0], budget // 2)
+
+
+def _with_repeated(units: list[_Unit], tables: Sequence[Table], repeated: Sequence[int]) -> list[_Unit]:
+    starts = [unit.start for unit in units]
+    for table, count in zip(tables, repeated, strict=True):
+        has_heading = table.heading_end > table.heading_start
+        first = (bisect_right if has_heading else bisect_left)(starts, table.start)
+        for index in range(first, bisect_right(starts, table.rows[-1].end)):
+            units[index] = replace(units[index], repeated=count)
+    return units
+
+
 def _split_long(text: str, start: int, end: int, *, budget: int, tokens: TokenSpans) -> list[tuple[int, int, int]]:
     """Split ``text[start:end]`` at word boundaries into ``(start, end, tokens)`` of at most ``budget`` tokens each."""
     spans = tokens.spans(text[start:end])
@@ -264,6 +308,8 @@ def _pack(units: Sequence[_Unit], *, budget: int, min_tokens: int) -> list[tuple
             used += units[first].tokens
             if used > budget and first < last:
                 break
+            if used + units[first].repeated > budget and first < last:
+                continue
             cost = best[first] + ((used - target) / budget) ** 2 + (1.0 if used < min_tokens else 0.0)
             if cost < lowest:
                 lowest, choice = cost, first
@@ -285,7 +331,7 @@ def _overlap(units: Sequence[_Unit], first: int, last: int, *, budget: int, over
     used, repeated = sum(unit.tokens for unit in units[first : last + 1]), 0
     while first > 0:
         more = units[first - 1].tokens
-        if used + more > budget or repeated + more > overlap:
+        if used + more + units[first - 1].repeated > budget or repeated + more > overlap:
             break
         first, used, repeated = first - 1, used + more, repeated + more
     return first

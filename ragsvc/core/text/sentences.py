@@ -27,7 +27,7 @@ _LONGEST_MARKS: Final = 200
 _LAST_WORD: Final = re.compile(r"[^\s(\[\"“„«]+\Z")
 _NEXT_WORD: Final = re.compile(r"\s*[\"'“„«‘(\[]*(\S[^\s.,;:!?]*)")
 _LIST_MARKER: Final = re.compile(
-    r"[ \t]*(?:[•●▪◦‣■□○–—*·➢✓-][ \t]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)][ \t]|#{1,6} )"
+    r"[ \t]*(?:[•●▪◦‣■□○–—*·➢✓✗☑☒◻❑◆❖→⇨-][ \t]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)][ \t]|#{1,6} )"
 )
 _NUMERIC_CELL: Final = re.compile(r"[-–—$€£¥(]*(?:\d[\d.,:/]*)?[%)x]*\Z")
 _HYPHENATED: Final = re.compile(r"\w[-\u00ad\u2010]\Z")

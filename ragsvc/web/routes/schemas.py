@@ -18,6 +18,7 @@ from ragsvc.core.defaults import (
 from ragsvc.core.documents import Document, DocumentStatus, Stage, StoredPassage
 from ragsvc.core.ids import chunk_id
 from ragsvc.core.retrieval.search_values import DocumentIds, SearchHit, SearchMode
+from ragsvc.core.text.tables import passage_text
 from ragsvc.services.document_service import UploadResult
 
 
@@ -120,7 +121,10 @@ class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PassageOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage of a document: the characters ``start`` to ``end`` of the text of its page."""
+    """A passage of a document: the characters ``start`` to ``end`` of the text of its page.
+
+    ``markdown`` is the passage with its tables as Markdown, below their headings; ``null`` if it has no table.
+    """
 
     id: str
     object: Literal["passage"] = "passage"
@@ -131,6 +135,7 @@ class PassageOut(msgspec.Struct, frozen=True, kw_only=True):
     end: int
     headings: list[str]
     text: str
+    markdown: str | None
 
 
 class PassageList(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,7 +179,10 @@ class ScoresOut(msgspec.Struct, frozen=True):
 
 
 class SearchHitOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage found: ``quote`` is the characters ``start`` to ``end`` of the text of its page."""
+    """A passage found: ``quote`` is the characters ``start`` to ``end`` of the text of its page.
+
+    ``markdown`` is the passage with its tables as Markdown, below their headings; ``null`` if it has no table.
+    """
 
     chunk_id: str
     document_id: str
@@ -185,6 +193,7 @@ class SearchHitOut(msgspec.Struct, frozen=True, kw_only=True):
     end: int
     headings: list[str]
     quote: str
+    markdown: str | None
     score: float
     scores: ScoresOut
 
@@ -263,6 +272,7 @@ def passage_out(passage: StoredPassage) -> PassageOut:
         end=passage.end,
         headings=list(passage.headings),
         text=passage.text,
+        markdown=passage_text(passage) if passage.tables else None,
     )
 
 
@@ -279,6 +289,7 @@ def hit_out(hit: SearchHit) -> SearchHitOut:
         end=passage.end,
         headings=list(passage.headings),
         quote=passage.text,
+        markdown=passage_text(passage) if passage.tables else None,
         score=hit.score,
         scores=ScoresOut(dense=hit.dense, lexical=hit.lexical),
     )

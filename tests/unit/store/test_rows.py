@@ -29,7 +29,7 @@ def database(tmp_path: Path):
 
 def source(database: Database) -> SqliteIndexSource:
     return SqliteIndexSource(
-        database, model_id=1, dimension=4, lexical_context=lambda title, name, headings: f"{title} {name} {headings}"
+        database, model_id=1, dimension=4, lexical_context=lambda title, name, headings, _: f"{title} {name} {headings}"
     )
 
 
