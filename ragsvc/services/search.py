@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -16,7 +17,7 @@ from ragsvc.core.documents import Collection, StoredPassage
 from ragsvc.core.errors import CollectionNotFound
 from ragsvc.core.ids import CollectionId, TenantId
 from ragsvc.core.ports.embedding import Reranker, Vectors
-from ragsvc.core.ports.indexes import Hits, Ids, Indexes
+from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids, Indexes
 from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.retrieval.passage_search import PassageRows, RankedPassages, search_passages
@@ -73,11 +74,11 @@ class SearchService:
         await self._settled(scope.collection.id)
         space = self._spaces.serving
         if not space.indexes.is_loaded(scope.collection.id):  # takes seconds, and must not block the database readers
-            await anyio.to_thread.run_sync(space.indexes.get, scope.collection.id, limiter=self._loading)
+            await anyio.to_thread.run_sync(space.indexes.load, scope.collection.id, limiter=self._loading)
         resolved = time.perf_counter()
-        vector = None if query.mode is SearchMode.LEXICAL else await space.batcher.embed_query(query.text)
+        question = await _prepare(space, scope, query)
         embedded = time.perf_counter()
-        found, search_s = await self._database.on_reader(lambda: self._find(space, scope, vector, query))
+        found, search_s = await self._database.on_reader(lambda: self._find(space, scope, question, query))
         ranked = found.candidates
         if query.rerank and self._reranker is not None:
             ranked = await self._rerank(self._reranker, query.text, ranked, found.passages)
@@ -112,7 +113,7 @@ class SearchService:
         return scope
 
     def _find(
-        self, space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, query: SearchQuery
+        self, space: EmbeddingSpace, scope: _Scope, question: _Question, query: SearchQuery
     ) -> tuple[RankedPassages, float]:
         """Search and rank, and the seconds until the indexes had answered.
 
@@ -129,12 +130,14 @@ class SearchService:
 
         ranked = search_passages(
             query,
-            vector,
+            question.vector,
             indexes=_OneCollection(space.indexes, scope.collection.id),
             read_rows=read_rows,
             knows_words=space.knows,
             count=_RERANKED if query.rerank else query.top_k,
             documents=scope.documents,
+            judgement=question.judgement,
+            rest_vector=question.rest_vector,
         )
         return ranked, searched - begin
 
@@ -218,6 +221,30 @@ class _OneCollection:
 
     def vectors(self, ids: Ids) -> tuple[Ids, Vectors]:
         return self._indexes.vectors(self._collection_id, ids)
+
+
+class _Question(msgspec.Struct, frozen=True):
+    """A question's vector, the documents that it names, and the vector of its other words."""
+
+    vector: Vectors | None = None
+    judgement: DocumentJudgement | None = None
+    rest_vector: Vectors | None = None
+
+
+async def _prepare(space: EmbeddingSpace, scope: _Scope, query: SearchQuery) -> _Question:
+    """Judge the documents and embed the question; both texts are embedded at the same time."""
+    if query.mode is SearchMode.LEXICAL:
+        return _Question()
+    if query.mode is SearchMode.DENSE:
+        return _Question(await space.batcher.embed_query(query.text))
+    judgement = space.indexes.judge_documents(scope.collection.id, query.text, documents=scope.documents)
+    if not judgement.is_useful or judgement.rest == query.text:
+        vector = await space.batcher.embed_query(query.text)
+        return _Question(vector, judgement, vector)
+    vector, rest = await asyncio.gather(
+        space.batcher.embed_query(query.text), space.batcher.embed_query(judgement.rest)
+    )
+    return _Question(vector, judgement, rest)
 
 
 class _Scope(msgspec.Struct, frozen=True):
