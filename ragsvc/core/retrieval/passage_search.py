@@ -24,8 +24,15 @@ from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
 JUDGED_CANDIDATES: Final = 200
 """Candidates from each index among the documents that a question names."""
 
+SURE: Final = 0.5
+"""From this confidence on, the words of the question are searched in the documents that it names only."""
+
 SEARCHED_DOCUMENTS: Final = 4
 """Documents that are searched once more if the question names them."""
+
+
+_SPARE: Final = 60
+"""Candidates kept in addition, in place of passages that are deleted during the search."""
 
 
 class CollectionIndexes(Protocol):
@@ -133,10 +140,11 @@ def search_passages(
             query.mode,
             candidates,
             names=names,
-            openings=rows.openings(names.keys()) if query.mode is SearchMode.HYBRID else {},
+            openings=rows.openings(names.keys()) if query.mode is SearchMode.HYBRID and judgement is None else {},
             requested={passage for passage, _ in requested},
             familiar=familiar,
             judgement=judgement,
+            limit=max(count, RARITY_CANDIDATES) + _SPARE,
         )
         is_whole_question = asked is not None and not asked.topic
         if is_whole_question:
@@ -199,10 +207,14 @@ def find_candidates(
     """The hits of the indexes that the query's mode uses; in hybrid mode all of them have cosines.
 
     The documents that the judgement prefers are searched once more by the words that name no document: a report has
-    hundreds of passages, and the first hits of a large collection hold only a few of them.
+    hundreds of passages, and the first hits of a large collection hold only a few of them. If the judgement is sure,
+    this replaces the lexical search by all words, which takes longest.
     """
     text = None if query.mode is SearchMode.DENSE else query.text
-    dense, lexical = indexes.search(vector, text, k=max(CANDIDATES, query.top_k), documents=documents)
+    is_sure = judgement is not None and judgement.confidence >= SURE
+    dense, lexical = indexes.search(
+        vector, None if is_sure else text, k=max(CANDIDATES, query.top_k), documents=documents
+    )
     if vector is None or text is None:
         return join(dense, lexical, documents_of=indexes.documents_of)
     if judgement is None:

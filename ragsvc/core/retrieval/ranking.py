@@ -154,6 +154,7 @@ def rank(
     requested: AbstractSet[int] = frozenset(),
     familiar: bool = True,
     judgement: DocumentJudgement | None = None,
+    limit: int | None = None,
 ) -> list[Candidate]:
     """Candidates, best first. Candidates of deleted documents (not in ``names``) are dropped.
 
@@ -166,6 +167,8 @@ def rank(
         requested: ids of the passages on pages that the question names.
         familiar: whether the embedding model knows the words of the question.
         judgement: which documents the question names; used in hybrid mode if the candidates have scores for its rest.
+            It replaces the comparison of the question with ``names`` and ``openings``.
+        limit: how many candidates to return; all of those requested are kept.
     """
     documents, owners = np.unique(found.documents, return_inverse=True)
     ready = np.array([document in names for document in documents.tolist()], np.bool_)
@@ -175,7 +178,10 @@ def rank(
     if not found.ids.size:
         return []
     cosines = found.cosines
-    shares = _shares(found.words)
+    if judgement is not None and found.rest_words is not None and np.isnan(found.words).all():
+        shares = _shares(found.rest_words)
+    else:
+        shares = _shares(found.words)
     match mode:
         case SearchMode.DENSE:
             scores = np.nan_to_num(np.maximum(cosines, 0.0))
@@ -183,10 +189,13 @@ def rank(
             scores = np.nan_to_num(shares)
         case SearchMode.HYBRID:
             scores = _combine(cosines, shares, DENSE_WEIGHT if familiar else UNFAMILIAR_DENSE_WEIGHT)
-            best = np.zeros(len(documents), np.float32)
-            np.maximum.at(best, owners, scores)
-            asked = content_words(query)[:_MAX_WORDS]
-            evidence = _document_evidence(asked, documents, best, names, openings or {})
+            if judgement is not None and judgement.is_useful:
+                evidence = judgement.of(documents)
+            else:
+                best = np.zeros(len(documents), np.float32)
+                np.maximum.at(best, owners, scores)
+                asked = content_words(query)[:_MAX_WORDS]
+                evidence = _document_evidence(asked, documents, best, names, openings or {})
             scores += DOCUMENT_WEIGHT * evidence[owners]
             maximum = _MIXED_MAXIMUM
             if judgement is not None and judgement.is_useful and found.rest_cosines is not None:
@@ -200,6 +209,10 @@ def rank(
                 scores += PAGE_WEIGHT * np.isin(found.ids, list(requested)).astype(np.float32)
             scores /= maximum + PAGE_WEIGHT
     order = np.argsort(-scores, kind="stable")
+    if limit is not None and len(order) > limit:
+        kept = np.isin(found.ids[order], list(requested)) if requested else np.zeros(len(order), np.bool_)
+        kept[:limit] = True
+        order = order[kept]
     table = np.stack((scores, cosines, shares)).astype(float)[:, order]
     rounded = np.round(np.clip(table, 0.0, 1.0), 4).tolist()
     return [
