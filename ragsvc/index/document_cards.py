@@ -158,11 +158,13 @@ class _Reader:
         self._alive = np.frombuffer(bytes(state.alive), np.uint8).astype(np.bool_)
         self._count = int(self._alive.sum())
         self._found: dict[str, _Postings] = {}
+        self._is_lower = False
 
     def judge(self, question: str, documents: Ids | None) -> DocumentJudgement:
         if not 0 < self._count <= MAX_CARDS:
             return no_judgement(question)
         words = [(word, _question_terms(word)) for word in question_words(question)]
+        self._is_lower = question.islower()
         naming = [term for word, terms in words for term in terms if self._names_document(word, term)]
         dates = [term for term in _terms(question) if _DATE.fullmatch(term)]
         naming = list(dict.fromkeys([*naming, *dates, *period_names(question)]))
@@ -177,11 +179,12 @@ class _Reader:
         best = int(np.argmax(scores)) if len(scores) else -1
         if best < 0 or scores[best] <= 0:
             return no_judgement(question)
-        rarity = {term: self._rarity(term) for term in naming}
-        known = sum(weight for term, weight in rarity.items() if len(self._postings(term).slots))
-        explained = sum(weight for term, weight in rarity.items() if self._postings(term).has(best))
         compared = self._compared(naming, scores, best)
         explaining = compared or [best]
+        named = [terms for word, terms in words if any(self._names_document(word, term) for term in terms)]
+        explained = [terms for terms in named if self._has_any(explaining, terms)]
+        if not any(self._identifies(slot, word, terms) for word, terms in words for slot in explaining):
+            return no_judgement(question)
         kept_words = [w.text for w, terms in words if not any(self._explains(s, w, terms) for s in explaining)]
         rest = " ".join([*kept_words, *question.split()[len(words) :]]) or question
         listed = np.flatnonzero(scores > 0)
@@ -191,17 +194,31 @@ class _Reader:
         return DocumentJudgement(
             documents=ids[order],
             scores=shares[order],
-            confidence=confidence(self._state.passages[best], explained / known),
+            confidence=confidence(self._state.passages[best], len(explained) / max(1, len(named))),
             rest=rest,
             compared=tuple(int(self._state.documents[slot]) for slot in compared),
         )
 
     def _names_document(self, word: QuestionWord, term: str) -> bool:
-        """Whether a word is evidence of a document: a name or date, or a selective word of a document's name."""
+        """Whether a word is evidence of a document: a name or date.
+
+        In a question without capital letters, selective words of documents' names are.
+        """
         if word.is_name or word.is_date:
             return True
+        if not self._is_lower:
+            return False
         found = self._postings(term)
         return bool(found.in_name.any()) and self._is_selective(term)
+
+    def _identifies(self, slot: int, word: QuestionWord, terms: Sequence[str]) -> bool:
+        """Whether the card has this name, or its document is named by this date; a year in an opening is no evidence."""
+        if word.is_name:
+            return self._has_any([slot], terms)
+        return any(self._postings(term).names(slot) for term in terms if self._names_document(word, term))
+
+    def _has_any(self, slots: Sequence[int], terms: Sequence[str]) -> bool:
+        return any(self._postings(term).has(slot) for term in terms for slot in slots)
 
     def _explains(self, slot: int, word: QuestionWord, terms: Sequence[str]) -> bool:
         """Whether the card says why the question has this word; then it says nothing about the page."""
@@ -263,7 +280,11 @@ def _word_terms(word: str) -> tuple[str, ...]:
 
 
 def _question_terms(word: QuestionWord) -> list[str]:
-    return [] if any(character >= FIRST_UNSPACED for character in word.text) else list(dict.fromkeys(_terms(word.text)))
+    return (
+        []
+        if any(character >= FIRST_UNSPACED for character in word.text)
+        else [term for term in dict.fromkeys(_terms(word.text)) if len(term) > 1]
+    )
 
 
 def _terms(text: str) -> Sequence[str]:

@@ -27,6 +27,10 @@ JUDGED_CANDIDATES: Final = 200
 SURE: Final = 0.5
 """From this confidence on, the words of the question are searched in the documents that it names only."""
 
+AGREEMENT_FROM: Final = 0.75
+AGREEMENT_TO: Final = 0.92
+"""Between these shares of the best cosine, the confidence in documents whose passages are less close falls to 0."""
+
 SEARCHED_DOCUMENTS: Final = 4
 """Documents that are searched once more if the question names them."""
 
@@ -117,7 +121,7 @@ def search_passages(
     """
     if query.mode is not SearchMode.HYBRID or (judgement is not None and not judgement.is_useful):
         judgement = None
-    found = find_candidates(
+    found, judgement = find_candidates(
         query, vector, indexes=indexes, documents=documents, judgement=judgement, rest_vector=rest_vector
     )
     familiar = query.mode is not SearchMode.HYBRID or knows_words(query.text)
@@ -203,32 +207,52 @@ def find_candidates(
     documents: Ids | None,
     judgement: DocumentJudgement | None = None,
     rest_vector: Vectors | None = None,
-) -> SearchCandidates:
-    """The hits of the indexes that the query's mode uses; in hybrid mode all of them have cosines.
+) -> tuple[SearchCandidates, DocumentJudgement | None]:
+    """The hits of the indexes that the query's mode uses, and the judgement as far as the hits confirm it.
+
+    In hybrid mode all candidates have cosines.
 
     The documents that the judgement prefers are searched once more by the words that name no document: a report has
     hundreds of passages, and the first hits of a large collection hold only a few of them. If the judgement is sure,
     this replaces the lexical search by all words, which takes longest.
     """
     text = None if query.mode is SearchMode.DENSE else query.text
-    is_sure = judgement is not None and judgement.confidence >= SURE
-    dense, lexical = indexes.search(
-        vector, None if is_sure else text, k=max(CANDIDATES, query.top_k), documents=documents
-    )
-    if vector is None or text is None:
-        return join(dense, lexical, documents_of=indexes.documents_of)
-    if judgement is None:
+    k = max(CANDIDATES, query.top_k)
+    if vector is None or text is None or judgement is None:
+        dense, lexical = indexes.search(vector, text, k=k, documents=documents)
         found = join(dense, lexical, documents_of=indexes.documents_of)
-        return complete_cosines(found, query=vector, vectors_of=indexes.vectors)
+        if vector is not None and text is not None:
+            found = complete_cosines(found, query=vector, vectors_of=indexes.vectors)
+        return found, None
+    dense, lexical = indexes.search(vector, None, k=k, documents=documents)
+    judgement = confirmed(judgement, dense, documents_of=indexes.documents_of)
+    if judgement.confidence < SURE:
+        _, lexical = indexes.search(None, text, k=k, documents=documents)
+    if not judgement.is_useful:
+        found = join(dense, lexical, documents_of=indexes.documents_of)
+        return complete_cosines(found, query=vector, vectors_of=indexes.vectors), None
     rest_vector = vector if rest_vector is None else rest_vector
-    rest = indexes.search(
-        rest_vector,
-        judgement.rest,
-        k=max(JUDGED_CANDIDATES, query.top_k),
-        documents=judgement.best(SEARCHED_DOCUMENTS),
-    )
+    chosen = judgement.best(SEARCHED_DOCUMENTS)
+    rest = indexes.search(rest_vector, judgement.rest, k=max(JUDGED_CANDIDATES, query.top_k), documents=chosen)
     found = join(dense, lexical, documents_of=indexes.documents_of, rest=rest)
-    return complete_cosines(found, query=vector, vectors_of=indexes.vectors, rest=rest_vector)
+    return complete_cosines(found, query=vector, vectors_of=indexes.vectors, rest=rest_vector), judgement
+
+
+def confirmed(judgement: DocumentJudgement, dense: Hits, *, documents_of: Callable[[Ids], Ids]) -> DocumentJudgement:
+    """The judgement with less confidence if the named documents have no passage that is nearly as close as the closest.
+
+    A name in the opening of a document may be a coincidence. In the right document the best cosine is at least .89 of
+    the best of all for 95 % of the questions about financial reports; in a wrong document of another kind it is below
+    .82 for three quarters.
+    """
+    if not len(dense.ids):
+        return judgement
+    named = np.isin(documents_of(dense.ids), judgement.best(SEARCHED_DOCUMENTS))
+    best = float(dense.scores[0])
+    closest = float(dense.scores[named].max()) if named.any() else float(dense.scores[-1])
+    share = closest / best if best > 0 else 1.0
+    agreement = min(1.0, max(0.0, (share - AGREEMENT_FROM) / (AGREEMENT_TO - AGREEMENT_FROM)))
+    return msgspec.structs.replace(judgement, confidence=judgement.confidence * agreement)
 
 
 def load_best(

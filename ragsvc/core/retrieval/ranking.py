@@ -60,6 +60,7 @@ CANDIDATES: Final = 70
 """Candidates from each index, unless ``top_k`` is larger. A hundred improved no data set and took a third longer."""
 
 _MIXED_MAXIMUM: Final = 1.0 + DOCUMENT_WEIGHT
+_PAGE_SHARE: Final = PAGE_WEIGHT / (_MIXED_MAXIMUM + PAGE_WEIGHT)
 _MAX_OPENINGS: Final = 64
 _MAX_WORDS: Final = 32
 _K1: Final = 1.2
@@ -188,26 +189,9 @@ def rank(
         case SearchMode.LEXICAL:
             scores = np.nan_to_num(shares)
         case SearchMode.HYBRID:
-            scores = _combine(cosines, shares, DENSE_WEIGHT if familiar else UNFAMILIAR_DENSE_WEIGHT)
-            if judgement is not None and judgement.is_useful:
-                evidence = judgement.of(documents)
-            else:
-                best = np.zeros(len(documents), np.float32)
-                np.maximum.at(best, owners, scores)
-                asked = content_words(query)[:_MAX_WORDS]
-                evidence = _document_evidence(asked, documents, best, names, openings or {})
-            scores += DOCUMENT_WEIGHT * evidence[owners]
-            maximum = _MIXED_MAXIMUM
-            if judgement is not None and judgement.is_useful and found.rest_cosines is not None:
-                judged, judged_maximum = _two_judgements(found, judgement, familiar=familiar)
-                scores += judgement.confidence * (judged - scores)
-                maximum += judgement.confidence * (judged_maximum - maximum)
-                _share_among(scores, found.documents, judgement.compared)
-                if found.rest_words is not None:
-                    shares = _shares(found.rest_words)
+            scores = _hybrid(query, found, shares, names, openings or {}, judgement=judgement, familiar=familiar)
             if requested:
-                scores += PAGE_WEIGHT * np.isin(found.ids, list(requested)).astype(np.float32)
-            scores /= maximum + PAGE_WEIGHT
+                scores += _PAGE_SHARE * np.isin(found.ids, list(requested)).astype(np.float32)
     order = np.argsort(-scores, kind="stable")
     if limit is not None and len(order) > limit:
         kept = np.isin(found.ids[order], list(requested)) if requested else np.zeros(len(order), np.bool_)
@@ -247,6 +231,33 @@ def _kept(found: SearchCandidates, kept: npt.NDArray[np.bool_]) -> SearchCandida
 def _shares(words: Floats) -> Floats:
     """BM25 scores divided by the best."""
     return (words / max(float(np.nanmax(words, initial=0.0)), 1e-9)).astype(np.float32)
+
+
+def _hybrid(
+    query: str,
+    found: SearchCandidates,
+    shares: Floats,
+    names: Mapping[int, str],
+    openings: Mapping[int, str],
+    *,
+    judgement: DocumentJudgement | None,
+    familiar: bool,
+) -> Floats:
+    """The mixture of all words, and the two judgements where there are any, divided by its maximum."""
+    mixed = _combine(found.cosines, shares, DENSE_WEIGHT if familiar else UNFAMILIAR_DENSE_WEIGHT)
+    if judgement is None or not judgement.is_useful:
+        documents, owners = np.unique(found.documents, return_inverse=True)
+        best = np.zeros(len(documents), np.float32)
+        np.maximum.at(best, owners, mixed)
+        asked = content_words(query)[:_MAX_WORDS]
+        mixed += DOCUMENT_WEIGHT * _document_evidence(asked, documents, best, names, openings)[owners]
+        return mixed / (_MIXED_MAXIMUM + PAGE_WEIGHT)
+    mixed += DOCUMENT_WEIGHT * judgement.of(found.documents)
+    judged, judged_maximum = _two_judgements(found, judgement, familiar=familiar)
+    trust = judgement.confidence
+    scores = mixed + trust * (judged - mixed)
+    _share_among(scores, found.documents, judgement.compared)
+    return (scores / (_MIXED_MAXIMUM + trust * (judged_maximum - _MIXED_MAXIMUM) + PAGE_WEIGHT)).astype(np.float32)
 
 
 def _two_judgements(found: SearchCandidates, judgement: DocumentJudgement, *, familiar: bool) -> tuple[Floats, float]:
