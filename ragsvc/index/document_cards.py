@@ -45,7 +45,7 @@ _MAX_COUNT: Final = 15
 _IN_NAME: Final = 16
 _SLOT_SHIFT: Final = 5
 _MAX_COMPARED: Final = 3
-_COMPARED_FROM: Final = 0.3
+_COMPARED_FROM: Final = 0.5
 """A document is compared with the best if it alone has a name of the question and at least this share of the score."""
 
 Floats = npt.NDArray[np.float32]

@@ -15,8 +15,8 @@ from sqlalchemy.dialects import sqlite
 from ragsvc.core.documents import DocumentStatus, Page, StoredPassage
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports.indexes import DocumentCard, Ids
+from ragsvc.core.retrieval.document_judgement import COVER_CHARACTERS
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
-from ragsvc.core.retrieval.ranking import OPENING_CHARACTERS
 from ragsvc.core.text.chunking import lexical_context
 from ragsvc.core.validation import invalid_value
 from ragsvc.store.database import driver_connection
@@ -233,7 +233,7 @@ def ready_documents(connection: Connection, collection_id: int) -> list[int]:
 
 def load_cards(connection: Connection, document_ids: Sequence[int]) -> list[DocumentCard]:
     """Cards of those of the documents that are ready, ascending by id."""
-    openings = load_openings(connection, document_ids, characters=OPENING_CHARACTERS)
+    openings = load_openings(connection, document_ids, characters=COVER_CHARACTERS)
     passages = func.count(passages_table.c.id)
     statement = (
         select(documents_table.c.id, documents_table.c.filename, documents_table.c.title, passages.label("passages"))

@@ -25,6 +25,7 @@ from ragsvc.core.ports.embedding import Embedder, Vectors
 from ragsvc.core.ports.indexes import DocumentCard, Hits, Ids, LexicalDocument
 from ragsvc.core.ports.parsing import ChunkingOptions, ExtractionLimits, TokenSpans
 from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
+from ragsvc.core.retrieval.document_judgement import COVER_CHARACTERS
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.retrieval.passage_search import JUDGED_CANDIDATES, RankedPassages, search_passages
 from ragsvc.core.retrieval.ranking import CANDIDATES, OPENING_CHARACTERS, name_and_title
@@ -177,7 +178,10 @@ def build(dataset: Dataset, *, embedding: Embedding, tokens: TokenSpans, options
     lengths = Counter(int(passage.document_id) for passage in passages.values())
     cards = DocumentCards(
         DocumentCard(
-            number, lexical_context(source.extraction.title, source.filename, ()), openings[number], lengths[number]
+            number,
+            lexical_context(source.extraction.title, source.filename, ()),
+            openings[number][:COVER_CHARACTERS],
+            lengths[number],
         )
         for number, source in sources.items()
     )

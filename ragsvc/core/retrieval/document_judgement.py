@@ -30,6 +30,10 @@ _PERIOD: Final = re.compile(
 
 _DAY: Final = re.compile(r"\d{1,2}(?:st|nd|rd|th)?")
 _SENTENCE_END: Final = re.compile(r"[.?!:]$")
+COVER_CHARACTERS: Final = 700
+"""Length of the opening in a document's card: a cover names company, period and kind within it (the last of 41 reports
+at character 584). An abstract or a first chapter, which follow, have the same names as the pages."""
+
 UNTRUSTED_COVERAGE: Final = 0.3
 TRUSTED_COVERAGE: Final = 0.7
 """Between these shares of a question's names and dates that a card explains, the confidence rises from 0 to 1."""
