@@ -212,7 +212,7 @@ class _Reader:
         return bool(found.in_name.any()) and self._is_selective(term)
 
     def _identifies(self, slot: int, word: QuestionWord, terms: Sequence[str]) -> bool:
-        """Whether the card has this name, or its document is named by this date; a year in an opening is no evidence."""
+        """Whether the card has this name, or its file name or title this date; a year on a cover is no evidence."""
         if word.is_name:
             return self._has_any([slot], terms)
         return any(self._postings(term).names(slot) for term in terms if self._names_document(word, term))

@@ -53,7 +53,8 @@ def test_company_and_period_name_the_report_also_if_its_file_name_says_nothing(
 ) -> None:
     judged = cards(opaque=opaque).judge(question)
     assert judged.documents[np.argmax(judged.scores)] == document
-    assert (np.sort(judged.scores)[-2] < 0.95) and judged.scores.max() == 1
+    assert np.sort(judged.scores)[-2] < 0.95
+    assert judged.scores.max() == 1
     assert judged.is_useful
     assert judged.rest.startswith(rest)
 
