@@ -147,10 +147,10 @@ class DocumentCards:
 
     def judge(self, question: str, documents: Ids | None = None) -> DocumentJudgement:
         """Compare the names and dates of a question with the cards; ``documents`` restricts the choice."""
-        return _Reader(self._state).judge(question, documents)
+        return _CardReader(self._state).judge(question, documents)
 
 
-class _Reader:
+class _CardReader:
     """A view of the state for one question."""
 
     def __init__(self, state: _State) -> None:

@@ -69,7 +69,6 @@ def test_the_page_of_the_named_report_is_among_the_first(tenant, opaque: bool) -
         first = pages(tenant.http, question, 5)
         hits += any(document == ids[report] and page in gold for document, page in first)
         reports += first[0][0] == ids[report]
-    print(f"pages {hits / len(questions):.3f}, reports {reports / len(questions):.3f}")
     assert hits / len(questions) >= 0.7  # .50 when documents and pages were ranked as one
     assert reports / len(questions) >= 0.8
 

@@ -255,7 +255,7 @@ def _hybrid(
     mixed += DOCUMENT_WEIGHT * judgement.of(found.documents)
     judged, judged_maximum = _two_judgements(found, judgement, familiar=familiar)
     trust = judgement.confidence
-    scores = mixed + trust * (judged - mixed)
+    scores = (mixed + trust * (judged - mixed)).astype(np.float32)
     _share_among(scores, found.documents, judgement.compared)
     return (scores / (_MIXED_MAXIMUM + trust * (judged_maximum - _MIXED_MAXIMUM) + PAGE_WEIGHT)).astype(np.float32)
 
