@@ -37,6 +37,7 @@ MAX_CARDS: Final = 20_000
 SELECTIVE_SHARE: Final = 0.3
 """A word in more than this share of the cards distinguishes no document ("report", "revenue")."""
 
+_DIGIT: Final = re.compile(r"\d")
 _DATE: Final = re.compile(r"\d\d/\d\d/\d{4}")
 _NAME_WEIGHT: Final = 2
 _K1: Final = 1.2
@@ -166,7 +167,7 @@ class _CardReader:
         words = [(word, _question_terms(word)) for word in question_words(question)]
         self._is_lower = question.islower()
         naming = [term for word, terms in words for term in terms if self._names_document(word, term)]
-        dates = [term for term in _terms(question) if _DATE.fullmatch(term)]
+        dates = [term for term in _terms(question) if _DATE.fullmatch(term)] if _DIGIT.search(question) else []
         naming = list(dict.fromkeys([*naming, *dates, *period_names(question)]))
         scores = self._scores(naming)
         if documents is not None:
@@ -280,11 +281,9 @@ def _word_terms(word: str) -> tuple[str, ...]:
 
 
 def _question_terms(word: QuestionWord) -> list[str]:
-    return (
-        []
-        if any(character >= FIRST_UNSPACED for character in word.text)
-        else [term for term in dict.fromkeys(_terms(word.text)) if len(term) > 1]
-    )
+    if not word.text.isascii() and max(word.text) >= FIRST_UNSPACED:
+        return []
+    return [term for term in dict.fromkeys(_terms(word.text)) if len(term) > 1]
 
 
 def _terms(text: str) -> Sequence[str]:

@@ -78,7 +78,7 @@ def question_words(question: str) -> list[QuestionWord]:
     found: list[QuestionWord] = []
     for position, word in enumerate(written):
         text = bare[position]
-        if any(character >= FIRST_UNSPACED for character in text):
+        if not text.isascii() and max(text) >= FIRST_UNSPACED:
             found.append(QuestionWord(word, is_name=False, is_date=False))
             continue
         starts_sentence = position > 0 and _SENTENCE_END.search(written[position - 1]) is not None
