@@ -93,7 +93,13 @@ def test_filters_and_deletions_apply_to_the_choice_of_the_report(tenant) -> None
 
 @pytest.fixture
 def tiny_reranker(tmp_path: Path) -> Path:
+    import transformers  # noqa: PLC0415 - imports torch: seconds
+
     make_tiny_transformer(tmp_path / "cross", model_type="bert", labels=1)
+    model = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "cross")
+    for weights in model.parameters():
+        weights.data *= 5  # random weights near zero score all texts alike
+    model.save_pretrained(tmp_path / "cross")
     config = tmp_path / "cross" / "tokenizer_config.json"
     settings = json.loads(config.read_text("utf-8"))
     config.write_text(json.dumps({**settings, "model_max_length": 64}), encoding="utf-8")
