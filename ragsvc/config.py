@@ -19,6 +19,7 @@ from ragsvc.core.defaults import (
     DEFAULT_ENCRYPTED_MEMORY_BYTES,
     DEFAULT_MAX_BODY_BYTES,
     DEFAULT_MAX_DOCUMENT_BYTES,
+    DEFAULT_RERANK_BUDGET_MS,
     DEFAULT_TOP_K,
     MAX_TOP_K,
 )
@@ -64,7 +65,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     embedding_threads: Positive = 2
     """Number of threads that embed documents."""
     reranker_model: str | None = None
-    """Path or hub name of a sentence-transformers CrossEncoder for ``rerank``; none is included."""
+    """Folder or hub name of a sentence-transformers CrossEncoder, which orders the best passages of hybrid searches and
+    chats, and serves ``/v1/rerank``; none is included."""
+    rerank_budget_ms: Positive = DEFAULT_RERANK_BUDGET_MS
+    """Milliseconds of a search for the reranker; passages that it has not scored by then keep their order."""
     offline: bool = False
     """Never download a model; a model that is not on this machine is an error."""
 

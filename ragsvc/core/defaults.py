@@ -9,6 +9,9 @@ DEFAULT_TOP_K: Final = 10
 
 MAX_TOP_K: Final = 100
 
+DEFAULT_RERANK_BUDGET_MS: Final = 500
+"""Time in which a cross-encoder may order the passages of a search."""
+
 MAX_QUERY_LENGTH: Final = 20_000
 """Maximum length of a question or query in characters."""
 

@@ -106,8 +106,8 @@ class Table(msgspec.Struct, frozen=True, array_like=True):
 class Extraction(msgspec.Struct, frozen=True):
     """The result of extracting one file. ``title`` comes from the metadata or the first heading.
 
-    ``attachments`` are the names of all attached files, ``attached_files`` those within the limits. ``tables`` are those
-    of each page, by its number, in the order of the text.
+    ``attachments`` are the names of all attached files, ``attached_files`` those within the limits. ``tables`` are
+    those of each page, by its number, in the order of the text.
     """
 
     pages: list[Page]

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from ragsvc.core.errors import Overloaded
 from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
-from ragsvc.core.ports.indexes import Hits, Ids, IndexChange, IndexSource
+from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids, IndexChange, IndexSource
 from ragsvc.index.comparison import IndexReport, compare
+from ragsvc.index.document_cards import DocumentCards
 from ragsvc.index.flat import FlatIndex
 from ragsvc.index.float16_scan import Float16Rows
 from ragsvc.index.ivf import ImprovementStopped, IvfIndex
@@ -59,6 +60,7 @@ class CollectionIndex:
         self._lexical = self._files.load_lexical(head)
         restored = self._files.load_vectors(head)
         self._vectors, self._vector_seq, self._changed = restored.index, restored.covered_seq, restored.unsaved
+        self._cards: DocumentCards | None = None
         self.catch_up()
 
     def __len__(self) -> int:
@@ -77,7 +79,8 @@ class CollectionIndex:
     @property
     def memory_bytes(self) -> int:
         """Bytes of memory of both indexes."""
-        return self._vectors.memory_bytes + self._lexical.memory_bytes
+        cards = 0 if self._cards is None else self._cards.memory_bytes
+        return self._vectors.memory_bytes + self._lexical.memory_bytes + cards
 
     @property
     def changed(self) -> int:
@@ -109,6 +112,7 @@ class CollectionIndex:
                 self._written_beside_successor.append(ids[differs])
             self._vector_seq = max(self._vector_seq, last)
             self._changed += int(differs.sum()) + len(removed)
+            self._refresh_cards(changes)
 
     def _differs(self, ids: Ids, documents: Ids, vectors: Float16Rows) -> npt.NDArray[np.bool_]:
         """Which rows differ from those in the vector index; replacing an equal row would leave a removed row behind."""
@@ -134,6 +138,22 @@ class CollectionIndex:
         dense = _NO_HITS if query_vector is None else self.search_dense(query_vector, k=k, documents=documents)
         lexical = _NO_HITS if query_text is None else self.search_lexical(query_text, k=k, documents=documents)
         return dense, lexical
+
+    def judge_documents(self, question: str, *, documents: Ids | None = None) -> DocumentJudgement:
+        """Which documents the question names; the first call reads the cards of all documents."""
+        return self.cards().judge(question, documents)
+
+    @property
+    def has_cards(self) -> bool:
+        return self._cards is not None
+
+    def cards(self) -> DocumentCards:
+        """The cards of the documents. They are read from the rows once and then follow the index log."""
+        if self._cards is None:
+            with self._lock:
+                if self._cards is None:
+                    self._cards = DocumentCards(self._source.cards(self.collection_id))
+        return self._cards
 
     def ids(self) -> Ids:
         """Ids of all passages, ascending."""
@@ -251,6 +271,14 @@ class CollectionIndex:
             self._successor = None
             self._written_beside_successor = []
             remove_workspace(left)
+
+    def _refresh_cards(self, changes: Sequence[IndexChange]) -> None:
+        """Read the cards of the changed documents again; deleted documents have none."""
+        if self._cards is None:
+            return
+        changed = sorted({change.document_id for change in changes if change.op != "reembed"})
+        if changed:
+            self._cards.replace(changed, self._source.cards(self.collection_id, changed))
 
     def _apply_lexical(self, changes: Sequence[IndexChange], covered_seq: int) -> None:
         if not changes:

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
-from ragsvc.core.ports.indexes import Hits, Ids, IndexSource
+from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids, IndexSource
 from ragsvc.index.collection import CollectionIndex
 from ragsvc.index.comparison import IndexReport
 from ragsvc.index.restore import IndexOptions
@@ -97,9 +97,13 @@ class IndexRegistry:
             return self._load(slot, collection_id)
 
     def is_loaded(self, collection_id: int) -> bool:
-        """Whether ``get`` returns without loading."""
+        """Whether the collection's indexes and document cards are in memory."""
         slot = self._slots.get(collection_id)
-        return slot is not None and slot.index is not None
+        return slot is not None and slot.index is not None and slot.index.has_cards
+
+    def load(self, collection_id: int) -> None:
+        """Load the collection's indexes and document cards."""
+        self.get(collection_id).cards()
 
     def catch_up(self, collection_id: int) -> None:
         """Make the collection's latest commits searchable; call it after each commit. Costs O(new changes)."""
@@ -128,6 +132,10 @@ class IndexRegistry:
     ) -> tuple[Hits, Hits]:
         """Dense and lexical hits of one collection, restricted to ``documents`` before ranking."""
         return self.get(collection_id).search(query_vector, query_text, k=k, documents=documents)
+
+    def judge_documents(self, collection_id: int, question: str, *, documents: Ids | None = None) -> DocumentJudgement:
+        """Which documents of a collection the question names."""
+        return self.get(collection_id).judge_documents(question, documents=documents)
 
     def documents_of(self, collection_id: int, ids: Ids) -> Ids:
         """The document of each passage, -1 for an unknown id."""

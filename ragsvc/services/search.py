@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -11,12 +13,12 @@ import msgspec
 import numpy as np
 from sqlalchemy import Connection
 
-from ragsvc.core.defaults import DEFAULT_COLLECTION
+from ragsvc.core.defaults import DEFAULT_COLLECTION, DEFAULT_RERANK_BUDGET_MS
 from ragsvc.core.documents import Collection, StoredPassage
 from ragsvc.core.errors import CollectionNotFound
 from ragsvc.core.ids import CollectionId, TenantId
 from ragsvc.core.ports.embedding import Reranker, Vectors
-from ragsvc.core.ports.indexes import Hits, Ids, Indexes
+from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids, Indexes
 from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.retrieval.passage_search import PassageRows, RankedPassages, search_passages
@@ -38,6 +40,7 @@ _RERANKED = 40
 _REMEMBERED_OPENINGS = 4096
 _REMEMBERED_COLLECTIONS = 10_000
 _RERANK_THREADS = 2
+_RERANK_BATCH = 4
 _LOADING_THREADS = 4
 
 
@@ -51,12 +54,18 @@ class SearchService:
         spaces: EmbeddingSpaces,
         settled: Callable[[CollectionId], Awaitable[None]],
         reranker: Reranker | None = None,
+        rerank_budget_s: float = DEFAULT_RERANK_BUDGET_MS / 1000,
     ) -> None:
-        """``settled`` returns when every document reported as ready in a collection is searchable."""
+        """``settled`` returns when every document reported as ready in a collection is searchable.
+
+        ``reranker`` orders the best passages of every hybrid search, and of others on request, within
+        ``rerank_budget_s``.
+        """
         self._database = database
         self._spaces = spaces
         self._settled = settled
         self._reranker = reranker
+        self._rerank_budget_s = rerank_budget_s
         self._limiter = anyio.CapacityLimiter(_RERANK_THREADS)
         self._loading = anyio.CapacityLimiter(_LOADING_THREADS)
         self._openings = OpeningCache()
@@ -73,13 +82,13 @@ class SearchService:
         await self._settled(scope.collection.id)
         space = self._spaces.serving
         if not space.indexes.is_loaded(scope.collection.id):  # takes seconds, and must not block the database readers
-            await anyio.to_thread.run_sync(space.indexes.get, scope.collection.id, limiter=self._loading)
+            await anyio.to_thread.run_sync(space.indexes.load, scope.collection.id, limiter=self._loading)
         resolved = time.perf_counter()
-        vector = None if query.mode is SearchMode.LEXICAL else await space.batcher.embed_query(query.text)
+        question = await _prepare(space, scope, query)
         embedded = time.perf_counter()
-        found, search_s = await self._database.on_reader(lambda: self._find(space, scope, vector, query))
+        found, search_s = await self._database.on_reader(lambda: self._find(space, scope, question, query))
         ranked = found.candidates
-        if query.rerank and self._reranker is not None:
+        if self._reranker is not None and self._is_reranked(query):
             ranked = await self._rerank(self._reranker, query.text, ranked, found.passages)
         hits = [
             SearchHit(
@@ -99,6 +108,9 @@ class SearchService:
             timings_ms={name: round(seconds * 1000, 2) for name, seconds in timings.items()},
         )
 
+    def _is_reranked(self, query: SearchQuery) -> bool:
+        return query.rerank or (self._reranker is not None and query.mode is SearchMode.HYBRID)
+
     async def _scope(self, tenant: TenantId, query: SearchQuery) -> _Scope | None:
         """Where to search. A collection's row never changes once it exists, so it may be remembered."""
         name = (tenant, query.collection)
@@ -112,7 +124,7 @@ class SearchService:
         return scope
 
     def _find(
-        self, space: EmbeddingSpace, scope: _Scope, vector: Vectors | None, query: SearchQuery
+        self, space: EmbeddingSpace, scope: _Scope, question: _Question, query: SearchQuery
     ) -> tuple[RankedPassages, float]:
         """Search and rank, and the seconds until the indexes had answered.
 
@@ -129,12 +141,14 @@ class SearchService:
 
         ranked = search_passages(
             query,
-            vector,
+            question.vector,
             indexes=_OneCollection(space.indexes, scope.collection.id),
             read_rows=read_rows,
             knows_words=space.knows,
-            count=_RERANKED if query.rerank else query.top_k,
+            count=max(_RERANKED, query.top_k) if self._is_reranked(query) else query.top_k,
             documents=scope.documents,
+            judgement=question.judgement,
+            rest_vector=question.rest_vector,
         )
         return ranked, searched - begin
 
@@ -145,13 +159,44 @@ class SearchService:
         ranked: Sequence[Candidate],
         passages: Mapping[int, StoredPassage],
     ) -> list[Candidate]:
+        """The scored candidates, best first; those that were not scored in time follow in their order.
+
+        Passages that the question asks for by page or document (their score is 1) stay first. A candidate that was not
+        scored gets at most the lowest of the new scores, so that scores descend.
+        """
+        asked_for = [candidate for candidate in ranked if candidate.score >= 1.0]
+        ranked = ranked[len(asked_for) :]
+        deadline = time.monotonic() + self._rerank_budget_s
         texts = [passages[candidate.id].text for candidate in ranked]
-        scores = await anyio.to_thread.run_sync(reranker.score, text, texts, limiter=self._limiter)
+        work = functools.partial(score_in_time, reranker, text, texts, deadline=deadline)
+        scores = await anyio.to_thread.run_sync(work, limiter=self._limiter)
         rescored = [
             msgspec.structs.replace(candidate, score=round(float(score), 4))
-            for candidate, score in zip(ranked, scores, strict=True)
+            for candidate, score in zip(ranked, scores, strict=False)
         ]
-        return sorted(rescored, key=lambda candidate: -candidate.score)
+        rescored.sort(key=lambda candidate: -candidate.score)
+        lowest = rescored[-1].score if rescored else 1.0
+        others = ranked[len(scores) :]
+        return rescored + [
+            msgspec.structs.replace(candidate, score=min(candidate.score, lowest)) for candidate in others
+        ]
+
+
+def score_in_time(reranker: Reranker, query: str, texts: Sequence[str], *, deadline: float) -> list[float]:
+    """The scores of the first texts, as many as can be computed before ``deadline`` (of ``time.monotonic``).
+
+    Texts are scored in small batches; a batch is begun if the time of the slowest one so far remains. The first batch
+    is always scored, unless the deadline has passed.
+    """
+    scores: list[float] = []
+    slowest_s = 0.0
+    for begin in range(0, len(texts), _RERANK_BATCH):
+        started = time.monotonic()
+        if started + slowest_s >= deadline:
+            break
+        scores += reranker.score(query, texts[begin : begin + _RERANK_BATCH]).tolist()
+        slowest_s = max(slowest_s, time.monotonic() - started)
+    return scores
 
 
 class OpeningCache:
@@ -218,6 +263,30 @@ class _OneCollection:
 
     def vectors(self, ids: Ids) -> tuple[Ids, Vectors]:
         return self._indexes.vectors(self._collection_id, ids)
+
+
+class _Question(msgspec.Struct, frozen=True):
+    """A question's vector, the documents that it names, and the vector of its other words."""
+
+    vector: Vectors | None = None
+    judgement: DocumentJudgement | None = None
+    rest_vector: Vectors | None = None
+
+
+async def _prepare(space: EmbeddingSpace, scope: _Scope, query: SearchQuery) -> _Question:
+    """Judge the documents and embed the question; both texts are embedded at the same time."""
+    if query.mode is SearchMode.LEXICAL:
+        return _Question()
+    if query.mode is SearchMode.DENSE:
+        return _Question(await space.batcher.embed_query(query.text))
+    judgement = space.indexes.judge_documents(scope.collection.id, query.text, documents=scope.documents)
+    if not judgement.is_useful or judgement.rest == query.text:
+        vector = await space.batcher.embed_query(query.text)
+        return _Question(vector, judgement, vector)
+    vector, rest = await asyncio.gather(
+        space.batcher.embed_query(query.text), space.batcher.embed_query(judgement.rest)
+    )
+    return _Question(vector, judgement, rest)
 
 
 class _Scope(msgspec.Struct, frozen=True):

@@ -10,11 +10,11 @@ from sqlalchemy import Connection, select
 
 from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.ports.embedding import Vectors
-from ragsvc.core.ports.indexes import Ids, IndexChange, LexicalDocument
+from ragsvc.core.ports.indexes import DocumentCard, Ids, IndexChange, LexicalDocument
 from ragsvc.core.text.tables import table_context
 from ragsvc.store.database import Database
 from ragsvc.store.index_log_rows import changes_after, last_position
-from ragsvc.store.passage_rows import passage_ids_of_collection
+from ragsvc.store.passage_rows import load_cards, passage_ids_of_collection, ready_documents
 from ragsvc.store.tables import DocumentRow, EmbeddingRow, PassageRow, table_of
 from ragsvc.store.vector_rows import decode_tables, unpack_vectors
 
@@ -115,6 +115,15 @@ class SqliteIndexSource:
     def all_passage_ids(self, collection_id: int) -> Ids:
         """Ids of all passages of ready documents, ascending."""
         return self._database.read_sync(lambda connection: passage_ids_of_collection(connection, collection_id))
+
+    def cards(self, collection_id: int, document_ids: Sequence[int] | None = None) -> list[DocumentCard]:
+        """Cards of ready documents of a collection, ascending by id."""
+
+        def read(connection: Connection) -> list[DocumentCard]:
+            wanted = ready_documents(connection, collection_id) if document_ids is None else list(document_ids)
+            return [card for block in _blocks(np.array(wanted, np.int64)) for card in load_cards(connection, block)]
+
+        return self._database.read_sync(read)
 
 
 def _blocks(passage_ids: Ids) -> Sequence[list[int]]:

@@ -14,8 +14,10 @@ from sqlalchemy.dialects import sqlite
 
 from ragsvc.core.documents import DocumentStatus, Page, StoredPassage, Table
 from ragsvc.core.ids import DocumentId, PassageId
-from ragsvc.core.ports.indexes import Ids
+from ragsvc.core.ports.indexes import DocumentCard, Ids
+from ragsvc.core.retrieval.document_judgement import COVER_CHARACTERS
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
+from ragsvc.core.text.chunking import lexical_context
 from ragsvc.core.validation import invalid_value
 from ragsvc.store.database import driver_connection
 from ragsvc.store.tables import DocumentRow, PageRow, PassageRow, table_of
@@ -240,6 +242,29 @@ def load_openings(
             if len(before) < characters:
                 found[row.document_id] = f"{before}\n{row.text}"[:characters] if before else row.text
     return found
+
+
+def ready_documents(connection: Connection, collection_id: int) -> list[int]:
+    """Ids of the ready documents of a collection, ascending."""
+    statement = select(documents_table.c.id).where(documents_table.c.collection_id == collection_id, _is_ready)
+    return list(connection.execute(statement.order_by(documents_table.c.id)).scalars())
+
+
+def load_cards(connection: Connection, document_ids: Sequence[int]) -> list[DocumentCard]:
+    """Cards of those of the documents that are ready, ascending by id."""
+    openings = load_openings(connection, document_ids, characters=COVER_CHARACTERS)
+    passages = func.count(passages_table.c.id)
+    statement = (
+        select(documents_table.c.id, documents_table.c.filename, documents_table.c.title, passages.label("passages"))
+        .join(passages_table, passages_table.c.document_id == documents_table.c.id, isouter=True)
+        .where(documents_table.c.id.in_(document_ids), _is_ready)
+        .group_by(documents_table.c.id)
+        .order_by(documents_table.c.id)
+    )
+    return [
+        DocumentCard(row.id, lexical_context(row.title, row.filename, ()), openings.get(row.id, ""), row.passages)
+        for row in connection.execute(statement)
+    ]
 
 
 def passage_ids_of_collection(connection: Connection, collection_id: int) -> Ids:

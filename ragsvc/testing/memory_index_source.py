@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from ragsvc.core.ports.embedding import Vectors
-from ragsvc.core.ports.indexes import Ids, IndexChange, IndexOperation, LexicalDocument
+from ragsvc.core.ports.indexes import DocumentCard, Ids, IndexChange, IndexOperation, LexicalDocument
 
 
 class MemorySource:
@@ -89,6 +89,17 @@ class MemorySource:
 
     def all_passage_ids(self, collection_id: int) -> Ids:
         return np.array(sorted(self._rows.get(collection_id, ())), dtype=np.int64)
+
+    def cards(self, collection_id: int, document_ids: Sequence[int] | None = None) -> list[DocumentCard]:
+        """Cards of the documents that exist; the context is the name, the first passage the opening."""
+        texts: dict[int, list[LexicalDocument]] = {}
+        for _, (text, _) in sorted(self._rows.get(collection_id, {}).items()):
+            texts.setdefault(text.document_id, []).append(text)
+        wanted = list(texts) if document_ids is None else [document for document in document_ids if document in texts]
+        return [
+            DocumentCard(document, texts[document][0].context, texts[document][0].text, len(texts[document]))
+            for document in wanted
+        ]
 
     def _passages_of(self, collection_id: int, document_id: int) -> Ids:
         rows = self._rows.get(collection_id, {})

@@ -162,6 +162,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             spaces=spaces,
             settled=index_lag.settled,
             reranker=reranker,
+            rerank_budget_s=settings.rerank_budget_ms / 1000,
         )
         access = Access(database)
         encryption = await anyio.to_thread.run_sync(open_request_encryption, settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from xml.etree import ElementTree
@@ -75,6 +75,59 @@ def mmlong(folder: Path, read: Reader) -> Dataset:
         for row in rows
     ]
     return Dataset("mmlong", "pages", [Source(path.name, read(path)) for path in paths], questions)
+
+
+def erc2(folder: Path, read: Reader) -> Dataset:
+    """21 annual reports. A question's pools of pages are alternatives; any page of any pool counts as correct."""
+    rows = [json.loads(line) for line in (folder / "questions.jsonl").read_text("utf-8").splitlines()]
+    paths = sorted((folder / "documents").glob("*.pdf"))
+    number = {path.name: index for index, path in enumerate(paths)}
+    questions: list[Question] = []
+    for row in rows:
+        pages = [page for pool in row["reference_pools"] for page in pool]
+        named = {number[page["document"]] for page in pages}
+        questions.append(
+            Question(
+                text=row["question"],
+                document=next(iter(named)) if len(named) == 1 else None,
+                gold=_gold((document_name(number[page["document"]]), page["page"]) for page in pages),
+            )
+        )
+    return Dataset("erc2", "pages", [Source(path.name, read(path)) for path in paths], questions)
+
+
+def labelled_pages(name: str, documents: Path, labels: Path, read: Reader) -> Dataset:
+    """Reports whose questions and pages are in one of our own files; any of a question's pages counts as correct."""
+    paths = sorted(documents.glob("*.pdf"))
+    number = {path.name: index for index, path in enumerate(paths)}
+    questions: list[Question] = []
+    for line in labels.read_text("utf-8").splitlines():
+        row = json.loads(line)
+        named = {number[page["document"]] for page in row["pages"]}
+        questions.append(
+            Question(
+                text=row["question"],
+                document=next(iter(named)) if len(named) == 1 else None,
+                gold=_gold((document_name(number[page["document"]]), page["page"]) for page in row["pages"]),
+            )
+        )
+    return Dataset(name, "pages", [Source(path.name, read(path)) for path in paths], questions)
+
+
+def merged(name: str, parts: list[Dataset]) -> Dataset:
+    """One collection of the documents of several sets of pages, with all their questions."""
+    sources: list[Source] = []
+    questions: list[Question] = []
+    for part in parts:
+        shift = len(sources)
+        sources += part.sources
+        for question in part.questions:
+            gold = question.gold and Gold(
+                frozenset((document_name(int(document) - 1 + shift), page) for document, page in question.gold.items)
+            )
+            document = None if question.document is None else question.document + shift
+            questions.append(replace(question, document=document, gold=gold))
+    return Dataset(name, "pages", sources, questions)
 
 
 def sec10q(folder: Path, read: Reader) -> Dataset:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -21,11 +22,12 @@ from ragsvc.core.documents import Extraction, Passage, StoredPassage
 from ragsvc.core.errors import ExtractionFailed
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports.embedding import Embedder, Vectors
-from ragsvc.core.ports.indexes import Hits, Ids, LexicalDocument
+from ragsvc.core.ports.indexes import DocumentCard, Hits, Ids, LexicalDocument
 from ragsvc.core.ports.parsing import ChunkingOptions, ExtractionLimits, TokenSpans
 from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
+from ragsvc.core.retrieval.document_judgement import COVER_CHARACTERS
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
-from ragsvc.core.retrieval.passage_search import RankedPassages, search_passages
+from ragsvc.core.retrieval.passage_search import JUDGED_CANDIDATES, RankedPassages, search_passages
 from ragsvc.core.retrieval.ranking import CANDIDATES, OPENING_CHARACTERS, name_and_title
 from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
 from ragsvc.core.text.chunking import embedding_text, lexical_context, split_pages
@@ -33,6 +35,7 @@ from ragsvc.core.text.condensing import condense
 from ragsvc.core.text.tables import table_context
 from ragsvc.extract.pdf_pages import PageReports
 from ragsvc.extract.read_file import extract
+from ragsvc.index.document_cards import DocumentCards
 from ragsvc.index.flat import FlatIndex
 from ragsvc.index.lexical import TantivyIndex
 
@@ -62,6 +65,7 @@ class Embedding:
     embedder: Embedder
     cache: Path | None = None
     prepare: Callable[[str], str] = condense
+    known: dict[str, Vectors] = field(default_factory=dict)
 
     def passages(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors ``(n, dim)`` of passages."""
@@ -70,6 +74,12 @@ class Embedding:
     def queries(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors ``(n, dim)`` of questions."""
         return self._cached("queries", texts, self.embedder.embed_queries)
+
+    def query(self, text: str) -> Vectors:
+        """The unit vector ``(dim,)`` of a question, kept in memory."""
+        if text not in self.known:
+            self.known[text] = self.embedder.embed_queries([text])[0]
+        return self.known[text]
 
     def _cached(self, kind: str, texts: Sequence[str], embed: Callable[[Sequence[str]], Vectors]) -> Vectors:
         if self.cache is None:
@@ -96,6 +106,8 @@ class Collection:
     dense: FlatIndex
     lexical: TantivyIndex
     knows: Callable[[str], bool]
+    cards: DocumentCards
+    embedding: Embedding
     folder: tempfile.TemporaryDirectory[str] = field(repr=False)
 
     def search(self, vector: Vectors | None, text: str | None, *, k: int, documents: Ids | None) -> tuple[Hits, Hits]:
@@ -144,24 +156,38 @@ def ranges_of(dataset: Dataset, passages: Sequence[StoredPassage]) -> list[tuple
 def build(dataset: Dataset, *, embedding: Embedding, tokens: TokenSpans, options: ChunkingOptions) -> Collection:
     """Chunk, embed and index a data set."""
     passages: dict[int, StoredPassage] = {}
-    texts: list[str] = []
+    vectors: list[Vectors] = []
     for number, source in enumerate(dataset.sources, start=1):
         title = source.extraction.title
+        texts: list[str] = []
         for passage in split_pages(source.extraction, options=options, tokens=tokens, filename=source.filename):
             stored = _stored(len(passages) + 1, number, source, passage)
             passages[int(stored.id)] = stored
             texts.append(embedding.prepare(embedding_text(passage, title=title, filename=source.filename)))
+        if texts:
+            vectors.append(embedding.passages(texts))  # cached for each document: sets share documents
     folder = tempfile.TemporaryDirectory(prefix="evaluate-")
     dense, lexical = FlatIndex(embedding.embedder.model.dimension), TantivyIndex(Path(folder.name))
     ids = np.array(list(passages), dtype=np.int64)
     documents = np.array([int(passage.document_id) for passage in passages.values()], dtype=np.int64)
-    dense.add(ids, documents, embedding.passages(texts))
+    dense.add(ids, documents, np.concatenate(vectors))
     lexical.add([_lexical(passage) for passage in passages.values()])
     lexical.commit(covered_seq=1)
     sources = dict(enumerate(dataset.sources, start=1))
     names = {number: name_and_title(source.filename, source.extraction.title) for number, source in sources.items()}
     openings = {number: opening(source.extraction) for number, source in sources.items()}
-    return Collection(dataset, passages, names, openings, dense, lexical, embedding.embedder.knows, folder)
+    lengths = Counter(int(passage.document_id) for passage in passages.values())
+    cards = DocumentCards(
+        DocumentCard(
+            number,
+            lexical_context(source.extraction.title, source.filename, ()),
+            openings[number][:COVER_CHARACTERS],
+            lengths[number],
+        )
+        for number, source in sources.items()
+    )
+    knows = embedding.embedder.knows
+    return Collection(dataset, passages, names, openings, dense, lexical, knows, cards, embedding, folder)
 
 
 def opening(extraction: Extraction) -> str:
@@ -169,17 +195,32 @@ def opening(extraction: Extraction) -> str:
 
 
 def search(
-    collection: Collection, query: str, vector: Vectors, mode: SearchMode, *, documents: Ids | None = None
+    collection: Collection,
+    query: str,
+    vector: Vectors,
+    mode: SearchMode,
+    *,
+    documents: Ids | None = None,
+    judge: bool = True,
 ) -> RankedPassages:
-    """Search with the service's own function; all candidates are ranked and loaded."""
+    """Search with the service's own function; all candidates are ranked and loaded.
+
+    Without ``judge`` the names of documents are not judged apart from their passages.
+    """
+    judgement = collection.cards.judge(query, documents) if judge and mode is SearchMode.HYBRID else None
+    rest = vector
+    if judgement is not None and judgement.is_useful and judgement.rest != query:
+        rest = collection.embedding.query(judgement.rest)
     return search_passages(
         SearchQuery(text=query, mode=mode),
         None if mode is SearchMode.LEXICAL else vector,
         indexes=collection,
         read_rows=lambda work: work(collection),
         knows_words=collection.knows,
-        count=2 * CANDIDATES,
+        count=2 * (CANDIDATES + JUDGED_CANDIDATES),
         documents=documents,
+        judgement=judgement,
+        rest_vector=rest,
     )
 
 

@@ -8,18 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 import numpy as np
 
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ports.embedding import Vectors
-from ragsvc.core.ports.indexes import Hits, Ids
+from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids
 from ragsvc.core.retrieval.answerability import BEST_PASSAGES, RARITY_CANDIDATES, AnswerabilityEvidence, answerable
 from ragsvc.core.retrieval.document_questions import DocumentQuestion, document_question
 from ragsvc.core.retrieval.ranking import CANDIDATES, Candidate, SearchCandidates, complete_cosines, join, rank
 from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
+
+JUDGED_CANDIDATES: Final = 200
+"""Candidates from each index among the documents that a question names."""
+
+SURE: Final = 0.5
+"""From this confidence on, the words of the question are searched in the documents that it names only."""
+
+AGREEMENT_FROM: Final = 0.75
+AGREEMENT_TO: Final = 0.92
+"""Between these shares of the best cosine, the confidence in documents whose passages are less close falls to 0."""
+
+SEARCHED_DOCUMENTS: Final = 4
+"""Documents that are searched once more if the question names them."""
+
+
+_SPARE: Final = 60
+"""Candidates kept in addition, in place of passages that are deleted during the search."""
 
 
 class CollectionIndexes(Protocol):
@@ -86,6 +103,8 @@ def search_passages(
     knows_words: Callable[[str], bool],
     count: int,
     documents: Ids | None = None,
+    judgement: DocumentJudgement | None = None,
+    rest_vector: Vectors | None = None,
 ) -> RankedPassages:
     """Search both indexes, rank the candidates, load the best, and judge whether they answer the query.
 
@@ -97,8 +116,14 @@ def search_passages(
         knows_words: whether the embedding model knows the words of a text; asked in hybrid mode only.
         count: how many ranked passages to load; at least ``BEST_PASSAGES`` are, which the judgement reads.
         documents: restricts the search to these document ids.
+        judgement: which documents the question names; used in hybrid mode.
+        rest_vector: the vector of ``judgement.rest``.
     """
-    found = find_candidates(query, vector, indexes=indexes, documents=documents)
+    if query.mode is not SearchMode.HYBRID or (judgement is not None and not judgement.is_useful):
+        judgement = None
+    found, judgement = find_candidates(
+        query, vector, indexes=indexes, documents=documents, judgement=judgement, rest_vector=rest_vector
+    )
     familiar = query.mode is not SearchMode.HYBRID or knows_words(query.text)
 
     asked = document_question(query.text)
@@ -110,16 +135,20 @@ def search_passages(
             requested = rows.asked_passages(asked, _best_documents(found) if documents is None else documents.tolist())
             candidates = _with_requested(found, requested)
             if vector is not None and query.mode is SearchMode.HYBRID:
-                candidates = complete_cosines(candidates, query=vector, vectors_of=indexes.vectors)
+                candidates = complete_cosines(
+                    candidates, query=vector, vectors_of=indexes.vectors, rest=rest_vector if judgement else None
+                )
         names = rows.names(set(candidates.documents.tolist()))
         ranked = rank(
             query.text,
             query.mode,
             candidates,
             names=names,
-            openings=rows.openings(names.keys()) if query.mode is SearchMode.HYBRID else {},
+            openings=rows.openings(names.keys()) if query.mode is SearchMode.HYBRID and judgement is None else {},
             requested={passage for passage, _ in requested},
             familiar=familiar,
+            judgement=judgement,
+            limit=max(count, RARITY_CANDIDATES) + _SPARE,
         )
         is_whole_question = asked is not None and not asked.topic
         if is_whole_question:
@@ -157,6 +186,8 @@ def _with_requested(found: SearchCandidates, requested: Sequence[tuple[int, int]
         documents=np.concatenate((found.documents, np.array([document for _, document in new], np.int64)))[order],
         cosines=np.concatenate((found.cosines, nothing))[order],
         words=np.concatenate((found.words, nothing))[order],
+        rest_cosines=None if found.rest_cosines is None else np.concatenate((found.rest_cosines, nothing))[order],
+        rest_words=None if found.rest_words is None else np.concatenate((found.rest_words, nothing))[order],
     )
 
 
@@ -169,15 +200,59 @@ def _requested_first(ranked: Sequence[Candidate], requested: Sequence[int]) -> l
 
 
 def find_candidates(
-    query: SearchQuery, vector: Vectors | None, *, indexes: CollectionIndexes, documents: Ids | None
-) -> SearchCandidates:
-    """The hits of the indexes that the query's mode uses; in hybrid mode all of them have cosines."""
+    query: SearchQuery,
+    vector: Vectors | None,
+    *,
+    indexes: CollectionIndexes,
+    documents: Ids | None,
+    judgement: DocumentJudgement | None = None,
+    rest_vector: Vectors | None = None,
+) -> tuple[SearchCandidates, DocumentJudgement | None]:
+    """The hits of the indexes that the query's mode uses, and the judgement as far as the hits confirm it.
+
+    In hybrid mode all candidates have cosines.
+
+    The documents that the judgement prefers are searched once more by the words that name no document: a report has
+    hundreds of passages, and the first hits of a large collection hold only a few of them. If the judgement is sure,
+    this replaces the lexical search by all words, which takes longest.
+    """
     text = None if query.mode is SearchMode.DENSE else query.text
-    dense, lexical = indexes.search(vector, text, k=max(CANDIDATES, query.top_k), documents=documents)
-    found = join(dense, lexical, documents_of=indexes.documents_of)
-    if vector is None or text is None:
-        return found
-    return complete_cosines(found, query=vector, vectors_of=indexes.vectors)
+    k = max(CANDIDATES, query.top_k)
+    if vector is None or text is None or judgement is None:
+        dense, lexical = indexes.search(vector, text, k=k, documents=documents)
+        found = join(dense, lexical, documents_of=indexes.documents_of)
+        if vector is not None and text is not None:
+            found = complete_cosines(found, query=vector, vectors_of=indexes.vectors)
+        return found, None
+    dense, lexical = indexes.search(vector, None, k=k, documents=documents)
+    judgement = confirmed(judgement, dense, documents_of=indexes.documents_of)
+    if judgement.confidence < SURE:
+        _, lexical = indexes.search(None, text, k=k, documents=documents)
+    if not judgement.is_useful:
+        found = join(dense, lexical, documents_of=indexes.documents_of)
+        return complete_cosines(found, query=vector, vectors_of=indexes.vectors), None
+    rest_vector = vector if rest_vector is None else rest_vector
+    chosen = judgement.best(SEARCHED_DOCUMENTS)
+    rest = indexes.search(rest_vector, judgement.rest, k=max(JUDGED_CANDIDATES, query.top_k), documents=chosen)
+    found = join(dense, lexical, documents_of=indexes.documents_of, rest=rest)
+    return complete_cosines(found, query=vector, vectors_of=indexes.vectors, rest=rest_vector), judgement
+
+
+def confirmed(judgement: DocumentJudgement, dense: Hits, *, documents_of: Callable[[Ids], Ids]) -> DocumentJudgement:
+    """The judgement with less confidence if the named documents have no passage that is nearly as close as the closest.
+
+    A name in the opening of a document may be a coincidence. In the right document the best cosine is at least .89 of
+    the best of all for 95 % of the questions about financial reports; in a wrong document of another kind it is below
+    .82 for three quarters.
+    """
+    if not len(dense.ids):
+        return judgement
+    named = np.isin(documents_of(dense.ids), judgement.best(SEARCHED_DOCUMENTS))
+    best = float(dense.scores[0])
+    closest = float(dense.scores[named].max()) if named.any() else float(dense.scores[-1])
+    share = closest / best if best > 0 else 1.0
+    agreement = min(1.0, max(0.0, (share - AGREEMENT_FROM) / (AGREEMENT_TO - AGREEMENT_FROM)))
+    return msgspec.structs.replace(judgement, confidence=judgement.confidence * agreement)
 
 
 def load_best(

@@ -1,5 +1,9 @@
 """Ranks candidates by cosine, BM25, and the names and openings of their documents.
 
+If the question names documents (``DocumentJudgement``), two judgements are added: how well the document fits the names,
+and how well the passage fits the other words. The confidence of the judgement divides the score between this sum and
+the mixture of all words.
+
 Pure and fast, because it runs within a request. It sees the candidates only and not the whole index. Every weight was
 chosen with ``scripts/evaluate`` (alternatives: ``docs/techniques.md``).
 """
@@ -17,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ragsvc.core.ports.embedding import Vectors
-from ragsvc.core.ports.indexes import Hits, Ids
+from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids
 from ragsvc.core.retrieval.search_values import SearchMode
 from ragsvc.core.text.content_words import content_words
 from ragsvc.core.text.word_starts import WordText, count_starts, word_start
@@ -35,13 +39,28 @@ DOCUMENT_WEIGHT: Final = 0.1
 PAGE_WEIGHT: Final = 0.1
 """Added to the score of a passage whose page the question names ("in the table on page 28")."""
 
+REST_WEIGHT: Final = 0.7
+"""In the judgement of passages: weight of the cosine with the question without the names of documents; the cosine with
+the whole question gets the rest."""
+
+REST_WORDS_WEIGHT: Final = 0.2
+"""In the judgement of passages: weight of the BM25 score by the words that name no document."""
+
+UNFAMILIAR_REST_WORDS_WEIGHT: Final = 1.5
+"""The same for a question whose words are all unknown to the model: its cosines say little."""
+
+JUDGED_DOCUMENT_WEIGHT: Final = 1.0
+"""Weight of the judgement of documents, against the judgement of passages; from 0.6 to 2 the results are equal within
+noise, because the best document should win and among its passages the weight is constant."""
+
 OPENING_CHARACTERS: Final = 2000
 """Length of a document's opening, which describes it: a title page, a letterhead, an abstract."""
 
 CANDIDATES: Final = 70
 """Candidates from each index, unless ``top_k`` is larger. A hundred improved no data set and took a third longer."""
 
-_MAX_SCORE: Final = 1.0 + DOCUMENT_WEIGHT + PAGE_WEIGHT
+_MIXED_MAXIMUM: Final = 1.0 + DOCUMENT_WEIGHT
+_PAGE_SHARE: Final = PAGE_WEIGHT / (_MIXED_MAXIMUM + PAGE_WEIGHT)
 _MAX_OPENINGS: Final = 64
 _MAX_WORDS: Final = 32
 _K1: Final = 1.2
@@ -53,8 +72,8 @@ class Candidate(msgspec.Struct, frozen=True):
     """A ranked passage; scores in 0..1.
 
     ``dense`` is the cosine (negative values as 0). ``lexical`` is the BM25 score divided by the best BM25 score of the
-    search. In a hybrid search, ``score`` is the weighted sum of both and of the document and page scores, divided by
-    its maximum.
+    search, by the words that name no document where the question names some. In a hybrid search, ``score`` is the
+    weighted sum of the passage's and its document's scores, divided by the maximum of the sum.
     """
 
     id: int
@@ -66,36 +85,64 @@ class Candidate(msgspec.Struct, frozen=True):
 class SearchCandidates(msgspec.Struct, frozen=True):
     """The candidates of a search as columns ``(n,)``, ascending by passage id.
 
-    ``words`` are BM25 scores. A score is ``nan`` if that index did not return the passage.
+    ``words`` are BM25 scores. A score is ``nan`` if that index did not return the passage. ``rest_cosines`` and
+    ``rest_words`` are the scores for ``DocumentJudgement.rest``; ``None`` if it was not searched.
     """
 
     ids: Ids
     documents: Ids
     cosines: Floats
     words: Floats
+    rest_cosines: Floats | None = None
+    rest_words: Floats | None = None
 
 
-def join(dense: Hits, lexical: Hits, *, documents_of: Callable[[Ids], Ids]) -> SearchCandidates:
-    """Merge the hits of both indexes."""
-    ids = np.union1d(dense.ids, lexical.ids)
-    return SearchCandidates(ids, documents_of(ids), _spread(ids, dense), _spread(ids, lexical))
+def join(
+    dense: Hits, lexical: Hits, *, documents_of: Callable[[Ids], Ids], rest: tuple[Hits, Hits] | None = None
+) -> SearchCandidates:
+    """Merge the hits of both indexes. ``rest`` are their hits for ``DocumentJudgement.rest``."""
+    if rest is None:
+        ids = np.union1d(dense.ids, lexical.ids)
+        return SearchCandidates(ids, documents_of(ids), _spread(ids, dense), _spread(ids, lexical))
+    ids = np.unique(np.concatenate((dense.ids, lexical.ids, rest[0].ids, rest[1].ids)))
+    return SearchCandidates(
+        ids,
+        documents_of(ids),
+        _spread(ids, dense),
+        _spread(ids, lexical),
+        rest_cosines=_spread(ids, rest[0]),
+        rest_words=_spread(ids, rest[1]),
+    )
 
 
 def complete_cosines(
-    found: SearchCandidates, *, query: Vectors, vectors_of: Callable[[Ids], tuple[Ids, Vectors]]
+    found: SearchCandidates,
+    *,
+    query: Vectors,
+    vectors_of: Callable[[Ids], tuple[Ids, Vectors]],
+    rest: Vectors | None = None,
 ) -> SearchCandidates:
     """Add the cosines of passages that only the lexical index returned.
 
     Otherwise a passage just below the dense candidates would count as dissimilar (hit@5 on sec10q .90 without, .95
-    with them). ``vectors_of`` returns the ids that still exist, and their vectors.
+    with them). ``vectors_of`` returns the ids that still exist, and their vectors. With the vector ``rest`` of
+    ``DocumentJudgement.rest``, all candidates get a cosine with that too.
     """
     missing = np.isnan(found.cosines)
+    if rest is not None and found.rest_cosines is not None:
+        missing |= np.isnan(found.rest_cosines)
     if not missing.any():
         return found
     ids, vectors = vectors_of(found.ids[missing])
+    at = np.searchsorted(found.ids, ids)
     cosines = found.cosines.copy()
-    cosines[np.searchsorted(found.ids, ids)] = vectors @ query
-    return msgspec.structs.replace(found, cosines=cosines)
+    cosines[at] = vectors @ query
+    found = msgspec.structs.replace(found, cosines=cosines)
+    if rest is not None and found.rest_cosines is not None:
+        rest_cosines = found.rest_cosines.copy()
+        rest_cosines[at] = vectors @ rest
+        found = msgspec.structs.replace(found, rest_cosines=rest_cosines)
+    return found
 
 
 def rank(
@@ -107,6 +154,8 @@ def rank(
     openings: Mapping[int, str] | None = None,
     requested: AbstractSet[int] = frozenset(),
     familiar: bool = True,
+    judgement: DocumentJudgement | None = None,
+    limit: int | None = None,
 ) -> list[Candidate]:
     """Candidates, best first. Candidates of deleted documents (not in ``names``) are dropped.
 
@@ -118,6 +167,9 @@ def rank(
         openings: openings of the candidates' documents by document id; ``OPENING_CHARACTERS`` suffice.
         requested: ids of the passages on pages that the question names.
         familiar: whether the embedding model knows the words of the question.
+        judgement: which documents the question names; used in hybrid mode if the candidates have scores for its rest.
+            It replaces the comparison of the question with ``names`` and ``openings``.
+        limit: how many candidates to return; all of those requested are kept.
     """
     documents, owners = np.unique(found.documents, return_inverse=True)
     ready = np.array([document in names for document in documents.tolist()], np.bool_)
@@ -127,23 +179,24 @@ def rank(
     if not found.ids.size:
         return []
     cosines = found.cosines
-    shares = found.words / max(float(np.nanmax(found.words, initial=0.0)), 1e-9)
+    if judgement is not None and found.rest_words is not None and np.isnan(found.words).all():
+        shares = _shares(found.rest_words)
+    else:
+        shares = _shares(found.words)
     match mode:
         case SearchMode.DENSE:
             scores = np.nan_to_num(np.maximum(cosines, 0.0))
         case SearchMode.LEXICAL:
             scores = np.nan_to_num(shares)
         case SearchMode.HYBRID:
-            scores = _combine(cosines, shares, DENSE_WEIGHT if familiar else UNFAMILIAR_DENSE_WEIGHT)
-            best = np.zeros(len(documents), np.float32)
-            np.maximum.at(best, owners, scores)
-            asked = content_words(query)[:_MAX_WORDS]
-            evidence = _document_evidence(asked, documents, best, names, openings or {})
-            scores += DOCUMENT_WEIGHT * evidence[owners]
+            scores = _hybrid(query, found, shares, names, openings or {}, judgement=judgement, familiar=familiar)
             if requested:
-                scores += PAGE_WEIGHT * np.isin(found.ids, list(requested)).astype(np.float32)
-            scores /= _MAX_SCORE
+                scores += _PAGE_SHARE * np.isin(found.ids, list(requested)).astype(np.float32)
     order = np.argsort(-scores, kind="stable")
+    if limit is not None and len(order) > limit:
+        kept = np.isin(found.ids[order], list(requested)) if requested else np.zeros(len(order), np.bool_)
+        kept[:limit] = True
+        order = order[kept]
     table = np.stack((scores, cosines, shares)).astype(float)[:, order]
     rounded = np.round(np.clip(table, 0.0, 1.0), 4).tolist()
     return [
@@ -165,7 +218,65 @@ def _spread(ids: Ids, hits: Hits) -> Floats:
 
 
 def _kept(found: SearchCandidates, kept: npt.NDArray[np.bool_]) -> SearchCandidates:
-    return SearchCandidates(found.ids[kept], found.documents[kept], found.cosines[kept], found.words[kept])
+    return SearchCandidates(
+        found.ids[kept],
+        found.documents[kept],
+        found.cosines[kept],
+        found.words[kept],
+        rest_cosines=None if found.rest_cosines is None else found.rest_cosines[kept],
+        rest_words=None if found.rest_words is None else found.rest_words[kept],
+    )
+
+
+def _shares(words: Floats) -> Floats:
+    """BM25 scores divided by the best."""
+    return (words / max(float(np.nanmax(words, initial=0.0)), 1e-9)).astype(np.float32)
+
+
+def _hybrid(
+    query: str,
+    found: SearchCandidates,
+    shares: Floats,
+    names: Mapping[int, str],
+    openings: Mapping[int, str],
+    *,
+    judgement: DocumentJudgement | None,
+    familiar: bool,
+) -> Floats:
+    """The mixture of all words, and the two judgements where there are any, divided by its maximum."""
+    mixed = _combine(found.cosines, shares, DENSE_WEIGHT if familiar else UNFAMILIAR_DENSE_WEIGHT)
+    if judgement is None or not judgement.is_useful:
+        documents, owners = np.unique(found.documents, return_inverse=True)
+        best = np.zeros(len(documents), np.float32)
+        np.maximum.at(best, owners, mixed)
+        asked = content_words(query)[:_MAX_WORDS]
+        mixed += DOCUMENT_WEIGHT * _document_evidence(asked, documents, best, names, openings)[owners]
+        return mixed / (_MIXED_MAXIMUM + PAGE_WEIGHT)
+    mixed += DOCUMENT_WEIGHT * judgement.of(found.documents)
+    judged, judged_maximum = _two_judgements(found, judgement, familiar=familiar)
+    trust = judgement.confidence
+    scores = (mixed + trust * (judged - mixed)).astype(np.float32)
+    _share_among(scores, found.documents, judgement.compared)
+    return (scores / (_MIXED_MAXIMUM + trust * (judged_maximum - _MIXED_MAXIMUM) + PAGE_WEIGHT)).astype(np.float32)
+
+
+def _two_judgements(found: SearchCandidates, judgement: DocumentJudgement, *, familiar: bool) -> tuple[Floats, float]:
+    """The judgement of each passage by the words that name no document, plus that of its document; and its maximum."""
+    words = REST_WORDS_WEIGHT if familiar else UNFAMILIAR_REST_WORDS_WEIGHT
+    whole = np.nan_to_num(np.maximum(found.cosines, 0.0))
+    rest = np.nan_to_num(np.maximum(found.rest_cosines if found.rest_cosines is not None else whole, 0.0))
+    shares = np.nan_to_num(_shares(found.rest_words)) if found.rest_words is not None else np.zeros_like(whole)
+    passages = (1 - REST_WEIGHT) * whole + REST_WEIGHT * rest + words * shares
+    scores = passages + JUDGED_DOCUMENT_WEIGHT * judgement.of(found.documents)
+    return scores.astype(np.float32), 1.0 + words + JUDGED_DOCUMENT_WEIGHT
+
+
+def _share_among(scores: Floats, owners: Ids, compared: Sequence[int]) -> None:
+    """Give the best passage of each compared document the score of the best, and raise its others equally."""
+    tops = {document: float(scores[owners == document].max()) for document in compared if (owners == document).any()}
+    best = max(tops.values(), default=0.0)
+    for document, top in tops.items():
+        scores[owners == document] += best - top
 
 
 def _combine(cosines: Floats, shares: Floats, dense_weight: float) -> Floats:
