@@ -44,7 +44,10 @@ class QuotedSentence(Protocol):
 
 
 class Extracted(Protocol):
-    """The result of an extraction. ``abstained``: the documents contain no answer."""
+    """The result of an extraction.
+
+    ``abstained``: the documents contain no answer. ``doubtful``: the sentences do not state what is asked.
+    """
 
     @property
     def sentences(self) -> Sequence[QuotedSentence]:
@@ -53,6 +56,9 @@ class Extracted(Protocol):
 
     @property
     def abstained(self) -> bool: ...
+
+    @property
+    def doubtful(self) -> bool: ...
 
 
 class Extract(Protocol):
@@ -154,7 +160,7 @@ class LocalExtractive(LocalChat):
             yield from _page_counts(evidence.hits)
             return
         found = self._extract(evidence.query, evidence.hits, answerable=evidence.answerable)
-        if found.abstained or not found.sentences:
+        if found.abstained or found.doubtful or not found.sentences:
             yield NO_ANSWER
             return
         for position, sentence in enumerate(found.sentences):

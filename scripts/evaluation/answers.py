@@ -57,14 +57,15 @@ def judge_answers(collection: Collection, embedding: Embedding, *, own_document:
         begin = time.perf_counter()
         found = answer(question.text, hits, answerable=ranking.answerable)
         spent = time.perf_counter() - begin
-        quoted, gold = [sentence.text for sentence in found.sentences], question.answer or ""
+        quoted = [] if found.doubtful else [sentence.text for sentence in found.sentences]
+        gold = question.answer or ""
         rows.append(
             (
                 token_f1(" ".join(quoted), gold),
                 contains(" ".join(quoted), gold),
                 contains(quoted[0] if quoted else "", gold),
                 contains(" ".join(hit.passage.text for hit in hits), gold),
-                found.abstained,
+                not quoted,
                 1000 * spent,
             )
         )

@@ -71,6 +71,7 @@ class Sentence(NamedTuple):
 class Found(NamedTuple):
     sentences: list[Sentence]
     abstained: bool
+    doubtful: bool = False
 
 
 def extract(question, hits, *, answerable):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from ragsvc.core.answers.extractive import MAX_SENTENCE_CHARACTERS, ExtractedAnswer, answer
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ids import DocumentId, PassageId
-from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW, answerable, question_names
+from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW, answerable
+from ragsvc.core.retrieval.question_names import question_names
 from ragsvc.core.retrieval.search_values import SearchHit
 from tests.support.evidence import evidence_of
 

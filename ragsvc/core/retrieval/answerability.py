@@ -1,18 +1,21 @@
 """Estimates how likely it is that the retrieved passages contain an answer.
 
-Three signals are combined. *Names*: whether the names and numbers of the question occur in the best passages. A
-question about another company, year or product retrieves similar passages with equally high cosines: on mmlong the
-area under the ROC curve is .49 for the cosine alone and .75 for names. *Rarity*: how rare the rarest word of the
-question is that the best passages lack. *Relevance*: whether the best passages are about the topic; for questions
-asked of the wrong collection the area is .98 for the cosine. An answer needs all three, so they are multiplied; in a
-weighted sum a high cosine hides a wrong name (.65).
+Four signals are multiplied, because an answer needs all of them; in a weighted sum a high cosine hides a wrong name.
+
+- *Names*: whether the names and numbers of the question occur in the best passages, and together in one of them. A
+  question about another company, year or product retrieves similar passages with equally high cosines.
+- *Coverage*: the share of the question's words on one page of the best passages.
+- *Relevance*: whether the best passages are about the topic.
+- *Rarity*: how rare the rarest word of the question is that the best passages lack.
+
+The signals are independent of the ranking's weights: they read texts and cosines. ``docs/benchmarks.md`` says on which
+data sets the exponents were chosen; chosen without any one of the sets, they are the same or nearly so.
 """
 
 from __future__ import annotations
 
-# ruff: noqa: RUF001 - quotation marks of several scripts
 import math
-import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
@@ -21,58 +24,55 @@ import msgspec
 
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.retrieval.asking_clauses import asking_text
+from ragsvc.core.retrieval.question_names import comparable_names, degree_of, name_text, question_names, quotations
 from ragsvc.core.text.content_words import content_words
-from ragsvc.core.text.spellings import MONTH_NAMES, SIGNED_WORD
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 from ragsvc.core.text.tables import table_context
-from ragsvc.core.text.word_starts import plain_text, word_start
+from ragsvc.core.text.word_starts import FIRST_UNSPACED, plain_text, word_start, word_stem
 
-ABSTAIN_BELOW: Final = 0.36
+ABSTAIN_BELOW: Final = 0.38
 """The bound for ``answerable``. Below it the built-in answerer gives no answer, and other chat models are told in the
 prompt that the evidence is weak. This is the only place where the bound is defined."""
 
-NAMES_IN_BEST_SHARE: Final = 0.6
-"""Weight of names in the two best passages; names in the six best passages get the rest."""
+NAMES_IN_ONE_SHARE: Final = 0.8
+"""Weight of the passage with the most names; the names in all best passages together get the rest."""
 
-RARITY_SCALE: Final = 10.0
-"""A missing word that one in twenty candidates contains lowers the result by a quarter."""
+MISSING_NAME_FACTOR: Final = 0.5
+"""Multiplies the result if a name occurs in none of the best passages."""
+
+MISSING_BELOW: Final = 0.3
+"""A name with a lower degree is missing; see ``question_names.degree_of``."""
+
+COSINE_AS_COVERAGE: Final = 0.5
+"""Coverage of a question that shares no word with the best passages, as a share of the cosine: such a question may be
+asked in another language than the documents'."""
+
+COVERAGE_EXPONENT: Final = 0.5
+RELEVANCE_EXPONENT: Final = 0.4
 
 RELEVANT_FROM: Final = 0.1
-RELEVANT_TO: Final = 0.3
+RELEVANT_TO: Final = 0.4
 """Between these values of ``AnswerabilitySignals.relevance`` its factor rises from 0 to 1."""
 
-_QUOTED: Final = re.compile(r"[\"“„«]([^\"“”„«»]{2,80})[\"”“»]")
-_WORD: Final = r"(?:[A-Z][\w&'’-]*\w|[A-Z]{2,}|\w*\d[\w.,%/-]*)"
-_NAME: Final = re.compile(rf"(?<!\w){_WORD}(?: {_WORD})*(?!\w)")
-_SIGNED: Final = re.compile(SIGNED_WORD)
-_SENTENCE_START: Final = re.compile(r"(?:^|[.?!:]\s+|[\"“]\s*)$")
-_PLACE: Final = re.compile(
-    r"\b(?:page|slide|figure|table|section|appendix|p)s?\.?\s*\d[\d.]*(?:\s*[-\u2013]\s*\d+)?", re.IGNORECASE
-)
-_EXAMPLE: Final = re.compile(
-    r"(?:\b(?:e\.g\.?|for example|for instance|such as \[|like \[)|\[).*", re.IGNORECASE | re.DOTALL
-)
-_GENERIC: Final = frozenset(
-    "page slide figure table section appendix chapter document report paper email address question answer title year "
-    "who pdf docx faq file text usd eur gbp chf ok asap monday tuesday wednesday thursday friday saturday"
-    " sunday".split()
-)
-"""Words for kinds of things, files, currencies and days, which are not names when capitalised. "who" is "Whos" without
-the plural ending."""
+RARITY_SCALE: Final = 24.0
+"""A missing word that one in twenty candidates contains lowers the result by a ninth."""
 
-_GERMAN: Final = re.compile(r"\b(?:der|das|den|dem|wie|wer|wen|wann|wo|und|welche[rsmn]?|ist|wurden?|werden|für|von)\b")
-"""Marks a question as German, where a capital does not indicate a name because all nouns have one. Only German words
-that are rare in English questions, so not "die", "in", "was" or "hat"."""
+_FLOOR: Final = 0.05
+"""Added to names and coverage: a missing signal makes an answer unlikely and not impossible."""
 
-_YEAR: Final = re.compile(r" (?:19|20)\d\d ")
-_MONTHS: Final = "|".join(sorted(MONTH_NAMES - {"may", "mar", "mars"}, key=len, reverse=True))
-_MONTH: Final = re.compile(rf" (?:{_MONTHS}) | may (?=\d)|(?<=\d) may ")
-_DAY: Final = re.compile(rf" (\d{{1,2}}) (?:{_MONTHS}|may)(?= )| (?:{_MONTHS}|may) (\d{{1,2}})(?= )")
-_DIGIT: Final = re.compile(r"\d")
-_PLURAL: Final = re.compile(r"(?<=[a-z]{3})s(?= )")
+_ABOUT_DOCUMENTS: Final = frozenset(
+    """page pages slide slides figure figures table tables section sections chapter appendix paper papers document
+    documents report reports guidebook brochure article text list lists listed mention mentioned mentions show shown
+    shows showing include included includes describe described contain contains provided following answer question
+    word words name names kind kinds type types many much respectively according based presented appear appears
+    appeared write written give given located""".split()
+)
+"""Words of questions that describe the place or the form of the answer; passages with the answer often lack them."""
+
 _BEST: Final = 2
 BEST_PASSAGES: Final = 6
 _MAX_WORDS: Final = 32
+_PAIR: Final = 2
 
 BETWEEN_TEXTS: Final = "\0"
 """Separates joined texts; it occurs in no text."""
@@ -94,18 +94,29 @@ class AnswerabilityEvidence(msgspec.Struct, frozen=True):
 
 
 class AnswerabilitySignals(msgspec.Struct, frozen=True):
-    """``names``, ``names_in_best`` and ``words_in_best`` are shares in 0..1 of the question's names and words.
+    """The signals, as shares in 0..1 except ``rarity``.
 
-    ``names`` is over all best passages, ``names_in_best`` and ``words_in_best`` over the best two. ``rarity`` is the
-    log of the number of candidates per candidate that contains the rarest word missing from the best two; 0 if none
-    is missing.
+    ``names_in_one`` is the mean degree of the question's names in the passage that has most of them, ``names_in_all``
+    in all best passages together, and ``rarest_name`` the lowest degree there. ``coverage`` is the share of the
+    question's words on one page. ``words_in_best`` is the share of the words in one of the best two passages.
+    ``rarity`` is the log of the number of candidates per candidate that contains the rarest word missing from the best
+    two; 0 if none is missing. ``quoted`` tells that a best passage contains a phrase that the question quotes.
     """
 
-    names: float
-    names_in_best: float
+    names_in_one: float
+    names_in_all: float
+    rarest_name: float
+    coverage: float
     words_in_best: float
     cosine: float
     rarity: float
+    quoted: bool
+
+    @property
+    def names(self) -> float:
+        """The degree to which the passages are about the names of the question."""
+        together = NAMES_IN_ONE_SHARE * self.names_in_one + (1 - NAMES_IN_ONE_SHARE) * self.names_in_all
+        return together * (1.0 if self.rarest_name >= MISSING_BELOW else MISSING_NAME_FACTOR)
 
     @property
     def relevance(self) -> float:
@@ -118,16 +129,21 @@ def answerable(query: str, evidence: AnswerabilityEvidence) -> float:
     if not evidence.passages:
         return 0.0
     signals = signals_of(query, evidence)
-    names = NAMES_IN_BEST_SHARE * signals.names_in_best + (1 - NAMES_IN_BEST_SHARE) * signals.names
     relevance = (signals.relevance - RELEVANT_FROM) / (RELEVANT_TO - RELEVANT_FROM)
-    relevance = min(1.0, max(0.0, relevance))
-    return round(names * math.sqrt(relevance) * math.exp(-signals.rarity / RARITY_SCALE), 4)
+    if signals.quoted:
+        relevance = 1.0
+    product: float = (
+        (_FLOOR + signals.names)
+        * (_FLOOR + signals.coverage) ** COVERAGE_EXPONENT
+        * min(1.0, max(0.0, relevance)) ** RELEVANCE_EXPONENT
+        * math.exp(-signals.rarity / RARITY_SCALE)
+    )
+    return round(min(1.0, product), 4)
 
 
 def signals_of(query: str, evidence: AnswerabilityEvidence) -> AnswerabilitySignals:
     """The signals that ``answerable`` combines."""
-    question = query[: query.rindex("?") + 1] if "?" in query else query  # then follows the form of the answer
-    question = asking_text(question)
+    question = asking_text(_without_form_of_answer(query))
     best = evidence.passages[:BEST_PASSAGES]
     texts = [
         _plain(
@@ -141,20 +157,39 @@ def signals_of(query: str, evidence: AnswerabilityEvidence) -> AnswerabilitySign
     names = question_names(question)
     if names and best:
         same = (text for text, passage in zip(texts, best, strict=True) if passage.document_id == best[0].document_id)
-        names = _comparable(names, question, " ".join(same))
-    singular = [_singular(text) for text in texts] if names else []
-    words = [word for word in content_words(question)[:_MAX_WORDS] if word_start(word)]
+        names = comparable_names(names, question, " ".join(same))
+    prepared = [name_text(text) for text in texts] if names else []
+    degrees = [[degree_of(name, text) for name in names] for text in prepared]
+    highest = [max(column) for column in zip(*degrees, strict=True)]
+    words = [piece for word in content_words(question) for piece in _pieces(word) if word_start(piece)][:_MAX_WORDS]
     starts = [word_start(word) for word in words]
+    cosine = max(0.0, min(1.0, max(evidence.cosines[:BEST_PASSAGES], default=0.0)))
     return AnswerabilitySignals(
-        names=_mean([max((_holds(text, name) for text in singular), default=0.0) for name in names]),
-        names_in_best=_mean([max((_holds(text, name) for text in singular[:_BEST]), default=0.0) for name in names]),
+        names_in_one=max(map(_mean, degrees), default=1.0),
+        names_in_all=_mean(highest),
+        rarest_name=min(highest, default=1.0),
+        coverage=_coverage(words, best, texts) or COSINE_AS_COVERAGE * cosine,
         words_in_best=max((_mean([float(start in text) for start in starts]) for text in texts[:_BEST]), default=0.0),
-        cosine=max(0.0, min(1.0, max(evidence.cosines[:BEST_PASSAGES], default=0.0))),
+        cosine=cosine,
         rarity=_rarity(
-            [_as_written(word) for word in words if not any(word_start(word) in text for text in texts[:_BEST])],
+            [
+                _as_written(word)
+                for word in words
+                if word[0] < FIRST_UNSPACED and not any(word_start(word) in text for text in texts[:_BEST])
+            ],
             evidence,
         ),
+        quoted=any(phrase in text for phrase in quotations(query) for text in texts),
     )
+
+
+def _without_form_of_answer(query: str) -> str:
+    """The query up to its last question mark, after which instructions such as "Answer with an integer." follow.
+
+    A quotation that follows is kept.
+    """
+    end = query.rfind("?") + 1
+    return query if not end or len(quotations(query)) > len(quotations(query[:end])) else query[:end]
 
 
 @lru_cache(maxsize=1024)
@@ -163,30 +198,30 @@ def _plain(filename: str, title: str, headings: tuple[str, ...], text: str) -> s
     return plain_text(" ".join((filename, title, *headings, text)))
 
 
-@lru_cache(maxsize=1024)
-def _singular(plain: str) -> str:
-    return _PLURAL.sub("", plain)
+def _pieces(word: str) -> Sequence[str]:
+    """The word itself; the pairs of characters of a run in a script without spaces between words."""
+    if len(word) <= _PAIR or word[0] < FIRST_UNSPACED:
+        return (word,)
+    pairs = [word[at : at + _PAIR] for at in range(len(word) - _PAIR + 1)]
+    return [pair for pair in pairs if pair not in QUESTION_STOP_WORDS]
+
+
+def _coverage(words: Sequence[str], passages: Sequence[StoredPassage], texts: Sequence[str]) -> float:
+    """The largest share of the words on one page; 1 for a question without words. Numbers are judged as names."""
+    topical = [word for word in words if word not in _ABOUT_DOCUMENTS and not any(map(str.isdigit, word))]
+    stems = [word_stem(word) for word in topical or words]
+    if not stems:
+        return 1.0
+    pages: dict[tuple[int, int], set[str]] = defaultdict(set)
+    for passage, text in zip(passages, texts, strict=True):
+        pages[passage.document_id, passage.page].update(stem for stem in stems if stem in text)
+    return max((sum(stem in found for stem in stems) / len(stems) for found in pages.values()), default=0.0)
 
 
 def _as_written(word: str) -> str:
     """The form in which to search a word in texts whose spellings are not unified."""
     start = word_start(word).strip()
     return start if word.startswith(start) else word
-
-
-def _comparable(names: Sequence[str], question: str, text: str) -> list[str]:
-    """The names without years, months and days where the text mentions no year or month.
-
-    A question about 2019 has no answer in a report on 2023; but "a boat costs 12 euros" is true of any date.
-    """
-    days = {f" {day} " for pair in _DAY.findall(plain_text(question)) for day in pair if day}
-    without = [
-        name
-        for name in names
-        if (_YEAR.fullmatch(name) and not _YEAR.search(text))
-        or ((name in days or _MONTH.search(name)) and not _MONTH.search(text))
-    ]
-    return [name for name in names if name not in without]
 
 
 def _rarity(missing: Sequence[str], evidence: AnswerabilityEvidence) -> float:
@@ -225,41 +260,6 @@ def _fewest(words: Sequence[str], joined: bytes, *, most: int) -> int:
             at = joined.find(word, end) if end >= 0 else -1
         most = found
     return most
-
-
-def question_names(query: str) -> list[str]:
-    """The names in a question, in the form of ``plain_text``: quotations, capitalised words, numbers.
-
-    >>> question_names('What did Tim Cook say of "net sales" in 2022?')
-    [' net sale ', ' tim cook ', ' 2022 ']
-    """
-    text = _EXAMPLE.sub(" ", _PLACE.sub(" ", query))
-    found = [match.group(1) for match in _QUOTED.finditer(text)]
-    text = _QUOTED.sub(" ", text)
-    found.extend(match.group() for match in _SIGNED.finditer(text))
-    capitals_tell = sum(map(str.isupper, text)) < sum(map(str.islower, text)) and not _GERMAN.search(text)
-    for match in _NAME.finditer(text):
-        words = match.group().split(" ")
-        if _SENTENCE_START.search(text, 0, match.start()) and not (len(words[0]) > 1 and words[0].isupper()):
-            words = words if words[0][0].isdigit() else words[1:]
-        words = [
-            word
-            for word in words
-            if word.lower() not in QUESTION_STOP_WORDS and word.lower().rstrip("s") not in _GENERIC
-        ]
-        if not capitals_tell:
-            words = [word for word in words if not word.isalpha() or (len(word) > 1 and word.isupper())]
-        found.append(" ".join(re.sub(r"['’]s$", "", word) for word in words if not _DIGIT.search(word)))
-        found.extend(word for word in words if _DIGIT.search(word))  # "Q3 2023" may appear as "2023 Q3"
-    plain = (_PLURAL.sub("", plain_text(name)) for name in found)
-    return [name for name in dict.fromkeys(plain) if name.strip()]
-
-
-def _holds(text: str, name: str) -> float:
-    """1 if the text contains the name, 0.5 if it contains all of its words separately, else 0."""
-    if name in text:
-        return 1.0
-    return 0.5 if " " in name.strip() and all(f" {word} " in text for word in name.split()) else 0.0
 
 
 def _mean(found: Sequence[float]) -> float:

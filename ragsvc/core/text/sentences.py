@@ -8,6 +8,7 @@ Rules only: no model and no language detection. Independent of passages and toke
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Final
 
 Span = tuple[int, int]
@@ -31,6 +32,11 @@ _LIST_MARKER: Final = re.compile(
 )
 _NUMERIC_CELL: Final = re.compile(r"[-–—$€£¥(]*(?:\d[\d.,:/]*)?[%)x]*\Z")
 _HYPHENATED: Final = re.compile(r"\w[-\u00ad\u2010]\Z")
+_DOUBLE_SPACED_LINES: Final = 6
+_FULL_LINE: Final = 45
+"""Minimum length in characters of a line that is continued by the next line of its paragraph."""
+_LONGEST_LINE: Final = 130
+"""A page with longer lines has a paragraph in each line."""
 _LINE: Final = re.compile(r"[^\r\n\f\v\u2028\u2029]+")
 
 
@@ -147,19 +153,31 @@ def _line_borders(text: str) -> list[int]:
     """The line ends at which a sentence, table row, heading or list item ends."""
     lines = [match.span() for match in _LINE.finditer(text) if not match.group().isspace()]
     contents = [text[start:end].strip() for start, end in lines]
-    rows = [_is_table_row(content) for content in contents]
+    rows = [is_table_row(content) for content in contents]
+    double_spaced = _is_double_spaced(text, lines)
     borders: list[int] = []
     for index in range(len(lines) - 1):
         end, begin = lines[index][1], lines[index + 1][0]
         if _is_line_border(
             contents[index],
             contents[index + 1],
-            between=text[end:begin],
+            between="\n" if double_spaced and len(contents[index]) >= _FULL_LINE else text[end:begin],
             row=rows[index] or rows[index + 1],
             width=max(len(contents[index + 1]), len(contents[index - 1]) if index else 0),
         ):
             borders.append(end)
     return borders
+
+
+def _is_double_spaced(text: str, lines: list[Span]) -> bool:
+    """Whether a blank line follows nearly every line, so that blank lines do not separate paragraphs."""
+    if len(lines) < _DOUBLE_SPACED_LINES:
+        return False
+    blank = sum(text.count("\n", end, begin) > 1 for (_, end), (begin, _) in pairwise(lines))
+    if blank < 0.8 * (len(lines) - 1) or max(end - begin for begin, end in lines) > _LONGEST_LINE:
+        return False
+    continued = sum(end - begin >= _FULL_LINE and text[end - 1] not in ".!?:;" for begin, end in lines)
+    return continued >= 0.5 * len(lines)
 
 
 def _is_line_border(line: str, following: str, *, between: str, row: bool, width: int) -> bool:
@@ -173,7 +191,7 @@ def _is_line_border(line: str, following: str, *, between: str, row: bool, width
     return len(line) < 0.6 * width and not following[0].islower() and line[-1] not in ",;"
 
 
-def _is_table_row(line: str) -> bool:
+def is_table_row(line: str) -> bool:
     """Whether at least two cells and 40 % of all are numbers, or the line has cell separators (``|``, tab)."""
     if line.count("|") >= 2 or line.count("\t") >= 2:
         return True

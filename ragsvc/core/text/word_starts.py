@@ -14,11 +14,14 @@ from ragsvc.core.text.spellings import fold, unify_numbers, unify_signs
 
 _WORD: Final = re.compile(r"[^\W_]+")
 _ASCII_WORDS: Final = {code: " " for code in range(128) if not chr(code).isalnum()}
-_FIRST_UNSPACED: Final = "\u2e80"
+FIRST_UNSPACED: Final = "\u2e80"
 """From this code point on (Chinese, Japanese, Korean), scripts are written without spaces between words."""
 
 _BEGINNING: Final = 3
 """Length in characters of ``WordText.beginnings``. Shorter word starts are whole words."""
+
+_ENDINGS: Final = "ations ation ings ing ions ion ied ed es ly al er y e i s".split()
+_SHORTEST_STEM: Final = 4
 
 
 def plain_text(text: str) -> str:
@@ -46,12 +49,31 @@ def word_start(word: str) -> str:
     1
     """
     plain = plain_text(word).strip()
-    if not plain or plain[0] >= _FIRST_UNSPACED:
+    if not plain or plain[0] >= FIRST_UNSPACED:
         return plain
     if len(plain) > 4 and plain.isascii() and plain.isalpha():
         return f" {plain.removesuffix('s').removesuffix('e')}"
     whole = len(plain) <= 2 or plain[-1].isdigit()
     return f" {plain} " if whole else f" {plain}"
+
+
+@lru_cache(maxsize=4096)
+def word_stem(word: str) -> str:
+    """As ``word_start``, but also without common English endings, so that "conducting" finds "conducted".
+
+    It finds more words than are meant ("general" for "generation"): for estimates, not for quotations.
+
+    >>> word_stem("conducting"), word_stem("policies"), word_stem("2022")
+    (' conduct', ' polic', ' 2022 ')
+    """
+    start = word_start(word)
+    stem = start.strip()
+    if start.endswith(" ") or not start.startswith(" ") or not (stem.isascii() and stem.isalpha()):
+        return start
+    for ending in _ENDINGS:
+        if stem.endswith(ending) and len(stem) - len(ending) >= _SHORTEST_STEM:
+            return f" {stem.removesuffix(ending)}"
+    return start
 
 
 class WordText(msgspec.Struct, frozen=True):
