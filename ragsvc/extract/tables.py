@@ -355,7 +355,8 @@ def _place(text: str, parts: Sequence[str], position: int) -> tuple[int, int] | 
     start = text.find(part, position)
     while start >= 0:
         end = start + len(part)
-        if text[:start].rstrip(" ")[-1:] in ("", "\n") and text[end : end + 1] in ("", "\n"):
+        line = text.rfind("\n", 0, start) + 1
+        if not text[line:start].strip(" ") and text[end : end + 1] in ("", "\n"):
             return start, end
         start = text.find(part, start + 1)
     return None
