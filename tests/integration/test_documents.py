@@ -306,7 +306,7 @@ def test_a_scanned_page_is_found_and_cited_with_its_page(tenant, tmp_path) -> No
         (b"this is no PDF at all", "application/pdf", "not_a_pdf"),
         (b"%PDF-1.7\n" + bytes(range(256)) * 40, "application/pdf", "damaged"),
         (text_pdf([[]]), "application/pdf", "no_text"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(2000), "application/pdf", "damaged"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(2000), "application/pdf", "not_a_pdf"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8, "text/plain", "not_text"),
     ],
 )

@@ -74,6 +74,14 @@ def test_weak_evidence_is_said():
     assert "weak evidence" in weak["content"]
 
 
+def test_the_mark_of_struck_out_text_is_explained_where_there_is_any():
+    struck = SearchHit(passage(4, "The fee is ~~40~~ 45 euros."), 0.5)
+    (plain, _), _ = weave([{"role": "user", "content": "Q?"}])
+    (explained, _), _ = weave([{"role": "user", "content": "Q?"}], hits=(struck,))
+    assert "struck out" not in plain["content"]
+    assert "struck out" in explained["content"]
+
+
 def test_without_passages_the_model_is_told_so():
     (rules, user), hits = weave([{"role": "user", "content": "Q?"}], hits=())
     assert "do not hold an answer" in rules["content"].replace("\n", " ")
