@@ -29,6 +29,7 @@ from ragsvc.core.retrieval.document_judgement import (
     question_words,
 )
 from ragsvc.core.text.languages import DEFAULT_LANGUAGE
+from ragsvc.core.text.spellings import dates_in, fold
 from ragsvc.index.analysis import passage_terms
 
 MAX_CARDS: Final = 20_000
@@ -37,6 +38,19 @@ MAX_CARDS: Final = 20_000
 SELECTIVE_SHARE: Final = 0.3
 """A word in more than this share of the cards distinguishes no document ("report", "revenue")."""
 
+AS_GOOD_SHARE: Final = 0.75
+"""From this share of the best score on, a document may be meant as well: of these, "the latest" is the last by date."""
+
+_OLDER: Final = 0.5
+"""Factor of the scores of the others."""
+
+_ASKS_LATEST: Final = re.compile(
+    r"\b(?:latest|most recent|newest|current (?:quarter|report|filing)"
+    r"|neue?ste[nrms]?|jüngste[nrms]?"
+    r"|aktuell(?:e|en|er|es|em|ste[nrms]?) (?:\w+bericht|Bericht|Quartal|Geschäftsjahr))\b",
+    re.IGNORECASE,
+)
+_YEAR: Final = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 _DIGIT: Final = re.compile(r"\d")
 _DATE: Final = re.compile(r"\d\d/\d\d/\d{4}")
 _NAME_WEIGHT: Final = 2
@@ -74,13 +88,16 @@ class _State:
         self.alive = bytearray()
         self.lengths: array[float] = array("f")
         self.passages: array[int] = array("l")
+        self.periods: array[int] = array("l")
+        """The last date on each card as ``year * 10000 + month * 100 + day``; 0 if it has none."""
         self.documents: array[int] = array("q")
         self.slot_of: dict[int, int] = {}
 
-    def add(self, document: int, counts: Counter[str], named: set[str], passages: int) -> None:
+    def add(self, document: int, counts: Counter[str], named: set[str], *, passages: int, period: int) -> None:
         slot = len(self.alive)
         self.lengths.append(sum(counts.values()))
         self.passages.append(passages)
+        self.periods.append(period)
         self.documents.append(document)
         self.alive.append(0)
         for term, count in counts.items():
@@ -103,6 +120,7 @@ class _State:
         state.alive = bytearray(b"\1" * int(alive.sum()))
         state.lengths = array("f", np.array(self.lengths)[alive].tolist())
         state.passages = array("l", np.array(self.passages)[alive].tolist())
+        state.periods = array("l", np.array(self.periods)[alive].tolist())
         state.documents = array("q", np.array(self.documents)[alive].tolist())
         state.slot_of = {document: slot for slot, document in enumerate(state.documents)}
         for term, packed in self.postings.items():
@@ -139,7 +157,8 @@ class DocumentCards:
             counts = Counter(opening)
             for term in named:
                 counts[term] += _NAME_WEIGHT
-            state.add(card.document_id, counts, set(named), card.passages)
+            period = last_period(f"{card.name} {card.opening}")
+            state.add(card.document_id, counts, set(named), passages=card.passages, period=period)
             present.add(card.document_id)
         for document in set(documents) - present:
             state.remove(document)
@@ -177,6 +196,8 @@ class _CardReader:
             kept = np.zeros_like(scores)
             kept[allowed[allowed < len(kept)]] = scores[allowed[allowed < len(kept)]]
             scores = kept
+        if _ASKS_LATEST.search(question) and not _YEAR.search(question):
+            scores = self._prefer_latest(scores)
         best = int(np.argmax(scores)) if len(scores) else -1
         if best < 0 or scores[best] <= 0:
             return no_judgement(question)
@@ -199,6 +220,18 @@ class _CardReader:
             rest=rest,
             compared=tuple(int(self._state.documents[slot]) for slot in compared),
         )
+
+    def _prefer_latest(self, scores: Floats) -> Floats:
+        """Of the documents that fit nearly as well as the best, the last by the dates on their cards."""
+        as_good = np.flatnonzero((scores > 0) & (scores >= AS_GOOD_SHARE * float(scores.max(initial=0.0))))
+        if len(as_good) < 2:
+            return scores
+        periods = np.array(self._state.periods, np.int64)[as_good]
+        latest = periods == periods.max()
+        preferred = scores.copy()
+        preferred[as_good] *= np.where(latest, 1.0, _OLDER).astype(np.float32)
+        preferred[as_good[latest]] = scores.max()
+        return preferred
 
     def _names_document(self, word: QuestionWord, term: str) -> bool:
         """Whether a word is evidence of a document: a name or date.
@@ -273,6 +306,17 @@ class _CardReader:
         found = _Postings(packed >> _SLOT_SHIFT, packed & _MAX_COUNT, (packed & _IN_NAME).astype(np.bool_))
         self._found[term] = found
         return found
+
+
+def last_period(text: str) -> int:
+    """The last date or year that a text names, as ``year * 10000 + month * 100 + day``; 0 if there is none.
+
+    >>> last_period("10-Q for the quarterly period ended July 1, 2023"), last_period("Annual report 2021")
+    (20230701, 20210000)
+    """
+    folded = fold(text)
+    dates = [date.year * 10_000 + date.month * 100 + date.day for date in dates_in(folded)]
+    return max([*dates, *(int(year) * 10_000 for year in _YEAR.findall(folded))], default=0)
 
 
 @lru_cache(maxsize=4096)

@@ -59,6 +59,24 @@ def test_company_and_period_name_the_report_also_if_its_file_name_says_nothing(
     assert judged.rest.startswith(rest)
 
 
+@pytest.mark.parametrize("opaque", [False, True])
+@pytest.mark.parametrize(
+    ("question", "document"),
+    [
+        ("What was the gross margin of Apple in the latest 10-Q?", 2),
+        ("What does the most recent Apple report say about inventories?", 2),
+        ("Wie hoch war der Umsatz von Apple im neuesten Bericht?", 2),
+        ("What did the latest Boeing 10-K report as inventories?", 7),
+        ("What was the gross margin of Apple in the latest quarter of 2022?", 1),
+    ],
+)
+def test_the_latest_report_is_the_last_by_date_unless_a_year_is_named(
+    question: str, document: int, opaque: bool
+) -> None:
+    judged = cards(opaque=opaque).judge(question)
+    assert judged.documents[np.argmax(judged.scores)] == document
+
+
 def test_fiscal_years_and_quarters_match_file_names() -> None:
     judged = cards().judge("What was the dividend of Boeing in FY2022?")
     assert judged.best(1).tolist() == [7]
