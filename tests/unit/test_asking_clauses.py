@@ -69,6 +69,8 @@ MORE_DEPOSIT = [
     "How much is the deposit in Swiss francs?",
     "Per the handbook v2.3, how much is the deposit?",
     "URGENT - Request 2211 - how much is the deposit",
+    "On behalf of Contoso Ltd: how much is the deposit?",
+    "Re: your mail of 3 May - how much is the deposit?",
     "Sent from my iPhone\n\nHow much is the deposit?",
     "How much is the deposit? Cheers, Luca Rossi, Turin",
 ]
@@ -135,6 +137,7 @@ def test_who_asks_and_since_when_does_not_deny_the_warranty(question: str):
         ("Hi, I am Tom. What was Siemens' revenue?", "Revenue of Apple in 2023 was $383 billion.", 0.6),
         ("Who teaches F#?", "The C# course takes place with teacher Olaf Brun.", 0.4),
         ("How long is the warranty of my Yamaha F40?", WARRANTY.passage.text, 0.45),
+        ("2019年亚洲的销售额是多少?", "2023年亚洲的销售额为97万。", 0.5),
         ("Dear team, what did Siemens earn in 2019? Best regards, Ann", "Apple earned $97 billion in 2023.", 0.5),
         ("Bonjour, je suis Luc. Quelle est la population de la Norvège ?", "La Suède a 10 millions d'habitants.", 0.4),
         ("How many sheets did the model X200 print in March 2024?", "The X100 printed 500 sheets in May 2023.", 0.5),
@@ -156,3 +159,7 @@ def test_names_and_years_of_the_question_still_deny(question: str, text: str, co
 )
 def test_a_question_without_its_author_stays_as_it_is(question: str):
     assert asking_text(question) == question
+
+
+def test_a_year_in_a_chinese_question_is_found_beside_chinese_characters():
+    assert judge("2023年亚洲的销售额是多少?", [hit("2023年亚洲的销售额为97万。", dense=0.5)]) >= ABSTAIN_BELOW

@@ -55,7 +55,9 @@ _GREETING: Final = re.compile(
     re.IGNORECASE,
 )
 _INTRODUCTION: Final = re.compile(
-    r"\W*(?:as (?:discussed|agreed|mentioned)|further to|following (?:our|up)|sent from|wie besprochen|comme convenu"
+    r"\W*(?:on behalf of|im (?:namen|auftrag) (?:von|der|des)"
+    r"|your (?:(?:e-?)?mail|letter|message|call)|ihre (?:mail|nachricht)"
+    r"|as (?:discussed|agreed|mentioned)|further to|following (?:our|up)|sent from|wie besprochen|comme convenu"
     r"|como (?:hablamos|acordamos)|(?:customer|member|booking|account) (?:no|number|id)"
     r"|(?:kunden|mitglieds|buchungs)nummer"
     r"|ref|this is|it is|it['’]s|here is|hier ist|hier spricht|name is|regards|best|cheers|yours"
@@ -89,7 +91,8 @@ _FORM_OF_ANSWER: Final = re.compile(
 )
 _QUANTITY: Final = re.compile(
     r"(?<![\w.,:/-])(?!(?:19|20)\d\d\b)\d{1,3}(?:,\d{3})*(?=\s+[a-zà-öø-ÿа-я]{3,})(?!\s+(?:percent|prozent|pour|por|million"
-    rf"|millones|billion|milliard|{_MONTH})\w*)",
+    rf"|millones|billion|milliard|{_MONTH})\w*)"
+    r"|(?<![\d.第])\d{1,3}(?=[个辆台张人位艘条套间只名])",
 )
 _SIGNATURE: Final = re.compile(
     r"\s*(?:(?<=[\s.!?,])[-\u2013]\s*|(?<=[.!?,\n])\s*|,\s*)(?:(?:(?:best|kind|warm) )?regards|sincerely|yours|cheers"

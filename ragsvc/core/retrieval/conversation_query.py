@@ -61,7 +61,8 @@ _HELP_WORDS: Final = _words(
 _PEOPLE: Final = _words("he him his she her hers they them their er ihm ihn sie ihr он она они его её ее их 他 她 他们")
 _OPENER: Final = re.compile(
     r"^[\s¿¡]*(?:(?:and|but|or|also|so|what about|how about|same for|what if it is|sorry|actually|no|nope|rather"
-    r"|instead|wait|oops|i mean|i meant|make that|make it|und|aber|auch|oder|wie ist es mit|was ist mit|nein|ich meine"
+    r"|instead|wait|oops|i mean|i meant|make that|make it|correction|i need"
+    r"|same question for|und|aber|auch|oder|wie ist es mit|was ist mit|nein|ich meine"
     r"|ich meinte|entschuldigung|а|и|но|а как|что насчёт|нет|я имел\w* в виду|et(?: pour)?|mais|qu['’]en est-il de|non"
     r"|y(?: para)?|pero|qué hay de)\b[\s,:;.\u2014-]*)+"
     r"|^\s*(?:那么|那|还有)",
@@ -153,19 +154,28 @@ _RETURNS: Final = re.compile(
     r"[:,.;\u2014-]*\s*(?P<rest>.*)$",
     re.IGNORECASE | re.DOTALL,
 )
-_CODE: Final = re.compile(rf"(?<![^\W_])[A-Za-z]{{1,4}}-?\d{{1,4}}(?![^\W_])|{SIGNED_WORD}")
+_CODE: Final = re.compile(rf"(?<![^\W_\u4e00-\u9fff])[A-Za-z]{{1,4}}-?\d{{1,4}}(?![^\W_\u4e00-\u9fff])|{SIGNED_WORD}")
+_CODE_ALONE: Final = re.compile(rf"^(?:那么?)?(?P<code>{_CODE.pattern})呢\W*$")
 _PAGE_NUMBER: Final = re.compile(r"\b(?P<word>pages?|slides?|seiten?)\s+\d+\b", re.IGNORECASE)
 _PREPOSITIONS: Final = "for|in|of|at|on|with|from|to|by|during|without|für|bei|von|mit|im|am|ohne"
 _PHRASE: Final = re.compile(rf"^(?P<preposition>{_PREPOSITIONS})\s+\S.*$", re.IGNORECASE)
 _BARE_PHRASE: Final = re.compile(
     rf"^(?:the|a|an|der|die|das|den|dem|{_PREPOSITIONS}|в|для|на)\s+[^?]+\?*$", re.IGNORECASE
 )
-_ARTICLE: Final = re.compile(r"^(?:the|a|an|our|my|your|der|die|das|den|dem|ein|eine|einen)\s+", re.IGNORECASE)
+_ARTICLE: Final = re.compile(
+    r"^(?:(?:the|a|an|our|my|your|der|die|das|den|dem|ein|eine|einen|le|la|les|une?|el|los|las|una)\s+|l['’])",
+    re.IGNORECASE,
+)
 _NOUN_PHRASES: Final = (
     re.compile(rf"\b(?:{_PREPOSITIONS})\s+(?P<noun>(?:the|an?|der|die|das|den|dem)\s+[\w' -]+?)\W*$", re.IGNORECASE),
     re.compile(
         rf"\b(?:does|do|did|can|will|must|should|has|have|kostet|ist|hat)\s+(?P<noun>(?:the|an?|our|my|der|die|das)\s"
         rf"[\w' -]+?)(?=\s+\w+(?:\s+(?:{_PREPOSITIONS}|per|pro)\s.*)?\W*$)",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"\b(?:coûten?t?|cuestan?|est|sont|es|son|vale)\s+(?P<noun>(?:(?:le|la|les|une?|el|los|las|una)\s|l['’])"
+        r"[\w'’ -]+?)(?=\s+(?:pour|par|en|por|para)\s|\W*$)",
         re.IGNORECASE,
     ),
     re.compile(
@@ -355,7 +365,7 @@ def clean_question(text: str) -> str:
 def _is_elliptic(text: str) -> bool:
     """Whether the question is incomplete without an earlier turn."""
     content = content_words(text)
-    topics = [word for word in content if not _PERIOD.fullmatch(word)]
+    topics = [word for word in content if not _PERIOD.fullmatch(word) and word not in _NO_NAMES]
     if _OPENER.match(text) and len(topics) < _SELF_CONTAINED_WORDS:
         return True
     if len(topics) <= 2 and not _QUESTION_WORD.search(text) and (_BARE_PHRASE.match(text) or _NOT_BUT.match(text)):
@@ -371,6 +381,8 @@ def _is_elliptic(text: str) -> bool:
 def _complete(follow_up: str, earlier: str) -> str:
     """The earlier question with its period or name replaced by the follow-up's; otherwise both texts."""
     addition = _AFTERTHOUGHT.sub("", _OPENER.sub("", follow_up, count=1)).strip()
+    if alone := _CODE_ALONE.match(addition):
+        addition = alone["code"]
     if found := _NOT_BUT.match(addition.rstrip(" ?？.!")):
         addition = (found["new"] or found["new2"]).strip()
         old = (found["old"] or found["old2"]).strip()
@@ -439,7 +451,9 @@ def _replace_phrase(earlier: str, phrase: str) -> str:
         patterns = (_BARE_SUBJECT,)
     for pattern in patterns:
         if match := pattern.search(earlier):
-            return f"{earlier[: match.start('noun')]}{phrase}{earlier[match.end('noun') :]}"
+            code = None if _CODE.search(phrase) else re.match(rf"\s+(?:{_CODE.pattern})", earlier[match.end("noun") :])
+            end = match.end("noun") + (code.end() if code and not _PERIOD.fullmatch(code.group().strip()) else 0)
+            return f"{earlier[: match.start('noun')]}{phrase}{earlier[end:]}"
     return ""
 
 

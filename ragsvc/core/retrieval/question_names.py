@@ -28,8 +28,9 @@ INCOMPLETE_QUOTE: Final = 0.5
 """The same for a longer name, which is mostly a quotation."""
 
 _QUOTED: Final = re.compile(r"[\"“„«]([^\"“”„«»]{2,80})[\"”“»]")
-_WORD: Final = r"(?:[A-Z][\w&'’-]*\w|[A-Z]{2,}|\w*\d[\w.,%/-]*)"
-_NAME: Final = re.compile(rf"(?<!\w){_WORD}(?: {_WORD})*(?!\w)")
+_LETTER: Final = r"[^\W\u2e80-\uffef]"
+_WORD: Final = rf"(?:[A-Z](?:{_LETTER}|[&'’-])*{_LETTER}|[A-Z]{{2,}}|{_LETTER}*\d(?:{_LETTER}|[.,%/-])*)"
+_NAME: Final = re.compile(rf"(?<!{_LETTER}){_WORD}(?: {_WORD})*(?!{_LETTER})")
 _SIGNED: Final = re.compile(SIGNED_WORD)
 _SENTENCE_START: Final = re.compile(r"(?:^|[.?!:]\s+|[。？！]|[\"“¿¡]\s*)$")
 _PLACE: Final = re.compile(
