@@ -163,3 +163,8 @@ def test_a_question_without_its_author_stays_as_it_is(question: str):
 
 def test_a_year_in_a_chinese_question_is_found_beside_chinese_characters():
     assert judge("2023年亚洲的销售额是多少?", [hit("2023年亚洲的销售额为97万。", dense=0.5)]) >= ABSTAIN_BELOW
+
+
+def test_a_greeting_after_the_question_is_its_subject():
+    assert asking_text("Wie grüßt man auf Russisch? Привет, мир").endswith("мир")
+    assert asking_text("Hey there, Lena here. How much is the fee?") == "How much is the fee?"

@@ -91,7 +91,7 @@ _FORM_OF_ANSWER: Final = re.compile(
 )
 _QUANTITY: Final = re.compile(
     r"(?<![\w.,:/-])(?!(?:19|20)\d\d\b)\d{1,3}(?:,\d{3})*(?=\s+[a-zà-öø-ÿа-я]{3,})(?!\s+(?:percent|prozent|pour|por|million"
-    rf"|millones|billion|milliard|{_MONTH})\w*)"
+    rf"|millones|billion|milliard|{_MONTH})(?:e?n|e?s)?\b)"
     r"|(?<![\d.第])\d{1,3}(?=[个辆台张人位艘条套间只名])",
 )
 _SIGNATURE: Final = re.compile(
@@ -120,15 +120,20 @@ def asking_text(message: str) -> str:
     for extra in (_SIGNATURE, _ATTRIBUTION, _FORM_OF_ANSWER):
         text = extra.sub("", text)
     sentences = [[clause for clause in _CLAUSE.split(part) if clause.strip()] for part in _SENTENCE.split(text)]
-    if any(_asks(clause) for clauses in sentences for clause in clauses):
-        sentences = [_without_author(clauses) for clauses in sentences]
+    first = next((at for at, clauses in enumerate(sentences) if any(map(_asks, clauses))), None)
+    if first is not None:
+        sentences = [_without_author(clauses, opening=at < first) for at, clauses in enumerate(sentences)]
     kept = " ".join(clause for clauses in sentences for clause in clauses) or message
     return _QUANTITY.sub(lambda match: _quantity(kept, match), kept).replace("  ", " ").strip()
 
 
-def _without_author(clauses: list[str]) -> list[str]:
-    """The clauses of a sentence that are not about its author; none if it starts with the author and asks nothing."""
-    if clauses and _is_about_author(clauses[0]) and not any(_asks(clause) for clause in clauses):
+def _without_author(clauses: list[str], *, opening: bool) -> list[str]:
+    """The clauses of a sentence that are not about its author; none if it starts with the author and asks nothing.
+
+    ``opening``: the sentence precedes the question, so that a greeting starts with the author as well.
+    """
+    starts_with_author = bool(clauses) and _is_about_author(clauses[0]) and not any(map(_asks, clauses))
+    if starts_with_author and (opening or not _GREETING.match(clauses[0])):
         return []
     return [clause for clause in clauses if _asks(clause) or not _is_about_author(clause)]
 
