@@ -44,7 +44,9 @@ _PART = re.compile(rf"(?:[^\W_]|[{_MARKS}])+")
 _PLAIN = re.compile(r"[a-z\u00e0-\u00f6\u00f8-\u00ff]+|[\u0430-\u044f\u0451]+")
 _DECIMAL = re.compile(r"\d+(?:[.,]\d+)+")
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
-_DOTTED_DATE = re.compile(r"\d{1,2}\.\d{1,2}\.(?:\d\d|(?:19|20)\d\d)|(?:19|20)\d\d\.\d{1,2}\.\d{1,2}")
+_DOTTED_DATE = re.compile(
+    r"\d{1,2}\.\d{1,2}\.(?:\d\d|(?:19|20)\d\d)|(?:19|20)\d\d\.\d{1,2}\.\d{1,2}|(?:0?[1-9]|1[0-2])\.(?:19|20)\d\d"
+)
 _DECIMAL_COMMA = re.compile(r"\d+,\d+")
 _DOTTED_THOUSANDS = re.compile(r"\d{1,3}(?:\.\d{3})+(?:,\d+)?")
 _JOINABLE = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)+|[^\W\d_]{1,3}\.[^\W\d_]{1,3}|o['\u2019][^\W\d_]+")
@@ -59,7 +61,9 @@ _LOWERED = "\u2080-\u2089"
 _MARK = re.compile(rf"(?<=[\d)%])[{_RAISED}]+|(?<=[^\W\d_]{{4}})[{_RAISED}]+|[{_LOWERED}]+(?=\d)|(?<=\d)[{_LOWERED}]+")
 _RAISED_OR_LOWERED = re.compile(f"[{_RAISED}{_LOWERED}]")
 _SPACED_THOUSANDS = re.compile(r"[0-9](?<![\w.,][0-9])(?<![\d.,] [0-9])\d{0,2}(?:(?: \d{3}){2,}| 000)(?![\w ]?\d)")
-_MEASURED = re.compile(r"(\d+)([^\W\d_]+)")
+_SWISS_THOUSANDS = re.compile(r"\d{1,3}(?:'\d{3})+(?:\.\d+)?")
+_MEASURED = re.compile(r"(\d+(?:[.,]\d+)?)([^\W\d_]+)")
+_NUMBERED = re.compile(r"([^\W\d_]{2,3})(\d{2,})")
 _CODED = re.compile(r"([^\W\d_]+)-(\d+)")
 _MAX_JOINED_PARTS = 3
 
@@ -131,16 +135,20 @@ def _expand(word: str) -> list[str]:
 
 
 def _expand_compound(word: str) -> list[str]:
-    """``10-q`` and ``10q`` to ``10-q 10 q``, ``b-1`` to ``b1 b 1``, ``3.2%`` to ``3.2 3.2%``, ``u.s`` to ``us``.
+    """``10-q`` and ``10q`` to ``10-q 10 q``, ``iso9001`` to ``iso9001 iso 9001``, ``3.2%`` to ``3.2 3.2%``.
+
+    ``b-1`` becomes ``b1 b 1``, and ``u.s`` becomes ``us``.
 
     Compounds of letters are also joined: ``long-term`` to ``long term longterm``, ``e-mail`` to ``mail email``.
     """
     if not any(character.isdigit() for character in word):
         return _expand_letters(word)
     if measured := _MEASURED.fullmatch(word):
-        return ["-".join(measured.groups()), *measured.groups()]
+        return ["-".join(measured.groups()), *_number_forms(measured[1]), measured[2]]
     if coded := _CODED.fullmatch(word):
         return ["".join(coded.groups()), *coded.groups()]
+    if (numbered := _NUMBERED.fullmatch(word)) and not _YEAR.fullmatch(numbered[2]) and numbered[1] != MINUS:
+        return [word, *numbered.groups()]
     sign = MINUS if word.startswith(MINUS) and word[len(MINUS)].isdigit() else ""
     bare = word.removeprefix(sign).rstrip("%").replace("\u2019", "'")
     parts = _PART.findall(bare)
@@ -173,6 +181,8 @@ def _number_forms(bare: str) -> list[str]:
     """``1,500`` and ``1.500.000`` without separators, ``3,5`` also as ``3.5``, ``1.500`` also as ``1500``."""
     if _THOUSANDS.fullmatch(bare):
         return [bare.replace(",", "")]
+    if _SWISS_THOUSANDS.fullmatch(bare):
+        return [bare.replace("'", "")]
     if _DOTTED_THOUSANDS.fullmatch(bare):
         plain = bare.replace(".", "").replace(",", ".")
         return [plain] if bare.count(".") > 1 or "," in bare else [bare, plain]

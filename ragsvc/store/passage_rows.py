@@ -182,8 +182,7 @@ def _asked_of(connection: Connection, asked: DocumentQuestion, document: int, pa
     if not asked.names_pages:
         return list(connection.execute(statement.limit(_OPENING_PASSAGES)).scalars())
     numbers = {int(page): page for page in asked.pages if page.isdecimal()}
-    if asked.from_end is not None:
-        numbers[pages_total + 1 - asked.from_end] = ""
+    numbers |= {pages_total + 1 - from_end: "" for from_end in asked.from_end}
     labelled = func.lower(passages_table.c.page_label).in_(asked.pages)
     rows = connection.execute(statement.where(or_(passages_table.c.page.in_(numbers), labelled))).all()
     labels = {(row.page_label or "").lower() for row in rows}

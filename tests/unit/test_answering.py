@@ -221,3 +221,67 @@ def test_a_label_or_footer_is_not_the_answer(text: str):
 )
 def test_a_sign_decides_between_like_sentences(question: str, text: str, expected: str):
     assert ask(question, [hit(text)]).sentences[0].text.startswith(expected)
+
+
+DEPOSIT = "The canoe Otter costs 12 euros per hour. The deposit for every boat is 50 euros."
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "expected"),
+    [
+        ("I'm Priya, a nurse in Leeds, and my husband Dev wants to come. What's the deposit?", DEPOSIT, "50 euros"),
+        ("URGENT - Request 2211 - how much is the deposit? Best regards, J. Thornton", DEPOSIT, "50 euros"),
+        ("1. 押金是多少?", "自行车每天租金为14欧元。押金为80欧元,归还时退还。", "80欧元"),
+        (
+            "Combien paient-ils au musée ?",
+            "Au musée, les adultes paient 12 euros. Le parc ferme à huit heures.",
+            "12 euros",
+        ),
+        (
+            "What are the opening hours of the library?",
+            "On Monday the library opens at 9. Bags stay out.",
+            "opens at 9",
+        ),
+    ],
+)
+def test_words_of_the_author_and_other_forms_raise_no_doubt(question: str, text: str, expected: str):
+    found = ask(question, [hit(text)])
+    assert expected in found.sentences[0].text
+    assert not found.doubtful
+
+
+def test_a_price_of_nothing_is_a_value():
+    text = "In Zone 1 kostet das Parken 2 Euro. In Zone 2 kostet das Parken 3 Euro. In Zone 3 kostet das Parken nichts."
+    assert len(ask("Was kostet das Parken?", [hit(text)]).sentences) == 3
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "expected"),
+    [
+        ("谁教C#?", "C课程由李明讲授。C#课程由王芳讲授。", "王芳"),
+        ("Which grade has 75 points, B\u2212?", "A B has 80 points. A B- has 75 points.", "75"),
+        ("What is stored at \u221220°C?", "Milk is stored at 20 °C. Vaccine is stored at -20 °C.", "Vaccine"),
+        (
+            "How many bags of O- are in store?",
+            "Type O+: 41 bags are in store. Type O\u2212: 6 bags are in store.",
+            "6 bags",
+        ),
+        (
+            "How many bags of AB+ are in store?",
+            "Type AB+: 12 bags are in store. Type B: 3 bags are in store.",
+            "12 bags",
+        ),
+    ],
+)
+def test_signs_are_told_apart_in_all_spellings(question: str, text: str, expected: str):
+    (best, *_) = ask(question, [hit(text)]).sentences
+    assert expected in best.text
+
+
+def test_a_salutation_is_not_the_answer_and_an_invoice_number_is_no_date():
+    letter = (
+        "Dear Ms Novak,\n\nthe rent will rise to 882 euros.\n\nThis letter was written by Peter Lang for the owner."
+    )
+    assert "Peter Lang" in ask("Who wrote the letter to Ms Novak?", [hit(letter)]).sentences[0].text
+    invoice = "Invoice no. 2024-0117\n\nThe invoice must be paid within 14 days."
+    assert "14 days" in ask("By when must the invoice be paid?", [hit(invoice)]).sentences[0].text

@@ -62,6 +62,61 @@ CLAIMS = [
 ]
 
 
+MORE_DEPOSIT = [
+    "I'm Priya, a nurse in Leeds, and my husband Dev wants to come along. What's the deposit?",
+    "As discussed with Ms. Okafor on Tuesday: how much is the deposit?",
+    "Kindly advise the deposit amount for 2 boats. Best regards, J. Thornton, Acme Ltd.",
+    "How much is the deposit in Swiss francs?",
+    "Per the handbook v2.3, how much is the deposit?",
+    "URGENT - Request 2211 - how much is the deposit",
+    "On behalf of Contoso Ltd: how much is the deposit?",
+    "Re: your mail of 3 May - how much is the deposit?",
+    "Sent from my iPhone\n\nHow much is the deposit?",
+    "How much is the deposit? Cheers, Luca Rossi, Turin",
+]
+RENTALS = {
+    "german": (
+        "Das Mietrad kostet 14 Euro am Tag. Die Kaution beträgt 80 Euro und wird bei Rückgabe erstattet.",
+        [
+            "Guten Abend, mein Name ist Markus Weber, Kundennummer 88213. Wie hoch ist die Kaution?",
+            "Wir kommen am 12. Juli 2026 mit 5 Personen aus Graz. Wie hoch ist die Kaution?",
+            "Laut Vertrag: wie hoch ist die Kaution pro Rad?",
+            "Wie hoch ist die Kaution in CHF? Viele Grüße, Sabine Kurz",
+        ],
+    ),
+    "french": (
+        "Le vélo coûte 14 euros par jour. La caution est de 80 euros et elle est rendue au retour.",
+        [
+            "Bonjour, je m'appelle Claire Dubois et j'habite à Lyon. Quel est le montant de la caution ?",
+            "Quelle est la caution pour 3 vélos ?",
+            "Selon le PDF, à combien s'élève la caution ?",
+            "Nous arrivons le 12 juillet 2026. Quelle est la caution ? Cordialement, Luc Martin",
+        ],
+    ),
+    "spanish": (
+        "La bicicleta cuesta 14 euros al día. La fianza es de 80 euros y se devuelve al final.",
+        [
+            "Hola, soy Javier de Sevilla. ¿Cuánto cuesta la fianza?",
+            "¿Cuánto es la fianza para 3 bicicletas?",
+            "Me llamo Ana Torres y llego el 12 de julio de 2026. ¿De cuánto es la fianza?",
+        ],
+    ),
+    "chinese": (
+        "自行车每天租金为14欧元。押金为80欧元,归还时退还。",
+        ["你好,我是来自上海的王伟。押金是多少?", "根据PDF,押金是多少?", "我们2026年7月12日来,租3辆自行车,押金是多少?"],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [(question, text) for text, questions in RENTALS.values() for question in questions]
+    + [(question, BOATS.passage.text) for question in MORE_DEPOSIT],
+)
+def test_introductions_and_signatures_in_several_languages_deny_nothing(question: str, text: str):
+    assert judge(question, [hit(text, dense=0.45)]) >= ABSTAIN_BELOW
+
+
 @pytest.mark.parametrize("question", DEPOSIT)
 def test_who_asks_and_for_how_many_does_not_deny_the_deposit(question: str):
     assert judge(question, [BOATS]) >= ABSTAIN_BELOW
@@ -81,6 +136,10 @@ def test_who_asks_and_since_when_does_not_deny_the_warranty(question: str):
         ("What was the revenue in 2019?", "Revenue of Apple in 2023 was $383 billion.", 0.6),
         ("Hi, I am Tom. What was Siemens' revenue?", "Revenue of Apple in 2023 was $383 billion.", 0.6),
         ("Who teaches F#?", "The C# course takes place with teacher Olaf Brun.", 0.4),
+        ("How long is the warranty of my Yamaha F40?", WARRANTY.passage.text, 0.45),
+        ("2019年亚洲的销售额是多少?", "2023年亚洲的销售额为97万。", 0.5),
+        ("Dear team, what did Siemens earn in 2019? Best regards, Ann", "Apple earned $97 billion in 2023.", 0.5),
+        ("Bonjour, je suis Luc. Quelle est la population de la Norvège ?", "La Suède a 10 millions d'habitants.", 0.4),
         ("How many sheets did the model X200 print in March 2024?", "The X100 printed 500 sheets in May 2023.", 0.5),
     ],
 )
@@ -100,3 +159,12 @@ def test_names_and_years_of_the_question_still_deny(question: str, text: str, co
 )
 def test_a_question_without_its_author_stays_as_it_is(question: str):
     assert asking_text(question) == question
+
+
+def test_a_year_in_a_chinese_question_is_found_beside_chinese_characters():
+    assert judge("2023年亚洲的销售额是多少?", [hit("2023年亚洲的销售额为97万。", dense=0.5)]) >= ABSTAIN_BELOW
+
+
+def test_a_greeting_after_the_question_is_its_subject():
+    assert asking_text("Wie grüßt man auf Russisch? Привет, мир").endswith("мир")
+    assert asking_text("Hey there, Lena here. How much is the fee?") == "How much is the fee?"

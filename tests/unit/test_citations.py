@@ -210,3 +210,26 @@ def test_the_built_in_answer_cites_a_text_with_reference_marks(text, question, q
 def test_of_an_answer_full_of_markers_a_bounded_number_is_resolved():
     citations, _ = cite("Net sales reached $365.8 billion [1]. " * 1000)
     assert len(citations) == 200
+
+
+@pytest.mark.parametrize(
+    "marker",
+    ["[doc 1]", "[Document 1]", "[fuente 1]", "[来源1]", "[1†source]", "[1, p. 2]", "[1, S. 12]", "[1: pages 3-4]"],
+)
+def test_markers_with_labels_and_places_are_citations(marker):
+    (citation,), unresolved = cite(f"Services grew to $68.4 billion {marker}.")
+    assert (citation.index, unresolved) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "概率在区间[1, 2]内",
+        "Clamp it to [1, 1].",
+        "[1, 1, 1] is a list in Python.",
+        "The identity is [1, 1] here.",
+        "range: [1, 2]",
+    ],
+)
+def test_repeated_numbers_and_named_ranges_are_no_citations(answer):
+    assert cite(answer) == ([], 0)

@@ -66,3 +66,21 @@ def test_any_text_gives_bounded_terms_without_spaces_that_a_question_finds_again
     terms, language = passage_terms(text)
     assert all(term and len(term) <= MAX_TERM_CHARACTERS * 4 and not any(c.isspace() for c in term) for term in terms)
     assert set(query_terms(text, languages=[language])) <= set(terms)
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("We are certified to ISO 9001.", "ISO9001"),
+        ("Certified to ISO9001.", "ISO 9001"),
+        ("Stand: 06.2024, ohne Gewähr.", "2024"),
+        ("Revenue was 1'500'000 francs.", "1500000"),
+        ("Revenue was 1500000 francs.", "1'500'000"),
+        ("The bag weighs 2,5 kg.", "2.5kg"),
+        ("The bag weighs 2.5kg.", "2,5 kg"),
+    ],
+)
+def test_codes_dates_and_measures_are_found_in_other_spellings(text: str, asked: str):
+    units = {"kg", "iso"}
+    found = set(passage_terms(text, language="english")[0]) & set(query_terms(asked, languages=["english"]))
+    assert found - units

@@ -157,3 +157,56 @@ def test_replies_and_corrections_complete_the_question_that_they_refer_to(conver
 )
 def test_a_reply_that_asks_nothing_is_no_query(conversation: list[str]):
     assert ask(*conversation) == ""
+
+
+COURSES = "What German courses do you offer?"
+KURSE = "Welche Deutschkurse gibt es?"
+
+
+@pytest.mark.parametrize(
+    ("conversation", "query"),
+    [
+        ([COURSES, "A1 and B1. Let me know if you want the price of B1.", "Yes please"], "the price of B1 German"),
+        ([COURSES, "A1 and B1. I can also tell you the price of B1.", "Yes"], "the price of B1 German"),
+        ([COURSES, "A1, B1. If you like, I can look up the price of B1.", "please do"], "the price of B1 German"),
+        ([COURSES, "A1, B1. Shall I give you the price of B1?", "sounds good"], "the price of B1 German"),
+        ([COURSES, "A1, B1. Shall I give you the price of B1?", "That'd be great, thanks!"], "the price of B1 German"),
+        ([COURSES, "A1, B1. Shall I give you the price of B1?", "\U0001f44d"], "the price of B1 German"),
+        ([COURSES, "A1, B1. Shall I give you the price of B1?", "y"], "the price of B1 German"),
+        ([COURSES, "Do you want prices for A1, B1 or both?", "both"], "prices for A1, B1 German"),
+        ([COURSES, "Would you like the price of A1?", "Yes, and of B1 too"], "the price of A1 and of B1 German"),
+        ([KURSE, "A1 und B1. Möchten Sie den Preis von B1 wissen?", "Ja, sehr gern"], "den Preis von B1"),
+        ([KURSE, "A1 und B1. Ich kann Ihnen auch den Preis von B1 nennen.", "Ja"], "den Preis von B1"),
+        (["Quels cours ?", "A1 et B1. Voulez-vous connaître le prix du cours B1 ?", "Oui, volontiers"],
+         "le prix du cours B1"),
+        (["¿Qué cursos hay?", "A1 y B1. ¿Quieres saber el precio del curso B1?", "Sí, por favor"],
+         "el precio del curso B1"),
+        (["有哪些课程?", "A1和B1。您想知道B1课程的价格吗?", "好的,谢谢"], "B1课程的价格 有哪些课程"),
+        (["What does the course cost?", "Which course do you mean, A1 or B1?", "B1"], "What does the course cost? b1"),
+        ([COURSES, "A1 and B1. Which one would you like the price of?", "B1"], f"{COURSES} b1 price"),
+        (["What does the German course B1 cost?", "240", "I meant the Spanish one, sorry"],
+         "What does the Spanish course cost?"),
+        (["What does the German course B1 cost?", "240", "and Polish?"], "What does the Polish course cost?"),
+        (["Was kostet der Deutschkurs B1?", "240", "und der Spanischkurs?"], "Was kostet der Spanischkurs?"),
+        (["Combien coûte le cours d'allemand B1 ?", "240", "et le cours d'espagnol ?"],
+         "Combien coûte le cours d'espagnol ?"),
+        (["¿Cuánto cuesta el curso de alemán B1?", "240", "¿y el curso de francés?"],
+         "¿Cuánto cuesta el curso de francés?"),
+        (["德语课程B1的价格是多少?", "240", "A1呢?"], "德语课程A1的价格是多少?"),
+        (["Combien coûte le cours B1 ?", "240", "et A1 ?"], "Combien coûte le cours A1 ?"),
+        (["¿Cuánto cuesta el curso B1?", "240", "¿y A1?"], "¿Cuánto cuesta el curso A1?"),
+    ],
+)  # fmt: skip
+def test_replies_to_offers_and_corrections(conversation: list[str], query: str):
+    assert ask(*conversation) == query
+
+
+@pytest.mark.parametrize("reply", ["No, thanks", "non merci", "no, gracias", "Nein danke"])
+def test_a_declined_offer_asks_nothing(reply: str):
+    assert ask(COURSES, "A1 and B1. Shall I give you the price of B1?", reply) == ""
+
+
+def test_a_question_after_a_question_of_the_assistant_stands_alone():
+    question = "Who is the auditor of Intel Corporation?"
+    assert ask(COURSES, "Which course do you mean, A1 or B1?", question) == question
+    assert ask(COURSES, "I can answer questions on the courses.", "Thanks!") == ""

@@ -26,10 +26,15 @@ from ragsvc.core.retrieval.search_values import SearchHit
 from ragsvc.core.text.literal_spans import literal_spans, merged_spans
 from ragsvc.core.text.sentences import Span, quotable_spans
 
-_LABEL: Final = r"(?:(?:passages?|sources?|citations?|refs?|references?|quellen?)\b[.:]?[ ]?[#№]?|\^)?[ ]{0,2}"
+_LABEL: Final = (
+    r"(?:(?:passages?|sources?|citations?|refs?|references?|documents?|docs?|quellen?|fuentes?|documentos?)\b[.:]?[ ]?"
+    r"[#№]?|(?:来源|引用|出处|文档)[:：]?|\^)?[ ]{0,2}"
+)
 _ITEM: Final = rf"{_LABEL}[0-9]{{1,3}}(?:[ ]?[-–—‑][ ]?{_LABEL}[0-9]{{1,3}})?"
 _LIST: Final = rf"[ ]{{0,2}}{_ITEM}(?:[ ]{{0,2}}(?:[,;，、&]|\b(?:and|und|et|y|и)\b){_ITEM}){{0,24}}[ ]{{0,2}}"
-_MARKER: Final = re.compile(rf"\[{_LIST}\]|[【［]{_LIST}(?:†[^\[\]【】\n]{{0,40}})?[】］]", re.IGNORECASE)
+_PLACE: Final = r"(?:[ ]?[,:][ ]?(?:pp?\.|pages?|s\.|seiten?|páginas?)[ ]?\d{1,4}(?:[-–]\d{1,4})?|†[^\[\]【】\n]{0,40})"
+_MARKER: Final = re.compile(rf"\[{_LIST}{_PLACE}?\]|[【［]{_LIST}{_PLACE}?[】］]", re.IGNORECASE)
+_PLACE_IN_MARKER: Final = re.compile(_PLACE, re.IGNORECASE)
 _EXTRACTIVE_MARKER: Final = re.compile(r"(?<!\S)\[[0-9]{1,3}\](?!\S)")
 _NUMBER: Final = re.compile(r"[0-9]+")
 _RANGE: Final = re.compile(r"([0-9]+)(?:[ ]*[-–—‑][^0-9,;]*([0-9]+))?")
@@ -37,7 +42,7 @@ _CUE_WINDOW: Final = 60
 _OPERATOR: Final = re.compile(r"(?:(?<!=)=|[∈∉⊂⊆×])\s*\Z")
 _VALUES_FOLLOW: Final = re.compile(
     r"\b(?:intervals?|arrays?|vectors?|tuples?|coordinates?|Intervalls?|Vektor|intervalle|intervalo|интервал\w*|вектор)"
-    r"\s*\Z",
+    r"\s*\Z|(?:区间|范围|数组|向量|列表)(?:为|是)?\s*\Z|\brange:\s*\Z",
     re.IGNORECASE,
 )
 _INTERVAL_FOLLOWS: Final = re.compile(
@@ -111,7 +116,7 @@ def _overlaps(spans: Sequence[Span], ends: Sequence[int], start: int, end: int) 
 def _numbers(marker: str) -> tuple[int, ...]:
     """The passage numbers in a marker; none if a number cannot be the number of a passage."""
     numbers: list[int] = []
-    for first, last in _RANGE.findall(marker.partition("†")[0]):
+    for first, last in _RANGE.findall(_PLACE_IN_MARKER.sub("", marker)):
         low, high = int(first), int(last or first)
         if low < 1 or high < low or high - low > MAX_TOP_K:
             return ()
@@ -128,6 +133,8 @@ def _is_value(before: str, marker: str) -> bool:
     written = _NUMBER.findall(marker)
     if _OPERATOR.search(before) or (len(written) > 1 and _VALUES_FOLLOW.search(before)):
         return True
+    if len(written) > len(set(written)):
+        return True  # no answer cites a passage twice in a marker
     return len(written) == 2 and _INTERVAL_FOLLOWS.search(before) is not None
 
 

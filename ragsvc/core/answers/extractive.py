@@ -25,7 +25,7 @@ from ragsvc.core.retrieval.asking_clauses import asking_text
 from ragsvc.core.retrieval.document_questions import document_question
 from ragsvc.core.retrieval.question_names import degree_of, name_text, question_names
 from ragsvc.core.retrieval.search_values import SearchHit
-from ragsvc.core.text.content_words import content_words
+from ragsvc.core.text.content_words import content_words, pieces
 from ragsvc.core.text.sentences import Span, quotable_spans
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 from ragsvc.core.text.word_starts import plain_text, word_start
@@ -88,7 +88,9 @@ _DIGIT: Final = re.compile(r"\d")
 _NUMBER: Final = re.compile(r"(?<![^\W_])\d[\d.,]*")
 _FOOTER: Final = re.compile(
     r"(?:page|seite|стр\.|p\.)\s*\d+(?:\s*(?:of|von|из|/)\s*\d+)?\Z|.*\|\s*(?:page\s*)?\d+\Z|\d+\s*\|"
-    r"|.{0,60}(?:\bcopyright\b|©|\ball rights reserved\b)",
+    r"|.{0,60}(?:\bcopyright\b|©|\ball rights reserved\b)"
+    r"|(?:dear|hello|sehr geehrte\w*|liebe[rs]?|bonjour|ch[eè]re?|madame|monsieur"
+    r"|estimad[oa]s?|querid[oa]s?)\b.{0,60},\Z",
     re.IGNORECASE,
 )
 _NUMBER_WORDS: Final = frozenset(
@@ -97,11 +99,14 @@ _NUMBER_WORDS: Final = frozenset(
     hundert halb один два три четыре пять шесть семь восемь девять десять""".split()
 )
 _NEGATIONS: Final = frozenset(
-    """no not never none nothing neither nor without cannot kein keine keinen keinem keiner nicht nie niemals ohne не
-    нет ни без никогда""".split()
+    """no not never none nothing neither nor without cannot kein keine keinen keinem keiner nicht nichts nie niemals
+    ohne не нет ни без никогда rien aucun aucune sans pas jamais nada ningún ninguna sin nunca free gratis kostenlos
+    frei kostenfrei gratuit gratuite gratuits gratuites gratuito gratuita бесплатно""".split()
 )
 _DATE: Final = re.compile(
-    r"\b(?:1[5-9]|20)\d\d\b|\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? \d", re.IGNORECASE
+    r"\b(?:1[5-9]|20)\d\d\b(?!-\d{3})|\bwithin \w+ (?:days|weeks|months)\b"
+    r"|\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? \d",
+    re.IGNORECASE,
 )
 _FIGURE: Final = re.compile(
     r"\b(?:figures?|tables?|sections?|notes?|chapters?)\s*\d[\d.]*|\A\d{1,2}\.\s", re.IGNORECASE
@@ -159,6 +164,9 @@ class _Scored(msgspec.Struct, frozen=True):
     share: float
     """The share of the asked words, by rarity, that the sentence and the texts around it have."""
 
+    words: float
+    """The same share with equal weights: a word that no sentence has ("opening" for "opens") weighs most by rarity."""
+
     names: float
     """The mean degree to which the passage has the names of things in the question; see ``degree_of``."""
 
@@ -212,7 +220,9 @@ def answer(
     if asked is not None and not asked.topic:
         first = _first_sentences(hits)
         return ExtractedAnswer(first, abstained=not first)
-    scored = _score_sentences(question, content_words(question), hits[:MAX_PASSAGES], embed)
+    question = asking_text(question)
+    asked_words = [piece for word in content_words(question) for piece in pieces(word)]
+    scored = _score_sentences(question, asked_words, hits[:MAX_PASSAGES], embed)
     chosen = _choose(scored)
     return ExtractedAnswer(_quote(chosen), abstained=not chosen, doubtful=_is_doubtful(scored, chosen))
 
@@ -223,7 +233,9 @@ def _is_doubtful(scored: Sequence[_Scored], chosen: Sequence[_Scored]) -> bool:
     best = next((candidate for candidate in chosen if not candidate.other_years), None)
     if best is None:
         return bool(chosen)
-    return best.share < max(_MIN_SHARE, of_other_years) or best.names < _MIN_NAMES
+    if best.names < _MIN_NAMES or best.share < of_other_years:
+        return True
+    return max(best.share, best.words) < _MIN_SHARE and any(candidate.asked for candidate in scored)
 
 
 def _first_sentences(hits: Sequence[SearchHit]) -> list[AnswerSentence]:
@@ -242,7 +254,7 @@ def _score_sentences(
     question: str, asked: Sequence[str], hits: Sequence[SearchHit], embed: EmbedTexts | None
 ) -> list[_Scored]:
     """Sentences and table rows, best first."""
-    all_names = question_names(asking_text(question))
+    all_names = question_names(question)
     names = [name for name in all_names if _NAMES_A_THING.search(name)]
     found = [candidate for index, hit in enumerate(hits) for candidate in _candidates(hit, index, asked, names)]
     if not found:
@@ -292,6 +304,7 @@ def _score_sentences(
                 score,
                 shared,
                 share=share,
+                words=float(held[at].mean()) if starts else 1.0,
                 names=candidate.names,
                 other_years=other_years,
                 has_value=fits == 1.0 and asks_value,

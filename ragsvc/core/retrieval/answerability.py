@@ -25,8 +25,7 @@ import msgspec
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.retrieval.asking_clauses import asking_text
 from ragsvc.core.retrieval.question_names import comparable_names, degree_of, name_text, question_names, quotations
-from ragsvc.core.text.content_words import content_words
-from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
+from ragsvc.core.text.content_words import content_words, pieces
 from ragsvc.core.text.tables import table_context
 from ragsvc.core.text.word_starts import FIRST_UNSPACED, plain_text, word_start, word_stem
 
@@ -72,7 +71,6 @@ _ABOUT_DOCUMENTS: Final = frozenset(
 _BEST: Final = 2
 BEST_PASSAGES: Final = 6
 _MAX_WORDS: Final = 32
-_PAIR: Final = 2
 
 BETWEEN_TEXTS: Final = "\0"
 """Separates joined texts; it occurs in no text."""
@@ -161,7 +159,7 @@ def signals_of(query: str, evidence: AnswerabilityEvidence) -> AnswerabilitySign
     prepared = [name_text(text) for text in texts] if names else []
     degrees = [[degree_of(name, text) for name in names] for text in prepared]
     highest = [max(column) for column in zip(*degrees, strict=True)]
-    words = [piece for word in content_words(question) for piece in _pieces(word) if word_start(piece)][:_MAX_WORDS]
+    words = [piece for word in content_words(question) for piece in pieces(word) if word_start(piece)][:_MAX_WORDS]
     starts = [word_start(word) for word in words]
     cosine = max(0.0, min(1.0, max(evidence.cosines[:BEST_PASSAGES], default=0.0)))
     return AnswerabilitySignals(
@@ -196,14 +194,6 @@ def _without_form_of_answer(query: str) -> str:
 def _plain(filename: str, title: str, headings: tuple[str, ...], text: str) -> str:
     """Passage, names and headings as plain text. Cached: consecutive questions often have the same passages."""
     return plain_text(" ".join((filename, title, *headings, text)))
-
-
-def _pieces(word: str) -> Sequence[str]:
-    """The word itself; the pairs of characters of a run in a script without spaces between words."""
-    if len(word) <= _PAIR or word[0] < FIRST_UNSPACED:
-        return (word,)
-    pairs = [word[at : at + _PAIR] for at in range(len(word) - _PAIR + 1)]
-    return [pair for pair in pairs if pair not in QUESTION_STOP_WORDS]
 
 
 def _coverage(words: Sequence[str], passages: Sequence[StoredPassage], texts: Sequence[str]) -> float:

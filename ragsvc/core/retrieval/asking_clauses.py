@@ -11,10 +11,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from ragsvc.core.text.spellings import MONTH_NAMES
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 
+_MONTH: Final = "|".join(sorted(MONTH_NAMES, key=len, reverse=True))
+_SENTENCE: Final = re.compile(
+    r"(?<=[!?;])\s+|\n+|(?<=[。！？；])|(?<=\.)(?<!\d\.)(?<!\b(?:Mr|Ms|Dr|Hr|Fr|Sr|St|No|Nr)\.)(?<!\b(?:Mrs|Mme|Sra)\.)"
+    r"(?<!\bProf\.)(?<!\b[A-Z]\.)\s+"
+    rf"|(?<=\d\.)\s+(?!(?i:{_MONTH})\b)"
+)
 _CLAUSE: Final = re.compile(
-    r"(?:(?<=[.!?;:,\u2014])\s+|\n+|\s+[\u2013-]\s+"
+    r"(?:(?<=[:,\u2014])\s+|(?<=[,，])(?=[\u4e00-\u9fff])|\s+[\u2013-]\s+"
     r"|\s+(?=(?:if|when|because|since|as|while|and|but|that)\s+(?:I|we|my|our)\b)"
     r"|\s+(?=(?:wenn|weil|da|falls|als)\s+(?:ich|wir|mein\w*|unser\w*)\b))"
 )
@@ -25,14 +32,17 @@ _ASKS_ANYWHERE: Final = re.compile(
     re.IGNORECASE,
 )
 _ASKS_FIRST: Final = re.compile(
-    r"\W*(?:please\s+)?(?:is|are|was|were|do|does|did|can|could|will|would|should|has|have|had|may|must|list|name|give"
+    r"\W*(?:(?:please|kindly)\s+)?(?:advise|confirm|state|specify|provide|quote|indicate|is|are|was|were|do|does|did|can|could|will|would|should|has|have|had|may|must|list|name|give"
     r"|tell|show|summari[sz]e|explain|describe|find|compare|calculate|define|ist|sind|war|waren|gibt|kann|können|darf"
     r"|dürfen|muss|müssen|hat|haben|nenne|liste|erkläre|beschreibe)\b",
     re.IGNORECASE,
 )
 _OWN: Final = re.compile(
     r"\bI(?=[ '’][a-z])|\b(?:[Mm]e|[Mm]y|[Mm]ine|[Ww]e|us|[Oo]urs?|[Ii]ch|[Mm]ir|[Mm]ich|[Mm]ein\w*|[Ww]ir|[Uu]ns"
-    r"|[Uu]nser\w*|[Яя]|[Мм]не|[Мм]еня|[Мм]оя?|[Мм]ой|[Мм]ы|[Нн]ам|[Нн]ас|[Нн]аш\w*|[Jj]e|[Nn]ous|[Yy]o)\b|\b[Jj]['’]"
+    r"|[Uu]nser\w*|[Яя]|[Мм]не|[Мм]еня|[Мм]оя?|[Мм]ой|[Мм]ы|[Нн]ам|[Нн]ас|[Нн]аш\w*|[Jj]e"
+    r"|[Nn]ous|[Mm]on|[Mm]a|[Mm]es|[Nn]otre|[Yy]o|[Ss]oy|[Ss]omos|[Mm]e llamo|[Mm]is?"
+    r"|[Nn]osotr[oa]s|[Vv]ivo|[Ll]lego"
+    r"|[Ll]legamos|[Qq]ueremos|[Tt]engo|[Tt]enemos)\b|\b[JjMm]['’]|我|本人"
 )
 _OWN_SIDE_CLAUSE: Final = re.compile(
     r"(?:if|when|because|since|as|while|and|but|that|wenn|weil|da|falls|als)\s+(?:I|we|my|our|ich|wir|mein\w*|unser\w*)\b"
@@ -40,11 +50,17 @@ _OWN_SIDE_CLAUSE: Final = re.compile(
 _GREETING: Final = re.compile(
     r"\W*(?:hi|hello|hey|dear|good (?:morning|afternoon|evening|day)|greetings|thanks?|thank you|many thanks|sorry"
     r"|excuse me|fyi|hallo|guten (?:tag|morgen|abend)|sehr geehrte\w*|liebe[rs]?|danke|vielen dank|entschuldigung"
-    r"|привет|здравствуйте|добрый день|bonjour|hola|buenos días)\b",
+    r"|привет|здравствуйте|добрый день|bonjour|bonsoir|salut|hola|buen[oa]s (?:días|tardes|noches)"
+    r"|你好|您好|请问)(?!\w)",
     re.IGNORECASE,
 )
 _INTRODUCTION: Final = re.compile(
-    r"\W*(?:this is|it is|it['’]s|here is|hier ist|hier spricht|name is|regards|best|cheers|yours"
+    r"\W*(?:on behalf of|im (?:namen|auftrag) (?:von|der|des)"
+    r"|your (?:(?:e-?)?mail|letter|message|call)|ihre (?:mail|nachricht)"
+    r"|as (?:discussed|agreed|mentioned)|further to|following (?:our|up)|sent from|wie besprochen|comme convenu"
+    r"|como (?:hablamos|acordamos)|(?:customer|member|booking|account) (?:no|number|id)"
+    r"|(?:kunden|mitglieds|buchungs)nummer"
+    r"|ref|this is|it is|it['’]s|here is|hier ist|hier spricht|name is|regards|best|cheers|yours"
     r"|as an? (?:\w+ )?(?:customer|client|student|tenant|resident|citizen|employee|member|guest|tourist|user"
     r"|patient|teacher|developer|buyer|owner"
     r"|visitor|beginner|parent|manager|shareholder))\b",
@@ -52,24 +68,37 @@ _INTRODUCTION: Final = re.compile(
 )
 _LABEL: Final = re.compile(
     r"\s*(?:[*•-]\s+|\(?\d{1,3}[.):]\)?\s+|\(?[a-zA-Z][.)]\s+|(?:q|question|frage|вопрос)\s*\d{0,3}\s*[.:)]\s+"
-    r"|[(\[]?(?:question|frage|no|nr|task|aufgabe|item|ticket|case|ref|reference|order|id)\b\.?\s*(?:no\.?|nr\.?|#)?\s*"
+    r"|(?:urgent|important|dringend|wichtig|eilt|urgente?|importante?)\b\W*"
+    r"|[(\[]?(?:question|frage|no|nr|task|aufgabe|item|ticket|case|ref|reference|order|id|request|anfrage)\b\.?\s*(?:no\.?|nr\.?|#)?\s*"
     r"[\w/-]*\d[\w/-]*\s*[.:)\]\u2013-]+\s+|[#№]\d+\W+)",
     re.IGNORECASE,
 )
 _ATTRIBUTION: Final = re.compile(
-    r"\b(?:according to|based on|as per|as stated in|looking at|from|in|using|laut|gemäß)\s+(?:the|this|that|my|your"
-    r"|our|dem|der|den|diesem)?\s*(?:attached\s+|uploaded\s+|provided\s+|given\s+|above\s+|following\s+)?"
-    r"(?:pdfs?|documents?|files?|attachments?|texts?|context|dokumente?n?s?|datei|anhang)\b,?",
+    r"\b(?:according to|based on|as per|as stated in|looking at|from|in|using|laut|gemäß|selon|d['’]après|según)\s+"
+    r"(?:the|this|that|my|your|our|dem|der|den|diesem|le|ce|el|este)?\s*(?:attached\s+|uploaded\s+|provided\s+|given\s+|above\s+|following\s+)?"
+    r"(?:pdfs?|documents?|files?|attachments?|texts?|context|dokumente?n?s?|datei|anhang|fichier|documento|archivo)\b,?"
+    r"|\b(?:according to|as per|per|laut|gemäß|selon|d['’]après|según) (?:(?:the|this|your|our|dem|der|le|la|el) )?"
+    r"(?:handbook|manual|guide|brochure|leaflet|booklet|contract|agreement|handbuch|vertrag|broschüre|anleitung|manuel"
+    r"|contrat|contrato|folleto)(?: (?:v|version |edition )?\d[\d.]*)?(?!\w),?"
+    r"|(?:根据|按照)(?:这个|该)?(?:pdf|文档|文件|合同),?",
     re.IGNORECASE,
 )
 _FORM_OF_ANSWER: Final = re.compile(
-    r"\b(?:in|en)\s+(?:USD|EUR|GBP|CHF|JPY|CNY|RUB|(?:US[ -])?dollars?|euros?|pounds?|[€$£])(?!\w)"
+    r"\b(?:in|en)\s+(?:USD|EUR|GBP|CHF|JPY|CNY|RUB|(?:(?:US|American|Canadian|British|Swiss)[ -])?"
+    r"(?:dollars?|euros?|pounds?|francs?|yen|yuan|franken|dólares|libras)(?: suisses?| suizos)?|[€$£])(?!\w)"
     r"|\b(?:please\s+)?(?:answer|reply|respond|antworte)\w*\s+(?:me\s+)?(?:in|auf)\s+\w+",
     re.IGNORECASE,
 )
 _QUANTITY: Final = re.compile(
-    r"(?<![\w.,:/-])(?!(?:19|20)\d\d\b)\d{1,3}(?:,\d{3})*(?=\s+[a-zäöüа-я]{3,})(?!\s+(?:percent|prozent|million"
-    r"|billion|january|february|march|april|june|july|august|september|october|november|december)\b)",
+    r"(?<![\w.,:/-])(?!(?:19|20)\d\d\b)\d{1,3}(?:,\d{3})*(?=\s+[a-zà-öø-ÿа-я]{3,})(?!\s+(?:percent|prozent|pour|por|million"
+    rf"|millones|billion|milliard|{_MONTH})(?:e?n|e?s)?\b)"
+    r"|(?<![\d.第])\d{1,3}(?=[个辆台张人位艘条套间只名])",
+)
+_SIGNATURE: Final = re.compile(
+    r"\s*(?:(?<=[\s.!?,])[-\u2013]\s*|(?<=[.!?,\n])\s*|,\s*)(?:(?:(?:best|kind|warm) )?regards|sincerely|yours|cheers"
+    r"|best wishes|thanks|thank you|viele grüße|(?:mit )?(?:freundliche|beste|liebe)n? grüßen?|mfg|danke"
+    r"|vielen dank|cordialement|bien à vous|merci|saludos|un saludo|atentamente|gracias|谢谢|此致)(?!\w)[^?？]*\Z",
+    re.IGNORECASE,
 )
 _NUMBERED_NAME: Final = re.compile(
     r"(?:\b[A-Z][\w-]*|\b(?:section|article|chapter|level|class|version|phase|type|item|note|table|figure|step|room"
@@ -85,15 +114,28 @@ def asking_text(message: str) -> str:
     >>> asking_text("On 12 July 2026 we want to rent a boat; how much is the deposit in USD?")
     'how much is the deposit ?'
     """
-    text = message[label.end() :] if (label := _LABEL.match(message)) else message
-    for extra in (_ATTRIBUTION, _FORM_OF_ANSWER):
+    text = message
+    while label := _LABEL.match(text):
+        text = text[label.end() :]
+    for extra in (_SIGNATURE, _ATTRIBUTION, _FORM_OF_ANSWER):
         text = extra.sub("", text)
-    clauses = [clause for clause in _CLAUSE.split(text) if clause.strip()]
-    asking = [clause for clause in clauses if _asks(clause)]
-    if asking:
-        clauses = [clause for clause in clauses if _asks(clause) or not _is_about_author(clause)]
-    kept = " ".join(clauses) or message
+    sentences = [[clause for clause in _CLAUSE.split(part) if clause.strip()] for part in _SENTENCE.split(text)]
+    first = next((at for at, clauses in enumerate(sentences) if any(map(_asks, clauses))), None)
+    if first is not None:
+        sentences = [_without_author(clauses, opening=at < first) for at, clauses in enumerate(sentences)]
+    kept = " ".join(clause for clauses in sentences for clause in clauses) or message
     return _QUANTITY.sub(lambda match: _quantity(kept, match), kept).replace("  ", " ").strip()
+
+
+def _without_author(clauses: list[str], *, opening: bool) -> list[str]:
+    """The clauses of a sentence that are not about its author; none if it starts with the author and asks nothing.
+
+    ``opening``: the sentence precedes the question, so that a greeting starts with the author as well.
+    """
+    starts_with_author = bool(clauses) and _is_about_author(clauses[0]) and not any(map(_asks, clauses))
+    if starts_with_author and (opening or not _GREETING.match(clauses[0])):
+        return []
+    return [clause for clause in clauses if _asks(clause) or not _is_about_author(clause)]
 
 
 def _asks(clause: str) -> bool:

@@ -15,7 +15,7 @@ import msgspec
 from ragsvc.core.retrieval.document_questions import document_question
 from ragsvc.core.text.content_words import CONTENT_WORD, content_words
 from ragsvc.core.text.spellings import SIGNED_WORD
-from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
+from ragsvc.core.text.stop_words import FUNCTION_WORDS, QUESTION_STOP_WORDS
 
 # ruff: noqa: RUF001 - words of several scripts are the subject here
 
@@ -60,9 +60,11 @@ _HELP_WORDS: Final = _words(
 )
 _PEOPLE: Final = _words("he him his she her hers they them their er ihm ihn sie ihr он она они его её ее их 他 她 他们")
 _OPENER: Final = re.compile(
-    r"^\s*(?:(?:and|but|or|also|so|what about|how about|same for|what if it is|sorry|actually|no|nope|rather|instead"
-    r"|wait|oops|i mean|i meant|make that|make it|und|aber|auch|oder|wie ist es mit|was ist mit|nein|ich meine"
-    r"|ich meinte|entschuldigung|а|и|но|а как|что насчёт|нет|я имел\w* в виду)\b[\s,:;.\u2014-]*)+"
+    r"^[\s¿¡]*(?:(?:and|but|or|also|so|what about|how about|same for|what if it is|sorry|actually|no|nope|rather"
+    r"|instead|wait|oops|i mean|i meant|make that|make it|correction|i need"
+    r"|same question for|und|aber|auch|oder|wie ist es mit|was ist mit|nein|ich meine"
+    r"|ich meinte|entschuldigung|а|и|но|а как|что насчёт|нет|я имел\w* в виду|et(?: pour)?|mais|qu['’]en est-il de|non"
+    r"|y(?: para)?|pero|qué hay de)\b[\s,:;.\u2014-]*)+"
     r"|^\s*(?:那么|那|还有)",
     re.IGNORECASE,
 )
@@ -79,22 +81,58 @@ _POLITE: Final = re.compile(
     r"|(?:kannst du|können sie)(?: mir)?(?: bitte)?(?: sagen)?,?|скажите|пожалуйста|请|请问)[\s,:]+",
     re.IGNORECASE,
 )
+_THANKS: Final = r"(?:thanks?(?: you| a lot)?|danke|спасибо|merci|gracias)(?=\W|$)|谢谢"
 _YES: Final = (
     r"(?:(?:yes|yeah|yep|yup|sure|ok(?:ay)?|please(?: do)?|go ahead|do (?:it|so|that)|of course|certainly|absolutely"
-    r"|definitely|right|correct|exactly|i do|i would|i'd like that|that would be \w+|why not|ja|gerne?|klar|natürlich"
-    r"|bitte|genau|да|конечно|давай\w*|пожалуйста|oui|sí)(?=\W|$)\W*|(?:是的?|好的?|要)\W*)"
+    r"|definitely|right|correct|exactly|i do|i would|i['’]d (?:like|love) (?:that|to)|that(?: would|['’]?d) be \w+"
+    r"|(?:(?:that|it) )?(?:sounds|looks) (?:good|great|fine|nice|perfect|interesting)|why not|y|both|all of them"
+    r"|ja|jo|gerne?|klar|natürlich|bitte|genau|beide\w*|sehr|да|конечно|давай\w*|пожалуйста"
+    r"|oui|ouais|volontiers|bien s[uû]r|d['’]accord|avec plaisir|s['’]il (?:vous|te) pla[iî]t|je veux bien|les deux"
+    r"|sí|si|claro(?: que sí)?|por favor|por supuesto|vale|de acuerdo|ambos|me encantaría)"
+    r"(?=\W|$)\W*|(?:是的?|好的?|要的?|可以|行|嗯|对|当然)(?=\W|$|谢谢)\W*|[👍✅🙏]\W*)"
 )
-_AGREES: Final = re.compile(rf"^\W*{_YES}+(?:{_YES}|(?:thanks?(?: you)?|danke|спасибо)(?=\W|$)\W*)*", re.IGNORECASE)
-_DECLINES: Final = re.compile(
-    r"^\W*(?:no|nope|nein|нет|non|不)(?=\W|$)\W*(?:thanks?(?: you)?|danke|спасибо)?\W*", re.IGNORECASE
-)
+_AGREES: Final = re.compile(rf"^[^\w👍✅🙏]*{_YES}+(?:{_YES}|(?:{_THANKS})\W*)*", re.IGNORECASE)
+_DECLINES: Final = re.compile(rf"^\W*(?:no|nope|nein|нет|non|不)(?=\W|$)\W*(?:{_THANKS})?\W*", re.IGNORECASE)
 _LAST_QUESTION: Final = re.compile(r"[^.!?。！？\n]*[?？]\W*$")
 _OFFERS: Final = re.compile(
     r"^\W*(?:(?:and|so|or|also|if you like,?)\s+)?(?:(?:would|do|did) you (?:also )?(?:like|want|need|mean|prefer|wish)"
     r"|are you (?:interested in|looking for|asking about)|(?:shall|should|may|can|could) i|want"
-    r"|möchten sie|möchtest du|wollen sie|willst du|soll ich|darf ich|meinen sie|meinst du|хотите|хочешь|вам)\b"
+    r"|möchten sie|möchtest du|wollen sie|willst du|soll ich|darf ich|meinen sie|meinst du|хотите|хочешь|вам"
+    r"|(?:voulez|souhaitez|désirez|aimeriez)-vous|(?:veux|souhaites|aimerais)-tu|dois-je|puis-je|quier(?:es?|en)|desea[sn]?"
+    r"|(?:le|te|les) (?:gustaría|interesa)|puedo)\b"
     r"(?:\s+(?:me|also|to|you|ihnen|dir|auch|know|see|hear|have|get|show|tell|give|look up|explain|find|list|check|send"
-    r"|help|with|about|read|wissen|sehen|узнать|услышать|показать|рассказать))*\s*",
+    r"|help|with|about|read|wissen|sehen|узнать|услышать|показать|рассказать|aussi|connaître|savoir|voir|vous|donner"
+    r"|indiquer|también|saber|conocer|ver|que (?:le|te) (?:diga|dé)))*\s*"
+    r"|^\W*(?:您|你)?(?:还)?(?:是否)?(?:想|需要|要)(?:要)?(?:我)?(?:告诉|给|为)?(?:您|你)?(?:知道|了解|看看|查看|查一下)?",
+    re.IGNORECASE,
+)
+_OFFER_END: Final = re.compile(r"\s+(?:wissen|nennen|sagen|zeigen|erfahren|haben|sehen|geben|heraussuchen)$|[吗呢]$")
+_STATED_OFFER: Final = re.compile(
+    r"(?:^|(?<=[.!?;:\n]))\s*(?:(?:if (?:you(?:['’]d)? (?:like|want|wish|need)|interested|so)|wenn (?:du|sie) "
+    r"(?:willst|möchtest|wollen|möchten)|falls gewünscht|si vous (?:voulez|le souhaitez)|si (?:quieres?|lo desea))\W+)?"
+    r"(?:(?:just |please )?let me know (?:if|whether) you(?: would|['’]d)? (?:like|want|need|wish)(?: to (?:know|see))?"
+    r"|(?:just )?(?:ask|tell me) if you (?:want|need|would like)"
+    r"|I (?:can|could|may) (?:also )?(?:tell|give|show|look up|find|send|explain|list|check)(?: you| up)?(?: also)?"
+    r"|I(?:['’]d| would) be (?:happy|glad) to (?:tell|give|show|look up|find|send|explain|list|check)(?: you)?"
+    r"|(?:gern(?:e)? )?(?:kann|nenne|könnte) ich (?:ihnen|dir)?(?: auch| gerne?)*|ich (?:kann|könnte) (?:ihnen|dir)"
+    r"(?: auch| gerne?)*|je peux (?:aussi )?vous (?:donner|indiquer|dire)|puedo (?:también )?(?:decir|dar)[lt]e"
+    r"|我(?:还|也)?可以(?:告诉|给)(?:您|你))\s*(?P<offer>[^.!?。！？\n]{3,160})[.!。！]*\s*$",
+    re.IGNORECASE,
+)
+_OR_BOTH: Final = re.compile(r",? (?:or|oder|ou|o) (?:both|beides?|les deux|ambos)$", re.IGNORECASE)
+_ADDS: Final = re.compile(r"(?:and|also|und|auch|et|aussi|y|también)\b", re.IGNORECASE)
+_ASKS_WHICH: Final = re.compile(
+    r"\b(?:which|what|who|whose|when|where|welche[rsmn]?|wer|wann|quel(?:le)?s?|lequel|laquelle|cu[áa]l(?:es)?|qué)\b|哪",
+    re.IGNORECASE,
+)
+_OF_THE_DIALOGUE: Final = frozenset(
+    """like want need mean interested course courses specify prefer looking refer know exactly one model item option
+    product interessieren interessiert meinen möchten wissen souhaitez voulez parlez quiere refiere""".split()
+)
+_LONGEST_CHOICE: Final = 3
+_AFTERTHOUGHT: Final = re.compile(
+    r"[\s,;.!?]*\b(?:sorry|please|bitte|entschuldigung|pardon|perdón|thanks|thank you|danke|merci|gracias|then|too)"
+    r"\W*$",
     re.IGNORECASE,
 )
 _VAGUE: Final = re.compile(
@@ -116,19 +154,28 @@ _RETURNS: Final = re.compile(
     r"[:,.;\u2014-]*\s*(?P<rest>.*)$",
     re.IGNORECASE | re.DOTALL,
 )
-_CODE: Final = re.compile(rf"(?<![^\W_])[A-Za-z]{{1,4}}-?\d{{1,4}}(?![^\W_])|{SIGNED_WORD}")
+_CODE: Final = re.compile(rf"(?<![^\W_\u4e00-\u9fff])[A-Za-z]{{1,4}}-?\d{{1,4}}(?![^\W_\u4e00-\u9fff])|{SIGNED_WORD}")
+_CODE_ALONE: Final = re.compile(rf"^(?:那么?)?(?P<code>{_CODE.pattern})呢\W*$")
 _PAGE_NUMBER: Final = re.compile(r"\b(?P<word>pages?|slides?|seiten?)\s+\d+\b", re.IGNORECASE)
 _PREPOSITIONS: Final = "for|in|of|at|on|with|from|to|by|during|without|für|bei|von|mit|im|am|ohne"
 _PHRASE: Final = re.compile(rf"^(?P<preposition>{_PREPOSITIONS})\s+\S.*$", re.IGNORECASE)
 _BARE_PHRASE: Final = re.compile(
     rf"^(?:the|a|an|der|die|das|den|dem|{_PREPOSITIONS}|в|для|на)\s+[^?]+\?*$", re.IGNORECASE
 )
-_ARTICLE: Final = re.compile(r"^(?:the|a|an|our|my|your|der|die|das|den|dem|ein|eine|einen)\s+", re.IGNORECASE)
+_ARTICLE: Final = re.compile(
+    r"^(?:(?:the|a|an|our|my|your|der|die|das|den|dem|ein|eine|einen|le|la|les|une?|el|los|las|una)\s+|l['’])",
+    re.IGNORECASE,
+)
 _NOUN_PHRASES: Final = (
     re.compile(rf"\b(?:{_PREPOSITIONS})\s+(?P<noun>(?:the|an?|der|die|das|den|dem)\s+[\w' -]+?)\W*$", re.IGNORECASE),
     re.compile(
         rf"\b(?:does|do|did|can|will|must|should|has|have|kostet|ist|hat)\s+(?P<noun>(?:the|an?|our|my|der|die|das)\s"
         rf"[\w' -]+?)(?=\s+\w+(?:\s+(?:{_PREPOSITIONS}|per|pro)\s.*)?\W*$)",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"\b(?:coûten?t?|cuestan?|est|sont|es|son|vale)\s+(?P<noun>(?:(?:le|la|les|une?|el|los|las|una)\s|l['’])"
+        r"[\w'’ -]+?)(?=\s+(?:pour|par|en|por|para)\s|\W*$)",
         re.IGNORECASE,
     ),
     re.compile(
@@ -153,6 +200,9 @@ _LEAD: Final = re.compile(
 )
 _PERIOD: Final = re.compile(r"\b(?:Q[1-4]|(?:19|20)\d\d|(?:first|second|third|fourth) quarter)\b", re.IGNORECASE)
 _NAME: Final = re.compile(r"\b(?:[A-Z][\w&.-]*[\w&]|[A-Z]{2,})(?:[ -](?:of |the |and )?[A-Z][\w&.-]*[\w&])*")
+_NO_NAMES: Final = QUESTION_STOP_WORDS | frozenset().union(
+    *(FUNCTION_WORDS[language] for language in ("french", "spanish")), {"combien", "cuánto", "cuánta", "quién"}
+)
 _MARKER: Final = re.compile(r"\[\d+\]")
 
 
@@ -200,19 +250,46 @@ def _reply_to_offer(question: str, before: Sequence[Turn]) -> str | None:
     ``None`` if the assistant asked nothing, or if the reply neither agrees nor declines. Empty for "No, thanks".
     """
     last = next((turn for turn in reversed(before) if turn.role in ("user", "assistant")), None)
-    asked = _LAST_QUESTION.search(_MARKER.sub("", last.text).strip()) if last and last.role == "assistant" else None
-    if asked is None:
+    said = _MARKER.sub("", last.text).strip() if last and last.role == "assistant" else ""
+    asked = _LAST_QUESTION.search(said)
+    stated = None if asked else _STATED_OFFER.search(said)
+    if asked is None and stated is None:
         return None
-    asked_words = set(content_words(asked.group()))
+    offered = asked.group() if asked else stated["offer"] if stated else ""
+    asked_words = set(content_words(offered))
     if asked_words and asked_words <= _HELP_WORDS:
         return None  # "Anything else?" offers nothing
     agrees = _AGREES.match(question)
     declines = None if agrees else _DECLINES.match(question)
     choice = next((number for number, pattern in enumerate(_CHOICES) if pattern.search(question)), None)
     if not agrees and not declines and (choice is None or len(content_words(question)) > 2):
-        return None
-    offer = " ".join(_OFFERS.sub("", asked.group().strip(), count=1).split()).rstrip(" ?？")
+        return _chosen(question, offered, before) if asked and _ASKS_WHICH.search(offered) else None
+    offer = " ".join(_OFFERS.sub("", offered.strip(), count=1).split()).rstrip(" ?？")
+    offer = _OFFER_END.sub("", offer)
     return _accepted(question, offer, before, reply=agrees or declines, declined=bool(declines), choice=choice)
+
+
+def _chosen(reply: str, asked: str, before: Sequence[Turn]) -> str | None:
+    """The query of a short reply to "Which course do you mean?": the user's last question with the reply's name.
+
+    ``None`` if the reply is a question or a statement of its own.
+    """
+    text = clean_question(reply).strip(" .!")
+    earlier = next(
+        (question for turn in reversed(before) if turn.role == "user" and (question := clean_question(turn.text))), ""
+    )
+    if not text or not earlier or _QUESTION_WORD.search(text) or len(content_words(text)) > _LONGEST_CHOICE:
+        return None
+    if document_question(text):
+        return None
+    names = {word for name in (*_CODE.findall(asked), *_names(asked)) for word in content_words(name)}
+    completed = _complete(text, earlier)
+    topics = [
+        word
+        for word in content_words(asked)
+        if word not in names | _OF_THE_DIALOGUE | _POINTERS and word not in completed.lower()
+    ]
+    return " ".join([completed, *topics])
 
 
 def _accepted(
@@ -230,8 +307,11 @@ def _accepted(
     if choice is not None and len(named) == len(_CHOICES):
         offer = " ".join(offer.replace(named[1 - choice], "").replace(" or ", " ").split())
         rest = ""
+    offer = _OR_BOTH.sub("", offer)
     if not rest:
         return "" if declined else _with_subject(offer, before)
+    if reply and not declined and _ADDS.match(question, reply.end()):
+        return _with_subject(f"{offer} {_AFTERTHOUGHT.sub('', rest)}", before)
     if len(content_words(rest)) >= _SELF_CONTAINED_WORDS or (_QUESTION_WORD.search(rest) and not _is_elliptic(rest)):
         return rest
     rest = re.sub(r"\s*\b(?:please|bitte|пожалуйста|thanks?)\W*$", "", rest, flags=re.IGNORECASE)
@@ -285,7 +365,7 @@ def clean_question(text: str) -> str:
 def _is_elliptic(text: str) -> bool:
     """Whether the question is incomplete without an earlier turn."""
     content = content_words(text)
-    topics = [word for word in content if not _PERIOD.fullmatch(word)]
+    topics = [word for word in content if not _PERIOD.fullmatch(word) and word not in _NO_NAMES]
     if _OPENER.match(text) and len(topics) < _SELF_CONTAINED_WORDS:
         return True
     if len(topics) <= 2 and not _QUESTION_WORD.search(text) and (_BARE_PHRASE.match(text) or _NOT_BUT.match(text)):
@@ -300,7 +380,9 @@ def _is_elliptic(text: str) -> bool:
 
 def _complete(follow_up: str, earlier: str) -> str:
     """The earlier question with its period or name replaced by the follow-up's; otherwise both texts."""
-    addition = _OPENER.sub("", follow_up, count=1).strip()
+    addition = _AFTERTHOUGHT.sub("", _OPENER.sub("", follow_up, count=1)).strip()
+    if alone := _CODE_ALONE.match(addition):
+        addition = alone["code"]
     if found := _NOT_BUT.match(addition.rstrip(" ?？.!")):
         addition = (found["new"] or found["new2"]).strip()
         old = (found["old"] or found["old2"]).strip()
@@ -316,7 +398,7 @@ def _complete(follow_up: str, earlier: str) -> str:
     names = [name for name in _names(addition) if not _CODE.fullmatch(name)]
     old_names = [name for name in _names(earlier) if not _CODE.fullmatch(name)]
     if len(names) == 1 and len(old_names) == 1 and names[0].lower() not in earlier.lower():
-        merged = merged.replace(old_names[0], names[0])
+        merged = _with_name(merged, old_names[0], names[0], keeps_code=bool(used))
         used |= {word.lower() for word in names[0].split()}
     rest = [word for word in content_words(addition) if word not in used and word not in merged.lower()]
     rest = [word for word in rest if word not in _POINTERS]
@@ -325,6 +407,15 @@ def _complete(follow_up: str, earlier: str) -> str:
     if _QUESTION_WORD.match(addition) and not used:
         return f"{addition} {_LEAD.sub('', merged).rstrip(' ?？')}"
     return f"{merged} {addition.rstrip(' ?？') if len(rest) > 1 else ' '.join(rest)}"
+
+
+def _with_name(earlier: str, old: str, new: str, *, keeps_code: bool) -> str:
+    """The question about another name, without a code of the old name's: "the German course B1" has no Polish B1."""
+    merged = earlier.replace(old, new)
+    codes = [code for code in _CODE.findall(merged) if not _PERIOD.fullmatch(code) and code not in new]
+    if keeps_code or len(codes) != 1:
+        return merged
+    return re.sub(rf"(?<=\w) {re.escape(codes[0])}(?!\w)", "", merged, count=1)
 
 
 def _replace_codes(earlier: str, addition: str, used: set[str]) -> tuple[str, set[str]]:
@@ -360,7 +451,9 @@ def _replace_phrase(earlier: str, phrase: str) -> str:
         patterns = (_BARE_SUBJECT,)
     for pattern in patterns:
         if match := pattern.search(earlier):
-            return f"{earlier[: match.start('noun')]}{phrase}{earlier[match.end('noun') :]}"
+            code = None if _CODE.search(phrase) else re.match(rf"\s+(?:{_CODE.pattern})", earlier[match.end("noun") :])
+            end = match.end("noun") + (code.end() if code and not _PERIOD.fullmatch(code.group().strip()) else 0)
+            return f"{earlier[: match.start('noun')]}{phrase}{earlier[end:]}"
     return ""
 
 
@@ -385,8 +478,8 @@ def _names(text: str) -> list[str]:
         while len(words) > 1 and words[0].lower() in QUESTION_STOP_WORDS:
             del words[0]
         name = " ".join(words)
-        first = match.start() == 0 or text[: match.start()].rstrip()[-1:] in {".", "?", "!", ":"}
-        if _PERIOD.fullmatch(name) or (first and name.lower() in QUESTION_STOP_WORDS):
+        first = match.start() == 0 or text[: match.start()].rstrip()[-1:] in {".", "?", "!", ":", "¿", "¡"}
+        if _PERIOD.fullmatch(name) or (first and name.lower() in _NO_NAMES):
             continue
         found.append(name)
     return list(dict.fromkeys(found))

@@ -13,57 +13,99 @@ from typing import Final
 import msgspec
 
 from ragsvc.core.text.content_words import content_words
+from ragsvc.core.text.stop_words import FUNCTION_WORDS
 
 MAX_PAGES_ASKED: Final = 20
 
-_PAGE_WORD: Final = r"(?:pages?|slides?|pp?\.|seiten?|стр\.|страниц\w*)"
+_PAGE_WORD: Final = (
+    r"(?:pages?|slides?|pp?\.|pgs?\.?|seiten?|folien?|p[áa]g(?:ina)?s?\.?|diapositiv[eao]s?|стр\.|страниц\w*"
+    r"|(?<!balance[ -])sheets?(?=\s+(?:no\.?\s*|number\s*)?\d{1,2}\b))"
+)
 _PAGE: Final = re.compile(
-    rf"\b{_PAGE_WORD}\s*(?:no\.?\s*|number\s*|nr\.?\s*|#\s*)?(\d{{1,4}}|[ivxlc]{{1,7}}\b(?!')|[A-Z]{{1,2}}-?\d{{1,3}})"
-    r"(?:\s*(-|\u2013|to|bis|through|until|and|und|и|,|&|or)\s*(\d{1,4}|[ivxlc]{1,7}\b))?",
+    rf"\b{_PAGE_WORD}\s*(?:no\.?\s*|number\s*|nr\.?\s*|#\s*|numéro\s*|número\s*)?"
+    r"(\d{1,4}|[ivxlc]{1,7}\b(?!['’])|[A-Z]{1,2}-?\d{1,3})"
+    r"(?:\s*(-|\u2013|to|bis|through|until|à|au|a|hasta|and|und|и|et|y|,|&|or)\s*(\d{1,4}|[ivxlc]{1,7}\b))?",
     re.IGNORECASE,
 )
-_CHINESE_PAGE: Final = re.compile(r"第\s*(\d{1,4})\s*[页頁ページ]")
-_NUMBER_WORDS: Final = (
-    "one first erste[nrs]? перв\\w+",
-    "two second zweite[nrs]? втор\\w+",
-    "three third dritte[nrs]? треть\\w+",
-    "four fourth vierte[nrs]? четв[её]рт\\w+",
-    "five fifth fünfte[nrs]? пят\\w+",
-    "six sixth sechste[nrs]?",
-    "seven seventh siebte[nrs]?",
-    "eight eighth achte[nrs]?",
-    "nine ninth neunte[nrs]?",
-    "ten tenth zehnte[nrs]?",
+_PAGE_LIST: Final = re.compile(
+    r"\b(?:pages|slides|seiten|folien|p[áa]ginas)\s+(\d{1,4}(?:\s*(?:,|;|&|\band\b|\bund\b|\bet\b|\by\b)+\s*\d{1,4}){2,})",
+    re.IGNORECASE,
 )
+_RANGE_WORDS: Final = frozenset({"-", "\u2013", "to", "bis", "through", "until", "à", "au", "a", "hasta"})
+_CHINESE_DIGITS: Final = "一二三四五六七八九十"
+_CHINESE_PAGE: Final = re.compile(rf"第\s*(\d{{1,4}}|[{_CHINESE_DIGITS}])\s*[页頁ページ]")
+_ORDINALS: Final = (
+    r"first|erste[nrs]?|перв\w+|premi[èe]re?|primera?",
+    r"second|zweite[nrs]?|втор\w+|deuxi[èe]me|seconde|segunda",
+    r"third|dritte[nrs]?|треть\w+|troisi[èe]me|tercera",
+    r"fourth|vierte[nrs]?|четв[её]рт\w+|quatri[èe]me|cuarta",
+    r"fifth|fünfte[nrs]?|пят\w+|cinqui[èe]me|quinta",
+    r"sixth|sechste[nrs]?|sixi[èe]me|sexta",
+    r"seventh|siebte[nrs]?|septi[èe]me|s[ée]ptima",
+    r"eighth|achte[nrs]?|huiti[èe]me|octava",
+    r"ninth|neunte[nrs]?|neuvi[èe]me|novena",
+    r"tenth|zehnte[nrs]?|dixi[èe]me|d[ée]cima",
+)
+_CARDINALS: Final = (
+    "one|eins|une?|un[oa]",
+    "two|zwei|deux|dos|beiden|couple of",
+    "three|drei|trois|tres",
+    "four|vier|quatre|cuatro",
+    "five|fünf|cinq|cinco",
+    "six|sechs|seis",
+    "seven|sieben|sept|siete",
+    "eight|acht|huit|ocho",
+    "nine|neun|neuf|nueve",
+    "ten|zehn|dix|diez",
+)
+_NUMBER: Final = rf"\d{{1,2}}|{'|'.join(_CARDINALS)}"
 _ORDINAL_PAGE: Final = re.compile(
-    r"\b(?:the\s+|der\s+|die\s+)?("
-    + "|".join(f"(?P<n{number}>{words.replace(' ', '|')})" for number, words in enumerate(_NUMBER_WORDS, 1))
-    + rf"|(?P<nth>\d{{1,4}})(?:st|nd|rd|th|\.))\s+{_PAGE_WORD}\b",
+    rf"\b(?:(?P<word>{'|'.join(_ORDINALS)})|(?P<nth>\d{{1,4}})(?:st|nd|rd|th|\.|[èe]me|e|ª))\s+{_PAGE_WORD}(?!\w)",
     re.IGNORECASE,
 )
-_SPELT_PAGE: Final = re.compile(
-    rf"\b{_PAGE_WORD}\s+(one|two|three|four|five|six|seven|eight|nine|ten)\b", re.IGNORECASE
-)
+_SPELT_PAGE: Final = re.compile(rf"\b{_PAGE_WORD}\s+({'|'.join(_CARDINALS)})\b", re.IGNORECASE)
+_LAST: Final = r"last|final|letzten?|последн\w+|derni[èe]res?|[úu]ltimas?"
+_FIRST: Final = r"first|ersten?|premi[èe]res?|primeras?"
 _LAST_PAGE: Final = re.compile(
-    rf"\b(?P<before>second[- ]to[- ]last|second[- ]last|last but one|penultimate|vorletzten?)\s+{_PAGE_WORD}\b"
-    rf"|\b(?:last|final|letzten?|последн\w+)\s+{_PAGE_WORD}\b|最后一页",
+    rf"\b(?P<before>second[- ]to[- ]last|next[- ]to[- ]last|second[- ]last|last but one|penultimate|vorletzten?"
+    rf"|avant[- ]derni[èe]re|pen[úu]ltima)\s+{_PAGE_WORD}(?!\w)|(?P<chinese_before>倒数第二页)"
+    rf"|\b(?:{_LAST}|(?<=the )back)\s+{_PAGE_WORD}(?!\w)|最后一页|末页",
+    re.IGNORECASE,
+)
+_LAST_PAGES: Final = re.compile(
+    rf"\b(?:(?:{_LAST})\s+(?P<after>{_NUMBER})|(?P<before>{_NUMBER})\s+(?:{_LAST}))\s+{_PAGE_WORD}(?!\w)"
+    rf"|最后(?P<chinese>[两\d{_CHINESE_DIGITS[1:]}])页",
+    re.IGNORECASE,
+)
+_FIRST_PAGES: Final = re.compile(
+    rf"\b(?:(?:{_FIRST})\s+(?P<after>{_NUMBER})|(?P<before>{_NUMBER})\s+(?:{_FIRST}))\s+{_PAGE_WORD}(?!\w)"
+    rf"|前(?P<chinese>[两\d{_CHINESE_DIGITS[1:]}])页",
     re.IGNORECASE,
 )
 _COUNT: Final = re.compile(
     r"\bhow many (?:pages|slides)\b|\b(?:number|count) of (?:pages|slides)\b|\bpage count\b"
     r"|\bhow long is (?:the|this|that) (?:document|pdf|file|report|paper)\b"
-    r"|\bwie ?viele seiten\b|\bseitenzahl\b|\bсколько страниц\b|多少页|几页",
+    r"|\bwie ?viele[n]? (?:seiten|folien)\b|\bseitenzahl\b|\bсколько страниц\b|多少页|几页|页数"
+    r"|\b(?:combien|nombre) de (?:pages|diapositives)\b|\bcu[áa]ntas p[áa]ginas\b|\bn[úu]mero de p[áa]ginas\b",
+    re.IGNORECASE,
+)
+_SUMMARY: Final = re.compile(
+    r"\bsummar\w+|\boverview\b|\btl;?dr\b|\bgist\b|\bzusammenfass\w*|\bfasse\b|\brésum\w+|\bresum(?:en|e|ir|a)\b"
+    r"|总结|概括|概述|摘要",
     re.IGNORECASE,
 )
 _ABOUT: Final = re.compile(
-    r"\babout\b|\bsummar\w+|\boverview\b|\b(?:main|key) (?:points?|topics?|ideas?)\b|\btl;?dr\b|\bgist\b|\btopics?\b"
-    r"|\bcontents?\b|\bpurpose\b|\bdescribe\b|\bworum\b|\bzusammenfass\w*|\bfasse\b|\binhalt\w*|о ч[её]м|содержани\w+"
-    r"|讲什么|关于什么|总结|概括",
+    rf"{_SUMMARY.pattern}|\babout\b|\b(?:main|key) (?:points?|topics?|ideas?)\b|\btopics?\b"
+    r"|\bcontents?\b|\bpurpose\b|\bdescribe\b|\bwhat (?:kind|type|sort) of (?:document|pdf|file|report|paper|text)\b"
+    r"|\btitle\b|\bworum\b|\bwovon\b|\binhalt\w*|\bthema\b|\btitel\b|о ч[её]м|содержани\w+"
+    r"|\bde quoi\b|\bsujets?\b|\bcontenu\b|\btitre\b|\bde qué\b|\btema\b|\bcontenido\b|\btítulo\b"
+    r"|[讲说]了?什么|关于什么|主题|主要内容|标题",
     re.IGNORECASE,
 )
 _DOCUMENT: Final = re.compile(
     r"\b(?:documents?|pdfs?|files?|reports?|papers?|texts?|uploads?|attachments?|this|it|that|dokumente?s?|datei(?:en)?"
-    r"|berichts?|es|документ\w*|файл\w*|это\w*|отч[её]т\w*)\b|文档|文件|这",
+    r"|berichts?|es|документ\w*|файл\w*|это\w*|отч[её]т\w*|fichiers?|rapports?|textes?|documentos?|archivos?|informes?"
+    r"|textos?|esto)\b|文档|文件|报告|这",
     re.IGNORECASE,
 )
 _FILE_NAME: Final = re.compile(
@@ -82,20 +124,33 @@ _WITHOUT_TOPIC: Final = frozenset(
     one two three four five six seven eight nine ten
     second third fourth fifth sixth seventh eighth ninth tenth penultimate sentence sentences paragraph words bitte
     please help could get got let know make made ich mir uns want wants need would like question looking look see
-    文档 文件 这个文档讲什么 这 讲什么""".split()
+    文档 文件 这 讲什么
+    next back bottom top verbatim word heading headings title kind type sort here hier denn drei thema titel wovon
+    drin enthält zeig zeige zeigt sagt lies sag sage
+    dit dis parle trouve trouver contient contenu est-ce y a-t-il a-t quoi agit agit-il il on traite
+    résume résumé résumer résumez fais fait faire moi sujet sujets titre fichier rapport texte ici première dernière
+    lis montre décris écrit est à avant peux peux-tu pouvez pouvez-vous svp plaît vous tu combien
+    dice hay trata habla contiene contenido aparece escrito tema título resume resumen resumir haz hazme dame
+    documento archivo informe texto esto aquí página páginas última primera favor puedes puede decirme dime tiene
+    cuántas lee muestra""".split()
+) | frozenset().union(*(FUNCTION_WORDS[language] for language in ("french", "spanish")))
+_ELIDED: Final = re.compile(r"\b(?:qu|[cdjlmnst])['’](?=\w|\s|\Z)", re.IGNORECASE)
+_CHINESE_WITHOUT_TOPIC: Final = re.compile(
+    r"[讲说写]了?[些的]?(?:什么|内容)?|关于什么|总结|概括|概述|摘要|主要|主题|内容|标题|介绍|这[个份篇]?|文档|文件|报告|页数?"
+    r"|什么|哪些|告诉我|一下|一共|[请帮我上里面的是有了在些第]"
 )
 
 
 class DocumentQuestion(msgspec.Struct, frozen=True):
     """What a question asks about pages and documents as such.
 
-    ``pages`` are page numbers or printed labels in lower case. ``from_end`` is 1 for the last page, 2 for the page
+    ``pages`` are page numbers or printed labels in lower case. ``from_end`` has 1 for the last page, 2 for the page
     before it. ``about`` and ``count`` ask for a description of a document and for its number of pages. ``topic`` tells
     whether the question has other content, by which passages are ranked.
     """
 
     pages: tuple[str, ...] = ()
-    from_end: int | None = None
+    from_end: tuple[int, ...] = ()
     about: bool = False
     count: bool = False
     file_names: tuple[str, ...] = ()
@@ -103,7 +158,7 @@ class DocumentQuestion(msgspec.Struct, frozen=True):
 
     @property
     def names_pages(self) -> bool:
-        return bool(self.pages) or self.from_end is not None
+        return bool(self.pages or self.from_end)
 
 
 def document_question(query: str) -> DocumentQuestion | None:
@@ -112,49 +167,80 @@ def document_question(query: str) -> DocumentQuestion | None:
     >>> document_question("Summarise pages 3 to 5").pages
     ('3', '4', '5')
     >>> document_question("What is on the last page of the report?").from_end
-    1
+    (1,)
     >>> document_question("What is this document about?").about
     True
     >>> document_question("How much is the deposit?")
     """
-    found = _LAST_PAGE.search(query)
-    from_end = None if found is None else 2 if found["before"] else 1
-    rest = _LAST_PAGE.sub(" ", query)
+    from_end, rest = _pages_from_end(query)
     pages = tuple(dict.fromkeys(_named_pages(rest)))[:MAX_PAGES_ASKED]
     count = bool(_COUNT.search(query))
     file_names = tuple(name.lower() for name in _FILE_NAME.findall(query))
     topic = _has_topic(rest)
-    if pages or from_end is not None:
+    if pages or from_end:
         return DocumentQuestion(pages=pages, from_end=from_end, file_names=file_names, topic=topic)
     about = bool(_ABOUT.search(query)) and bool(file_names or _DOCUMENT.search(query))
-    if topic or not (count or about):
+    if topic or not (count or about or _SUMMARY.search(query)):
         return None
-    return DocumentQuestion(about=about and not count, count=count, file_names=file_names)
+    return DocumentQuestion(about=not count, count=count, file_names=file_names)
+
+
+def _pages_from_end(query: str) -> tuple[tuple[int, ...], str]:
+    """``DocumentQuestion.from_end``, and the query without the words that say so."""
+    if found := _LAST_PAGES.search(query):
+        number = min(_number(found["after"] or found["before"] or found["chinese"]), MAX_PAGES_ASKED)
+        return tuple(range(number, 0, -1)), _LAST_PAGES.sub(" ", query)
+    if found := _LAST_PAGE.search(query):
+        return (2 if found["before"] or found["chinese_before"] else 1,), _LAST_PAGE.sub(" ", query)
+    return (), query
+
+
+def _number(written: str) -> int:
+    """The number of digits or of a word of ``_CARDINALS`` or ``_ORDINALS``."""
+    if written.isdecimal():
+        return int(written)
+    if written in _CHINESE_DIGITS:
+        return _CHINESE_DIGITS.index(written) + 1
+    for words in (_CARDINALS, _ORDINALS):
+        for number, pattern in enumerate(words, 1):
+            if re.fullmatch(pattern, written, re.IGNORECASE):
+                return number
+    return 2  # the Chinese "a pair of"
 
 
 def _named_pages(query: str) -> list[str]:
     pages: list[str] = []
-    for match in _PAGE.finditer(query):
+    for found in _FIRST_PAGES.finditer(query):
+        number = _number(found["after"] or found["before"] or found["chinese"])
+        pages.extend(map(str, range(1, min(number, MAX_PAGES_ASKED) + 1)))
+    for found in _PAGE_LIST.finditer(query):
+        pages.extend(re.findall(r"\d+", found[1]))
+    for match in _PAGE.finditer(_PAGE_LIST.sub(" ", query)):
         first, joiner, second = match.groups()
-        if first.isalpha() and not re.fullmatch(r"[ivxlc]+", first):
-            continue  # a printed label in capitals, such as "page I", is rare, and "page I read" is not
-        if second and joiner.lower() in {"-", "\u2013", "to", "bis", "through", "until"} and (first + second).isdigit():
+        if not _is_label(first, query[match.end(1) :]):
+            continue
+        if second and joiner.lower() in _RANGE_WORDS and (first + second).isdigit():
             pages.extend(map(str, range(int(first), min(int(second), int(first) + MAX_PAGES_ASKED) + 1)))
         else:
             pages.extend(page.lower() for page in (first, second) if page)
-    pages.extend(_CHINESE_PAGE.findall(query))
-    for match in _ORDINAL_PAGE.finditer(query):
-        number = match["nth"] or next(str(n) for n in range(1, len(_NUMBER_WORDS) + 1) if match[f"n{n}"])
-        pages.append(number)
-    for word in _SPELT_PAGE.findall(query):
-        pages.extend(str(n) for n, words in enumerate(_NUMBER_WORDS, 1) if words.startswith(f"{word.lower()} "))
+    for pattern in (_CHINESE_PAGE, _SPELT_PAGE):
+        pages.extend(str(_number(page)) for page in pattern.findall(query))
+    ordinals = _ORDINAL_PAGE.finditer(_FIRST_PAGES.sub(" ", query))
+    pages.extend(match["nth"] or str(_number(match["word"])) for match in ordinals)
     return pages
+
+
+def _is_label(page: str, following: str) -> bool:
+    """Whether the characters after "page" are a number or label: not in "the page I read"."""
+    if not page.isalpha() or page.islower():
+        return True
+    return page.isupper() and (len(page) > 1 or re.match(r"\s*(?:[.,;:!?)]|\Z)", following) is not None)
 
 
 def _has_topic(query: str) -> bool:
     """Whether words remain that are about the content of a document."""
     text = _FILE_NAME.sub(" ", query)
-    for pattern in (_PAGE, _CHINESE_PAGE, _ORDINAL_PAGE, _SPELT_PAGE, _COUNT):
+    for pattern in (_FIRST_PAGES, _PAGE_LIST, _PAGE, _CHINESE_PAGE, _ORDINAL_PAGE, _SPELT_PAGE, _COUNT):
         text = pattern.sub(" ", text)
-    text = re.sub(r"讲什么|关于什么|总结|概括|这个?|文档|文件|页", " ", text)
+    text = _ELIDED.sub(" ", _CHINESE_WITHOUT_TOPIC.sub(" ", text))
     return any(word not in _WITHOUT_TOPIC for word in content_words(text))

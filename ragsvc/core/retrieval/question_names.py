@@ -28,10 +28,11 @@ INCOMPLETE_QUOTE: Final = 0.5
 """The same for a longer name, which is mostly a quotation."""
 
 _QUOTED: Final = re.compile(r"[\"“„«]([^\"“”„«»]{2,80})[\"”“»]")
-_WORD: Final = r"(?:[A-Z][\w&'’-]*\w|[A-Z]{2,}|\w*\d[\w.,%/-]*)"
-_NAME: Final = re.compile(rf"(?<!\w){_WORD}(?: {_WORD})*(?!\w)")
+_LETTER: Final = r"[^\W\u2e80-\uffef]"
+_WORD: Final = rf"(?:[A-Z](?:{_LETTER}|[&'’-])*{_LETTER}|[A-Z]{{2,}}|{_LETTER}*\d(?:{_LETTER}|[.,%/-])*)"
+_NAME: Final = re.compile(rf"(?<!{_LETTER}){_WORD}(?: {_WORD})*(?!{_LETTER})")
 _SIGNED: Final = re.compile(SIGNED_WORD)
-_SENTENCE_START: Final = re.compile(r"(?:^|[.?!:]\s+|[\"“]\s*)$")
+_SENTENCE_START: Final = re.compile(r"(?:^|[.?!:]\s+|[。？！]|[\"“¿¡]\s*)$")
 _PLACE: Final = re.compile(
     r"\b(?:page|slide|figure|table|section|appendix|p)s?\.?\s*\d[\d.]*(?:\s*[-\u2013]\s*\d+)?", re.IGNORECASE
 )
@@ -40,7 +41,7 @@ _EXAMPLE: Final = re.compile(
 )
 _GENERIC: Final = frozenset(
     "page slide figure table section appendix chapter document report paper email address question answer title year "
-    "who pdf docx faq file text usd eur gbp chf ok asap monday tuesday wednesday thursday friday saturday"
+    "who mr mrs ms dr pdf docx faq file text usd eur gbp chf ok asap monday tuesday wednesday thursday friday saturday"
     " sunday".split()
 )
 """Words for kinds of things, files, currencies and days, which are not names when capitalised. "who" is "Whos" without
@@ -92,6 +93,7 @@ def question_names(query: str) -> list[str]:
     found = [match.group(1) for match in _QUOTED.finditer(text)]
     text = _QUOTED.sub(" ", text)
     found.extend(match.group() for match in _SIGNED.finditer(text))
+    text = _SIGNED.sub(" ", text)
     capitals_tell = sum(map(str.isupper, text)) < sum(map(str.islower, text)) and not _GERMAN.search(text)
     shouted = any(word.lower() in QUESTION_STOP_WORDS for word in _CAPITALS.findall(text))
     for match in _NAME.finditer(text):
@@ -101,7 +103,8 @@ def question_names(query: str) -> list[str]:
         words = [
             word
             for word in words
-            if word.lower() not in QUESTION_STOP_WORDS and word.lower().rstrip("s") not in _GENERIC
+            if re.sub(r"['’]\w{1,2}$", "", word.lower()) not in QUESTION_STOP_WORDS
+            and word.lower().rstrip("s") not in _GENERIC
         ]
         if not capitals_tell:
             words = [word for word in words if not word.isalpha() or (len(word) > 1 and word.isupper())]

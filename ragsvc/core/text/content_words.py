@@ -5,12 +5,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
-from ragsvc.core.text.spellings import SIGNED_WORD
+from ragsvc.core.text.spellings import SIGNED_WORD, unify_signs
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
+from ragsvc.core.text.word_starts import FIRST_UNSPACED
 
-CONTENT_WORD: Final = re.compile(rf"{SIGNED_WORD}|[\u4e00-\u9fff]+|[\w][\w.&'’-]*[\w]|\w")
+_PAIR: Final = 2
+_INVERTED: Final = re.compile(r"(?<=[a-zà-ÿ]{2})-(?:t-)?(?:on|ils?|elles?|vous|nous|tu|je)$")
+_L: Final = r"[^\W\u4e00-\u9fff]"
+CONTENT_WORD: Final = re.compile(
+    rf"{SIGNED_WORD}|[A-Za-z]\w{{2,30}}[A-Za-z]\+{{1,2}}(?![\w+])|[\u4e00-\u9fff]+|[\w][\w.&'’-]*[\w]|\w"
+)
 """A word, a run of Chinese characters, or a signed name such as ``C++``."""
 
 
@@ -22,5 +29,20 @@ def content_words(text: str) -> list[str]:
     >>> content_words("Who teaches C# or C++?")
     ['teaches', 'c#', 'c++']
     """
-    words = (word.lower().removesuffix("'s").removesuffix("’s") for word in CONTENT_WORD.findall(text))
+    words = (_normal(word) for word in CONTENT_WORD.findall(text))
     return [word for word in dict.fromkeys(words) if word not in QUESTION_STOP_WORDS]
+
+
+def _normal(word: str) -> str:
+    """In lower case, without a possessive ending or an inverted French pronoun; grades such as ``A-`` are spelt out."""
+    if word[-1] in "-\u2212":
+        return unify_signs(word).lower()
+    return _INVERTED.sub("", word.lower()).removesuffix("'s").removesuffix("’s")
+
+
+def pieces(word: str) -> Sequence[str]:
+    """The word itself; the pairs of characters of a run in a script without spaces between words."""
+    if len(word) <= _PAIR or word[0] < FIRST_UNSPACED:
+        return (word,)
+    pairs = [word[at : at + _PAIR] for at in range(len(word) - _PAIR + 1)]
+    return [pair for pair in pairs if pair not in QUESTION_STOP_WORDS]

@@ -14,16 +14,18 @@ from typing import Final
 import msgspec
 
 # Each pattern begins with the rarest character it needs and looks behind afterwards: this is up to ten times as fast.
-_SIGNS: Final = re.compile(r"[+#\u2212-]\+?(?=[\s,;:.!?)\]\"'/\u201d\u2019*|\d]|\Z)")
+_SIGNS: Final = re.compile(r"[+#\u2212-]\+?(?=[\s\u2e80-\uffef,;:.!?)\]\"'/\u201d\u2019*|\d]|\Z)")
 _SIGNED_NAME: Final = re.compile(r"[A-Za-z]{1,3}\Z")
 _LETTERED_GRADE: Final = re.compile(r"(?:[A-Z]{1,3}|([a-f])\1{0,2})\Z")
 _NAMED_SIGNS: Final = {"+": "plus", "++": "plusplus", "#": "sharp"}
 MINUS: Final = "minus"
 """Precedes the digits of a negative number in ``unify_signs``."""
 
+_LETTER: Final = "[A-Za-z0-9\u00c0-\u024f\u0400-\u04ff]"
 SIGNED_WORD: Final = (
-    r"(?<![^\W_])(?:[A-Za-z]{1,3}(?:\+\+|[+#])(?![^\W_+#])|(?:[A-Z]{1,3}|[a-f])-(?=[\s,;:.!?)\]\"'/]|\Z))"
-    r"|(?<!\S)(?<!\d\s)-\d[\d.,]*(?<=\d)"
+    rf"(?<!{_LETTER})(?:[A-Za-z]{{1,3}}(?:\+\+|[+#])(?!{_LETTER}|[_+#])"
+    r"|(?:[A-Z]{1,3}|[a-f])[-\u2212](?=[\s,;:.!?)\]\"'/]|\Z))"
+    r"|(?<!\S)(?<!\d\s)[-\u2212]\d[\d.,]*(?<=\d)"
 )
 """A word whose meaning depends on its sign: ``C#``, ``C++``, ``A-``, ``-20``."""
 
@@ -59,7 +61,8 @@ _NUMERIC_AFTER: Final = re.compile(r"([-/.])(\d{1,2})\1(\d{1,2})(?![\w/-])|\u5e7
 _PIECE: Final = re.compile(r"\S+")
 _DAY: Final = re.compile(r"(\d{1,2})(?:st|nd|rd|th|er)?[.,]?\Z")
 _BETWEEN: Final = frozenset({"of", "de", "del"})
-_THOUSANDS: Final = re.compile(r"[0-9](?<![\d.,][0-9])\d{0,2}(?:(?:,\d{3})+|(?:\.\d{3}){2,})(?!\d)")
+_THOUSANDS: Final = re.compile(r"[0-9](?<![\d.,][0-9])\d{0,2}(?:(?:,\d{3})+|(?:'\d{3})+|(?:\.\d{3}){2,})(?!\d)")
+_WITHOUT_SEPARATORS: Final = str.maketrans("", "", ",.'")
 _UNIT: Final = re.compile(r"([0-9]+)([^\W\d_]{1,4})(?![^\W_])")
 _NUMBERED: Final = re.compile(
     r"[0-9](?<=[^\W\d_]{3}[0-9])(?<!minus[0-9])\d*(?![^\W_])|(?:19|20)(?<=[^\W\d_]\d\d)\d\d(?![^\W_])"
@@ -202,7 +205,7 @@ def unify_numbers(folded: str) -> str:
 
 
 def _without_separators(match: re.Match[str]) -> str:
-    return match.group().replace(",", "").replace(".", "")
+    return match.group().translate(_WITHOUT_SEPARATORS)
 
 
 def _apart(match: re.Match[str]) -> str:

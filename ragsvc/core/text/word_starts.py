@@ -17,6 +17,9 @@ _ASCII_WORDS: Final = {code: " " for code in range(128) if not chr(code).isalnum
 FIRST_UNSPACED: Final = "\u2e80"
 """From this code point on (Chinese, Japanese, Korean), scripts are written without spaces between words."""
 
+_SCRIPT_BORDER: Final = re.compile(r"(?<=[a-z0-9])(?=[\u2e80-\uffef])|(?<=[\u2e80-\uffef])(?=[a-z0-9])")
+"""Between a number or Latin word and an unspaced script: the year of ``2023年`` is a word."""
+
 _BEGINNING: Final = 3
 """Length in characters of ``WordText.beginnings``. Shorter word starts are whole words."""
 
@@ -35,6 +38,8 @@ def plain_text(text: str) -> str:
     ' csharp emails 1500 of 250 cm '
     """
     lower = unify_numbers(fold(unify_signs(text)))
+    if not lower.isascii() and max(lower) >= FIRST_UNSPACED:
+        lower = _SCRIPT_BORDER.sub(" ", lower)
     words = lower.translate(_ASCII_WORDS).split() if lower.isascii() else _WORD.findall(lower)  # five times as fast
     return f" {' '.join(words)} "
 
