@@ -19,7 +19,7 @@ import msgspec
 import pypdfium2.raw as pdfium
 from msgspec.structs import replace
 
-from ragsvc.extract.cells import join_cells, join_table_columns
+from ragsvc.extract.cells import join_cells, join_table_columns, may_be_cell
 from ragsvc.extract.clean import SYMBOL_MARKS, clean_line, is_garbled
 from ragsvc.extract.code_blocks import mark_code
 from ragsvc.extract.columns import alternates, find_gutter, order_blocks, order_columns
@@ -507,7 +507,7 @@ def _may_be_columns(rows: list[str]) -> bool:
 def _join_fragments(page: TextPage, spans: list[Span], lines: list[Line]) -> list[Line]:
     """Join turned lines to blocks, and cells to rows."""
     shown = [(span, line) for span, line in zip(spans, lines, strict=True) if line.text]
-    if not any(line.upright or len(line.text) == 1 for _, line in shown):
+    if not any(line.upright or may_be_cell(line) for _, line in shown):
         return lines
     turns = [(_direction(page, *span) - page.turns) % 4 for span, _ in shown]
     return join_cells(join_turned([line for _, line in shown], turns))

@@ -168,6 +168,15 @@ def test_cells_of_one_character_stay_in_their_row():
     assert {"Pike 7 9", "Trout 41 5", "Eel X X"} <= set(lines)
 
 
+@pytest.mark.parametrize("rotate", [0, 90, 180, 270])
+def test_a_row_whose_first_value_is_a_single_character_stays_a_row(rotate):
+    rows = [("Boat", "Hour", "Day"), ("Canoe", "9", "31"), ("Kayak", "12", "44")]
+    page = [Text(x, 700 - 16 * n, cell, 10) for n, row in enumerate(rows) for x, cell in zip((60, 200, 300), row)]
+    text = text_of(make_pdf([page], page_extra=b" /Rotate %d" % rotate))
+    assert text.split() == " ".join(map(" ".join, rows)).split()
+    assert "Canoe 9 31" in text.split("\n")
+
+
 def test_rows_under_turned_headings_stay_rows():
     headings = ["Spring", "Summer", "Autumn", "Winter"]
     turned = "\n".join(f"BT /F 10 Tf 0 1 -1 0 {200 + 60 * n} 700 Tm ({name}) Tj ET" for n, name in enumerate(headings))
