@@ -171,7 +171,11 @@ def test_cells_of_one_character_stay_in_their_row():
 @pytest.mark.parametrize("rotate", [0, 90, 180, 270])
 def test_a_row_whose_first_value_is_a_single_character_stays_a_row(rotate):
     rows = [("Boat", "Hour", "Day"), ("Canoe", "9", "31"), ("Kayak", "12", "44")]
-    page = [Text(x, 700 - 16 * n, cell, 10) for n, row in enumerate(rows) for x, cell in zip((60, 200, 300), row)]
+    page = [
+        Text(x, 700 - 16 * n, cell, 10)
+        for n, row in enumerate(rows)
+        for x, cell in zip((60, 200, 300), row, strict=True)
+    ]
     text = text_of(make_pdf([page], page_extra=b" /Rotate %d" % rotate))
     assert text.split() == " ".join(map(" ".join, rows)).split()
     assert "Canoe 9 31" in text.split("\n")

@@ -265,6 +265,18 @@ def test_a_message_has_its_fields_its_richest_body_and_its_attachments(tmp_path)
     assert "The inner message." in extraction.attached_files[1].data.decode()
 
 
+def test_pictures_that_the_body_shows_are_no_attachments(tmp_path):
+    """Outlook declares them as attachments, other programs as inline."""
+    made = message()
+    made.set_content('<p>Regards</p><img src="cid:logo%40x"><img src="cid:sign">', subtype="html")
+    made.add_attachment(b"\x89PNG 1", "image", "png", filename="image001.png", cid="<logo@x>")
+    made.add_attachment(b"\x89PNG 2", "image", "png", filename="sign.png", cid="<sign>", disposition="inline")
+    made.add_attachment(b"\x89PNG 3", "image", "png", filename="scan.png", cid="<other>")
+    made.add_attachment(b"\x89PNG 4", "image", "png", filename="plan.png")
+    extraction = read(tmp_path, made.as_bytes(), ".eml")
+    assert [file.name for file in extraction.attached_files] == ["scan.png", "plan.png"]
+
+
 @pytest.mark.parametrize(
     "raw",
     [
