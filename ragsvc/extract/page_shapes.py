@@ -15,7 +15,7 @@ from ragsvc.extract.pdfium_calls import HANDLE, INT, OUT, PdfiumHandle, address_
 from ragsvc.extract.turned import Rectangle
 
 _MOST_OBJECTS = 400
-_MOST_IF_THOROUGH = 4_000
+_MOST_IF_THOROUGH = 2_000
 _LAST_OBJECTS = 40
 _WIDEST_BAR = 4.0
 _MIN_AREA_SIDE = 3.0

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from ragsvc.extract.cells import join_cells, join_table_columns, may_be_cell
 from ragsvc.extract.clean import SYMBOL_MARKS, clean_line, is_garbled
 from ragsvc.extract.code_blocks import mark_code
-from ragsvc.extract.columns import alternates, find_gutter, order_blocks, order_columns
+from ragsvc.extract.columns import FIGURE, alternates, find_gutter, order_blocks, order_columns
 from ragsvc.extract.glyph_evidence import is_mostly_unusable, looks_like_codes, mark_unusable
 from ragsvc.extract.layout import Line, first_prints, move_headers_and_footers
 from ragsvc.extract.line_spans import (
@@ -501,7 +501,7 @@ def _may_be_columns(rows: list[str]) -> bool:
     """Whether rows can be lines of columns of prose: few digits, and many rows begin inside a sentence."""
     text = "".join(rows)
     inside = sum(row[0].isalpha() and not row[0].isupper() for row in rows[1:])
-    return inside >= max(1, 0.4 * (len(rows) - 1)) and 12 * len(_DIGITS.findall(text)) <= len(text)
+    return inside >= max(1, 0.4 * (len(rows) - 1)) and _has_few_figures(text)
 
 
 def _join_fragments(page: TextPage, spans: list[Span], lines: list[Line]) -> list[Line]:
@@ -674,7 +674,11 @@ def _looks_interleaved(page: TextPage, spans: list[Span], lines: list[Line]) -> 
 
 
 def _reads_like_prose(text: str) -> bool:
-    return text.count(" ") >= 6 and 12 * len(_DIGITS.findall(text)) <= len(text)
+    return text.count(" ") >= 6 and _has_few_figures(text)
+
+
+def _has_few_figures(text: str) -> bool:
+    return 12 * len(_DIGITS.findall(text)) <= len(text) or 20 * len(FIGURE.findall(text)) <= len(text)
 
 
 def _has_gap(page: TextPage, start: int, end: int, middle: tuple[float, float]) -> bool:

@@ -31,9 +31,8 @@ _FAINT = 60
 _FAINT_SHARE = 0.3
 _OPAQUE = 250
 _MARGIN = 1.0
-_LEVEL = 8.0
 _ONE_COLOUR = 30
-_COLOURED = 60
+_RED = 60
 _MAX_OBJECTS = 20_000
 _MAX_OBJECTS_OF_FORM = 100
 _MIN_COVER = 3.0
@@ -61,6 +60,9 @@ _get_bounds = bind("FPDFPageObj_GetBounds", INT, HANDLE, OUT, OUT, OUT, OUT)
 
 Box = tuple[float, float, float, float]
 """left, bottom, right, top in points of the unrotated page."""
+Colour = tuple[int, int, int]
+"""Red, green and blue from 0 to 255."""
+_UNKNOWN_START: tuple[int | None, Colour] = (None, (0, 0, 0))
 
 
 class _NotRendered(Exception):
@@ -95,10 +97,10 @@ class PageVisibility:
         left, bottom, right, top = self._crop
         self._limits = (left - _MARGIN, bottom - _MARGIN, right + _MARGIN, top + _MARGIN)
         self._lines: list[Box] = []
-        self._starts: list[tuple[int | None, tuple[int, int, int]]] = []
+        self._starts: list[tuple[int | None, Colour]] = []
         """The text object and the colour at the start of each line, for the lines that were sampled."""
-        self.coloured = False
-        """Whether a sampled character is neither black, grey nor white, as in tracked changes."""
+        self.red = False
+        """Whether a sampled character is red, as in tracked changes."""
         self._shapes: PageShapes | None = None
         self.layer_share = 0.0
         """The share of the visible characters that are the text layer of a scan: a picture shows them. 0 to 1."""
@@ -128,11 +130,11 @@ class PageVisibility:
         if size < _MIN_SIZE:
             self.suspicious = True
         is_faint = False
-        for number, position in enumerate(positions):
+        first: tuple[int | None, Colour] | None = None
+        for position in positions:
             owner = _get_text_object(self._text_address, position)
             if owner is None:
-                if not number:
-                    self._starts.append((None, (0, 0, 0)))
+                first = first or _UNKNOWN_START
                 continue
             if owner != self._last:
                 self._last = owner
@@ -142,10 +144,12 @@ class PageVisibility:
                 self._last_is_faint = self._is_faint(position)
                 red, green, blue, _ = self._colour
                 self._last_colour = (red, green, blue)
-                self.coloured = self.coloured or max(red, green, blue) - min(red, green, blue) > _COLOURED
-            if not number:
-                self._starts.append((owner, self._last_colour))
+                if red > green + _RED and red > blue + _RED:
+                    self.red = True
+            if first is None:
+                first = (owner, self._last_colour)
             is_faint = is_faint or self._last_is_faint
+        self._starts.append(first or _UNKNOWN_START)
         if is_faint:
             self._faint_spans.append(span)
 
@@ -160,9 +164,9 @@ class PageVisibility:
 
     @property
     def shapes(self) -> PageShapes:
-        """The shapes of the page. All of a page with coloured text, as deletions in coloured text are struck out."""
+        """The shapes of the page. Of a page with red text all, because deletions are often red and struck out."""
         if self._shapes is None:
-            self._shapes = list_shapes(self._page, thorough=self.coloured)
+            self._shapes = list_shapes(self._page, thorough=self.red)
         return self._shapes
 
     def check_covers(self) -> None:
@@ -178,39 +182,33 @@ class PageVisibility:
         self.suspicious = self.suspicious or self._is_covered_or_on_its_colour()
 
     def _is_covered_or_on_its_colour(self) -> bool:
-        below: dict[int, int] = {}
-        for line, area in self._areas_at_lines():
-            owner = self._starts[line][0]
-            if owner is None:
+        below: dict[int, Colour] = {}
+        colours = {colour for _, colour in self._starts}
+        first_text = min(self.shapes.texts.values(), default=self.shapes.last_form)
+        for area in self.shapes.areas:
+            fill = _fill_colour(area.address) if area.is_path else None
+            if area.is_path and fill is None:
                 continue
-            if self.shapes.number_of(owner) > area.number:
-                if area.is_path and area.box[0] <= self._lines[line][0] + 1:
-                    below[line] = area.address
-            elif (not area.is_path or _opaque_bounds(area.address)) and self._covers_text(area, self._lines[line]):
-                return True
-        return any(self._is_on_its_colour(line, address) for line, address in below.items())
+            may_cover = area.number > first_text
+            if not (may_cover or below or (fill and any(_are_alike(fill, colour) for colour in colours))):
+                continue
+            for line in self._lines_at(area.box):
+                owner = self._starts[line][0]
+                if owner is None:
+                    continue
+                if self.shapes.number_of(owner) > area.number:
+                    if fill is not None and area.box[0] <= self._lines[line][0] + 1:
+                        below[line] = fill
+                elif may_cover and self._covers_text(area, self._lines[line]):
+                    return True
+        return any(_are_alike(fill, self._starts[line][1]) for line, fill in below.items())
 
-    def _areas_at_lines(self) -> Iterator[tuple[int, Area]]:
-        """The lines that touch a shape, with the shape, in the order in which the shapes are drawn."""
-        areas = self.shapes.areas
-        if not areas:
-            return
-        at_height: dict[int, list[int]] = {}
-        for line, (_, bottom, _, top) in enumerate(self._lines):
-            at_height.setdefault(int((bottom + top) / 2 // _LEVEL), []).append(line)
-        for area in areas:
-            x0, y0, x1, y1 = area.box
-            for level in range(max(-1000, int(y0 // _LEVEL)), min(1000, int(y1 // _LEVEL)) + 1):
-                for line in at_height.get(level, ()):
-                    left, bottom, right, top = self._lines[line]
-                    if left < x1 and right > x0 and y0 < (bottom + top) / 2 < y1:
-                        yield line, area
-
-    def _is_on_its_colour(self, line: int, shape: int) -> bool:
-        """Whether a line has the colour of the shape below it."""
-        fill = _fill_colour(shape)
-        colour = self._starts[line][1]
-        return fill is not None and max(abs(one - other) for one, other in zip(fill, colour, strict=True)) < _ONE_COLOUR
+    def _lines_at(self, area: Box) -> Iterator[int]:
+        """The lines that touch a shape."""
+        x0, y0, x1, y1 = area
+        for line, (left, bottom, right, top) in enumerate(self._lines):
+            if y0 < (bottom + top) / 2 < y1 and left < x1 and right > x0:
+                yield line
 
     def _has_covered_text(self, count: int) -> bool:
         covers: list[Box] = []
@@ -510,7 +508,11 @@ def _opaque_bounds(page_object: int) -> Box | None:
     return box if not known or alpha.value >= _OPAQUE else None
 
 
-def _fill_colour(shape: int) -> tuple[int, int, int] | None:
+def _are_alike(colour: Colour, other: Colour) -> bool:
+    return max(map(abs, map(int.__sub__, colour, other))) < _ONE_COLOUR
+
+
+def _fill_colour(shape: int) -> Colour | None:
     """The colour of a filled shape; ``None`` if it is not filled, or transparent."""
     handle = ctypes.cast(shape, pdfium.FPDF_PAGEOBJECT)
     mode, stroke = ctypes.c_int(), ctypes.c_int()
