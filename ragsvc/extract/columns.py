@@ -226,7 +226,7 @@ def _gutters(rows: Sequence[Row]) -> list[tuple[float, float]]:
 def _split_at_crossings(run: list[Row], gutters: Sequence[tuple[float, float]]) -> Iterator[list[Row]]:
     block: list[Row] = []
     for row in run:
-        crosses = any(line.left < right - 1 and line.right > left + 1 for line in row for left, right in gutters)
+        crosses = any(line.left < left + 1 and line.right > right - 1 for line in row for left, right in gutters)
         if crosses or not gutters:
             if block:
                 yield block

@@ -45,6 +45,7 @@ from ragsvc.extract.visibility import PageVisibility
 STRUCK_MARK = "~~"
 _FONT_NAME = 64
 _GAP_POINTS = 7.0
+_JUMP_BACK = 60.0
 _CELL_GAP = 1.3
 _FEW_RECTANGLES = 8
 _DIGITS = re.compile(r"\d")
@@ -707,7 +708,9 @@ def _fragments(page: TextPage, start: int, end: int) -> Iterator[Line]:
         if box is None:
             continue
         box = page.shown(box)
-        if previous is not None and (box[0] - previous[2] > _GAP_POINTS or box[3] < previous[1] - 2):
+        if previous is not None and (
+            box[0] - previous[2] > _GAP_POINTS or box[3] < previous[1] - 2 or previous[0] - box[0] > _JUMP_BACK
+        ):
             if page.text[index - 1] in "\ufffe\x02":  # the next line of a hyphenated word
                 previous = box
                 continue

@@ -253,6 +253,54 @@ def test_columns_written_row_by_row_keep_their_sentences(texts, width, distance)
         assert sentence in text
 
 
+HARBOUR = (
+    (
+        "In 2025 the harbour handled 1,482 boats, of which 211 were new, and 36 percent more than in 2024, when 1,090 came "
+        "to the island over the summer."
+    ),
+    (
+        "The budget for 2026 is 4.2 million euros, up from 3.9 million in 2025, and 12 posts are added in the harbour "
+        "office, of which 3 are part time."
+    ),
+    (
+        "Fees rise to 12 euros for boats up to 8 metres, 18 euros up to 12 metres, and 31 euros above, from 1 April 2026 "
+        "on, and children stay free."
+    ),
+)
+
+
+def test_columns_with_figures_keep_their_sentences():
+    text = words(text_of(make_pdf([row_by_row(HARBOUR, width=32, distance=180)])))
+    for sentence in HARBOUR:
+        assert sentence in text
+
+
+def by_height(texts, *, widths, lefts, leadings, offsets=(0, 0, 0)):
+    """Columns as a program writes them that sorts all lines by their height on the page."""
+    drawn = [
+        Text(left, 740 - offset - leading * row, line, 9)
+        for text, width, left, leading, offset in zip(texts, widths, lefts, leadings, offsets, strict=True)
+        for row, line in enumerate(textwrap.wrap(text, width))
+    ]
+    return sorted(drawn, key=lambda line: (-line.y, line.x))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"widths": (32, 32, 32), "lefts": (40, 220, 400), "leadings": (12, 12, 12), "offsets": (0, 3, 5)},
+        {"widths": (32, 32, 32), "lefts": (40, 220, 400), "leadings": (12, 12.7, 11.4)},
+        {"widths": (20, 34, 34), "lefts": (40, 170, 400), "leadings": (12, 12, 12)},
+    ],
+    ids=["not level", "of different leading", "of different width"],
+)
+def test_columns_of_different_shapes_keep_their_sentences(options):
+    texts = (BEES, ORCHARD, FERRY)
+    text = words(text_of(make_pdf([by_height(texts, **options)])))
+    for sentence in texts:
+        assert sentence in text
+
+
 def test_short_columns_keep_their_sentence():
     texts = ("The committee reviewed the annual report and", "approved the budget for the coming fiscal year.")
     text = text_of(make_pdf([row_by_row(texts, width=34, distance=260, size=10)]))
