@@ -501,8 +501,9 @@ def _order_rows(page: TextPage, spans: list[Span], lines: list[Line]) -> list[Li
 def _may_be_columns(rows: list[str]) -> bool:
     """Whether rows can be lines of columns of prose: few digits, and many rows begin inside a sentence."""
     text = "".join(rows)
-    inside = sum(row[0].isalpha() and not row[0].isupper() for row in rows[1:])
-    return inside >= max(1, 0.4 * (len(rows) - 1)) and _has_few_figures(text)
+    begins = [row for row in rows[1:] if not row[0].isdigit()]
+    inside = sum(row[0].isalpha() and not row[0].isupper() for row in begins)
+    return inside >= max(1, 0.4 * len(begins)) and _has_few_figures(text)
 
 
 def _join_fragments(page: TextPage, spans: list[Span], lines: list[Line]) -> list[Line]:

@@ -72,9 +72,8 @@ def test_tables_of_data_become_rows_and_layout_tables_do_not(tmp_path):
         "Per year",
         "\n".join(
             [
-                "| Region | 2023 | 2023 |",
+                "| Region | 2023 Q1 | 2023 Q2 |",
                 "| --- | --- | --- |",
-                "| Region | Q1 | Q2 |",
                 "| Borken | 007 | 1,482³ |",
                 "3. three",
                 "7. seven",
