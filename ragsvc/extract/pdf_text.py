@@ -51,6 +51,10 @@ _FEW_RECTANGLES = 8
 _DIGITS = re.compile(r"\d")
 _NUMBER_AFTER_BLANK = re.compile(r"\S +[$€£¥(\d\u2013\u2014]")
 _WORD_WITH_DIGIT = re.compile(r"[^\s\x00\ufffe\x02]+(?:\d[a-z]\b|\d)")
+_WORD_BEFORE_MARK = re.compile(
+    r"(?<![\w.,])(?!(?:19|20)\d\d\b(?![.,]?\d)|\d{1,3}(?:[,.]\d{3})+\b(?![.,]?\d))[^\W_][^\s\x00\ufffe\x02]*\d(?!\w)"
+)
+_RAISED_RISE, _RAISED_HEIGHT, _RAISED_SIZE = 0.2, 0.56, 0.6
 _SMALL_BOX = 0.75
 _MARK_CONTEXT = 24
 _SAMPLE_STEP = 25
@@ -303,9 +307,29 @@ class TextPage:
                 character = clean_line(self.text[index : index + 2])[:1]
             size, _, turns = self.font(index)
             if box is not None and turns == self.turns and character and not "\udc00" <= character <= "\udfff":
-                left, _, right, _ = self.shown(box)
-                found.append(Glyph(index, character, size, self.baseline(index), left, right))
+                left, bottom, right, top = self.shown(box)
+                baseline = self.baseline(index)
+                if character.isascii() and _is_raised_glyph(character, bottom - baseline, top - bottom, size):
+                    size, baseline = _RAISED_SIZE * size, bottom
+                found.append(Glyph(index, character, size, baseline, left, right))
         return found
+
+    def has_raised_glyph(self, raw: str, start: int) -> bool:
+        """Whether the last digit of a word is a small raised glyph of the same font (OpenType feature ``sups``).
+
+        Such a digit makes a number of four digits of three, so well-formed numbers and years need no look.
+        """
+        for word in _WORD_BEFORE_MARK.finditer(raw):
+            index = start + word.end() - 1
+            box = self.character_box(index)
+            if box is not None:
+                _, bottom, _, top = self.shown(box)
+                size = self.font(start)[0]
+                if top - bottom < _RAISED_HEIGHT * size and _is_raised_glyph(
+                    raw[word.end() - 1], bottom - self.baseline(index), top - bottom, size
+                ):
+                    return True
+        return False
 
     def separate_marks(self, start: int, end: int) -> None:
         """Keep the raised and lowered characters of a span apart in ``edited``."""
@@ -320,7 +344,7 @@ class TextPage:
         usual, limit = self.baseline(start), 0.03 * self.font(start)[0]
         return all(
             self.text[index] in UNSHOWN or abs(self.baseline(index) - usual) < limit for index in range(start, end)
-        )
+        ) and not self.has_raised_glyph(self.text[start:end], start)
 
     def join_lines(self, end: int, start: int) -> None:
         """Make the text between two parts of a row a space, or nothing where their characters touch."""
@@ -544,7 +568,9 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
     few = count <= _FEW_RECTANGLES
     rectangles = [page.rectangle(index) for index in (range(count) if few else (0, count - 1))]
     boxes = [page.shown(rectangle) for rectangle in rectangles]
-    if _has_small_neighbour(boxes) if few else page.has_shifted_digit(raw, start):
+    if (_has_small_neighbour(boxes) if few else page.has_shifted_digit(raw, start)) or page.has_raised_glyph(
+        raw, start
+    ):
         page.separate_marks(start, end)
     if raw[0] in SYMBOL_MARKS and raw[1:2] in _AFTER_MARK:
         page.read_symbol(start)
@@ -572,6 +598,10 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
         upright=turns != page.turns,
         spans=((start, end),),
     )
+
+
+def _is_raised_glyph(character: str, rise: float, height: float, size: float) -> bool:
+    return character.isalnum() and rise > _RAISED_RISE * size and height < _RAISED_HEIGHT * size
 
 
 def _has_small_neighbour(boxes: list[Rectangle]) -> bool:

@@ -141,6 +141,17 @@ def test_marks_of_real_programs(name):
     assert "H2O" in page
 
 
+def test_marks_that_are_raised_glyphs_of_the_font():
+    """Size and baseline are those of the text; only the shape of the glyph is raised (OpenType feature ``sups``)."""
+    extraction = read(CASES / "typographic-marks.pdf")
+    text = extraction.pages[0].text
+    for words in ("1,482³ of which 211⁴ joined in 2025².", "36.5¹ million in 2025^a, as Kayak¹² reports."):
+        assert words in text
+    (table,) = extraction.tables[1]
+    assert table.columns == ("Boat⁵", "2025", "2024⁶")
+    assert [row.cells for row in table.rows] == [("Canoe", "1,390⁷", "9"), ("Raft", "12", "80")]
+
+
 def test_letters_of_formulas_are_kept_and_found_on_their_page():
     page = read(CASES / "math-letters.pdf").pages[0].text
     assert "where U is the transmittance, A the area" in page
