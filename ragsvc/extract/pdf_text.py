@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, groupby, pairwise
+from itertools import chain, groupby, islice, pairwise
 
 import msgspec
 import pypdfium2.raw as pdfium
@@ -54,6 +54,8 @@ _WORD_WITH_DIGIT = re.compile(r"[^\s\x00\ufffe\x02]+(?:\d[a-z]\b|\d)")
 _WORD_BEFORE_MARK = re.compile(
     r"(?<![\w.,])(?!(?:19|20)\d\d\b(?![.,]?\d)|\d{1,3}(?:[,.]\d{3})+\b(?![.,]?\d))[^\W_][^\s\x00\ufffe\x02]*\d(?!\w)"
 )
+_SUSPECTED_MARK = re.compile(r"\d(?:(?<=[^\W\d_]\d)|(?<=[.,]\d{4})|(?<=[.,]\d{5})|(?<=19\d{3})|(?<=20\d{3}))(?!\w)")
+_SUSPECTS = 12
 _RAISED_RISE, _RAISED_HEIGHT, _RAISED_SIZE = 0.2, 0.56, 0.6
 _SMALL_BOX = 0.75
 _MARK_CONTEXT = 24
@@ -126,6 +128,7 @@ class TextPage:
         self._struck: Sequence[Span] = ()
         self._bases: dict[int, int] = {}
         self._slanted: set[int] = set()
+        self._has_raised_glyphs: bool | None = None
         self.count = max(0, pdfium.FPDFText_CountChars(text_page))
         self.truncated = self.count > self._max_characters
         self._hidden = False
@@ -317,19 +320,22 @@ class TextPage:
     def has_raised_glyph(self, raw: str, start: int) -> bool:
         """Whether the last digit of a word is a small raised glyph of the same font (OpenType feature ``sups``).
 
-        Such a digit makes a number of four digits of three, so well-formed numbers and years need no look.
+        Well-formed numbers and years need no look. A few digits that look like marks (``Note2``, ``1,4823``, ``20252``)
+        decide whether any line of the page is looked at.
         """
-        for word in _WORD_BEFORE_MARK.finditer(raw):
-            index = start + word.end() - 1
-            box = self.character_box(index)
-            if box is not None:
-                _, bottom, _, top = self.shown(box)
-                size = self.font(start)[0]
-                if top - bottom < _RAISED_HEIGHT * size and _is_raised_glyph(
-                    raw[word.end() - 1], bottom - self.baseline(index), top - bottom, size
-                ):
-                    return True
-        return False
+        if self._has_raised_glyphs is None:
+            suspects = islice(_SUSPECTED_MARK.finditer(self.text), _SUSPECTS)
+            self._has_raised_glyphs = any(self._is_raised(found.start()) for found in suspects)
+        if not self._has_raised_glyphs:
+            return False
+        return any(self._is_raised(start + word.end() - 1) for word in _WORD_BEFORE_MARK.finditer(raw))
+
+    def _is_raised(self, index: int) -> bool:
+        box = self.character_box(index)
+        if box is None:
+            return False
+        _, bottom, _, top = self.shown(box)
+        return _is_raised_glyph(self.text[index], bottom - self.baseline(index), top - bottom, self.font(index)[0])
 
     def separate_marks(self, start: int, end: int) -> None:
         """Keep the raised and lowered characters of a span apart in ``edited``."""
