@@ -58,13 +58,19 @@ def place_texts(
     ]
     for placed in alone:
         new = _new_line(placed, extended)
-        index = _end_of_paragraph(extended, _position(new, extended))
+        beside = _label_beside(new, extended) if placed.label and "\n" in placed.text else None
+        index = _end_of_paragraph(extended, _position(new, extended)) if beside is None else beside + 1
         extended.insert(index, new)
     return extended
 
 
 def _is_known(placed: PlacedText, lines: Sequence[Line]) -> bool:
-    """Whether the lines at the position already contain the text, as in a scan of a filled form."""
+    """Whether the lines at the position already contain the text, as in a scan of a filled form.
+
+    The text of a ticked box is often its label, which says nothing about the mark.
+    """
+    if placed.boxed:
+        return False
     text = _letters(placed.text)
     return len(text) >= _MIN_KNOWN and any(
         text in _letters(line.text) for line in lines if placed.note or _beside(line, placed.rectangle)
@@ -164,6 +170,16 @@ def _is_label(line: Line, rectangle: Rectangle) -> bool:
     return (
         line.left < right and line.right > left and (-gap < line.bottom - top < gap or -gap < bottom - line.top < gap)
     )
+
+
+def _label_beside(line: Line, others: Sequence[Line]) -> int | None:
+    """The index of the last line on the left of a field of several lines."""
+    beside = [
+        index
+        for index, other in enumerate(others)
+        if other.right <= line.left + _NEAR and line.bottom < (other.bottom + other.top) / 2 < line.top
+    ]
+    return beside[-1] if beside else None
 
 
 def _position(line: Line, others: Sequence[Line]) -> int:

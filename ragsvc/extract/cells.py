@@ -21,11 +21,20 @@ _SHORT = 2
 _MIN_ROWS = 3
 _VALUES = 0.7
 _LONGEST_VALUE = 20
+_MARKS = frozenset("\u00b9\u00b2\u00b3\u2070\u2074\u2075\u2076\u2077\u2078\u2079")
 _VALUE = re.compile(r"(?=.*\d)[\d.,:/()%+$\u20ac\u00a3\u00a5*\u2212\u2012-\u2015 -]{1,20}|\S|[\u2012-\u2015-]")
+
+
+def may_be_cell(line: Line) -> bool:
+    """Whether pdfium may have broken a row at a line: it begins with a cell of one character, or has a raised mark."""
+    text = line.text
+    return len(text) == 1 or (line.row and text[1:2] == " ") or text[-1:] in _MARKS
 
 
 def join_cells(lines: Sequence[Line]) -> list[Line]:
     """Join lines of a character or two to the line before or after them, if both are on one baseline.
+
+    Also lines that begin with a cell of one character, and lines after a raised mark.
 
     >>> pike, seven, trout = Line("Pike", 60, 80, 640, 648, 10), Line("7", 195, 200, 640, 648, 10), Line("Trout", 60, 80, 624, 632, 10)
     >>> [line.text for line in join_cells([pike, seven, trout])]
@@ -43,7 +52,13 @@ def join_cells(lines: Sequence[Line]) -> list[Line]:
 
 def _is_cell_of(before: Line, line: Line) -> bool:
     gap = _gap(before, line)
-    short = len(line.text) <= _SHORT or len(before.text) <= _SHORT or before.row
+    short = (
+        len(line.text) <= _SHORT
+        or len(before.text) <= _SHORT
+        or before.row
+        or (line.row and line.text[1:2] == " ")
+        or (before.text[-1:] in _MARKS and line.left >= before.right)
+    )
     return (
         gap > -0.2 * line.size
         and (short or gap < _ADJACENT_GAP * line.size)

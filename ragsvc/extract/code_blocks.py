@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ragsvc.extract.pdf_text import TextPage
 
 _NARROWEST, _WIDEST = 0.45, 0.68
+_NARROW_PROSE = 0.53
+_VERY_SHORT = 4
 _BEARING = 0.3
 _OFF = 0.75
 _LONG = 8
@@ -30,13 +32,8 @@ _STEPS_SHARE = 0.8
 
 def mark_code(page: TextPage, lines: Sequence[Line]) -> None:
     """Set the indentation of lines of code, in characters."""
-    for run in _runs(lines):
+    for run, advance in _monospaced_runs(page, lines):
         left = min(line.left for line in run)
-        if all(line.left - left < _NARROWEST * line.size for line in run):
-            continue  # nothing is indented
-        advance = _advance(page, run)
-        if not advance:
-            continue
         code = [line for line in run if _fits(page, line, advance)]
         steps = [(line.left - left) / advance for line in code]
         in_steps = sum(abs(step - round(step)) < _OFF_STEP for step in steps)
@@ -44,6 +41,41 @@ def mark_code(page: TextPage, lines: Sequence[Line]) -> None:
             continue  # centred, for example
         for line, step in zip(code, steps, strict=True):
             line.indent = min(_DEEPEST, round(step))
+
+
+def _monospaced_runs(page: TextPage, lines: Sequence[Line]) -> Iterator[tuple[Sequence[Line], float]]:
+    """Runs of lines in a monospaced font with the width of a character, whole or between lines in another font."""
+    for run in _runs(lines):
+        if not _is_indented(run):
+            continue
+        advance = _advance(page, run)
+        if advance:
+            yield run, advance
+            continue
+        for part in _wide_parts(run):
+            advance = _advance(page, part) if _is_indented(part) else 0.0
+            if advance:
+                yield part, advance
+
+
+def _is_indented(run: Sequence[Line]) -> bool:
+    left = min(line.left for line in run)
+    return any(line.left - left >= _NARROWEST * line.size for line in run)
+
+
+def _wide_parts(run: Sequence[Line]) -> Iterator[list[Line]]:
+    """The parts of a run whose characters are as wide as those of monospaced fonts, which few other texts are."""
+    part: list[Line] = []
+    for line in run:
+        width = (line.right - line.left) / max(0.5, len(line.text) - _BEARING)
+        if len(line.text) < _VERY_SHORT or _NARROW_PROSE * line.size < width < _WIDEST * line.size:
+            part.append(line)
+            continue
+        if len(part) >= _FEWEST:
+            yield part
+        part = []
+    if len(part) >= _FEWEST:
+        yield part
 
 
 def _runs(lines: Sequence[Line]) -> Iterator[list[Line]]:

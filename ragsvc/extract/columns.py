@@ -26,6 +26,8 @@ _STEP = 3
 _MIN_LINES = 6
 _MIN_WORDS = 3.5
 _DIGITS = re.compile(r"\d")
+FIGURE = re.compile(r"\d+(?:[.,]\d+)*")
+_LETTERS_PER_FIGURE = 12
 _LETTERS = re.compile(r"[^\W\d_]")
 _CROSSING_SHARE = 0.15
 _LEADING = 1.6
@@ -51,7 +53,7 @@ def order_columns(lines: Sequence[Line]) -> list[Line]:
         return list(lines)
     left = [line for line in lines if line.right <= gutter]
     right = [line for line in lines if line.left >= gutter]
-    if not (_is_prose(left) and _is_prose(right) and alternates(lines, gutter)):
+    if not (_is_column_or_two(left) and _is_column_or_two(right) and alternates(lines, gutter)):
         return list(lines)
     across = sorted((line for line in lines if line.left < gutter < line.right), key=_by_top)
     ordered: list[Line] = []
@@ -106,17 +108,32 @@ def alternates(lines: Sequence[Line], gutter: float) -> bool:
     return jumps >= 4 and jumps >= 0.25 * len(sides)
 
 
+def _is_column_or_two(lines: Sequence[Line]) -> bool:
+    """Whether lines are a column of prose, or two columns of prose that the file interleaves."""
+    if _is_prose(lines):
+        return True
+    gutter = find_gutter(lines)
+    if gutter is None or not alternates(lines, gutter):
+        return False
+    sides = [line for line in lines if line.right <= gutter], [line for line in lines if line.left >= gutter]
+    return all(map(_is_prose, sides))
+
+
 def _is_prose(lines: Sequence[Line]) -> bool:
     if len(lines) < _MIN_LINES:
         return False
     text = "".join(line.text for line in lines)
-    letters, digits = len(_LETTERS.findall(text)), len(_DIGITS.findall(text))
     width = max(line.right for line in lines) - min(line.left for line in lines)
     return (
-        letters > 5 * digits
+        _has_few_figures(text)
         and median(len(line.text.split()) for line in lines) >= _MIN_WORDS
         and median(line.right - line.left for line in lines) >= 0.55 * width
     )
+
+
+def _has_few_figures(text: str) -> bool:
+    letters = len(_LETTERS.findall(text))
+    return letters > 5 * len(_DIGITS.findall(text)) or letters > _LETTERS_PER_FIGURE * len(FIGURE.findall(text))
 
 
 def _by_top(line: Line) -> float:
@@ -209,7 +226,7 @@ def _gutters(rows: Sequence[Row]) -> list[tuple[float, float]]:
 def _split_at_crossings(run: list[Row], gutters: Sequence[tuple[float, float]]) -> Iterator[list[Row]]:
     block: list[Row] = []
     for row in run:
-        crosses = any(line.left < right - 1 and line.right > left + 1 for line in row for left, right in gutters)
+        crosses = any(line.left < left + 1 and line.right > right - 1 for line in row for left, right in gutters)
         if crosses or not gutters:
             if block:
                 yield block
@@ -254,7 +271,7 @@ def _continuing_rows(column: dict[int, Line]) -> set[int] | None:
         return None
     lines = [column[number] for number in numbers]
     text = "".join(line.text for line in lines)
-    if len(_LETTERS.findall(text)) <= 5 * len(_DIGITS.findall(text)):
+    if not _has_few_figures(text):
         return None
     if sum(_word_count(line.text) for line in lines) < _MIN_BLOCK_WORDS * len(lines):
         return None

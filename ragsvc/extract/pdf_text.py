@@ -13,16 +13,16 @@ import re
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, groupby, pairwise
+from itertools import chain, groupby, islice, pairwise
 
 import msgspec
 import pypdfium2.raw as pdfium
 from msgspec.structs import replace
 
-from ragsvc.extract.cells import join_cells, join_table_columns
+from ragsvc.extract.cells import join_cells, join_table_columns, may_be_cell
 from ragsvc.extract.clean import SYMBOL_MARKS, clean_line, is_garbled
 from ragsvc.extract.code_blocks import mark_code
-from ragsvc.extract.columns import alternates, find_gutter, order_blocks, order_columns
+from ragsvc.extract.columns import FIGURE, alternates, find_gutter, order_blocks, order_columns
 from ragsvc.extract.glyph_evidence import is_mostly_unusable, looks_like_codes, mark_unusable
 from ragsvc.extract.layout import Line, first_prints, move_headers_and_footers
 from ragsvc.extract.line_spans import (
@@ -45,11 +45,18 @@ from ragsvc.extract.visibility import PageVisibility
 STRUCK_MARK = "~~"
 _FONT_NAME = 64
 _GAP_POINTS = 7.0
+_JUMP_BACK = 60.0
 _CELL_GAP = 1.3
 _FEW_RECTANGLES = 8
 _DIGITS = re.compile(r"\d")
 _NUMBER_AFTER_BLANK = re.compile(r"\S +[$€£¥(\d\u2013\u2014]")
 _WORD_WITH_DIGIT = re.compile(r"[^\s\x00\ufffe\x02]+(?:\d[a-z]\b|\d)")
+_WORD_BEFORE_MARK = re.compile(
+    r"(?<![\w.,])(?!(?:19|20)\d\d\b(?![.,]?\d)|\d{1,3}(?:[,.]\d{3})+\b(?![.,]?\d))[^\W_][^\s\x00\ufffe\x02]*\d(?!\w)"
+)
+_SUSPECTED_MARK = re.compile(r"\d(?:(?<=[^\W\d_]\d)|(?<=[.,]\d{4})|(?<=[.,]\d{5})|(?<=19\d{3})|(?<=20\d{3}))(?!\w)")
+_SUSPECTS = 12
+_RAISED_RISE, _RAISED_HEIGHT, _RAISED_SIZE = 0.2, 0.56, 0.6
 _SMALL_BOX = 0.75
 _MARK_CONTEXT = 24
 _SAMPLE_STEP = 25
@@ -121,6 +128,7 @@ class TextPage:
         self._struck: Sequence[Span] = ()
         self._bases: dict[int, int] = {}
         self._slanted: set[int] = set()
+        self._has_raised_glyphs: bool | None = None
         self.count = max(0, pdfium.FPDFText_CountChars(text_page))
         self.truncated = self.count > self._max_characters
         self._hidden = False
@@ -302,9 +310,32 @@ class TextPage:
                 character = clean_line(self.text[index : index + 2])[:1]
             size, _, turns = self.font(index)
             if box is not None and turns == self.turns and character and not "\udc00" <= character <= "\udfff":
-                left, _, right, _ = self.shown(box)
-                found.append(Glyph(index, character, size, self.baseline(index), left, right))
+                left, bottom, right, top = self.shown(box)
+                baseline = self.baseline(index)
+                if character.isascii() and _is_raised_glyph(character, bottom - baseline, top - bottom, size):
+                    size, baseline = _RAISED_SIZE * size, bottom
+                found.append(Glyph(index, character, size, baseline, left, right))
         return found
+
+    def has_raised_glyph(self, raw: str, start: int) -> bool:
+        """Whether the last digit of a word is a small raised glyph of the same font (OpenType feature ``sups``).
+
+        Well-formed numbers and years need no look. A few digits that look like marks (``Note2``, ``1,4823``, ``20252``)
+        decide whether any line of the page is looked at.
+        """
+        if self._has_raised_glyphs is None:
+            suspects = islice(_SUSPECTED_MARK.finditer(self.text), _SUSPECTS)
+            self._has_raised_glyphs = any(self._is_raised(found.start()) for found in suspects)
+        if not self._has_raised_glyphs:
+            return False
+        return any(self._is_raised(start + word.end() - 1) for word in _WORD_BEFORE_MARK.finditer(raw))
+
+    def _is_raised(self, index: int) -> bool:
+        box = self.character_box(index)
+        if box is None:
+            return False
+        _, bottom, _, top = self.shown(box)
+        return _is_raised_glyph(self.text[index], bottom - self.baseline(index), top - bottom, self.font(index)[0])
 
     def separate_marks(self, start: int, end: int) -> None:
         """Keep the raised and lowered characters of a span apart in ``edited``."""
@@ -319,7 +350,7 @@ class TextPage:
         usual, limit = self.baseline(start), 0.03 * self.font(start)[0]
         return all(
             self.text[index] in UNSHOWN or abs(self.baseline(index) - usual) < limit for index in range(start, end)
-        )
+        ) and not self.has_raised_glyph(self.text[start:end], start)
 
     def join_lines(self, end: int, start: int) -> None:
         """Make the text between two parts of a row a space, or nothing where their characters touch."""
@@ -500,14 +531,15 @@ def _order_rows(page: TextPage, spans: list[Span], lines: list[Line]) -> list[Li
 def _may_be_columns(rows: list[str]) -> bool:
     """Whether rows can be lines of columns of prose: few digits, and many rows begin inside a sentence."""
     text = "".join(rows)
-    inside = sum(row[0].isalpha() and not row[0].isupper() for row in rows[1:])
-    return inside >= max(1, 0.4 * (len(rows) - 1)) and 12 * len(_DIGITS.findall(text)) <= len(text)
+    begins = [row for row in rows[1:] if not row[0].isdigit()]
+    inside = sum(row[0].isalpha() and not row[0].isupper() for row in begins)
+    return inside >= max(1, 0.4 * len(begins)) and _has_few_figures(text)
 
 
 def _join_fragments(page: TextPage, spans: list[Span], lines: list[Line]) -> list[Line]:
     """Join turned lines to blocks, and cells to rows."""
     shown = [(span, line) for span, line in zip(spans, lines, strict=True) if line.text]
-    if not any(line.upright or len(line.text) == 1 for _, line in shown):
+    if not any(line.upright or may_be_cell(line) for _, line in shown):
         return lines
     turns = [(_direction(page, *span) - page.turns) % 4 for span, _ in shown]
     return join_cells(join_turned([line for _, line in shown], turns))
@@ -542,7 +574,9 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
     few = count <= _FEW_RECTANGLES
     rectangles = [page.rectangle(index) for index in (range(count) if few else (0, count - 1))]
     boxes = [page.shown(rectangle) for rectangle in rectangles]
-    if _has_small_neighbour(boxes) if few else page.has_shifted_digit(raw, start):
+    if (_has_small_neighbour(boxes) if few else page.has_shifted_digit(raw, start)) or page.has_raised_glyph(
+        raw, start
+    ):
         page.separate_marks(start, end)
     if raw[0] in SYMBOL_MARKS and raw[1:2] in _AFTER_MARK:
         page.read_symbol(start)
@@ -570,6 +604,10 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
         upright=turns != page.turns,
         spans=((start, end),),
     )
+
+
+def _is_raised_glyph(character: str, rise: float, height: float, size: float) -> bool:
+    return character.isalnum() and rise > _RAISED_RISE * size and height < _RAISED_HEIGHT * size
 
 
 def _has_small_neighbour(boxes: list[Rectangle]) -> bool:
@@ -674,7 +712,11 @@ def _looks_interleaved(page: TextPage, spans: list[Span], lines: list[Line]) -> 
 
 
 def _reads_like_prose(text: str) -> bool:
-    return text.count(" ") >= 6 and 12 * len(_DIGITS.findall(text)) <= len(text)
+    return text.count(" ") >= 6 and _has_few_figures(text)
+
+
+def _has_few_figures(text: str) -> bool:
+    return 12 * len(_DIGITS.findall(text)) <= len(text) or 20 * len(FIGURE.findall(text)) <= len(text)
 
 
 def _has_gap(page: TextPage, start: int, end: int, middle: tuple[float, float]) -> bool:
@@ -703,7 +745,9 @@ def _fragments(page: TextPage, start: int, end: int) -> Iterator[Line]:
         if box is None:
             continue
         box = page.shown(box)
-        if previous is not None and (box[0] - previous[2] > _GAP_POINTS or box[3] < previous[1] - 2):
+        if previous is not None and (
+            box[0] - previous[2] > _GAP_POINTS or box[3] < previous[1] - 2 or previous[0] - box[0] > _JUMP_BACK
+        ):
             if page.text[index - 1] in "\ufffe\x02":  # the next line of a hyphenated word
                 previous = box
                 continue

@@ -37,6 +37,14 @@ _SUPERSETS = {
 """Encodings that are declared for text in an extension of them. WHATWG Encoding §4.2."""
 _NOT_DECLARED = frozenset(("ascii", "idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"))
 """Codecs of Python that a declaration does not select: ASCII says nothing about bytes above 127, others are no text."""
+_SURROGATES = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]")
+_HIGH_RUN = re.compile(rb"[\x80-\xff]+")
+_ASCII_LETTER = re.compile(rb"[A-Za-z]")
+_LATIN = frozenset(
+    "cp1250 cp1252 cp1254 cp1257 cp1258 cp437 cp850 cp852 cp858 latin_1 latin-1 mac_roman mac_latin2 iso8859_2 "
+    "iso8859_3 iso8859_4 iso8859_9 iso8859_10 iso8859_13 iso8859_14 iso8859_15 iso8859_16".split()
+)
+_FEW_ZEROS = 3
 _GOOD_PER_BAD = 2
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff]")
 _BREAKS = (re.compile(r"\n[^\S\n]*\n"), re.compile(r"\n"), re.compile(r"(?<=[.!?。])\s*"), re.compile(r"\s"))
@@ -112,7 +120,11 @@ def decode(data: bytes, *, charset: str | None = None) -> DecodedText:
     if declared is not None and declared != "utf-8":
         return _replace_invalid(data, declared)
     utf8 = _replace_invalid(data, "utf-8")
-    if (not utf8.damaged or _is_utf8(data, utf8.text)) and utf8.text.count("\x00") <= len(utf8.text) // 1000:
+    if utf8.damaged and _SURROGATES.search(data):
+        utf8 = _replace_invalid(_SURROGATES.sub(_joined_surrogates, data), "utf-8")
+    if (not utf8.damaged or _is_utf8(data, utf8.text)) and utf8.text.count("\x00") <= max(
+        _FEW_ZEROS, len(utf8.text) // 1000
+    ):
         return utf8
     sample = data[:_SAMPLE_BYTES]
     if sample.count(0) > len(sample) // 10 and (wide := _utf16_without_mark(sample)) is not None:
@@ -127,7 +139,20 @@ def decode(data: bytes, *, charset: str | None = None) -> DecodedText:
         sample = data[max(0, first - _SAMPLE_BYTES // 2) :][:_SAMPLE_BYTES]
     best = from_bytes(sample).best()
     encoding = best.encoding if best is not None else "latin-1"
-    return _replace_invalid(data, "cp1252" if encoding in ("ascii", "utf_8") else encoding)
+    western = encoding in ("ascii", "utf_8") or (encoding not in _LATIN and _has_accented_words(sample))
+    return _replace_invalid(data, "cp1252" if western else encoding)
+
+
+def _has_accented_words(sample: bytes) -> bool:
+    """Whether bytes above 127 are few among ASCII letters; in another script whole words consist of them."""
+    runs = _HIGH_RUN.findall(sample)
+    short = sum(len(run) <= 2 for run in runs)
+    return short >= 0.9 * len(runs) and len(_ASCII_LETTER.findall(sample)) > sum(map(len, runs))
+
+
+def _joined_surrogates(pair: re.Match[bytes]) -> bytes:
+    """The UTF-8 of a character above U+FFFF that a program wrote as two surrogates (CESU-8)."""
+    return pair.group().decode("utf-8", "surrogatepass").encode("utf-16", "surrogatepass").decode("utf-16").encode()
 
 
 def _replace_invalid(data: bytes, encoding: str) -> DecodedText:

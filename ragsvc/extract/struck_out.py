@@ -1,13 +1,11 @@
 """Finds the characters that a line strikes out: bars drawn through the middle of the text, and StrikeOut annotations.
 
 Underlines, rules of tables and fraction bars are not near the middle of a character, or are longer than the text they
-touch. Listing the objects of a page takes half a microsecond each, so of a page with very many objects (each word or
-character is one) only the last are looked at: editors add their bars at the end.
+touch.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,33 +13,26 @@ import pypdfium2.raw as pdfium
 
 from ragsvc.extract.layout import Line
 from ragsvc.extract.line_spans import UNSHOWN, Span
-from ragsvc.extract.pdfium_calls import HANDLE, INT, OUT, PdfiumHandle, address_of, bind
+from ragsvc.extract.pdfium_calls import PdfiumHandle
 from ragsvc.extract.turned import Rectangle
 
 if TYPE_CHECKING:
     from ragsvc.extract.pdf_text import TextPage
 
-_MOST_OBJECTS = 400
-_LAST_OBJECTS = 40
 _MOST_ANNOTATIONS = 500
 _MOST_QUADS = 200
-_WIDEST_BAR = 4.0
 _LEVEL = 8.0
-_THICKEST = 0.2
+_THICKEST = 0.3
 _SHORTEST = 0.25
 _LOWEST, _HIGHEST = 0.12, 0.5
 _DESCENT = 0.3
 _BEYOND = 1.0
 _UNSEEN = pdfium.FPDF_ANNOT_FLAG_HIDDEN | pdfium.FPDF_ANNOT_FLAG_NOVIEW
 
-_get_page_object = bind("FPDFPage_GetObject", HANDLE, HANDLE, INT)
-_get_object_type = bind("FPDFPageObj_GetType", INT, HANDLE)
-_get_object_bounds = bind("FPDFPageObj_GetBounds", INT, HANDLE, OUT, OUT, OUT, OUT)
-
 
 def struck_out(page: TextPage, spans: Sequence[Span], lines: Sequence[Line]) -> list[Span]:
     """The struck-out runs of characters of a page, in order; runs with only spaces between them are one."""
-    bars = [page.shown(bar) for bar in _bars(page.page)]
+    bars = [page.shown(bar) for bar in page.visibility.shapes.bars]
     quads = [page.shown(quad) for quad in _annotated(page.page)]
     if not bars and not quads:
         return []
@@ -68,21 +59,6 @@ def _by_level(lines: Sequence[Line]) -> dict[int, list[int]]:
             for level in range(int(line.bottom // _LEVEL), int(line.top // _LEVEL) + 1):
                 found.setdefault(level, []).append(number)
     return found
-
-
-def _bars(page: PdfiumHandle) -> Iterator[Rectangle]:
-    """The thin drawn shapes of a page."""
-    count, address = pdfium.FPDFPage_CountObjects(page), address_of(page)
-    sides = (ctypes.c_float * 4)()
-    start = ctypes.addressof(sides)
-    for number in range(0 if count <= _MOST_OBJECTS else count - _LAST_OBJECTS, count):
-        shape = _get_page_object(address, number)
-        if _get_object_type(shape) != pdfium.FPDF_PAGEOBJ_PATH:
-            continue
-        if _get_object_bounds(shape, start, start + 4, start + 8, start + 12):
-            left, bottom, right, top = sides
-            if min(right - left, top - bottom) <= _WIDEST_BAR:
-                yield (left, bottom, right, top)
 
 
 def _annotated(page: PdfiumHandle) -> Iterator[Rectangle]:

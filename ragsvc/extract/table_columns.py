@@ -32,6 +32,7 @@ _VALUE = re.compile(
     rf"{_AMOUNT}|[){_DASHES}{_CURRENCIES} %(]{{1,4}}"
     r"|[A-Z+xo\u2022\u25cf\u25cb\u25a0\u25a1\u2610-\u2612\u2713-\u2718\u221a\u00d7]|n/?[am]\.?|N/?[AM]\.?|nil|[Yy]es|[Nn]o"
 )
+_RAISED = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
 _HAS_DIGIT = re.compile(r"\d")
 _YEAR = re.compile(r"(?:FY ?|Q[1-4] ?)?(?:19|20)\d\d(?:[/-]\d{2,4})?\*?|[1-4]Q\d\d|\(\d\)")
 _CURRENCY = re.compile(rf"[{_CURRENCIES}]|US\$|[A-Z]{{3}}")
@@ -44,12 +45,12 @@ _VALUE_SHARE = 0.6
 
 def is_value(text: str) -> bool:
     """Whether a cell has an amount, a mark, or a sign that there is none."""
-    return _VALUE.fullmatch(text.strip("~")) is not None
+    return _VALUE.fullmatch(text.strip("~").rstrip(_RAISED)) is not None
 
 
 def is_figure(text: str) -> bool:
     """Whether a cell has an amount that is no year."""
-    return _HAS_DIGIT.search(text) is not None and is_value(text) and _YEAR.fullmatch(text) is None
+    return _HAS_DIGIT.search(text) is not None and is_value(text) and _YEAR.fullmatch(text.rstrip(_RAISED)) is None
 
 
 def find_columns(rows: Sequence[Sequence[Cell]], size: float) -> list[Interval]:

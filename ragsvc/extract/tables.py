@@ -26,7 +26,8 @@ from ragsvc.extract.table_columns import (
 
 ReadCells = Callable[[Line], list[Cell]]
 
-_ENDS_IN_VALUES = re.compile(r"[^\W\d_].* \S*[\d)%\u2013\u2014](?: [$%)])* [^\s\w]*\d?\S*[\d)%\u2013\u2014]")
+_LAST = r"[\d)%\u2013\u2014\u00b9\u00b2\u00b3\u2070-\u2079]"
+_ENDS_IN_VALUES = re.compile(rf"[^\W\d_].* \S*{_LAST}(?: [$%)])* [^\s\w]*\d?\S*{_LAST}")
 _DOT_LEADER = re.compile(r"\.(?: ?\.){2}|\.")
 _ROW_GAP = 2.6
 _MOST_BETWEEN = 2

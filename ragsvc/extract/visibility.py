@@ -12,24 +12,27 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 import pypdfium2.raw as pdfium
 
+from ragsvc.extract.page_shapes import Area, PageShapes, list_shapes
 from ragsvc.extract.pdfium_calls import HANDLE, INT, OUT, PdfiumHandle, address_of, bind
 
 if TYPE_CHECKING:
     from ragsvc.extract.page_image import PixelMask
 
 _MIN_SIZE = 1.5
+_FEW_FLAT = 4
 _LIGHT = 200
 _FAINT = 60
 _FAINT_SHARE = 0.3
 _OPAQUE = 250
 _MARGIN = 1.0
-_LAST_OBJECTS = 30
+_ONE_COLOUR = 30
+_RED = 60
 _MAX_OBJECTS = 20_000
 _MAX_OBJECTS_OF_FORM = 100
 _MIN_COVER = 3.0
@@ -57,6 +60,9 @@ _get_bounds = bind("FPDFPageObj_GetBounds", INT, HANDLE, OUT, OUT, OUT, OUT)
 
 Box = tuple[float, float, float, float]
 """left, bottom, right, top in points of the unrotated page."""
+Colour = tuple[int, int, int]
+"""Red, green and blue from 0 to 255."""
+_UNKNOWN_START: tuple[int | None, Colour] = (None, (0, 0, 0))
 
 
 class _NotRendered(Exception):
@@ -81,6 +87,7 @@ class PageVisibility:
         self._layers = layers
         self._last: int | None = None
         self._last_is_faint = False
+        self._last_colour = (0, 0, 0)
         self._colour = (ctypes.c_uint * 4)()
         first = ctypes.addressof(self._colour)
         self._red, self._green, self._blue, self._alpha = first, first + 4, first + 8, first + 12
@@ -90,6 +97,11 @@ class PageVisibility:
         left, bottom, right, top = self._crop
         self._limits = (left - _MARGIN, bottom - _MARGIN, right + _MARGIN, top + _MARGIN)
         self._lines: list[Box] = []
+        self._starts: list[tuple[int | None, Colour]] = []
+        """The text object and the colour at the start of each line, for the lines that were sampled."""
+        self.red = False
+        """Whether a sampled character is red, as in tracked changes."""
+        self._shapes: PageShapes | None = None
         self.layer_share = 0.0
         """The share of the visible characters that are the text layer of a scan: a picture shows them. 0 to 1."""
 
@@ -118,9 +130,11 @@ class PageVisibility:
         if size < _MIN_SIZE:
             self.suspicious = True
         is_faint = False
+        first: tuple[int | None, Colour] | None = None
         for position in positions:
             owner = _get_text_object(self._text_address, position)
             if owner is None:
+                first = first or _UNKNOWN_START
                 continue
             if owner != self._last:
                 self._last = owner
@@ -128,7 +142,14 @@ class PageVisibility:
                     self.suspicious = True
                     return
                 self._last_is_faint = self._is_faint(position)
+                red, green, blue, _ = self._colour
+                self._last_colour = (red, green, blue)
+                if red > green + _RED and red > blue + _RED:
+                    self.red = True
+            if first is None:
+                first = (owner, self._last_colour)
             is_faint = is_faint or self._last_is_faint
+        self._starts.append(first or _UNKNOWN_START)
         if is_faint:
             self._faint_spans.append(span)
 
@@ -141,28 +162,53 @@ class PageVisibility:
         red, green, blue, alpha = self._colour
         return bool(known) and (alpha < _FAINT or (red > _LIGHT and green > _LIGHT and blue > _LIGHT))
 
-    def check_covers(self) -> None:
-        """Note whether a shape of the page is above text that was drawn before.
+    @property
+    def shapes(self) -> PageShapes:
+        """The shapes of the page. Of a page with red text all, because deletions are often red and struck out."""
+        if self._shapes is None:
+            self._shapes = list_shapes(self._page, thorough=self.red)
+        return self._shapes
 
-        Programs that blacken text add the shapes at the end. Looking at all objects takes a tenth of the time of
-        reading the page, so it is done only if the page has light text: then it has coloured shapes as well.
+    def check_covers(self) -> None:
+        """Note whether a shape of the page is above text that was drawn before, or has the colour of text above it.
+
+        Looking at all objects of a page with very many takes a tenth of the time of reading the page, so it is done
+        only if the page has light text: then it has coloured shapes as well.
         """
         if self.suspicious:
             return
-        count = pdfium.FPDFPage_CountObjects(self._page)
         if self._faint_spans:
-            self.suspicious = self._has_covered_text(count)
-            return
-        later: set[int] = set()
-        for number in range(count - 1, max(-1, count - 1 - _LAST_OBJECTS), -1):
-            page_object = _get_object(self._page_address, number)
-            later.add(page_object)
-            kind = _get_type(page_object)
-            if kind in (pdfium.FPDF_PAGEOBJ_PATH, pdfium.FPDF_PAGEOBJ_IMAGE):
-                cover = _opaque_bounds(page_object) if kind == pdfium.FPDF_PAGEOBJ_PATH else _bounds(page_object)
-                if cover is not None and self._covers_text(cover, later):
-                    self.suspicious = True
-                    return
+            self.suspicious = self._has_covered_text(pdfium.FPDFPage_CountObjects(self._page))
+        self.suspicious = self.suspicious or self._is_covered_or_on_its_colour()
+
+    def _is_covered_or_on_its_colour(self) -> bool:
+        below: dict[int, Colour] = {}
+        colours = {colour for _, colour in self._starts}
+        first_text = min(self.shapes.texts.values(), default=self.shapes.last_form)
+        for area in self.shapes.areas:
+            fill = _fill_colour(area.address) if area.is_path else None
+            if area.is_path and fill is None:
+                continue
+            may_cover = area.number > first_text
+            if not (may_cover or below or (fill and any(_are_alike(fill, colour) for colour in colours))):
+                continue
+            for line in self._lines_at(area.box):
+                owner = self._starts[line][0]
+                if owner is None:
+                    continue
+                if self.shapes.number_of(owner) > area.number:
+                    if fill is not None and area.box[0] <= self._lines[line][0] + 1:
+                        below[line] = fill
+                elif may_cover and self._covers_text(area, self._lines[line]):
+                    return True
+        return any(_are_alike(fill, self._starts[line][1]) for line, fill in below.items())
+
+    def _lines_at(self, area: Box) -> Iterator[int]:
+        """The lines that touch a shape."""
+        x0, y0, x1, y1 = area
+        for line, (left, bottom, right, top) in enumerate(self._lines):
+            if y0 < (bottom + top) / 2 < y1 and left < x1 and right > x0:
+                yield line
 
     def _has_covered_text(self, count: int) -> bool:
         covers: list[Box] = []
@@ -179,16 +225,14 @@ class PageVisibility:
                     return True
         return False
 
-    def _covers_text(self, cover: Box, later: set[int]) -> bool:
-        for left, bottom, right, top in self._lines:
-            if left < cover[2] and right > cover[0] and cover[1] < (bottom + top) / 2 < cover[3]:
-                x, y = (max(left, cover[0]) + min(right, cover[2])) / 2, (bottom + top) / 2
-                handle = ctypes.cast(self._text_address, pdfium.FPDF_TEXTPAGE)
-                position = pdfium.FPDFText_GetCharIndexAtPos(handle, x, y, 4.0, 4.0)
-                owner = _get_text_object(self._text_address, position) if position >= 0 else None
-                if owner is not None and owner not in later:
-                    return True
-        return False
+    def _covers_text(self, cover: Area, line: Box) -> bool:
+        """Whether the text of a line at the place of a shape was drawn before the shape."""
+        left, bottom, right, top = line
+        x, y = (max(left, cover.box[0]) + min(right, cover.box[2])) / 2, (bottom + top) / 2
+        handle = ctypes.cast(self._text_address, pdfium.FPDF_TEXTPAGE)
+        position = pdfium.FPDFText_GetCharIndexAtPos(handle, x, y, 4.0, 4.0)
+        owner = _get_text_object(self._text_address, position) if position >= 0 else None
+        return owner is not None and self.shapes.number_of(owner) < cover.number
 
     def hidden(self, text: str, size_at: Callable[[int], float]) -> list[int]:
         """The positions of the hidden characters; ``text`` is the text as pdfium counts it."""
@@ -429,9 +473,11 @@ def _to_device(page: PdfiumHandle, columns: int, rows: int, x: float, y: float) 
 
 def _is_tiny(run: Sequence[_Character], size: float) -> bool:
     """Whether nobody can read the text. Font sizes of bitmap fonts mean little, so the drawn size counts as well."""
-    return size < _MIN_SIZE and all(
-        right - left < _MIN_SIZE and top - bottom < _MIN_SIZE for left, bottom, right, top in (item.box for item in run)
-    )
+    if size >= _MIN_SIZE:
+        return False
+    boxes = [item.box for item in run]
+    low = all(top - bottom < _MIN_SIZE for _, bottom, _, top in boxes)
+    return low and (len(run) >= _FEW_FLAT or all(right - left < _MIN_SIZE for left, _, right, _ in boxes))
 
 
 def _contains(outer: Box, inner: Box) -> bool:
@@ -460,6 +506,22 @@ def _opaque_bounds(page_object: int) -> Box | None:
     red, green, blue, alpha = (ctypes.c_uint() for _ in range(4))
     known = pdfium.FPDFPageObj_GetFillColor(handle, red, green, blue, alpha)
     return box if not known or alpha.value >= _OPAQUE else None
+
+
+def _are_alike(colour: Colour, other: Colour) -> bool:
+    return max(map(abs, map(int.__sub__, colour, other))) < _ONE_COLOUR
+
+
+def _fill_colour(shape: int) -> Colour | None:
+    """The colour of a filled shape; ``None`` if it is not filled, or transparent."""
+    handle = ctypes.cast(shape, pdfium.FPDF_PAGEOBJECT)
+    mode, stroke = ctypes.c_int(), ctypes.c_int()
+    if not pdfium.FPDFPath_GetDrawMode(handle, mode, stroke) or mode.value == pdfium.FPDF_FILLMODE_NONE:
+        return None
+    red, green, blue, alpha = (ctypes.c_uint() for _ in range(4))
+    if not pdfium.FPDFPageObj_GetFillColor(handle, red, green, blue, alpha) or alpha.value < _OPAQUE:
+        return None
+    return (red.value, green.value, blue.value)
 
 
 def _holds_picture(form: int) -> bool:

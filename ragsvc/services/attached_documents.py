@@ -148,6 +148,12 @@ def _inherited(parent: Document) -> dict[str, object]:
     return {key: value for key, value in parent.metadata.items() if key not in own}
 
 
+def picture_left_out(name: str) -> Problem:
+    """The problem of a document whose attached picture contains no text."""
+    (problem,) = _problems({name: "a picture without text"})
+    return problem
+
+
 def _problems(refused: dict[str, str]) -> list[Problem]:
     if not refused:
         return []

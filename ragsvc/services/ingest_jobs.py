@@ -17,6 +17,7 @@ from pathlib import Path
 
 import anyio
 import msgspec
+from sqlalchemy import Connection
 
 from ragsvc.core.documents import Document, Stage
 from ragsvc.core.errors import (
@@ -27,18 +28,20 @@ from ragsvc.core.errors import (
     ShuttingDown,
     StorageFull,
 )
+from ragsvc.core.file_types import PICTURES
 from ragsvc.core.ids import DocumentId
 from ragsvc.core.ports.parsing import ParsedDocument, Parser
-from ragsvc.services.attached_documents import AttachedDocuments, AttachmentLimits
+from ragsvc.services.attached_documents import AttachedDocuments, AttachmentLimits, picture_left_out
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
 from ragsvc.services.file_locks import FileLocks
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.passage_vectors import DocumentGone, DocumentRenamed, PassageVectors
 from ragsvc.services.progress_events import ProgressHub
+from ragsvc.store import attachment_rows
 from ragsvc.store import job_rows as rows
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
-from ragsvc.store.document_rows import get_by_row_id
+from ragsvc.store.document_rows import DeletedDocument, add_problem, delete_document, get_by_row_id
 from ragsvc.store.job_rows import ClaimedJob, JobOutcome, JobWork
 from ragsvc.store.parsed_rows import store_parsed
 
@@ -179,7 +182,8 @@ class IngestService:
             except DocumentGone:
                 pass
             except ExtractionFailed as error:
-                await self._fail(job, code=error.reason, message=error.message)
+                if not (error.reason is FailureReason.NO_TEXT and await self._leave_out_picture(document)):
+                    await self._fail(job, code=error.reason, message=error.message)
             except EmbeddingFailed as error:
                 await self._fail(job, code=FailureReason.EMBEDDING_FAILED, message=error.message)
             except (StorageFull, Overloaded):
@@ -216,6 +220,25 @@ class IngestService:
         await self._database.write(
             lambda connection: rows.mark_failed(connection, document.id, code=code, message=message, now=self.now())
         )
+
+    async def _leave_out_picture(self, document: Document) -> bool:
+        """Delete an attached picture without text, such as a logo; ``False`` if the document is something else."""
+        if document.media_type not in PICTURES:
+            return False
+
+        def write(connection: Connection) -> DeletedDocument | None:
+            current = get_by_row_id(connection, document.id)
+            if current is None or not current.attached:
+                return None
+            for parent_id in attachment_rows.parents_of(connection, [document.id]):
+                add_problem(connection, parent_id, picture_left_out(document.filename))
+            return delete_document(connection, document.tenant, document.public_id)
+
+        async with self.file_locks.of(document.tenant, document.sha256):
+            deleted = await self._database.write(write)
+            if deleted is not None and deleted.blob_unused:
+                await anyio.to_thread.run_sync(self._blobs.remove, document.tenant, document.sha256)
+        return deleted is not None
 
     async def _fail_renewal(self, job: ClaimedJob) -> None:
         """Try again later; the document stays ready, and its former vectors keep serving."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from ragsvc.core.documents import Collection, Document, DocumentStatus, Problem, Stage
 from ragsvc.core.errors import CollectionNotFound, DocumentNotFound
@@ -279,6 +279,14 @@ def delete_document(connection: Connection, tenant: TenantId, public_id: str) ->
     connection.execute(delete(_documents).where(_documents.c.id == document.id))
     others = select(func.count()).where(_documents.c.tenant == tenant, _documents.c.sha256 == document.sha256)
     return DeletedDocument(document=document, blob_unused=connection.execute(others).scalar_one() == 0)
+
+
+def add_problem(connection: Connection, document_id: DocumentId, problem: Problem) -> None:
+    """Add a problem to those of a document; does nothing if it was deleted."""
+    document = get_by_row_id(connection, document_id)
+    if document is not None:
+        problems = msgspec.json.encode([*document.problems, problem])
+        connection.execute(update(_documents).where(_documents.c.id == document_id).values(problems=problems))
 
 
 def referenced_blobs(connection: Connection) -> set[tuple[str, str]]:

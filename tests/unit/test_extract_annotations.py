@@ -204,3 +204,24 @@ def test_free_texts_and_notes_do_not_break_a_paragraph(tmp_path):
     assert text.count("working day of each month") == 1
     assert "Accepted" not in text
     assert text.endswith("Notice is given in writing.")
+
+
+def test_a_ticked_box_whose_value_is_its_label_is_ticked(tmp_path):
+    page = [Text(72, 700, "Size"), Text(225, 700, "small"), Text(305, 700, "large"), Text(72, 660, "All are rented.")]
+    box = WIDGET + b"/FT /Btn /T (%s) /AP << /N << /%s 40 0 R /Off 41 0 R >> >> /AS /%s /V /%s"
+    fields = [
+        box % (b"205 698 217 710", b"a", b"small", b"Off", b"Off"),
+        box % (b"285 698 297 710", b"b", b"large", b"large", b"large"),
+    ]
+    text = read(tmp_path, page, fields, appearances=[b"", b""])
+    assert text.split("\n\n")[0] == "Size \u2610 small \u2612 large"
+
+
+def test_the_lines_of_a_field_follow_the_label_on_their_left(tmp_path):
+    page = [Text(72, 700, "Size of the boat in metres"), Text(72, 660, "Note"), Text(72, 600, "All are rented.")]
+    fields = [
+        TEXT % (b"300 696 360 712", b"size", b"7.35"),
+        WIDGET % b"200 630 400 680" + b"/FT /Tx /Ff 4096 /T (note) /V (first line\\nsecond line)",
+    ]
+    text = read(tmp_path, page, fields)
+    assert text.split() == "Size of the boat in metres 7.35 Note first line second line All are rented.".split()

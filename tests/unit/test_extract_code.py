@@ -54,6 +54,13 @@ def test_code_between_prose_keeps_its_indentation():
     assert PYTHON in text_of(make_pdf([body], font=COURIER))
 
 
+def test_code_of_the_size_of_the_prose_keeps_its_indentation():
+    prose = "BT /B 9 Tf 72 714 Td (The charge is computed without Sundays, which are free:) Tj ET\n"
+    after = "\nBT /B 9 Tf 72 618 Td (Rates of the season apply in May and June.) Tj ET"
+    body = prose.encode() + page(PYTHON, spaces=False, top=702) + after.encode()
+    assert PYTHON in text_of(make_pdf([body], font=COURIER))
+
+
 @pytest.mark.parametrize("code", [PYTHON, YAML])
 def test_lines_in_a_proportional_font_are_not_indented(code):
     text = text_of(make_pdf([page(code, spaces=False)], font=HELVETICA))

@@ -60,6 +60,13 @@ HIDDEN = {
     "beside the page": b"BT /F 11 Tf 900 600 Td (" + PLANTED.encode() + b") Tj ET\n",
     "below a black bar": shown(PLANTED, 600) + rectangle(60, 595, 300, 20, "0 0 0"),
     "below a white sheet": shown(PLANTED, 600) + rectangle(60, 500, 300, 200, "1 1 1"),
+    "below a sheet, and much follows": shown(PLANTED, 600)
+    + rectangle(60, 590, 300, 30, "1 1 1")
+    + rectangle(60, 100, 300, 1, "0 0 0") * 50,
+    "blue on blue": rectangle(60, 595, 300, 20, ".1 .2 .6") + shown(PLANTED, 600, operators=".1 .2 .6 rg"),
+    "black on black": rectangle(60, 595, 300, 20, "0 0 0") + shown(PLANTED, 600),
+    "yellow on yellow": rectangle(60, 595, 300, 20, "1 1 .7") + shown(PLANTED, 600, operators="1 1 .72 rg"),
+    "flattened to a hair": b"q BT /F 11 Tf 1 0 0 .03 72 600 Tm (" + PLANTED.encode() + b") Tj ET Q\n",
     "of the colour of its field": rectangle(60, 595, 300, 20, "1 1 .9") + shown(PLANTED, 600, operators="1 1 .9 rg"),
 }
 
@@ -89,6 +96,9 @@ def test_white_text_across_dark_text_is_left_out(read_bytes):
 
 
 VISIBLE = {
+    "black in a white cell of a black frame": rectangle(60, 595, 300, 20, "0 0 0")
+    + rectangle(61, 596, 298, 18, "1 1 1")
+    + shown(SEEN, 600),
     "white on dark": rectangle(60, 595, 300, 20, "0 0 .4") + shown(SEEN, 600, operators="1 1 1 rg"),
     "light grey": shown(SEEN, 600, operators=".85 .85 .85 rg"),
     "small print": shown(SEEN, 600, size=3),

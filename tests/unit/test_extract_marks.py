@@ -97,6 +97,20 @@ def test_a_mark_breaks_neither_line_nor_paragraph(read_page):
     )
 
 
+def test_marks_in_the_cells_of_a_table_do_not_break_its_rows(read_page):
+    def cell(x, y, text, mark=""):
+        raised = f" /F 8 Tf 5 Ts ({mark}) Tj 0 Ts" if mark else ""
+        return f"q BT 1 0 0 1 {x} {y} Tm /F 10 Tf ({text}) Tj{raised} ET Q"
+
+    rows = [
+        [cell(60, 700, "Item"), cell(220, 700, "2025", "1"), cell(380, 700, "2024", "2")],
+        [cell(60, 684, "Sales", "3"), cell(220, 684, "1,482", "4"), cell(380, 684, "1,390")],
+        [cell(60, 668, "Boats sold"), cell(220, 668, "736", "5"), cell(380, 668, "935")],
+    ]
+    text = read_page("\n".join(cell for row in rows for cell in row).encode())
+    assert text.replace("\n\n", "\n").split("\n") == ["Item 2025¹ 2024²", "Sales³ 1,482⁴ 1,390", "Boats sold 736⁵ 935"]
+
+
 def test_a_drop_cap_joins_its_word(read_page):
     rows = ("he first apples were grown in the valley of the river", "and the harvest was 412 tons in the first year,")
     text = [Text(72, 672, "T", 36), *(Text(96, 689 - 13 * n, line) for n, line in enumerate(rows))]
@@ -125,6 +139,17 @@ def test_marks_of_real_programs(name):
     assert "1,482³" in page
     assert "36.5¹ million" in page
     assert "H2O" in page
+
+
+def test_marks_that_are_raised_glyphs_of_the_font():
+    """Size and baseline are those of the text; only the shape of the glyph is raised (OpenType feature ``sups``)."""
+    extraction = read(CASES / "typographic-marks.pdf")
+    text = extraction.pages[0].text
+    for words in ("1,482³ of which 211⁴ joined in 2025².", "36.5¹ million in 2025^a, as Kayak¹² reports."):
+        assert words in text
+    (table,) = extraction.tables[1]
+    assert table.columns == ("Boat⁵", "2025", "2024⁶")
+    assert [row.cells for row in table.rows] == [("Canoe", "1,390⁷", "9"), ("Raft", "12", "80")]
 
 
 def test_letters_of_formulas_are_kept_and_found_on_their_page():

@@ -168,6 +168,19 @@ def test_cells_of_one_character_stay_in_their_row():
     assert {"Pike 7 9", "Trout 41 5", "Eel X X"} <= set(lines)
 
 
+@pytest.mark.parametrize("rotate", [0, 90, 180, 270])
+def test_a_row_whose_first_value_is_a_single_character_stays_a_row(rotate):
+    rows = [("Boat", "Hour", "Day"), ("Canoe", "9", "31"), ("Kayak", "12", "44")]
+    page = [
+        Text(x, 700 - 16 * n, cell, 10)
+        for n, row in enumerate(rows)
+        for x, cell in zip((60, 200, 300), row, strict=True)
+    ]
+    text = text_of(make_pdf([page], page_extra=b" /Rotate %d" % rotate))
+    assert text.split() == " ".join(map(" ".join, rows)).split()
+    assert "Canoe 9 31" in text.split("\n")
+
+
 def test_rows_under_turned_headings_stay_rows():
     headings = ["Spring", "Summer", "Autumn", "Winter"]
     turned = "\n".join(f"BT /F 10 Tf 0 1 -1 0 {200 + 60 * n} 700 Tm ({name}) Tj ET" for n, name in enumerate(headings))
@@ -236,6 +249,52 @@ def row_by_row(texts, *, width, distance, rows=None, size=9, top=740.0):
 def test_columns_written_row_by_row_keep_their_sentences(texts, width, distance):
     heading = [Text(40, 790, "The news of the valley in spring", 20), Text(540, 30, "3", 9)]
     text = words(text_of(make_pdf([[*heading, *row_by_row(texts, width=width, distance=distance)]])))
+    for sentence in texts:
+        assert sentence in text
+
+
+BOATS = (
+    "In 2025 the harbour handled 1,482 boats, of which 211 were new, and 36 percent more than in 2024, when 1,090 came "
+    "to the island over the summer."
+)
+BUDGET = (
+    "The budget for 2026 is 4.2 million euros, up from 3.9 million in 2025, and 12 posts are added in the harbour "
+    "office, of which 3 are part time."
+)
+FEES = (
+    "Fees rise to 12 euros for boats up to 8 metres, 18 euros up to 12 metres, and 31 euros above, from 1 April 2026 "
+    "on, and children stay free."
+)
+
+
+def test_columns_with_figures_keep_their_sentences():
+    text = words(text_of(make_pdf([row_by_row((BOATS, BUDGET, FEES), width=32, distance=180)])))
+    for sentence in (BOATS, BUDGET, FEES):
+        assert sentence in text
+
+
+def by_height(texts, *, widths, lefts, leadings, offsets=(0, 0, 0)):
+    """Columns as a program writes them that sorts all lines by their height on the page."""
+    drawn = [
+        Text(left, 740 - offset - leading * row, line, 9)
+        for text, width, left, leading, offset in zip(texts, widths, lefts, leadings, offsets, strict=True)
+        for row, line in enumerate(textwrap.wrap(text, width))
+    ]
+    return sorted(drawn, key=lambda line: (-line.y, line.x))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"widths": (32, 32, 32), "lefts": (40, 220, 400), "leadings": (12, 12, 12), "offsets": (0, 3, 5)},
+        {"widths": (32, 32, 32), "lefts": (40, 220, 400), "leadings": (12, 12.7, 11.4)},
+        {"widths": (20, 34, 34), "lefts": (40, 170, 400), "leadings": (12, 12, 12)},
+    ],
+    ids=["not level", "of different leading", "of different width"],
+)
+def test_columns_of_different_shapes_keep_their_sentences(options):
+    texts = (BEES, ORCHARD, FERRY)
+    text = words(text_of(make_pdf([by_height(texts, **options)])))
     for sentence in texts:
         assert sentence in text
 

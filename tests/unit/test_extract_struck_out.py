@@ -38,6 +38,19 @@ def test_a_line_through_the_middle_strikes_out(shape):
     assert text_of(make_pdf([drawn(shape)])) == "The price is ~~1,200~~ euros a day."
 
 
+@pytest.mark.parametrize("width", [1.2, 1.6])
+def test_a_thick_line_strikes_out(width):
+    shape = f"1 0 0 RG {width} w 139.5 704 m 170.5 704 l S"
+    assert text_of(make_pdf([drawn(shape)])) == "The price is ~~1,200~~ euros a day."
+
+
+def test_a_line_on_a_page_of_many_objects_strikes_coloured_text():
+    words = [Text(72 + 24 * (n % 18), 660 - 12 * (n // 18), f"w{n}", 9) for n in range(450)]
+    deleted = content([Text(72, 700, PRICE, 12)])
+    page = b"1 0 0 rg " + deleted + b" 0 g\n" + bar(139, 703.2, 33).encode() + b"\n" + content(words)
+    assert text_of(make_pdf([page])).startswith("The price is ~~1,200~~ euros a day.")
+
+
 def test_several_words_are_one_mark():
     assert text_of(make_pdf([drawn(bar(139, 703.2, 68))])) == "The price is ~~1,200 euros~~ a day."
     assert (

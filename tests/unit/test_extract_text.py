@@ -85,6 +85,21 @@ def test_a_bad_byte_spoils_a_single_character(tmp_path, data, expected):
     assert [(p.code, p.first_page) for p in extraction.problems] == [(ProblemCode.BAD_CHARACTERS, damaged[0])]
 
 
+def test_surrogates_in_utf_8_spoil_nothing(tmp_path):
+    (page,) = read(tmp_path, b"Smile \xed\xa0\xbd\xed\xb8\x80, the price is 12 \xe2\x82\xac for all.").pages
+    assert page.text == "Smile \U0001f600, the price is 12 € for all."
+
+
+def test_zero_bytes_of_a_damaged_file_are_left_out(tmp_path):
+    (page,) = read(tmp_path, b"The fee is 12 euros.\x00\x00 The dep\x00osit is 50 euros.").pages
+    assert page.text == "The fee is 12 euros. The deposit is 50 euros."
+
+
+@pytest.mark.parametrize("text", ["Café 12 €", "Menü: 3 Bällchen Eis", "naïve façade", "Größe: 8 Fuß"])
+def test_short_texts_with_accents_are_western(text):
+    assert decode(text.encode("cp1252")).text == text
+
+
 def test_replacement_characters_that_the_file_contains_are_text(tmp_path):
     assert read(tmp_path, "Grüße \ufffd aus Köln".encode()).problems == []
 

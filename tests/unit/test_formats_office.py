@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ragsvc.core import file_types
+from ragsvc.core.documents import ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract.formats.number_formats import display
@@ -80,6 +81,29 @@ def test_word_leaves_hidden_text_out_and_says_so(tmp_path):
     assert text_of(extraction) == "Shown.\n\nNot hidden."
     assert [problem.code for problem in extraction.problems] == ["hidden_text"]
     assert "13 hidden characters" in extraction.problems[0].message
+
+
+def test_word_leaves_white_and_tiny_text_out_unless_its_background_may_be_dark(tmp_path):
+    def run(text, properties):
+        return f"<w:p><w:r><w:rPr>{properties}</w:rPr><w:t>{text}</w:t></w:r></w:p>"
+
+    white = '<w:color w:val="ffffff"/>'
+    body = (
+        "<w:p><w:r><w:t>The award is 485,000 USD.</w:t></w:r></w:p>"
+        + run("The award is 1 USD.", white)
+        + run("The award is 2 USD.", '<w:sz w:val="2"/>')
+        + run("White on a bar", white + '<w:shd w:fill="1F3864"/>')
+        + run("White on a marker", white + '<w:highlight w:val="black"/>')
+        + f"<w:tbl><w:tr><w:tc>{run('Boat', white)}</w:tc><w:tc>{run('Day', white)}</w:tc></w:tr></w:tbl>"
+    )
+    extraction = read(docx(body), tmp_path)
+    assert text_of(extraction).split("\n\n") == [
+        "The award is 485,000 USD.",
+        "White on a bar",
+        "White on a marker",
+        "| Boat | Day |",
+    ]
+    assert [problem.code for problem in extraction.problems] == [ProblemCode.HIDDEN_TEXT]
 
 
 def test_word_numbers_lists_and_repeats_merged_cells(tmp_path):

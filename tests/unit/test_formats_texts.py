@@ -72,9 +72,8 @@ def test_tables_of_data_become_rows_and_layout_tables_do_not(tmp_path):
         "Per year",
         "\n".join(
             [
-                "| Region | 2023 | 2023 |",
+                "| Region | 2023 Q1 | 2023 Q2 |",
                 "| --- | --- | --- |",
-                "| Region | Q1 | Q2 |",
                 "| Borken | 007 | 1,482³ |",
                 "3. three",
                 "7. seven",
@@ -263,6 +262,18 @@ def test_a_message_has_its_fields_its_richest_body_and_its_attachments(tmp_path)
     assert [file.name for file in extraction.attached_files] == ["Rechnung März.pdf", "Fällige Rechnung.eml"]
     assert extraction.attached_files[0].data.startswith(b"%PDF-")
     assert "The inner message." in extraction.attached_files[1].data.decode()
+
+
+def test_pictures_that_the_body_shows_are_no_attachments(tmp_path):
+    """Outlook declares them as attachments, other programs as inline."""
+    made = message()
+    made.set_content('<p>Regards</p><img src="cid:logo%40x"><img src="cid:sign">', subtype="html")
+    made.add_attachment(b"\x89PNG 1", "image", "png", filename="image001.png", cid="<logo@x>")
+    made.add_attachment(b"\x89PNG 2", "image", "png", filename="sign.png", cid="<sign>", disposition="inline")
+    made.add_attachment(b"\x89PNG 3", "image", "png", filename="scan.png", cid="<other>")
+    made.add_attachment(b"\x89PNG 4", "image", "png", filename="plan.png")
+    extraction = read(tmp_path, made.as_bytes(), ".eml")
+    assert [file.name for file in extraction.attached_files] == ["scan.png", "plan.png"]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import email
 import email.policy
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from email.header import decode_header, make_header
 from email.message import Message
 from pathlib import Path
+from urllib.parse import unquote
 
 from ragsvc.core.documents import AttachedFile, Extraction, ProblemCode
 from ragsvc.core.ports.parsing import ExtractionLimits
@@ -23,6 +25,7 @@ from ragsvc.extract.pdf_pages import PageReports
 from ragsvc.extract.plain_text import decode, split_virtual_pages
 
 _SHOWN_FIELDS = ("From", "To", "Cc", "Date")
+_SHOWN_PICTURE = re.compile(r"\bcid:([^\s\"'<>)]{1,200})", re.IGNORECASE)
 _MAX_PARTS = 1_000
 _MAX_DEPTH = 20
 _READABLE_BODIES = ("text/html", "text/plain")
@@ -40,11 +43,15 @@ def read_email(path: Path, *, limits: ExtractionLimits, reports: PageReports) ->
     for index, (name, text) in enumerate((name, text) for name, text in fields if text):
         builder.block(f"{name}: {text}", joined=index > 0)
     collector = AttachmentCollector(limits)
+    shown: set[str] = set()
+    others: list[Message] = []
     for part, is_body in _parts(message):
         if is_body:
-            _add_body(builder, part)
+            shown |= _add_body(builder, part)
         else:
-            _collect(collector, part)
+            others.append(part)
+    for part in others:
+        _collect(collector, part, shown)
     extraction = builder.finish(
         title=subject or None, nothing="The message contains no text.", on_progress=reports.on_progress
     )
@@ -93,10 +100,11 @@ def _best(message: Message) -> Message | None:
     return choices[-1] if choices else None
 
 
-def _add_body(builder: PageBuilder, part: Message) -> None:
+def _add_body(builder: PageBuilder, part: Message) -> set[str]:
+    """Add the text of a body; returns the content ids of the pictures that it shows."""
     data = part.get_payload(decode=True)
     if not isinstance(data, bytes) or not data.strip():
-        return
+        return set()
     charset = part.get_content_charset()
     if part.get_content_type() == "text/html":
         decoded = decode_html(data, charset=charset)
@@ -110,12 +118,18 @@ def _add_body(builder: PageBuilder, part: Message) -> None:
                 builder.block(paragraph, indented=True)
     if decoded.damaged:
         builder.problem(ProblemCode.BAD_CHARACTERS)
+    return {unquote(found) for found in _SHOWN_PICTURE.findall(decoded.text)}
 
 
-def _collect(collector: AttachmentCollector, part: Message) -> None:
+def _collect(collector: AttachmentCollector, part: Message, shown: Collection[str]) -> None:
+    """Keep an attached file, but no picture that the body shows; ``shown`` are the content ids of these."""
     kind = part.get_content_type()
-    disposition = part.get_content_disposition()
-    if kind.startswith("image/") and disposition != "attachment" and part.get("Content-ID"):
+    content_id = str(part.get("Content-ID") or "").strip("<> \t")
+    if (
+        kind.startswith("image/")
+        and content_id
+        and (part.get_content_disposition() != "attachment" or content_id in shown)
+    ):
         return
     name = _file_name(part)
     if kind == "message/rfc822":

@@ -61,6 +61,10 @@ class RunText(msgspec.Struct, frozen=True):
 Piece = RunText | PageBreak | NoteMark | TextBox | GraphicPart
 
 
+_UNREADABLE_HALF_POINTS = 3
+_OTHER_BACKGROUND = frozenset(("tbl", "txbxContent"))
+
+
 class ParagraphReader:
     """Yields the pieces of paragraphs in order. Complex fields may span paragraphs, so their state is kept."""
 
@@ -102,7 +106,7 @@ class ParagraphReader:
 
     def _run(self, run: Element) -> Iterator[Piece]:
         properties = child(run, "rPr")
-        hidden = self._on("vanish", properties) or self._on("webHidden", properties)
+        hidden = self._on("vanish", properties) or self._on("webHidden", properties) or self._is_unseen(run, properties)
         struck = self._on("strike", properties) or self._on("dstrike", properties)
         raised = value_of(properties, "vertAlign") == "superscript"
         for piece in self._run_content(run):
@@ -111,6 +115,25 @@ class ParagraphReader:
                 yield RunText(text, hidden, struck)
             elif not (hidden and isinstance(piece, NoteMark)):
                 yield piece
+
+    def _is_unseen(self, run: Element, properties: Element | None) -> bool:
+        """Whether a run is white on the page's white, or of a size that nobody can read.
+
+        Shapes, shaded cells and styles may have another background, so white text in them is seen.
+        """
+        if properties is None:
+            return False
+        size = value_of(properties, "sz") or ""
+        if size.isdigit() and int(size) <= _UNREADABLE_HALF_POINTS:
+            return True
+        if (value_of(properties, "color") or "").upper() != "FFFFFF":
+            return False
+        paragraph = self._paragraph
+        backgrounds = (child(properties, "shd"), child(properties, "highlight"), child(paragraph, "shd"))
+        styles = (child(properties, "rStyle"), child(paragraph, "pStyle"))
+        if any(found is not None for found in (*backgrounds, *styles)):
+            return False
+        return all(local(parent) not in _OTHER_BACKGROUND for parent in run.iterancestors())
 
     def _on(self, name: str, properties: Element | None) -> bool:
         return self._styles.is_on(name, run=properties, paragraph=self._paragraph)
