@@ -137,6 +137,7 @@ def test_who_asks_and_since_when_does_not_deny_the_warranty(question: str):
         ("Hi, I am Tom. What was Siemens' revenue?", "Revenue of Apple in 2023 was $383 billion.", 0.6),
         ("Who teaches F#?", "The C# course takes place with teacher Olaf Brun.", 0.4),
         ("How long is the warranty of my Yamaha F40?", WARRANTY.passage.text, 0.45),
+        ("When does bus 57 leave the town hall?", "Bus 42 leaves the town hall at 6:12.", 0.5),
         ("2019年亚洲的销售额是多少?", "2023年亚洲的销售额为97万。", 0.5),
         ("Dear team, what did Siemens earn in 2019? Best regards, Ann", "Apple earned $97 billion in 2023.", 0.5),
         ("Bonjour, je suis Luc. Quelle est la population de la Norvège ?", "La Suède a 10 millions d'habitants.", 0.4),

@@ -102,7 +102,8 @@ _SIGNATURE: Final = re.compile(
 )
 _NUMBERED_NAME: Final = re.compile(
     r"(?:\b[A-Z][\w-]*|\b(?:section|article|chapter|level|class|version|phase|type|item|note|table|figure|step|room"
-    r"|form|grade|number|line|group|zone|paragraph|artikel|kapitel|klasse|stufe|raum|zimmer|abschnitt))\s+\Z"
+    r"|bus|tram|train|flight|gate|platform|track|route|channel|error|code|building|flat|unit|model|order|seat|linie|gleis"
+    r"|flug|salle|ligne|línea|vuelo|form|grade|number|line|group|zone|paragraph|artikel|kapitel|klasse|stufe|raum|zimmer|abschnitt))\s+\Z"
 )
 
 
