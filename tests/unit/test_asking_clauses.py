@@ -4,6 +4,7 @@ import pytest
 
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
 from ragsvc.core.retrieval.asking_clauses import asking_text
+from ragsvc.core.text.content_words import content_words
 from tests.unit.test_answering import hit, judge
 
 BOATS = hit(
@@ -169,3 +170,8 @@ def test_a_year_in_a_chinese_question_is_found_beside_chinese_characters():
 def test_a_greeting_after_the_question_is_its_subject():
     assert asking_text("Wie grüßt man auf Russisch? Привет, мир").endswith("мир")
     assert asking_text("Hey there, Lena here. How much is the fee?") == "How much is the fee?"
+
+
+def test_numbers_and_codes_beside_chinese_characters_are_words_of_their_own():
+    assert content_words("2023年亚洲的销售额") == ["2023", "年亚洲的销售额"]
+    assert content_words("B1课程的价格") == ["b1", "课程的价格"]

@@ -181,7 +181,7 @@ KURSE = "Welche Deutschkurse gibt es?"
          "le prix du cours B1"),
         (["¿Qué cursos hay?", "A1 y B1. ¿Quieres saber el precio del curso B1?", "Sí, por favor"],
          "el precio del curso B1"),
-        (["有哪些课程?", "A1和B1。您想知道B1课程的价格吗?", "好的,谢谢"], "B1课程的价格 有哪些课程"),
+        (["有哪些课程?", "A1和B1。您想知道B1课程的价格吗?", "好的,谢谢"], "B1课程的价格"),
         (["What does the course cost?", "Which course do you mean, A1 or B1?", "B1"], "What does the course cost? b1"),
         ([COURSES, "A1 and B1. Which one would you like the price of?", "B1"], f"{COURSES} b1 price"),
         (["What does the German course B1 cost?", "240", "I meant the Spanish one, sorry"],

@@ -16,7 +16,7 @@ _PAIR: Final = 2
 _INVERTED: Final = re.compile(r"(?<=[a-zà-ÿ]{2})-(?:t-)?(?:on|ils?|elles?|vous|nous|tu|je)$")
 _L: Final = r"[^\W\u4e00-\u9fff]"
 CONTENT_WORD: Final = re.compile(
-    rf"{SIGNED_WORD}|[A-Za-z]\w{{2,30}}[A-Za-z]\+{{1,2}}(?![\w+])|[\u4e00-\u9fff]+|[\w][\w.&'’-]*[\w]|\w"
+    rf"{SIGNED_WORD}|[A-Za-z]\w{{2,30}}[A-Za-z]\+{{1,2}}(?![\w+])|[\u4e00-\u9fff]+|{_L}(?:{_L}|[.&'’-])*{_L}|\w"
 )
 """A word, a run of Chinese characters, or a signed name such as ``C++``."""
 
