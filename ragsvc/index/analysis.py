@@ -18,7 +18,7 @@ from ragsvc.core.text.languages import DEFAULT_LANGUAGE, detect_language
 from ragsvc.core.text.spellings import MINUS, dates_in, fold, unify_signs
 from ragsvc.core.text.stop_words import FUNCTION_WORDS
 
-ANALYSIS_VERSION = 2
+ANALYSIS_VERSION = 3
 """Increase it when terms change: indexes made by another version are rebuilt."""
 
 MAX_TERM_CHARACTERS = 64
