@@ -23,7 +23,7 @@ from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
 from ragsvc.core.retrieval.asking_clauses import asking_text
 from ragsvc.core.retrieval.document_questions import document_question
-from ragsvc.core.retrieval.question_names import degree_of, name_text, question_names
+from ragsvc.core.retrieval.question_names import comparable_names, degree_of, name_text, question_names
 from ragsvc.core.retrieval.search_values import SearchHit
 from ragsvc.core.text.content_words import content_words
 from ragsvc.core.text.sentences import Span, quotable_spans
@@ -114,13 +114,51 @@ _ASKS_NUMBER: Final = re.compile(
     r"\b(?:how (?:many|much|long|old|far|high|large|big)|percent\w*|number of|amount|total|rate|price|cost"
     r"|(?:what|which) (?:\w+ )?(?:is|was|were|are|did|does|has|had)?\s*(?:the )?(?:\w+ ){0,3}?(?:share|proportion"
     r"|population|score|accuracy|frequency|size|length|width|height|weight|margin|ratio|revenue|income|profit|sales"
-    r"|ridership|temperature|voltage|speed|capacity|age)"
+    r"|ridership|temperature|voltage|speed|capacity|age|wavelength|distance|depth|duration|dose|pressure|density"
+    r"|volume|budget|wage|salary|fee)"
     r"|wie ?viele?|сколько)\b|多少|几",
     re.IGNORECASE,
 )
 _ASKS_DATE: Final = re.compile(
     r"\b(?:when|what (?:year|date|day|month)|which (?:year|date|day|month)|wann|когда)\b", re.IGNORECASE
 )
+_ASKS_COUNT: Final = re.compile(r"\bhow many\b(?! years)", re.IGNORECASE)
+_YEAR_OR_DAY: Final = re.compile(
+    r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? \d{1,2}\b(?:, (?:19|20)\d\d\b)?"
+    r"|(?<![\d,.])(?:19|20)\d\d(?![\d,.]*\d)",
+    re.IGNORECASE,
+)
+_ASKS_MONEY: Final = re.compile(
+    r"\bhow much (?:money\b|.{0,80}?\b(?:costs?|pays?|paid|charged?|spend|spent|earn|earned)\b)"
+    r"|\bwhat (?:is|was|are|were) the (?:price|cost|fee|salary)\b",
+    re.IGNORECASE,
+)
+_CURRENCY: Final = (
+    r"(?:[$\u20ac\u00a3\u00a5\u20b9]|\b(?:USD|EUR|GBP|CHF|INR|JPY|SGD|Rs\.?|dollars?|euros?|pounds?|francs?|cents?"
+    r"|rupees?|yen)(?!\w))"
+)
+_MONEY: Final = re.compile(
+    rf"{_CURRENCY} ?\d|\d[\d.,]*(?: ?(?:thousand|million|billion|[kKmM]|bn))? ?{_CURRENCY}|\bfree\b|\bno charge\b",
+    re.IGNORECASE,
+)
+_UNIT_OF_MONEY: Final = re.compile(rf"{_CURRENCY}|\bin (?:thousands|millions|billions)\b", re.IGNORECASE)
+_ASKS_SHARE: Final = re.compile(
+    r"\b(?:what|which) (?:percentage|percent|share|proportion)\b"
+    r"|\b(?:response|approval|unemployment|inflation|interest|growth|occupancy|literacy|completion|error|success)"
+    r" rate\b",
+    re.IGNORECASE,
+)
+_SHARE: Final = re.compile(
+    r"\d ?%|\bper ?cent\b|\b(?:half|thirds?|quarters?|none|majority|all)\b|\w-in-\w|\bin (?:ten|five|four|three)\b",
+    re.IGNORECASE,
+)
+_ASKS_REASON: Final = re.compile(r"\b(?:why|for what reasons?|wieso|warum|weshalb)\b", re.IGNORECASE)
+_REASON: Final = re.compile(
+    r"\b(?:because|since|due to|as a result|owing to|so that|in order to|reasons?|therefore|weil|denn|wegen|deshalb)\b",
+    re.IGNORECASE,
+)
+_AMOUNT_AT_END: Final = re.compile(r"\w.*[\s:][-(]?\d[\d.,]*\)?(?: \(in \w+\))?\Z")
+_LIST_ITEM: Final = re.compile(r"[\u2022\u00b7\u25aa\u25e6*+\u2013-] ?\w")
 _ASKS_NAME: Final = re.compile(r"\b(?:who|whom|whose|wer|wem|wen|кто|кого)\b|谁", re.IGNORECASE)
 
 
@@ -166,7 +204,7 @@ class _Scored(msgspec.Struct, frozen=True):
     """Whether it is about other years than the question's."""
 
     has_value: bool
-    """Whether it has a number or date, if the question asks for one."""
+    """Whether it has a number, date or amount of money, if the question asks for one."""
 
     heading: AnswerSentence | None
     """What to quote before a table row, so that its cells can be read."""
@@ -214,7 +252,52 @@ def answer(
         return ExtractedAnswer(first, abstained=not first)
     scored = _score_sentences(question, content_words(question), hits[:MAX_PASSAGES], embed)
     chosen = _choose(scored)
-    return ExtractedAnswer(_quote(chosen), abstained=not chosen, doubtful=_is_doubtful(scored, chosen))
+    doubtful = _is_doubtful(scored, chosen)
+    if chosen and _ASKS_MONEY.search(question) and not chosen[0].has_value:
+        doubtful = True
+    return ExtractedAnswer(_continued(question, _quote(chosen), hits), abstained=not chosen, doubtful=doubtful)
+
+
+def _continued(question: str, quoted: Sequence[AnswerSentence], hits: Sequence[SearchHit]) -> list[AnswerSentence]:
+    """The quotes with the sentences that follow the first one, if it alone is no answer.
+
+    The reason for a statement often stands in the sentences after it. An item of a list is one of several.
+    """
+    continued = list(quoted)
+    for at, sentence in enumerate(quoted[:2]):
+        text = hits[sentence.passage_index].passage.text
+        if sentence.row or sentence.text != text[sentence.start : sentence.end]:
+            continue
+        following = [span for span in quotable_spans(text) if span[0] >= sentence.end]
+        if not at and _ASKS_REASON.search(question) and not is_label(sentence.text):
+            reasons = 0 if _REASON.search(sentence.text) else 2
+            added = [
+                AnswerSentence(text[start:end], sentence.passage_index, start, end)
+                for start, end in following[:reasons]
+                if end - start <= MAX_SENTENCE_CHARACTERS
+            ]
+            if added:
+                return [sentence, *added]
+        if _LIST_ITEM.match(sentence.text) and not _asks_value(question):
+            end = sentence.end
+            for item in following:
+                if not _LIST_ITEM.match(text[slice(*item)]) or item[1] - sentence.start > MAX_SENTENCE_CHARACTERS:
+                    break
+                end = item[1]
+            if end > sentence.end and "~~" not in text[sentence.start : end]:
+                whole = replace(sentence, text=text[sentence.start : end], end=end)
+                rest = [other for other in quoted[at + 1 :] if not _is_within(other, whole)]
+                continued = [*quoted[:at], whole, *rest]
+            break
+    return continued
+
+
+def _is_within(sentence: AnswerSentence, whole: AnswerSentence) -> bool:
+    return sentence.passage_index == whole.passage_index and whole.start <= sentence.start < whole.end
+
+
+def _asks_value(question: str) -> bool:
+    return any(pattern.search(question) for pattern in (_ASKS_DATE, _ASKS_NUMBER, _ASKS_NAME, _ASKS_MONEY))
 
 
 def _is_doubtful(scored: Sequence[_Scored], chosen: Sequence[_Scored]) -> bool:
@@ -232,7 +315,7 @@ def _first_sentences(hits: Sequence[SearchHit]) -> list[AnswerSentence]:
         candidate.sentence
         for index, hit in enumerate(hits)
         if hit.score >= hits[0].score
-        for candidate in _candidates(hit, index, (), ())
+        for candidate in _candidates(hit, index, (), (), "")
     ]
     good = [sentence for sentence in found if _penalty(sentence.text) < _POOR_QUOTE]
     return (good or found)[:MAX_SENTENCES]
@@ -244,7 +327,9 @@ def _score_sentences(
     """Sentences and table rows, best first."""
     all_names = question_names(asking_text(question))
     names = [name for name in all_names if _NAMES_A_THING.search(name)]
-    found = [candidate for index, hit in enumerate(hits) for candidate in _candidates(hit, index, asked, names)]
+    found = [
+        candidate for index, hit in enumerate(hits) for candidate in _candidates(hit, index, asked, names, question)
+    ]
     if not found:
         return []
     starts = [start for start in map(word_start, asked) if start]
@@ -263,14 +348,16 @@ def _score_sentences(
     own = holds.sum(axis=1)
     best = max(hit.score for hit in hits) or 1.0
     years = frozenset(_YEAR.findall(plain_text(question)))
-    asks_value = any(pattern.search(question) for pattern in (_ASKS_DATE, _ASKS_NUMBER))
+    asks_value = any(pattern.search(question) for pattern in (_ASKS_DATE, _ASKS_NUMBER, _ASKS_MONEY))
     scored: list[_Scored] = []
     for at, candidate in enumerate(found):
         under_heading = above[at].sum() >= _HEADED * len(starts)
         if not own[at] and not under_heading and cosines[at] < _MIN_COSINE_WITHOUT_WORDS:
             continue
         sentence = candidate.sentence
-        fits = _kind_fits(question, sentence.text, asked)
+        is_row = sentence.row or (candidate.row is not None and candidate.row.has_numbers)
+        has_unit = is_row and _UNIT_OF_MONEY.search(hits[sentence.passage_index].passage.text) is not None
+        fits = _kind_fits(question, sentence.text, asked, is_row=is_row, has_unit=has_unit)
         if fits < 1.0 and _is_echo(candidate, starts):
             continue
         score = float(shares[at]) + _COSINE_WEIGHT * float(cosines[at])
@@ -301,12 +388,15 @@ def _score_sentences(
     return sorted(scored, key=lambda scored_sentence: -scored_sentence.score)
 
 
-def _candidates(hit: SearchHit, index: int, asked: Sequence[str], names: Sequence[str]) -> Iterator[_Candidate]:
+def _candidates(
+    hit: SearchHit, index: int, asked: Sequence[str], names: Sequence[str], question: str
+) -> Iterator[_Candidate]:
     """The sentences and table rows of a passage, without what is struck out."""
     text = hit.passage.text
     head = _head(hit)
     whole = head + plain_text(text)
     years = frozenset(_YEAR.findall(whole))
+    names = comparable_names(names, question, whole)
     degree = _mean_degree(names, whole) if names else 1.0
     in_tables = table_spans(hit.passage)
     yield from (
@@ -410,13 +500,23 @@ def _head(hit: SearchHit) -> str:
     return plain_text(" ".join((passage.filename, passage.title or "", *passage.headings, *captions)))
 
 
-def _kind_fits(question: str, text: str, asked: Sequence[str]) -> float:
-    """1 if the sentence has a new value of the type asked for (number, date, name), 0 if not, 0.5 without a type."""
+def _kind_fits(question: str, text: str, asked: Sequence[str], *, is_row: bool, has_unit: bool) -> float:
+    """1 if the sentence has a new value of the type asked for, 0 if not, 0.5 without a type.
+
+    Types are numbers, amounts of money, shares, dates and names. The unit of a value in the row of a table may stand
+    outside the row: ``has_unit`` tells that its passage has a currency or a scale.
+    """
+    if _ASKS_MONEY.search(question) and not _MONEY.search(text) and not (has_unit and _AMOUNT_AT_END.search(text)):
+        return 0.0
+    if _ASKS_SHARE.search(question) and not _SHARE.search(text) and (not is_row or _DATE.search(text)):
+        return 0.0
     if _ASKS_DATE.search(question):
         return 1.0 if _DATE.search(text) else 0.0
     if _ASKS_NUMBER.search(question):
         known = {word for word in asked if _DIGIT.search(word)}
         text = _FIGURE.sub(" ", text)
+        if _ASKS_COUNT.search(question):
+            text = _YEAR_OR_DAY.sub(" ", text)
         return (
             1.0
             if set(_NUMBER.findall(text)) - known
