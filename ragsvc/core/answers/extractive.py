@@ -63,6 +63,9 @@ _ROW_NAMES: Final = 0.4
 _VALUE_FROM: Final = 0.9
 """If a sentence with this share of the best score has a value of the type asked for, sentences without are dropped."""
 
+_STRICT_VALUE_FROM: Final = 0.6
+"""The same for amounts of money and shares, which few sentences have by chance."""
+
 _RANK_WEIGHT: Final = 0.5
 _KIND_WEIGHT: Final = 0.25
 _COSINE_WEIGHT: Final = 0.8
@@ -71,6 +74,9 @@ _PARALLEL_WORDS: Final = 0.6
 _POOR_QUOTE: Final = 0.3
 _MIN_COSINE_WITHOUT_WORDS: Final = 0.35
 """Minimum cosine of a sentence that shares no word with the question."""
+
+_ENUMERATED: Final = 8
+"""Number of sentences after an announcement in which "First", "Second" and so on are searched."""
 
 _LABEL: Final = 0.2
 """Deduction for a heading or label."""
@@ -111,18 +117,21 @@ _NAMES_A_THING: Final = re.compile(r"\A(?!\S* ?(?:\w*(?:an|ish|ese)|french|dutch
 
 _NAME: Final = re.compile(r"(?<=[\w,;] )[A-Z][\w'’-]+")  # noqa: RUF001 - the typographic apostrophe
 _ASKS_NUMBER: Final = re.compile(
-    r"\b(?:how (?:many|much|long|old|far|high|large|big)|percent\w*|number of|amount|total|rate|price|cost"
+    r"\b(?:how (?:many|much|long|old|far|high|large|big|heavy|tall|deep|wide|thick|fast|hot|soon)"
+    r"|percent\w*|number of|amount|total|rate|price|cost"
     r"|(?:what|which) (?:\w+ )?(?:is|was|were|are|did|does|has|had)?\s*(?:the )?(?:\w+ ){0,3}?(?:share|proportion"
     r"|population|score|accuracy|frequency|size|length|width|height|weight|margin|ratio|revenue|income|profit|sales"
     r"|ridership|temperature|voltage|speed|capacity|age|wavelength|distance|depth|duration|dose|pressure|density"
-    r"|volume|budget|wage|salary|fee)"
+    r"|volume|budget|wage|salary|fee|rating|approval)"
     r"|wie ?viele?|сколько)\b|多少|几",
     re.IGNORECASE,
 )
 _ASKS_DATE: Final = re.compile(
     r"\b(?:when|what (?:year|date|day|month)|which (?:year|date|day|month)|wann|когда)\b", re.IGNORECASE
 )
-_ASKS_COUNT: Final = re.compile(r"\bhow many\b(?! years)", re.IGNORECASE)
+_ASKS_MEASURE: Final = re.compile(r"\bhow (?:heavy|tall|deep|wide|thick|hot)\b", re.IGNORECASE)
+_WITH_DIGIT: Final = re.compile(r"[\w-]*[^\W\d_][\w-]*\d[\w-]*")
+_ASKS_TIME: Final = re.compile(r"\b(?:how (?:long|old|soon)|years?|age|duration)\b", re.IGNORECASE)
 _YEAR_OR_DAY: Final = re.compile(
     r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? \d{1,2}\b(?:, (?:19|20)\d\d\b)?"
     r"|(?<![\d,.])(?:19|20)\d\d(?![\d,.]*\d)",
@@ -158,8 +167,13 @@ _REASON: Final = re.compile(
     re.IGNORECASE,
 )
 _AMOUNT_AT_END: Final = re.compile(r"\w.*[\s:][-(]?\d[\d.,]*\)?(?: \(in \w+\))?\Z")
+_ORDINAL: Final = re.compile(
+    r"(?:first|second|third|fourth|finally|lastly|erstens|zweitens|drittens)\w*\b", re.IGNORECASE
+)
 _LIST_ITEM: Final = re.compile(r"[\u2022\u00b7\u25aa\u25e6*+\u2013-] ?\w")
-_ASKS_NAME: Final = re.compile(r"\b(?:who|whom|whose|wer|wem|wen|кто|кого)\b|谁", re.IGNORECASE)
+_ASKS_NAME: Final = re.compile(
+    r"\b(?:who(?! (?:can|could|should|may|must)\b)|whom|whose|wer|wem|wen|кто|кого)\b|谁", re.IGNORECASE
+)
 
 
 class AnswerSentence(msgspec.Struct, frozen=True):
@@ -251,9 +265,10 @@ def answer(
         first = _first_sentences(hits)
         return ExtractedAnswer(first, abstained=not first)
     scored = _score_sentences(question, content_words(question), hits[:MAX_PASSAGES], embed)
-    chosen = _choose(scored)
+    has_strict_type = _ASKS_MONEY.search(question) or _ASKS_SHARE.search(question)
+    chosen = _choose(scored, value_from=_STRICT_VALUE_FROM if has_strict_type else _VALUE_FROM)
     doubtful = _is_doubtful(scored, chosen)
-    if chosen and _ASKS_MONEY.search(question) and not chosen[0].has_value:
+    if chosen and not chosen[0].has_value and (_ASKS_MONEY.search(question) or _ASKS_MEASURE.search(question)):
         doubtful = True
     return ExtractedAnswer(_continued(question, _quote(chosen), hits), abstained=not chosen, doubtful=doubtful)
 
@@ -278,7 +293,17 @@ def _continued(question: str, quoted: Sequence[AnswerSentence], hits: Sequence[S
             ]
             if added:
                 return [sentence, *added]
-        if _LIST_ITEM.match(sentence.text) and not _asks_value(question):
+        if not at and following and _ORDINAL.match(text[slice(*following[0])]):
+            added = [
+                AnswerSentence(text[start:end], sentence.passage_index, start, end)
+                for start, end in following[:_ENUMERATED]
+                if _ORDINAL.match(text[start:end]) and end - start <= MAX_SENTENCE_CHARACTERS
+            ]
+            return [sentence, *added[: MAX_SENTENCES - 1]]
+        is_list = _LIST_ITEM.match(sentence.text) or (
+            is_label(sentence.text) and following and _LIST_ITEM.match(text[slice(*following[0])])
+        )
+        if is_list and not _asks_value(question):
             end = sentence.end
             for item in following:
                 if not _LIST_ITEM.match(text[slice(*item)]) or item[1] - sentence.start > MAX_SENTENCE_CHARACTERS:
@@ -356,7 +381,8 @@ def _score_sentences(
             continue
         sentence = candidate.sentence
         is_row = sentence.row or (candidate.row is not None and candidate.row.has_numbers)
-        has_unit = is_row and _UNIT_OF_MONEY.search(hits[sentence.passage_index].passage.text) is not None
+        in_table = is_row or candidate.row is not None
+        has_unit = in_table and _UNIT_OF_MONEY.search(hits[sentence.passage_index].passage.text) is not None
         fits = _kind_fits(question, sentence.text, asked, is_row=is_row, has_unit=has_unit)
         if fits < 1.0 and _is_echo(candidate, starts):
             continue
@@ -515,13 +541,13 @@ def _kind_fits(question: str, text: str, asked: Sequence[str], *, is_row: bool, 
     if _ASKS_NUMBER.search(question):
         known = {word for word in asked if _DIGIT.search(word)}
         text = _FIGURE.sub(" ", text)
-        if _ASKS_COUNT.search(question):
+        number_words = _NUMBER_WORDS if _ASKS_MEASURE.search(question) else _NUMBER_WORDS | _NEGATIONS
+        for identifier in _WITH_DIGIT.findall(question):
+            text = text.replace(identifier, " ")
+        if not _ASKS_TIME.search(question):
             text = _YEAR_OR_DAY.sub(" ", text)
         return (
-            1.0
-            if set(_NUMBER.findall(text)) - known
-            or not (_NUMBER_WORDS | _NEGATIONS).isdisjoint(plain_text(text).split())
-            else 0.0
+            1.0 if set(_NUMBER.findall(text)) - known or not number_words.isdisjoint(plain_text(text).split()) else 0.0
         )
     if _ASKS_NAME.search(question):
         return 1.0 if any(name.lower() not in asked for name in _NAME.findall(_DATE.sub(" ", text))) else 0.0
@@ -542,10 +568,10 @@ def _penalty(text: str) -> float:
     return cost + (0.2 if letters < 0.3 * len(text) else 0.0)
 
 
-def _choose(scored: Sequence[_Scored]) -> list[_Scored]:
+def _choose(scored: Sequence[_Scored], *, value_from: float) -> list[_Scored]:
     """The best sentence, and sentences with nearly the same score that add a fact."""
     best = scored[0].score if scored else 0.0
-    if any(candidate.has_value and candidate.score >= _VALUE_FROM * best for candidate in scored):
+    if any(candidate.has_value and candidate.score >= value_from * best for candidate in scored):
         scored = [candidate for candidate in scored if candidate.has_value]
     chosen: list[_Scored] = []
     for candidate in scored:
