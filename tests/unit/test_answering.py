@@ -274,6 +274,10 @@ def test_an_amount_in_a_row_of_a_table_in_a_currency_is_an_answer():
     assert any("55" in text for text in texts("How much does the pier cost?", table))
 
 
+def test_an_amount_without_a_currency_is_an_answer():
+    assert texts("How much does the pier cost?", hit("The pier was built of wood. The pier costs 55 per day."))
+
+
 def test_a_share_is_preferred_to_a_date():
     text = (
         "Survey of the harbour, first reminder April 8, 2021. Of the members, 610 took part in the survey, a response "

@@ -147,7 +147,8 @@ _CURRENCY: Final = (
     r"|rupees?|yen)(?!\w))"
 )
 _MONEY: Final = re.compile(
-    rf"{_CURRENCY} ?\d|\d[\d.,]*(?: ?(?:thousand|million|billion|[kKmM]|bn))? ?{_CURRENCY}|\bfree\b|\bno charge\b",
+    rf"{_CURRENCY} ?\d|\d[\d.,]*(?: ?(?:thousand|million|billion|[kKmM]|bn))? ?{_CURRENCY}|\bfree\b|\bno charge\b"
+    r"|\b(?:costs?|prices?|fees?|paid|pays?|charges?|salary)\b[^.!?]{0,40}\d",
     re.IGNORECASE,
 )
 _UNIT_OF_MONEY: Final = re.compile(rf"{_CURRENCY}|\bin (?:thousands|millions|billions)\b", re.IGNORECASE)
@@ -382,7 +383,8 @@ def _score_sentences(
         sentence = candidate.sentence
         is_row = sentence.row or (candidate.row is not None and candidate.row.has_numbers)
         in_table = is_row or candidate.row is not None
-        has_unit = in_table and _UNIT_OF_MONEY.search(hits[sentence.passage_index].passage.text) is not None
+        around = hits[sentence.passage_index].passage.text if in_table else sentence.text
+        has_unit = _UNIT_OF_MONEY.search(around) is not None
         fits = _kind_fits(question, sentence.text, asked, is_row=is_row, has_unit=has_unit)
         if fits < 1.0 and _is_echo(candidate, starts):
             continue
@@ -530,7 +532,7 @@ def _kind_fits(question: str, text: str, asked: Sequence[str], *, is_row: bool, 
     """1 if the sentence has a new value of the type asked for, 0 if not, 0.5 without a type.
 
     Types are numbers, amounts of money, shares, dates and names. The unit of a value in the row of a table may stand
-    outside the row: ``has_unit`` tells that its passage has a currency or a scale.
+    outside the row: ``has_unit`` tells that the text, or the passage of a row, has a currency or a scale.
     """
     if _ASKS_MONEY.search(question) and not _MONEY.search(text) and not (has_unit and _AMOUNT_AT_END.search(text)):
         return 0.0
