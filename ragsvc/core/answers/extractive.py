@@ -148,7 +148,7 @@ _CURRENCY: Final = (
 )
 _MONEY: Final = re.compile(
     rf"{_CURRENCY} ?\d|\d[\d.,]*(?: ?(?:thousand|million|billion|[kKmM]|bn))? ?{_CURRENCY}|\bfree\b|\bno charge\b"
-    r"|\b(?:costs?|prices?|fees?|paid|pays?|charges?|salary)\b[^.!?]{0,40}\d",
+    r"|\b(?:costs?|prices?|fees?|paid|pays?|charges?|salary)\b[^.!?]{0,40}\d(?![\d.,]* ?%)",
     re.IGNORECASE,
 )
 _UNIT_OF_MONEY: Final = re.compile(rf"{_CURRENCY}|\bin (?:thousands|millions|billions)\b", re.IGNORECASE)
