@@ -313,3 +313,23 @@ def test_an_enumeration_follows_its_announcement():
         "First, the questions are subjective.",
         "Second, filling in forms takes time.",
     ]
+
+
+def test_who_may_take_a_course_is_not_a_question_for_a_name():
+    text = (
+        "Diploma in Early Years\n\nFor primary teachers with three years of practice.\n\nDiploma in Special Needs\n\n"
+        "For teachers that Anna Berg and Tom Hill recommend."
+    )
+    assert "For primary teachers with three years of practice." in texts(
+        "Who can take the Diploma in Early Years?", hit(text)
+    )
+
+
+def test_a_possessive_does_not_hide_what_is_asked_for():
+    text = "The job approval of the mayor is measured each month by the city. The job approval was 44% in April."
+    assert "44%" in texts("What was the mayor's job approval in April?", hit(text))[0]
+
+
+def test_a_list_is_not_quoted_for_one_of_its_items():
+    text = "Care of the monitor\n\n\u2022 Do not store the monitor face down\n\u2022 Do not push the screen"
+    assert "push" not in " ".join(texts("Can I store the monitor face down?", hit(text)))

@@ -75,6 +75,9 @@ _POOR_QUOTE: Final = 0.3
 _MIN_COSINE_WITHOUT_WORDS: Final = 0.35
 """Minimum cosine of a sentence that shares no word with the question."""
 
+_REASONS: Final = 2
+"""Number of sentences that are quoted after a statement whose reason is asked for."""
+
 _ENUMERATED: Final = 8
 """Number of sentences after an announcement in which "First", "Second" and so on are searched."""
 
@@ -119,7 +122,8 @@ _NAME: Final = re.compile(r"(?<=[\w,;] )[A-Z][\w'’-]+")  # noqa: RUF001 - the 
 _ASKS_NUMBER: Final = re.compile(
     r"\b(?:how (?:many|much|long|old|far|high|large|big|heavy|tall|deep|wide|thick|fast|hot|soon)"
     r"|percent\w*|number of|amount|total|rate|price|cost"
-    r"|(?:what|which) (?:\w+ )?(?:is|was|were|are|did|does|has|had)?\s*(?:the )?(?:\w+ ){0,3}?(?:share|proportion"
+    r"|(?:what|which) (?:\w+ )?(?:is|was|were|are|did|does|has|had)?\s*(?:the )?(?:[\w'\u2019]+ ){0,3}?"
+    r"(?:share|proportion"
     r"|population|score|accuracy|frequency|size|length|width|height|weight|margin|ratio|revenue|income|profit|sales"
     r"|ridership|temperature|voltage|speed|capacity|age|wavelength|distance|depth|duration|dose|pressure|density"
     r"|volume|budget|wage|salary|fee|rating|approval)"
@@ -279,43 +283,57 @@ def _continued(question: str, quoted: Sequence[AnswerSentence], hits: Sequence[S
 
     The reason for a statement often stands in the sentences after it. An item of a list is one of several.
     """
-    continued = list(quoted)
+    if quoted and (following := _reasons_or_enumeration(question, quoted[0], hits)):
+        return [quoted[0], *following][:MAX_SENTENCES]
+    if _asks_value(question):
+        return list(quoted)
     for at, sentence in enumerate(quoted[:2]):
-        text = hits[sentence.passage_index].passage.text
-        if sentence.row or sentence.text != text[sentence.start : sentence.end]:
-            continue
-        following = [span for span in quotable_spans(text) if span[0] >= sentence.end]
-        if not at and _ASKS_REASON.search(question) and not is_label(sentence.text):
-            reasons = 0 if _REASON.search(sentence.text) else 2
-            added = [
-                AnswerSentence(text[start:end], sentence.passage_index, start, end)
-                for start, end in following[:reasons]
-                if end - start <= MAX_SENTENCE_CHARACTERS
-            ]
-            if added:
-                return [sentence, *added]
-        if not at and following and _ORDINAL.match(text[slice(*following[0])]):
-            added = [
-                AnswerSentence(text[start:end], sentence.passage_index, start, end)
-                for start, end in following[:_ENUMERATED]
-                if _ORDINAL.match(text[start:end]) and end - start <= MAX_SENTENCE_CHARACTERS
-            ]
-            return [sentence, *added[: MAX_SENTENCES - 1]]
-        is_list = _LIST_ITEM.match(sentence.text) or (
-            is_label(sentence.text) and following and _LIST_ITEM.match(text[slice(*following[0])])
-        )
-        if is_list and not _asks_value(question):
-            end = sentence.end
-            for item in following:
-                if not _LIST_ITEM.match(text[slice(*item)]) or item[1] - sentence.start > MAX_SENTENCE_CHARACTERS:
-                    break
-                end = item[1]
-            if end > sentence.end and "~~" not in text[sentence.start : end]:
-                whole = replace(sentence, text=text[sentence.start : end], end=end)
-                rest = [other for other in quoted[at + 1 :] if not _is_within(other, whole)]
-                continued = [*quoted[:at], whole, *rest]
+        whole = _whole_list(question, sentence, hits)
+        if whole is not None:
+            return [*quoted[:at], whole, *(other for other in quoted[at + 1 :] if not _is_within(other, whole))]
+    return list(quoted)
+
+
+def _following(sentence: AnswerSentence, hits: Sequence[SearchHit]) -> list[AnswerSentence]:
+    """The sentences of the passage after a sentence; none after the row of a table or beside struck-out text."""
+    text = hits[sentence.passage_index].passage.text
+    if sentence.row or "~~" in text:
+        return []
+    return [
+        AnswerSentence(text[start:end], sentence.passage_index, start, end)
+        for start, end in quotable_spans(text)
+        if start >= sentence.end
+    ]
+
+
+def _reasons_or_enumeration(question: str, sentence: AnswerSentence, hits: Sequence[SearchHit]) -> list[AnswerSentence]:
+    """The sentences with the reasons for the first one, or those with "First", "Second" and so on that it announces."""
+    following = _following(sentence, hits)
+    if _ASKS_REASON.search(question) and not is_label(sentence.text) and not _REASON.search(sentence.text):
+        found = following[:_REASONS]
+    elif following and _ORDINAL.match(following[0].text):
+        found = [other for other in following[:_ENUMERATED] if _ORDINAL.match(other.text)]
+    else:
+        return []
+    return [other for other in found if len(other.text) <= MAX_SENTENCE_CHARACTERS]
+
+
+def _whole_list(question: str, sentence: AnswerSentence, hits: Sequence[SearchHit]) -> AnswerSentence | None:
+    """The item or heading of a list together with the items after it; ``None`` if it is the item asked about."""
+    if not is_label(sentence.text) or (_LIST_ITEM.match(sentence.text) and _has_most(sentence.text, question)):
+        return None
+    end = sentence.end
+    for item in _following(sentence, hits):
+        if not _LIST_ITEM.match(item.text) or item.end - sentence.start > MAX_SENTENCE_CHARACTERS:
             break
-    return continued
+        end = item.end
+    text = hits[sentence.passage_index].passage.text
+    return replace(sentence, text=text[sentence.start : end], end=end) if end > sentence.end else None
+
+
+def _has_most(text: str, question: str) -> bool:
+    starts = [start for start in map(word_start, content_words(question)) if start]
+    return sum(start in plain_text(text) for start in starts) > len(starts) / 2
 
 
 def _is_within(sentence: AnswerSentence, whole: AnswerSentence) -> bool:
@@ -509,6 +527,8 @@ def _is_echo(candidate: _Candidate, starts: Sequence[str]) -> bool:
     text = candidate.sentence.text
     if candidate.sentence.row or not is_label(text) or (candidate.row is not None and candidate.row.has_numbers):
         return False
+    if not _NEGATIONS.isdisjoint(candidate.plain.split()):
+        return False  # "Do not store it face down." answers whether it may be stored so
     return sum(not _is_asked(word, starts) for word in content_words(text)) < (2 if candidate.row is None else 1)
 
 
