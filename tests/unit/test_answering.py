@@ -285,3 +285,115 @@ def test_a_salutation_is_not_the_answer_and_an_invoice_number_is_no_date():
     assert "Peter Lang" in ask("Who wrote the letter to Ms Novak?", [hit(letter)]).sentences[0].text
     invoice = "Invoice no. 2024-0117\n\nThe invoice must be paid within 14 days."
     assert "14 days" in ask("By when must the invoice be paid?", [hit(invoice)]).sentences[0].text
+
+
+def texts(question: str, *hits: SearchHit) -> list[str]:
+    found = ask(question, list(hits))
+    return [] if found.doubtful else [sentence.text for sentence in found.sentences]
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "expected"),
+    [
+        (
+            "How much does the ferry to the island cost?",
+            "The ferry to the island takes 40 minutes. A ticket for the ferry costs $12.",
+            "A ticket for the ferry costs $12.",
+        ),
+        (
+            "How much are helpers paid per day at the harbour?",
+            "In 2023 the harbour had 14 helpers per day. Helpers at the harbour are paid 80 euros.",
+            "Helpers at the harbour are paid 80 euros.",
+        ),
+        (
+            "How much would a new pier in Varna cost?",
+            "The new pier in Varna is 90 m long and was planned in 2019. Pier - 2 million EUR.",
+            "Pier - 2 million EUR.",
+        ),
+    ],
+)
+def test_a_question_for_an_amount_of_money_is_answered_with_one(question: str, text: str, expected: str):
+    assert expected in texts(question, hit(text))
+    assert "40 minutes" not in " ".join(texts(question, hit(text)))
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        (
+            "How much does a spare wheel for the Nordcart 300 cost?",
+            "The spare wheel of the Nordcart 300 has 12 spokes.",
+        ),
+        ("How much does the harbour pay helpers?", "The harbour has 14 helpers in a programme of 20 months."),
+        ("How heavy is the Nordcart 300?", "Do not load the Nordcart 300 while it is moving."),
+    ],
+)
+def test_numbers_of_another_type_are_no_answer(question: str, text: str):
+    found = ask(question, [hit(text)])
+    assert found.abstained or found.doubtful
+
+
+def test_an_amount_in_a_row_of_a_table_in_a_currency_is_an_answer():
+    table = hit("Fees in EUR\nBoat 40\nPier 55\nMooring 71\nCrane 90")
+    assert any("55" in text for text in texts("How much does the pier cost?", table))
+
+
+def test_an_amount_without_a_currency_is_an_answer():
+    assert texts("How much does the pier cost?", hit("The pier was built of wood. The pier costs 55 per day."))
+
+
+def test_a_share_is_preferred_to_a_date():
+    text = (
+        "Survey of the harbour, first reminder April 8, 2021. Of the members, 610 took part in the survey, a response "
+        "rate of 86%."
+    )
+    assert texts("What was the response rate of the survey of the harbour in April 2021?", hit(text))[0].endswith(
+        "86%."
+    )
+
+
+def test_the_reason_in_the_next_sentence_is_quoted():
+    text = "The court found the letter of Nelson unpersuasive. He did not testify. The letter was not sworn. It rained."
+    assert texts("Why did the court find the letter of Nelson unpersuasive?", hit(text)) == [
+        "The court found the letter of Nelson unpersuasive.",
+        "He did not testify.",
+        "The letter was not sworn.",
+    ]
+
+
+def test_a_list_is_quoted_whole():
+    passage = hit("Tools for measuring Facebook\n\n\u2022 Insights\n\u2022 Sumall\n\u2022 Agora Pulse\n\n@someone")
+    quoted = " ".join(texts("Which tools can I use to measure Facebook?", passage))
+    assert [tool in quoted for tool in ("Insights", "Sumall", "Agora Pulse", "@someone")] == [True, True, True, False]
+
+
+def test_an_enumeration_follows_its_announcement():
+    text = (
+        "Questionnaires about personality have two drawbacks. First, the questions are subjective. Many people know "
+        "that. Second, filling in forms takes time."
+    )
+    assert texts("What are the drawbacks of questionnaires about personality?", hit(text)) == [
+        "Questionnaires about personality have two drawbacks.",
+        "First, the questions are subjective.",
+        "Second, filling in forms takes time.",
+    ]
+
+
+def test_who_may_take_a_course_is_not_a_question_for_a_name():
+    text = (
+        "Diploma in Early Years\n\nFor primary teachers with three years of practice.\n\nDiploma in Special Needs\n\n"
+        "For teachers that Anna Berg and Tom Hill recommend."
+    )
+    assert "For primary teachers with three years of practice." in texts(
+        "Who can take the Diploma in Early Years?", hit(text)
+    )
+
+
+def test_a_possessive_does_not_hide_what_is_asked_for():
+    text = "The job approval of the mayor is measured each month by the city. The job approval was 44% in April."
+    assert "44%" in texts("What was the mayor's job approval in April?", hit(text))[0]
+
+
+def test_a_list_is_not_quoted_for_one_of_its_items():
+    text = "Care of the monitor\n\n\u2022 Do not store the monitor face down\n\u2022 Do not push the screen"
+    assert texts("Can I store the monitor face down?", hit(text))[0] == "\u2022 Do not store the monitor face down"

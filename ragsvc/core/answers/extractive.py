@@ -23,7 +23,7 @@ from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
 from ragsvc.core.retrieval.asking_clauses import asking_text
 from ragsvc.core.retrieval.document_questions import document_question
-from ragsvc.core.retrieval.question_names import degree_of, name_text, question_names
+from ragsvc.core.retrieval.question_names import comparable_names, degree_of, name_text, question_names
 from ragsvc.core.retrieval.search_values import SearchHit
 from ragsvc.core.text.content_words import content_words, pieces
 from ragsvc.core.text.sentences import Span, quotable_spans
@@ -63,6 +63,9 @@ _ROW_NAMES: Final = 0.4
 _VALUE_FROM: Final = 0.9
 """If a sentence with this share of the best score has a value of the type asked for, sentences without are dropped."""
 
+_STRICT_VALUE_FROM: Final = 0.6
+"""The same for amounts of money and shares, which few sentences have by chance."""
+
 _RANK_WEIGHT: Final = 0.5
 _KIND_WEIGHT: Final = 0.25
 _COSINE_WEIGHT: Final = 0.8
@@ -71,6 +74,12 @@ _PARALLEL_WORDS: Final = 0.6
 _POOR_QUOTE: Final = 0.3
 _MIN_COSINE_WITHOUT_WORDS: Final = 0.35
 """Minimum cosine of a sentence that shares no word with the question."""
+
+_REASONS: Final = 2
+"""Number of sentences that are quoted after a statement whose reason is asked for."""
+
+_ENUMERATED: Final = 8
+"""Number of sentences after an announcement in which "First", "Second" and so on are searched."""
 
 _LABEL: Final = 0.2
 """Deduction for a heading or label."""
@@ -116,17 +125,65 @@ _NAMES_A_THING: Final = re.compile(r"\A(?!\S* ?(?:\w*(?:an|ish|ese)|french|dutch
 
 _NAME: Final = re.compile(r"(?<=[\w,;] )[A-Z][\w'’-]+")  # noqa: RUF001 - the typographic apostrophe
 _ASKS_NUMBER: Final = re.compile(
-    r"\b(?:how (?:many|much|long|old|far|high|large|big)|percent\w*|number of|amount|total|rate|price|cost"
-    r"|(?:what|which) (?:\w+ )?(?:is|was|were|are|did|does|has|had)?\s*(?:the )?(?:\w+ ){0,3}?(?:share|proportion"
+    r"\b(?:how (?:many|much|long|old|far|high|large|big|heavy|tall|deep|wide|thick|fast|hot|soon)"
+    r"|percent\w*|number of|amount|total|rate|price|cost"
+    r"|(?:what|which) (?:\w+ )?(?:is|was|were|are|did|does|has|had)?\s*(?:the )?(?:[\w'\u2019]+ ){0,3}?"
+    r"(?:share|proportion"
     r"|population|score|accuracy|frequency|size|length|width|height|weight|margin|ratio|revenue|income|profit|sales"
-    r"|ridership|temperature|voltage|speed|capacity|age)"
+    r"|ridership|temperature|voltage|speed|capacity|age|wavelength|distance|depth|duration|dose|pressure|density"
+    r"|volume|budget|wage|salary|fee|rating|approval)"
     r"|wie ?viele?|сколько)\b|多少|几",
     re.IGNORECASE,
 )
 _ASKS_DATE: Final = re.compile(
     r"\b(?:when|what (?:year|date|day|month)|which (?:year|date|day|month)|wann|когда)\b", re.IGNORECASE
 )
-_ASKS_NAME: Final = re.compile(r"\b(?:who|whom|whose|wer|wem|wen|кто|кого)\b|谁", re.IGNORECASE)
+_ASKS_MEASURE: Final = re.compile(r"\bhow (?:heavy|tall|deep|wide|thick|hot)\b", re.IGNORECASE)
+_WITH_DIGIT: Final = re.compile(r"[\w-]*[^\W\d_][\w-]*\d[\w-]*")
+_ASKS_TIME: Final = re.compile(r"\b(?:how (?:long|old|soon)|years?|age|duration)\b", re.IGNORECASE)
+_YEAR_OR_DAY: Final = re.compile(
+    r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? \d{1,2}\b(?:, (?:19|20)\d\d\b)?"
+    r"|(?<![\d,.])(?:19|20)\d\d(?![\d,.]*\d)",
+    re.IGNORECASE,
+)
+_ASKS_MONEY: Final = re.compile(
+    r"\bhow much (?:money\b|.{0,80}?\b(?:costs?|pays?|paid|charged?|spend|spent|earn|earned)\b)"
+    r"|\bwhat (?:is|was|are|were) the (?:price|cost|fee|salary)\b",
+    re.IGNORECASE,
+)
+_CURRENCY: Final = (
+    r"(?:[$\u20ac\u00a3\u00a5\u20b9]|\b(?:USD|EUR|GBP|CHF|INR|JPY|SGD|Rs\.?|dollars?|euros?|pounds?|francs?|cents?"
+    r"|rupees?|yen)(?!\w))"
+)
+_MONEY: Final = re.compile(
+    rf"{_CURRENCY} ?\d|\d[\d.,]*(?: ?(?:thousand|million|billion|[kKmM]|bn))? ?{_CURRENCY}|\bfree\b|\bno charge\b"
+    r"|\b(?:costs?|prices?|fees?|paid|pays?|charges?|salary)\b[^.!?]{0,40}\d(?![\d.,]* ?%)",
+    re.IGNORECASE,
+)
+_UNIT_OF_MONEY: Final = re.compile(rf"{_CURRENCY}|\bin (?:thousands|millions|billions)\b", re.IGNORECASE)
+_ASKS_SHARE: Final = re.compile(
+    r"\b(?:what|which) (?:percentage|percent|share|proportion)\b"
+    r"|\b(?:response|approval|unemployment|inflation|interest|growth|occupancy|literacy|completion|error|success)"
+    r" rate\b",
+    re.IGNORECASE,
+)
+_SHARE: Final = re.compile(
+    r"\d ?%|\bper ?cent\b|\b(?:half|thirds?|quarters?|none|majority|all)\b|\w-in-\w|\bin (?:ten|five|four|three)\b",
+    re.IGNORECASE,
+)
+_ASKS_REASON: Final = re.compile(r"\b(?:why|for what reasons?|wieso|warum|weshalb)\b", re.IGNORECASE)
+_REASON: Final = re.compile(
+    r"\b(?:because|since|due to|as a result|owing to|so that|in order to|reasons?|therefore|weil|denn|wegen|deshalb)\b",
+    re.IGNORECASE,
+)
+_AMOUNT_AT_END: Final = re.compile(r"\w.*[\s:][-(]?\d[\d.,]*\)?(?: \(in \w+\))?\Z")
+_ORDINAL: Final = re.compile(
+    r"(?:first|second|third|fourth|finally|lastly|erstens|zweitens|drittens)\w*\b", re.IGNORECASE
+)
+_LIST_ITEM: Final = re.compile(r"[\u2022\u00b7\u25aa\u25e6*+\u2013-] ?\w")
+_ASKS_NAME: Final = re.compile(
+    r"\b(?:who(?! (?:can|could|should|may|must)\b)|whom|whose|wer|wem|wen|кто|кого)\b|谁", re.IGNORECASE
+)
 
 
 class AnswerSentence(msgspec.Struct, frozen=True):
@@ -174,7 +231,7 @@ class _Scored(msgspec.Struct, frozen=True):
     """Whether it is about other years than the question's."""
 
     has_value: bool
-    """Whether it has a number or date, if the question asks for one."""
+    """Whether it has a number, date or amount of money, if the question asks for one."""
 
     heading: AnswerSentence | None
     """What to quote before a table row, so that its cells can be read."""
@@ -223,8 +280,78 @@ def answer(
     question = asking_text(question)
     asked_words = [piece for word in content_words(question) for piece in pieces(word)]
     scored = _score_sentences(question, asked_words, hits[:MAX_PASSAGES], embed)
-    chosen = _choose(scored)
-    return ExtractedAnswer(_quote(chosen), abstained=not chosen, doubtful=_is_doubtful(scored, chosen))
+    has_strict_type = _ASKS_MONEY.search(question) or _ASKS_SHARE.search(question)
+    chosen = _choose(scored, value_from=_STRICT_VALUE_FROM if has_strict_type else _VALUE_FROM)
+    doubtful = _is_doubtful(scored, chosen)
+    if chosen and not chosen[0].has_value and (_ASKS_MONEY.search(question) or _ASKS_MEASURE.search(question)):
+        doubtful = True
+    return ExtractedAnswer(_continued(question, _quote(chosen), hits), abstained=not chosen, doubtful=doubtful)
+
+
+def _continued(question: str, quoted: Sequence[AnswerSentence], hits: Sequence[SearchHit]) -> list[AnswerSentence]:
+    """The quotes with the sentences that follow the first one, if it alone is no answer.
+
+    The reason for a statement often stands in the sentences after it. An item of a list is one of several.
+    """
+    if quoted and (following := _reasons_or_enumeration(question, quoted[0], hits)):
+        return [quoted[0], *following][:MAX_SENTENCES]
+    if _asks_value(question):
+        return list(quoted)
+    for at, sentence in enumerate(quoted[:2]):
+        whole = _whole_list(question, sentence, hits)
+        if whole is not None:
+            return [*quoted[:at], whole, *(other for other in quoted[at + 1 :] if not _is_within(other, whole))]
+    return list(quoted)
+
+
+def _following(sentence: AnswerSentence, hits: Sequence[SearchHit]) -> list[AnswerSentence]:
+    """The sentences of the passage after a sentence; none after the row of a table or beside struck-out text."""
+    text = hits[sentence.passage_index].passage.text
+    if sentence.row or "~~" in text:
+        return []
+    return [
+        AnswerSentence(text[start:end], sentence.passage_index, start, end)
+        for start, end in quotable_spans(text)
+        if start >= sentence.end
+    ]
+
+
+def _reasons_or_enumeration(question: str, sentence: AnswerSentence, hits: Sequence[SearchHit]) -> list[AnswerSentence]:
+    """The sentences with the reasons for the first one, or those with "First", "Second" and so on that it announces."""
+    following = _following(sentence, hits)
+    if _ASKS_REASON.search(question) and not is_label(sentence.text) and not _REASON.search(sentence.text):
+        found = following[:_REASONS]
+    elif following and _ORDINAL.match(following[0].text):
+        found = [other for other in following[:_ENUMERATED] if _ORDINAL.match(other.text)]
+    else:
+        return []
+    return [other for other in found if len(other.text) <= MAX_SENTENCE_CHARACTERS]
+
+
+def _whole_list(question: str, sentence: AnswerSentence, hits: Sequence[SearchHit]) -> AnswerSentence | None:
+    """The item or heading of a list together with the items after it; ``None`` if it is the item asked about."""
+    if not is_label(sentence.text) or (_LIST_ITEM.match(sentence.text) and _has_most(sentence.text, question)):
+        return None
+    end = sentence.end
+    for item in _following(sentence, hits):
+        if not _LIST_ITEM.match(item.text) or item.end - sentence.start > MAX_SENTENCE_CHARACTERS:
+            break
+        end = item.end
+    text = hits[sentence.passage_index].passage.text
+    return replace(sentence, text=text[sentence.start : end], end=end) if end > sentence.end else None
+
+
+def _has_most(text: str, question: str) -> bool:
+    starts = [start for start in map(word_start, content_words(question)) if start]
+    return sum(start in plain_text(text) for start in starts) > len(starts) / 2
+
+
+def _is_within(sentence: AnswerSentence, whole: AnswerSentence) -> bool:
+    return sentence.passage_index == whole.passage_index and whole.start <= sentence.start < whole.end
+
+
+def _asks_value(question: str) -> bool:
+    return any(pattern.search(question) for pattern in (_ASKS_DATE, _ASKS_NUMBER, _ASKS_NAME, _ASKS_MONEY))
 
 
 def _is_doubtful(scored: Sequence[_Scored], chosen: Sequence[_Scored]) -> bool:
@@ -244,7 +371,7 @@ def _first_sentences(hits: Sequence[SearchHit]) -> list[AnswerSentence]:
         candidate.sentence
         for index, hit in enumerate(hits)
         if hit.score >= hits[0].score
-        for candidate in _candidates(hit, index, (), ())
+        for candidate in _candidates(hit, index, (), (), "")
     ]
     good = [sentence for sentence in found if _penalty(sentence.text) < _POOR_QUOTE]
     return (good or found)[:MAX_SENTENCES]
@@ -256,7 +383,9 @@ def _score_sentences(
     """Sentences and table rows, best first."""
     all_names = question_names(question)
     names = [name for name in all_names if _NAMES_A_THING.search(name)]
-    found = [candidate for index, hit in enumerate(hits) for candidate in _candidates(hit, index, asked, names)]
+    found = [
+        candidate for index, hit in enumerate(hits) for candidate in _candidates(hit, index, asked, names, question)
+    ]
     if not found:
         return []
     starts = [start for start in map(word_start, asked) if start]
@@ -275,14 +404,18 @@ def _score_sentences(
     own = holds.sum(axis=1)
     best = max(hit.score for hit in hits) or 1.0
     years = frozenset(_YEAR.findall(plain_text(question)))
-    asks_value = any(pattern.search(question) for pattern in (_ASKS_DATE, _ASKS_NUMBER))
+    asks_value = any(pattern.search(question) for pattern in (_ASKS_DATE, _ASKS_NUMBER, _ASKS_MONEY))
     scored: list[_Scored] = []
     for at, candidate in enumerate(found):
         under_heading = above[at].sum() >= _HEADED * len(starts)
         if not own[at] and not under_heading and cosines[at] < _MIN_COSINE_WITHOUT_WORDS:
             continue
         sentence = candidate.sentence
-        fits = _kind_fits(question, sentence.text, asked)
+        is_row = sentence.row or (candidate.row is not None and candidate.row.has_numbers)
+        in_table = is_row or candidate.row is not None
+        around = hits[sentence.passage_index].passage.text if in_table else sentence.text
+        has_unit = _UNIT_OF_MONEY.search(around) is not None
+        fits = _kind_fits(question, sentence.text, asked, is_row=is_row, has_unit=has_unit)
         if fits < 1.0 and _is_echo(candidate, starts):
             continue
         score = float(shares[at]) + _COSINE_WEIGHT * float(cosines[at])
@@ -314,12 +447,15 @@ def _score_sentences(
     return sorted(scored, key=lambda scored_sentence: -scored_sentence.score)
 
 
-def _candidates(hit: SearchHit, index: int, asked: Sequence[str], names: Sequence[str]) -> Iterator[_Candidate]:
+def _candidates(
+    hit: SearchHit, index: int, asked: Sequence[str], names: Sequence[str], question: str
+) -> Iterator[_Candidate]:
     """The sentences and table rows of a passage, without what is struck out."""
     text = hit.passage.text
     head = _head(hit)
     whole = head + plain_text(text)
     years = frozenset(_YEAR.findall(whole))
+    names = comparable_names(names, question, whole)
     degree = _mean_degree(names, whole) if names else 1.0
     in_tables = table_spans(hit.passage)
     yield from (
@@ -404,6 +540,8 @@ def _is_echo(candidate: _Candidate, starts: Sequence[str]) -> bool:
     text = candidate.sentence.text
     if candidate.sentence.row or not is_label(text) or (candidate.row is not None and candidate.row.has_numbers):
         return False
+    if not _NEGATIONS.isdisjoint(candidate.plain.split()):
+        return False  # "Do not store it face down." answers whether it may be stored so
     return sum(not _is_asked(word, starts) for word in content_words(text)) < (2 if candidate.row is None else 1)
 
 
@@ -423,18 +561,28 @@ def _head(hit: SearchHit) -> str:
     return plain_text(" ".join((passage.filename, passage.title or "", *passage.headings, *captions)))
 
 
-def _kind_fits(question: str, text: str, asked: Sequence[str]) -> float:
-    """1 if the sentence has a new value of the type asked for (number, date, name), 0 if not, 0.5 without a type."""
+def _kind_fits(question: str, text: str, asked: Sequence[str], *, is_row: bool, has_unit: bool) -> float:
+    """1 if the sentence has a new value of the type asked for, 0 if not, 0.5 without a type.
+
+    Types are numbers, amounts of money, shares, dates and names. The unit of a value in the row of a table may stand
+    outside the row: ``has_unit`` tells that the text, or the passage of a row, has a currency or a scale.
+    """
+    if _ASKS_MONEY.search(question) and not _MONEY.search(text) and not (has_unit and _AMOUNT_AT_END.search(text)):
+        return 0.0
+    if _ASKS_SHARE.search(question) and not _SHARE.search(text) and (not is_row or _DATE.search(text)):
+        return 0.0
     if _ASKS_DATE.search(question):
         return 1.0 if _DATE.search(text) else 0.0
     if _ASKS_NUMBER.search(question):
         known = {word for word in asked if _DIGIT.search(word)}
         text = _FIGURE.sub(" ", text)
+        number_words = _NUMBER_WORDS if _ASKS_MEASURE.search(question) else _NUMBER_WORDS | _NEGATIONS
+        for identifier in _WITH_DIGIT.findall(question):
+            text = text.replace(identifier, " ")
+        if not _ASKS_TIME.search(question):
+            text = _YEAR_OR_DAY.sub(" ", text)
         return (
-            1.0
-            if set(_NUMBER.findall(text)) - known
-            or not (_NUMBER_WORDS | _NEGATIONS).isdisjoint(plain_text(text).split())
-            else 0.0
+            1.0 if set(_NUMBER.findall(text)) - known or not number_words.isdisjoint(plain_text(text).split()) else 0.0
         )
     if _ASKS_NAME.search(question):
         return 1.0 if any(name.lower() not in asked for name in _NAME.findall(_DATE.sub(" ", text))) else 0.0
@@ -455,10 +603,10 @@ def _penalty(text: str) -> float:
     return cost + (0.2 if letters < 0.3 * len(text) else 0.0)
 
 
-def _choose(scored: Sequence[_Scored]) -> list[_Scored]:
+def _choose(scored: Sequence[_Scored], *, value_from: float) -> list[_Scored]:
     """The best sentence, and sentences with nearly the same score that add a fact."""
     best = scored[0].score if scored else 0.0
-    if any(candidate.has_value and candidate.score >= _VALUE_FROM * best for candidate in scored):
+    if any(candidate.has_value and candidate.score >= value_from * best for candidate in scored):
         scored = [candidate for candidate in scored if candidate.has_value]
     chosen: list[_Scored] = []
     for candidate in scored:
