@@ -26,7 +26,7 @@ from ragsvc.extract.page_image import (
 )
 from ragsvc.extract.page_merge import KeptLines, Reason, combine
 from ragsvc.extract.pdfium_calls import PdfiumHandle
-from ragsvc.extract.scan_layers import agrees_with_picture, should_replace
+from ragsvc.extract.scan_layers import Pixels, agrees_with_picture, should_replace
 
 _MIN_CHARACTERS = 2
 _MIN_CONTRAST = 16
@@ -148,10 +148,17 @@ def _agrees(document: PdfiumHandle, index: int, kept: KeptLines) -> bool:
     if image is None:
         return True
 
-    def place(line: Line) -> tuple[float, float, float, float]:
-        corners = [_turn(corner, -kept.turns) for corner in ((line.left, line.top), (line.right, line.bottom))]
-        (x0, y0), (x1, y1) = page_to_image_points(document, index, image, corners)
-        return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+    def place(lines: Sequence[Line]) -> list[Pixels]:
+        corners = [
+            _turn(corner, -kept.turns)
+            for line in lines
+            for corner in ((line.left, line.top), (line.right, line.bottom))
+        ]
+        points = page_to_image_points(document, index, image, corners)
+        return [
+            (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
+            for (x0, y0), (x1, y1) in zip(points[::2], points[1::2], strict=True)
+        ]
 
     turns = kept.turns - page_rotation(document, index)
     return agrees_with_picture(kept.lines, image.pixels, place, turns=turns, recogniser=open_recogniser())

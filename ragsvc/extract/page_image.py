@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 import numpy as np
@@ -49,10 +50,7 @@ def render_page(document: PdfiumHandle, index: int) -> PageImage | None:
     Raises:
         PageNotRendered: pdfium cannot load the page, or rendering exceeds the time limit.
     """
-    page = pdfium.FPDF_LoadPage(document, index)
-    if not page:
-        raise PageNotRendered
-    try:
+    with _open_page(document, index) as page:
         width, height = pdfium.FPDF_GetPageWidthF(page), pdfium.FPDF_GetPageHeightF(page)
         if not (0 < width < 1e5 and 0 < height < 1e5):
             return None
@@ -61,6 +59,16 @@ def render_page(document: PdfiumHandle, index: int) -> PageImage | None:
         if min(columns, rows) < _MIN_SIDE:
             return None
         return PageImage(draw_page(page, columns, rows), scale)
+
+
+@contextmanager
+def _open_page(document: PdfiumHandle, index: int) -> Generator[PdfiumHandle]:
+    """Load page ``index`` (from 0). Raises ``PageNotRendered`` if pdfium cannot."""
+    page = pdfium.FPDF_LoadPage(document, index)
+    if not page:
+        raise PageNotRendered
+    try:
+        yield page
     finally:
         pdfium.FPDF_ClosePage(page)
 
@@ -123,44 +131,29 @@ def _render(page: PdfiumHandle, bitmap: PdfiumHandle, place: Window) -> None:
 
 def page_rotation(document: PdfiumHandle, index: int) -> int:
     """The clockwise quarter turns with which page ``index`` is displayed."""
-    page = pdfium.FPDF_LoadPage(document, index)
-    if not page:
-        raise PageNotRendered
-    try:
+    with _open_page(document, index) as page:
         return int(pdfium.FPDFPage_GetRotation(page))
-    finally:
-        pdfium.FPDF_ClosePage(page)
 
 
 def page_to_image_points(document: PdfiumHandle, index: int, image: PageImage, points: Sequence[Point]) -> list[Point]:
     """Convert points of the unrotated page ``index`` to positions in its image (pixels, y downwards)."""
-    page = pdfium.FPDF_LoadPage(document, index)
-    if not page:
-        raise PageNotRendered
     rows, columns = image.pixels.shape[:2]
     column, row = ctypes.c_int(), ctypes.c_int()
     found: list[Point] = []
-    try:
+    with _open_page(document, index) as page:
         for x, y in points:
             pdfium.FPDF_PageToDevice(page, 0, 0, columns, rows, 0, x, y, column, row)
             found.append((column.value, row.value))
-    finally:
-        pdfium.FPDF_ClosePage(page)
     return found
 
 
 def image_to_page_points(document: PdfiumHandle, index: int, image: PageImage, points: Sequence[Point]) -> list[Point]:
     """Convert image positions on page ``index`` (pixels, y downwards) to points of the unrotated page."""
-    page = pdfium.FPDF_LoadPage(document, index)
-    if not page:
-        raise PageNotRendered
     rows, columns = image.pixels.shape[:2]
     x, y = ctypes.c_double(), ctypes.c_double()
     found: list[Point] = []
-    try:
+    with _open_page(document, index) as page:
         for left, top in points:
             pdfium.FPDF_DeviceToPage(page, 0, 0, columns, rows, 0, round(left), round(top), x, y)
             found.append((x.value, y.value))
-    finally:
-        pdfium.FPDF_ClosePage(page)
     return found

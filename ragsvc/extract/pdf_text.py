@@ -39,7 +39,7 @@ from ragsvc.extract.pdfium_calls import HANDLE, INT, OUT, PdfiumHandle, address_
 from ragsvc.extract.raised_marks import Glyph, continues_row, find_runs, mark_edits
 from ragsvc.extract.right_to_left import has_right_to_left, order_prefixes
 from ragsvc.extract.struck_out import struck_out
-from ragsvc.extract.turned import Rectangle, join_turned, turned
+from ragsvc.extract.turned import FIRST_CJK, Rectangle, join_turned, turned
 from ragsvc.extract.visibility import PageVisibility
 
 STRUCK_MARK = "~~"
@@ -68,7 +68,6 @@ _LINE_END = "\r\n"
 _AFTER_MARK = ("", " ")
 _SAMPLES = 10
 _FIRST_SAMPLES = 3
-_FIRST_CJK = "\u2e80"
 _VERTICAL_SAMPLE = 3
 _LAYER_SHARE = 0.5
 
@@ -556,7 +555,7 @@ def _main_direction(page: TextPage) -> int:
 def _direction(page: TextPage, start: int, end: int) -> int:
     """The clockwise quarter turns that make a line run from left to right, also of vertical Chinese and Japanese."""
     turns = page.font(start)[2]
-    if page.text[start] < _FIRST_CJK or end - start < _VERTICAL_SAMPLE:
+    if page.text[start] < FIRST_CJK or end - start < _VERTICAL_SAMPLE:
         return turns
     boxes = [page.character_box(index) for index in (start, start + 1, end - 1)]
     first, second, last = (box and turned(box, turns) for box in boxes)
@@ -584,7 +583,7 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
     if page.right_to_left:
         text = order_prefixes(text)
     size, weight, turns = page.font(page.first_of_base(start))
-    if raw[0] >= _FIRST_CJK:
+    if raw[0] >= FIRST_CJK:
         turns = _direction(page, start, end)
     if not page.visibility.suspicious:
         page.visibility.check_boxes(rectangles)

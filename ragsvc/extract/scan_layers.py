@@ -34,7 +34,7 @@ _OUTSIDE = re.compile(r"[\W_]+")
 def agrees_with_picture(
     lines: Sequence[Line],
     image: PixelArray,
-    place: Callable[[Line], Pixels],
+    place: Callable[[Sequence[Line]], list[Pixels]],
     *,
     turns: int,
     recogniser: Recogniser,
@@ -44,9 +44,10 @@ def agrees_with_picture(
     ``turns`` is the number of clockwise quarter turns until the lines in the picture are upright.
     """
     words = found = 0
-    for line in _sample(lines):
+    sampled = _sample(lines)
+    for line, pixels in zip(sampled, place(sampled), strict=True):
         expected = _words(line.text)
-        crop = _crop(image, place(line), turns)
+        crop = _crop(image, pixels, turns)
         if not expected or crop is None:
             continue
         seen = _OUTSIDE.sub("", recogniser.read_line(crop)).lower()

@@ -17,7 +17,7 @@ Rectangle = tuple[float, float, float, float]
 _HEADING_GAP = 1.2
 _LEADING = 1.5
 _MIN_STACKED = 4
-_FIRST_CJK = "\u2e80"
+FIRST_CJK = "\u2e80"
 _DOWNWARDS = 3
 
 
@@ -122,7 +122,7 @@ def _is_stacked(above: Line, below: Line) -> bool:
     size = above.size or 10.0
     return (
         len(above.text) == len(below.text) == 1
-        and min(above.text, below.text) >= _FIRST_CJK
+        and min(above.text, below.text) >= FIRST_CJK
         and 0.6 * size < (above.top + above.bottom - below.top - below.bottom) / 2 < _LEADING * size
         and abs(above.left + above.right - below.left - below.right) < size
     )

@@ -43,7 +43,7 @@ _MARKED_WORD = _word_pattern(rf"(?:[^\W_]|[{_MARKS}])")
 _PART = re.compile(rf"(?:[^\W_]|[{_MARKS}])+")
 _PLAIN = re.compile(r"[a-z\u00e0-\u00f6\u00f8-\u00ff]+|[\u0430-\u044f\u0451]+")
 _DECIMAL = re.compile(r"\d+(?:[.,]\d+)+")
-_YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
+YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 _DOTTED_DATE = re.compile(
     r"\d{1,2}\.\d{1,2}\.(?:\d\d|(?:19|20)\d\d)|(?:19|20)\d\d\.\d{1,2}\.\d{1,2}|(?:0?[1-9]|1[0-2])\.(?:19|20)\d\d"
 )
@@ -147,7 +147,7 @@ def _expand_compound(word: str) -> list[str]:
         return ["-".join(measured.groups()), *_number_forms(measured[1]), measured[2]]
     if coded := _CODED.fullmatch(word):
         return ["".join(coded.groups()), *coded.groups()]
-    if (numbered := _NUMBERED.fullmatch(word)) and not _YEAR.fullmatch(numbered[2]) and numbered[1] != MINUS:
+    if (numbered := _NUMBERED.fullmatch(word)) and not YEAR.fullmatch(numbered[2]) and numbered[1] != MINUS:
         return [word, *numbered.groups()]
     sign = MINUS if word.startswith(MINUS) and word[len(MINUS)].isdigit() else ""
     bare = word.removeprefix(sign).rstrip("%").replace("\u2019", "'")
@@ -161,7 +161,7 @@ def _expand_compound(word: str) -> list[str]:
     for part in parts:  # FY2023, 2022Q3: questions name the year
         if part.isdigit():
             continue
-        if year := _YEAR.search(part):
+        if year := YEAR.search(part):
             terms.extend(piece for piece in (part[: year.start()], year.group(), part[year.end() :]) if piece)
     return list(dict.fromkeys(terms))
 

@@ -21,7 +21,6 @@ import numpy.typing as npt
 
 from ragsvc.core.ports.indexes import DocumentCard, DocumentJudgement, Ids
 from ragsvc.core.retrieval.document_judgement import (
-    FIRST_UNSPACED,
     QuestionWord,
     confidence,
     no_judgement,
@@ -30,7 +29,8 @@ from ragsvc.core.retrieval.document_judgement import (
 )
 from ragsvc.core.text.languages import DEFAULT_LANGUAGE
 from ragsvc.core.text.spellings import dates_in, fold
-from ragsvc.index.analysis import passage_terms
+from ragsvc.core.text.word_starts import FIRST_UNSPACED
+from ragsvc.index.analysis import YEAR, passage_terms
 
 MAX_CARDS: Final = 20_000
 """Larger collections are ranked without a judgement of documents: their cards would take too much memory."""
@@ -50,7 +50,6 @@ _ASKS_LATEST: Final = re.compile(
     r"|aktuell(?:e|en|er|es|em|ste[nrms]?) (?:\w+bericht|Bericht|Quartal|Geschäftsjahr))\b",
     re.IGNORECASE,
 )
-_YEAR: Final = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 _DIGIT: Final = re.compile(r"\d")
 _DATE: Final = re.compile(r"\d\d/\d\d/\d{4}")
 _NAME_WEIGHT: Final = 2
@@ -196,7 +195,7 @@ class _CardReader:
             kept = np.zeros_like(scores)
             kept[allowed[allowed < len(kept)]] = scores[allowed[allowed < len(kept)]]
             scores = kept
-        if _ASKS_LATEST.search(question) and not _YEAR.search(question):
+        if _ASKS_LATEST.search(question) and not YEAR.search(question):
             scores = self._prefer_latest(scores)
         best = int(np.argmax(scores)) if len(scores) else -1
         if best < 0 or scores[best] <= 0:
@@ -316,7 +315,7 @@ def last_period(text: str) -> int:
     """
     folded = fold(text)
     dates = [date.year * 10_000 + date.month * 100 + date.day for date in dates_in(folded)]
-    return max([*dates, *(int(year) * 10_000 for year in _YEAR.findall(folded))], default=0)
+    return max([*dates, *(int(year) * 10_000 for year in YEAR.findall(folded))], default=0)
 
 
 @lru_cache(maxsize=4096)

@@ -18,6 +18,7 @@ import numpy as np
 from ragsvc.core.ports.indexes import DocumentJudgement
 from ragsvc.core.text.spellings import MONTH_NAMES
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
+from ragsvc.core.text.word_starts import FIRST_UNSPACED
 
 MANY_PASSAGES: Final = 60
 """A document with this many passages is judged with a confidence of a half. In a document of a few passages, choosing
@@ -38,8 +39,6 @@ UNTRUSTED_COVERAGE: Final = 0.3
 TRUSTED_COVERAGE: Final = 0.7
 """Between these shares of a question's names and dates that a card explains, the confidence rises from 0 to 1."""
 
-FIRST_UNSPACED: Final = "\u2e80"
-"""From this code point on, scripts are written without spaces between words."""
 _MAX_WORDS: Final = 48
 _QUARTERS: Final = (("first", "1st"), ("second", "2nd"), ("third", "3rd"), ("fourth", "4th"))
 _ORDINALS: Final = {word: n for n, words in enumerate(_QUARTERS, 1) for word in words}

@@ -88,18 +88,23 @@ def as_markdown(text: str, tables: Sequence[Table]) -> str:
             parts.append("")
         if table.caption and table.caption not in text:
             parts.append(table.caption + "\n")
-        parts += [_row(table.columns), _row(["---"] * len(table.columns))]
+        parts += [markdown_row(table.columns), markdown_row(["---"] * len(table.columns))]
         position = max(table.start, table.heading_end)
         for row in table.rows:
             if between := text[position : row.start].strip():
-                parts.append(_row([between, *[""] * (len(table.columns) - 1)]))
-            parts.append(_row(row.cells))
+                parts.append(markdown_row([between, *[""] * (len(table.columns) - 1)]))
+            parts.append(markdown_row(row.cells))
             position = row.end
     rest = text[position:].strip()
     return "\n".join([*parts, *([f"\n{rest}" if parts else rest] if rest else [])])
 
 
-def _row(cells: Sequence[str]) -> str:
+def markdown_row(cells: Sequence[str]) -> str:
+    r"""A row of a Markdown table; ``|`` in a cell is escaped (GFM §4.10).
+
+    >>> markdown_row(["Borken", "", "12 | 13"])
+    '| Borken |  | 12 \\| 13 |'
+    """
     return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
+from ragsvc.core.text.tables import markdown_row
+
 _HAS_DIGIT = re.compile(r"\d")
 _YEAR = re.compile(r"(?:FY ?|Q[1-4] ?)?(?:19|20)\d\d|Q[1-4]")
 
@@ -19,16 +21,16 @@ def table_rows(rows: Sequence[Sequence[str]]) -> list[str]:
     >>> table_rows([["Region", "", "March"], ["Borken", "", "12 | 13"]])
     ['| Region | March |', '| --- | --- |', '| Borken | 12 \\| 13 |']
     """
-    cells = [[_cell(text) for text in row] for row in rows]
+    cells = [[" ".join(text.split()) for text in row] for row in rows]
     cells = [row for row in cells if any(row)]
     cells = _with_one_heading(cells)
     width = max(map(len, cells), default=0)
     used = [column for column in range(width) if any(column < len(row) and row[column] for row in cells)]
     if len(used) == 1:
-        return [row[used[0]].replace("\\|", "|") for row in cells]
-    lines = [f"| {' | '.join(row[column] if column < len(row) else '' for column in used)} |" for row in cells]
+        return [row[used[0]] for row in cells]
+    lines = [markdown_row([row[column] if column < len(row) else "" for column in used]) for row in cells]
     if len(lines) > 1:
-        lines.insert(1, f"| {' | '.join(['---'] * len(used))} |")
+        lines.insert(1, markdown_row(["---"] * len(used)))
     return lines
 
 
@@ -49,7 +51,3 @@ def _with_one_heading(rows: list[list[str]]) -> list[list[str]]:
     if not (over_several and complete) or has_values or not any(map(_HAS_DIGIT.search, body[0])):
         return rows
     return [[above if below in (above, "") else f"{above} {below}".strip() for above, below in pairs], *body]
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
