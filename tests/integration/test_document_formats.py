@@ -172,6 +172,20 @@ def test_an_ingest_ends_when_the_attachments_are_ready_and_counts_what_it_passed
     assert rows == [(name, "ready") for name in ("a.eml", "inner.eml", "inner.pdf", "list.csv")]
 
 
+def test_an_ingest_waits_for_attachments_of_a_message_that_is_ready_before_it_looks(tmp_path):
+    folder, data_dir = tmp_path / "mails", tmp_path / "data"
+    folder.mkdir()
+    lines = [[f"Page {page}, line {line}: the smith was paid." for line in range(40)] for page in range(100)]
+    inner = mail(("inner.pdf", text_pdf(lines)), subject="inner")
+    (folder / "a.eml").write_bytes(mail(("inner.eml", inner), subject="outer"))
+    (folder / "b.pdf").write_bytes(text_pdf([["A page of its own."]] * 3))
+    done = ragsvc("ingest", folder, "--json", env={"RAGSVC_DATA_DIR": str(data_dir)})
+    assert done.code == 0, done.err
+    with closing(sqlite3.connect(data_dir / "ragsvc.sqlite")) as connection:
+        rows = connection.execute("SELECT filename, status FROM documents ORDER BY filename").fetchall()
+    assert rows == [(name, "ready") for name in ("a.eml", "b.pdf", "inner.eml", "inner.pdf")]
+
+
 def test_files_attached_to_a_pdf_are_documents(tenant):
     reply = tenant.upload((FIXTURES / "deep-attachments.pdf").read_bytes(), filename="portfolio.pdf")
     assert reply.status_code == 201, reply.text

@@ -152,18 +152,36 @@ class _Run:
     async def _wait_for_attachments(self) -> None:
         """Wait for the files attached to the ingested ones: a service in this process stops with the command."""
         results = (FileResult.ADDED, FileResult.REPLACED)
-        parents = {outcome.document_id for outcome in self._report.files if outcome.result in results}
+        ingested = {outcome.document_id for outcome in self._report.files if outcome.result in results}
         params = {"collection": self._options.collection, "status": "queued,processing"}
-        while parents:
+        # an attachment can be ready, and its own attachments unfinished, before it is first listed
+        parents: dict[str, str | None] = {}
+
+        async def belongs(document: str | None) -> bool:
+            while document is not None and document not in ingested:
+                if document not in parents:
+                    parents[document] = await self._parent(document)
+                document = parents[document]
+            return document is not None
+
+        while ingested:
             unfinished = [
                 entry["id"]
                 async for entry in self._client.pages("/v1/rag/documents", params)
-                if entry.get("parent_id") in parents
+                if await belongs(entry.get("parent_id"))
             ]
             if not unfinished:
                 return
-            parents.update(unfinished)
             await anyio.sleep(_ATTACHMENTS_POLL_S)
+
+    async def _parent(self, document: str) -> str | None:
+        """The document that ``document`` is attached to, ``None`` if there is none (any more)."""
+        try:
+            return (await self._client.get(f"/v1/rag/documents/{document}")).get("parent_id")
+        except CommandFailed as failure:
+            if failure.code == "document_not_found":
+                return None
+            raise
 
     async def _known(self) -> list[KnownDocument]:
         params = {"collection": self._options.collection}
