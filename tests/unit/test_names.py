@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from collections import defaultdict
 from pathlib import Path
+
+import pytest
 
 import ragsvc
 
 PACKAGE = Path(ragsvc.__file__).parent
+ROOT = Path(__file__).parents[2]
 MODULES = {path: path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
 
 
@@ -40,3 +44,14 @@ def test_a_module_name_says_more_than_its_folder() -> None:
         if path.stem not in ("__init__", "__main__"):
             found[path.stem].append(str(path.relative_to(PACKAGE)))
     assert {name: places for name, places in found.items() if len(places) > 3} == {}
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout of git")
+def test_nothing_lies_at_the_top_level_by_mistake():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    folders = {"ragsvc", "indexes", "tests", "fixtures", "scripts", "docs", "findings", ".ci"}
+    files = {"pyproject.toml", "constraints.txt", "zensical.toml", ".gitignore", "README.md", "LICENSE", "CHANGELOG.md"}
+    files |= {"CONTRIBUTING.md", "SECURITY.md"}
+    for path in listed.splitlines():
+        top, _, rest = path.partition("/")
+        assert top in (folders if rest else files), path
