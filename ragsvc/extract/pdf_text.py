@@ -23,7 +23,7 @@ from ragsvc.extract.cells import join_cells, join_table_columns, may_be_cell
 from ragsvc.extract.clean import SYMBOL_MARKS, clean_line, is_garbled
 from ragsvc.extract.code_blocks import mark_code
 from ragsvc.extract.columns import FIGURE, alternates, find_gutter, order_blocks, order_columns
-from ragsvc.extract.glyph_evidence import is_mostly_unusable, looks_like_codes, mark_unusable
+from ragsvc.extract.glyph_evidence import has_foreign_letters, is_mostly_unusable, looks_like_codes, mark_unusable
 from ragsvc.extract.layout import Line, first_prints, move_headers_and_footers
 from ragsvc.extract.line_spans import (
     UNSHOWN,
@@ -470,7 +470,12 @@ def read_lines(page: TextPage) -> PageLines:
         lines = [
             _measure(page, *span) if again else line for span, line, again in zip(spans, lines, touched, strict=True)
         ]
-    garbled = is_mostly_unusable(page.text) or looks_like_codes(page.text) or is_garbled(page.text)
+    garbled = (
+        is_mostly_unusable(page.text)
+        or looks_like_codes(page.text)
+        or is_garbled(page.text)
+        or has_foreign_letters(page.text)
+    )
     spans, lines = _join_rows(page, spans, lines)
     if _looks_interleaved(page, spans, lines):
         fragments = [fragment for start, end in spans for fragment in _fragments(page, start, end)]

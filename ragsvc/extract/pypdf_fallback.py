@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.extract.clean import clean_line, is_garbled
-from ragsvc.extract.glyph_evidence import has_glyph_names, looks_like_codes, mark_unusable, needs_recognition
+from ragsvc.extract.glyph_evidence import (
+    has_foreign_letters,
+    has_glyph_names,
+    looks_like_codes,
+    mark_unusable,
+    needs_recognition,
+)
 from ragsvc.extract.pdf_passwords import password_spellings
 
 if TYPE_CHECKING:
@@ -77,7 +83,13 @@ def read_pages(
 
 def _is_unusable(raw: str) -> bool:
     marked = mark_unusable(raw, [index for index, character in enumerate(raw) if character == "\x00"])
-    return needs_recognition(marked) or is_garbled(raw) or looks_like_codes(raw) or has_glyph_names(raw)
+    return (
+        needs_recognition(marked)
+        or is_garbled(raw)
+        or looks_like_codes(raw)
+        or has_foreign_letters(raw)
+        or has_glyph_names(raw)
+    )
 
 
 def _open(path: Path, password: str | None) -> PdfReader:

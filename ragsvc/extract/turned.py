@@ -16,6 +16,10 @@ Rectangle = tuple[float, float, float, float]
 
 _HEADING_GAP = 1.2
 _LEADING = 1.5
+_BLANK = 2.3
+_COLUMN_WIDTH = 1.3
+_READING_SIZE = 0.65
+_WORD_GAP = 0.15
 _MIN_STACKED = 4
 FIRST_CJK = "\u2e80"
 _DOWNWARDS = 3
@@ -45,11 +49,9 @@ def join_turned(lines: Sequence[Line], turns: Sequence[int]) -> list[Line]:
     ``turns`` has for each line the clockwise quarter turns that make it run from left to right on the page as shown.
     """
     joined: list[Line] = []
-    for own_turns, run in groupby(zip(turns, lines, strict=True), key=lambda item: item[0]):
+    for own_turns, run in groupby(_join_stacked(lines, turns), key=lambda item: item[0]):
         group = [line for _, line in run]
-        if own_turns == 0:
-            joined += _join_stacked(group)
-        elif len(group) == 1:
+        if own_turns == 0 or len(group) == 1:
             joined += group
         else:
             joined += _join_run(group, own_turns)
@@ -96,40 +98,90 @@ def _touch(before: Line, after: Line) -> bool:
     return before.left < after.right and after.left < before.right
 
 
-def _join_stacked(lines: Sequence[Line]) -> list[Line]:
-    """Join Chinese and Japanese characters below each other to vertical lines, from right to left."""
-    joined: list[Line] = []
+def _join_stacked(lines: Sequence[Line], turns: Sequence[int]) -> list[tuple[int, Line]]:
+    """Join Chinese and Japanese characters below each other to vertical columns, and these to blocks.
+
+    Figures and Latin letters inside a column stand upright beside each other, or are turned and run downwards.
+    """
+    joined: list[tuple[int, Line]] = []
     columns: list[Line] = []
     index = 0
     while index < len(lines):
         end = index + 1
-        while end < len(lines) and _is_stacked(lines[end - 1], lines[end]):
-            end += 1
-        if end - index >= _MIN_STACKED:
-            columns.append(_column(lines[index:end]))
+        if turns[index] in {0, _DOWNWARDS}:
+            while end < len(lines) and turns[end] in {0, _DOWNWARDS} and _is_stacked(lines[index:end], lines[end]):
+                end += 1
+        stack = lines[index:end]
+        characters = sum(len(line.text) for line in stack)
+        ideographs = sum(_is_cjk(character) for line in stack for character in line.text)
+        if (len(stack) > 1 and characters >= _MIN_STACKED and 2 * ideographs >= characters) or (
+            ideographs and columns and all(map(_is_narrow, stack)) and _is_next_column(columns, stack[0])
+        ):
+            columns.append(_column(stack))
         else:
-            joined += _flush(columns) + list(lines[index:end])
+            joined += [*_flush(columns), *zip(turns[index:end], stack, strict=True)]
             columns = []
         index = end
     return joined + _flush(columns)
 
 
-def _flush(columns: list[Line]) -> list[Line]:
-    return _join_run(columns, _DOWNWARDS) if len(columns) > 1 else columns
+def _flush(columns: Sequence[Line]) -> list[tuple[int, Line]]:
+    """The block of the columns.
+
+    Readings in small type beside a column follow it: they would divide sentences.
+    """
+    size = max((column.size for column in columns), default=0.0)
+    text = [column for column in columns if column.size > _READING_SIZE * size]
+    readings = [column for column in columns if column.size <= _READING_SIZE * size]
+    block = _join_run(text, _DOWNWARDS) if len(text) > 1 else text
+    return [(0, line) for line in (*block, *readings)]
 
 
-def _is_stacked(above: Line, below: Line) -> bool:
-    size = above.size or 10.0
+def _is_stacked(above: Sequence[Line], line: Line) -> bool:
+    last = above[-1]
+    size = last.size or 10.0
+    if not (_is_narrow(last) and _is_narrow(line)) or abs(line.size - size) > 0.2 * size:
+        return False
+    if not (_is_cjk(last.text[-1]) or _is_cjk(line.text[0]) or last.upright or line.upright):
+        return False
+    if abs(last.left + last.right - line.left - line.right) >= 1.5 * size:
+        return False
+    distance = (last.top + last.bottom - line.top - line.bottom) / 2
+    if len(last.text) == len(line.text) == 1 and not (last.upright or line.upright):
+        even = len(above) >= _MIN_STACKED and above[0].top - last.bottom < 1.25 * size * len(above)
+        return 0.6 * size < distance < (_BLANK if even else _LEADING) * size
+    return distance > 0 and -0.4 * size < last.bottom - line.top < 0.9 * size
+
+
+def _is_cjk(character: str) -> bool:
+    """Chinese, Japanese and Korean characters and marks, without the private use area."""
+    return FIRST_CJK <= character < "\ue000" or character >= "\uf900"
+
+
+def _is_narrow(line: Line) -> bool:
+    return line.right - line.left <= _COLUMN_WIDTH * (line.size or 10.0)
+
+
+def _is_next_column(columns: Sequence[Line], line: Line) -> bool:
+    """Whether a short stack is the next column on the left, or a reading in small type beside the last one."""
+    last = columns[-1]
+    size = last.size or 10.0
+    if line.size <= _READING_SIZE * size:
+        return -0.5 * size < line.left - last.right < size and last.bottom < line.top < last.top + size
     return (
-        len(above.text) == len(below.text) == 1
-        and min(above.text, below.text) >= FIRST_CJK
-        and 0.6 * size < (above.top + above.bottom - below.top - below.bottom) / 2 < _LEADING * size
-        and abs(above.left + above.right - below.left - below.right) < size
+        abs(line.size - size) <= 0.2 * size
+        and abs(line.top - last.top) < 1.5 * size
+        and 0 < last.left - line.right < 3 * size
     )
 
 
 def _column(lines: Sequence[Line]) -> Line:
-    text = "".join(line.text for line in lines)
+    text = lines[0].text
+    for before, line in pairwise(lines):
+        gap = before.bottom - line.top
+        apart = not (_is_cjk(before.text[-1]) or _is_cjk(line.text[0])) and gap > _WORD_GAP * line.size
+        text += f" {line.text}" if apart else line.text
     left, right = min(line.left for line in lines), max(line.right for line in lines)
     first, last = lines[0], lines[-1]
-    return Line(text, left, right, last.bottom, first.top, first.size, first.weight, upright=True)
+    spans = tuple(span for line in lines for span in line.spans)
+    return Line(text, left, right, last.bottom, first.top, first.size, first.weight, upright=True, spans=spans)

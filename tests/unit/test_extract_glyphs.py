@@ -6,7 +6,7 @@ import pytest
 
 from ragsvc.core.documents import ProblemCode
 from ragsvc.core.ports.parsing import ExtractionLimits
-from ragsvc.extract.glyph_evidence import looks_like_codes, mark_unusable, needs_recognition
+from ragsvc.extract.glyph_evidence import has_foreign_letters, looks_like_codes, mark_unusable, needs_recognition
 from ragsvc.extract.pdf_document import read_pdf
 from ragsvc.extract.pdf_pages import PageReports
 from ragsvc.testing.pdf_builder import make_type3_pdf, make_unmapped_pdf
@@ -95,3 +95,41 @@ def test_a_private_use_icon_among_words_stays_usable():
         assert mark_unusable(f"{icon} Home and garden", ()) == f"{icon} Home and garden"
     for astral in ("\U000f0041" * 4, "\U00100041" * 4):
         assert set(mark_unusable(astral, ())) == {"\ufffd"}
+
+
+SENTENCES = (
+    "The yearly meeting of the gardeners takes place in the old school. Each member pays forty euros and brings cake. "
+    "New plots are given out in the order of the waiting list, and water is turned off until the first of March. "
+    "The key to the shed hangs behind the door, and whoever takes the barrow brings it back before the evening. "
+)
+SAETZE = (
+    "Die Versammlung der Gartenfreunde findet in der alten Schule statt. Jedes Mitglied zahlt vierzig Euro im Jahr und "
+    "bringt Kuchen mit. Neue Parzellen werden nach der Warteliste vergeben, und das Wasser bleibt bis zum Frühling "
+    "abgestellt. Der Schlüssel hängt hinter der Tür, und wer die Karre holt, stellt sie abends wieder zurück. "
+)
+
+
+def exchanged(text, letters):
+    return text.lower().translate(str.maketrans("abcdefghijklmnopqrstuvwxyz", letters))
+
+
+@pytest.mark.parametrize("letters", ["defghijklmnopqrstuvwxyzabc", "zyxwvutsrqponmlkjihgfedcba"])
+@pytest.mark.parametrize("text", [SENTENCES, SAETZE])
+def test_letters_that_stand_for_others_are_no_text(text, letters):
+    assert not has_foreign_letters(text)
+    assert has_foreign_letters(exchanged(text, letters))
+
+
+def test_names_and_abbreviations_are_in_the_order_of_letters():
+    names = "Grzegorz Brzęczyszczykiewicz, Krzysztof Szczepański, Zbigniew Wrzesiński, Małgorzata Chrząszcz, "
+    assert not has_foreign_letters(names * 10)
+    assert not has_foreign_letters("GmbH Ltd Corp plc html xml css http https sql txt pdf csv json yaml toml " * 10)
+
+
+def test_figures_in_private_use_among_words_are_unusable():
+    lines = "In \ue031\ue039\ue038\ue034 \ue033 of \ue031\ue032 members left\r\nThe fee is \ue034\ue038 euros"
+    marked = mark_unusable(lines, ())
+    assert marked.count("\ufffd") == 9
+    assert needs_recognition(marked)
+    icons = "call \ue0b0 or write \ue0b1 or visit \ue0b2 or find \ue0b3 us on the map of the town today"
+    assert mark_unusable(icons, ()) == icons

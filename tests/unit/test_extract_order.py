@@ -149,6 +149,26 @@ def test_vertical_text_in_two_tiers_ends_the_upper_one_first():
     assert text_of(vertical_pdf(columns)).replace("\n", "") == "".join(texts)
 
 
+def test_short_last_columns_belong_to_their_paragraph():
+    text = text_of((FIXTURES / "cases/vertical-short-columns.pdf").read_bytes())
+    paragraphs = [paragraph.replace("\n", "") for paragraph in text.split("\n\n")]
+    assert paragraphs == [
+        "二〇二四年年度报告 Annual report 2024",
+        "本公司二〇二四年营业收入为三千二百万元\uff0c同比增长百分之十二。",
+        "员工总数为四百五十人\uff0c其中研发人员一百二十人。",
+        "本页以横排文字结束\uff0c联系电话 021-5555。",
+        "第二栏从这里开始\uff0c董事会由七名董事组成。",
+        "监事会由三名监事组成。",
+    ]
+
+
+def test_turned_letters_stay_in_their_column_and_readings_do_not_divide_a_sentence():
+    text = text_of((FIXTURES / "cases/vertical-with-latin.pdf").read_bytes())
+    assert "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。" in text
+    assert "この書生というのは時々我々を捕えて煮て食うという話である。PDF-2024年版。" in text
+    assert text.endswith("わがはい")
+
+
 # --- rows of cells
 
 
