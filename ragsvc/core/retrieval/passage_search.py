@@ -21,7 +21,7 @@ from ragsvc.core.retrieval.document_questions import DocumentQuestion, document_
 from ragsvc.core.retrieval.ranking import CANDIDATES, Candidate, SearchCandidates, complete_cosines, join, rank
 from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
 
-JUDGED_CANDIDATES: Final = 200
+JUDGED_CANDIDATES: Final = 120
 """Candidates from each index among the documents that a question names."""
 
 SURE: Final = 0.5
