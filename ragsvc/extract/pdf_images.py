@@ -1,15 +1,14 @@
-"""Detects pages whose content is mostly in a picture, as on a scan with a stamp. Uses the raw API of pypdfium2."""
+"""Detects pages whose content is mostly in a picture, as on a scan with a stamp."""
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable, Sequence
 
 import pypdfium2.raw as pdfium
 
 from ragsvc.extract.layout import Line
+from ragsvc.extract.page_shapes import PageObjects
 from ragsvc.extract.pdf_text import TextPage
-from ragsvc.extract.pdfium_calls import PdfiumHandle
 from ragsvc.extract.turned import Rectangle
 
 _MAX_OBJECTS = 1_000
@@ -30,7 +29,7 @@ def hides_text(page: TextPage, lines: Sequence[Line]) -> bool:
     area = pdfium.FPDF_GetPageWidthF(page.page) * pdfium.FPDF_GetPageHeightF(page.page)
     if area <= 0 or sum(map(_covered, lines)) > _FULL_OF_TEXT * area:
         return False
-    pictures = _pictures(page.page)
+    pictures = _pictures(page.visibility.objects)
     covered = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in pictures)
     if covered <= _SHARE_BESIDE_FEW * area:
         return False
@@ -57,37 +56,14 @@ def _around(rectangles: Iterable[Rectangle]) -> Rectangle:
     return min(lefts), min(bottoms), max(rights), max(tops)
 
 
-def _pictures(page: PdfiumHandle) -> list[Rectangle]:
+def _pictures(objects: PageObjects) -> list[Rectangle]:
     """The rectangles of the images of a page, in points of the unrotated page.
 
     Looking at every object of every page would take 3 % of the time for a report, so a page has none if there is none
     among its first and last objects.
     """
-    count = min(_MAX_OBJECTS, pdfium.FPDFPage_CountObjects(page))
+    count = min(_MAX_OBJECTS, objects.count)
     sampled = {*range(min(_SAMPLED, count)), *range(max(0, count - _SAMPLED), count)}
-    if not any(_holds_image(pdfium.FPDFPage_GetObject(page, number)) for number in sampled):
+    if not any(objects.holds_picture(objects.at(number), most=_MAX_INNER_OBJECTS) for number in sampled):
         return []
-    found: list[Rectangle] = []
-    for number in range(count):
-        page_object = pdfium.FPDFPage_GetObject(page, number)
-        if _holds_image(page_object) and (bounds := _bounds(page_object)) is not None:
-            found.append(bounds)
-    return found
-
-
-def _holds_image(page_object: PdfiumHandle) -> bool:
-    kind = pdfium.FPDFPageObj_GetType(page_object)
-    if kind != pdfium.FPDF_PAGEOBJ_FORM:
-        return bool(kind == pdfium.FPDF_PAGEOBJ_IMAGE)
-    inside = range(min(_MAX_INNER_OBJECTS, pdfium.FPDFFormObj_CountObjects(page_object)))
-    return any(
-        pdfium.FPDFPageObj_GetType(pdfium.FPDFFormObj_GetObject(page_object, number)) == pdfium.FPDF_PAGEOBJ_IMAGE
-        for number in inside
-    )
-
-
-def _bounds(page_object: PdfiumHandle) -> Rectangle | None:
-    left, bottom, right, top = (ctypes.c_float() for _ in range(4))
-    if not pdfium.FPDFPageObj_GetBounds(page_object, left, bottom, right, top):
-        return None
-    return left.value, bottom.value, right.value, top.value
+    return objects.pictures(range(count), most_inside=_MAX_INNER_OBJECTS)

@@ -35,7 +35,7 @@ from ragsvc.extract.line_spans import (
     trim,
     without_number,
 )
-from ragsvc.extract.pdfium_calls import HANDLE, INT, OUT, PdfiumHandle, address_of, bind
+from ragsvc.extract.pdfium_calls import DOUBLE, INT, PdfiumHandle, bind, places_of, reference_to
 from ragsvc.extract.raised_marks import Glyph, continues_row, find_runs, mark_edits
 from ragsvc.extract.right_to_left import has_right_to_left, order_prefixes
 from ragsvc.extract.struck_out import struck_out
@@ -72,13 +72,13 @@ _VERTICAL_SAMPLE = 3
 _LAYER_SHARE = 0.5
 
 
-_count_rects = bind("FPDFText_CountRects", INT, HANDLE, INT, INT)
-_get_rect = bind("FPDFText_GetRect", INT, HANDLE, INT, OUT, OUT, OUT, OUT)
-_get_char_box = bind("FPDFText_GetCharBox", INT, HANDLE, INT, OUT, OUT, OUT, OUT)
-_get_font_size = bind("FPDFText_GetFontSize", ctypes.c_double, HANDLE, INT)
-_get_font_weight = bind("FPDFText_GetFontWeight", INT, HANDLE, INT)
-_get_matrix = bind("FPDFText_GetMatrix", INT, HANDLE, INT, OUT)
-_get_origin = bind("FPDFText_GetCharOrigin", INT, HANDLE, INT, OUT, OUT)
+_count_rects = bind("FPDFText_CountRects", INT)
+_get_rect = bind("FPDFText_GetRect", INT)
+_get_char_box = bind("FPDFText_GetCharBox", INT)
+_get_font_size = bind("FPDFText_GetFontSize", DOUBLE)
+_get_font_weight = bind("FPDFText_GetFontWeight", INT)
+_get_matrix = bind("FPDFText_GetMatrix", INT)
+_get_origin = bind("FPDFText_GetCharOrigin", INT)
 
 
 class PageLines(msgspec.Struct):
@@ -113,15 +113,14 @@ class TextPage:
         self._layers = layers
         self.turns = pdfium.FPDFPage_GetRotation(page)
         self._box = (ctypes.c_double * 4)()
-        left = ctypes.addressof(self._box)
-        self._left, self._bottom, self._right, self._top = left, left + 8, left + 16, left + 24
+        self._left, self._bottom, self._right, self._top = places_of(self._box)
         self._matrix = (ctypes.c_float * 6)()
-        self._matrix_address = ctypes.addressof(self._matrix)
+        self._matrix_place = ctypes.byref(self._matrix)
         self._use(text_page)
 
     def _use(self, text_page: PdfiumHandle) -> None:
         self._text_page = text_page
-        self._address = address_of(text_page)
+        self._reference = reference_to(text_page)
         self._fonts: dict[int, tuple[float, int, int]] = {}
         self._edits: dict[int, str] = {}
         self._struck: Sequence[Span] = ()
@@ -220,11 +219,11 @@ class TextPage:
 
     def rectangles(self, start: int, count: int) -> int:
         """Compute the rectangles of a run of characters, for ``rectangle``; returns their number."""
-        return max(0, int(_count_rects(self._address, start, count)))
+        return max(0, int(_count_rects(self._reference, start, count)))
 
     def rectangle(self, index: int) -> Rectangle:
         """A rectangle of the last ``rectangles`` call, on the unrotated page."""
-        _get_rect(self._address, index, self._left, self._top, self._right, self._bottom)
+        _get_rect(self._reference, index, self._left, self._top, self._right, self._bottom)
         left, bottom, right, top = self._box
         return (left, bottom, right, top)
 
@@ -234,7 +233,7 @@ class TextPage:
 
     def character_box(self, index: int) -> Rectangle | None:
         """A character's box; ``None`` for spaces that pdfium inserted."""
-        if not _get_char_box(self._address, index, self._left, self._right, self._bottom, self._top):
+        if not _get_char_box(self._reference, index, self._left, self._right, self._bottom, self._top):
             return None
         left, bottom, right, top = self._box
         return (left, bottom, right, top)
@@ -244,17 +243,17 @@ class TextPage:
 
         A box is as high as the run's first character. Two calls of pdfium for a word, one if it is a single character.
         """
-        address, left, bottom, right, top, box = (
-            self._address, self._left, self._bottom, self._right, self._top, self._box,
+        text_page, left, bottom, right, top, box = (
+            self._reference, self._left, self._bottom, self._right, self._top, self._box,
         )  # fmt: skip
         found: list[tuple[int, int, Rectangle]] = []
         first = last = -1
         x0 = y0 = x1 = y1 = middle = 0.0
         for start, end in words:
-            _get_char_box(address, start, left, right, bottom, top)
+            _get_char_box(text_page, start, left, right, bottom, top)
             x, y, reach, height = self.shown((box[0], box[1], box[2], box[3])) if self.turns else box
             if end - start > 1:
-                _get_char_box(address, end - 1, left, right, bottom, top)
+                _get_char_box(text_page, end - 1, left, right, bottom, top)
                 reach = self.shown((box[0], box[1], box[2], box[3]))[2] if self.turns else box[2]
             if first < 0 or not -2 * gap < x - x1 < gap or abs(y + height - middle) > step:
                 if first >= 0:
@@ -267,7 +266,7 @@ class TextPage:
 
     def baseline(self, index: int) -> float:
         """The height of a character's baseline; as ``shown`` turns it."""
-        if not _get_origin(self._address, index, self._left, self._bottom):
+        if not _get_origin(self._reference, index, self._left, self._bottom):
             return 0.0
         if self.turns == 0:
             return self._box[1]
@@ -283,14 +282,14 @@ class TextPage:
         first = next(words, None)
         if first is None:
             return False
-        address, x, y, box, axis = self._address, self._left, self._bottom, self._box, 1 - self.turns % 2
-        _get_origin(address, start, x, y)
+        text_page, x, y, box, axis = self._reference, self._left, self._bottom, self._box, 1 - self.turns % 2
+        _get_origin(text_page, start, x, y)
         usual, limit = box[axis], 0.04 * self.font(start)[0]
         for word in chain((first,), words):
-            _get_origin(address, start + word.end() - 1, x, y)
+            _get_origin(text_page, start + word.end() - 1, x, y)
             shifted = box[axis]
             if abs(shifted - usual) > limit:
-                _get_origin(address, start + word.start(), x, y)
+                _get_origin(text_page, start + word.start(), x, y)
                 if abs(shifted - box[axis]) > limit:
                     return True
         return False
@@ -366,7 +365,7 @@ class TextPage:
 
     def offset(self, index: int) -> float:
         """The position of a character in the direction of the text."""
-        if not _get_origin(self._address, index, self._left, self._bottom):
+        if not _get_origin(self._reference, index, self._left, self._bottom):
             return 0.0
         x, y = self._box[0], self._box[1]
         return x if self.turns == 0 else self.shown((x, y, x, y))[0]
@@ -407,14 +406,14 @@ class TextPage:
         known = self._fonts.get(index)
         if known is not None:
             return known
-        size, turns = _get_font_size(self._address, index), self.turns
-        if _get_matrix(self._address, index, self._matrix_address):
+        size, turns = _get_font_size(self._reference, index), self.turns
+        if _get_matrix(self._reference, index, self._matrix_place):
             a, b, c, d = self._matrix[:4]
             size *= (c * c + d * d) ** 0.5
             turns = (0 if a >= 0 else 2) if abs(a) >= abs(b) else (1 if b > 0 else 3)
             if 0.05 * max(abs(a), abs(b)) < min(abs(a), abs(b)):
                 self._slanted.add(index)
-        font = (size, _get_font_weight(self._address, index), turns)
+        font = (size, _get_font_weight(self._reference, index), turns)
         self._fonts[index] = font
         return font
 

@@ -11,14 +11,28 @@ import pypdfium2.raw as pdfium
 PdfiumHandle = Any
 """A document, page, text page, object, bitmap or annotation of pdfium, or of pypdfium2: neither has usable types."""
 
-HANDLE, INT, OUT = ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
+Reference = Any
+"""An argument that ctypes passes as it is: a handle, or the place of a result."""
+
+HANDLE, INT, DOUBLE = ctypes.c_void_p, ctypes.c_int, ctypes.c_double
 
 
-def bind(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:  # noqa: ANN401 - ctypes types
-    """Bind a pdfium function to plain addresses: pypdfium2's prototypes check each pointer and take twice the time."""
+def bind(name: str, result: Any, *, of_object: bool = False) -> Callable[..., Any]:  # noqa: ANN401 - ctypes types
+    """Bind a pdfium function without prototypes: ctypes takes as long to check six arguments as pdfium for the call.
+
+    Arguments are references and C integers, and nothing checks them. The first is the address of a page object if
+    ``of_object``.
+    """
     address = ctypes.cast(getattr(pdfium, name), ctypes.c_void_p).value
-    return ctypes.PYFUNCTYPE(result, *arguments)(address or 0)
+    return ctypes.PYFUNCTYPE(result, *[HANDLE] * of_object)(address or 0)
 
 
-def address_of(handle: PdfiumHandle) -> int:
-    return ctypes.cast(handle, ctypes.c_void_p).value or 0
+def reference_to(handle: PdfiumHandle) -> Reference:
+    """A handle as an argument of bound functions."""
+    return HANDLE.from_param(ctypes.cast(handle, HANDLE).value or 0)
+
+
+def places_of(results: ctypes.Array[Any]) -> tuple[Reference, ...]:
+    """The places of the elements of an array, as arguments of bound functions."""
+    size = ctypes.sizeof(results) // len(results)
+    return tuple(ctypes.byref(results, size * index) for index in range(len(results)))

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import pypdfium2.raw as pdfium
 
-from ragsvc.extract.page_shapes import Area, PageShapes, list_shapes
-from ragsvc.extract.pdfium_calls import HANDLE, INT, OUT, PdfiumHandle, address_of, bind
+from ragsvc.extract.page_shapes import Area, Colour, PageObjects, PageShapes
+from ragsvc.extract.pdfium_calls import HANDLE, INT, PdfiumHandle, bind, places_of, reference_to
 
 if TYPE_CHECKING:
     from ragsvc.extract.page_image import PixelMask
@@ -29,7 +29,6 @@ _FEW_FLAT = 4
 _LIGHT = 200
 _FAINT = 60
 _FAINT_SHARE = 0.3
-_OPAQUE = 250
 _MARGIN = 1.0
 _ONE_COLOUR = 30
 _RED = 60
@@ -48,20 +47,14 @@ _OVERLAP = 0.03
 _MIN_PAGE = 18.0
 _NO_LIMITS = (float("-inf"), float("-inf"), float("inf"), float("inf"))
 
-_get_text_object = bind("FPDFText_GetTextObject", HANDLE, HANDLE, INT)
-_get_render_mode = bind("FPDFTextObj_GetTextRenderMode", INT, HANDLE)
-_get_fill_colour = bind("FPDFText_GetFillColor", INT, HANDLE, INT, OUT, OUT, OUT, OUT)
-_get_char_box = bind("FPDFText_GetCharBox", INT, HANDLE, INT, OUT, OUT, OUT, OUT)
-_set_is_active = bind("FPDFPageObj_SetIsActive", INT, HANDLE, INT)
-_get_object = bind("FPDFPage_GetObject", HANDLE, HANDLE, INT)
-_get_form_object = bind("FPDFFormObj_GetObject", HANDLE, HANDLE, INT)
-_get_type = bind("FPDFPageObj_GetType", INT, HANDLE)
-_get_bounds = bind("FPDFPageObj_GetBounds", INT, HANDLE, OUT, OUT, OUT, OUT)
+_get_text_object = bind("FPDFText_GetTextObject", HANDLE)
+_get_render_mode = bind("FPDFTextObj_GetTextRenderMode", INT, of_object=True)
+_get_text_colour = bind("FPDFText_GetFillColor", INT)
+_get_char_box = bind("FPDFText_GetCharBox", INT)
+_set_is_active = bind("FPDFPageObj_SetIsActive", INT, of_object=True)
 
 Box = tuple[float, float, float, float]
 """left, bottom, right, top in points of the unrotated page."""
-Colour = tuple[int, int, int]
-"""Red, green and blue from 0 to 255."""
 _UNKNOWN_START: tuple[int | None, Colour] = (None, (0, 0, 0))
 
 
@@ -81,7 +74,8 @@ class PageVisibility:
 
     def __init__(self, page: PdfiumHandle, text_page: PdfiumHandle, *, layers: bool) -> None:
         self._page = page
-        self._page_address, self._text_address = address_of(page), address_of(text_page)
+        self._text_page = text_page
+        self._text_reference = reference_to(text_page)
         self.suspicious = layers
         self._faint_spans: list[tuple[int, int]] = []
         self._layers = layers
@@ -89,10 +83,9 @@ class PageVisibility:
         self._last_is_faint = False
         self._last_colour = (0, 0, 0)
         self._colour = (ctypes.c_uint * 4)()
-        first = ctypes.addressof(self._colour)
-        self._red, self._green, self._blue, self._alpha = first, first + 4, first + 8, first + 12
+        self._colour_places = places_of(self._colour)
         self._box = (ctypes.c_double * 4)()
-        self._sides = [ctypes.addressof(self._box) + 8 * index for index in range(4)]
+        self._sides = places_of(self._box)
         self._crop = self._crop_box()
         left, bottom, right, top = self._crop
         self._limits = (left - _MARGIN, bottom - _MARGIN, right + _MARGIN, top + _MARGIN)
@@ -101,6 +94,7 @@ class PageVisibility:
         """The text object and the colour at the start of each line, for the lines that were sampled."""
         self.red = False
         """Whether a sampled character is red, as in tracked changes."""
+        self._objects: PageObjects | None = None
         self._shapes: PageShapes | None = None
         self.layer_share = 0.0
         """The share of the visible characters that are the text layer of a scan: a picture shows them. 0 to 1."""
@@ -132,7 +126,7 @@ class PageVisibility:
         is_faint = False
         first: tuple[int | None, Colour] | None = None
         for position in positions:
-            owner = _get_text_object(self._text_address, position)
+            owner = _get_text_object(self._text_reference, position)
             if owner is None:
                 first = first or _UNKNOWN_START
                 continue
@@ -158,15 +152,21 @@ class PageVisibility:
         return self.suspicious or bool(self._faint_spans)
 
     def _is_faint(self, position: int) -> bool:
-        known = _get_fill_colour(self._text_address, position, self._red, self._green, self._blue, self._alpha)
+        known = _get_text_colour(self._text_reference, position, *self._colour_places)
         red, green, blue, alpha = self._colour
         return bool(known) and (alpha < _FAINT or (red > _LIGHT and green > _LIGHT and blue > _LIGHT))
+
+    @property
+    def objects(self) -> PageObjects:
+        if self._objects is None:
+            self._objects = PageObjects(self._page)
+        return self._objects
 
     @property
     def shapes(self) -> PageShapes:
         """The shapes of the page. Of a page with red text all, because deletions are often red and struck out."""
         if self._shapes is None:
-            self._shapes = list_shapes(self._page, thorough=self.red)
+            self._shapes = self.objects.shapes(thorough=self.red)
         return self._shapes
 
     def check_covers(self) -> None:
@@ -178,7 +178,7 @@ class PageVisibility:
         if self.suspicious:
             return
         if self._faint_spans:
-            self.suspicious = self._has_covered_text(pdfium.FPDFPage_CountObjects(self._page))
+            self.suspicious = self._has_covered_text()
         self.suspicious = self.suspicious or self._is_covered_or_on_its_colour()
 
     def _is_covered_or_on_its_colour(self) -> bool:
@@ -186,7 +186,7 @@ class PageVisibility:
         colours = {colour for _, colour in self._starts}
         first_text = min(self.shapes.texts.values(), default=self.shapes.last_form)
         for area in self.shapes.areas:
-            fill = _fill_colour(area.address) if area.is_path else None
+            fill = self.objects.fill_colour(area.address) if area.is_path else None
             if area.is_path and fill is None:
                 continue
             may_cover = area.number > first_text
@@ -210,28 +210,33 @@ class PageVisibility:
             if y0 < (bottom + top) / 2 < y1 and left < x1 and right > x0:
                 yield line
 
-    def _has_covered_text(self, count: int) -> bool:
+    def _has_covered_text(self) -> bool:
         covers: list[Box] = []
-        for number in range(min(count, _MAX_OBJECTS) - 1, -1, -1):
-            page_object = _get_object(self._page_address, number)
-            kind = _get_type(page_object)
-            if kind in (pdfium.FPDF_PAGEOBJ_PATH, pdfium.FPDF_PAGEOBJ_IMAGE):
-                cover = _opaque_bounds(page_object) if kind == pdfium.FPDF_PAGEOBJ_PATH else _bounds(page_object)
-                if cover is not None:
+        objects = self.objects
+        for number in range(min(objects.count, _MAX_OBJECTS) - 1, -1, -1):
+            page_object = objects.at(number)
+            kind = objects.kind(page_object)
+            if kind == pdfium.FPDF_PAGEOBJ_TEXT:
+                if covers and (box := objects.bounds(page_object)) is not None:
+                    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+                    if any(left <= x <= right and bottom <= y <= top for left, bottom, right, top in covers):
+                        return True
+            elif kind in (pdfium.FPDF_PAGEOBJ_PATH, pdfium.FPDF_PAGEOBJ_IMAGE):
+                cover = objects.bounds(page_object)
+                if cover is not None and (kind == pdfium.FPDF_PAGEOBJ_IMAGE or self._is_cover(page_object, cover)):
                     covers.append(cover)
-            elif kind == pdfium.FPDF_PAGEOBJ_TEXT and covers:
-                box = _bounds(page_object)
-                if box is not None and any(_contains(cover, box) for cover in covers):
-                    return True
         return False
+
+    def _is_cover(self, shape: int, box: Box) -> bool:
+        """Whether a shape is more than a line, and opaque."""
+        return box[2] - box[0] >= _MIN_COVER and box[3] - box[1] >= _MIN_COVER and self.objects.is_opaque(shape)
 
     def _covers_text(self, cover: Area, line: Box) -> bool:
         """Whether the text of a line at the place of a shape was drawn before the shape."""
         left, bottom, right, top = line
         x, y = (max(left, cover.box[0]) + min(right, cover.box[2])) / 2, (bottom + top) / 2
-        handle = ctypes.cast(self._text_address, pdfium.FPDF_TEXTPAGE)
-        position = pdfium.FPDFText_GetCharIndexAtPos(handle, x, y, 4.0, 4.0)
-        owner = _get_text_object(self._text_address, position) if position >= 0 else None
+        position = pdfium.FPDFText_GetCharIndexAtPos(self._text_page, x, y, 4.0, 4.0)
+        owner = _get_text_object(self._text_reference, position) if position >= 0 else None
         return owner is not None and self.shapes.number_of(owner) < cover.number
 
     def hidden(self, text: str, size_at: Callable[[int], float]) -> list[int]:
@@ -265,7 +270,7 @@ class PageVisibility:
 
     def _characters(self, text: str, start: int, end: int) -> list[_Character]:
         found: list[_Character] = []
-        address, box = self._text_address, self._box
+        text_page, box = self._text_reference, self._box
         left, bottom, right, top = self._sides
         line = text.count("\n", 0, start)
         for position in range(start, end):
@@ -273,8 +278,8 @@ class PageVisibility:
             if character.isspace() or character == "\x00":
                 line += character == "\n"
                 continue
-            owner = _get_text_object(address, position)
-            if owner and _get_char_box(address, position, left, right, bottom, top):
+            owner = _get_text_object(text_page, position)
+            if owner and _get_char_box(text_page, position, left, right, bottom, top):
                 x0, y0, x1, y1 = box
                 found.append(_Character(position, owner, line, (x0, y0, x1, y1)))
         return found
@@ -349,15 +354,8 @@ class PageVisibility:
         ]
 
     def _picture_boxes(self) -> list[Box]:
-        boxes: list[Box] = []
-        for number in range(min(_MAX_OBJECTS, pdfium.FPDFPage_CountObjects(self._page))):
-            page_object = _get_object(self._page_address, number)
-            kind = _get_type(page_object)
-            if kind == pdfium.FPDF_PAGEOBJ_IMAGE or (kind == pdfium.FPDF_PAGEOBJ_FORM and _holds_picture(page_object)):
-                box = _bounds(page_object)
-                if box is not None:
-                    boxes.append(box)
-        return boxes
+        numbers = range(min(_MAX_OBJECTS, self.objects.count))
+        return self.objects.pictures(numbers, most_inside=_MAX_OBJECTS_OF_FORM)
 
 
 def _runs(characters: Iterable[_Character]) -> list[list[_Character]]:
@@ -485,46 +483,5 @@ def _contains(outer: Box, inner: Box) -> bool:
     return outer[0] <= x <= outer[2] and outer[1] <= y <= outer[3]
 
 
-def _bounds(page_object: int) -> Box | None:
-    sides = (ctypes.c_float * 4)()
-    start = ctypes.addressof(sides)
-    if not _get_bounds(page_object, start, start + 4, start + 8, start + 12):
-        return None
-    left, bottom, right, top = sides
-    return (left, bottom, right, top)
-
-
-def _opaque_bounds(page_object: int) -> Box | None:
-    """The bounds of a filled shape; ``None`` if it is not filled, transparent, or a line."""
-    handle = ctypes.cast(page_object, pdfium.FPDF_PAGEOBJECT)
-    mode, stroke = ctypes.c_int(), ctypes.c_int()
-    if not pdfium.FPDFPath_GetDrawMode(handle, mode, stroke) or mode.value == pdfium.FPDF_FILLMODE_NONE:
-        return None
-    box = _bounds(page_object)
-    if box is None or box[2] - box[0] < _MIN_COVER or box[3] - box[1] < _MIN_COVER:
-        return None
-    red, green, blue, alpha = (ctypes.c_uint() for _ in range(4))
-    known = pdfium.FPDFPageObj_GetFillColor(handle, red, green, blue, alpha)
-    return box if not known or alpha.value >= _OPAQUE else None
-
-
 def _are_alike(colour: Colour, other: Colour) -> bool:
     return max(map(abs, map(int.__sub__, colour, other))) < _ONE_COLOUR
-
-
-def _fill_colour(shape: int) -> Colour | None:
-    """The colour of a filled shape; ``None`` if it is not filled, or transparent."""
-    handle = ctypes.cast(shape, pdfium.FPDF_PAGEOBJECT)
-    mode, stroke = ctypes.c_int(), ctypes.c_int()
-    if not pdfium.FPDFPath_GetDrawMode(handle, mode, stroke) or mode.value == pdfium.FPDF_FILLMODE_NONE:
-        return None
-    red, green, blue, alpha = (ctypes.c_uint() for _ in range(4))
-    if not pdfium.FPDFPageObj_GetFillColor(handle, red, green, blue, alpha) or alpha.value < _OPAQUE:
-        return None
-    return (red.value, green.value, blue.value)
-
-
-def _holds_picture(form: int) -> bool:
-    handle = ctypes.cast(form, pdfium.FPDF_PAGEOBJECT)
-    inside = range(min(_MAX_OBJECTS_OF_FORM, pdfium.FPDFFormObj_CountObjects(handle)))
-    return any(_get_type(_get_form_object(form, number)) == pdfium.FPDF_PAGEOBJ_IMAGE for number in inside)
