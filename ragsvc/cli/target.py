@@ -78,8 +78,11 @@ async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncGenerator[
             yield client
         return
     from ragsvc.cli.logs import log_to_standard_error  # noqa: PLC0415 - only when a service runs inside
-    from ragsvc.web.service_app import create_service  # noqa: PLC0415 - heavy
-    from ragsvc.wiring.services import open_services  # noqa: PLC0415 - heavy
+    from ragsvc.cli.process_tuning import imports_kept  # noqa: PLC0415 - only when a service runs inside
+
+    with imports_kept():
+        from ragsvc.web.service_app import create_service  # noqa: PLC0415 - heavy
+        from ragsvc.wiring.services import open_services  # noqa: PLC0415 - heavy
 
     keep_private()
     settings = target.settings()

@@ -50,7 +50,7 @@ _CELL_GAP = 1.3
 _FEW_RECTANGLES = 8
 _DIGITS = re.compile(r"\d")
 _NUMBER_AFTER_BLANK = re.compile(r"\S +[$€£¥(\d\u2013\u2014]")
-_WORD_WITH_DIGIT = re.compile(r"[^\s\x00\ufffe\x02]+(?:\d[a-z]\b|\d)")
+_WORD_WITH_DIGIT = re.compile(r"(?<![^\s\x00\ufffe\x02])[^\s\x00\ufffe\x02]+(?:\d[a-z]\b|\d)")
 _WORD_BEFORE_MARK = re.compile(
     r"(?<![\w.,])(?!(?:19|20)\d\d\b(?![.,]?\d)|\d{1,3}(?:[,.]\d{3})+\b(?![.,]?\d))[^\W_][^\s\x00\ufffe\x02]*\d(?!\w)"
 )

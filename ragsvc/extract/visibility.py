@@ -112,10 +112,12 @@ class PageVisibility:
     def check_boxes(self, boxes: Sequence[Box]) -> None:
         """Keep the boxes of a line, and note whether they reach beyond the crop box."""
         left, bottom, right, top = self._limits
-        for box in boxes:
-            if box[0] < left or box[1] < bottom or box[2] > right or box[3] > top:
+        first_x, first_y, last_x, first_top = boxes[0]
+        for x0, y0, x1, y1 in boxes:
+            if x0 < left or y0 < bottom or x1 > right or y1 > top:
                 self.suspicious = True
-        self._lines.append((min(box[0] for box in boxes), boxes[0][1], max(box[2] for box in boxes), boxes[0][3]))
+            first_x, last_x = x0 if x0 < first_x else first_x, x1 if x1 > last_x else last_x
+        self._lines.append((first_x, first_y, last_x, first_top))
 
     def sample(self, span: tuple[int, int], positions: Iterable[int], size: float) -> None:
         """Note whether some characters of a line, at ``span`` of the text, are tiny, invisible or as light as paper."""
