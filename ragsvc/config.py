@@ -16,9 +16,11 @@ import msgspec
 from msgspec import Meta
 
 from ragsvc.core.defaults import (
+    DEFAULT_COLLECTIONS_PER_TENANT,
     DEFAULT_ENCRYPTED_MEMORY_BYTES,
     DEFAULT_MAX_BODY_BYTES,
     DEFAULT_MAX_DOCUMENT_BYTES,
+    DEFAULT_OPEN_COLLECTIONS,
     DEFAULT_RERANK_BUDGET_MS,
     DEFAULT_TOP_K,
     MAX_TOP_K,
@@ -107,6 +109,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Longest passage in tokens of the embedding model; the default is the length that was measured best."""
     index_memory_bytes: Annotated[int, Meta(ge=1 << 24)] = 1 << 30
     """Memory for loaded indexes in bytes; beyond it, the least recently used collections are unloaded."""
+
+    max_open_collections: Positive = DEFAULT_OPEN_COLLECTIONS
+    """Collections whose indexes are open at the same time; each takes a thread. The least recently used are closed."""
+    max_collections_per_tenant: Positive = DEFAULT_COLLECTIONS_PER_TENANT
+    """Collections that a tenant may have, unless ``ragsvc tenants update`` sets another number for it."""
+    max_documents_per_tenant: Positive | None = None
+    """Documents that a tenant may have, unless ``ragsvc tenants update`` sets another number; no limit by default."""
+    max_bytes_per_tenant: Positive | None = None
+    """Bytes of stored files that a tenant may have, unless ``ragsvc tenants update`` sets another number."""
 
     rag_top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K
     """Passages in a RAG prompt if the request gives no ``top_k``."""

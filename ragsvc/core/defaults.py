@@ -54,3 +54,9 @@ BYTES_PER_TOKEN: Final = 3
 SOURCE_ROOT_KEY: Final = "source_root"
 SOURCE_PATH_KEY: Final = "source_path"
 """Metadata keys that an ingest writes: the folder that was ingested, and the file's path relative to the folder."""
+
+DEFAULT_OPEN_COLLECTIONS: Final = 64
+"""Collections whose indexes are open at the same time; each takes a thread."""
+
+DEFAULT_COLLECTIONS_PER_TENANT: Final = 1000
+"""Collections that a tenant may have where the operator sets no other number."""

@@ -14,11 +14,12 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── Unauthorized              the API key is missing, malformed, unknown or revoked
     ├── Forbidden
     │   ├── KeyInactive
+    │   ├── QuotaExceeded         the tenant has as many documents, bytes or collections as it may have
     │   └── PolicyDenied
     ├── BalanceExhausted
     ├── RateLimited
     ├── NotFound
-    │   ├── DocumentNotFound, CollectionNotFound, KeyNotFound, RouteNotFound
+    │   ├── DocumentNotFound, CollectionNotFound, TenantNotFound, KeyNotFound, RouteNotFound
     │   └── ModelNotFound
     ├── Conflict                  the state of the resource does not allow the operation
     ├── Overloaded                a bounded queue is full
@@ -28,6 +29,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── AttestationUnavailable    this machine provides no attestation reports
     ├── StorageFull
     ├── ShuttingDown
+    ├── BackgroundTaskFailed      a task that has to live as long as the service has ended
     ├── DataDirectoryLocked       another process uses this data directory
     ├── ConfigurationError
     ├── EmbeddingFailed
@@ -124,6 +126,12 @@ class PolicyDenied(Forbidden):
     code = "policy_denied"
 
 
+class QuotaExceeded(Forbidden):
+    """The tenant has as many documents, bytes or collections as it may have."""
+
+    code = "quota_exceeded"
+
+
 class BalanceExhausted(RagsvcError):
     """The key's token balance does not cover the request."""
 
@@ -163,6 +171,12 @@ class CollectionNotFound(NotFound):
     """The tenant has no collection with this name."""
 
     code = "collection_not_found"
+
+
+class TenantNotFound(NotFound):
+    """No tenant has this name: it has neither keys nor collections."""
+
+    code = "tenant_not_found"
 
 
 class KeyNotFound(NotFound):
@@ -236,6 +250,10 @@ class ShuttingDown(RagsvcError):
 
     code = "shutting_down"
     retryable = True
+
+
+class BackgroundTaskFailed(RagsvcError):
+    """A task that has to live as long as the service has failed, so the service stops."""
 
 
 class DataDirectoryLocked(RagsvcError):

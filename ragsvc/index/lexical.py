@@ -10,14 +10,17 @@ from __future__ import annotations
 import re
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 import numpy as np
 import tantivy
 
+from ragsvc.core.errors import Overloaded
 from ragsvc.core.ports.indexes import Hits, Ids, LexicalDocument
 from ragsvc.core.text.languages import DEFAULT_LANGUAGE
 from ragsvc.index.analysis import ANALYSIS_VERSION, passage_terms, query_terms
@@ -25,7 +28,10 @@ from ragsvc.index.analysis import ANALYSIS_VERSION, passage_terms, query_terms
 LEXICAL_FORMAT = f"1.{ANALYSIS_VERSION}"
 _FORMAT_FILE = "ragsvc-format"
 _TOKENIZER = "terms"
+_THREAD_RETRY_S = 5.0
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _SEGMENT_FILE = re.compile(r"(?P<segment>[0-9a-f]{32})(?:\.(?P<opstamp>\d+)\.del|\.[a-z.]+)")
 
@@ -53,6 +59,36 @@ class LexicalIndexDamaged(Exception):
     """The folder has no readable index, so it is rebuilt. Not raised outside this package."""
 
 
+class LexicalIndexFailed(Exception):
+    """tantivy failed in a way that it does not declare; the index is opened again at the next use."""
+
+
+@contextmanager
+def _no_panics() -> Generator[None]:
+    """Raise a panic of tantivy as an ``Exception``: it is a ``BaseException``, which would end the task group.
+
+    tantivy panics if the operating system gives it no thread: for the watcher of each open index, and for writers.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":  # pyo3 does not export the class PanicException
+            raise
+        if "thread" in str(error).lower():
+            message = "The word index needs a thread, and the operating system gives none. Try again later."
+            raise Overloaded(message, retry_after_s=_THREAD_RETRY_S) from error
+        raise LexicalIndexFailed("The word index failed unexpectedly.") from error
+
+
+def _without_panics(function: Callable[P, R]) -> Callable[P, R]:
+    @wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _no_panics():
+            return function(*args, **kwargs)
+
+    return guarded
+
+
 class TantivyIndex:
     """The word index of one collection. ``text_weight`` and ``context_weight`` scale the BM25 scores of the fields.
 
@@ -60,10 +96,12 @@ class TantivyIndex:
     accessible from Python, and a separate file would not change atomically with the index. ``markers`` is their number;
     beyond ``max_markers``, the older ones are removed.
 
-    Changes come from one writer at a time; concurrent searches use the last commit.
+    Changes come from one writer at a time; concurrent searches use the last commit. An open index has a thread of
+    tantivy that watches ``meta.json``, although the reader is reloaded explicitly: ``tantivy.Index`` always starts it.
 
     Raises:
         LexicalIndexDamaged: from the constructor.
+        Overloaded: the operating system gives tantivy no thread.
     """
 
     def __init__(
@@ -87,8 +125,9 @@ class TantivyIndex:
         self._schema = _schema()
         self._covered = self._max_id = self.markers = 0
         try:
-            self._index = _open(folder, self._schema)
-            self._read_back()
+            with _no_panics():
+                self._index = _open(folder, self._schema)
+                self._read_back()
         except (ValueError, OSError) as error:  # msgspec's errors are ValueErrors
             raise LexicalIndexDamaged(str(error)) from error
 
@@ -100,6 +139,7 @@ class TantivyIndex:
         """Bytes of the writer's heap. Searches read mapped files, which the operating system caches."""
         return self._heap_bytes if self._writer is not None else 0
 
+    @_without_panics
     def ids(self) -> Ids:
         """All ids, ascending."""
         searcher = self._searcher
@@ -107,6 +147,7 @@ class TantivyIndex:
         found = searcher.search(query, limit=max(1, searcher.num_docs), count=False, order_by_field="id").hits
         return np.sort(np.array([value for value, _ in found], dtype=np.int64))
 
+    @_without_panics
     def add(self, documents: Sequence[LexicalDocument]) -> None:
         """Add passages, replacing those of the same id."""
         with self._lock:
@@ -132,6 +173,7 @@ class TantivyIndex:
                 )
             self._max_id = max(self._max_id, *(document.id for document in documents), 0)
 
+    @_without_panics
     def remove(self, ids: Ids) -> None:
         with self._lock:
             if not len(ids):
@@ -141,6 +183,7 @@ class TantivyIndex:
                 if passage <= self._max_id:
                     writer.delete_documents_by_term("id", passage)
 
+    @_without_panics
     def commit(self, *, covered_seq: int) -> None:
         """Make changes durable and visible, together with ``covered_seq``."""
         with self._lock:
@@ -159,6 +202,7 @@ class TantivyIndex:
         """The log position of the last commit."""
         return self._covered
 
+    @_without_panics
     def search(self, query: str, *, k: int, documents: Ids | None = None) -> Hits:
         """The ``k`` best by BM25 over text and context; equal scores are ordered by id."""
         searcher = self._searcher
@@ -176,6 +220,7 @@ class TantivyIndex:
         order = np.lexsort((ids, -scores))
         return Hits(ids[order], scores[order])
 
+    @_without_panics
     def release_writer(self) -> None:
         """Release the writer's heap and threads; the next change opens a new writer. Uncommitted changes are lost."""
         with self._lock:

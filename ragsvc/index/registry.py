@@ -18,6 +18,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from ragsvc.core.defaults import DEFAULT_OPEN_COLLECTIONS
+from ragsvc.core.errors import CollectionNotFound
 from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
 from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids, IndexSource
 from ragsvc.index.collection import CollectionIndex
@@ -30,6 +32,10 @@ _MAINTENANCE_INTERVAL_S = 5.0
 _WRITER_IDLE_S = 45.0
 _SNAPSHOT_AFTER_PASSAGES = 2000
 _SNAPSHOT_AFTER_PASSAGES_AT_MOST = 20_000
+_COLD_AFTER_S = 600.0
+_COLD_BYTES = 8 << 20
+"""A larger index is kept open when it is idle: opening it again takes longer than a search may."""
+_OPEN_MARGIN = 8
 
 
 class IndexStatus(msgspec.Struct, frozen=True):
@@ -55,8 +61,10 @@ class _Slot:
 class IndexRegistry:
     """Loads collections' indexes, keeps them up to date, saves them, and bounds their memory.
 
-    If loaded collections take more than ``memory_limit_bytes`` together, the least recently used ones are saved and
-    unloaded; the most recently used one always stays. With ``background=False``, the caller has to call ``maintain``.
+    If loaded collections take more than ``memory_limit_bytes`` together, or are more than ``max_open``, the least
+    recently used ones are saved and unloaded; the most recently used one always stays. A small collection is also
+    unloaded after ten minutes without use: every loaded one has a thread of tantivy. With ``background=False``, the
+    caller has to call ``maintain``.
     """
 
     def __init__(
@@ -66,6 +74,7 @@ class IndexRegistry:
         *,
         model: EmbeddingModel,
         memory_limit_bytes: int = 1 << 30,
+        max_open: int = DEFAULT_OPEN_COLLECTIONS,
         options: IndexOptions | None = None,
         background: bool = True,
         clock: Callable[[], float] = time.monotonic,
@@ -73,6 +82,8 @@ class IndexRegistry:
         self.root = root
         self.model = model
         self.memory_limit_bytes = memory_limit_bytes
+        self._max_open = max_open
+        self._dropped: set[int] = set()
         self._source = source
         self._options = options or IndexOptions()
         self._clock = clock
@@ -107,6 +118,8 @@ class IndexRegistry:
 
     def catch_up(self, collection_id: int) -> None:
         """Make the collection's latest commits searchable; call it after each commit. Costs O(new changes)."""
+        if collection_id in self._dropped:
+            return
         slot = self._slot(collection_id)
         with slot.lock:
             slot.used_at = slot.written_at = self._clock()
@@ -167,8 +180,17 @@ class IndexRegistry:
         """Bytes of memory of all loaded collections."""
         return sum(slot.index.memory_bytes for _, slot in self._present() if slot.index is not None)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether loading another collection would unload one."""
+        return self.memory_bytes() >= self.memory_limit_bytes or self._count_open() >= self._max_open
+
     def drop(self, collection_id: int) -> None:
-        """Unload a collection and delete its files; running searches finish with the index they have."""
+        """Unload a deleted collection for ever and delete its files; running searches finish with the index they have.
+
+        Later calls for it find nothing: the ids of collections are never used again.
+        """
+        self._dropped.add(collection_id)
         slot = self._slot(collection_id)
         with slot.lock:
             index, slot.index = slot.index, None
@@ -204,8 +226,12 @@ class IndexRegistry:
         while not self._closed:
             self._wake.wait(_MAINTENANCE_INTERVAL_S)
             self._wake.clear()
-            if not self._closed:
+            if self._closed:
+                return
+            try:
                 self.maintain()
+            except Exception:
+                logger.exception("index maintenance failed; it will be tried again")
 
     def _maintain(self, slot: _Slot) -> None:
         index = slot.index
@@ -219,15 +245,26 @@ class IndexRegistry:
     def _evict(self) -> None:
         loaded = sorted((slot for _, slot in self._present() if slot.index is not None), key=lambda slot: slot.used_at)
         for slot in loaded[:-1]:
-            if self.memory_bytes() <= self.memory_limit_bytes:
-                return
+            too_much = self.memory_bytes() > self.memory_limit_bytes or self._count_open() > self._max_open
+            if not too_much and not self._is_cold(slot):
+                continue
             if slot.lock.acquire(blocking=False):  # a collection in use is not idle
                 try:
                     index, slot.index = slot.index, None
                     if index is not None:
                         index.close()
+                except Exception:
+                    logger.exception("an index could not be saved; its next use loads the files on disk")
                 finally:
                     slot.lock.release()
+
+    def _is_cold(self, slot: _Slot) -> bool:
+        index = slot.index
+        idle = self._clock() - slot.used_at > _COLD_AFTER_S
+        return index is not None and idle and index.memory_bytes <= _COLD_BYTES
+
+    def _count_open(self) -> int:
+        return sum(slot.index is not None for _, slot in self._present())
 
     def _improve_one(self) -> None:
         """Improve one index at a time, in the background on a separate thread, because training takes minutes."""
@@ -262,13 +299,22 @@ class IndexRegistry:
         return index.changed >= enough
 
     def _load(self, slot: _Slot, collection_id: int) -> CollectionIndex:
-        """The slot's index, loaded if necessary; the caller holds the slot's lock."""
-        if slot.index is None:
-            slot.index = CollectionIndex(
+        """The slot's index, loaded if necessary; the caller holds the slot's lock.
+
+        Raises:
+            CollectionNotFound: the collection was deleted.
+        """
+        if collection_id in self._dropped:
+            raise CollectionNotFound("The collection was deleted.", param="collection")
+        index = slot.index
+        if index is None:
+            if self._count_open() >= self._max_open + _OPEN_MARGIN:  # maintenance does not keep up
+                self._evict()
+            index = slot.index = CollectionIndex(
                 self._folder(collection_id), collection_id, self._source, model=self.model, options=self._options
             )
             self._wake.set()
-        return slot.index
+        return index
 
     def _folder(self, collection_id: int) -> Path:
         return self.root / str(collection_id)

@@ -83,6 +83,7 @@ class SpaceOpener:
             source,
             model=model,
             memory_limit_bytes=settings.index_memory_bytes,
+            max_open=settings.max_open_collections,
         )
         stack.callback(indexes.close)
         return ModelSpace(
@@ -142,8 +143,8 @@ def plan_model_change(database: Database, spaces: EmbeddingSpaces, target: Model
 
 
 def load_indexes(database: Database, indexes: IndexRegistry) -> None:
-    """Load collections up to the memory limit, so that the first searches after a start are not slower."""
+    """Load collections up to the limits of memory and number, so that the first searches after a start are not slower."""
     for collection in database.read_sync(list_collections):
-        if indexes.memory_bytes() >= indexes.memory_limit_bytes:
+        if indexes.is_full:
             return
         indexes.get(collection.id)

@@ -40,6 +40,7 @@ from ragsvc.store.database import Database
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.document_rows import referenced_blobs
 from ragsvc.store.sealing_key import open_sealing_keys
+from ragsvc.wiring.background_tasks import run_background_task, shutdown_finished
 from ragsvc.wiring.data_directory import (
     open_database,
     open_request_encryption,
@@ -112,6 +113,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         EmbeddingFailed: the embedding model cannot be loaded or run.
     """
     async with AsyncExitStack() as stack:
+        stack.callback(shutdown_finished)
         data_dir = settings.data_dir
         lock = DataDirectoryLock(data_dir)
         await anyio.to_thread.run_sync(lock.acquire)
@@ -200,9 +202,9 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         await anyio.to_thread.run_sync(load_indexes, database, serving.indexes)
         reembedding = plan_model_change(database, spaces, configured) if serving is not configured else None
         tasks = await stack.enter_async_context(anyio.create_task_group())
-        tasks.start_soon(ingest.run)
+        tasks.start_soon(run_background_task, "ingest", ingest.run)
         if reembedding is not None:
-            tasks.start_soon(reembedding.run)
+            tasks.start_soon(run_background_task, "change of the embedding model", reembedding.run)
         stack.callback(tasks.cancel_scope.cancel)
         yield Services(
             settings=settings,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ragsvc.core.errors import CollectionNotFound
 from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.index.registry import IndexRegistry
 from ragsvc.index.restore import IndexOptions
@@ -457,3 +462,98 @@ def test_vectors_that_are_replaced_during_an_improvement_are_not_lost(opened, so
     assert index.kind == "ivf"
     assert_equal_to_rows(registry, 1, 1200)
     assert registry.search(1, vectors[5], None, k=1)[0].ids.tolist() == [206]
+
+
+def threads_named(prefix):
+    names = (thread / "comm" for thread in Path("/proc/self/task").iterdir())
+    return sum(name.read_text().startswith(prefix) for name in names if name.exists())
+
+
+def wait_for_threads(prefix, count):
+    deadline = time.monotonic() + 5
+    while threads_named(prefix) > count and time.monotonic() < deadline:
+        time.sleep(0.05)  # tantivy's watcher ends at its next poll, half a second later
+    return threads_named(prefix)
+
+
+def test_hundreds_of_collections_cost_a_bounded_number_of_threads_and_stay_searchable(opened, source):
+    before = threads_named("thread-tantivy")
+    registry = opened(max_open=6)
+    for number in range(60):
+        put(source, number, f"apples{number}", count=1)
+        registry.catch_up(number)
+        assert len(registry.status()) <= 6 + 8
+    registry.maintain()
+    assert len(registry.status()) == 6
+    assert wait_for_threads("thread-tantivy", before + 6) <= before + 6
+    for number in range(60):
+        _, lexical = registry.search(number, None, f"apples{number}", k=5)
+        assert len(lexical.ids) == 1, number
+
+
+def test_a_small_collection_is_closed_when_it_is_cold_and_opened_by_the_next_search(opened, source):
+    clock = Clock()
+    registry = opened(clock=clock)
+    for number, name in ((1, "apples"), (2, "pears")):
+        put(source, number, name)
+        registry.catch_up(number)
+    clock.now = 700.0
+    registry.get(2)
+    registry.maintain()
+    assert [status.collection_id for status in registry.status()] == [2]
+    _, lexical = registry.search(1, None, "apples", k=50)
+    assert len(lexical.ids) == 5
+
+
+def test_a_dropped_collection_leaves_no_files_and_is_never_opened_again(opened, source, tmp_path):
+    registry = opened()
+    put(source, 1, "apples")
+    registry.catch_up(1)
+    registry.drop(1)
+    registry.catch_up(1)
+    with pytest.raises(CollectionNotFound):
+        registry.get(1)
+    assert list((tmp_path / "derived").iterdir()) == []
+
+
+NO_MORE_THREADS = """
+import os, resource, sys, threading
+from pathlib import Path
+from ragsvc.core.errors import Overloaded
+from ragsvc.index.lexical import TantivyIndex
+from ragsvc.core.ports.indexes import LexicalDocument
+
+folder = Path(sys.argv[1])
+if os.getuid() == 0:
+    os.setuid(65534)  # root has no limit of threads
+limit = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+kept = TantivyIndex(folder / "kept")
+resource.setrlimit(resource.RLIMIT_NPROC, (1, limit))
+for attempt in range(2):
+    try:
+        TantivyIndex(folder / f"new-{attempt}")
+    except Overloaded as error:
+        print("overloaded", error.retry_after_s)
+try:
+    kept.add([LexicalDocument(id=1, document_id=1, text="apples", context="")])
+    kept.commit(covered_seq=1)
+except Exception as error:
+    print("writer", type(error).__name__)
+resource.setrlimit(resource.RLIMIT_NPROC, (4096 if limit < 0 else limit, limit))
+again = TantivyIndex(folder / "new-0")
+again.add([LexicalDocument(id=1, document_id=1, text="apples", context="")])
+again.commit(covered_seq=1)
+print("found", again.search("apples", k=3).ids.tolist())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of threads of a user is a limit of Linux")
+def test_without_a_free_thread_the_error_is_an_exception_and_passes(tmp_path):
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o777)
+        done = subprocess.run(
+            [sys.executable, "-c", NO_MORE_THREADS, folder], capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:2] == ["overloaded 5.0"] * 2, done.stdout
+    assert done.stdout.splitlines()[-1] == "found [1]", done.stdout
