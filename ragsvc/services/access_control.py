@@ -9,6 +9,7 @@ effect at once. Those of another process (the command line on the same data dire
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import time
@@ -39,6 +40,8 @@ _RETRY_S = 0.5
 
 
 T = TypeVar("T")
+_UsageSlot = tuple[KeyId, int, str, str]
+"""Key, day, model and endpoint family."""
 
 
 async def write_to_the_end(database: Database, operation: Callable[[Connection], T]) -> T:
@@ -110,12 +113,15 @@ class Access:
         """Number of settled requests that had to wait for a write."""
         self._keys: dict[KeyId, LiveKey] = {}
         self._rowless: set[KeyId] = set()
+        self._erased: set[KeyId] = set()
+        self._by_secret: dict[bytes, KeyId] = {}
+        """Keys by the SHA-256 of their secrets: an imported secret has no id in its text."""
         self._revision = 0
         self._refresh_lock = anyio.Lock()
         self._refreshed_at = 0.0
         self._open: dict[int, tuple[LiveKey, Reservation]] = {}
         self._next_id = itertools.count(1)
-        self._usage: dict[tuple[KeyId, int, str], KeyUsage] = {}
+        self._usage: dict[_UsageSlot, KeyUsage] = {}
         self._dirty: set[LiveKey] = set()
         self._wake = anyio.Event()
         self._urgent = anyio.Event()
@@ -172,6 +178,9 @@ class Access:
             self._keys[key.id] = LiveKey(key, day=int(self.clock() // DAY_S), used_today=used_today)
         elif key.revision > live.key.revision:  # the same revision may come with an older balance
             live.change(key)
+        self._by_secret[key.secret_hash] = key.id
+        if key.previous_secret_hash is not None:
+            self._by_secret[key.previous_secret_hash] = key.id
 
     def trust(self, key: ApiKey) -> None:
         """Add a key that is not stored, until the process ends (the key of a command on the data directory)."""
@@ -180,7 +189,13 @@ class Access:
 
     def forget(self, key_id: KeyId) -> None:
         """Drop a deleted key from memory."""
-        self._keys.pop(key_id, None)
+        if self._keys.pop(key_id, None) is not None:
+            self._by_secret = {digest: known for digest, known in self._by_secret.items() if known != key_id}
+
+    def erase(self, key_id: KeyId) -> None:
+        """Drop a deleted key and all its usage that is not written yet, because its tenant is deleted."""
+        self._erased.add(key_id)
+        self.forget(key_id)
 
     # -- callers ------------------------------------------------------------------------------------------------
 
@@ -195,12 +210,12 @@ class Access:
         if not credential:
             raise Unauthorized(_MISSING)
         text = credential[7:].strip() if credential[:7].lower() == b"bearer " else credential.strip()
-        key_id = key_id_of(text)
-        if key_id is None:
-            raise Unauthorized(_INCORRECT)
-        live = self._keys.get(key_id)
+        live = self._find(text)
         if live is None:
-            live = await self._find_new_key(key_id)
+            await self._load_new_keys()
+            live = self._find(text)
+        if live is None:
+            raise Unauthorized(_INCORRECT)
         key, now = live.key, self.clock()
         if not key.accepts(text, now=now):
             raise Unauthorized(_INCORRECT)
@@ -212,25 +227,30 @@ class Access:
             raise KeyInactive(f"Key '{key.label}' is inactive.")
         return live
 
-    async def _find_new_key(self, key_id: KeyId) -> LiveKey:
-        """Read the rows for a key that another process may have created; at most every 50 ms for all unknown keys."""
+    def _find(self, text: bytes) -> LiveKey | None:
+        """The key that a text names, by the id in it, or by its hash if the secret was imported."""
+        key_id = key_id_of(text)
+        live = None if key_id is None else self._keys.get(key_id)
+        if live is not None:
+            return live
+        found = self._by_secret.get(hashlib.sha256(text).digest())
+        return None if found is None else self._keys.get(found)
+
+    async def _load_new_keys(self) -> None:
+        """Read the rows for keys that another process may have created; at most every 50 ms for all unknown keys."""
         asked = time.monotonic()
         async with self._refresh_lock:
             if self._refreshed_at <= asked:
                 await anyio.sleep(max(0.0, self._refreshed_at + _REFRESH_PAUSE_S - time.monotonic()))
                 await self._load_changed()
-        live = self._keys.get(key_id)
-        if live is None:
-            raise Unauthorized(_INCORRECT)
-        return live
 
     # -- tokens (port TokenMeter) -------------------------------------------------------------------------------
 
-    async def reserve(self, principal: Principal, tokens: int) -> Reservation:
+    async def reserve(self, principal: Principal, tokens: int, *, family: str = "chat") -> Reservation:
         """Reserve ``tokens``; see ``TokenMeter``."""
         live = self._live(principal)
         live.ledger.reserve(tokens, now=self.clock())
-        reservation = Reservation(next(self._next_id), principal.key_id, tokens)
+        reservation = Reservation(next(self._next_id), principal.key_id, tokens, family)
         self._open[reservation.id] = (live, reservation)
         if live.ledger.needs_lease:
             self._mark(live)
@@ -245,10 +265,7 @@ class Access:
         live, _ = opened
         day = int(self.clock() // DAY_S)
         covered = live.ledger.settle(reservation.tokens, prompt_tokens + completion_tokens, day=day)
-        slot = (reservation.key_id, live.ledger.day, model)
-        usage = self._usage.get(slot)
-        if usage is None:
-            usage = self._usage[slot] = KeyUsage(*slot)
+        usage = self._usage_of(live, model=model, family=reservation.family)
         usage.prompt_tokens += prompt_tokens
         usage.completion_tokens += completion_tokens
         usage.requests += 1
@@ -262,6 +279,21 @@ class Access:
             self._urgent.set()
             await self._flushed.wait()
             covered = live.ledger.covered()
+
+    def count_request(self, principal: Principal, *, family: str) -> None:
+        """Count a request that uses no tokens, such as a search, for the usage report."""
+        live = self._keys.get(principal.key_id)
+        if live is not None:
+            live.ledger.turn(int(self.clock() // DAY_S))
+            self._usage_of(live, model="", family=family).requests += 1
+            self._wake.set()
+
+    def _usage_of(self, live: LiveKey, *, model: str, family: str) -> KeyUsage:
+        slot = (live.key.id, live.ledger.day, model, family)
+        usage = self._usage.get(slot)
+        if usage is None:
+            usage = self._usage[slot] = KeyUsage(*slot, live.key.tenant)
+        return usage
 
     async def refund(self, reservation: Reservation) -> None:
         """Give the whole reservation back; ignored after ``settle``."""
@@ -309,7 +341,8 @@ class Access:
         batch, self._dirty = self._dirty, set()
         if release:
             batch |= {live for live in self._keys.values() if live.ledger.durable.lease}
-        usages, self._usage = self._usage, {}
+        usages = {slot: usage for slot, usage in self._usage.items() if slot[0] not in self._erased}
+        self._usage = {}
         if not batch and not usages:
             return
         now = time.monotonic()
@@ -336,9 +369,9 @@ class Access:
         flushed, self._flushed = self._flushed, anyio.Event()
         flushed.set()
 
-    def _keep_usage(self, usages: dict[tuple[KeyId, int, str], KeyUsage]) -> None:
+    def _keep_usage(self, usages: dict[_UsageSlot, KeyUsage]) -> None:
         for slot, usage in usages.items():
-            newer = self._usage.setdefault(slot, KeyUsage(*slot))
+            newer = self._usage.setdefault(slot, KeyUsage(*slot, usage.tenant))
             newer.prompt_tokens += usage.prompt_tokens
             newer.completion_tokens += usage.completion_tokens
             newer.requests += usage.requests

@@ -16,10 +16,11 @@ from sqlalchemy import Connection
 from ragsvc.core import file_types
 from ragsvc.core.defaults import MAX_FILENAME_LENGTH, SOURCE_PATH_KEY, SOURCE_ROOT_KEY
 from ragsvc.core.documents import AttachedFile, Document, Problem, ProblemCode
-from ragsvc.core.errors import TooLarge
+from ragsvc.core.errors import QuotaExceeded, TooLarge
 from ragsvc.core.ids import DocumentId
 from ragsvc.services.file_locks import FileLocks
-from ragsvc.store import attachment_rows, document_rows, job_rows
+from ragsvc.services.tenant_quotas import TenantQuotas
+from ragsvc.store import attachment_rows, document_rows, job_rows, tenant_rows
 from ragsvc.store.blobs import BlobStore, IncomingFile
 from ragsvc.store.database import Database
 
@@ -37,7 +38,15 @@ class AttachmentLimits(msgspec.Struct, frozen=True, kw_only=True):
 class AttachedDocuments:
     """Registers attached files as documents of their own."""
 
-    def __init__(self, database: Database, blobs: BlobStore, locks: FileLocks, limits: AttachmentLimits) -> None:
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        locks: FileLocks,
+        limits: AttachmentLimits,
+        quotas: TenantQuotas | None = None,
+    ) -> None:
+        self._quotas = quotas or TenantQuotas()
         self._database = database
         self._blobs = blobs
         self._locks = locks
@@ -62,7 +71,10 @@ class AttachedDocuments:
             elif room <= 0:
                 refused[file.name] = "beyond the limit of attached files"
             else:
-                room -= await self._add(parent, file, found.media_type, now=now)
+                try:
+                    room -= await self._add(parent, file, found.media_type, now=now)
+                except QuotaExceeded:
+                    refused[file.name] = "beyond the quota of the tenant"
         kept = {file.name for file in files}
         refused |= {name: "larger than the limits of attached files" for name in names if name not in kept}
         return _problems(refused)
@@ -111,6 +123,7 @@ class AttachedDocuments:
                 return 0
             existing = document_rows.find_by_sha256(connection, parent.collection_id, sha256)
             if existing is None:
+                self._quotas.check_document(connection, parent.tenant, parent.collection, len(file.data))
                 document = document_rows.insert_document(
                     connection,
                     document_rows.NewDocument(
@@ -133,7 +146,14 @@ class AttachedDocuments:
                 attachment_rows.link(connection, parent.id, document.id, brought=brought)
             return int(existing is None)
 
-        return await self._database.write(write)
+        try:
+            return await self._database.write(write)
+        except QuotaExceeded:
+            if not await self._database.read(
+                lambda connection: tenant_rows.is_file_used(connection, parent.tenant, sha256)
+            ):
+                await anyio.to_thread.run_sync(self._blobs.remove, parent.tenant, sha256)
+            raise
 
 
 def _file_name(name: str, media_type: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
@@ -31,6 +32,7 @@ from ragsvc.core.validation import check_text_length, invalid_value
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.progress_events import ProgressHub
+from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.store import attachment_rows, passage_rows
 from ragsvc.store import document_rows as rows
 from ragsvc.store import job_rows as jobs
@@ -38,6 +40,7 @@ from ragsvc.store.blobs import BlobStore, IncomingFile
 from ragsvc.store.database import Database
 from ragsvc.store.document_changes import change_document
 from ragsvc.store.document_rows import DocumentFilter
+from ragsvc.store.tenant_rows import is_file_used
 
 _BUFFER_BYTES = 1 << 20
 _MAX_METADATA_KEYS = 64
@@ -84,6 +87,7 @@ class DocumentService:
         index_lag: IndexLag,
         max_document_bytes: int,
         max_queued: int,
+        quotas: TenantQuotas | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
@@ -92,6 +96,9 @@ class DocumentService:
         self._hub = hub
         self._index_lag = index_lag
         self._max_queued = max_queued
+        self._quotas = quotas or TenantQuotas()
+        self._uploads = itertools.count(1)
+        self._refused_before: dict[TenantId, int] = {}
         self._clock = clock
         self.max_document_bytes = max_document_bytes
 
@@ -108,7 +115,7 @@ class DocumentService:
         incoming = await anyio.to_thread.run_sync(lambda: self._blobs.incoming(limit_bytes=self.max_document_bytes))
         try:
             incoming.expect(announced_bytes or 0)
-            yield UploadInProgress(incoming)
+            yield UploadInProgress(incoming, number=next(self._uploads))
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(incoming.discard)
@@ -122,9 +129,12 @@ class DocumentService:
         _check(upload)
         sha256 = await receiving.finish()
         async with self._file_lock(tenant, sha256):
-            return await self._register(tenant, receiving.incoming, sha256, upload)
+            return await self._register(tenant, receiving, sha256, upload)
 
-    async def _register(self, tenant: TenantId, incoming: IncomingFile, sha256: str, upload: Upload) -> UploadResult:
+    async def _register(
+        self, tenant: TenantId, receiving: UploadInProgress, sha256: str, upload: Upload
+    ) -> UploadResult:
+        incoming = receiving.incoming
         now = int(self._clock())
 
         def find(connection: Connection) -> Document | None:
@@ -141,6 +151,9 @@ class DocumentService:
         def register(connection: Connection) -> Document:
             if jobs.waiting_count(connection) >= self._max_queued:
                 raise Overloaded("Too many documents are queued. Try again later.", retry_after_s=10)
+            if receiving.number < self._refused_before.get(tenant, 0):
+                raise Conflict("The tenant was deleted while the document was received.")
+            self._quotas.check_document(connection, tenant, upload.collection, incoming.size_bytes)
             collection = rows.ensure_collection(connection, tenant, upload.collection, now=now)
             document = rows.insert_document(
                 connection,
@@ -187,9 +200,32 @@ class DocumentService:
         return UploadResult(document=document, created=False, updated=tuple(updated))
 
     async def _remove_file_if_unused(self, tenant: TenantId, sha256: str) -> None:
-        used = await self._database.read(rows.referenced_blobs)
-        if (tenant, sha256) not in used:
+        if not await self._database.read(lambda connection: is_file_used(connection, tenant, sha256)):
             await anyio.to_thread.run_sync(self._blobs.remove, tenant, sha256)
+
+    def refuse_open_uploads(self, tenant: TenantId) -> None:
+        """Refuse the uploads of a tenant that are being received, because it is deleted."""
+        self._refused_before[tenant] = next(self._uploads)
+
+    async def remove_file(self, tenant: TenantId, sha256: str) -> bool:
+        """Remove a stored file unless a document refers to it; whether it was removed."""
+        async with self._file_lock(tenant, sha256):
+            if await self._database.read(lambda connection: is_file_used(connection, tenant, sha256)):
+                return False
+            await anyio.to_thread.run_sync(self._blobs.remove, tenant, sha256)
+            return True
+
+    async def remove_stray_files(self, tenant: TenantId) -> int:
+        """Remove the files of a tenant that no document refers to, for its deletion; returns their number."""
+        removed = 0
+        for sha256 in await anyio.to_thread.run_sync(self._blobs.stored_names, tenant):
+            removed += await self.remove_file(tenant, sha256)
+        await anyio.to_thread.run_sync(self._blobs.remove_empty_folder, tenant)
+        return removed
+
+    def notify(self, public_id: str) -> None:
+        """Wake the requests that wait for a document, because it was deleted."""
+        self._hub.notify(public_id)
 
     def _file_lock(self, tenant: TenantId, sha256: str) -> asyncio.Lock:
         """A lock that keeps a file from being stored and removed at the same time."""
@@ -385,8 +421,10 @@ class DocumentService:
 class UploadInProgress:
     """An upload that is being received: buffered, then written and hashed in a worker thread."""
 
-    def __init__(self, incoming: IncomingFile) -> None:
+    def __init__(self, incoming: IncomingFile, *, number: int) -> None:
+        """``number`` orders uploads by their beginning."""
         self.incoming = incoming
+        self.number = number
         self._buffer = bytearray()
         self.head = b""
         self.tail = b""

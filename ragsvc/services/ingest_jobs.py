@@ -11,7 +11,7 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from ragsvc.services.file_locks import FileLocks
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.passage_vectors import DocumentGone, DocumentRenamed, PassageVectors
 from ragsvc.services.progress_events import ProgressHub
+from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.store import attachment_rows
 from ragsvc.store import job_rows as rows
 from ragsvc.store.blobs import BlobStore
@@ -56,6 +57,7 @@ _RETRY_S = 5.0
 class IngestLimits(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 3
     attachments: AttachmentLimits = AttachmentLimits()
+    quotas: TenantQuotas = TenantQuotas()
 
 
 class IngestService:
@@ -85,7 +87,7 @@ class IngestService:
         self._spaces = spaces
         self._vectors = PassageVectors(database, clock=clock)
         self.file_locks = FileLocks()
-        self._attached = AttachedDocuments(database, blobs, self.file_locks, options.attachments)
+        self._attached = AttachedDocuments(database, blobs, self.file_locks, options.attachments, options.quotas)
         self._index_lag = index_lag
         self._hub = hub
         self._options = options
@@ -93,6 +95,7 @@ class IngestService:
         self._wake = anyio.Event()
         self._draining = False
         self._scopes: dict[DocumentId, anyio.CancelScope] = {}
+        self._ended: dict[DocumentId, anyio.Event] = {}
         self._pace: dict[DocumentId, tuple[float, int]] = {}
         self._not_before: dict[int, float] = {}
 
@@ -112,6 +115,14 @@ class IngestService:
         scope = self._scopes.get(document_id)
         if scope is not None:
             scope.cancel()
+
+    async def stop_work_on_all(self, document_ids: Collection[DocumentId]) -> None:
+        """Stop the jobs of documents that are being deleted, and wait until they have stopped."""
+        for document_id in document_ids:
+            self.stop_work_on(document_id)
+        for document_id in document_ids:
+            if (ended := self._ended.get(document_id)) is not None:
+                await ended.wait()
 
     def eta_s(self, document: Document) -> float | None:
         """Seconds until ready, estimated from this document's progress so far; ``None`` if unknown."""
@@ -177,6 +188,7 @@ class IngestService:
         self._hub.notify(document.public_id)
         with anyio.CancelScope() as scope:
             self._scopes[document.id] = scope
+            self._ended[document.id] = anyio.Event()
             try:
                 await (self._renew_vectors(job) if job.work is JobWork.RENEW_VECTORS else self._ingest(job))
             except DocumentGone:
@@ -204,6 +216,7 @@ class IngestService:
                 if scope.cancel_called:
                     with anyio.CancelScope(shield=True):
                         await self._put_back(job)
+                self._ended.pop(document.id).set()
                 self._hub.notify(document.public_id)
 
     async def _put_back(self, job: ClaimedJob) -> None:

@@ -6,7 +6,7 @@ A change is a durable transaction; it then takes effect at once in this process 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -16,13 +16,13 @@ from sqlalchemy import Connection
 from ragsvc.core.access.api_keys import ApiKey, KeyLimits, KeyState, draw_secret
 from ragsvc.core.access.limits import DAY_S
 from ragsvc.core.access.principal import DEFAULT_SCOPES, Scope
-from ragsvc.core.errors import Conflict, KeyNotFound
+from ragsvc.core.errors import Conflict, KeyNotFound, PolicyDenied
 from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.services.access_control import Access, write_to_the_end
 from ragsvc.services.idempotency import IdempotentRequest, once
 from ragsvc.store import key_rows, key_usage_rows
 from ragsvc.store.key_rows import AuditEntry
-from ragsvc.store.key_usage_rows import KeyUsage
+from ragsvc.store.key_usage_rows import KeyUsage, SummedUsage, UsageDimension, UsageFilter
 
 
 class Actor(msgspec.Struct, frozen=True):
@@ -37,9 +37,12 @@ class KeyDraft(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     scopes: frozenset[Scope] = DEFAULT_SCOPES
     allowed_models: tuple[str, ...] = ()
+    allowed_collections: tuple[str, ...] = ()
     limits: KeyLimits = KeyLimits()
     expires_at: int | None = None
     state: KeyState = KeyState.ACTIVE
+    secret_hash: bytes | None = None
+    """SHA-256 of an existing secret, which the key then accepts; otherwise a secret is drawn."""
 
 
 class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +52,7 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
     state: KeyState | UnsetType = UNSET
     scopes: frozenset[Scope] | UnsetType = UNSET
     allowed_models: tuple[str, ...] | UnsetType = UNSET
+    allowed_collections: tuple[str, ...] | UnsetType = UNSET
     requests_per_minute: int | UnsetType | None = UNSET
     requests_per_hour: int | UnsetType | None = UNSET
     tokens_per_day: int | UnsetType | None = UNSET
@@ -58,26 +62,33 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IssuedKey(msgspec.Struct, frozen=True):
-    """A key with its secret text, which is not stored."""
+    """A key with its secret text, which is not stored; ``None`` if the secret was imported by its hash."""
 
     key: ApiKey
-    text: str
+    text: str | None
 
 
 _LIMITS = frozenset(KeyLimits.__struct_fields__)
 
 
 def create_key(connection: Connection, draft: KeyDraft, *, actor: Actor, now: int) -> IssuedKey:
-    """Create a key within a transaction; also used by commands that run without a service."""
+    """Create a key within a transaction; also used by commands that run without a service.
+
+    Raises:
+        Conflict: a key with the imported secret exists.
+    """
     secret = draw_secret(secrets.token_bytes)
+    if draft.secret_hash is not None and key_rows.has_secret(connection, draft.secret_hash):
+        raise Conflict("A key with this secret exists already.")
     key = ApiKey(
         id=secret.key_id,
         tenant=draft.tenant,
         label=draft.label,
-        secret_hash=secret.digest,
+        secret_hash=draft.secret_hash or secret.digest,
         state=draft.state,
         scopes=draft.scopes,
         allowed_models=draft.allowed_models,
+        allowed_collections=draft.allowed_collections,
         limits=draft.limits,
         token_grant=draft.limits.token_balance,
         expires_at=draft.expires_at,
@@ -85,8 +96,31 @@ def create_key(connection: Connection, draft: KeyDraft, *, actor: Actor, now: in
         updated_at=now,
     )
     stored = key_rows.insert_key(connection, key)
-    _audit(connection, key.id, actor, "create", msgspec.to_builtins(draft), now=now)
-    return IssuedKey(stored, secret.text)
+    changes = msgspec.to_builtins(msgspec.structs.replace(draft, secret_hash=None))
+    del changes["secret_hash"]
+    _audit(connection, key.id, actor, "create" if draft.secret_hash is None else "import", changes, now=now)
+    return IssuedKey(stored, secret.text if draft.secret_hash is None else None)
+
+
+def check_grant(grantor: ApiKey, scopes: Iterable[Scope], limits: KeyLimits, collections: Sequence[str]) -> None:
+    """Check what a tenant administrator grants to another key: no scope ``admin``, and not more than its own limits.
+
+    Raises:
+        PolicyDenied: names the field.
+    """
+    if Scope.ADMIN in scopes:
+        raise PolicyDenied("Only a key with the scope 'admin' can grant the scope 'admin'.", param="scopes")
+    for name in KeyLimits.__struct_fields__:
+        own, granted = getattr(grantor.limits, name), getattr(limits, name)
+        if name == "token_balance":
+            own = grantor.token_grant
+        if own is not None and (granted is None or granted > own):
+            raise PolicyDenied(f"A tenant administrator can grant at most its own limit, {own}.", param=name)
+    own_collections = grantor.allowed_collections
+    if own_collections and (not collections or not set(collections) <= set(own_collections)):
+        raise PolicyDenied(
+            "A tenant administrator can grant only the collections of its own key.", param="allowed_collections"
+        )
 
 
 class KeyAdministration:
@@ -214,6 +248,10 @@ class KeyAdministration:
 
         await write_to_the_end(self._database, write)
         self._access.forget(key_id)
+
+    async def summed_usage(self, which: UsageFilter, by: Sequence[UsageDimension]) -> list[SummedUsage]:
+        """Usage summed for each combination of the columns ``by``, as of the last write."""
+        return await self._database.read(lambda connection: key_usage_rows.sum_usage(connection, which, by))
 
     async def audit(self, key_id: KeyId, *, before: int | None, limit: int) -> list[AuditEntry]:
         """The audit trail of a key, newest first; also of a deleted key."""

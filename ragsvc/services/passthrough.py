@@ -95,7 +95,9 @@ class ProxyService:
             PolicyDenied, ModelNotFound, BalanceExhausted, RateLimited, and the errors of ``ChatBackend.complete``.
         """
         routes = await self._router.routes(principal, call.model, call.family, access)
-        reserved = await self._meter.reserve(principal, call.prompt_estimate + call.reply_estimate)
+        reserved = await self._meter.reserve(
+            principal, call.prompt_estimate + call.reply_estimate, family=call.family.value
+        )
         reservation = RequestReservation(self._meter, reserved, call.model)
         try:
             reply = await first_able(routes, lambda route: _ask(route, call), may_go_on=lambda: not call.body.spent)

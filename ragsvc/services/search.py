@@ -108,11 +108,15 @@ class SearchService:
             timings_ms={name: round(seconds * 1000, 2) for name, seconds in timings.items()},
         )
 
+    def forget_collections(self, tenant: TenantId) -> None:
+        """Look up the names of a tenant's collections again, because one was deleted."""
+        self._collections = {name: known for name, known in self._collections.items() if name[0] != tenant}
+
     def _is_reranked(self, query: SearchQuery) -> bool:
         return query.rerank or (self._reranker is not None and query.mode is SearchMode.HYBRID)
 
     async def _scope(self, tenant: TenantId, query: SearchQuery) -> _Scope | None:
-        """Where to search. A collection's row never changes once it exists, so it may be remembered."""
+        """Where to search. A collection's row does not change until it is deleted, so it may be remembered."""
         name = (tenant, query.collection)
         if query.document_ids is None and query.filters is None and (known := self._collections.get(name)):
             return _Scope(collection=known, documents=None)

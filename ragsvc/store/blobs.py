@@ -155,6 +155,19 @@ class BlobStore:
             target.unlink(missing_ok=True)
             _fsync_folder(target.parent)
 
+    def stored_names(self, tenant: TenantId) -> list[str]:
+        """SHA-256 of the stored files of a tenant; none in an encrypted store, where names reveal nothing."""
+        if self._keys is not None:
+            return []
+        return [file.name for file in (self._blobs / _folder_name(tenant)).glob("??/*")]
+
+    def remove_empty_folder(self, tenant: TenantId) -> None:
+        """Remove the folder of a tenant if it has no files; its name is the name of the tenant."""
+        folder = self._blobs / self._place(tenant, "")[0]
+        for empty in (*folder.glob("??"), folder):
+            with contextlib.suppress(OSError):  # not empty, or removed meanwhile
+                empty.rmdir()
+
     def sweep(self, referenced: set[tuple[str, str]]) -> int:
         """Remove unfinished uploads, and files that no row refers to; only while nothing else writes to the store."""
         removed = 0

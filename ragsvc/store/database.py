@@ -14,10 +14,11 @@ import os
 import sqlite3
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from types import ModuleType
 from typing import Final, TypeVar, cast
@@ -174,6 +175,20 @@ class Database:
                 self._open.add(reader)
             self._local.reader = reader
         return reader
+
+    def empty_log(self, *, timeout_s: float = 5.0) -> bool:
+        """Move the write-ahead log into the file and truncate it, so that no deleted content stays in it. Blocking.
+
+        ``False`` if readers or writers held the log for ``timeout_s``; the next checkpoint then does the same.
+        """
+        deadline = time.monotonic() + timeout_s
+        with closing(connect_raw(self.path, key=self._key)) as connection:
+            connection.execute("PRAGMA busy_timeout=1000").close()
+            while True:
+                ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                if not busy or time.monotonic() > deadline:
+                    return not busy
+                time.sleep(0.05)
 
     # -- end ---------------------------------------------------------------------------------------------------
 

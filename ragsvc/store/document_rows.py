@@ -47,6 +47,7 @@ class DocumentFilter(msgspec.Struct, frozen=True, kw_only=True):
     statuses: tuple[DocumentStatus, ...] = ()
     filename_contains: str | None = None
     collection_id: CollectionId | None = None
+    collections: tuple[str, ...] = ()
     metadata: Filter | None = None
     attached_to: DocumentId | None = None
 
@@ -69,6 +70,11 @@ def find_collection(connection: Connection, tenant: TenantId, name: str) -> Coll
     return found
 
 
+def has_collection(connection: Connection, tenant: TenantId, name: str) -> bool:
+    """Whether the tenant has a collection of this name."""
+    return _collection_row(connection, tenant, name) is not None
+
+
 def _collection_row(connection: Connection, tenant: TenantId, name: str) -> Collection | None:
     statement = select(_collections).where(_collections.c.tenant == tenant, _collections.c.name == name)
     row = connection.execute(statement).one_or_none()
@@ -81,18 +87,22 @@ def _collection(row: AnyRow) -> Collection:
 
 def list_collections(connection: Connection, tenant: TenantId | None = None) -> list[Collection]:
     """All collections of one tenant, or of all tenants."""
-    statement = select(_collections).order_by(_collections.c.id)
+    statement = select(_collections).where(_collections.c.deleted_at.is_(None)).order_by(_collections.c.id)
     if tenant is not None:
         statement = statement.where(_collections.c.tenant == tenant)
     return [_collection(row) for row in connection.execute(statement)]
 
 
-_select_document = select(
-    _documents,
-    _collections.c.name.label("collection"),
-    attachment_rows.parent_public_id().label("parent_public_id"),
-    attachment_rows.is_brought().label("is_attached"),
-).join_from(_documents, _collections, _documents.c.collection_id == _collections.c.id)
+_select_document = (
+    select(
+        _documents,
+        _collections.c.name.label("collection"),
+        attachment_rows.parent_public_id().label("parent_public_id"),
+        attachment_rows.is_brought().label("is_attached"),
+    )
+    .join_from(_documents, _collections, _documents.c.collection_id == _collections.c.id)
+    .where(_collections.c.deleted_at.is_(None))
+)
 
 
 def _document(row: AnyRow) -> Document:
@@ -253,6 +263,8 @@ def _conditions(connection: Connection, which: DocumentFilter) -> list[Any]:
         conditions.append(_documents.c.status.in_(which.statuses))
     if which.collection_id is not None:
         conditions.append(_documents.c.collection_id == which.collection_id)
+    if which.collections:
+        conditions.append(_collections.c.name.in_(which.collections))
     if which.attached_to is not None:
         conditions.append(_documents.c.id.in_(attachment_rows.attached_to(connection, [which.attached_to])))
     if which.filename_contains:

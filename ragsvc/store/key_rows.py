@@ -58,6 +58,12 @@ def fetch_key(connection: Connection, key_id: KeyId) -> ApiKey | None:
     return None if row is None else _from_row(row)
 
 
+def has_secret(connection: Connection, secret_hash: bytes) -> bool:
+    """Whether a key accepts, or accepted before its rotation, the secret with this hash."""
+    found = (_keys.c.secret_hash == secret_hash) | (_keys.c.previous_secret_hash == secret_hash)
+    return connection.execute(select(func.count()).where(found)).scalar_one() > 0
+
+
 def list_keys(
     connection: Connection, *, tenant: TenantId | None = None, after: KeyId | None = None, limit: int = 100
 ) -> list[ApiKey]:
@@ -139,6 +145,7 @@ def _to_row(key: ApiKey) -> dict[str, Any]:
         "state": key.state.value,
         "scopes": msgspec.json.encode(sorted(key.scopes)).decode(),
         "allowed_models": msgspec.json.encode(key.allowed_models).decode(),
+        "allowed_collections": msgspec.json.encode(key.allowed_collections).decode(),
         "requests_per_minute": limits.requests_per_minute,
         "requests_per_hour": limits.requests_per_hour,
         "tokens_per_day": limits.tokens_per_day,
@@ -163,6 +170,7 @@ def _from_row(row: RowMapping) -> ApiKey:
         state=KeyState(row["state"]),
         scopes=frozenset(Scope(scope) for scope in msgspec.json.decode(row["scopes"], type=list[str])),
         allowed_models=tuple(msgspec.json.decode(row["allowed_models"], type=list[str])),
+        allowed_collections=tuple(msgspec.json.decode(row["allowed_collections"], type=list[str])),
         limits=KeyLimits(
             requests_per_minute=row["requests_per_minute"],
             requests_per_hour=row["requests_per_hour"],

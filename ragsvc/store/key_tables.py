@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, LargeBinary, Text
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, Text
 from sqlmodel import Field, SQLModel
 
 
 class KeyRow(SQLModel, table=True):
-    """One API key. ``scopes`` and ``allowed_models`` are JSON lists; ``revision`` grows with every change of any key.
+    """One API key. ``scopes`` and the ``allowed_`` columns are JSON lists.
 
+    ``revision`` grows with every change of any key.
     ``token_lease`` tokens may have been spent since ``token_balance`` was last written
     (``core.access.limits.TokenLedger``).
     """
@@ -36,19 +37,39 @@ class KeyRow(SQLModel, table=True):
     created_at: int
     updated_at: int
     revision: int = Field(index=True)
+    allowed_collections: str = Field(sa_column=Column(Text, nullable=False, server_default="[]"))
 
 
-class TokenUsageRow(SQLModel, table=True):
-    """Tokens and requests of one key, day and model. Model ``""``: leases counted as spent after a crash."""
+class UsageRow(SQLModel, table=True):
+    """Tokens and requests of one key, day, model and endpoint family, with the tenant of the key.
 
-    __tablename__ = "token_usage"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
+    Model ``""``: leases counted as spent after a crash, or requests without a model (searches, uploads). Family
+    ``""``: counted by a release that did not distinguish families.
+    """
+
+    __tablename__ = "usage"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
+    __table_args__ = (Index("ix_usage_tenant", "tenant", "day"),)
 
     key_id: str = Field(primary_key=True)
     day: int = Field(primary_key=True)
     model: str = Field(primary_key=True)
+    family: str = Field(primary_key=True)
+    tenant: str
     prompt_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
     completion_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
     requests: int = 0
+
+
+class TenantRow(SQLModel, table=True):
+    """The limits of a tenant; ``NULL`` where the default of the service applies."""
+
+    __tablename__ = "tenants"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
+
+    name: str = Field(primary_key=True)
+    max_collections: int | None = None
+    max_documents: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    max_bytes: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    updated_at: int
 
 
 class KeyAuditRow(SQLModel, table=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import cast
 
 import msgspec
@@ -10,10 +11,10 @@ from sqlalchemy import Connection, Table, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.ids import KeyId
-from ragsvc.store.key_tables import KeyRow, TokenUsageRow
+from ragsvc.store.key_tables import KeyRow, UsageRow
 
 _keys = cast("Table", KeyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
-_usage = cast("Table", TokenUsageRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
+_usage = cast("Table", UsageRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 
 
 class Spending(msgspec.Struct, frozen=True):
@@ -26,11 +27,13 @@ class Spending(msgspec.Struct, frozen=True):
 
 
 class KeyUsage(msgspec.Struct):
-    """Tokens and requests of one key, day and model: since the last write, or as a row of the usage report."""
+    """Tokens and requests of one key, day, model and family: since the last write, or as a row of the usage report."""
 
     key_id: KeyId
     day: int
     model: str
+    family: str
+    tenant: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
     requests: int = 0
@@ -58,13 +61,15 @@ def book(connection: Connection, spendings: Sequence[Spending], usages: Sequence
 def recover_leases(connection: Connection) -> int:
     """After a crash, count every lease as spent (see ``core.access.limits.TokenLedger``). Returns the tokens."""
     left_open = connection.execute(
-        select(_keys.c.id, _keys.c.token_balance, _keys.c.token_lease, _keys.c.lease_day).where(_keys.c.token_lease > 0)
+        select(_keys.c.id, _keys.c.tenant, _keys.c.token_balance, _keys.c.token_lease, _keys.c.lease_day).where(
+            _keys.c.token_lease > 0
+        )
     ).all()
     total = 0
-    for key_id, balance, lease, day in left_open:
+    for key_id, tenant, balance, lease, day in left_open:
         after = None if balance is None else max(min(balance, 0), balance - lease)
         connection.execute(update(_keys).where(_keys.c.id == key_id).values(token_balance=after, token_lease=0))
-        _add_usage(connection, KeyUsage(KeyId(key_id), day, "", prompt_tokens=lease))
+        _add_usage(connection, KeyUsage(KeyId(key_id), day, "", "", tenant, prompt_tokens=lease))
         total += lease
     return total
 
@@ -77,20 +82,71 @@ def used_on(connection: Connection, day: int) -> dict[KeyId, int]:
 
 
 def list_usage(connection: Connection, key_id: KeyId, *, since_day: int) -> list[KeyUsage]:
-    """Usage of one key per day and model, newest day first."""
+    """Usage of one key per day, model and family, newest day first."""
     query = (
         select(_usage)
         .where(_usage.c.key_id == key_id, _usage.c.day >= since_day)
-        .order_by(_usage.c.day.desc(), _usage.c.model)
+        .order_by(_usage.c.day.desc(), _usage.c.model, _usage.c.family)
     )
     return [KeyUsage(**row) for row in connection.execute(query).mappings()]
+
+
+class UsageDimension(StrEnum):
+    """A column by which usage is summed."""
+
+    TENANT = "tenant"
+    KEY = "key_id"
+    MODEL = "model"
+    FAMILY = "family"
+    DAY = "day"
+
+
+class UsageFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which usage is summed; ``None`` matches all. Days are days since 1970 in UTC, both inclusive."""
+
+    since_day: int
+    until_day: int
+    tenant: str | None = None
+    key_id: str | None = None
+    model: str | None = None
+    family: str | None = None
+
+
+class SummedUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """Usage summed over the columns that are ``None``."""
+
+    tenant: str | None = None
+    key_id: str | None = None
+    model: str | None = None
+    family: str | None = None
+    day: int | None = None
+    prompt_tokens: int
+    completion_tokens: int
+    requests: int
+
+
+def sum_usage(connection: Connection, which: UsageFilter, by: Sequence[UsageDimension]) -> list[SummedUsage]:
+    """Usage summed for each combination of the columns ``by``, ordered by them; days newest first."""
+    columns = [_usage.c[dimension.value] for dimension in by]
+    numbers = [
+        func.coalesce(func.sum(_usage.c[name]), 0).label(name)
+        for name in ("prompt_tokens", "completion_tokens", "requests")
+    ]
+    statement = select(*columns, *numbers).where(_usage.c.day.between(which.since_day, which.until_day))
+    for name in ("tenant", "key_id", "model", "family"):
+        if (value := getattr(which, name)) is not None:
+            statement = statement.where(_usage.c[name] == value)
+    if columns:
+        order = [column.desc() if column.name == "day" else column for column in columns]
+        statement = statement.group_by(*columns).order_by(*order)
+    return [SummedUsage(**row) for row in connection.execute(statement).mappings()]
 
 
 def _add_usage(connection: Connection, usage: KeyUsage) -> None:
     statement = insert(_usage).values(**msgspec.structs.asdict(usage))
     connection.execute(
         statement.on_conflict_do_update(
-            index_elements=["key_id", "day", "model"],
+            index_elements=["key_id", "day", "model", "family"],
             set_={
                 "prompt_tokens": _usage.c.prompt_tokens + statement.excluded.prompt_tokens,
                 "completion_tokens": _usage.c.completion_tokens + statement.excluded.completion_tokens,

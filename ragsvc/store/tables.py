@@ -29,7 +29,10 @@ def table_of(model: type[SQLModel]) -> Table:
 
 
 class CollectionRow(_Named, table=True):
-    """A tenant's named set of documents, with a vector index and a word index."""
+    """A tenant's named set of documents, with a vector index and a word index.
+
+    From ``deleted_at`` on nothing finds it; ``store.tenant_rows`` removes its documents.
+    """
 
     table_name: ClassVar[str] = "collections"
     __table_args__ = (UniqueConstraint("tenant", "name"), _KEEP_IDS)
@@ -38,6 +41,7 @@ class CollectionRow(_Named, table=True):
     tenant: str
     name: str
     created_at: int
+    deleted_at: int | None = None
 
 
 class DocumentRow(_Named, table=True):

@@ -26,11 +26,11 @@ from ragsvc.web.headers import DROPPED_PASSAGES_HEADER, OUR_HEADERS
 from ragsvc.web.metrics import RequestMetrics
 from ragsvc.web.middleware import AccessLog, RequestMiddleware
 from ragsvc.web.passthrough.raw_routes import RawRoutes
-from ragsvc.web.routes import health, keys, tokens
+from ragsvc.web.routes import health, keys, tokens, usage
 from ragsvc.web.sealed.middleware import SealedRequestMiddleware
 from ragsvc.web.sealed.request_bodies import body_limit_of
 
-FOUNDATION_ROUTES = [*health.route_handlers, *keys.route_handlers, *tokens.route_handlers]
+FOUNDATION_ROUTES = [*health.route_handlers, *keys.route_handlers, *tokens.route_handlers, *usage.route_handlers]
 
 _EXPOSED = sorted({"retry-after", "location", *(name.decode() for name in (DROPPED_PASSAGES_HEADER, *OUR_HEADERS))})
 

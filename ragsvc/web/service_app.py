@@ -15,6 +15,7 @@ from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.web.app import create_app
 from ragsvc.web.routes import (
     chat,
+    collections,
     documents,
     encrypted_chat,
     encryption_keys,
@@ -22,6 +23,7 @@ from ragsvc.web.routes import (
     models,
     providers,
     search,
+    tenants,
 )
 from ragsvc.wiring.services import Services
 
@@ -32,7 +34,9 @@ ROUTES = [
     *providers.route_handlers,
     *endpoint_families.stateful_routes,
     *documents.route_handlers,
+    *collections.route_handlers,
     *search.route_handlers,
+    *tenants.route_handlers,
     *encryption_keys.route_handlers,
     *encrypted_chat.route_handlers,
 ]

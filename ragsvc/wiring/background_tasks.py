@@ -31,7 +31,7 @@ async def run_background_task(
         await work()
     except anyio.get_cancelled_exc_class():
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - also panics of native code, which are no Exceptions
         stack = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)))
         logger.critical("background task '%s' failed with %s; the service stops\n%s", name, type(error).__name__, stack)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)

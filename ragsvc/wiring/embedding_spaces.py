@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -12,6 +13,7 @@ import anyio.to_thread
 
 from ragsvc.config import Settings
 from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
+from ragsvc.core.ids import CollectionId
 from ragsvc.core.ports.embedding import Embedder
 from ragsvc.core.text.chunking import lexical_context
 from ragsvc.core.text.condensing import condense
@@ -59,6 +61,7 @@ class SpaceOpener:
         self._settings = settings
         self._derived = derived
         self._database = database
+        self._opened: list[IndexRegistry] = []
 
     async def open(self, stack: AsyncExitStack, setting: str) -> ModelSpace:
         """Open a model, its batcher and its indexes; ``stack`` closes them.
@@ -86,6 +89,7 @@ class SpaceOpener:
             max_open=settings.max_open_collections,
         )
         stack.callback(indexes.close)
+        self._opened.append(indexes)
         return ModelSpace(
             embedder=embedder,
             model_id=model_id,
@@ -93,6 +97,19 @@ class SpaceOpener:
             indexes=indexes,
             prepare=condense if settings.embedded_text == "condensed" else str,
         )
+
+    def drop_indexes(self, collection_id: CollectionId) -> int:
+        """Remove the indexes of a deleted collection, also those of models that are not open. Blocking.
+
+        Returns:
+            The number of models for which the collection had indexes.
+        """
+        folders = list(self._derived.glob(f"model-*/{collection_id}"))
+        for indexes in self._opened:
+            indexes.drop(collection_id)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        return len(folders)
 
     def _open_embedder(self, setting: str) -> Embedder:
         settings = self._settings
@@ -143,7 +160,7 @@ def plan_model_change(database: Database, spaces: EmbeddingSpaces, target: Model
 
 
 def load_indexes(database: Database, indexes: IndexRegistry) -> None:
-    """Load collections up to the limits of memory and number, so that the first searches after a start are not slower."""
+    """Load collections within the limits of memory and number, so that first searches after a start are not slower."""
     for collection in database.read_sync(list_collections):
         if indexes.is_full:
             return

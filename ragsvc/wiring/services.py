@@ -34,12 +34,16 @@ from ragsvc.services.provider_administration import ProviderAdministration
 from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.services.search import SearchService
+from ragsvc.services.tenant_administration import TenantAdministration
+from ragsvc.services.tenant_export import TenantExport
+from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME
 from ragsvc.store.database import Database
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.document_rows import referenced_blobs
 from ragsvc.store.sealing_key import open_sealing_keys
+from ragsvc.store.tenant_rows import TenantLimits
 from ragsvc.wiring.background_tasks import run_background_task, shutdown_finished
 from ragsvc.wiring.data_directory import (
     open_database,
@@ -73,6 +77,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     documents: DocumentService
     search: SearchService
     access: Access
+    tenants: TenantAdministration
+    export: TenantExport
     keys: KeyAdministration
     models: ModelRegistry
     answer: AnswerService
@@ -137,6 +143,13 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
 
         hub = ProgressHub()
         index_lag = IndexLag(spaces.catch_up)
+        quotas = TenantQuotas(
+            TenantLimits(
+                max_collections=settings.max_collections_per_tenant,
+                max_documents=settings.max_documents_per_tenant,
+                max_bytes=settings.max_bytes_per_tenant,
+            )
+        )
         ingest = IngestService(
             database=database,
             blobs=blobs,
@@ -147,6 +160,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             options=IngestLimits(
                 workers=settings.ingest_workers,
                 attachments=AttachmentLimits(max_document_bytes=settings.max_document_bytes),
+                quotas=quotas,
             ),
         )
         documents = DocumentService(
@@ -157,6 +171,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             index_lag=index_lag,
             max_document_bytes=settings.max_document_bytes,
             max_queued=settings.max_queued_documents,
+            quotas=quotas,
         )
         reranker = await anyio.to_thread.run_sync(open_reranker, settings)
         search = SearchService(
@@ -167,6 +182,16 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             rerank_budget_s=settings.rerank_budget_ms / 1000,
         )
         access = Access(database)
+        tenants = TenantAdministration(
+            database=database,
+            blobs=blobs,
+            documents=documents,
+            ingest=ingest,
+            access=access,
+            quotas=quotas,
+            drop_indexes=opener.drop_indexes,
+            forget_collections=search.forget_collections,
+        )
         encryption = await anyio.to_thread.run_sync(open_request_encryption, settings)
         stack.callback(encryption.close)
         session = await stack.enter_async_context(open_session())
@@ -205,6 +230,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         tasks.start_soon(run_background_task, "ingest", ingest.run)
         if reembedding is not None:
             tasks.start_soon(run_background_task, "change of the embedding model", reembedding.run)
+        tasks.start_soon(run_background_task, "unfinished deletions", tenants.resume)
         stack.callback(tasks.cancel_scope.cancel)
         yield Services(
             settings=settings,
@@ -217,6 +243,8 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             documents=documents,
             search=search,
             access=access,
+            tenants=tenants,
+            export=TenantExport(database, blobs),
             keys=KeyAdministration(access, default_limits=default_key_limits(settings)),
             models=models,
             answer=answer,

@@ -54,6 +54,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     state: KeyState = KeyState.ACTIVE
     scopes: frozenset[Scope] = frozenset()
     allowed_models: tuple[str, ...] = ()
+    allowed_collections: tuple[str, ...] = ()
     limits: KeyLimits = KeyLimits()
     token_grant: int | None = None
     expires_at: int | None = None
@@ -71,6 +72,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
             label=self.label,
             scopes=self.scopes,
             allowed_models=self.allowed_models,
+            allowed_collections=self.allowed_collections,
         )
 
     def accepts(self, text: bytes, *, now: float) -> bool:

@@ -12,28 +12,44 @@ from ragsvc.core.ids import KeyId, TenantId
 
 
 class Scope(StrEnum):
-    """Permissions of a key. ``admin`` manages keys and providers; ``proxy`` covers the stateless endpoint families."""
+    """Permissions of a key. ``admin`` manages everything; ``proxy`` covers the stateless endpoint families.
+
+    ``chat.plain`` allows chats without documents only, ``chat`` allows both. ``tenant.admin`` manages the keys and the
+    collections of its own tenant and sees its usage.
+    """
 
     CHAT = "chat"
+    CHAT_PLAIN = "chat.plain"
     EMBEDDINGS = "embeddings"
     DOCUMENTS_READ = "documents.read"
     DOCUMENTS_WRITE = "documents.write"
     SEARCH = "search"
     PROXY = "proxy"
+    TENANT_ADMIN = "tenant.admin"
     ADMIN = "admin"
 
 
-DEFAULT_SCOPES = frozenset(Scope) - {Scope.ADMIN}
+DEFAULT_SCOPES = frozenset(Scope) - {Scope.ADMIN, Scope.TENANT_ADMIN, Scope.CHAT_PLAIN}
+
+_SUFFICIENT = {
+    Scope.CHAT_PLAIN: frozenset({Scope.CHAT_PLAIN, Scope.CHAT}),
+    Scope.TENANT_ADMIN: frozenset({Scope.TENANT_ADMIN, Scope.ADMIN}),
+}
+"""Scopes that include others."""
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """The caller: a verified API key. ``allowed_models`` are names and globs; empty means all."""
+    """The caller: a verified API key. ``allowed_models`` are names and globs; empty means all.
+
+    ``allowed_collections`` are names of collections; empty means all.
+    """
 
     key_id: KeyId
     tenant: TenantId
     label: str
     scopes: frozenset[Scope]
     allowed_models: tuple[str, ...] = ()
+    allowed_collections: tuple[str, ...] = ()
 
 
 def allows_model(principal: Principal, model: str) -> bool:
@@ -54,5 +70,16 @@ def require_model(principal: Principal, model: str) -> None:
 
 def require_scope(principal: Principal, scope: Scope) -> None:
     """Refuse a request that needs a scope the key lacks. Raises ``PolicyDenied``, which names key and scope."""
-    if scope not in principal.scopes:
+    if not principal.scopes & _SUFFICIENT.get(scope, {scope}):
         raise PolicyDenied(f"Key '{principal.label}' lacks scope '{scope.value}'.")
+
+
+def allows_collection(principal: Principal, name: str) -> bool:
+    """Whether the key may use a collection."""
+    return not principal.allowed_collections or name in principal.allowed_collections
+
+
+def require_collection(principal: Principal, name: str) -> None:
+    """Refuse a collection that the key may not use. Raises ``PolicyDenied``, which names key and collection."""
+    if not allows_collection(principal, name):
+        raise PolicyDenied(f"Key '{principal.label}' may not use the collection '{name}'.", param="collection")

@@ -11,17 +11,18 @@ from ragsvc.core.ids import KeyId
 
 
 class Reservation(msgspec.Struct, frozen=True):
-    """Tokens reserved for a request."""
+    """Tokens reserved for a request; ``family`` is that of its endpoint, for the usage report."""
 
     id: int
     key_id: KeyId
     tokens: int
+    family: str = "chat"
 
 
 class TokenMeter(Protocol):
     """The balance of a key: reserve before a request, settle after it, refund on failure."""
 
-    async def reserve(self, principal: Principal, tokens: int) -> Reservation:
+    async def reserve(self, principal: Principal, tokens: int, *, family: str = "chat") -> Reservation:
         """Reserve ``tokens``. Raises ``BalanceExhausted`` or ``RateLimited`` (daily budget)."""
         ...
 

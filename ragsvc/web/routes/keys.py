@@ -1,7 +1,8 @@
-"""Admin API ``/v1/keys``: API keys, their limits and their audit trail, for all tenants."""
+"""Admin API ``/v1/keys``: API keys, their limits and their audit trail, of all tenants or of the administrator's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -12,16 +13,18 @@ from msgspec import UNSET, Meta, UnsetType
 from ragsvc.core.access.api_keys import ApiKey, KeyLimits, KeyState
 from ragsvc.core.access.limits import UNLIMITED
 from ragsvc.core.access.principal import DEFAULT_SCOPES, Scope
-from ragsvc.core.defaults import LOCAL_MODEL, MAX_MODEL_NAME_LENGTH
+from ragsvc.core.defaults import LOCAL_MODEL, MAX_COLLECTION_NAME_LENGTH, MAX_MODEL_NAME_LENGTH
+from ragsvc.core.errors import KeyNotFound, PolicyDenied
 from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.services.idempotency import IdempotentRequest, repeatable
-from ragsvc.services.key_administration import Actor, IssuedKey, KeyChange, KeyDraft
+from ragsvc.services.key_administration import Actor, IssuedKey, KeyChange, KeyDraft, check_grant
 from ragsvc.store.key_rows import AuditEntry
-from ragsvc.store.key_usage_rows import KeyUsage
 from ragsvc.web.app_state import services_of
 from ragsvc.web.auth import credential_of
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import context_of
+from ragsvc.web.routes.usage import day_as_date
+from ragsvc.web.tenant_reach import own_tenant, require_tenant
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -40,6 +43,17 @@ _Models = Annotated[
         examples=[["openai/*", LOCAL_MODEL]],
     ),
 ]
+_Collections = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=MAX_COLLECTION_NAME_LENGTH)]],
+    Meta(max_length=200, description="Names of collections; empty allows all", examples=[["contracts"]]),
+]
+_SecretHash = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9a-f]{64}$",
+        description="SHA-256 of an existing secret in hexadecimal; the key then accepts this secret, and none is drawn",
+    ),
+]
 _Scopes = Annotated[list[Scope], Meta(max_length=20, description="Permissions of the key")]
 
 
@@ -50,6 +64,8 @@ class CreateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     tenant: _Tenant | None = None
     scopes: _Scopes = msgspec.field(default_factory=lambda: sorted(DEFAULT_SCOPES))
     allowed_models: _Models = []
+    allowed_collections: _Collections = []
+    secret_sha256: _SecretHash | None = None
     requests_per_minute: _Count | UnsetType | None = UNSET
     requests_per_hour: _Count | UnsetType | None = UNSET
     tokens_per_day: _Tokens | None = None
@@ -66,6 +82,7 @@ class UpdateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     state: Literal["active", "inactive"] | UnsetType = UNSET
     scopes: _Scopes | UnsetType = UNSET
     allowed_models: _Models | UnsetType = UNSET
+    allowed_collections: _Collections | UnsetType = UNSET
     requests_per_minute: _Count | UnsetType | None = UNSET
     requests_per_hour: _Count | UnsetType | None = UNSET
     tokens_per_day: _Tokens | UnsetType | None = UNSET
@@ -90,6 +107,7 @@ class KeyBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     state: Literal["active", "inactive", "revoked", "expired"]
     scopes: list[Scope]
     allowed_models: list[str]
+    allowed_collections: list[str]
     requests_per_minute: int | None
     requests_per_hour: int | None
     tokens_per_day: int | None
@@ -102,9 +120,9 @@ class KeyBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class IssuedKeyBody(KeyBody, frozen=True, kw_only=True):
-    """A key with its secret; ``key`` is shown in this response only."""
+    """A key with its secret; ``key`` is shown in this response only, and ``null`` if the secret was imported."""
 
-    key: str
+    key: str | None
 
 
 class KeyList(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,11 +143,28 @@ class AuditList(msgspec.Struct, frozen=True, kw_only=True):
     has_more: bool
 
 
+class KeyUsageBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Usage of a day: ``date`` in UTC; ``day`` is the same in days since 1970.
+
+    ``family`` is a group of endpoints, ``search`` or ``documents`` (uploads); ``""`` was counted by an older release.
+    """
+
+    key_id: str
+    tenant: str
+    date: str
+    day: int
+    model: str
+    family: str
+    prompt_tokens: int
+    completion_tokens: int
+    requests: int
+
+
 class UsageList(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens and requests per day (days since 1970, UTC) and model, newest first."""
+    """Tokens and requests per day, model and family, newest first."""
 
     object: Literal["list"] = "list"
-    data: list[KeyUsage]
+    data: list[KeyUsageBody]
 
 
 class DeletedKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,24 +178,31 @@ class DeletedKey(msgspec.Struct, frozen=True, kw_only=True):
 _create = msgspec.json.Decoder(CreateKey)
 _update = msgspec.json.Decoder(UpdateKey)
 _rotate = msgspec.json.Decoder(RotateKey)
-_OPT = {"scope": Scope.ADMIN, "tag": "keys"}
+_OPT = {"scope": Scope.TENANT_ADMIN, "tag": "keys"}
 _Limit = Annotated[int, QueryParameter(ge=1, le=100)]
 
 
 @post("/v1/keys", opt={**_OPT, "body": CreateKey, "idempotent": True}, summary="Create a key")
 async def create_key(request: AnyRequest) -> Response[IssuedKeyBody]:
-    """Create a key; its secret is shown in this response only."""
+    """Create a key; its secret is shown in this response only.
+
+    A tenant administrator creates keys of its own tenant, with at most the limits and collections of its own key.
+    """
     body = await read_json(request, _create)
     tenant = body.tenant or context_of(request.scope).principal.tenant
+    require_tenant(request, tenant)
     draft = KeyDraft(
         tenant=TenantId(tenant),
         label=body.label,
         scopes=frozenset(body.scopes),
         allowed_models=tuple(body.allowed_models),
+        allowed_collections=tuple(body.allowed_collections),
+        secret_hash=None if body.secret_sha256 is None else bytes.fromhex(body.secret_sha256),
         limits=services_of(request).keys.limits(**{name: getattr(body, name) for name in KeyLimits.__struct_fields__}),
         expires_at=body.expires_at,
         state=KeyState(body.state),
     )
+    _check_grant(request, draft.scopes, draft.limits, draft.allowed_collections)
     issued = await services_of(request).keys.create(draft, actor=_actor(request), request=await _repeatable(request))
     return _issued(request, issued, status=201)
 
@@ -169,7 +211,11 @@ async def create_key(request: AnyRequest) -> Response[IssuedKeyBody]:
 async def list_keys(
     request: AnyRequest, tenant: FromQuery[str | None] = None, after: FromQuery[str | None] = None, limit: _Limit = 20
 ) -> KeyList:
-    """List the keys of all tenants or of one tenant, oldest first."""
+    """List the keys of all tenants or of one tenant, oldest first; a tenant administrator sees its own tenant."""
+    own = own_tenant(request)
+    if own is not None:
+        require_tenant(request, tenant or own)
+        tenant = own
     keys = await services_of(request).keys.page(
         tenant=None if tenant is None else TenantId(tenant),
         after=None if after is None else KeyId(after),
@@ -187,7 +233,7 @@ async def list_keys(
 @get("/v1/keys/{key_id:str}", opt=_OPT, summary="Show a key")
 async def get_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
     """Show a key without its secret."""
-    return _show(request, await services_of(request).keys.get(KeyId(key_id)))
+    return _show(request, await _reachable(request, key_id))
 
 
 @patch("/v1/keys/{key_id:str}", opt={**_OPT, "body": UpdateKey, "errors": (409,)}, summary="Change a key")
@@ -197,9 +243,17 @@ async def update_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
     changes: dict[str, Any] = {
         name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET
     }
-    for name, convert in (("scopes", frozenset), ("allowed_models", tuple), ("state", KeyState)):
+    for name, convert in _CONVERTED:
         if name in changes:
             changes[name] = convert(changes[name])
+    before = await _reachable(request, key_id, to_change=True)
+    limits = {name: value for name, value in changes.items() if name in KeyLimits.__struct_fields__}
+    _check_grant(
+        request,
+        changes.get("scopes", before.scopes),
+        msgspec.structs.replace(before.limits, **limits),
+        changes.get("allowed_collections", before.allowed_collections),
+    )
     return _show(
         request, await services_of(request).keys.update(KeyId(key_id), KeyChange(**changes), actor=_actor(request))
     )
@@ -214,6 +268,7 @@ async def update_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
 async def rotate_key(request: AnyRequest, key_id: FromPath[str]) -> Response[IssuedKeyBody]:
     """Give a key a new secret; the old secret works for ``overlap_s`` more seconds."""
     body = await read_json(request, _rotate) if await request.body() else RotateKey()
+    await _reachable(request, key_id, to_change=True)
     issued = await services_of(request).keys.rotate(
         KeyId(key_id), overlap_s=body.overlap_s, actor=_actor(request), request=await _repeatable(request)
     )
@@ -223,12 +278,14 @@ async def rotate_key(request: AnyRequest, key_id: FromPath[str]) -> Response[Iss
 @post("/v1/keys/{key_id:str}/revoke", opt=_OPT, status_code=200, summary="Revoke a key")
 async def revoke_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
     """Revoke a key permanently; it stays in the list of keys."""
+    await _reachable(request, key_id, to_change=True)
     return _show(request, await services_of(request).keys.revoke(KeyId(key_id), actor=_actor(request)))
 
 
 @delete("/v1/keys/{key_id:str}", opt=_OPT, status_code=200, summary="Delete a key")
 async def delete_key(request: AnyRequest, key_id: FromPath[str]) -> DeletedKey:
     """Delete a key; its audit trail and usage are kept."""
+    await _reachable(request, key_id, to_change=True)
     await services_of(request).keys.delete(KeyId(key_id), actor=_actor(request))
     return DeletedKey(id=key_id)
 
@@ -240,7 +297,9 @@ async def get_audit(
     before: Annotated[int | None, QueryParameter(ge=1)] = None,
     limit: _Limit = 20,
 ) -> AuditList:
-    """Show who changed what and when, newest first; also for deleted keys."""
+    """Show who changed what and when, newest first; to administrators also for deleted keys."""
+    if own_tenant(request) is not None:
+        await _reachable(request, key_id)
     entries = await services_of(request).keys.audit(KeyId(key_id), before=before, limit=limit + 1)
     return AuditList(data=entries[:limit], has_more=len(entries) > limit)
 
@@ -249,8 +308,38 @@ async def get_audit(
 async def get_usage(
     request: AnyRequest, key_id: FromPath[str], days: Annotated[int, QueryParameter(ge=1, le=366)] = 30
 ) -> UsageList:
-    """Show tokens and requests per day and model."""
-    return UsageList(data=await services_of(request).keys.usage(KeyId(key_id), days=days))
+    """Show tokens and requests per day, model and family; searches and uploads count as requests."""
+    if own_tenant(request) is not None:
+        await _reachable(request, key_id)
+    usage = await services_of(request).keys.usage(KeyId(key_id), days=days)
+    return UsageList(
+        data=[KeyUsageBody(**msgspec.structs.asdict(entry), date=day_as_date(entry.day)) for entry in usage]
+    )
+
+
+_CONVERTED: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+    ("scopes", frozenset),
+    ("allowed_models", tuple),
+    ("allowed_collections", tuple),
+    ("state", KeyState),
+)
+
+
+async def _reachable(request: AnyRequest, key_id: str, *, to_change: bool = False) -> ApiKey:
+    """A key that the caller may see. Raises ``KeyNotFound``, and ``PolicyDenied`` if it may not be changed."""
+    key = await services_of(request).keys.get(KeyId(key_id))
+    own = own_tenant(request)
+    if own is not None and key.tenant != own:
+        raise KeyNotFound(f"There is no API key '{key_id}'.")
+    if to_change and own is not None and Scope.ADMIN in key.scopes:
+        raise PolicyDenied("Only a key with the scope 'admin' can change a key that has it.")
+    return key
+
+
+def _check_grant(request: AnyRequest, scopes: Iterable[Scope], limits: KeyLimits, collections: Sequence[str]) -> None:
+    live = context_of(request.scope).live
+    if live is not None and own_tenant(request) is not None:
+        check_grant(live.key, scopes, limits, collections)
 
 
 def _actor(request: AnyRequest) -> Actor:
@@ -280,6 +369,7 @@ def _fields(key: ApiKey, now: float) -> dict[str, Any]:
         "state": "expired" if key.state is KeyState.ACTIVE and key.expired(now) else key.state.value,
         "scopes": sorted(key.scopes),
         "allowed_models": list(key.allowed_models),
+        "allowed_collections": list(key.allowed_collections),
         "expires_at": key.expires_at,
         "previous_expires_at": key.previous_expires_at,
         "created_at": key.created_at,

@@ -70,8 +70,9 @@ def contents(path: Path, key: bytes | None, *tables: str) -> dict[str, list[tupl
 
 
 def with_new_column(rows: dict[str, list[tuple]]) -> dict[str, list[tuple]]:
-    """The rows of schema 0001 as the newest schema has them: passages have no tables yet."""
-    return {**rows, "passages": [(*row, None) for row in rows["passages"]]}
+    """The rows of schema 0001 as the newest schema has them."""
+    new = {"passages": None, "collections": None, "api_keys": "[]"}
+    return {table: [(*row, new[table]) for row in found] if table in new else found for table, found in rows.items()}
 
 
 def columns(path: Path, key: bytes | None, table: str) -> list[str]:
@@ -144,7 +145,7 @@ def test_a_file_with_some_tables_only_gets_the_others(tmp_path: Path) -> None:
             connection.execute(f"DROP TABLE {table}").fetchall()
     keys = contents(old.database, None, "api_keys")
     Database(old.database).close()
-    assert contents(old.database, None, "api_keys") == keys
+    assert contents(old.database, None, "api_keys") == with_new_column(keys)
     assert contents(old.database, None, "documents", "jobs") == {"documents": [], "jobs": []}
 
 
@@ -244,9 +245,9 @@ def prepare(engine: Engine, folder: Path, **options: float) -> Path:
 
 
 def add_migration(folder: Path, body: str) -> None:
-    number = len(revisions()) + 1
+    number = int(revisions()[-1]) + 1
     text = f"import sqlalchemy as sa\nfrom alembic import op\n\nrevision = '{number:04}'\n"
-    text += f"down_revision = '{number - 1:04}'\n"
+    text += f"down_revision = '{revisions()[-1]}'\n"
     (folder / "versions" / f"{number:04}_of_a_test.py").write_text(f"{text}\n\ndef upgrade():\n    {body}\n")
 
 
@@ -298,7 +299,7 @@ def test_dangling_rows_from_before_the_upgrade_do_not_prevent_it(engine: Engine,
         "        t.add_column(sa.Column('note', sa.String))",
     )
     prepare(engine, folder)
-    assert revision(path, None) == f"{len(revisions()) + 1:04}"
+    assert revision(path, None) == f"{int(revisions()[-1]) + 1:04}"
     warnings = [record.getMessage() for record in caplog.records if "missing rows" in record.getMessage()]
     assert warnings == ["ragsvc.sqlite: before the upgrade, 2 rows of pages referred to missing rows of documents"]
 

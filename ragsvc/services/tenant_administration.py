@@ -1,0 +1,246 @@
+"""Administration of tenants and collections: list, show, limit, delete.
+
+A deletion removes rows, stored files, vectors, and the word index with its dictionary; then the write-ahead log of the
+database is emptied, so that no file of the data directory holds the deleted text. Everything is invisible after the
+first transaction; the rest continues at the next start if the process ends before.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import msgspec
+from sqlalchemy import Connection
+
+from ragsvc.core.errors import CollectionNotFound, Conflict, Overloaded, StorageFull, TenantNotFound
+from ragsvc.core.ids import CollectionId, TenantId
+from ragsvc.services.access_control import Access, write_to_the_end
+from ragsvc.services.document_service import DocumentService
+from ragsvc.services.ingest_jobs import IngestService
+from ragsvc.services.tenant_quotas import TenantQuotas
+from ragsvc.store import tenant_rows as rows
+from ragsvc.store.backup import list_backups, remove_database
+from ragsvc.store.blobs import BlobStore
+from ragsvc.store.database import Database
+from ragsvc.store.tenant_rows import CollectionHoldings, RemovedAccess, RemovedRows, TenantHoldings, TenantLimits
+
+logger = logging.getLogger(__name__)
+
+_DOCUMENTS_AT_ONCE = 20
+_RETRY_S = 5.0
+
+
+class DeletionReport(msgspec.Struct, kw_only=True):
+    """What a deletion removed.
+
+    ``log_emptied``: the write-ahead log holds nothing of it any more; otherwise a reader held it, and SQLite empties it
+    within seconds. ``kept_copies``: copies of the database from before an upgrade, which still contain the data.
+    """
+
+    collections: int = 0
+    documents: int = 0
+    pages: int = 0
+    passages: int = 0
+    vectors: int = 0
+    files: int = 0
+    file_bytes: int = 0
+    indexes: int = 0
+    keys: int = 0
+    provider_keys: int = 0
+    usage_rows: int = 0
+    audit_entries: int = 0
+    log_emptied: bool = False
+    kept_copies: list[str] = []
+    removed_copies: list[str] = []
+
+
+class TenantAdministration:
+    """Lists, shows, limits and deletes tenants and collections. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        blobs: BlobStore,
+        documents: DocumentService,
+        ingest: IngestService,
+        access: Access,
+        quotas: TenantQuotas,
+        drop_indexes: Callable[[CollectionId], int],
+        forget_collections: Callable[[TenantId], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``drop_indexes`` removes the indexes of a collection for every model, and returns how many there were.
+
+        ``forget_collections`` removes the names of a tenant's collections from caches.
+        """
+        self._database = database
+        self._blobs = blobs
+        self._documents = documents
+        self._ingest = ingest
+        self._access = access
+        self._quotas = quotas
+        self._drop_indexes = drop_indexes
+        self._forget_collections = forget_collections
+        self._clock = clock
+        self._deleting = anyio.Lock()
+
+    # -- read --------------------------------------------------------------------------------------------------
+
+    async def tenants(self) -> list[TenantHoldings]:
+        """Every tenant with what it has, in alphabetical order."""
+
+        def read(connection: Connection) -> list[TenantHoldings]:
+            found = [rows.tenant_holdings(connection, name) for name in rows.tenant_names(connection)]
+            return [tenant for tenant in found if tenant is not None]
+
+        return await self._database.read(read)
+
+    async def tenant(self, name: TenantId) -> TenantHoldings:
+        """What a tenant has. Raises ``TenantNotFound``."""
+        found = await self._database.read(lambda connection: rows.tenant_holdings(connection, name))
+        if found is None:
+            raise TenantNotFound(f"There is no tenant '{name}'.", param="tenant")
+        return found
+
+    async def limits(self, name: TenantId) -> TenantLimits:
+        """The limits that apply to a tenant: its own, else the defaults of the service."""
+        return await self._database.read(lambda connection: self._quotas.of(connection, name))
+
+    async def set_limits(self, name: TenantId, limits: TenantLimits) -> TenantHoldings:
+        """Set a tenant's own limits; ``None`` returns to the default."""
+        now = int(self._clock())
+        await write_to_the_end(
+            self._database, lambda connection: rows.set_tenant_limits(connection, name, limits, now=now)
+        )
+        return await self.tenant(name)
+
+    async def collections(self, tenant: TenantId) -> list[CollectionHoldings]:
+        """A tenant's collections in alphabetical order."""
+        return await self._database.read(lambda connection: rows.collection_holdings(connection, tenant))
+
+    async def collection(self, tenant: TenantId, name: str) -> CollectionHoldings:
+        """One collection. Raises ``CollectionNotFound``."""
+        for collection in await self.collections(tenant):
+            if collection.name == name:
+                return collection
+        raise CollectionNotFound(f"There is no collection '{name}'.", param="collection")
+
+    # -- delete ------------------------------------------------------------------------------------------------
+
+    async def delete_collection(self, tenant: TenantId, name: str, *, only_if_empty: bool = False) -> DeletionReport:
+        """Delete a collection with its documents.
+
+        Raises:
+            CollectionNotFound: the tenant has no such collection.
+            Conflict: the collection has documents, and ``only_if_empty`` is set.
+        """
+        report = DeletionReport()
+
+        def mark(connection: Connection) -> list[CollectionId]:
+            ids = rows.mark_collections_deleted(connection, tenant, name=name, now=int(self._clock()))
+            if not ids:
+                raise CollectionNotFound(f"There is no collection '{name}'.", param="collection")
+            if only_if_empty and rows.documents_of_collections(connection, ids):
+                raise Conflict(f"The collection '{name}' has documents.")
+            return ids
+
+        with anyio.CancelScope(shield=True):
+            ids = await self._database.write(mark)
+            self._forget_collections(tenant)
+            await self._finish(ids, report)
+        logger.info("deleted a collection of tenant %s: %d documents", tenant, report.documents)
+        return report
+
+    async def delete_tenant(self, tenant: TenantId, *, remove_copies: bool = False) -> DeletionReport:
+        """Delete everything of a tenant: keys, usage, collections, documents.
+
+        Uploads that were being received are refused. ``remove_copies`` also removes the copies of the database from
+        before upgrades, which contain data of all tenants.
+
+        Raises:
+            TenantNotFound: it has nothing.
+        """
+        await self.tenant(tenant)
+        report = DeletionReport()
+
+        def mark(connection: Connection) -> tuple[list[CollectionId], RemovedAccess]:
+            access = rows.remove_access(connection, tenant)
+            return rows.mark_collections_deleted(connection, tenant, now=int(self._clock())), access
+
+        with anyio.CancelScope(shield=True):
+            self._documents.refuse_open_uploads(tenant)
+            ids, access = await self._database.write(mark)
+            for key_id in access.key_ids:
+                self._access.erase(key_id)
+            report.keys, report.provider_keys = len(access.key_ids), access.provider_keys
+            report.usage_rows, report.audit_entries = access.usage_rows, access.audit_entries
+            self._forget_collections(tenant)
+            await self._finish(ids, report)
+            report.files += await self._documents.remove_stray_files(tenant)
+            self._handle_copies(report, remove=remove_copies)
+        logger.warning("deleted tenant %s: %d keys, %d documents", tenant, report.keys, report.documents)
+        return report
+
+    async def resume(self) -> None:
+        """Finish the deletions that an earlier run began; for the start of the service."""
+        while ids := await self._database.read(rows.deleted_collections):
+            try:
+                await self._finish(ids, DeletionReport())
+            except (StorageFull, Overloaded) as error:
+                logger.warning("a deletion could not be finished, it is tried again: %s", error.message)
+                await anyio.sleep(_RETRY_S)
+
+    async def _finish(self, ids: Sequence[CollectionId], report: DeletionReport) -> None:
+        """Remove documents, files and indexes of collections that are marked as deleted."""
+        if not ids:
+            await self._empty_log(report)
+            return
+        async with self._deleting:
+            documents = await self._database.read(lambda connection: rows.documents_of_collections(connection, ids))
+            await self._ingest.stop_work_on_all(documents)
+            more = True
+            while more:
+                removed = await self._database.write(
+                    lambda connection: rows.remove_documents(connection, ids, limit=_DOCUMENTS_AT_ONCE)
+                )
+                await self._remove_files(removed, report)
+                _add(report, removed)
+                more = removed.more
+            for collection_id in ids:
+                report.indexes += await anyio.to_thread.run_sync(self._drop_indexes, collection_id)
+            await self._database.write(lambda connection: rows.remove_collections(connection, ids))
+            report.collections += len(ids)
+            await self._empty_log(report)
+
+    async def _remove_files(self, removed: RemovedRows, report: DeletionReport) -> None:
+        for file in removed.files:
+            if await self._documents.remove_file(file.tenant, file.sha256):
+                report.files += 1
+                report.file_bytes += file.size_bytes
+        for public_id in removed.public_ids:
+            self._documents.notify(public_id)
+
+    async def _empty_log(self, report: DeletionReport) -> None:
+        report.log_emptied = await anyio.to_thread.run_sync(self._database.empty_log)
+
+    def _handle_copies(self, report: DeletionReport, *, remove: bool) -> None:
+        copies: list[Path] = list_backups(self._database.path)
+        if remove:
+            for copy in copies:
+                remove_database(copy)
+            report.removed_copies = [copy.name for copy in copies]
+        else:
+            report.kept_copies = [copy.name for copy in copies]
+
+
+def _add(report: DeletionReport, removed: RemovedRows) -> None:
+    report.documents += len(removed.public_ids)
+    report.pages += removed.pages
+    report.passages += removed.passages
+    report.vectors += removed.vectors

@@ -1,0 +1,116 @@
+"""Exports everything of a tenant as a tar archive, made while it is sent: nothing is written to disk.
+
+Members: ``tenant.json``, ``collections.json``, ``keys.json`` (without secrets), ``usage.json``, and for each document
+``documents/<id>.json`` and ``files/<id>/<file name>``. ``missing.json`` lists documents whose stored file is missing.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+import anyio.to_thread
+import msgspec
+
+from ragsvc.core.access.api_keys import ApiKey
+from ragsvc.core.documents import Document
+from ragsvc.core.errors import DocumentNotFound
+from ragsvc.core.ids import TenantId
+from ragsvc.store import key_rows, key_usage_rows, tenant_rows
+from ragsvc.store.blobs import BlobStore
+from ragsvc.store.database import Database
+from ragsvc.store.document_rows import get_document
+from ragsvc.store.key_usage_rows import UsageDimension, UsageFilter
+
+_AT_ONCE = 100
+_MOST_KEYS = 100_000
+_LAST_DAY = 1 << 30
+_SECRETS = ("secret_hash", "previous_secret_hash")
+
+
+class TenantExport:
+    """Makes archives of tenants."""
+
+    def __init__(self, database: Database, blobs: BlobStore) -> None:
+        self._database = database
+        self._blobs = blobs
+
+    async def chunks(self, tenant: TenantId) -> AsyncGenerator[bytes]:
+        """The bytes of the archive. Documents that are deleted meanwhile are left out."""
+        for name, value in (await self._tables(tenant)).items():
+            yield _member(name, msgspec.json.format(msgspec.json.encode(value), indent=1))
+        missing: list[str] = []
+        last = 0
+        while found := await self._database.read(
+            lambda connection, after=last: tenant_rows.documents_for_export(  # type: ignore[misc]
+                connection, tenant, after=after, limit=_AT_ONCE
+            )
+        ):
+            for _, public_id in found:
+                try:
+                    document = await self._database.read(
+                        lambda connection, wanted=public_id: get_document(connection, tenant, wanted)  # type: ignore[misc]
+                    )
+                except DocumentNotFound:
+                    continue
+                async for chunk in self._document(document, missing):
+                    yield chunk
+            last = found[-1][0]
+        yield _member("missing.json", msgspec.json.encode(missing))
+        yield bytes(2 * tarfile.BLOCKSIZE)
+
+    async def _tables(self, tenant: TenantId) -> dict[str, Any]:
+        which = UsageFilter(since_day=0, until_day=_LAST_DAY, tenant=tenant)
+        return await self._database.read(
+            lambda connection: {
+                "tenant.json": tenant_rows.tenant_holdings(connection, tenant),
+                "collections.json": tenant_rows.collection_holdings(connection, tenant),
+                "keys.json": [
+                    _without_secrets(key) for key in key_rows.list_keys(connection, tenant=tenant, limit=_MOST_KEYS)
+                ],
+                "usage.json": key_usage_rows.sum_usage(connection, which, list(UsageDimension)),
+            }
+        )
+
+    async def _document(self, document: Document, missing: list[str]) -> AsyncGenerator[bytes]:
+        yield _member(f"documents/{document.public_id}.json", msgspec.json.encode(document))
+        pieces = self._blobs.chunks(document.tenant, document.sha256)
+        try:
+            piece = await anyio.to_thread.run_sync(_next, pieces)
+        except FileNotFoundError:
+            missing.append(document.public_id)
+            return
+        name = f"files/{document.public_id}/{_safe(document.filename)}"
+        yield _header(name, document.size_bytes)
+        while piece is not None:
+            yield piece
+            piece = await anyio.to_thread.run_sync(_next, pieces)
+        yield _padding(document.size_bytes)
+
+
+def _next(pieces: Iterator[bytes]) -> bytes | None:
+    return next(pieces, None)
+
+
+def _without_secrets(key: ApiKey) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.to_builtins(key).items() if name not in _SECRETS}
+
+
+def _safe(filename: str) -> str:
+    """A file name that unpacks into its folder."""
+    return filename.replace("/", "_").replace("\\", "_").strip(". ") or "file"
+
+
+def _member(name: str, content: bytes) -> bytes:
+    return _header(name, len(content)) + content + _padding(len(content))
+
+
+def _header(name: str, size_bytes: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = size_bytes
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def _padding(size_bytes: int) -> bytes:
+    return bytes(-size_bytes % tarfile.BLOCKSIZE)

@@ -1,0 +1,295 @@
+"""Statements about tenants: their limits, what they store, and the removal of collections and tenants.
+
+A deletion has two parts. The first is one transaction that makes everything invisible: collections are marked as
+deleted and lose their names, keys are removed. The second removes the documents of marked collections in small
+transactions, so that other writers never wait long; after a crash the next start continues it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection as SomeOf
+from collections.abc import Sequence
+from typing import Any, cast
+
+import msgspec
+from sqlalchemy import Connection, Table, delete, func, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from ragsvc.core.ids import CollectionId, DocumentId, KeyId, TenantId
+from ragsvc.store.key_tables import IdempotencyRow, KeyAuditRow, KeyRow, TenantRow, UsageRow
+from ragsvc.store.provider_rows import ProviderKeyRow
+from ragsvc.store.tables import (
+    CollectionRow,
+    DocumentRow,
+    EmbeddingRow,
+    IndexLogRow,
+    JobRow,
+    PageRow,
+    PassageRow,
+    table_of,
+)
+
+_collections = table_of(CollectionRow)
+_documents = table_of(DocumentRow)
+_pages = table_of(PageRow)
+_passages = table_of(PassageRow)
+_embeddings = table_of(EmbeddingRow)
+_index_log = table_of(IndexLogRow)
+_jobs = table_of(JobRow)
+_keys = cast("Table", KeyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
+_audit = cast("Table", KeyAuditRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
+_usage = cast("Table", UsageRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
+_tenants = cast("Table", TenantRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
+_idempotency = cast("Table", IdempotencyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
+_provider_keys = cast("Table", ProviderKeyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
+
+_not_deleted = _collections.c.deleted_at.is_(None)
+
+
+class TenantLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tenant may store; ``None`` means that the default of the service applies."""
+
+    max_collections: int | None = None
+    max_documents: int | None = None
+    max_bytes: int | None = None
+
+
+class TenantHoldings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tenant has. ``size_bytes`` is the size of its uploaded files."""
+
+    name: str
+    keys: int
+    collections: int
+    documents: int
+    size_bytes: int
+    limits: TenantLimits
+
+
+class CollectionHoldings(msgspec.Struct, frozen=True, kw_only=True):
+    """A collection with the number of its documents and their size."""
+
+    id: CollectionId
+    name: str
+    documents: int
+    ready: int
+    passages: int
+    size_bytes: int
+    created_at: int
+
+
+class RemovedAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of a tenant that its deletion removed at once."""
+
+    key_ids: list[KeyId]
+    provider_keys: int
+    usage_rows: int
+    audit_entries: int
+
+
+class RemovedFile(msgspec.Struct, frozen=True):
+    """A stored file that no row refers to any more."""
+
+    tenant: TenantId
+    sha256: str
+    size_bytes: int
+
+
+class RemovedRows(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch of the second part removed. ``more``: documents of these collections are left."""
+
+    public_ids: list[str]
+    files: list[RemovedFile]
+    pages: int
+    passages: int
+    vectors: int
+    more: bool
+
+
+def tenant_names(connection: Connection) -> list[TenantId]:
+    """Every tenant that has a key, a collection or limits, in alphabetical order."""
+    names = select(_keys.c.tenant.label("name")).union(
+        select(_collections.c.tenant).where(_not_deleted), select(_tenants.c.name)
+    )
+    return [TenantId(name) for name in connection.execute(names.order_by("name")).scalars()]
+
+
+def tenant_holdings(connection: Connection, tenant: TenantId) -> TenantHoldings | None:
+    """What a tenant has; ``None`` if it does not exist."""
+    keys = connection.execute(select(func.count()).where(_keys.c.tenant == tenant)).scalar_one()
+    collections = count_collections(connection, tenant)
+    documents, size_bytes = count_documents(connection, tenant)
+    limits = tenant_limits(connection, tenant)
+    if not keys and not collections and not documents and limits is None:
+        return None
+    return TenantHoldings(
+        name=tenant,
+        keys=keys,
+        collections=collections,
+        documents=documents,
+        size_bytes=size_bytes,
+        limits=limits or TenantLimits(),
+    )
+
+
+def count_collections(connection: Connection, tenant: TenantId) -> int:
+    statement = select(func.count()).select_from(_collections).where(_collections.c.tenant == tenant, _not_deleted)
+    return int(connection.execute(statement).scalar_one())
+
+
+def count_documents(connection: Connection, tenant: TenantId) -> tuple[int, int]:
+    """Number and bytes of a tenant's documents, without those that are being deleted with their collection."""
+    statement = (
+        select(func.count(), func.coalesce(func.sum(_documents.c.size_bytes), 0))
+        .join_from(_documents, _collections, _documents.c.collection_id == _collections.c.id)
+        .where(_documents.c.tenant == tenant, _not_deleted)
+    )
+    count, size_bytes = connection.execute(statement).one()
+    return int(count), int(size_bytes)
+
+
+def tenant_limits(connection: Connection, tenant: TenantId) -> TenantLimits | None:
+    """The limits that an operator set for a tenant; ``None`` if no limit was ever set."""
+    row = connection.execute(select(_tenants).where(_tenants.c.name == tenant)).one_or_none()
+    if row is None:
+        return None
+    return TenantLimits(max_collections=row.max_collections, max_documents=row.max_documents, max_bytes=row.max_bytes)
+
+
+def set_tenant_limits(connection: Connection, tenant: TenantId, limits: TenantLimits, *, now: int) -> None:
+    values = {**msgspec.structs.asdict(limits), "updated_at": now}
+    statement = insert(_tenants).values(name=tenant, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+
+
+def collection_holdings(connection: Connection, tenant: TenantId) -> list[CollectionHoldings]:
+    """A tenant's collections with counts, in alphabetical order."""
+    statement = (
+        select(
+            _collections.c.id,
+            _collections.c.name,
+            _collections.c.created_at,
+            func.count(_documents.c.id).label("documents"),
+            func.coalesce(func.sum(_documents.c.status == "ready"), 0).label("ready"),
+            func.coalesce(func.sum(_documents.c.passages_total), 0).label("passages"),
+            func.coalesce(func.sum(_documents.c.size_bytes), 0).label("size_bytes"),
+        )
+        .join_from(_collections, _documents, _documents.c.collection_id == _collections.c.id, isouter=True)
+        .where(_collections.c.tenant == tenant, _not_deleted)
+        .group_by(_collections.c.id)
+        .order_by(_collections.c.name)
+    )
+    return [CollectionHoldings(**row) for row in connection.execute(statement).mappings()]
+
+
+def mark_collections_deleted(
+    connection: Connection, tenant: TenantId, *, name: str | None = None, now: int
+) -> list[CollectionId]:
+    """Make one collection of a tenant, or all, invisible, and remove their jobs; the name can be used again at once.
+
+    Returns:
+        The ids of these collections.
+    """
+    statement = select(_collections.c.id).where(_collections.c.tenant == tenant, _not_deleted)
+    if name is not None:
+        statement = statement.where(_collections.c.name == name)
+    ids = [CollectionId(row_id) for row_id in connection.execute(statement).scalars()]
+    of_collections = select(_documents.c.id).where(_documents.c.collection_id.in_(ids))
+    connection.execute(delete(_jobs).where(_jobs.c.document_id.in_(of_collections)))
+    for collection_id in ids:
+        connection.execute(
+            update(_collections)
+            .where(_collections.c.id == collection_id)
+            .values(deleted_at=now, name=f"\x00deleted {collection_id}")
+        )
+    return ids
+
+
+def deleted_collections(connection: Connection) -> list[CollectionId]:
+    """Collections whose deletion has begun and not ended."""
+    statement = select(_collections.c.id).where(_collections.c.deleted_at.is_not(None)).order_by(_collections.c.id)
+    return [CollectionId(row_id) for row_id in connection.execute(statement).scalars()]
+
+
+def documents_of_collections(connection: Connection, collections: SomeOf[CollectionId]) -> list[DocumentId]:
+    statement = select(_documents.c.id).where(_documents.c.collection_id.in_(collections))
+    return [DocumentId(row_id) for row_id in connection.execute(statement).scalars()]
+
+
+def remove_documents(connection: Connection, collections: SomeOf[CollectionId], *, limit: int) -> RemovedRows:
+    """Remove at most ``limit`` documents of collections marked as deleted, with pages, passages, vectors and jobs."""
+    marked = select(_collections.c.id).where(_collections.c.id.in_(collections), _collections.c.deleted_at.is_not(None))
+    statement = (
+        select(
+            _documents.c.id, _documents.c.public_id, _documents.c.tenant, _documents.c.sha256, _documents.c.size_bytes
+        )
+        .where(_documents.c.collection_id.in_(marked))
+        .order_by(_documents.c.id)
+        .limit(limit + 1)
+    )
+    found = connection.execute(statement).all()
+    batch = found[:limit]
+    ids = [row.id for row in batch]
+    pages = _count(connection, select(func.count()).where(_pages.c.document_id.in_(ids)))
+    passages = _count(connection, select(func.count()).where(_passages.c.document_id.in_(ids)))
+    of_passages = select(_passages.c.id).where(_passages.c.document_id.in_(ids))
+    vectors = _count(connection, select(func.count()).where(_embeddings.c.passage_id.in_(of_passages)))
+    connection.execute(delete(_documents).where(_documents.c.id.in_(ids)))
+    files = {(row.tenant, row.sha256): RemovedFile(row.tenant, row.sha256, row.size_bytes) for row in batch}
+    return RemovedRows(
+        public_ids=[row.public_id for row in batch],
+        files=[file for file in files.values() if not is_file_used(connection, file.tenant, file.sha256)],
+        pages=pages,
+        passages=passages,
+        vectors=vectors,
+        more=len(found) > limit,
+    )
+
+
+def is_file_used(connection: Connection, tenant: TenantId, sha256: str) -> bool:
+    """Whether a document of the tenant refers to the file."""
+    statement = select(func.count()).where(_documents.c.tenant == tenant, _documents.c.sha256 == sha256)
+    return _count(connection, statement) > 0
+
+
+def remove_collections(connection: Connection, collections: SomeOf[CollectionId]) -> None:
+    """Remove the rows and the index log of collections that have no documents left."""
+    connection.execute(delete(_index_log).where(_index_log.c.collection_id.in_(collections)))
+    connection.execute(
+        delete(_collections).where(_collections.c.id.in_(collections), _collections.c.deleted_at.is_not(None))
+    )
+
+
+def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
+    """Remove a tenant's keys with their audit trail and usage, its keys for providers, and its limits."""
+    key_ids = [KeyId(key) for key in connection.execute(select(_keys.c.id).where(_keys.c.tenant == tenant)).scalars()]
+    connection.execute(delete(_idempotency).where(_idempotency.c.owner.in_(key_ids)))
+    audit = connection.execute(delete(_audit).where(_audit.c.key_id.in_(key_ids))).rowcount
+    usage = connection.execute(delete(_usage).where((_usage.c.tenant == tenant) | _usage.c.key_id.in_(key_ids)))
+    connection.execute(delete(_keys).where(_keys.c.tenant == tenant))
+    provider_keys = connection.execute(delete(_provider_keys).where(_provider_keys.c.tenant == tenant)).rowcount
+    connection.execute(delete(_tenants).where(_tenants.c.name == tenant))
+    return RemovedAccess(key_ids=key_ids, provider_keys=provider_keys, usage_rows=usage.rowcount, audit_entries=audit)
+
+
+def files_of_tenant(connection: Connection, tenant: TenantId) -> set[str]:
+    """SHA-256 of every file that documents of a tenant refer to."""
+    statement = select(_documents.c.sha256).where(_documents.c.tenant == tenant).distinct()
+    return set(connection.execute(statement).scalars())
+
+
+def documents_for_export(
+    connection: Connection, tenant: TenantId, *, after: int, limit: int
+) -> Sequence[tuple[int, str]]:
+    """(row id, public id) of a tenant's documents with ``row id > after``, ascending."""
+    statement = (
+        select(_documents.c.id, _documents.c.public_id)
+        .join_from(_documents, _collections, _documents.c.collection_id == _collections.c.id)
+        .where(_documents.c.tenant == tenant, _documents.c.id > after, _not_deleted)
+        .order_by(_documents.c.id)
+        .limit(limit)
+    )
+    return [(row.id, row.public_id) for row in connection.execute(statement)]
+
+
+def _count(connection: Connection, statement: Any) -> int:  # noqa: ANN401 - a select of one number
+    return int(connection.execute(statement).scalar_one())

@@ -1,0 +1,109 @@
+"""``/v1/rag/collections``: list, show and delete the collections of a tenant."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from litestar import Request, delete, get
+from litestar.params import FromPath, QueryParameter
+
+from ragsvc.core.access.principal import Principal, Scope, allows_collection
+from ragsvc.core.errors import CollectionNotFound
+from ragsvc.services.tenant_administration import DeletionReport, TenantAdministration
+from ragsvc.store.tenant_rows import CollectionHoldings
+from ragsvc.web.context import principal_of
+
+_OnlyIfEmpty = Annotated[bool, QueryParameter(description="Refuse a collection that has documents (409)")]
+
+
+class CollectionBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A collection: its documents, those of them that are ready, their passages, and the bytes of their files."""
+
+    object: Literal["collection"] = "collection"
+    name: str
+    documents: int
+    ready: int
+    passages: int
+    bytes: int
+    created_at: int
+
+
+class CollectionList(msgspec.Struct, frozen=True, kw_only=True):
+    """All collections that the key may use, in alphabetical order."""
+
+    object: Literal["list"] = "list"
+    data: list[CollectionBody]
+
+
+class CollectionDeleted(msgspec.Struct, frozen=True, kw_only=True):
+    """The collection was deleted; ``removed`` counts what belonged to it."""
+
+    object: Literal["collection.deleted"] = "collection.deleted"
+    name: str
+    deleted: bool = True
+    removed: DeletionReport
+
+
+@get("/v1/rag/collections", opt={"scope": Scope.DOCUMENTS_READ, "tag": "collections"}, summary="List collections")
+async def list_collections(request: Request[Any, Any, Any]) -> CollectionList:
+    """List the collections of the tenant with the number of their documents."""
+    principal = principal_of(request)
+    found = await administration_of(request).collections(principal.tenant)
+    return CollectionList(data=[_body(entry) for entry in found if allows_collection(principal, entry.name)])
+
+
+@get(
+    "/v1/rag/collections/{name:path}",
+    opt={"scope": Scope.DOCUMENTS_READ, "tag": "collections", "errors": (404,)},
+    summary="Show a collection",
+)
+async def get_collection(request: Request[Any, Any, Any], name: FromPath[str]) -> CollectionBody:
+    """Show a collection with the number of its documents."""
+    principal = principal_of(request)
+    return _body(await administration_of(request).collection(principal.tenant, _allowed(principal, name)))
+
+
+@delete(
+    "/v1/rag/collections/{name:path}",
+    opt={"scope": Scope.DOCUMENTS_WRITE, "tag": "collections", "errors": (404, 409)},
+    status_code=200,
+    summary="Delete a collection",
+)
+async def delete_collection(
+    request: Request[Any, Any, Any], name: FromPath[str], *, only_if_empty: _OnlyIfEmpty = False
+) -> CollectionDeleted:
+    """Delete a collection with its documents, files, vectors and word index; the answer says what was removed."""
+    principal = principal_of(request)
+    wanted = _allowed(principal, name)
+    removed = await administration_of(request).delete_collection(principal.tenant, wanted, only_if_empty=only_if_empty)
+    return CollectionDeleted(name=wanted, removed=removed)
+
+
+def administration_of(request: Request[Any, Any, Any]) -> TenantAdministration:
+    """The administration of tenants and collections of the application that handles this request."""
+    found: TenantAdministration = request.app.state.services.tenants
+    return found
+
+
+def _allowed(principal: Principal, path: str) -> str:
+    """The name in a path (a name may contain slashes), if the key may use the collection."""
+    name = path.removeprefix("/")
+    if not allows_collection(principal, name):
+        raise CollectionNotFound(f"There is no collection '{name}'.", param="collection")
+    return name
+
+
+def _body(entry: CollectionHoldings) -> CollectionBody:
+    return CollectionBody(
+        name=entry.name,
+        documents=entry.documents,
+        ready=entry.ready,
+        passages=entry.passages,
+        bytes=entry.size_bytes,
+        created_at=entry.created_at,
+    )
+
+
+route_handlers: list[Any] = [list_collections, get_collection, delete_collection]
+"""All routes of this module."""

@@ -1,0 +1,256 @@
+"""Tenants and collections over HTTP against the real service: their contents, limits, export and total deletion."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import tantivy
+
+from ragsvc.testing.sample_pdfs import text_pdf
+from ragsvc.testing.service_runner import RunningService, create_key
+from tests.conftest import NO_LIMITS, Tenant
+
+pytestmark = pytest.mark.model
+
+SECRET_WORD = "zwiebelfischgeheimnis"
+SECRET = f"The {SECRET_WORD} of the harbour is hidden below the northern pier."
+OTHER = "The lighthouse of the island is painted in red and white."
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, service: RunningService) -> Iterator[RunningService]:
+    """A service of its own, whose data directory a test can search; the exported model is that of the shared service."""
+    data_dir = tmp_path / "data"
+    shutil.copytree(service.data_dir / "models", data_dir / "models")
+    admin = create_key(data_dir, tenant="operator", extra=("--scope", "admin"))
+    running = RunningService(data_dir)
+    running.admin_key = admin
+    yield running
+    if running.process.poll() is None:
+        assert running.stop() == 0
+
+
+@pytest.fixture
+def join(fresh: RunningService) -> Iterator[Callable[[str], Tenant]]:
+    """Adds a tenant to the fresh service."""
+    made: list[Tenant] = []
+
+    def make(name: str) -> Tenant:
+        with fresh.client(fresh.admin_key) as admin:
+            reply = admin.post("/v1/keys", json={"tenant": name, "label": name, **NO_LIMITS})
+        assert reply.status_code == 201, reply.text
+        made.append(Tenant(fresh, name, reply.json()["key"]))
+        return made[-1]
+
+    yield make
+    for tenant in made:
+        tenant.http.close()
+
+
+def files_with(folder: Path, needle: bytes) -> list[str]:
+    """Files of a data directory that contain some bytes, in their content or name."""
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if needle in str(path.relative_to(folder)).encode() or (path.is_file() and needle in path.read_bytes())
+    )
+
+
+def terms_with(folder: Path, prefix: str) -> list[str]:
+    """Folders of word indexes whose dictionary has a term with this beginning."""
+    found = []
+    for meta in folder.rglob("meta.json"):
+        index = tantivy.Index.open(str(meta.parent))
+        searcher = index.searcher()
+        if any(searcher.terms_with_prefix(field, prefix) for field in ("text", "context")):
+            found.append(str(meta.parent.relative_to(folder)))
+    return found
+
+
+def fill(tenant: Tenant) -> None:
+    tenant.add_text(SECRET, filename=f"{SECRET_WORD}.txt", collection="harbour")
+    tenant.add_text(SECRET + " Twice.", filename="second.txt")
+    reply = tenant.upload(text_pdf([[SECRET]]), filename="third.pdf", metadata=json.dumps({"note": SECRET_WORD}))
+    assert reply.status_code == 201
+
+
+def test_a_deleted_tenant_leaves_no_byte_of_its_text_in_any_file(fresh: RunningService, join) -> None:
+    doomed, kept = join("doomed"), join("kept")
+    fill(doomed)
+    kept.add_text(OTHER, filename="lighthouse.txt")
+    assert doomed.search(SECRET_WORD, mode="lexical")
+    assert files_with(fresh.data_dir, SECRET_WORD.encode())
+    assert terms_with(fresh.data_dir, SECRET_WORD[:10])
+    with fresh.client(fresh.admin_key) as admin:
+        reply = admin.delete("/v1/tenants/doomed")
+        assert reply.status_code == 200, reply.text
+        removed = reply.json()["removed"]
+        assert admin.get("/v1/tenants/doomed").status_code == 404
+        assert [tenant["name"] for tenant in admin.get("/v1/tenants").json()["data"]] == ["kept", "operator"]
+        assert admin.get("/v1/keys", params={"tenant": "doomed"}).json()["data"] == []
+    assert (removed["collections"], removed["documents"], removed["files"], removed["keys"]) == (2, 3, 3, 1)
+    assert removed["passages"] == removed["vectors"] >= 3
+    assert (removed["pages"], removed["indexes"], removed["log_emptied"]) == (3, 2, True)
+    assert files_with(fresh.data_dir, SECRET_WORD.encode()) == []
+    assert files_with(fresh.data_dir, b"doomed") == []
+    assert terms_with(fresh.data_dir, SECRET_WORD[:10]) == []
+    assert doomed.http.get("/v1/rag/documents").status_code == 401
+    assert kept.search("lighthouse", mode="lexical")
+    assert fresh.stop() == 0
+    assert files_with(fresh.data_dir, SECRET_WORD.encode()) == []
+
+
+def test_a_deleted_collection_leaves_no_byte_of_its_text_and_its_name_is_free(fresh: RunningService, join) -> None:
+    tenant = join("acme")
+    tenant.add_text(SECRET, filename="one.txt", collection="harbour/north")
+    tenant.add_text(OTHER, filename="two.txt", collection="island")
+    assert tenant.search(SECRET_WORD, collection="harbour/north")
+    listed = tenant.http.get("/v1/rag/collections").json()["data"]
+    assert [(entry["name"], entry["documents"], entry["ready"]) for entry in listed] == [
+        ("harbour/north", 1, 1),
+        ("island", 1, 1),
+    ]
+    refused = tenant.http.delete("/v1/rag/collections/harbour/north", params={"only_if_empty": True})
+    assert refused.status_code == 409
+    reply = tenant.http.delete("/v1/rag/collections/harbour/north")
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["removed"]["documents"] == 1
+    assert files_with(fresh.data_dir, SECRET_WORD.encode()) == []
+    assert terms_with(fresh.data_dir, SECRET_WORD[:10]) == []
+    gone = tenant.http.post("/v1/rag/search", json={"query": SECRET_WORD, "collection": "harbour/north"})
+    assert gone.status_code == 404
+    assert len(tenant.http.get("/v1/rag/documents").json()["data"]) == 1
+    assert tenant.http.delete("/v1/rag/collections/harbour/north").status_code == 404
+    tenant.add_text("A new text about tugboats.", filename="new.txt", collection="harbour/north")
+    (hit,) = tenant.search("tugboats", collection="harbour/north", mode="lexical")
+    assert hit["filename"] == "new.txt"
+
+
+def test_empty_collections_can_be_removed(new_tenant) -> None:
+    tenant = new_tenant()
+    document = tenant.add_text(OTHER, collection="emptied")
+    assert tenant.http.delete(f"/v1/rag/documents/{document}").status_code == 200
+    reply = tenant.http.delete("/v1/rag/collections/emptied", params={"only_if_empty": True})
+    assert (reply.status_code, reply.json()["removed"]["collections"]) == (200, 1)
+    assert tenant.http.get("/v1/rag/collections").json()["data"] == []
+
+
+def test_a_deletion_that_a_kill_interrupts_is_finished_by_the_next_start(fresh: RunningService, join) -> None:
+    doomed = join("doomed")
+    for number in range(60):
+        doomed.upload(f"{SECRET} {number}".encode(), filename=f"{number}.txt", kind="text/plain", wait_s=0)
+    doomed.add_text(SECRET + " last", filename="last.txt")
+
+    def delete() -> None:
+        with fresh.client(fresh.admin_key) as admin, pytest.raises(httpx.TransportError):
+            admin.delete("/v1/tenants/doomed")
+
+    deletion = threading.Thread(target=delete)
+    deletion.start()
+    deadline = time.monotonic() + 30
+    while doomed.http.get("/v1/rag/documents").status_code != 401 and time.monotonic() < deadline:
+        pass
+    fresh.kill()
+    deletion.join()
+    again = RunningService(fresh.data_dir)
+    try:
+        deadline = time.monotonic() + 60
+        while files_with(fresh.data_dir, SECRET_WORD.encode()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert files_with(fresh.data_dir, SECRET_WORD.encode()) == []
+        with again.client(fresh.admin_key) as admin:
+            assert [tenant["name"] for tenant in admin.get("/v1/tenants").json()["data"]] == ["operator"]
+    finally:
+        assert again.stop() == 0
+
+
+def test_an_upload_that_ends_after_the_deletion_of_its_tenant_is_refused(fresh: RunningService, join) -> None:
+    doomed = join("doomed")
+    doomed.add_text(OTHER)
+    may_end = threading.Event()
+
+    def slow_body() -> Iterator[bytes]:
+        yield SECRET.encode()
+        may_end.wait(30)
+        yield b" The end."
+
+    replies = []
+
+    def upload() -> None:
+        headers = {"content-type": "text/plain"}
+        replies.append(doomed.http.post("/v1/rag/documents", content=slow_body(), headers=headers))
+
+    uploading = threading.Thread(target=upload)
+    uploading.start()
+    time.sleep(0.5)
+    with fresh.client(fresh.admin_key) as admin:
+        assert admin.delete("/v1/tenants/doomed").status_code == 200
+        may_end.set()
+        uploading.join()
+        assert (replies[0].status_code, replies[0].json()["error"]["code"]) == (409, "conflict")
+        assert admin.get("/v1/tenants/doomed").status_code == 404
+    assert files_with(fresh.data_dir, SECRET_WORD.encode()) == []
+
+
+def test_quotas_of_a_tenant_name_the_limit_and_count_what_is_stored(service: RunningService, new_tenant) -> None:
+    tenant = new_tenant()
+    first = tenant.add_text(OTHER, collection="a")
+    with service.client(service.admin_key) as admin:
+        path = f"/v1/tenants/{tenant.name}"
+        shown = admin.get(path).json()
+        assert (shown["documents"], shown["bytes"], shown["limits"]["max_documents"]) == (1, len(OTHER), None)
+
+        def set_limits(**limits: int | None) -> None:
+            assert admin.patch(path, json=limits).status_code == 200
+
+        def refused(text: str, **query: object) -> str:
+            reply = tenant.upload(text.encode(), kind="text/plain", filename="more.txt", **query)
+            assert (reply.status_code, reply.json()["error"]["code"]) == (403, "quota_exceeded"), reply.text
+            return reply.json()["error"]["message"]
+
+        set_limits(max_documents=1)
+        assert "may have 1." in refused("Another text.", collection="a")
+        set_limits(max_documents=None, max_bytes=len(OTHER) + 5)
+        assert f"may store {len(OTHER) + 5}" in refused("Another text.", collection="a")
+        set_limits(max_bytes=None, max_collections=1)
+        assert "1 collections and may have 1" in refused("Another text.", collection="b")
+        assert [entry["name"] for entry in tenant.http.get("/v1/rag/collections").json()["data"]] == ["a"]
+        tenant.add_text("Another text.", collection="a")
+        set_limits(max_documents=2)
+        tenant.http.delete(f"/v1/rag/documents/{first}")
+        tenant.add_text("A third text.", collection="a")
+        assert admin.patch(path, json={"max_documents": -1}).status_code == 400
+        assert admin.patch("/v1/tenants/nobody", json={"max_documents": 1}).status_code == 404
+
+
+def test_an_export_is_a_tar_archive_of_everything_without_secrets(service: RunningService, new_tenant) -> None:
+    tenant = new_tenant()
+    pdf = text_pdf([["The harbour."]])
+    name = f"Zwölf {'lang ' * 30}.pdf"
+    document = tenant.upload(pdf, filename=name, metadata=json.dumps({"year": 2024})).json()
+    tenant.add_text(OTHER, filename="../escape.txt")
+    with service.client(service.admin_key) as admin:
+        reply = admin.get(f"/v1/tenants/{tenant.name}/export")
+        assert admin.get("/v1/tenants/nobody/export").status_code == 404
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "application/x-tar")
+    with tarfile.open(fileobj=io.BytesIO(reply.content)) as archive:
+        members = {member.name: member for member in archive.getmembers()}
+        content = archive.extractfile(f"files/{document['id']}/{name}")
+        assert content is not None
+        assert content.read() == pdf
+        described = json.load(archive.extractfile(f"documents/{document['id']}.json"))  # type: ignore[arg-type]
+        assert (described["filename"], described["metadata"]) == (name, {"year": 2024})
+        (key,) = json.load(archive.extractfile("keys.json"))  # type: ignore[arg-type]
+    assert key["tenant"] == tenant.name
+    assert not [field for field in key if "secret" in field]
+    assert all(".." not in Path(member).parts for member in members)
+    assert {"tenant.json", "collections.json", "usage.json", "missing.json"} <= set(members)
