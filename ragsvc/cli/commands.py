@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ragsvc import __version__
+from ragsvc.cli import administration
 from ragsvc.cli.execution import execute
 from ragsvc.cli.failures import usage_error
+from ragsvc.cli.options import DataDir, Json, Tenant, Url
+from ragsvc.cli.options import on_target as _on_target
 from ragsvc.cli.output import Output, print_json
-from ragsvc.cli.target import Target, choose_target
+from ragsvc.cli.target import Target
 from ragsvc.core.defaults import (
     DEFAULT_COLLECTION,
     DEFAULT_MAX_BUFFER_BYTES,
@@ -40,23 +42,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-keys_app = typer.Typer(help="Create, list and revoke API keys (also while a service runs).", no_args_is_help=True)
+keys_app = typer.Typer(help="Manage API keys (also while a service runs).", no_args_is_help=True)
 documents_app = typer.Typer(help="List, show, delete and retry documents.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 app.add_typer(documents_app, name="documents")
+app.add_typer(administration.tenants_app, name="tenants")
+app.add_typer(administration.collections_app, name="collections")
+administration.add_key_commands(keys_app)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
-Url = Annotated[
-    str | None,
-    typer.Option("--url", metavar="URL", help="A running service (default: RAGSVC_URL); key: RAGSVC_API_KEY."),
-]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", metavar="DIR", help="The data directory (default: RAGSVC_DATA_DIR).")
-]
-Tenant = Annotated[
-    str | None,
-    typer.Option("--tenant", metavar="T", help="The tenant to work for, on a data directory (default: 'default')."),
-]
 CollectionName = Annotated[str, typer.Option("--collection", "-c", metavar="NAME", help="The collection.")]
 Mode = Annotated[str, typer.Option("--mode", metavar="hybrid|dense|lexical", help="How passages are ranked.")]
 DocumentIds = Annotated[
@@ -70,22 +63,6 @@ Filters = Annotated[
 
 def run() -> None:
     app()
-
-
-def _on_target(
-    work: Callable[[Target, Output], Awaitable[None]],
-    *,
-    as_json: bool,
-    url: str | None,
-    data_dir: Path | None,
-    tenant: str | None,
-) -> None:
-    """Run ``work`` on the target the options name."""
-
-    async def command(output: Output) -> None:
-        await work(choose_target(url=url, data_dir=data_dir, tenant=tenant), output)
-
-    execute(command, as_json=as_json)
 
 
 @app.command()
@@ -318,11 +295,19 @@ def create_key(
         list[str] | None,
         typer.Option("--model", metavar="GLOB", help="Models that the key may use (default: all); repeatable."),
     ] = None,
+    collection: administration.KeyCollections = None,
     requests_per_minute: Annotated[int | None, typer.Option(min=0, help="Request limit; 0 for no limit.")] = None,
     requests_per_hour: Annotated[int | None, typer.Option(min=0, help="Request limit; 0 for no limit.")] = None,
     tokens_per_day: Annotated[int | None, typer.Option(min=0, help="Daily token budget.")] = None,
     token_balance: Annotated[int | None, typer.Option(min=0, help="Total token budget.")] = None,
     expires_in_days: Annotated[float | None, typer.Option(min=0, help="Days until the key expires.")] = None,
+    import_secret_stdin: Annotated[
+        bool,
+        typer.Option(
+            "--import-secret-stdin",
+            help="Read an existing secret, or sha256:HEX, from standard input; only its hash is kept.",
+        ),
+    ] = False,
     url: Url = None,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -333,7 +318,10 @@ def create_key(
         from ragsvc.cli import key_commands  # noqa: PLC0415 - keeps other commands fast
 
         wish: dict[str, Any] = {"label": label, "tenant": tenant}
-        wish |= {name: value for name, value in (("scopes", scope), ("allowed_models", model)) if value}
+        lists = {"scopes": scope, "allowed_models": model, "allowed_collections": collection}
+        wish |= {name: value for name, value in lists.items() if value}
+        if import_secret_stdin:
+            wish["secret_sha256"] = administration.read_secret_hash()
         limits = {"requests_per_minute": requests_per_minute, "requests_per_hour": requests_per_hour}
         wish |= {name: value or None for name, value in limits.items() if value is not None}
         limits = {"tokens_per_day": tokens_per_day, "token_balance": token_balance}

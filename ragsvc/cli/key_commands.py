@@ -10,11 +10,13 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from rich.console import Console
 from rich.markup import escape
 
+from ragsvc.cli.failures import usage_error
 from ragsvc.cli.logs import log_to_standard_error
 from ragsvc.cli.output import Output, table
 from ragsvc.cli.service_client import Json, ServiceClient
@@ -78,13 +80,7 @@ async def create(target: Target, wish: Json, output: Output, *, expires_in_days:
     async with _connect(target) as client:
         key = await client.post("/v1/keys", wish)
 
-    def show(console: Console) -> None:
-        console.print(f"key     {escape(key['key'])}")
-        console.print(f"id      {escape(key['id'])}")
-        console.print(f"tenant  {escape(key['tenant'])}")
-        output.note("The key is shown only once. Store it in RAGSVC_API_KEY.")
-
-    output.result(key, show)
+    output.result(key, lambda console: _show_issued(key, console, output))
 
 
 async def list_all(target: Target, tenant: str | None, output: Output) -> None:
@@ -96,6 +92,62 @@ async def list_all(target: Target, tenant: str | None, output: Output) -> None:
         console.print(table("id", "tenant", "label", "state", "created", rows=rows))
 
     output.result({"object": "list", "data": found}, show)
+
+
+async def update(target: Target, key_id: str, changes: Json, output: Output, *, expires_in_days: float | None) -> None:
+    """Change fields of a key. Raises ``CommandFailed`` if there is nothing to change."""
+    if expires_in_days is not None:
+        expires_at = None if expires_in_days < 0 else int(time.time() + expires_in_days * _DAY_S)
+        changes = {**changes, "expires_at": expires_at}
+    if not changes:
+        raise usage_error("name at least one field to change; 'ragsvc keys update --help' lists them")
+    async with _connect(target) as client:
+        key = await client.patch(f"/v1/keys/{quote(key_id, safe='')}", changes)
+
+    def show(console: Console) -> None:
+        for name, value in key.items():
+            if name != "object":
+                console.print(escape(f"{name:<22}{', '.join(value) if isinstance(value, list) else value}"))
+
+    output.result(key, show)
+
+
+async def rotate(target: Target, key_id: str, overlap_s: int, output: Output) -> None:
+    """Give a key a new secret, and print it."""
+    async with _connect(target) as client:
+        key = await client.post(f"/v1/keys/{quote(key_id, safe='')}/rotate", {"overlap_s": overlap_s})
+    output.result(key, lambda console: _show_issued(key, console, output))
+
+
+async def usage(target: Target, asked: Json, output: Output) -> None:
+    """Print tokens and requests, a line for each combination of the columns asked for."""
+    async with _connect(target) as client:
+        found = await client.get("/v1/usage", asked)
+    named = {"tenant": "tenant", "key_id": "key", "model": "model", "family": "family", "day": "date"}
+    columns = [name for name in named if name in str(asked["group_by"]).split(",")]
+
+    def show(console: Console) -> None:
+        fields = ["date" if name == "day" else name for name in columns]
+        numbers = ("prompt_tokens", "completion_tokens", "requests")
+        rows = [
+            (*(entry[field] or "-" for field in fields), *(entry[name] for name in numbers)) for entry in found["data"]
+        ]
+        titles = ("prompt tokens", "completion tokens", "requests")
+        console.print(table(*(named[name] for name in columns), *titles, rows=rows, right=titles))
+        output.note(f"from {found['since']} to {found['until']} (UTC)")
+
+    output.result(found, show)
+
+
+def _show_issued(key: Json, console: Console, output: Output) -> None:
+    if key["key"] is not None:
+        console.print(f"key     {escape(key['key'])}")
+    console.print(f"id      {escape(key['id'])}")
+    console.print(f"tenant  {escape(key['tenant'])}")
+    if key["key"] is None:
+        output.note("The key accepts the imported secret; only its hash is stored.")
+    else:
+        output.note("The key is shown only once. Store it in RAGSVC_API_KEY.")
 
 
 async def revoke(target: Target, key_id: str, output: Output) -> None:

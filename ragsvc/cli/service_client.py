@@ -133,6 +133,21 @@ class ServiceClient:
         except httpx.TransportError as error:
             raise _unreachable(self.url, error) from error
 
+    @asynccontextmanager
+    async def download(self, path: str) -> AsyncGenerator[AsyncIterator[bytes]]:
+        """Open a response whose bytes are iterated.
+
+        Raises:
+            CommandFailed: the service answered with an error, cannot be reached, or ended the response early.
+        """
+        try:
+            async with self._http.stream("GET", path, timeout=_timeout(60.0)) as response:
+                if response.status_code >= 400:
+                    raise failure_of_answer(response.status_code, response.headers, await response.aread())
+                yield response.aiter_raw()
+        except httpx.TransportError as error:
+            raise _unreachable(self.url, error) from error
+
     async def alive(self) -> bool:
         """Whether the service answers ``/livez``."""
         try:

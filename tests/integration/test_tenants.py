@@ -28,7 +28,7 @@ OTHER = "The lighthouse of the island is painted in red and white."
 
 @pytest.fixture
 def fresh(tmp_path: Path, service: RunningService) -> Iterator[RunningService]:
-    """A service of its own, whose data directory a test can search; the exported model is that of the shared service."""
+    """A service of its own, whose data directory a test can search; its model is that of the shared service."""
     data_dir = tmp_path / "data"
     shutil.copytree(service.data_dir / "models", data_dir / "models")
     admin = create_key(data_dir, tenant="operator", extra=("--scope", "admin"))

@@ -10,6 +10,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope
 
 from ragsvc.core.access.principal import Scope as KeyScope
+from ragsvc.core.access.principal import require_collection, require_scope
 from ragsvc.core.gateway.chat import ChatRequest, decode_chat_request
 from ragsvc.core.gateway.upstream_access import NO_ACCESS
 from ragsvc.services.answers import AnswerService
@@ -40,6 +41,9 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
     if body is None:
         return ClientGone()
     call = decode_chat_request(body)
+    if (options := call.request.rag_options) is not None:
+        require_scope(context.principal, KeyScope.CHAT)
+        require_collection(context.principal, options.collection)
     access = access_of(context)
     if access != NO_ACCESS:
         call = msgspec.structs.replace(call, access=access)
@@ -57,7 +61,7 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
     ["/v1/chat/completions", "/api/chat/completions", "/chat/completions"],
     status_code=200,
     opt={
-        "scope": KeyScope.CHAT,
+        "scope": KeyScope.CHAT_PLAIN,
         "raw": answer_chat,
         "tag": "chat",
         "body": ChatRequest,
@@ -68,7 +72,10 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
     summary="Answer a chat",
 )
 async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """Answer a chat with a model, from documents if ``use_rag`` is true, as an event stream if ``stream`` is true."""
+    """Answer a chat with a model, from documents if ``use_rag`` is true, as an event stream if ``stream`` is true.
+
+    The scope ``chat.plain`` suffices without ``use_rag``.
+    """
     return await answer_chat(request.scope, request.receive)
 
 

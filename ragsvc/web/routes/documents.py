@@ -12,7 +12,7 @@ from litestar import Request, Response, delete, get, patch, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import File, ServerSentEvent, ServerSentEventMessage, Stream
 
-from ragsvc.core.access.principal import Scope
+from ragsvc.core.access.principal import Scope, allows_collection, require_collection
 from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
 from ragsvc.core.documents import Document, DocumentStatus
 from ragsvc.core.errors import DocumentNotFound, DocumentUnreadable, FailureReason, InvalidRequest
@@ -23,6 +23,7 @@ from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.validation import as_sentence, decode_json_parameter, invalid_value
 from ragsvc.services.document_service import DocumentService
 from ragsvc.store.document_rows import DocumentFilter
+from ragsvc.web.app_state import services_of
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import principal_of
 from ragsvc.web.errors import document_location
@@ -45,6 +46,9 @@ from ragsvc.web.uploads import AnyRequest, read_upload
 
 _READ: Final = {"scope": Scope.DOCUMENTS_READ, "tag": "documents"}
 _WRITE: Final = {"scope": Scope.DOCUMENTS_WRITE, "tag": "documents"}
+USAGE_FAMILY = "documents"
+"""How uploads are counted in the usage report."""
+
 _KEEP_ALIVE_S = 15.0
 _MAX_WAIT_S = 600.0
 
@@ -100,6 +104,16 @@ def _service(request: AnyRequest) -> DocumentService:
     return service
 
 
+async def _tenant_of(request: AnyRequest, document_id: str) -> TenantId:
+    """The tenant of the caller. Raises ``DocumentNotFound`` if its key may not use the document's collection."""
+    principal = principal_of(request)
+    if principal.allowed_collections:
+        document = await _service(request).get(principal.tenant, document_id)
+        if not allows_collection(principal, document.collection):
+            raise DocumentNotFound(f"There is no document '{document_id}'.", param="document_id")
+    return principal.tenant
+
+
 def _answer(service: DocumentService, document: Document, *, status: int) -> Response[DocumentOut]:
     return Response(
         document_out(document, eta_s=service.eta_s(document)),
@@ -127,16 +141,18 @@ async def upload_document(request: Request[Any, Any, Any], wait_s: _WaitS = None
     ``Prefer: respond-async`` means ``wait_s=0``.
     """
     service = _service(request)
-    tenant = principal_of(request).tenant
+    principal = principal_of(request)
+    services_of(request).access.count_request(principal, family=USAGE_FAMILY)
     async with service.receiving(announced_bytes=_content_length(request)) as receiving:
         upload = await read_upload(request, receiving)
-        uploaded = await service.add(tenant, receiving, upload)
+        require_collection(principal, upload.collection)
+        uploaded = await service.add(principal.tenant, receiving, upload)
     asynchronous = "respond-async" in request.headers.get("prefer", "").lower()
     default_wait_s: float = request.app.state.services.settings.upload_wait_s
     timeout_s = 0.0 if asynchronous else default_wait_s if wait_s is None else wait_s
     document = uploaded.document
     if timeout_s > 0:
-        document = await service.wait(tenant, document.public_id, timeout_s=timeout_s)
+        document = await service.wait(principal.tenant, document.public_id, timeout_s=timeout_s)
         _refuse_unreadable(document)
     status = 202
     if not uploaded.created:
@@ -183,13 +199,17 @@ async def list_documents(
     if after is not None and before is not None:
         raise InvalidRequest("'after' and 'before' cannot be used together.", param="before")
     service = _service(request)
+    principal = principal_of(request)
+    if collection is not None:
+        require_collection(principal, collection)
     which = DocumentFilter(
+        collections=principal.allowed_collections,
         statuses=_statuses(status),
         filename_contains=name,
         metadata=None if filters is None else parse_filter(decode_json_parameter("filters", filters, dict[str, Any])),
     )
     documents, more = await service.list_page(
-        principal_of(request).tenant,
+        principal.tenant,
         which=which,
         collection=collection,
         parent_id=parent_id,
@@ -215,7 +235,7 @@ def _statuses(text: str | None) -> tuple[DocumentStatus, ...]:
 async def get_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> DocumentOut:
     """Show a document with stage, progress, problems by page, counts and timings."""
     service = _service(request)
-    document = await service.get(principal_of(request).tenant, document_id)
+    document = await service.get(await _tenant_of(request, document_id), document_id)
     return document_out(document, eta_s=service.eta_s(document))
 
 
@@ -226,7 +246,7 @@ async def get_document(request: Request[Any, Any, Any], document_id: FromPath[st
 )
 async def get_content(request: Request[Any, Any, Any], document_id: FromPath[str]) -> File | Stream:
     """Download the stored file."""
-    document, stored = await _service(request).content(principal_of(request).tenant, document_id)
+    document, stored = await _service(request).content(await _tenant_of(request, document_id), document_id)
     headers = {
         "content-disposition": f"attachment; filename*=UTF-8''{quote(document.filename, safe='')}",
         "x-content-type-options": "nosniff",
@@ -248,7 +268,10 @@ async def list_passages(
 ) -> PassageList:
     """List the passages of a document in reading order."""
     passages = await _service(request).passages(
-        principal_of(request).tenant, document_id, after=None if after is None else passage_id(after), limit=limit + 1
+        await _tenant_of(request, document_id),
+        document_id,
+        after=None if after is None else passage_id(after),
+        limit=limit + 1,
     )
     data = [passage_out(passage) for passage in passages[:limit]]
     return PassageList(
@@ -262,7 +285,7 @@ async def list_passages(
 @get("/v1/rag/documents/{document_id:str}/pages/{number:int}", opt=_READ, summary="Show a page's text")
 async def get_page(request: Request[Any, Any, Any], document_id: FromPath[str], number: FromPath[int]) -> PageOut:
     """Show the text of a page, counted from 1; offsets of passages and citations refer to it."""
-    page = await _service(request).page(principal_of(request).tenant, document_id, number)
+    page = await _service(request).page(await _tenant_of(request, document_id), document_id, number)
     return PageOut(document_id=document_id, page=page.number, page_label=page.label, text=page.text)
 
 
@@ -274,7 +297,7 @@ async def get_page(request: Request[Any, Any, Any], document_id: FromPath[str], 
 async def follow_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> ServerSentEvent:
     """Follow a document by server-sent events: ``progress`` for changes, then ``ready``, ``failed`` or ``deleted``."""
     service = _service(request)
-    tenant = principal_of(request).tenant
+    tenant = await _tenant_of(request, document_id)
     await service.get(tenant, document_id)
     return ServerSentEvent(_events(service, tenant, document_id), headers={"Cache-Control": "no-store"})
 
@@ -308,7 +331,7 @@ async def retry_document(request: Request[Any, Any, Any], document_id: FromPath[
     """Process a failed document again, with a password if it is protected."""
     service = _service(request)
     password = (await read_json(request, _retry)).password if await request.body() else None
-    document = await service.retry(principal_of(request).tenant, document_id, password=password)
+    document = await service.retry(await _tenant_of(request, document_id), document_id, password=password)
     return _answer(service, document, status=202)
 
 
@@ -318,7 +341,7 @@ async def change_document(request: Request[Any, Any, Any], document_id: FromPath
     data = await read_json(request, _change)
     filename = None if data.filename is None else clean_filename(data.filename)
     document = await _service(request).change(
-        principal_of(request).tenant, document_id, filename=filename, metadata=data.metadata
+        await _tenant_of(request, document_id), document_id, filename=filename, metadata=data.metadata
     )
     return document_out(document)
 
@@ -326,14 +349,14 @@ async def change_document(request: Request[Any, Any, Any], document_id: FromPath
 @delete("/v1/rag/documents/{document_id:str}", opt=_WRITE, status_code=200, summary="Delete a document")
 async def delete_document(request: Request[Any, Any, Any], document_id: FromPath[str]) -> DocumentDeleted:
     """Delete a document with its file, its passages, and the documents that exist only as its attachments."""
-    document = await _service(request).delete(principal_of(request).tenant, document_id)
+    document = await _service(request).delete(await _tenant_of(request, document_id), document_id)
     return DocumentDeleted(id=document.public_id)
 
 
 @post("/v1/rag/documents/{document_id:str}/delete", opt=_WRITE, status_code=200, summary="Delete a document by POST")
 async def delete_document_by_post(request: Request[Any, Any, Any], document_id: FromPath[str]) -> DocumentDeleted:
     """Delete a document, for clients that cannot send ``DELETE``."""
-    document = await _service(request).delete(principal_of(request).tenant, document_id)
+    document = await _service(request).delete(await _tenant_of(request, document_id), document_id)
     return DocumentDeleted(id=document.public_id)
 
 

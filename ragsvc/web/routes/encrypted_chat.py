@@ -18,7 +18,12 @@ from ragsvc.crypto import rvenc
 @post(
     rvenc.CHAT_PATH,
     status_code=200,
-    opt={"scope": Scope.CHAT, "tag": "encryption", "body": rvenc.EncryptedInference, "errors": (402, 404, 502, 504)},
+    opt={
+        "scope": Scope.CHAT_PLAIN,
+        "tag": "encryption",
+        "body": rvenc.EncryptedInference,
+        "errors": (402, 404, 502, 504),
+    },
     summary="Answer an encrypted chat (RVENC)",
 )
 async def create_encrypted_chat(request: Request[Any, Any, Any]) -> ASGIResponse:

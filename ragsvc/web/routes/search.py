@@ -10,16 +10,21 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope
 
 from ragsvc.core.access.principal import Scope as KeyScope
+from ragsvc.core.access.principal import require_collection
 from ragsvc.core.ports.searcher import Searcher
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.retrieval.search_values import SearchQuery
 from ragsvc.core.validation import decode_json
+from ragsvc.services.access_control import Access
 from ragsvc.web.bodies import read_body
 from ragsvc.web.context import context_of
 from ragsvc.web.disconnects import DisconnectWatcher
 from ragsvc.web.openapi import DocumentedAnswer
 from ragsvc.web.passthrough.raw_responses import ClientGone, JsonBytes
 from ragsvc.web.routes.schemas import SearchRequest, SearchResponse, hit_out
+
+USAGE_FAMILY = "search"
+"""How searches are counted in the usage report; those for chats are part of the chat."""
 
 _request = msgspec.json.Decoder(SearchRequest)
 
@@ -31,7 +36,11 @@ async def answer_search(scope: Scope, receive: Receive) -> ASGIResponse:
     if body is None:
         return ClientGone()
     data = decode_json(body, _request)
-    searcher: Searcher = scope["litestar_app"].state["services"].search
+    require_collection(context.principal, data.collection)
+    services = scope["litestar_app"].state["services"]
+    searcher: Searcher = services.search
+    access: Access = services.access
+    access.count_request(context.principal, family=USAGE_FAMILY)
     with DisconnectWatcher(receive):
         result = await searcher.search(
             context.principal.tenant,

@@ -160,7 +160,7 @@ class RvencOpener:
     """RVENC chats, run as plain streamed chats and answered by sealed events."""
 
     mode = SealedRequestMode.RVENC
-    requirement = principal.Scope.CHAT
+    requirement = principal.Scope.CHAT_PLAIN
 
     def __init__(self, encryption: EncryptionService) -> None:
         self._encryption = encryption
