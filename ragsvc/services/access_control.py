@@ -18,12 +18,13 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
+import msgspec
 from sqlalchemy import Connection
 
 from ragsvc.core.access.api_keys import ApiKey, KeyState, key_id_of
 from ragsvc.core.access.limits import DAY_S, UNLIMITED, RequestGate, TokenLedger
 from ragsvc.core.access.principal import Principal
-from ragsvc.core.errors import KeyInactive, Unauthorized
+from ragsvc.core.errors import BalanceExhausted, KeyInactive, RateLimited, Unauthorized
 from ragsvc.core.ids import KeyId
 from ragsvc.core.ports.token_meter import Reservation
 from ragsvc.store import key_rows, key_usage_rows
@@ -250,21 +251,34 @@ class Access:
         """Reserve ``tokens``; see ``TokenMeter``."""
         live = self._live(principal)
         live.ledger.reserve(tokens, now=self.clock())
-        reservation = Reservation(next(self._next_id), principal.key_id, tokens, family)
+        reservation = Reservation(next(self._next_id), principal.key_id, tokens, family, live.ledger.limited)
         self._open[reservation.id] = (live, reservation)
         if live.ledger.needs_lease:
             self._mark(live)
             self._urgent.set()  # the lease is written before the model has answered
         return reservation
 
+    async def extend(self, reservation: Reservation, tokens: int) -> bool:
+        """Reserve more tokens for a request in progress; ``False`` if the limits of the key do not cover them."""
+        opened = self._open.get(reservation.id)
+        if opened is None:
+            return False
+        live, reserved = opened
+        try:
+            live.ledger.reserve(tokens, now=self.clock())
+        except (BalanceExhausted, RateLimited):
+            return False
+        self._open[reservation.id] = (live, msgspec.structs.replace(reserved, tokens=reserved.tokens + tokens))
+        return True
+
     async def settle(self, reservation: Reservation, *, prompt_tokens: int, completion_tokens: int, model: str) -> None:
         """Record the tokens used; waits for a durable write only if the lease of the key does not cover them."""
         opened = self._open.pop(reservation.id, None)
         if opened is None:
             return
-        live, _ = opened
+        live, reserved = opened
         day = int(self.clock() // DAY_S)
-        covered = live.ledger.settle(reservation.tokens, prompt_tokens + completion_tokens, day=day)
+        covered = live.ledger.settle(reserved.tokens, prompt_tokens + completion_tokens, day=day)
         usage = self._usage_of(live, model=model, family=reservation.family)
         usage.prompt_tokens += prompt_tokens
         usage.completion_tokens += completion_tokens
@@ -299,7 +313,8 @@ class Access:
         """Give the whole reservation back; ignored after ``settle``."""
         opened = self._open.pop(reservation.id, None)
         if opened is not None:
-            opened[0].ledger.refund(reservation.tokens)
+            live, reserved = opened
+            live.ledger.refund(reserved.tokens)
 
     async def remaining(self, principal: Principal) -> int:
         """Tokens that can be reserved now; ``UNLIMITED`` if the key has no token limit."""

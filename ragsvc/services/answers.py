@@ -7,6 +7,7 @@ the end of the answer. A failed request is refunded completely; after a disconne
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -27,6 +28,7 @@ from ragsvc.services.citation_insertion import CitationSource, StreamCiter, cite
 from ragsvc.services.model_registry import ModelRegistry, ModelRoute, first_able
 from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_reservation import RequestReservation
+from ragsvc.services.stream_budget import StreamBudget
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class _PreparedCall(msgspec.Struct, frozen=True):
 class AnswerStream:
     """The server-sent events of an answer, including ``[DONE]``. Iteration raises if the model fails midway.
 
+    With ``budget``, an answer that passes its tokens is cut with the finish reason ``length``.
     ``dropped_passages`` did not fit into the model's context.
     """
 
@@ -62,7 +65,9 @@ class AnswerStream:
         citer: StreamCiter | None,
         *,
         dropped_passages: int = 0,
+        budget: StreamBudget | None = None,
     ) -> None:
+        self._budget = budget
         self._source = source
         self._reservation = reservation
         self._citer = citer
@@ -83,6 +88,10 @@ class AnswerStream:
             except Exception:
                 await self._reservation.settle_stream(source)
                 raise
+            if self._budget is not None and block:
+                block, cut = await self._budget.take(block)
+                if cut:
+                    return await self._cut(block, self._budget)
             if self._citer is not None and block:
                 block = self._citer.edit(block)
             if source.finished:
@@ -94,6 +103,18 @@ class AnswerStream:
             if block:
                 return block
         raise StopAsyncIteration
+
+    async def _cut(self, block: bytes, budget: StreamBudget) -> bytes:
+        """The last block of a stream that has used up its tokens; the model is stopped."""
+        counted = await self._source.usage()
+        usage = budget.usage(counted)
+        await self._reservation.settle(usage)
+        block += budget.finish_event()
+        if self._citer is not None:
+            block = self._citer.edit(block)
+        self.finished = True
+        await self._source.aclose()
+        return block + budget.usage_event(usage) + DONE
 
     async def aclose(self) -> None:
         """Stop the model if it is still generating, and settle the tokens used; may be called twice."""
@@ -162,7 +183,21 @@ class AnswerService:
             await reservation.refund()
             raise
         citer = None if made.source is None else StreamCiter(made.source, self._on_unresolved)
-        return AnswerStream(source, reservation, citer, dropped_passages=made.dropped_passages)
+        budget = None
+        if reservation.limited:
+            budget = StreamBudget(
+                call.request,
+                reply_tokens=reply_tokens(call.request),
+                count_tokens=self._count_tokens,
+                unused_prompt=functools.partial(self._unused_prompt, call.request, source),
+                extend=reservation.extend,
+            )
+        return AnswerStream(source, reservation, citer, dropped_passages=made.dropped_passages, budget=budget)
+
+    async def _unused_prompt(self, request: ChatRequest, source: ChatStream) -> int:
+        """Tokens that were reserved for the prompt of a stream and are not used by it."""
+        reserved = estimated_tokens(request, default_top_k=self._top_k) - reply_tokens(request)
+        return reserved - (await source.usage()).prompt_tokens
 
     async def _admit(self, principal: Principal, call: ChatCall) -> tuple[Sequence[ModelRoute], RequestReservation]:
         """Check access to the model and reserve tokens."""
@@ -234,5 +269,9 @@ def estimated_tokens(request: ChatRequest, *, default_top_k: int) -> int:
     """
     options = request.rag_options
     passages = (options.top_k or default_top_k) * _PASSAGE_TOKENS if options is not None else 0
-    reply = (request.reply_limit or DEFAULT_REPLY_TOKENS) * request.choices
-    return request.estimated_prompt_tokens() + passages + reply
+    return request.estimated_prompt_tokens() + passages + reply_tokens(request)
+
+
+def reply_tokens(request: ChatRequest) -> int:
+    """Tokens to reserve for the longest reply."""
+    return (request.reply_limit or DEFAULT_REPLY_TOKENS) * request.choices

@@ -21,6 +21,15 @@ class RequestReservation:
         self._model = model
         self._open = True
 
+    @property
+    def limited(self) -> bool:
+        """Whether the request must not use more tokens than are reserved."""
+        return self._reservation.limited
+
+    async def extend(self, tokens: int) -> bool:
+        """Reserve more tokens; ``False`` if the limits of the key do not cover them."""
+        return self._open and await self._meter.extend(self._reservation, tokens)
+
     async def settle(self, usage: TokenUsage) -> None:
         """Charge the tokens used and release the rest."""
         if self._open:

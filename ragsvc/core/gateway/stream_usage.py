@@ -116,17 +116,23 @@ class StreamLedger:
     def _texts(self, block: bytes) -> list[str]:
         texts: list[str] = []
         for event in split_events(block):
-            if event == DONE:
-                continue
-            try:
-                chunk = _CHUNKS.decode(event_data(event) or b"{}")
-            except (msgspec.DecodeError, UnicodeDecodeError, UpstreamFailed):
-                continue
-            if chunk.id:
-                self.head = chunk
-            for choice in chunk.choices:
-                texts.extend(_words(choice.delta))
+            head, text = read_chunk(event)
+            if head is not None and head.id:
+                self.head = head
+            texts.append(text)
         return texts
+
+
+def read_chunk(event: bytes) -> tuple[ChunkHead | None, str]:
+    """The common fields of a chunk and the text of all its choices; ``None`` for an event that is no chunk."""
+    if event == DONE:
+        return None, ""
+    try:
+        chunk = _CHUNKS.decode(event_data(event) or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, UpstreamFailed):
+        return None, ""
+    head = ChunkHead(id=chunk.id, created=chunk.created, model=chunk.model)
+    return head, "".join(word for choice in chunk.choices for word in _words(choice.delta))
 
 
 def _words(delta: _Delta | None) -> list[str]:

@@ -11,12 +11,16 @@ from ragsvc.core.ids import KeyId
 
 
 class Reservation(msgspec.Struct, frozen=True):
-    """Tokens reserved for a request; ``family`` is that of its endpoint, for the usage report."""
+    """Tokens reserved for a request; ``family`` is that of its endpoint, for the usage report.
+
+    ``limited``: the key has a token limit, so that the request must not use more tokens than it reserved.
+    """
 
     id: int
     key_id: KeyId
     tokens: int
     family: str = "chat"
+    limited: bool = False
 
 
 class TokenMeter(Protocol):
@@ -24,6 +28,10 @@ class TokenMeter(Protocol):
 
     async def reserve(self, principal: Principal, tokens: int, *, family: str = "chat") -> Reservation:
         """Reserve ``tokens``. Raises ``BalanceExhausted`` or ``RateLimited`` (daily budget)."""
+        ...
+
+    async def extend(self, reservation: Reservation, tokens: int) -> bool:
+        """Reserve more tokens for a request in progress; ``False`` if the limits of the key do not cover them."""
         ...
 
     async def settle(self, reservation: Reservation, *, prompt_tokens: int, completion_tokens: int, model: str) -> None:

@@ -1,0 +1,113 @@
+"""Cuts a chat stream whose text passes the tokens reserved for it, so that a provider cannot overdraw a balance.
+
+A provider may ignore ``max_tokens``. The text is counted while it streams, but rarely: a text has at most as many
+tokens as characters, so nothing is counted before the characters since the last count reach the tokens left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio.to_thread
+import msgspec
+
+from ragsvc.core.defaults import BYTES_PER_TOKEN
+from ragsvc.core.gateway.chat import ChatRequest, CountTokens, TokenUsage
+from ragsvc.core.gateway.event_stream import encode_event, split_events
+from ragsvc.core.gateway.stream_usage import ChunkHead, read_chunk
+
+_STEP_TOKENS = 256
+_INLINE_CHARACTERS = 2_000
+"""Longer texts are counted in a worker thread; 2,000 characters take less than a millisecond."""
+
+
+class _LastChoice(msgspec.Struct, frozen=True):
+    index: int
+    delta: dict[str, str] = {}
+    finish_reason: str = "length"
+
+
+class StreamBudget:
+    """The tokens that the text of one stream may have.
+
+    Tokens are counted with our tokenizer, but never more than one for ``BYTES_PER_TOKEN`` bytes: for many languages it
+    counts up to twice the tokens of a provider, whose answer must not be cut within its limit.
+    """
+
+    def __init__(
+        self,
+        request: ChatRequest,
+        *,
+        reply_tokens: int,
+        count_tokens: CountTokens,
+        unused_prompt: Callable[[], Awaitable[int]],
+        extend: Callable[[int], Awaitable[bool]],
+    ) -> None:
+        """``unused_prompt`` returns how many tokens of the prompt were reserved and not used; it is slow.
+
+        ``extend`` reserves more tokens; ``False`` if the balance does not cover them. It is called if the request
+        limits the reply itself to no number of tokens.
+        """
+        self._request = request
+        self._left = reply_tokens
+        self._unused_prompt: Callable[[], Awaitable[int]] | None = unused_prompt
+        self._count_tokens = count_tokens
+        self._extend = extend
+        self._uncounted = ""
+        self._counted = 0
+        self._head = ChunkHead()
+
+    async def take(self, block: bytes) -> tuple[bytes, bool]:
+        """The events of a block within the budget, and whether the stream has to be cut after them.
+
+        At most the last of these events passes the budget.
+        """
+        text = "".join(self._read(event) for event in split_events(block))
+        if len(self._uncounted) + len(text) < self._left:
+            self._uncounted += text
+            return block, False
+        kept = b""
+        for event in split_events(block):
+            kept += event
+            self._uncounted += self._read(event)
+            if len(self._uncounted) >= self._left and await self._passes():
+                return kept, True
+        return kept, False
+
+    def _read(self, event: bytes) -> str:
+        head, text = read_chunk(event)
+        if head is not None and head.id:
+            self._head = head
+        return text
+
+    async def _passes(self) -> bool:
+        """Count the text since the last count; whether the budget is used up and cannot be extended."""
+        text, self._uncounted = self._uncounted, ""
+        count = self._count_tokens
+        tokens = count(text) if len(text) <= _INLINE_CHARACTERS else await anyio.to_thread.run_sync(count, text)
+        tokens = min(tokens, len(text.encode(errors="replace")) // BYTES_PER_TOKEN + 1)
+        self._counted += tokens
+        self._left -= tokens
+        if self._left <= 0 and self._unused_prompt is not None:
+            self._left += max(0, await self._unused_prompt())
+            self._unused_prompt = None
+        while self._left <= 0 and self._request.reply_limit is None and await self._extend(_STEP_TOKENS):
+            self._left += _STEP_TOKENS
+        return self._left <= 0
+
+    def usage(self, counted: TokenUsage) -> TokenUsage:
+        """What a stream that was cut is charged: its prompt, and the text that was sent."""
+        return TokenUsage.of(counted.prompt_tokens, self._counted)
+
+    def finish_event(self) -> bytes:
+        """The event that ends a stream that was cut: the finish reason of all choices is ``length``."""
+        choices = [_LastChoice(index) for index in range(self._request.choices)]
+        return encode_event({**self._common(), "choices": choices})
+
+    def usage_event(self, usage: TokenUsage) -> bytes:
+        """The event with the usage, ``b""`` if the client does not want it."""
+        return encode_event({**self._common(), "choices": [], "usage": usage}) if self._request.wants_usage else b""
+
+    def _common(self) -> dict[str, Any]:
+        return {**msgspec.structs.asdict(self._head), "object": "chat.completion.chunk"}
