@@ -16,15 +16,25 @@ PassageId = NewType("PassageId", int)
 KeyId = NewType("KeyId", str)
 """Public id of an API key: ``key_…``."""
 
-CHUNK_ID_PATTERN: Final = "^chunk_[0-9]{1,18}$"
+CHUNK_ID_PATTERN: Final = "^chunk_[0-9a-f]{24}_[0-9]{1,9}$"
 """Regular expression of the results of ``chunk_id``."""
 
 
-def chunk_id(passage_id: int) -> str:
-    """The public id of a passage: ``chunk_…``."""
-    return f"chunk_{passage_id}"
+def chunk_id(document_id: str, ordinal: int) -> str:
+    """The public id of a passage: the random part of its document's public id, and its place in the document.
+
+    The row id would reveal how many passages all tenants together have.
+
+    >>> chunk_id("doc_0123456789abcdef01234567", 3)
+    'chunk_0123456789abcdef01234567_3'
+    """
+    return f"chunk_{document_id.removeprefix('doc_')}_{ordinal}"
 
 
-def passage_id(public_id: str) -> PassageId:
-    """The row id of a passage from its public id, which must match ``CHUNK_ID_PATTERN``."""
-    return PassageId(int(public_id.removeprefix("chunk_")))
+def ordinal_of_chunk(public_id: str, *, document_id: str) -> int | None:
+    """The place in its document of a passage; ``None`` if it belongs to another document.
+
+    ``public_id`` matches ``CHUNK_ID_PATTERN``.
+    """
+    document, _, ordinal = public_id.removeprefix("chunk_").partition("_")
+    return int(ordinal) if document == document_id.removeprefix("doc_") else None

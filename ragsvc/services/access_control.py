@@ -22,7 +22,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from ragsvc.core.access.api_keys import ApiKey, KeyState, key_id_of
-from ragsvc.core.access.limits import DAY_S, UNLIMITED, RequestGate, TokenLedger
+from ragsvc.core.access.limits import DAY_S, UNLIMITED, DayClock, RequestGate, TokenLedger
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.errors import BalanceExhausted, KeyInactive, RateLimited, Unauthorized
 from ragsvc.core.ids import KeyId
@@ -100,12 +100,15 @@ class Access:
         database: Database,
         *,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] | None = None,
         flush_interval_s: float = 0.2,
         refresh_interval_s: float = 2.0,
     ) -> None:
-        """``clock`` gives Unix seconds; ``on_usage``, if set, is called for each settled request."""
+        """``clock`` gives Unix seconds; with ``monotonic``, days of budgets survive a jump of this clock."""
         self.database = database
         self.clock = clock
+        self._monotonic = monotonic
+        self._days = None if monotonic is None else DayClock(wall=clock(), monotonic=monotonic())
         self._flush_interval_s = flush_interval_s
         self._refresh_interval_s = refresh_interval_s
         self.on_usage: Callable[[str, int, int], None] | None = None
@@ -158,7 +161,7 @@ class Access:
 
     async def _load_changed(self) -> None:
         self._refreshed_at = time.monotonic()
-        since, day = self._revision, int(self.clock() // DAY_S)
+        since, day = self._revision, self._day()
         if not await self.database.read(lambda connection: key_rows.changed_keys(connection, since=since)):
             return
         # read again in the queue of writes: a balance read while a write is running would be the one before the write
@@ -172,11 +175,17 @@ class Access:
             self._revision = max(self._revision, key.revision)
             self.take(key, used_today=used.get(key.id, 0))
 
+    def _day(self) -> int:
+        """The present day of budgets and usage."""
+        if self._days is None or self._monotonic is None:
+            return int(self.clock() // DAY_S)
+        return self._days.day(wall=self.clock(), monotonic=self._monotonic())
+
     def take(self, key: ApiKey, *, used_today: int = 0) -> None:
         """Add a new key, or replace a changed one."""
         live = self._keys.get(key.id)
         if live is None:
-            self._keys[key.id] = LiveKey(key, day=int(self.clock() // DAY_S), used_today=used_today)
+            self._keys[key.id] = LiveKey(key, day=self._day(), used_today=used_today)
         elif key.revision > live.key.revision:  # the same revision may come with an older balance
             live.change(key)
         self._by_secret[key.secret_hash] = key.id
@@ -250,7 +259,7 @@ class Access:
     async def reserve(self, principal: Principal, tokens: int, *, family: str = "chat") -> Reservation:
         """Reserve ``tokens``; see ``TokenMeter``."""
         live = self._live(principal)
-        live.ledger.reserve(tokens, now=self.clock())
+        live.ledger.reserve(tokens, now=self.clock(), day=self._day())
         reservation = Reservation(next(self._next_id), principal.key_id, tokens, family, live.ledger.limited)
         self._open[reservation.id] = (live, reservation)
         if live.ledger.needs_lease:
@@ -265,7 +274,7 @@ class Access:
             return False
         live, reserved = opened
         try:
-            live.ledger.reserve(tokens, now=self.clock())
+            live.ledger.reserve(tokens, now=self.clock(), day=self._day())
         except (BalanceExhausted, RateLimited):
             return False
         self._open[reservation.id] = (live, msgspec.structs.replace(reserved, tokens=reserved.tokens + tokens))
@@ -277,7 +286,7 @@ class Access:
         if opened is None:
             return
         live, reserved = opened
-        day = int(self.clock() // DAY_S)
+        day = self._day()
         covered = live.ledger.settle(reserved.tokens, prompt_tokens + completion_tokens, day=day)
         usage = self._usage_of(live, model=model, family=reservation.family)
         usage.prompt_tokens += prompt_tokens
@@ -298,7 +307,7 @@ class Access:
         """Count a request that uses no tokens, such as a search, for the usage report."""
         live = self._keys.get(principal.key_id)
         if live is not None:
-            live.ledger.turn(int(self.clock() // DAY_S))
+            live.ledger.turn(self._day())
             self._usage_of(live, model="", family=family).requests += 1
             self._wake.set()
 
@@ -319,7 +328,7 @@ class Access:
     async def remaining(self, principal: Principal) -> int:
         """Tokens that can be reserved now; ``UNLIMITED`` if the key has no token limit."""
         ledger = self._live(principal).ledger
-        ledger.turn(int(self.clock() // DAY_S))
+        ledger.turn(self._day())
         return ledger.remaining()
 
     def _live(self, principal: Principal) -> LiveKey:

@@ -29,6 +29,7 @@ from ragsvc.core.file_names import default_filename
 from ragsvc.core.file_types import HEAD_BYTES, MEDIA_TYPES, READABLE, TAIL_BYTES
 from ragsvc.core.ids import TenantId
 from ragsvc.core.validation import check_text_length, invalid_value
+from ragsvc.services.idempotency import IdempotentRequest, once, recall
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.progress_events import ProgressHub
@@ -120,19 +121,40 @@ class DocumentService:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(incoming.discard)
 
-    async def add(self, tenant: TenantId, receiving: UploadInProgress, upload: Upload) -> UploadResult:
+    async def add(
+        self,
+        tenant: TenantId,
+        receiving: UploadInProgress,
+        upload: Upload,
+        *,
+        identify: Callable[..., IdempotentRequest | None] = lambda *_: None,
+    ) -> UploadResult:
         """Store received bytes as a document and queue it; if the collection contains the bytes, update that document.
 
         The last name given wins: a repeated upload with a file name or with metadata changes these as ``change`` does.
-        When this returns, the bytes and the rows survive any crash.
+        When this returns, the bytes and the rows survive any crash. ``identify`` makes the identity of a repeatable
+        request from the SHA-256 and the parameters; a repetition returns the document and changes nothing.
+
+        Raises:
+            DocumentNotFound: a repetition, and the document was deleted in between.
         """
         _check(upload)
         sha256 = await receiving.finish()
+        request = identify(sha256.encode(), msgspec.json.encode(upload))
         async with self._file_lock(tenant, sha256):
-            return await self._register(tenant, receiving, sha256, upload)
+            now = int(self._clock())
+            known = await self._database.read(lambda connection: recall(connection, request, now=now, kind=str))
+            if known is not None:
+                return UploadResult(document=await self.get(tenant, known), created=True)
+            return await self._register(tenant, receiving, sha256, upload, request)
 
     async def _register(
-        self, tenant: TenantId, receiving: UploadInProgress, sha256: str, upload: Upload
+        self,
+        tenant: TenantId,
+        receiving: UploadInProgress,
+        sha256: str,
+        upload: Upload,
+        request: IdempotentRequest | None,
     ) -> UploadResult:
         incoming = receiving.incoming
         now = int(self._clock())
@@ -145,7 +167,9 @@ class DocumentService:
 
         existing = await self._database.read(find)
         if existing is not None:
-            return await self._uploaded_again(existing, upload)
+            again = await self._uploaded_again(existing, upload)
+            await self._remember(request, again.document)
+            return again
         await anyio.to_thread.run_sync(self._blobs.publish, incoming, tenant, sha256)
 
         def register(connection: Connection) -> Document:
@@ -170,6 +194,7 @@ class DocumentService:
                 ),
             )
             jobs.enqueue(connection, document.id, tenant, password=upload.password, now=now)
+            once(connection, request, now=now, kind=str, change=lambda: document.public_id)
             return document
 
         try:
@@ -179,6 +204,13 @@ class DocumentService:
             raise
         self._ingest.kick()
         return UploadResult(document=document, created=True)
+
+    async def _remember(self, request: IdempotentRequest | None, document: Document) -> None:
+        now = int(self._clock())
+        if request is not None:
+            await self._database.write(
+                lambda connection: once(connection, request, now=now, kind=str, change=lambda: document.public_id)
+            )
 
     async def _uploaded_again(self, existing: Document, upload: Upload) -> UploadResult:
         """A repeated upload: take its name and metadata; retry a failure if a password is given that was missing."""
@@ -266,7 +298,7 @@ class DocumentService:
         return await self._database.read(read)
 
     async def passages(self, tenant: TenantId, public_id: str, *, after: int | None, limit: int) -> list[StoredPassage]:
-        """Passages of one document in reading order, after the passage with id ``after``.
+        """Passages of one document in reading order, after the passage with the ordinal ``after``.
 
         Raises:
             DocumentNotFound: the tenant has no such document.

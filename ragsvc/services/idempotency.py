@@ -54,6 +54,28 @@ def repeatable(*, owner: str, name: bytes, credential: bytes, parts: list[bytes]
     return IdempotentRequest(owner, name, digest.digest(), credential)
 
 
+def recall(connection: Connection, request: IdempotentRequest | None, *, now: int, kind: type[T]) -> T | None:
+    """The result of an earlier, equal request within the last day; ``None`` if there was none.
+
+    Raises:
+        InvalidRequest: the idempotency key was used for another request within the last day.
+    """
+    if request is None:
+        return None
+    name_hash = hashlib.sha256(request.name).digest()
+    earlier = idempotency_rows.find(connection, owner=request.owner, name_hash=name_hash, since=now - KEEP_S)
+    if earlier is None:
+        return None
+    fingerprint, sealed = earlier
+    if fingerprint != request.fingerprint:
+        raise _reused()
+    try:
+        plain = _cipher(request).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], fingerprint)
+    except InvalidTag as error:
+        raise _reused() from error  # the caller's key was rotated in between
+    return msgspec.json.decode(plain, type=kind)
+
+
 def once(
     connection: Connection, request: IdempotentRequest | None, *, now: int, kind: type[T], change: Callable[[], T]
 ) -> T:
@@ -64,32 +86,27 @@ def once(
     """
     if request is None:
         return change()
-    name_hash = hashlib.sha256(request.name).digest()
-    since = now - KEEP_S
-    earlier = idempotency_rows.find(connection, owner=request.owner, name_hash=name_hash, since=since)
-    cipher = AESGCM(hashlib.sha256(b"ragsvc idempotent answer\x00" + name_hash + request.credential).digest())
+    earlier = recall(connection, request, now=now, kind=kind)
     if earlier is not None:
-        fingerprint, sealed = earlier
-        if fingerprint != request.fingerprint:
-            raise _reused()
-        try:
-            plain = cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], fingerprint)
-        except InvalidTag as error:
-            raise _reused() from error  # the caller's key was rotated in between
-        return msgspec.json.decode(plain, type=kind)
+        return earlier
     result = change()
     nonce = os.urandom(_NONCE_BYTES)
-    sealed = nonce + cipher.encrypt(nonce, msgspec.json.encode(result), request.fingerprint)
+    sealed = nonce + _cipher(request).encrypt(nonce, msgspec.json.encode(result), request.fingerprint)
     idempotency_rows.remember(
         connection,
         owner=request.owner,
-        name_hash=name_hash,
+        name_hash=hashlib.sha256(request.name).digest(),
         fingerprint=request.fingerprint,
         sealed=sealed,
         at=now,
-        since=since,
+        since=now - KEEP_S,
     )
     return result
+
+
+def _cipher(request: IdempotentRequest) -> AESGCM:
+    name_hash = hashlib.sha256(request.name).digest()
+    return AESGCM(hashlib.sha256(b"ragsvc idempotent answer\x00" + name_hash + request.credential).digest())
 
 
 def _reused() -> InvalidRequest:

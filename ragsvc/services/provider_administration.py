@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import anyio
 import msgspec
+from sqlalchemy import Connection
 
 from ragsvc.core.errors import (
     ConfigurationError,
@@ -27,6 +28,7 @@ from ragsvc.core.ports.model_provider import ForwardRequest, ModelProvider
 from ragsvc.core.validation import invalid_field, invalid_value
 from ragsvc.crypto.value_sealing import ValueSealer
 from ragsvc.services.access_control import write_to_the_end
+from ragsvc.services.idempotency import IdempotentRequest, once, recall
 from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.store import provider_rows as rows
 from ragsvc.store.database import Database
@@ -129,16 +131,20 @@ class ProviderAdministration:
         settings, provider = self._running[name]
         return ProviderView(settings, "config" if name in self._configured else "api", provider.circuit)
 
-    async def create(self, settings: ProviderSettings) -> ProviderView:
-        """Add a provider; it serves requests at once.
+    async def create(self, settings: ProviderSettings, *, request: IdempotentRequest | None = None) -> ProviderView:
+        """Add a provider; it serves requests at once. A repeated request returns the provider and changes nothing.
 
         Raises:
             Conflict: a provider has this name. InvalidRequest: its models contradict those of other providers.
         """
         async with self._lock:
+            now = int(self._clock())
+            known = await self._database.read(lambda connection: recall(connection, request, now=now, kind=str))
+            if known is not None:
+                return self.view(known)
             if settings.name in self._running:
                 raise Conflict(f"A provider '{settings.name}' already exists.", param="name")
-            await self._store(settings)
+            await self._store(settings, request=request)
         return self.view(settings.name)
 
     async def update(self, name: str, change: Mapping[str, Any]) -> ProviderView:
@@ -200,6 +206,10 @@ class ProviderAdministration:
             raise NotFound(f"Tenant '{tenant}' has no key for provider '{name}'.")
         self._keys.pop((tenant, name), None)
 
+    def forget_keys(self, tenant: TenantId) -> None:
+        """Forget the keys of a tenant whose rows were removed with it."""
+        self._keys = {place: key for place, key in self._keys.items() if place[0] != tenant}
+
     def keys(self, name: str) -> list[TenantKey]:
         """The tenants that have a key for a provider. Raises ``NotFound``."""
         self.view(name)
@@ -215,7 +225,7 @@ class ProviderAdministration:
             raise Conflict(f"Provider '{name}' is defined in the settings file and can only be changed there.")
         return self._added[name]
 
-    async def _store(self, settings: ProviderSettings) -> None:
+    async def _store(self, settings: ProviderSettings, *, request: IdempotentRequest | None = None) -> None:
         added = {**self._added, settings.name: settings}
         try:
             self._models.check([*self._configured.values(), *added.values()])
@@ -223,8 +233,14 @@ class ProviderAdministration:
             raise invalid_value("models", error.message) from error
         sealed = self._sealer.seal(msgspec.json.encode(settings), place=_place(settings.name))
         now = int(self._clock())
+
+        def put(connection: Connection) -> str:
+            rows.put_provider(connection, settings.name, sealed, now=now)
+            return settings.name
+
         await write_to_the_end(
-            self._database, lambda connection: rows.put_provider(connection, settings.name, sealed, now=now)
+            self._database,
+            lambda connection: once(connection, request, now=now, kind=str, change=lambda: put(connection)),
         )
         self._apply(added)
 

@@ -73,11 +73,13 @@ class TenantAdministration:
         quotas: TenantQuotas,
         drop_indexes: Callable[[CollectionId], int],
         forget_collections: Callable[[TenantId], None],
+        forget_provider_keys: Callable[[TenantId], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``drop_indexes`` removes the indexes of a collection for every model, and returns how many there were.
 
-        ``forget_collections`` removes the names of a tenant's collections from caches.
+        ``forget_collections`` removes the names of a tenant's collections from caches, ``forget_provider_keys`` its
+        keys for providers.
         """
         self._database = database
         self._blobs = blobs
@@ -87,6 +89,7 @@ class TenantAdministration:
         self._quotas = quotas
         self._drop_indexes = drop_indexes
         self._forget_collections = forget_collections
+        self._forget_provider_keys = forget_provider_keys
         self._clock = clock
         self._deleting = anyio.Lock()
 
@@ -178,6 +181,7 @@ class TenantAdministration:
             ids, access = await self._database.write(mark)
             for key_id in access.key_ids:
                 self._access.erase(key_id)
+            self._forget_provider_keys(tenant)
             report.keys, report.provider_keys = len(access.key_ids), access.provider_keys
             report.usage_rows, report.audit_entries = access.usage_rows, access.audit_entries
             self._forget_collections(tenant)

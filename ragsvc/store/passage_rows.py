@@ -199,18 +199,16 @@ def load_joined_texts(connection: Connection, ids: Sequence[int] | Ids, *, betwe
 def passages_of(
     connection: Connection, document_id: DocumentId, *, after: int | None, limit: int
 ) -> list[StoredPassage]:
-    """Passages of one document in order, after the passage with id ``after``.
+    """Passages of one document in order, after the passage with the ordinal ``after``.
 
     Raises:
         InvalidRequest: the document has no passage ``after``.
     """
-    last = -1
+    last = -1 if after is None else after
     if after is not None:
-        where = (passages_table.c.id == after, passages_table.c.document_id == document_id)
-        found = connection.execute(select(passages_table.c.ordinal).where(*where)).scalar_one_or_none()
-        if found is None:
+        where = (passages_table.c.ordinal == after, passages_table.c.document_id == document_id)
+        if connection.execute(select(passages_table.c.id).where(*where)).first() is None:
             raise invalid_value("after", "Expected the id of a passage of this document")
-        last = int(found)
     statement = (
         _select_passage.where(passages_table.c.document_id == document_id, passages_table.c.ordinal > last)
         .order_by(passages_table.c.ordinal)

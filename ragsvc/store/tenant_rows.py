@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
-from sqlalchemy import Connection, Table, delete, func, select, update
+from sqlalchemy import Connection, Table, case, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
+from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.ids import CollectionId, DocumentId, KeyId, TenantId
 from ragsvc.store.key_tables import IdempotencyRow, KeyAuditRow, KeyRow, TenantRow, UsageRow
 from ragsvc.store.provider_rows import ProviderKeyRow
@@ -169,7 +170,7 @@ def collection_holdings(connection: Connection, tenant: TenantId) -> list[Collec
             _collections.c.name,
             _collections.c.created_at,
             func.count(_documents.c.id).label("documents"),
-            func.coalesce(func.sum(_documents.c.status == "ready"), 0).label("ready"),
+            func.coalesce(func.sum(case((_documents.c.status == DocumentStatus.READY, 1), else_=0)), 0).label("ready"),
             func.coalesce(func.sum(_documents.c.passages_total), 0).label("passages"),
             func.coalesce(func.sum(_documents.c.size_bytes), 0).label("size_bytes"),
         )

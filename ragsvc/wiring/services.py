@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -181,17 +182,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             reranker=reranker,
             rerank_budget_s=settings.rerank_budget_ms / 1000,
         )
-        access = Access(database)
-        tenants = TenantAdministration(
-            database=database,
-            blobs=blobs,
-            documents=documents,
-            ingest=ingest,
-            access=access,
-            quotas=quotas,
-            drop_indexes=opener.drop_indexes,
-            forget_collections=search.forget_collections,
-        )
+        access = Access(database, monotonic=time.monotonic)
         encryption = await anyio.to_thread.run_sync(open_request_encryption, settings)
         stack.callback(encryption.close)
         session = await stack.enter_async_context(open_session())
@@ -210,6 +201,17 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             open_provider=lambda provider: open_provider(provider, session),
         )
         await providers.load()
+        tenants = TenantAdministration(
+            database=database,
+            blobs=blobs,
+            documents=documents,
+            ingest=ingest,
+            access=access,
+            quotas=quotas,
+            drop_indexes=opener.drop_indexes,
+            forget_collections=search.forget_collections,
+            forget_provider_keys=providers.forget_keys,
+        )
         router = Router(
             models,
             policies=open_policies(stack, settings, session),

@@ -84,7 +84,7 @@ def test_citations_in_json(client, model):
     assert message.content[first["start_index"] : first["end_index"]] == "[1]"
     assert first["quote"] in PAGES[1]
     assert "12 percent" in first["quote"]
-    assert first["chunk_id"] == "chunk_1"
+    assert first["chunk_id"] == "chunk_report_1"
     assert 0 < first["score"] <= 1
     assert [one["index"] for one in reply.citations] == [one.model_dump()["index"] for one in message.annotations]
 

@@ -453,6 +453,7 @@ def test_passages_page_through_by_the_last_id(tenant) -> None:
     other = tenant.add_text("A text of its own.")
     for unknown in (
         "chunk_999999999999",
+        f"{whole[0]['id'].rpartition('_')[0]}_99999",
         tenant.http.get(f"/v1/rag/documents/{other}/passages").json()["last_id"],
         "3",
     ):
@@ -645,3 +646,39 @@ def test_a_document_may_be_larger_than_other_bodies(tenant) -> None:
     form = tenant.http.post("/v1/rag/documents?wait_s=0", files={"file": ("again.pdf", large, "application/pdf")})
     assert form.status_code == 200
     assert tenant.http.post("/v1/rag/search", content=large).status_code == 413
+
+
+def test_an_upload_with_an_idempotency_key_is_repeated_without_an_effect(tenant) -> None:
+    def upload(text: str, *, name: str = "a.txt", key: str = "k-1") -> httpx.Response:
+        headers = {"content-type": "text/plain", "idempotency-key": key}
+        return tenant.http.post("/v1/rag/documents", params={"filename": name}, content=text.encode(), headers=headers)
+
+    first = upload("The harbour is blue.")
+    assert first.status_code == 201
+    path = f"/v1/rag/documents/{first.json()['id']}"
+    assert tenant.http.patch(path, json={"filename": "renamed.txt"}).status_code == 200
+    again = upload("The harbour is blue.")
+    assert (again.status_code, again.json()["id"], again.json()["created"]) == (201, first.json()["id"], True)
+    assert tenant.http.get(path).json()["filename"] == "renamed.txt"  # without the key, the last name wins
+    for other in (upload("Another text."), upload("The harbour is blue.", name="b.txt")):
+        assert (other.status_code, error_of(other)["param"]) == (400, "Idempotency-Key")
+    assert len(tenant.http.get("/v1/rag/documents").json()["data"]) == 1
+    assert tenant.http.delete(path).status_code == 200
+    assert upload("The harbour is blue.").status_code == 404
+    assert tenant.http.get("/v1/rag/documents").json()["data"] == []
+    assert upload("The harbour is blue.", key="k-2").status_code == 201
+    known = upload("The harbour is blue.", key="k-3")
+    assert (known.status_code, upload("The harbour is blue.", key="k-3").json()["id"]) == (200, known.json()["id"])
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda number: upload(f"Text {number % 2}.", key="k-4"), range(8)))
+    assert sorted({reply.status_code for reply in replies}) == [201, 400]
+    assert len({reply.json()["id"] for reply in replies if reply.status_code == 201}) == 1
+
+
+def test_ids_of_passages_reveal_nothing_about_other_tenants(new_tenant) -> None:
+    first, second = new_tenant(), new_tenant()
+    for tenant in (first, second):
+        document = tenant.add_text("The harbour is blue.")
+        (passage,) = tenant.http.get(f"/v1/rag/documents/{document}/passages").json()["data"]
+        (hit,) = tenant.search("harbour", mode="lexical")
+        assert passage["id"] == hit["chunk_id"] == f"chunk_{document.removeprefix('doc_')}_0"

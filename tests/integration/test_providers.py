@@ -220,3 +220,17 @@ def test_an_opa_server_decides_and_fails_closed(gateway) -> None:
     with gateway.service.client(gateway.key) as client:
         chat = {"model": "opa-denied-chat", "messages": [{"role": "user", "content": "x"}]}
         assert client.post("/v1/chat/completions", json=chat).status_code == 403
+
+
+def test_a_repeated_request_to_add_a_provider_adds_it_once(gateway, admin) -> None:
+    body = {"name": "repeated", "base_url": f"{gateway.upstream.url}/v1", "models": [{"id": "repeated-model"}]}
+    repeated = {"headers": {"idempotency-key": "provider-1"}}
+    try:
+        replies = [admin.post("/v1/providers", json=body, **repeated) for _ in range(2)]
+        assert [reply.status_code for reply in replies] == [201, 201]
+        assert replies[0].json() == replies[1].json()
+        assert admin.post("/v1/providers", json=body).status_code == 409
+        other = admin.post("/v1/providers", json={**body, "name": "other"}, **repeated)
+        assert (other.status_code, other.json()["error"]["param"]) == (400, "Idempotency-Key")
+    finally:
+        admin.delete("/v1/providers/repeated")

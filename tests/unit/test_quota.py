@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragsvc.core.access.limits import DAY_S, HOUR_S, MINUTE_S, UNLIMITED, RequestGate, SlidingWindow, TokenLedger
+from ragsvc.core.access.limits import (
+    DAY_S,
+    HOUR_S,
+    MINUTE_S,
+    UNLIMITED,
+    DayClock,
+    RequestGate,
+    SlidingWindow,
+    TokenLedger,
+)
 from ragsvc.core.errors import BalanceExhausted, RateLimited
 
 gaps = st.lists(st.floats(min_value=0, max_value=70, allow_nan=False), max_size=120)
@@ -110,6 +119,36 @@ def test_a_clock_set_back_over_midnight_grants_no_second_day():
     ledger.settle(10, 10, day=5)
     with pytest.raises(RateLimited):
         ledger.reserve(1, now=4 * DAY_S)
+
+
+def test_a_clock_that_jumps_years_ahead_and_back_neither_locks_a_key_nor_grants_a_second_budget():
+    ledger = TokenLedger(balance=None, per_day=10, day=5)
+    ledger.reserve(7, now=5 * DAY_S)
+    ledger.settle(7, 7, day=5)
+    ledger.reserve(10, now=5000 * DAY_S)
+    ledger.settle(10, 10, day=5000)
+    with pytest.raises(RateLimited) as refused:
+        ledger.reserve(4, now=5 * DAY_S + 3600)
+    assert refused.value.retry_after_s == DAY_S - 3600
+    ledger.reserve(3, now=5 * DAY_S)
+    ledger.settle(3, 3, day=5)
+    ledger.reserve(10, now=6 * DAY_S)
+    ledger.settle(10, 10, day=6)
+    with pytest.raises(RateLimited):
+        ledger.reserve(1, now=5000 * DAY_S)
+
+
+def test_the_day_follows_a_wall_clock_only_if_it_keeps_its_jump():
+    noon = 100.5 * DAY_S
+    clock = DayClock(wall=noon, monotonic=1000)
+    assert clock.day(wall=noon + 100 * DAY_S, monotonic=1001) == 100
+    assert clock.day(wall=noon + 100 * DAY_S + 500, monotonic=1501) == 100
+    assert clock.day(wall=noon + 502, monotonic=1502) == 100  # it was wrong for a moment
+    assert clock.day(wall=noon - 50 * DAY_S, monotonic=1600) == 100
+    assert clock.day(wall=noon - 50 * DAY_S + 600, monotonic=2200) == 50  # it stays
+    assert clock.day(wall=noon - 49.5 * DAY_S, monotonic=2200 + DAY_S / 2 - 600) == 51  # a day passes
+    slow = DayClock(wall=noon, monotonic=0)
+    assert slow.day(wall=noon + DAY_S / 2 + 200, monotonic=DAY_S / 2) == 101  # a small correction counts at once
 
 
 def spend(ledger, tokens, *, now):

@@ -21,6 +21,7 @@ HOUR_S = 3600.0
 _SLOTS = 60
 _PARALLEL_RETRY_S = 1.0
 _RESERVED_RETRY_S = 1.0
+_KEPT_DAYS = 8
 
 
 class SlidingWindow:
@@ -73,6 +74,35 @@ class SlidingWindow:
         if not self.used(now):
             return 0.0
         return (self._slots[-1][0] + 1) * self._slot_s + self.length_s - now
+
+
+class DayClock:
+    """The UTC day, from a wall clock that may jump and a monotonic clock that does not.
+
+    A jump of more than five minutes counts once the wall clock has kept it for ten minutes: a clock that is wrong for a
+    moment neither grants a day's budget nor takes it away. Smaller corrections count at once.
+    """
+
+    TOLERANCE_S = 300.0
+    ADOPTED_AFTER_S = 600.0
+
+    __slots__ = ("_candidate", "_candidate_since", "_offset")
+
+    def __init__(self, *, wall: float, monotonic: float) -> None:
+        self._offset = self._candidate = wall - monotonic
+        self._candidate_since = monotonic
+
+    def day(self, *, wall: float, monotonic: float) -> int:
+        """The present day, in days since 1970."""
+        offset = wall - monotonic
+        if abs(offset - self._offset) <= self.TOLERANCE_S:
+            self._offset = self._candidate = offset
+            self._candidate_since = monotonic
+        elif abs(offset - self._candidate) > self.TOLERANCE_S:
+            self._candidate, self._candidate_since = offset, monotonic
+        elif monotonic - self._candidate_since >= self.ADOPTED_AFTER_S:
+            self._offset = offset
+        return int((monotonic + self._offset) // DAY_S)
 
 
 class WindowView(msgspec.Struct, frozen=True):
@@ -170,6 +200,7 @@ class TokenLedger:
     """The shortest time over which a rate is measured; writes in quick succession give no reliable rate."""
 
     __slots__ = (
+        "_days",
         "_pending",
         "_rate",
         "_written_at",
@@ -187,6 +218,7 @@ class TokenLedger:
         self.per_day = per_day
         self.day = day
         self.used_today = used_today
+        self._days: dict[int, int] = {}
         self.reserved = 0
         self.unwritten = 0
         self.durable = LedgerWrite(0, 0, day)
@@ -201,10 +233,17 @@ class TokenLedger:
         return self.balance is not None or self.per_day is not None
 
     def turn(self, day: int) -> None:
-        """Begin a later UTC day; an earlier day (the clock was set back) changes nothing."""
-        if day > self.day:
-            self.day = day
-            self.used_today = 0
+        """Begin a later UTC day, or return to a day if the clock was more than a day ahead for a time.
+
+        A clock that is set back over midnight changes nothing, and no day's budget is granted twice.
+        """
+        if self.day - 1 <= day <= self.day:
+            return
+        self._days[self.day] = self.used_today
+        self.used_today = self._days.get(day, 0 if day > self.day else self.used_today)
+        self.day = day
+        for known in sorted(self._days)[:-_KEPT_DAYS]:
+            del self._days[known]
 
     def remaining(self) -> int:
         """Tokens available to a reservation now; at least 0."""
@@ -215,14 +254,14 @@ class TokenLedger:
             left = min(left, self.per_day - self.used_today - self.reserved)
         return max(0, left)
 
-    def reserve(self, tokens: int, *, now: float) -> None:
-        """Reserve tokens.
+    def reserve(self, tokens: int, *, now: float, day: int | None = None) -> None:
+        """Reserve tokens; ``day`` is that of ``now`` if it is not given.
 
         Raises:
             BalanceExhausted: the balance without the other reservations does not cover them.
             RateLimited: the daily budget does not; ``budget_gone`` unless refunds of running requests may suffice.
         """
-        self.turn(int(now // DAY_S))
+        self.turn(int(now // DAY_S) if day is None else day)
         if self.balance is not None and tokens > self.balance - self.unwritten - self.reserved:
             raise BalanceExhausted(
                 f"The token balance of this key is exhausted: {self.remaining()} tokens left, {tokens} needed."
@@ -232,7 +271,7 @@ class TokenLedger:
             raise RateLimited(
                 f"Rate limit of {self.per_day} tokens per day reached: {self.remaining()} left, {tokens} needed. The "
                 "budget renews at 0:00 UTC.",
-                retry_after_s=(self.day + 1) * DAY_S - now if gone else _RESERVED_RETRY_S,
+                retry_after_s=DAY_S - now % DAY_S if gone else _RESERVED_RETRY_S,
                 budget_gone=gone,
             )
         self.reserved += tokens

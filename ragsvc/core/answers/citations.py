@@ -291,7 +291,7 @@ def _citation(hit: SearchHit, number: int, marker: Marker, claim: str) -> Citati
         end_index=marker.end,
         quote=passage.text[start:end],
         score=round(float(hit.score), 4),
-        chunk_id=chunk_id(passage.id),
+        chunk_id=chunk_id(passage.document_public_id, passage.ordinal),
     )
 
 

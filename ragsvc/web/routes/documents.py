@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -18,7 +19,7 @@ from ragsvc.core.documents import Document, DocumentStatus
 from ragsvc.core.errors import DocumentNotFound, DocumentUnreadable, FailureReason, InvalidRequest
 from ragsvc.core.file_names import clean_filename
 from ragsvc.core.file_types import MEDIA_TYPES
-from ragsvc.core.ids import CHUNK_ID_PATTERN, TenantId, passage_id
+from ragsvc.core.ids import CHUNK_ID_PATTERN, TenantId, ordinal_of_chunk
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.validation import as_sentence, decode_json_parameter, invalid_value
 from ragsvc.services.document_service import DocumentService
@@ -27,6 +28,7 @@ from ragsvc.web.app_state import services_of
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import principal_of
 from ragsvc.web.errors import document_location
+from ragsvc.web.idempotent_requests import idempotent_request
 from ragsvc.web.openapi import BINARY, EVENTS, DocumentedAnswer, Schema, header_parameter, query_parameter
 from ragsvc.web.routes.schemas import (
     DocumentChange,
@@ -77,6 +79,7 @@ _STORED: Final[dict[str, Schema]] = dict.fromkeys(MEDIA_TYPES, BINARY)
 _UPLOAD: Final = {
     **_WRITE,
     "streams_body": True,
+    "idempotent": True,
     "body": {**_STORED, "multipart/form-data": UploadForm},
     "parameters": [
         query_parameter("filename", "File name of a raw body, or the URL it came from", max_length=MAX_FILENAME_LENGTH),
@@ -146,7 +149,9 @@ async def upload_document(request: Request[Any, Any, Any], wait_s: _WaitS = None
     async with service.receiving(announced_bytes=_content_length(request)) as receiving:
         upload = await read_upload(request, receiving)
         require_collection(principal, upload.collection)
-        uploaded = await service.add(principal.tenant, receiving, upload)
+        uploaded = await service.add(
+            principal.tenant, receiving, upload, identify=functools.partial(idempotent_request, request)
+        )
     asynchronous = "respond-async" in request.headers.get("prefer", "").lower()
     default_wait_s: float = request.app.state.services.settings.upload_wait_s
     timeout_s = 0.0 if asynchronous else default_wait_s if wait_s is None else wait_s
@@ -267,12 +272,11 @@ async def list_passages(
     after: _AfterPassage = None,
 ) -> PassageList:
     """List the passages of a document in reading order."""
-    passages = await _service(request).passages(
-        await _tenant_of(request, document_id),
-        document_id,
-        after=None if after is None else passage_id(after),
-        limit=limit + 1,
-    )
+    tenant = await _tenant_of(request, document_id)
+    ordinal = None if after is None else ordinal_of_chunk(after, document_id=document_id)
+    if after is not None and ordinal is None:
+        raise invalid_value("after", "Expected the id of a passage of this document")
+    passages = await _service(request).passages(tenant, document_id, after=ordinal, limit=limit + 1)
     data = [passage_out(passage) for passage in passages[:limit]]
     return PassageList(
         data=data,

@@ -16,13 +16,13 @@ from ragsvc.core.access.principal import DEFAULT_SCOPES, Scope
 from ragsvc.core.defaults import LOCAL_MODEL, MAX_COLLECTION_NAME_LENGTH, MAX_MODEL_NAME_LENGTH
 from ragsvc.core.errors import KeyNotFound, PolicyDenied
 from ragsvc.core.ids import KeyId, TenantId
-from ragsvc.services.idempotency import IdempotentRequest, repeatable
+from ragsvc.services.idempotency import IdempotentRequest
 from ragsvc.services.key_administration import Actor, IssuedKey, KeyChange, KeyDraft, check_grant
 from ragsvc.store.key_rows import AuditEntry
 from ragsvc.web.app_state import services_of
-from ragsvc.web.auth import credential_of
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import context_of
+from ragsvc.web.idempotent_requests import idempotent_request
 from ragsvc.web.routes.usage import day_as_date
 from ragsvc.web.tenant_reach import own_tenant, require_tenant
 
@@ -348,16 +348,7 @@ def _actor(request: AnyRequest) -> Actor:
 
 
 async def _repeatable(request: AnyRequest) -> IdempotentRequest | None:
-    context = context_of(request.scope)
-    name = context.headers.get(b"idempotency-key")
-    if name is None:
-        return None
-    return repeatable(
-        owner=context.principal.key_id,
-        name=name,
-        credential=credential_of(context.headers) or b"",
-        parts=[request.method.encode(), request.url.path.encode(), await request.body()],
-    )
+    return idempotent_request(request, await request.body())
 
 
 def _fields(key: ApiKey, now: float) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ragsvc.core.validation import invalid_value
 from ragsvc.services.provider_administration import ProviderAdministration, ProviderTest, ProviderView, TenantKey
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import principal_of
+from ragsvc.web.idempotent_requests import idempotent_request
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -90,10 +91,16 @@ def _service(request: AnyRequest) -> ProviderAdministration:
     return cast("ProviderServices", request.app.state["services"]).providers
 
 
-@post("/v1/providers", opt={**_OPT, "body": ProviderSettings, "errors": (409,)}, summary="Add a provider")
+@post(
+    "/v1/providers",
+    opt={**_OPT, "body": ProviderSettings, "idempotent": True, "errors": (409,)},
+    summary="Add a provider",
+)
 async def create_provider(request: AnyRequest) -> Response[ProviderBody]:
     """Add a provider; its key is stored encrypted and never shown."""
-    view = await _service(request).create(_checked(await read_json(request, _create)))
+    settings = _checked(await read_json(request, _create))
+    repeated = idempotent_request(request, await request.body())
+    view = await _service(request).create(settings, request=repeated)
     return Response(_show(view), status_code=201, headers={"location": f"/v1/providers/{view.settings.name}"})
 
 

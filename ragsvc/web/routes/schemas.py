@@ -264,7 +264,7 @@ def progress(document: Document) -> float:
 def passage_out(passage: StoredPassage) -> PassageOut:
     """Convert a passage for a response."""
     return PassageOut(
-        id=chunk_id(passage.id),
+        id=chunk_id(passage.document_public_id, passage.ordinal),
         document_id=passage.document_public_id,
         page=passage.page,
         page_label=passage.page_label,
@@ -280,7 +280,7 @@ def hit_out(hit: SearchHit) -> SearchHitOut:
     """Convert a search hit for a response."""
     passage = hit.passage
     return SearchHitOut(
-        chunk_id=chunk_id(passage.id),
+        chunk_id=chunk_id(passage.document_public_id, passage.ordinal),
         document_id=passage.document_public_id,
         filename=passage.filename,
         page=passage.page,
