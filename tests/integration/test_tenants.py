@@ -254,3 +254,67 @@ def test_an_export_is_a_tar_archive_of_everything_without_secrets(service: Runni
     assert not [field for field in key if "secret" in field]
     assert all(".." not in Path(member).parts for member in members)
     assert {"tenant.json", "collections.json", "usage.json", "missing.json"} <= set(members)
+
+
+def test_a_limited_administrator_cannot_export_other_collections(service: RunningService, new_tenant) -> None:
+    tenant = new_tenant(scopes=["tenant.admin"], allowed_collections=["open"])
+    reply = tenant.http.get(f"/v1/tenants/{tenant.name}/export")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (403, "policy_denied")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts the threads of the service in /proc")
+def test_collections_cost_no_threads_beyond_those_that_are_open(tmp_path: Path, service: RunningService) -> None:
+    data_dir = tmp_path / "data"
+    shutil.copytree(service.data_dir / "models", data_dir / "models")
+    key = create_key(data_dir)
+    settings = {"RAGSVC_MAX_OPEN_COLLECTIONS": "8", "RAGSVC_MAX_COLLECTIONS_PER_TENANT": "60"}
+    running = RunningService(data_dir, env=settings)
+    threads = Path(f"/proc/{running.process.pid}/task")
+    try:
+        with running.client(key) as client:
+
+            def upload(number: int) -> int:
+                path = f"/v1/rag/documents?collection=c{number}&filename=a.txt"
+                text = f"The harbour number {number}.".encode()
+                return client.post(path, content=text, headers={"content-type": "text/plain"}).status_code
+
+            assert upload(0) == 201
+            before = len(list(threads.iterdir()))
+            assert [upload(number) for number in range(1, 60)] == [201] * 59
+            assert upload(60) == 403
+            deadline = time.monotonic() + 20
+            while len(list(threads.iterdir())) > before + 12 and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert len(list(threads.iterdir())) <= before + 12
+            for number in range(60):
+                found = client.post("/v1/rag/search", json={"query": f"harbour {number}", "collection": f"c{number}"})
+                assert found.json()["data"][0]["quote"] == f"The harbour number {number}."
+    finally:
+        assert running.stop() == 0
+    again = RunningService(data_dir, env=settings)
+    try:
+        time.sleep(1)
+        assert len(list(Path(f"/proc/{again.process.pid}/task").iterdir())) <= before + 12
+    finally:
+        assert again.stop() == 0
+
+
+def test_a_tenant_of_an_encrypted_directory_is_deleted_with_its_files(tmp_path: Path, service: RunningService) -> None:
+    pytest.importorskip("sqlcipher3")
+    data_dir = tmp_path / "data"
+    shutil.copytree(service.data_dir / "models", data_dir / "models")
+    settings = {"RAGSVC_MASTER_KEY": "7f" * 32}
+    admin_key = create_key(data_dir, tenant="operator", extra=("--scope", "admin"), settings=settings)
+    running = RunningService(data_dir, env=settings)
+    try:
+        with running.client(admin_key) as admin:
+            made = admin.post("/v1/keys", json={"tenant": "doomed", "label": "doomed", **NO_LIMITS}).json()
+            doomed = Tenant(running, "doomed", made["key"])
+            doomed.add_text(SECRET)
+            doomed.http.close()
+            assert len([path for path in (data_dir / "blobs").rglob("*") if path.is_file()]) == 1
+            removed = admin.delete("/v1/tenants/doomed").json()["removed"]
+            assert (removed["documents"], removed["files"], removed["log_emptied"]) == (1, 1, True)
+            assert [path for path in (data_dir / "blobs").rglob("*") if path.is_file()] == []
+    finally:
+        assert running.stop() == 0

@@ -11,7 +11,7 @@ from litestar.response import Stream
 from msgspec import UNSET, Meta, UnsetType
 
 from ragsvc.core.access.principal import Scope
-from ragsvc.core.errors import Conflict
+from ragsvc.core.errors import Conflict, PolicyDenied
 from ragsvc.core.ids import TenantId
 from ragsvc.services.tenant_administration import DeletionReport
 from ragsvc.services.tenant_export import TenantExport
@@ -132,6 +132,8 @@ async def delete_tenant(
 async def export_tenant(request: Request[Any, Any, Any], tenant: FromPath[str]) -> Stream:
     """Download everything of a tenant as a tar archive; keys without their secrets."""
     require_tenant(request, tenant)
+    if principal_of(request).allowed_collections:
+        raise PolicyDenied("A key that is limited to collections cannot export a tenant.")
     name = TenantId(tenant)
     export: TenantExport = request.app.state.services.export
     await administration_of(request).tenant(name)

@@ -149,6 +149,20 @@ def test_a_file_with_some_tables_only_gets_the_others(tmp_path: Path) -> None:
     assert contents(old.database, None, "documents", "jobs") == {"documents": [], "jobs": []}
 
 
+def test_usage_counted_before_gets_the_tenant_of_its_key_and_no_family(tmp_path: Path) -> None:
+    old = OldDirectory("plain", tmp_path / "data")
+    with closing(connect_raw(old.database, key=None)) as connection:
+        ((key, tenant),) = connection.execute("SELECT id, tenant FROM api_keys ORDER BY id LIMIT 1").fetchall()
+        connection.execute("DELETE FROM token_usage")
+        statement = "INSERT INTO token_usage VALUES (?, 20000, 'm', 7, 5, 2), ('key_deleted', 20001, '', 9, 0, 1)"
+        connection.execute(statement, (key,))
+    Database(old.database).close()
+    with closing(connect_raw(old.database, key=None)) as connection:
+        columns = "key_id, day, model, family, tenant, prompt_tokens, completion_tokens, requests"
+        rows = connection.execute(f"SELECT {columns} FROM usage ORDER BY day").fetchall()  # noqa: S608 - constants
+    assert rows == [(key, 20000, "m", "", tenant, 7, 5, 2), ("key_deleted", 20001, "", "", "", 9, 0, 1)]
+
+
 def stamp_newer(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE alembic_version SET version_num = '0999'")
 
