@@ -28,7 +28,7 @@ from ragsvc.services.citation_insertion import CitationSource, StreamCiter, cite
 from ragsvc.services.model_registry import ModelRegistry, ModelRoute, first_able
 from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_reservation import RequestReservation
-from ragsvc.services.stream_budget import StreamBudget
+from ragsvc.services.stream_budget import ChatStreamEnd, StreamBudget
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +66,10 @@ class AnswerStream:
         *,
         dropped_passages: int = 0,
         budget: StreamBudget | None = None,
+        end: ChatStreamEnd | None = None,
     ) -> None:
         self._budget = budget
+        self._end = end
         self._source = source
         self._reservation = reservation
         self._citer = citer
@@ -91,7 +93,7 @@ class AnswerStream:
             if self._budget is not None and block:
                 block, cut = await self._budget.take(block)
                 if cut:
-                    return await self._cut(block, self._budget)
+                    return await self._cut(block, self._budget.counted)
             if self._citer is not None and block:
                 block = self._citer.edit(block)
             if source.finished:
@@ -104,17 +106,17 @@ class AnswerStream:
                 return block
         raise StopAsyncIteration
 
-    async def _cut(self, block: bytes, budget: StreamBudget) -> bytes:
+    async def _cut(self, block: bytes, counted: int) -> bytes:
         """The last block of a stream that has used up its tokens; the model is stopped."""
-        counted = await self._source.usage()
-        usage = budget.usage(counted)
+        usage = TokenUsage.of((await self._source.usage()).prompt_tokens, counted)
         await self._reservation.settle(usage)
-        block += budget.finish_event()
+        if self._end is not None:
+            block += self._end.finish_event()
         if self._citer is not None:
             block = self._citer.edit(block)
         self.finished = True
         await self._source.aclose()
-        return block + budget.usage_event(usage) + DONE
+        return block + (b"" if self._end is None else self._end.usage_event(usage)) + DONE
 
     async def aclose(self) -> None:
         """Stop the model if it is still generating, and settle the tokens used; may be called twice."""
@@ -184,15 +186,17 @@ class AnswerService:
             raise
         citer = None if made.source is None else StreamCiter(made.source, self._on_unresolved)
         budget = None
+        end = ChatStreamEnd(call.request)
         if reservation.limited:
             budget = StreamBudget(
-                call.request,
+                may_grow=call.request.reply_limit is None,
+                read_text=end.read_text,
                 reply_tokens=reply_tokens(call.request),
                 count_tokens=self._count_tokens,
                 unused_prompt=functools.partial(self._unused_prompt, call.request, source),
                 extend=reservation.extend,
             )
-        return AnswerStream(source, reservation, citer, dropped_passages=made.dropped_passages, budget=budget)
+        return AnswerStream(source, reservation, citer, dropped_passages=made.dropped_passages, budget=budget, end=end)
 
     async def _unused_prompt(self, request: ChatRequest, source: ChatStream) -> int:
         """Tokens that were reserved for the prompt of a stream and are not used by it."""

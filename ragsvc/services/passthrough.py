@@ -14,20 +14,25 @@ import anyio
 import msgspec
 
 from ragsvc.core.access.principal import Principal
-from ragsvc.core.gateway.chat import TokenUsage
+from ragsvc.core.gateway.chat import CountTokens, TokenUsage
 from ragsvc.core.gateway.endpoint_families import Family, UsageScanner, estimate_written
+from ragsvc.core.gateway.text_streams import CUT_FAMILIES, TextStreamEnd, WholeEvents
 from ragsvc.core.gateway.upstream_access import NO_ACCESS, UpstreamAccess
 from ragsvc.core.ports.model_provider import ForwardReply, ForwardRequest, ProxyBody
 from ragsvc.core.ports.token_meter import TokenMeter
 from ragsvc.services.model_registry import ModelRoute, first_able
 from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_reservation import RequestReservation
+from ragsvc.services.stream_budget import StreamBudget
 
 _SCANNED: Final = ("application/json", "text/event-stream")
 
 
 class ProxyCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to pass on; ``path`` follows the base URL of a provider. The estimates are in tokens."""
+    """A request to pass on; ``path`` follows the base URL of a provider. The estimates are in tokens.
+
+    ``limits_reply``: the request limits the tokens of the reply.
+    """
 
     family: Family
     path: str
@@ -36,12 +41,20 @@ class ProxyCall(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
     prompt_estimate: int = 0
     reply_estimate: int = 0
+    limits_reply: bool = False
 
 
 class ProxyAnswer:
     """An answer of a provider; iteration yields its body and raises if it breaks off."""
 
-    def __init__(self, reply: ForwardReply, reservation: RequestReservation, call: ProxyCall) -> None:
+    def __init__(
+        self,
+        reply: ForwardReply,
+        reservation: RequestReservation,
+        call: ProxyCall,
+        *,
+        count_tokens: CountTokens = len,
+    ) -> None:
         self._reply = reply
         self._reservation = reservation
         self._call = call
@@ -50,19 +63,54 @@ class ProxyAnswer:
         kinds = (value.lower() for name, value in self.headers.items() if name.lower() == "content-type")
         self.content_type = next(kinds, "")
         self._scanner = UsageScanner() if self.content_type.startswith(_SCANNED) else None
+        self._cut: TokenUsage | None = None
+        self._events = WholeEvents()
+        self._end = TextStreamEnd(call.family)
+        self._budget: StreamBudget | None = None
+        is_stream = self.content_type.startswith("text/event-stream")
+        if reservation.limited and is_stream and call.family in CUT_FAMILIES:
+            self._budget = StreamBudget(
+                reply_tokens=call.reply_estimate,
+                may_grow=not call.limits_reply,
+                read_text=self._end.read_text,
+                count_tokens=count_tokens,
+                unused_prompt=self._unused_prompt,
+                extend=reservation.extend,
+            )
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._cut is not None:
+            raise StopAsyncIteration
         try:
             piece = await self._reply.__anext__()
         except StopAsyncIteration:
             await self._reservation.settle(self._usage())
+            if self._events.rest:
+                rest, self._events.rest = self._events.rest, b""
+                return rest
             raise
         if self._scanner is not None:
             self._scanner.feed(piece)
-        return piece
+        return piece if self._budget is None else await self._within(piece, self._budget)
+
+    async def _within(self, piece: bytes, budget: StreamBudget) -> bytes:
+        """The whole events of a piece within the budget, with the end of the stream if it is cut."""
+        block = self._events.feed(piece)
+        kept, cut = await budget.take(block.replace(b"\r\n", b"\n")) if block else (b"", False)
+        if not cut:
+            return block
+        unused = await self._unused_prompt()
+        self._cut = TokenUsage.of(self._call.prompt_estimate - unused, budget.counted)
+        await self._reservation.settle(self._cut)
+        await self._reply.aclose()
+        return kept + self._end.last_events(self._cut)
+
+    async def _unused_prompt(self) -> int:
+        """Tokens by which the estimate of the prompt is too high: it has three bytes a token, and texts have four."""
+        return self._call.prompt_estimate // 4
 
     async def aclose(self) -> None:
         """Stop the provider if it still sends, and settle the tokens; may be called twice."""
@@ -73,6 +121,8 @@ class ProxyAnswer:
                 await self._reservation.settle(self._usage())
 
     def _usage(self) -> TokenUsage:
+        if self._cut is not None:
+            return self._cut
         scanner = self._scanner
         if scanner is None:
             return TokenUsage.of(self._call.prompt_estimate, 0)
@@ -84,8 +134,10 @@ class ProxyAnswer:
 class ProxyService:
     """Serves all endpoint families except chat."""
 
-    def __init__(self, *, router: Router, meter: TokenMeter) -> None:
+    def __init__(self, *, router: Router, meter: TokenMeter, count_tokens: CountTokens = len) -> None:
+        """``count_tokens`` counts the text of streams of keys with a token limit."""
         self._router = router
+        self._count_tokens = count_tokens
         self._meter = meter
 
     async def forward(self, principal: Principal, call: ProxyCall, access: UpstreamAccess = NO_ACCESS) -> ProxyAnswer:
@@ -107,7 +159,7 @@ class ProxyService:
         except BaseException:
             await reservation.refund()
             raise
-        return ProxyAnswer(reply, reservation, call)
+        return ProxyAnswer(reply, reservation, call, count_tokens=self._count_tokens)
 
 
 async def _ask(route: ModelRoute, call: ProxyCall) -> ForwardReply:

@@ -1,4 +1,4 @@
-"""Cuts a chat stream whose text passes the tokens reserved for it, so that a provider cannot overdraw a balance.
+"""Cuts a stream whose text passes the tokens reserved for it, so that a provider cannot overdraw a balance.
 
 A provider may ignore ``max_tokens``. The text is counted while it streams, but rarely: a text has at most as many
 tokens as characters, so nothing is counted before the characters since the last count reach the tokens left.
@@ -22,12 +22,6 @@ _INLINE_CHARACTERS = 2_000
 """Longer texts are counted in a worker thread; 2,000 characters take less than a millisecond."""
 
 
-class _LastChoice(msgspec.Struct, frozen=True):
-    index: int
-    delta: dict[str, str] = {}
-    finish_reason: str = "length"
-
-
 class StreamBudget:
     """The tokens that the text of one stream may have.
 
@@ -37,49 +31,46 @@ class StreamBudget:
 
     def __init__(
         self,
-        request: ChatRequest,
         *,
         reply_tokens: int,
+        may_grow: bool,
+        read_text: Callable[[bytes], str],
         count_tokens: CountTokens,
         unused_prompt: Callable[[], Awaitable[int]],
         extend: Callable[[int], Awaitable[bool]],
     ) -> None:
-        """``unused_prompt`` returns how many tokens of the prompt were reserved and not used; it is slow.
+        """``read_text`` returns the text of an event.
 
-        ``extend`` reserves more tokens; ``False`` if the balance does not cover them. It is called if the request
-        limits the reply itself to no number of tokens.
+        ``unused_prompt`` returns how many tokens were reserved for the prompt and not used; it is slow. ``extend``
+        reserves more tokens (``False`` if the balance does not cover them); it is called if the stream ``may_grow``,
+        because the request does not limit the reply.
         """
-        self._request = request
         self._left = reply_tokens
-        self._unused_prompt: Callable[[], Awaitable[int]] | None = unused_prompt
+        self._may_grow = may_grow
+        self._read_text = read_text
         self._count_tokens = count_tokens
+        self._unused_prompt: Callable[[], Awaitable[int]] | None = unused_prompt
         self._extend = extend
         self._uncounted = ""
-        self._counted = 0
-        self._head = ChunkHead()
+        self.counted = 0
+        """Tokens of the text at the last count; of all text that was sent if the stream was cut."""
 
     async def take(self, block: bytes) -> tuple[bytes, bool]:
         """The events of a block within the budget, and whether the stream has to be cut after them.
 
         At most the last of these events passes the budget.
         """
-        text = "".join(self._read(event) for event in split_events(block))
+        text = "".join(self._read_text(event) for event in split_events(block))
         if len(self._uncounted) + len(text) < self._left:
             self._uncounted += text
             return block, False
         kept = b""
         for event in split_events(block):
             kept += event
-            self._uncounted += self._read(event)
+            self._uncounted += self._read_text(event)
             if len(self._uncounted) >= self._left and await self._passes():
                 return kept, True
         return kept, False
-
-    def _read(self, event: bytes) -> str:
-        head, text = read_chunk(event)
-        if head is not None and head.id:
-            self._head = head
-        return text
 
     async def _passes(self) -> bool:
         """Count the text since the last count; whether the budget is used up and cannot be extended."""
@@ -87,21 +78,38 @@ class StreamBudget:
         count = self._count_tokens
         tokens = count(text) if len(text) <= _INLINE_CHARACTERS else await anyio.to_thread.run_sync(count, text)
         tokens = min(tokens, len(text.encode(errors="replace")) // BYTES_PER_TOKEN + 1)
-        self._counted += tokens
+        self.counted += tokens
         self._left -= tokens
         if self._left <= 0 and self._unused_prompt is not None:
             self._left += max(0, await self._unused_prompt())
             self._unused_prompt = None
-        while self._left <= 0 and self._request.reply_limit is None and await self._extend(_STEP_TOKENS):
+        while self._left <= 0 and self._may_grow and await self._extend(_STEP_TOKENS):
             self._left += _STEP_TOKENS
         return self._left <= 0
 
-    def usage(self, counted: TokenUsage) -> TokenUsage:
-        """What a stream that was cut is charged: its prompt, and the text that was sent."""
-        return TokenUsage.of(counted.prompt_tokens, self._counted)
+
+class _LastChoice(msgspec.Struct, frozen=True):
+    index: int
+    delta: dict[str, str] = {}
+    finish_reason: str = "length"
+
+
+class ChatStreamEnd:
+    """The end of a chat stream that was cut, made from the fields that its chunks have in common."""
+
+    def __init__(self, request: ChatRequest) -> None:
+        self._request = request
+        self._head = ChunkHead()
+
+    def read_text(self, event: bytes) -> str:
+        """The text of a chunk."""
+        head, text = read_chunk(event)
+        if head is not None and head.id:
+            self._head = head
+        return text
 
     def finish_event(self) -> bytes:
-        """The event that ends a stream that was cut: the finish reason of all choices is ``length``."""
+        """The event that ends the answer: the finish reason of all choices is ``length``."""
         choices = [_LastChoice(index) for index in range(self._request.choices)]
         return encode_event({**self._common(), "choices": choices})
 

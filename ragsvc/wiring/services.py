@@ -250,7 +250,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             keys=KeyAdministration(access, default_limits=default_key_limits(settings)),
             models=models,
             answer=answer,
-            proxy=ProxyService(router=router, meter=access),
+            proxy=ProxyService(router=router, meter=access, count_tokens=lambda text: tokens.count([text])[0]),
             providers=providers,
             may_spool_to_disk=keys is None,
             encryption=encryption,

@@ -50,6 +50,12 @@ class Babbler:
                 self.stopped += 1
                 return
             piece = event(chunk({"content": text})) * 20 if words > 5 else event(chunk({"content": "five words"}))
+            if scope["path"].endswith("/completions") and "chat" not in scope["path"]:
+                words_of_it = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m"}
+                piece = event({**words_of_it, "choices": [{"index": 0, "text": text, "finish_reason": None}]}) * 20
+            elif scope["path"].endswith("/responses"):
+                delta = {"type": "response.output_text.delta", "sequence_number": 1, "delta": text}
+                piece = (b"event: response.output_text.delta\r\n" + event(delta)[:-2] + b"\r\n\r\n") * 20
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             await asyncio.sleep(0.001)
         gone.cancel()
@@ -168,3 +174,35 @@ def test_a_refused_request_reserves_nothing(babbling: Gateway) -> None:
         reply: httpx.Response = client.post("/v1/chat/completions", json=body)
         assert reply.status_code == 402
         assert client.get("/v1/tokens").json()["tokens_remaining"] == 40
+
+
+def stream_events(gateway: Gateway, key: str, path: str, **body: object) -> list[dict]:
+    with gateway.service.client(key) as client:
+        reply = client.post(path, json={"model": "babble", "stream": True, **body})
+    assert reply.status_code == 200, reply.text
+    lines = [line.removeprefix("data: ") for line in reply.text.splitlines() if line.startswith("data: ")]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def test_completions_and_responses_are_cut_as_well(babbling: Gateway) -> None:
+    streams, granted = 10, 10 * 90
+    key = babbling.new_key(token_balance=granted, **NO_LIMITS)
+    with ThreadPoolExecutor(streams) as pool:
+        answers = list(
+            pool.map(
+                lambda _: stream_events(babbling, key, "/v1/completions", prompt="Talk", max_tokens=50), range(streams)
+            )
+        )
+    assert [chunks[-1]["choices"][0]["finish_reason"] for chunks in answers] == ["length"] * streams
+    assert [chunks[-1]["id"] for chunks in answers] == ["cmpl-1"] * streams
+    assert settled_balance(babbling, key, streams) >= -streams * MOST_TOKENS_OF_A_CHUNK
+    other = babbling.new_key(token_balance=100_000, **NO_LIMITS)
+    events = stream_events(babbling, other, "/v1/responses", input="Talk", max_output_tokens=50)
+    assert events[-1]["type"] == "response.incomplete"
+    assert events[-1]["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+    usage = events[-1]["response"]["usage"]
+    assert 30 < usage["output_tokens"] <= 50 + 20 + MOST_TOKENS_OF_A_CHUNK
+    assert settled_balance(babbling, other, 1) == 100_000 - usage["total_tokens"]
+    unlimited = babbling.new_key(**NO_LIMITS)
+    whole = stream_events(babbling, unlimited, "/v1/completions", prompt="Talk", max_tokens=50)
+    assert len(whole) > 3900

@@ -92,6 +92,7 @@ async def _pass_json(request: AnyRequest, family: Family, path: str) -> ASGIResp
         headers=_headers(request),
         prompt_estimate=estimate_prompt(family, len(raw)),
         reply_estimate=estimate_reply(family, fields),
+        limits_reply=bool(fields.max_output_tokens or fields.max_tokens),
     )
     with DisconnectWatcher(request.receive):
         return await _answer(request, call)
