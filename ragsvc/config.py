@@ -8,7 +8,7 @@ from __future__ import annotations
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +26,7 @@ from ragsvc.core.defaults import (
     MAX_TOP_K,
 )
 from ragsvc.core.errors import ConfigurationError
-from ragsvc.core.gateway.provider_settings import ProviderSettings
+from ragsvc.core.gateway.provider_settings import ProviderSettings, with_model_objects
 from ragsvc.crypto.at_rest import MasterKey
 from ragsvc.store.data_keys import DataKeys, open_data_keys, read_master_key
 
@@ -246,10 +246,7 @@ def _providers(raw: Any, environ: Mapping[str, str], problems: list[str]) -> Any
             )
         elif variable is not None:
             provider["api_key"] = environ[str(variable)]
-        models = provider.get("models")
-        if isinstance(models, list):
-            provider["models"] = [{"id": model} if isinstance(model, str) else model for model in models]
-        resolved.append(provider)
+        resolved.append(with_model_objects(provider))
     return resolved
 
 
@@ -272,11 +269,26 @@ def _convert_each(cls: type[Settings], merged: Mapping[str, Any], problems: list
             problems.append(f"{name}: no such setting")
             continue
         kind = hints[name]
+        choices = _choices(kind)
+        if choices and isinstance(raw, str):
+            raw = raw.lower()  # noqa: PLW2901 - levels are often written in upper case
         optional = isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
         try:
             values[name] = (
                 None if optional and raw == "" else msgspec.convert(raw, kind, strict=False, dec_hook=_decode)
             )
         except msgspec.ValidationError as error:
-            problems.append(f"{name}: {error}")
+            problems.append(f"{name}: {_wrong_value(raw, choices, error)}")
     return values
+
+
+def _choices(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 - any annotation
+    """The values of a setting that has a few named ones."""
+    return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+
+
+def _wrong_value(raw: Any, choices: Sequence[str], error: msgspec.ValidationError) -> str:  # noqa: ANN401 - any setting
+    if choices:
+        return f"expected {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}, not {raw!r}"
+    problem = str(error)
+    return f"{problem[0].lower()}{problem[1:]}"

@@ -11,14 +11,16 @@ from rich.markup import escape
 from ragsvc.cli.failures import CommandFailed
 from ragsvc.cli.output import Output, shortened, table
 from ragsvc.cli.service_client import Json, ServiceClient
-from ragsvc.cli.target import Target, connect
+from ragsvc.cli.target import Target, connect, require_documents
 
 _QUOTE_WIDTH = 240
 
 
 async def search(target: Target, body: Json, output: Output) -> None:
     """Search, and print passages in descending order of score."""
-    async with connect(target) as client:
+    async with connect(target, reads=True) as client:
+        if target.url is None:
+            await require_documents(client, target)
         answer = await client.post("/v1/rag/search", body)
     output.result(answer, lambda console: _show_hits(answer, console))
 
@@ -34,7 +36,9 @@ def _show_hits(answer: Json, console: Console) -> None:
 
 async def ask(target: Target, body: Json, output: Output, *, stream: bool) -> None:
     """Ask a chat model with RAG, and print the answer with its citations."""
-    async with connect(target) as client:
+    async with connect(target, reads=True) as client:
+        if target.url is None:
+            await require_documents(client, target)
         if stream:
             citations = await _stream_answer(client, body, output.out)
             _show_citations(citations, output.out)

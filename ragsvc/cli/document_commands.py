@@ -13,17 +13,22 @@ from ragsvc.cli.failures import CommandFailed
 from ragsvc.cli.ingest.transfer import still_there
 from ragsvc.cli.output import Output, shortened, size, table
 from ragsvc.cli.service_client import Json
-from ragsvc.cli.target import Target, connect
+from ragsvc.cli.target import Target, connect, require_documents
 
 
 async def list_some(target: Target, asked: Mapping[str, Any], limit: int, output: Output) -> None:
     """Print at most ``limit`` documents, newest first."""
     found: list[Json] = []
-    async with connect(target) as client:
+    async with connect(target, reads=True) as client:
         async for document in client.pages("/v1/rag/documents", {**asked, "limit": min(limit, 100)}):
             found.append(document)
             if len(found) >= limit:
                 break
+        if not found and target.url is None:
+            try:
+                await require_documents(client, target)
+            except CommandFailed as failure:
+                output.note(failure.message)
 
     def show(console: Console) -> None:
         rows = [
@@ -46,7 +51,7 @@ async def list_some(target: Target, asked: Mapping[str, Any], limit: int, output
 
 async def show(target: Target, document_id: str, output: Output) -> None:
     """Print the details of a document."""
-    async with connect(target) as client:
+    async with connect(target, reads=True) as client:
         document = await client.get(f"/v1/rag/documents/{document_id}")
     output.result(document, lambda console: _show(document, console))
 
@@ -55,7 +60,7 @@ async def delete(target: Target, document_ids: Sequence[str], output: Output) ->
     """Delete documents. Unknown ids do not stop the others; the first failure is raised at the end."""
     deleted: list[str] = []
     failures: list[CommandFailed] = []
-    async with connect(target) as client:
+    async with connect(target, reads=True) as client:
         for document_id in document_ids:
             try:
                 await client.delete(f"/v1/rag/documents/{document_id}")
@@ -74,7 +79,7 @@ async def delete(target: Target, document_ids: Sequence[str], output: Output) ->
 
 async def retry(target: Target, document_id: str, password: str | None, output: Output) -> None:
     """Retry a failed document, and follow it until it is ready or failed."""
-    async with connect(target) as client:
+    async with connect(target, reads=True) as client:
         path = f"/v1/rag/documents/{document_id}"
         document = await client.post(f"{path}/retry", {} if password is None else {"password": password})
         async with client.events("GET", f"{path}/events") as events:

@@ -77,7 +77,7 @@ async def _evaluate(target: Target, options: EvaluateOptions, output: Output) ->
         seed=options.seed,
     )
     created_at, started = int(time.time()), time.monotonic()
-    async with connect(target, patience_s=_PATIENCE_S) as client:
+    async with connect(target, patience_s=_PATIENCE_S, reads=True) as client:
         client.on_pause = lambda pause_s, reason: output.note(f"waiting {pause_s:.0f} s: {reason}")
         cases, problems = await find_gold(
             client,

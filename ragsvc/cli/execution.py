@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 import typer
 
-from ragsvc.cli.failures import CommandFailed, ExitCode, failure_of_error
+from ragsvc.cli.failures import CommandFailed, ExitCode, failure_of_error, failure_of_system
 from ragsvc.cli.output import Output
 from ragsvc.core.errors import RagsvcError
 
@@ -50,7 +50,7 @@ def _expected(error: BaseException) -> CommandFailed | None:
         found = [_expected(inner) for inner in error.exceptions]
         expected = [failure for failure in found if failure is not None]
         return expected[0] if len(expected) == len(found) else None
-    return None
+    return failure_of_system(error) if isinstance(error, Exception) else None
 
 
 def _discard_standard_output() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sqlite3
 from collections.abc import Mapping
 from enum import IntEnum
 from http import HTTPStatus
@@ -92,6 +95,31 @@ def failure_of_error(error: RagsvcError) -> CommandFailed:
     elif isinstance(error, ConfigurationError):
         exit_code = ExitCode.USAGE
     return CommandFailed(error.message, code=error.code, exit_code=exit_code)
+
+
+_ENVIRONMENT_ERRORS = frozenset(
+    (
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+        *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP),
+    )
+)
+
+
+def failure_of_system(error: Exception) -> CommandFailed | None:
+    """The failure behind an error of a file or of SQLite that the user can mend; ``None`` for other errors."""
+    if isinstance(error, OSError) and error.errno in _ENVIRONMENT_ERRORS:
+        text = error.strerror or "an error of the operating system"
+        name = error.filename if isinstance(error.filename, str | bytes | os.PathLike) else None
+        message = f"{os.fsdecode(name)}: {text}" if name else text
+        return CommandFailed(message, code="storage", exit_code=ExitCode.FAILED)
+    cause = getattr(error, "orig", None) or error  # SQLAlchemy's errors keep that of SQLite
+    if isinstance(cause, sqlite3.OperationalError):
+        return CommandFailed(f"the database of the data directory: {cause}", code="storage", exit_code=ExitCode.FAILED)
+    if isinstance(cause, sqlite3.DatabaseError) and "not a database" in str(cause):
+        return CommandFailed(
+            "the database of the data directory is damaged, or encrypted with another key", code="storage"
+        )
+    return None
 
 
 def usage_error(message: str) -> CommandFailed:

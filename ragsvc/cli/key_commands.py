@@ -20,7 +20,7 @@ from ragsvc.cli.failures import usage_error
 from ragsvc.cli.logs import log_to_standard_error
 from ragsvc.cli.output import Output, table
 from ragsvc.cli.service_client import Json, ServiceClient
-from ragsvc.cli.target import Target, in_process, keep_private, local_key, remote
+from ragsvc.cli.target import Target, in_process, keep_private, local_key, remote, require_data
 from ragsvc.core.readiness import Readiness
 from ragsvc.services.access_control import Access
 from ragsvc.services.key_administration import KeyAdministration
@@ -39,7 +39,7 @@ class _KeyServices(msgspec.Struct):
 
 
 @asynccontextmanager
-async def _connect(target: Target) -> AsyncGenerator[ServiceClient]:
+async def _connect(target: Target, *, creates: bool = False) -> AsyncGenerator[ServiceClient]:
     if target.url is not None:
         async with remote(target.url) as client:
             yield client
@@ -51,7 +51,10 @@ async def _connect(target: Target) -> AsyncGenerator[ServiceClient]:
     keep_private()
     log_to_standard_error("warning")  # opening the database may upgrade it, which is irreversible
     settings = target.settings()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    if creates:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    else:
+        require_data(settings.data_dir)
     keys = settings.open_data_keys()
     database = Database(settings.data_dir / "ragsvc.sqlite", key=None if keys is None else keys.database_key)
     try:
@@ -77,7 +80,7 @@ async def create(target: Target, wish: Json, output: Output, *, expires_in_days:
             "requests_per_hour": settings.requests_per_hour,
             **wish,
         }
-    async with _connect(target) as client:
+    async with _connect(target, creates=True) as client:
         key = await client.post("/v1/keys", wish)
 
     output.result(key, lambda console: _show_issued(key, console, output))

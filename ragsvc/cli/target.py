@@ -66,8 +66,10 @@ def choose_target(*, url: str | None, data_dir: Path | None, tenant: str | None)
 
 
 @asynccontextmanager
-async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncGenerator[ServiceClient]:
+async def connect(target: Target, *, patience_s: float = 0.0, reads: bool = False) -> AsyncGenerator[ServiceClient]:
     """A client of the target. For a data directory, the whole service runs in this process meanwhile.
+
+    A command that only reads (``reads``) does not create a data directory.
 
     Raises:
         DataDirectoryLocked: a running service holds the data directory.
@@ -86,6 +88,8 @@ async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncGenerator[
 
     keep_private()
     settings = target.settings()
+    if reads:
+        require_data(settings.data_dir)
     log_to_standard_error("warning")
     async with open_services(settings) as services:
         app = create_service(services)
@@ -94,6 +98,29 @@ async def connect(target: Target, *, patience_s: float = 0.0) -> AsyncGenerator[
             services.access.trust(key)
             async with in_process(app, secret, patience_s=patience_s) as client:
                 yield client
+
+
+def require_data(data_dir: Path) -> None:
+    """Raise ``CommandFailed`` if a data directory has no database."""
+    from ragsvc.store.data_keys import DATABASE_FILE_NAME  # noqa: PLC0415 - heavy
+
+    if not os.path.lexists(data_dir / DATABASE_FILE_NAME):
+        state = "holds no data" if data_dir.is_dir() else "does not exist"
+        raise CommandFailed(
+            f"the data directory '{data_dir}' {state}; 'ragsvc ingest FOLDER' puts documents into it, --data-dir names "
+            "another directory, --url a running service",
+            code="no_data",
+        )
+
+
+async def require_documents(client: ServiceClient, target: Target) -> None:
+    """Raise ``CommandFailed`` if the tenant of a data directory has no documents: an answer would mislead."""
+    if (await client.get("/v1/rag/documents", {"limit": 1}))["data"]:
+        return
+    tenants = (await client.get("/v1/tenants"))["data"]
+    others = ", ".join(tenant["name"] for tenant in tenants if tenant["documents"])
+    hint = f"tenants with documents: {others} (select one with --tenant)" if others else "the data directory has none"
+    raise CommandFailed(f"no documents in tenant {target.tenant}; {hint}", code="no_documents")
 
 
 @asynccontextmanager
@@ -174,4 +201,14 @@ def _address(url: str) -> str:
     return address
 
 
-__all__ = ["Target", "choose_target", "connect", "in_process", "keep_private", "local_key", "remote"]
+__all__ = [
+    "Target",
+    "choose_target",
+    "connect",
+    "in_process",
+    "keep_private",
+    "local_key",
+    "remote",
+    "require_data",
+    "require_documents",
+]

@@ -19,7 +19,7 @@ _NUMBERS = ("keys", "collections", "documents", "size")
 
 
 async def list_all(target: Target, output: Output) -> None:
-    async with connect(target) as client:
+    async with connect(target, reads=True) as client:
         found = await client.get("/v1/tenants")
 
     def show(console: Console) -> None:
@@ -33,20 +33,20 @@ async def list_all(target: Target, output: Output) -> None:
 
 
 async def show(target: Target, tenant: str, output: Output) -> None:
-    async with connect(target) as client:
+    async with connect(target, reads=True) as client:
         found = await client.get(_path(tenant))
     output.result(found, lambda console: _show(found, console))
 
 
 async def update(target: Target, tenant: str, limits: dict[str, int | None], output: Output) -> None:
-    async with connect(target) as client:
+    async with connect(target, reads=True) as client:
         changed = await client.patch(_path(tenant), limits)
     output.result(changed, lambda console: _show(changed, console))
 
 
 async def delete(target: Target, tenant: str, output: Output, *, remove_copies: bool) -> None:
     """Delete a tenant, and print what was removed."""
-    async with connect(target) as client:
+    async with connect(target, reads=True) as client:
         response = await client.request(
             "DELETE", _path(tenant), params={"remove_copies": remove_copies}, timeout_s=_LONG_S
         )
@@ -67,7 +67,7 @@ async def export(target: Target, tenant: str, file: Path, output: Output) -> Non
         raise CommandFailed(f"cannot write {file}: {error.strerror}", code="file_unwritable") from error
     try:
         with os.fdopen(descriptor, "wb") as archive:
-            async with connect(target) as client, client.download(f"{_path(tenant)}/export") as chunks:
+            async with connect(target, reads=True) as client, client.download(f"{_path(tenant)}/export") as chunks:
                 async for chunk in chunks:
                     written += archive.write(chunk)
     except BaseException:
@@ -80,7 +80,7 @@ async def export(target: Target, tenant: str, file: Path, output: Output) -> Non
 
 
 async def list_collections(target: Target, output: Output) -> None:
-    async with connect(target) as client:
+    async with connect(target, reads=True) as client:
         found = await client.get("/v1/rag/collections")
 
     def show(console: Console) -> None:
@@ -96,7 +96,7 @@ async def list_collections(target: Target, output: Output) -> None:
 
 async def delete_collection(target: Target, name: str, output: Output, *, only_if_empty: bool) -> None:
     """Delete a collection, and print what was removed."""
-    async with connect(target) as client:
+    async with connect(target, reads=True) as client:
         response = await client.request(
             "DELETE",
             f"/v1/rag/collections/{quote(name)}",

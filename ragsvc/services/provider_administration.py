@@ -22,7 +22,7 @@ from ragsvc.core.errors import (
     RagsvcError,
 )
 from ragsvc.core.gateway.circuit_breaker import Circuit
-from ragsvc.core.gateway.provider_settings import ProviderSettings
+from ragsvc.core.gateway.provider_settings import ProviderSettings, with_model_objects
 from ragsvc.core.ids import TenantId
 from ragsvc.core.ports.model_provider import ForwardRequest, ModelProvider
 from ragsvc.core.validation import invalid_field, invalid_value
@@ -157,7 +157,7 @@ class ProviderAdministration:
             current = self._changeable(name)
             if change.get("name", name) != name:
                 raise InvalidRequest("The name of a provider cannot be changed.", param="name")
-            fields = msgspec.to_builtins(current) | {"api_key": current.api_key} | dict(change)
+            fields = msgspec.to_builtins(current) | {"api_key": current.api_key} | with_model_objects(change)
             try:
                 settings = msgspec.convert(fields, ProviderSettings)
             except msgspec.ValidationError as error:

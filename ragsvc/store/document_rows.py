@@ -208,13 +208,14 @@ def resolve_ids(connection: Connection, collection_id: CollectionId, public_ids:
 
 def ids_matching(connection: Connection, collection_id: CollectionId, condition: Filter) -> list[DocumentId]:
     """Row ids of a collection's ready documents whose metadata match the filter."""
-    statement = select(_documents.c.id, _documents.c.metadata).where(
+    columns = (_documents.c.id, _documents.c.metadata, _documents.c.filename, _documents.c.created_at)
+    statement = select(*columns).where(
         _documents.c.collection_id == collection_id, _documents.c.status == DocumentStatus.READY
     )
     return [
         DocumentId(row_id)
-        for row_id, metadata in connection.execute(statement)
-        if matches(condition, _decode_object(metadata))
+        for row_id, metadata, filename, created_at in connection.execute(statement)
+        if matches(condition, _decode_object(metadata), filename=filename, created_at=created_at)
     ]
 
 
@@ -245,7 +246,12 @@ def list_documents(
             statement = statement.where(_documents.c.id > cursor if ascending else _documents.c.id < cursor)
         statement = statement.order_by(_documents.c.id if ascending else _documents.c.id.desc())
         rows = [_document(row) for row in connection.execute(statement.limit(_SCAN))]
-        found += [row for row in rows if which.metadata is None or matches(which.metadata, row.metadata)]
+        condition = which.metadata
+        found += [
+            row
+            for row in rows
+            if condition is None or matches(condition, row.metadata, filename=row.filename, created_at=row.created_at)
+        ]
         if len(found) > limit or len(rows) < _SCAN:
             break
         cursor = rows[-1].id

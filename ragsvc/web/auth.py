@@ -20,6 +20,7 @@ from ragsvc.core.errors import ConfigurationError, TooLarge
 from ragsvc.core.validation import invalid_value
 from ragsvc.services.access_control import Access, LiveKey
 from ragsvc.web.context import SCOPE_KEY, RequestContext
+from ragsvc.web.query_parameters import check_parameters, known_parameters
 
 
 class AccessRequirement(Enum):
@@ -39,7 +40,7 @@ class AccessGate:
         self._app = app
         self._body_limit_bytes = body_limit_bytes
         self._access = access
-        self._requirements: dict[int, tuple[Requirement, float]] = {}
+        self._requirements: dict[int, tuple[Requirement, float, frozenset[str] | None]] = {}
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Admit the request or raise; ``RequestMiddleware`` ends the count of parallel requests."""
@@ -48,14 +49,20 @@ class AccessGate:
         known = self._requirements.get(id(handler))
         if known is None:
             limit: int | None = self._body_limit_bytes  # of plain ASGI handlers, which cannot set a limit
+            parameters: frozenset[str] | None = None
             if isinstance(handler, HTTPRouteHandler):
                 limit = handler.resolve_request_max_body_size()
+                parameters = known_parameters(handler)
             # Litestar answers OPTIONS itself, only with the list of methods; browsers send it without a key
             options = scope.get("method") == "OPTIONS"
             requirement = AccessRequirement.PUBLIC if options else requirement_of(handler.opt)
-            known = self._requirements[id(handler)] = (requirement, limit or float("inf"))
-        requirement, body_limit = known
+            if requirement is AccessRequirement.PUBLIC:
+                parameters = None  # probes and browsers add parameters against caches
+            known = self._requirements[id(handler)] = (requirement, limit or float("inf"), parameters)
+        requirement, body_limit, query_parameters = known
         await let_in(self._access, context, requirement, body_limit)
+        if query_parameters is not None and (query := scope.get("query_string")):
+            check_parameters(query, query_parameters)
         if context.live is not None:
             scope["user"] = context.live.principal
         await self._app(scope, receive, send)

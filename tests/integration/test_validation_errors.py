@@ -104,13 +104,18 @@ def test_a_field_at_fault(client, path: str, body: dict[str, Any], param: str, p
 @pytest.mark.parametrize(
     ("path", "body", "param", "place"),
     [
-        ("/v1/rag/search", SEARCH | {"filters": {}}, "filters", "filters.type"),
         ("/v1/rag/search", SEARCH | {"filters": OPEN}, "filters", "filters.filters[0].value"),
         ("/v1/chat/completions", CHAT | {"rag": {"filters": OPEN}}, "rag.filters", "rag.filters.filters[0].value"),
     ],
 )
 def test_a_filter_at_fault(client, path: str, body: dict[str, Any], param: str, place: str) -> None:
     assert fault(client.post(path, json=body)) == (param, f"'{place}' is required.")
+
+
+def test_a_filter_without_its_type_is_answered_with_an_example(client) -> None:
+    param, message = fault(client.post("/v1/rag/search", json=SEARCH | {"filters": {}}))
+    assert param == "filters"
+    assert message.startswith('\'filters\': `type` is missing; expected a filter such as {"type": "eq", ')
 
 
 def test_a_change_to_a_provider_at_fault(client) -> None:

@@ -3,6 +3,10 @@ import pytest
 from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.retrieval.filters import matches, parse_filter
 
+SHAPE = (
+    '{"type": "eq", "key": "year", "value": 2024} or {"type": "and", "filters": [{"type": "prefix", "key": "filename", '
+    '"value": "report"}]}'
+)
 DOCUMENT = {"year": 2023, "company": "ACME", "public": True, "ratio": 0.5}
 
 
@@ -19,6 +23,18 @@ DOCUMENT = {"year": 2023, "company": "ACME", "public": True, "ratio": 0.5}
         ({"type": "lt", "key": "company", "value": "B"}, True),
         ({"type": "gt", "key": "company", "value": 1}, False),
         ({"type": "in", "key": "company", "value": ["X", "ACME"]}, True),
+        ({"type": "contains", "key": "company", "value": "cm"}, True),
+        ({"type": "contains", "key": "year", "value": "20"}, False),
+        ({"type": "prefix", "key": "company", "value": "ac"}, True),
+        ({"type": "prefix", "key": "company", "value": "CM"}, False),
+        ({"type": "prefix", "key": "missing", "value": ""}, False),
+        ({"type": "prefix", "key": "filename", "value": "report"}, True),
+        ({"type": "contains", "key": "filename", "value": "2022"}, False),
+        ({"type": "gte", "key": "created_at", "value": 1_700_000_000}, True),
+        ({"type": "gte", "key": "created_at", "value": "2023-11-14"}, True),
+        ({"type": "lt", "key": "created_at", "value": "2023-11-14T23:13:20+01:00"}, False),
+        ({"type": "lte", "key": "created_at", "value": "2023-11-14T23:13:20+01:00"}, True),
+        ({"type": "gte", "key": "created_at", "value": "last week"}, False),
         ({"type": "nin", "key": "company", "value": ["X", "ACME"]}, False),
         (
             {
@@ -39,16 +55,22 @@ DOCUMENT = {"year": 2023, "company": "ACME", "public": True, "ratio": 0.5}
     ],
 )
 def test_a_filter_decides_by_value_and_kind(raw: dict, expected: bool) -> None:
-    assert matches(parse_filter(raw), DOCUMENT) is expected
+    assert matches(parse_filter(raw), DOCUMENT, filename="Report 2023.pdf", created_at=1_700_000_000) is expected
 
 
 @pytest.mark.parametrize(
     ("raw", "place", "problem"),
     [
-        (None, "filters", ": expected `object` with the field `type`"),
-        ([], "filters", ": expected `object` with the field `type`"),
-        ({}, "filters.type", " is required"),
-        ({"type": "like", "key": "a", "value": "b"}, "filters.type", ": invalid enum value 'like'"),
+        (None, "filters", f": expected an `object` such as {SHAPE}"),
+        ([], "filters", f": expected an `object` such as {SHAPE}"),
+        ({}, "filters", f": `type` is missing; expected a filter such as {SHAPE}"),
+        ({"year": {"$gte": 2023}}, "filters", f": `type` is missing; expected a filter such as {SHAPE}"),
+        (
+            {"type": "like", "key": "a", "value": "b"},
+            "filters.type",
+            ": expected one of eq, ne, gt, gte, lt, lte, in, nin, contains, prefix, and, or",
+        ),
+        ({"type": "prefix", "key": "a", "value": 1}, "filters.value", ": expected `str` for type 'prefix'"),
         ({"type": "eq", "key": "a"}, "filters.value", " is required"),
         ({"type": "eq", "key": "a", "value": [1]}, "filters.value", ": expected a single value for type 'eq'"),
         ({"type": "in", "key": "a", "value": 1}, "filters.value", ": expected `array` for type 'in'"),

@@ -6,6 +6,7 @@ Its bytes are kept, so that a backend with the same format receives all fields u
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, Literal
 
@@ -21,6 +22,7 @@ from ragsvc.core.defaults import (
 )
 from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.gateway.upstream_access import NO_ACCESS, UpstreamAccess
+from ragsvc.core.near_misses import near_miss
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.retrieval.search_values import DocumentIds, SearchHit, SearchMode, SearchQuery
 from ragsvc.core.validation import decode_json, missing_value
@@ -29,6 +31,9 @@ CountTokens = Callable[[str], int]
 """Number of tokens in a text."""
 
 _OWN_FIELDS: Final = ("use_rag", "rag")
+_OWN_FIELD_LIKE: Final = re.compile(rb'"(?:[uU]se[\w-]{1,8}|[\w-]{0,8}[rR][aAgG][gGaA][\w-]{0,8})"\s*:')
+_SEARCHED_BYTES: Final = 4096
+"""Of the beginning and the end of a request, where the fields beside ``messages`` are."""
 _TOKENS_OF_A_MESSAGE: Final = 4
 _TOKENS_OF_AN_IMAGE: Final = 1000
 
@@ -279,6 +284,7 @@ def _with_usage(options: Raw | None) -> Raw:
 
 
 _DECODER: Final = msgspec.json.Decoder(ChatRequest)
+_KNOWN_FIELDS: Final = frozenset(ChatRequest.__struct_fields__)
 
 
 def decode_chat_request(raw: bytes) -> ChatCall:
@@ -288,12 +294,24 @@ def decode_chat_request(raw: bytes) -> ChatCall:
         InvalidRequest: not JSON, or a known field has the wrong type or is out of range; ``param`` names the field.
     """
     request = decode_json(raw, _DECODER)
+    if request.use_rag is UNSET and request.rag is UNSET:
+        _refuse_misspelt_fields(raw)
     for index, message in enumerate(request.messages):
         if message.role in ("user", "system", "developer", "tool"):
             _check_content(message, f"messages[{index}].content")
     if isinstance(request.rag, RagOptions) and request.rag.filters is not None:
         parse_filter(request.rag.filters, path="rag.filters")
     return ChatCall(request=request, raw=raw, model=request.model)
+
+
+def _refuse_misspelt_fields(raw: bytes) -> None:
+    """Refuse fields that are almost ``use_rag`` or ``rag``: the answer would not be from the documents."""
+    edges = raw if len(raw) <= 2 * _SEARCHED_BYTES else raw[:_SEARCHED_BYTES] + raw[-_SEARCHED_BYTES:]
+    if _OWN_FIELD_LIKE.search(edges) is None:
+        return
+    for name in msgspec.json.decode(raw, type=dict[str, Raw]):
+        if name not in _KNOWN_FIELDS and (meant := near_miss(name, _OWN_FIELDS)):
+            raise InvalidRequest(f"'{name}' is not a known field; '{meant}' was probably meant.", param=name)
 
 
 def _check_content(message: ChatMessage, param: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -42,6 +43,18 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def is_pattern(self) -> bool:
         """Whether ``id`` is a pattern."""
         return any(character in self.id for character in "*?")
+
+
+def with_model_objects(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a provider, with models that are given as plain names as objects.
+
+    >>> with_model_objects({"models": ["small", {"id": "large"}]})
+    {'models': [{'id': 'small'}, {'id': 'large'}]}
+    """
+    models = fields.get("models")
+    if not isinstance(models, list):
+        return dict(fields)
+    return {**fields, "models": [{"id": model} if isinstance(model, str) else model for model in models]}
 
 
 class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

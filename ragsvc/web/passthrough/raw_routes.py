@@ -19,9 +19,13 @@ from ragsvc.web.auth import Requirement, let_in, requirement_of
 from ragsvc.web.context import context_of
 from ragsvc.web.errors import is_unexpected, log_unexpected
 from ragsvc.web.passthrough.raw_responses import send_error
+from ragsvc.web.query_parameters import check_parameters, known_parameters
 
 RawAnswer = Callable[[Scope, Receive], Awaitable[ASGIResponse]]
 """Answers an admitted request. Its exceptions are rendered like those of all routes."""
+
+_RawRoute = tuple[RawAnswer, Requirement, float, frozenset[str] | None]
+"""The answer of a route, what it requires, its limit of a body in bytes, and the query parameters it knows."""
 
 
 class RawRoutes:
@@ -38,11 +42,13 @@ class RawRoutes:
         if route is None:
             await self._inner(scope, receive, send)
             return
-        answer, requirement, body_limit = route
+        answer, requirement, body_limit, query_parameters = route
         context = context_of(scope)
         scope["path_template"] = scope["path"]
         try:
             await let_in(self._access, context, requirement, body_limit)
+            if query_parameters is not None and (query := scope["query_string"]):
+                check_parameters(query, query_parameters)
             response = await answer(scope, receive)
         except Exception as error:  # noqa: BLE001 - as in Litestar, every exception of a handler becomes a response
             if is_unexpected(error):
@@ -52,13 +58,14 @@ class RawRoutes:
         await response(scope, receive, send)
 
 
-def _raw_routes(app: Litestar) -> dict[tuple[object, str], tuple[RawAnswer, Requirement, float]]:
-    routes: dict[tuple[object, str], tuple[RawAnswer, Requirement, float]] = {}
+def _raw_routes(app: Litestar) -> dict[tuple[object, str], _RawRoute]:
+    routes: dict[tuple[object, str], _RawRoute] = {}
     for route in app.routes:
         for handler in getattr(route, "route_handlers", ()):
             if not isinstance(handler, HTTPRouteHandler) or (answer := handler.opt.get("raw")) is None:
                 continue
             limit = handler.resolve_request_max_body_size() or float("inf")
             for method in handler.http_methods:
-                routes[(str(method), route.path)] = (answer, requirement_of(handler.opt), limit)
+                requirement = requirement_of(handler.opt)
+                routes[(str(method), route.path)] = (answer, requirement, limit, known_parameters(handler))
     return routes

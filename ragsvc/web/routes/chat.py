@@ -63,6 +63,7 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
     opt={
         "scope": KeyScope.CHAT_PLAIN,
         "raw": answer_chat,
+        "passes_query": True,
         "tag": "chat",
         "body": ChatRequest,
         "answers": {200: DocumentedAnswer("The completion; events if `stream` is true.", {**ANY_JSON, **EVENTS})},

@@ -176,6 +176,7 @@ def _opt(
 ) -> dict[str, Any]:
     return {
         "scope": scope,
+        "passes_query": True,
         "tag": family.value,
         "body": body,
         "parameters": ACCESS_PARAMETERS,

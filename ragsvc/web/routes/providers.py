@@ -12,9 +12,9 @@ from msgspec import Meta
 from ragsvc.core.access.principal import Scope
 from ragsvc.core.gateway.circuit_breaker import Circuit
 from ragsvc.core.gateway.endpoint_families import Family
-from ragsvc.core.gateway.provider_settings import ModelSettings, ProviderSettings
+from ragsvc.core.gateway.provider_settings import ModelSettings, ProviderSettings, with_model_objects
 from ragsvc.core.ids import TenantId
-from ragsvc.core.validation import invalid_value
+from ragsvc.core.validation import invalid_field, invalid_value
 from ragsvc.services.provider_administration import ProviderAdministration, ProviderTest, ProviderView, TenantKey
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import principal_of
@@ -80,8 +80,7 @@ class ProviderKeyList(msgspec.Struct, frozen=True, kw_only=True):
     data: list[TenantKey]
 
 
-_create = msgspec.json.Decoder(ProviderSettings)
-_update = msgspec.json.Decoder(dict[str, Any])
+_fields = msgspec.json.Decoder(dict[str, Any])
 _set_key = msgspec.json.Decoder(SetProviderKey)
 _OPT: dict[str, Any] = {"scope": Scope.ADMIN, "tag": "providers"}
 _FIELDS: dict[str, Any] = {"application/json": {"type": "object", "description": "Fields of a provider to change"}}
@@ -97,10 +96,16 @@ def _service(request: AnyRequest) -> ProviderAdministration:
     summary="Add a provider",
 )
 async def create_provider(request: AnyRequest) -> Response[ProviderBody]:
-    """Add a provider; its key is stored encrypted and never shown."""
-    settings = _checked(await read_json(request, _create))
+    """Add a provider; its key is stored encrypted and never shown. A model may be given as a plain name."""
+    fields = await read_json(request, _fields)
+    if "api_key_env" in fields:
+        raise invalid_value("api_key_env", "Only the settings file names a variable; send the key as `api_key`")
+    try:
+        settings = msgspec.convert(with_model_objects(fields), ProviderSettings)
+    except msgspec.ValidationError as error:
+        raise invalid_field(error) from error
     repeated = idempotent_request(request, await request.body())
-    view = await _service(request).create(settings, request=repeated)
+    view = await _service(request).create(_checked(settings), request=repeated)
     return Response(_show(view), status_code=201, headers={"location": f"/v1/providers/{view.settings.name}"})
 
 
@@ -119,7 +124,7 @@ async def get_provider(request: AnyRequest, name: FromPath[str]) -> ProviderBody
 @patch("/v1/providers/{name:str}", opt={**_OPT, "body": _FIELDS, "errors": (409,)}, summary="Change a provider")
 async def update_provider(request: AnyRequest, name: FromPath[str]) -> ProviderBody:
     """Change fields of a provider that was added by this API; the change applies from the next request on."""
-    change = await read_json(request, _update)
+    change = await read_json(request, _fields)
     return _show(await _service(request).update(name, change))
 
 
