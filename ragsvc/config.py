@@ -108,6 +108,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     index_memory_bytes: Annotated[int, Meta(ge=1 << 24)] = 1 << 30
     """Memory for loaded indexes in bytes; beyond it, the least recently used collections are unloaded."""
 
+    quarantine_days: Annotated[int, Meta(ge=0)] = 30
+    """Days that a stored file without a document is kept in ``quarantine/`` before it is deleted; 0 keeps it."""
+
     rag_top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K
     """Passages in a RAG prompt if the request gives no ``top_k``."""
     requests_per_minute: Positive = 60

@@ -136,7 +136,6 @@ class DocumentService:
         existing = await self._database.read(find)
         if existing is not None:
             return await self._uploaded_again(existing, upload)
-        await anyio.to_thread.run_sync(self._blobs.publish, incoming, tenant, sha256)
 
         def register(connection: Connection) -> Document:
             if jobs.waiting_count(connection) >= self._max_queued:
@@ -160,9 +159,10 @@ class DocumentService:
             return document
 
         try:
+            await anyio.to_thread.run_sync(self._blobs.publish, incoming, tenant, sha256)
             document = await self._database.write(register)
         except Exception:
-            await self._remove_file_if_unused(tenant, sha256)
+            await self._ingest.file_removals.finish_locked(tenant, sha256)
             raise
         self._ingest.kick()
         return UploadResult(document=document, created=True)
@@ -185,11 +185,6 @@ class DocumentService:
         if document.metadata != existing.metadata:
             updated.append("metadata")
         return UploadResult(document=document, created=False, updated=tuple(updated))
-
-    async def _remove_file_if_unused(self, tenant: TenantId, sha256: str) -> None:
-        used = await self._database.read(rows.referenced_blobs)
-        if (tenant, sha256) not in used:
-            await anyio.to_thread.run_sync(self._blobs.remove, tenant, sha256)
 
     def _file_lock(self, tenant: TenantId, sha256: str) -> asyncio.Lock:
         """A lock that keeps a file from being stored and removed at the same time."""
@@ -359,27 +354,24 @@ class DocumentService:
         return document
 
     async def _delete_everywhere(self, document: Document) -> None:
-        """Delete a document, and after it the documents that exist only because they are attached to it."""
-        attached = await self._database.read(
-            lambda connection: attachment_rows.only_attached_to(connection, document.id)
-        )
-        await self._delete_itself(document)
-        for public_id in attached:
-            with contextlib.suppress(DocumentNotFound):
-                await self._delete_everywhere(await self.get(document.tenant, public_id))
-
-    async def _delete_itself(self, document: Document) -> None:
+        """Delete a document and the documents that exist only because they are attached to it, in one transaction."""
         async with (
             self._index_lag.committing(document.collection_id),
             self._file_lock(document.tenant, document.sha256),
         ):
             deleted = await self._database.write(
-                lambda connection: rows.delete_document(connection, document.tenant, document.public_id)
+                lambda connection: rows.delete_with_attachments(
+                    connection, document.tenant, document.public_id, now=int(self._clock())
+                )
             )
-            self._ingest.stop_work_on(document.id)
-            if deleted.blob_unused:
-                await anyio.to_thread.run_sync(self._blobs.remove, document.tenant, document.sha256)
-        self._hub.notify(document.public_id)
+            for entry in deleted:
+                self._ingest.stop_work_on(entry.document.id)
+            await self._ingest.file_removals.finish_locked(document.tenant, document.sha256)
+        for entry in deleted[1:]:
+            if entry.blob_unused:
+                await self._ingest.file_removals.finish(entry.document.tenant, entry.document.sha256)
+        for entry in deleted:
+            self._hub.notify(entry.document.public_id)
 
 
 class UploadInProgress:

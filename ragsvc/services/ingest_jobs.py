@@ -34,6 +34,7 @@ from ragsvc.core.ports.parsing import ParsedDocument, Parser
 from ragsvc.services.attached_documents import AttachedDocuments, AttachmentLimits, picture_left_out
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
 from ragsvc.services.file_locks import FileLocks
+from ragsvc.services.file_removals import FileRemovals
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.passage_vectors import DocumentGone, DocumentRenamed, PassageVectors
 from ragsvc.services.progress_events import ProgressHub
@@ -85,6 +86,7 @@ class IngestService:
         self._spaces = spaces
         self._vectors = PassageVectors(database, clock=clock)
         self.file_locks = FileLocks()
+        self.file_removals = FileRemovals(database, blobs, self.file_locks)
         self._attached = AttachedDocuments(database, blobs, self.file_locks, options.attachments)
         self._index_lag = index_lag
         self._hub = hub
@@ -232,12 +234,12 @@ class IngestService:
                 return None
             for parent_id in attachment_rows.parents_of(connection, [document.id]):
                 add_problem(connection, parent_id, picture_left_out(document.filename))
-            return delete_document(connection, document.tenant, document.public_id)
+            return delete_document(connection, document.tenant, document.public_id, now=self.now())
 
         async with self.file_locks.of(document.tenant, document.sha256):
             deleted = await self._database.write(write)
             if deleted is not None and deleted.blob_unused:
-                await anyio.to_thread.run_sync(self._blobs.remove, document.tenant, document.sha256)
+                await self.file_removals.finish_locked(document.tenant, document.sha256)
         return deleted is not None
 
     async def _fail_renewal(self, job: ClaimedJob) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 from collections.abc import Generator, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import BinaryIO
 
@@ -74,13 +75,18 @@ class BlobStore:
     needs ``memory_folder``, a folder on an in-memory file system.
     """
 
-    def __init__(self, root: Path, keys: DataKeys | None = None, *, memory_folder: Path | None = None) -> None:
+    def __init__(
+        self, root: Path, keys: DataKeys | None = None, *, memory_folder: Path | None = None, create: bool = True
+    ) -> None:
+        """``create``: make the folders that do not exist."""
         self._keys = keys
         self._memory_folder = memory_folder
-        self._blobs = root / "blobs"
+        self.root = root
+        self.folder = root / "blobs"
         self._uploads = root / "uploads"
-        self._blobs.mkdir(parents=True, exist_ok=True)
-        self._uploads.mkdir(parents=True, exist_ok=True)
+        if create:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._uploads.mkdir(parents=True, exist_ok=True)
 
     def incoming(self, *, limit_bytes: int) -> IncomingFile:
         with _full_disk():
@@ -92,7 +98,7 @@ class BlobStore:
     def path(self, tenant: TenantId, sha256: str) -> Path:
         """The path of the file on disk, stored or not; ``readable`` and ``chunks`` give its plain content."""
         folder, name = self._place(tenant, sha256)
-        return self._blobs / folder / name[:2] / name
+        return self.folder / folder / name[:2] / name
 
     @property
     def encrypted(self) -> bool:
@@ -144,7 +150,7 @@ class BlobStore:
                 incoming.path.unlink(missing_ok=True)
             else:
                 incoming.path.rename(target)
-                for folder in (target.parent, target.parent.parent, self._blobs):
+                for folder in (target.parent, target.parent.parent, self.folder):
                     _fsync_folder(folder)
         return target
 
@@ -155,19 +161,29 @@ class BlobStore:
             target.unlink(missing_ok=True)
             _fsync_folder(target.parent)
 
-    def sweep(self, referenced: set[tuple[str, str]]) -> int:
-        """Remove unfinished uploads, and files that no row refers to; only while nothing else writes to the store."""
-        removed = 0
-        for leftover in self._uploads.iterdir():
+    def remove_unfinished_uploads(self) -> int:
+        """Remove uploads that never ended; only while nothing else writes to the store."""
+        leftovers = list(self._uploads.glob("*.part"))
+        for leftover in leftovers:
             leftover.unlink()
-            removed += 1
+        return len(leftovers)
+
+    def unknown_files(self, referenced: AbstractSet[tuple[str, str]]) -> list[Path]:
+        """Stored files that belong to none of the (tenant, sha256) pairs."""
         known = {self._place(TenantId(tenant), sha256) for tenant, sha256 in referenced}
-        for folder in self._blobs.iterdir():
-            for file in folder.glob("??/*"):
-                if (folder.name, file.name) not in known:
-                    file.unlink()
-                    removed += 1
-        return removed
+        files = (path for path in sorted(self.folder.glob("*/??/*")) if path.is_file())
+        return [path for path in files if (path.parent.parent.name, path.name) not in known]
+
+    def move(self, source: Path, target: Path) -> Path:
+        """Durably move a file within the data directory, and remove the folders that it leaves empty."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+        for folder in (target.parent, target.parent.parent, target.parent.parent.parent, source.parent):
+            _fsync_folder(folder)
+        with contextlib.suppress(OSError):  # another file is in the folder
+            source.parent.rmdir()
+            source.parent.parent.rmdir()
+        return target
 
 
 def _folder_name(tenant: TenantId) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 
 import anyio
 import anyio.to_thread
@@ -38,7 +39,7 @@ from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME
 from ragsvc.store.database import Database
 from ragsvc.store.directory_lock import DataDirectoryLock
-from ragsvc.store.document_rows import referenced_blobs
+from ragsvc.store.file_sweep import read_known_files, sweep
 from ragsvc.store.sealing_key import open_sealing_keys
 from ragsvc.wiring.data_directory import (
     open_database,
@@ -121,7 +122,10 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         stack.callback(database.close)
         derived_root, memory_folder = stack.enter_context(working_folders(settings, keys))
         blobs = BlobStore(data_dir, keys, memory_folder=memory_folder)
-        blobs.sweep(await database.read(referenced_blobs))
+        known_files = await database.read(read_known_files)
+        await anyio.to_thread.run_sync(
+            lambda: sweep(blobs, known_files, today=datetime.now(UTC).date(), keep_days=settings.quarantine_days)
+        )
 
         opener = SpaceOpener(settings, database, derived=derived_root)
         configured = await opener.open(stack, settings.embedding_model)
