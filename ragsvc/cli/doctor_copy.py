@@ -16,7 +16,9 @@ from typing import Final
 from ragsvc.cli.failures import CommandFailed
 from ragsvc.cli.output import size
 
-_NOT_COPIED: Final = frozenset({"blobs", "uploads", "quarantine", "models", "ragsvc.lock", "ragsvc.pid"})
+_NOT_COPIED: Final = frozenset(
+    {"blobs", "uploads", "quarantine", "models", "ragsvc.lock", "ragsvc.pid", "ragsvc.reserve"}
+)
 _LARGE_MODEL_FILE: Final = 1 << 20
 _SPARE_BYTES: Final = 64 << 20
 

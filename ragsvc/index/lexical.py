@@ -7,10 +7,11 @@ change, and released when the index is idle.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,18 @@ import msgspec
 import numpy as np
 import tantivy
 
+from ragsvc.core.errors import StorageFull
 from ragsvc.core.ports.indexes import Hits, Ids, LexicalDocument
+from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.core.text.languages import DEFAULT_LANGUAGE
 from ragsvc.index.analysis import ANALYSIS_VERSION, passage_terms, query_terms
 
 LEXICAL_FORMAT = f"1.{ANALYSIS_VERSION}"
 _FORMAT_FILE = "ragsvc-format"
 _TOKENIZER = "terms"
+_FULL = "The disk is full. The word index does not have the latest changes yet."
+_WRITER_ENDED = "index writer was killed"
+_PROBE_BYTES = 1 << 20
 
 
 _SEGMENT_FILE = re.compile(r"(?P<segment>[0-9a-f]{32})(?:\.(?P<opstamp>\d+)\.del|\.[a-z.]+)")
@@ -90,6 +96,8 @@ class TantivyIndex:
             self._index = _open(folder, self._schema)
             self._read_back()
         except (ValueError, OSError) as error:  # msgspec's errors are ValueErrors
+            if is_storage_fault(error):
+                raise StorageFull(_FULL) from error
             raise LexicalIndexDamaged(str(error)) from error
 
     def __len__(self) -> int:
@@ -108,8 +116,8 @@ class TantivyIndex:
         return np.sort(np.array([value for value, _ in found], dtype=np.int64))
 
     def add(self, documents: Sequence[LexicalDocument]) -> None:
-        """Add passages, replacing those of the same id."""
-        with self._lock:
+        """Add passages, replacing those of the same id. Raises ``StorageFull``, as do all changes."""
+        with self._lock, self._translated_faults():
             writer = self._open_writer()
             last_document, language = -1, DEFAULT_LANGUAGE
             for document in documents:
@@ -133,7 +141,7 @@ class TantivyIndex:
             self._max_id = max(self._max_id, *(document.id for document in documents), 0)
 
     def remove(self, ids: Ids) -> None:
-        with self._lock:
+        with self._lock, self._translated_faults():
             if not len(ids):
                 return
             writer = self._open_writer()
@@ -143,7 +151,7 @@ class TantivyIndex:
 
     def commit(self, *, covered_seq: int) -> None:
         """Make changes durable and visible, together with ``covered_seq``."""
-        with self._lock:
+        with self._lock, self._translated_faults():
             writer = self._open_writer()
             if full := self.markers >= self._max_markers:
                 writer.delete_documents_by_query(tantivy.Query.exists_query("covered"))
@@ -181,11 +189,28 @@ class TantivyIndex:
         with self._lock:
             if self._writer is not None:
                 writer, self._writer = self._writer, None
-                writer.wait_merging_threads()
+                try:
+                    writer.wait_merging_threads()
+                except ValueError as error:  # a writer whose thread ended at a full disk; its changes are lost anyway
+                    if not self._lacks_room(error):
+                        raise
 
     def close(self) -> None:
         """Release the writer; files are closed with the last reader."""
         self.release_writer()
+
+    @contextlib.contextmanager
+    def _translated_faults(self) -> Generator[None]:
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            if self._lacks_room(error):
+                raise StorageFull(_FULL) from error
+            raise
+
+    def _lacks_room(self, error: Exception) -> bool:
+        """Whether the disk is full. A writer's thread does not tell why it ended, so this tries to write."""
+        return is_storage_fault(error) or (_WRITER_ENDED in str(error) and not _can_write(self.folder))
 
     def _open_writer(self) -> tantivy.IndexWriter:
         if self._writer is None:
@@ -219,6 +244,19 @@ class TantivyIndex:
             clause = tantivy.Query.term_query(self._schema, field, term, index_option="freq")
             clauses.append((tantivy.Occur.Should, tantivy.Query.boost_query(clause, weights[field])))
         return tantivy.Query.boolean_query(clauses)
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether a small file can be written; other reasons than a full disk for a failure are not ours to judge."""
+    probe = folder / "ragsvc-probe"
+    try:
+        probe.write_bytes(bytes(_PROBE_BYTES))
+    except OSError as error:
+        return not is_storage_fault(error)
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return True
 
 
 def _schema() -> tantivy.Schema:

@@ -36,6 +36,7 @@ from ragsvc.store import document_rows as rows
 from ragsvc.store import job_rows as jobs
 from ragsvc.store.blobs import BlobStore, IncomingFile
 from ragsvc.store.database import Database
+from ragsvc.store.disk_space import DiskSpace
 from ragsvc.store.document_changes import change_document
 from ragsvc.store.document_rows import DocumentFilter
 
@@ -84,8 +85,11 @@ class DocumentService:
         index_lag: IndexLag,
         max_document_bytes: int,
         max_queued: int,
+        space: DiskSpace | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """``space`` refuses uploads while the disk is full."""
+        self._space = space
         self._database = database
         self._blobs = blobs
         self._ingest = ingest
@@ -105,6 +109,8 @@ class DocumentService:
             TooLarge: immediately if ``announced_bytes`` exceeds the limit, otherwise when the limit is exceeded.
             StorageFull: the disk is full.
         """
+        if self._space is not None:
+            self._space.check()
         incoming = await anyio.to_thread.run_sync(lambda: self._blobs.incoming(limit_bytes=self.max_document_bytes))
         try:
             incoming.expect(announced_bytes or 0)

@@ -31,6 +31,7 @@ from ragsvc.core.errors import (
 from ragsvc.core.file_types import PICTURES
 from ragsvc.core.ids import DocumentId
 from ragsvc.core.ports.parsing import ParsedDocument, Parser
+from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.services.attached_documents import AttachedDocuments, AttachmentLimits, picture_left_out
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
 from ragsvc.services.file_locks import FileLocks
@@ -42,6 +43,7 @@ from ragsvc.store import attachment_rows
 from ragsvc.store import job_rows as rows
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
+from ragsvc.store.disk_space import DiskSpace
 from ragsvc.store.document_rows import DeletedDocument, add_problem, delete_document, get_by_row_id
 from ragsvc.store.job_rows import ClaimedJob, JobOutcome, JobWork
 from ragsvc.store.parsed_rows import store_parsed
@@ -52,6 +54,9 @@ _MAX_ATTEMPTS = 10
 _PROGRESS_EVERY_S = 0.5
 _IDLE_POLL_S = 30.0
 _RETRY_S = 5.0
+_FULL_POLL_S = 1.0
+_MAY_NEED_DISK = frozenset({FailureReason.PARSER_CRASHED, FailureReason.INTERNAL_ERROR, FailureReason.DAMAGED})
+"""Failures of the parser that a full disk can cause, as its child process may write temporary files."""
 
 
 class IngestLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,12 +79,16 @@ class IngestService:
         options: IngestLimits,
         clock: Callable[[], float] = time.time,
         retry_s: float = _RETRY_S,
+        space: DiskSpace | None = None,
     ) -> None:
         """``retry_s``: seconds until the next attempt after an error that may pass.
 
-        After a full disk the worker waits; after a failed renewal only its job waits, and the worker runs other jobs.
+        While the disk is full, which ``space`` knows, no job is begun. After a failed renewal only its job waits, and
+        the worker runs other jobs.
         """
         self._retry_s = retry_s
+        self._space = space
+        self._unreleased: set[int] = set()
         self._database = database
         self._blobs = blobs
         self._parser = parser
@@ -105,6 +114,10 @@ class IngestService:
         """Wake the workers, because a job was queued."""
         self._wake.set()
 
+    async def resume(self) -> None:
+        """Wake the workers, because the disk has room again."""
+        self.kick()
+
     def running_count(self) -> int:
         """How many jobs are running."""
         return len(self._scopes)
@@ -129,10 +142,20 @@ class IngestService:
 
     async def run(self) -> None:
         """Run jobs until cancelled or drained."""
-        await self._database.write(rows.release_running)
+        await self._release_running()
         async with anyio.create_task_group() as group:
             for _ in range(self._options.workers):
                 group.start_soon(self._work)
+
+    async def _release_running(self) -> None:
+        """Queue the jobs that a killed process left, as soon as the disk has room."""
+        while not self._draining:
+            try:
+                await self._database.write(rows.release_running)
+            except (StorageFull, Overloaded):
+                await anyio.sleep(self._retry_s)
+            else:
+                return
 
     def drain(self) -> None:
         """Claim no more jobs and queue the running ones again, for the next start."""
@@ -165,14 +188,27 @@ class IngestService:
         return list(self._not_before)
 
     async def _claim(self) -> ClaimedJob | None:
+        """The next job, if there is one and the disk has room; jobs that could not be queued again come back first."""
+        if self._space is not None and self._space.is_full:
+            await anyio.sleep(min(self._retry_s, _FULL_POLL_S))
+            return None
         waiting = self._jobs_that_wait()
+        unreleased, self._unreleased = self._unreleased, set()  # by one worker: released twice, a job would run twice
+
+        def claim(connection: Connection) -> ClaimedJob | None:
+            for job_id in unreleased:
+                rows.release(connection, job_id)
+            return rows.claim(connection, now=self.now(), excluded=waiting)
+
         try:
-            return await self._database.write(
-                lambda connection: rows.claim(connection, now=self.now(), excluded=waiting)
-            )
-        except (StorageFull, Overloaded):
+            job = await self._database.write(claim)
+        except BaseException as error:
+            self._unreleased |= unreleased
+            if not isinstance(error, StorageFull | Overloaded):
+                raise
             await anyio.sleep(self._retry_s)
             return None
+        return job
 
     async def _run_job(self, job: ClaimedJob) -> None:
         document = job.document
@@ -180,26 +216,11 @@ class IngestService:
         with anyio.CancelScope() as scope:
             self._scopes[document.id] = scope
             try:
-                await (self._renew_vectors(job) if job.work is JobWork.RENEW_VECTORS else self._ingest(job))
-            except DocumentGone:
-                pass
-            except ExtractionFailed as error:
-                if not (error.reason is FailureReason.NO_TEXT and await self._leave_out_picture(document)):
-                    await self._fail(job, code=error.reason, message=error.message)
-            except EmbeddingFailed as error:
-                await self._fail(job, code=FailureReason.EMBEDDING_FAILED, message=error.message)
-            except (StorageFull, Overloaded):
-                await self._put_back(job)
-                await anyio.sleep(self._retry_s)
+                if not await self._attempt(job):
+                    await self._put_back(job)
+                    await anyio.sleep(self._retry_s)
             except ShuttingDown:
                 await self._put_back(job)
-            except Exception as error:  # noqa: BLE001 - a failing document must not stop the others
-                _log_without_content(error, document.public_id)
-                await self._fail(
-                    job,
-                    code=FailureReason.INTERNAL_ERROR,
-                    message="an internal error occurred for this document; see the service's log",
-                )
             finally:
                 self._scopes.pop(document.id, None)
                 self._pace.pop(document.id, None)
@@ -208,10 +229,69 @@ class IngestService:
                         await self._put_back(job)
                 self._hub.notify(document.public_id)
 
+    async def _attempt(self, job: ClaimedJob) -> bool:
+        """Run a job to its end, ready or failed; ``False`` if it has to run again because of a passing fault.
+
+        Raises:
+            ShuttingDown: it has to run again at the next start.
+        """
+        try:
+            failure = await self._failure_of(job)
+            if failure is not None:
+                await self._fail(job, code=failure.reason, message=failure.message)
+        except (StorageFull, Overloaded):
+            return False
+        return True
+
+    async def _failure_of(self, job: ClaimedJob) -> ExtractionFailed | None:
+        """Run a job; ``None`` when it has ended, or the reason why the document cannot be ingested.
+
+        Raises:
+            StorageFull, Overloaded: a passing fault; this includes every fault of the disk, whichever library met it.
+            ShuttingDown: as ``_attempt``.
+        """
+        document = job.document
+        try:
+            await (self._renew_vectors(job) if job.work is JobWork.RENEW_VECTORS else self._ingest(job))
+        except DocumentGone:
+            return None
+        except (ShuttingDown, Overloaded):
+            raise
+        except ExtractionFailed as error:
+            self._raise_if_disk_is_full(error, suspect=error.reason in _MAY_NEED_DISK)
+            if error.reason is FailureReason.NO_TEXT and await self._leave_out_picture(document):
+                return None
+            return error
+        except EmbeddingFailed as error:
+            self._raise_if_disk_is_full(error, suspect=True)
+            return ExtractionFailed(FailureReason.EMBEDDING_FAILED, error.message)
+        except Exception as error:  # noqa: BLE001 - a failing document must not stop the others
+            self._raise_if_disk_is_full(error, suspect=True)
+            _log_without_content(error, document.public_id)
+            return ExtractionFailed(
+                FailureReason.INTERNAL_ERROR,
+                "an internal error occurred for this document; see the service's log",
+            )
+        return None
+
+    def _raise_if_disk_is_full(self, error: Exception, *, suspect: bool) -> None:
+        """Raise ``StorageFull`` for a fault of the disk.
+
+        ``suspect``: the error may have been caused by a full disk without saying so, which is assumed if it is full.
+        """
+        if is_storage_fault(error):
+            if self._space is not None:
+                self._space.report_fault()
+        elif not suspect or self._space is None or not self._space.looks_full():
+            return
+        raise StorageFull("The disk is full. The document is ingested when there is room.") from error
+
     async def _put_back(self, job: ClaimedJob) -> None:
         try:
             await self._database.write(lambda connection: rows.release(connection, job.job_id))
-        except (StorageFull, ShuttingDown, Overloaded):
+        except (StorageFull, Overloaded):
+            self._unreleased.add(job.job_id)
+        except ShuttingDown:
             logger.warning("job %s could not be queued again; the next start queues it", job.job_id)
 
     async def _fail(self, job: ClaimedJob, *, code: str, message: str) -> None:

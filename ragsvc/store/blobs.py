@@ -6,7 +6,6 @@ A file is written to a temporary path, synced, then renamed, so a file under its
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -18,6 +17,7 @@ from typing import BinaryIO
 
 from ragsvc.core.errors import StorageFull, TooLarge
 from ragsvc.core.ids import TenantId
+from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.crypto.at_rest import EncryptingWriter, MasterKeys, decrypt_chunks
 from ragsvc.store.data_keys import DataKeys
 
@@ -206,6 +206,6 @@ def _full_disk() -> Generator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if is_storage_fault(error):
             raise StorageFull("The disk is full. The upload was not stored.") from error
         raise

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,9 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from ragsvc.core.ids import TenantId
+from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.store.blobs import BlobStore
+from ragsvc.store.database import Database
 from ragsvc.store.document_rows import referenced_blobs
 from ragsvc.store.file_removal_rows import FileRemoval, list_removals
 
@@ -98,6 +100,18 @@ def sweep(blobs: BlobStore, known: KnownFiles, *, today: date, keep_days: int) -
         logger.warning("the stored file %s belongs to no document; moved to %s", path.name, quarantined)
     expired = _expire(blobs.root / QUARANTINE, today=today, keep_days=keep_days)
     return SweepReport(removed=removed, restored=restored, quarantined=len(unknown), expired=expired)
+
+
+def sweep_now(blobs: BlobStore, database: Database, keep_days: int) -> SweepReport:
+    """Make files and database agree at a start. On a full disk, what needs space waits for the next start."""
+    known = database.read_sync(read_known_files)
+    try:
+        return sweep(blobs, known, today=datetime.now(UTC).date(), keep_days=keep_days)
+    except OSError as error:
+        if not is_storage_fault(error):
+            raise
+        logger.warning("the disk is full: files without a document are looked for at the next start")
+        return SweepReport()
 
 
 def _finish_removals(blobs: BlobStore, removals: Collection[FileRemoval]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -11,7 +12,7 @@ import anyio
 import anyio.to_thread
 
 from ragsvc.config import Settings
-from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
+from ragsvc.core.errors import ConfigurationError, EmbeddingFailed, StorageFull
 from ragsvc.core.ports.embedding import Embedder
 from ragsvc.core.text.chunking import lexical_context
 from ragsvc.core.text.condensing import condense
@@ -25,6 +26,8 @@ from ragsvc.store.document_rows import list_collections
 from ragsvc.store.index_source import SqliteIndexSource
 from ragsvc.store.serving_model import serve_model, serving_model
 from ragsvc.store.vector_rows import model_row_id
+
+logger = logging.getLogger(__name__)
 
 
 class ModelSpace(EmbeddingSpace):
@@ -146,4 +149,7 @@ def load_indexes(database: Database, indexes: IndexRegistry) -> None:
     for collection in database.read_sync(list_collections):
         if indexes.memory_bytes() >= indexes.memory_limit_bytes:
             return
-        indexes.get(collection.id)
+        try:
+            indexes.get(collection.id)
+        except StorageFull as error:  # searches of this collection answer 507 until there is room
+            logger.warning("collection %d: not loaded: %s", collection.id, error.message)

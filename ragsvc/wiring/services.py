@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
 
 import anyio
 import anyio.to_thread
@@ -35,11 +34,13 @@ from ragsvc.services.provider_administration import ProviderAdministration
 from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.services.search import SearchService
+from ragsvc.services.storage_watch import StorageWatch
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME
 from ragsvc.store.database import Database
 from ragsvc.store.directory_lock import DataDirectoryLock
-from ragsvc.store.file_sweep import read_known_files, sweep
+from ragsvc.store.disk_space import open_disk_space
+from ragsvc.store.file_sweep import sweep_now
 from ragsvc.store.sealing_key import open_sealing_keys
 from ragsvc.wiring.data_directory import (
     open_database,
@@ -118,14 +119,12 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         await anyio.to_thread.run_sync(lock.acquire)
         stack.callback(lock.release)
         keys = await anyio.to_thread.run_sync(settings.open_data_keys)
-        database = await anyio.to_thread.run_sync(open_database, data_dir / DATABASE_FILE_NAME, keys)
+        space = await anyio.to_thread.run_sync(open_disk_space, data_dir)
+        database = await anyio.to_thread.run_sync(open_database, data_dir / DATABASE_FILE_NAME, keys, space)
         stack.callback(database.close)
         derived_root, memory_folder = stack.enter_context(working_folders(settings, keys))
         blobs = BlobStore(data_dir, keys, memory_folder=memory_folder)
-        known_files = await database.read(read_known_files)
-        await anyio.to_thread.run_sync(
-            lambda: sweep(blobs, known_files, today=datetime.now(UTC).date(), keep_days=settings.quarantine_days)
-        )
+        await anyio.to_thread.run_sync(sweep_now, blobs, database, settings.quarantine_days)
 
         opener = SpaceOpener(settings, database, derived=derived_root)
         configured = await opener.open(stack, settings.embedding_model)
@@ -150,6 +149,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
                 workers=settings.ingest_workers,
                 attachments=AttachmentLimits(max_document_bytes=settings.max_document_bytes),
             ),
+            space=space,
         )
         documents = DocumentService(
             database=database,
@@ -159,6 +159,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             index_lag=index_lag,
             max_document_bytes=settings.max_document_bytes,
             max_queued=settings.max_queued_documents,
+            space=space,
         )
         reranker = await anyio.to_thread.run_sync(open_reranker, settings)
         search = SearchService(
@@ -205,6 +206,9 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         reembedding = plan_model_change(database, spaces, configured) if serving is not configured else None
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(ingest.run)
+        readiness = Readiness()
+        resume = [ingest.resume, index_lag.retry, ingest.file_removals.finish_all]
+        await tasks.start(StorageWatch(space, readiness, resume).run)
         if reembedding is not None:
             tasks.start_soon(reembedding.run)
         stack.callback(tasks.cancel_scope.cancel)
@@ -226,6 +230,6 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             providers=providers,
             may_spool_to_disk=keys is None,
             encryption=encryption,
-            readiness=Readiness(),
+            readiness=readiness,
             registry=CollectorRegistry(),
         )
