@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
 import platform
@@ -22,7 +21,7 @@ from packaging.requirements import Requirement
 from ragsvc import __version__
 from ragsvc.cli.output import size
 from ragsvc.config import Settings
-from ragsvc.core.errors import CryptoFailure, DataDirectoryLocked, RagsvcError
+from ragsvc.core.errors import DataDirectoryLocked, RagsvcError
 from ragsvc.core.ids import TenantId
 from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, read_model
 from ragsvc.store.backup import list_backups
@@ -236,7 +235,7 @@ def files(data_dir: Path, keys: DataKeys | None, *, database_dir: Path, deep: bo
             "quarantine", CheckState.WARN, f"{len(quarantined)} files without a document in {data_dir / QUARANTINE}"
         )
     if deep:
-        changed = [path.name for path in sorted(wanted.keys() & present) if not _matches_hash(blobs, *wanted[path])]
+        changed = [path.name for path in sorted(wanted.keys() & present) if not blobs.is_intact(*wanted[path])]
         if changed:
             yield Check(
                 "file contents",
@@ -260,16 +259,6 @@ def texts(data_dir: Path, keys: DataKeys | None) -> Iterator[Check]:
         yield Check("texts", CheckState.FAIL, words)
     else:
         yield Check("texts", CheckState.OK, "all checksums match")
-
-
-def _matches_hash(blobs: BlobStore, tenant: TenantId, sha256: str) -> bool:
-    digest = hashlib.sha256()
-    try:
-        for chunk in blobs.chunks(tenant, sha256):
-            digest.update(chunk)
-    except (CryptoFailure, OSError):
-        return False
-    return digest.hexdigest() == sha256
 
 
 def _open(data_dir: Path, keys: DataKeys | None) -> sqlite3.Connection:

@@ -16,12 +16,15 @@ import msgspec
 from sqlalchemy import Connection
 
 from ragsvc.core.defaults import DEFAULT_COLLECTION, MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
-from ragsvc.core.documents import Document, DocumentStatus, Page, StoredPassage
+from ragsvc.core.documents import Document, DocumentStatus, Page, Problem, ProblemCode, StoredPassage
 from ragsvc.core.errors import (
     CollectionNotFound,
     Conflict,
     DocumentNotFound,
+    FailureReason,
     Overloaded,
+    StorageFull,
+    StoredDataDamaged,
     UnsupportedMediaType,
 )
 from ragsvc.core.file_names import default_filename
@@ -29,7 +32,7 @@ from ragsvc.core.file_types import HEAD_BYTES, MEDIA_TYPES, READABLE, TAIL_BYTES
 from ragsvc.core.ids import TenantId
 from ragsvc.core.validation import check_text_length, invalid_value
 from ragsvc.services.index_lag import IndexLag
-from ragsvc.services.ingest_jobs import IngestService
+from ragsvc.services.ingest_jobs import IngestService, stored_file_damaged
 from ragsvc.services.progress_events import ProgressHub
 from ragsvc.store import attachment_rows, passage_rows
 from ragsvc.store import document_rows as rows
@@ -39,6 +42,7 @@ from ragsvc.store.database import Database
 from ragsvc.store.disk_space import DiskSpace
 from ragsvc.store.document_changes import change_document
 from ragsvc.store.document_rows import DocumentFilter
+from ragsvc.store.text_integrity import is_readable
 
 _BUFFER_BYTES = 1 << 20
 _MAX_METADATA_KEYS = 64
@@ -141,6 +145,7 @@ class DocumentService:
 
         existing = await self._database.read(find)
         if existing is not None:
+            await self._mend_file(existing, incoming)
             return await self._uploaded_again(existing, upload)
 
         def register(connection: Connection) -> Document:
@@ -172,6 +177,20 @@ class DocumentService:
             raise
         self._ingest.kick()
         return UploadResult(document=document, created=True)
+
+    async def _mend_file(self, existing: Document, incoming: IncomingFile) -> None:
+        """Store the bytes again if the file of the document is missing or damaged."""
+        if await anyio.to_thread.run_sync(self._blobs.is_intact, existing.tenant, existing.sha256):
+            return
+        await anyio.to_thread.run_sync(self._blobs.publish, incoming, existing.tenant, existing.sha256)
+
+        def write(connection: Connection) -> None:
+            rows.remove_problem(connection, existing.id, ProblemCode.STORED_FILE_DAMAGED)
+            if existing.failure_code == FailureReason.STORED_FILE_DAMAGED:
+                jobs.requeue(connection, existing, password=None, now=int(self._clock()))
+
+        await self._database.write(write)
+        self._ingest.kick()
 
     async def _uploaded_again(self, existing: Document, upload: Upload) -> UploadResult:
         """A repeated upload: take its name and metadata; retry a failure if a password is given that was missing."""
@@ -254,14 +273,35 @@ class DocumentService:
         page = await self._database.read(read)
         if page is None:
             raise DocumentNotFound(f"The document '{public_id}' has no page {number}.", param="page")
+        if not is_readable(page.text):
+            problem = Problem(
+                ProblemCode.STORED_TEXT_DAMAGED, "The stored text of this page is damaged.", number, number
+            )
+            await self._note(await self.get(tenant, public_id), problem)
+            raise StoredDataDamaged(f"The stored text of page {number} is damaged. Upload the document again.")
         return page
 
     async def content(self, tenant: TenantId, public_id: str) -> tuple[Document, Path | Iterator[bytes]]:
-        """The stored file: its path, or its content in pieces if encrypted on disk. Raises ``DocumentNotFound``."""
+        """The stored file: its path, or its content in pieces if encrypted on disk.
+
+        Raises:
+            DocumentNotFound: the tenant has no such document.
+            StoredDataDamaged: the file is missing or was altered; the document then has a problem that says so.
+        """
         document = await self.get(tenant, public_id)
+        try:
+            await anyio.to_thread.run_sync(self._blobs.check, tenant, document.sha256)
+        except StoredDataDamaged as error:
+            await self._note(document, stored_file_damaged(document, error))
+            raise
         if self._blobs.encrypted:
             return document, self._blobs.chunks(tenant, document.sha256)
         return document, self._blobs.path(tenant, document.sha256)
+
+    async def _note(self, document: Document, problem: Problem) -> None:
+        """Add a problem to a document; the error that led to it matters more than a failure to write."""
+        with contextlib.suppress(StorageFull, Overloaded):
+            await self._database.write(lambda connection: rows.add_problem(connection, document.id, problem))
 
     def eta_s(self, document: Document) -> float | None:
         """Estimated seconds until ready; ``None`` if unknown."""

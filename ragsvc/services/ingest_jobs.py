@@ -19,7 +19,7 @@ import anyio
 import msgspec
 from sqlalchemy import Connection
 
-from ragsvc.core.documents import Document, Stage
+from ragsvc.core.documents import Document, Problem, ProblemCode, Stage
 from ragsvc.core.errors import (
     EmbeddingFailed,
     ExtractionFailed,
@@ -27,6 +27,7 @@ from ragsvc.core.errors import (
     Overloaded,
     ShuttingDown,
     StorageFull,
+    StoredDataDamaged,
 )
 from ragsvc.core.file_types import PICTURES
 from ragsvc.core.ids import DocumentId
@@ -270,7 +271,7 @@ class IngestService:
             _log_without_content(error, document.public_id)
             return ExtractionFailed(
                 FailureReason.INTERNAL_ERROR,
-                "an internal error occurred for this document; see the service's log",
+                "An internal error occurred for this document. See the log of the service.",
             )
         return None
 
@@ -400,6 +401,7 @@ class IngestService:
     async def _parse(self, job: ClaimedJob) -> Document:
         document = job.document
         begin = time.monotonic()
+        await self._check_file(document)
         async with _readable(self._blobs, document) as path:
             parsed = await self._parser.parse(
                 path,
@@ -417,6 +419,15 @@ class IngestService:
             raise DocumentGone
         self._hub.notify(document.public_id)
         return stored
+
+    async def _check_file(self, document: Document) -> None:
+        """Raise ``ExtractionFailed`` if the stored file is not the uploaded one, and note it as a problem."""
+        try:
+            await anyio.to_thread.run_sync(self._blobs.check, document.tenant, document.sha256)
+        except StoredDataDamaged as error:
+            problem = stored_file_damaged(document, error)
+            await self._database.write(lambda connection: add_problem(connection, document.id, problem))
+            raise ExtractionFailed(FailureReason.STORED_FILE_DAMAGED, error.message) from error
 
     async def _with_attachments(self, document: Document, parsed: ParsedDocument) -> ParsedDocument:
         """Register the attached files. The pages are stored after it, so that an interrupted job does both again."""
@@ -470,6 +481,11 @@ async def _readable(blobs: BlobStore, document: Document) -> AsyncGenerator[Path
     with ExitStack() as stack:
         opened = blobs.readable(document.tenant, document.sha256)
         yield await anyio.to_thread.run_sync(stack.enter_context, opened)
+
+
+def stored_file_damaged(document: Document, error: StoredDataDamaged) -> Problem:
+    """The problem of a document whose stored file is missing or damaged."""
+    return Problem(ProblemCode.STORED_FILE_DAMAGED, error.message, 1, max(1, document.pages_total))
 
 
 def _check_attempts(job: ClaimedJob) -> None:

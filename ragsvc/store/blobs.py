@@ -15,7 +15,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import BinaryIO
 
-from ragsvc.core.errors import StorageFull, TooLarge
+from ragsvc.core.errors import CryptoFailure, StorageFull, StoredDataDamaged, TooLarge
 from ragsvc.core.ids import TenantId
 from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.crypto.at_rest import EncryptingWriter, MasterKeys, decrypt_chunks
@@ -136,17 +136,48 @@ class BlobStore:
             while piece := file.read(_PIECE_BYTES):
                 yield piece
 
+    def check(self, tenant: TenantId, sha256: str) -> None:
+        """Read a stored file completely and compare it with its SHA-256.
+
+        Raises:
+            StoredDataDamaged: the file is missing, cannot be read, or has other content.
+        """
+        digest = hashlib.sha256()
+        try:
+            for chunk in self.chunks(tenant, sha256):
+                digest.update(chunk)
+        except FileNotFoundError as error:
+            raise StoredDataDamaged(
+                "The stored file of this document is missing. Upload the document again."
+            ) from error
+        except (OSError, CryptoFailure) as error:
+            raise StoredDataDamaged(
+                "The stored file of this document cannot be read. Upload the document again."
+            ) from error
+        if digest.hexdigest() != sha256:
+            raise StoredDataDamaged(
+                "The stored file of this document is not the file that was uploaded. Upload the document again."
+            )
+
+    def is_intact(self, tenant: TenantId, sha256: str) -> bool:
+        """Whether ``check`` finds the file complete."""
+        try:
+            self.check(tenant, sha256)
+        except StoredDataDamaged:
+            return False
+        return True
+
     def _place(self, tenant: TenantId, sha256: str) -> tuple[str, str]:
         if self._keys is None:
             return _folder_name(tenant), sha256
         return self._keys.name("tenant", tenant)[:32], self._keys.name("file", tenant, sha256)
 
     def publish(self, incoming: IncomingFile, tenant: TenantId, sha256: str) -> Path:
-        """Durably move a finished upload to its final path; an existing file there has the same content and is kept."""
+        """Durably move a finished upload to its final path; a file there with the same content is kept."""
         target = self.path(tenant, sha256)
         with _full_disk():
             target.parent.mkdir(parents=True, exist_ok=True)
-            if target.exists():
+            if self.is_intact(tenant, sha256):
                 incoming.path.unlink(missing_ok=True)
             else:
                 incoming.path.rename(target)

@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Final, TypeVar, cast
@@ -37,6 +38,9 @@ T = TypeVar("T")
 _GROUP_LIMIT: Final = 64
 _QUEUE_LIMIT: Final = 4096
 _SHARE_AGAIN_S: Final = 5.0
+TEXT_FACTORY: Final = partial(str, encoding="utf-8", errors="surrogateescape")
+"""Reads texts that are not valid UTF-8 as strings that cannot be encoded (see ``text_integrity.is_readable``): a
+damaged row must not make statements about other rows fail."""
 _READERS: Final = 2, 4
 """Least and most threads that read; in between, one per core. With twice as many, concurrent searches switched the
 interpreter lock so often that the 99th percentile of their latency was a seventh higher."""
@@ -272,6 +276,7 @@ def connect_raw(
     )
     if key is not None:
         connection.execute(f"PRAGMA key=\"x'{key.hex()}'\"").close()
+    connection.text_factory = TEXT_FACTORY
     if exclusive:
         connection.execute("PRAGMA locking_mode=EXCLUSIVE").close()
     return connection

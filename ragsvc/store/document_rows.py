@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from ragsvc.core.documents import Collection, Document, DocumentStatus, Problem, Stage
+from ragsvc.core.documents import Collection, Document, DocumentStatus, Problem, ProblemCode, Stage
 from ragsvc.core.errors import CollectionNotFound, DocumentNotFound
 from ragsvc.core.ids import CollectionId, DocumentId, TenantId
 from ragsvc.core.retrieval.filters import Filter, matches
@@ -310,11 +310,20 @@ def delete_with_attachments(
 
 
 def add_problem(connection: Connection, document_id: DocumentId, problem: Problem) -> None:
-    """Add a problem to those of a document; does nothing if it was deleted."""
+    """Add a problem to those of a document, unless it has it; does nothing if the document was deleted."""
     document = get_by_row_id(connection, document_id)
-    if document is not None:
+    if document is not None and problem not in document.problems:
         problems = msgspec.json.encode([*document.problems, problem])
         connection.execute(update(_documents).where(_documents.c.id == document_id).values(problems=problems))
+
+
+def remove_problem(connection: Connection, document_id: DocumentId, code: ProblemCode) -> None:
+    """Remove all problems with this code from a document."""
+    document = get_by_row_id(connection, document_id)
+    if document is not None:
+        problems = [problem for problem in document.problems if problem.code is not code]
+        values = {"problems": msgspec.json.encode(problems)}
+        connection.execute(update(_documents).where(_documents.c.id == document_id).values(**values))
 
 
 def referenced_blobs(connection: Connection) -> set[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -10,6 +11,7 @@ from typing import Final
 import msgspec
 
 _CHECKSUM_BYTES: Final = 8
+_INVALID_BYTE: Final = re.compile("[\udc80-\udcff]")
 _PAGES: Final = (
     "SELECT d.public_id, d.tenant, p.number, CAST(p.text AS BLOB), p.checksum "
     "FROM pages p JOIN documents d ON d.id = p.document_id WHERE p.checksum IS NOT NULL ORDER BY d.id, p.number"
@@ -27,6 +29,20 @@ class DamagedText(msgspec.Struct, frozen=True):
     document: str
     tenant: str
     page: int
+
+
+def is_readable(text: str) -> bool:
+    """Whether a stored text was valid UTF-8.
+
+    >>> is_readable("Zürich"), is_readable(bytes([0xFC]).decode("utf-8", "surrogateescape"))
+    (True, False)
+    """
+    return text.isascii() or _INVALID_BYTE.search(text) is None
+
+
+def readable(text: str) -> str:
+    """The text with U+FFFD in place of invalid bytes."""
+    return text if is_readable(text) else _INVALID_BYTE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def text_checksum(text: bytes) -> bytes:

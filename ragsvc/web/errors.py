@@ -62,6 +62,7 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.UpstreamFailed: Rendering(502, SERVER),
     e.UpstreamTimeout: Rendering(504, SERVER),
     e.StorageFull: Rendering(507, SERVER),
+    e.StoredDataDamaged: Rendering(500, SERVER),
     e.AttestationUnavailable: Rendering(503, SERVER),
     e.ShuttingDown: Rendering(503, SERVER),
     e.DataDirectoryLocked: Rendering(503, SERVER),
