@@ -118,6 +118,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Documents that a tenant may have, unless ``ragsvc tenants update`` sets another number; no limit by default."""
     max_bytes_per_tenant: Positive | None = None
     """Bytes of stored files that a tenant may have, unless ``ragsvc tenants update`` sets another number."""
+    quarantine_days: Annotated[int, Meta(ge=0)] = 30
+    """Days that a stored file without a document is kept in ``quarantine/`` before it is deleted; 0 keeps it."""
 
     rag_top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K
     """Passages in a RAG prompt if the request gives no ``top_k``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import anyio.to_thread
 import msgspec
@@ -12,12 +13,15 @@ from rich.markup import escape
 
 from ragsvc.cli import doctor_checks
 from ragsvc.cli.doctor_checks import Check, CheckState
+from ragsvc.cli.doctor_copy import examined_copy
 from ragsvc.cli.failures import CommandFailed
 from ragsvc.cli.logs import log_to_standard_error
 from ragsvc.cli.output import Output
 from ragsvc.cli.target import Target, keep_private, remote
 from ragsvc.config import Settings
 from ragsvc.core.errors import RagsvcError
+from ragsvc.store.data_keys import DataKeys
+from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.document_rows import count_by_status, list_collections
 from ragsvc.wiring.services import open_services
 
@@ -74,24 +78,47 @@ async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) ->
         note(Check("database", CheckState.OK, "does not exist yet; the first start creates it"))
         return
     keys = await anyio.to_thread.run_sync(settings.open_data_keys)
-    take(await anyio.to_thread.run_sync(lambda: iter(list(doctor_checks.database(settings.data_dir, keys)))))
-    if not broken:
-        take(
-            await anyio.to_thread.run_sync(lambda: iter(list(doctor_checks.files(settings.data_dir, keys, deep=deep))))
-        )
     if locked:
+        take(await _examine(settings.data_dir, settings.data_dir, keys, deep=deep))
         note(Check("indexes", CheckState.WARN, "not compared: a running service holds the data directory"))
-    elif broken:
-        note(Check("indexes", CheckState.WARN, "not compared: the database or its files are damaged"))
-    elif not await anyio.to_thread.run_sync(doctor_checks.has_newest_schema, settings.data_dir, keys):
-        note(Check("indexes", CheckState.WARN, "not compared: the comparison would upgrade the database"))
-    else:
-        for check in await _indexes(settings):
-            note(check)
+        return
+    lock = DataDirectoryLock(settings.data_dir)
+    try:
+        lock.acquire()
+        with examined_copy(settings.data_dir) as copy:
+            take(await _examine(copy, settings.data_dir, keys, deep=deep))
+            if broken:
+                note(Check("indexes", CheckState.WARN, "not compared: the database or its files are damaged"))
+            elif not await anyio.to_thread.run_sync(doctor_checks.has_newest_schema, copy, keys):
+                note(Check("indexes", CheckState.WARN, "not compared: the comparison would upgrade the database"))
+            else:
+                take(iter(await _indexes(msgspec.structs.replace(settings, data_dir=copy))))
+    except CommandFailed as failure:
+        take(await _examine(settings.data_dir, settings.data_dir, keys, deep=deep))
+        note(Check("indexes", CheckState.WARN, f"not compared: {failure.message}"))
+    except OSError as error:
+        note(Check("indexes", CheckState.WARN, f"not compared: the directory cannot be copied ({error.strerror})"))
+    finally:
+        lock.release()
+
+
+async def _examine(database_dir: Path, data_dir: Path, keys: DataKeys | None, *, deep: bool) -> Iterator[Check]:
+    """Check the database in ``database_dir``, and the stored files of ``data_dir`` if the database is sound."""
+
+    def examine() -> list[Check]:
+        checks = list(doctor_checks.database(database_dir, keys))
+        if any(check.state is CheckState.FAIL for check in checks):
+            return checks
+        checks += doctor_checks.files(data_dir, keys, database_dir=database_dir, deep=deep)
+        if deep:
+            checks += doctor_checks.texts(database_dir, keys)
+        return checks
+
+    return iter(await anyio.to_thread.run_sync(examine))
 
 
 async def _indexes(settings: Settings) -> list[Check]:
-    """Open the services as ``ragsvc serve`` does, and compare each collection's indexes with its rows."""
+    """Open the services of a copy as ``ragsvc serve`` does, and compare each collection's indexes with its rows."""
     try:
         async with open_services(settings) as services:
             services.ingest.drain()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
 import platform
@@ -22,16 +21,18 @@ from packaging.requirements import Requirement
 from ragsvc import __version__
 from ragsvc.cli.output import size
 from ragsvc.config import Settings
-from ragsvc.core.errors import CryptoFailure, DataDirectoryLocked, RagsvcError
+from ragsvc.core.errors import DataDirectoryLocked, RagsvcError
 from ragsvc.core.ids import TenantId
 from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, read_model
 from ragsvc.store.backup import list_backups
-from ragsvc.store.blobs import BlobStore
+from ragsvc.store.blobs import QUARANTINE, BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import connect_raw
 from ragsvc.store.directory_lock import DataDirectoryLock
+from ragsvc.store.file_sweep import is_suspicious, quarantined_files
 from ragsvc.store.migrations import revisions
 from ragsvc.store.schema import read_revision
+from ragsvc.store.text_integrity import damaged_texts
 
 _NATIVE = ("faiss", "tantivy", "onnxruntime", "pypdfium2", "nacl.bindings", "tokenizers")
 _LITTLE_SPACE = 2 << 30
@@ -199,28 +200,42 @@ def upgrade_copies(data_dir: Path) -> Iterator[Check]:
         yield Check("upgrade copies", CheckState.WARN, words)
 
 
-def files(data_dir: Path, keys: DataKeys | None = None, *, deep: bool) -> Iterator[Check]:
+def files(data_dir: Path, keys: DataKeys | None, *, database_dir: Path, deep: bool) -> Iterator[Check]:
     """Checks that documents and stored files correspond; ``deep`` also verifies the hash of every file."""
-    blobs = BlobStore(data_dir, keys)
-    with closing(_open(data_dir, keys)) as connection:
+    blobs = BlobStore(data_dir, keys, create=False)
+    with closing(_open(database_dir, keys)) as connection:
         try:
             rows: list[tuple[str, str]] = connection.execute("SELECT DISTINCT tenant, sha256 FROM documents").fetchall()
+            (has_had_documents,) = connection.execute(
+                "SELECT count(*) FROM sqlite_sequence WHERE name = 'documents' AND seq > 0"
+            ).fetchone()
         except Exception:  # noqa: BLE001 - either driver: a database with keys only has no documents table yet
-            rows = []
+            rows, has_had_documents = [], 0
     wanted = {blobs.path(TenantId(tenant), sha256): (TenantId(tenant), sha256) for tenant, sha256 in rows}
     present = {path for path in (data_dir / "blobs").glob("*/??/*") if path.is_file()}
-    missing, orphans = sorted(wanted.keys() - present), sorted(present - wanted.keys())
+    missing, unknown = sorted(wanted.keys() - present), sorted(present - wanted.keys())
     if missing:
         names = ", ".join(path.name for path in missing[:_MANY])
         yield Check("stored files", CheckState.FAIL, f"{len(missing)} documents have no stored file: {names}")
-    elif orphans:
+    if is_suspicious(unknown=len(unknown), known=len(wanted), has_had_documents=bool(has_had_documents)):
         yield Check(
-            "stored files", CheckState.WARN, f"{len(orphans)} belong to no document; the next start removes them"
+            "stored files",
+            CheckState.FAIL,
+            f"{len(unknown)} stored files belong to no document: this may not be the database of these files; the next "
+            "start leaves them where they are",
         )
-    else:
+    elif unknown:
+        yield Check(
+            "stored files", CheckState.WARN, f"{len(unknown)} belong to no document; the next start quarantines them"
+        )
+    elif not missing:
         yield Check("stored files", CheckState.OK, f"{len(present)}, each belongs to a document")
+    if quarantined := quarantined_files(data_dir):
+        yield Check(
+            "quarantine", CheckState.WARN, f"{len(quarantined)} files without a document in {data_dir / QUARANTINE}"
+        )
     if deep:
-        changed = [path.name for path in sorted(wanted.keys() & present) if not _matches_hash(blobs, *wanted[path])]
+        changed = [path.name for path in sorted(wanted.keys() & present) if not blobs.is_intact(*wanted[path])]
         if changed:
             yield Check(
                 "file contents",
@@ -231,14 +246,19 @@ def files(data_dir: Path, keys: DataKeys | None = None, *, deep: bool) -> Iterat
             yield Check("file contents", CheckState.OK, "all hashes match")
 
 
-def _matches_hash(blobs: BlobStore, tenant: TenantId, sha256: str) -> bool:
-    digest = hashlib.sha256()
-    try:
-        for chunk in blobs.chunks(tenant, sha256):
-            digest.update(chunk)
-    except CryptoFailure:
-        return False
-    return digest.hexdigest() == sha256
+def texts(data_dir: Path, keys: DataKeys | None) -> Iterator[Check]:
+    """Compares the text of every page and passage with its checksum."""
+    with closing(_open(data_dir, keys)) as connection:
+        if read_revision(connection) != revisions()[-1]:
+            yield Check("texts", CheckState.WARN, "not compared: the database has no checksums yet")
+            return
+        damaged = list(damaged_texts(connection))
+    if damaged:
+        names = ", ".join(f"{text.kind} {text.page} of {text.document}" for text in damaged[:_MANY])
+        words = f"{len(damaged)} differ from their checksum: {names}; delete these documents and upload them again"
+        yield Check("texts", CheckState.FAIL, words)
+    else:
+        yield Check("texts", CheckState.OK, "all checksums match")
 
 
 def _open(data_dir: Path, keys: DataKeys | None) -> sqlite3.Connection:

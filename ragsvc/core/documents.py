@@ -42,6 +42,8 @@ class ProblemCode(StrEnum):
     HIDDEN_TEXT = "hidden_text"
     BAD_CHARACTERS = "bad_characters"
     ATTACHMENT_LEFT_OUT = "attachment_left_out"
+    STORED_FILE_DAMAGED = "stored_file_damaged"
+    STORED_TEXT_DAMAGED = "stored_text_damaged"
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=False):

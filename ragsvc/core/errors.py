@@ -28,6 +28,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── UpstreamTimeout
     ├── AttestationUnavailable    this machine provides no attestation reports
     ├── StorageFull
+    ├── StoredDataDamaged         a stored file or text is missing or was altered
     ├── ShuttingDown
     ├── BackgroundTaskFailed      a task that has to live as long as the service has ended
     ├── DataDirectoryLocked       another process uses this data directory
@@ -245,6 +246,12 @@ class StorageFull(RagsvcError):
     retryable = True
 
 
+class StoredDataDamaged(RagsvcError):
+    """A stored file or text is missing, or is not what was stored. The operator has to restore it."""
+
+    code = "stored_data_damaged"
+
+
 class ShuttingDown(RagsvcError):
     """The service finishes open requests before it stops, and accepts no new ones."""
 
@@ -294,6 +301,7 @@ class FailureReason(StrEnum):
     PARSER_CRASHED = "parser_crashed"
     NOT_TEXT = "not_text"
     UNSUPPORTED_ENCRYPTION = "unsupported_encryption"
+    STORED_FILE_DAMAGED = "stored_file_damaged"
     EMBEDDING_FAILED = "embedding_failed"
     INTERNAL_ERROR = "internal_error"
 

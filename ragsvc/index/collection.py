@@ -7,16 +7,19 @@ at a time, and searches never wait for it.
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ragsvc.core.errors import Overloaded
+from ragsvc.core.errors import Overloaded, StorageFull
 from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
 from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids, IndexChange, IndexSource
+from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.index.comparison import IndexReport, compare
 from ragsvc.index.document_cards import DocumentCards
 from ragsvc.index.flat import FlatIndex
@@ -61,7 +64,12 @@ class CollectionIndex:
         restored = self._files.load_vectors(head)
         self._vectors, self._vector_seq, self._changed = restored.index, restored.covered_seq, restored.unsaved
         self._cards: DocumentCards | None = None
-        self.catch_up()
+        self.is_behind = False
+        """Whether the disk was too full to follow the log to its end; ``catch_up`` tries again."""
+        try:
+            self.catch_up()
+        except StorageFull as error:
+            logger.warning("collection %d: loaded without its latest changes: %s", collection_id, error.message)
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -88,31 +96,59 @@ class CollectionIndex:
         return self._changed
 
     def catch_up(self) -> int:
-        """Replay the log to its end; returns how many changes were applied. Costs O(changes)."""
+        """Replay the log to its end; returns how many changes were applied. Costs O(changes).
+
+        Raises:
+            StorageFull: the disk is full. The index stays usable; changes that need no disk were applied, so that new
+                passages are found by their vectors.
+        """
         applied = 0
+        failure: StorageFull | None = None
         with self._lock:
-            while changes := self._source.changes(self.collection_id, self.covered_seq, _CHANGES_PER_BATCH):
+            self.is_behind = True
+            position = self.covered_seq
+            while changes := self._source.changes(self.collection_id, position, _CHANGES_PER_BATCH):
                 batch = _first_batch(changes, self.options.batch_passages)
-                self.apply(batch)
+                try:
+                    self.apply(batch, words=failure is None)
+                except StorageFull as error:
+                    failure = error
+                position = batch[-1].seq
                 applied += len(batch)
+            if failure is not None:
+                raise failure
+            self.is_behind = False
         return applied
 
-    def apply(self, changes: Sequence[IndexChange]) -> None:
-        """Apply consecutive changes to each index that does not cover them yet; both become visible at the end."""
+    def apply(self, changes: Sequence[IndexChange], *, words: bool = True) -> None:
+        """Apply consecutive changes to each index that does not cover them yet; both become visible at the end.
+
+        With ``words=False`` the word index is not changed; the next call without it has to begin where that one is.
+        """
         with self._lock:
             last = changes[-1].seq
             present, removed = _net([change for change in changes if change.seq > self._vector_seq])
             # read before the words become visible, so that both become visible within a moment
             ids, documents, vectors = self._files.read_vectors(present)
             differs = self._differs(ids, documents, vectors)
-            self._apply_lexical([change for change in changes if change.seq > self._lexical.covered_seq()], last)
+            failure: StorageFull | None = None
+            if words:
+                try:
+                    self._apply_lexical(
+                        [change for change in changes if change.seq > self._lexical.covered_seq()], last
+                    )
+                except StorageFull as error:
+                    failure = error
+            with _full_disk():
+                self._vectors.add(ids[differs], documents[differs], vectors[differs])
             self._vectors.remove(removed)
-            self._vectors.add(ids[differs], documents[differs], vectors[differs])
             if self._successor is not None:
                 self._written_beside_successor.append(ids[differs])
             self._vector_seq = max(self._vector_seq, last)
             self._changed += int(differs.sum()) + len(removed)
             self._refresh_cards(changes)
+            if failure is not None:
+                raise failure
 
     def _differs(self, ids: Ids, documents: Ids, vectors: Float16Rows) -> npt.NDArray[np.bool_]:
         """Which rows differ from those in the vector index; replacing an equal row would leave a removed row behind."""
@@ -176,10 +212,12 @@ class CollectionIndex:
                     return
                 index, covered = self._vectors, self._vector_seq
                 writing = begin_snapshot(self.folder)
-                index.save(writing)
+                with _removed_if_it_fails(writing):
+                    index.save(writing)
             rows = (writing / "ids.i64").stat().st_size // 8
             sizes = {"vectors.f16": rows * 2 * self.model.dimension}
-            finish_snapshot(writing, index, model=self.model.fingerprint, covered_seq=covered, sizes=sizes)
+            with _removed_if_it_fails(writing):
+                finish_snapshot(writing, index, model=self.model.fingerprint, covered_seq=covered, sizes=sizes)
             with self._lock:
                 self._changed -= changed
 
@@ -215,7 +253,12 @@ class CollectionIndex:
     def close(self) -> None:
         """Write a snapshot if the vectors changed, and release all resources."""
         self._stop()
-        self.snapshot()
+        try:
+            self.snapshot()
+        except Exception as error:
+            if not is_storage_fault(error):
+                raise
+            logger.warning("collection %d: the disk is full; vectors are read from the rows again", self.collection_id)
         with self._lock:
             self._lexical.close()
             remove_workspace(self._vectors)
@@ -291,6 +334,26 @@ class CollectionIndex:
         except BaseException:
             self._lexical.release_writer()  # a later commit must not contain half of these changes
             raise
+
+
+@contextmanager
+def _removed_if_it_fails(folder: Path) -> Generator[None]:
+    """Remove an unfinished snapshot: it may have filled the disk."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _full_disk() -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        if is_storage_fault(error):
+            raise StorageFull("The disk is full. The vector index does not have the latest changes yet.") from error
+        raise
 
 
 def _first_batch(changes: list[IndexChange], passages: int) -> list[IndexChange]:

@@ -7,6 +7,7 @@ change, and released when the index is idle.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import threading
@@ -20,8 +21,9 @@ import msgspec
 import numpy as np
 import tantivy
 
-from ragsvc.core.errors import Overloaded
+from ragsvc.core.errors import Overloaded, StorageFull
 from ragsvc.core.ports.indexes import Hits, Ids, LexicalDocument
+from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.core.text.languages import DEFAULT_LANGUAGE
 from ragsvc.index.analysis import ANALYSIS_VERSION, passage_terms, query_terms
 
@@ -29,6 +31,9 @@ LEXICAL_FORMAT = f"1.{ANALYSIS_VERSION}"
 _FORMAT_FILE = "ragsvc-format"
 _TOKENIZER = "terms"
 _THREAD_RETRY_S = 5.0
+_FULL = "The disk is full. The word index does not have the latest changes yet."
+_WRITER_ENDED = "index writer was killed"
+_PROBE_BYTES = 1 << 20
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -129,6 +134,8 @@ class TantivyIndex:
                 self._index = _open(folder, self._schema)
                 self._read_back()
         except (ValueError, OSError) as error:  # msgspec's errors are ValueErrors
+            if is_storage_fault(error):
+                raise StorageFull(_FULL) from error
             raise LexicalIndexDamaged(str(error)) from error
 
     def __len__(self) -> int:
@@ -149,8 +156,8 @@ class TantivyIndex:
 
     @_without_panics
     def add(self, documents: Sequence[LexicalDocument]) -> None:
-        """Add passages, replacing those of the same id."""
-        with self._lock:
+        """Add passages, replacing those of the same id. Raises ``StorageFull``, as do all changes."""
+        with self._lock, self._translated_faults():
             writer = self._open_writer()
             last_document, language = -1, DEFAULT_LANGUAGE
             for document in documents:
@@ -175,7 +182,7 @@ class TantivyIndex:
 
     @_without_panics
     def remove(self, ids: Ids) -> None:
-        with self._lock:
+        with self._lock, self._translated_faults():
             if not len(ids):
                 return
             writer = self._open_writer()
@@ -186,7 +193,7 @@ class TantivyIndex:
     @_without_panics
     def commit(self, *, covered_seq: int) -> None:
         """Make changes durable and visible, together with ``covered_seq``."""
-        with self._lock:
+        with self._lock, self._translated_faults():
             writer = self._open_writer()
             if full := self.markers >= self._max_markers:
                 writer.delete_documents_by_query(tantivy.Query.exists_query("covered"))
@@ -226,11 +233,28 @@ class TantivyIndex:
         with self._lock:
             if self._writer is not None:
                 writer, self._writer = self._writer, None
-                writer.wait_merging_threads()
+                try:
+                    writer.wait_merging_threads()
+                except ValueError as error:  # a writer whose thread ended at a full disk; its changes are lost anyway
+                    if not self._lacks_room(error):
+                        raise
 
     def close(self) -> None:
         """Release the writer; files are closed with the last reader."""
         self.release_writer()
+
+    @contextlib.contextmanager
+    def _translated_faults(self) -> Generator[None]:
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            if self._lacks_room(error):
+                raise StorageFull(_FULL) from error
+            raise
+
+    def _lacks_room(self, error: Exception) -> bool:
+        """Whether the disk is full. A writer's thread does not tell why it ended, so this tries to write."""
+        return is_storage_fault(error) or (_WRITER_ENDED in str(error) and not _can_write(self.folder))
 
     def _open_writer(self) -> tantivy.IndexWriter:
         if self._writer is None:
@@ -264,6 +288,19 @@ class TantivyIndex:
             clause = tantivy.Query.term_query(self._schema, field, term, index_option="freq")
             clauses.append((tantivy.Occur.Should, tantivy.Query.boost_query(clause, weights[field])))
         return tantivy.Query.boolean_query(clauses)
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether a small file can be written; other reasons than a full disk for a failure are not ours to judge."""
+    probe = folder / "ragsvc-probe"
+    try:
+        probe.write_bytes(bytes(_PROBE_BYTES))
+    except OSError as error:
+        return not is_storage_fault(error)
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return True
 
 
 def _schema() -> tantivy.Schema:

@@ -19,9 +19,10 @@ import msgspec
 import numpy as np
 
 from ragsvc.core.defaults import DEFAULT_OPEN_COLLECTIONS
-from ragsvc.core.errors import CollectionNotFound
+from ragsvc.core.errors import CollectionNotFound, StorageFull
 from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
 from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids, IndexSource
+from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.index.collection import CollectionIndex
 from ragsvc.index.comparison import IndexReport
 from ragsvc.index.restore import IndexOptions
@@ -126,6 +127,8 @@ class IndexRegistry:
             index = self._load(slot, collection_id)
             try:
                 index.catch_up()
+            except StorageFull:
+                raise  # the index stays usable, and maintenance tries again
             except Exception:
                 slot.index = None  # the next use loads the files on disk and replays the log
                 with contextlib.suppress(Exception):  # the first error is the one to report
@@ -205,8 +208,11 @@ class IndexRegistry:
         for collection_id, slot in self._present():
             try:
                 self._maintain(slot)
-            except Exception:
-                logger.exception("collection %d: index maintenance failed; it will be tried again", collection_id)
+            except Exception as error:
+                if is_storage_fault(error):
+                    logger.warning("collection %d: the disk is full; the index is saved later", collection_id)
+                else:
+                    logger.exception("collection %d: index maintenance failed; it will be tried again", collection_id)
         self._evict()
         self._improve_one()
 
@@ -237,6 +243,9 @@ class IndexRegistry:
         index = slot.index
         if index is None:
             return
+        if index.is_behind:
+            with slot.lock, contextlib.suppress(StorageFull):
+                index.catch_up()
         if self._wants_snapshot(index):
             index.snapshot()
         if self._clock() - slot.written_at > _WRITER_IDLE_S:
@@ -254,7 +263,7 @@ class IndexRegistry:
                     if index is not None:
                         index.close()
                 except Exception:
-                    logger.exception("an index could not be saved; its next use loads the files on disk")
+                    logger.exception("an index could not be saved before it was unloaded; it is built again")
                 finally:
                     slot.lock.release()
 

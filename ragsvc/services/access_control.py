@@ -24,7 +24,7 @@ from sqlalchemy import Connection
 from ragsvc.core.access.api_keys import ApiKey, KeyState, key_id_of
 from ragsvc.core.access.limits import DAY_S, UNLIMITED, DayClock, RequestGate, TokenLedger
 from ragsvc.core.access.principal import Principal
-from ragsvc.core.errors import BalanceExhausted, KeyInactive, RateLimited, Unauthorized
+from ragsvc.core.errors import BalanceExhausted, KeyInactive, RateLimited, StorageFull, Unauthorized
 from ragsvc.core.ids import KeyId
 from ragsvc.core.ports.token_meter import Reservation
 from ragsvc.store import key_rows, key_usage_rows
@@ -130,6 +130,7 @@ class Access:
         self._wake = anyio.Event()
         self._urgent = anyio.Event()
         self._flushed = anyio.Event()
+        self._disk_is_full = False
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -148,7 +149,10 @@ class Access:
             finally:
                 tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
-            await self._flush(release=True, last=True)
+            try:
+                await self._flush(release=True, last=True)
+            except StorageFull:
+                _log.error("The last token usage could not be written: the disk is full.")
 
     async def refresh(self) -> None:
         """Load keys that changed since the last refresh, and drop deleted ones."""
@@ -257,8 +261,14 @@ class Access:
     # -- tokens (port TokenMeter) -------------------------------------------------------------------------------
 
     async def reserve(self, principal: Principal, tokens: int, *, family: str = "chat") -> Reservation:
-        """Reserve ``tokens``; see ``TokenMeter``."""
+        """Reserve ``tokens``; see ``TokenMeter``.
+
+        Raises:
+            StorageFull: the key has a token limit, and its tokens cannot be written because the disk is full.
+        """
         live = self._live(principal)
+        if self._disk_is_full and live.ledger.needs_lease:
+            raise StorageFull("The disk is full. The tokens of this key cannot be counted.")
         live.ledger.reserve(tokens, now=self.clock(), day=self._day())
         reservation = Reservation(next(self._next_id), principal.key_id, tokens, family, live.ledger.limited)
         self._open[reservation.id] = (live, reservation)
@@ -281,7 +291,10 @@ class Access:
         return True
 
     async def settle(self, reservation: Reservation, *, prompt_tokens: int, completion_tokens: int, model: str) -> None:
-        """Record the tokens used; waits for a durable write only if the lease of the key does not cover them."""
+        """Record the tokens used; waits for a durable write only if the lease of the key does not cover them.
+
+        A write that the disk has no room for is not awaited: the tokens stay in memory and are written later.
+        """
         opened = self._open.pop(reservation.id, None)
         if opened is None:
             return
@@ -298,7 +311,7 @@ class Access:
         if live.ledger.runs_low:
             self._urgent.set()
         self.late_settles += not covered
-        while not covered:
+        while not covered and not self._disk_is_full:
             self._urgent.set()
             await self._flushed.wait()
             covered = live.ledger.covered()
@@ -355,6 +368,13 @@ class Access:
             self._urgent = anyio.Event()
             try:
                 await self._flush(release=quiet)
+            except StorageFull as error:
+                if not self._disk_is_full:
+                    _log.warning("Token usage is kept in memory until there is room: %s", error.message)
+                self._disk_is_full = True
+                self._wake_settles()
+                self._wake.set()
+                await anyio.sleep(_RETRY_S)
             except Exception:  # noqa: BLE001 - survives a full disk; settles beyond their lease wait for a write
                 _log.exception("Token usage could not be written and will be written again.")
                 self._wake.set()
@@ -390,6 +410,10 @@ class Access:
             raise
         for live, _ in writes:
             live.ledger.commit_write(balance=balances.get(live.key.id, live.ledger.balance))
+        self._disk_is_full = False
+        self._wake_settles()
+
+    def _wake_settles(self) -> None:
         flushed, self._flushed = self._flushed, anyio.Event()
         flushed.set()
 

@@ -17,12 +17,15 @@ import msgspec
 from sqlalchemy import Connection
 
 from ragsvc.core.defaults import DEFAULT_COLLECTION, MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
-from ragsvc.core.documents import Document, DocumentStatus, Page, StoredPassage
+from ragsvc.core.documents import Document, DocumentStatus, Page, Problem, ProblemCode, StoredPassage
 from ragsvc.core.errors import (
     CollectionNotFound,
     Conflict,
     DocumentNotFound,
+    FailureReason,
     Overloaded,
+    StorageFull,
+    StoredDataDamaged,
     UnsupportedMediaType,
 )
 from ragsvc.core.file_names import default_filename
@@ -31,7 +34,7 @@ from ragsvc.core.ids import TenantId
 from ragsvc.core.validation import check_text_length, invalid_value
 from ragsvc.services.idempotency import IdempotentRequest, once, recall
 from ragsvc.services.index_lag import IndexLag
-from ragsvc.services.ingest_jobs import IngestService
+from ragsvc.services.ingest_jobs import IngestService, stored_file_damaged
 from ragsvc.services.progress_events import ProgressHub
 from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.store import attachment_rows, passage_rows
@@ -39,9 +42,11 @@ from ragsvc.store import document_rows as rows
 from ragsvc.store import job_rows as jobs
 from ragsvc.store.blobs import BlobStore, IncomingFile
 from ragsvc.store.database import Database
+from ragsvc.store.disk_space import DiskSpace
 from ragsvc.store.document_changes import change_document
 from ragsvc.store.document_rows import DocumentFilter
 from ragsvc.store.tenant_rows import is_file_used
+from ragsvc.store.text_integrity import is_readable
 
 _BUFFER_BYTES = 1 << 20
 _MAX_METADATA_KEYS = 64
@@ -89,8 +94,11 @@ class DocumentService:
         max_document_bytes: int,
         max_queued: int,
         quotas: TenantQuotas | None = None,
+        space: DiskSpace | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """``space`` refuses uploads while the disk is full."""
+        self._space = space
         self._database = database
         self._blobs = blobs
         self._ingest = ingest
@@ -113,6 +121,8 @@ class DocumentService:
             TooLarge: immediately if ``announced_bytes`` exceeds the limit, otherwise when the limit is exceeded.
             StorageFull: the disk is full.
         """
+        if self._space is not None:
+            self._space.check()
         incoming = await anyio.to_thread.run_sync(lambda: self._blobs.incoming(limit_bytes=self.max_document_bytes))
         try:
             incoming.expect(announced_bytes or 0)
@@ -167,10 +177,10 @@ class DocumentService:
 
         existing = await self._database.read(find)
         if existing is not None:
+            await self._mend_file(existing, incoming)
             again = await self._uploaded_again(existing, upload)
             await self._remember(request, again.document)
             return again
-        await anyio.to_thread.run_sync(self._blobs.publish, incoming, tenant, sha256)
 
         def register(connection: Connection) -> Document:
             if jobs.waiting_count(connection) >= self._max_queued:
@@ -198,9 +208,10 @@ class DocumentService:
             return document
 
         try:
+            await anyio.to_thread.run_sync(self._blobs.publish, incoming, tenant, sha256)
             document = await self._database.write(register)
         except Exception:
-            await self._remove_file_if_unused(tenant, sha256)
+            await self._ingest.file_removals.finish_locked(tenant, sha256)
             raise
         self._ingest.kick()
         return UploadResult(document=document, created=True)
@@ -211,6 +222,20 @@ class DocumentService:
             await self._database.write(
                 lambda connection: once(connection, request, now=now, kind=str, change=lambda: document.public_id)
             )
+
+    async def _mend_file(self, existing: Document, incoming: IncomingFile) -> None:
+        """Store the bytes again if the file of the document is missing or damaged."""
+        if await anyio.to_thread.run_sync(self._blobs.is_intact, existing.tenant, existing.sha256):
+            return
+        await anyio.to_thread.run_sync(self._blobs.publish, incoming, existing.tenant, existing.sha256)
+
+        def write(connection: Connection) -> None:
+            rows.remove_problem(connection, existing.id, ProblemCode.STORED_FILE_DAMAGED)
+            if existing.failure_code == FailureReason.STORED_FILE_DAMAGED:
+                jobs.requeue(connection, existing, password=None, now=int(self._clock()))
+
+        await self._database.write(write)
+        self._ingest.kick()
 
     async def _uploaded_again(self, existing: Document, upload: Upload) -> UploadResult:
         """A repeated upload: take its name and metadata; retry a failure if a password is given that was missing."""
@@ -231,10 +256,6 @@ class DocumentService:
             updated.append("metadata")
         return UploadResult(document=document, created=False, updated=tuple(updated))
 
-    async def _remove_file_if_unused(self, tenant: TenantId, sha256: str) -> None:
-        if not await self._database.read(lambda connection: is_file_used(connection, tenant, sha256)):
-            await anyio.to_thread.run_sync(self._blobs.remove, tenant, sha256)
-
     def refuse_open_uploads(self, tenant: TenantId) -> None:
         """Refuse the uploads of a tenant that are being received, because it is deleted."""
         self._refused_before[tenant] = next(self._uploads)
@@ -252,6 +273,7 @@ class DocumentService:
         removed = 0
         for sha256 in await anyio.to_thread.run_sync(self._blobs.stored_names, tenant):
             removed += await self.remove_file(tenant, sha256)
+        removed += await anyio.to_thread.run_sync(self._blobs.remove_quarantined, tenant)
         await anyio.to_thread.run_sync(self._blobs.remove_empty_folder, tenant)
         return removed
 
@@ -321,14 +343,35 @@ class DocumentService:
         page = await self._database.read(read)
         if page is None:
             raise DocumentNotFound(f"The document '{public_id}' has no page {number}.", param="page")
+        if not is_readable(page.text):
+            problem = Problem(
+                ProblemCode.STORED_TEXT_DAMAGED, "The stored text of this page is damaged.", number, number
+            )
+            await self._note(await self.get(tenant, public_id), problem)
+            raise StoredDataDamaged(f"The stored text of page {number} is damaged. Upload the document again.")
         return page
 
     async def content(self, tenant: TenantId, public_id: str) -> tuple[Document, Path | Iterator[bytes]]:
-        """The stored file: its path, or its content in pieces if encrypted on disk. Raises ``DocumentNotFound``."""
+        """The stored file: its path, or its content in pieces if encrypted on disk.
+
+        Raises:
+            DocumentNotFound: the tenant has no such document.
+            StoredDataDamaged: the file is missing or was altered; the document then has a problem that says so.
+        """
         document = await self.get(tenant, public_id)
+        try:
+            await anyio.to_thread.run_sync(self._blobs.check, tenant, document.sha256)
+        except StoredDataDamaged as error:
+            await self._note(document, stored_file_damaged(document, error))
+            raise
         if self._blobs.encrypted:
             return document, self._blobs.chunks(tenant, document.sha256)
         return document, self._blobs.path(tenant, document.sha256)
+
+    async def _note(self, document: Document, problem: Problem) -> None:
+        """Add a problem to a document; the error that led to it matters more than a failure to write."""
+        with contextlib.suppress(StorageFull, Overloaded):
+            await self._database.write(lambda connection: rows.add_problem(connection, document.id, problem))
 
     def eta_s(self, document: Document) -> float | None:
         """Estimated seconds until ready; ``None`` if unknown."""
@@ -427,27 +470,24 @@ class DocumentService:
         return document
 
     async def _delete_everywhere(self, document: Document) -> None:
-        """Delete a document, and after it the documents that exist only because they are attached to it."""
-        attached = await self._database.read(
-            lambda connection: attachment_rows.only_attached_to(connection, document.id)
-        )
-        await self._delete_itself(document)
-        for public_id in attached:
-            with contextlib.suppress(DocumentNotFound):
-                await self._delete_everywhere(await self.get(document.tenant, public_id))
-
-    async def _delete_itself(self, document: Document) -> None:
+        """Delete a document and the documents that exist only because they are attached to it, in one transaction."""
         async with (
             self._index_lag.committing(document.collection_id),
             self._file_lock(document.tenant, document.sha256),
         ):
             deleted = await self._database.write(
-                lambda connection: rows.delete_document(connection, document.tenant, document.public_id)
+                lambda connection: rows.delete_with_attachments(
+                    connection, document.tenant, document.public_id, now=int(self._clock())
+                )
             )
-            self._ingest.stop_work_on(document.id)
-            if deleted.blob_unused:
-                await anyio.to_thread.run_sync(self._blobs.remove, document.tenant, document.sha256)
-        self._hub.notify(document.public_id)
+            for entry in deleted:
+                self._ingest.stop_work_on(entry.document.id)
+            await self._ingest.file_removals.finish_locked(document.tenant, document.sha256)
+        for entry in deleted[1:]:
+            if entry.blob_unused:
+                await self._ingest.file_removals.finish(entry.document.tenant, entry.document.sha256)
+        for entry in deleted:
+            self._hub.notify(entry.document.public_id)
 
 
 class UploadInProgress:

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 import anyio.to_thread
 
+from ragsvc.core.errors import StorageFull
 from ragsvc.core.ids import CollectionId
+
+logger = logging.getLogger(__name__)
+
+_PAUSE_S: Final = 5.0
 
 
 class IndexLag:
-    """The collections whose indexes may lag behind commits. Belongs to one event loop."""
+    """The collections whose indexes may lag behind commits. Belongs to one event loop.
 
-    def __init__(self, catch_up: Callable[[CollectionId], None]) -> None:
-        """``catch_up`` makes all commits of a collection searchable; it blocks."""
+    An index that cannot follow is no failure of the change that was committed: it is tried again by the next search and
+    by ``retry``. While the disk is full, searches answer from the state that the index has. Passages that were deleted
+    from the rows are never returned.
+    """
+
+    def __init__(self, catch_up: Callable[[CollectionId], None], *, pause_s: float = _PAUSE_S) -> None:
+        """``catch_up`` makes all commits of a collection searchable; it blocks.
+
+        After it raised ``StorageFull``, searches do not call it for ``pause_s`` seconds.
+        """
         self._catch_up = catch_up
+        self._pause_s = pause_s
         self._committing: Counter[CollectionId] = Counter()
         self._stale: set[CollectionId] = set()
+        self._not_before: dict[CollectionId, float] = {}
 
     @asynccontextmanager
     async def committing(self, collection_id: CollectionId) -> AsyncGenerator[None]:
@@ -27,15 +45,39 @@ class IndexLag:
         try:
             yield
             self._stale.add(collection_id)
-            await self._follow(collection_id)
+            try:
+                await self._follow(collection_id)
+            except Exception:
+                logger.exception("collection %d: the indexes do not have the latest change yet", collection_id)
         finally:
             self._committing[collection_id] -= 1
 
     async def settled(self, collection_id: CollectionId) -> None:
-        """Return when every commit that a client may have seen is searchable."""
+        """Return when every commit that a client may have seen is searchable, or cannot be for lack of disk space."""
         if self._committing[collection_id] > 0 or collection_id in self._stale:
             await self._follow(collection_id)
 
+    async def retry(self) -> None:
+        """Update the indexes of all collections that lag; called when the disk has room again."""
+        self._not_before.clear()
+        for collection_id in list(self._stale):
+            await self._try_to_follow(collection_id)
+
+    async def _try_to_follow(self, collection_id: CollectionId) -> None:
+        """Follow, or log the failure: the change is committed, and the collection stays marked."""
+        try:
+            await self._follow(collection_id)
+        except Exception:
+            logger.exception("collection %d: the indexes do not have the latest change yet", collection_id)
+
     async def _follow(self, collection_id: CollectionId) -> None:
-        await anyio.to_thread.run_sync(self._catch_up, collection_id)
+        if time.monotonic() < self._not_before.get(collection_id, 0.0):
+            return
+        try:
+            await anyio.to_thread.run_sync(self._catch_up, collection_id)
+        except StorageFull as error:
+            self._not_before[collection_id] = time.monotonic() + self._pause_s
+            logger.warning("collection %d: %s", collection_id, error.message)
+            return
+        self._not_before.pop(collection_id, None)
         self._stale.discard(collection_id)

@@ -19,7 +19,7 @@ import anyio
 import msgspec
 from sqlalchemy import Connection
 
-from ragsvc.core.documents import Document, Stage
+from ragsvc.core.documents import Document, Problem, ProblemCode, Stage
 from ragsvc.core.errors import (
     EmbeddingFailed,
     ExtractionFailed,
@@ -27,13 +27,16 @@ from ragsvc.core.errors import (
     Overloaded,
     ShuttingDown,
     StorageFull,
+    StoredDataDamaged,
 )
 from ragsvc.core.file_types import PICTURES
 from ragsvc.core.ids import DocumentId
 from ragsvc.core.ports.parsing import ParsedDocument, Parser
+from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.services.attached_documents import AttachedDocuments, AttachmentLimits, picture_left_out
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
 from ragsvc.services.file_locks import FileLocks
+from ragsvc.services.file_removals import FileRemovals
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.passage_vectors import DocumentGone, DocumentRenamed, PassageVectors
 from ragsvc.services.progress_events import ProgressHub
@@ -42,6 +45,7 @@ from ragsvc.store import attachment_rows
 from ragsvc.store import job_rows as rows
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
+from ragsvc.store.disk_space import DiskSpace
 from ragsvc.store.document_rows import DeletedDocument, add_problem, delete_document, get_by_row_id
 from ragsvc.store.job_rows import ClaimedJob, JobOutcome, JobWork
 from ragsvc.store.parsed_rows import store_parsed
@@ -52,6 +56,9 @@ _MAX_ATTEMPTS = 10
 _PROGRESS_EVERY_S = 0.5
 _IDLE_POLL_S = 30.0
 _RETRY_S = 5.0
+_FULL_POLL_S = 1.0
+_MAY_NEED_DISK = frozenset({FailureReason.PARSER_CRASHED, FailureReason.INTERNAL_ERROR, FailureReason.DAMAGED})
+"""Failures of the parser that a full disk can cause, as its child process may write temporary files."""
 
 
 class IngestLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,18 +82,23 @@ class IngestService:
         options: IngestLimits,
         clock: Callable[[], float] = time.time,
         retry_s: float = _RETRY_S,
+        space: DiskSpace | None = None,
     ) -> None:
         """``retry_s``: seconds until the next attempt after an error that may pass.
 
-        After a full disk the worker waits; after a failed renewal only its job waits, and the worker runs other jobs.
+        While the disk is full, which ``space`` knows, no job is begun. After a failed renewal only its job waits, and
+        the worker runs other jobs.
         """
         self._retry_s = retry_s
+        self._space = space
+        self._unreleased: set[int] = set()
         self._database = database
         self._blobs = blobs
         self._parser = parser
         self._spaces = spaces
         self._vectors = PassageVectors(database, clock=clock)
         self.file_locks = FileLocks()
+        self.file_removals = FileRemovals(database, blobs, self.file_locks)
         self._attached = AttachedDocuments(database, blobs, self.file_locks, options.attachments, options.quotas)
         self._index_lag = index_lag
         self._hub = hub
@@ -105,6 +117,10 @@ class IngestService:
     def kick(self) -> None:
         """Wake the workers, because a job was queued."""
         self._wake.set()
+
+    async def resume(self) -> None:
+        """Wake the workers, because the disk has room again."""
+        self.kick()
 
     def running_count(self) -> int:
         """How many jobs are running."""
@@ -138,10 +154,20 @@ class IngestService:
 
     async def run(self) -> None:
         """Run jobs until cancelled or drained."""
-        await self._database.write(rows.release_running)
+        await self._release_running()
         async with anyio.create_task_group() as group:
             for _ in range(self._options.workers):
                 group.start_soon(self._work)
+
+    async def _release_running(self) -> None:
+        """Queue the jobs that a killed process left, as soon as the disk has room."""
+        while not self._draining:
+            try:
+                await self._database.write(rows.release_running)
+            except (StorageFull, Overloaded):
+                await anyio.sleep(self._retry_s)
+            else:
+                return
 
     def drain(self) -> None:
         """Claim no more jobs and queue the running ones again, for the next start."""
@@ -174,14 +200,27 @@ class IngestService:
         return list(self._not_before)
 
     async def _claim(self) -> ClaimedJob | None:
+        """The next job, if there is one and the disk has room; jobs that could not be queued again come back first."""
+        if self._space is not None and self._space.is_full:
+            await anyio.sleep(min(self._retry_s, _FULL_POLL_S))
+            return None
         waiting = self._jobs_that_wait()
+        unreleased, self._unreleased = self._unreleased, set()  # by one worker: released twice, a job would run twice
+
+        def claim(connection: Connection) -> ClaimedJob | None:
+            for job_id in unreleased:
+                rows.release(connection, job_id)
+            return rows.claim(connection, now=self.now(), excluded=waiting)
+
         try:
-            return await self._database.write(
-                lambda connection: rows.claim(connection, now=self.now(), excluded=waiting)
-            )
-        except (StorageFull, Overloaded):
+            job = await self._database.write(claim)
+        except BaseException as error:
+            self._unreleased |= unreleased
+            if not isinstance(error, StorageFull | Overloaded):
+                raise
             await anyio.sleep(self._retry_s)
             return None
+        return job
 
     async def _run_job(self, job: ClaimedJob) -> None:
         document = job.document
@@ -190,26 +229,11 @@ class IngestService:
             self._scopes[document.id] = scope
             self._ended[document.id] = anyio.Event()
             try:
-                await (self._renew_vectors(job) if job.work is JobWork.RENEW_VECTORS else self._ingest(job))
-            except DocumentGone:
-                pass
-            except ExtractionFailed as error:
-                if not (error.reason is FailureReason.NO_TEXT and await self._leave_out_picture(document)):
-                    await self._fail(job, code=error.reason, message=error.message)
-            except EmbeddingFailed as error:
-                await self._fail(job, code=FailureReason.EMBEDDING_FAILED, message=error.message)
-            except (StorageFull, Overloaded):
-                await self._put_back(job)
-                await anyio.sleep(self._retry_s)
+                if not await self._attempt(job):
+                    await self._put_back(job)
+                    await anyio.sleep(self._retry_s)
             except ShuttingDown:
                 await self._put_back(job)
-            except Exception as error:  # noqa: BLE001 - a failing document must not stop the others
-                _log_without_content(error, document.public_id)
-                await self._fail(
-                    job,
-                    code=FailureReason.INTERNAL_ERROR,
-                    message="an internal error occurred for this document; see the service's log",
-                )
             finally:
                 self._scopes.pop(document.id, None)
                 self._pace.pop(document.id, None)
@@ -219,10 +243,69 @@ class IngestService:
                 self._ended.pop(document.id).set()
                 self._hub.notify(document.public_id)
 
+    async def _attempt(self, job: ClaimedJob) -> bool:
+        """Run a job to its end, ready or failed; ``False`` if it has to run again because of a passing fault.
+
+        Raises:
+            ShuttingDown: it has to run again at the next start.
+        """
+        try:
+            failure = await self._failure_of(job)
+            if failure is not None:
+                await self._fail(job, code=failure.reason, message=failure.message)
+        except (StorageFull, Overloaded):
+            return False
+        return True
+
+    async def _failure_of(self, job: ClaimedJob) -> ExtractionFailed | None:
+        """Run a job; ``None`` when it has ended, or the reason why the document cannot be ingested.
+
+        Raises:
+            StorageFull, Overloaded: a passing fault; this includes every fault of the disk, whichever library met it.
+            ShuttingDown: as ``_attempt``.
+        """
+        document = job.document
+        try:
+            await (self._renew_vectors(job) if job.work is JobWork.RENEW_VECTORS else self._ingest(job))
+        except DocumentGone:
+            return None
+        except (ShuttingDown, Overloaded):
+            raise
+        except ExtractionFailed as error:
+            self._raise_if_disk_is_full(error, suspect=error.reason in _MAY_NEED_DISK)
+            if error.reason is FailureReason.NO_TEXT and await self._leave_out_picture(document):
+                return None
+            return error
+        except EmbeddingFailed as error:
+            self._raise_if_disk_is_full(error, suspect=True)
+            return ExtractionFailed(FailureReason.EMBEDDING_FAILED, error.message)
+        except Exception as error:  # noqa: BLE001 - a failing document must not stop the others
+            self._raise_if_disk_is_full(error, suspect=True)
+            _log_without_content(error, document.public_id)
+            return ExtractionFailed(
+                FailureReason.INTERNAL_ERROR,
+                "An internal error occurred for this document. See the log of the service.",
+            )
+        return None
+
+    def _raise_if_disk_is_full(self, error: Exception, *, suspect: bool) -> None:
+        """Raise ``StorageFull`` for a fault of the disk.
+
+        ``suspect``: the error may have been caused by a full disk without saying so, which is assumed if it is full.
+        """
+        if is_storage_fault(error):
+            if self._space is not None:
+                self._space.report_fault()
+        elif not suspect or self._space is None or not self._space.looks_full():
+            return
+        raise StorageFull("The disk is full. The document is ingested when there is room.") from error
+
     async def _put_back(self, job: ClaimedJob) -> None:
         try:
             await self._database.write(lambda connection: rows.release(connection, job.job_id))
-        except (StorageFull, ShuttingDown, Overloaded):
+        except (StorageFull, Overloaded):
+            self._unreleased.add(job.job_id)
+        except ShuttingDown:
             logger.warning("job %s could not be queued again; the next start queues it", job.job_id)
 
     async def _fail(self, job: ClaimedJob, *, code: str, message: str) -> None:
@@ -245,12 +328,12 @@ class IngestService:
                 return None
             for parent_id in attachment_rows.parents_of(connection, [document.id]):
                 add_problem(connection, parent_id, picture_left_out(document.filename))
-            return delete_document(connection, document.tenant, document.public_id)
+            return delete_document(connection, document.tenant, document.public_id, now=self.now())
 
         async with self.file_locks.of(document.tenant, document.sha256):
             deleted = await self._database.write(write)
             if deleted is not None and deleted.blob_unused:
-                await anyio.to_thread.run_sync(self._blobs.remove, document.tenant, document.sha256)
+                await self.file_removals.finish_locked(document.tenant, document.sha256)
         return deleted is not None
 
     async def _fail_renewal(self, job: ClaimedJob) -> None:
@@ -331,6 +414,7 @@ class IngestService:
     async def _parse(self, job: ClaimedJob) -> Document:
         document = job.document
         begin = time.monotonic()
+        await self._check_file(document)
         async with _readable(self._blobs, document) as path:
             parsed = await self._parser.parse(
                 path,
@@ -348,6 +432,15 @@ class IngestService:
             raise DocumentGone
         self._hub.notify(document.public_id)
         return stored
+
+    async def _check_file(self, document: Document) -> None:
+        """Raise ``ExtractionFailed`` if the stored file is not the uploaded one, and note it as a problem."""
+        try:
+            await anyio.to_thread.run_sync(self._blobs.check, document.tenant, document.sha256)
+        except StoredDataDamaged as error:
+            problem = stored_file_damaged(document, error)
+            await self._database.write(lambda connection: add_problem(connection, document.id, problem))
+            raise ExtractionFailed(FailureReason.STORED_FILE_DAMAGED, error.message) from error
 
     async def _with_attachments(self, document: Document, parsed: ParsedDocument) -> ParsedDocument:
         """Register the attached files. The pages are stored after it, so that an interrupted job does both again."""
@@ -401,6 +494,11 @@ async def _readable(blobs: BlobStore, document: Document) -> AsyncGenerator[Path
     with ExitStack() as stack:
         opened = blobs.readable(document.tenant, document.sha256)
         yield await anyio.to_thread.run_sync(stack.enter_context, opened)
+
+
+def stored_file_damaged(document: Document, error: StoredDataDamaged) -> Problem:
+    """The problem of a document whose stored file is missing or damaged."""
+    return Problem(ProblemCode.STORED_FILE_DAMAGED, error.message, 1, max(1, document.pages_total))
 
 
 def _check_attempts(job: ClaimedJob) -> None:

@@ -6,20 +6,23 @@ A file is written to a temporary path, synced, then renamed, so a file under its
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Generator, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import BinaryIO
 
-from ragsvc.core.errors import StorageFull, TooLarge
+from ragsvc.core.errors import CryptoFailure, StorageFull, StoredDataDamaged, TooLarge
 from ragsvc.core.ids import TenantId
+from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.crypto.at_rest import EncryptingWriter, MasterKeys, decrypt_chunks
 from ragsvc.store.data_keys import DataKeys
 
+QUARANTINE = "quarantine"
 _PIECE_BYTES = 1 << 18
 _SAFE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -74,13 +77,18 @@ class BlobStore:
     needs ``memory_folder``, a folder on an in-memory file system.
     """
 
-    def __init__(self, root: Path, keys: DataKeys | None = None, *, memory_folder: Path | None = None) -> None:
+    def __init__(
+        self, root: Path, keys: DataKeys | None = None, *, memory_folder: Path | None = None, create: bool = True
+    ) -> None:
+        """``create``: make the folders that do not exist."""
         self._keys = keys
         self._memory_folder = memory_folder
-        self._blobs = root / "blobs"
+        self.root = root
+        self.folder = root / "blobs"
         self._uploads = root / "uploads"
-        self._blobs.mkdir(parents=True, exist_ok=True)
-        self._uploads.mkdir(parents=True, exist_ok=True)
+        if create:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._uploads.mkdir(parents=True, exist_ok=True)
 
     def incoming(self, *, limit_bytes: int) -> IncomingFile:
         with _full_disk():
@@ -92,7 +100,7 @@ class BlobStore:
     def path(self, tenant: TenantId, sha256: str) -> Path:
         """The path of the file on disk, stored or not; ``readable`` and ``chunks`` give its plain content."""
         folder, name = self._place(tenant, sha256)
-        return self._blobs / folder / name[:2] / name
+        return self.folder / folder / name[:2] / name
 
     @property
     def encrypted(self) -> bool:
@@ -130,21 +138,52 @@ class BlobStore:
             while piece := file.read(_PIECE_BYTES):
                 yield piece
 
+    def check(self, tenant: TenantId, sha256: str) -> None:
+        """Read a stored file completely and compare it with its SHA-256.
+
+        Raises:
+            StoredDataDamaged: the file is missing, cannot be read, or has other content.
+        """
+        digest = hashlib.sha256()
+        try:
+            for chunk in self.chunks(tenant, sha256):
+                digest.update(chunk)
+        except FileNotFoundError as error:
+            raise StoredDataDamaged(
+                "The stored file of this document is missing. Upload the document again."
+            ) from error
+        except (OSError, CryptoFailure) as error:
+            raise StoredDataDamaged(
+                "The stored file of this document cannot be read. Upload the document again."
+            ) from error
+        if digest.hexdigest() != sha256:
+            raise StoredDataDamaged(
+                "The stored file of this document is not the file that was uploaded. Upload the document again."
+            )
+
+    def is_intact(self, tenant: TenantId, sha256: str) -> bool:
+        """Whether ``check`` finds the file complete."""
+        try:
+            self.check(tenant, sha256)
+        except StoredDataDamaged:
+            return False
+        return True
+
     def _place(self, tenant: TenantId, sha256: str) -> tuple[str, str]:
         if self._keys is None:
             return _folder_name(tenant), sha256
         return self._keys.name("tenant", tenant)[:32], self._keys.name("file", tenant, sha256)
 
     def publish(self, incoming: IncomingFile, tenant: TenantId, sha256: str) -> Path:
-        """Durably move a finished upload to its final path; an existing file there has the same content and is kept."""
+        """Durably move a finished upload to its final path; a file there with the same content is kept."""
         target = self.path(tenant, sha256)
         with _full_disk():
             target.parent.mkdir(parents=True, exist_ok=True)
-            if target.exists():
+            if self.is_intact(tenant, sha256):
                 incoming.path.unlink(missing_ok=True)
             else:
                 incoming.path.rename(target)
-                for folder in (target.parent, target.parent.parent, self._blobs):
+                for folder in (target.parent, target.parent.parent, self.folder):
                     _fsync_folder(folder)
         return target
 
@@ -159,28 +198,46 @@ class BlobStore:
         """SHA-256 of the stored files of a tenant; none in an encrypted store, where names reveal nothing."""
         if self._keys is not None:
             return []
-        return [file.name for file in (self._blobs / _folder_name(tenant)).glob("??/*")]
+        return [file.name for file in (self.folder / _folder_name(tenant)).glob("??/*")]
 
     def remove_empty_folder(self, tenant: TenantId) -> None:
         """Remove the folder of a tenant if it has no files; its name is the name of the tenant."""
-        folder = self._blobs / self._place(tenant, "")[0]
+        folder = self.folder / self._place(tenant, "")[0]
         for empty in (*folder.glob("??"), folder):
             with contextlib.suppress(OSError):  # not empty, or removed meanwhile
                 empty.rmdir()
 
-    def sweep(self, referenced: set[tuple[str, str]]) -> int:
-        """Remove unfinished uploads, and files that no row refers to; only while nothing else writes to the store."""
-        removed = 0
-        for leftover in self._uploads.iterdir():
+    def remove_quarantined(self, tenant: TenantId) -> int:
+        """Remove the files of a tenant from quarantine; returns their number."""
+        folders = list((self.root / QUARANTINE).glob(f"*/{self._place(tenant, '')[0]}"))
+        count = sum(path.is_file() for folder in folders for path in folder.rglob("*"))
+        for folder in folders:
+            shutil.rmtree(folder)
+        return count
+
+    def remove_unfinished_uploads(self) -> int:
+        """Remove uploads that never ended; only while nothing else writes to the store."""
+        leftovers = list(self._uploads.glob("*.part"))
+        for leftover in leftovers:
             leftover.unlink()
-            removed += 1
+        return len(leftovers)
+
+    def unknown_files(self, referenced: AbstractSet[tuple[str, str]]) -> list[Path]:
+        """Stored files that belong to none of the (tenant, sha256) pairs."""
         known = {self._place(TenantId(tenant), sha256) for tenant, sha256 in referenced}
-        for folder in self._blobs.iterdir():
-            for file in folder.glob("??/*"):
-                if (folder.name, file.name) not in known:
-                    file.unlink()
-                    removed += 1
-        return removed
+        files = (path for path in sorted(self.folder.glob("*/??/*")) if path.is_file())
+        return [path for path in files if (path.parent.parent.name, path.name) not in known]
+
+    def move(self, source: Path, target: Path) -> Path:
+        """Durably move a file within the data directory, and remove the folders that it leaves empty."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+        for folder in (target.parent, target.parent.parent, target.parent.parent.parent, source.parent):
+            _fsync_folder(folder)
+        with contextlib.suppress(OSError):  # another file is in the folder
+            source.parent.rmdir()
+            source.parent.parent.rmdir()
+        return target
 
 
 def _folder_name(tenant: TenantId) -> str:
@@ -203,6 +260,6 @@ def _full_disk() -> Generator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if is_storage_fault(error):
             raise StorageFull("The disk is full. The upload was not stored.") from error
         raise

@@ -7,7 +7,6 @@ Owns connections, transactions and pragmas, and no statements. When ``write`` re
 from __future__ import annotations
 
 import asyncio
-import errno
 import importlib
 import logging
 import os
@@ -19,6 +18,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Final, TypeVar, cast
@@ -27,6 +27,8 @@ from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
 from sqlalchemy.exc import DatabaseError, DBAPIError
 
 from ragsvc.core.errors import ConfigurationError, RagsvcError, ShuttingDown, StorageFull
+from ragsvc.core.storage_faults import is_storage_fault
+from ragsvc.store.disk_space import can_write
 from ragsvc.store.schema import prepare_schema
 from ragsvc.store.write_thread import WriteThread
 
@@ -35,6 +37,10 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _GROUP_LIMIT: Final = 64
 _QUEUE_LIMIT: Final = 4096
+_SHARE_AGAIN_S: Final = 5.0
+TEXT_FACTORY: Final = partial(str, encoding="utf-8", errors="surrogateescape")
+"""Reads texts that are not valid UTF-8 as strings that cannot be encoded (see ``text_integrity.is_readable``): a
+damaged row must not make statements about other rows fail."""
 _READERS: Final = 2, 4
 """Least and most threads that read; in between, one per core. With twice as many, concurrent searches switched the
 interpreter lock so often that the 99th percentile of their latency was a seventh higher."""
@@ -58,14 +64,20 @@ def _close(connection: Connection) -> None:
 class _Writer:
     """Implements ``WritableConnection``: the engine's connection, with its pragmas."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, make_room: Callable[[], bool], begun: Callable[[Connection], None]) -> None:
         self._engine = engine
+        self._make_room = make_room
+        self._begun = begun
 
     def open(self) -> AbstractContextManager[Connection]:
         return self._engine.connect()
 
     def transaction(self, connection: Connection) -> AbstractContextManager[object]:
+        self._begun(connection)
         return connection.begin()
+
+    def make_room(self) -> bool:
+        return self._make_room()
 
     def driver(self, connection: Connection) -> sqlite3.Connection:
         return driver_connection(connection)
@@ -77,14 +89,22 @@ class _Writer:
 class Database:
     """A SQLite database. ``close`` finishes queued writes first.
 
-    With ``key`` (32 bytes), the file is encrypted by SQLCipher.
+    With ``key`` (32 bytes), the file is encrypted by SQLCipher. ``make_room`` is called when a commit failed because
+    the disk is full; if it returns ``True``, the commit is tried once more.
+
+    SQLite needs some space to share a write-ahead log between connections. If the disk is full when the database is
+    opened, the writer's connection reads as well, without sharing, until there is room.
     """
 
-    def __init__(self, path: Path, *, key: bytes | None = None) -> None:
+    def __init__(self, path: Path, *, key: bytes | None = None, make_room: Callable[[], bool] = lambda: False) -> None:
         self.path = path
         self._key = key
         self._driver = sqlite3 if key is None else _cipher_driver()
-        self._writer_engine = _open_engine(path, key=key, begin="BEGIN IMMEDIATE", query_only=False)
+        self._is_exclusive = _lacks_room_to_share(path, key)
+        self._share_again_at = 0.0
+        self._writer_engine = _open_engine(
+            path, key=key, begin="BEGIN IMMEDIATE", query_only=False, exclusive=self._is_exclusive
+        )
         self._local = threading.local()
         self._open_lock = threading.Lock()
         self._open: weakref.WeakSet[_Reader] = weakref.WeakSet()
@@ -92,7 +112,7 @@ class Database:
         self._prepare_schema()
         self._readers = ThreadPoolExecutor(_reader_count(), thread_name_prefix="sqlite-read")
         self._writer = WriteThread(
-            _Writer(self._writer_engine),
+            _Writer(self._writer_engine, make_room=make_room, begun=self._share_if_possible),
             name="sqlite-write",
             group_limit=_GROUP_LIMIT,
             queue_limit=_QUEUE_LIMIT,
@@ -101,7 +121,11 @@ class Database:
 
     def _prepare_schema(self) -> None:
         try:
-            prepare_schema(self._writer_engine, self.path, connect=lambda path: connect_raw(path, key=self._key))
+            prepare_schema(
+                self._writer_engine,
+                self.path,
+                connect=lambda path: connect_raw(path, key=self._key, exclusive=self._is_exclusive),
+            )
         except (DatabaseError, self._driver.Error, OSError) as error:
             if (translated := _translate(error)) is error:
                 raise
@@ -148,6 +172,8 @@ class Database:
 
     def read_sync(self, function: Callable[[Connection], T]) -> T:
         """As ``read``, in the calling thread."""
+        if self._is_exclusive:
+            return self.write_sync(function)
         reader = self._reader()
         with reader.lock:
             if not reader.close.alive:
@@ -190,6 +216,23 @@ class Database:
                     return not busy
                 time.sleep(0.05)
 
+    def _share_if_possible(self, connection: Connection) -> None:
+        """Let other connections read again once there is room; called in the write thread between transactions."""
+        if not self._is_exclusive or time.monotonic() < self._share_again_at:
+            return
+        self._share_again_at = time.monotonic() + _SHARE_AGAIN_S
+        if not can_write(self.path.parent):
+            return
+        driver = driver_connection(connection)
+        try:  # a connection that opened the log in exclusive mode leaves this mode only with another journal
+            for pragma in ("journal_mode=DELETE", "locking_mode=NORMAL", "journal_mode=WAL"):
+                (state,) = driver.execute(f"PRAGMA {pragma}").fetchone()
+        except self._driver.Error as error:
+            if not is_storage_fault(error):
+                raise
+            return
+        self._is_exclusive = state != "wal"
+
     # -- end ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -203,7 +246,12 @@ class Database:
             with reader.lock:
                 reader.close()
         with self._writer_engine.connect() as connection:
-            driver_connection(connection).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            try:
+                driver_connection(connection).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except self._driver.Error as error:
+                if not is_storage_fault(error):
+                    raise
+                logger.warning("the write-ahead log was not moved into the database: %s", error)
         self._writer_engine.dispose()
 
 
@@ -213,8 +261,25 @@ def _reader_count() -> int:
     return max(least, min(most, cores))
 
 
-def connect_raw(path: Path, *, key: bytes | None, encryptable: bool = False) -> sqlite3.Connection:
+def _lacks_room_to_share(path: Path, key: bytes | None) -> bool:
+    """Whether the write-ahead log cannot be opened for several connections, because the disk is full."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    driver = sqlite3 if key is None else _cipher_driver()
+    try:
+        with closing(connect_raw(path, key=key)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    except driver.Error as error:
+        return is_storage_fault(error)
+    return False
+
+
+def connect_raw(
+    path: Path, *, key: bytes | None, encryptable: bool = False, exclusive: bool = False
+) -> sqlite3.Connection:
     """Open a connection of the ``sqlite3`` driver, or of SQLCipher's with ``key`` or ``encryptable``.
+
+    With ``exclusive`` no other connection can read the file meanwhile, and no file is needed to share the log.
 
     Raises:
         ConfigurationError: SQLCipher is needed and its package is not installed.
@@ -225,6 +290,9 @@ def connect_raw(path: Path, *, key: bytes | None, encryptable: bool = False) -> 
     )
     if key is not None:
         connection.execute(f"PRAGMA key=\"x'{key.hex()}'\"").close()
+    connection.text_factory = TEXT_FACTORY
+    if exclusive:
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE").close()
     return connection
 
 
@@ -235,12 +303,12 @@ def _cipher_driver() -> ModuleType:
         raise ConfigurationError(["encryption at rest needs SQLCipher: pip install 'ragsvc[encryption]'"]) from error
 
 
-def _open_engine(path: Path, *, key: bytes | None, begin: str, query_only: bool) -> Engine:
+def _open_engine(path: Path, *, key: bytes | None, begin: str, query_only: bool, exclusive: bool = False) -> Engine:
     engine = create_engine(
         "sqlite://",
         poolclass=StaticPool,
         module=sqlite3 if key is None else _cipher_driver(),
-        creator=lambda: connect_raw(path, key=key),
+        creator=lambda: connect_raw(path, key=key, exclusive=exclusive),
     )
 
     @event.listens_for(engine, "connect")
@@ -275,12 +343,12 @@ def driver_connection(connection: Connection) -> sqlite3.Connection:
 def _translate(error: Exception) -> Exception:
     if isinstance(error, RagsvcError):
         return error
-    cause = error.orig if isinstance(error, DBAPIError) else error
+    cause = error.orig or error if isinstance(error, DBAPIError) else error
     name = getattr(cause, "sqlite_errorname", "")  # set by both drivers
     if name == "SQLITE_FULL":
         return StorageFull("The disk is full. Nothing was changed.")
+    if is_storage_fault(cause) and not name:
+        return StorageFull("The disk is full. Nothing was changed.")
     if name.startswith("SQLITE_IOERR"):
         return StorageFull("The database could not be written (disk error).")
-    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull("The disk is full. Nothing was changed.")
     return error

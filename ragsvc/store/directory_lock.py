@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Final
@@ -32,7 +33,8 @@ class DataDirectoryLock:
                 f"The data directory {self._root} is in use by another ragsvc process{self._holder()}. "
                 "Stop it, talk to it with --url, or set RAGSVC_DATA_DIR to another directory."
             ) from error
-        self._owner.write_text(f"{os.getpid()}\n")
+        with contextlib.suppress(OSError):  # a full disk: the file only names the process in an error message
+            self._owner.write_text(f"{os.getpid()}\n")
         _held.add(self._root.resolve())
 
     @property

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from ragsvc.core.documents import Collection, Document, DocumentStatus, Problem, Stage
+from ragsvc.core.documents import Collection, Document, DocumentStatus, Problem, ProblemCode, Stage
 from ragsvc.core.errors import CollectionNotFound, DocumentNotFound
 from ragsvc.core.ids import CollectionId, DocumentId, TenantId
 from ragsvc.core.retrieval.filters import Filter, matches
 from ragsvc.core.text.chunking import document_name
 from ragsvc.store import attachment_rows
+from ragsvc.store.file_removal_rows import add_removal, forget_removal
 from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
 from ragsvc.store.tables import AnyRow, CollectionRow, DocumentRow, table_of
 
@@ -139,6 +141,7 @@ def _document(row: AnyRow) -> Document:
 
 def insert_document(connection: Connection, new: NewDocument) -> Document:
     """Insert a document as queued. The caller has checked that the collection does not contain these bytes."""
+    forget_removal(connection, new.tenant, new.sha256)
     connection.execute(
         insert(_documents).values(
             public_id=new.public_id,
@@ -285,8 +288,12 @@ class DeletedDocument(msgspec.Struct, frozen=True):
     blob_unused: bool
 
 
-def delete_document(connection: Connection, tenant: TenantId, public_id: str) -> DeletedDocument:
+def delete_document(
+    connection: Connection, tenant: TenantId, public_id: str, *, now: int | None = None
+) -> DeletedDocument:
     """Delete a document with its pages, passages, vectors and job, and log it for the indexes.
+
+    If no other document has its file, the removal of the file is noted in the same transaction.
 
     Raises:
         DocumentNotFound: the tenant has no such document.
@@ -295,16 +302,46 @@ def delete_document(connection: Connection, tenant: TenantId, public_id: str) ->
     if document.status is DocumentStatus.READY:
         append_change(connection, document, "delete", passage_ids_of_document(connection, document.id))
     connection.execute(delete(_documents).where(_documents.c.id == document.id))
-    others = select(func.count()).where(_documents.c.tenant == tenant, _documents.c.sha256 == document.sha256)
-    return DeletedDocument(document=document, blob_unused=connection.execute(others).scalar_one() == 0)
+    return DeletedDocument(
+        document=document,
+        blob_unused=add_removal(
+            connection, document.tenant, document.sha256, now=int(time.time()) if now is None else now
+        ),
+    )
+
+
+def delete_with_attachments(
+    connection: Connection, tenant: TenantId, public_id: str, *, now: int | None = None
+) -> list[DeletedDocument]:
+    """Delete a document, and the documents that exist only because they are attached to it, at any depth.
+
+    Raises:
+        DocumentNotFound: the tenant has no such document.
+    """
+    deleted: list[DeletedDocument] = []
+    waiting = [public_id]
+    while waiting:
+        current = get_document(connection, tenant, waiting.pop(0))
+        waiting += attachment_rows.only_attached_to(connection, current.id)
+        deleted.append(delete_document(connection, tenant, current.public_id, now=now))
+    return deleted
 
 
 def add_problem(connection: Connection, document_id: DocumentId, problem: Problem) -> None:
-    """Add a problem to those of a document; does nothing if it was deleted."""
+    """Add a problem to those of a document, unless it has it; does nothing if the document was deleted."""
     document = get_by_row_id(connection, document_id)
-    if document is not None:
+    if document is not None and problem not in document.problems:
         problems = msgspec.json.encode([*document.problems, problem])
         connection.execute(update(_documents).where(_documents.c.id == document_id).values(problems=problems))
+
+
+def remove_problem(connection: Connection, document_id: DocumentId, code: ProblemCode) -> None:
+    """Remove all problems with this code from a document."""
+    document = get_by_row_id(connection, document_id)
+    if document is not None:
+        problems = [problem for problem in document.problems if problem.code is not code]
+        values = {"problems": msgspec.json.encode(problems)}
+        connection.execute(update(_documents).where(_documents.c.id == document_id).values(**values))
 
 
 def referenced_blobs(connection: Connection) -> set[tuple[str, str]]:

@@ -29,8 +29,10 @@ from ragsvc.store.data_keys import (
     sync_folder,
 )
 from ragsvc.store.database import connect_raw
+from ragsvc.store.file_sweep import quarantined_files
 
 _PIECE_BYTES = 1 << 20
+_UNFINISHED = ".new"
 _REFERENCES = "SELECT DISTINCT tenant, sha256 FROM documents"
 
 
@@ -40,7 +42,8 @@ def encrypt_directory(data_dir: Path, master: MasterKey) -> int:
     The database is encrypted last: until then, the service refuses to start, with the key and without it.
 
     Raises:
-        ConfigurationError: there is no database, or the encryption was begun with another master key.
+        ConfigurationError: there is no database, the encryption was begun with another master key, or files of the
+            directory belong to no document: whether they may be removed is not decided here.
     """
     database = data_dir / DATABASE_FILE_NAME
     if not database.exists():
@@ -49,7 +52,10 @@ def encrypt_directory(data_dir: Path, master: MasterKey) -> int:
         )
     masters = MasterKeys(master)
     has_keys = (data_dir / KEY_FILE_NAME).exists()
+    if not has_keys:
+        _refuse_unknown_files(data_dir, None)
     keys = read_data_keys(data_dir, masters) if has_keys else create_data_keys(data_dir, masters)
+    _refuse_unknown_files(data_dir, keys)
     encrypted = 0
     if is_plain_database(database):
         plain, sealed = BlobStore(data_dir), BlobStore(data_dir, keys)
@@ -63,6 +69,30 @@ def encrypt_directory(data_dir: Path, master: MasterKey) -> int:
     return encrypted
 
 
+def _refuse_unknown_files(data_dir: Path, keys: DataKeys | None) -> None:
+    """Raise ``ConfigurationError`` if there are files that no document refers to: their context is not known."""
+    database = data_dir / DATABASE_FILE_NAME
+    is_plain = is_plain_database(database)
+    if keys is None and not is_plain:
+        return
+    references = set(_references(database, None if keys is None or is_plain else keys.database_key))
+    unknown = [*_unknown_files(data_dir, keys, references), *quarantined_files(data_dir)]
+    if unknown:
+        problem = (
+            f"{len(unknown)} stored files of {data_dir} belong to no document and would keep their present key, or "
+            f"none: move them out of the directory first, {unknown[0]} for example"
+        )
+        raise ConfigurationError([problem])
+
+
+def _unknown_files(data_dir: Path, keys: DataKeys | None, references: set[tuple[str, str]]) -> list[Path]:
+    """Stored files that are neither the plain nor the encrypted file of a document."""
+    plain = BlobStore(data_dir).unknown_files(references)
+    sealed = [] if keys is None else BlobStore(data_dir, keys).unknown_files(references)
+    unknown = plain if keys is None else [path for path in plain if path in set(sealed)]
+    return [path for path in unknown if path.suffix != _UNFINISHED]
+
+
 def rotate_master_key(data_dir: Path, current: MasterKey, new: MasterKey) -> int:
     """Wrap all keys of an encrypted data directory under ``new``; returns how many files changed.
 
@@ -73,6 +103,7 @@ def rotate_master_key(data_dir: Path, current: MasterKey, new: MasterKey) -> int
         raise ConfigurationError([f"{data_dir} is not encrypted: run 'ragsvc encrypt'"])
     masters = MasterKeys(new, current)
     keys = read_data_keys(data_dir, masters)
+    _refuse_unknown_files(data_dir, keys)
     blobs = BlobStore(data_dir, keys)
     changed = 0
     with (data_dir / KEY_FILE_NAME).open(
@@ -102,7 +133,7 @@ def _references(database: Path, key: bytes | None) -> list[tuple[str, str]]:
 def _encrypt_file(old: Path, new: Path, keys: DataKeys, sha256: str) -> None:
     """Write and check the encrypted file under a temporary name, rename it, then remove the plain file."""
     new.parent.mkdir(parents=True, exist_ok=True)
-    written = new.with_name(f"{new.name}.new")
+    written = new.with_name(f"{new.name}{_UNFINISHED}")
     with old.open("rb") as source, written.open("wb") as target:
         os.fchmod(target.fileno(), 0o600)
         writer = EncryptingWriter(target, keys.masters)
@@ -144,14 +175,16 @@ def _encrypt_database(database: Path, keys: DataKeys) -> None:
 
 
 def _remove_plain_leftovers(data_dir: Path, keys: DataKeys) -> None:
-    """Remove indexes, plain database backups, unfinished uploads, and files that no document refers to."""
+    """Remove indexes, plain database backups, unfinished uploads, and the plain files of encrypted ones."""
     remove_plain_backups(data_dir / DATABASE_FILE_NAME)
     shutil.rmtree(data_dir / "derived", ignore_errors=True)
-    for leftover in (data_dir / "uploads").glob("*"):
-        leftover.unlink()
-    sealed = BlobStore(data_dir, keys)
-    references = _references(data_dir / DATABASE_FILE_NAME, keys.database_key)
-    sealed.sweep(set(references))
+    plain, sealed = BlobStore(data_dir), BlobStore(data_dir, keys)
+    plain.remove_unfinished_uploads()
+    for tenant, sha256 in _references(data_dir / DATABASE_FILE_NAME, keys.database_key):
+        if sealed.path(TenantId(tenant), sha256).exists():
+            plain.path(TenantId(tenant), sha256).unlink(missing_ok=True)
+    for unfinished in (data_dir / "blobs").glob(f"*/??/*{_UNFINISHED}"):
+        unfinished.unlink()
     for folder in sorted((data_dir / "blobs").glob("*/**"), reverse=True):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()

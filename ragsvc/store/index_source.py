@@ -16,6 +16,7 @@ from ragsvc.store.database import Database
 from ragsvc.store.index_log_rows import changes_after, last_position
 from ragsvc.store.passage_rows import load_cards, passage_ids_of_collection, ready_documents
 from ragsvc.store.tables import DocumentRow, EmbeddingRow, PassageRow, table_of
+from ragsvc.store.text_integrity import is_readable
 from ragsvc.store.vector_rows import decode_tables, unpack_vectors
 
 _documents = table_of(DocumentRow)
@@ -107,6 +108,7 @@ class SqliteIndexSource:
                         ),
                     )
                     for row in connection.execute(statement)
+                    if is_readable(row.text)  # a damaged passage is not found; 'ragsvc doctor --deep' names it
                 ]
             return found
 

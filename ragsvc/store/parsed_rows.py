@@ -13,6 +13,7 @@ from ragsvc.core.ids import DocumentId
 from ragsvc.core.ports.parsing import ParsedDocument
 from ragsvc.store.document_rows import get_by_row_id
 from ragsvc.store.tables import DocumentRow, PageRow, PassageRow, table_of
+from ragsvc.store.text_integrity import text_checksum
 from ragsvc.store.vector_rows import UNKNOWN_HASH
 
 _documents = table_of(DocumentRow)
@@ -41,7 +42,13 @@ def store_parsed(
         connection.execute(
             insert(_pages),
             [
-                {"document_id": document_id, "number": page.number, "label": page.label, "text": page.text}
+                {
+                    "document_id": document_id,
+                    "number": page.number,
+                    "label": page.label,
+                    "text": page.text,
+                    "checksum": text_checksum(page.text.encode()),
+                }
                 for page in extraction.pages
             ],
         )
@@ -79,6 +86,7 @@ def _passage_values(document_id: DocumentId, passage: Passage) -> dict[str, Any]
         "embedding_hash": UNKNOWN_HASH,
         "text": passage.text,
         "tables": _encode(passage.tables) if passage.tables else None,
+        "checksum": text_checksum(passage.text.encode()),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, LargeBinary, Select, Text, bindparam, cast, f
 from sqlalchemy.dialects import sqlite
 
 from ragsvc.core.documents import DocumentStatus, Page, StoredPassage, Table
+from ragsvc.core.errors import StoredDataDamaged
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports.indexes import DocumentCard, Ids
 from ragsvc.core.retrieval.document_judgement import COVER_CHARACTERS
@@ -21,10 +23,13 @@ from ragsvc.core.text.chunking import lexical_context
 from ragsvc.core.validation import invalid_value
 from ragsvc.store.database import driver_connection
 from ragsvc.store.tables import DocumentRow, PageRow, PassageRow, table_of
+from ragsvc.store.text_integrity import is_readable, readable
 
 documents_table = table_of(DocumentRow)
 passages_table = table_of(PassageRow)
 _pages = table_of(PageRow)
+
+logger = logging.getLogger(__name__)
 
 _AT_ONCE = 500
 _MAX_ASKED_DOCUMENTS = 20
@@ -138,13 +143,29 @@ def _stored(row: Row) -> StoredPassage:
 
 
 def load_passages(connection: Connection, ids: Sequence[int] | Ids) -> dict[int, StoredPassage]:
-    """Passages of ready documents by id; deleted passages are missing."""
-    return {row[0]: _stored(row) for row in _decode_rows(_rows_as_json.read(connection, ids))}
+    """Passages of ready documents by id; deleted passages are missing, and so are those with damaged text."""
+    try:
+        rows = _decode_rows(_rows_as_json.read(connection, ids))
+    except UnicodeError:
+        rows = _undamaged_rows(connection, ids)
+    return {row[0]: _stored(row) for row in rows}
+
+
+def _undamaged_rows(connection: Connection, ids: Iterable[int] | Ids) -> list[Row]:
+    """The rows that can be decoded, read one by one."""
+    rows: list[Row] = []
+    for passage in ids:
+        try:
+            rows += _decode_rows(_rows_as_json.read(connection, [int(passage)]))
+        except UnicodeError:
+            logger.warning("the text of passage %d is damaged: it is not found; see 'ragsvc doctor --deep'", passage)
+    return rows
 
 
 def load_names(connection: Connection, document_ids: Iterable[int] | Ids) -> dict[int, tuple[str, str | None]]:
     """File name and title by document id; documents that are not ready are missing."""
-    rows = _decode_names(_names_as_json.read(connection, document_ids))
+    names = _names_as_json.read(connection, document_ids)
+    rows = _decode_names(readable(names) if isinstance(names, str) else names)
     return {document: (filename, title) for document, filename, title in rows}
 
 
@@ -193,7 +214,7 @@ def _asked_of(connection: Connection, asked: DocumentQuestion, document: int, pa
 def load_joined_texts(connection: Connection, ids: Sequence[int] | Ids, *, between: str) -> bytes:
     """The passages' texts in UTF-8, in any order, joined by ``between``."""
     joined = _texts_joined.read(connection, ids, between=between)
-    return joined if isinstance(joined, bytes) else joined.encode()
+    return joined if isinstance(joined, bytes) else readable(joined).encode()
 
 
 def passages_of(
@@ -214,7 +235,10 @@ def passages_of(
         .order_by(passages_table.c.ordinal)
         .limit(limit)
     )
-    return [_stored(tuple(row)) for row in connection.execute(statement)]
+    rows = [tuple(row) for row in connection.execute(statement)]
+    if damaged := [row for row in rows if not is_readable(row[9])]:
+        raise StoredDataDamaged(f"The stored text of a passage on page {damaged[0][5]} is damaged.")
+    return [_stored(row) for row in rows]
 
 
 def page_of(connection: Connection, document_id: DocumentId, number: int) -> Page | None:
@@ -237,7 +261,8 @@ def load_openings(
         for row in connection.execute(statement):
             before = found.get(row.document_id, "")
             if len(before) < characters:
-                found[row.document_id] = f"{before}\n{row.text}"[:characters] if before else row.text
+                text = readable(row.text)
+                found[row.document_id] = f"{before}\n{text}"[:characters] if before else text
     return found
 
 

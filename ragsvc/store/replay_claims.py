@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from ragsvc.core.errors import StorageFull
+from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.crypto.replay import ReplayClaim
 from ragsvc.store.write_thread import WriteThread
 
@@ -37,14 +38,24 @@ class _ClaimsFile:
     """Implements ``WritableConnection`` for the file of claims."""
 
     def __init__(self, path: Path, *, is_durable: bool) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        path.chmod(0o600)
+        try:
+            self._connection = self._connect(path, is_durable=is_durable)
+            path.chmod(0o600)
+        except sqlite3.Error as error:
+            if is_durable or not is_storage_fault(error):
+                raise
+            self._connection = self._connect(":memory:", is_durable=False)  # claims that end with the process anyway
+
+    @staticmethod
+    def _connect(path: Path | str, *, is_durable: bool) -> sqlite3.Connection:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         for statement in (
             "PRAGMA journal_mode=WAL",
             f"PRAGMA synchronous={'FULL' if is_durable else 'OFF'}",
             _SCHEMA,
         ):
-            self._connection.execute(statement).close()
+            connection.execute(statement).close()
+        return connection
 
     def open(self) -> AbstractContextManager[sqlite3.Connection]:
         return closing(self._connection)
@@ -62,6 +73,9 @@ class _ClaimsFile:
 
     def driver(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         return connection
+
+    def make_room(self) -> bool:
+        return False  # the main database owns the reserve
 
     def translate(self, error: Exception) -> Exception:
         failure = StorageFull("The request could not be recorded and was not accepted.")

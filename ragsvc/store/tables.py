@@ -111,6 +111,8 @@ class PageRow(_Named, table=True):
     number: int = Field(primary_key=True)
     label: str | None = None
     text: str = Field(sa_column=Column(Text, nullable=False))
+    checksum: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    """See ``text_integrity.text_checksum``."""
 
 
 class PassageRow(_Named, table=True):
@@ -136,6 +138,8 @@ class PassageRow(_Named, table=True):
     text: str = Field(sa_column=Column(Text, nullable=False))
     tables: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
     """JSON of the tables in the passage; ``NULL`` if it has none."""
+    checksum: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    """See ``text_integrity.text_checksum``."""
 
 
 class EmbeddingModelRow(_Named, table=True):
@@ -189,6 +193,20 @@ class JobRow(_Named, table=True):
     state: str
     attempts: int = 0
     password: str | None = None
+    created_at: int
+
+
+class FileRemovalRow(_Named, table=True):
+    """A stored file that no document needs any more, until it is removed.
+
+    Written in the transaction that deletes the last document of the file, so that a file is only ever removed because
+    a document was deleted, and is removed although the process was killed in between.
+    """
+
+    table_name: ClassVar[str] = "file_removals"
+
+    tenant: str = Field(primary_key=True)
+    sha256: str = Field(primary_key=True)
     created_at: int
 
 

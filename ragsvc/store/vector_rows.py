@@ -17,6 +17,7 @@ from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
 from ragsvc.store.document_rows import get_by_row_id, has_other_names
 from ragsvc.store.index_log_rows import append_change
 from ragsvc.store.tables import DocumentRow, EmbeddingModelRow, EmbeddingRow, PassageRow, table_of
+from ragsvc.store.text_integrity import readable
 
 _documents = table_of(DocumentRow)
 _passages = table_of(PassageRow)
@@ -95,7 +96,7 @@ def passages_to_embed(
                 page=row.page,
                 start=row.start,
                 end=row.end,
-                text=row.text,
+                text=readable(row.text),
                 headings=_decode_headings(row.headings),
                 page_label=row.page_label,
                 token_count=row.token_count,

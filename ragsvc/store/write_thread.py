@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
-from ragsvc.core.errors import Overloaded, ShuttingDown
+from ragsvc.core.errors import Overloaded, ShuttingDown, StorageFull
 
 ConnectionT = TypeVar("ConnectionT")
 T = TypeVar("T")
@@ -37,6 +37,10 @@ class WritableConnection(Protocol[ConnectionT]):
 
     def translate(self, error: Exception) -> Exception:
         """The error that callers see."""
+        ...
+
+    def make_room(self) -> bool:
+        """Free reserved disk space after a commit failed because the disk is full; ``True`` if that helps."""
         ...
 
 
@@ -124,25 +128,34 @@ class WriteThread(Generic[ConnectionT]):
         return group, True
 
     def _commit(self, connection: ConnectionT, group: list[_QueuedWrite[ConnectionT]]) -> None:
-        outcomes: list[tuple[_QueuedWrite[ConnectionT], object, Exception | None]] = []
+        wanted = [write for write in group if write.future.set_running_or_notify_cancel()]
+        if not wanted:
+            return
         try:
-            with self._connection.transaction(connection):
-                outcomes.extend(
-                    (write, *self._run_in_savepoint(connection, write))
-                    for write in group
-                    if write.future.set_running_or_notify_cancel()
-                )
+            outcomes = self._run_group(connection, wanted)
         except Exception as error:  # noqa: BLE001 - every caller of the group receives it
             failure = self._connection.translate(error)
-            for write in group:
-                if write.future.running() or (not write.future.done() and write.future.set_running_or_notify_cancel()):
-                    write.future.set_exception(failure)
+            for write in wanted:
+                write.future.set_exception(failure)
             return
         for write, result, own_failure in outcomes:
             if own_failure is None:
                 write.future.set_result(result)
             else:
                 write.future.set_exception(own_failure)
+
+    def _run_group(
+        self, connection: ConnectionT, group: list[_QueuedWrite[ConnectionT]]
+    ) -> list[tuple[_QueuedWrite[ConnectionT], object, Exception | None]]:
+        """Run the writes in one transaction; once again if the disk is full and the reserve makes room."""
+        try:
+            with self._connection.transaction(connection):
+                return [(write, *self._run_in_savepoint(connection, write)) for write in group]
+        except Exception as error:
+            if not isinstance(self._connection.translate(error), StorageFull) or not self._connection.make_room():
+                raise
+        with self._connection.transaction(connection):
+            return [(write, *self._run_in_savepoint(connection, write)) for write in group]
 
     def _run_in_savepoint(
         self, connection: ConnectionT, write: _QueuedWrite[ConnectionT]

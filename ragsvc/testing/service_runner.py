@@ -68,7 +68,7 @@ class RunningService:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             try:
-                if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
+                if httpx.get(f"{self.url}/readyz?exclude=storage", timeout=5).status_code == 200:
                     return
             except httpx.TransportError:
                 pass

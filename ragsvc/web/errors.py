@@ -21,6 +21,7 @@ from litestar.types import ExceptionHandlersMap
 from ragsvc.core import errors as e
 from ragsvc.core.gateway.event_stream import write_event
 from ragsvc.core.retry_after import retry_after_headers
+from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.core.validation import as_sentence, invalid_field, invalid_json, invalid_value, missing_value
 
 _log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.UpstreamFailed: Rendering(502, SERVER),
     e.UpstreamTimeout: Rendering(504, SERVER),
     e.StorageFull: Rendering(507, SERVER),
+    e.StoredDataDamaged: Rendering(500, SERVER),
     e.AttestationUnavailable: Rendering(503, SERVER),
     e.ShuttingDown: Rendering(503, SERVER),
     e.BackgroundTaskFailed: Rendering(503, SERVER),
@@ -133,6 +135,8 @@ def render(error: Exception, request_id: str | None) -> RenderedError:
         return _render(error, request_id)
     if isinstance(error, msgspec.DecodeError):
         return _render(_from_msgspec(error), request_id)
+    if is_storage_fault(error):
+        return _render(e.StorageFull(_FULL), request_id)
     return _render(e.RagsvcError(_FAILED), request_id)
 
 
@@ -140,7 +144,7 @@ def is_unexpected(error: Exception) -> bool:
     """Whether the exception is not part of the API, so that it must be logged with its traceback."""
     if isinstance(error, HTTPException):
         return error.status_code >= 500 and "disconnect" not in error.detail
-    return not isinstance(error, e.RagsvcError | msgspec.DecodeError)
+    return not isinstance(error, e.RagsvcError | msgspec.DecodeError) and not is_storage_fault(error)
 
 
 def _from_msgspec(error: msgspec.DecodeError) -> e.InvalidRequest:
@@ -185,6 +189,7 @@ def _litestar_status(error: HTTPException) -> int:
 
 
 _FAILED = "The server failed unexpectedly. The operator finds details in the log under the request id."
+_FULL = "The disk is full. The request was not carried out."
 _ERRORS_BY_STATUS: dict[int, Callable[[HTTPException], e.RagsvcError]] = {
     401: lambda error: e.Unauthorized(as_sentence(error.detail)),
     403: lambda error: e.Forbidden(as_sentence(error.detail)),

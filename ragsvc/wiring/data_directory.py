@@ -13,10 +13,11 @@ from ragsvc.core.errors import ConfigurationError
 from ragsvc.services.request_encryption import EncryptionService, open_encryption
 from ragsvc.store.data_keys import DataKeys
 from ragsvc.store.database import Database
+from ragsvc.store.disk_space import DiskSpace
 
 
-def open_database(path: Path, keys: DataKeys | None) -> Database:
-    return Database(path, key=None if keys is None else keys.database_key)
+def open_database(path: Path, keys: DataKeys | None, space: DiskSpace) -> Database:
+    return Database(path, key=None if keys is None else keys.database_key, make_room=space.report_fault)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import anyio
 import anyio.to_thread
 
 from ragsvc.config import Settings
-from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
+from ragsvc.core.errors import ConfigurationError, EmbeddingFailed, StorageFull
 from ragsvc.core.ids import CollectionId
 from ragsvc.core.ports.embedding import Embedder
 from ragsvc.core.text.chunking import lexical_context
@@ -27,6 +28,8 @@ from ragsvc.store.document_rows import list_collections
 from ragsvc.store.index_source import SqliteIndexSource
 from ragsvc.store.serving_model import serve_model, serving_model
 from ragsvc.store.vector_rows import model_row_id
+
+logger = logging.getLogger(__name__)
 
 
 class ModelSpace(EmbeddingSpace):
@@ -164,4 +167,7 @@ def load_indexes(database: Database, indexes: IndexRegistry) -> None:
     for collection in database.read_sync(list_collections):
         if indexes.is_full:
             return
-        indexes.get(collection.id)
+        try:
+            indexes.get(collection.id)
+        except StorageFull as error:  # searches of this collection answer 507 until there is room
+            logger.warning("collection %d: not loaded: %s", collection.id, error.message)

@@ -35,14 +35,16 @@ from ragsvc.services.provider_administration import ProviderAdministration
 from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.services.search import SearchService
+from ragsvc.services.storage_watch import StorageWatch
 from ragsvc.services.tenant_administration import TenantAdministration
 from ragsvc.services.tenant_export import TenantExport
 from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.store.blobs import BlobStore
-from ragsvc.store.data_keys import DATABASE_FILE_NAME
+from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import Database
 from ragsvc.store.directory_lock import DataDirectoryLock
-from ragsvc.store.document_rows import referenced_blobs
+from ragsvc.store.disk_space import DiskSpace, open_disk_space
+from ragsvc.store.file_sweep import sweep_now
 from ragsvc.store.sealing_key import open_sealing_keys
 from ragsvc.store.tenant_rows import TenantLimits
 from ragsvc.wiring.background_tasks import run_background_task, shutdown_finished
@@ -110,6 +112,19 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         return self.space.indexes
 
 
+async def _open_store(stack: AsyncExitStack, settings: Settings) -> tuple[DataKeys | None, DiskSpace, Database]:
+    """Lock the data directory and open its database; ``stack`` closes both."""
+    lock = DataDirectoryLock(settings.data_dir)
+    await anyio.to_thread.run_sync(lock.acquire)
+    stack.callback(lock.release)
+    keys = await anyio.to_thread.run_sync(settings.open_data_keys)
+    space = await anyio.to_thread.run_sync(open_disk_space, settings.data_dir)
+    file = settings.data_dir / DATABASE_FILE_NAME
+    database = await anyio.to_thread.run_sync(open_database, file, keys, space)
+    stack.callback(database.close)
+    return keys, space, database
+
+
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncGenerator[Services]:
     """Open the data directory and start the background tasks; close everything in reverse order.
@@ -122,15 +137,10 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
     async with AsyncExitStack() as stack:
         stack.callback(shutdown_finished)
         data_dir = settings.data_dir
-        lock = DataDirectoryLock(data_dir)
-        await anyio.to_thread.run_sync(lock.acquire)
-        stack.callback(lock.release)
-        keys = await anyio.to_thread.run_sync(settings.open_data_keys)
-        database = await anyio.to_thread.run_sync(open_database, data_dir / DATABASE_FILE_NAME, keys)
-        stack.callback(database.close)
+        keys, space, database = await _open_store(stack, settings)
         derived_root, memory_folder = stack.enter_context(working_folders(settings, keys))
         blobs = BlobStore(data_dir, keys, memory_folder=memory_folder)
-        blobs.sweep(await database.read(referenced_blobs))
+        await anyio.to_thread.run_sync(sweep_now, blobs, database, settings.quarantine_days)
 
         opener = SpaceOpener(settings, database, derived=derived_root)
         configured = await opener.open(stack, settings.embedding_model)
@@ -163,6 +173,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
                 attachments=AttachmentLimits(max_document_bytes=settings.max_document_bytes),
                 quotas=quotas,
             ),
+            space=space,
         )
         documents = DocumentService(
             database=database,
@@ -173,6 +184,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             max_document_bytes=settings.max_document_bytes,
             max_queued=settings.max_queued_documents,
             quotas=quotas,
+            space=space,
         )
         reranker = await anyio.to_thread.run_sync(open_reranker, settings)
         search = SearchService(
@@ -230,6 +242,9 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         reembedding = plan_model_change(database, spaces, configured) if serving is not configured else None
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(run_background_task, "ingest", ingest.run)
+        readiness = Readiness()
+        resume = [ingest.resume, index_lag.retry, ingest.file_removals.finish_all]
+        await tasks.start(StorageWatch(space, readiness, resume).run)
         if reembedding is not None:
             tasks.start_soon(run_background_task, "change of the embedding model", reembedding.run)
         tasks.start_soon(run_background_task, "unfinished deletions", tenants.resume)
@@ -254,6 +269,6 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             providers=providers,
             may_spool_to_disk=keys is None,
             encryption=encryption,
-            readiness=Readiness(),
+            readiness=readiness,
             registry=CollectorRegistry(),
         )

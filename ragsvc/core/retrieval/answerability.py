@@ -235,7 +235,7 @@ def fewest_texts_with(words: Sequence[str], joined: bytes, *, count: int) -> int
     if plain := [word for word in words if word.isascii()]:
         least = _fewest(plain, joined.lower(), most=least)
     if others := [word for word in words if not word.isascii()]:
-        least = _fewest(others, joined.decode().lower().encode(), most=least)
+        least = _fewest(others, joined.decode(errors="replace").lower().encode(), most=least)
     return least
 
 

@@ -51,6 +51,11 @@ _WRITE: Final = {"scope": Scope.DOCUMENTS_WRITE, "tag": "documents"}
 USAGE_FAMILY = "documents"
 """How uploads are counted in the usage report."""
 
+_OWN_FAILURES: Final = (
+    FailureReason.EMBEDDING_FAILED,
+    FailureReason.INTERNAL_ERROR,
+    FailureReason.STORED_FILE_DAMAGED,
+)
 _KEEP_ALIVE_S = 15.0
 _MAX_WAIT_S = 600.0
 
@@ -174,7 +179,7 @@ async def upload_document(request: Request[Any, Any, Any], wait_s: _WaitS = None
 def _refuse_unreadable(document: Document) -> None:
     """Raise ``DocumentUnreadable`` for a document that failed because of its file, not because of the service."""
     code = document.failure_code
-    if code is not None and code not in (FailureReason.EMBEDDING_FAILED, FailureReason.INTERNAL_ERROR):
+    if code is not None and code not in _OWN_FAILURES:
         message = as_sentence(document.failure_message or code)
         raise DocumentUnreadable(message, reason=code, document_id=document.public_id)
 

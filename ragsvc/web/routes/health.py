@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, get
+from litestar.params import QueryParameter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from ragsvc.core.retry_after import retry_after_headers
@@ -13,6 +14,10 @@ from ragsvc.web.app_state import services_of
 from ragsvc.web.auth import AccessRequirement
 
 AnyRequest = Request[Any, Any, Any]
+_Exclude = Annotated[
+    str | None,
+    QueryParameter(max_length=200, description="Parts that may be not ready, separated by commas, such as `storage`"),
+]
 
 
 class Liveness(msgspec.Struct, frozen=True):
@@ -22,7 +27,7 @@ class Liveness(msgspec.Struct, frozen=True):
 
 
 class ReadinessBody(msgspec.Struct, frozen=True):
-    """``ready``, or ``not_ready`` with a reason for each part that is not ready."""
+    """``ready`` or ``not_ready``, with a reason for each part that is not ready."""
 
     status: str
     reasons: dict[str, str] = {}
@@ -39,12 +44,17 @@ async def livez() -> Liveness:
     opt={"scope": AccessRequirement.PUBLIC, "tag": "operations", "errors": {503: ReadinessBody}},
     summary="Readiness",
 )
-async def readyz(request: AnyRequest) -> Response[ReadinessBody]:
-    """Answer 503 with reasons until all parts are ready."""
+async def readyz(request: AnyRequest, exclude: _Exclude = None) -> Response[ReadinessBody]:
+    """Answer 503 with reasons until all parts are ready.
+
+    With a full disk, ``storage`` is a reason, although searches and chats are answered. A load balancer that should
+    still send them asks for ``/readyz?exclude=storage``.
+    """
+    excluded = {name.strip() for name in (exclude or "").split(",")}
     reasons = services_of(request).readiness.reasons()
-    if reasons:
+    if reasons.keys() - excluded:
         return Response(ReadinessBody("not_ready", reasons), status_code=503, headers=retry_after_headers(1))
-    return Response(ReadinessBody("ready"))
+    return Response(ReadinessBody("ready", reasons))
 
 
 @get(

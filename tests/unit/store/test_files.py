@@ -70,23 +70,6 @@ def test_folders_of_tenants_differ(tmp_path: Path) -> None:
     assert len({store.path(TenantId(name), "ab" * 32) for name in names}) == len(names)
 
 
-def test_a_sweep_removes_only_what_no_row_needs(tmp_path: Path) -> None:
-    store = BlobStore(tmp_path)
-    kept = set()
-    for data in (b"a", b"b"):
-        incoming = store.incoming(limit_bytes=10)
-        incoming.write(data)
-        sha256 = incoming.finish()
-        store.publish(incoming, ACME, sha256)
-        if data == b"a":
-            kept.add(("acme", sha256))
-    torn = store.incoming(limit_bytes=10)
-    torn.write(b"torn")
-    assert store.sweep(kept) == 2
-    torn.discard()
-    assert len(files(tmp_path)) == 1
-
-
 def test_a_second_process_is_refused_and_told_who_holds_the_directory(tmp_path: Path) -> None:
     lock = DataDirectoryLock(tmp_path)
     lock.acquire()

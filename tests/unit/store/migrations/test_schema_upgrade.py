@@ -22,6 +22,7 @@ from ragsvc.store.database import Database, _open_engine, connect_raw
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.migrations import FOLDER, revisions
 from ragsvc.store.schema import prepare_schema, read_revision
+from ragsvc.store.text_integrity import text_checksum
 from ragsvc.testing.service_runner import ROOT
 from tests.support.old_data_directories import KINDS, OldDirectory
 
@@ -71,8 +72,11 @@ def contents(path: Path, key: bytes | None, *tables: str) -> dict[str, list[tupl
 
 def with_new_column(rows: dict[str, list[tuple]]) -> dict[str, list[tuple]]:
     """The rows of schema 0001 as the newest schema has them."""
-    new = {"passages": None, "collections": None, "api_keys": "[]"}
-    return {table: [(*row, new[table]) for row in found] if table in new else found for table, found in rows.items()}
+    pages = [(*row, text_checksum(row[3].encode())) for row in rows["pages"]]
+    passages = [(*row, None, text_checksum(row[10].encode())) for row in rows["passages"]]
+    collections = [(*row, None) for row in rows["collections"]]
+    keys = [(*row, "[]") for row in rows["api_keys"]]
+    return {**rows, "pages": pages, "passages": passages, "collections": collections, "api_keys": keys}
 
 
 def columns(path: Path, key: bytes | None, table: str) -> list[str]:

@@ -1,0 +1,52 @@
+"""Removes stored files whose last document was deleted.
+
+The deletion is committed with a row for the file. The row stays until the file is removed, so a file that cannot be
+removed now, or that a killed process left, is removed later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+import anyio.to_thread
+
+from ragsvc.core.errors import Overloaded, ShuttingDown
+from ragsvc.core.ids import TenantId
+from ragsvc.services.file_locks import FileLocks
+from ragsvc.store.blobs import BlobStore
+from ragsvc.store.database import Database
+from ragsvc.store.file_removal_rows import forget_removal, is_used, list_removals
+
+logger = logging.getLogger(__name__)
+
+
+class FileRemovals:
+    """Removes files that no document has; a file that is being stored again stays."""
+
+    def __init__(self, database: Database, blobs: BlobStore, locks: FileLocks) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._locks = locks
+
+    async def finish(self, tenant: TenantId, sha256: str) -> None:
+        """Remove a file unless a document has it. A failure is logged, and ``finish_all`` tries again."""
+        async with self._locks.of(tenant, sha256):
+            await self.finish_locked(tenant, sha256)
+
+    async def finish_locked(self, tenant: TenantId, sha256: str) -> None:
+        """As ``finish``, for a caller that holds the lock of the file."""
+        if await self._database.read(lambda connection: is_used(connection, tenant, sha256)):
+            return
+        try:
+            await anyio.to_thread.run_sync(self._blobs.remove, tenant, sha256)
+        except OSError as error:
+            logger.warning("the file %s could not be removed (%s); this is tried again", sha256[:12], error.strerror)
+            return
+        with contextlib.suppress(Overloaded, ShuttingDown):  # the row is removed with the next start
+            self._database.post(lambda connection: forget_removal(connection, tenant, sha256))
+
+    async def finish_all(self) -> None:
+        """Remove every file whose removal is pending."""
+        for removal in await self._database.read(list_removals):
+            await self.finish(removal.tenant, removal.sha256)
