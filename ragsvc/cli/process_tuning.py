@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 # the parameters of mallopt(3), from <malloc.h>
@@ -21,7 +21,7 @@ _SPARE_BYTES = 32 << 20
 
 
 @contextmanager
-def imports_kept() -> Iterator[None]:
+def imports_kept() -> Generator[None]:
     """Import modules without garbage collections, which find nothing to free and then take a seventh of the time.
 
     The objects that exist afterwards live as long as the process: later collections do not visit them.

@@ -72,11 +72,16 @@ def contents(path: Path, key: bytes | None, *tables: str) -> dict[str, list[tupl
 
 def with_new_column(rows: dict[str, list[tuple]]) -> dict[str, list[tuple]]:
     """The rows of schema 0001 as the newest schema has them."""
-    pages = [(*row, text_checksum(row[3].encode())) for row in rows["pages"]]
-    passages = [(*row, None, text_checksum(row[10].encode())) for row in rows["passages"]]
-    collections = [(*row, None) for row in rows["collections"]]
-    keys = [(*row, "[]") for row in rows["api_keys"]]
-    return {**rows, "pages": pages, "passages": passages, "collections": collections, "api_keys": keys}
+    added: dict[str, Callable[[tuple], tuple]] = {
+        "pages": lambda row: (text_checksum(row[3].encode()),),
+        "passages": lambda row: (None, text_checksum(row[10].encode())),
+        "collections": lambda _: (None,),
+        "api_keys": lambda _: ("[]",),
+    }
+    return {
+        table: [(*row, *added[table](row)) for row in found] if table in added else found
+        for table, found in rows.items()
+    }
 
 
 def columns(path: Path, key: bytes | None, table: str) -> list[str]:
