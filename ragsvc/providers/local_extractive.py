@@ -26,6 +26,9 @@ from ragsvc.core.retrieval.search_values import SearchHit
 from ragsvc.providers.local_provider import LocalChat
 
 NO_ANSWER: Final = "The documents do not hold an answer to this question."
+NEAREST: Final = "I am not sure that the documents answer this question. The nearest passages:"
+"""Precedes sentences that have the subject of the question and may not answer it."""
+
 SELF_DESCRIPTION: Final = (
     "I am the built-in extractive model: I answer questions from your documents, in their own words and with the page "
     "of every statement, and I do not write text of my own. Upload documents, then send the question with "
@@ -46,7 +49,8 @@ class QuotedSentence(Protocol):
 class Extracted(Protocol):
     """The result of an extraction.
 
-    ``abstained``: the documents contain no answer. ``doubtful``: the sentences do not state what is asked.
+    ``abstained``: the documents contain no answer. ``doubtful``: the sentences do not state what is asked. ``unsure``:
+    the sentences are the nearest ones and may not answer the question.
     """
 
     @property
@@ -59,6 +63,9 @@ class Extracted(Protocol):
 
     @property
     def doubtful(self) -> bool: ...
+
+    @property
+    def unsure(self) -> bool: ...
 
 
 class Extract(Protocol):
@@ -163,9 +170,12 @@ class LocalExtractive(LocalChat):
         if found.abstained or found.doubtful or not found.sentences:
             yield NO_ANSWER
             return
+        if found.unsure:
+            yield NEAREST
         for position, sentence in enumerate(found.sentences):
             words = " ".join(sentence.text.split())
-            yield f"{' ' if position else ''}{words} [{sentence.passage_index + 1}]"
+            space = " " if position else "\n\n" if found.unsure else ""
+            yield f"{space}{words} [{sentence.passage_index + 1}]"
 
     def _cut(self, text: str, limit: int) -> str:
         """The longest prefix of whole words with at most ``limit`` tokens."""

@@ -43,7 +43,10 @@ def search_question(
 
 
 def judge_answers(collection: Collection, embedding: Embedding, *, own_document: bool) -> dict[str, float]:
-    """Token F1, containment of the answer, and time, on short text answers of mmlong or on all of xquad."""
+    """Token F1, containment of the answer, shares without an answer and without confidence, and time.
+
+    On short text answers of mmlong or on all of xquad.
+    """
     asked = [
         question
         for question in collection.dataset.questions
@@ -66,10 +69,11 @@ def judge_answers(collection: Collection, embedding: Embedding, *, own_document:
                 contains(quoted[0] if quoted else "", gold),
                 contains(" ".join(hit.passage.text for hit in hits), gold),
                 not quoted,
+                bool(quoted) and found.unsure,
                 1000 * spent,
             )
         )
-    names = ("token_f1", "contains", "first_contains", "passages_contain", "abstained", "ms")
+    names = ("token_f1", "contains", "first_contains", "passages_contain", "abstained", "unsure", "ms")
     return {"questions": len(asked), **dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))}
 
 

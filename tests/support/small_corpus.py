@@ -72,6 +72,7 @@ class Found(NamedTuple):
     sentences: list[Sentence]
     abstained: bool
     doubtful: bool = False
+    unsure: bool = False
 
 
 def extract(question, hits, *, answerable):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ragsvc.core.answers.extractive import MAX_SENTENCE_CHARACTERS, ExtractedAnswer, answer
 from ragsvc.core.documents import StoredPassage
@@ -397,3 +398,154 @@ def test_a_possessive_does_not_hide_what_is_asked_for():
 def test_a_list_is_not_quoted_for_one_of_its_items():
     text = "Care of the monitor\n\n\u2022 Do not store the monitor face down\n\u2022 Do not push the screen"
     assert texts("Can I store the monitor face down?", hit(text))[0] == "\u2022 Do not store the monitor face down"
+
+
+def place(text: str, *, ordinal: int) -> SearchHit:
+    """A passage at a place of its document."""
+    found = hit(text, title="Handbook")
+    return replace(found, passage=replace(found.passage, ordinal=ordinal))
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "expected"),
+    [
+        (
+            "How much are volunteers of the shelter paid?",
+            "Volunteers of the shelter buy a leash for 9 EUR. Volunteers of the shelter are reimbursed 4 EUR.",
+            "Volunteers of the shelter are reimbursed 4 EUR.",
+        ),
+        (
+            "On which voltage does the heater of the tank operate?",
+            "The heater of the tank operates near the line of the voltage converter. The heater runs on 24V only.",
+            "The heater runs on 24V only.",
+        ),
+        (
+            "How long does the ferry to Amrum take?",
+            "The ferry to Amrum takes cars and 200 people. The ferry to Amrum takes 90 minutes.",
+            "The ferry to Amrum takes 90 minutes.",
+        ),
+        (
+            "How many captains sail in winter?",
+            "Captains cannot sail in winter when captains have fewer than 12 passengers. In winter, 5 captains sail.",
+            "In winter, 5 captains sail.",
+        ),
+        (
+            "Did the repairs of the dike delay the ferries?",
+            (
+                "The town examined whether the repairs of the dike delay the ferries. The repairs did not delay the "
+                "ferries."
+            ),
+            "The repairs did not delay the ferries.",
+        ),
+    ],
+)
+def test_a_value_in_other_words_or_its_unit_is_preferred(question: str, text: str, expected: str):
+    assert texts(question, hit(text))[0] == expected
+
+
+def test_a_heading_counts_for_the_sentences_under_it():
+    text = (
+        "a. Diploma in Sailing\n\nFor fishermen who wish to sail.\n\nOutline Gain knowledge of tides and winds.\n\n"
+        "b. Diploma in Diving\n\nFor young people who wish to dive.\n\nOutline Gain knowledge of pressure and gases."
+    )
+    assert "Outline Gain knowledge of tides and winds." in texts(
+        "What will I learn in the Diploma in Sailing?", hit(text)
+    )
+
+
+def test_an_item_of_a_list_is_no_heading_of_the_items_after_it():
+    text = "\n".join(f"\u2022 Course in {subject}" for subject in ("Knots", "Nets", "Boats", "Sails", "Oars"))
+    found = ask("Who can take the Course in Knots?", [hit("For sailors."), hit(text)])
+    assert "\u2022 Course in Knots" not in [sentence.text for sentence in found.sentences]
+
+
+def test_the_lines_under_a_heading_are_quoted_with_it():
+    text = (
+        "The harbour\n\nSuccess factors of the harbour\n\nDeep water\nCheap storage\nGood roads\n\nIt opened in 1950."
+    )
+    quoted = " ".join(texts("What are the success factors of the harbour?", hit(text)))
+    assert "Success factors of the harbour\n\nDeep water\nCheap storage\nGood roads" in quoted
+
+
+def test_the_sentence_before_gives_the_reason():
+    text = (
+        "The dike stood for long. Salt water corrodes iron chains within a year. To prevent this damage, divers "
+        "grease the chains of the buoys every spring."
+    )
+    assert texts("Why do divers grease the chains of the buoys every spring?", hit(text))[:2] == [
+        "Salt water corrodes iron chains within a year.",
+        "To prevent this damage, divers grease the chains of the buoys every spring.",
+    ]
+
+
+def test_an_enumeration_goes_on_in_the_next_passage():
+    first = place("Wooden boats have two drawbacks. First, wood rots in salt water.", ordinal=4)
+    other = place("Steel boats are heavy. They are built in Husum.", ordinal=9)
+    second = place("Tar delays it for years. Second, worms eat wooden boats.", ordinal=5)
+    found = ask("What are the drawbacks of wooden boats?", [first, other, second])
+    assert [sentence.text for sentence in found.sentences] == [
+        "Wooden boats have two drawbacks.",
+        "First, wood rots in salt water.",
+        "Second, worms eat wooden boats.",
+    ]
+    assert [sentence.passage_index for sentence in found.sentences] == [0, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        ("How many boats did the harbour of Husum have in summer?", "The harbour of Husum is full of boats in summer."),
+        (
+            "What is the difference between a day ticket and a season ticket?",
+            "A day ticket and a season ticket are sold at the harbour.",
+        ),
+    ],
+)
+def test_sentences_that_say_less_than_asked_are_unsure(question: str, text: str):
+    found = ask(question, [hit(text)])
+    assert found.sentences
+    assert found.unsure
+
+
+def test_a_sentence_that_states_what_is_asked_is_sure():
+    text = "The harbour of Husum had 40 boats in summer. It is old."
+    assert not ask("How many boats did the harbour of Husum have in summer?", [hit(text)]).unsure
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "expected"),
+    [
+        (
+            "When was the rate of damage at its low of 5%?",
+            "The rate of damage was 2.5% in May 2016. It stays above its low of 5% since the autumn of 2006.",
+            "It stays above its low of 5% since the autumn of 2006.",
+        ),
+        (
+            "What is a tide table?",
+            "Each tide table of the harbour costs 3 euros. A tide table is a list that shows the height of the water.",
+            "A tide table is a list that shows the height of the water.",
+        ),
+    ],
+)
+def test_whole_numbers_and_definitions_are_preferred(question: str, text: str, expected: str):
+    assert texts(question, hit(text))[0] == expected
+
+
+def test_the_row_with_its_own_name_comes_before_rows_under_a_caption_with_the_name():
+    text = (
+        "Growth in Neu Husum, Wyk Hafen\n\nAverage weekday passengers\n\nRank 2012 2013 2014 Change\n"
+        "Wyk Hafen 2 4,461 5,469 6,156 38%\nTown\nNeu 3 3,670 3,876 4,274 16%\nHusum"
+    )
+    quoted = texts("What was the average number of weekday passengers of Neu Husum in 2013?", hit(text))
+    assert quoted.index("Neu 3 3,670 3,876 4,274 16%") < quoted.index("Wyk Hafen 2 4,461 5,469 6,156 38%")
+
+
+def test_a_passage_without_a_name_of_the_question_is_unsure():
+    text = "In Husum, 40 ferries of the company sail. Guests of the ferries like the harbour."
+    other = "The ferries of Amrumbank were sold to the company of Husum."
+    found = answer("How many ferries of the company sail in Husum?", [hit(text), hit(other)], answerable=0.9)
+    assert not found.unsure
+    found = answer(
+        "How many ferries of the company sail in Amrumbank and Husum?", [hit(text), hit(other)], answerable=0.9
+    )
+    assert found.unsure

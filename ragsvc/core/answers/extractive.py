@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -16,19 +18,39 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
+from ragsvc.core.answers.confidence import UNSURE_BELOW, AnswerSignals, confidence
+from ragsvc.core.answers.synonyms import synonym_starts
 from ragsvc.core.answers.table_rows import STRUCK_OUT, row_statements, table_spans
-from ragsvc.core.answers.text_rows import TextRow, heading_for, is_label, is_separator, text_rows
+from ragsvc.core.answers.text_rows import LIST_ITEM, TextRow, heading_for, is_label, is_separator, text_rows
+from ragsvc.core.answers.value_types import (
+    ASKS_DATE,
+    ASKS_DIFFERENCE,
+    ASKS_FIGURE,
+    ASKS_MEASURE,
+    ASKS_MONEY,
+    ASKS_NUMBER,
+    ASKS_SHARE,
+    NEGATIONS,
+    NUMBER_WORDS,
+    STATES_DIFFERENCE,
+    UNIT_OF_MONEY,
+    asks_quantity,
+    asks_value,
+    counted_things,
+    kind_fits,
+)
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ports.embedding import Vectors
-from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW
+from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW, MISSING_BELOW
 from ragsvc.core.retrieval.asking_clauses import asking_text
 from ragsvc.core.retrieval.document_questions import document_question
 from ragsvc.core.retrieval.question_names import comparable_names, degree_of, name_text, question_names
 from ragsvc.core.retrieval.search_values import SearchHit
 from ragsvc.core.text.content_words import content_words, pieces
 from ragsvc.core.text.sentences import Span, quotable_spans
-from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
-from ragsvc.core.text.word_starts import plain_text, word_start
+from ragsvc.core.text.spellings import MONTH_NAMES
+from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS, REPHRASED_WORDS
+from ragsvc.core.text.word_starts import plain_text, word_start, word_stem
 
 EmbedTexts = Callable[[Sequence[str]], Vectors]
 """Unit vectors ``(n, dim)`` of a few texts, the first of which is the question."""
@@ -46,6 +68,12 @@ _CONTEXT_SHARE: Final = 0.35
 _HEADING_SHARE: Final = 0.8
 """Weight of a word in the headings of a table row, or in the heading directly before a sentence."""
 
+_UNDER_HEADING: Final = 3
+"""Number of sentences after a heading whose words count as theirs with ``_HEADING_SHARE``."""
+
+_SYNONYM_SHARE: Final = 0.6
+"""Weight of a synonym of a word that the sentence lacks."""
+
 _OTHER_LABEL: Final = 0.3
 """Deduction for a table row whose label has other words than the question, as the share of these words."""
 
@@ -57,6 +85,9 @@ _MIN_NAMES: Final = 0.1
 """Minimum of ``_Scored.share`` and ``_Scored.names`` of the best sentence; below it, the answer is doubtful. With a
 minimum share of 0.3 instead of 0.15, 6 % of the correct answers to xquad in English are lost instead of 0.3 %."""
 
+_OF_ONE_DOCUMENT: Final = 3
+"""Number of passages from which the names in a document's passages are taken for those of the document."""
+
 _ROW_NAMES: Final = 0.4
 """Added to the score of a table row that has the names of the question, as the mean of their degrees."""
 
@@ -65,6 +96,20 @@ _VALUE_FROM: Final = 0.9
 
 _STRICT_VALUE_FROM: Final = 0.6
 """The same for amounts of money and shares, which few sentences have by chance."""
+
+_COUNTED: Final = 0.15
+"""Added to the score of a sentence that has a number before the things that the question counts."""
+
+_NEARBY: Final = 250
+"""Characters before and after a sentence in which further words of the question are searched."""
+
+_NEIGHBOURS: Final = 2
+_FAR: Final = 1000
+_DEFINED: Final = 0.1
+"""Added to the score of a sentence that begins as a definition of the thing asked about."""
+
+_OPEN: Final = 0.4
+"""Deduction for a sentence that says what is examined ("whether ..."), if the question asks whether it is so."""
 
 _RANK_WEIGHT: Final = 0.5
 _KIND_WEIGHT: Final = 0.25
@@ -78,6 +123,9 @@ _MIN_COSINE_WITHOUT_WORDS: Final = 0.35
 _REASONS: Final = 2
 """Number of sentences that are quoted after a statement whose reason is asked for."""
 
+_UNMARKED: Final = 4
+"""Number of lines without list marks that are quoted after the heading asked for."""
+
 _ENUMERATED: Final = 8
 """Number of sentences after an announcement in which "First", "Second" and so on are searched."""
 
@@ -88,13 +136,13 @@ _HEADED: Final = 0.5
 """Share of the question's words in the heading above a sentence, from which the sentence needs none of them."""
 
 _IDENTIFIER_WEIGHT: Final = 2.0
-_IDENTIFIER: Final = re.compile(r"(?<!\w)(?:[A-Z]{2,5}|(?=\w*\d)(?=\w*[^\W\d])\w+)(?!\w)")
-"""A code or abbreviation, such as ``NY22`` or ``TD``. It stands in the row of a table that a question is about."""
+_IDENTIFIER: Final = re.compile(r"(?<!\w)(?:[A-Z]{2,5}|(?<=[a-z] )[B-HJ-Z]|(?=\w*\d)(?=\w*[^\W\d])\w+)(?!\w)")
+"""A code, letter or abbreviation, such as ``NY22``, ``Q`` or ``TD``. It is in the row that a question is about."""
 _YEAR: Final = re.compile(r"(?<= )(?:19|20)\d\d(?= )")
+_DECIMAL: Final = re.compile(r"(?<![\d.,])\d+\.\d{1,2}(?![\d.,]*\d)")
 _WORD: Final = re.compile(r"\w")
 _SPACE_BEFORE_STOP: Final = re.compile(r"(?<=\w) (?=[.,;:!?](?:\s|\Z))")
 _DIGIT: Final = re.compile(r"\d")
-_NUMBER: Final = re.compile(r"(?<![^\W_])\d[\d.,]*")
 _FOOTER: Final = re.compile(
     r"(?:page|seite|стр\.|p\.)\s*\d+(?:\s*(?:of|von|из|/)\s*\d+)?\Z|.*\|\s*(?:page\s*)?\d+\Z|\d+\s*\|"
     r"|.{0,60}(?:\bcopyright\b|©|\ball rights reserved\b)"
@@ -102,87 +150,33 @@ _FOOTER: Final = re.compile(
     r"|estimad[oa]s?|querid[oa]s?)\b.{0,60},\Z",
     re.IGNORECASE,
 )
-_NUMBER_WORDS: Final = frozenset(
-    """zero one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred thousand
-    half quarter double once twice first second third eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf
-    hundert halb один два три четыре пять шесть семь восемь девять десять""".split()
-)
-_NEGATIONS: Final = frozenset(
-    """no not never none nothing neither nor without cannot kein keine keinen keinem keiner nicht nichts nie niemals
-    ohne не нет ни без никогда rien aucun aucune sans pas jamais nada ningún ninguna sin nunca free gratis kostenlos
-    frei kostenfrei gratuit gratuite gratuits gratuites gratuito gratuita бесплатно""".split()
-)
-_DATE: Final = re.compile(
-    r"\b(?:1[5-9]|20)\d\d\b(?!-\d{3})|\bwithin \w+ (?:days|weeks|months)\b"
-    r"|\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? \d",
-    re.IGNORECASE,
-)
-_FIGURE: Final = re.compile(
-    r"\b(?:figures?|tables?|sections?|notes?|chapters?)\s*\d[\d.]*|\A\d{1,2}\.\s", re.IGNORECASE
-)
+
 _NAMES_A_THING: Final = re.compile(r"\A(?!\S* ?(?:\w*(?:an|ish|ese)|french|dutch|greek|swiss) \Z)[^\d]{7,}\Z")
 """A name without numbers that is no adjective of a country: "the French capital" is often only "the capital"."""
 
-_NAME: Final = re.compile(r"(?<=[\w,;] )[A-Z][\w'’-]+")  # noqa: RUF001 - the typographic apostrophe
-_ASKS_NUMBER: Final = re.compile(
-    r"\b(?:how (?:many|much|long|old|far|high|large|big|heavy|tall|deep|wide|thick|fast|hot|soon)"
-    r"|percent\w*|number of|amount|total|rate|price|cost"
-    r"|(?:what|which) (?:\w+ )?(?:is|was|were|are|did|does|has|had)?\s*(?:the )?(?:[\w'\u2019]+ ){0,3}?"
-    r"(?:share|proportion"
-    r"|population|score|accuracy|frequency|size|length|width|height|weight|margin|ratio|revenue|income|profit|sales"
-    r"|ridership|temperature|voltage|speed|capacity|age|wavelength|distance|depth|duration|dose|pressure|density"
-    r"|volume|budget|wage|salary|fee|rating|approval)"
-    r"|wie ?viele?|сколько)\b|多少|几",
-    re.IGNORECASE,
+_FRAGMENT: Final = re.compile(r"(?:When|If|While|Because|Since|Although)\b[^,;:]{1,120}\.")
+"""A clause without its main clause, as the items of some lists are."""
+
+
+_ASKS_DEFINITION: Final = re.compile(
+    r"\W*what (?:is|are|does|do|can) (?:the |an? )?((?:[\w'\u2019-]+ ?){1,4})", re.IGNORECASE
 )
-_ASKS_DATE: Final = re.compile(
-    r"\b(?:when|what (?:year|date|day|month)|which (?:year|date|day|month)|wann|когда)\b", re.IGNORECASE
-)
-_ASKS_MEASURE: Final = re.compile(r"\bhow (?:heavy|tall|deep|wide|thick|hot)\b", re.IGNORECASE)
-_WITH_DIGIT: Final = re.compile(r"[\w-]*[^\W\d_][\w-]*\d[\w-]*")
-_ASKS_TIME: Final = re.compile(r"\b(?:how (?:long|old|soon)|years?|age|duration)\b", re.IGNORECASE)
-_YEAR_OR_DAY: Final = re.compile(
-    r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? \d{1,2}\b(?:, (?:19|20)\d\d\b)?"
-    r"|(?<![\d,.])(?:19|20)\d\d(?![\d,.]*\d)",
-    re.IGNORECASE,
-)
-_ASKS_MONEY: Final = re.compile(
-    r"\bhow much (?:money\b|.{0,80}?\b(?:costs?|pays?|paid|charged?|spend|spent|earn|earned)\b)"
-    r"|\bwhat (?:is|was|are|were) the (?:price|cost|fee|salary)\b",
-    re.IGNORECASE,
-)
-_CURRENCY: Final = (
-    r"(?:[$\u20ac\u00a3\u00a5\u20b9]|\b(?:USD|EUR|GBP|CHF|INR|JPY|SGD|Rs\.?|dollars?|euros?|pounds?|francs?|cents?"
-    r"|rupees?|yen)(?!\w))"
-)
-_MONEY: Final = re.compile(
-    rf"{_CURRENCY} ?\d|\d[\d.,]*(?: ?(?:thousand|million|billion|[kKmM]|bn))? ?{_CURRENCY}|\bfree\b|\bno charge\b"
-    r"|\b(?:costs?|prices?|fees?|paid|pays?|charges?|salary)\b[^.!?]{0,40}\d(?![\d.,]* ?%)",
-    re.IGNORECASE,
-)
-_UNIT_OF_MONEY: Final = re.compile(rf"{_CURRENCY}|\bin (?:thousands|millions|billions)\b", re.IGNORECASE)
-_ASKS_SHARE: Final = re.compile(
-    r"\b(?:what|which) (?:percentage|percent|share|proportion)\b"
-    r"|\b(?:response|approval|unemployment|inflation|interest|growth|occupancy|literacy|completion|error|success)"
-    r" rate\b",
-    re.IGNORECASE,
-)
-_SHARE: Final = re.compile(
-    r"\d ?%|\bper ?cent\b|\b(?:half|thirds?|quarters?|none|majority|all)\b|\w-in-\w|\bin (?:ten|five|four|three)\b",
-    re.IGNORECASE,
+_WHETHER: Final = re.compile(r" whether ")
+_ASKS_WHETHER: Final = re.compile(
+    r"\W*(?:is|are|was|were|do|does|did|can|could|will|would|should|has|have|had|may|must)\b", re.IGNORECASE
 )
 _ASKS_REASON: Final = re.compile(r"\b(?:why|for what reasons?|wieso|warum|weshalb)\b", re.IGNORECASE)
 _REASON: Final = re.compile(
     r"\b(?:because|since|due to|as a result|owing to|so that|in order to|reasons?|therefore|weil|denn|wegen|deshalb)\b",
     re.IGNORECASE,
 )
-_AMOUNT_AT_END: Final = re.compile(r"\w.*[\s:][-(]?\d[\d.,]*\)?(?: \(in \w+\))?\Z")
+_REFERS_BACK: Final = re.compile(
+    r"\A(?:this|these|that|it|they|therefore|thus|hence|for this reason|as a result|consequently|so)\b"
+    r"|\b(?:this|these|such) (?:an? )?(?!(?:report|paper|document|section|study|survey|year|page)s?\b)[a-z]+",
+    re.IGNORECASE,
+)
 _ORDINAL: Final = re.compile(
     r"(?:first|second|third|fourth|finally|lastly|erstens|zweitens|drittens)\w*\b", re.IGNORECASE
-)
-_LIST_ITEM: Final = re.compile(r"[\u2022\u00b7\u25aa\u25e6*+\u2013-] ?\w")
-_ASKS_NAME: Final = re.compile(
-    r"\b(?:who(?! (?:can|could|should|may|must)\b)|whom|whose|wer|wem|wen|кто|кого)\b|谁", re.IGNORECASE
 )
 
 
@@ -203,12 +197,19 @@ class ExtractedAnswer(msgspec.Struct, frozen=True):
     """Sentences, best first; none when ``abstained``.
 
     ``doubtful`` tells that the best sentences do not state the matter: they have few of the words asked for, their
-    passage lacks most names of the question, or the documents state it for other years only.
+    passage lacks most names of the question, or the documents state it for other years only. ``confidence`` estimates
+    whether the sentences answer the question; see ``core.answers.confidence``.
     """
 
     sentences: list[AnswerSentence]
     abstained: bool
     doubtful: bool = False
+    confidence: float = 1.0
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the sentences are the nearest ones and may not answer the question."""
+        return self.confidence < UNSURE_BELOW
 
 
 class _Scored(msgspec.Struct, frozen=True):
@@ -229,6 +230,9 @@ class _Scored(msgspec.Struct, frozen=True):
 
     other_years: bool
     """Whether it is about other years than the question's."""
+
+    fits: float
+    """See ``kind_fits``."""
 
     has_value: bool
     """Whether it has a number, date or amount of money, if the question asks for one."""
@@ -259,6 +263,22 @@ class _Candidate(msgspec.Struct, frozen=True):
     """See ``_Scored.names``."""
 
 
+class _Matches(msgspec.Struct, frozen=True):
+    """Which candidates have which word starts of the question: ``(candidates, starts)`` and ``(candidates,)``."""
+
+    own: npt.NDArray[np.float64]
+    """1 where the sentence has the word."""
+
+    above: npt.NDArray[np.float64]
+    """1 where the heading or the lines above have it."""
+
+    shares: npt.NDArray[np.float64]
+    """See ``_Scored.share``."""
+
+    words: npt.NDArray[np.float64]
+    """See ``_Scored.words``."""
+
+
 def answer(
     question: str, hits: Sequence[SearchHit], *, answerable: float, embed: EmbedTexts | None = None
 ) -> ExtractedAnswer:
@@ -280,12 +300,99 @@ def answer(
     question = asking_text(question)
     asked_words = [piece for word in content_words(question) for piece in pieces(word)]
     scored = _score_sentences(question, asked_words, hits[:MAX_PASSAGES], embed)
-    has_strict_type = _ASKS_MONEY.search(question) or _ASKS_SHARE.search(question)
+    has_strict_type = ASKS_MONEY.search(question) or ASKS_SHARE.search(question) or asks_quantity(question)
     chosen = _choose(scored, value_from=_STRICT_VALUE_FROM if has_strict_type else _VALUE_FROM)
-    doubtful = _is_doubtful(scored, chosen)
-    if chosen and not chosen[0].has_value and (_ASKS_MONEY.search(question) or _ASKS_MEASURE.search(question)):
+    doubtful = _is_doubtful(scored, chosen, question, hits)
+    if chosen and not chosen[0].has_value and (ASKS_MONEY.search(question) or ASKS_MEASURE.search(question)):
         doubtful = True
-    return ExtractedAnswer(_continued(question, _quote(chosen), hits), abstained=not chosen, doubtful=doubtful)
+    if not chosen:
+        return ExtractedAnswer([], abstained=True)
+    quoted = _continued(question, _quote(chosen), hits)
+    sure = confidence(answer_signals(question, scored, chosen[0], quoted, hits, answerable=answerable))
+    if _says_less_than_asked(question, chosen) or _lacks_name(question, hits[chosen[0].sentence.passage_index]):
+        sure = min(sure, UNSURE_BELOW / 2)
+    return ExtractedAnswer(quoted, abstained=False, doubtful=doubtful, confidence=sure)
+
+
+def _says_less_than_asked(question: str, chosen: Sequence[_Scored]) -> bool:
+    """Whether the sentences lack the number or the difference asked for.
+
+    Of a difference, the quoted sentences may state only one side.
+    """
+    if ASKS_FIGURE.search(question) and not any(candidate.has_value for candidate in chosen):
+        return True
+    texts = [candidate.sentence.text for candidate in chosen]
+    return ASKS_DIFFERENCE.search(question) is not None and not any(map(STATES_DIFFERENCE.search, texts))
+
+
+def _lacks_name(question: str, hit: SearchHit) -> bool:
+    """Whether the passage lacks one of the names of the question altogether."""
+    text = _head(hit) + plain_text(hit.passage.text)
+    names = [name for name in question_names(question) if _NAMES_A_THING.search(name)]
+    return any(
+        degree_of(name, name_text(text)) < MISSING_BELOW
+        for name in comparable_names(names, question, text)
+        if name.strip() not in MONTH_NAMES
+    )
+
+
+def answer_signals(
+    question: str,
+    scored: Sequence[_Scored],
+    best: _Scored,
+    quoted: Sequence[AnswerSentence],
+    hits: Sequence[SearchHit],
+    *,
+    answerable: float,
+) -> AnswerSignals:
+    """The signals from which the confidence in an answer is computed."""
+    words = [piece for word in content_words(question) for piece in pieces(word)]
+    starts = [start for start in dict.fromkeys(map(word_start, words)) if start]
+    stems = [stem for stem in dict.fromkeys(map(word_stem, words)) if stem]
+    sentence, hit = best.sentence, hits[best.sentence.passage_index]
+    heading = plain_text(best.heading.text) if best.heading is not None else ""
+    passage = _head(hit) + plain_text(hit.passage.text)
+    around = plain_text(hit.passage.text[max(0, sentence.start - _NEARBY) : sentence.end + _NEARBY])
+    others = (other.score for other in scored if other.sentence.passage_index != sentence.passage_index)
+    asks = asks_value(question) or ASKS_SHARE.search(question) is not None
+    return AnswerSignals(
+        margin=best.score - max(others, default=0.0),
+        in_order=_share_in_order(stems, best.plain),
+        in_quotes=_share_in(plain_text(" ".join(quote.text for quote in quoted)), stems),
+        in_first=_share_in(best.plain + heading, starts, synonyms=True),
+        nearby=_share_in(around + _head(hit) + heading, stems),
+        lacks_value=asks and best.fits < 1.0,
+        unmet=1 - _share_met([word for word in words if _is_informative(word)], passage),
+        answerable=answerable,
+    )
+
+
+def _is_informative(word: str) -> bool:
+    return word not in REPHRASED_WORDS and not word[0].isdigit()
+
+
+def _share_met(words: Sequence[str], text: str) -> float:
+    """The share of words of which the text has the stem or a synonym."""
+    met = (
+        word_stem(word) in text or any(synonym in text for synonym in synonym_starts(word_start(word)))
+        for word in words
+    )
+    return sum(met) / len(words) if words else 1.0
+
+
+def _share_in(text: str, starts: Sequence[str], *, synonyms: bool = False) -> float:
+    if not starts:
+        return 1.0
+    found = (start in text or (synonyms and any(other in text for other in synonym_starts(start))) for start in starts)
+    return sum(found) / len(starts)
+
+
+def _share_in_order(stems: Sequence[str], text: str) -> float:
+    """The share of neighbouring words of the question that are at most two words apart in the text."""
+    places = [text[:at].count(" ") if (at := text.find(stem)) >= 0 else -_FAR for stem in stems]
+    pairs = list(pairwise(places))
+    near = (first >= 0 and second >= 0 and abs(first - second) <= _NEIGHBOURS for first, second in pairs)
+    return sum(near) / max(1, len(pairs))
 
 
 def _continued(question: str, quoted: Sequence[AnswerSentence], hits: Sequence[SearchHit]) -> list[AnswerSentence]:
@@ -293,9 +400,11 @@ def _continued(question: str, quoted: Sequence[AnswerSentence], hits: Sequence[S
 
     The reason for a statement often stands in the sentences after it. An item of a list is one of several.
     """
+    if quoted and (cause := _reason_before(question, quoted[0], hits)):
+        return [cause, *quoted][:MAX_SENTENCES]
     if quoted and (following := _reasons_or_enumeration(question, quoted[0], hits)):
         return [quoted[0], *following][:MAX_SENTENCES]
-    if _asks_value(question):
+    if asks_value(question):
         return list(quoted)
     for at, sentence in enumerate(quoted[:2]):
         whole = _whole_list(question, sentence, hits)
@@ -316,12 +425,34 @@ def _following(sentence: AnswerSentence, hits: Sequence[SearchHit]) -> list[Answ
     ]
 
 
+def _reason_before(question: str, sentence: AnswerSentence, hits: Sequence[SearchHit]) -> AnswerSentence | None:
+    """The sentence before, if the reason is asked for and the sentence refers to it ("this type of exposure")."""
+    text = hits[sentence.passage_index].passage.text
+    if not _ASKS_REASON.search(question) or sentence.row or "~~" in text or not _REFERS_BACK.search(sentence.text):
+        return None
+    before = [span for span in quotable_spans(text) if span[1] <= sentence.start][-1:]
+    if not before or before[0][1] - before[0][0] > MAX_SENTENCE_CHARACTERS or is_label(text[slice(*before[0])]):
+        return None
+    return AnswerSentence(text[slice(*before[0])], sentence.passage_index, *before[0])
+
+
+def _start_of_next(sentence: AnswerSentence, hits: Sequence[SearchHit]) -> list[AnswerSentence]:
+    """The sentences of the passage after the sentence's passage, if it was found."""
+    passage = hits[sentence.passage_index].passage
+    for index, hit in enumerate(hits):
+        other = hit.passage
+        if other.document_id == passage.document_id and other.ordinal == passage.ordinal + 1:
+            return _following(AnswerSentence("", index, 0, 0), hits)
+    return []
+
+
 def _reasons_or_enumeration(question: str, sentence: AnswerSentence, hits: Sequence[SearchHit]) -> list[AnswerSentence]:
     """The sentences with the reasons for the first one, or those with "First", "Second" and so on that it announces."""
     following = _following(sentence, hits)
     if _ASKS_REASON.search(question) and not is_label(sentence.text) and not _REASON.search(sentence.text):
         found = following[:_REASONS]
     elif following and _ORDINAL.match(following[0].text):
+        following += _start_of_next(sentence, hits)
         found = [other for other in following[:_ENUMERATED] if _ORDINAL.match(other.text)]
     else:
         return []
@@ -330,11 +461,16 @@ def _reasons_or_enumeration(question: str, sentence: AnswerSentence, hits: Seque
 
 def _whole_list(question: str, sentence: AnswerSentence, hits: Sequence[SearchHit]) -> AnswerSentence | None:
     """The item or heading of a list together with the items after it; ``None`` if it is the item asked about."""
-    if not is_label(sentence.text) or (_LIST_ITEM.match(sentence.text) and _has_most(sentence.text, question)):
+    if not is_label(sentence.text) or (LIST_ITEM.match(sentence.text) and _has_most(sentence.text, question)):
         return None
     end = sentence.end
-    for item in _following(sentence, hits):
-        if not _LIST_ITEM.match(item.text) or item.end - sentence.start > MAX_SENTENCE_CHARACTERS:
+    following = _following(sentence, hits)
+    unmarked = _UNMARKED if not LIST_ITEM.match(sentence.text) and _has_most(sentence.text, question) else 0
+    if following and LIST_ITEM.match(following[0].text):
+        unmarked = 0
+    for at, item in enumerate(following):
+        is_item = is_label(item.text) if at < unmarked else LIST_ITEM.match(item.text)
+        if not is_item or item.end - sentence.start > MAX_SENTENCE_CHARACTERS:
             break
         end = item.end
     text = hits[sentence.passage_index].passage.text
@@ -350,19 +486,30 @@ def _is_within(sentence: AnswerSentence, whole: AnswerSentence) -> bool:
     return sentence.passage_index == whole.passage_index and whole.start <= sentence.start < whole.end
 
 
-def _asks_value(question: str) -> bool:
-    return any(pattern.search(question) for pattern in (_ASKS_DATE, _ASKS_NUMBER, _ASKS_NAME, _ASKS_MONEY))
-
-
-def _is_doubtful(scored: Sequence[_Scored], chosen: Sequence[_Scored]) -> bool:
+def _is_doubtful(
+    scored: Sequence[_Scored], chosen: Sequence[_Scored], question: str, hits: Sequence[SearchHit]
+) -> bool:
     """See ``ExtractedAnswer``."""
-    of_other_years = max((candidate.share for candidate in scored if candidate.other_years), default=0.0)
     best = next((candidate for candidate in chosen if not candidate.other_years), None)
     if best is None:
         return bool(chosen)
-    if best.names < _MIN_NAMES or best.share < of_other_years:
+    of_other_years = max((candidate.share for candidate in scored if candidate.other_years), default=0.0)
+    years = _YEAR.findall(plain_text(question))
+    is_row = best.sentence.row or best.heading is not None
+    is_row_of_year = is_row and any(f" {year} " in best.plain for year in years)
+    if best.share < of_other_years and not is_row_of_year:
+        return True
+    if best.names < _MIN_NAMES and not _document_is_about(question, hits[best.sentence.passage_index], hits):
         return True
     return max(best.share, best.words) < _MIN_SHARE and any(candidate.asked for candidate in scored)
+
+
+def _document_is_about(question: str, hit: SearchHit, hits: Sequence[SearchHit]) -> bool:
+    """Whether other passages of the document have all names of things in the question: the passage may repeat none."""
+    names = [name for name in question_names(question) if _NAMES_A_THING.search(name)]
+    same = [other for other in hits if other.passage.document_id == hit.passage.document_id]
+    text = name_text("".join(_head(other) + plain_text(other.passage.text) for other in same))
+    return len(same) >= _OF_ONE_DOCUMENT and all(degree_of(name, text) == 1.0 for name in names)
 
 
 def _first_sentences(hits: Sequence[SearchHit]) -> list[AnswerSentence]:
@@ -389,47 +536,36 @@ def _score_sentences(
     if not found:
         return []
     starts = [start for start in map(word_start, asked) if start]
-    holds = _matrix([candidate.plain for candidate in found], starts)
-    identifiers = [plain_text(word) for word in _IDENTIFIER.findall(question)]
-    emphasis = np.array([_IDENTIFIER_WEIGHT if _is_any(start, identifiers) else 1.0 for start in starts], np.float64)
-    weights = np.log(1 + len(found) / (0.5 + holds.sum(axis=0))) * emphasis
-    near = _matrix([candidate.head + candidate.before for candidate in found], starts)
-    above = _matrix([candidate.above for candidate in found], starts)
-    held = np.maximum(holds, np.maximum(_CONTEXT_SHARE * near, _HEADING_SHARE * above))
-    shares = (held * weights).sum(axis=1) / max(float(weights.sum()), 1e-9)
+    matches = _match(question, found, starts)
     cosines = np.zeros(len(found))
     if embed is not None:
         vectors = embed([question, *(candidate.sentence.text for candidate in found)])
         cosines = np.asarray(vectors[1:] @ vectors[0], dtype=np.float64)
-    own = holds.sum(axis=1)
     best = max(hit.score for hit in hits) or 1.0
     years = frozenset(_YEAR.findall(plain_text(question)))
-    asks_value = any(pattern.search(question) for pattern in (_ASKS_DATE, _ASKS_NUMBER, _ASKS_MONEY))
+    asks_number = any(pattern.search(question) for pattern in (ASKS_DATE, ASKS_NUMBER, ASKS_MONEY))
+    asks_number = asks_number or asks_quantity(question)
+    preferred = _preferred_forms(question)
     scored: list[_Scored] = []
     for at, candidate in enumerate(found):
-        under_heading = above[at].sum() >= _HEADED * len(starts)
-        if not own[at] and not under_heading and cosines[at] < _MIN_COSINE_WITHOUT_WORDS:
+        own = matches.own[at]
+        under_heading = matches.above[at].sum() >= _HEADED * len(starts)
+        if not own.any() and not under_heading and cosines[at] < _MIN_COSINE_WITHOUT_WORDS:
             continue
         sentence = candidate.sentence
-        is_row = sentence.row or (candidate.row is not None and candidate.row.has_numbers)
-        in_table = is_row or candidate.row is not None
-        around = hits[sentence.passage_index].passage.text if in_table else sentence.text
-        has_unit = _UNIT_OF_MONEY.search(around) is not None
-        fits = _kind_fits(question, sentence.text, asked, is_row=is_row, has_unit=has_unit)
+        text = hits[sentence.passage_index].passage.text
+        fits = _fits(question, candidate, asked, text)
         if fits < 1.0 and _is_echo(candidate, starts):
             continue
-        score = float(shares[at]) + _COSINE_WEIGHT * float(cosines[at])
+        share = float(matches.shares[at])
+        score = share + _COSINE_WEIGHT * float(cosines[at]) + _KIND_WEIGHT * fits
         score += _RANK_WEIGHT * hits[sentence.passage_index].score / best
-        if (candidate.row is not None or candidate.sentence.row) and all_names:
+        score += sum(weight for weight, form in preferred if form.search(candidate.plain))
+        if (candidate.row is not None or sentence.row) and all_names:
             score += _ROW_NAMES * _mean_degree(all_names, candidate.plain)
-        score += _KIND_WEIGHT * fits - _deduction(candidate, starts, fits=fits)
-        shared = frozenset(start for start, has in zip(starts, holds[at], strict=True) if has)
-        missing = [start for start in starts if start not in shared]
-        heading = _heading(candidate, hits[sentence.passage_index].passage.text, missing)
         other_years = _is_of_other_years(candidate, years)
-        if other_years:
-            score -= _OTHER_YEARS
-        share = float(shares[at])
+        score -= _deduction(candidate, starts, fits=fits) + (_OTHER_YEARS if other_years else 0.0)
+        shared = frozenset(start for start, has in zip(starts, own, strict=True) if has)
         scored.append(
             _Scored(
                 sentence,
@@ -437,14 +573,49 @@ def _score_sentences(
                 score,
                 shared,
                 share=share,
-                words=float(held[at].mean()) if starts else 1.0,
+                words=float(matches.words[at]),
                 names=candidate.names,
                 other_years=other_years,
-                has_value=fits == 1.0 and asks_value,
-                heading=heading,
+                fits=fits,
+                has_value=fits == 1.0 and asks_number,
+                heading=_heading(candidate, text, [start for start in starts if start not in shared]),
             )
         )
     return sorted(scored, key=lambda scored_sentence: -scored_sentence.score)
+
+
+def _match(question: str, found: Sequence[_Candidate], starts: Sequence[str]) -> _Matches:
+    """Match the candidates with the word starts of the question."""
+    texts = [candidate.plain for candidate in found]
+    own = _matrix(texts, starts)
+    for column, start in enumerate(starts):
+        if start.strip().isdigit():
+            own[:, column] *= [_has_number(start.strip(), candidate.sentence.text) for candidate in found]
+    identifiers = [plain_text(word) for word in _IDENTIFIER.findall(question)]
+    emphasis = np.array([_IDENTIFIER_WEIGHT if _is_any(start, identifiers) else 1.0 for start in starts], np.float64)
+    weights = np.log(1 + len(found) / (0.5 + own.sum(axis=0))) * emphasis
+    near = _matrix([candidate.head + candidate.before for candidate in found], starts)
+    above = _matrix([candidate.above for candidate in found], starts) * _no_label_of_other_rows(found, own)
+    synonyms = _synonym_matrix(texts, starts)
+    held = np.maximum.reduce([own, _SYNONYM_SHARE * synonyms, _CONTEXT_SHARE * near, _HEADING_SHARE * above])
+    shares = (held * weights).sum(axis=1) / max(float(weights.sum()), 1e-9)
+    return _Matches(own, above, shares, words=held.mean(axis=1) if starts else np.ones(len(found)))
+
+
+def _fits(question: str, candidate: _Candidate, asked: Sequence[str], passage: str) -> float:
+    """See ``kind_fits``."""
+    sentence = candidate.sentence
+    in_table = sentence.row or candidate.row is not None
+    has_unit = UNIT_OF_MONEY.search(passage if in_table else sentence.text) is not None
+    is_row = sentence.row or (candidate.row is not None and candidate.row.has_numbers)
+    return kind_fits(question, sentence.text, asked, is_row=is_row, has_unit=has_unit)
+
+
+def _preferred_forms(question: str) -> list[tuple[float, re.Pattern[str]]]:
+    """What is added to the score of sentences that match."""
+    defined, counted = _defined_thing(question), counted_things(question)
+    forms = [(_DEFINED, defined), (_COUNTED, counted), (-_OPEN, _WHETHER if _ASKS_WHETHER.match(question) else None)]
+    return [(weight, form) for weight, form in forms if form is not None]
 
 
 def _candidates(
@@ -465,12 +636,13 @@ def _candidates(
     spans = [span for span in _quotable(text, asked) if not _overlaps(span, in_tables)]
     rows = text_rows(text, spans)
     plain = [plain_text(text[start:end]) for start, end in spans]
+    labels = [is_label(text[start:end]) for start, end in spans]
     for at, (start, end) in enumerate(spans):
         row = rows.get(at)
         if row is not None and (row.is_heading or is_separator(text[start:end])):
             continue
         before = plain[at - 1] if at else ""
-        above = before if at and is_label(text[slice(*spans[at - 1])]) else ""
+        above = next((plain[line] for line in range(at - 1, max(-1, at - 1 - _UNDER_HEADING), -1) if labels[line]), "")
         if row is not None:
             above = "".join(plain_text(text[first:last]) for first, last in row.above)
         sentence = AnswerSentence(text[start:end], index, start, end)
@@ -508,6 +680,46 @@ def _matrix(texts: Sequence[str], starts: Sequence[str]) -> npt.NDArray[np.float
     return np.array([[start in text for start in starts] for text in texts], np.float64).reshape(len(texts), -1)
 
 
+def _has_number(number: str, text: str) -> bool:
+    """Whether the text has the number other than as a part of a decimal: "5.6" and "2.5" have no 5."""
+    without_decimals = _DECIMAL.sub(" ", text)
+    return number not in text or number in without_decimals
+
+
+def _no_label_of_other_rows(found: Sequence[_Candidate], holds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """0 where a row lacks a word that another row of the passage has: the word tells the rows apart."""
+    tables: dict[int, list[int]] = defaultdict(list)
+    for at, candidate in enumerate(found):
+        if candidate.row is not None and candidate.row.has_numbers:
+            tables[candidate.sentence.passage_index].append(at)
+    counts = np.ones_like(holds)
+    for rows in tables.values():
+        counts[rows] = (holds[rows] > 0) | ~(holds[rows] > 0).any(axis=0)
+    return counts
+
+
+def _defined_thing(question: str) -> re.Pattern[str] | None:
+    """Matches a definition of the thing that a question is about: "Multipoint is a function"."""
+    asked = _ASKS_DEFINITION.match(question)
+    starts = [word_start(word).strip() for word in content_words(asked.group(1))[:3]] if asked is not None else []
+    if not (starts := [start for start in starts if start]):
+        return None
+    things = "|".join(re.escape(start) for start in starts)
+    return re.compile(
+        rf"\A (?:(?:the|an?) )?(?:\w+ ){{0,2}}(?:{things})\w*(?: \w+){{0,2}}"
+        r" (?:is|are|means|refers|allows|lets|enables|provides)(?= )"
+    )
+
+
+def _synonym_matrix(texts: Sequence[str], starts: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Which texts contain a synonym of which word start, ``(texts, starts)``."""
+    found = np.zeros((len(texts), len(starts)))
+    for column, start in enumerate(starts):
+        if synonyms := synonym_starts(start):
+            found[:, column] = [any(synonym in text for synonym in synonyms) for text in texts]
+    return found
+
+
 def _heading(candidate: _Candidate, text: str, missing: Sequence[str]) -> AnswerSentence | None:
     if candidate.row is None or (span := heading_for(text, candidate.row, missing)) is None:
         return None
@@ -540,7 +752,7 @@ def _is_echo(candidate: _Candidate, starts: Sequence[str]) -> bool:
     text = candidate.sentence.text
     if candidate.sentence.row or not is_label(text) or (candidate.row is not None and candidate.row.has_numbers):
         return False
-    if not _NEGATIONS.isdisjoint(candidate.plain.split()):
+    if not NEGATIONS.isdisjoint(candidate.plain.split()):
         return False  # "Do not store it face down." answers whether it may be stored so
     return sum(not _is_asked(word, starts) for word in content_words(text)) < (2 if candidate.row is None else 1)
 
@@ -561,34 +773,6 @@ def _head(hit: SearchHit) -> str:
     return plain_text(" ".join((passage.filename, passage.title or "", *passage.headings, *captions)))
 
 
-def _kind_fits(question: str, text: str, asked: Sequence[str], *, is_row: bool, has_unit: bool) -> float:
-    """1 if the sentence has a new value of the type asked for, 0 if not, 0.5 without a type.
-
-    Types are numbers, amounts of money, shares, dates and names. The unit of a value in the row of a table may stand
-    outside the row: ``has_unit`` tells that the text, or the passage of a row, has a currency or a scale.
-    """
-    if _ASKS_MONEY.search(question) and not _MONEY.search(text) and not (has_unit and _AMOUNT_AT_END.search(text)):
-        return 0.0
-    if _ASKS_SHARE.search(question) and not _SHARE.search(text) and (not is_row or _DATE.search(text)):
-        return 0.0
-    if _ASKS_DATE.search(question):
-        return 1.0 if _DATE.search(text) else 0.0
-    if _ASKS_NUMBER.search(question):
-        known = {word for word in asked if _DIGIT.search(word)}
-        text = _FIGURE.sub(" ", text)
-        number_words = _NUMBER_WORDS if _ASKS_MEASURE.search(question) else _NUMBER_WORDS | _NEGATIONS
-        for identifier in _WITH_DIGIT.findall(question):
-            text = text.replace(identifier, " ")
-        if not _ASKS_TIME.search(question):
-            text = _YEAR_OR_DAY.sub(" ", text)
-        return (
-            1.0 if set(_NUMBER.findall(text)) - known or not number_words.isdisjoint(plain_text(text).split()) else 0.0
-        )
-    if _ASKS_NAME.search(question):
-        return 1.0 if any(name.lower() not in asked for name in _NAME.findall(_DATE.sub(" ", text))) else 0.0
-    return 0.5
-
-
 def _penalty(text: str) -> float:
     """Deduction for sentences that make poor quotes: questions, labels, footers, fragments, rows of numbers."""
     words = text.split()
@@ -599,6 +783,8 @@ def _penalty(text: str) -> float:
         cost += 0.4
     if len(words) < 4 and text.isascii():
         cost += 0.3
+    if _FRAGMENT.fullmatch(text):
+        cost += 0.2
     letters = sum(character.isalpha() for character in text)
     return cost + (0.2 if letters < 0.3 * len(text) else 0.0)
 
@@ -650,7 +836,7 @@ def _repeats(candidate: _Scored, chosen: _Scored) -> bool:
 
 def _is_fact(word: str, text: str) -> bool:
     """Whether a plain word is a number, a negation, or a name or first word of the text."""
-    if _DIGIT.search(word) or word in _NUMBER_WORDS or word in _NEGATIONS:
+    if _DIGIT.search(word) or word in NUMBER_WORDS or word in NEGATIONS:
         return True
     return (
         word not in QUESTION_STOP_WORDS

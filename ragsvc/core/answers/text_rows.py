@@ -20,6 +20,7 @@ LINES_BEFORE: Final = 3
 LONGEST_HEADING: Final = 300
 """Maximum length in characters of a quoted heading."""
 
+LIST_ITEM: Final = re.compile(r"[\u2022\u00b7\u25aa\u25e6*+\u2013-] ?\w")
 _SENTENCE: Final = re.compile(r"[.!?]\Z")
 _LAST_NUMBER: Final = re.compile(r"\w\s+[-($€£]*\d[\d.,]*[%)]*\Z")
 _LONGEST_ROW: Final = 12
@@ -76,7 +77,9 @@ def _word_rows(text: str, spans: Sequence[Span]) -> dict[int, TextRow]:
             continue
         if at - first > LINES_BEFORE:
             for row in range(first + 1, at):
-                rows[row] = TextRow(tuple(spans[first : min(row, first + LINES_BEFORE)]), has_numbers=False)
+                above = spans[first : min(row, first + LINES_BEFORE)]
+                headings = (span for span in above if not LIST_ITEM.match(text, span[0], span[1]))
+                rows[row] = TextRow(tuple(headings), has_numbers=False)
         first = at + 1
     return rows
 

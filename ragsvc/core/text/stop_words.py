@@ -84,3 +84,24 @@ QUESTION_STOP_WORDS: Final = frozenset[str]().union(
     *(words | FUNCTION_WORDS.get(language, frozenset()) for language, words in _CONVERSATION_WORDS.items())
 ) - {"may"}
 """All words without topic in a question, of these languages together. "May" is kept because it is also a month."""
+
+REPHRASED_WORDS: Final = _words(
+    """many much often long old large big small size high low far tall deep wide heavy fast soon people person
+    someone want wants need needs use uses used take takes took taken reach reaches reached hold held aged see
+    saw seen come comes came leave left back drive drove get gets got give gave given gives make made makes say
+    says said tell told think thought know known call called happen happened mean means go goes went gone put
+    keep kept find found show shown become became begin began start started stop stopped end ended let try tried
+    work works worked play run ran move moved live lived believe bring brought write wrote provide sit stand
+    stood stands lose lost pay paid meet met include continue set learn change changed lead led understand watch
+    follow create speak read allow add spend spent grow grew open opened walk win won offer offered remember
+    consider appear buy bought wait serve die died send sent expect build built stay fall fell cut kill remain
+    suggest raise pass sell sold require decide pull state good bad new first last own other different same able
+    main major important following best worst current present exact exactly total number amount kind kinds type
+    types way ways thing things part parts reason reasons purpose name names place year years time times day
+    days according worry worried position share shares percentage percent proportion page pages document
+    documents report paper figure table list choose chose chosen define defined belong belongs consist consists
+    contain contains actually really per each within among between compared compare difference increase
+    increased decrease decreased rise rose ranked rank describe described mention mentioned propose proposed"""
+)
+"""Common English verbs, adjectives and words of quantity in questions, which sentences that answer them often replace:
+"how long does it last" and "it takes two hours". A passage that lacks them may have the answer."""

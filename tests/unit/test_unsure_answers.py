@@ -1,0 +1,39 @@
+"""An answer whose sentences may not answer the question says so before it quotes them, with citations."""
+
+import asyncio
+
+import msgspec
+
+from ragsvc.core.answers.citations import CitedAnswer
+from ragsvc.core.answers.extractive import answer
+from ragsvc.core.gateway.chat import RetrievedPassages, decode_chat_request
+from ragsvc.core.retrieval.search_values import SearchHit
+from ragsvc.providers.local_extractive import NEAREST, NO_ANSWER, LocalExtractive
+from tests.support.small_corpus import count_tokens, passage
+
+TEXT = "The harbour of Husum is full of boats in summer. The water is cold."
+
+
+def reply_to(question: str, hits: list[SearchHit]) -> str:
+    body = {"model": "m", "messages": [{"role": "user", "content": question}]}
+    evidence = RetrievedPassages(query=question, hits=tuple(hits), answerable=0.9)
+    call = msgspec.structs.replace(decode_chat_request(msgspec.json.encode(body)), evidence=evidence)
+    reply = asyncio.run(LocalExtractive(answer, count_tokens=count_tokens).complete(call))
+    return msgspec.json.decode(reply.body)["choices"][0]["message"]["content"]
+
+
+def test_a_number_that_the_sentences_lack_is_not_claimed():
+    hits = [SearchHit(passage=passage(1, TEXT), score=0.6, dense=0.5)]
+    text = reply_to("How many boats did the harbour of Husum have in summer?", hits)
+    assert text == f"{NEAREST}\n\nThe harbour of Husum is full of boats in summer. [1]"
+    cited = CitedAnswer(hits, extractive=True)
+    cited.feed(text)
+    (citation,) = cited.citations()
+    assert citation.quote == "The harbour of Husum is full of boats in summer."
+
+
+def test_a_sentence_that_states_it_is_claimed():
+    hits = [SearchHit(passage=passage(1, "The harbour of Husum had 40 boats in summer. It is old."), score=0.6)]
+    text = reply_to("How many boats did the harbour of Husum have in summer?", hits)
+    assert text == "The harbour of Husum had 40 boats in summer. [1]"
+    assert NO_ANSWER not in text
