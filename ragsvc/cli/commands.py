@@ -497,6 +497,50 @@ def doctor(
 
 
 @app.command()
+def backup(
+    destination: Annotated[
+        Path, typer.Argument(metavar="DEST", help="Folder of the backup; made if it does not exist.")
+    ],
+    keep: Annotated[
+        int | None, typer.Option("--keep", min=1, metavar="N", help="Then remove all but the newest N snapshots.")
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Back up the data directory, also while a service uses it. A repeated run copies only what changed."""
+
+    async def command(output: Output) -> None:
+        from ragsvc.cli.backup import backup as run_backup  # noqa: PLC0415 - keeps other commands fast
+
+        await run_backup(Target(data_dir=data_dir), destination, output, keep=keep)
+
+    execute(command, as_json=as_json)
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="BACKUP", help="Folder of the backup.")],
+    snapshot: Annotated[
+        str | None, typer.Option("--snapshot", metavar="ID", help="The snapshot to restore (default: the newest).")
+    ] = None,
+    list_only: Annotated[bool, typer.Option("--list", help="List the snapshots, and restore nothing.")] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Restore a backup into a new or empty data directory, after verifying every part of it."""
+
+    async def command(output: Output) -> None:
+        from ragsvc.cli import backup as backup_commands  # noqa: PLC0415 - keeps other commands fast
+
+        if list_only:
+            await backup_commands.list_snapshots(source, output)
+        else:
+            await backup_commands.restore(Target(data_dir=data_dir), source, output, snapshot=snapshot)
+
+    execute(command, as_json=as_json)
+
+
+@app.command()
 def proxy(
     upstream: Annotated[
         str,

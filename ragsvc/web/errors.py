@@ -64,6 +64,7 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.AttestationUnavailable: Rendering(503, SERVER),
     e.ShuttingDown: Rendering(503, SERVER),
     e.DataDirectoryLocked: Rendering(503, SERVER),
+    e.BackupDamaged: Rendering(500, SERVER),
     e.ConfigurationError: Rendering(500, SERVER),
     e.EmbeddingFailed: Rendering(503, SERVER),
     e.ExtractionFailed: Rendering(400, INVALID),
