@@ -96,6 +96,7 @@ def serve(
     as_json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line.")] = False,
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C. Running answers are finished; ingest jobs resume at the next start."""
+    from ragsvc.cli.logs import log_refused_start  # noqa: PLC0415 - keeps other commands fast
     from ragsvc.cli.process_tuning import keep_heap_small, let_threads_alternate  # noqa: PLC0415 - only a long process gains
 
     async def command(output: Output) -> None:
@@ -105,7 +106,7 @@ def serve(
 
     keep_heap_small()
     let_threads_alternate()
-    execute(command, as_json=as_json, fast_loop=True)
+    execute(command, as_json=as_json, fast_loop=True, log_failure=log_refused_start)
 
 
 @app.command()

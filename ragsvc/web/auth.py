@@ -55,6 +55,7 @@ class AccessGate:
             requirement = AccessRequirement.PUBLIC if options else requirement_of(handler.opt)
             known = self._requirements[id(handler)] = (requirement, limit or float("inf"))
         requirement, body_limit = known
+        context.may_wait = bool(handler.opt.get("streams_body"))
         await let_in(self._access, context, requirement, body_limit)
         if context.live is not None:
             scope["user"] = context.live.principal
