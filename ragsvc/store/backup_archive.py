@@ -28,6 +28,7 @@ _MARKER: Final = "ragsvc-backup.json"
 _FORMAT: Final = 1
 _MANIFESTS: Final = "snapshots"
 _PIECES: Final = "pieces"
+_SCRATCH: Final = ".scratch"
 
 
 class ArchivedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,20 +105,26 @@ class BackupArchive:
 
     @contextmanager
     def locked(self) -> Generator[None]:
-        """Keep other processes from changing the archive. Raises ``Conflict`` if one does."""
+        """Keep other processes from changing the archive, and remove temporary files of a killed one.
+
+        Raises:
+            Conflict: another process changes the archive.
+        """
         lock = FileLock(self._root / "backup.lock", timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
             raise Conflict(f"Another process is working on the backup in {self._root}.") from error
         try:
+            for leftover in (*self._root.glob(f"*{_SCRATCH}*"), *(self._root / _PIECES).glob("??/*.new")):
+                leftover.unlink()
             yield
         finally:
             lock.release()
 
     def scratch_file(self) -> Path:
         """A path for a temporary file on the disk of the archive; the caller removes the file."""
-        return self._root / f"{secrets.token_hex(8)}.new"
+        return self._root / f"{secrets.token_hex(8)}{_SCRATCH}"
 
     # -- snapshots ----------------------------------------------------------------------------------------------
 

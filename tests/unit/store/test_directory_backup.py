@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
+import subprocess
+import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from ragsvc.store.database import Database, connect_raw
 from ragsvc.store.directory_backup import back_up_directory, restore_directory
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.encrypt_directory import rotate_master_key
+from ragsvc.testing.service_runner import ROOT
 from tests.support.old_data_directories import KINDS, OldDirectory
 
 
@@ -186,6 +191,58 @@ def test_a_damaged_backup_is_refused_and_leaves_no_data_directory(tmp_path: Path
     assert stored_files(tmp_path / "restored") == {
         name: content for name, content in stored_files(old.path).items() if not name.startswith("derived/")
     }
+
+
+BACK_UP = """
+import sys
+from pathlib import Path
+from ragsvc.store.directory_backup import back_up_directory
+
+print("begun", flush=True)
+made = back_up_directory(Path(sys.argv[1]), None, Path(sys.argv[2]), keep=2)
+print(made.manifest.id, flush=True)
+"""
+
+
+def test_a_backup_that_is_killed_at_any_moment_leaves_the_earlier_ones_whole(tmp_path: Path) -> None:
+    old = OldDirectory("plain", tmp_path / "data")
+    backup = tmp_path / "backup"
+    chance = random.Random(7)  # noqa: S311 - moments of a test
+    killed = finished = 0
+    database = Database(old.database)
+    try:
+        database.write_sync(lambda c: c.exec_driver_sql("CREATE TABLE filler (content BLOB)"))
+        for round_number in range(12):
+            database.write_sync(
+                lambda c: c.exec_driver_sql("INSERT INTO filler VALUES (?)", (chance.randbytes(3_000_000),))
+            )
+            command = [sys.executable, "-c", BACK_UP, str(old.path), str(backup)]
+            with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "begun\n"
+                if round_number % 4:
+                    time.sleep(chance.uniform(0, 0.15))
+                    process.kill()
+                process.wait(60)
+            killed += process.returncode == -9
+            finished += process.returncode == 0
+            if not finished:
+                continue
+            target = tmp_path / f"restored-{round_number}"
+            manifest = restore_directory(backup, target)
+            with closing(connect_raw(target / "ragsvc.sqlite", key=None)) as connection:
+                assert connection.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+                assert connection.execute("SELECT count(*) FROM documents").fetchone()[0] == manifest.documents
+            shutil.rmtree(target)
+        last = back_up_directory(old.path, None, backup, keep=1)
+    finally:
+        database.close()
+    assert killed >= 4
+    assert finished >= 3
+    used = {piece for file in last.manifest.files for piece in file.pieces}
+    assert {path.name for path in (backup / "pieces").glob("??/*")} == used
+    expected = {"pieces", "snapshots", "ragsvc-backup.json", "backup.lock"}
+    assert {path.name for path in backup.iterdir()} <= expected  # no temporary file is left
 
 
 def test_a_restore_that_was_interrupted_between_its_last_steps_is_repeated(tmp_path: Path) -> None:
