@@ -37,7 +37,7 @@ _SMALL_FILES: Final = (
     MODEL_REVISIONS_FILE_NAME,
 )
 _STAGING: Final = "restore.partial"
-_NOT_DATA: Final = frozenset({"README.md", "ragsvc.lock", "ragsvc.pid", "lost+found", _STAGING})
+_NOT_DATA: Final = frozenset({"README.md", "ragsvc.lock", "ragsvc.pid", "ragsvc.reserve", "lost+found", _STAGING})
 _ATTEMPTS: Final = 100
 """How often the files are compared with the database again because documents were deleted meanwhile. An attempt copies
 only what was added since the one before, so the second nearly always succeeds."""

@@ -90,9 +90,13 @@ class RequestMetrics:
 class OperationMetrics:
     """Durations of searches, chats and ingests and of their stages, and failures; implements ``OperationSink``."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        """Register the metrics; ``registry`` must not hold metrics of another instance."""
+    def __init__(self, registry: CollectorRegistry, *, model_label: Callable[[str], str] = str) -> None:
+        """Register the metrics; ``registry`` must not hold metrics of another instance.
+
+        ``model_label`` returns the label of a model for the name that a client gave.
+        """
         _drop_created_series()
+        self._model_label = model_label
         self._searches = Histogram(
             "ragsvc_search_duration_seconds",
             "Time of a search, also of the search of a chat.",
@@ -159,7 +163,8 @@ class OperationMetrics:
             case "search":
                 self._searches.labels(attributes.get("mode", ""), kind).observe(seconds)
             case "chat":
-                self._chats.labels(self._models.of(attributes.get("model", "")), kind).observe(seconds)
+                model = self._models.of(self._model_label(attributes.get("model", "")))
+                self._chats.labels(model, kind).observe(seconds)
             case _:
                 self._documents.labels(kind).observe(seconds)
                 if kind == "error":

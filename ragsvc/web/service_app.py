@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import shutil
@@ -18,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from ragsvc import __version__
 from ragsvc.core.documents import DocumentStatus
+from ragsvc.core.errors import RagsvcError
 from ragsvc.core.gateway.circuit_breaker import Circuit
 from ragsvc.core.log_events import log_event
 from ragsvc.services.model_registry import ModelRegistry
@@ -104,15 +106,22 @@ class ServiceMetrics(Collector):
         self._read_at = -math.inf
 
     async def refresh(self) -> None:
-        """Read what needs the database or the disk, at most every ``_STORED_STATE_S``; ``collect`` must not wait."""
+        """Read what needs the database or the disk, at most every ``_STORED_STATE_S``; ``collect`` must not wait.
+
+        After a failure the metrics keep their former values: the other metrics are needed most then.
+        """
         if time.monotonic() - self._read_at < _STORED_STATE_S:
             return
         self._read_at = time.monotonic()
+        with contextlib.suppress(RagsvcError, OSError):
+            self._stored = await self._read_stored_state()
+
+    async def _read_stored_state(self) -> _StoredState:
         database, data_dir = self._services.database, self._services.settings.data_dir
         documents, waiting = await database.read(lambda c: (count_by_status(c), waiting_count(c)))
         disk = await anyio.to_thread.run_sync(shutil.disk_usage, data_dir)
         size_bytes = await anyio.to_thread.run_sync(lambda: database.path.stat().st_size)
-        self._stored = _StoredState(
+        return _StoredState(
             documents=documents,
             waiting_jobs=waiting,
             database_bytes=size_bytes,
