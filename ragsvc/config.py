@@ -49,8 +49,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Port to listen on; 0 picks a free port and prints it."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is logged to standard error."""
+    log_format: Literal["text", "json"] = "text"
+    """Format of the log: a line of text, or a JSON object per line."""
     access_log: bool = False
-    """Log a JSON line per request (never bodies, names or keys)."""
+    """Also log every request, at level info (never bodies, names or keys)."""
+    otel_endpoint: str | None = None
+    """URL to which traces of chats, searches and ingests are sent by OTLP over HTTP, such as
+    ``http://127.0.0.1:4318/v1/traces`` (needs the extra ``otel``). Traces hold ids and durations, never text."""
+    slow_request_s: Seconds = 10.0
+    """Requests whose response begins later than this are logged as a warning; uploads, which may wait for the ingest,
+    are not."""
     shutdown_grace_s: Seconds = 20.0
     """Seconds that running requests have to finish after SIGTERM."""
     max_body_bytes: Positive = DEFAULT_MAX_BODY_BYTES

@@ -73,6 +73,7 @@ def serve(
     as_json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line.")] = False,
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C. Running answers are finished; ingest jobs resume at the next start."""
+    from ragsvc.cli.logs import log_refused_start  # noqa: PLC0415 - keeps other commands fast
     from ragsvc.cli.process_tuning import keep_heap_small, let_threads_alternate  # noqa: PLC0415 - only a long process gains
 
     async def command(output: Output) -> None:
@@ -82,7 +83,7 @@ def serve(
 
     keep_heap_small()
     let_threads_alternate()
-    execute(command, as_json=as_json, fast_loop=True)
+    execute(command, as_json=as_json, fast_loop=True, log_failure=log_refused_start)
 
 
 @app.command()
@@ -482,6 +483,50 @@ def doctor(
         await run_doctor(target, output, deep=deep)
 
     _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=None)
+
+
+@app.command()
+def backup(
+    destination: Annotated[
+        Path, typer.Argument(metavar="DEST", help="Folder of the backup; made if it does not exist.")
+    ],
+    keep: Annotated[
+        int | None, typer.Option("--keep", min=1, metavar="N", help="Then remove all but the newest N snapshots.")
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Back up the data directory, also while a service uses it. A repeated run copies only what changed."""
+
+    async def command(output: Output) -> None:
+        from ragsvc.cli.backup import backup as run_backup  # noqa: PLC0415 - keeps other commands fast
+
+        await run_backup(Target(data_dir=data_dir), destination, output, keep=keep)
+
+    execute(command, as_json=as_json)
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="BACKUP", help="Folder of the backup.")],
+    snapshot: Annotated[
+        str | None, typer.Option("--snapshot", metavar="ID", help="The snapshot to restore (default: the newest).")
+    ] = None,
+    list_only: Annotated[bool, typer.Option("--list", help="List the snapshots, and restore nothing.")] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Restore a backup into a new or empty data directory, after verifying every part of it."""
+
+    async def command(output: Output) -> None:
+        from ragsvc.cli import backup as backup_commands  # noqa: PLC0415 - keeps other commands fast
+
+        if list_only:
+            await backup_commands.list_snapshots(source, output)
+        else:
+            await backup_commands.restore(Target(data_dir=data_dir), source, output, snapshot=snapshot)
+
+    execute(command, as_json=as_json)
 
 
 @app.command()

@@ -14,8 +14,16 @@ from ragsvc.cli.output import Output
 from ragsvc.core.errors import RagsvcError
 
 
-def execute(command: Callable[[Output], Awaitable[None]], *, as_json: bool, fast_loop: bool = False) -> None:
+def execute(
+    command: Callable[[Output], Awaitable[None]],
+    *,
+    as_json: bool,
+    fast_loop: bool = False,
+    log_failure: Callable[[CommandFailed | None, Exception], bool] = lambda _failure, _error: False,
+) -> None:
     """Run ``command``. An expected failure becomes a line on standard error and its exit code.
+
+    ``log_failure`` may write the failure (``None`` for a bug) to the log instead; then it returns ``True``.
 
     Raises:
         typer.Exit: the command failed or was interrupted.
@@ -32,10 +40,12 @@ def execute(command: Callable[[Output], Awaitable[None]], *, as_json: bool, fast
         code = ExitCode.INTERRUPTED
     except Exception as error:
         failure = _expected(error)
-        if failure is None:
+        is_logged = log_failure(failure, error)
+        if failure is None and not is_logged:
             raise
-        output.failure(failure)
-        code = failure.exit_code
+        if failure is not None:
+            output.failure(failure, is_logged=is_logged)
+        code = ExitCode.FAILED if failure is None else failure.exit_code
     if code:
         raise typer.Exit(int(code))
 

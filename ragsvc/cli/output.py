@@ -41,11 +41,15 @@ class Output:
         if not self.as_json:
             self.err.print(escape(text))
 
-    def failure(self, failure: CommandFailed) -> None:
-        """Print the failure to standard error; with ``--json`` also as JSON, unless a document was printed before."""
+    def failure(self, failure: CommandFailed, *, is_logged: bool = False) -> None:
+        """Print the failure to standard error, unless the log has it there.
+
+        With ``--json`` it is also printed as JSON, unless a document was printed before.
+        """
         if self.as_json and not self._printed:
             print_json({"error": {"message": failure.message, "code": failure.code}})
-        self.err.print(f"[bold red]ragsvc:[/] {escape(' '.join(failure.message.split()))}")
+        if not is_logged:
+            self.err.print(f"[bold red]ragsvc:[/] {escape(' '.join(failure.message.split()))}")
 
 
 def print_json(document: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import logging
 import math
 import os
 import signal
@@ -18,14 +19,18 @@ import anyio.abc
 import msgspec
 import uvicorn
 
+from ragsvc import __version__
 from ragsvc.cli.failures import CommandFailed
 from ragsvc.cli.logs import log_to_standard_error
 from ragsvc.cli.output import Output
 from ragsvc.cli.target import Target, keep_private
 from ragsvc.config import Settings
+from ragsvc.core.log_events import log_event
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.web.service_app import create_service
 from ragsvc.wiring.services import Services, open_services
+
+_log = logging.getLogger("ragsvc.service")
 
 _BACKLOG = 2048
 _OPEN_FILES = 65_536
@@ -47,7 +52,7 @@ async def serve(target: Target, *, host: str | None, port: int | None, output: O
         host=settings.host if host is None else host,
         port=settings.port if port is None else port,
     )
-    log_to_standard_error(settings.log_level)
+    log_to_standard_error(settings.log_level, log_format=settings.log_format)
     announce = _Announcer(output, started)
     with contextlib.closing(_bind(settings)) as listener:
         stop = _Stop()
@@ -57,6 +62,7 @@ async def serve(target: Target, *, host: str | None, port: int | None, output: O
                 async with open_services(settings) as services:
                     await _serve(services, listener, stop, announce)
             tasks.cancel_scope.cancel()
+    log_event(_log, logging.INFO, "stopped", "ragsvc stopped", signal=stop.reason)
     announce.event("stopped", "ragsvc stopped", signal=stop.reason)
 
 
@@ -159,6 +165,16 @@ class _Announcer:
 
     def started(self, url: str, services: Services) -> None:
         """Print the address, and that the service is ready."""
+        log_event(
+            _log,
+            logging.INFO,
+            "ready",
+            f"ragsvc {__version__} is ready",
+            url=url,
+            pid=os.getpid(),
+            data_dir=str(services.settings.data_dir),
+            seconds=round(time.monotonic() - self._started, 2),
+        )
         data_dir = str(services.settings.data_dir)
         self.event("listening", f"ragsvc listens on {url}", url=url, pid=os.getpid(), data_dir=data_dir)
         seconds = round(time.monotonic() - self._started, 2)

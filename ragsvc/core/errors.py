@@ -32,6 +32,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── ShuttingDown
     ├── BackgroundTaskFailed      a task that has to live as long as the service has ended
     ├── DataDirectoryLocked       another process uses this data directory
+    ├── BackupDamaged             a part of a backup is missing or was changed
     ├── ConfigurationError
     ├── EmbeddingFailed
     ├── ExtractionFailed          a document cannot be read; ``reason`` is a ``FailureReason``
@@ -267,6 +268,12 @@ class DataDirectoryLocked(RagsvcError):
     """Another process uses the data directory."""
 
     code = "data_directory_locked"
+
+
+class BackupDamaged(RagsvcError):
+    """A part of a backup is missing or was changed, so it cannot be restored."""
+
+    code = "backup_damaged"
 
 
 class ConfigurationError(RagsvcError):

@@ -71,9 +71,10 @@ class OpenAIUpstream:
         *,
         count_tokens: CountTokens,
         client: UpstreamClient | None = None,
+        on_failure: Callable[[str, str], None] = lambda _provider, _reason: None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._client = client or UpstreamClient(settings, session)
+        self._client = client or UpstreamClient(settings, session, on_failure=on_failure)
         self._contexts = ModelContexts()
         self._count_tokens = count_tokens
         self._now = now
@@ -238,7 +239,7 @@ class ForwardedReply:
         try:
             piece = await self._response.content.readany()
         except HTTP_FAILURES as error:
-            self._client.breaker.failed()
+            self._client.report_broken_answer(error)
             raise self._client.translate(error, before_body=False) from error
         if not piece:
             raise StopAsyncIteration

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import io
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -30,8 +31,11 @@ from ragsvc.core.errors import (
 )
 from ragsvc.core.gateway.circuit_breaker import CircuitBreaker
 from ragsvc.core.gateway.provider_settings import ProviderSettings
+from ragsvc.core.log_events import RepetitionLimit, log_event
 from ragsvc.core.retry_after import read_retry_after
 from ragsvc.providers.concurrency_slots import ConcurrencySlots
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 HTTP_FAILURES: Final = (aiohttp.ClientError, TimeoutError, ConnectionError, ValueError)
@@ -63,13 +67,17 @@ class RetriableFailure(Exception):
     """A failure after which another attempt may succeed; never leaves this package.
 
     ``wait_s`` is the wait that the provider asks for. ``healthy``: the failure does not count for the circuit breaker.
+    ``status`` is the HTTP status of the provider, if it answered.
     """
 
-    def __init__(self, error: RagsvcError, *, wait_s: float | None = None, healthy: bool = False) -> None:
+    def __init__(
+        self, error: RagsvcError, *, wait_s: float | None = None, healthy: bool = False, status: int | None = None
+    ) -> None:
         super().__init__(error.message)
         self.error = error
         self.wait_s = wait_s
         self.healthy = healthy
+        self.status = status
 
 
 class UpstreamClient:
@@ -83,11 +91,15 @@ class UpstreamClient:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
+        on_failure: Callable[[str, str], None] = lambda _provider, _reason: None,
     ) -> None:
+        """``on_failure`` receives the name of the provider and the reason of each failed attempt."""
         self.settings = settings
         self._session = session
         self._sleep = sleep
         self._jitter = jitter
+        self._on_failure = on_failure
+        self._repetitions = RepetitionLimit()
         self.breaker = CircuitBreaker(
             failures=settings.breaker_failures, cooldown_s=settings.breaker_cooldown_s, clock=clock
         )
@@ -130,9 +142,13 @@ class UpstreamClient:
             try:
                 result = await send()
             except RetriableFailure as failure:
-                wait_s = await self._wait_before_retry(failure, left=left, backoff_s=backoff_s)
-            except (UpstreamFailed, UpstreamTimeout):
+                try:
+                    wait_s = await self._wait_before_retry(failure, left=left, backoff_s=backoff_s)
+                finally:
+                    self._report(failure.__cause__, status=failure.status, retries_left=left)
+            except (UpstreamFailed, UpstreamTimeout) as error:
                 self.breaker.failed()
+                self._report(error.__cause__, status=getattr(error, "upstream_status", None), retries_left=0)
                 raise
             except InvalidRequest:
                 self.breaker.succeeded()
@@ -143,6 +159,30 @@ class UpstreamClient:
             left -= 1
             backoff_s = min(backoff_s * 2, _LONGEST_BACKOFF_S)
             await self._sleep(wait_s)
+
+    def report_broken_answer(self, cause: BaseException | None) -> None:
+        """Record that an answer broke off after it had begun."""
+        self.breaker.failed()
+        self._report(cause, status=None, retries_left=0)
+
+    def _report(self, cause: BaseException | None, *, status: int | None, retries_left: int) -> None:
+        """Count and log a failure. The message of the provider may quote the prompt, and is left out."""
+        reason = failure_reason(cause, status=status)
+        self._on_failure(self.settings.name, reason)
+        left_out = self._repetitions.admit((self.settings.name, reason))
+        log_event(
+            logger,
+            logging.DEBUG if left_out is None else logging.WARNING,
+            "upstream_error",
+            f"provider {self.settings.name} failed",
+            provider=self.settings.name,
+            reason=reason,
+            error_type=None if cause is None else type(cause).__name__,
+            status=status,
+            retries_left=retries_left,
+            circuit=self.breaker.state.value,
+            left_out=left_out or None,
+        )
 
     async def _wait_before_retry(self, failure: RetriableFailure, *, left: int, backoff_s: float) -> float:
         if failure.healthy:
@@ -233,7 +273,7 @@ class UpstreamClient:
     def _without_key(self, message: str) -> str:
         return message.replace(self.settings.api_key, "***") if self.settings.api_key else message
 
-    def _refused_key(self) -> Exception:
+    def _refused_key(self, status: int) -> Exception:
         name = self.settings.name
         if self._key_from_caller:
             return InvalidRequest(f"Provider '{name}' does not accept the given key.", param="X-Provider-Key")
@@ -241,6 +281,7 @@ class UpstreamClient:
             ModelUnavailable(f"Provider '{name}' does not accept the configured key."),
             wait_s=float("inf"),
             healthy=True,
+            status=status,
         )
 
     def _refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
@@ -250,7 +291,7 @@ class UpstreamClient:
         message = self._without_key(message)
         wait_s = read_retry_after(headers)
         if status in _CREDENTIAL_STATUSES:
-            return self._refused_key()
+            return self._refused_key(status)
         if status == 413:
             return TooLarge(message or f"The request is too large for provider '{name}'.", limit_bytes=0)
         if status == 404 and (code == "model_not_found" or "model" in message.lower()):
@@ -262,8 +303,30 @@ class UpstreamClient:
                 ModelUnavailable(f"Provider '{name}' answered with status {status}.", retry_after_s=wait_s),
                 wait_s=wait_s,
                 healthy=status in _TEMPORARY_STATUSES,
+                status=status,
             )
         return UpstreamFailed(f"Provider '{name}' answered with status {status}.", upstream_status=status)
+
+
+def failure_reason(cause: BaseException | None, *, status: int | None) -> str:
+    """A short stable name for a failed attempt, for metrics and the log.
+
+    >>> failure_reason(None, status=503), failure_reason(TimeoutError(), status=None)
+    ('status_503', 'timeout')
+    """
+    if status is not None:
+        return f"status_{status}"
+    match cause:
+        case aiohttp.ConnectionTimeoutError():
+            return "connect_timeout"
+        case TimeoutError():
+            return "timeout"
+        case aiohttp.ClientConnectorError():
+            return "unreachable"
+        case aiohttp.ClientConnectionError() | ConnectionError() | aiohttp.ClientPayloadError():
+            return "disconnected"
+        case _:
+            return "invalid_answer"
 
 
 def _payload(body: bytes | AsyncIterator[bytes]) -> bytes | io.BytesIO | AsyncIterator[bytes]:

@@ -99,9 +99,9 @@ class UpstreamStream:
                     return block
             if self._failure is not None:
                 raise self._failure
-        except RagsvcError:
+        except RagsvcError as error:
             if self._begun:
-                self._client.breaker.failed()
+                self._client.report_broken_answer(error.__cause__)
             raise
         raise StopAsyncIteration
 

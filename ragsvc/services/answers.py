@@ -20,6 +20,7 @@ from ragsvc.core.defaults import DEFAULT_REPLY_TOKENS, DEFAULT_TOP_K
 from ragsvc.core.gateway.chat import ChatCall, ChatRequest, CountTokens, RetrievedPassages, TokenUsage
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.event_stream import DONE
+from ragsvc.core.observation import ObservedOperation, Observer, ended_by_block, outcome_of
 from ragsvc.core.ports.chat_backend import ChatReply, ChatStream
 from ragsvc.core.ports.searcher import Searcher
 from ragsvc.core.ports.token_meter import TokenMeter
@@ -63,6 +64,7 @@ class AnswerStream:
         source: ChatStream,
         reservation: RequestReservation,
         citer: StreamCiter | None,
+        observed: ObservedOperation,
         *,
         dropped_passages: int = 0,
         budget: StreamBudget | None = None,
@@ -71,6 +73,7 @@ class AnswerStream:
         self._budget = budget
         self._end = end
         self._source = source
+        self._observed = observed
         self._reservation = reservation
         self._citer = citer
         self.dropped_passages = dropped_passages
@@ -87,7 +90,8 @@ class AnswerStream:
                 block = await source.__anext__()
             except StopAsyncIteration:
                 block = b""
-            except Exception:
+            except Exception as error:
+                self._observed.end(outcome_of(error))
                 await self._reservation.settle_stream(source)
                 raise
             if self._budget is not None and block:
@@ -100,6 +104,7 @@ class AnswerStream:
                 if self._citer is not None:
                     block += self._citer.finish()
                 await self._reservation.settle_stream(source)
+                self._observed.end()
                 self.finished = True
                 return block + DONE
             if block:
@@ -120,6 +125,7 @@ class AnswerStream:
 
     async def aclose(self) -> None:
         """Stop the model if it is still generating, and settle the tokens used; may be called twice."""
+        self._observed.end("cancelled")
         try:
             await self._source.aclose()
         finally:
@@ -143,6 +149,7 @@ class AnswerService:
         count_tokens: CountTokens,
         top_k: int = DEFAULT_TOP_K,
         on_unresolved: Callable[[int], None] = lambda _: None,
+        observer: Observer | None = None,
     ) -> None:
         self._router = router or Router(models)
         self._searcher = searcher
@@ -150,6 +157,7 @@ class AnswerService:
         self._count_tokens = count_tokens
         self._top_k = top_k
         self._on_unresolved = on_unresolved
+        self._observer = observer or Observer()
 
     async def complete(self, principal: Principal, call: ChatCall) -> JsonAnswer:
         """The whole answer.
@@ -160,8 +168,11 @@ class AnswerService:
         """
         routes, reservation = await self._admit(principal, call)
         try:
-            evidence = await self._find_evidence(principal, call)
-            reply, made = await first_able(routes, lambda route: self._complete_with(route, call, evidence))
+            with self._observer.operation("chat", model=call.request.model) as observed:
+                evidence = await self._find_evidence(principal, call, observed)
+                reply, made = await first_able(
+                    routes, lambda route: self._complete_with(route, call, evidence, observed)
+                )
         except asyncio.CancelledError:
             await reservation.settle(TokenUsage.of(call.request.estimated_prompt_tokens(), 0))
             raise
@@ -175,9 +186,13 @@ class AnswerService:
     async def stream(self, principal: Principal, call: ChatCall) -> AnswerStream:
         """The answer as server-sent events; returns with the first block. Raises the errors of ``complete``."""
         routes, reservation = await self._admit(principal, call)
+        observed = self._observer.begin("chat", model=call.request.model)
         try:
-            evidence = await self._find_evidence(principal, call)
-            source, made = await first_able(routes, lambda route: self._stream_with(route, call, evidence))
+            with observed.active(), ended_by_block(observed, only_on_failure=True):
+                evidence = await self._find_evidence(principal, call, observed)
+                source, made = await first_able(
+                    routes, lambda route: self._stream_with(route, call, evidence, observed)
+                )
         except asyncio.CancelledError:
             await reservation.settle(TokenUsage.of(call.request.estimated_prompt_tokens(), 0))
             raise
@@ -196,7 +211,9 @@ class AnswerService:
                 unused_prompt=functools.partial(self._unused_prompt, call.request, source),
                 extend=reservation.extend,
             )
-        return AnswerStream(source, reservation, citer, dropped_passages=made.dropped_passages, budget=budget, end=end)
+        return AnswerStream(
+            source, reservation, citer, observed, dropped_passages=made.dropped_passages, budget=budget, end=end
+        )
 
     async def _unused_prompt(self, request: ChatRequest, source: ChatStream) -> int:
         """Tokens that were reserved for the prompt of a stream and are not used by it."""
@@ -210,7 +227,9 @@ class AnswerService:
         tokens = estimated_tokens(call.request, default_top_k=self._top_k)
         return routes, RequestReservation(self._meter, await self._meter.reserve(principal, tokens), model)
 
-    async def _find_evidence(self, principal: Principal, call: ChatCall) -> RetrievedPassages | None:
+    async def _find_evidence(
+        self, principal: Principal, call: ChatCall, observed: ObservedOperation
+    ) -> RetrievedPassages | None:
         """Search for the conversation's question; ``None`` without RAG options or without a question."""
         options = call.request.rag_options
         if options is None:
@@ -218,20 +237,26 @@ class AnswerService:
         query = make_query([Turn(message.role, message.text) for message in call.request.messages]).text
         if not query:
             return None
-        found = await self._searcher.search(principal.tenant, options.search_query(query, default_top_k=self._top_k))
+        wanted = options.search_query(query, default_top_k=self._top_k)
+        with observed.stage("search"):
+            found = await self._searcher.search(principal.tenant, wanted)
         return RetrievedPassages(query=query, hits=tuple(found.hits), answerable=found.answerable)
 
     async def _complete_with(
-        self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None
+        self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None, observed: ObservedOperation
     ) -> tuple[ChatReply, _PreparedCall]:
-        made = await self._call_for(route, call, evidence)
-        return await route.provider.complete(made.call), made
+        with observed.stage("prompt"):
+            made = await self._call_for(route, call, evidence)
+        with observed.stage("upstream", provider=route.provider_name):
+            return await route.provider.complete(made.call), made
 
     async def _stream_with(
-        self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None
+        self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None, observed: ObservedOperation
     ) -> tuple[ChatStream, _PreparedCall]:
-        made = await self._call_for(route, call, evidence)
-        return await route.provider.stream(made.call), made
+        with observed.stage("prompt"):
+            made = await self._call_for(route, call, evidence)
+        with observed.stage("upstream", provider=route.provider_name):  # until the first block
+            return await route.provider.stream(made.call), made
 
     async def _call_for(self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None) -> _PreparedCall:
         if evidence is None:

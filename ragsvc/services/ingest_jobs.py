@@ -31,6 +31,8 @@ from ragsvc.core.errors import (
 )
 from ragsvc.core.file_types import PICTURES
 from ragsvc.core.ids import DocumentId
+from ragsvc.core.log_events import log_event
+from ragsvc.core.observation import ObservedOperation, Observer
 from ragsvc.core.ports.parsing import ParsedDocument, Parser
 from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.services.attached_documents import AttachedDocuments, AttachmentLimits, picture_left_out
@@ -83,6 +85,7 @@ class IngestService:
         clock: Callable[[], float] = time.time,
         retry_s: float = _RETRY_S,
         space: DiskSpace | None = None,
+        observer: Observer | None = None,
     ) -> None:
         """``retry_s``: seconds until the next attempt after an error that may pass.
 
@@ -104,6 +107,7 @@ class IngestService:
         self._hub = hub
         self._options = options
         self._clock = clock
+        self._observer = observer or Observer()
         self._wake = anyio.Event()
         self._draining = False
         self._scopes: dict[DocumentId, anyio.CancelScope] = {}
@@ -225,16 +229,22 @@ class IngestService:
     async def _run_job(self, job: ClaimedJob) -> None:
         document = job.document
         self._hub.notify(document.public_id)
+        is_renewal = job.work is JobWork.RENEW_VECTORS  # of a ready document: neither an ingest nor a failed one
+        observer = Observer() if is_renewal else self._observer
+        observed = observer.begin("ingest", document_id=document.public_id, media_type=document.media_type)
         with anyio.CancelScope() as scope:
             self._scopes[document.id] = scope
             self._ended[document.id] = anyio.Event()
             try:
-                if not await self._attempt(job):
+                with observed.active():
+                    ended = await self._attempt(job, observed)
+                if not ended:
                     await self._put_back(job)
                     await anyio.sleep(self._retry_s)
             except ShuttingDown:
                 await self._put_back(job)
             finally:
+                observed.end("cancelled")
                 self._scopes.pop(document.id, None)
                 self._pace.pop(document.id, None)
                 if scope.cancel_called:
@@ -243,21 +253,22 @@ class IngestService:
                 self._ended.pop(document.id).set()
                 self._hub.notify(document.public_id)
 
-    async def _attempt(self, job: ClaimedJob) -> bool:
+    async def _attempt(self, job: ClaimedJob, observed: ObservedOperation) -> bool:
         """Run a job to its end, ready or failed; ``False`` if it has to run again because of a passing fault.
 
         Raises:
             ShuttingDown: it has to run again at the next start.
         """
         try:
-            failure = await self._failure_of(job)
+            failure = await self._failure_of(job, observed)
             if failure is not None:
+                observed.end(failure.reason)
                 await self._fail(job, code=failure.reason, message=failure.message)
         except (StorageFull, Overloaded):
             return False
         return True
 
-    async def _failure_of(self, job: ClaimedJob) -> ExtractionFailed | None:
+    async def _failure_of(self, job: ClaimedJob, observed: ObservedOperation) -> ExtractionFailed | None:
         """Run a job; ``None`` when it has ended, or the reason why the document cannot be ingested.
 
         Raises:
@@ -266,7 +277,8 @@ class IngestService:
         """
         document = job.document
         try:
-            await (self._renew_vectors(job) if job.work is JobWork.RENEW_VECTORS else self._ingest(job))
+            await (self._renew_vectors(job) if job.work is JobWork.RENEW_VECTORS else self._ingest(job, observed))
+            observed.end()
         except DocumentGone:
             return None
         except (ShuttingDown, Overloaded):
@@ -316,6 +328,17 @@ class IngestService:
         await self._database.write(
             lambda connection: rows.mark_failed(connection, document.id, code=code, message=message, now=self.now())
         )
+        log_event(
+            logger,
+            logging.WARNING,
+            "document_failed",
+            "a document failed",
+            document_id=document.public_id,
+            tenant=document.tenant,
+            code=str(code),
+            media_type=document.media_type,
+            size_bytes=document.size_bytes,
+        )
 
     async def _leave_out_picture(self, document: Document) -> bool:
         """Delete an attached picture without text, such as a logo; ``False`` if the document is something else."""
@@ -353,23 +376,44 @@ class IngestService:
             job.attempts,
         )
 
-    async def _ingest(self, job: ClaimedJob) -> None:
+    async def _ingest(self, job: ClaimedJob, observed: ObservedOperation) -> None:
         document = job.document
         _check_attempts(job)
         if job.work is JobWork.PARSE:
-            document = await self._parse(job)
-        while (outcome := await self._embed_and_finish(document)) is not JobOutcome.DONE:
+            with observed.stage("parse"):
+                document = await self._parse(job)
+        while (outcome := await self._embed_and_finish(document, observed)) is not JobOutcome.DONE:
             logger.info("%s is embedded again: %s", document.public_id, outcome.value)
             document = await self._read_again(document)
 
-    async def _embed_and_finish(self, document: Document) -> JobOutcome:
+    async def _embed_and_finish(self, document: Document, observed: ObservedOperation) -> JobOutcome:
         """Embed and make ready. Raises ``DocumentGone``."""
         try:
-            space, embed_s = await self._embed(document)
+            with observed.stage("embed"):
+                space, embed_s = await self._embed(document)
         except DocumentRenamed:
             return JobOutcome.DOCUMENT_RENAMED
+        with observed.stage("index"):
+            outcome = await self._make_ready(document, space, embed_s)
+        if outcome is JobOutcome.DOCUMENT_DELETED:
+            raise DocumentGone
+        if outcome is JobOutcome.DONE:
+            log_event(
+                logger,
+                logging.DEBUG,
+                "document_ready",
+                "a document is ready",
+                document_id=document.public_id,
+                tenant=document.tenant,
+                passages=document.passages_total,
+                embed_s=round(embed_s, 3),
+            )
+        return outcome
+
+    async def _make_ready(self, document: Document, space: EmbeddingSpace, embed_s: float) -> JobOutcome:
+        """Commit the document as ready, and make its collection's searches wait for the indexes."""
         async with self._index_lag.committing(document.collection_id):
-            outcome = await self._database.write(
+            return await self._database.write(
                 lambda connection: rows.mark_ready(
                     connection,
                     document,
@@ -379,9 +423,6 @@ class IngestService:
                     now=self.now(),
                 )
             )
-        if outcome is JobOutcome.DOCUMENT_DELETED:
-            raise DocumentGone
-        return outcome
 
     async def _renew_vectors(self, job: ClaimedJob) -> None:
         """Replace a ready document's vectors by vectors of its present name, and make them searchable."""
@@ -513,4 +554,10 @@ def _check_attempts(job: ClaimedJob) -> None:
 def _log_without_content(error: BaseException, public_id: str) -> None:
     """Log the type and the stack only: an exception's message may contain document text."""
     stack = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)))
-    logger.error("ingest of %s failed with %s\n%s", public_id, type(error).__name__, stack)
+    log_event(
+        logger,
+        logging.ERROR,
+        "unexpected_error",
+        f"ingest of {public_id} failed with {type(error).__name__}\n{stack}",
+        document_id=public_id,
+    )

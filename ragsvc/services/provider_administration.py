@@ -5,6 +5,7 @@ Settings and keys are encrypted in the rows and plain in memory. A change is dur
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from ragsvc.core.errors import (
     Conflict,
     CryptoFailure,
     InvalidRequest,
+    ModelUnavailable,
     NotFound,
     RagsvcError,
 )
@@ -33,6 +35,8 @@ from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.store import provider_rows as rows
 from ragsvc.store.database import Database
 
+logger = logging.getLogger(__name__)
+
 _TEST_TIMEOUT_S = 20.0
 _LISTED_MODELS = 1000
 
@@ -43,6 +47,13 @@ class ProviderView(msgspec.Struct, frozen=True):
     settings: ProviderSettings
     source: Literal["config", "api"]
     circuit: Circuit
+
+
+class DisabledProvider(msgspec.Struct, frozen=True):
+    """A stored provider that was disabled at the start, because it cannot be opened or contradicts others."""
+
+    name: str
+    reason: str
 
 
 class ProviderTest(msgspec.Struct, frozen=True):
@@ -82,6 +93,8 @@ class ProviderAdministration:
         self._added: dict[str, ProviderSettings] = {}
         self._running: dict[str, tuple[ProviderSettings, ModelProvider]] = {}
         self._keys: dict[tuple[str, str], tuple[str, int]] = {}
+        self._disabled: dict[str, str] = {}
+        self._unopened_keys: set[tuple[str, str]] = set()
         self._open_provider = open_provider
         self._clock = clock
         self._lock = anyio.Lock()
@@ -89,36 +102,55 @@ class ProviderAdministration:
     async def load(self) -> None:
         """Load the stored providers and keys.
 
-        Raises:
-            ConfigurationError: no sealing key opens them, or their models contradict the settings file.
+        What no sealing key opens, and providers that contradict others, are disabled with a warning: the service must
+        start without them, so that they can be repaired.
         """
-        providers = await self._database.read(rows.stored_providers)
-        keys = await self._database.read(rows.stored_keys)
-        try:
-            for row in providers:
+        for row in await self._database.read(rows.stored_providers):
+            if row.name in self._configured:  # a provider of the settings file has the same name and replaces it
+                continue
+            try:
                 plain = self._sealer.open(row.sealed, place=_place(row.name))
-                self._added[row.name] = msgspec.json.decode(plain, type=ProviderSettings)
-            for key in keys:
+                settings = msgspec.json.decode(plain, type=ProviderSettings)
+                self._models.check([*self._configured.values(), *self._added.values(), settings])
+            except CryptoFailure:
+                self._disable(row.name, _NOT_OPENED)
+            except msgspec.MsgspecError:
+                self._disable(row.name, "it was stored by a release with other settings")
+            except ConfigurationError as error:
+                self._disable(row.name, error.message)
+            else:
+                self._added[row.name] = settings
+        for key in await self._database.read(rows.stored_keys):
+            try:
                 plain = self._sealer.open(key.sealed, place=_key_place(key.tenant, key.provider))
+            except CryptoFailure:
+                self._unopened_keys.add((key.tenant, key.provider))
+                logger.warning(
+                    "the key of tenant %s for provider %s is disabled: %s", key.tenant, key.provider, _NOT_OPENED
+                )
+            else:
                 self._keys[key.tenant, key.provider] = (plain.decode(), key.updated_at)
-        except CryptoFailure as error:
-            raise ConfigurationError(
-                [
-                    (
-                        "stored providers cannot be opened: the data directory's sealing.key (master.key in "
-                        "directories of earlier releases), or the key of an encrypted directory, belongs to another "
-                        "database"
-                    )
-                ]
-            ) from error
-        for name in self._added.keys() & self._configured.keys():
-            del self._added[name]  # a provider of the settings file has the same name and replaces it
         self._apply(self._added)
 
+    def _disable(self, name: str, reason: str) -> None:
+        self._disabled[name] = reason
+        logger.warning("provider %s is disabled: %s", name, reason)
+
     def key_of(self, tenant: TenantId, provider: str) -> str | None:
-        """The key of the tenant for a provider, if it has one."""
+        """The key of the tenant for a provider, if it has one.
+
+        Raises:
+            ModelUnavailable: the stored key cannot be opened. The operator's key does not take its place: the operator
+                would pay.
+        """
+        if (tenant, provider) in self._unopened_keys:
+            raise ModelUnavailable(f"The stored key for provider '{provider}' cannot be opened. Store it again.")
         stored = self._keys.get((tenant, provider))
         return None if stored is None else stored[0]
+
+    def disabled(self) -> list[DisabledProvider]:
+        """The stored providers that the start disabled; adding one again or deleting it ends this state."""
+        return [DisabledProvider(name, reason) for name, reason in sorted(self._disabled.items())]
 
     def views(self) -> list[ProviderView]:
         """All providers, those of the settings file first."""
@@ -126,6 +158,8 @@ class ProviderAdministration:
 
     def view(self, name: str) -> ProviderView:
         """Show a provider. Raises ``NotFound``."""
+        if name in self._disabled:
+            raise NotFound(f"Provider '{name}' is disabled: {self._disabled[name]}. Add it again, or delete it.")
         if name not in self._running:
             raise NotFound(f"There is no provider '{name}'.")
         settings, provider = self._running[name]
@@ -168,8 +202,11 @@ class ProviderAdministration:
     async def delete(self, name: str) -> None:
         """Remove a provider and all keys for it; running requests are completed. Raises as ``update`` does."""
         async with self._lock:
-            self._changeable(name)
+            if name not in self._disabled:
+                self._changeable(name)
             await write_to_the_end(self._database, lambda connection: rows.drop_provider(connection, name))
+            self._disabled.pop(name, None)
+            self._unopened_keys = {place for place in self._unopened_keys if place[1] != name}
             self._keys = {place: key for place, key in self._keys.items() if place[1] != name}
             self._apply({other: settings for other, settings in self._added.items() if other != name})
 
@@ -198,6 +235,7 @@ class ProviderAdministration:
             self._database, lambda connection: rows.put_key(connection, tenant, name, sealed, now=now)
         )
         self._keys[tenant, name] = (key, now)
+        self._unopened_keys.discard((tenant, name))
         return TenantKey(tenant, name, now)
 
     async def drop_key(self, tenant: TenantId, name: str) -> None:
@@ -205,6 +243,7 @@ class ProviderAdministration:
         if not await write_to_the_end(self._database, lambda connection: rows.drop_key(connection, tenant, name)):
             raise NotFound(f"Tenant '{tenant}' has no key for provider '{name}'.")
         self._keys.pop((tenant, name), None)
+        self._unopened_keys.discard((tenant, name))
 
     def forget_keys(self, tenant: TenantId) -> None:
         """Forget the keys of a tenant whose rows were removed with it."""
@@ -242,6 +281,7 @@ class ProviderAdministration:
             self._database,
             lambda connection: once(connection, request, now=now, kind=str, change=lambda: put(connection)),
         )
+        self._disabled.pop(settings.name, None)
         self._apply(added)
 
     def _apply(self, added: Mapping[str, ProviderSettings]) -> None:
@@ -283,6 +323,12 @@ async def _models_of(provider: ModelProvider) -> list[str]:
 
 def _since(begin: float) -> float:
     return round((time.perf_counter() - begin) * 1000, 1)
+
+
+_NOT_OPENED = (
+    "no key of the data directory opens it; restore the file sealing.key (master.key in directories of earlier "
+    "releases) that belongs to this database"
+)
 
 
 def _place(name: str) -> str:

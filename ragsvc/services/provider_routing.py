@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from ragsvc.core.access.principal import Principal, require_model
-from ragsvc.core.errors import InvalidRequest, PolicyDenied
+from ragsvc.core.errors import InvalidRequest, ModelUnavailable, PolicyDenied
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.upstream_access import NO_ACCESS, UpstreamAccess
 from ragsvc.core.ids import TenantId
@@ -41,6 +41,7 @@ class Router:
             PolicyDenied: the rules of the key or a policy deny the request, or the base URL is not allowed.
             ModelNotFound: no provider offers the model for this family.
             InvalidRequest: a provider key for a model that needs none.
+            ModelUnavailable: the tenant's own keys for all of the routes cannot be opened.
         """
         require_model(principal, model)
         for policy in self._policies:
@@ -51,7 +52,16 @@ class Router:
         routes = self._models.routes(model, family)
         if access.api_key is not None:
             return _with_callers_key(routes, access.api_key)
-        return [self._with_tenants_key(principal.tenant, route) for route in routes]
+        usable: list[ModelRoute] = []
+        failure: ModelUnavailable | None = None
+        for route in routes:
+            try:
+                usable.append(self._with_tenants_key(principal.tenant, route))
+            except ModelUnavailable as error:  # another route may serve the model
+                failure = error
+        if failure is not None and not usable:
+            raise failure
+        return usable
 
     def _route_by_url(self, model: str, base_url: str, api_key: str | None) -> ModelRoute:
         if self._providers_by_url is None:

@@ -17,6 +17,7 @@ from ragsvc.core.defaults import DEFAULT_COLLECTION, DEFAULT_RERANK_BUDGET_MS
 from ragsvc.core.documents import Collection, StoredPassage
 from ragsvc.core.errors import CollectionNotFound
 from ragsvc.core.ids import CollectionId, TenantId
+from ragsvc.core.observation import ObservedOperation, Observer
 from ragsvc.core.ports.embedding import Reranker, Vectors
 from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids, Indexes
 from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
@@ -55,6 +56,7 @@ class SearchService:
         settled: Callable[[CollectionId], Awaitable[None]],
         reranker: Reranker | None = None,
         rerank_budget_s: float = DEFAULT_RERANK_BUDGET_MS / 1000,
+        observer: Observer | None = None,
     ) -> None:
         """``settled`` returns when every document reported as ready in a collection is searchable.
 
@@ -65,6 +67,7 @@ class SearchService:
         self._spaces = spaces
         self._settled = settled
         self._reranker = reranker
+        self._observer = observer or Observer()
         self._rerank_budget_s = rerank_budget_s
         self._limiter = anyio.CapacityLimiter(_RERANK_THREADS)
         self._loading = anyio.CapacityLimiter(_LOADING_THREADS)
@@ -73,6 +76,10 @@ class SearchService:
 
     async def search(self, tenant: TenantId, query: SearchQuery) -> SearchResult:
         """Find passages; see the port ``Searcher``."""
+        with self._observer.operation("search", mode=query.mode.value) as observed:
+            return await self._search(tenant, query, observed)
+
+    async def _search(self, tenant: TenantId, query: SearchQuery, observed: ObservedOperation) -> SearchResult:
         check_not_blank("query", query.text)
         if query.rerank and self._reranker is None:
             raise invalid_value("rerank", "No reranker is configured; set RAGSVC_RERANKER_MODEL")
@@ -84,12 +91,15 @@ class SearchService:
         if not space.indexes.is_loaded(scope.collection.id):  # takes seconds, and must not block the database readers
             await anyio.to_thread.run_sync(space.indexes.load, scope.collection.id, limiter=self._loading)
         resolved = time.perf_counter()
-        question = await _prepare(space, scope, query)
+        with observed.stage("embed"):
+            question = await _prepare(space, scope, query)
         embedded = time.perf_counter()
-        found, search_s = await self._database.on_reader(lambda: self._find(space, scope, question, query))
+        with observed.stage("find"):
+            found, search_s = await self._database.on_reader(lambda: self._find(space, scope, question, query))
         ranked = found.candidates
         if self._reranker is not None and self._is_reranked(query):
-            ranked = await self._rerank(self._reranker, query.text, ranked, found.passages)
+            with observed.stage("rerank"):
+                ranked = await self._rerank(self._reranker, query.text, ranked, found.passages)
         hits = [
             SearchHit(
                 passage=found.passages[candidate.id],

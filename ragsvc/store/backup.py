@@ -34,16 +34,31 @@ def back_up(database: Path, target: Path, *, connect: Connect) -> None:
     remove_database(written)
     os.close(os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        with closing(connect(database)) as source, closing(connect(written)) as copy:
-            copy.execute("PRAGMA synchronous=OFF").close()  # the whole file is synced below
-            source.backup(copy, pages=_PAGES_AT_ONCE)
-            copy.execute("PRAGMA journal_mode=DELETE").close()  # one self-contained file, without a write-ahead log
+        with closing(connect(database)) as source:
+            _copy(source, written, connect)
         _sync(written)
     except BaseException:
         remove_database(written)
         raise
     written.rename(target)
     sync_folder(target.parent)
+
+
+def copy_open_database(source: sqlite3.Connection, target: Path, *, connect: Connect) -> None:
+    """Copy what ``source`` sees to ``target``, a temporary file, readable only by this user.
+
+    An open read transaction of ``source`` decides which state is copied. Without one the copy begins again whenever
+    another process writes.
+    """
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    _copy(source, target, connect)
+
+
+def _copy(source: sqlite3.Connection, target: Path, connect: Connect) -> None:
+    with closing(connect(target)) as copy:
+        copy.execute("PRAGMA synchronous=OFF").close()  # the caller syncs the whole file
+        source.backup(copy, pages=_PAGES_AT_ONCE)
+        copy.execute("PRAGMA journal_mode=DELETE").close()  # one self-contained file, without a write-ahead log
 
 
 def list_backups(database: Path) -> list[Path]:

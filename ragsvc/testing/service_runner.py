@@ -23,9 +23,11 @@ class ServiceFailed(Exception):
 
 
 class RunningService:
-    """A child process that serves ``data_dir`` at ``url``."""
+    """A child process that serves ``data_dir`` at ``url``; it imports the package of the folder ``root``."""
 
-    def __init__(self, data_dir: Path, *, env: dict[str, str] | None = None, start_timeout_s: float = 60) -> None:
+    def __init__(
+        self, data_dir: Path, *, env: dict[str, str] | None = None, start_timeout_s: float = 60, root: Path = ROOT
+    ) -> None:
         self.log: list[str] = []
         self.admin_key = ""
         self.data_dir = data_dir
@@ -34,7 +36,7 @@ class RunningService:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=ROOT,
+            cwd=root,
             env=service_environment(data_dir, env),
         )
         threading.Thread(target=self._keep_log, daemon=True).start()
@@ -114,6 +116,7 @@ def create_key(
     label: str = "test",
     extra: tuple[str, ...] = (),
     settings: dict[str, str] | None = None,
+    root: Path = ROOT,
 ) -> str:
     """Create a key with the command line, while no service is running; returns its secret.
 
@@ -137,7 +140,7 @@ def create_key(
         capture_output=True,
         text=True,
         check=False,
-        cwd=ROOT,
+        cwd=root,
         env=service_environment(data_dir, settings),
         timeout=60,
     )

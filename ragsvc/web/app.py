@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from litestar import Litestar
@@ -17,6 +17,7 @@ from ragsvc.core.defaults import (
     DEFAULT_MAX_DOCUMENT_BYTES,
 )
 from ragsvc.core.errors import ConfigurationError
+from ragsvc.core.gateway.provider_settings import Pricing
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.web import openapi
 from ragsvc.web.app_state import FoundationServices
@@ -44,6 +45,9 @@ def create_app(
     lifespan: Sequence[Lifespan] = (),
     body_limit_bytes: int = DEFAULT_MAX_BODY_BYTES,
     access_log: AccessLog | None = None,
+    slow_request_s: float | None = None,
+    price_of: Callable[[str], Pricing] = lambda _: Pricing(),
+    before_metrics: Callable[[], Awaitable[None]] | None = None,
     cors_origins: Sequence[str] = (),
     encryption: EncryptionService | None = None,
     document_limit_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES,
@@ -56,6 +60,8 @@ def create_app(
     until they end. With ``encryption`` all routes also accept encrypted requests. Their bodies are held in memory: in
     total up to ``encrypted_memory_bytes``, each up to ``body_limit_bytes``, or up to ``document_limit_bytes`` if the
     handler declares ``opt["streams_body"]``.
+
+    ``price_of`` is the price of a model by name; ``before_metrics`` is awaited before metrics are collected.
 
     Raises:
         ConfigurationError: a handler declares no ``opt["scope"]``.
@@ -75,12 +81,13 @@ def create_app(
         lifespan=[access_running, *lifespan],
         request_max_body_size=body_limit_bytes,
         cors_config=_cors(cors_origins),
-        state=State({"services": services}),
+        state=State({"services": services, "before_metrics": before_metrics}),
         openapi_config=None,
         logging_config=None,
         debug=False,
     )
     _check_requirements(app)
+    metrics.price_of = price_of
     services.access.on_usage = metrics.count_tokens
 
     def add_layers(inner: ASGIApp) -> ASGIApp:
@@ -96,7 +103,9 @@ def create_app(
         )
 
     inner = _inside_cors(app, add_layers)
-    app.asgi_handler = RequestMiddleware(inner, metrics=metrics, clock=services.access.clock, access_log=access_log)
+    app.asgi_handler = RequestMiddleware(
+        inner, metrics=metrics, clock=services.access.clock, access_log=access_log, slow_request_s=slow_request_s
+    )
     return app
 
 

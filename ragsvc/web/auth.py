@@ -60,6 +60,7 @@ class AccessGate:
                 parameters = None  # probes and browsers add parameters against caches
             known = self._requirements[id(handler)] = (requirement, limit or float("inf"), parameters)
         requirement, body_limit, query_parameters = known
+        context.may_wait = bool(handler.opt.get("streams_body"))
         await let_in(self._access, context, requirement, body_limit)
         if query_parameters is not None and (query := scope.get("query_string")):
             check_parameters(query, query_parameters)

@@ -17,7 +17,18 @@ SCOPE_KEY = "ragsvc"
 class RequestContext:
     """Id and headers of a request and, after authentication, its key."""
 
-    __slots__ = ("admitted", "body_limit", "encrypted", "headers", "live", "request_id", "started")
+    __slots__ = (
+        "admitted",
+        "body_limit",
+        "encrypted",
+        "error_code",
+        "headers",
+        "live",
+        "may_wait",
+        "request_id",
+        "started",
+        "stream_failed",
+    )
 
     def __init__(self, request_id: str, started: float, headers: dict[bytes, bytes]) -> None:
         """``started`` is monotonic seconds; ``headers`` has the last value of each name."""
@@ -27,8 +38,18 @@ class RequestContext:
         self.live: LiveKey | None = None
         self.admitted = False
         self.encrypted = False
+        self.error_code: str | None = None
+        self.stream_failed = False
+        """Whether a streamed answer ended with an error, after a status of success."""
+        self.may_wait = False
+        """Whether the response begins when the client wants it: an upload waits until its document is ready."""
         self.body_limit = float("inf")
         """Maximum bytes of a body that the route accepts."""
+
+    def note_stream_failure(self, code: str) -> None:
+        """Record that a streamed answer ended with the error of this code."""
+        self.stream_failed = True
+        self.error_code = code
 
     @property
     def principal(self) -> Principal:

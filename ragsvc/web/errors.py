@@ -20,9 +20,11 @@ from litestar.types import ExceptionHandlersMap
 
 from ragsvc.core import errors as e
 from ragsvc.core.gateway.event_stream import write_event
+from ragsvc.core.log_events import log_event
 from ragsvc.core.retry_after import retry_after_headers
 from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.core.validation import as_sentence, invalid_field, invalid_json, invalid_value, missing_value
+from ragsvc.web.context import RequestContext
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.ShuttingDown: Rendering(503, SERVER),
     e.BackgroundTaskFailed: Rendering(503, SERVER),
     e.DataDirectoryLocked: Rendering(503, SERVER),
+    e.BackupDamaged: Rendering(500, SERVER),
     e.ConfigurationError: Rendering(500, SERVER),
     e.EmbeddingFailed: Rendering(503, SERVER),
     e.ExtractionFailed: Rendering(400, INVALID),
@@ -226,7 +229,8 @@ _MISSING_PARAMETER = re.compile(r"Missing required \w+ parameter '([^']+)'")
 def log_unexpected(error: Exception, *, request_id: str | None, encrypted: bool) -> None:
     """Log an unexpected exception. For an encrypted request without its message, which may quote the body."""
     if not encrypted:
-        _log.error("request %s failed unexpectedly", request_id, exc_info=error)
+        message = f"request {request_id} failed unexpectedly"
+        log_event(_log, logging.ERROR, "unexpected_error", message, error=error, request_id=request_id)
         return
     stack = "".join(traceback.format_tb(error.__traceback__))
     _log.error("encrypted request %s failed unexpectedly with %s\n%s", request_id, type(error).__name__, stack)
@@ -240,6 +244,8 @@ def answer_exception(request: Request[Any, Any, Any], error: Exception) -> Respo
         encrypted: bool = getattr(context, "encrypted", False)
         log_unexpected(error, request_id=request_id, encrypted=encrypted)
     rendered = render(error, request_id)
+    if isinstance(context, RequestContext):
+        context.error_code = rendered.body.error.code
     return Response(
         rendered.content, status_code=rendered.status, headers=rendered.headers, media_type="application/json"
     )

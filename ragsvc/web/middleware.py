@@ -5,19 +5,25 @@ It wraps routing, so that unknown URLs and wrong methods are counted and logged 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from ragsvc.core.errors import RagsvcError
+from ragsvc.core.log_events import REQUEST_ID, TRACE_PARENT, RepetitionLimit, log_event
 from ragsvc.web.context import SCOPE_KEY, RequestContext
 from ragsvc.web.errors import log_unexpected
 from ragsvc.web.headers import OUR_HEADERS, limit_headers, new_request_id, valid_id
 from ragsvc.web.metrics import RequestMetrics
 from ragsvc.web.passthrough.raw_responses import send_error
+
+_log = logging.getLogger(__name__)
 
 _UNMATCHED = "unmatched"
 
@@ -29,12 +35,19 @@ class RequestMiddleware:
     """ASGI middleware around the whole application; ``clock`` gives Unix seconds."""
 
     def __init__(
-        self, app: ASGIApp, *, metrics: RequestMetrics, clock: Callable[[], float], access_log: AccessLog | None = None
+        self,
+        app: ASGIApp,
+        *,
+        metrics: RequestMetrics,
+        clock: Callable[[], float],
+        access_log: AccessLog | None = None,
+        slow_request_s: float | None = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._clock = clock
         self._access_log = access_log
+        self._problems = None if slow_request_s is None else ProblemLog(slow_request_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -43,12 +56,17 @@ class RequestMiddleware:
         headers = dict(scope["headers"])
         context = RequestContext(valid_id(headers.get(b"x-request-id")) or new_request_id(), time.monotonic(), headers)
         scope[SCOPE_KEY] = context  # type: ignore[literal-required]  # our own key
+        REQUEST_ID.set(context.request_id)
+        parent = headers.get(b"traceparent")
+        TRACE_PARENT.set(None if parent is None else parent.decode("latin-1"))
         status = 0
+        answered_s = 0.0
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered_s
             if message["type"] == "http.response.start":
                 status = message["status"]
+                answered_s = time.monotonic() - context.started
                 extra = [(b"x-request-id", context.request_id.encode())]
                 if context.live is not None:
                     extra += limit_headers(context.live, monotonic=time.monotonic(), now=self._clock())
@@ -64,7 +82,7 @@ class RequestMiddleware:
             unexpected = cause if isinstance(cause, Exception) else error
             log_unexpected(unexpected, request_id=context.request_id, encrypted=context.encrypted)
             if not status:
-                await send_error(error, context.request_id, send_with_headers)
+                context.error_code = await send_error(error, context.request_id, send_with_headers)
         finally:
             self._metrics.running -= 1
             if context.admitted and context.live is not None:
@@ -72,8 +90,51 @@ class RequestMiddleware:
             duration_s = time.monotonic() - context.started
             route = str(scope.get("path_template") or _UNMATCHED)
             self._metrics.observe(route, scope["method"], status, duration_s)
+            if self._problems is not None:
+                self._problems.note(context, scope["method"], route, status, answered_s=answered_s or duration_s)
             if self._access_log is not None:
                 self._access_log(_line(context, scope["method"], route, status, duration_s, at=self._clock()))
+
+
+class ProblemLog:
+    """Logs requests that the service failed to answer, and slow ones; of many alike only the first and a count.
+
+    Unexpected errors are not logged again: ``log_unexpected`` has logged them, with their stack.
+    """
+
+    def __init__(self, slow_request_s: float) -> None:
+        self._slow_s = slow_request_s
+        self._limit = RepetitionLimit()
+
+    def note(self, context: RequestContext, method: str, route: str, status: int, *, answered_s: float) -> None:
+        """Log the request if it is one of them; ``answered_s`` is the time until the response began."""
+        if context.error_code == RagsvcError.code:
+            return
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            event, message = "request_failed", "a request was answered with an error of the server"
+        elif context.stream_failed:
+            event, message = "stream_failed", "a streamed answer ended with an error"
+        elif answered_s > self._slow_s and not context.may_wait:
+            event, message = "slow_request", "a request was answered slowly"
+        else:
+            return
+        left_out = self._limit.admit((event, route, status))
+        log_event(
+            _log,
+            logging.DEBUG if left_out is None else logging.WARNING,
+            event,
+            message,
+            request_id=context.request_id,
+            client_request_id=valid_id(context.headers.get(b"x-client-request-id")),
+            method=method,
+            route=route,
+            status=status,
+            code=context.error_code,
+            answered_ms=round(answered_s * 1000),
+            key_id=None if context.live is None else context.live.key.id,
+            tenant=None if context.live is None else context.live.key.tenant,
+            left_out=left_out or None,
+        )
 
 
 def _line(context: RequestContext, method: str, route: str, status: int, duration_s: float, *, at: float) -> bytes:

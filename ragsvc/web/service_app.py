@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
+import contextlib
+import logging
+import math
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+import anyio.to_thread
+import msgspec
 from litestar import Litestar
+from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ragsvc import __version__
+from ragsvc.core.documents import DocumentStatus
+from ragsvc.core.errors import RagsvcError
 from ragsvc.core.gateway.circuit_breaker import Circuit
+from ragsvc.core.log_events import log_event
 from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.services.request_encryption import EncryptionService
+from ragsvc.store.document_rows import count_by_status
+from ragsvc.store.job_rows import waiting_count
 from ragsvc.web.app import create_app
+from ragsvc.web.metrics import OperationMetrics
 from ragsvc.web.routes import (
     chat,
     collections,
@@ -26,6 +41,11 @@ from ragsvc.web.routes import (
     tenants,
 )
 from ragsvc.wiring.services import Services
+
+_requests = logging.getLogger("ragsvc.requests")
+
+_STORED_STATE_S = 2.0
+"""How long state that needs the database is reused: several collectors must not cost several counts."""
 
 ROUTES = [
     *models.route_handlers,
@@ -44,40 +64,98 @@ ROUTES = [
 
 def create_service(services: Services) -> Litestar:
     """Build the application. The caller opens and closes ``services``."""
-    services.registry.register(ServiceMetrics(services))
-    log = _write_line if services.settings.access_log else None
+    state = ServiceMetrics(services)
+    services.registry.register(state)
+    operations = OperationMetrics(services.registry)
+    services.observer.sink = operations
+    for process_collector in (ProcessCollector, PlatformCollector, GCCollector):
+        process_collector(registry=services.registry)
+    log = _log_request if services.settings.access_log else None
     return create_app(
         services,
+        price_of=services.models.price_of,
+        before_metrics=state.refresh,
         route_handlers=ROUTES,
         body_limit_bytes=services.settings.max_body_bytes,
         access_log=log,
+        slow_request_s=services.settings.slow_request_s,
         encryption=services.encryption,
         document_limit_bytes=services.settings.max_document_bytes,
         encrypted_memory_bytes=services.settings.encrypted_memory_bytes,
     )
 
 
-def _write_line(line: bytes) -> None:
-    sys.stderr.buffer.write(line + b"\n")
-    sys.stderr.buffer.flush()
+def _log_request(line: bytes) -> None:
+    fields = msgspec.json.decode(line, type=dict[str, Any])
+    fields.pop("at")  # every line of the log has its time
+    log_event(_requests, logging.INFO, "request", "request answered", **fields)
+
+
+class _StoredState(msgspec.Struct, frozen=True, kw_only=True):
+    """State that needs the database or the disk."""
+
+    documents: Mapping[str, int] = {}
+    waiting_jobs: int = 0
+    database_bytes: int = 0
+    disk_free_bytes: int = 0
+    disk_size_bytes: int = 0
 
 
 class ServiceMetrics(Collector):
-    """State of queues, indexes and providers, read when metrics are collected."""
+    """State of queues, documents, indexes, disk and providers, read when metrics are collected."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._stored = _StoredState()
+        self._read_at = -math.inf
+
+    async def refresh(self) -> None:
+        """Read what needs the database or the disk, at most every ``_STORED_STATE_S``; ``collect`` must not wait.
+
+        After a failure the metrics keep their former values: the other metrics are needed most then.
+        """
+        if time.monotonic() - self._read_at < _STORED_STATE_S:
+            return
+        self._read_at = time.monotonic()
+        with contextlib.suppress(RagsvcError, OSError):
+            self._stored = await self._read_stored_state()
+
+    async def _read_stored_state(self) -> _StoredState:
+        database, data_dir = self._services.database, self._services.settings.data_dir
+        documents, waiting = await database.read(lambda c: (count_by_status(c), waiting_count(c)))
+        disk = await anyio.to_thread.run_sync(shutil.disk_usage, data_dir)
+        size_bytes = await anyio.to_thread.run_sync(lambda: database.path.stat().st_size)
+        return _StoredState(
+            documents=documents,
+            waiting_jobs=waiting,
+            database_bytes=size_bytes,
+            disk_free_bytes=disk.free,
+            disk_size_bytes=disk.total,
+        )
 
     def collect(self) -> Iterable[Metric]:
-        services = self._services
-        yield _gauge("ragsvc_ingest_running", "Documents being processed.", services.ingest.running_count())
-        yield _gauge("ragsvc_embedding_waiting", "Passages waiting for embedding.", services.batcher.waiting_texts)
-        yield _gauge("ragsvc_index_bytes", "Memory of loaded indexes.", services.indexes.memory_bytes())
+        services, stored = self._services, self._stored
+        build = GaugeMetricFamily("ragsvc_build_info", "The release; always 1.", labels=["version"])
+        build.add_metric([__version__], 1)
+        yield build
+        documents = GaugeMetricFamily("ragsvc_documents", "Documents of all tenants.", labels=["status"])
+        for document_status in DocumentStatus:
+            documents.add_metric([document_status.value], stored.documents.get(document_status.value, 0))
+        yield documents
+        yield _gauge("ragsvc_ingest_queue_jobs", "Jobs waiting to be processed.", stored.waiting_jobs)
+        yield _gauge("ragsvc_database_size_bytes", "Size of the database file.", stored.database_bytes)
+        yield _gauge("ragsvc_disk_free_bytes", "Space left for the data directory.", stored.disk_free_bytes)
+        yield _gauge("ragsvc_disk_size_bytes", "Size of the disk of the data directory.", stored.disk_size_bytes)
+        yield _gauge("ragsvc_ingest_running_jobs", "Documents being processed.", services.ingest.running_count())
+        yield _gauge(
+            "ragsvc_embedding_queue_passages", "Passages waiting for embedding.", services.batcher.waiting_texts
+        )
+        yield _gauge("ragsvc_index_memory_bytes", "Memory of loaded indexes.", services.indexes.memory_bytes())
         if services.reembedding is not None:
             yield _gauge(
-                "ragsvc_reembedding_total", "Documents to embed again for a new model.", services.reembedding.total
+                "ragsvc_reembedding_documents", "Documents to embed again for a new model.", services.reembedding.total
             )
-            yield _gauge("ragsvc_reembedding_done", "Documents embedded again.", services.reembedding.done)
+            yield _gauge("ragsvc_reembedding_done_documents", "Documents embedded again.", services.reembedding.done)
         passages = GaugeMetricFamily("ragsvc_index_passages", "Passages of loaded indexes.", labels=["kind"])
         counts: dict[str, int] = {}
         for status in services.indexes.status():

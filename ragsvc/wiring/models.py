@@ -16,6 +16,7 @@ from ragsvc.core.answers.extractive import answer as extract_answer
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ProviderSettings
+from ragsvc.core.observation import Observer
 from ragsvc.core.ports.embedding import Reranker
 from ragsvc.inference.model_files import resolve_folder
 from ragsvc.inference.tokens import TokenizerSpans
@@ -34,11 +35,13 @@ from ragsvc.wiring.embedding_spaces import ModelSpace
 OpenProvider = Callable[[ProviderSettings, aiohttp.ClientSession], OpenAIUpstream]
 
 
-def provider_opener(tokens: TokenizerSpans) -> OpenProvider:
+def provider_opener(tokens: TokenizerSpans, observer: Observer) -> OpenProvider:
     def count(text: str) -> int:
         return tokens.count([text])[0]
 
-    return lambda settings, session: OpenAIUpstream(settings, session, count_tokens=count)
+    return lambda settings, session: OpenAIUpstream(
+        settings, session, count_tokens=count, on_failure=observer.upstream_failed
+    )
 
 
 def open_model_registry(tokens: TokenizerSpans, local_models: Sequence[LocalModel]) -> ModelRegistry:

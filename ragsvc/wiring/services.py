@@ -12,6 +12,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from ragsvc.config import Settings
+from ragsvc.core.observation import Observer
 from ragsvc.core.ports.embedding import Embedder
 from ragsvc.core.readiness import Readiness
 from ragsvc.crypto.value_sealing import ValueSealer
@@ -65,6 +66,7 @@ from ragsvc.wiring.models import (
     provider_opener,
 )
 from ragsvc.wiring.parsing import chunking_plan, extraction_limits, open_tokenizer
+from ragsvc.wiring.tracing import open_tracer
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +93,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     encryption: EncryptionService
     readiness: Readiness
     registry: CollectorRegistry
+    observer: Observer
 
     @property
     def space(self) -> ModelSpace:
@@ -152,6 +155,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         )
         stack.push_async_callback(parser.close)
 
+        observer = Observer(open_tracer(stack, settings.otel_endpoint))
         hub = ProgressHub()
         index_lag = IndexLag(spaces.catch_up)
         quotas = TenantQuotas(
@@ -174,6 +178,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
                 quotas=quotas,
             ),
             space=space,
+            observer=observer,
         )
         documents = DocumentService(
             database=database,
@@ -193,12 +198,13 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             settled=index_lag.settled,
             reranker=reranker,
             rerank_budget_s=settings.rerank_budget_ms / 1000,
+            observer=observer,
         )
         access = Access(database, monotonic=time.monotonic)
         encryption = await anyio.to_thread.run_sync(open_request_encryption, settings)
         stack.callback(encryption.close)
         session = await stack.enter_async_context(open_session())
-        open_provider = provider_opener(tokens)
+        open_provider = provider_opener(tokens, observer)
         local_models = [*embedding_and_rerank_models(configured, tokens, reranker), *gguf_models(stack, settings)]
         models = open_model_registry(tokens, local_models)
         stack.push_async_callback(models.aclose)
@@ -237,6 +243,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             meter=access,
             top_k=settings.rag_top_k,
             count_tokens=lambda text: tokens.count([text])[0],
+            observer=observer,
         )
         await anyio.to_thread.run_sync(load_indexes, database, serving.indexes)
         reembedding = plan_model_change(database, spaces, configured) if serving is not configured else None
@@ -271,4 +278,5 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             encryption=encryption,
             readiness=readiness,
             registry=CollectorRegistry(),
+            observer=observer,
         )

@@ -39,6 +39,7 @@ DOCS = ROOT / "docs"
 NEVER_SENT = (
     errors.Forbidden,
     errors.DataDirectoryLocked,
+    errors.BackupDamaged,
     errors.ConfigurationError,
     errors.ExtractionFailed,
     errors.DocumentUnreadable,

@@ -9,7 +9,15 @@ import stat
 import pytest
 
 from ragsvc.core.access.principal import Principal
-from ragsvc.core.errors import ConfigurationError, CryptoFailure, InvalidRequest, ModelUnavailable, PolicyDenied
+from ragsvc.core.errors import (
+    ConfigurationError,
+    CryptoFailure,
+    InvalidRequest,
+    ModelNotFound,
+    ModelUnavailable,
+    NotFound,
+    PolicyDenied,
+)
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ModelSettings, ProviderSettings
 from ragsvc.crypto.value_sealing import SealingKey, SealingKeys, ValueSealer
@@ -19,6 +27,7 @@ from ragsvc.providers.policy_engines import RegoFile
 from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.services.policies import CachedPolicy
 from ragsvc.services.provider_administration import ProviderAdministration
+from ragsvc.services.provider_routing import Router
 from ragsvc.store.database import Database
 from ragsvc.store.sealing_key import open_sealing_keys
 
@@ -59,9 +68,18 @@ async def test_providers_and_keys_outlive_a_restart_under_the_same_sealing_key_o
         assert after.key_of("acme", "added") == "sk-acme"
         assert after.key_of("other", "added") is None
         assert models.routes("m")[0].provider_name == "added"
-        other, _ = administration(database, SealingKeys(SealingKey(bytes(32))))
-        with pytest.raises(ConfigurationError, match=r"master\.key"):
-            await other.load()
+        other, other_models = administration(database, SealingKeys(SealingKey(bytes(32))))
+        await other.load()
+        assert other.views() == []
+        (disabled,) = other.disabled()
+        assert disabled.name == "added"
+        assert "master.key" in disabled.reason
+        with pytest.raises(ModelNotFound):
+            other_models.routes("m")
+        with pytest.raises(NotFound, match=r"master\.key"):
+            other.view("added")
+        with pytest.raises(ModelUnavailable):
+            other.key_of("acme", "added")
         file, models = administration(database, keys, ProviderSettings(name="added", base_url="http://file/v1"))
         await file.load()
         assert file.view("added").source == "config"
@@ -70,6 +88,59 @@ async def test_providers_and_keys_outlive_a_restart_under_the_same_sealing_key_o
         await last.load()
         assert last.views() == []
         assert last.key_of("acme", "added") is None
+    finally:
+        database.close()
+
+
+async def test_a_provider_that_cannot_be_opened_is_disabled_with_a_warning_and_can_be_added_again(tmp_path, caplog):
+    database = Database(tmp_path / "x.sqlite")
+    try:
+        before, _ = administration(database, open_sealing_keys(tmp_path))
+        await before.load()
+        await before.create(ADDED)
+        await before.set_key("acme", "added", "sk-acme")
+        (tmp_path / "sealing.key").unlink()
+        keys = open_sealing_keys(tmp_path)
+        after, models = administration(database, keys, ProviderSettings(name="file", base_url="http://f/v1"))
+        await after.load()
+        assert [view.settings.name for view in after.views()] == ["file"]
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert any("provider added is disabled" in text and "sealing.key" in text for text in warnings)
+        assert "sk-" not in caplog.text
+        await after.create(ADDED)
+        assert after.disabled() == []
+        router = Router(models, key_of=after.key_of)
+        with pytest.raises(ModelUnavailable, match="Store it again"):  # never with the key of the operator
+            await router.routes(Principal("key_1", "acme", "label", frozenset()), "m", Family.CHAT)
+        await after.set_key("acme", "added", "sk-new")
+        assert after.key_of("acme", "added") == "sk-new"
+        again, _ = administration(database, keys)
+        await again.load()
+        assert [view.settings.name for view in again.views()] == ["added"]
+    finally:
+        database.close()
+
+
+async def test_stored_providers_that_contradict_the_settings_file_are_disabled(tmp_path) -> None:
+    database = Database(tmp_path / "x.sqlite")
+    try:
+        keys = open_sealing_keys(tmp_path)
+        before, _ = administration(database, keys)
+        await before.load()
+        await before.create(
+            ProviderSettings(name="one", base_url="http://h/v1", models=(ModelSettings("m", aliases=("nice",)),))
+        )
+        clash = ProviderSettings(
+            name="file", base_url="http://f/v1", models=(ModelSettings("other", aliases=("nice",)),)
+        )
+        after, models = administration(database, keys, clash)
+        await after.load()
+        assert [disabled.name for disabled in after.disabled()] == ["one"]
+        assert models.routes("nice")[0].provider_name == "file"
+        await after.delete("one")
+        last, _ = administration(database, keys)
+        await last.load()
+        assert (last.views(), last.disabled()) == ([], [])
     finally:
         database.close()
 

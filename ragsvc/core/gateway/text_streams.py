@@ -18,12 +18,12 @@ CUT_FAMILIES: Final = frozenset({Family.COMPLETIONS, Family.RESPONSES})
 _FIELDS: Final = ("id", "object", "created", "model")
 
 
-class _CompletionChoice(msgspec.Struct):
+class _StreamedTextChoice(msgspec.Struct):
     text: str | None = None
 
 
 class _TextEvent(msgspec.Struct):
-    choices: list[_CompletionChoice] = []
+    choices: list[_StreamedTextChoice] = []
     type: str | None = None
     delta: str | None = None
     sequence_number: int | None = None

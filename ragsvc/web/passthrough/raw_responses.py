@@ -10,7 +10,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from ragsvc.core.errors import RagsvcError
-from ragsvc.web.context import context_of
+from ragsvc.web.context import RequestContext, context_of
 from ragsvc.web.disconnects import DisconnectWatcher
 from ragsvc.web.errors import is_unexpected, log_unexpected, render
 
@@ -29,8 +29,8 @@ EVENT_HEADERS = [
 ]
 
 
-async def send_error(error: Exception, request_id: str, send: Send) -> None:
-    """Send an error response outside of Litestar."""
+async def send_error(error: Exception, request_id: str, send: Send) -> str:
+    """Send an error response outside of Litestar; returns its code."""
     rendered = render(error, request_id)
     headers = [(b"content-type", b"application/json")]
     headers += [(name.encode(), value.encode()) for name, value in rendered.headers.items()]
@@ -38,6 +38,7 @@ async def send_error(error: Exception, request_id: str, send: Send) -> None:
     headers.append((b"content-length", b"%d" % len(content)))
     await send({"type": "http.response.start", "status": rendered.status, "headers": headers})
     await send({"type": "http.response.body", "body": content, "more_body": False})
+    return rendered.body.error.code
 
 
 class JsonBytes(ASGIResponse):
@@ -125,6 +126,7 @@ class PassedThrough(ASGIResponse):
                 except RagsvcError as error:
                     if not has_events:
                         raise
+                    context_of(scope).note_stream_failure(error.code)
                     rest = render(error, self._request_id).event  # replaces an incomplete event
                 await send({"type": "http.response.body", "body": rest, "more_body": False})
         finally:
@@ -182,13 +184,15 @@ class EventStream(ASGIResponse):
                         await send({"type": "http.response.body", "body": block, "more_body": not source.finished})
                     rest = None if source.finished else b""
                 except Exception as error:  # noqa: BLE001 - after the first byte every failure is sent as an event
-                    rest = self._failure(error, encrypted=context_of(scope).encrypted)
+                    rest = self._failure(error, context_of(scope))
                 if rest is not None:
                     await send({"type": "http.response.body", "body": rest, "more_body": False})
         finally:
             await source.aclose()
 
-    def _failure(self, error: Exception, *, encrypted: bool) -> bytes:
+    def _failure(self, error: Exception, context: RequestContext) -> bytes:
         if is_unexpected(error):
-            log_unexpected(error, request_id=self._request_id, encrypted=encrypted)
-        return render(error, self._request_id).event
+            log_unexpected(error, request_id=self._request_id, encrypted=context.encrypted)
+        rendered = render(error, self._request_id)
+        context.note_stream_failure(rendered.body.error.code)
+        return rendered.event

@@ -53,7 +53,7 @@ class RawRoutes:
         except Exception as error:  # noqa: BLE001 - as in Litestar, every exception of a handler becomes a response
             if is_unexpected(error):
                 log_unexpected(error, request_id=context.request_id, encrypted=context.encrypted)
-            await send_error(error, context.request_id, send)
+            context.error_code = await send_error(error, context.request_id, send)
             return
         await response(scope, receive, send)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -65,6 +66,9 @@ async def readyz(request: AnyRequest, exclude: _Exclude = None) -> Response[Read
 )
 async def metrics(request: AnyRequest) -> Response[bytes]:
     """All metrics in the text format of Prometheus."""
+    refresh: Callable[[], Awaitable[None]] | None = request.app.state["before_metrics"]
+    if refresh is not None:
+        await refresh()
     return Response(generate_latest(services_of(request).registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
 

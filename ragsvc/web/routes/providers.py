@@ -15,7 +15,13 @@ from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ModelSettings, ProviderSettings, with_model_objects
 from ragsvc.core.ids import TenantId
 from ragsvc.core.validation import invalid_field, invalid_value
-from ragsvc.services.provider_administration import ProviderAdministration, ProviderTest, ProviderView, TenantKey
+from ragsvc.services.provider_administration import (
+    DisabledProvider,
+    ProviderAdministration,
+    ProviderTest,
+    ProviderView,
+    TenantKey,
+)
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import principal_of
 from ragsvc.web.idempotent_requests import idempotent_request
@@ -52,10 +58,11 @@ class ProviderBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderList(msgspec.Struct, frozen=True, kw_only=True):
-    """All providers, those of the settings file first."""
+    """All providers, those of the settings file first; ``disabled`` are stored ones that cannot be used."""
 
     object: Literal["list"] = "list"
     data: list[ProviderBody]
+    disabled: list[DisabledProvider]
 
 
 class DeletedProvider(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +119,8 @@ async def create_provider(request: AnyRequest) -> Response[ProviderBody]:
 @get("/v1/providers", opt=_OPT, summary="List providers")
 async def list_providers(request: AnyRequest) -> ProviderList:
     """List all providers with their state."""
-    return ProviderList(data=[_show(view) for view in _service(request).views()])
+    service = _service(request)
+    return ProviderList(data=[_show(view) for view in service.views()], disabled=service.disabled())
 
 
 @get("/v1/providers/{name:str}", opt=_OPT, summary="Show a provider")

@@ -1,0 +1,95 @@
+"""``ragsvc backup`` and ``ragsvc restore``: snapshots of a data directory, also of one that a service uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio.to_thread
+from rich.console import Console
+from rich.markup import escape
+
+from ragsvc.cli.output import Output, size, table
+from ragsvc.cli.target import Target, keep_private
+from ragsvc.config import Settings
+from ragsvc.store.backup_archive import BackupArchive, BackupManifest
+from ragsvc.store.data_keys import DATABASE_FILE_NAME, open_data_keys
+from ragsvc.store.directory_backup import BackupResult, back_up_directory, restore_directory
+
+
+async def backup(target: Target, destination: Path, output: Output, *, keep: int | None) -> None:
+    """Make a snapshot of the data directory in the archive at ``destination``."""
+    keep_private()
+    settings = target.settings()
+    result = await anyio.to_thread.run_sync(_back_up, settings, destination, keep)
+    for path in result.manifest.missing:
+        output.note(f"warning: {path} is missing in the data directory; the snapshot lacks it")
+    output.result(
+        {"object": "backup", **_summary(result.manifest), **_growth(result)}, lambda console: _show(result, console)
+    )
+
+
+def _back_up(settings: Settings, destination: Path, keep: int | None) -> BackupResult:
+    exists = (settings.data_dir / DATABASE_FILE_NAME).is_file()  # reading the keys of a new directory would create some
+    keys = settings.open_data_keys() if exists else None
+    return back_up_directory(settings.data_dir, keys, destination, keep=keep)
+
+
+async def restore(target: Target, source: Path, output: Output, *, snapshot: str | None) -> None:
+    """Restore a snapshot into the data directory, which must be new or empty."""
+    keep_private()
+    settings = target.settings()
+    manifest = await anyio.to_thread.run_sync(lambda: restore_directory(source, settings.data_dir, snapshot=snapshot))
+    for path in manifest.missing:
+        output.note(f"warning: {path} was missing when the backup was made")
+    if manifest.encrypted:
+        await anyio.to_thread.run_sync(_check_master_key, settings, output)
+    words = (
+        f"restored snapshot {manifest.id} of {manifest.documents} documents into {settings.data_dir}. "
+        "Check it with 'ragsvc doctor --deep'; the first start rebuilds the indexes."
+    )
+    output.result({"object": "restore", **_summary(manifest)}, lambda console: console.print(escape(words)))
+
+
+def _check_master_key(settings: Settings, output: Output) -> None:
+    master = settings.read_master_key()
+    if master is None:
+        output.note(
+            "The snapshot is encrypted: set its master key before the start, for example with RAGSVC_MASTER_KEY_FILE."
+        )
+    else:
+        open_data_keys(settings.data_dir, master)
+
+
+async def list_snapshots(source: Path, output: Output) -> None:
+    """List the snapshots of an archive, oldest first."""
+    manifests = await anyio.to_thread.run_sync(lambda: BackupArchive(source).manifests())
+    rows = [(m.id, m.created_at, str(m.documents), size(m.size_bytes), m.release) for m in manifests]
+    shown = table("snapshot", "made", "documents", "size", "release", rows=rows, right=("documents", "size"))
+    output.result({"object": "list", "data": [_summary(m) for m in manifests]}, lambda console: console.print(shown))
+
+
+def _summary(manifest: BackupManifest) -> dict[str, object]:
+    return {
+        "snapshot": manifest.id,
+        "created_at": manifest.created_at,
+        "release": manifest.release,
+        "encrypted": manifest.encrypted,
+        "documents": manifest.documents,
+        "files": len(manifest.files),
+        "size_bytes": manifest.size_bytes,
+        "missing": list(manifest.missing),
+    }
+
+
+def _growth(result: BackupResult) -> dict[str, object]:
+    return {"written_bytes": result.written_bytes, "removed": result.removed}
+
+
+def _show(result: BackupResult, console: Console) -> None:
+    manifest = result.manifest
+    words = (
+        f"snapshot {manifest.id}: {manifest.documents} documents, {size(manifest.size_bytes)}, "
+        f"of which {size(result.written_bytes)} are new"
+    )
+    removed = f"; removed {', '.join(result.removed)}" if result.removed else ""
+    console.print(escape(words + removed))

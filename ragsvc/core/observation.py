@@ -1,0 +1,147 @@
+"""Observes operations (search, chat, ingest) and their stages, for metrics and traces.
+
+Services report here; what is done with it is decided by a sink and a tracer. Attributes are ids, modes, names that the
+operator chose, and counts: never text of a document, a question or an answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, Protocol
+
+from ragsvc.core.errors import (
+    BalanceExhausted,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    RagsvcError,
+    RateLimited,
+    Unauthorized,
+)
+
+_REFUSALS = (BalanceExhausted, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthorized)
+OperationName = Literal["search", "chat", "ingest"]
+
+
+class OperationSink(Protocol):
+    """Receives durations in seconds, for metrics."""
+
+    def stage_ended(self, operation: str, stage: str, seconds: float) -> None: ...
+
+    def operation_ended(self, operation: str, seconds: float, attributes: Mapping[str, str], outcome: str) -> None: ...
+
+    def upstream_failed(self, provider: str, reason: str) -> None: ...
+
+
+class TraceSpan(Protocol):
+    """A span of a trace. ``active`` makes it the parent of spans that begin inside the block."""
+
+    def active(self) -> AbstractContextManager[object]: ...
+
+    def end(self, outcome: str, attributes: Mapping[str, str]) -> None: ...
+
+
+class Tracer(Protocol):
+    """Begins spans as children of the active span."""
+
+    def begin(self, name: str, attributes: Mapping[str, str]) -> TraceSpan: ...
+
+
+class Observer:
+    """Where services report operations. Without a sink and a tracer, reports cost next to nothing."""
+
+    def __init__(self, tracer: Tracer | None = None) -> None:
+        self.sink: OperationSink | None = None
+        self.tracer = tracer
+
+    def begin(self, operation: OperationName, **attributes: str) -> ObservedOperation:
+        """Begin an operation, which the caller ends."""
+        return ObservedOperation(self, operation, attributes)
+
+    @contextmanager
+    def operation(self, operation: OperationName, **attributes: str) -> Generator[ObservedOperation]:
+        """Observe an operation that the block is; its outcome follows from how the block is left."""
+        observed = self.begin(operation, **attributes)
+        with observed.active(), ended_by_block(observed):
+            yield observed
+
+    def upstream_failed(self, provider: str, reason: str) -> None:
+        """Report a failed attempt of a request to a provider."""
+        if self.sink is not None:
+            self.sink.upstream_failed(provider, reason)
+
+
+class ObservedOperation:
+    """An operation in progress. Only the first ``end`` has an effect."""
+
+    def __init__(self, observer: Observer, operation: OperationName, attributes: Mapping[str, str]) -> None:
+        self._observer = observer
+        self._operation = operation
+        self._attributes = dict(attributes)
+        self._started = time.perf_counter()
+        self._span = None if observer.tracer is None else observer.tracer.begin(operation, self._attributes)
+        self._is_open = True
+
+    def active(self) -> AbstractContextManager[object]:
+        """Make spans that begin inside the block children of this operation."""
+        return nullcontext() if self._span is None else self._span.active()
+
+    @contextmanager
+    def stage(self, name: str, **attributes: str) -> Generator[None]:
+        """Observe a stage of the operation, which the block is."""
+        tracer, sink = self._observer.tracer, self._observer.sink
+        started = time.perf_counter()
+        span = None
+        if tracer is not None:
+            with self.active():
+                span = tracer.begin(f"{self._operation}.{name}", attributes)
+        outcome = "ok"
+        try:
+            with nullcontext() if span is None else span.active():
+                yield
+        except BaseException as error:
+            outcome = outcome_of(error)
+            raise
+        finally:
+            if sink is not None:
+                sink.stage_ended(self._operation, name, time.perf_counter() - started)
+            if span is not None:
+                span.end(outcome, {})
+
+    def end(self, outcome: str = "ok", **attributes: str) -> None:
+        """End the operation. ``outcome`` is ``ok``, ``cancelled``, ``refused`` or the code of an error."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        if self._observer.sink is not None:
+            seconds = time.perf_counter() - self._started
+            self._observer.sink.operation_ended(self._operation, seconds, self._attributes, outcome)
+        if self._span is not None:
+            self._span.end(outcome, attributes)
+
+
+@contextmanager
+def ended_by_block(observed: ObservedOperation, *, only_on_failure: bool = False) -> Generator[None]:
+    """End an operation when the block is left; with ``only_on_failure`` it stays open after a success."""
+    try:
+        yield
+    except BaseException as error:
+        observed.end(outcome_of(error))
+        raise
+    if not only_on_failure:
+        observed.end()
+
+
+def outcome_of(error: BaseException) -> str:
+    """The outcome of an operation that ``error`` ended: ``refused`` if the request is the reason.
+
+    >>> outcome_of(RagsvcError("x")), outcome_of(KeyboardInterrupt()), outcome_of(NotFound("x"))
+    ('internal_error', 'cancelled', 'refused')
+    """
+    if isinstance(error, _REFUSALS):
+        return "refused"
+    if isinstance(error, RagsvcError):
+        return error.code
+    return "internal_error" if isinstance(error, Exception) else "cancelled"

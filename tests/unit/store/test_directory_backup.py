@@ -1,0 +1,304 @@
+"""Backups of data directories that an earlier release wrote: complete, incremental, verified, and consistent."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ragsvc.core.errors import BackupDamaged, ConfigurationError, Conflict, DataDirectoryLocked
+from ragsvc.crypto.at_rest import MasterKey
+from ragsvc.store import directory_backup
+from ragsvc.store.backup_archive import PIECE_BYTES, BackupArchive
+from ragsvc.store.data_keys import open_data_keys
+from ragsvc.store.database import Database, connect_raw
+from ragsvc.store.directory_backup import back_up_directory, restore_directory
+from ragsvc.store.directory_lock import DataDirectoryLock
+from ragsvc.store.encrypt_directory import rotate_master_key
+from ragsvc.testing.service_runner import ROOT
+from tests.support.old_data_directories import KINDS, OldDirectory
+
+
+def keys_of(old: OldDirectory):
+    master = None if old.master_key is None else MasterKey.from_bytes(old.master_key.encode())
+    return open_data_keys(old.path, master)
+
+
+def stored_files(data_dir: Path) -> dict[str, bytes]:
+    """All files but the databases, which a copy may store differently."""
+    return {
+        str(path.relative_to(data_dir)): path.read_bytes()
+        for path in sorted(data_dir.rglob("*"))
+        if path.is_file() and not path.name.startswith(("ragsvc.", "claims."))
+    }
+
+
+def rows(path: Path, key: bytes | None) -> dict[str, list]:
+    with closing(connect_raw(path, key=key)) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
+        return {
+            table: sorted(connection.execute(" ".join(("SELECT * FROM", table))).fetchall(), key=repr)
+            for (table,) in tables
+            if table != "sqlite_sequence"
+        }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_restored_directory_has_every_row_every_file_and_every_key(kind: str, tmp_path: Path) -> None:
+    old = OldDirectory(kind, tmp_path / "data")
+    key = old.database_key
+    database = Database(old.database, key=key)  # open, as in a running service
+    try:
+        database.write_sync(lambda c: c.exec_driver_sql("UPDATE passages SET text = 'only in the write-ahead log'"))
+        made = back_up_directory(old.path, keys_of(old), tmp_path / "backup")
+    finally:
+        database.close()
+    restored = tmp_path / "elsewhere" / "data"
+    manifest = restore_directory(tmp_path / "backup", restored)
+    assert manifest == made.manifest
+    assert manifest.encrypted is (kind == "encrypted")
+    assert manifest.missing == ()
+    assert rows(restored / "ragsvc.sqlite", key) == rows(old.database, key)
+    assert rows(restored / "claims.sqlite", None) == rows(old.path / "claims.sqlite", None)
+    expected = {name: content for name, content in stored_files(old.path).items() if not name.startswith("derived/")}
+    assert stored_files(restored) == expected
+    assert len(expected) > 3
+    for path in (restored, *restored.rglob("*")):
+        assert path.is_dir() or path.name == "ragsvc.lock" or path.stat().st_mode & 0o077 == 0
+
+
+def test_a_second_snapshot_stores_only_what_changed_and_old_ones_can_be_removed(tmp_path: Path) -> None:
+    old = OldDirectory("plain", tmp_path / "data")
+    database = Database(old.database)
+    try:
+        with database.path.open("rb") as file:
+            assert len(file.read()) > 0
+        database.write_sync(lambda c: c.exec_driver_sql("CREATE TABLE filler (content BLOB)"))
+        for number in range(40):
+            database.write_sync(
+                lambda c, n=number: c.exec_driver_sql("INSERT INTO filler VALUES (?)", (bytes([n]) * 200_000,))
+            )
+        first = back_up_directory(old.path, None, tmp_path / "backup")
+        again = back_up_directory(old.path, None, tmp_path / "backup")
+        assert first.written_bytes > 8_000_000
+        assert again.written_bytes <= 2 * PIECE_BYTES  # the header of the database at most
+        database.write_sync(lambda c: c.exec_driver_sql("DELETE FROM filler WHERE rowid > 1"))
+        database.write_sync(lambda c: c.exec_driver_sql("UPDATE passages SET text = 'changed'"))
+        third = back_up_directory(old.path, None, tmp_path / "backup", keep=1)
+    finally:
+        database.close()
+    ids = [first.manifest.id, again.manifest.id]
+    assert third.removed == ids
+    assert len({*ids, third.manifest.id}) == 3
+    archive = BackupArchive(tmp_path / "backup")
+    assert [manifest.id for manifest in archive.manifests()] == [third.manifest.id]
+    used = {piece for file in third.manifest.files for piece in file.pieces}
+    assert {path.name for path in (tmp_path / "backup" / "pieces").glob("??/*")} == used
+    restore_directory(tmp_path / "backup", tmp_path / "restored")
+    assert rows(tmp_path / "restored" / "ragsvc.sqlite", None) == rows(old.database, None)
+    with pytest.raises(ConfigurationError, match="no snapshot"):
+        restore_directory(tmp_path / "backup", tmp_path / "other", snapshot=first.manifest.id)
+
+
+def test_files_of_an_encrypted_directory_are_copied_once_and_again_after_a_new_master_key(tmp_path: Path) -> None:
+    old = OldDirectory("encrypted", tmp_path / "data")
+    backup = tmp_path / "backup"
+    first = back_up_directory(old.path, keys_of(old), backup)
+    blobs = {file.path: file.pieces for file in first.manifest.files if file.path.startswith("blobs/")}
+    assert blobs
+    second = back_up_directory(old.path, keys_of(old), backup)
+    assert second.written_bytes < first.written_bytes
+    assert {file.path: file.pieces for file in second.manifest.files if file.path in blobs} == blobs
+    new = MasterKey(b"\x05" * 32)
+    rotate_master_key(old.path, MasterKey.from_bytes(old.master_key.encode()), new)
+    third = back_up_directory(old.path, open_data_keys(old.path, new), backup)
+    changed = {file.path for file in third.manifest.files if file.path in blobs and file.pieces != blobs[file.path]}
+    assert changed == set(blobs)
+    restore_directory(backup, tmp_path / "restored")
+    keys = open_data_keys(tmp_path / "restored", new)
+    assert rows(tmp_path / "restored" / "ragsvc.sqlite", keys.database_key)["documents"]
+    for content in (path.read_bytes() for path in backup.rglob("*") if path.is_file()):
+        assert b"CREATE TABLE documents" not in content
+
+
+def test_a_document_that_is_deleted_during_the_backup_is_in_neither_rows_nor_files(tmp_path: Path, monkeypatch) -> None:
+    """The row disappears after it was read, and its file before it is copied: the worst moment."""
+    old = OldDirectory("plain", tmp_path / "data")
+    with closing(connect_raw(old.database, key=None)) as connection:
+        tenant, sha256 = connection.execute("SELECT tenant, sha256 FROM documents ORDER BY id LIMIT 1").fetchone()
+    victim = old.path / "blobs" / tenant / sha256[:2] / sha256
+    assert victim.exists()
+    read_references = directory_backup._references
+    reads = 0
+
+    def references_then_delete(connection):
+        nonlocal reads
+        found = read_references(connection)
+        reads += 1
+        if reads == 1:
+            with closing(connect_raw(old.database, key=None)) as other:
+                other.execute("DELETE FROM documents WHERE sha256 = ?", (sha256,))
+            victim.unlink()
+        return found
+
+    monkeypatch.setattr(directory_backup, "_references", references_then_delete)
+    made = back_up_directory(old.path, None, tmp_path / "backup")
+    assert reads == 2
+    assert made.manifest.missing == ()
+    restore_directory(tmp_path / "backup", tmp_path / "restored")
+    shas = {path.name for path in (tmp_path / "restored" / "blobs").glob("*/??/*")}
+    assert {row[0] for row in references(tmp_path / "restored" / "ragsvc.sqlite")} == shas
+    assert sha256 not in shas
+
+
+def references(path: Path) -> list:
+    with closing(connect_raw(path, key=None)) as connection:
+        return connection.execute("SELECT DISTINCT sha256 FROM documents").fetchall()
+
+
+def test_a_file_that_was_lost_before_is_reported_and_does_not_stop_the_backup(tmp_path: Path) -> None:
+    old = OldDirectory("plain", tmp_path / "data")
+    lost = next(old.path.glob("blobs/*/??/*"))
+    lost.unlink()
+    made = back_up_directory(old.path, None, tmp_path / "backup")
+    assert made.manifest.missing == (str(lost.relative_to(old.path)),)
+
+
+def test_a_damaged_backup_is_refused_and_leaves_no_data_directory(tmp_path: Path) -> None:
+    old = OldDirectory("plain", tmp_path / "data")
+    made = back_up_directory(old.path, None, tmp_path / "backup")
+    piece = next(file for file in made.manifest.files if file.path.startswith("blobs/")).pieces[0]
+    path = tmp_path / "backup" / "pieces" / piece[:2] / piece
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BackupDamaged, match="other content"):
+        restore_directory(tmp_path / "backup", tmp_path / "restored")
+    assert not (tmp_path / "restored" / "ragsvc.sqlite").exists()
+    path.unlink()
+    with pytest.raises(BackupDamaged, match="is missing"):
+        restore_directory(tmp_path / "backup", tmp_path / "restored")
+    repaired = back_up_directory(old.path, None, tmp_path / "backup")  # the next backup stores the piece again
+    assert repaired.written_bytes >= len(content)
+    restore_directory(tmp_path / "backup", tmp_path / "restored")  # and the interrupted restore is repeated
+    assert stored_files(tmp_path / "restored") == {
+        name: content for name, content in stored_files(old.path).items() if not name.startswith("derived/")
+    }
+
+
+BACK_UP = """
+import sys
+from pathlib import Path
+from ragsvc.store.directory_backup import back_up_directory
+
+print("begun", flush=True)
+made = back_up_directory(Path(sys.argv[1]), None, Path(sys.argv[2]), keep=2)
+print(made.manifest.id, flush=True)
+"""
+
+
+def test_a_backup_that_is_killed_at_any_moment_leaves_the_earlier_ones_whole(tmp_path: Path) -> None:
+    old = OldDirectory("plain", tmp_path / "data")
+    backup = tmp_path / "backup"
+    chance = random.Random(7)  # noqa: S311 - moments of a test
+    killed = finished = 0
+    database = Database(old.database)
+    try:
+        database.write_sync(lambda c: c.exec_driver_sql("CREATE TABLE filler (content BLOB)"))
+        for round_number in range(12):
+            database.write_sync(
+                lambda c: c.exec_driver_sql("INSERT INTO filler VALUES (?)", (chance.randbytes(3_000_000),))
+            )
+            command = [sys.executable, "-c", BACK_UP, str(old.path), str(backup)]
+            with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "begun\n"
+                if round_number % 4:
+                    time.sleep(chance.uniform(0, 0.15))
+                    process.kill()
+                process.wait(60)
+            killed += process.returncode == -9
+            finished += process.returncode == 0
+            if not finished:
+                continue
+            target = tmp_path / f"restored-{round_number}"
+            manifest = restore_directory(backup, target)
+            with closing(connect_raw(target / "ragsvc.sqlite", key=None)) as connection:
+                assert connection.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+                assert connection.execute("SELECT count(*) FROM documents").fetchone()[0] == manifest.documents
+            shutil.rmtree(target)
+        last = back_up_directory(old.path, None, backup, keep=1)
+    finally:
+        database.close()
+    assert killed >= 4
+    assert finished >= 3
+    used = {piece for file in last.manifest.files for piece in file.pieces}
+    assert {path.name for path in (backup / "pieces").glob("??/*")} == used
+    expected = {"pieces", "snapshots", "ragsvc-backup.json", "backup.lock"}
+    assert {path.name for path in backup.iterdir()} <= expected  # no temporary file is left
+
+
+def test_a_restore_that_was_interrupted_between_its_last_steps_is_repeated(tmp_path: Path) -> None:
+    old = OldDirectory("plain", tmp_path / "data")
+    back_up_directory(old.path, None, tmp_path / "backup")
+    restored = tmp_path / "restored"
+    restore_directory(tmp_path / "backup", restored)
+    staging = restored / "restore.partial"
+    staging.mkdir()
+    (restored / "ragsvc.sqlite").rename(staging / "ragsvc.sqlite")  # as if killed before the last rename
+    restore_directory(tmp_path / "backup", restored)
+    assert rows(restored / "ragsvc.sqlite", None) == rows(old.database, None)
+    assert not staging.exists()
+
+
+def test_places_that_hold_something_else_are_refused(tmp_path: Path) -> None:
+    old = OldDirectory("plain", tmp_path / "data")
+    foreign = tmp_path / "documents"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigurationError, match="other files"):
+        back_up_directory(old.path, None, foreign)
+    with pytest.raises(ConfigurationError, match="inside the data directory"):
+        back_up_directory(old.path, None, old.path / "backup")
+    with pytest.raises(ConfigurationError, match="no database"):
+        back_up_directory(foreign, None, tmp_path / "backup")
+    with pytest.raises(ConfigurationError, match="no backup"):
+        restore_directory(foreign, tmp_path / "restored")
+    back_up_directory(old.path, None, tmp_path / "backup")
+    with pytest.raises(ConfigurationError, match="not empty"):
+        restore_directory(tmp_path / "backup", foreign)
+    with pytest.raises(ConfigurationError, match="not empty"):
+        restore_directory(tmp_path / "backup", old.path)
+    assert (foreign / "thesis.txt").read_text() == "mine"
+    busy = DataDirectoryLock(tmp_path / "busy")
+    busy.acquire()
+    try:
+        with pytest.raises(DataDirectoryLocked):
+            restore_directory(tmp_path / "backup", tmp_path / "busy")
+    finally:
+        busy.release()
+    with BackupArchive(tmp_path / "backup").locked(), pytest.raises(Conflict):
+        back_up_directory(old.path, None, tmp_path / "backup")
+
+
+def test_a_manifest_cannot_write_outside_the_restored_directory(tmp_path: Path) -> None:
+    old = OldDirectory("plain", tmp_path / "data")
+    made = back_up_directory(old.path, None, tmp_path / "backup")
+    path = tmp_path / "backup" / "snapshots" / f"{made.manifest.id}.json"
+    changed = json.loads(path.read_text())
+    changed["files"][0]["path"] = "../outside"
+    path.write_text(json.dumps(changed))
+    with pytest.raises(ConfigurationError, match="outside"):
+        restore_directory(tmp_path / "backup", tmp_path / "restored")
+    shutil.rmtree(tmp_path / "restored")
+    changed["files"] = "none"
+    path.write_text(json.dumps(changed))
+    with pytest.raises(BackupDamaged):
+        restore_directory(tmp_path / "backup", tmp_path / "restored")
