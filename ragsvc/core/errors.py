@@ -8,6 +8,8 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── InvalidRequest            the caller must change the request (``param`` names the field)
     │   ├── UnsupportedMediaType
     │   ├── TooLarge
+    │   ├── HeadersTooLarge
+    │   ├── PromptTooLong
     │   ├── UnsupportedParameter  a documented parameter that the model does not support
     │   ├── CryptoFailure         an encrypted message cannot be decrypted; the reason is not given
     │   └── MethodNotAllowed
@@ -20,6 +22,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── NotFound
     │   ├── DocumentNotFound, CollectionNotFound, KeyNotFound, RouteNotFound
     │   └── ModelNotFound
+    ├── RequestTimedOut           the client sent too slowly
     ├── Conflict                  the state of the resource does not allow the operation
     ├── Overloaded                a bounded queue is full
     ├── ModelUnavailable          no provider can serve the model at the moment
@@ -27,6 +30,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── UpstreamTimeout
     ├── AttestationUnavailable    this machine provides no attestation reports
     ├── StorageFull
+    ├── ServiceStarting
     ├── ShuttingDown
     ├── DataDirectoryLocked       another process uses this data directory
     ├── ConfigurationError
@@ -74,6 +78,18 @@ class TooLarge(InvalidRequest):
     def __init__(self, message: str, *, limit_bytes: int, param: str | None = None) -> None:
         super().__init__(message, param=param)
         self.limit_bytes = limit_bytes
+
+
+class HeadersTooLarge(InvalidRequest):
+    """The request line and headers have too many bytes or fields."""
+
+    code = "headers_too_large"
+
+
+class PromptTooLong(InvalidRequest):
+    """The prompt has more characters than the model accepts. OpenAI's code for a text that is too long."""
+
+    code = "string_above_max_length"
 
 
 class UnsupportedParameter(InvalidRequest):
@@ -177,6 +193,13 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class RequestTimedOut(RagsvcError):
+    """The client sent its request too slowly."""
+
+    code = "request_timeout"
+    retryable = True
+
+
 class Conflict(RagsvcError):
     """The state of the resource does not allow the operation, for example ``retry`` of a ready document."""
 
@@ -228,6 +251,13 @@ class StorageFull(RagsvcError):
     """The disk is full. Nothing of the request was stored."""
 
     code = "storage_full"
+    retryable = True
+
+
+class ServiceStarting(RagsvcError):
+    """The service has opened its port and is not ready yet; ``/readyz`` states the reason."""
+
+    code = "service_starting"
     retryable = True
 
 

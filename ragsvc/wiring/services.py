@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
@@ -103,8 +103,12 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncGenerator[Services]:
+async def open_services(
+    settings: Settings, *, report: Callable[[str], None] = lambda _: None
+) -> AsyncGenerator[Services]:
     """Open the data directory and start the background tasks; close everything in reverse order.
+
+    ``report`` is called with each step of the start that can take seconds.
 
     Raises:
         DataDirectoryLocked: another process serves this data directory.
@@ -112,6 +116,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         EmbeddingFailed: the embedding model cannot be loaded or run.
     """
     async with AsyncExitStack() as stack:
+        report("opening the data directory")
         data_dir = settings.data_dir
         lock = DataDirectoryLock(data_dir)
         await anyio.to_thread.run_sync(lock.acquire)
@@ -123,6 +128,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         blobs = BlobStore(data_dir, keys, memory_folder=memory_folder)
         blobs.sweep(await database.read(referenced_blobs))
 
+        report(f"loading the embedding model {settings.embedding_model}")
         opener = SpaceOpener(settings, database, derived=derived_root)
         configured = await opener.open(stack, settings.embedding_model)
         serving = await open_serving_space(stack, opener, database, configured)
@@ -197,6 +203,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             top_k=settings.rag_top_k,
             count_tokens=lambda text: tokens.count([text])[0],
         )
+        report("loading the indexes")
         await anyio.to_thread.run_sync(load_indexes, database, serving.indexes)
         reembedding = plan_model_change(database, spaces, configured) if serving is not configured else None
         tasks = await stack.enter_async_context(anyio.create_task_group())
