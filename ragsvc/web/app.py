@@ -21,6 +21,7 @@ from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.web import openapi
 from ragsvc.web.app_state import FoundationServices
 from ragsvc.web.auth import AccessGate, requirement_of
+from ragsvc.web.bodies import LARGE_BODIES_BYTES, LARGE_BODIES_KEY, MemoryBudget
 from ragsvc.web.errors import EXCEPTION_HANDLERS
 from ragsvc.web.headers import DROPPED_PASSAGES_HEADER, OUR_HEADERS
 from ragsvc.web.metrics import RequestMetrics
@@ -75,7 +76,7 @@ def create_app(
         lifespan=[access_running, *lifespan],
         request_max_body_size=body_limit_bytes,
         cors_config=_cors(cors_origins),
-        state=State({"services": services}),
+        state=State({"services": services, LARGE_BODIES_KEY: MemoryBudget(LARGE_BODIES_BYTES, what="large requests")}),
         openapi_config=None,
         logging_config=None,
         debug=False,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Receive, Send
@@ -20,6 +20,9 @@ from ragsvc.core.errors import ConfigurationError, TooLarge
 from ragsvc.core.validation import invalid_value
 from ragsvc.services.access_control import Access, LiveKey
 from ragsvc.web.context import SCOPE_KEY, RequestContext
+
+SMALL_BODY_BYTES: Final = 1 << 20
+"""The largest JSON body of a route that does not declare ``opt["large_body"]``: it is decoded on the event loop."""
 
 
 class AccessRequirement(Enum):
@@ -47,13 +50,13 @@ class AccessGate:
         handler = scope["route_handler"]
         known = self._requirements.get(id(handler))
         if known is None:
-            limit: int | None = self._body_limit_bytes  # of plain ASGI handlers, which cannot set a limit
+            limit: float = self._body_limit_bytes  # of plain ASGI handlers, which cannot set a limit
             if isinstance(handler, HTTPRouteHandler):
-                limit = handler.resolve_request_max_body_size()
+                limit = body_limit_of_handler(handler)
             # Litestar answers OPTIONS itself, only with the list of methods; browsers send it without a key
             options = scope.get("method") == "OPTIONS"
             requirement = AccessRequirement.PUBLIC if options else requirement_of(handler.opt)
-            known = self._requirements[id(handler)] = (requirement, limit or float("inf"))
+            known = self._requirements[id(handler)] = (requirement, limit)
         requirement, body_limit = known
         await let_in(self._access, context, requirement, body_limit)
         if context.live is not None:
@@ -85,6 +88,14 @@ def admit(context: RequestContext, live: LiveKey) -> None:
     if not context.admitted:
         live.gate.enter(time.monotonic())
         context.admitted = True
+
+
+def body_limit_of_handler(handler: HTTPRouteHandler) -> float:
+    """The largest body of a route in bytes: a decoder that takes larger ones would block the event loop."""
+    limit = handler.resolve_request_max_body_size()
+    if limit is None:
+        return float("inf")
+    return limit if handler.opt.get("large_body") else min(limit, SMALL_BODY_BYTES)
 
 
 def requirement_of(opt: Mapping[str, Any]) -> Requirement:

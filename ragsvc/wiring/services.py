@@ -201,6 +201,7 @@ async def open_services(
             searcher=search,
             meter=access,
             top_k=settings.rag_top_k,
+            max_prompt_characters=settings.max_prompt_characters,
             count_tokens=lambda text: tokens.count([text])[0],
         )
         report("loading the indexes")
@@ -225,7 +226,7 @@ async def open_services(
             keys=KeyAdministration(access, default_limits=default_key_limits(settings)),
             models=models,
             answer=answer,
-            proxy=ProxyService(router=router, meter=access),
+            proxy=ProxyService(router=router, meter=access, max_prompt_characters=answer.max_prompt_characters),
             providers=providers,
             may_spool_to_disk=keys is None,
             encryption=encryption,
