@@ -48,8 +48,8 @@ DEFAULT_ENCRYPTED_MEMORY_BYTES: Final = 512_000_000
 DEFAULT_MAX_PROMPT_CHARACTERS: Final = 4_000_000
 """Characters of a prompt: about a million tokens, the longest context of today's models."""
 
-DEFAULT_MAX_HEADER_BYTES: Final = 32_768
-"""Bytes of a request line and its headers; nginx accepts the same by default."""
+DEFAULT_MAX_HEADER_BYTES: Final = 65_536
+"""Bytes of a request line and its headers: room for the metadata of a raw upload in its URL."""
 
 DEFAULT_MAX_HEADERS: Final = 100
 DEFAULT_HEADER_TIMEOUT_S: Final = 15.0

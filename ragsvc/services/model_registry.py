@@ -143,6 +143,16 @@ class ModelRegistry:
             raise ModelNotFound(f"The model '{model}' is not offered for {family.value}.", param="model")
         return routes
 
+    def label(self, model: str) -> str:
+        """The name of a model in metrics: a configured name, the pattern that matches it, or ``other``.
+
+        Names that clients can invent would make as many time series.
+        """
+        if model in self._routes:
+            return model
+        found = self._find(model)
+        return "other" if found is None else found[1].id
+
     def max_prompt_characters(self, model: str) -> int | None:
         """The limit in the settings of a model; ``None`` if they have none, or if the model does not exist."""
         found = self._find(model)

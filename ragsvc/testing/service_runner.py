@@ -72,6 +72,9 @@ class RunningService:
                     return
             except httpx.TransportError:
                 pass
+            if self.process.poll() is not None:
+                time.sleep(0.1)
+                raise ServiceFailed(f"exit {self.process.returncode}: {''.join(self.log)[-4000:]}")
             time.sleep(0.02)
         raise ServiceFailed(f"not ready after {timeout_s} s: {''.join(self.log)[-4000:]}")
 

@@ -49,6 +49,7 @@ def create_app(
     encryption: EncryptionService | None = None,
     document_limit_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES,
     encrypted_memory_bytes: int = DEFAULT_ENCRYPTED_MEMORY_BYTES,
+    model_label: Callable[[str], str] = str,
 ) -> Litestar:
     """Build the application; routes find ``services`` in ``app.state``.
 
@@ -56,7 +57,7 @@ def create_app(
     ``request_max_body_size``. ``lifespan`` runs inside that of access control, so that its parts can settle tokens
     until they end. With ``encryption`` all routes also accept encrypted requests. Their bodies are held in memory: in
     total up to ``encrypted_memory_bytes``, each up to ``body_limit_bytes``, or up to ``document_limit_bytes`` if the
-    handler declares ``opt["streams_body"]``.
+    handler declares ``opt["streams_body"]``. ``model_label`` returns the name of a model in metrics.
 
     Raises:
         ConfigurationError: a handler declares no ``opt["scope"]``.
@@ -68,7 +69,7 @@ def create_app(
             yield
 
     handlers = [*FOUNDATION_ROUTES, *route_handlers]
-    metrics = RequestMetrics(services.registry)
+    metrics = RequestMetrics(services.registry, model_label=model_label)
     app = Litestar(
         route_handlers=[*handlers, *openapi.schema_routes(handlers)],
         middleware=[DefineMiddleware(AccessGate, access=services.access, body_limit_bytes=body_limit_bytes)],

@@ -16,7 +16,7 @@ from litestar.types import ASGIApp, Receive, Send
 from litestar.types import Scope as ASGIScope
 
 from ragsvc.core.access.principal import Scope, require_scope
-from ragsvc.core.errors import ConfigurationError, TooLarge
+from ragsvc.core.errors import ConfigurationError, RouteNotFound, TooLarge
 from ragsvc.core.validation import invalid_value
 from ragsvc.services.access_control import Access, LiveKey
 from ragsvc.web.context import SCOPE_KEY, RequestContext
@@ -58,6 +58,7 @@ class AccessGate:
             requirement = AccessRequirement.PUBLIC if options else requirement_of(handler.opt)
             known = self._requirements[id(handler)] = (requirement, limit)
         requirement, body_limit = known
+        refuse_encoded_slash(scope, takes_paths=any(":path}" in path for path in handler.paths))
         await let_in(self._access, context, requirement, body_limit)
         if context.live is not None:
             scope["user"] = context.live.principal
@@ -74,13 +75,24 @@ async def let_in(access: Access, context: RequestContext, requirement: Requireme
     if requirement is not AccessRequirement.PUBLIC:
         live = context.live
         if live is None:
-            live = context.live = await access.authenticate(credential_of(context.headers))
+            live = context.live = await access.authenticate(credential_of(context.headers), address=context.address)
         if isinstance(requirement, Scope):
             require_scope(live.principal, requirement)
         admit(context, live)
     length = context.headers.get(b"content-length")
     if length is not None:
         check_length(length, body_limit)
+
+
+def refuse_encoded_slash(scope: ASGIScope, *, takes_paths: bool) -> None:
+    """Refuse ``%2F`` in the path of a route, unless a parameter takes whole paths. Raises ``RouteNotFound``.
+
+    The server decodes paths before they are routed, and an encoded slash is a part of a name and not a border (RFC 3986
+    §2.2): ``DELETE /v1/providers/a%2Fkey`` would delete a key and not the provider ``a/key``.
+    """
+    raw: bytes = scope.get("raw_path") or b""
+    if b"%2" in raw and b"%2f" in raw.lower() and not takes_paths:
+        raise RouteNotFound("Unknown request URL: a name in it contains an encoded slash, which no name has.")
 
 
 def admit(context: RequestContext, live: LiveKey) -> None:

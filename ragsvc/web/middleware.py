@@ -13,6 +13,7 @@ import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from ragsvc.core.network import client_network
 from ragsvc.web.context import SCOPE_KEY, RequestContext
 from ragsvc.web.errors import log_unexpected
 from ragsvc.web.headers import OUR_HEADERS, limit_headers, new_request_id, valid_id
@@ -41,7 +42,13 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        context = RequestContext(valid_id(headers.get(b"x-request-id")) or new_request_id(), time.monotonic(), headers)
+        client = scope.get("client")
+        context = RequestContext(
+            valid_id(headers.get(b"x-request-id")) or new_request_id(),
+            time.monotonic(),
+            headers,
+            address=client_network(client[0]) if client else None,
+        )
         scope[SCOPE_KEY] = context  # type: ignore[literal-required]  # our own key
         status = 0
 

@@ -170,7 +170,7 @@ async def open_services(
             reranker=reranker,
             rerank_budget_s=settings.rerank_budget_ms / 1000,
         )
-        access = Access(database)
+        access = Access(database, failed_logins_per_minute=settings.failed_logins_per_minute)
         encryption = await anyio.to_thread.run_sync(open_request_encryption, settings)
         stack.callback(encryption.close)
         session = await stack.enter_async_context(open_session())

@@ -13,7 +13,7 @@ from typing import Any, Literal, assert_never
 import msgspec
 
 from ragsvc.core.errors import InvalidRequest
-from ragsvc.core.validation import invalid_field, invalid_value
+from ragsvc.core.validation import check_nesting, check_number, invalid_field, invalid_value
 
 Scalar = str | int | float | bool
 _MAX_DEPTH = 8
@@ -46,6 +46,7 @@ def parse_filter(raw: object, *, path: str = "filters") -> Filter:
     """
     budget = [_MAX_NODES]
     try:
+        check_nesting(path, raw)
         return _parse(raw, path, depth=0, budget=budget)
     except InvalidRequest as error:  # the message names the place in the filter, ``param`` the whole filter
         raise InvalidRequest(error.message, param=path) from error
@@ -71,6 +72,8 @@ def _parse(raw: object, path: str, *, depth: int, budget: list[int]) -> Filter:
         comparison = msgspec.convert(dict(raw), MetadataComparison)
     except msgspec.ValidationError as error:
         raise invalid_field(error, within=path) from error
+    for value in comparison.value if isinstance(comparison.value, list) else (comparison.value,):
+        check_number(f"{path}.value", value)
     wants_list = comparison.type in ("in", "nin")
     if wants_list != isinstance(comparison.value, list):
         expected = "`array`" if wants_list else "a single value"

@@ -15,7 +15,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from ragsvc.services.access_control import Access
-from ragsvc.web.auth import Requirement, body_limit_of_handler, let_in, requirement_of
+from ragsvc.web.auth import Requirement, body_limit_of_handler, let_in, refuse_encoded_slash, requirement_of
 from ragsvc.web.context import context_of
 from ragsvc.web.errors import is_unexpected, log_unexpected
 from ragsvc.web.passthrough.raw_responses import send_error
@@ -42,6 +42,7 @@ class RawRoutes:
         context = context_of(scope)
         scope["path_template"] = scope["path"]
         try:
+            refuse_encoded_slash(scope, takes_paths=False)
             await let_in(self._access, context, requirement, body_limit)
             response = await answer(scope, receive)
         except Exception as error:  # noqa: BLE001 - as in Litestar, every exception of a handler becomes a response

@@ -14,7 +14,7 @@ from ragsvc.core.gateway.circuit_breaker import Circuit
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ModelSettings, ProviderSettings
 from ragsvc.core.ids import TenantId
-from ragsvc.core.validation import invalid_value
+from ragsvc.core.validation import check_nesting, invalid_value
 from ragsvc.services.provider_administration import ProviderAdministration, ProviderTest, ProviderView, TenantKey
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import principal_of
@@ -113,6 +113,7 @@ async def get_provider(request: AnyRequest, name: FromPath[str]) -> ProviderBody
 async def update_provider(request: AnyRequest, name: FromPath[str]) -> ProviderBody:
     """Change fields of a provider that was added by this API; the change applies from the next request on."""
     change = await read_json(request, _update)
+    check_nesting("body", change)
     return _show(await _service(request).update(name, change))
 
 

@@ -45,7 +45,7 @@ class HttpServer(uvicorn.Server):
         served = ProxyHeadersMiddleware(app, trusted_proxies) if trusted_proxies else app  # type: ignore[arg-type]  # the same ASGI in other types
         super().__init__(
             uvicorn.Config(
-                served,  # type: ignore[arg-type]  # the same ASGI in other types
+                served,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
