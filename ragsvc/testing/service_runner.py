@@ -25,7 +25,7 @@ class ServiceFailed(Exception):
 class RunningService:
     """A child process that serves ``data_dir`` at ``url``."""
 
-    def __init__(self, data_dir: Path, *, env: dict[str, str] | None = None, start_timeout_s: float = 60) -> None:
+    def __init__(self, data_dir: Path, *, env: dict[str, str] | None = None, start_timeout_s: float = 120) -> None:
         self.log: list[str] = []
         self.admin_key = ""
         self.data_dir = data_dir

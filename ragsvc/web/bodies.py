@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 from litestar import Request
@@ -37,25 +36,39 @@ class MemoryBudget:
         self._free_bytes = size_bytes
         self._what = what
 
-    @contextmanager
-    def share(self) -> Generator[Callable[[int], None]]:
-        """Yield a function that takes bytes from the budget; the end of the block returns them.
+    def share(self) -> BudgetShare:
+        """A share that takes bytes from the budget when it is called; the end of its ``with`` block returns them."""
+        return BudgetShare(self)
 
-        The function raises ``Overloaded`` when the budget has too few bytes left.
-        """
-        taken = 0
+    def take(self, size_bytes: int) -> None:
+        """Take bytes. Raises ``Overloaded`` when the budget has too few left."""
+        if size_bytes > self._free_bytes:
+            raise Overloaded(f"Too many {self._what} are being received.", retry_after_s=1)
+        self._free_bytes -= size_bytes
 
-        def take(size_bytes: int) -> None:
-            nonlocal taken
-            if size_bytes > self._free_bytes:
-                raise Overloaded(f"Too many {self._what} are being received.", retry_after_s=1)
-            self._free_bytes -= size_bytes
-            taken += size_bytes
+    def give_back(self, size_bytes: int) -> None:
+        self._free_bytes += size_bytes
 
-        try:
-            yield take
-        finally:
-            self._free_bytes += taken
+
+class BudgetShare:
+    """The bytes that a request has taken from a budget."""
+
+    __slots__ = ("_budget", "_taken")
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self._taken = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.give_back(self._taken)
+
+    def __call__(self, size_bytes: int) -> None:
+        """Take more bytes. Raises ``Overloaded``."""
+        self._budget.take(size_bytes)
+        self._taken += size_bytes
 
 
 async def read_json(request: Request[Any, Any, Any], decoder: msgspec.json.Decoder[T]) -> T:

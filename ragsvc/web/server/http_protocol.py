@@ -70,8 +70,6 @@ class _HeldFlowControl(FlowControl):
 class BoundedHttpProtocol(HttpToolsProtocol):
     """A connection; see the module. Implements ``TrackedConnection``."""
 
-    flow: _HeldFlowControl
-
     def __init__(
         self,
         config: Config,
@@ -84,6 +82,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state=state, _loop=loop)
         self.address: str | None = None
+        self._held_flow: _HeldFlowControl
         self._table = table
         self._trusted = trusted
         self._limits = table.limits
@@ -110,7 +109,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
-        self.flow = _HeldFlowControl(transport)
+        self.flow = self._held_flow = _HeldFlowControl(transport)
         if self.client and self.client[0] not in self._trusted:
             self.address = client_network(self.client[0])
         self._waits_since = now = self.loop.time()
@@ -194,15 +193,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if not self._feed(piece):
                 break
             if (self._in_head or self._chunked) and self._parsed_to < len(self._unparsed):
-                self.flow.hold()
+                self._held_flow.hold()
                 self.loop.call_soon(self._parse_pieces)
                 return
         self._unparsed, self._parsed_to = b"", 0
         if not self.transport.is_closing():
-            self.flow.release()
+            self._held_flow.release()
 
     def _feed(self, piece: bytes) -> bool:
         """Parse a piece; ``False`` if the connection ends because of it."""
+        if self.parser is None:  # the connection was lost
+            return False
         messages, begins_head = self._messages, self._in_head and not self._head_fed
         try:
             self.parser.feed_data(piece)
@@ -268,12 +269,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if len(self.headers) >= self._limits.max_headers or self._head_exact > self._limits.max_header_bytes:
             self._problem = self._too_large()
             raise self._problem
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"transfer-encoding":
+            self._chunked = True
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._overhead = 0
-        self._chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
         self._table.ends_waiting(self)
         self._body_since = self._last_body_at = self.loop.time()
         self._body_bytes = 0
