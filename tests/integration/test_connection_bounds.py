@@ -16,10 +16,13 @@ from litestar.response import Stream
 
 from ragsvc.core.access.principal import Scope
 from ragsvc.services.key_administration import Actor, KeyDraft, create_key
+from ragsvc.services.request_encryption import open_encryption
 from ragsvc.web.app import create_app
 from ragsvc.web.passthrough.raw_responses import JsonBytes
 from ragsvc.web.server.connections import ConnectionLimits
 from ragsvc.web.server.http_server import HttpServer
+from tests.support.chat_service import Services as ChatServices
+from tests.support.chat_service import app_over, issue
 from tests.support.keys_database import SmallDatabase, compose
 
 SLICE_OF_WORK_S = 0.005
@@ -291,3 +294,40 @@ def test_no_load_on_heads_and_framing_holds_the_event_loop_for_5_ms(tmp_path):
                 connection.close()
         assert served.turns > 10
         assert served.longest_work_s < SLICE_OF_WORK_S
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        pytest.param("hello world " * 2_330_000, 400, id="28 MB"),
+        pytest.param("привет, " * 2_000_000, 400, id="28 MB of Cyrillic"),
+        pytest.param("hello world " * 320_000, 200, id="the longest prompt"),
+        pytest.param("请" * 1_000_000, 200, id="for patterns"),
+        pytest.param("A" * 1_000_000, 200, id="a word"),
+        pytest.param("is the a-" * 200_000, 200, id="half phrases"),
+    ],
+)
+def test_no_prompt_holds_the_event_loop_for_5_ms(tmp_path, text, status):
+    """CPU time of the loop's thread: decoding, patterns and tokenizers work elsewhere; they held it for seconds."""
+    messages = [{"role": "user", "content": text}]
+    body = json.dumps({"model": "local/chat-model", "use_rag": True, "messages": messages}, ensure_ascii=False).encode()
+    with (
+        contextlib.closing(SmallDatabase(tmp_path / "keys.sqlite")) as database,
+        contextlib.closing(open_encryption(tmp_path, source="memory", key_file=None)) as encryption,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
+        services = ChatServices(compose(database), encryption)
+        key = issue(database, balance=None).key.encode()
+        served = Served(services, database)
+        served.start(listener, app_over(services, []), ConnectionLimits())
+        try:
+            head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n"
+            small = json.dumps({"model": "local/chat-model", "messages": [{"role": "user", "content": "x"}]}).encode()
+            for sent, expected in ((small, 200), (body, status), (body, status)):
+                served.longest_work_s = 0.0
+                answer = ask(served, head % len(sent) + b"Authorization: Bearer " + key + b"\r\n\r\n", sent)
+                assert answer.startswith(b"HTTP/1.1 %d " % expected), answer[:500]
+            assert served.longest_work_s < SLICE_OF_WORK_S
+        finally:
+            served.server.should_exit = True
+            served.thread.join(20)

@@ -157,7 +157,7 @@ def test_failed_authentications_are_limited_by_address(tmp_path):
 
 
 def test_labels_of_metrics_are_no_texts_of_clients(gateway):
-    with gateway.running.client(gateway.key) as client:
+    with gateway.service.client(gateway.key) as client:
         for number in range(5):
             body = {"model": f"invented-{number}", "messages": [{"role": "user", "content": "x"}]}
             client.post("/v1/chat/completions", json=body)
