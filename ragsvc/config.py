@@ -16,12 +16,22 @@ import msgspec
 from msgspec import Meta
 
 from ragsvc.core.defaults import (
+    DEFAULT_BODY_TIMEOUT_S,
     DEFAULT_COLLECTIONS_PER_TENANT,
     DEFAULT_ENCRYPTED_MEMORY_BYTES,
+    DEFAULT_FAILED_LOGINS_PER_MINUTE,
+    DEFAULT_HEADER_TIMEOUT_S,
+    DEFAULT_IDLE_TIMEOUT_S,
     DEFAULT_MAX_BODY_BYTES,
+    DEFAULT_MAX_CONNECTIONS,
+    DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
     DEFAULT_MAX_DOCUMENT_BYTES,
+    DEFAULT_MAX_HEADER_BYTES,
+    DEFAULT_MAX_HEADERS,
+    DEFAULT_MAX_PROMPT_CHARACTERS,
     DEFAULT_OPEN_COLLECTIONS,
     DEFAULT_RERANK_BUDGET_MS,
+    DEFAULT_SEND_TIMEOUT_S,
     DEFAULT_TOP_K,
     MAX_TOP_K,
 )
@@ -33,6 +43,16 @@ from ragsvc.store.data_keys import DataKeys, open_data_keys, read_master_key
 _PREFIX = "RAGSVC_"
 _CLIENT_SIDE = frozenset({"RAGSVC_URL", "RAGSVC_API_KEY"})
 """Variables that the commands read to reach a service; not settings of the service."""
+
+_OPTIONAL_PATHS = (
+    "encryption_key_file",
+    "master_key_file",
+    "memory_dir",
+    "gguf_model",
+    "unix_socket",
+    "ssl_certfile",
+    "ssl_keyfile",
+)
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -63,6 +83,39 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Seconds that running requests have to finish after SIGTERM."""
     max_body_bytes: Positive = DEFAULT_MAX_BODY_BYTES
     """Largest request body in bytes, documents excepted."""
+    max_prompt_characters: Positive = DEFAULT_MAX_PROMPT_CHARACTERS
+    """Longest prompt in characters, for models whose settings give no ``max_prompt_characters`` of their own."""
+
+    unix_socket: Path | None = None
+    """Path of a Unix socket to listen on, instead of ``host`` and ``port``. Sockets of a systemd socket unit take
+    precedence over both."""
+    ssl_certfile: Path | None = None
+    """File with the TLS certificate and its chain, in PEM format; the service then speaks HTTPS only."""
+    ssl_keyfile: Path | None = None
+    """File with the private key of the TLS certificate, if it is not in ``ssl_certfile``."""
+    trusted_proxies: str = ""
+    """Addresses or networks of reverse proxies, separated by commas, whose ``X-Forwarded-For`` names the client; they
+    have no limit of connections. ``*`` trusts everybody, for a Unix socket."""
+    max_header_bytes: Annotated[int, Meta(ge=1024, le=1 << 20)] = DEFAULT_MAX_HEADER_BYTES
+    """Largest request line with all headers in bytes; larger ones get 431."""
+    max_headers: Annotated[int, Meta(ge=16, le=10_000)] = DEFAULT_MAX_HEADERS
+    """Largest number of headers of a request."""
+    header_timeout_s: Seconds = DEFAULT_HEADER_TIMEOUT_S
+    """Seconds in which the headers of a request must arrive."""
+    body_timeout_s: Seconds = DEFAULT_BODY_TIMEOUT_S
+    """Seconds in which at least 1 kB of a request body must arrive, unless the body ends."""
+    idle_timeout_s: Seconds = DEFAULT_IDLE_TIMEOUT_S
+    """Seconds after which a connection without a request is closed."""
+    send_timeout_s: Seconds = DEFAULT_SEND_TIMEOUT_S
+    """Seconds after which a connection is closed whose client does not read its response."""
+    max_connections: Positive = DEFAULT_MAX_CONNECTIONS
+    """Connections at the same time; fewer if the limit of open files is lower."""
+    max_connections_per_address: Positive = DEFAULT_MAX_CONNECTIONS_PER_ADDRESS
+    """Connections at the same time from an IPv4 address or an IPv6 network of 64 bits. Where the limit is reached, a
+    new connection takes the place of the one that has waited longest without a request."""
+    failed_logins_per_minute: Annotated[int, Meta(ge=0)] = DEFAULT_FAILED_LOGINS_PER_MINUTE
+    """Failed authentications from an address in a minute; then 429 for a minute, except for keys that the address has
+    used successfully. 0 switches the limit off."""
 
     embedding_model: str = "all-MiniLM-L6-v2"
     """Embedding model: path of a sentence-transformers model, or its name on the Hugging Face hub, optionally with
@@ -214,7 +267,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The settings for printing, with masked secrets."""
         plain = {name: getattr(self, name) for name in self.__struct_fields__}
         plain["data_dir"] = str(self.data_dir)
-        for name in ("encryption_key_file", "master_key_file", "memory_dir", "gguf_model"):
+        for name in _OPTIONAL_PATHS:
             plain[name] = None if plain[name] is None else str(plain[name])
         plain["master_key"] = None if self.master_key is None else "***"
         plain["providers"] = [

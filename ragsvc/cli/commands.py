@@ -69,6 +69,15 @@ def run() -> None:
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (default: RAGSVC_HOST).")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = None,
+    unix_socket: Annotated[
+        Path | None, typer.Option("--unix-socket", help="Unix socket to listen on instead of host and port.")
+    ] = None,
+    ssl_certfile: Annotated[
+        Path | None, typer.Option("--ssl-certfile", help="TLS certificate with its chain, PEM; serve HTTPS.")
+    ] = None,
+    ssl_keyfile: Annotated[
+        Path | None, typer.Option("--ssl-keyfile", help="Private key of the certificate, if in another file.")
+    ] = None,
     data_dir: DataDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line.")] = False,
 ) -> None:
@@ -77,9 +86,13 @@ def serve(
     from ragsvc.cli.process_tuning import keep_heap_small, let_threads_alternate  # noqa: PLC0415 - only a long process gains
 
     async def command(output: Output) -> None:
+        from ragsvc.cli.serve import ServeOptions  # noqa: PLC0415 - heavy
         from ragsvc.cli.serve import serve as run_service  # noqa: PLC0415 - heavy
 
-        await run_service(Target(data_dir=data_dir), host=host, port=port, output=output)
+        options = ServeOptions(
+            host=host, port=port, unix_socket=unix_socket, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile
+        )
+        await run_service(Target(data_dir=data_dir), options, output=output)
 
     keep_heap_small()
     let_threads_alternate()

@@ -1,133 +1,191 @@
-"""``ragsvc serve``: one process with one event loop, which drains on SIGTERM and SIGINT."""
+"""``ragsvc serve``: one process with one event loop, which drains on SIGTERM and SIGINT.
+
+The port opens first; modules, data directory and models are loaded while ``/livez`` and ``/readyz`` answer.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import logging
-import math
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import msgspec
-import uvicorn
+from litestar.types import ASGIApp
 
 from ragsvc import __version__
-from ragsvc.cli.failures import CommandFailed
+from ragsvc.cli.listeners import Listener, bind, open_tls, warn_of_plaintext
 from ragsvc.cli.logs import log_to_standard_error
 from ragsvc.cli.output import Output
+from ragsvc.cli.service_manager import ServiceManager
 from ragsvc.cli.target import Target, keep_private
 from ragsvc.config import Settings
 from ragsvc.core.log_events import log_event
-from ragsvc.store.directory_lock import DataDirectoryLock
-from ragsvc.web.service_app import create_service
-from ragsvc.wiring.services import Services, open_services
+from ragsvc.web.server.connections import ConnectionLimits
+from ragsvc.web.server.http_server import HttpServer
+from ragsvc.web.server.startup import StartupApp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+    from typing import Protocol
+
+    from litestar import Litestar
+
+    from ragsvc.wiring.services import Services
+
+    CreateService = Callable[[Services], Litestar]
+
+    class OpenServices(Protocol):
+        def __call__(
+            self, settings: Settings, *, report: Callable[[str], None]
+        ) -> AbstractAsyncContextManager[Services]: ...
+
 
 _log = logging.getLogger("ragsvc.service")
 
-_BACKLOG = 2048
 _OPEN_FILES = 65_536
+_RESERVED_FILES = 256
+"""Descriptors that connections of clients never take: database, indexes, parsers, uploads."""
 
 
-async def serve(target: Target, *, host: str | None, port: int | None, output: Output) -> None:
+class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of the command that take precedence over the settings of the same names; ``None``: not given."""
+
+    host: str | None = None
+    port: int | None = None
+    unix_socket: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+
+    def apply(self, settings: Settings) -> Settings:
+        given = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
+        return msgspec.structs.replace(settings, **given)
+
+
+async def serve(target: Target, options: ServeOptions, *, output: Output) -> None:
     """Serve until a signal; returns after everything is closed.
 
     Raises:
         DataDirectoryLocked: another process serves the data directory.
+        ConfigurationError: a certificate cannot be used, or as for ``open_services``.
         CommandFailed: the service cannot listen on the address.
     """
     started = time.monotonic()
     keep_private()
-    _allow_connections()
-    settings = target.settings()
-    settings = msgspec.structs.replace(
-        settings,
-        host=settings.host if host is None else host,
-        port=settings.port if port is None else port,
-    )
+    open_files = _allow_connections()
+    settings = options.apply(target.settings())
     log_to_standard_error(settings.log_level, log_format=settings.log_format)
     announce = _Announcer(output, started)
-    with contextlib.closing(_bind(settings)) as listener:
-        stop = _Stop()
+    manager = ServiceManager.from_environment(os.environ)
+    tls = open_tls(settings)
+    listeners = bind(settings, manager)
+    with contextlib.ExitStack() as closing:
+        for listener in listeners:
+            closing.enter_context(contextlib.closing(listener))
+        warn_of_plaintext(settings, listeners)
+        stop = _Stop(manager)
+        gate = StartupApp()
+        server = HttpServer(
+            cast("ASGIApp", gate),
+            _limits(settings, open_files),
+            shutdown_grace_s=settings.shutdown_grace_s,
+            tls=tls,
+            trusted_proxies=settings.trusted_proxies,
+            on_listening=lambda: announce.listening(listeners, settings),
+        )
         async with anyio.create_task_group() as tasks:
             await tasks.start(stop.on_signals)
+            tasks.start_soon(manager.keep_watchdog)
             with stop.startup:
-                async with open_services(settings) as services:
-                    await _serve(services, listener, stop, announce)
+                async with anyio.create_task_group() as serving:
+                    serving.start_soon(_run_server, server, [listener.socket for listener in listeners], stop)
+                    await _serve(settings, gate, server, stop, announce)
             tasks.cancel_scope.cancel()
     log_event(_log, logging.INFO, "stopped", "ragsvc stopped", signal=stop.reason)
     announce.event("stopped", "ragsvc stopped", signal=stop.reason)
 
 
-def _allow_connections() -> None:
-    """Raise the soft limit of open files (often 1,024): a streamed answer needs two connections."""
+async def _run_server(server: HttpServer, sockets: list[socket.socket], stop: _Stop) -> None:
+    await server.serve(sockets)
+    stop.drained.set()
+
+
+async def _serve(settings: Settings, gate: StartupApp, server: HttpServer, stop: _Stop, announce: _Announcer) -> None:
+    """Load and open everything, then serve until the server has drained."""
+
+    def report(step: str) -> None:
+        gate.report(step)
+        stop.manager.status(step)
+
+    report("loading modules")
+    create_service, open_services = await anyio.to_thread.run_sync(_import_service)
+    async with open_services(settings, report=report) as services:
+        app = create_service(services)
+        async with app.lifespan():
+            # hundreds of thousands of objects live as long as the process; full collections need not visit them
+            gc.collect()
+            gc.freeze()
+            gate.open(app)
+            stop.drain_with(server, services)
+            announce.ready(services)
+            stop.manager.ready()
+            await stop.drained.wait()
+
+
+def _import_service() -> tuple[CreateService, OpenServices]:
+    """Import the modules of models and indexes, which takes seconds; the event loop answers meanwhile."""
+    from ragsvc.web.service_app import create_service  # noqa: PLC0415 - heavy
+    from ragsvc.wiring.services import open_services  # noqa: PLC0415 - heavy
+
+    return create_service, open_services
+
+
+def _limits(settings: Settings, open_files: int | None) -> ConnectionLimits:
+    limits = ConnectionLimits(**{name: getattr(settings, name) for name in ConnectionLimits.__struct_fields__})
+    if open_files is None:
+        return limits
+    # a streamed answer takes a second connection, to the provider
+    possible = max(16, (open_files - _RESERVED_FILES) // 2)
+    return msgspec.structs.replace(limits, max_connections=min(limits.max_connections, possible))
+
+
+def _allow_connections() -> int | None:
+    """Raise the soft limit of open files (often 1,024), and return it; ``None`` if it is unlimited or unknown."""
     try:
         import resource  # noqa: PLC0415 - Unix only
     except ImportError:
-        return
+        return None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-async def _serve(services: Services, listener: socket.socket, stop: _Stop, announce: _Announcer) -> None:
-    config = uvicorn.Config(
-        create_service(services),
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        backlog=_BACKLOG,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=math.ceil(services.settings.shutdown_grace_s),
-    )
-    server = _AnnouncingServer(config, on_started=lambda: announce.started(_address(listener), services))
-    stop.drain_with(server, services)
-    # hundreds of thousands of objects live as long as the process; full garbage collections need not visit them
-    gc.collect()
-    gc.freeze()
-    await server.serve(sockets=[listener])
-
-
-class _AnnouncingServer(uvicorn.Server):
-    """uvicorn that calls back when it listens, without its signal handling: ``_Stop`` handles signals."""
-
-    def __init__(self, config: uvicorn.Config, *, on_started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_started = on_started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._on_started()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
+        soft = wanted
+    return None if soft == resource.RLIM_INFINITY else soft
 
 
 class _Stop:
     """Handles signals: during the start the first cancels it, later the first drains and the second exits at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, manager: ServiceManager) -> None:
         self.startup = anyio.CancelScope()
+        self.drained = anyio.Event()
         self.reason: str | None = None
-        self._server: uvicorn.Server | None = None
+        self.manager = manager
+        self._server: HttpServer | None = None
         self._services: Services | None = None
 
-    def drain_with(self, server: uvicorn.Server, services: Services) -> None:
+    def drain_with(self, server: HttpServer, services: Services) -> None:
         self._server = server
         self._services = services
 
@@ -139,6 +197,7 @@ class _Stop:
 
     def _stop(self, received: signal.Signals) -> None:
         again, self.reason = self.reason is not None, received.name
+        self.manager.stopping()
         if self._server is None or self._services is None:
             self.startup.cancel()
         elif again:
@@ -163,20 +222,32 @@ class _Announcer:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
-    def started(self, url: str, services: Services) -> None:
-        """Print the address, and that the service is ready."""
+    def listening(self, listeners: Sequence[Listener], settings: Settings) -> None:
+        """Print the addresses; requests are answered from now on."""
+        urls = [listener.url for listener in listeners]
+        data_dir = str(settings.data_dir)
+        log_event(
+            _log,
+            logging.INFO,
+            "listening",
+            f"ragsvc {__version__} listens",
+            url=urls[0],
+            pid=os.getpid(),
+            data_dir=data_dir,
+        )
+        self.event("listening", f"ragsvc listens on {', '.join(urls)}", url=urls[0], pid=os.getpid(), data_dir=data_dir)
+
+    def ready(self, services: Services) -> None:
+        """Print that the service is ready."""
         log_event(
             _log,
             logging.INFO,
             "ready",
             f"ragsvc {__version__} is ready",
-            url=url,
             pid=os.getpid(),
             data_dir=str(services.settings.data_dir),
             seconds=round(time.monotonic() - self._started, 2),
         )
-        data_dir = str(services.settings.data_dir)
-        self.event("listening", f"ragsvc listens on {url}", url=url, pid=os.getpid(), data_dir=data_dir)
         seconds = round(time.monotonic() - self._started, 2)
         model, runtime = services.embedder.model.name, services.embedder.runtime
         self.event(
@@ -186,33 +257,3 @@ class _Announcer:
             embedding_model=model,
             embedding_runtime=runtime,
         )
-
-
-def _bind(settings: Settings) -> socket.socket:
-    """Bind before the slow start, so that an address in use is reported at once."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            _check_lock(settings)
-            message = f"port {settings.port} of {settings.host} is in use; choose another with --port (0: any free one)"
-        else:
-            message = f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
-        raise CommandFailed(message, code="address_unavailable") from error
-    return listener
-
-
-def _check_lock(settings: Settings) -> None:
-    """Raise ``DataDirectoryLocked`` if another ragsvc serves the directory: a better reason than the port."""
-    lock = DataDirectoryLock(settings.data_dir)
-    lock.acquire()
-    lock.release()
-
-
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -45,6 +45,21 @@ DEFAULT_MAX_BUFFER_BYTES: Final = 10 << 20
 DEFAULT_ENCRYPTED_MEMORY_BYTES: Final = 512_000_000
 """Sealed request bodies held in memory at the same time."""
 
+DEFAULT_MAX_PROMPT_CHARACTERS: Final = 4_000_000
+"""Characters of a prompt: about a million tokens, the longest context of today's models."""
+
+DEFAULT_MAX_HEADER_BYTES: Final = 65_536
+"""Bytes of a request line and its headers: room for the metadata of a raw upload in its URL."""
+
+DEFAULT_MAX_HEADERS: Final = 100
+DEFAULT_HEADER_TIMEOUT_S: Final = 15.0
+DEFAULT_BODY_TIMEOUT_S: Final = 30.0
+DEFAULT_IDLE_TIMEOUT_S: Final = 75.0
+DEFAULT_SEND_TIMEOUT_S: Final = 60.0
+DEFAULT_MAX_CONNECTIONS: Final = 8192
+DEFAULT_MAX_CONNECTIONS_PER_ADDRESS: Final = 2048
+DEFAULT_FAILED_LOGINS_PER_MINUTE: Final = 60
+
 MAX_MODEL_NAME_LENGTH: Final = 256
 """Characters of a model's name, in requests, settings and the model lists of keys."""
 

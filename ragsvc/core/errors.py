@@ -8,6 +8,8 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── InvalidRequest            the caller must change the request (``param`` names the field)
     │   ├── UnsupportedMediaType
     │   ├── TooLarge
+    │   ├── HeadersTooLarge
+    │   ├── PromptTooLong
     │   ├── UnsupportedParameter  a documented parameter that the model does not support
     │   ├── CryptoFailure         an encrypted message cannot be decrypted; the reason is not given
     │   └── MethodNotAllowed
@@ -21,6 +23,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── NotFound
     │   ├── DocumentNotFound, CollectionNotFound, TenantNotFound, KeyNotFound, RouteNotFound
     │   └── ModelNotFound
+    ├── RequestTimedOut           the client sent too slowly
     ├── Conflict                  the state of the resource does not allow the operation
     ├── Overloaded                a bounded queue is full
     ├── ModelUnavailable          no provider can serve the model at the moment
@@ -29,6 +32,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── AttestationUnavailable    this machine provides no attestation reports
     ├── StorageFull
     ├── StoredDataDamaged         a stored file or text is missing or was altered
+    ├── ServiceStarting
     ├── ShuttingDown
     ├── BackgroundTaskFailed      a task that has to live as long as the service has ended
     ├── DataDirectoryLocked       another process uses this data directory
@@ -78,6 +82,18 @@ class TooLarge(InvalidRequest):
     def __init__(self, message: str, *, limit_bytes: int, param: str | None = None) -> None:
         super().__init__(message, param=param)
         self.limit_bytes = limit_bytes
+
+
+class HeadersTooLarge(InvalidRequest):
+    """The request line and headers have too many bytes or fields."""
+
+    code = "headers_too_large"
+
+
+class PromptTooLong(InvalidRequest):
+    """The prompt has more characters than the model accepts. OpenAI's code for a text that is too long."""
+
+    code = "string_above_max_length"
 
 
 class UnsupportedParameter(InvalidRequest):
@@ -193,6 +209,13 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class RequestTimedOut(RagsvcError):
+    """The client sent its request too slowly."""
+
+    code = "request_timeout"
+    retryable = True
+
+
 class Conflict(RagsvcError):
     """The state of the resource does not allow the operation, for example ``retry`` of a ready document."""
 
@@ -251,6 +274,13 @@ class StoredDataDamaged(RagsvcError):
     """A stored file or text is missing, or is not what was stored. The operator has to restore it."""
 
     code = "stored_data_damaged"
+
+
+class ServiceStarting(RagsvcError):
+    """The service has opened its port and is not ready yet; ``/readyz`` states the reason."""
+
+    code = "service_starting"
+    retryable = True
 
 
 class ShuttingDown(RagsvcError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import codecs
 import contextlib
 import re
 import unicodedata
@@ -18,6 +19,10 @@ from ragsvc.core.file_types import MEDIA_TYPE_ALIASES, SUFFIXES
 from ragsvc.core.text.chunking import document_name
 
 MAX_DISPOSITION_BYTES: Final = 4096
+_CHARSET_NAME: Final = re.compile(r"[\w.:+-]{1,40}", re.ASCII)
+_TEXT_CODEC: Final = re.compile(
+    r"ascii$|utf-(?:8|16|32)|iso8859|cp\d|koi8|mac-|gb|big5|shift_jis|euc_|iso2022|hz$|johab|tis-620|ptcp154|kz1048"
+)
 _MAX_DISPOSITION_SEMICOLONS: Final = 256
 """The parser of the standard library takes time proportional to the length times the number of semicolons."""
 
@@ -154,10 +159,26 @@ def _filename_parameters(disposition: str) -> tuple[str | None, str | None]:
 
 
 def _decoded(text: str, *, charset: str) -> str | None:
+    if not is_text_charset(charset):
+        return None
     try:
         return text.encode("latin-1").decode(charset)
     except (ValueError, TypeError, LookupError):  # bytes that are not in the charset, or no such charset
         return None
+
+
+def is_text_charset(name: str) -> bool:
+    r"""Whether Python has a codec for the character encoding, and it is one: not ``zip``, ``idna`` or ``punycode``.
+
+    >>> [is_text_charset(name) for name in ("UTF-8", "windows-1251", "koi8-r", "punycode", "zip", "x" * 9000, "a\0")]
+    [True, True, True, False, False, False, False]
+    """
+    if not _CHARSET_NAME.fullmatch(name):
+        return False
+    try:
+        return _TEXT_CODEC.match(codecs.lookup(name).name) is not None
+    except (LookupError, ValueError):
+        return False
 
 
 def _check_size(disposition: str) -> None:
@@ -182,6 +203,8 @@ def _without_encoded_words(name: str) -> str:
         if isinstance(content, str):
             decoded.append(content)
             continue
+        if charset is not None and not is_text_charset(charset):
+            return name
         try:  # text outside the encoded words has no charset, and is in "raw-unicode-escape" (Python's decode_header)
             decoded.append(content.decode(charset or "raw-unicode-escape"))
         except (ValueError, TypeError, LookupError):

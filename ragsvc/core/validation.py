@@ -6,14 +6,19 @@ A message names the field and states what is wrong with it; ``param`` holds the 
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import msgspec
 
 from ragsvc.core.errors import InvalidRequest
 
 T = TypeVar("T")
+
+MIN_INTEGER: Final = -(2**63)
+MAX_INTEGER: Final = 2**63 - 1
+"""The integers of the database."""
 
 _LOCATED: Final = re.compile(r"(?P<problem>.*) - at `(?:key in )?\$\.?(?P<path>.*)`\Z", re.DOTALL)
 _NAMED_FIELD: Final = re.compile(r"Object (?P<verb>missing required|contains unknown) field `(?P<name>[^`]*)`")
@@ -100,6 +105,30 @@ def check_text_length(path: str, text: str, *, maximum: int) -> None:
         raise invalid_value(path, "Expected `str` of length >= 1")
     if len(text) > maximum:
         raise invalid_value(path, f"Expected `str` of length <= {maximum}")
+
+
+def check_nesting(path: str, value: object, *, maximum: int = 32) -> None:
+    """Refuse JSON with more than ``maximum`` levels: encoders and comparisons recurse. Raises ``InvalidRequest``."""
+    level: list[object] = [value]
+    for _ in range(maximum):
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner.extend(cast("dict[str, object]", item).values())
+            elif isinstance(item, list):
+                inner.extend(cast("list[object]", item))
+        if not inner:
+            return
+        level = inner
+    raise invalid_value(path, f"Expected at most {maximum} levels of nesting")
+
+
+def check_number(path: str, value: object) -> None:
+    """Refuse integers beyond 64 bits and infinite numbers, which cannot be stored. Raises ``InvalidRequest``."""
+    if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
+        raise invalid_value(path, f"Expected `int` from {MIN_INTEGER} to {MAX_INTEGER}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise invalid_value(path, "Expected a finite number")
 
 
 def check_not_blank(path: str, text: str) -> None:

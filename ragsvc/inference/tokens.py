@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +22,7 @@ _MANY_TEXTS = 16
 _REMEMBERED_WORDS = 50_000
 _REMEMBERED_CHARACTERS = 24
 _COUNTED_AT_ONCE = 4096
+_COUNTED_CHARACTERS = 200_000
 _JUDGED_CHARACTERS = 1000
 _WORDS_OF_A_KNOWN_SCRIPT = 200
 _IDEOGRAPHS_OF_A_KNOWN_SCRIPT = 2000
@@ -62,11 +63,13 @@ class TokenizerSpans:
         return [sum(map(lengths.__getitem__, words)) for words in split]
 
     def _count(self, texts: Sequence[str]) -> list[int]:
-        """Count with the tokenizer in parts, because an encoding takes fifty times the memory of its text."""
-        tokenizer, counts = self._tokenizer(), list[int]()
-        for start in range(0, len(texts), _COUNTED_AT_ONCE):
-            part = list(texts[start : start + _COUNTED_AT_ONCE])
-            counts += [len(encoding) for encoding in tokenizer.encode_batch_fast(part, add_special_tokens=False)]
+        """Count with the tokenizer in parts, because an encoding takes two hundred times the memory of its text."""
+        tokenizer, counts = self._tokenizer(), [0] * len(texts)
+        for part in _parts(texts):
+            pieces = [piece for _, piece in part]
+            encodings = tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
+            for (index, _), encoding in zip(part, encodings, strict=True):
+                counts[index] += len(encoding)
         return counts
 
     def spans(self, text: str) -> list[tuple[int, int]]:
@@ -121,6 +124,30 @@ class Vocabulary:
         composed = unicodedata.normalize("NFKC", text[:_JUDGED_CHARACTERS])
         letters = Counter(_script_of(character) for character in composed if character.isalpha())
         return 2 * sum(letters[script] for script in self.scripts) >= letters.total()
+
+
+def _parts(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+    """Texts with their positions, in groups of bounded size; longer texts are divided, before spaces if possible."""
+    part: list[tuple[int, str]] = []
+    characters = 0
+    for index, text in enumerate(texts):
+        begin = 0
+        while True:
+            end = begin + _COUNTED_CHARACTERS
+            if end < len(text):
+                space = text.rfind(" ", begin + _COUNTED_CHARACTERS // 2, end)
+                end = space if space > 0 else end
+            piece = text[begin:end]
+            if part and (len(part) >= _COUNTED_AT_ONCE or characters + len(piece) > _COUNTED_CHARACTERS):
+                yield part
+                part, characters = [], 0
+            part.append((index, piece))
+            characters += len(piece)
+            begin = end
+            if begin >= len(text):
+                break
+    if part:
+        yield part
 
 
 def _script_of(letter: str) -> str:

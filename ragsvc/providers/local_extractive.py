@@ -12,9 +12,9 @@ from typing import Any, Final, Literal, Protocol
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 import msgspec
 
+from ragsvc.core.cancellation import Cancellation, count_in_parts, run_in_thread
 from ragsvc.core.defaults import LOCAL_MODEL
 from ragsvc.core.errors import UnsupportedParameter
 from ragsvc.core.gateway.chat import ChatCall, ChatRequest, CountTokens, ResponseFormat, TokenUsage
@@ -133,11 +133,11 @@ class LocalExtractive(LocalChat):
         refuse_unsupported(call.request)
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(self._threads)
-        return await anyio.to_thread.run_sync(self._compose, call, limiter=self._limiter)
+        return await run_in_thread(lambda cancellation: self._compose(call, cancellation), limiter=self._limiter)
 
-    def _compose(self, call: ChatCall) -> Composed:
+    def _compose(self, call: ChatCall, cancellation: Cancellation) -> Composed:
         request = call.request
-        prompt_tokens = request.estimated_prompt_tokens(self._count_tokens)
+        prompt_tokens = request.estimated_prompt_tokens(count_in_parts(self._count_tokens, cancellation))
         prompt_tokens += sum(self._count_tokens(hit.passage.text) for hit in call.evidence.hits) if call.evidence else 0
         stops = StopScanner(request.stops)
         pieces, left = list[str](), request.reply_limit

@@ -22,8 +22,10 @@ import msgspec
 from sqlalchemy import Connection
 
 from ragsvc.core.access.api_keys import ApiKey, KeyState, key_id_of
+from ragsvc.core.access.failed_logins import FailedLogins
 from ragsvc.core.access.limits import DAY_S, UNLIMITED, DayClock, RequestGate, TokenLedger
 from ragsvc.core.access.principal import Principal
+from ragsvc.core.defaults import DEFAULT_FAILED_LOGINS_PER_MINUTE
 from ragsvc.core.errors import BalanceExhausted, KeyInactive, RateLimited, StorageFull, Unauthorized
 from ragsvc.core.ids import KeyId
 from ragsvc.core.ports.token_meter import Reservation
@@ -103,6 +105,7 @@ class Access:
         monotonic: Callable[[], float] | None = None,
         flush_interval_s: float = 0.2,
         refresh_interval_s: float = 2.0,
+        failed_logins_per_minute: int = DEFAULT_FAILED_LOGINS_PER_MINUTE,
     ) -> None:
         """``clock`` gives Unix seconds; with ``monotonic``, days of budgets survive a jump of this clock."""
         self.database = database
@@ -115,6 +118,7 @@ class Access:
         """Called with model, prompt tokens and completion tokens."""
         self.late_settles = 0
         """Number of settled requests that had to wait for a write."""
+        self._logins = FailedLogins(per_minute=failed_logins_per_minute)
         self._keys: dict[KeyId, LiveKey] = {}
         self._rowless: set[KeyId] = set()
         self._erased: set[KeyId] = set()
@@ -213,7 +217,25 @@ class Access:
 
     # -- callers ------------------------------------------------------------------------------------------------
 
-    async def authenticate(self, credential: bytes | None) -> LiveKey:
+    async def authenticate(self, credential: bytes | None, *, address: str | None = None) -> LiveKey:
+        """Find the key for ``credential``; failures are limited by the address of the client. Raises as ``find_key``.
+
+        Raises:
+            RateLimited: too many failures from this address, and the credential has not worked from there.
+        """
+        if not credential:
+            raise Unauthorized(_MISSING)
+        self._logins.check(address, credential, time.monotonic())
+        try:
+            live = await self.find_key(credential)
+        except Unauthorized:
+            if self._logins.failed(address, time.monotonic()):
+                _log.warning("Too many failed authentications from %s: further ones get 429 for a minute.", address)
+            raise
+        self._logins.worked(address, credential)
+        return live
+
+    async def find_key(self, credential: bytes) -> LiveKey:
         """Find the key for ``credential``, a header value with or without ``Bearer``.
 
         Raises:
@@ -221,8 +243,6 @@ class Access:
                 distinguish the last three.
             KeyInactive: the secret is correct and the key is switched off.
         """
-        if not credential:
-            raise Unauthorized(_MISSING)
         text = credential[7:].strip() if credential[:7].lower() == b"bearer " else credential.strip()
         live = self._find(text)
         if live is None:

@@ -11,13 +11,20 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 
-import anyio.to_thread
 import msgspec
 
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.answers.prompts import weave_passages
-from ragsvc.core.defaults import DEFAULT_REPLY_TOKENS, DEFAULT_TOP_K
-from ragsvc.core.gateway.chat import ChatCall, ChatRequest, CountTokens, RetrievedPassages, TokenUsage
+from ragsvc.core.cancellation import count_in_parts, run_in_thread
+from ragsvc.core.defaults import DEFAULT_MAX_PROMPT_CHARACTERS, DEFAULT_REPLY_TOKENS, DEFAULT_TOP_K
+from ragsvc.core.gateway.chat import (
+    ChatCall,
+    ChatRequest,
+    CountTokens,
+    RetrievedPassages,
+    TokenUsage,
+    prompt_too_long,
+)
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.event_stream import DONE
 from ragsvc.core.observation import ObservedOperation, Observer, ended_by_block, outcome_of
@@ -32,6 +39,9 @@ from ragsvc.services.request_reservation import RequestReservation
 from ragsvc.services.stream_budget import ChatStreamEnd, StreamBudget
 
 logger = logging.getLogger(__name__)
+
+_QUESTION_ENDS = 1200
+"""Characters of the start and of the end of a message that are searched for a question; a query takes half as many."""
 
 _PASSAGE_TOKENS = 256
 """Tokens reserved for a passage: the limit of the built-in embedding model, which no passage exceeds by default."""
@@ -148,9 +158,12 @@ class AnswerService:
         meter: TokenMeter,
         count_tokens: CountTokens,
         top_k: int = DEFAULT_TOP_K,
+        max_prompt_characters: int = DEFAULT_MAX_PROMPT_CHARACTERS,
         on_unresolved: Callable[[int], None] = lambda _: None,
         observer: Observer | None = None,
     ) -> None:
+        self._models = models
+        self._max_prompt_characters = max_prompt_characters
         self._router = router or Router(models)
         self._searcher = searcher
         self._meter = meter
@@ -159,12 +172,16 @@ class AnswerService:
         self._on_unresolved = on_unresolved
         self._observer = observer or Observer()
 
+    def max_prompt_characters(self, model: str) -> int:
+        """The longest prompt of a model."""
+        return self._models.max_prompt_characters(model) or self._max_prompt_characters
+
     async def complete(self, principal: Principal, call: ChatCall) -> JsonAnswer:
         """The whole answer.
 
         Raises:
-            PolicyDenied, ModelNotFound, BalanceExhausted, RateLimited, CollectionNotFound, DocumentNotFound, and the
-            errors of ``ChatBackend.complete``.
+            PolicyDenied, ModelNotFound, PromptTooLong, BalanceExhausted, RateLimited, CollectionNotFound,
+            DocumentNotFound, and the errors of ``ChatBackend.complete``.
         """
         routes, reservation = await self._admit(principal, call)
         try:
@@ -224,6 +241,9 @@ class AnswerService:
         """Check access to the model and reserve tokens."""
         model = call.request.model
         routes = await self._router.routes(principal, model, Family.CHAT, call.access)
+        limit = routes[0].max_prompt_characters or self._max_prompt_characters
+        if call.request.prompt_characters > limit:
+            raise prompt_too_long(model, limit)
         tokens = estimated_tokens(call.request, default_top_k=self._top_k)
         return routes, RequestReservation(self._meter, await self._meter.reserve(principal, tokens), model)
 
@@ -234,7 +254,7 @@ class AnswerService:
         options = call.request.rag_options
         if options is None:
             return None
-        query = make_query([Turn(message.role, message.text) for message in call.request.messages]).text
+        query = await _query_of(call.request)
         if not query:
             return None
         wanted = options.search_query(query, default_top_k=self._top_k)
@@ -270,12 +290,12 @@ class AnswerService:
         context_tokens = route.context_tokens
         if context_tokens is None and evidence.hits:
             context_tokens = await route.provider.context_tokens(route.upstream_model)
-        woven = await anyio.to_thread.run_sync(
-            lambda: weave_passages(
+        woven = await run_in_thread(
+            lambda cancellation: weave_passages(
                 call,
                 evidence,
                 context_tokens=context_tokens,
-                count_tokens=self._count_tokens,
+                count_tokens=count_in_parts(self._count_tokens, cancellation),
             )
         )
         if woven.dropped:
@@ -289,6 +309,20 @@ class AnswerService:
             )
         made = msgspec.structs.replace(call, model=route.upstream_model, evidence=evidence, messages=woven.messages)
         return _PreparedCall(made, CitationSource(woven.hits), woven.dropped)
+
+
+async def _query_of(request: ChatRequest) -> str:
+    """The query of a conversation; for long messages it is made in a thread, from their starts and ends."""
+    turns = [Turn(message.role, _ends(message.text)) for message in request.messages]
+    if sum(len(turn.text) for turn in turns) <= _QUESTION_ENDS:
+        return make_query(turns).text
+    return await run_in_thread(lambda _: make_query(turns).text)
+
+
+def _ends(text: str) -> str:
+    if len(text) <= 2 * _QUESTION_ENDS:
+        return text
+    return f"{text[:_QUESTION_ENDS]} {text[-_QUESTION_ENDS:]}"
 
 
 def estimated_tokens(request: ChatRequest, *, default_top_k: int) -> int:

@@ -31,7 +31,7 @@ from ragsvc.core.errors import (
 from ragsvc.core.file_names import default_filename
 from ragsvc.core.file_types import HEAD_BYTES, MEDIA_TYPES, READABLE, TAIL_BYTES
 from ragsvc.core.ids import TenantId
-from ragsvc.core.validation import check_text_length, invalid_value
+from ragsvc.core.validation import MAX_INTEGER, check_number, check_text_length, invalid_value
 from ragsvc.services.idempotency import IdempotentRequest, once, recall
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestService, stored_file_damaged
@@ -338,11 +338,12 @@ class DocumentService:
 
         def read(connection: Connection) -> Page | None:
             document = rows.get_document(connection, tenant, public_id)
-            return passage_rows.page_of(connection, document.id, number)
+            return passage_rows.page_of(connection, document.id, number) if abs(number) <= MAX_INTEGER else None
 
         page = await self._database.read(read)
         if page is None:
-            raise DocumentNotFound(f"The document '{public_id}' has no page {number}.", param="page")
+            shown = number if abs(number) <= MAX_INTEGER else "with this number"
+            raise DocumentNotFound(f"The document '{public_id}' has no page {shown}.", param="page")
         if not is_readable(page.text):
             problem = Problem(
                 ProblemCode.STORED_TEXT_DAMAGED, "The stored text of this page is damaged.", number, number
@@ -542,5 +543,6 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
     for key, value in metadata.items():
         if not isinstance(value, str | int | float | bool):
             raise invalid_value("metadata", f"Expected `str`, `int`, `float` or `bool` for the key '{key[:64]}'")
+        check_number("metadata", value)
     if len(msgspec.json.encode(metadata)) > _MAX_METADATA_BYTES:
         raise invalid_value("metadata", f"Expected at most {_MAX_METADATA_BYTES} bytes of JSON")

@@ -46,6 +46,8 @@ class ModelRoute(msgspec.Struct, frozen=True):
     """Endpoint families that the route serves; ``None`` means all."""
 
     takes_passages: bool = False
+    max_prompt_characters: int | None = None
+    """``None``: the limit of the service."""
 
     def serves(self, family: Family) -> bool:
         """Whether the route serves requests of a family."""
@@ -140,6 +142,21 @@ class ModelRegistry:
         if not routes:
             raise ModelNotFound(f"The model '{model}' is not offered for {family.value}.", param="model")
         return routes
+
+    def label(self, model: str) -> str:
+        """The name of a model in metrics: a configured name, the pattern that matches it, or ``other``.
+
+        Names that clients can invent would make as many time series.
+        """
+        if model in self._routes:
+            return model
+        found = self._find(model)
+        return "other" if found is None else found[1].id
+
+    def max_prompt_characters(self, model: str) -> int | None:
+        """The limit in the settings of a model; ``None`` if they have none, or if the model does not exist."""
+        found = self._find(model)
+        return None if found is None else found[1].max_prompt_characters
 
     def _all_routes(self, model: str) -> Sequence[ModelRoute]:
         known = self._routes.get(model)
@@ -241,6 +258,7 @@ class ModelRegistry:
             settings.context_tokens,
             settings.pricing,
             frozenset(self._settings[provider].families) or None,
+            max_prompt_characters=settings.max_prompt_characters,
         )
 
 

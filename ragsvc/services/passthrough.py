@@ -7,13 +7,14 @@ settled before the end of the answer is sent to the client.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
 import anyio
 import msgspec
 
 from ragsvc.core.access.principal import Principal
+from ragsvc.core.defaults import DEFAULT_MAX_PROMPT_CHARACTERS
 from ragsvc.core.gateway.chat import CountTokens, TokenUsage
 from ragsvc.core.gateway.endpoint_families import Family, UsageScanner, estimate_written
 from ragsvc.core.gateway.text_streams import CUT_FAMILIES, TextStreamEnd, WholeEvents
@@ -134,11 +135,22 @@ class ProxyAnswer:
 class ProxyService:
     """Serves all endpoint families except chat."""
 
-    def __init__(self, *, router: Router, meter: TokenMeter, count_tokens: CountTokens = len) -> None:
-        """``count_tokens`` counts the text of streams of keys with a token limit."""
+    def __init__(
+        self,
+        *,
+        router: Router,
+        meter: TokenMeter,
+        count_tokens: CountTokens = len,
+        max_prompt_characters: Callable[[str], int] = lambda _: DEFAULT_MAX_PROMPT_CHARACTERS,
+    ) -> None:
+        """``count_tokens`` counts the text of streams of keys with a token limit.
+
+        ``max_prompt_characters`` returns the longest prompt of a model.
+        """
         self._router = router
         self._count_tokens = count_tokens
         self._meter = meter
+        self.max_prompt_characters = max_prompt_characters
 
     async def forward(self, principal: Principal, call: ProxyCall, access: UpstreamAccess = NO_ACCESS) -> ProxyAnswer:
         """Pass a request on; returns once the headers of the answer have arrived.

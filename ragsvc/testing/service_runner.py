@@ -26,7 +26,7 @@ class RunningService:
     """A child process that serves ``data_dir`` at ``url``; it imports the package of the folder ``root``."""
 
     def __init__(
-        self, data_dir: Path, *, env: dict[str, str] | None = None, start_timeout_s: float = 60, root: Path = ROOT
+        self, data_dir: Path, *, env: dict[str, str] | None = None, start_timeout_s: float = 120, root: Path = ROOT
     ) -> None:
         self.log: list[str] = []
         self.admin_key = ""
@@ -74,6 +74,9 @@ class RunningService:
                     return
             except httpx.TransportError:
                 pass
+            if self.process.poll() is not None:
+                time.sleep(0.1)
+                raise ServiceFailed(f"exit {self.process.returncode}: {''.join(self.log)[-4000:]}")
             time.sleep(0.02)
         raise ServiceFailed(f"not ready after {timeout_s} s: {''.join(self.log)[-4000:]}")
 

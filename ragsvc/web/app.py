@@ -22,6 +22,7 @@ from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.web import openapi
 from ragsvc.web.app_state import FoundationServices
 from ragsvc.web.auth import AccessGate, requirement_of
+from ragsvc.web.bodies import LARGE_BODIES_BYTES, LARGE_BODIES_KEY, MemoryBudget
 from ragsvc.web.errors import EXCEPTION_HANDLERS
 from ragsvc.web.headers import DROPPED_PASSAGES_HEADER, OUR_HEADERS
 from ragsvc.web.metrics import RequestMetrics
@@ -52,6 +53,7 @@ def create_app(
     encryption: EncryptionService | None = None,
     document_limit_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES,
     encrypted_memory_bytes: int = DEFAULT_ENCRYPTED_MEMORY_BYTES,
+    model_label: Callable[[str], str] = str,
 ) -> Litestar:
     """Build the application; routes find ``services`` in ``app.state``.
 
@@ -59,7 +61,7 @@ def create_app(
     ``request_max_body_size``. ``lifespan`` runs inside that of access control, so that its parts can settle tokens
     until they end. With ``encryption`` all routes also accept encrypted requests. Their bodies are held in memory: in
     total up to ``encrypted_memory_bytes``, each up to ``body_limit_bytes``, or up to ``document_limit_bytes`` if the
-    handler declares ``opt["streams_body"]``.
+    handler declares ``opt["streams_body"]``. ``model_label`` returns the name of a model in metrics.
 
     ``price_of`` is the price of a model by name; ``before_metrics`` is awaited before metrics are collected.
 
@@ -73,7 +75,7 @@ def create_app(
             yield
 
     handlers = [*FOUNDATION_ROUTES, *route_handlers]
-    metrics = RequestMetrics(services.registry)
+    metrics = RequestMetrics(services.registry, model_label=model_label)
     app = Litestar(
         route_handlers=[*handlers, *openapi.schema_routes(handlers)],
         middleware=[DefineMiddleware(AccessGate, access=services.access, body_limit_bytes=body_limit_bytes)],
@@ -81,7 +83,13 @@ def create_app(
         lifespan=[access_running, *lifespan],
         request_max_body_size=body_limit_bytes,
         cors_config=_cors(cors_origins),
-        state=State({"services": services, "before_metrics": before_metrics}),
+        state=State(
+            {
+                "services": services,
+                "before_metrics": before_metrics,
+                LARGE_BODIES_KEY: MemoryBudget(LARGE_BODIES_BYTES, what="large requests"),
+            }
+        ),
         openapi_config=None,
         logging_config=None,
         debug=False,

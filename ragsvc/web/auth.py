@@ -9,18 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Receive, Send
 from litestar.types import Scope as ASGIScope
 
 from ragsvc.core.access.principal import Scope, require_scope
-from ragsvc.core.errors import ConfigurationError, TooLarge
+from ragsvc.core.errors import ConfigurationError, RouteNotFound, TooLarge
 from ragsvc.core.validation import invalid_value
 from ragsvc.services.access_control import Access, LiveKey
 from ragsvc.web.context import SCOPE_KEY, RequestContext
 from ragsvc.web.query_parameters import check_parameters, known_parameters
+
+SMALL_BODY_BYTES: Final = 1 << 20
+"""The largest JSON body of a route that does not declare ``opt["large_body"]``: it is decoded on the event loop."""
 
 
 class AccessRequirement(Enum):
@@ -48,19 +51,20 @@ class AccessGate:
         handler = scope["route_handler"]
         known = self._requirements.get(id(handler))
         if known is None:
-            limit: int | None = self._body_limit_bytes  # of plain ASGI handlers, which cannot set a limit
+            limit: float = self._body_limit_bytes  # of plain ASGI handlers, which cannot set a limit
             parameters: frozenset[str] | None = None
             if isinstance(handler, HTTPRouteHandler):
-                limit = handler.resolve_request_max_body_size()
+                limit = body_limit_of_handler(handler)
                 parameters = known_parameters(handler)
             # Litestar answers OPTIONS itself, only with the list of methods; browsers send it without a key
             options = scope.get("method") == "OPTIONS"
             requirement = AccessRequirement.PUBLIC if options else requirement_of(handler.opt)
             if requirement is AccessRequirement.PUBLIC:
                 parameters = None  # probes and browsers add parameters against caches
-            known = self._requirements[id(handler)] = (requirement, limit or float("inf"), parameters)
+            known = self._requirements[id(handler)] = (requirement, limit, parameters)
         requirement, body_limit, query_parameters = known
         context.may_wait = bool(handler.opt.get("streams_body"))
+        refuse_encoded_slash(scope, takes_paths=any(":path}" in path for path in handler.paths))
         await let_in(self._access, context, requirement, body_limit)
         if query_parameters is not None and (query := scope.get("query_string")):
             check_parameters(query, query_parameters)
@@ -79,7 +83,7 @@ async def let_in(access: Access, context: RequestContext, requirement: Requireme
     if requirement is not AccessRequirement.PUBLIC:
         live = context.live
         if live is None:
-            live = context.live = await access.authenticate(credential_of(context.headers))
+            live = context.live = await access.authenticate(credential_of(context.headers), address=context.address)
         if isinstance(requirement, Scope):
             require_scope(live.principal, requirement)
         admit(context, live)
@@ -88,11 +92,30 @@ async def let_in(access: Access, context: RequestContext, requirement: Requireme
         check_length(length, body_limit)
 
 
+def refuse_encoded_slash(scope: ASGIScope, *, takes_paths: bool) -> None:
+    """Refuse ``%2F`` in the path of a route, unless a parameter takes whole paths. Raises ``RouteNotFound``.
+
+    The server decodes paths before they are routed, and an encoded slash is a part of a name and not a border (RFC 3986
+    §2.2): ``DELETE /v1/providers/a%2Fkey`` would delete a key and not the provider ``a/key``.
+    """
+    raw: bytes = scope.get("raw_path") or b""
+    if b"%2" in raw and b"%2f" in raw.lower() and not takes_paths:
+        raise RouteNotFound("Unknown request URL: a name in it contains an encoded slash, which no name has.")
+
+
 def admit(context: RequestContext, live: LiveKey) -> None:
     """Count a request against the limits of its key; further calls change nothing. Raises ``RateLimited``."""
     if not context.admitted:
         live.gate.enter(time.monotonic())
         context.admitted = True
+
+
+def body_limit_of_handler(handler: HTTPRouteHandler) -> float:
+    """The largest body of a route in bytes: a decoder that takes larger ones would block the event loop."""
+    limit = handler.resolve_request_max_body_size()
+    if limit is None:
+        return float("inf")
+    return limit if handler.opt.get("large_body") else min(limit, SMALL_BODY_BYTES)
 
 
 def requirement_of(opt: Mapping[str, Any]) -> Requirement:

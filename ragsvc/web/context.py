@@ -18,6 +18,7 @@ class RequestContext:
     """Id and headers of a request and, after authentication, its key."""
 
     __slots__ = (
+        "address",
         "admitted",
         "body_limit",
         "encrypted",
@@ -30,11 +31,15 @@ class RequestContext:
         "stream_failed",
     )
 
-    def __init__(self, request_id: str, started: float, headers: dict[bytes, bytes]) -> None:
+    def __init__(
+        self, request_id: str, started: float, headers: dict[bytes, bytes], *, address: str | None = None
+    ) -> None:
         """``started`` is monotonic seconds; ``headers`` has the last value of each name."""
         self.request_id = request_id
         self.started = started
         self.headers = headers
+        self.address = address
+        """The client's address, or its IPv6 network; ``None`` if unknown, as behind a Unix socket."""
         self.live: LiveKey | None = None
         self.admitted = False
         self.encrypted = False

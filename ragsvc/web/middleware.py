@@ -17,6 +17,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragsvc.core.errors import RagsvcError
 from ragsvc.core.log_events import REQUEST_ID, TRACE_PARENT, RepetitionLimit, log_event
+from ragsvc.core.network import client_network
 from ragsvc.web.context import SCOPE_KEY, RequestContext
 from ragsvc.web.errors import log_unexpected
 from ragsvc.web.headers import OUR_HEADERS, limit_headers, new_request_id, valid_id
@@ -54,7 +55,13 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        context = RequestContext(valid_id(headers.get(b"x-request-id")) or new_request_id(), time.monotonic(), headers)
+        client = scope.get("client")
+        context = RequestContext(
+            valid_id(headers.get(b"x-request-id")) or new_request_id(),
+            time.monotonic(),
+            headers,
+            address=client_network(client[0]) if client else None,
+        )
         scope[SCOPE_KEY] = context  # type: ignore[literal-required]  # our own key
         REQUEST_ID.set(context.request_id)
         parent = headers.get(b"traceparent")

@@ -82,6 +82,7 @@ def create_service(services: Services) -> Litestar:
         encryption=services.encryption,
         document_limit_bytes=services.settings.max_document_bytes,
         encrypted_memory_bytes=services.settings.encrypted_memory_bytes,
+        model_label=services.models.label,
     )
 
 

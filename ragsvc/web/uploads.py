@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from typing import Any
 
 from litestar import Request
@@ -17,6 +16,7 @@ from ragsvc.core.file_names import (
     filename_of,
     filename_of_part,
     filename_of_url,
+    is_text_charset,
 )
 from ragsvc.core.file_types import (
     CSV,
@@ -49,7 +49,6 @@ _UNTYPED = frozenset(
     }
 )
 """Types that say little: Windows sends Office files as ZIP archives, and CSV files as Excel workbooks."""
-_CHARSET = re.compile(r"[\w.:+-]{1,40}", re.ASCII)
 _TEXTS = frozenset({TEXT, MARKDOWN, HTML, CSV, TSV})
 """Types that a binary file cannot have; such an upload becomes a failed document, which says what the file is."""
 
@@ -197,7 +196,9 @@ def _media_type(declared: str, filename: str, receiving: UploadInProgress) -> st
 
 def _with_charset(media_type: str, charset: str | None) -> str:
     """Keep the declared encoding of a text (RFC 2046 §4.1.2) unless it is UTF-8, which is the default."""
-    if charset is None or not media_type.startswith("text/") or not _CHARSET.fullmatch(charset):
+    if charset is None or not media_type.startswith("text/"):
+        return media_type
+    if not is_text_charset(charset):
         return media_type
     return media_type if charset.lower() in ("utf-8", "utf8") else f"{media_type}; charset={charset.lower()}"
 

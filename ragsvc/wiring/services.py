@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
@@ -12,8 +12,10 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from ragsvc.config import Settings
+from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.core.observation import Observer
 from ragsvc.core.ports.embedding import Embedder
+from ragsvc.core.ports.model_provider import ModelProvider
 from ragsvc.core.readiness import Readiness
 from ragsvc.crypto.value_sealing import ValueSealer
 from ragsvc.extract.parser import ChildParser
@@ -128,9 +130,34 @@ async def _open_store(stack: AsyncExitStack, settings: Settings) -> tuple[DataKe
     return keys, space, database
 
 
+async def _open_providers(
+    settings: Settings,
+    database: Database,
+    models: ModelRegistry,
+    keys: DataKeys | None,
+    open_provider: Callable[[ProviderSettings], ModelProvider],
+) -> ProviderAdministration:
+    sealing_keys = await anyio.to_thread.run_sync(
+        lambda: open_sealing_keys(settings.data_dir, derived=None if keys is None else keys.sealing)
+    )
+    providers = ProviderAdministration(
+        database,
+        sealer=ValueSealer(sealing_keys, "providers"),
+        models=models,
+        configured=settings.providers,
+        open_provider=open_provider,
+    )
+    await providers.load()
+    return providers
+
+
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncGenerator[Services]:
+async def open_services(
+    settings: Settings, *, report: Callable[[str], None] = lambda _: None
+) -> AsyncGenerator[Services]:
     """Open the data directory and start the background tasks; close everything in reverse order.
+
+    ``report`` is called with each step of the start that can take seconds.
 
     Raises:
         DataDirectoryLocked: another process serves this data directory.
@@ -139,12 +166,14 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
     """
     async with AsyncExitStack() as stack:
         stack.callback(shutdown_finished)
+        report("opening the data directory")
         data_dir = settings.data_dir
         keys, space, database = await _open_store(stack, settings)
         derived_root, memory_folder = stack.enter_context(working_folders(settings, keys))
         blobs = BlobStore(data_dir, keys, memory_folder=memory_folder)
         await anyio.to_thread.run_sync(sweep_now, blobs, database, settings.quarantine_days)
 
+        report(f"loading the embedding model {settings.embedding_model}")
         opener = SpaceOpener(settings, database, derived=derived_root)
         configured = await opener.open(stack, settings.embedding_model)
         serving = await open_serving_space(stack, opener, database, configured)
@@ -200,7 +229,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             rerank_budget_s=settings.rerank_budget_ms / 1000,
             observer=observer,
         )
-        access = Access(database, monotonic=time.monotonic)
+        access = Access(database, monotonic=time.monotonic, failed_logins_per_minute=settings.failed_logins_per_minute)
         encryption = await anyio.to_thread.run_sync(open_request_encryption, settings)
         stack.callback(encryption.close)
         session = await stack.enter_async_context(open_session())
@@ -208,17 +237,9 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
         local_models = [*embedding_and_rerank_models(configured, tokens, reranker), *gguf_models(stack, settings)]
         models = open_model_registry(tokens, local_models)
         stack.push_async_callback(models.aclose)
-        sealing_keys = await anyio.to_thread.run_sync(
-            lambda: open_sealing_keys(data_dir, derived=None if keys is None else keys.sealing)
+        providers = await _open_providers(
+            settings, database, models, keys, lambda provider: open_provider(provider, session)
         )
-        providers = ProviderAdministration(
-            database,
-            sealer=ValueSealer(sealing_keys, "providers"),
-            models=models,
-            configured=settings.providers,
-            open_provider=lambda provider: open_provider(provider, session),
-        )
-        await providers.load()
         tenants = TenantAdministration(
             database=database,
             blobs=blobs,
@@ -242,9 +263,11 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             searcher=search,
             meter=access,
             top_k=settings.rag_top_k,
+            max_prompt_characters=settings.max_prompt_characters,
             count_tokens=lambda text: tokens.count([text])[0],
             observer=observer,
         )
+        report("loading the indexes")
         await anyio.to_thread.run_sync(load_indexes, database, serving.indexes)
         reembedding = plan_model_change(database, spaces, configured) if serving is not configured else None
         tasks = await stack.enter_async_context(anyio.create_task_group())
@@ -272,7 +295,12 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services]:
             keys=KeyAdministration(access, default_limits=default_key_limits(settings)),
             models=models,
             answer=answer,
-            proxy=ProxyService(router=router, meter=access, count_tokens=lambda text: tokens.count([text])[0]),
+            proxy=ProxyService(
+                router=router,
+                meter=access,
+                count_tokens=lambda text: tokens.count([text])[0],
+                max_prompt_characters=answer.max_prompt_characters,
+            ),
             providers=providers,
             may_spool_to_disk=keys is None,
             encryption=encryption,

@@ -159,6 +159,7 @@ def test_examples_hold() -> None:
 
 def test_statistics_libraries_are_imported_by_the_evaluation_only() -> None:
     """They take a second to import, which no other command and no start of the service should cost."""
-    code = "import sys, ragsvc.cli.commands, ragsvc.cli.serve; print({'scipy', 'sklearn'} & set(sys.modules))"
+    modules = "ragsvc.cli.commands, ragsvc.cli.serve, ragsvc.wiring.services"
+    code = f"import sys, {modules}; print({{'scipy', 'sklearn'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

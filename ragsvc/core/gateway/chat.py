@@ -20,8 +20,9 @@ from ragsvc.core.defaults import (
     MAX_MODEL_NAME_LENGTH,
     MAX_TOP_K,
 )
-from ragsvc.core.errors import InvalidRequest
+from ragsvc.core.errors import InvalidRequest, PromptTooLong
 from ragsvc.core.gateway.upstream_access import NO_ACCESS, UpstreamAccess
+from ragsvc.core.json_outline import JsonOutline
 from ragsvc.core.near_misses import near_miss
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.retrieval.search_values import DocumentIds, SearchHit, SearchMode, SearchQuery
@@ -36,6 +37,7 @@ _SEARCHED_BYTES: Final = 4096
 """Of the beginning and the end of a request, where the fields beside ``messages`` are."""
 _TOKENS_OF_A_MESSAGE: Final = 4
 _TOKENS_OF_AN_IMAGE: Final = 1000
+_MAX_NODES: Final = 20_000
 
 
 class ContentPart(msgspec.Struct, frozen=True):
@@ -173,6 +175,16 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     rag: RagOptions | UnsetType | None = UNSET
 
     @property
+    def prompt_characters(self) -> int:
+        """Characters of the texts of all messages."""
+        return sum(
+            len(message.content)
+            if isinstance(message.content, str)
+            else sum(len(part.text) for part in message.content or () if part.text)
+            for message in self.messages
+        )
+
+    @property
     def reply_limit(self) -> int | None:
         """Maximum tokens of a choice: ``max_completion_tokens``, else the older ``max_tokens``."""
         return self.max_completion_tokens or self.max_tokens
@@ -293,7 +305,52 @@ def decode_chat_request(raw: bytes) -> ChatCall:
     Raises:
         InvalidRequest: not JSON, or a known field has the wrong type or is out of range; ``param`` names the field.
     """
-    request = decode_json(raw, _DECODER)
+    return _checked(decode_json(raw, _DECODER), raw)
+
+
+def decode_large_chat_request(raw: bytes, *, max_prompt_characters: Callable[[str], int]) -> ChatCall:
+    """Decode a large request body, without holding the interpreter lock for long (see ``JsonOutline``).
+
+    ``max_prompt_characters`` is called with the name of the model. A prompt that is certainly longer is not decoded.
+
+    Raises:
+        PromptTooLong: the prompt is longer than the model accepts.
+        InvalidRequest: as ``decode_chat_request``, or the conversation has too many messages or parts.
+    """
+    outline = JsonOutline(raw)
+    nodes = outline.skeleton.count(b'"role"') + outline.skeleton.count(b'"type"')
+    if nodes > _MAX_NODES:
+        raise InvalidRequest(f"'messages': expected at most {_MAX_NODES} messages and parts.", param="messages")
+    request = decode_json(outline.skeleton, _DECODER)
+    limit = max_prompt_characters(request.model)
+    if outline.fewest_characters > limit:
+        raise prompt_too_long(request.model, limit)
+    messages = [_with_texts(message, outline) for message in request.messages]
+    return _checked(msgspec.structs.replace(request, messages=messages), raw)
+
+
+def prompt_too_long(model: str, limit: int, *, param: str = "messages") -> PromptTooLong:
+    """The error for a prompt of more than ``limit`` characters."""
+    return PromptTooLong(
+        f"The prompt is too long for the model '{model}': at most {limit} characters are accepted.", param=param
+    )
+
+
+def _with_texts(message: ChatMessage, outline: JsonOutline) -> ChatMessage:
+    """The message with the long texts in place of their placeholders."""
+    content = message.content
+    if isinstance(content, str):
+        text = outline.text(content)
+        return message if text is content else msgspec.structs.replace(message, content=text)
+    if content is None or not any(part.text and outline.text(part.text) is not part.text for part in content):
+        return message
+    parts = [
+        part if part.text is None else msgspec.structs.replace(part, text=outline.text(part.text)) for part in content
+    ]
+    return msgspec.structs.replace(message, content=parts)
+
+
+def _checked(request: ChatRequest, raw: bytes) -> ChatCall:
     if request.use_rag is UNSET and request.rag is UNSET:
         _refuse_misspelt_fields(raw)
     for index, message in enumerate(request.messages):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -14,7 +15,8 @@ import msgspec
 from msgspec import Meta, Raw
 
 from ragsvc.core.defaults import BYTES_PER_TOKEN, DEFAULT_REPLY_TOKENS, MAX_MODEL_NAME_LENGTH
-from ragsvc.core.gateway.chat import TokenUsage
+from ragsvc.core.gateway.chat import TokenUsage, prompt_too_long
+from ragsvc.core.json_outline import JsonOutline
 from ragsvc.core.validation import decode_json
 
 
@@ -64,6 +66,24 @@ def read_fields(raw: bytes) -> ProxiedFields:
         InvalidRequest: not JSON, no ``model``, or a field has the wrong type; ``param`` names the field.
     """
     return decode_json(raw, _FIELDS)
+
+
+def read_large_fields(raw: bytes, family: Family, *, max_prompt_characters: Callable[[str], int]) -> ProxiedFields:
+    """Decode the fields of a large JSON request, without holding the interpreter lock for long (see ``JsonOutline``).
+
+    ``max_prompt_characters`` is called with the name of the model; it limits the long texts of text families.
+
+    Raises:
+        PromptTooLong: the texts are longer than the model accepts.
+        InvalidRequest: as ``read_fields``, or the body has too many parts.
+    """
+    outline = JsonOutline(raw)
+    fields = decode_json(outline.skeleton, _FIELDS)
+    if family in TEXT_FAMILIES:
+        limit = max_prompt_characters(fields.model)
+        if outline.fewest_characters > limit or sum(map(len, outline.long_texts())) > limit:
+            raise prompt_too_long(fields.model, limit, param="input")
+    return fields
 
 
 def estimate_prompt(family: Family, size_bytes: int) -> int:

@@ -29,7 +29,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``upstream`` is the provider's name of the model (default: ``id``). ``fallback`` lists the models to use instead, in
     order, if this provider cannot answer; it comes before the list of the provider. The name of a provider in it means
     the same model at that provider. ``context_tokens`` limits prompt and reply together; ``None``: the length that the
-    provider lists for the model, or no limit if it lists none.
+    provider lists for the model, or no limit if it lists none. ``max_prompt_characters`` limits the texts of a prompt;
+    ``None``: the setting of this name.
     """
 
     id: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_NAME_LENGTH)]
@@ -38,6 +39,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pricing: Pricing = Pricing()
     context_tokens: Annotated[int, Meta(ge=256)] | None = None
     fallback: tuple[str, ...] = ()
+    max_prompt_characters: Annotated[int, Meta(ge=1)] | None = None
 
     @property
     def is_pattern(self) -> bool:

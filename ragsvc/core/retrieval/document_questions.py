@@ -16,6 +16,8 @@ from ragsvc.core.text.content_words import content_words
 from ragsvc.core.text.stop_words import FUNCTION_WORDS
 
 MAX_PAGES_ASKED: Final = 20
+_LONGEST_QUESTION: Final = 1200
+"""Characters; longer texts, for which these patterns take seconds, are not questions about a page or a document."""
 
 _PAGE_WORD: Final = (
     r"(?:pages?|slides?|pp?\.|pgs?\.?|seiten?|folien?|p[áa]g(?:ina)?s?\.?|diapositiv[eao]s?|стр\.|страниц\w*"
@@ -172,6 +174,8 @@ def document_question(query: str) -> DocumentQuestion | None:
     True
     >>> document_question("How much is the deposit?")
     """
+    if len(query) > _LONGEST_QUESTION:
+        return None
     from_end, rest = _pages_from_end(query)
     pages = tuple(dict.fromkeys(_named_pages(rest)))[:MAX_PAGES_ASKED]
     count = bool(_COUNT.search(query))

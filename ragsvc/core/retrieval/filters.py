@@ -17,7 +17,7 @@ from typing import Any, Literal, assert_never
 import msgspec
 
 from ragsvc.core.errors import InvalidRequest
-from ragsvc.core.validation import invalid_field, invalid_value
+from ragsvc.core.validation import check_nesting, check_number, invalid_field, invalid_value
 
 _SHAPE = (
     '{"type": "eq", "key": "year", "value": 2024} or {"type": "and", "filters": [{"type": "prefix", "key": "filename", '
@@ -55,6 +55,7 @@ def parse_filter(raw: object, *, path: str = "filters") -> Filter:
     """
     budget = [_MAX_NODES]
     try:
+        check_nesting(path, raw)
         return _parse(raw, path, depth=0, budget=budget)
     except InvalidRequest as error:  # the message names the place in the filter, ``param`` the whole filter
         raise InvalidRequest(error.message, param=path) from error
@@ -64,13 +65,7 @@ def _parse(raw: object, path: str, *, depth: int, budget: list[int]) -> Filter:
     budget[0] -= 1
     if depth > _MAX_DEPTH or budget[0] < 0:
         raise invalid_value(path, f"Expected at most {_MAX_DEPTH} levels of filters and {_MAX_NODES} conditions")
-    if not isinstance(raw, Mapping):
-        raise invalid_value(path, f"Expected an `object` such as {_SHAPE}")
-    kind = raw.get("type")
-    if kind is None:
-        raise invalid_value(path, f"`type` is missing; expected a filter such as {_SHAPE}")
-    if kind not in _TYPES:
-        raise invalid_value(f"{path}.type", f"Expected one of {', '.join(_TYPES)}")
+    raw, kind = _shaped(raw, path)
     if kind in ("and", "or"):
         members = raw.get("filters")
         if not isinstance(members, list) or not members or set(raw) != {"type", "filters"}:
@@ -84,6 +79,8 @@ def _parse(raw: object, path: str, *, depth: int, budget: list[int]) -> Filter:
         comparison = msgspec.convert(dict(raw), MetadataComparison)
     except msgspec.ValidationError as error:
         raise invalid_field(error, within=path) from error
+    for value in comparison.value if isinstance(comparison.value, list) else (comparison.value,):
+        check_number(f"{path}.value", value)
     wants_list = comparison.type in ("in", "nin")
     if wants_list != isinstance(comparison.value, list):
         expected = "`array`" if wants_list else "a single value"
@@ -91,6 +88,18 @@ def _parse(raw: object, path: str, *, depth: int, budget: list[int]) -> Filter:
     if comparison.type in ("contains", "prefix") and not isinstance(comparison.value, str):
         raise invalid_value(f"{path}.value", f"Expected `str` for type '{comparison.type}'")
     return comparison
+
+
+def _shaped(raw: object, path: str) -> tuple[Mapping[str, Any], Any]:
+    """The object of a filter and its type, one of those known."""
+    if not isinstance(raw, Mapping):
+        raise invalid_value(path, f"Expected an `object` such as {_SHAPE}")
+    kind = raw.get("type")
+    if kind is None:
+        raise invalid_value(path, f"`type` is missing; expected a filter such as {_SHAPE}")
+    if kind not in _TYPES:
+        raise invalid_value(f"{path}.type", f"Expected one of {', '.join(_TYPES)}")
+    return raw, kind
 
 
 def matches(condition: Filter, metadata: Mapping[str, Any], *, filename: str, created_at: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
@@ -13,6 +14,7 @@ from ragsvc.core.errors import RagsvcError
 from ragsvc.web.context import RequestContext, context_of
 from ragsvc.web.disconnects import DisconnectWatcher
 from ragsvc.web.errors import is_unexpected, log_unexpected, render
+from ragsvc.web.grace_period import take_cancellation
 
 _PROVIDERS_OWN = re.compile(
     r"openai-(organization|project)|cf-.*|alt-svc|strict-transport-security|access-control-.*|via|nel|report-to|"
@@ -128,6 +130,11 @@ class PassedThrough(ASGIResponse):
                         raise
                     context_of(scope).note_stream_failure(error.code)
                     rest = render(error, self._request_id).event  # replaces an incomplete event
+                except asyncio.CancelledError:
+                    ended = take_cancellation(scope) if has_events else None
+                    if ended is None:
+                        raise
+                    rest = render(ended, self._request_id).event
                 await send({"type": "http.response.body", "body": rest, "more_body": False})
         finally:
             await answer.aclose()
@@ -185,6 +192,11 @@ class EventStream(ASGIResponse):
                     rest = None if source.finished else b""
                 except Exception as error:  # noqa: BLE001 - after the first byte every failure is sent as an event
                     rest = self._failure(error, context_of(scope))
+                except asyncio.CancelledError:
+                    ended = take_cancellation(scope)
+                    if ended is None:
+                        raise
+                    rest = render(ended, self._request_id).event
                 if rest is not None:
                     await send({"type": "http.response.body", "body": rest, "more_body": False})
         finally:

@@ -15,7 +15,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from ragsvc.services.access_control import Access
-from ragsvc.web.auth import Requirement, let_in, requirement_of
+from ragsvc.web.auth import Requirement, body_limit_of_handler, let_in, refuse_encoded_slash, requirement_of
 from ragsvc.web.context import context_of
 from ragsvc.web.errors import is_unexpected, log_unexpected
 from ragsvc.web.passthrough.raw_responses import send_error
@@ -46,6 +46,7 @@ class RawRoutes:
         context = context_of(scope)
         scope["path_template"] = scope["path"]
         try:
+            refuse_encoded_slash(scope, takes_paths=False)
             await let_in(self._access, context, requirement, body_limit)
             if query_parameters is not None and (query := scope["query_string"]):
                 check_parameters(query, query_parameters)
@@ -64,7 +65,7 @@ def _raw_routes(app: Litestar) -> dict[tuple[object, str], _RawRoute]:
         for handler in getattr(route, "route_handlers", ()):
             if not isinstance(handler, HTTPRouteHandler) or (answer := handler.opt.get("raw")) is None:
                 continue
-            limit = handler.resolve_request_max_body_size() or float("inf")
+            limit = body_limit_of_handler(handler)
             for method in handler.http_methods:
                 requirement = requirement_of(handler.opt)
                 routes[(str(method), route.path)] = (answer, requirement, limit, known_parameters(handler))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import anyio.to_thread
 import msgspec
 from litestar import Request, post
 from litestar.response.base import ASGIResponse
@@ -11,10 +12,11 @@ from litestar.types import Receive, Scope
 
 from ragsvc.core.access.principal import Scope as KeyScope
 from ragsvc.core.access.principal import require_collection, require_scope
-from ragsvc.core.gateway.chat import ChatRequest, decode_chat_request
+from ragsvc.core.gateway.chat import ChatRequest, decode_chat_request, decode_large_chat_request
 from ragsvc.core.gateway.upstream_access import NO_ACCESS
+from ragsvc.core.json_outline import LARGE_BODY_BYTES
 from ragsvc.services.answers import AnswerService
-from ragsvc.web.bodies import read_body
+from ragsvc.web.bodies import LARGE_BODIES_KEY, MemoryBudget, read_body
 from ragsvc.web.context import context_of
 from ragsvc.web.disconnects import DisconnectWatcher
 from ragsvc.web.headers import DROPPED_PASSAGES_HEADER
@@ -37,17 +39,25 @@ def _dropped_header(passages: int) -> list[tuple[bytes, bytes]]:
 async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
     """Answer an admitted chat request."""
     context = context_of(scope)
-    body = await read_body(receive, context.body_limit)
-    if body is None:
-        return ClientGone()
-    call = decode_chat_request(body)
+    state = scope["litestar_app"].state
+    services: ChatServices = state["services"]
+    budget: MemoryBudget = state[LARGE_BODIES_KEY]
+    with budget.share() as take:
+        body = await read_body(receive, context.body_limit, take)
+        if body is None:
+            return ClientGone()
+        if len(body) < LARGE_BODY_BYTES:
+            call = decode_chat_request(body)
+        else:
+            call = await anyio.to_thread.run_sync(
+                lambda: decode_large_chat_request(body, max_prompt_characters=services.answer.max_prompt_characters)
+            )
     if (options := call.request.rag_options) is not None:
         require_scope(context.principal, KeyScope.CHAT)
         require_collection(context.principal, options.collection)
     access = access_of(context)
     if access != NO_ACCESS:
         call = msgspec.structs.replace(call, access=access)
-    services: ChatServices = scope["litestar_app"].state["services"]
     with DisconnectWatcher(receive):
         if call.request.stream:
             stream = await services.answer.stream(context.principal, call)
@@ -64,6 +74,7 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
         "scope": KeyScope.CHAT_PLAIN,
         "raw": answer_chat,
         "passes_query": True,
+        "large_body": True,
         "tag": "chat",
         "body": ChatRequest,
         "answers": {200: DocumentedAnswer("The completion; events if `stream` is true.", {**ANY_JSON, **EVENTS})},

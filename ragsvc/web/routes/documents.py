@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
 import msgspec
-from litestar import Request, Response, delete, get, patch, post
+from litestar import HttpMethod, Request, Response, delete, get, patch, post, route
 from litestar.params import FromPath, FromQuery, QueryParameter
-from litestar.response import File, ServerSentEvent, ServerSentEventMessage, Stream
+from litestar.response import ServerSentEvent, ServerSentEventMessage
+from litestar.response.base import ASGIResponse
 
 from ragsvc.core.access.principal import Scope, allows_collection, require_collection
 from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
@@ -44,6 +44,7 @@ from ragsvc.web.routes.schemas import (
     passage_out,
     uploaded_document_out,
 )
+from ragsvc.web.stored_files import StoredFile
 from ragsvc.web.uploads import AnyRequest, read_upload
 
 _READ: Final = {"scope": Scope.DOCUMENTS_READ, "tag": "documents"}
@@ -251,22 +252,50 @@ async def get_document(request: Request[Any, Any, Any], document_id: FromPath[st
 
 @get(
     "/v1/rag/documents/{document_id:str}/content",
-    opt={**_READ, "answers": {200: DocumentedAnswer("The stored file.", _STORED)}},
+    opt={
+        **_READ,
+        "answers": {
+            200: DocumentedAnswer("The stored file.", _STORED),
+            206: DocumentedAnswer("The range that `Range` asks for.", _STORED),
+            304: DocumentedAnswer("`If-None-Match` has the file's `ETag`.", {}),
+            416: DocumentedAnswer("The file has none of the bytes that `Range` asks for.", {}),
+        },
+        "parameters": [
+            header_parameter("Range", "A single range of bytes (RFC 9110 §14)"),
+            header_parameter("If-None-Match", "The `ETag` of a copy that the client has"),
+        ],
+    },
     summary="Download a document",
 )
-async def get_content(request: Request[Any, Any, Any], document_id: FromPath[str]) -> File | Stream:
-    """Download the stored file."""
+async def get_content(request: Request[Any, Any, Any], document_id: FromPath[str]) -> ASGIResponse:
+    """Download the stored file or a range of it; `ETag` is its SHA-256."""
+    return await _stored_file(request, document_id)
+
+
+@route(
+    "/v1/rag/documents/{document_id:str}/content",
+    http_method=HttpMethod.HEAD,
+    opt=_READ,
+    status_code=200,
+    include_in_schema=False,
+)
+async def head_content(request: Request[Any, Any, Any], document_id: FromPath[str]) -> ASGIResponse:
+    """The headers of the stored file."""
+    return await _stored_file(request, document_id)
+
+
+async def _stored_file(request: Request[Any, Any, Any], document_id: str) -> ASGIResponse:
     document, stored = await _service(request).content(await _tenant_of(request, document_id), document_id)
+    media_type, _, charset = document.media_type.partition("; charset=")
+    if media_type.startswith("text/"):
+        media_type = f"{media_type}; charset={charset or 'utf-8'}"
     headers = {
+        "content-type": media_type,
         "content-disposition": f"attachment; filename*=UTF-8''{quote(document.filename, safe='')}",
         "x-content-type-options": "nosniff",
         "content-security-policy": "sandbox",
     }
-    media_type, _, charset = document.media_type.partition("; charset=")
-    if isinstance(stored, Path):
-        return File(path=stored, media_type=media_type, encoding=charset or "utf-8", etag=None, headers=headers)
-    headers["content-length"] = str(document.size_bytes)
-    return Stream(stored, media_type=media_type, encoding=charset or "utf-8", headers=headers)
+    return StoredFile(stored, size=document.size_bytes, sha256=document.sha256, headers=headers)
 
 
 @get("/v1/rag/documents/{document_id:str}/passages", opt=_READ, summary="List a document's passages")
@@ -374,6 +403,7 @@ route_handlers: list[Any] = [
     list_documents,
     get_document,
     get_content,
+    head_content,
     list_passages,
     get_page,
     follow_document,

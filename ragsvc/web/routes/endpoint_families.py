@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, Protocol, cast
 
+import anyio.to_thread
 from litestar import Request, post, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
@@ -18,11 +19,20 @@ from multipart import parse_options_header
 from ragsvc.core.access.principal import Scope
 from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
 from ragsvc.core.errors import RouteNotFound, UnsupportedMediaType
-from ragsvc.core.gateway.endpoint_families import Family, estimate_prompt, estimate_reply, read_fields, with_model
+from ragsvc.core.gateway.endpoint_families import (
+    Family,
+    estimate_prompt,
+    estimate_reply,
+    read_fields,
+    read_large_fields,
+    with_model,
+)
 from ragsvc.core.gateway.upstream_access import UpstreamAccess
+from ragsvc.core.json_outline import LARGE_BODY_BYTES
 from ragsvc.providers.local_models import EmbeddingsRequest, RerankRequest
 from ragsvc.services.passthrough import ProxyCall, ProxyService
 from ragsvc.web.auth import AccessRequirement
+from ragsvc.web.bodies import LARGE_BODIES_KEY, MemoryBudget, read_body
 from ragsvc.web.context import RequestContext, context_of
 from ragsvc.web.disconnects import DisconnectWatcher
 from ragsvc.web.openapi import ANY_JSON, BINARY, EVENTS, DocumentedAnswer, Schema, header_parameter
@@ -82,8 +92,18 @@ def _services(request: AnyRequest) -> FamilyServices:
 
 
 async def _pass_json(request: AnyRequest, family: Family, path: str) -> ASGIResponse:
-    raw = await request.body()
-    fields = read_fields(raw)
+    services, context = _services(request), context_of(request.scope)
+    budget: MemoryBudget = request.app.state[LARGE_BODIES_KEY]
+    with budget.share() as take:
+        raw = await read_body(request.receive, context.body_limit, take)
+        if raw is None:
+            return ClientGone()
+        if len(raw) < LARGE_BODY_BYTES:
+            fields = read_fields(raw)
+        else:
+            fields = await anyio.to_thread.run_sync(
+                lambda: read_large_fields(raw, family, max_prompt_characters=services.proxy.max_prompt_characters)
+            )
     call = ProxyCall(
         family=family,
         path=path,
@@ -178,6 +198,7 @@ def _opt(
         "scope": scope,
         "passes_query": True,
         "tag": family.value,
+        "large_body": True,
         "body": body,
         "parameters": ACCESS_PARAMETERS,
         "answers": {200: DocumentedAnswer("The unchanged answer of the provider.", answer)},

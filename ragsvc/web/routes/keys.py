@@ -16,6 +16,7 @@ from ragsvc.core.access.principal import DEFAULT_SCOPES, Scope
 from ragsvc.core.defaults import LOCAL_MODEL, MAX_COLLECTION_NAME_LENGTH, MAX_MODEL_NAME_LENGTH
 from ragsvc.core.errors import KeyNotFound, PolicyDenied
 from ragsvc.core.ids import KeyId, TenantId
+from ragsvc.core.validation import MAX_INTEGER
 from ragsvc.services.idempotency import IdempotentRequest
 from ragsvc.services.key_administration import Actor, IssuedKey, KeyChange, KeyDraft, check_grant
 from ragsvc.store.key_rows import AuditEntry
@@ -294,7 +295,7 @@ async def delete_key(request: AnyRequest, key_id: FromPath[str]) -> DeletedKey:
 async def get_audit(
     request: AnyRequest,
     key_id: FromPath[str],
-    before: Annotated[int | None, QueryParameter(ge=1)] = None,
+    before: Annotated[int | None, QueryParameter(ge=1, le=MAX_INTEGER)] = None,
     limit: _Limit = 20,
 ) -> AuditList:
     """Show who changed what and when, newest first; to administrators also for deleted keys."""

@@ -14,7 +14,7 @@ from ragsvc.core.gateway.circuit_breaker import Circuit
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ModelSettings, ProviderSettings, with_model_objects
 from ragsvc.core.ids import TenantId
-from ragsvc.core.validation import invalid_field, invalid_value
+from ragsvc.core.validation import check_nesting, invalid_field, invalid_value
 from ragsvc.services.provider_administration import (
     DisabledProvider,
     ProviderAdministration,
@@ -105,6 +105,7 @@ def _service(request: AnyRequest) -> ProviderAdministration:
 async def create_provider(request: AnyRequest) -> Response[ProviderBody]:
     """Add a provider; its key is stored encrypted and never shown. A model may be given as a plain name."""
     fields = await read_json(request, _fields)
+    check_nesting("body", fields)
     if "api_key_env" in fields:
         raise invalid_value("api_key_env", "Only the settings file names a variable; send the key as `api_key`")
     try:
@@ -133,6 +134,7 @@ async def get_provider(request: AnyRequest, name: FromPath[str]) -> ProviderBody
 async def update_provider(request: AnyRequest, name: FromPath[str]) -> ProviderBody:
     """Change fields of a provider that was added by this API; the change applies from the next request on."""
     change = await read_json(request, _fields)
+    check_nesting("body", change)
     return _show(await _service(request).update(name, change))
 
 

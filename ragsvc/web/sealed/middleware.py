@@ -18,12 +18,13 @@ from ragsvc.crypto import ehbp, rvenc
 from ragsvc.services.access_control import Access
 from ragsvc.services.request_encryption import EncryptionService, SealedRequestMode
 from ragsvc.web.auth import let_in
+from ragsvc.web.bodies import MemoryBudget
 from ragsvc.web.context import context_of
 from ragsvc.web.errors import is_unexpected, log_unexpected, render
 from ragsvc.web.passthrough.raw_responses import send_error
 from ragsvc.web.sealed.openers import OpenedRequest, all_openers
 from ragsvc.web.sealed.recognition import is_rvenc_chat, recognise_mode
-from ragsvc.web.sealed.request_bodies import BodyLimit, KeyConfigMismatch, MemoryBudget, SealedBody
+from ragsvc.web.sealed.request_bodies import BodyLimit, KeyConfigMismatch, SealedBody
 
 _KEY_CONFIG_PROBLEM: Final = msgspec.json.encode(
     {"type": ehbp.KEY_CONFIG_PROBLEM, "title": "key configuration mismatch"}
@@ -46,7 +47,7 @@ class SealedRequestMiddleware:
         self._encryption = encryption
         self._access = access
         self._body_limit = body_limit
-        self._memory = MemoryBudget(memory_bytes)
+        self._memory = MemoryBudget(memory_bytes, what="large encrypted requests")
         self._openers = all_openers(encryption)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

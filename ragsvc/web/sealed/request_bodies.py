@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from litestar import Litestar
 from litestar.types import Receive, ReceiveMessage
 
-from ragsvc.core.errors import CryptoFailure, InvalidRequest, Overloaded, TooLarge
+from ragsvc.core.errors import CryptoFailure, InvalidRequest, TooLarge
 from ragsvc.crypto import ehbp
 from ragsvc.web.sealed.offloading import run_in_thread_if_large
 
@@ -20,33 +19,6 @@ BodyLimit = Callable[[str, str], int]
 FORM_OVERHEAD_BYTES: Final = 256 * 1024
 """Allowance for the parts of a form other than its file: fields and boundaries."""
 _PIECE_BYTES = 256 * 1024
-
-
-class MemoryBudget:
-    """A number of bytes that all requests share."""
-
-    def __init__(self, size_bytes: int) -> None:
-        self._free_bytes = size_bytes
-
-    @contextmanager
-    def share(self) -> Generator[Callable[[int], None]]:
-        """Yield a function that takes bytes from the budget; the end of the block returns them.
-
-        The function raises ``Overloaded`` when the budget has too few bytes left.
-        """
-        taken = 0
-
-        def take(size_bytes: int) -> None:
-            nonlocal taken
-            if size_bytes > self._free_bytes:
-                raise Overloaded("Too many large encrypted requests are being received.", retry_after_s=1)
-            self._free_bytes -= size_bytes
-            taken += size_bytes
-
-        try:
-            yield take
-        finally:
-            self._free_bytes += taken
 
 
 class SealedBody:

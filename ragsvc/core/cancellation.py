@@ -1,0 +1,56 @@
+"""Work in threads that stops when the task that waits for it is cancelled, for example because its client has left."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import anyio
+import anyio.to_thread
+
+T = TypeVar("T")
+
+_COUNTED_CHARACTERS: Final = 100_000
+"""About 20 ms of work for a tokenizer."""
+
+
+class WorkCancelled(Exception):
+    """Nobody waits for the result any more."""
+
+
+class Cancellation:
+    """Whether somebody still waits for the result; work in a thread calls ``check`` every few milliseconds."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        self._event.set()
+
+    def check(self) -> None:
+        """Raise ``WorkCancelled`` if nobody waits any more."""
+        if self._event.is_set():
+            raise WorkCancelled
+
+
+async def run_in_thread(work: Callable[[Cancellation], T], *, limiter: anyio.CapacityLimiter | None = None) -> T:
+    """Run ``work`` in a worker thread. If the caller is cancelled, the work is told and the caller goes on at once."""
+    cancellation = Cancellation()
+    try:
+        return await anyio.to_thread.run_sync(work, cancellation, limiter=limiter, abandon_on_cancel=True)
+    finally:
+        cancellation.cancel()
+
+
+def count_in_parts(count_tokens: Callable[[str], int], cancellation: Cancellation) -> Callable[[str], int]:
+    """Count the tokens of texts in parts, between which a cancelled count stops. May count a token more for a part."""
+
+    def count(text: str) -> int:
+        tokens = 0
+        for begin in range(0, len(text), _COUNTED_CHARACTERS):
+            cancellation.check()
+            tokens += count_tokens(text[begin : begin + _COUNTED_CHARACTERS])
+        return tokens
+
+    return count

@@ -1,0 +1,1 @@
+"""The HTTP server: bounds on connections and request heads, and the start and end of serving."""

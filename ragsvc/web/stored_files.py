@@ -1,0 +1,121 @@
+"""Answers with a stored file: validators, conditional requests and byte ranges (RFC 9110 §8.8.3, §13, §14)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import anyio.to_thread
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope, Send
+
+from ragsvc.web.disconnects import DisconnectWatcher
+
+_PIECE_BYTES: Final = 256 << 10
+_RANGE: Final = re.compile(r"bytes=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.ASCII | re.IGNORECASE)
+_TAG: Final = re.compile(r'(?:W/)?("[^"]*")')
+
+
+class ByteRange(NamedTuple):
+    """Bytes ``[begin, end)`` of a file."""
+
+    begin: int
+    end: int
+
+
+def asked_range(header: str | None, size: int) -> ByteRange | None:
+    """The single range that a header ``Range`` asks for; ``None`` for the whole file, also for headers to ignore.
+
+    An empty range means that the file has none of the bytes.
+
+    >>> [asked_range(header, 10) for header in ("bytes=0-3", "bytes=8-", "bytes=-2", "bytes=2-99")]
+    [ByteRange(begin=0, end=4), ByteRange(begin=8, end=10), ByteRange(begin=8, end=10), ByteRange(begin=2, end=10)]
+    >>> [asked_range(header, 10) for header in (None, "pages=1-2", "bytes=3-2", "bytes=0-1,4-5", "bytes=-")]
+    [None, None, None, None, None]
+    >>> asked_range("bytes=10-", 10)
+    ByteRange(begin=0, end=0)
+    """
+    found = _RANGE.fullmatch(header) if header else None
+    if found is None or not (found[1] or found[2]):
+        return None
+    if not found[1]:
+        begin, end = max(0, size - int(found[2])), size
+    else:
+        begin = int(found[1])
+        if found[2] and int(found[2]) < begin:
+            return None
+        end = min(size, int(found[2]) + 1) if found[2] else size
+    return ByteRange(begin, end) if begin < end else ByteRange(0, 0)
+
+
+def matches_tag(header: str | None, tag: str) -> bool:
+    """Whether ``If-None-Match`` lists the tag, by weak comparison."""
+    return header is not None and (header.strip() == "*" or tag in _TAG.findall(header))
+
+
+class StoredFile(ASGIResponse):
+    """A file whose bytes never change, under its hash; ``content`` is its path, or its plain bytes in pieces."""
+
+    __slots__ = ("_content", "_headers", "_size", "_tag")
+
+    def __init__(self, content: Path | Iterator[bytes], *, size: int, sha256: str, headers: dict[str, str]) -> None:
+        # the parent's __init__ prepares attributes that __call__ below does not use
+        self.body = b""
+        self._content = content
+        self._size = size
+        self._tag = f'"{sha256}"'
+        self._headers = {**headers, "etag": self._tag, "accept-ranges": "bytes", "cache-control": "private, no-cache"}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        if matches_tag(asked.get(b"if-none-match"), self._tag):
+            await self._start(send, 304, {})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        is_current = asked.get(b"if-range") in (None, self._tag)
+        part = asked_range(asked.get(b"range"), self._size) if is_current else None
+        if part is not None and part.begin == part.end:
+            await self._start(send, 416, {"content-range": f"bytes */{self._size}", "content-length": "0"})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        whole = ByteRange(0, self._size)
+        begin, end = part or whole
+        headers = {"content-length": str(end - begin)}
+        if part is not None:
+            headers["content-range"] = f"bytes {begin}-{end - 1}/{self._size}"
+        first = b""
+        pieces = self._pieces(begin, end)
+        if scope.get("method") != "HEAD" and end > begin:
+            first = await anyio.to_thread.run_sync(next, pieces, b"")  # before the status: the file may be unreadable
+        await self._start(send, 200 if part is None else 206, headers)
+        if scope.get("method") == "HEAD":
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        with DisconnectWatcher(receive):
+            while first:
+                await send({"type": "http.response.body", "body": first, "more_body": True})
+                first = await anyio.to_thread.run_sync(next, pieces, b"")
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _start(self, send: Send, status: int, headers: dict[str, str]) -> None:
+        lines = [(name.encode(), value.encode("latin-1")) for name, value in {**self._headers, **headers}.items()]
+        await send({"type": "http.response.start", "status": status, "headers": lines})
+
+    def _pieces(self, begin: int, end: int) -> Iterator[bytes]:
+        if isinstance(self._content, Path):
+            with self._content.open("rb") as file:
+                file.seek(begin)
+                while begin < end and (piece := file.read(min(_PIECE_BYTES, end - begin))):
+                    begin += len(piece)
+                    yield piece
+            return
+        at = 0
+        for piece in self._content:  # decrypted from the start: each piece authenticates those before it
+            part = piece[max(0, begin - at) : max(0, end - at)]
+            at += len(piece)
+            if part:
+                yield part
+            if at >= end:
+                return

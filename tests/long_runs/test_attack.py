@@ -1,0 +1,43 @@
+"""The attack of ``scripts/bench_attack`` for a short time, and a fuzz of all reading routes."""
+
+from __future__ import annotations
+
+import pytest
+
+from ragsvc.testing.service_runner import RunningService, create_key
+from scripts.bench.attack import KINDS, attack
+from scripts.bench.fuzz_reads import clients_by_scope, fuzz, store_samples
+
+pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(400)]
+
+SECONDS = 30
+REQUESTS = 2000
+
+
+@pytest.fixture
+def key_and_service(tmp_path):
+    key = create_key(tmp_path, tenant="attacked", extra=("--scope", "admin", "--scope", "chat", "--scope", "search"))
+    service = RunningService(tmp_path, start_timeout_s=180)
+    try:
+        yield key, service
+    finally:
+        service.stop()
+
+
+def test_an_attack_stops_neither_livez_nor_valid_requests_and_costs_no_memory(key_and_service):
+    key, service = key_and_service
+    outcome = attack(service, key, seconds=SECONDS, kinds=list(KINDS))
+    assert outcome.attacks.keys() == KINDS.keys()
+    assert outcome.problems() == []
+
+
+def test_no_reading_route_fails_on_random_requests_with_any_scope(key_and_service):
+    key, service = key_and_service
+    with service.client(key) as admin:
+        clients = clients_by_scope(admin, "attacked")
+        ids = store_samples(admin, clients)
+        statuses, failures = fuzz(clients, requests=REQUESTS, seed=7, ids=ids)
+        for client in clients.values():
+            client.close()
+    assert failures == []
+    assert {200, 400, 401, 403, 404} <= statuses.keys()
