@@ -24,7 +24,7 @@ from ragsvc.core.defaults import (
     MAX_TOP_K,
 )
 from ragsvc.core.errors import ConfigurationError
-from ragsvc.core.gateway.provider_settings import ProviderSettings
+from ragsvc.core.gateway.provider_settings import ProviderSettings, header_problems
 from ragsvc.crypto.at_rest import MasterKey
 from ragsvc.store.data_keys import DataKeys, open_data_keys, read_master_key
 
@@ -268,4 +268,6 @@ def _convert_each(cls: type[Settings], merged: Mapping[str, Any], problems: list
             )
         except msgspec.ValidationError as error:
             problems.append(f"{name}: {error}")
+    for provider in values.get("providers", ()):
+        problems += [f"providers: '{provider.name}': {field}: {text}" for field, text in header_problems(provider)]
     return values

@@ -21,7 +21,7 @@ from ragsvc.core.errors import (
     RagsvcError,
 )
 from ragsvc.core.gateway.circuit_breaker import Circuit
-from ragsvc.core.gateway.provider_settings import ProviderSettings
+from ragsvc.core.gateway.provider_settings import ProviderSettings, header_problems
 from ragsvc.core.ids import TenantId
 from ragsvc.core.ports.model_provider import ForwardRequest, ModelProvider
 from ragsvc.core.validation import invalid_field, invalid_value
@@ -133,7 +133,8 @@ class ProviderAdministration:
         """Add a provider; it serves requests at once.
 
         Raises:
-            Conflict: a provider has this name. InvalidRequest: its models contradict those of other providers.
+            Conflict: a provider has this name. InvalidRequest: its models contradict those of other providers, or a
+                part of a header is no text of a header.
         """
         async with self._lock:
             if settings.name in self._running:
@@ -216,6 +217,8 @@ class ProviderAdministration:
         return self._added[name]
 
     async def _store(self, settings: ProviderSettings) -> None:
+        for field, problem in header_problems(settings):
+            raise invalid_value(field, problem)
         added = {**self._added, settings.name: settings}
         try:
             self._models.check([*self._configured.values(), *added.values()])
