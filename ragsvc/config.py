@@ -36,7 +36,7 @@ from ragsvc.core.defaults import (
     MAX_TOP_K,
 )
 from ragsvc.core.errors import ConfigurationError
-from ragsvc.core.gateway.provider_settings import ProviderSettings, with_model_objects
+from ragsvc.core.gateway.provider_settings import ProviderSettings, header_problems, with_model_objects
 from ragsvc.crypto.at_rest import MasterKey
 from ragsvc.store.data_keys import DataKeys, open_data_keys, read_master_key
 
@@ -342,6 +342,8 @@ def _convert_each(cls: type[Settings], merged: Mapping[str, Any], problems: list
             )
         except msgspec.ValidationError as error:
             problems.append(f"{name}: {_wrong_value(raw, choices, error)}")
+    for provider in values.get("providers", ()):
+        problems += [f"providers: '{provider.name}': {field}: {text}" for field, text in header_problems(provider)]
     return values
 
 

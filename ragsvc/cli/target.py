@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ import msgspec
 
 from ragsvc.cli.failures import CommandFailed, ExitCode, usage_error
 from ragsvc.core.network import is_loopback
+from ragsvc.extract.sandbox.kernel import forbid_tracing
 
 if TYPE_CHECKING:
     from ragsvc.cli.service_client import ServiceClient
@@ -41,8 +42,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def keep_private() -> None:
-    """Make files that this process creates readable by this user only."""
+    """Make files that this process creates readable by this user only, and its memory by no process of this user."""
     os.umask(0o077)
+    with suppress(OSError):  # not Linux
+        forbid_tracing()
 
 
 def choose_target(*, url: str | None, data_dir: Path | None, tenant: str | None) -> Target:

@@ -16,8 +16,11 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
+
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.extract import child_protocol
+from ragsvc.extract.sandbox.input_folder import InputFolder
 
 _TICK_S = 0.02
 """Interval of the memory checks. A child that exhausts its memory takes at least a few intervals to do so."""
@@ -39,7 +42,10 @@ class ParserProcess:
     ``kill`` may be called from any thread at any time; the other methods from one thread at a time.
     """
 
-    def __init__(self, *, memory_bytes: int, idle_s: float) -> None:
+    def __init__(
+        self, *, memory_bytes: int, idle_s: float, files: child_protocol.ChildFiles, work_folder: Path | None
+    ) -> None:
+        """Start the child. It may read ``files``, and the input of its job, which is linked into ``work_folder``."""
         self.served = 0
         self.rss_bytes = 0
         self._memory_bytes = memory_bytes
@@ -47,15 +53,22 @@ class ParserProcess:
         self._buffer = bytearray()
         self._lock = threading.Lock()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        self._input = InputFolder(work_folder)
+        readable = msgspec.structs.replace(files, paths=(*files.paths, str(self._input.folder)))
         command = [sys.executable, "-P", "-m", "ragsvc.extract.parser_child", str(memory_bytes), str(idle_s)]
-        self._process = subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env=_child_environment(),
-            bufsize=0,
-        )
+        command.append(msgspec.json.encode(readable).decode())
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                env=_child_environment(),
+                bufsize=0,
+            )
+        except OSError:
+            self._input.remove()
+            raise
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._out, selectors.EVENT_READ)
 
@@ -73,7 +86,13 @@ class ParserProcess:
         return self._process.stdout.fileno()
 
     def send(self, request: child_protocol.Request) -> None:
-        """Send a job. Raises ``ParserProcessEnded`` if the child has ended."""
+        """Send a job.
+
+        Raises:
+            ParserProcessEnded: the child has ended.
+            StorageFull: the disk has no room for the link to the input.
+        """
+        request = msgspec.structs.replace(request, path=str(self._input.put(Path(request.path))))
         assert self._process.stdin is not None  # noqa: S101 - asked for above
         self._stderr.seek(0)  # also resets the child's position: both share the open file
         self._stderr.truncate()
@@ -151,6 +170,10 @@ class ParserProcess:
         self._stderr.seek(max(0, size - _STDERR_TAIL_BYTES))
         return self._stderr.read(_STDERR_TAIL_BYTES).decode("utf-8", "replace")
 
+    def remove_input(self) -> None:
+        """Remove the child's link to the file of its last job."""
+        self._input.clear()
+
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
@@ -165,6 +188,7 @@ class ParserProcess:
                 if stream is not None:
                     with contextlib.suppress(OSError):
                         stream.close()
+            self._input.remove()
 
 
 def _child_environment() -> dict[str, str]:

@@ -37,6 +37,13 @@ class ChunkingPlan(msgspec.Struct, frozen=True):
     options: ChunkingOptions = ChunkingOptions()
 
 
+class ChildFiles(msgspec.Struct, frozen=True):
+    """What a child may read, apart from the installation: ``paths``, and the packages it imports functions from."""
+
+    paths: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ("ragsvc",)
+
+
 class QuoteBox(msgspec.Struct, frozen=True):
     """A rectangle in PDF points, origin at the bottom left of the unrotated page."""
 

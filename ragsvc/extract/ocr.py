@@ -8,6 +8,7 @@ width of the recognised lines, not by time, so that a file always gives the same
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,13 @@ _MODELS = {
     "Rec.model_path": "PP-OCRv6_rec_small.onnx",
     "Cls.model_path": "ch_ppocr_mobile_v2.0_cls_mobile.onnx",
 }
+_MODEL_SHA256 = {
+    "PP-OCRv6_det_small.onnx": "090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
+    "PP-OCRv6_rec_small.onnx": "6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
+    "ch_ppocr_mobile_v2.0_cls_mobile.onnx": "e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c",
+}
+"""The models of the wheel rapidocr 3.10.0. Comparing them takes 0.08 s, loading them 0.7 s."""
+
 _SETTINGS: dict[str, Any] = {
     "Global.log_level": "critical",
     "Global.use_vertical_padding": False,
@@ -135,10 +143,22 @@ def _start_engine() -> Any:  # noqa: ANN401 - rapidocr has no types
     models = Path(rapidocr.__file__).parent / "models"
     paths = {setting: models / name for setting, name in _MODELS.items()}
     for path in paths.values():
-        if not path.is_file():
-            raise OcrUnavailable(f"the rapidocr package lacks the model {path.name}")
+        _check_model(path)
     cv2.setNumThreads(1)
     return rapidocr.RapidOCR(params=_SETTINGS | {key: str(path) for key, path in paths.items()})
+
+
+def _check_model(path: Path) -> None:
+    """Raise ``OcrUnavailable`` if the file is missing or not the model of this name."""
+    if not path.is_file():
+        raise OcrUnavailable(f"the rapidocr package lacks the model {path.name}")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != _MODEL_SHA256[path.name]:
+        raise OcrUnavailable(
+            f"the model {path.name} of the rapidocr package has the wrong SHA-256: it was changed, or belongs to a "
+            "version of rapidocr that this release does not know"
+        )
 
 
 @cache

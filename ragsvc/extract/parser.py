@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import anyio
@@ -44,8 +44,26 @@ class ChildParser:
     """
 
     def __init__(
-        self, limits: ExtractionLimits, *, chunk: ChunkingPlan | None, workers: int = 2, queue_limit: int = 64
+        self,
+        limits: ExtractionLimits,
+        *,
+        chunk: ChunkingPlan | None,
+        workers: int = 2,
+        queue_limit: int = 64,
+        work_folder: Path | None = None,
     ) -> None:
+        """Start no child yet.
+
+        ``work_folder`` should be on the file system of the files, so that they can be linked instead of copied; a
+        system folder for temporary files by default.
+        """
+        self._start = partial(
+            ParserProcess,
+            memory_bytes=limits.memory_bytes,
+            idle_s=_IDLE_S,
+            files=_child_files(chunk),
+            work_folder=work_folder,
+        )
         self._limits = limits
         self._plan = chunk
         self._workers = workers
@@ -118,7 +136,7 @@ class ChildParser:
 
     async def _run_now(self, request: child_protocol.Request, on_progress: OnProgress | None) -> _Outcome:
         worker = self._idle.pop() if self._idle else None
-        job = _ParseJob(request, worker, limits=self._limits, on_progress=on_progress)
+        job = _ParseJob(request, worker, start=self._start, limits=self._limits, on_progress=on_progress)
         self._jobs.add(job)
         try:
             outcome = await anyio.to_thread.run_sync(job.run, abandon_on_cancel=True, limiter=self._threads)
@@ -135,6 +153,14 @@ class ChildParser:
         if outcome.failure is not None:
             raise outcome.failure
         return outcome
+
+
+def _child_files(plan: ChunkingPlan | None) -> child_protocol.ChildFiles:
+    """What the children read for the plan."""
+    if plan is None:
+        return child_protocol.ChildFiles()
+    packages = {"ragsvc", *(function.partition(".")[0] for function in (plan.split, plan.load_tokens))}
+    return child_protocol.ChildFiles((str(Path(plan.tokenizer).absolute()),), tuple(sorted(packages)))
 
 
 @cache
@@ -182,12 +208,14 @@ class _ParseJob:
         request: child_protocol.Request,
         worker: ParserProcess | None,
         *,
+        start: Callable[[], ParserProcess],
         limits: ExtractionLimits,
         on_progress: OnProgress | None,
     ) -> None:
         self.worker = worker
         self.reusable: ParserProcess | None = None
         self._request = request
+        self._start = start
         self._limits = limits
         self._on_progress = on_progress
         self._lock = threading.Lock()
@@ -231,10 +259,11 @@ class _ParseJob:
                 return self.worker
             if self.worker is not None:
                 self.worker.close()
-            self.worker = ParserProcess(memory_bytes=self._limits.memory_bytes, idle_s=_IDLE_S)
+            self.worker = self._start()
             return self.worker
 
     def _give_back(self, worker: ParserProcess, *, healthy: bool) -> None:
+        worker.remove_input()
         with self._lock:
             self.worker = None
             if healthy and not self._cancelled and worker.served < _MAX_SERVED and worker.rss_bytes < _MAX_RSS_BYTES:

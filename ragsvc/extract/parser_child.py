@@ -1,8 +1,8 @@
 """The entry point of the child process: reads jobs from fd 0, one at a time, and writes replies to the original fd 1.
 
-Owns the child's limits (memory, processor time, core and file size, niceness) and its end: when the service closes the
-pipe or dies, after its idle timeout, and after running out of memory. Knows nothing of how files are read
-(``read_file``) and how passages are split (the plan in the request).
+Owns the child's limits (memory, processor time, core and file size, niceness; ``sandbox`` takes away files, network and
+signals) and its end: when the service closes the pipe or dies, after its idle timeout, and after running out of memory.
+Knows nothing of how files are read (``read_file``) and how passages are split (the plan in the request).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +30,7 @@ from ragsvc.extract import child_protocol
 from ragsvc.extract.pdf_pages import PageReports
 from ragsvc.extract.quote_boxes import find_quote_boxes
 from ragsvc.extract.read_file import extract
+from ragsvc.extract.sandbox.confinement import confine
 
 _NICENESS = 10
 _STDERR_BYTES = 1 << 20
@@ -37,10 +38,14 @@ _PROGRESS_EVERY_S = 0.2
 
 
 def main() -> None:
-    """Serve jobs until the pipe closes. Arguments: ``MEMORY_BYTES IDLE_S``."""
+    """Serve jobs until the pipe closes. Arguments: ``MEMORY_BYTES IDLE_S FILES`` (``ChildFiles`` as JSON)."""
     memory_bytes, idle_s = int(sys.argv[1]), float(sys.argv[2])
+    files = msgspec.json.decode(sys.argv[3], type=child_protocol.ChildFiles)
     requests, replies = _take_over_pipes()
     _limit_process(memory_bytes)
+    for package in files.packages:
+        importlib.import_module(package)  # a later import might have to list a folder that the child may not read
+    missing = confine(readable=files.paths, packages=files.packages)
     logging.disable(logging.CRITICAL)  # parsers log every irregularity of every page
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(requests, inbox), daemon=True).start()
@@ -50,7 +55,8 @@ def main() -> None:
             payload = inbox.get(timeout=idle_s)
         except queue.Empty:
             return
-        _serve(payload, replies, token_loaders)
+        _serve(payload, replies, token_loaders, missing)
+        missing = []
 
 
 def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
@@ -82,9 +88,13 @@ def _receive(requests: BinaryIO, inbox: queue.SimpleQueue[bytes]) -> None:
     os._exit(0)
 
 
-def _serve(payload: bytes, replies: BinaryIO, token_loaders: dict[tuple[str, str], TokenSpans]) -> None:
+def _serve(
+    payload: bytes, replies: BinaryIO, token_loaders: dict[tuple[str, str], TokenSpans], warnings: Sequence[str]
+) -> None:
     request = child_protocol.decode_request(payload)
     _write(replies, child_protocol.ParseStarted())
+    for warning in warnings:
+        _write(replies, child_protocol.ParseWarning(warning))
     _limit_processor_time(request.limits.timeout_s)
     out_of_memory = False
     try:

@@ -43,21 +43,44 @@ class PublicResolver(AbstractResolver):
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public internet; knows the forms in which IPv6 embeds IPv4.
+    """Whether an IP address belongs to the public internet, and not to a cloud's own services.
+
+    Forms in which IPv6 embeds IPv4 are judged by that address (RFC 4291: mapped) or are not public, because a gateway
+    or tunnel may lead to any address (NAT64, 6to4, Teredo, ISATAP and others).
 
     >>> [is_public(ip) for ip in ("8.8.8.8", "10.0.0.1", "169.254.169.254", "::1", "::ffff:127.0.0.1")]
     [True, False, False, False, False]
+    >>> [is_public(ip) for ip in ("168.63.129.16", "192.0.0.192", "64:ff9b:1::1", "::ffff:168.63.129.16")]
+    [False, False, False, False]
     """
     ip = ipaddress.ip_address(address.split("%", 1)[0])
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
-        elif ip.sixtofour is not None or ip in _NAT64:
+        elif ip.packed[8:12] in _ISATAP:
             return False
+    if any(ip in network for network in _NOT_PUBLIC):
+        return False
     return ip.is_global and not ip.is_multicast
 
 
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_NOT_PUBLIC: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "168.63.129.16/32",  # Azure: host services and metadata
+        "192.0.0.0/24",  # IETF protocol assignments (RFC 6890); 192.0.0.192 is Oracle's metadata service
+        "192.88.99.0/24",  # 6to4 relays (RFC 7526)
+        "::/96",  # IPv4-compatible (RFC 4291)
+        "::ffff:0:0:0/96",  # IPv4-translated (RFC 2765)
+        "64:ff9b::/96",  # NAT64 (RFC 6052)
+        "64:ff9b:1::/48",  # NAT64 of local networks (RFC 8215)
+        "2001::/32",  # Teredo (RFC 4380)
+        "2002::/16",  # 6to4 (RFC 3056)
+        "fec0::/10",  # site-local (RFC 3879)
+    )
+)
+_ISATAP: Final = (b"\x00\x00\x5e\xfe", b"\x02\x00\x5e\xfe")
+"""The start of an interface identifier of ISATAP (RFC 5214)."""
 
 
 class AllowedBaseUrls:

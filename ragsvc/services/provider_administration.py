@@ -24,7 +24,7 @@ from ragsvc.core.errors import (
     RagsvcError,
 )
 from ragsvc.core.gateway.circuit_breaker import Circuit
-from ragsvc.core.gateway.provider_settings import ProviderSettings, with_model_objects
+from ragsvc.core.gateway.provider_settings import ProviderSettings, header_problems, with_model_objects
 from ragsvc.core.ids import TenantId
 from ragsvc.core.ports.model_provider import ForwardRequest, ModelProvider
 from ragsvc.core.validation import invalid_field, invalid_value
@@ -169,7 +169,8 @@ class ProviderAdministration:
         """Add a provider; it serves requests at once. A repeated request returns the provider and changes nothing.
 
         Raises:
-            Conflict: a provider has this name. InvalidRequest: its models contradict those of other providers.
+            Conflict: a provider has this name. InvalidRequest: its models contradict those of other providers, or a
+                part of a header is no text of a header.
         """
         async with self._lock:
             now = int(self._clock())
@@ -265,6 +266,8 @@ class ProviderAdministration:
         return self._added[name]
 
     async def _store(self, settings: ProviderSettings, *, request: IdempotentRequest | None = None) -> None:
+        for field, problem in header_problems(settings):
+            raise invalid_value(field, problem)
         added = {**self._added, settings.name: settings}
         try:
             self._models.check([*self._configured.values(), *added.values()])

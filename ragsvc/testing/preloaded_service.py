@@ -80,7 +80,7 @@ class ForkedService:
                         return url
                 except httpx.TransportError:
                     pass
-            if not Path(f"/proc/{self.pid}/exe").exists():
+            if not _is_running(self.pid):
                 break
             time.sleep(0.01)
         self.kill()
@@ -100,6 +100,15 @@ class ForkedService:
             return 0
         self._ended = True
         return self._preloaded.ask(end=self.pid, signal=number)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether the process exists and has not ended; ``exe`` of a service may be read by root only."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 def _fork(command: dict[str, Any]) -> int:

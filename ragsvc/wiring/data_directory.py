@@ -44,6 +44,18 @@ def working_folders(settings: Settings, keys: DataKeys | None) -> Generator[tupl
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def parsing_folder(settings: Settings, memory_folder: Path | None) -> Path:
+    """The folder for links to files that are being parsed, without those of a killed process.
+
+    It is on the file system of the files, and made when the first file is parsed: a full disk does not stop a start.
+    """
+    if memory_folder is not None:
+        return memory_folder
+    folder = settings.data_dir / "parsing"
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
 def open_request_encryption(settings: Settings) -> EncryptionService:
     return open_encryption(
         settings.data_dir,

@@ -54,6 +54,7 @@ from ragsvc.wiring.background_tasks import run_background_task, shutdown_finishe
 from ragsvc.wiring.data_directory import (
     open_database,
     open_request_encryption,
+    parsing_folder,
     working_folders,
 )
 from ragsvc.wiring.embedding_spaces import ModelSpace, SpaceOpener, load_indexes, open_serving_space, plan_model_change
@@ -180,7 +181,10 @@ async def open_services(
         spaces = EmbeddingSpaces(serving)
         tokens = await anyio.to_thread.run_sync(open_tokenizer, settings)
         parser = ChildParser(
-            extraction_limits(settings), chunk=chunking_plan(settings, configured.model), workers=settings.parse_workers
+            extraction_limits(settings),
+            chunk=chunking_plan(settings, configured.model),
+            workers=settings.parse_workers,
+            work_folder=parsing_folder(settings, memory_folder),
         )
         stack.push_async_callback(parser.close)
 

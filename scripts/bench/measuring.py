@@ -72,13 +72,23 @@ def descendants(pid: int) -> list[int]:
 
 
 def _pss(pid: int) -> int:
+    """The proportional set size; the resident size of processes that show it to root only, such as the service."""
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
+    except PermissionError:
+        return _resident_bytes(pid)
     except OSError:
         pass
     return 0
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def mebibytes(size: float) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -162,7 +164,7 @@ def test_each_recognised_page_adds_to_the_time_allowed_up_to_the_limit():
         child_protocol.ParseProgress(9, 9, 1_000_000),  # a child that a hostile file took over may claim anything
         child_protocol.FoundBoxes([], rss_bytes=0),
     )
-    _ParseJob(None, worker, limits=limits, on_progress=None)._collect(worker)
+    _ParseJob(None, worker, start=lambda: worker, limits=limits, on_progress=None)._collect(worker)
     first = worker.deadlines[0]
     assert [round(deadline - first) for deadline in worker.deadlines] == [0, 0, 60, 120]
 
@@ -417,3 +419,39 @@ def test_passages_of_a_text_file_stand_in_it(tmp_path):
         return parsed.passages
 
     assert [passage.text for passage in with_parser(check, chunk=plan())] == ["# One", "First.", "## Two", "Second."]
+
+
+# --- what a child that a hostile file took over can reach
+
+
+PLANS = "tests.support.parser_plans"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="confinement is a feature of Linux")
+def test_a_child_that_was_taken_over_reaches_neither_files_nor_the_network_nor_the_service(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("ragsvc.sqlite", "sealing.key"):
+        (data / name).write_bytes(b"secret")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        targets = tmp_path / "targets.json"
+        targets.write_text(
+            json.dumps(
+                {
+                    "database": str(data / "ragsvc.sqlite"),
+                    "sealing_key": str(data / "sealing.key"),
+                    "service": os.getpid(),
+                    "port": server.getsockname()[1],
+                }
+            )
+        )
+        attacks = ChunkingPlan(f"{PLANS}:try_attacks", f"{PLANS}:AttackTargets", str(targets))
+
+        async def check(parser):
+            return (await parse(parser)).passages
+
+        outcomes = [passage.text for passage in with_parser(check, chunk=attacks)]
+    assert len(outcomes) > 20
+    assert [outcome for outcome in outcomes if outcome.rpartition(": ")[2] not in ("EPERM", "EACCES")] == []
+    assert sorted(path.name for path in data.iterdir()) == ["ragsvc.sqlite", "sealing.key"]
+    assert {path.read_bytes() for path in data.iterdir()} == {b"secret"}

@@ -152,6 +152,36 @@ def test_what_stands_in_the_settings_file_or_contradicts_is_refused(gateway, adm
         assert client.get("/v1/providers").status_code == 403
 
 
+SPLITTING = [
+    ({"api_key": "sk-x\r\nX-Evil: 1"}, "api_key"),
+    ({"api_key": "sk-x\n"}, "api_key"),
+    ({"headers": {"X-Team": "blue\r\n\r\nGET / HTTP/1.1"}}, "headers.X-Team"),
+    ({"headers": {"X-Team\r\nX-Evil": "blue"}}, "headers.X-Team\r\nX-Evil"),
+    ({"headers": {"X Team": "blue"}}, "headers.X Team"),
+    ({"base_url": "http://127.0.0.1:1/v1\r\nX-Evil: 1"}, "base_url"),
+    ({"base_url": "http://127.0.0.1:1/a b"}, "base_url"),
+]
+
+
+@pytest.mark.parametrize(("change", "param"), SPLITTING, ids=[repr(change)[:40] for change, _ in SPLITTING])
+def test_nothing_of_a_provider_can_split_a_request(gateway, admin, provider, change, param) -> None:
+    for reply in (
+        admin.patch("/v1/providers/added", json=change),
+        admin.post("/v1/providers", json={"name": "split", "base_url": "http://127.0.0.1:1/v1", **change}),
+    ):
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
+    assert embed(gateway, "added-model").status_code == 200
+    assert "x-evil" not in gateway.upstream.last.headers
+    assert admin.get("/v1/providers/split").status_code == 404
+
+
+def test_a_line_feed_at_the_end_of_a_name_or_key_is_refused(admin, provider) -> None:
+    named = {"name": "split\n", "base_url": "http://127.0.0.1:1/v1"}
+    assert admin.post("/v1/providers", json=named).status_code == 400
+    for body in ({"api_key": "sk-x\n"}, {"api_key": "sk-x", "tenant": "gateway\n"}):
+        assert admin.put("/v1/providers/added/key", json=body).status_code == 400
+
+
 def test_a_provider_can_be_tried_and_its_failures_show(gateway, admin, provider) -> None:
     tried = admin.post("/v1/providers/added/test").json()
     assert (tried["ok"], tried["models"], tried["error"]) == (True, ["a", "b"], None)

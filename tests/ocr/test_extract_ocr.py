@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import rapidocr
 
 from ragsvc.core.documents import ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
@@ -277,3 +278,24 @@ def test_text_that_only_looks_like_codes_is_kept_when_the_picture_agrees(tmp_pat
     extraction, _ = read(path)
     assert extraction.pages[0].text.split() == " ".join(signs).split()
     assert extraction.problems == []
+
+
+@pytest.mark.parametrize("name", sorted(ocr._MODELS.values()))
+def test_a_model_with_one_changed_byte_is_refused(tmp_path, name):
+    original = Path(rapidocr.__file__).parent / "models" / name
+    ocr._check_model(original)
+    changed = bytearray(original.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    (tmp_path / name).write_bytes(changed)
+    with pytest.raises(OcrUnavailable, match=f"{re.escape(name)} of the rapidocr package has the wrong SHA-256"):
+        ocr._check_model(tmp_path / name)
+
+
+def test_the_engine_does_not_start_with_an_unknown_model(monkeypatch):
+    monkeypatch.setitem(ocr._MODEL_SHA256, "PP-OCRv6_rec_small.onnx", "0" * 64)
+    open_recogniser.cache_clear()
+    try:
+        with pytest.raises(OcrUnavailable, match="wrong SHA-256"):
+            open_recogniser()
+    finally:
+        open_recogniser.cache_clear()

@@ -44,6 +44,20 @@ def test_providers_take_plain_model_names_and_keys_from_the_environment(tmp_path
         Settings.from_env({"RAGSVC_CONFIG": str(file)})
 
 
+def test_a_provider_of_the_file_cannot_split_requests(tmp_path: Path) -> None:
+    file = tmp_path / "ragsvc.toml"
+    file.write_text(
+        '[[providers]]\nname = "up"\nbase_url = "http://127.0.0.1:1/v1"\napi_key_env = "UP_KEY"\n'
+        'headers = { "X-Team" = "blue\\r\\nX-Evil: 1" }\n'
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env({"RAGSVC_CONFIG": str(file), "UP_KEY": "sk-secret\n"})
+    assert caught.value.problems == [
+        "providers: 'up': api_key: Expected printable ASCII characters",
+        "providers: 'up': headers.X-Team: Expected printable ASCII characters",
+    ]
+
+
 def test_a_file_that_is_missing_or_not_toml_is_named(tmp_path: Path) -> None:
     bad = tmp_path / "bad.toml"
     bad.write_text("port = = 1")

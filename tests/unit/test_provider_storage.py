@@ -245,12 +245,22 @@ class Names:
 
 
 @pytest.mark.parametrize("private", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fd00::1", "::ffff:10.0.0.1",
-                                     "100.64.0.1", "64:ff9b::7f00:1", "2002:7f00:1::"])  # fmt: skip
+                                     "100.64.0.1", "64:ff9b::7f00:1", "2002:7f00:1::",
+                                     "168.63.129.16", "192.0.0.192", "::ffff:168.63.129.16", "::ffff:192.0.0.192",
+                                     "100.100.100.200", "fd00:ec2::254", "64:ff9b::a83f:8110", "64:ff9b:1::a9fe:a9fe",
+                                     "64:ff9b::808:808", "::7f00:1", "::ffff:0:7f00:1", "2002:a83f:8110::",
+                                     "2001:0:7f00:1::", "fec0::1", "2a00:1450::5efe:7f00:1",
+                                     "2a00:1450::200:5efe:a9fe:a9fe"])  # fmt: skip
 async def test_a_name_that_leads_inside_is_refused_at_the_moment_of_connecting(private: str) -> None:
     with pytest.raises(PolicyDenied):
         await PublicResolver(Names("93.184.215.14", private)).resolve("api.example.com", 443)
     found = await PublicResolver(Names("93.184.215.14")).resolve("api.example.com", 443)
     assert [one["host"] for one in found] == ["93.184.215.14"]
+
+
+@pytest.mark.parametrize("public", ["8.8.8.8", "168.63.129.17", "192.0.1.1", "2606:4700::1111", "::ffff:8.8.8.8"])
+async def test_a_name_with_a_public_address_is_resolved(public: str) -> None:
+    assert await PublicResolver(Names(public)).resolve("api.example.com", 443)
 
 
 def test_patterns_go_the_public_way_and_plain_hosts_the_other() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +13,12 @@ from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
 from ragsvc.core.gateway.endpoint_families import Family
 
 """Name of the built-in model."""
+
+END_OF_TEXT: Final = r"(?![\s\S])"
+"""The end in a pattern of a JSON schema; a ``$`` also matches before a line feed at the end."""
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A token (RFC 9110 §5.6.2)."""
 
 Positive = Annotated[float, Meta(gt=0)]
 
@@ -68,7 +75,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``max_concurrency`` requests run at the same time and ``max_waiting`` more wait.
     """
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[str, Meta(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}{END_OF_TEXT}")]
     base_url: Annotated[str, Meta(pattern=r"^https?://[^\s/]")]
     api_key: str = ""
     models: tuple[ModelSettings, ...] = ()
@@ -90,3 +97,22 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __repr__(self) -> str:
         """Leaves the key out."""
         return f"ProviderSettings(name={self.name!r}, base_url={self.base_url!r})"
+
+
+def header_problems(settings: ProviderSettings) -> Iterator[tuple[str, str]]:
+    r"""The fields of which a part would end a line of the request to the provider, with what is expected.
+
+    RFC 9110 §5.5: a line feed in a value starts another header or the body (request splitting).
+
+    >>> bad = ProviderSettings("p", "http://host/v1", api_key="k\r\nX: y", headers={"X Y": "1", "Z": "ä"})
+    >>> [field for field, _ in header_problems(bad)]
+    ['api_key', 'headers.X Y', 'headers.Z']
+    """
+    if any(not letter.isprintable() or letter.isspace() for letter in settings.base_url):
+        yield "base_url", "Expected a URL without spaces and control characters"
+    for field, value in (("api_key", settings.api_key), *((f"headers.{n}", v) for n, v in settings.headers.items())):
+        name = field.removeprefix("headers.")
+        if field != name and not _HEADER_NAME.fullmatch(name):
+            yield field, "Expected a header name of letters, digits and hyphens"
+        elif not value.isprintable() or not value.isascii():
+            yield field, "Expected printable ASCII characters"

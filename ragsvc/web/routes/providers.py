@@ -12,7 +12,7 @@ from msgspec import Meta
 from ragsvc.core.access.principal import Scope
 from ragsvc.core.gateway.circuit_breaker import Circuit
 from ragsvc.core.gateway.endpoint_families import Family
-from ragsvc.core.gateway.provider_settings import ModelSettings, ProviderSettings, with_model_objects
+from ragsvc.core.gateway.provider_settings import END_OF_TEXT, ModelSettings, ProviderSettings, with_model_objects
 from ragsvc.core.ids import TenantId
 from ragsvc.core.validation import check_nesting, invalid_field, invalid_value
 from ragsvc.services.provider_administration import (
@@ -76,8 +76,8 @@ class DeletedProvider(msgspec.Struct, frozen=True, kw_only=True):
 class SetProviderKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The key of a tenant for a provider; without ``tenant`` for the tenant of the caller."""
 
-    api_key: Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[!-~]+$")]
-    tenant: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
+    api_key: Annotated[str, Meta(min_length=1, max_length=4096, pattern=rf"^[!-~]+{END_OF_TEXT}")]
+    tenant: Annotated[str, Meta(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}{END_OF_TEXT}")] | None = None
 
 
 class ProviderKeyList(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +113,7 @@ async def create_provider(request: AnyRequest) -> Response[ProviderBody]:
     except msgspec.ValidationError as error:
         raise invalid_field(error) from error
     repeated = idempotent_request(request, await request.body())
-    view = await _service(request).create(_checked(settings), request=repeated)
+    view = await _service(request).create(settings, request=repeated)
     return Response(_show(view), status_code=201, headers={"location": f"/v1/providers/{view.settings.name}"})
 
 
@@ -172,13 +172,6 @@ async def delete_provider_key(
     """Remove the key of a tenant; its requests use the operator's key again."""
     await _service(request).drop_key(TenantId(tenant or principal_of(request).tenant), name)
     return DeletedProvider(id=name, object="provider_key.deleted")
-
-
-def _checked(settings: ProviderSettings) -> ProviderSettings:
-    for path, value in (("api_key", settings.api_key), *((f"headers.{n}", v) for n, v in settings.headers.items())):
-        if not value.isprintable() or not value.isascii():
-            raise invalid_value(path, "Expected printable ASCII characters")
-    return settings
 
 
 def _show(view: ProviderView) -> ProviderBody:
