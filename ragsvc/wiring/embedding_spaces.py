@@ -113,6 +113,7 @@ async def open_serving_space(
     """The configured space if its vectors are complete, else the space of the model that served before."""
     former = await database.read(serving_model)
     if former is not None and former.id == configured.model_id:
+        configured.indexes.prunes_log = True  # no other index follows the log
         return configured
     if await database.write(lambda connection: serve_model(connection, configured.model_id)) or former is None:
         return configured
