@@ -140,7 +140,10 @@ def plan_model_change(database: Database, spaces: EmbeddingSpaces, target: Model
     async def swap() -> None:
         spaces.serving = target
         for collection in await database.read(list_collections):
-            await anyio.to_thread.run_sync(target.indexes.catch_up, collection.id)
+            try:
+                await anyio.to_thread.run_sync(target.indexes.catch_up, collection.id)
+            except StorageFull as error:  # the maintenance of the indexes tries again
+                logger.warning("collection %d: %s", collection.id, error.message)
 
     return Reembedding(database=database, target=target, prepare=prepare, swap=swap)
 
