@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ragsvc.core.errors import Overloaded, StorageFull
 from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
-from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids, IndexChange, IndexSource
+from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids, IndexChange, IndexSource, LogPruned
 from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.index.comparison import IndexReport, compare
 from ragsvc.index.document_cards import DocumentCards
@@ -63,11 +63,12 @@ class CollectionIndex:
         self._lexical = self._files.load_lexical(head)
         restored = self._files.load_vectors(head)
         self._vectors, self._vector_seq, self._changed = restored.index, restored.covered_seq, restored.unsaved
+        self._saved_seq = 0 if restored.unsaved else restored.covered_seq
         self._cards: DocumentCards | None = None
         self.is_behind = False
         """Whether the disk was too full to follow the log to its end; ``catch_up`` tries again."""
         try:
-            self.catch_up()
+            self._catch_up_or_rebuild()
         except StorageFull as error:
             logger.warning("collection %d: loaded without its latest changes: %s", collection_id, error.message)
 
@@ -94,6 +95,26 @@ class CollectionIndex:
     def changed(self) -> int:
         """Passages added or removed since the last snapshot of the vectors."""
         return self._changed
+
+    @property
+    def stored_seq(self) -> int:
+        """The log position that the files of both indexes cover: a start needs no earlier entries of the log."""
+        return min(self._saved_seq, self._lexical.covered_seq())
+
+    def _catch_up_or_rebuild(self) -> None:
+        """Follow the log; build both indexes from the rows if it no longer goes back to their position."""
+        try:
+            self.catch_up()
+        except LogPruned:
+            logger.warning("collection %d: the log was pruned; the indexes are built again", self.collection_id)
+            head = self._source.head_seq(self.collection_id)
+            self._lexical.close()
+            remove_workspace(self._vectors)
+            self._lexical = self._files.rebuild_lexical(head)
+            restored = self._files.rebuild_vectors(head)
+            self._vectors, self._vector_seq, self._changed = restored.index, head, restored.unsaved
+            self._saved_seq = 0
+            self.catch_up()
 
     def catch_up(self) -> int:
         """Replay the log to its end; returns how many changes were applied. Costs O(changes).
@@ -220,6 +241,7 @@ class CollectionIndex:
                 finish_snapshot(writing, index, model=self.model.fingerprint, covered_seq=covered, sizes=sizes)
             with self._lock:
                 self._changed -= changed
+                self._saved_seq = covered
 
     @property
     def wants_improvement(self) -> bool:

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from ragsvc.core.defaults import DEFAULT_OPEN_COLLECTIONS
-from ragsvc.core.errors import CollectionNotFound, StorageFull
+from ragsvc.core.errors import CollectionNotFound, Overloaded, ShuttingDown, StorageFull
 from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
 from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids, IndexSource
 from ragsvc.core.storage_faults import is_storage_fault
@@ -57,6 +57,7 @@ class _Slot:
         self.index: CollectionIndex | None = None
         self.used_at = 0.0
         self.written_at = 0.0
+        self.pruned_seq = 0
 
 
 class IndexRegistry:
@@ -92,6 +93,8 @@ class IndexRegistry:
         self._slots_lock = threading.Lock()
         self._wake = threading.Event()
         self._closed = False
+        self.prunes_log = False
+        """Whether log entries that the files of an index cover are removed; only if no other index reads the log."""
         self._improver: threading.Thread | None = None
         self._thread = threading.Thread(target=self._run, name="index-maintenance", daemon=True) if background else None
         root.mkdir(parents=True, exist_ok=True)
@@ -227,6 +230,7 @@ class IndexRegistry:
                 index, slot.index = slot.index, None
                 if index is not None:
                     index.close()
+                    self._prune_log(slot, index)
 
     def _run(self) -> None:
         while not self._closed:
@@ -248,8 +252,20 @@ class IndexRegistry:
                 index.catch_up()
         if self._wants_snapshot(index):
             index.snapshot()
+        self._prune_log(slot, index)
         if self._clock() - slot.written_at > _WRITER_IDLE_S:
             index.release_writer()
+
+    def _prune_log(self, slot: _Slot, index: CollectionIndex) -> None:
+        """Remove the log entries that the files of the index cover, if there are new ones."""
+        stored = index.stored_seq
+        if not self.prunes_log or stored <= slot.pruned_seq:
+            return
+        try:
+            self._source.prune(index.collection_id, stored)
+        except (StorageFull, Overloaded, ShuttingDown):
+            return  # the next round tries again
+        slot.pruned_seq = stored
 
     def _evict(self) -> None:
         loaded = sorted((slot for _, slot in self._present() if slot.index is not None), key=lambda slot: slot.used_at)

@@ -85,7 +85,7 @@ class CollectionFiles:
                 problem = str(error)
             logger.warning("collection %d: vector snapshot %s not used: %s", self.collection_id, folder.name, problem)
             shutil.rmtree(folder, ignore_errors=True)
-        return self._rebuild_vectors(head)
+        return self.rebuild_vectors(head)
 
     def _read_vector_index(self, folder: Path, kind: str) -> VectorSide:
         if kind == FlatIndex.kind:
@@ -94,7 +94,7 @@ class CollectionFiles:
         index.tail_rows, index.short_list = self.options.tail_rows, self.options.short_list
         return index
 
-    def _rebuild_vectors(self, head: int) -> RestoredVectors:
+    def rebuild_vectors(self, head: int) -> RestoredVectors:
         """Build from the rows, which may be newer than ``head``; replaying the log after ``head`` is then harmless."""
         ids = self.source.all_passage_ids(self.collection_id)
         index = self.empty_vectors(len(ids))
@@ -114,9 +114,9 @@ class CollectionFiles:
             except LexicalIndexDamaged as error:
                 problem = str(error)
             logger.warning("collection %d: lexical index not used: %s", self.collection_id, problem)
-        return self._rebuild_lexical(head)
+        return self.rebuild_lexical(head)
 
-    def _rebuild_lexical(self, head: int) -> TantivyIndex:
+    def rebuild_lexical(self, head: int) -> TantivyIndex:
         """Build in a temporary folder and rename it, so an interruption leaves no incomplete index."""
         building, final = self.folder / "lexical-building", self.folder / "lexical"
         shutil.rmtree(building, ignore_errors=True)

@@ -135,15 +135,19 @@ class Access:
         self._urgent = anyio.Event()
         self._flushed = anyio.Event()
         self._disk_is_full = False
+        self._leases_are_recovered = False
 
     # -- life ---------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
         """Book the leases that a crash left, load keys, then write and refresh in the background until the exit."""
-        forfeited = await self.database.write(key_usage_rows.recover_leases)
-        if forfeited:
-            _log.warning("The last run did not end cleanly: %d leased tokens were booked as spent.", forfeited)
+        try:
+            await self._recover_leases()
+        except StorageFull as error:
+            _log.warning("Keys with a token limit wait until there is room: %s", error.message)
+            self._disk_is_full = True
+            self._wake.set()
         await self.refresh()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._write_forever)
@@ -157,6 +161,29 @@ class Access:
                 await self._flush(release=True, last=True)
             except StorageFull:
                 _log.error("The last token usage could not be written: the disk is full.")
+
+    async def _recover_leases(self) -> None:
+        """Book the leases that a crash left as spent."""
+        forfeited = await self.database.write(key_usage_rows.recover_leases)
+        self._leases_are_recovered = True
+        if forfeited:
+            _log.warning("The last run did not end cleanly: %d leased tokens were booked as spent.", forfeited)
+
+    async def _recover_leases_late(self) -> None:
+        """As ``_recover_leases``, after keys were loaded; keys with a token limit could not be used until now."""
+        await self._recover_leases()
+        day = int(self.clock() // DAY_S)
+        keys, used = await self.database.write(
+            lambda connection: (
+                key_rows.changed_keys(connection, since=0),
+                key_usage_rows.used_on(connection, day),
+            )
+        )
+        for key in keys:
+            live = self._keys.get(key.id)
+            if live is not None and live.ledger.limited:
+                live.ledger.balance = key.limits.token_balance
+                live.ledger.used_today = used.get(key.id, 0)
 
     async def refresh(self) -> None:
         """Load keys that changed since the last refresh, and drop deleted ones."""
@@ -402,6 +429,9 @@ class Access:
 
     async def _flush(self, *, release: bool, last: bool = False) -> None:
         """Write spent tokens. ``release`` also ends the leases of idle keys, ``last`` those of all keys."""
+        if not self._leases_are_recovered:
+            await self._recover_leases_late()
+            self._disk_is_full = False
         batch, self._dirty = self._dirty, set()
         if release:
             batch |= {live for live in self._keys.values() if live.ledger.durable.lease}

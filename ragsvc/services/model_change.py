@@ -108,7 +108,12 @@ class Reembedding:
 
     async def _finished(self) -> bool:
         """Switch the rows to the target unless a document still lacks vectors, then switch in memory."""
-        if not await self._database.write(lambda c: rows.serve_model(c, self._target.model_id)):
+        try:
+            if not await self._database.write(lambda c: rows.serve_model(c, self._target.model_id)):
+                return False
+        except (Overloaded, StorageFull) as error:
+            logger.warning("the change of the embedding model is tried again: %s", error.message)
+            await anyio.sleep(self._retry_s)
             return False
         await self._swap()
         return True

@@ -15,9 +15,9 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +29,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 from ragsvc.core.errors import ConfigurationError, RagsvcError, ShuttingDown, StorageFull
 from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.store.disk_space import can_write
+from ragsvc.store.log_truncation import TRUNCATE_AFTER_S, LogTruncation
 from ragsvc.store.schema import prepare_schema
 from ragsvc.store.write_thread import WriteThread
 
@@ -64,17 +65,31 @@ def _close(connection: Connection) -> None:
 class _Writer:
     """Implements ``WritableConnection``: the engine's connection, with its pragmas."""
 
-    def __init__(self, engine: Engine, *, make_room: Callable[[], bool], begun: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        make_room: Callable[[], bool],
+        begun: Callable[[Connection], None],
+        committed: Callable[[], None],
+    ) -> None:
         self._engine = engine
         self._make_room = make_room
         self._begun = begun
+        self._committed = committed
 
     def open(self) -> AbstractContextManager[Connection]:
         return self._engine.connect()
 
-    def transaction(self, connection: Connection) -> AbstractContextManager[object]:
+    @contextmanager
+    def transaction(self, connection: Connection) -> Generator[None]:
         self._begun(connection)
-        return connection.begin()
+        driver = driver_connection(connection)
+        before = driver.total_changes
+        with connection.begin():
+            yield
+        if driver.total_changes != before:
+            self._committed()
 
     def make_room(self) -> bool:
         return self._make_room()
@@ -94,9 +109,18 @@ class Database:
 
     SQLite needs some space to share a write-ahead log between connections. If the disk is full when the database is
     opened, the writer's connection reads as well, without sharing, until there is room.
+
+    The write-ahead log is emptied ``truncate_after_s`` seconds after changes, so that deleted text does not stay in it.
     """
 
-    def __init__(self, path: Path, *, key: bytes | None = None, make_room: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        key: bytes | None = None,
+        make_room: Callable[[], bool] = lambda: False,
+        truncate_after_s: float = TRUNCATE_AFTER_S,
+    ) -> None:
         self.path = path
         self._key = key
         self._driver = sqlite3 if key is None else _cipher_driver()
@@ -111,8 +135,17 @@ class Database:
         self._no_more_reads = False
         self._prepare_schema()
         self._readers = ThreadPoolExecutor(_reader_count(), thread_name_prefix="sqlite-read")
+        self._log = LogTruncation(
+            lambda: connect_raw(path, key=key), errors=self._driver.Error, after_s=truncate_after_s
+        )
+        self._log.note_commit()  # the log of a process that was killed
         self._writer = WriteThread(
-            _Writer(self._writer_engine, make_room=make_room, begun=self._share_if_possible),
+            _Writer(
+                self._writer_engine,
+                make_room=make_room,
+                begun=self._share_if_possible,
+                committed=self._log.note_commit,
+            ),
             name="sqlite-write",
             group_limit=_GROUP_LIMIT,
             queue_limit=_QUEUE_LIMIT,
@@ -239,6 +272,7 @@ class Database:
         """Finish queued writes and running reads, checkpoint the write-ahead log, close all connections."""
         if not self._writer.close():
             return
+        self._log.close()
         self._readers.shutdown(wait=True)
         with self._open_lock:
             self._no_more_reads = True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Final
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 RESERVE_FILE: Final = "ragsvc.reserve"
 _SHARE: Final = 0.02
 _LEAST_BYTES: Final = 256 << 10
-_MOST_BYTES: Final = 32 << 20
+_MOST_BYTES: Final = 8 << 20
 _PIECE: Final = bytes(1 << 16)
 _ENOUGH: Final = 2
 """A full disk counts as usable again with this many times the reserve free, so that it does not alternate."""
@@ -105,7 +106,7 @@ class DiskSpace:
         if self._reserve.exists() or free < self._wanted() + self.reserve_bytes:
             return
         try:
-            _write(self._reserve, self.reserve_bytes)
+            _allocate(self._reserve, self.reserve_bytes)
         except OSError as error:
             _remove(self._reserve)
             if not is_storage_fault(error):
@@ -131,8 +132,17 @@ def can_write(folder: Path, size_bytes: int = 1 << 20) -> bool:
     return True
 
 
+def _allocate(path: Path, size_bytes: int) -> None:
+    """Take blocks for a file; where the system cannot do this without writing, write zeros."""
+    if sys.platform != "linux":
+        _write(path, size_bytes)
+        return
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size_bytes)
+
+
 def _write(path: Path, size_bytes: int) -> None:
-    """Write zeros durably: blocks that are only allocated would still need a journal entry when they are used."""
+    """Write zeros durably."""
     with path.open("wb") as file:
         for _ in range(0, size_bytes, len(_PIECE)):
             file.write(_PIECE)

@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy.dialects.sqlite import insert as upsert
 
 from ragsvc.core.documents import Document
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports.indexes import IndexChange, IndexOperation
-from ragsvc.store.tables import IndexLogRow, PassageRow, table_of
+from ragsvc.store.tables import IndexLogRow, PassageRow, ServiceStateRow, table_of
 
 _passages = table_of(PassageRow)
 _index_log = table_of(IndexLogRow)
+_state = table_of(ServiceStateRow)
+
+_PRUNED = "index_log_pruned:{}"
 
 
 def append_change(
@@ -45,6 +49,28 @@ def last_position(connection: Connection, collection_id: int) -> int:
     """Last ``seq`` of a collection's log; 0 if the log is empty."""
     statement = select(func.max(_index_log.c.seq)).where(_index_log.c.collection_id == collection_id)
     return int(connection.execute(statement).scalar_one() or 0)
+
+
+def pruned_up_to(connection: Connection, collection_id: int) -> int:
+    """The position up to which entries of a collection may be missing; 0 if none were pruned."""
+    statement = select(_state.c.value).where(_state.c.name == _PRUNED.format(collection_id))
+    return int(connection.execute(statement).scalar_one_or_none() or 0)
+
+
+def prune_log(connection: Connection, collection_id: int, up_to: int) -> int:
+    """Remove entries up to and including ``up_to``; returns how many. The last entry stays: it is the log's position.
+
+    An index that lacks some of them is built from the rows (``pruned_up_to``).
+    """
+    last = last_position(connection, collection_id)
+    up_to = min(up_to, last)
+    if up_to <= pruned_up_to(connection, collection_id):
+        return 0
+    old = (_index_log.c.collection_id == collection_id, _index_log.c.seq <= up_to, _index_log.c.seq < last)
+    removed = connection.execute(delete(_index_log).where(*old)).rowcount
+    statement = upsert(_state).values(name=_PRUNED.format(collection_id), value=up_to)
+    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": up_to}))
+    return removed
 
 
 def changes_after(connection: Connection, collection_id: int, seq: int, limit: int) -> list[IndexChange]:

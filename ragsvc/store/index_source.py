@@ -10,10 +10,10 @@ from sqlalchemy import Connection, select
 
 from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.ports.embedding import Vectors
-from ragsvc.core.ports.indexes import DocumentCard, Ids, IndexChange, LexicalDocument
+from ragsvc.core.ports.indexes import DocumentCard, Ids, IndexChange, LexicalDocument, LogPruned
 from ragsvc.core.text.tables import table_context
 from ragsvc.store.database import Database
-from ragsvc.store.index_log_rows import changes_after, last_position
+from ragsvc.store.index_log_rows import changes_after, last_position, prune_log, pruned_up_to
 from ragsvc.store.passage_rows import load_cards, passage_ids_of_collection, ready_documents
 from ragsvc.store.tables import DocumentRow, EmbeddingRow, PassageRow, table_of
 from ragsvc.store.text_integrity import is_readable
@@ -44,8 +44,18 @@ class SqliteIndexSource:
         return self._database.read_sync(lambda connection: last_position(connection, collection_id))
 
     def changes(self, collection_id: int, after_seq: int, limit: int) -> list[IndexChange]:
-        """Log entries beyond ``after_seq``, oldest first."""
-        return self._database.read_sync(lambda connection: changes_after(connection, collection_id, after_seq, limit))
+        """Log entries beyond ``after_seq``, oldest first. Raises ``LogPruned``."""
+
+        def read(connection: Connection) -> list[IndexChange]:
+            if after_seq < pruned_up_to(connection, collection_id):
+                raise LogPruned(f"collection {collection_id}: entries after {after_seq} were pruned")
+            return changes_after(connection, collection_id, after_seq, limit)
+
+        return self._database.read_sync(read)
+
+    def prune(self, collection_id: int, up_to: int) -> None:
+        """Remove log entries up to and including ``up_to``."""
+        self._database.write_sync(lambda connection: prune_log(connection, collection_id, up_to))
 
     def vectors(self, collection_id: int, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:
         """(ids, document ids, unit rows) of passages that still exist; ids ascend within each block of 900."""

@@ -1,10 +1,11 @@
 """Kills the real service at random moments and checks that it keeps its guarantees.
 
 Each round starts the service, checks all guarantees, uploads, renames and deletes documents from several threads, and
-sends SIGKILL meanwhile. Then it opens a copy of the data directory in this process and compares both indexes with the
-rows, id by id and vector by vector. Guarantees: an acknowledged upload is stored and becomes ready; a renamed document
-is found by the words of its name and not by those of former names; an acknowledged delete removes a document from rows,
-files and both indexes; an id is never used for two documents or passages; every file has a row.
+sends SIGKILL after a random number of acknowledged changes, so that a slow machine does the same work as a fast one.
+Then it opens a copy of the data directory in this process and compares both indexes with the rows, id by id and vector
+by vector. Guarantees: an acknowledged upload is stored and becomes ready; a renamed document is found by the
+words of its name and not by those of former names; an acknowledged delete removes a document from rows, files and both
+indexes; an id is never used for two documents or passages; every file has a row; every text has its checksum.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from ragsvc.core.text.chunking import lexical_context
 from ragsvc.index.registry import IndexRegistry
 from ragsvc.store import document_rows
 from ragsvc.store.blobs import BlobStore
-from ragsvc.store.database import Database
+from ragsvc.store.database import Database, driver_connection
 from ragsvc.store.index_source import SqliteIndexSource
+from ragsvc.store.text_integrity import damaged_texts
 from ragsvc.testing.preloaded_service import ForkedService, PreloadedProcess
 from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import RunningService
@@ -39,6 +41,10 @@ from ragsvc.testing.service_runner import RunningService
 _KEPT_DOCUMENTS = 30
 _WORKERS = 4
 _READY_TIMEOUT_S = 90
+_CHANGES_PER_ROUND = 12
+_CHANGE_TIMEOUT_S = 90
+_PAUSE_BEFORE_KILL_S = 0.05
+"""Longer than most requests take, so that the kill meets requests and jobs at any moment."""
 _WORDS = (
     "harbour ledger violet turbine meadow quarrel lantern copper ivory sandstone walrus thimble orchard comet gravel "
     "saddle winter needle basalt cedar marble falcon timber amber willow glacier anchor velvet pepper copperhead"
@@ -71,10 +77,17 @@ class Report:
     uploads: int = 0
     deletes: int = 0
     renames: int = 0
+    wanted: int = 0
+    """The acknowledged changes after which the service was killed, over all rounds."""
     resumed: int = 0
     lost: list[str] = field(default_factory=list)
     ghosts: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
+
+    @property
+    def acknowledged(self) -> int:
+        """Changes that the service acknowledged."""
+        return self.uploads + self.deletes + self.renames
 
     @property
     def clean(self) -> bool:
@@ -92,6 +105,7 @@ class CrashRounds:
         self._key = key
         self._random = random.Random(seed)  # noqa: S311 - moments to kill at, not secrets
         self._lock = threading.Lock()
+        self._acknowledged = threading.Semaphore(0)
         self._serial = 0
         self._former_names: dict[str, set[str]] = {}
         self._renaming: set[str] = set()
@@ -124,7 +138,8 @@ class CrashRounds:
             ]
             for thread in threads:
                 thread.start()
-            time.sleep(self._random.uniform(0.01, 0.7))
+            self._await_changes(self._random.randint(0, _CHANGES_PER_ROUND))
+            time.sleep(self._random.uniform(0, _PAUSE_BEFORE_KILL_S))
         finally:
             service.kill()
         stop.set()
@@ -132,6 +147,16 @@ class CrashRounds:
             thread.join(30)
         self._check_copy()
         self.report.rounds += 1
+
+    def _await_changes(self, count: int) -> None:
+        """Wait until the service has acknowledged this many changes in this round."""
+        while self._acknowledged.acquire(blocking=False):
+            pass
+        for done in range(count):
+            if not self._acknowledged.acquire(timeout=_CHANGE_TIMEOUT_S):
+                self.report.lost.append(f"{done} of {count} changes were acknowledged within {_CHANGE_TIMEOUT_S} s")
+                return
+        self.report.wanted += count
 
     # -- load ---------------------------------------------------------------------------------------------------
 
@@ -175,6 +200,7 @@ class CrashRounds:
             with self._lock:
                 self.promises.kept[reply.json()["id"]] = word
                 self.promises.uploads += 1
+            self._acknowledged.release()
         elif reply.status_code != 503:
             self.report.lost.append(f"upload answered {reply.status_code}: {reply.text[:200]}")
 
@@ -199,6 +225,7 @@ class CrashRounds:
         finally:
             with self._lock:
                 if status == 200:
+                    self._acknowledged.release()
                     self.promises.renames += 1
                     self.promises.names[document_id] = name
                 self._renaming.discard(document_id)
@@ -218,6 +245,7 @@ class CrashRounds:
                 self.promises.unsure.discard(document_id)
                 self.promises.deleted[document_id] = word
                 self.promises.deletes += 1
+            self._acknowledged.release()
         elif reply.status_code != 503:
             self.report.lost.append(f"delete of {document_id} answered {reply.status_code}")
 
@@ -351,6 +379,8 @@ class CrashRounds:
         registry.close()
 
     def _compare_files(self, database: Database, copy: Path) -> None:
+        damaged = database.read_sync(lambda connection: list(damaged_texts(driver_connection(connection))))
+        self.report.differences += [f"the text of {text.kind} {text.page} of {text.document}" for text in damaged]
         store = BlobStore(copy)
         for tenant, digest in database.read_sync(document_rows.referenced_blobs):
             path = store.path(TenantId(tenant), digest)

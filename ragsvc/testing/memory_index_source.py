@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from ragsvc.core.ports.embedding import Vectors
-from ragsvc.core.ports.indexes import DocumentCard, Ids, IndexChange, IndexOperation, LexicalDocument
+from ragsvc.core.ports.indexes import DocumentCard, Ids, IndexChange, IndexOperation, LexicalDocument, LogPruned
 
 
 class MemorySource:
@@ -20,6 +20,8 @@ class MemorySource:
         self._lock = threading.Lock()
         self._rows: dict[int, dict[int, tuple[LexicalDocument, Vectors]]] = {}
         self._log: dict[int, list[IndexChange]] = {}
+        self.pruned: dict[int, int] = {}
+        """The position up to which the log of a collection was pruned."""
         self._last_id = 0
         self._last_document = 0
 
@@ -70,7 +72,14 @@ class MemorySource:
     def head_seq(self, collection_id: int) -> int:
         return len(self._log.get(collection_id, ()))
 
+    def prune(self, collection_id: int, up_to: int) -> None:
+        """Refuse to replay entries up to and including ``up_to`` from now on."""
+        self.pruned[collection_id] = max(up_to, self.pruned.get(collection_id, 0))
+
     def changes(self, collection_id: int, after_seq: int, limit: int) -> list[IndexChange]:
+        """Log entries beyond ``after_seq``. Raises ``LogPruned``."""
+        if after_seq < self.pruned.get(collection_id, 0):
+            raise LogPruned(f"entries after {after_seq} were pruned")
         return self._log.get(collection_id, [])[after_seq : after_seq + limit]
 
     def vectors(self, collection_id: int, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:

@@ -131,6 +131,7 @@ async def open_serving_space(
     """The configured space if its vectors are complete, else the space of the model that served before."""
     former = await database.read(serving_model)
     if former is not None and former.id == configured.model_id:
+        configured.indexes.prunes_log = True  # no other index follows the log
         return configured
     if await database.write(lambda connection: serve_model(connection, configured.model_id)) or former is None:
         return configured
@@ -157,7 +158,10 @@ def plan_model_change(database: Database, spaces: EmbeddingSpaces, target: Model
     async def swap() -> None:
         spaces.serving = target
         for collection in await database.read(list_collections):
-            await anyio.to_thread.run_sync(target.indexes.catch_up, collection.id)
+            try:
+                await anyio.to_thread.run_sync(target.indexes.catch_up, collection.id)
+            except StorageFull as error:  # the maintenance of the indexes tries again
+                logger.warning("collection %d: %s", collection.id, error.message)
 
     return Reembedding(database=database, target=target, prepare=prepare, swap=swap)
 

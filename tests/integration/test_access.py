@@ -15,8 +15,9 @@ from sqlalchemy import text
 from ragsvc.core.access.api_keys import KeyLimits, KeyState
 from ragsvc.core.access.limits import DAY_S, UNLIMITED, TokenLedger
 from ragsvc.core.access.principal import Scope
-from ragsvc.core.errors import BalanceExhausted, KeyInactive, RateLimited, Unauthorized
+from ragsvc.core.errors import BalanceExhausted, KeyInactive, RateLimited, StorageFull, Unauthorized
 from ragsvc.services.key_administration import Actor, KeyChange, KeyDraft, create_key
+from tests.support.full_disk import fill, small_disk
 from tests.support.keys_database import SmallDatabase, compose
 
 pytestmark = pytest.mark.anyio
@@ -97,6 +98,35 @@ async def test_a_key_made_by_another_process_works_at_first_use_and_its_revocati
         await anyio.sleep(0.5)
         with pytest.raises(Unauthorized, match="revoked"):
             await services.access.authenticate(issued.text.encode())
+
+
+async def test_a_full_disk_refuses_keys_with_a_token_limit_until_there_is_room_and_serves_the_others(tmp_path):
+    with (
+        small_disk(tmp_path / "disk", megabytes=8) as disk,
+        contextlib.closing(SmallDatabase(disk / "k.sqlite")) as rows,
+    ):
+        limited, unlimited = issue(rows, token_balance=10_000), issue(rows)
+        rows.write_sync(lambda c: c.execute(text("UPDATE api_keys SET token_lease = 400 WHERE token_balance > 0")))
+        filler = fill(disk)
+        services = compose(rows, flush_interval_s=0.05)
+        async with services.access.running():  # the lease that a crash left cannot be booked yet
+            key = (await services.access.authenticate(limited.text.encode())).principal
+            with pytest.raises(StorageFull):
+                await services.access.reserve(key, 10)
+            other = (await services.access.authenticate(unlimited.text.encode())).principal
+            with anyio.fail_after(5):
+                reservation = await services.access.reserve(other, 10)
+                await services.access.settle(reservation, prompt_tokens=4, completion_tokens=6, model="m")
+            filler.unlink()
+            with anyio.fail_after(20):
+                while await services.access.remaining(key) != 9_600:
+                    await anyio.sleep(0.05)
+            reservation = await services.access.reserve(key, 5_000)
+            fill(disk)
+            with anyio.fail_after(20):  # the answer was made: the client gets it
+                await services.access.settle(reservation, prompt_tokens=4_000, completion_tokens=1_000, model="m")
+            filler.unlink()
+        assert row(rows, limited) == (4_600, 0)
 
 
 async def test_hundreds_of_parallel_reservations_never_exceed_the_balance(database):

@@ -47,6 +47,31 @@ def test_another_fault_still_fails_the_document(tmp_path: Path) -> None:
     anyio.run(main)
 
 
+def removals(service: InProcessIngest) -> int:
+    return service.database.read_sync(lambda c: c.exec_driver_sql("SELECT count(*) FROM file_removals").scalar_one())
+
+
+def test_a_file_that_cannot_be_removed_is_removed_later(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with InProcessIngest(tmp_path / "data").running() as service:
+            document = await service.add("The walrus sleeps.", filename="a.txt")
+            path = service.blobs.path(ACME, document.sha256)
+            path.unlink()
+            path.mkdir()  # cannot be unlinked, whoever runs this
+            await service.documents.delete(ACME, document.public_id)
+            assert await service.found("walrus") == []
+            assert removals(service) == 1
+            path.rmdir()
+            path.write_text("The walrus sleeps.")
+            await service.ingest.file_removals.finish_all()
+            assert not path.exists()
+            with anyio.fail_after(10):
+                while removals(service):
+                    await anyio.sleep(0.01)
+
+    anyio.run(main)
+
+
 def test_a_damaged_file_fails_its_document_until_the_bytes_come_again(tmp_path: Path) -> None:
     async def main() -> None:
         service = InProcessIngest(tmp_path / "data")

@@ -145,6 +145,10 @@ class IndexChange(msgspec.Struct, frozen=True):
         return np.frombuffer(self.passage_ids, dtype="<i8").astype(np.int64)
 
 
+class LogPruned(Exception):
+    """The change log no longer has the entries that an index lacks, so the index is built from the rows."""
+
+
 class IndexSource(Protocol):
     """The rows from which indexes are built. Blocking; may be read from several threads at the same time."""
 
@@ -153,7 +157,15 @@ class IndexSource(Protocol):
         ...
 
     def changes(self, collection_id: int, after_seq: int, limit: int) -> list[IndexChange]:
-        """At most ``limit`` changes with ``seq > after_seq``, in order."""
+        """At most ``limit`` changes with ``seq > after_seq``, in order.
+
+        Raises:
+            LogPruned: some of them were pruned.
+        """
+        ...
+
+    def prune(self, collection_id: int, up_to: int) -> None:
+        """Remove entries up to and including ``up_to``, which every index has stored; the last entry stays."""
         ...
 
     def vectors(self, collection_id: int, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:

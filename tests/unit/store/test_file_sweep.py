@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.ids import TenantId
+from ragsvc.crypto.at_rest import MasterKey
 from ragsvc.store import document_rows
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
 from ragsvc.store.document_rows import NewDocument
+from ragsvc.store.encrypt_directory import encrypt_directory
 from ragsvc.store.file_sweep import SweepReport, quarantined_files, read_known_files, sweep
 
 ACME = TenantId("acme")
@@ -154,6 +157,19 @@ def test_quarantine_has_an_age_limit(directory, caplog) -> None:
     assert "quarantine for more than 30 days" in caplog.text
     assert directory.quarantined() == []
     assert (directory.root / "quarantine" / "notes" / "mine.txt").exists()
+
+
+def test_encryption_refuses_files_without_a_document(directory) -> None:
+    pytest.importorskip("sqlcipher3")
+    directory.add(b"known")
+    directory.store(b"unknown")
+    for _ in range(2):
+        directory.database.close()
+        with pytest.raises(ConfigurationError, match=r"1 stored files of .* belong to no document"):
+            encrypt_directory(directory.root, MasterKey.from_bytes(bytes(range(32)).hex().encode()))
+        directory.database = Database(directory.root / "ragsvc.sqlite")
+        directory.sweep()  # in quarantine, it would not be encrypted either
+    assert (directory.files(), directory.quarantined()) == ([b"known"], [b"unknown"])
 
 
 def test_the_file_of_a_deleted_document_is_removed_after_a_kill(directory) -> None:
