@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from ragsvc.core.errors import ConfigurationError, DataDirectoryLocked, RagsvcError
+from ragsvc.core.errors import ConfigurationError, DataDirectoryLocked, QuotaExceeded, RagsvcError
 from ragsvc.core.retry_after import read_retry_after
 
 
@@ -60,6 +60,7 @@ _EXIT_BY_STATUS = {
     HTTPStatus.TOO_MANY_REQUESTS: ExitCode.REFUSED_FOR_NOW,
     HTTPStatus.SERVICE_UNAVAILABLE: ExitCode.REFUSED_FOR_NOW,
 }
+_EXIT_BY_CODE = {QuotaExceeded.code: ExitCode.REFUSED_FOR_NOW}
 
 
 class _Detail(msgspec.Struct):
@@ -80,7 +81,7 @@ def failure_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> C
     return CommandFailed(
         detail.message or f"the service answered with status {status}",
         code=detail.code or "internal_error",
-        exit_code=_EXIT_BY_STATUS.get(HTTPStatus(status), ExitCode.FAILED),
+        exit_code=_EXIT_BY_CODE.get(detail.code or "", _EXIT_BY_STATUS.get(HTTPStatus(status), ExitCode.FAILED)),
         status=status,
         retry_after_s=read_retry_after(headers),
         location=headers.get("location"),

@@ -364,12 +364,11 @@ class Access:
             covered = live.ledger.covered()
 
     def count_request(self, principal: Principal, *, family: str) -> None:
-        """Count a request that uses no tokens, such as a search, for the usage report."""
+        """Count a request that uses no tokens, such as a search, for the usage report; written within a second."""
         live = self._keys.get(principal.key_id)
         if live is not None:
             live.ledger.turn(self._day())
             self._usage_of(live, model="", family=family).requests += 1
-            self._wake.set()
 
     def _usage_of(self, live: LiveKey, *, model: str, family: str) -> KeyUsage:
         slot = (live.key.id, live.ledger.day, model, family)

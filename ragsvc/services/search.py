@@ -73,6 +73,7 @@ class SearchService:
         self._loading = anyio.CapacityLimiter(_LOADING_THREADS)
         self._openings = OpeningCache()
         self._collections: dict[tuple[TenantId, str], Collection] = {}
+        self._deletions = 0
 
     async def search(self, tenant: TenantId, query: SearchQuery) -> SearchResult:
         """Find passages; see the port ``Searcher``."""
@@ -120,6 +121,7 @@ class SearchService:
 
     def forget_collections(self, tenant: TenantId) -> None:
         """Look up the names of a tenant's collections again, because one was deleted."""
+        self._deletions += 1
         self._collections = {name: known for name, known in self._collections.items() if name[0] != tenant}
 
     def _is_reranked(self, query: SearchQuery) -> bool:
@@ -130,8 +132,9 @@ class SearchService:
         name = (tenant, query.collection)
         if query.document_ids is None and query.filters is None and (known := self._collections.get(name)):
             return _Scope(collection=known, documents=None)
+        deletions = self._deletions
         scope = await self._database.read(lambda connection: _resolve(connection, tenant, query))
-        if scope is not None:
+        if scope is not None and deletions == self._deletions:  # it may have been deleted since the read began
             if len(self._collections) >= _REMEMBERED_COLLECTIONS:
                 self._collections.clear()
             self._collections[name] = scope.collection

@@ -32,7 +32,7 @@ from ragsvc.store.tenant_rows import CollectionHoldings, RemovedAccess, RemovedR
 logger = logging.getLogger(__name__)
 
 _DOCUMENTS_AT_ONCE = 20
-_RETRY_S = 5.0
+_RESUME_INTERVAL_S = 30.0
 
 
 class DeletionReport(msgspec.Struct, kw_only=True):
@@ -191,21 +191,22 @@ class TenantAdministration:
         logger.warning("deleted tenant %s: %d keys, %d documents", tenant, report.keys, report.documents)
         return report
 
-    async def resume(self) -> None:
-        """Finish the deletions that an earlier run began; for the start of the service."""
-        while ids := await self._database.read(rows.deleted_collections):
+    async def finish_deletions(self) -> None:
+        """Finish deletions that an earlier run began, or that a full disk interrupted. Runs until cancelled."""
+        while True:
             try:
-                await self._finish(ids, DeletionReport())
+                if ids := await self._database.read(rows.deleted_collections):
+                    await self._finish(ids, DeletionReport())
             except (StorageFull, Overloaded) as error:
                 logger.warning("a deletion could not be finished, it is tried again: %s", error.message)
-                await anyio.sleep(_RETRY_S)
+            await anyio.sleep(_RESUME_INTERVAL_S)
 
     async def _finish(self, ids: Sequence[CollectionId], report: DeletionReport) -> None:
         """Remove documents, files and indexes of collections that are marked as deleted."""
-        if not ids:
-            await self._empty_log(report)
-            return
         async with self._deleting:
+            if not ids:
+                await self._empty_log(report)
+                return
             documents = await self._database.read(lambda connection: rows.documents_of_collections(connection, ids))
             await self._ingest.stop_work_on_all(documents)
             more = True

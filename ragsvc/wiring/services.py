@@ -281,7 +281,7 @@ async def open_services(
         await tasks.start(StorageWatch(space, readiness, resume).run)
         if reembedding is not None:
             tasks.start_soon(run_background_task, "change of the embedding model", reembedding.run)
-        tasks.start_soon(run_background_task, "unfinished deletions", tenants.resume)
+        tasks.start_soon(run_background_task, "unfinished deletions", tenants.finish_deletions)
         stack.callback(tasks.cancel_scope.cancel)
         yield Services(
             settings=settings,

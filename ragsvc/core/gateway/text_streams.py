@@ -18,12 +18,12 @@ CUT_FAMILIES: Final = frozenset({Family.COMPLETIONS, Family.RESPONSES})
 _FIELDS: Final = ("id", "object", "created", "model")
 
 
-class _StreamedTextChoice(msgspec.Struct):
+class _TextChoice(msgspec.Struct):
     text: str | None = None
 
 
 class _TextEvent(msgspec.Struct):
-    choices: list[_StreamedTextChoice] = []
+    choices: list[_TextChoice] = []
     type: str | None = None
     delta: str | None = None
     sequence_number: int | None = None
