@@ -265,8 +265,9 @@ class DocumentService:
         async with self._file_lock(tenant, sha256):
             if await self._database.read(lambda connection: is_file_used(connection, tenant, sha256)):
                 return False
+            existed = await anyio.to_thread.run_sync(self._blobs.path(tenant, sha256).exists)
             await anyio.to_thread.run_sync(self._blobs.remove, tenant, sha256)
-            return True
+            return existed
 
     async def remove_stray_files(self, tenant: TenantId) -> int:
         """Remove the files of a tenant that no document refers to, for its deletion; returns their number."""

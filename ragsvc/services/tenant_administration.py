@@ -27,7 +27,13 @@ from ragsvc.store import tenant_rows as rows
 from ragsvc.store.backup import list_backups, remove_database
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
-from ragsvc.store.tenant_rows import CollectionHoldings, RemovedAccess, RemovedRows, TenantHoldings, TenantLimits
+from ragsvc.store.tenant_rows import (
+    CollectionHoldings,
+    DoomedDocument,
+    RemovedAccess,
+    TenantHoldings,
+    TenantLimits,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -209,27 +215,30 @@ class TenantAdministration:
                 return
             documents = await self._database.read(lambda connection: rows.documents_of_collections(connection, ids))
             await self._ingest.stop_work_on_all(documents)
-            more = True
-            while more:
-                removed = await self._database.write(
-                    lambda connection: rows.remove_documents(connection, ids, limit=_DOCUMENTS_AT_ONCE)
-                )
-                await self._remove_files(removed, report)
-                _add(report, removed)
-                more = removed.more
+            while doomed := await self._database.read(
+                lambda connection: rows.doomed_documents(connection, ids, limit=_DOCUMENTS_AT_ONCE)
+            ):
+                await self._remove(doomed, report)
             for collection_id in ids:
                 report.indexes += await anyio.to_thread.run_sync(self._drop_indexes, collection_id)
             await self._database.write(lambda connection: rows.remove_collections(connection, ids))
             report.collections += len(ids)
             await self._empty_log(report)
 
-    async def _remove_files(self, removed: RemovedRows, report: DeletionReport) -> None:
-        for file in removed.files:
-            if await self._documents.remove_file(file.tenant, file.sha256):
+    async def _remove(self, doomed: Sequence[DoomedDocument], report: DeletionReport) -> None:
+        """Remove files, then rows: after a crash in between, the rows still name the files that may be left."""
+        for tenant, sha256, size_bytes in {(file.tenant, file.sha256, file.size_bytes) for file in doomed}:
+            if await self._documents.remove_file(tenant, sha256):
                 report.files += 1
-                report.file_bytes += file.size_bytes
-        for public_id in removed.public_ids:
-            self._documents.notify(public_id)
+                report.file_bytes += size_bytes
+        ids = [document.id for document in doomed]
+        removed = await self._database.write(lambda connection: rows.remove_documents(connection, ids))
+        report.documents += len(doomed)
+        report.pages += removed.pages
+        report.passages += removed.passages
+        report.vectors += removed.vectors
+        for document in doomed:
+            self._documents.notify(document.public_id)
 
     async def _empty_log(self, report: DeletionReport) -> None:
         report.log_emptied = await anyio.to_thread.run_sync(self._database.empty_log)
@@ -242,10 +251,3 @@ class TenantAdministration:
             report.removed_copies = [copy.name for copy in copies]
         else:
             report.kept_copies = [copy.name for copy in copies]
-
-
-def _add(report: DeletionReport, removed: RemovedRows) -> None:
-    report.documents += len(removed.public_ids)
-    report.pages += removed.pages
-    report.passages += removed.passages
-    report.vectors += removed.vectors

@@ -87,23 +87,22 @@ class RemovedAccess(msgspec.Struct, frozen=True, kw_only=True):
     audit_entries: int
 
 
-class RemovedFile(msgspec.Struct, frozen=True):
-    """A stored file that no row refers to any more."""
+class DoomedDocument(msgspec.Struct, frozen=True):
+    """A document of a collection that is being deleted."""
 
+    id: DocumentId
+    public_id: str
     tenant: TenantId
     sha256: str
     size_bytes: int
 
 
 class RemovedRows(msgspec.Struct, frozen=True, kw_only=True):
-    """What a batch of the second part removed. ``more``: documents of these collections are left."""
+    """Numbers of the rows that were removed with some documents."""
 
-    public_ids: list[str]
-    files: list[RemovedFile]
     pages: int
     passages: int
     vectors: int
-    more: bool
 
 
 def tenant_names(connection: Connection) -> list[TenantId]:
@@ -216,8 +215,8 @@ def documents_of_collections(connection: Connection, collections: SomeOf[Collect
     return [DocumentId(row_id) for row_id in connection.execute(statement).scalars()]
 
 
-def remove_documents(connection: Connection, collections: SomeOf[CollectionId], *, limit: int) -> RemovedRows:
-    """Remove at most ``limit`` documents of collections marked as deleted, with pages, passages, vectors and jobs."""
+def doomed_documents(connection: Connection, collections: SomeOf[CollectionId], *, limit: int) -> list[DoomedDocument]:
+    """At most ``limit`` documents of collections marked as deleted, oldest first."""
     marked = select(_collections.c.id).where(_collections.c.id.in_(collections), _collections.c.deleted_at.is_not(None))
     statement = (
         select(
@@ -225,30 +224,32 @@ def remove_documents(connection: Connection, collections: SomeOf[CollectionId], 
         )
         .where(_documents.c.collection_id.in_(marked))
         .order_by(_documents.c.id)
-        .limit(limit + 1)
+        .limit(limit)
     )
-    found = connection.execute(statement).all()
-    batch = found[:limit]
-    ids = [row.id for row in batch]
+    return [
+        DoomedDocument(DocumentId(row.id), row.public_id, TenantId(row.tenant), row.sha256, row.size_bytes)
+        for row in connection.execute(statement)
+    ]
+
+
+def remove_documents(connection: Connection, ids: SomeOf[DocumentId]) -> RemovedRows:
+    """Remove documents with pages, passages, vectors and jobs, whose collections and files are removed as well."""
     pages = _count(connection, select(func.count()).where(_pages.c.document_id.in_(ids)))
     passages = _count(connection, select(func.count()).where(_passages.c.document_id.in_(ids)))
     of_passages = select(_passages.c.id).where(_passages.c.document_id.in_(ids))
     vectors = _count(connection, select(func.count()).where(_embeddings.c.passage_id.in_(of_passages)))
     connection.execute(delete(_documents).where(_documents.c.id.in_(ids)))
-    files = {(row.tenant, row.sha256): RemovedFile(row.tenant, row.sha256, row.size_bytes) for row in batch}
-    return RemovedRows(
-        public_ids=[row.public_id for row in batch],
-        files=[file for file in files.values() if not is_file_used(connection, file.tenant, file.sha256)],
-        pages=pages,
-        passages=passages,
-        vectors=vectors,
-        more=len(found) > limit,
-    )
+    return RemovedRows(pages=pages, passages=passages, vectors=vectors)
 
 
 def is_file_used(connection: Connection, tenant: TenantId, sha256: str) -> bool:
-    """Whether a document of the tenant refers to the file."""
-    statement = select(func.count()).where(_documents.c.tenant == tenant, _documents.c.sha256 == sha256)
+    """Whether a document of the tenant refers to the file, except documents that are being deleted."""
+    statement = (
+        select(func.count())
+        .select_from(_documents)
+        .join(_collections, _documents.c.collection_id == _collections.c.id)
+        .where(_documents.c.tenant == tenant, _documents.c.sha256 == sha256, _not_deleted)
+    )
     return _count(connection, statement) > 0
 
 
