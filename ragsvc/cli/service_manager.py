@@ -44,7 +44,7 @@ class ServiceManager:
         passed = [socket.socket(fileno=number) for number in numbers]
         for listener in passed:
             listener.set_inheritable(False)
-            listener.setblocking(False)
+            listener.settimeout(0)
         return passed
 
     def ready(self) -> None:

@@ -141,6 +141,7 @@ _PRELOADED = (
     "tantivy",
     "ragsvc.cli.serve",
     "ragsvc.inference.onnx_embedder",
+    "ragsvc.web.service_app",
     "ragsvc.wiring.services",
 )
 

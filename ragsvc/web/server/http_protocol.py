@@ -13,6 +13,7 @@ bounds it answers small requests as fast as without them, see ``scripts/bench_at
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, Final
 
 import httptools
@@ -26,8 +27,12 @@ from ragsvc.core.network import Networks, client_network
 from ragsvc.web.errors import render
 from ragsvc.web.server.connections import ConnectionTable
 
-_PIECE_BYTES: Final = 16 << 10
+_PIECE_BYTES: Final = 8 << 10
 """Bytes of a head or a chunked body that are parsed at a time: with chunks of one byte that takes about 1 ms."""
+_CHEAP_S: Final = 0.0005
+_PAUSE_FACTOR: Final = 4
+"""After a piece that took longer, its connection pauses for this many times as long. The event loop accepts a single
+connection in each turn, so without pauses a queue of connections waits for as many pieces."""
 _MAX_PIPELINED: Final = 16
 _MAX_CHUNK_OVERHEAD_BYTES: Final = 64 << 10
 """Bytes of chunk extensions or trailers between two pieces of a body."""
@@ -190,11 +195,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             end = self._parsed_to + _PIECE_BYTES if sliced else len(self._unparsed)
             piece = self._unparsed[self._parsed_to : end]
             self._parsed_to += len(piece)
+            begin = time.perf_counter()
             if not self._feed(piece):
                 break
+            spent_s = time.perf_counter() - begin
             if (self._in_head or self._chunked) and self._parsed_to < len(self._unparsed):
                 self._held_flow.hold()
-                self.loop.call_soon(self._parse_pieces)
+                if spent_s < _CHEAP_S:
+                    self.loop.call_soon(self._parse_pieces)
+                else:
+                    self.loop.call_later(_PAUSE_FACTOR * spent_s, self._parse_pieces)
                 return
         self._unparsed, self._parsed_to = b"", 0
         if not self.transport.is_closing():

@@ -16,13 +16,12 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from ragsvc.core.network import Networks
 from ragsvc.web.grace_period import GRACE_KEY, GracePeriod
+from ragsvc.web.server.acceptor import Acceptor
 from ragsvc.web.server.connections import ConnectionLimits, ConnectionTable
 from ragsvc.web.server.http_protocol import BoundedHttpProtocol
 
-_BACKLOG: Final = 2048
 _SWEEP_S: Final = 0.5
 _SWEPT_AT_ONCE: Final = 500
-_HANDSHAKE_TIMEOUT_S: Final = 10.0
 _FAREWELL_S: Final = 2.0
 """Time for the last events of streams that the end of the grace period cancels."""
 
@@ -61,19 +60,13 @@ class HttpServer(uvicorn.Server):
         self._tls = tls
         self._trusted = Networks.parse(trusted_proxies)
         self._on_listening = on_listening
+        self._acceptors: list[Acceptor] = []
         self._sweeper: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: Sequence[socket.socket] | None = None) -> None:
-        """Listen; as in uvicorn, with our protocol and a shorter time for TLS handshakes."""
-        loop = asyncio.get_running_loop()
-        handshake_s = None if self._tls is None else _HANDSHAKE_TIMEOUT_S
-        self.servers = [
-            await loop.create_server(
-                self._protocol, sock=listener, ssl=self._tls, backlog=_BACKLOG, ssl_handshake_timeout=handshake_s
-            )
-            for listener in sockets or ()
-        ]
-        self._sweeper = loop.create_task(self._sweep_forever())
+        """Listen, with our own acceptors and protocol."""
+        self._acceptors = [Acceptor(listener, self._protocol, tls=self._tls) for listener in sockets or ()]
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep_forever())
         self.started = True
         self._on_listening()
 
@@ -82,8 +75,8 @@ class HttpServer(uvicorn.Server):
 
         As in uvicorn, but requests that are cancelled get time to tell their clients (see ``GracePeriod``).
         """
-        for server in self.servers:
-            server.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         for listener in sockets or ():
             listener.close()
         for connection in list(self.server_state.connections):
