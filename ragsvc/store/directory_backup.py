@@ -62,8 +62,11 @@ def back_up_directory(
     *,
     keep: int | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    on_rows_read: Callable[[], object] = lambda: None,
 ) -> BackupResult:
     """Make a snapshot of a data directory in the archive at ``destination``; with ``keep``, remove older snapshots.
+
+    ``on_rows_read`` is called each time the rows were read and before the files that they name are copied.
 
     Raises:
         ConfigurationError: there is no data, or ``destination`` holds other files or is inside the directory.
@@ -75,7 +78,7 @@ def back_up_directory(
         raise ConfigurationError([f"{destination} is inside the data directory; choose a folder outside {data_dir}"])
     archive = BackupArchive.create(destination)
     with archive.locked():
-        result = _DirectoryBackup(data_dir, keys, archive).run(now())
+        result = _DirectoryBackup(data_dir, keys, archive, on_rows_read).run(now())
         removed = [] if keep is None else archive.remove_old(keep=keep)
     return msgspec.structs.replace(result, removed=removed)
 
@@ -83,7 +86,10 @@ def back_up_directory(
 class _DirectoryBackup:
     """One run of a backup."""
 
-    def __init__(self, data_dir: Path, keys: DataKeys | None, archive: BackupArchive) -> None:
+    def __init__(
+        self, data_dir: Path, keys: DataKeys | None, archive: BackupArchive, on_rows_read: Callable[[], object]
+    ) -> None:
+        self._on_rows_read = on_rows_read
         self._data_dir = data_dir
         self._keys = keys
         self._archive = archive
@@ -122,7 +128,10 @@ class _DirectoryBackup:
         A document can be deleted between the reading of its row and the copy of its file. The next attempt reads the
         rows again, and no longer finds it. A file that two successive attempts lack was lost before.
         """
-        lacking_before: set[BlobKey] | None = None
+        with _snapshot_of(self._data_dir / DATABASE_FILE_NAME, self._keys) as connection:
+            references = _references(connection)
+        # most files are copied here, because an open transaction keeps the write-ahead log from being reset
+        lacking_before = self._add_blobs(references)
         for _ in range(_ATTEMPTS):
             with _snapshot_of(self._data_dir / DATABASE_FILE_NAME, self._keys) as connection:
                 references = _references(connection)
@@ -137,6 +146,7 @@ class _DirectoryBackup:
 
     def _add_blobs(self, references: set[BlobKey]) -> set[BlobKey]:
         """Add files that are not in the archive yet; returns those that do not exist."""
+        self._on_rows_read()
         lacking = set[BlobKey]()
         for blob in sorted(references - self._blob_files.keys()):
             name = self._name(blob)

@@ -15,7 +15,6 @@ import pytest
 
 from ragsvc.core.errors import BackupDamaged, ConfigurationError, Conflict, DataDirectoryLocked
 from ragsvc.crypto.at_rest import MasterKey
-from ragsvc.store import directory_backup
 from ragsvc.store.backup_archive import PIECE_BYTES, BackupArchive
 from ragsvc.store.data_keys import open_data_keys
 from ragsvc.store.database import Database, connect_raw
@@ -128,34 +127,39 @@ def test_files_of_an_encrypted_directory_are_copied_once_and_again_after_a_new_m
         assert b"CREATE TABLE documents" not in content
 
 
-def test_a_document_that_is_deleted_during_the_backup_is_in_neither_rows_nor_files(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("moment", [1, 2])
+def test_a_document_that_is_deleted_during_the_backup_is_in_neither_rows_nor_files(moment: int, tmp_path: Path) -> None:
     """The row disappears after it was read, and its file before it is copied: the worst moment."""
     old = OldDirectory("plain", tmp_path / "data")
     with closing(connect_raw(old.database, key=None)) as connection:
-        tenant, sha256 = connection.execute("SELECT tenant, sha256 FROM documents ORDER BY id LIMIT 1").fetchone()
-    victim = old.path / "blobs" / tenant / sha256[:2] / sha256
-    assert victim.exists()
-    read_references = directory_backup._references
-    reads = 0
+        tenant, first = connection.execute("SELECT tenant, sha256 FROM documents ORDER BY id LIMIT 1").fetchone()
+    late = "ab" * 32  # the content of the document from the second reading of the rows on
+    readings = 0
 
-    def references_then_delete(connection):
-        nonlocal reads
-        found = read_references(connection)
-        reads += 1
-        if reads == 1:
-            with closing(connect_raw(old.database, key=None)) as other:
-                other.execute("DELETE FROM documents WHERE sha256 = ?", (sha256,))
-            victim.unlink()
-        return found
+    def place(sha256: str) -> Path:
+        return old.path / "blobs" / tenant / sha256[:2] / sha256
 
-    monkeypatch.setattr(directory_backup, "_references", references_then_delete)
-    made = back_up_directory(old.path, None, tmp_path / "backup")
-    assert reads == 2
+    def change_then_delete() -> None:
+        nonlocal readings
+        readings += 1
+        with closing(connect_raw(old.database, key=None)) as other:
+            if readings == moment - 1:
+                place(late).parent.mkdir(exist_ok=True)
+                place(first).rename(place(late))
+                other.execute("UPDATE documents SET sha256 = ? WHERE sha256 = ?", (late, first))
+            if readings == moment:
+                victim = first if moment == 1 else late
+                other.execute("DELETE FROM documents WHERE sha256 = ?", (victim,))
+                place(victim).unlink()
+
+    made = back_up_directory(old.path, None, tmp_path / "backup", on_rows_read=change_then_delete)
+    assert readings == moment + 1
     assert made.manifest.missing == ()
+    assert made.manifest.documents == 3
     restore_directory(tmp_path / "backup", tmp_path / "restored")
     shas = {path.name for path in (tmp_path / "restored" / "blobs").glob("*/??/*")}
     assert {row[0] for row in references(tmp_path / "restored" / "ragsvc.sqlite")} == shas
-    assert sha256 not in shas
+    assert not shas & {first, late}
 
 
 def references(path: Path) -> list:
