@@ -172,7 +172,7 @@ class InProcessIngest:
 
     def copy_as_if_killed(self, target: Path) -> None:
         """Copy the files that a kill at this moment would leave on disk."""
-        # the lexical index writes and renames its temporary files during the copy
-        shutil.copytree(self.folder, target, ignore=shutil.ignore_patterns("live-*", ".tmp*"))
+        # the lexical index writes and renames its temporary files during the copy, and parsers unlink their input
+        shutil.copytree(self.folder, target, ignore=shutil.ignore_patterns("live-*", ".tmp*", "parser-*"))
         with suppress(FileNotFoundError):
             (target / "ragsvc.sqlite-shm").unlink()
