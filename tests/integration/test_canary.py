@@ -49,6 +49,7 @@ def test_text_that_was_sent_encrypted_is_found_nowhere_in_plaintext(tmp_path: Pa
         "RAGSVC_MEMORY_DIR": str(tmp_path),
         "RAGSVC_LOG_LEVEL": "debug",
         "RAGSVC_ACCESS_LOG": "true",
+        "RAGSVC_LOG_FORMAT": "json",
     }
     key = create_key(data_dir, settings=settings)
     running = RunningService(data_dir, env=settings)
