@@ -34,10 +34,10 @@ def check_parameters(query: bytes, known: Iterable[str]) -> None:
         if len(name) > _MAX_NAME:
             raise InvalidRequest("A query parameter has an unknown name.")
         meant = near_miss(name, known)
-        accepted = f"'{meant}' was probably meant." if meant else _listed(known)
-        raise InvalidRequest(f"'{name}' is not a query parameter of this route; {accepted}", param=name)
+        accepted = f"'{meant}' was probably meant" if meant else _listed(known)
+        raise InvalidRequest(f"'{name}' is not a query parameter of this route; {accepted}.", param=name)
 
 
 def _listed(known: Iterable[str]) -> str:
     names = ", ".join(sorted(known))
-    return f"it takes {names}." if names else "it takes none."
+    return f"it takes {names}" if names else "it takes none"

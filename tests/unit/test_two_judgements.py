@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ragsvc.core.ports.indexes import DocumentJudgement, Hits
-from ragsvc.core.retrieval.passage_search import SEARCHED_DOCUMENTS, confirmed, find_candidates
+from ragsvc.core.retrieval.passage_search import JUDGED_CANDIDATES, SEARCHED_DOCUMENTS, confirmed, find_candidates
 from ragsvc.core.retrieval.ranking import SearchCandidates, complete_cosines, join, rank
 from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
 from ragsvc.services.search import score_in_time
@@ -124,8 +124,8 @@ def test_a_sure_judgement_searches_the_named_documents_instead_of_all_words() ->
     )
     assert judged is not None
     assert judged.is_useful
-    assert indexes.searches == [(True, None, 70, None), (True, "capital expenditure", 200, [1, 2])]
-    assert len(found.ids) == 200  # deep, though the best 70 of the collection are from one document
+    assert indexes.searches == [(True, None, 70, None), (True, "capital expenditure", JUDGED_CANDIDATES, [1, 2])]
+    assert len(found.ids) == JUDGED_CANDIDATES  # deep, though the best 70 of the collection are from one document
     assert found.rest_cosines is not None
     assert not np.isnan(found.rest_cosines).any()
 

@@ -5,7 +5,7 @@ from ragsvc.core import errors
 from ragsvc.core.errors import RagsvcError, RateLimited
 from ragsvc.web.errors import RENDERINGS, render, rendering_of
 
-DOCUMENTED = {400, 401, 402, 403, 404, 405, 409, 413, 415, 422, 429, 500, 502, 503, 504, 507}
+DOCUMENTED = {400, 401, 402, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 502, 503, 504, 507}
 
 
 def all_errors(root=RagsvcError):

@@ -134,6 +134,7 @@ class PassedThrough(ASGIResponse):
                     ended = take_cancellation(scope) if has_events else None
                     if ended is None:
                         raise
+                    context_of(scope).note_stream_failure(ended.code)
                     rest = render(ended, self._request_id).event
                 await send({"type": "http.response.body", "body": rest, "more_body": False})
         finally:
@@ -196,7 +197,7 @@ class EventStream(ASGIResponse):
                     ended = take_cancellation(scope)
                     if ended is None:
                         raise
-                    rest = render(ended, self._request_id).event
+                    rest = self._failure(ended, context_of(scope))
                 if rest is not None:
                     await send({"type": "http.response.body", "body": rest, "more_body": False})
         finally:
