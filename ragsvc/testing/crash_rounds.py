@@ -5,7 +5,8 @@ sends SIGKILL after a random number of acknowledged changes, so that a slow mach
 Then it opens a copy of the data directory in this process and compares both indexes with the rows, id by id and vector
 by vector. Guarantees: an acknowledged upload is stored and becomes ready; a renamed document is found by the
 words of its name and not by those of former names; an acknowledged delete removes a document from rows, files and both
-indexes; an id is never used for two documents or passages; every file has a row; every text has its checksum.
+indexes; an id is never used for two documents or passages; every file has a row; every text has its checksum; no byte
+of the text of a deleted tenant is in any file; a backup that has ended restores every document that lasted while it ran.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from ragsvc.index.registry import IndexRegistry
 from ragsvc.store import document_rows
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database, driver_connection
+from ragsvc.store.directory_backup import back_up_directory, restore_directory
 from ragsvc.store.index_source import SqliteIndexSource
 from ragsvc.store.text_integrity import damaged_texts
 from ragsvc.testing.preloaded_service import ForkedService, PreloadedProcess
@@ -43,6 +45,9 @@ _WORKERS = 4
 _READY_TIMEOUT_S = 90
 _CHANGES_PER_ROUND = 12
 _CHANGE_TIMEOUT_S = 90
+_BACKUP_SHARE = 0.3
+"""Of the rounds, in which a backup is made while the service is changed and killed."""
+_ERASED_WORDS = 20
 _PAUSE_BEFORE_KILL_S = 0.05
 """Longer than most requests take, so that the kill meets requests and jobs at any moment."""
 _WORDS = (
@@ -67,6 +72,10 @@ class Promises:
     names: dict[str, str] = field(default_factory=dict)
     """Document id to the word of its latest acknowledged name; absent after a rename that was not answered."""
     renames: int = 0
+    tenants: int = 0
+    """Acknowledged deletions of tenants."""
+    erased: list[str] = field(default_factory=list)
+    """Words of the documents of deleted tenants."""
 
 
 @dataclass
@@ -77,6 +86,9 @@ class Report:
     uploads: int = 0
     deletes: int = 0
     renames: int = 0
+    tenants: int = 0
+    backups: int = 0
+    """Backups that ended, each made while the service ran, and restored."""
     wanted: int = 0
     """The acknowledged changes after which the service was killed, over all rounds."""
     resumed: int = 0
@@ -87,7 +99,7 @@ class Report:
     @property
     def acknowledged(self) -> int:
         """Changes that the service acknowledged."""
-        return self.uploads + self.deletes + self.renames
+        return self.uploads + self.deletes + self.renames + self.tenants
 
     @property
     def clean(self) -> bool:
@@ -97,18 +109,21 @@ class Report:
 class CrashRounds:
     """Runs rounds on one data directory."""
 
-    def __init__(self, data_dir: Path, key: str, *, seed: int, scratch: Path) -> None:
+    def __init__(self, data_dir: Path, key: str, *, admin_key: str, seed: int, scratch: Path) -> None:
+        """``key`` belongs to the tenant whose documents are followed; ``admin_key`` makes and deletes other tenants."""
         self.data_dir = data_dir
         self.scratch = scratch
         self.promises = Promises()
         self.report = Report()
         self._key = key
+        self._admin_key = admin_key
         self._random = random.Random(seed)  # noqa: S311 - moments to kill at, not secrets
         self._lock = threading.Lock()
         self._acknowledged = threading.Semaphore(0)
         self._serial = 0
         self._former_names: dict[str, set[str]] = {}
         self._renaming: set[str] = set()
+        self._expected_in_backup: set[str] | None = None
 
     def run(self, rounds: int, *, on_round: Callable[[int], None] = lambda _: None) -> Report:
         """Run the rounds, then start once more and check the end state."""
@@ -125,6 +140,7 @@ class CrashRounds:
         self.report.uploads = self.promises.uploads
         self.report.deletes = self.promises.deletes
         self.report.renames = self.promises.renames
+        self.report.tenants = self.promises.tenants
         return self.report
 
     def _round(self, preloaded: PreloadedProcess) -> None:
@@ -136,6 +152,9 @@ class CrashRounds:
                 threading.Thread(target=self._work, args=(service, stop, self._random.random()), daemon=True)
                 for _ in range(_WORKERS)
             ]
+            threads.append(threading.Thread(target=self._work_with_tenants, args=(service, stop), daemon=True))
+            if self._random.random() < _BACKUP_SHARE:
+                threads.append(threading.Thread(target=self._back_up, daemon=True))
             for thread in threads:
                 thread.start()
             self._await_changes(self._random.randint(0, _CHANGES_PER_ROUND))
@@ -146,6 +165,7 @@ class CrashRounds:
         for thread in threads:
             thread.join(30)
         self._check_copy()
+        self._check_backup()
         self.report.rounds += 1
 
     def _await_changes(self, count: int) -> None:
@@ -175,6 +195,50 @@ class CrashRounds:
                         self._upload(client, chance)
                 except httpx.TransportError:
                     return
+
+    def _work_with_tenants(self, service: RunningService | ForkedService, stop: threading.Event) -> None:
+        """Make tenants with a document each, and delete them."""
+        with service.client(self._admin_key) as admin:
+            while not stop.is_set():
+                with self._lock:
+                    self._serial += 1
+                    name, word = f"tenant{self._serial}", f"er{self._serial:07d}x"
+                try:
+                    made = admin.post("/v1/keys", json={"tenant": name, "label": "short"})
+                    if made.status_code != 201:
+                        time.sleep(0.2)
+                        continue
+                    with service.client(made.json()["key"]) as client:
+                        client.post(
+                            "/v1/rag/documents",
+                            params={"filename": f"{word}.txt", "wait_s": 2},
+                            content=f"The secret word of this tenant is {word}.".encode(),
+                        )
+                    deleted = admin.delete(f"/v1/tenants/{name}")
+                except httpx.TransportError:
+                    return
+                if deleted.status_code == 200:
+                    with self._lock:
+                        self.promises.tenants += 1
+                        self.promises.erased.append(word)
+                    self._acknowledged.release()
+                elif deleted.status_code not in (409, 503):
+                    self.report.lost.append(f"deletion of {name} answered {deleted.status_code}: {deleted.text[:200]}")
+
+    def _back_up(self) -> None:
+        """Back the directory up once while the service runs."""
+        with self._lock:
+            before = dict(self.promises.kept)
+        archive = self.scratch / "archive"
+        try:
+            back_up_directory(self.data_dir, None, archive, keep=2)
+        except Exception as error:  # noqa: BLE001 - every failure of a backup is a finding
+            self.report.lost.append(f"a backup failed: {error!r}")
+            return
+        with self._lock:
+            self._expected_in_backup = {
+                document_id for document_id in before if document_id in self.promises.kept
+            } - self.promises.unsure
 
     def _upload(self, client: httpx.Client, chance: random.Random) -> None:
         with self._lock:
@@ -347,6 +411,7 @@ class CrashRounds:
         copy = self.scratch / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(self.data_dir, copy, ignore=shutil.ignore_patterns("models", "*.lock", "*.pid"))
+        self._check_erased(copy)
         database = Database(copy / "ragsvc.sqlite")
         try:
             self._compare_indexes(database, copy)
@@ -354,6 +419,38 @@ class CrashRounds:
         finally:
             database.close()
         shutil.rmtree(copy, ignore_errors=True)
+
+    def _check_backup(self) -> None:
+        """Restore the backup of this round, and look for the documents that lasted while it was made."""
+        expected, self._expected_in_backup = self._expected_in_backup, None
+        if expected is None:
+            return
+        restored = self.scratch / "restored"
+        shutil.rmtree(restored, ignore_errors=True)
+        restore_directory(self.scratch / "archive", restored)
+        database = Database(restored / "ragsvc.sqlite")
+        try:
+            rows = database.read_sync(lambda c: c.exec_driver_sql("SELECT public_id FROM documents").scalars().all())
+            self.report.lost += [f"{missing} is not in the backup" for missing in sorted(expected - set(rows))]
+            store = BlobStore(restored)
+            for tenant, digest in database.read_sync(document_rows.referenced_blobs):
+                if not store.is_intact(TenantId(tenant), digest):
+                    self.report.lost.append(f"the file {digest[:12]} of a backup is missing or damaged")
+        finally:
+            database.close()
+        shutil.rmtree(restored, ignore_errors=True)
+        self.report.backups += 1
+
+    def _check_erased(self, copy: Path) -> None:
+        words = [word.encode() for word in self.promises.erased[-_ERASED_WORDS:]]
+        for path in copy.rglob("*"):
+            if not path.is_file():
+                continue
+            content = path.read_bytes()
+            found = [word.decode() for word in words if word in content]
+            self.report.ghosts += [
+                f"{path.relative_to(copy)} has the text {word} of a deleted tenant" for word in found
+            ]
 
     def _compare_indexes(self, database: Database, copy: Path) -> None:
         model = database.read_sync(

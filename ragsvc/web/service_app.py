@@ -66,7 +66,7 @@ def create_service(services: Services) -> Litestar:
     """Build the application. The caller opens and closes ``services``."""
     state = ServiceMetrics(services)
     services.registry.register(state)
-    operations = OperationMetrics(services.registry)
+    operations = OperationMetrics(services.registry, model_label=services.models.label)
     services.observer.sink = operations
     for process_collector in (ProcessCollector, PlatformCollector, GCCollector):
         process_collector(registry=services.registry)

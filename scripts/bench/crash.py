@@ -43,11 +43,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder) / "data"
         key = create_key(data_dir)
-        rounds = CrashRounds(data_dir, key, seed=options.seed, scratch=Path(folder))
+        admin_key = create_key(data_dir, tenant="operator", extra=("--scope", "admin"))
+        rounds = CrashRounds(data_dir, key, admin_key=admin_key, seed=options.seed, scratch=Path(folder))
         report = rounds.run(options.rounds, on_round=print_progress)
     print(
         f"seed {options.seed}: {report.rounds} kill rounds, {report.uploads} acknowledged uploads, "
-        f"{report.deletes} acknowledged deletes, {report.resumed} resumed after a kill: "
+        f"{report.deletes} acknowledged deletes, {report.renames} renames, {report.tenants} deletions of tenants, "
+        f"{report.backups} backups, {report.resumed} resumed after a kill: "
         f"{len(report.lost)} lost, {len(report.ghosts)} ghosts, {len(report.differences)} index differences"
     )
     for line in [*report.lost, *report.ghosts, *report.differences][:50]:

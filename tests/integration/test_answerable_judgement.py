@@ -21,7 +21,7 @@ QUESTIONS = ROOT / "fixtures" / "evaluation" / "questions.jsonl"
 def test_chat_gives_no_answer_exactly_where_search_finds_too_little_evidence(tenant) -> None:
     rows = [json.loads(line) for line in QUESTIONS.read_text("utf-8").splitlines()]
     for filename in sorted({row["document"] for row in rows if "document" in row}):
-        created = tenant.upload((DOCUMENTS / filename).read_bytes(), filename=filename, wait=60)
+        created = tenant.upload((DOCUMENTS / filename).read_bytes(), filename=filename, wait_s=60)
         assert created.json()["status"] == "ready"
     differing: dict[str, tuple[float, str]] = {}
     refused: dict[bool, int] = {True: 0, False: 0}

@@ -46,7 +46,7 @@ def answer_of(tenant, *turns: str, collection: str = "default") -> str:
 @pytest.fixture
 def report(tenant):
     name = "apple-10-q-2023-07-01.pdf"
-    assert tenant.upload((DOCUMENTS / name).read_bytes(), filename=name, wait=60).json()["status"] == "ready"
+    assert tenant.upload((DOCUMENTS / name).read_bytes(), filename=name, wait_s=60).json()["status"] == "ready"
     return tenant
 
 
@@ -83,7 +83,7 @@ def test_the_document_as_such_is_known(report):
 
 def test_a_page_is_found_by_its_printed_label(tenant):
     name = "page-labels.pdf"
-    assert tenant.upload((DOCUMENTS / name).read_bytes(), filename=name, wait=60).json()["status"] == "ready"
+    assert tenant.upload((DOCUMENTS / name).read_bytes(), filename=name, wait_s=60).json()["status"] == "ready"
     labels = {hit["page_label"]: hit["page"] for hit in tenant.search("text", mode="dense", top_k=50)}
     label, page = next((label, page) for label, page in labels.items() if label and label != str(page))
     hits = tenant.search(f"What is on page {label}?")
@@ -91,8 +91,8 @@ def test_a_page_is_found_by_its_printed_label(tenant):
 
 
 def test_a_named_file_is_asked_about_and_not_another(tenant):
-    tenant.add_text("The canoe is green.\fThe deposit is 50 euros.", filename="boats.txt", wait=60)
-    tenant.add_text("The course is long.\fThe teacher is Ida Falk.", filename="courses.txt", wait=60)
+    tenant.add_text("The canoe is green.\fThe deposit is 50 euros.", filename="boats.txt", wait_s=60)
+    tenant.add_text("The course is long.\fThe teacher is Ida Falk.", filename="courses.txt", wait_s=60)
     assert "deposit" in answer_of(tenant, "What is on page 2 of boats.txt?")
     assert "teacher" in answer_of(tenant, "What is on the last page of courses.txt?")
     assert "canoe" in answer_of(tenant, "Summarise boats.txt")
@@ -135,7 +135,7 @@ DIALOGUES = [
 
 def test_dialogues_are_answered_with_what_their_last_turn_means(tenant):
     for name, text in (("courses.md", COURSES), ("boats.md", BOATS)):
-        reply = tenant.upload(text.encode(), filename=name, kind="text/markdown", wait=60)
+        reply = tenant.upload(text.encode(), filename=name, kind="text/markdown", wait_s=60)
         assert reply.json()["status"] == "ready"
     wrong = {}
     for turns, expected in DIALOGUES:

@@ -35,7 +35,7 @@ def report(number: int, *, pages: int = 2) -> bytes:
 def upload(http: httpx.Client, number: int, *, pages: int = 2) -> str:
     reply = http.post(
         "/v1/rag/documents",
-        params={"filename": f"lighthouse {number}.pdf", "wait": "0"},
+        params={"filename": f"lighthouse {number}.pdf", "wait_s": "0"},
         content=report(number, pages=pages),
         headers={"content-type": "application/pdf"},
     )

@@ -66,9 +66,9 @@ def test_a_changed_model_re_embeds_in_the_background_while_the_old_index_answers
     service = RunningService(data_dir, env=changed, start_timeout_s=120)
     try:
         assert find(service, key)[0] == "0.txt"
-        assert metric(service, "ragsvc_reembedding_total") == len(texts)
+        assert metric(service, "ragsvc_reembedding_documents") == len(texts)
         deadline = time.monotonic() + 60
-        while (metric(service, "ragsvc_reembedding_done") or 0) < len(texts) and time.monotonic() < deadline:
+        while (metric(service, "ragsvc_reembedding_done_documents") or 0) < len(texts) and time.monotonic() < deadline:
             assert find(service, key)[0] == "0.txt"
             time.sleep(0.05)
         assert find(service, key)[0] == "0.txt"
@@ -82,7 +82,7 @@ def test_a_changed_model_re_embeds_in_the_background_while_the_old_index_answers
 
     service = RunningService(data_dir, env=changed, start_timeout_s=120)
     try:
-        assert metric(service, "ragsvc_reembedding_total") is None
+        assert metric(service, "ragsvc_reembedding_documents") is None
         assert find(service, key)[0] == "0.txt"
     finally:
         service.stop()

@@ -61,7 +61,8 @@ def test_a_database_that_was_moved_away_costs_no_file(data_dir: Path, documents:
     files = stored(data_dir)
     assert len(files) == 4
     (data_dir / "ragsvc.sqlite").rename(data_dir / "moved")
-    assert ragsvc("keys", "list", "--json", env=env).code == 0  # makes an empty database
+    assert ragsvc("keys", "list", "--json", env=env).code == 1
+    assert ragsvc("keys", "create", "--tenant", "a", env=env).code == 0  # makes an empty database
     listed = ragsvc("documents", "list", "--json", env=env)
     assert (listed.code, listed.json["data"]) == (0, [])
     assert "4 stored files belong to no document" in listed.err

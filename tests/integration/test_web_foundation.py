@@ -10,6 +10,7 @@ import anyio
 import httpx
 import pytest
 from litestar import Request, Response, get, post
+from litestar.params import FromQuery
 from litestar.response import Stream
 
 from ragsvc.core.access.api_keys import KeyLimits
@@ -30,7 +31,7 @@ def anyio_backend():
 
 
 @get("/test/echo", opt={"scope": Scope.CHAT})
-async def echo(request: Request) -> dict[str, str]:
+async def echo(request: Request, q: FromQuery[str] = "") -> dict[str, str]:
     return {"tenant": request.user.tenant, "id": context_of(request.scope).request_id}
 
 

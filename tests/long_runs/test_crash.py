@@ -11,11 +11,14 @@ pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(600)]
 def test_thirty_kills_lose_nothing_and_leave_no_ghosts(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     key = create_key(data_dir)
-    report = CrashRounds(data_dir, key, seed=20260428, scratch=tmp_path).run(30)
+    admin_key = create_key(data_dir, tenant="operator", extra=("--scope", "admin"))
+    report = CrashRounds(data_dir, key, admin_key=admin_key, seed=20260428, scratch=tmp_path).run(30)
     assert report.rounds == 30
     assert report.wanted > 100  # a number that the seed decides, not the speed of the machine
     assert report.acknowledged >= report.wanted
     assert report.uploads > 10
     assert report.deletes > 0
     assert report.renames > 0
+    assert report.tenants > 0
+    assert report.backups > 0
     assert (report.lost, report.ghosts, report.differences) == ([], [], [])
