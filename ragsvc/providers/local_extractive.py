@@ -226,6 +226,10 @@ class LocalStream:
         """The tokens of the whole answer, which was complete before the first block was sent."""
         return self._usage
 
+    async def prompt_tokens(self) -> int:
+        """The tokens of the prompt."""
+        return self._usage.prompt_tokens
+
     async def aclose(self) -> None:
         """Discard the remaining blocks."""
         self._blocks.clear()

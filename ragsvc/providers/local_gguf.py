@@ -216,6 +216,10 @@ class GgufStream:
         """The tokens so far, counted with the model's tokenizer."""
         return self._answer.usage
 
+    async def prompt_tokens(self) -> int:
+        """The tokens of the prompt, counted with the model's tokenizer."""
+        return self._answer.usage.prompt_tokens
+
     async def aclose(self) -> None:
         """Stop the model at its next token."""
         self.finished = True

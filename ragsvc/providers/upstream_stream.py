@@ -114,6 +114,12 @@ class UpstreamStream:
             lambda: TokenUsage.of(self._prompt_tokens(), text.count(self._count_tokens))
         )
 
+    async def prompt_tokens(self) -> int:
+        """The tokens of the prompt reported by the provider, else counted."""
+        if self._ledger.reported is not None:
+            return self._ledger.reported.prompt_tokens
+        return await anyio.to_thread.run_sync(self._prompt_tokens)
+
     async def aclose(self) -> None:
         """Release connection and slot; closing the connection stops a provider that still generates."""
         if self._closed:

@@ -235,7 +235,7 @@ class AnswerService:
     async def _unused_prompt(self, request: ChatRequest, source: ChatStream) -> int:
         """Tokens that were reserved for the prompt of a stream and are not used by it."""
         reserved = estimated_tokens(request, default_top_k=self._top_k) - reply_tokens(request)
-        return reserved - (await source.usage()).prompt_tokens
+        return reserved - await source.prompt_tokens()
 
     async def _admit(self, principal: Principal, call: ChatCall) -> tuple[Sequence[ModelRoute], RequestReservation]:
         """Check access to the model and reserve tokens."""

@@ -18,6 +18,9 @@ from ragsvc.core.gateway.event_stream import encode_event, split_events
 from ragsvc.core.gateway.stream_usage import ChunkHead, read_chunk
 
 _STEP_TOKENS = 256
+_PART_CHARACTERS = 4_096
+_MOST_UNCOUNTED = 32_768
+"""Characters that are kept until they are counted, also far from the end of the budget: they take memory per stream."""
 _INLINE_CHARACTERS = 2_000
 """Longer texts are counted in a worker thread; 2,000 characters take less than a millisecond."""
 
@@ -61,22 +64,24 @@ class StreamBudget:
         At most the last of these events passes the budget.
         """
         text = "".join(self._read_text(event) for event in split_events(block))
-        if len(self._uncounted) + len(text) < self._left:
+        if len(self._uncounted) + len(text) < min(self._left, _MOST_UNCOUNTED):
             self._uncounted += text
             return block, False
         kept = b""
         for event in split_events(block):
             kept += event
             self._uncounted += self._read_text(event)
-            if len(self._uncounted) >= self._left and await self._passes():
+            if len(self._uncounted) >= min(self._left, _MOST_UNCOUNTED) and await self._passes():
                 return kept, True
         return kept, False
 
     async def _passes(self) -> bool:
         """Count the text since the last count; whether the budget is used up and cannot be extended."""
         text, self._uncounted = self._uncounted, ""
-        count = self._count_tokens
-        tokens = count(text) if len(text) <= _INLINE_CHARACTERS else await anyio.to_thread.run_sync(count, text)
+        if len(text) <= _INLINE_CHARACTERS:
+            tokens = self._count_tokens(text)
+        else:
+            tokens = await anyio.to_thread.run_sync(self._count_in_parts, text)
         tokens = min(tokens, len(text.encode(errors="replace")) // BYTES_PER_TOKEN + 1)
         self.counted += tokens
         self._left -= tokens
@@ -86,6 +91,13 @@ class StreamBudget:
         while self._left <= 0 and self._may_grow and await self._extend(_STEP_TOKENS):
             self._left += _STEP_TOKENS
         return self._left <= 0
+
+    def _count_in_parts(self, text: str) -> int:
+        """Count parts, because a tokenizer takes two hundred times the memory of a text while it counts."""
+        return sum(
+            self._count_tokens(text[begin : begin + _PART_CHARACTERS])
+            for begin in range(0, len(text), _PART_CHARACTERS)
+        )
 
 
 class _LastChoice(msgspec.Struct, frozen=True):

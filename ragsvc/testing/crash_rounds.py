@@ -6,7 +6,7 @@ Then it opens a copy of the data directory in this process and compares both ind
 by vector. Guarantees: an acknowledged upload is stored and becomes ready; a renamed document is found by the
 words of its name and not by those of former names; an acknowledged delete removes a document from rows, files and both
 indexes; an id is never used for two documents or passages; every file has a row; every text has its checksum; no byte
-of the text of a deleted tenant is in any file; a backup that has ended restores every document that lasted while it ran.
+of the text of a deleted tenant is in any file; a backup that has ended restores the documents that lasted while it ran.
 """
 
 from __future__ import annotations

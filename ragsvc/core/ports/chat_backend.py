@@ -38,6 +38,10 @@ class ChatStream(Protocol):
         """Tokens so far: as reported by the model, else counted from the blocks yielded."""
         ...
 
+    async def prompt_tokens(self) -> int:
+        """Tokens of the prompt: as reported by the model, else counted. Cheaper than ``usage``."""
+        ...
+
     async def aclose(self) -> None:
         """Stop the model if it still runs, and release the resources of the stream; may be called twice."""
         ...
