@@ -63,17 +63,13 @@ class StreamBudget:
 
         At most the last of these events passes the budget.
         """
-        text = "".join(self._read_text(event) for event in split_events(block))
-        if len(self._uncounted) + len(text) < min(self._left, _MOST_UNCOUNTED):
-            self._uncounted += text
-            return block, False
-        kept = b""
+        kept: list[bytes] = []
         for event in split_events(block):
-            kept += event
+            kept.append(event)
             self._uncounted += self._read_text(event)
             if len(self._uncounted) >= min(self._left, _MOST_UNCOUNTED) and await self._passes():
-                return kept, True
-        return kept, False
+                return b"".join(kept), True
+        return block, False
 
     async def _passes(self) -> bool:
         """Count the text since the last count; whether the budget is used up and cannot be extended."""

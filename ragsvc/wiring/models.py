@@ -31,14 +31,13 @@ from ragsvc.providers.upstream_requests import open_session
 from ragsvc.services.model_registry import LocalModel, ModelRegistry
 from ragsvc.services.policies import CachedPolicy, Decide
 from ragsvc.wiring.embedding_spaces import ModelSpace
+from ragsvc.wiring.parsing import text_counter
 
 OpenProvider = Callable[[ProviderSettings, aiohttp.ClientSession], OpenAIUpstream]
 
 
 def provider_opener(tokens: TokenizerSpans, observer: Observer) -> OpenProvider:
-    def count(text: str) -> int:
-        return tokens.count([text])[0]
-
+    count = text_counter(tokens)
     return lambda settings, session: OpenAIUpstream(
         settings, session, count_tokens=count, on_failure=observer.upstream_failed
     )
@@ -46,7 +45,7 @@ def provider_opener(tokens: TokenizerSpans, observer: Observer) -> OpenProvider:
 
 def open_model_registry(tokens: TokenizerSpans, local_models: Sequence[LocalModel]) -> ModelRegistry:
     """A registry of the local models. ``ProviderAdministration`` adds the configured and stored providers."""
-    local = LocalExtractive(extract_answer, count_tokens=lambda text: tokens.count([text])[0])
+    local = LocalExtractive(extract_answer, count_tokens=text_counter(tokens))
     return ModelRegistry((), {}, local=local, local_models=local_models, created=int(time.time()))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ragsvc.config import Settings
+from ragsvc.core.gateway.chat import CountTokens
 from ragsvc.core.ports.embedding import EmbeddingModel
-from ragsvc.core.ports.parsing import ChunkingOptions, ExtractionLimits
+from ragsvc.core.ports.parsing import ChunkingOptions, ExtractionLimits, TokenSpans
 from ragsvc.extract.child_protocol import ChunkingPlan
 from ragsvc.inference.factory import open_token_spans
 from ragsvc.inference.model_files import read_model
@@ -17,6 +18,11 @@ _LOAD_TOKENS = "ragsvc.inference.tokens:TokenizerSpans"
 
 def open_tokenizer(settings: Settings) -> TokenizerSpans:
     return open_token_spans(settings.embedding_model, data_dir=settings.data_dir)
+
+
+def text_counter(tokens: TokenSpans) -> CountTokens:
+    """The function that counts the tokens of one text."""
+    return lambda text: tokens.count([text])[0]
 
 
 def extraction_limits(settings: Settings) -> ExtractionLimits:

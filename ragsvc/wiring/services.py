@@ -68,7 +68,7 @@ from ragsvc.wiring.models import (
     open_reranker,
     provider_opener,
 )
-from ragsvc.wiring.parsing import chunking_plan, extraction_limits, open_tokenizer
+from ragsvc.wiring.parsing import chunking_plan, extraction_limits, open_tokenizer, text_counter
 from ragsvc.wiring.tracing import open_tracer
 
 
@@ -268,7 +268,7 @@ async def open_services(
             meter=access,
             top_k=settings.rag_top_k,
             max_prompt_characters=settings.max_prompt_characters,
-            count_tokens=lambda text: tokens.count([text])[0],
+            count_tokens=text_counter(tokens),
             observer=observer,
         )
         report("loading the indexes")
@@ -302,7 +302,7 @@ async def open_services(
             proxy=ProxyService(
                 router=router,
                 meter=access,
-                count_tokens=lambda text: tokens.count([text])[0],
+                count_tokens=text_counter(tokens),
                 max_prompt_characters=answer.max_prompt_characters,
             ),
             providers=providers,
