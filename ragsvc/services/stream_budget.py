@@ -7,6 +7,7 @@ tokens as characters, so nothing is counted before the characters since the last
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import Any
 
 import anyio.to_thread
@@ -63,12 +64,10 @@ class StreamBudget:
 
         At most the last of these events passes the budget.
         """
-        kept: list[bytes] = []
-        for event in split_events(block):
-            kept.append(event)
+        for count, event in enumerate(split_events(block), start=1):
             self._uncounted += self._read_text(event)
             if len(self._uncounted) >= min(self._left, _MOST_UNCOUNTED) and await self._passes():
-                return b"".join(kept), True
+                return b"".join(islice(split_events(block), count)), True
         return block, False
 
     async def _passes(self) -> bool:
