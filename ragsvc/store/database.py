@@ -39,6 +39,8 @@ T = TypeVar("T")
 _GROUP_LIMIT: Final = 64
 _QUEUE_LIMIT: Final = 4096
 _SHARE_AGAIN_S: Final = 5.0
+_BUSY_TIMEOUT_S: Final = 30.0
+_BUSY_POLL_S: Final = 0.02
 TEXT_FACTORY: Final = partial(str, encoding="utf-8", errors="surrogateescape")
 """Reads texts that are not valid UTF-8 as strings that cannot be encoded (see ``text_integrity.is_readable``): a
 damaged row must not make statements about other rows fail."""
@@ -134,6 +136,7 @@ class Database:
         self._open: weakref.WeakSet[_Reader] = weakref.WeakSet()
         self._no_more_reads = False
         self._prepare_schema()
+        self._connect_writer()
         self._readers = ThreadPoolExecutor(_reader_count(), thread_name_prefix="sqlite-read")
         self._log = LogTruncation(
             lambda: connect_raw(path, key=key), errors=self._driver.Error, after_s=truncate_after_s
@@ -153,12 +156,23 @@ class Database:
         )
 
     def _prepare_schema(self) -> None:
-        try:
+        with self._translated():
             prepare_schema(
                 self._writer_engine,
                 self.path,
                 connect=lambda path: connect_raw(path, key=self._key, exclusive=self._is_exclusive),
             )
+
+    def _connect_writer(self) -> None:
+        """Open the writer's connection before any other, because it may have to change the file's journal mode."""
+        with self._translated():
+            self._writer_engine.connect().close()
+
+    @contextmanager
+    def _translated(self) -> Generator[None]:
+        """Translate SQLAlchemy's errors and the driver's own, of statements run on its connection."""
+        try:
+            yield
         except (DatabaseError, self._driver.Error, OSError) as error:
             if (translated := _translate(error)) is error:
                 raise
@@ -211,16 +225,8 @@ class Database:
         with reader.lock:
             if not reader.close.alive:
                 raise ShuttingDown("The database is closed.")
-            try:
-                with reader.connection.begin():
-                    return function(reader.connection)
-            except (
-                DatabaseError,
-                self._driver.Error,
-            ) as error:  # the driver's own errors come from statements run on its connection
-                if (translated := _translate(error)) is error:
-                    raise
-                raise translated from error
+            with self._translated(), reader.connection.begin():
+                return function(reader.connection)
 
     def _reader(self) -> _Reader:
         """This thread's connection, kept open: taking a connection from a pool costs as much as a small statement."""
@@ -320,7 +326,7 @@ def connect_raw(
     """
     driver = _cipher_driver() if key is not None or encryptable else sqlite3
     connection: sqlite3.Connection = driver.connect(
-        str(path), timeout=30.0, isolation_level=None, check_same_thread=False, cached_statements=512
+        str(path), timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=512
     )
     if key is not None:
         connection.execute(f"PRAGMA key=\"x'{key.hex()}'\"").close()
@@ -347,8 +353,9 @@ def _open_engine(path: Path, *, key: bytes | None, begin: str, query_only: bool,
 
     @event.listens_for(engine, "connect")
     def _prepare(raw: sqlite3.Connection, _record: object) -> None:
+        if not query_only:
+            _use_write_ahead_log(raw)
         for pragma in (
-            "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
             "secure_delete=ON",
@@ -365,6 +372,24 @@ def _open_engine(path: Path, *, key: bytes | None, begin: str, query_only: bool,
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Set the journal mode, which the file keeps. A backup and a file that was just encrypted have another.
+
+    The change needs the file for itself. SQLite fails at once if another connection changes it at the same time
+    (https://sqlite.org/c3ref/busy_handler.html: the busy handler is not called where waiting could be a deadlock).
+    """
+    deadline = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+        except Exception as error:
+            if getattr(error, "sqlite_errorname", "") != "SQLITE_BUSY" or time.monotonic() > deadline:
+                raise
+            time.sleep(_BUSY_POLL_S)
+        else:
+            return
 
 
 def driver_connection(connection: Connection) -> sqlite3.Connection:

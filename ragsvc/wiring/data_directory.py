@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
 
 from ragsvc.config import Settings
 from ragsvc.core.errors import ConfigurationError
@@ -14,6 +18,8 @@ from ragsvc.services.request_encryption import EncryptionService, open_encryptio
 from ragsvc.store.data_keys import DataKeys
 from ragsvc.store.database import Database
 from ragsvc.store.disk_space import DiskSpace
+
+_LOCK: Final = "in-use.lock"
 
 
 def open_database(path: Path, keys: DataKeys | None, space: DiskSpace) -> Database:
@@ -31,9 +37,9 @@ def working_folders(settings: Settings, keys: DataKeys | None) -> Generator[tupl
         return
     prefix = f"ragsvc-{keys.name('memory')[:16]}-"
     try:
-        for leftover in settings.memory_dir.glob(f"{prefix}*"):  # of a killed process; this process holds the lock now
-            shutil.rmtree(leftover, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=settings.memory_dir))
+        for leftover in settings.memory_dir.glob(f"{prefix}*"):
+            _remove_unused(leftover)
+        folder, lock = _locked_folder(settings.memory_dir, prefix)
     except OSError as error:
         raise ConfigurationError([f"memory_dir: {settings.memory_dir} cannot be used ({error.strerror})"]) from error
     try:
@@ -42,6 +48,26 @@ def working_folders(settings: Settings, keys: DataKeys | None) -> Generator[tupl
         yield folder / "derived", copies
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def _locked_folder(parent: Path, prefix: str) -> tuple[Path, FileLock]:
+    """A new folder whose lock this process holds. It gets its name only then, so that no other start removes it."""
+    unnamed = Path(tempfile.mkdtemp(prefix="ragsvc-new-", dir=parent))
+    lock = FileLock(unnamed / _LOCK, timeout=0)
+    lock.acquire()
+    return unnamed.rename(parent / f"{prefix}{secrets.token_hex(8)}"), lock
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove the folder of a killed process. A restored copy of the data directory may be served beside this one."""
+    lock = FileLock(folder / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except (Timeout, OSError):  # in use, removed meanwhile, or of another user
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    lock.release()
 
 
 def parsing_folder(settings: Settings, memory_folder: Path | None) -> Path:

@@ -231,7 +231,7 @@ def test_migration_and_rotation_go_on_after_kills(places) -> None:
     keys = [MasterKey.from_bytes(file.read_bytes()) for file in (first, second)]
 
     stored = {file.name for file in (data_dir / "blobs").rglob("*") if file.is_file()}
-    for steps in (range(1, 20), range(14, 20)):  # a file takes six, so some are left
+    for steps in (range(1, 20), range(18, 26)):  # nine at most before the first file, then six for each of nine files
         killed(data_dir, first, ("any", "", chance.choice(steps), chance.choice((0, 0.001))), "encrypt")
         for master in (keys[0], None) if (data_dir / "data.key").exists() else (keys[0],):
             with pytest.raises(ConfigurationError):

@@ -2,6 +2,7 @@ import asyncio
 import sqlite3
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,32 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     other.close()
     with pytest.raises(ConfigurationError, match="newer"):
         Database(path)
+
+
+def as_a_backup(path: Path) -> None:
+    """Make a database whose journal mode has to be changed when it is opened."""
+    Database(path).close()
+    with closing(sqlite3.connect(path)) as raw:
+        assert raw.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
+
+
+def test_the_journal_mode_is_changed_before_others_read(tmp_path: Path) -> None:
+    for number in range(20):
+        path = tmp_path / f"{number}.sqlite"
+        as_a_backup(path)
+        database = Database(path)
+        assert path.read_bytes()[18:20] == b"\x02\x02"  # https://sqlite.org/fileformat.html#file_format_version_numbers
+        database.close()
+
+
+def test_opening_waits_for_a_writer_in_another_journal_mode(tmp_path: Path) -> None:
+    path = tmp_path / "ragsvc.sqlite"
+    as_a_backup(path)
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE").close()
+        timer = threading.Timer(0.3, lambda: other.execute("COMMIT").close())
+        timer.start()
+        database = Database(path)
+        assert database.write_sync(lambda connection: connection.exec_driver_sql("SELECT 1").scalar_one()) == 1
+        database.close()
+        timer.join()
