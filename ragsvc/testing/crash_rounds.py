@@ -7,6 +7,7 @@ by vector. Guarantees: an acknowledged upload is stored and becomes ready; a ren
 words of its name and not by those of former names; an acknowledged delete removes a document from rows, files and both
 indexes; an id is never used for two documents or passages; every file has a row; every text has its checksum; no byte
 of the text of a deleted tenant is in any file; a backup that has ended restores the documents that lasted while it ran.
+In some rounds the service is also killed while it upgrades a directory of an earlier release, which loses no row.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database, driver_connection
 from ragsvc.store.directory_backup import back_up_directory, restore_directory
 from ragsvc.store.index_source import SqliteIndexSource
+from ragsvc.store.tenant_rows import is_file_used
 from ragsvc.store.text_integrity import damaged_texts
 from ragsvc.testing.preloaded_service import ForkedService, PreloadedProcess
 from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import RunningService
+from ragsvc.testing.upgrade_kills import UpgradeKills
 
 _KEPT_DOCUMENTS = 30
 _WORKERS = 4
@@ -47,6 +50,8 @@ _CHANGES_PER_ROUND = 12
 _CHANGE_TIMEOUT_S = 90
 _BACKUP_SHARE = 0.3
 """Of the rounds, in which a backup is made while the service is changed and killed."""
+_UPGRADE_SHARE = 0.3
+"""Of the rounds, in which an upgrade of a directory of an earlier release is killed as well."""
 _ERASED_WORDS = 20
 _PAUSE_BEFORE_KILL_S = 0.05
 """Longer than most requests take, so that the kill meets requests and jobs at any moment."""
@@ -89,6 +94,10 @@ class Report:
     tenants: int = 0
     backups: int = 0
     """Backups that ended, each made while the service ran, and restored."""
+    upgrades: int = 0
+    """Kills of a service that upgraded a directory of an earlier release."""
+    interrupted_upgrades: int = 0
+    """Those that left the old schema."""
     wanted: int = 0
     """The acknowledged changes after which the service was killed, over all rounds."""
     resumed: int = 0
@@ -128,8 +137,12 @@ class CrashRounds:
     def run(self, rounds: int, *, on_round: Callable[[int], None] = lambda _: None) -> Report:
         """Run the rounds, then start once more and check the end state."""
         with PreloadedProcess() as preloaded:
+            upgrades = UpgradeKills(preloaded, scratch=self.scratch, chance=self._random)
             for number in range(rounds):
                 self._round(preloaded)
+                if self._random.random() < _UPGRADE_SHARE:
+                    self.report.lost += upgrades.kill_once()
+                    self.report.upgrades, self.report.interrupted_upgrades = upgrades.kills, upgrades.interrupted
                 on_round(number + 1)
         service = RunningService(self.data_dir)
         try:
@@ -433,8 +446,8 @@ class CrashRounds:
             rows = database.read_sync(lambda c: c.exec_driver_sql("SELECT public_id FROM documents").scalars().all())
             self.report.lost += [f"{missing} is not in the backup" for missing in sorted(expected - set(rows))]
             store = BlobStore(restored)
-            for tenant, digest in database.read_sync(document_rows.referenced_blobs):
-                if not store.is_intact(TenantId(tenant), digest):
+            for tenant, digest in database.read_sync(_files_in_use):
+                if not store.is_intact(tenant, digest):
                     self.report.lost.append(f"the file {digest[:12]} of a backup is missing or damaged")
         finally:
             database.close()
@@ -479,8 +492,8 @@ class CrashRounds:
         damaged = database.read_sync(lambda connection: list(damaged_texts(driver_connection(connection))))
         self.report.differences += [f"the text of {text.kind} {text.page} of {text.document}" for text in damaged]
         store = BlobStore(copy)
-        for tenant, digest in database.read_sync(document_rows.referenced_blobs):
-            path = store.path(TenantId(tenant), digest)
+        for tenant, digest in database.read_sync(_files_in_use):
+            path = store.path(tenant, digest)
             if not path.exists() or sha256(path.read_bytes()).hexdigest() != digest:
                 self.report.lost.append(f"the file {digest[:12]} is missing or damaged")
         for table in ("pages", "passages", "jobs"):
@@ -500,6 +513,12 @@ def _word_of(filename: str) -> str:
 def _found(client: httpx.Client, query: str) -> set[str]:
     reply = client.post("/v1/rag/search", json={"query": query, "mode": "lexical", "top_k": 10})
     return {hit["document_id"] for hit in reply.raise_for_status().json()["data"]}
+
+
+def _files_in_use(connection: Connection) -> list[tuple[TenantId, str]]:
+    """Tenant and SHA-256 of the files of documents, except documents that are being deleted: their files go first."""
+    pairs = [(TenantId(tenant), digest) for tenant, digest in document_rows.referenced_blobs(connection)]
+    return [(tenant, digest) for tenant, digest in pairs if is_file_used(connection, tenant, digest)]
 
 
 def _count(connection: Connection, *, statement: str) -> int:

@@ -58,15 +58,29 @@ class ForkedService:
     """A forked service, with the part of ``RunningService``'s interface that the crash rounds use."""
 
     def __init__(
-        self, preloaded: PreloadedProcess, data_dir: Path, *, scratch: Path, start_timeout_s: float = 120
+        self,
+        preloaded: PreloadedProcess,
+        data_dir: Path,
+        *,
+        scratch: Path,
+        start_timeout_s: float = 120,
+        await_ready: bool = True,
     ) -> None:
         self._preloaded = preloaded
         self._out, self._errors = scratch / "service.out", scratch / "service.err"
         self._out.write_text("")
+        self._errors.write_text("")
         environment = service_environment(data_dir)
         self.pid = preloaded.ask(fork=True, env=environment, out=str(self._out), errors=str(self._errors))
         self._ended = False
-        self.url = self._await_ready(time.monotonic() + start_timeout_s)
+        self.url = self._await_ready(time.monotonic() + start_timeout_s) if await_ready else ""
+
+    def errors(self) -> str:
+        """Its log up to now."""
+        return self._errors.read_text()
+
+    def is_running(self) -> bool:
+        return _is_running(self.pid)
 
     def _await_ready(self, deadline: float) -> str:
         url = ""
@@ -84,7 +98,7 @@ class ForkedService:
                 break
             time.sleep(0.01)
         self.kill()
-        raise ServiceFailed(self._errors.read_text()[-4000:])
+        raise ServiceFailed(self.errors()[-4000:])
 
     def client(self, key: str) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {key}"}, timeout=120)

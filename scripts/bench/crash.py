@@ -49,7 +49,8 @@ def main() -> int:
     print(
         f"seed {options.seed}: {report.rounds} kill rounds, {report.uploads} acknowledged uploads, "
         f"{report.deletes} acknowledged deletes, {report.renames} renames, {report.tenants} deletions of tenants, "
-        f"{report.backups} backups, {report.resumed} resumed after a kill: "
+        f"{report.backups} backups, {report.upgrades} upgrades killed, "
+        f"{report.interrupted_upgrades} of them before their end, {report.resumed} resumed after a kill: "
         f"{len(report.lost)} lost, {len(report.ghosts)} ghosts, {len(report.differences)} index differences"
     )
     for line in [*report.lost, *report.ghosts, *report.differences][:50]:
