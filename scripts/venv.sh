@@ -31,10 +31,11 @@ make_venv() {
 
 fingerprint() { cat "$@" | .venv/bin/python -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'; }
 
-# install_into_venv [EXTRA…]: installs the package from this checkout, with the versions of constraints.txt
+# install_into_venv [EXTRA…]: installs the package from this checkout, with the versions of constraints.txt, and compares
+# the archives with their hashes
 install_into_venv() {
   make_venv
-  local extra missing=false dependencies source installed="" present="" extras=""
+  local extra missing=false dependencies source installed="" present="" extras
   dependencies=$(fingerprint pyproject.toml constraints.txt)
   source=$(find ragsvc -type f ! -name '*.pyc' -print0 | LC_ALL=C sort -z | xargs -0 cat | fingerprint -)
   read -r installed extras 2>/dev/null < .venv/installed || true
@@ -43,10 +44,11 @@ install_into_venv() {
     case ",$present," in *",$extra,"*) ;; *) missing=true; present="$present${present:+,}$extra" ;; esac
   done
   $missing || return 0
-  extras=$(printf '%s' "$present" | sed 's/base,//; s/^base$//')
+  extras=$(printf '%s' "$present" | tr ',' '\n' | sed '/^base$/d' | paste -sd ' ')
   say "Installing${extras:+ with $extras} (the first time takes some minutes)"
   # pip reinstalls a folder even if its version has not changed
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ".${extras:+[$extras]}" ||
+  # shellcheck disable=SC2086 # one argument for each extra
+  .venv/bin/python scripts/packages/install.py $extras ||
     die "the installation failed; the lines above give the reason (pip needs access to the package index)"
   printf '%s %s\n' "$dependencies-$source" "$present" > .venv/installed
 }

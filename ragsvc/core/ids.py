@@ -16,7 +16,9 @@ PassageId = NewType("PassageId", int)
 KeyId = NewType("KeyId", str)
 """Public id of an API key: ``key_…``."""
 
-CHUNK_ID_PATTERN: Final = "^chunk_[0-9a-f]{24}_[0-9]{1,9}$"
+END_OF_TEXT: Final = r"(?![\s\S])"
+"""The end in a pattern of a JSON schema; a ``$`` also matches before a line feed at the end."""
+CHUNK_ID_PATTERN: Final = rf"^chunk_[0-9a-f]{{24}}_[0-9]{{1,9}}{END_OF_TEXT}"
 """Regular expression of the results of ``chunk_id``."""
 
 

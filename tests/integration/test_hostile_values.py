@@ -192,3 +192,17 @@ def test_prompts_have_a_maximum_of_characters(tmp_path):
             assert code_of(client.post("/v1/embeddings", content=texts)) == (400, "string_above_max_length")
     finally:
         running.stop()
+
+
+def test_a_line_feed_at_the_end_is_a_part_of_a_value(tenant, document, service):
+    with service.client(service.admin_key) as admin:
+        replies = [
+            admin.post("/v1/keys", json={"tenant": "line\n", "label": "short"}),
+            admin.post("/v1/keys", json={"tenant": "line", "label": "short\n"}),
+            admin.post("/v1/keys", json={"tenant": "line", "label": "short", "secret_sha256": "0" * 64 + "\n"}),
+            admin.get("/v1/usage", params={"since": "2026-11-29\n"}),
+            admin.get("/v1/attestation/report", params={"nonce": "0" * 64 + "\n"}),
+        ]
+    chunk = tenant.http.get(f"/v1/rag/documents/{document}/passages").json()["data"][0]["id"]
+    replies.append(tenant.http.get(f"/v1/rag/documents/{document}/passages", params={"after": f"{chunk}\n"}))
+    assert [code_of(reply) for reply in replies] == [(400, "invalid_request")] * len(replies)

@@ -11,11 +11,9 @@ from msgspec import Meta
 
 from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
 from ragsvc.core.gateway.endpoint_families import Family
+from ragsvc.core.ids import END_OF_TEXT
 
 """Name of the built-in model."""
-
-END_OF_TEXT: Final = r"(?![\s\S])"
-"""The end in a pattern of a JSON schema; a ``$`` also matches before a line feed at the end."""
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A token (RFC 9110 §5.6.2)."""

@@ -10,6 +10,7 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.params import Parameter
 
+from ragsvc.core.ids import END_OF_TEXT
 from ragsvc.crypto import ehbp, rvenc, sealed_requests
 from ragsvc.crypto.attestation import bind_report_data, canonical_key_sets, request_evidence
 from ragsvc.services.request_encryption import EncryptionService
@@ -112,7 +113,9 @@ async def get_rvenc_key(request: AnyRequest) -> Response[RvencKey]:
 @get("/v1/attestation/report", opt={**_PUBLIC, "errors": (503,)}, summary="Attestation report of the encryption keys")
 async def get_attestation_report(
     request: AnyRequest,
-    nonce: Annotated[str, Parameter(pattern="^[0-9a-fA-F]{64}$", description="32 fresh random bytes, hexadecimal")],
+    nonce: Annotated[
+        str, Parameter(pattern=rf"^[0-9a-fA-F]{{64}}{END_OF_TEXT}", description="32 fresh random bytes, hexadecimal")
+    ],
 ) -> Response[AttestationReport]:
     """A quote that covers all accepted keys; 503 outside a trusted execution environment."""
     encryption = _encryption(request)

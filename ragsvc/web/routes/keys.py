@@ -15,7 +15,7 @@ from ragsvc.core.access.limits import UNLIMITED
 from ragsvc.core.access.principal import DEFAULT_SCOPES, Scope
 from ragsvc.core.defaults import LOCAL_MODEL, MAX_COLLECTION_NAME_LENGTH, MAX_MODEL_NAME_LENGTH
 from ragsvc.core.errors import KeyNotFound, PolicyDenied
-from ragsvc.core.ids import KeyId, TenantId
+from ragsvc.core.ids import END_OF_TEXT, KeyId, TenantId
 from ragsvc.core.validation import MAX_INTEGER
 from ragsvc.services.idempotency import IdempotentRequest
 from ragsvc.services.key_administration import Actor, IssuedKey, KeyChange, KeyDraft, check_grant
@@ -29,8 +29,8 @@ from ragsvc.web.tenant_reach import own_tenant, require_tenant
 
 AnyRequest = Request[Any, Any, Any]
 
-_LabelRule = Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", examples=["quickstart"])
-_TenantRule = Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", examples=["acme"])
+_LabelRule = Meta(min_length=1, max_length=100, pattern=rf"^[^\x00-\x1f\x7f]*{END_OF_TEXT}", examples=["quickstart"])
+_TenantRule = Meta(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}{END_OF_TEXT}", examples=["acme"])
 _Label = Annotated[str, _LabelRule]
 _Tenant = Annotated[str, _TenantRule]
 _Count = Annotated[int, Meta(ge=1, le=UNLIMITED)]
@@ -51,7 +51,7 @@ _Collections = Annotated[
 _SecretHash = Annotated[
     str,
     Meta(
-        pattern=r"^[0-9a-f]{64}$",
+        pattern=rf"^[0-9a-f]{{64}}{END_OF_TEXT}",
         description="SHA-256 of an existing secret in hexadecimal; the key then accepts this secret, and none is drawn",
     ),
 ]

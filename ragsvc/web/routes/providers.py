@@ -12,8 +12,8 @@ from msgspec import Meta
 from ragsvc.core.access.principal import Scope
 from ragsvc.core.gateway.circuit_breaker import Circuit
 from ragsvc.core.gateway.endpoint_families import Family
-from ragsvc.core.gateway.provider_settings import END_OF_TEXT, ModelSettings, ProviderSettings, with_model_objects
-from ragsvc.core.ids import TenantId
+from ragsvc.core.gateway.provider_settings import ModelSettings, ProviderSettings, with_model_objects
+from ragsvc.core.ids import END_OF_TEXT, TenantId
 from ragsvc.core.validation import check_nesting, invalid_field, invalid_value
 from ragsvc.services.provider_administration import (
     DisabledProvider,

@@ -11,6 +11,7 @@ from litestar.params import FromQuery, QueryParameter
 
 from ragsvc.core.access.limits import DAY_S
 from ragsvc.core.access.principal import Scope
+from ragsvc.core.ids import END_OF_TEXT
 from ragsvc.core.validation import invalid_value
 from ragsvc.store.key_usage_rows import SummedUsage, UsageDimension, UsageFilter
 from ragsvc.web.app_state import services_of
@@ -18,7 +19,7 @@ from ragsvc.web.tenant_reach import own_tenant, require_tenant
 
 _DEFAULT_DAYS = 30
 _EPOCH = datetime.date(1970, 1, 1)
-_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+_DATE = rf"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}{END_OF_TEXT}"
 _GROUPS = "tenant,key_id,model,family,day"
 
 _Date = Annotated[str | None, QueryParameter(pattern=_DATE, description="A day in UTC, `2026-11-29`")]
