@@ -3,7 +3,8 @@
 scripts/bench_attack [--seconds N] [--kinds KIND,...] [--json]
 
 While the attack runs, ``/livez`` and small valid requests are measured from another process. Exit code 1 if ``/livez``
-takes more than 100 ms at the 99th percentile, a valid request is not answered, or the service keeps more than 300 MB.
+takes more than 100 ms at the 99th percentile, a valid request is not answered, or the service keeps more than 300 MB or
+100 threads.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ from scripts.bench.measuring import percentile, print_json, tree_bytes
 
 LIVEZ_P99_MS = 100.0
 MEMORY_BYTES = 300 << 20
+MORE_THREADS = 100
 _HALF_OPEN = 500
+_COLLECTIONS = 600
 _PROMPT_BYTES = 28_000_000
 _EVIL_TEXTS = ("请", "A", "is the a-", "hi ", "!", "page 7 ", "in the ", "1.1,")
 """Repeated, these take a backtracking pattern the longest."""
@@ -139,6 +142,19 @@ async def wrong_keys(target: Target, chance: random.Random) -> None:
         await _send(target, [target.head("GET", "/v1/models", key=key)])
 
 
+async def many_collections(target: Target, chance: random.Random) -> None:
+    """Documents in hundreds of new collections, and searches that open collections again after they were closed."""
+    limits = httpx.Limits(max_connections=2)
+    headers = {"authorization": f"Bearer {target.key}", "content-type": "text/plain"}
+    async with httpx.AsyncClient(base_url=target.url, headers=headers, limits=limits, timeout=60) as client:
+        for _ in range(5):
+            name = f"attack-{chance.randrange(_COLLECTIONS)}"
+            query = {"collection": name, "filename": f"{name}.txt"}
+            await client.post("/v1/rag/documents", params=query, content=f"The crane of {name} lifts 7 tonnes.")
+            name = f"attack-{chance.randrange(_COLLECTIONS)}"
+            await client.post("/v1/rag/search", json={"query": "crane", "collection": name})
+
+
 Attack = Callable[[Target, random.Random], Awaitable[None]]
 KINDS: dict[str, Attack] = {
     attack.__name__: attack
@@ -152,6 +168,7 @@ KINDS: dict[str, Attack] = {
         long_prompt,
         evil_question,
         wrong_keys,
+        many_collections,
     )
 }
 
@@ -160,7 +177,7 @@ async def _repeat(attack: Attack, target: Target, until: float, counts: dict[str
     for number in itertools.count():
         if time.monotonic() >= until:
             return
-        with contextlib.suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
+        with contextlib.suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError, httpx.TransportError):
             await attack(target, random.Random(number))  # noqa: S311 - repeatable
         counts[attack.__name__] = counts.get(attack.__name__, 0) + 1
         await asyncio.sleep(0.3)
@@ -186,6 +203,9 @@ class Outcome(msgspec.Struct):
     memory_before: int = 0
     memory_after: int = 0
     memory_peak: int = 0
+    threads_before: int = 0
+    threads_after: int = 0
+    collections: int = 0
 
     def problems(self) -> list[str]:
         found = [f"valid request: {failure}" for failure in self.failures[:5]]
@@ -193,6 +213,8 @@ class Outcome(msgspec.Struct):
             found.append(f"/livez took {slow:.0f} ms at the 99th percentile")
         if (kept := self.memory_after - self.memory_before) > MEMORY_BYTES:
             found.append(f"{kept >> 20} MB more than at the start")
+        if (more := self.threads_after - self.threads_before) > MORE_THREADS:
+            found.append(f"{more} threads more than at the start")
         return found
 
 
@@ -204,7 +226,7 @@ def attack(service: RunningService, key: str, *, seconds: float, kinds: list[str
     with service.client(key) as client:
         for _ in range(20):  # loads what is loaded at the first request
             _valid(client, outcome)
-        outcome = Outcome(memory_before=tree_bytes(pid))
+        outcome = Outcome(memory_before=tree_bytes(pid), threads_before=_threads(pid))
         with multiprocessing.get_context("spawn").Manager() as manager:
             counts = manager.dict()
             attacker = multiprocessing.get_context("spawn").Process(
@@ -220,8 +242,13 @@ def attack(service: RunningService, key: str, *, seconds: float, kinds: list[str
             attacker.join(60)
             outcome.attacks = dict(counts)
         time.sleep(2)
-        outcome.memory_after = tree_bytes(pid)
+        outcome.memory_after, outcome.threads_after = tree_bytes(pid), _threads(pid)
+        outcome.collections = len(client.get("/v1/rag/collections").json()["data"])
     return outcome
+
+
+def _threads(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
 
 
 def _livez(url: str, outcome: Outcome) -> None:
@@ -290,6 +317,8 @@ def main() -> int:
             "peak": outcome.memory_peak >> 20,
             "after": outcome.memory_after >> 20,
         },
+        "threads": {"before": outcome.threads_before, "after": outcome.threads_after},
+        "collections": outcome.collections,
         "problems": problems,
     }
     if options.json:
