@@ -27,6 +27,8 @@ from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.store.document_rows import count_by_status
 from ragsvc.store.job_rows import waiting_count
 from ragsvc.web.app import create_app
+from ragsvc.web.mcp.endpoint import McpEndpoint
+from ragsvc.web.mcp.endpoint import route_handlers as mcp_routes
 from ragsvc.web.metrics import OperationMetrics
 from ragsvc.web.routes import (
     chat,
@@ -59,6 +61,7 @@ ROUTES = [
     *tenants.route_handlers,
     *encryption_keys.route_handlers,
     *encrypted_chat.route_handlers,
+    *mcp_routes,
 ]
 
 
@@ -76,6 +79,7 @@ def create_service(services: Services) -> Litestar:
         price_of=services.models.price_of,
         before_metrics=state.refresh,
         route_handlers=ROUTES,
+        lifespan=[McpEndpoint(services).running],
         body_limit_bytes=services.settings.max_body_bytes,
         access_log=log,
         slow_request_s=services.settings.slow_request_s,

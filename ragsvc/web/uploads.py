@@ -74,7 +74,7 @@ async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Uploa
         await receiving.write(part)
     return Upload(
         filename=filename or None,
-        media_type=_with_charset(_media_type(content_type, filename, receiving), options.get("charset")),
+        media_type=_with_charset(media_type_of_upload(content_type, filename, receiving), options.get("charset")),
         collection=collection,
         metadata=_metadata(query.get("metadata")),
         password=_utf8(request.headers.get("x-document-password")),
@@ -164,14 +164,16 @@ class _Form:
         filename = _first_name(self._fields.get("filename"), self._file_name)
         return Upload(
             filename=filename or None,
-            media_type=_with_charset(_media_type(self._file_type, filename, self._receiving), self._file_charset),
+            media_type=_with_charset(
+                media_type_of_upload(self._file_type, filename, self._receiving), self._file_charset
+            ),
             collection=self._fields.get("collection") or DEFAULT_COLLECTION,
             metadata=_metadata(self._fields.get("metadata")),
             password=self._fields.get("password") or None,
         )
 
 
-def _media_type(declared: str, filename: str, receiving: UploadInProgress) -> str:
+def media_type_of_upload(declared: str, filename: str, receiving: UploadInProgress) -> str:
     """The type by content if the format is binary, else the declared type, else by content and file name."""
     declared = MEDIA_TYPE_ALIASES.get(declared, declared)
     if declared in _UNTYPED:
