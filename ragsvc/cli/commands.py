@@ -543,6 +543,18 @@ def restore(
 
 
 @app.command()
+def mcp(url: Url = None, data_dir: DataDir = None, tenant: Tenant = None) -> None:
+    """Serve the Model Context Protocol on standard input and output, for clients that start their servers."""
+
+    async def work(target: Target, _: Output) -> None:
+        from ragsvc.cli.mcp_stdio import serve_stdio  # noqa: PLC0415 - keeps other commands fast
+
+        await serve_stdio(target)
+
+    _on_target(work, as_json=False, url=url, data_dir=data_dir, tenant=tenant)
+
+
+@app.command()
 def proxy(
     upstream: Annotated[
         str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -134,6 +135,27 @@ class ServiceClient:
             raise _unreachable(self.url, error) from error
 
     @asynccontextmanager
+    async def messages(
+        self, path: str, message: Json, *, headers: Mapping[str, str], silence_s: float
+    ) -> AsyncGenerator[AsyncIterator[Json]]:
+        """Send a JSON-RPC message; the answers are those of an event stream, a JSON object, or none.
+
+        Raises:
+            CommandFailed: the service cannot be reached, or answered with an error that is no JSON-RPC message.
+        """
+        sent = {**headers, "content-type": "application/json"}
+        try:
+            async with self._http.stream(
+                "POST", path, content=msgspec.json.encode(message), headers=sent, timeout=_timeout(silence_s)
+            ) as response:
+                if response.headers.get("content-type", "").startswith("text/event-stream"):
+                    yield _read_events(response)
+                else:
+                    yield _read_message(response.status_code, response.headers, await response.aread())
+        except httpx.TransportError as error:
+            raise _unreachable(self.url, error) from error
+
+    @asynccontextmanager
     async def download(self, path: str) -> AsyncGenerator[AsyncIterator[bytes]]:
         """Open a response whose bytes are iterated.
 
@@ -168,6 +190,17 @@ async def _read_events(response: httpx.Response) -> AsyncIterator[Json]:
             f"the answer of {response.request.url} is not an event stream of ragsvc; is the URL right?",
             code="bad_answer",
         ) from error
+
+
+async def _read_message(status: int, headers: httpx.Headers, content: bytes) -> AsyncIterator[Json]:
+    """The JSON-RPC message of a response, if it has one. Raises ``CommandFailed`` for an error of the service."""
+    message: Json = {}
+    with contextlib.suppress(msgspec.DecodeError):
+        message = msgspec.json.decode(content, type=Json)
+    if "jsonrpc" in message:
+        yield message
+    elif status >= 400:
+        raise failure_of_answer(status, headers, content)
 
 
 async def _file_chunks(file: Path) -> AsyncIterator[bytes]:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import anyio
 import httpx
 import httpx2
 import pytest
-from mcp import ClientSession
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
 from ragsvc.testing.sample_pdfs import text_pdf
-from ragsvc.testing.service_runner import create_key
+from ragsvc.testing.service_runner import ROOT, create_key, service_environment
+from tests.support.command import at_data, ragsvc
 
 pytestmark = [pytest.mark.model, pytest.mark.anyio]
 
@@ -218,3 +223,44 @@ def test_requests_without_a_key_and_too_large_ones_are_refused(service, tenant):
         tenant.http.post("/mcp", content=b"{", headers={**ACCEPT, "content-type": "application/json"}).status_code
         == 400
     )
+
+
+@pytest.mark.parametrize("place", ["a running service", "a data directory"])
+async def test_the_command_serves_standard_input_and_output(tenant, report, tmp_path, place):
+    if place == "a running service":
+        where = ["--url", tenant.service.url]
+        env = {"RAGSVC_API_KEY": tenant.key}
+    else:
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "lighthouse.pdf").write_bytes(REPORT)
+        assert ragsvc("ingest", str(tmp_path / "in"), env=at_data(tmp_path / "data")).code == 0
+        where = ["--data-dir", str(tmp_path / "data")]
+        env = {}
+    command = StdioServerParameters(
+        command=sys.executable,
+        args=["-m", "ragsvc", "mcp", *where],
+        env=service_environment(tmp_path / "data", env),
+        cwd=str(ROOT),
+    )
+    async with stdio_client(command) as streams, ClientSession(*streams) as client:
+        await client.initialize()
+        assert "search" in {tool.name for tool in (await client.list_tools()).tools}
+        found = await client.call_tool("search", {"query": "How much oil did the lamp consume?"})
+        assert "4,711 litres" in found.structured_content["results"][0]["text"]
+        wrong = await client.call_tool("fetch", {"id": "doc_unknown"})
+        assert wrong.is_error
+
+
+async def test_the_command_answers_every_request(tenant):
+    process = await anyio.open_process(
+        [sys.executable, "-m", "ragsvc", "mcp", "--url", tenant.service.url],
+        env=service_environment(Path("unused"), {"RAGSVC_API_KEY": f"{tenant.key}x"}),
+        cwd=ROOT,
+    )
+    async with process:
+        await process.stdin.send(b"no json\n" + json.dumps(INITIALIZE).encode() + b"\n")
+        await process.stdin.aclose()
+        output = b"".join([chunk async for chunk in process.stdout])
+    answers = {answer["id"]: answer["error"] for answer in map(json.loads, output.splitlines())}
+    assert answers[None]["code"] == -32700
+    assert "key" in answers[1]["message"]

@@ -57,32 +57,32 @@ class McpEndpoint:
             if self._manager is None:
                 if self._tasks is None:
                     raise ShuttingDown("The service is shutting down.")
-                await anyio.to_thread.run_sync(_import_server)
-                self._manager = await self._tasks.start(self._serve)
+                manager = await anyio.to_thread.run_sync(self._create)
+                self._manager = await self._tasks.start(_run, manager)
             assert self._manager is not None  # noqa: S101 - set above
             return self._manager
 
-    async def _serve(
-        self, *, task_status: anyio.abc.TaskStatus[StreamableHTTPSessionManager] = anyio.TASK_STATUS_IGNORED
-    ) -> None:
-        from mcp.server.streamable_http_manager import StreamableHTTPSessionManager  # noqa: PLC0415 - imported by then
+    def _create(self) -> StreamableHTTPSessionManager:
+        from mcp.server.streamable_http_manager import StreamableHTTPSessionManager  # noqa: PLC0415 - slow import
 
         from ragsvc.web.mcp.server import create_server  # noqa: PLC0415 - imports the SDK
 
-        manager = StreamableHTTPSessionManager(
+        return StreamableHTTPSessionManager(
             create_server(self._services), stateless=True, max_request_body_size=SMALL_BODY_BYTES
         )
-        async with manager.run():
-            task_status.started(manager)
-            await anyio.sleep_forever()
 
 
-def _import_server() -> None:
+async def _run(
+    manager: StreamableHTTPSessionManager,
+    *,
+    task_status: anyio.abc.TaskStatus[StreamableHTTPSessionManager] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    async with manager.run():
+        task_status.started(manager)
+        await anyio.sleep_forever()
 
-    import ragsvc.web.mcp.server  # noqa: F401, PLC0415 - see above
 
-
-@asgi(PATH, opt={"scope": AccessRequirement.ANY_KEY})
+@asgi(PATH, copy_scope=True, opt={"scope": AccessRequirement.ANY_KEY})
 async def answer_mcp(scope: Scope, receive: Receive, send: Send) -> None:
     """The Model Context Protocol, streamable HTTP: tools and resources that the scopes of the key allow."""
     if (length := context_of(scope).headers.get(b"content-length")) is not None:

@@ -41,7 +41,7 @@ from ragsvc.store.document_rows import DocumentFilter
 from ragsvc.web.context import context_of
 from ragsvc.web.errors import is_unexpected, log_unexpected
 from ragsvc.web.mcp.tools import (
-    ToolCall,
+    AgentCall,
     ToolServices,
     allowed_tools,
     call_tool,
@@ -67,9 +67,9 @@ class _Handlers:
     def __init__(self, services: ToolServices) -> None:
         self._services = services
 
-    def _call(self, context: _Context) -> ToolCall:
+    def _call(self, context: _Context) -> AgentCall:
         request = _request_of(context)
-        return ToolCall(
+        return AgentCall(
             services=self._services,
             principal=context_of(request.scope).principal,
             origin=str(request.base_url).rstrip("/"),

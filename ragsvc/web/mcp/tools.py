@@ -11,6 +11,7 @@ import base64
 import binascii
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import Future
 from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import anyio
@@ -70,7 +71,7 @@ class ToolServices(Protocol):
     def settings(self) -> UploadSettings: ...
 
 
-class ToolCall(msgspec.Struct, frozen=True):
+class AgentCall(msgspec.Struct, frozen=True):
     """The caller of a tool. ``origin`` is the scheme and authority under which it reached the service."""
 
     services: ToolServices
@@ -143,7 +144,7 @@ class ToolResult(msgspec.Struct, frozen=True):
     text: str | None = None
 
 
-class Tool(msgspec.Struct, frozen=True):
+class AgentTool(msgspec.Struct, frozen=True):
     """A tool. A key without its scopes neither sees nor calls it."""
 
     name: str
@@ -151,7 +152,7 @@ class Tool(msgspec.Struct, frozen=True):
     description: str
     arguments: type[msgspec.Struct]
     scopes: tuple[Scope, ...]
-    run: Callable[[ToolCall, Any], Awaitable[ToolResult]]
+    run: Callable[[AgentCall, Any], Awaitable[ToolResult]]
     changes: bool = False
 
     @property
@@ -163,7 +164,7 @@ class Tool(msgspec.Struct, frozen=True):
         return schema
 
 
-async def search(call: ToolCall, arguments: SearchArguments) -> ToolResult:
+async def search(call: AgentCall, arguments: SearchArguments) -> ToolResult:
     """Find pages by meaning and by words. Passages of a page are one result."""
     require_collection(call.principal, arguments.collection)
     call.services.access.count_request(call.principal, family="search")
@@ -182,7 +183,7 @@ async def search(call: ToolCall, arguments: SearchArguments) -> ToolResult:
     return ToolResult({"results": [_page_result(call, identifier, hits) for identifier, hits in pages.items()]})
 
 
-def _page_result(call: ToolCall, identifier: str, hits: list[SearchHit]) -> dict[str, Any]:
+def _page_result(call: AgentCall, identifier: str, hits: list[SearchHit]) -> dict[str, Any]:
     passage = hits[0].passage
     in_order = sorted((hit.passage for hit in hits), key=lambda each: each.start)
     return {
@@ -194,7 +195,7 @@ def _page_result(call: ToolCall, identifier: str, hits: list[SearchHit]) -> dict
     }
 
 
-async def fetch(call: ToolCall, arguments: FetchArguments) -> ToolResult:
+async def fetch(call: AgentCall, arguments: FetchArguments) -> ToolResult:
     """The text of a document or of its pages."""
     document, first, last = await find_pages(call, arguments.id)
     text, reached = await read_pages(call, document, first, last)
@@ -220,7 +221,7 @@ async def fetch(call: ToolCall, arguments: FetchArguments) -> ToolResult:
     )
 
 
-async def find_pages(call: ToolCall, identifier: str) -> tuple[Document, int, int]:
+async def find_pages(call: AgentCall, identifier: str) -> tuple[Document, int, int]:
     """The document of an id, and its first and last page that are meant; pages count from 1.
 
     Raises:
@@ -246,7 +247,7 @@ async def find_pages(call: ToolCall, identifier: str) -> tuple[Document, int, in
     return document, first, min(last, document.pages_total)
 
 
-async def visible_document(call: ToolCall, document_id: str) -> Document:
+async def visible_document(call: AgentCall, document_id: str) -> Document:
     """A document that the key may see. Raises ``DocumentNotFound``."""
     document = await call.services.documents.get(call.principal.tenant, document_id)
     if not allows_collection(call.principal, document.collection):
@@ -254,7 +255,7 @@ async def visible_document(call: ToolCall, document_id: str) -> Document:
     return document
 
 
-async def read_pages(call: ToolCall, document: Document, first: int, last: int) -> tuple[str, int]:
+async def read_pages(call: AgentCall, document: Document, first: int, last: int) -> tuple[str, int]:
     """The text of pages, as many as fit into a result and at least one, and the last of them."""
     texts: list[str] = []
     length, reached = 0, first
@@ -277,7 +278,7 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-async def ask(call: ToolCall, arguments: AskArguments) -> ToolResult:
+async def ask(call: AgentCall, arguments: AskArguments) -> ToolResult:
     """An answer with citations, from a chat model."""
     require_collection(call.principal, arguments.collection)
     request = {
@@ -298,7 +299,7 @@ async def ask(call: ToolCall, arguments: AskArguments) -> ToolResult:
     return ToolResult({"answer": answer_text, "citations": citations, "model": completion.get("model")}, text)
 
 
-def _citation(call: ToolCall, source: Mapping[str, Any]) -> dict[str, Any]:
+def _citation(call: AgentCall, source: Mapping[str, Any]) -> dict[str, Any]:
     page: int | None = source.get("page")
     document_id: str = source["file_id"]
     return {
@@ -316,17 +317,15 @@ def _source_lines(citations: Iterable[Mapping[str, Any]]) -> list[str]:
 
 async def _reporting(report: Report, message: str, work: Awaitable[T]) -> T:
     """Await work, and report meanwhile that it is going on: clients end calls from which they hear nothing."""
-    failure: Exception | None = None
+    outcome: Future[T] = Future()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_report_waiting, report, message)
         try:
-            result = await work
+            outcome.set_result(await work)
         except Exception as error:  # noqa: BLE001 - raised below: a task group would wrap it
-            failure = error
+            outcome.set_exception(error)
         tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return result
+    return outcome.result()
 
 
 async def _report_waiting(report: Report, message: str) -> None:
@@ -337,7 +336,7 @@ async def _report_waiting(report: Report, message: str) -> None:
         done += _PROGRESS_EVERY_S
 
 
-async def list_documents(call: ToolCall, arguments: ListArguments) -> ToolResult:
+async def list_documents(call: AgentCall, arguments: ListArguments) -> ToolResult:
     """Documents, newest first."""
     if arguments.collection is not None:
         require_collection(call.principal, arguments.collection)
@@ -371,7 +370,7 @@ def describe(document: Document) -> dict[str, Any]:
     return described
 
 
-async def add_document(call: ToolCall, arguments: AddArguments) -> ToolResult:
+async def add_document(call: AgentCall, arguments: AddArguments) -> ToolResult:
     """Store a file as a document, and wait until it is ready or the service's time for uploads is over."""
     require_collection(call.principal, arguments.collection)
     if (arguments.text is None) == (arguments.content_base64 is None):
@@ -404,7 +403,7 @@ def _content(arguments: AddArguments) -> bytes:
 TOOLS: Final = {
     tool.name: tool
     for tool in (
-        Tool(
+        AgentTool(
             "search",
             "Search documents",
             "Search the documents of this service by meaning and by words. Returns pages, best first, each with an id, "
@@ -413,7 +412,7 @@ TOOLS: Final = {
             (Scope.SEARCH,),
             search,
         ),
-        Tool(
+        AgentTool(
             "fetch",
             "Read a document",
             "Read the text of a document or of some of its pages, by an id from search or list_documents. Add "
@@ -422,7 +421,7 @@ TOOLS: Final = {
             (Scope.DOCUMENTS_READ,),
             fetch,
         ),
-        Tool(
+        AgentTool(
             "ask",
             "Ask the documents",
             "Answer a question from the documents, with citations that name the page and quote its words. Says so if "
@@ -431,7 +430,7 @@ TOOLS: Final = {
             (Scope.CHAT,),
             ask,
         ),
-        Tool(
+        AgentTool(
             "list_documents",
             "List documents",
             "List the documents of this service, newest first, with file name, collection, status and number of pages.",
@@ -439,7 +438,7 @@ TOOLS: Final = {
             (Scope.DOCUMENTS_READ,),
             list_documents,
         ),
-        Tool(
+        AgentTool(
             "add_document",
             "Add a document",
             "Add a file (PDF, Office, text, HTML, Markdown, e-mail, picture) to the documents, as text or in base64, "
@@ -453,12 +452,12 @@ TOOLS: Final = {
 }
 
 
-def allowed_tools(principal: Principal) -> list[Tool]:
+def allowed_tools(principal: Principal) -> list[AgentTool]:
     """The tools that a key may call."""
     return [tool for tool in TOOLS.values() if principal.scopes.issuperset(tool.scopes)]
 
 
-async def call_tool(call: ToolCall, name: str, arguments: Mapping[str, Any]) -> ToolResult:
+async def call_tool(call: AgentCall, name: str, arguments: Mapping[str, Any]) -> ToolResult:
     """Run a tool.
 
     Raises:
