@@ -18,6 +18,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from ragsvc.core.errors import EmbeddingFailed
 
+_SEND_TEXTS = "Send texts (LangChain: check_embedding_ctx_length=False)"
 _MANY_TEXTS = 16
 _REMEMBERED_WORDS = 50_000
 _REMEMBERED_CHARACTERS = 24
@@ -77,12 +78,26 @@ class TokenizerSpans:
         return list(self._tokenizer().encode(text, add_special_tokens=False).offsets)
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """The texts of token arrays, without special tokens. Raises ``ValueError`` for an unknown token id."""
-        size = self._tokenizer().get_vocab_size()
+        """The texts of token arrays, without special tokens.
+
+        Arrays of another tokenizer are recognised by their texts: these have other tokens in this one. Most sentences
+        have some, because the frequent words of others are unused or single characters here.
+
+        Raises:
+            ValueError: an array that this tokenizer makes of no text.
+        """
+        tokenizer = self._tokenizer()
+        size = tokenizer.get_vocab_size()
         for array in ids:
             if array and not 0 <= max(array) < size:
-                raise ValueError(f"{max(array)} is no token of this model (0 to {size - 1})")
-        return list(self._tokenizer().decode_batch([list(array) for array in ids], skip_special_tokens=True))
+                raise ValueError(f"{max(array)} is no token of this model (0 to {size - 1}). {_SEND_TEXTS}")
+        special = {identifier for identifier, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        arrays = [[identifier for identifier in array if identifier not in special] for array in ids]
+        texts = list(tokenizer.decode_batch(arrays, skip_special_tokens=True))
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        if any(encoding.ids != array for encoding, array in zip(encodings, arrays, strict=True)):
+            raise ValueError(f"The tokens are those of another model's tokenizer. {_SEND_TEXTS}")
+        return texts
 
     def _tokenizer(self) -> Tokenizer:
         if self._loaded is None:

@@ -59,6 +59,35 @@ def test_token_arrays_are_those_of_the_models_tokenizer(client) -> None:
 
 
 @pytest.mark.parametrize(
+    "tokens",
+    [
+        pytest.param([83, 1609, 5963, 374, 2294, 0], id="cl100k_base of 'tiktoken is great!'"),
+        pytest.param([[791, 4062, 14198, 39935, 35308, 927, 279, 16053, 5679, 13]], id="cl100k_base of a pangram"),
+        pytest.param([[1037, 13156], [976, 4853, 19705, 68347, 65613, 1072, 290, 29082, 6446, 13]], id="o200k_base"),
+    ],
+)
+def test_token_arrays_of_another_tokenizer_are_refused(client, tokens) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"Send texts \(LangChain: check_embedding_ctx_length=False\)"):
+        client.embeddings.create(model=MODEL, input=tokens)
+
+
+def test_special_tokens_of_a_token_array_are_left_out(client) -> None:
+    whale = [1037, 13156, 2003, 1037, 25476, 1012]
+    plain = client.embeddings.create(model=MODEL, input=whale).data[0].embedding
+    framed = client.embeddings.create(model=MODEL, input=[101, *whale, 102]).data[0].embedding
+    assert np.dot(plain, framed) > 0.999
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
+def test_the_paths_of_other_clients_rerank(tenant, path: str) -> None:
+    body = {"model": "local/reranker", "query": "What was painted green?", "top_n": 1}
+    documents = ["It rained.", "The crane was painted green."]
+    reply = tenant.http.post(path, json={**body, "documents": documents})
+    assert reply.status_code == 200, reply.text
+    assert [result["index"] for result in reply.json()["results"]] == [1]
+
+
+@pytest.mark.parametrize(
     ("body", "param"),
     [
         ({"input": ""}, "input"),

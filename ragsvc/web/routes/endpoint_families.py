@@ -166,11 +166,20 @@ def _form_schema(*files: str) -> Schema:
 
 
 def _json_route(
-    path: str, family: Family, summary: str, body: Schema, *, answer: Content = ANY_JSON, scope: Scope = Scope.PROXY
+    path: str,
+    family: Family,
+    summary: str,
+    body: Schema,
+    *,
+    answer: Content = ANY_JSON,
+    scope: Scope = Scope.PROXY,
+    also_at: str | None = None,
 ) -> HTTPRouteHandler:
+    """``also_at`` is a path by which clients of another vendor know the route at ``path``."""
     opt = _opt(family, scope, {"application/json": body}, answer)
+    operation = _operation(path) + ("" if also_at is None else _operation(also_at).replace("create", "At"))
 
-    @post(f"/v1{path}", status_code=200, opt=opt, summary=summary, operation_id=_operation(path))
+    @post(also_at or f"/v1{path}", status_code=200, opt=opt, summary=summary, operation_id=operation)
     async def pass_json(request: Request[Any, Any, Any]) -> ASGIResponse:
         """Pass the request to the provider of its model; the provider defines all other fields."""
         return await _pass_json(request, family, path)
@@ -255,6 +264,8 @@ route_handlers: list[HTTPRouteHandler] = [
         _json_schema(model="omni-moderation-latest", input="I love you."),
     ),
     _json_route("/rerank", Family.RERANK, "Order documents by relevance", RerankRequest),
+    _json_route("/rerank", Family.RERANK, "The same, for Cohere's SDK", RerankRequest, also_at="/v2/rerank"),
+    _json_route("/rerank", Family.RERANK, "The same, for Infinity's clients", RerankRequest, also_at="/rerank"),
     _json_route(
         "/ocr",
         Family.OCR,
