@@ -286,7 +286,7 @@ class AnswerService:
             return _PreparedCall(made, CitationSource(()) if wants_citations else None)
         if route.takes_passages:
             made = msgspec.structs.replace(call, model=route.upstream_model, evidence=evidence)
-            return _PreparedCall(made, CitationSource(evidence.hits, extractive=True))
+            return _PreparedCall(made, CitationSource(evidence.hits, extractive=True, service_url=call.service_url))
         context_tokens = route.context_tokens
         if context_tokens is None and evidence.hits:
             context_tokens = await route.provider.context_tokens(route.upstream_model)
@@ -308,7 +308,7 @@ class AnswerService:
                 route.provider_name,
             )
         made = msgspec.structs.replace(call, model=route.upstream_model, evidence=evidence, messages=woven.messages)
-        return _PreparedCall(made, CitationSource(woven.hits), woven.dropped)
+        return _PreparedCall(made, CitationSource(woven.hits, service_url=call.service_url), woven.dropped)
 
 
 async def _query_of(request: ChatRequest) -> str:

@@ -22,6 +22,7 @@ from ragsvc.web.disconnects import DisconnectWatcher
 from ragsvc.web.headers import DROPPED_PASSAGES_HEADER
 from ragsvc.web.openapi import ANY_JSON, EVENTS, DocumentedAnswer
 from ragsvc.web.passthrough.raw_responses import ClientGone, EventStream, JsonBytes
+from ragsvc.web.public_address import service_url
 from ragsvc.web.routes.endpoint_families import ACCESS_PARAMETERS, access_of
 
 
@@ -55,6 +56,7 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
     if (options := call.request.rag_options) is not None:
         require_scope(context.principal, KeyScope.CHAT)
         require_collection(context.principal, options.collection)
+        call = msgspec.structs.replace(call, service_url=service_url(scope))
     access = access_of(context)
     if access != NO_ACCESS:
         call = msgspec.structs.replace(call, access=access)
