@@ -4,7 +4,6 @@ import pytest
 
 from ragsvc.core.access.principal import DEFAULT_SCOPES, Principal
 from ragsvc.core.errors import ConfigurationError, InvalidRequest, ModelNotFound, ModelUnavailable
-from ragsvc.core.gateway.circuit_breaker import Circuit
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ModelSettings, ProviderSettings
 from ragsvc.core.ids import KeyId, TenantId
@@ -14,7 +13,7 @@ from ragsvc.services.model_registry import LocalModel, ModelRegistry, first_able
 class Backend:
     def __init__(self, name):
         self.name = name
-        self.circuit = Circuit.CLOSED
+        self.circuits = {}
 
 
 def registry(*settings):
