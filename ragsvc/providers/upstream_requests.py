@@ -100,7 +100,8 @@ class RetriableFailure(Exception):
 class UpstreamEndpoint(msgspec.Struct, frozen=True):
     """An endpoint of a provider, and the provider's name of the model that a request is for.
 
-    Without ``family``, the request is for no model and has no circuit breaker.
+    Without ``family``, the request is for no model. It is always sent: it has no circuit breaker, and the answer that
+    the endpoint is missing is not remembered.
     """
 
     path: str
@@ -230,7 +231,7 @@ class UpstreamClient:
                 breaker.ignored()
             case EndpointNotOffered():
                 breaker.ignored()
-                if self._has_own_key:
+                if self._has_own_key and endpoint.family is not None:
                     self._missing.note(endpoint.path)
             case _:  # the provider refuses the request
                 breaker.succeeded()

@@ -27,7 +27,7 @@ class KeepAlive:
     """The head of an event stream, and comments while the stream is silent.
 
     The task of the stream calls ``settle`` before it sends if ``comment`` is set, sets ``busy`` while it sends whole
-    events, and calls ``sent`` afterwards. This costs about 0.1 µs for each block of events.
+    events, and calls ``sent`` afterwards. This costs 0.2 µs for each block of events (Python 3.11, 200,000 blocks).
     """
 
     __slots__ = (

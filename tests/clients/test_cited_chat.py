@@ -41,3 +41,13 @@ def test_pydantic_ai_returns_the_sources(asked, run_program):
         assert (source["url"], source["title"]) == (url, "archive.txt, page 1")
         (excerpt,) = source["excerpts"]
         assert excerpt in TEXT
+
+
+def test_the_ai_sdk_returns_the_sources(asked, run_node_program):
+    variables, url = asked
+    answers = run_node_program("ai-sdk", "ai_sdk_cited_chat", **variables)
+    assert answers["failures"] == []
+    for answer in (answers["whole"], answers["stream"]):
+        assert "Porto" in answer["text"]
+        (source,) = answer["sources"]
+        assert (source["sourceType"], source["url"], source["title"]) == ("url", url, "archive.txt, page 1")

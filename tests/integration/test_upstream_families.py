@@ -84,7 +84,9 @@ class Asked:
         )
         self.provider = OpenAIUpstream(settings, session, count_tokens=len, client=client)
 
-    async def __call__(self, family: Family, path: str, *, model: str = "m", provider=None) -> RagsvcError | None:
+    async def __call__(
+        self, family: Family | None, path: str, *, model: str = "m", provider=None
+    ) -> RagsvcError | None:
         body = json.dumps({"model": model}).encode()
         request = ForwardRequest("POST", path, body, {"Content-Type": "application/json"}, family, model)
         try:
@@ -169,6 +171,21 @@ def test_a_callers_own_key_closes_no_endpoint_to_others(upstream):
         assert type(await ask(Family.OCR, "/ocr", provider=own)) is EndpointNotOffered
         del upstream.answers["/v1/ocr"]
         assert await ask(Family.OCR, "/ocr") is None
+
+    run(upstream, use)
+
+
+def test_a_list_of_models_is_always_asked_for(upstream):
+    """``POST /v1/providers/{name}/test`` shows what the provider answers now."""
+
+    async def use(ask):
+        for status in (404, 500):
+            upstream.answer("/models", status, "")
+            for _ in range(5):
+                assert await ask(None, "/models") is not None
+        assert upstream.count("/models") == 10
+        del upstream.answers["/v1/models"]
+        assert await ask(None, "/models") is None
 
     run(upstream, use)
 

@@ -146,6 +146,11 @@ class PassedThrough(ASGIResponse):
                     answer = await self._open(alive.watch if self._expects_events else _do_nothing)
                 except Exception as error:  # noqa: BLE001 - rendered like the exceptions of all routes
                     await self._fail(error, alive, scope, send)
+                except asyncio.CancelledError:
+                    ended = take_cancellation(scope) if alive.started else None
+                    if ended is None:
+                        raise
+                    await self._fail(ended, alive, scope, send)
                 else:
                     await self._pass_on(answer, alive, scope, send)
             if watcher.left and not alive.started:
