@@ -32,6 +32,7 @@ from ragsvc.core.defaults import (
     DEFAULT_OPEN_COLLECTIONS,
     DEFAULT_RERANK_BUDGET_MS,
     DEFAULT_SEND_TIMEOUT_S,
+    DEFAULT_STREAM_COMMENT_S,
     DEFAULT_TOP_K,
     MAX_TOP_K,
 )
@@ -108,6 +109,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Seconds after which a connection without a request is closed."""
     send_timeout_s: Seconds = DEFAULT_SEND_TIMEOUT_S
     """Seconds after which a connection is closed whose client does not read its response."""
+    stream_comment_s: Seconds = DEFAULT_STREAM_COMMENT_S
+    """Seconds of silence after which an event stream gets a comment, so that proxies keep its connection open."""
     max_connections: Positive = DEFAULT_MAX_CONNECTIONS
     """Connections at the same time; fewer if the limit of open files is lower."""
     max_connections_per_address: Positive = DEFAULT_MAX_CONNECTIONS_PER_ADDRESS

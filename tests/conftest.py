@@ -18,15 +18,23 @@ from tests.support.upstream_server import serving
 
 _serial = itertools.count(1)
 
-_MARKER_OF_FOLDER = {"models": "model", "ocr": "ocr", "long_runs": "slow"}
+_MARKER_OF_FOLDER = {"models": "model", "ocr": "ocr", "long_runs": "slow", "clients": "clients"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of a folder, so that ``-m "not model and not ocr and not slow"`` selects the fast tests."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of a folder, so that ``-m "not model and not ocr and not slow"`` selects the fast tests.
+
+    Tests that install other clients run only if ``-m`` names ``clients``.
+    """
     for item in items:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         if folder in _MARKER_OF_FOLDER:
             item.add_marker(_MARKER_OF_FOLDER[folder])
+    if "clients" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("clients")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("clients")]
 
 
 NO_LIMITS = {"requests_per_minute": None, "requests_per_hour": None}

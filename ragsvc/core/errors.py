@@ -22,6 +22,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── RateLimited
     ├── NotFound
     │   ├── DocumentNotFound, CollectionNotFound, TenantNotFound, KeyNotFound, RouteNotFound
+    │   ├── EndpointNotOffered    the provider of the model does not offer the endpoint
     │   └── ModelNotFound
     ├── RequestTimedOut           the client sent too slowly
     ├── Conflict                  the state of the resource does not allow the operation
@@ -29,6 +30,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── ModelUnavailable          no provider can serve the model at the moment
     ├── UpstreamFailed            the provider returned an error or ended the response early
     ├── UpstreamTimeout
+    ├── UpstreamRejected          the provider refuses this server's key or account; the operator has to act
     ├── AttestationUnavailable    this machine provides no attestation reports
     ├── StorageFull
     ├── StoredDataDamaged         a stored file or text is missing or was altered
@@ -209,6 +211,16 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class EndpointNotOffered(NotFound):
+    """The provider of the model does not offer the endpoint (it answers 404, 405 or 501). A repetition fails again."""
+
+    code = "endpoint_not_offered"
+
+    def __init__(self, message: str, *, upstream_status: int | None = None) -> None:
+        super().__init__(message, param="model")
+        self.upstream_status = upstream_status
+
+
 class RequestTimedOut(RagsvcError):
     """The client sent its request too slowly."""
 
@@ -255,6 +267,16 @@ class UpstreamTimeout(RagsvcError):
 
     code = "upstream_timeout"
     retryable = True
+
+
+class UpstreamRejected(RagsvcError):
+    """The provider refuses the key or the account of this server. The reason is in the log, for the operator."""
+
+    code = "upstream_rejected"
+
+    def __init__(self, message: str, *, upstream_status: int | None = None) -> None:
+        super().__init__(message)
+        self.upstream_status = upstream_status
 
 
 class AttestationUnavailable(RagsvcError):

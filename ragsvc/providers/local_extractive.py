@@ -1,7 +1,8 @@
 """``local/chat-model``: answers with sentences quoted from the documents, each with a citation marker.
 
 It generates no text. Nothing is sampled, so ``temperature``, ``top_p``, ``seed`` and penalties have no effect and ``n``
-answers are equal. ``stop`` and token limits apply. Parameters that it cannot support are rejected by name.
+answers are equal. ``stop`` and token limits apply. Parameters that it cannot support are rejected by name. Tools that
+it may call, but need not, are passed over: many clients send tools with every chat.
 """
 
 from __future__ import annotations
@@ -259,8 +260,8 @@ def refuse_unsupported(request: ChatRequest, *, model: str = LOCAL_MODEL, able: 
     ``able`` names parameters that it does support.
     """
     wants = {
-        "tools": (request.tools and request.tool_choice != "none", "call tools"),
-        "functions": (request.functions, "call functions"),
+        "tool_choice": (request.tools and request.forces_tool, "call tools"),
+        "function_call": (request.functions and request.forces_function, "call functions"),
         "logprobs": (request.logprobs, "return log probabilities"),
         "top_logprobs": (request.top_logprobs, "return log probabilities"),
         "logit_bias": (request.logit_bias, "apply a logit bias"),

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Self
 from uuid import uuid4
 
 from ragsvc.core.errors import ModelNotFound
 from ragsvc.core.gateway.chat import ChatCall
 from ragsvc.core.gateway.circuit_breaker import Circuit
+from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.ports.model_provider import ForwardReply, ForwardRequest
 
 
 class LocalProvider:
     """The methods of the port ``ModelProvider`` that all local providers share."""
 
-    circuit = Circuit.CLOSED
+    circuits: Mapping[Family, Circuit] = MappingProxyType({})
 
     def with_key(self, api_key: str, *, from_caller: bool = False) -> Self:
         """This provider: it needs no key."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from ragsvc.core.errors import RagsvcError
-from ragsvc.providers.upstream_requests import HTTP_FAILURES, RetriableFailure, UpstreamClient
+from ragsvc.providers.upstream_requests import HTTP_FAILURES, RetriableFailure, UpstreamClient, UpstreamEndpoint
 
 _NAMES: Final = frozenset(
     {
@@ -30,6 +30,7 @@ _NAMES: Final = frozenset(
         "max_input_tokens",
     }
 )
+_MODELS: Final = UpstreamEndpoint("/models")
 _NESTED: Final = ("meta", "top_provider", "limits", "capabilities")
 _SMALLEST: Final = 256
 _TIMEOUT_S: Final = 3.0
@@ -65,7 +66,7 @@ class ModelContexts:
         keep_s = _KEEP_S
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                response = await client.open("GET", "/models", b"", {"Accept": "application/json"})
+                response = await client.open("GET", _MODELS, b"", {"Accept": "application/json"})
                 listed = _LISTS.decode(await client.read(response))
             self._known = {
                 entry["id"]: min(lengths)

@@ -17,12 +17,13 @@ from msgspec import UNSET, Raw, UnsetType
 from ragsvc.core.errors import UpstreamFailed
 from ragsvc.core.gateway.chat import ChatCall, CountTokens, TokenUsage
 from ragsvc.core.gateway.circuit_breaker import Circuit
+from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.finish_reasons import finish_reason_of, is_finish_reason
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.core.ports.chat_backend import ChatReply
 from ragsvc.core.ports.model_provider import ForwardRequest
 from ragsvc.providers.model_contexts import ModelContexts
-from ragsvc.providers.upstream_requests import HTTP_FAILURES, UpstreamClient
+from ragsvc.providers.upstream_requests import HTTP_FAILURES, UpstreamClient, UpstreamEndpoint
 from ragsvc.providers.upstream_stream import UpstreamStream, read_usage
 
 _CHAT: Final = "/chat/completions"
@@ -80,9 +81,9 @@ class OpenAIUpstream:
         self._now = now
 
     @property
-    def circuit(self) -> Circuit:
-        """State of the circuit breaker."""
-        return self._client.breaker.state
+    def circuits(self) -> Mapping[Family, Circuit]:
+        """State of the circuit breaker of each endpoint family that was requested so far."""
+        return self._client.circuits
 
     @property
     def in_use(self) -> int:
@@ -93,14 +94,15 @@ class OpenAIUpstream:
         """Return the answer with the bytes of the provider, unless fields are missing that clients require."""
         client = self._client
         body = call.upstream_body()
+        endpoint = _chat_endpoint(call.model)
 
         async def send() -> ChatReply:
-            response = await client.open("POST", _CHAT, body, _JSON_HEADERS)
+            response = await client.open("POST", endpoint, body, _JSON_HEADERS)
             return await self._reply(call, await client.read(response))
 
         await client.slots.acquire()
         try:
-            return await client.attempt(send)
+            return await client.attempt(endpoint, send)
         finally:
             client.slots.release()
 
@@ -108,9 +110,10 @@ class OpenAIUpstream:
         """Begin to answer; yields the blocks of the provider as they arrive."""
         client = self._client
         body = call.upstream_body(meter_usage=True)
+        endpoint = _chat_endpoint(call.model)
 
         async def send() -> UpstreamStream:
-            response = await client.open("POST", _CHAT, body, _STREAM_HEADERS)
+            response = await client.open("POST", endpoint, body, _STREAM_HEADERS)
             if response.content_type != "text/event-stream":
                 response.close()
                 raise UpstreamFailed(f"Provider '{client.settings.name}' did not answer with an event stream.")
@@ -126,7 +129,7 @@ class OpenAIUpstream:
 
         await client.slots.acquire()
         try:
-            stream = await client.attempt(send)
+            stream = await client.attempt(endpoint, send)
         except BaseException:
             client.slots.release()
             raise
@@ -136,23 +139,25 @@ class OpenAIUpstream:
     async def forward(self, request: ForwardRequest) -> ForwardedReply:
         """Pass a request of any family on; a streamed body is sent at most once."""
         client = self._client
+        endpoint = UpstreamEndpoint(request.path, request.family, request.model)
         await client.slots.acquire()
         try:
             response = await client.attempt(
-                lambda: client.open(request.method, request.path, request.body, request.headers),
+                endpoint,
+                lambda: client.open(request.method, endpoint, request.body, request.headers),
                 retries=None if isinstance(request.body, bytes) else 0,
             )
         except BaseException:
             client.slots.release()
             raise
-        return ForwardedReply(client, response)
+        return ForwardedReply(client, response, request.family)
 
     async def context_tokens(self, model: str) -> int | None:
         """The context length that the provider lists for a model."""
         return await self._contexts.tokens(model, self._client)
 
     def with_key(self, api_key: str, *, from_caller: bool = False) -> OpenAIUpstream:
-        """The same provider with another key; slots and circuit breaker are shared."""
+        """The same provider with another key; slots and circuit breakers are shared."""
         other = copy.copy(self)
         other._client = self._client.with_key(api_key, from_caller=from_caller)  # noqa: SLF001 - its own copy
         return other
@@ -206,6 +211,10 @@ class OpenAIUpstream:
         )
 
 
+def _chat_endpoint(model: str) -> UpstreamEndpoint:
+    return UpstreamEndpoint(_CHAT, Family.CHAT, model)
+
+
 def prompt_tokens(call: ChatCall, count_tokens: CountTokens) -> int:
     """Count the tokens of the messages sent to the provider."""
     if call.messages is None:
@@ -216,9 +225,11 @@ def prompt_tokens(call: ChatCall, count_tokens: CountTokens) -> int:
 class ForwardedReply:
     """An answer of a provider of any family; its body is iterated. Implements ``ForwardReply``."""
 
-    def __init__(self, client: UpstreamClient, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, client: UpstreamClient, response: aiohttp.ClientResponse, family: Family | None) -> None:
         self._client = client
         self._response = response
+        self._family = family
+        self._since = time.perf_counter()
         self._closed = False
 
     @property
@@ -239,7 +250,7 @@ class ForwardedReply:
         try:
             piece = await self._response.content.readany()
         except HTTP_FAILURES as error:
-            self._client.report_broken_answer(error)
+            self._client.report_broken_answer(self._family, error, since=self._since)
             raise self._client.translate(error, before_body=False) from error
         if not piece:
             raise StopAsyncIteration

@@ -21,19 +21,25 @@ from yarl import URL
 
 from ragsvc import __version__
 from ragsvc.core.errors import (
+    EndpointNotOffered,
     InvalidRequest,
     ModelNotFound,
     ModelUnavailable,
+    NotFound,
     RagsvcError,
+    RateLimited,
     TooLarge,
     UpstreamFailed,
+    UpstreamRejected,
     UpstreamTimeout,
 )
-from ragsvc.core.gateway.circuit_breaker import CircuitBreaker
+from ragsvc.core.gateway.circuit_breaker import Circuit, CircuitBreaker
+from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.core.log_events import RepetitionLimit, log_event
 from ragsvc.core.retry_after import read_retry_after
 from ragsvc.providers.concurrency_slots import ConcurrencySlots
+from ragsvc.providers.missing_endpoints import MissingEndpoints
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +52,20 @@ _LONGEST_BACKOFF_S: Final = 2.0
 _ERROR_BODY_BYTES: Final = 64 << 10
 _MESSAGE_CHARACTERS: Final = 1000
 _COPIED_BODY_BYTES: Final = 1 << 20
-_PARAMETER_STATUSES: Final = frozenset({400, 405, 409, 411, 415, 422})
-_CREDENTIAL_STATUSES: Final = frozenset({401, 402, 403, 407})
-_TEMPORARY_STATUSES: Final = frozenset({408, 425, 429})
+_PARAMETER_STATUSES: Final = frozenset({400, 409, 411, 415, 422})
+_ENDPOINT_STATUSES: Final = frozenset({404, 405, 501})
+_ENDPOINT_CODES: Final = frozenset({"404", "not_found", "not_found_error", "unknown_url"})
+"""Codes of a 404 that may be about the endpoint; others are about something that the request names."""
+_BUSY_STATUSES: Final = frozenset({408, 425})
+_UNAVAILABLE_STATUSES: Final = frozenset({503, 529})
+_REJECTIONS: Final = {
+    401: "does not accept the key of this server",
+    402: "demands payment for the account of this server",
+    403: "denies the request to the account of this server",
+    407: "is behind a proxy that demands credentials",
+}
+"""Statuses about this server's key or account, and what they say to the operator."""
+_DEFAULT_RETRY_AFTER_S: Final = 1.0
 
 
 def open_session(resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
@@ -66,22 +83,38 @@ def open_session(resolver: AbstractResolver | None = None) -> aiohttp.ClientSess
 class RetriableFailure(Exception):
     """A failure after which another attempt may succeed; never leaves this package.
 
-    ``wait_s`` is the wait that the provider asks for. ``healthy``: the failure does not count for the circuit breaker.
+    ``wait_s`` is the wait that the provider asks for. ``down``: the failure counts for the circuit breaker.
     ``status`` is the HTTP status of the provider, if it answered.
     """
 
     def __init__(
-        self, error: RagsvcError, *, wait_s: float | None = None, healthy: bool = False, status: int | None = None
+        self, error: RagsvcError, *, wait_s: float | None = None, down: bool = True, status: int | None = None
     ) -> None:
         super().__init__(error.message)
         self.error = error
         self.wait_s = wait_s
-        self.healthy = healthy
+        self.down = down
         self.status = status
 
 
+class UpstreamEndpoint(msgspec.Struct, frozen=True):
+    """An endpoint of a provider, and the provider's name of the model that a request is for.
+
+    Without ``family``, the request is for no model. It is always sent: it has no circuit breaker, and the answer that
+    the endpoint is missing is not remembered.
+    """
+
+    path: str
+    family: Family | None = None
+    model: str = ""
+
+
 class UpstreamClient:
-    """HTTP client of a provider. ``sleep`` and ``jitter`` (0..1) are parameters for tests."""
+    """HTTP client of a provider. ``sleep`` and ``jitter`` (0..1) are parameters for tests.
+
+    Each endpoint family has a circuit breaker of its own. Only faults that show that the provider is down open it:
+    failed connections, timeouts, and statuses from 500 except 501. What a single request can cause does not.
+    """
 
     def __init__(
         self,
@@ -100,9 +133,9 @@ class UpstreamClient:
         self._jitter = jitter
         self._on_failure = on_failure
         self._repetitions = RepetitionLimit()
-        self.breaker = CircuitBreaker(
-            failures=settings.breaker_failures, cooldown_s=settings.breaker_cooldown_s, clock=clock
-        )
+        self._clock = clock
+        self._breakers: dict[Family, CircuitBreaker] = {}
+        self._missing = MissingEndpoints(clock=clock)
         self.slots = ConcurrencySlots(
             settings.max_concurrency, max_waiting=settings.max_waiting, timeout_s=settings.queue_timeout_s
         )
@@ -113,6 +146,7 @@ class UpstreamClient:
         )
         self._base = settings.base_url.rstrip("/")
         self._urls: dict[str, URL] = {}
+        self._has_own_key = True
         self._key_from_caller = False
         self._headers = {
             "User-Agent": f"ragsvc/{__version__}",
@@ -126,76 +160,133 @@ class UpstreamClient:
         other = copy.copy(self)
         other.settings = msgspec.structs.replace(self.settings, api_key=api_key)
         other._headers = self._headers | {"Authorization": f"Bearer {api_key}"}  # noqa: SLF001 - its own copy
+        other._has_own_key = False  # noqa: SLF001 - its own copy
         other._key_from_caller = from_caller  # noqa: SLF001 - its own copy
         return other
 
-    async def attempt(self, send: Callable[[], Awaitable[T]], *, retries: int | None = None) -> T:
+    @property
+    def circuits(self) -> dict[Family, Circuit]:
+        """State of the circuit breaker of each endpoint family that was requested so far."""
+        return {family: breaker.state for family, breaker in self._breakers.items()}
+
+    def _breaker(self, family: Family | None) -> CircuitBreaker:
+        breaker = None if family is None else self._breakers.get(family)
+        if breaker is None:
+            settings = self.settings
+            breaker = CircuitBreaker(
+                failures=settings.breaker_failures, cooldown_s=settings.breaker_cooldown_s, clock=self._clock
+            )
+            if family is not None:
+                self._breakers[family] = breaker
+        return breaker
+
+    async def attempt(
+        self, endpoint: UpstreamEndpoint, send: Callable[[], Awaitable[T]], *, retries: int | None = None
+    ) -> T:
         """Await ``send()`` until it succeeds, fails permanently or no retries are left; the caller holds a slot."""
+        if endpoint.path in self._missing:
+            raise self._not_offered(endpoint.path, status=None)
+        breaker = self._breaker(endpoint.family)
         left = self.settings.retries if retries is None else retries
         backoff_s = _FIRST_RETRY_S
         while True:
-            if not self.breaker.admit():
+            if not breaker.admit():
                 raise ModelUnavailable(
                     f"Provider '{self.settings.name}' gets no requests after repeated failures (circuit breaker open).",
-                    retry_after_s=max(1.0, self.breaker.wait_s),
+                    retry_after_s=max(1.0, breaker.wait_s),
                 )
+            since = time.perf_counter()
             try:
                 result = await send()
             except RetriableFailure as failure:
                 try:
-                    wait_s = await self._wait_before_retry(failure, left=left, backoff_s=backoff_s)
+                    wait_s = await self._wait_before_retry(failure, breaker, left=left, backoff_s=backoff_s)
                 finally:
-                    self._report(failure.__cause__, status=failure.status, retries_left=left)
-            except (UpstreamFailed, UpstreamTimeout) as error:
-                self.breaker.failed()
-                self._report(error.__cause__, status=getattr(error, "upstream_status", None), retries_left=0)
-                raise
-            except InvalidRequest:
-                self.breaker.succeeded()
+                    self._report(
+                        endpoint.family, failure.__cause__, status=failure.status, retries_left=left, since=since
+                    )
+            except RagsvcError as error:
+                self._record(endpoint, breaker, error, since=since)
                 raise
             else:
-                self.breaker.succeeded()
+                breaker.succeeded()
+                self._missing.served(endpoint.path)
                 return result
             left -= 1
             backoff_s = min(backoff_s * 2, _LONGEST_BACKOFF_S)
             await self._sleep(wait_s)
 
-    def report_broken_answer(self, cause: BaseException | None) -> None:
-        """Record that an answer broke off after it had begun."""
-        self.breaker.failed()
-        self._report(cause, status=None, retries_left=0)
+    def report_broken_answer(self, family: Family | None, cause: BaseException | None, *, since: float) -> None:
+        """Record that an answer, begun at ``since``, broke off. Only a timeout shows that the provider is down."""
+        if isinstance(cause, TimeoutError):
+            self._breaker(family).failed()
+        self._report(family, cause, status=None, retries_left=0, since=since)
 
-    def _report(self, cause: BaseException | None, *, status: int | None, retries_left: int) -> None:
+    def _record(self, endpoint: UpstreamEndpoint, breaker: CircuitBreaker, error: RagsvcError, *, since: float) -> None:
+        """Record a failure after which no other attempt is made."""
+        match error:
+            case UpstreamTimeout():
+                breaker.failed()
+            case UpstreamFailed() | UpstreamRejected():
+                breaker.ignored()
+            case EndpointNotOffered():
+                breaker.ignored()
+                if self._has_own_key and endpoint.family is not None:
+                    self._missing.note(endpoint.path)
+            case _:  # the provider refuses the request
+                breaker.succeeded()
+                return
+        status = getattr(error, "upstream_status", None)
+        self._report(endpoint.family, error.__cause__, status=status, retries_left=0, since=since)
+
+    def _report(
+        self,
+        family: Family | None,
+        cause: BaseException | None,
+        *,
+        status: int | None,
+        retries_left: int,
+        since: float,
+    ) -> None:
         """Count and log a failure. The message of the provider may quote the prompt, and is left out."""
         reason = failure_reason(cause, status=status)
         self._on_failure(self.settings.name, reason)
-        left_out = self._repetitions.admit((self.settings.name, reason))
+        left_out = self._repetitions.admit((self.settings.name, family, reason))
+        problem = "failed" if status is None else _REJECTIONS.get(status, "failed")
         log_event(
             logger,
             logging.DEBUG if left_out is None else logging.WARNING,
             "upstream_error",
-            f"provider {self.settings.name} failed",
+            f"provider {self.settings.name} {problem}",
             provider=self.settings.name,
+            family=None if family is None else family.value,
             reason=reason,
             error_type=None if cause is None else type(cause).__name__,
             status=status,
+            duration_ms=round((time.perf_counter() - since) * 1000, 1),
             retries_left=retries_left,
-            circuit=self.breaker.state.value,
+            circuit=None if family is None else self._breaker(family).state.value,
             left_out=left_out or None,
         )
 
-    async def _wait_before_retry(self, failure: RetriableFailure, *, left: int, backoff_s: float) -> float:
-        if failure.healthy:
-            self.breaker.succeeded()
+    async def _wait_before_retry(
+        self, failure: RetriableFailure, breaker: CircuitBreaker, *, left: int, backoff_s: float
+    ) -> float:
+        if failure.down:
+            breaker.failed()
         else:
-            self.breaker.failed()
+            breaker.succeeded()
         wait_s = backoff_s * (0.5 + self._jitter() / 2) if failure.wait_s is None else failure.wait_s
-        if left <= 0 or wait_s > self.settings.max_retry_wait_s or self.breaker.wait_s > 0:
+        if left <= 0 or wait_s > self.settings.max_retry_wait_s or breaker.wait_s > 0:
             raise failure.error from failure.__cause__
         return wait_s
 
     async def open(
-        self, method: str, path: str, body: bytes | AsyncIterator[bytes], headers: Mapping[str, str]
+        self,
+        method: str,
+        endpoint: UpstreamEndpoint,
+        body: bytes | AsyncIterator[bytes],
+        headers: Mapping[str, str],
     ) -> aiohttp.ClientResponse:
         """Send a request; return the response once its headers have arrived, with a status below 300.
 
@@ -203,6 +294,7 @@ class UpstreamClient:
             RetriableFailure: another attempt may succeed.
             RagsvcError: another attempt would fail as well.
         """
+        path = endpoint.path
         url = self._urls.get(path)
         if url is None:
             url = URL(self._base + path, encoded=True)
@@ -228,7 +320,7 @@ class UpstreamClient:
             raise self.translate(error, before_body=True) from error
         finally:
             response.close()
-        raise self._refusal(response.status, response.headers, text)
+        raise self._refusal(endpoint, response.status, response.headers, text)
 
     async def read(self, response: aiohttp.ClientResponse) -> bytes:
         """Read the body. Raises ``RetriableFailure`` if it breaks off, ``UpstreamFailed`` if it is too large."""
@@ -274,38 +366,67 @@ class UpstreamClient:
         return message.replace(self.settings.api_key, "***") if self.settings.api_key else message
 
     def _refused_key(self, status: int) -> Exception:
-        name = self.settings.name
         if self._key_from_caller:
+            name = self.settings.name
             return InvalidRequest(f"Provider '{name}' does not accept the given key.", param="X-Provider-Key")
-        return RetriableFailure(
-            ModelUnavailable(f"Provider '{name}' does not accept the configured key."),
-            wait_s=float("inf"),
-            healthy=True,
-            status=status,
+        return UpstreamRejected(
+            "The provider of the model refuses the access of this server. The operator finds the reason in the log.",
+            upstream_status=status,
         )
 
-    def _refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
+    def _not_offered(self, path: str, *, status: int | None) -> EndpointNotOffered:
+        return EndpointNotOffered(f"Provider '{self.settings.name}' does not offer {path}.", upstream_status=status)
+
+    def _refusal(self, endpoint: UpstreamEndpoint, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
         """The error for a status of 300 or above."""
         name = self.settings.name
         message, param, code = _error_fields(body)
         message = self._without_key(message)
-        wait_s = read_retry_after(headers)
-        if status in _CREDENTIAL_STATUSES:
+        if status in _REJECTIONS:
             return self._refused_key(status)
         if status == 413:
             return TooLarge(message or f"The request is too large for provider '{name}'.", limit_bytes=0)
-        if status == 404 and (code == "model_not_found" or "model" in message.lower()):
-            return ModelNotFound(message or f"Provider '{name}' has no such model.", param="model")
+        if status in _ENDPOINT_STATUSES:
+            return self._not_found(endpoint, status, message, param, code)
         if status in _PARAMETER_STATUSES:
             return InvalidRequest(message or f"Provider '{name}' refused the request.", param=param)
-        if status in _TEMPORARY_STATUSES or status >= 500:
-            return RetriableFailure(
-                ModelUnavailable(f"Provider '{name}' answered with status {status}.", retry_after_s=wait_s),
-                wait_s=wait_s,
-                healthy=status in _TEMPORARY_STATUSES,
-                status=status,
+        return self._failure(status, wait_s=read_retry_after(headers))
+
+    def _not_found(
+        self, endpoint: UpstreamEndpoint, status: int, message: str, param: str | None, code: str | None
+    ) -> Exception:
+        """The error for a status that is about the endpoint, or, as some 404, about what the request names."""
+        name = self.settings.name
+        if status == 404 and _is_about_model(endpoint.model, message, code):
+            return ModelNotFound(message or f"Provider '{name}' has no such model.", param="model")
+        if status == 404 and code is not None and code not in _ENDPOINT_CODES:
+            return NotFound(message or f"Provider '{name}' does not find what the request names.", param=param)
+        return self._not_offered(endpoint.path, status=status)
+
+    def _failure(self, status: int, *, wait_s: float | None) -> Exception:
+        """The error for a status that is not about the request."""
+        name = self.settings.name
+        problem = f"Provider '{name}' answered with status {status}."
+        if status == 429:
+            limited = RateLimited(
+                f"Provider '{name}' accepts no further requests of this server for now.",
+                retry_after_s=_DEFAULT_RETRY_AFTER_S if wait_s is None else wait_s,
             )
-        return UpstreamFailed(f"Provider '{name}' answered with status {status}.", upstream_status=status)
+            return RetriableFailure(limited, wait_s=wait_s, down=False, status=status)
+        if status in _BUSY_STATUSES or status in _UNAVAILABLE_STATUSES:
+            unavailable = ModelUnavailable(problem, retry_after_s=wait_s)
+            return RetriableFailure(unavailable, wait_s=wait_s, down=status in _UNAVAILABLE_STATUSES, status=status)
+        failed = UpstreamFailed(problem, upstream_status=status)
+        return RetriableFailure(failed, wait_s=wait_s, status=status) if status >= 500 else failed
+
+
+def _is_about_model(model: str, message: str, code: str | None) -> bool:
+    """Whether a 404 says that the model is unknown; otherwise the endpoint is.
+
+    Only a 404 about the endpoint is remembered, so the name of the model in the message decides as well: OpenRouter
+    answers "No endpoints found for NAME".
+    """
+    return code == "model_not_found" or "model" in message.lower() or (bool(model) and model in message)
 
 
 def failure_reason(cause: BaseException | None, *, status: int | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from msgspec import Raw
 
 from ragsvc.core.errors import RagsvcError, UpstreamFailed
 from ragsvc.core.gateway.chat import CountTokens, TokenUsage
+from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.event_stream import EventAligner, encode_event, event_data, split_events
 from ragsvc.core.gateway.finish_reasons import find_unknown_finish, finish_reason_of
 from ragsvc.core.gateway.stream_usage import StreamLedger
@@ -58,6 +60,7 @@ class UpstreamStream:
         self._at_end = False
         self._closed = False
         self._holds_slot = False
+        self._since = time.perf_counter()
 
     @property
     def finished(self) -> bool:
@@ -101,7 +104,7 @@ class UpstreamStream:
                 raise self._failure
         except RagsvcError as error:
             if self._begun:
-                self._client.report_broken_answer(error.__cause__)
+                self._client.report_broken_answer(Family.CHAT, error.__cause__, since=self._since)
             raise
         raise StopAsyncIteration
 

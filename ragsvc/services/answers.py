@@ -200,15 +200,20 @@ class AnswerService:
         body = reply.body if made.source is None else cite_reply(reply.body, made.source, self._on_unresolved)
         return JsonAnswer(body, made.dropped_passages)
 
-    async def stream(self, principal: Principal, call: ChatCall) -> AnswerStream:
-        """The answer as server-sent events; returns with the first block. Raises the errors of ``complete``."""
+    async def stream(
+        self, principal: Principal, call: ChatCall, *, prepared: Callable[[int], None] = lambda _: None
+    ) -> AnswerStream:
+        """The answer as server-sent events; returns with the first block. Raises the errors of ``complete``.
+
+        ``prepared`` is called before a model is asked, with the number of passages that did not fit into its context.
+        """
         routes, reservation = await self._admit(principal, call)
         observed = self._observer.begin("chat", model=call.request.model)
         try:
             with observed.active(), ended_by_block(observed, only_on_failure=True):
                 evidence = await self._find_evidence(principal, call, observed)
                 source, made = await first_able(
-                    routes, lambda route: self._stream_with(route, call, evidence, observed)
+                    routes, lambda route: self._stream_with(route, call, evidence, observed, prepared)
                 )
         except asyncio.CancelledError:
             await reservation.settle(TokenUsage.of(call.request.estimated_prompt_tokens(), 0))
@@ -271,10 +276,16 @@ class AnswerService:
             return await route.provider.complete(made.call), made
 
     async def _stream_with(
-        self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None, observed: ObservedOperation
+        self,
+        route: ModelRoute,
+        call: ChatCall,
+        evidence: RetrievedPassages | None,
+        observed: ObservedOperation,
+        prepared: Callable[[int], None],
     ) -> tuple[ChatStream, _PreparedCall]:
         with observed.stage("prompt"):
             made = await self._call_for(route, call, evidence)
+        prepared(made.dropped_passages)
         with observed.stage("upstream", provider=route.provider_name):  # until the first block
             return await route.provider.stream(made.call), made
 
@@ -286,7 +297,7 @@ class AnswerService:
             return _PreparedCall(made, CitationSource(()) if wants_citations else None)
         if route.takes_passages:
             made = msgspec.structs.replace(call, model=route.upstream_model, evidence=evidence)
-            return _PreparedCall(made, CitationSource(evidence.hits, extractive=True))
+            return _PreparedCall(made, CitationSource(evidence.hits, extractive=True, service_url=call.service_url))
         context_tokens = route.context_tokens
         if context_tokens is None and evidence.hits:
             context_tokens = await route.provider.context_tokens(route.upstream_model)
@@ -308,7 +319,7 @@ class AnswerService:
                 route.provider_name,
             )
         made = msgspec.structs.replace(call, model=route.upstream_model, evidence=evidence, messages=woven.messages)
-        return _PreparedCall(made, CitationSource(woven.hits), woven.dropped)
+        return _PreparedCall(made, CitationSource(woven.hits, service_url=call.service_url), woven.dropped)
 
 
 async def _query_of(request: ChatRequest) -> str:

@@ -1,9 +1,13 @@
-"""Adds citations to the answers of models: to complete answers and to streamed chunks."""
+"""Adds citations to the answers of models: to complete answers and to streamed chunks.
+
+Chat Completions know one type of annotation, ``url_citation``. Strict clients (LiteLLM, pydantic-ai, the AI SDK) refuse
+an answer with another type, and ignore fields that they do not know.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -15,23 +19,69 @@ from ragsvc.core.retrieval.search_values import SearchHit
 _COMMON_FIELDS: Final = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier"})
 
 
+class UrlCitation(msgspec.Struct, frozen=True):
+    """The part of an annotation that all clients read. ``content`` is the quote; pydantic-ai and OpenRouter read it."""
+
+    url: str
+    title: str
+    content: str
+    start_index: int
+    end_index: int
+
+
+class ChatAnnotation(msgspec.Struct, frozen=True, kw_only=True):
+    """An annotation of a chat message (OpenAI: ``url_citation``), with the fields of the citation beside it."""
+
+    type: Literal["url_citation"] = "url_citation"
+    url_citation: UrlCitation
+    index: int
+    file_id: str
+    filename: str
+    page: int
+    page_label: str | None
+    start_index: int
+    end_index: int
+    quote: str
+    score: float
+    chunk_id: str
+
+
 class CitationSource(msgspec.Struct, frozen=True):
     """The passages that an answer cites, in the order of their numbers.
 
-    ``extractive``: the answer consists of sentences of these passages (see ``CitedAnswer``).
+    ``extractive``: the answer consists of sentences of these passages (see ``CitedAnswer``). ``service_url`` begins the
+    URLs of the citations.
     """
 
     hits: tuple[SearchHit, ...]
     extractive: bool = False
+    service_url: str = ""
 
     def begin(self) -> CitedAnswer:
         return CitedAnswer(self.hits, extractive=self.extractive)
+
+    def annotations(self, answer: CitedAnswer) -> list[ChatAnnotation]:
+        """The citations of a whole answer as annotations. Call once, after the last piece."""
+        return [self._annotation(citation) for citation in answer.citations()]
+
+    def _annotation(self, citation: Citation) -> ChatAnnotation:
+        """RFC 8118 §3: the fragment ``page=14`` opens a PDF at its 14th page."""
+        return ChatAnnotation(
+            url_citation=UrlCitation(
+                url=f"{self.service_url}/v1/rag/documents/{citation.file_id}/content#page={citation.page}",
+                title=f"{citation.filename}, page {citation.page}",
+                content=citation.quote,
+                start_index=citation.start_index,
+                end_index=citation.end_index,
+            ),
+            **msgspec.structs.asdict(citation),
+        )
 
 
 def cite_reply(body: bytes, source: CitationSource, on_unresolved: Callable[[int], None]) -> bytes:
     """Add ``annotations`` to each message of a chat completion, and all of them as top-level ``citations``."""
     reply: dict[str, Any] = msgspec.json.decode(body)
-    all_citations: list[Citation] = []
+    all_citations: list[ChatAnnotation] = []
     for choice in reply["choices"]:
         message = choice.get("message")
         if not isinstance(message, dict):
@@ -39,7 +89,7 @@ def cite_reply(body: bytes, source: CitationSource, on_unresolved: Callable[[int
         answer = source.begin()
         if isinstance(message.get("content"), str):
             answer.feed(message["content"])
-        citations = answer.citations()
+        citations = source.annotations(answer)
         on_unresolved(answer.unresolved)
         message["annotations"] = [*(message.get("annotations") or ()), *citations]
         all_citations.extend(citations)
@@ -85,14 +135,14 @@ class StreamCiter:
         self._head = {name: value for name, value in chunk.items() if name in _COMMON_FIELDS}
         if "usage" in chunk:
             self._head["usage"] = None
-        ended: list[Citation] | None = None
+        ended: list[ChatAnnotation] | None = None
         for choice in choices:
             citations = self._follow(choice)
             if citations is not None:
                 ended = [*(ended or ()), *citations]
         return event if ended is None else encode_event(chunk | {"citations": ended})
 
-    def _follow(self, choice: dict[str, Any]) -> list[Citation] | None:
+    def _follow(self, choice: dict[str, Any]) -> list[ChatAnnotation] | None:
         """Take the delta of a choice; at the end of the choice, add its citations and return them."""
         index = choice.get("index") or 0
         if index in self._ended:
@@ -107,7 +157,7 @@ class StreamCiter:
         if finish_reason is None:
             return None
         choice["finish_reason"] = finish_reason
-        citations = answer.citations()
+        citations = self._source.annotations(answer)
         self._on_unresolved(answer.unresolved)
         choice["delta"] = delta | {"annotations": [*(delta.get("annotations") or ()), *citations]}
         del self._open[index]

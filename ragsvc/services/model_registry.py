@@ -13,21 +13,32 @@ from ragsvc.core.access.principal import Principal, allows_model, require_model
 from ragsvc.core.defaults import LOCAL_MODEL
 from ragsvc.core.errors import (
     ConfigurationError,
+    EndpointNotOffered,
     ModelNotFound,
     ModelUnavailable,
     Overloaded,
     RagsvcError,
+    RateLimited,
     UpstreamFailed,
+    UpstreamRejected,
     UpstreamTimeout,
 )
-from ragsvc.core.gateway.circuit_breaker import Circuit
+from ragsvc.core.gateway.circuit_breaker import Circuit, worst_circuit
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ModelSettings, Pricing, ProviderSettings
 from ragsvc.core.ports.model_provider import ModelProvider
 
 T = TypeVar("T")
 LOCAL_PROVIDER: Final = "local"
-_PASSED_ON: Final = (ModelUnavailable, UpstreamFailed, UpstreamTimeout, Overloaded)
+_PASSED_ON: Final = (
+    EndpointNotOffered,
+    ModelUnavailable,
+    Overloaded,
+    RateLimited,
+    UpstreamFailed,
+    UpstreamRejected,
+    UpstreamTimeout,
+)
 
 
 class ModelRoute(msgspec.Struct, frozen=True):
@@ -52,6 +63,13 @@ class ModelRoute(msgspec.Struct, frozen=True):
     def serves(self, family: Family) -> bool:
         """Whether the route serves requests of a family."""
         return self.families is None or family in self.families
+
+    @property
+    def accepts_requests(self) -> bool:
+        """Whether a circuit breaker lets requests through: that of chats if chats were requested, else any."""
+        circuits = self.provider.circuits
+        states = [circuits[Family.CHAT]] if self.serves(Family.CHAT) and Family.CHAT in circuits else circuits.values()
+        return not states or any(state is not Circuit.OPEN for state in states)
 
 
 class LocalModel(msgspec.Struct, frozen=True):
@@ -175,7 +193,7 @@ class ModelRegistry:
         for name, routes in self._routes.items():
             if allows_model(principal, name):
                 first = routes[0]
-                available = any(route.provider.circuit is not Circuit.OPEN for route in routes)
+                available = any(route.accepts_requests for route in routes)
                 cards.append(ModelCard(name, self._created, first.provider_name, first.pricing, available))
         return cards
 
@@ -183,12 +201,12 @@ class ModelRegistry:
         """A model, also one that only a pattern matches. Raises ``ModelNotFound``, ``PolicyDenied``."""
         routes = self._all_routes(model)
         require_model(principal, model)
-        available = any(route.provider.circuit is not Circuit.OPEN for route in routes)
+        available = any(route.accepts_requests for route in routes)
         return ModelCard(model, self._created, routes[0].provider_name, routes[0].pricing, available)
 
     def circuits(self) -> dict[str, Circuit]:
-        """State of the circuit breaker of each provider."""
-        return {name: provider.circuit for name, provider in self._providers.items()}
+        """The worst state of the circuit breakers of each provider."""
+        return {name: worst_circuit(provider.circuits.values()) for name, provider in self._providers.items()}
 
     async def aclose(self) -> None:
         for provider in self._providers.values():
@@ -284,7 +302,8 @@ async def first_able(
     ``may_go_on`` decides after a failure whether the next route can be tried (a streamed body cannot be sent again).
 
     Raises:
-        RagsvcError: the failure of the only route; ``ModelUnavailable`` if several routes failed.
+        RagsvcError: the failure of the only route that offers the endpoint; ``ModelUnavailable`` if several routes
+            failed and a repetition may succeed.
     """
     failures: list[RagsvcError] = []
     for route in routes:
@@ -294,7 +313,9 @@ async def first_able(
             failures.append(error)
             if not may_go_on():
                 raise
-    if len(failures) == 1:
+    offering = [failure for failure in failures if not isinstance(failure, EndpointNotOffered)]
+    failures = offering or failures
+    if len(failures) == 1 or not any(failure.retryable for failure in failures):
         raise failures[0]
     waits = [failure.retry_after_s for failure in failures if failure.retry_after_s is not None]
     raise ModelUnavailable(

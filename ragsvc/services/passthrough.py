@@ -152,8 +152,17 @@ class ProxyService:
         self._meter = meter
         self.max_prompt_characters = max_prompt_characters
 
-    async def forward(self, principal: Principal, call: ProxyCall, access: UpstreamAccess = NO_ACCESS) -> ProxyAnswer:
+    async def forward(
+        self,
+        principal: Principal,
+        call: ProxyCall,
+        access: UpstreamAccess = NO_ACCESS,
+        *,
+        prepared: Callable[[], None] = lambda: None,
+    ) -> ProxyAnswer:
         """Pass a request on; returns once the headers of the answer have arrived.
+
+        ``prepared`` is called when the request was admitted, and the provider is asked next.
 
         Raises:
             PolicyDenied, ModelNotFound, BalanceExhausted, RateLimited, and the errors of ``ChatBackend.complete``.
@@ -164,6 +173,7 @@ class ProxyService:
         )
         reservation = RequestReservation(self._meter, reserved, call.model)
         try:
+            prepared()
             reply = await first_able(routes, lambda route: _ask(route, call), may_go_on=lambda: not call.body.spent)
         except asyncio.CancelledError:
             await reservation.settle(TokenUsage.of(call.prompt_estimate, 0))
@@ -177,4 +187,7 @@ class ProxyService:
 async def _ask(route: ModelRoute, call: ProxyCall) -> ForwardReply:
     body, body_headers = call.body.for_model(route.upstream_model)
     headers = {**call.headers, **body_headers}
-    return await route.provider.forward(ForwardRequest(method="POST", path=call.path, body=body, headers=headers))
+    request = ForwardRequest(
+        method="POST", path=call.path, body=body, headers=headers, family=call.family, model=route.upstream_model
+    )
+    return await route.provider.forward(request)

@@ -24,6 +24,7 @@ from ragsvc.core.errors import (
     RagsvcError,
 )
 from ragsvc.core.gateway.circuit_breaker import Circuit
+from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ProviderSettings, header_problems, with_model_objects
 from ragsvc.core.ids import TenantId
 from ragsvc.core.ports.model_provider import ForwardRequest, ModelProvider
@@ -46,7 +47,7 @@ class ProviderView(msgspec.Struct, frozen=True):
 
     settings: ProviderSettings
     source: Literal["config", "api"]
-    circuit: Circuit
+    circuits: dict[Family, Circuit]
 
 
 class DisabledProvider(msgspec.Struct, frozen=True):
@@ -163,7 +164,7 @@ class ProviderAdministration:
         if name not in self._running:
             raise NotFound(f"There is no provider '{name}'.")
         settings, provider = self._running[name]
-        return ProviderView(settings, "config" if name in self._configured else "api", provider.circuit)
+        return ProviderView(settings, "config" if name in self._configured else "api", dict(provider.circuits))
 
     async def create(self, settings: ProviderSettings, *, request: IdempotentRequest | None = None) -> ProviderView:
         """Add a provider; it serves requests at once. A repeated request returns the provider and changes nothing.

@@ -15,6 +15,7 @@ from ragsvc.core.defaults import (
     DEFAULT_ENCRYPTED_MEMORY_BYTES,
     DEFAULT_MAX_BODY_BYTES,
     DEFAULT_MAX_DOCUMENT_BYTES,
+    DEFAULT_STREAM_COMMENT_S,
 )
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.gateway.provider_settings import Pricing
@@ -25,6 +26,7 @@ from ragsvc.web.auth import AccessGate, requirement_of
 from ragsvc.web.bodies import LARGE_BODIES_BYTES, LARGE_BODIES_KEY, MemoryBudget
 from ragsvc.web.errors import EXCEPTION_HANDLERS
 from ragsvc.web.headers import DROPPED_PASSAGES_HEADER, OUR_HEADERS
+from ragsvc.web.keep_alive import COMMENT_EVERY_KEY
 from ragsvc.web.metrics import RequestMetrics
 from ragsvc.web.middleware import AccessLog, RequestMiddleware
 from ragsvc.web.passthrough.raw_routes import RawRoutes
@@ -54,6 +56,7 @@ def create_app(
     document_limit_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES,
     encrypted_memory_bytes: int = DEFAULT_ENCRYPTED_MEMORY_BYTES,
     model_label: Callable[[str], str] = str,
+    stream_comment_s: float = DEFAULT_STREAM_COMMENT_S,
 ) -> Litestar:
     """Build the application; routes find ``services`` in ``app.state``.
 
@@ -62,6 +65,7 @@ def create_app(
     until they end. With ``encryption`` all routes also accept encrypted requests. Their bodies are held in memory: in
     total up to ``encrypted_memory_bytes``, each up to ``body_limit_bytes``, or up to ``document_limit_bytes`` if the
     handler declares ``opt["streams_body"]``. ``model_label`` returns the name of a model in metrics.
+    ``stream_comment_s``: event streams get a comment after so many seconds of silence.
 
     ``price_of`` is the price of a model by name; ``before_metrics`` is awaited before metrics are collected.
 
@@ -87,6 +91,7 @@ def create_app(
             {
                 "services": services,
                 "before_metrics": before_metrics,
+                COMMENT_EVERY_KEY: stream_comment_s,
                 LARGE_BODIES_KEY: MemoryBudget(LARGE_BODIES_BYTES, what="large requests"),
             }
         ),

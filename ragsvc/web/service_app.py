@@ -87,6 +87,7 @@ def create_service(services: Services) -> Litestar:
         document_limit_bytes=services.settings.max_document_bytes,
         encrypted_memory_bytes=services.settings.encrypted_memory_bytes,
         model_label=services.models.label,
+        stream_comment_s=services.settings.stream_comment_s,
     )
 
 

@@ -1,8 +1,12 @@
 """The official ``openai`` client, unchanged, against the whole service on a real port with a real provider behind."""
 
+import json
+
 import httpx
 import openai
 import pytest
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat.chat_completion_message import Annotation, AnnotationURLCitation
 
 from ragsvc.client import EncryptedTransport, HpkeStream, Rvenc
 from ragsvc.testing.service_runner import running_proxy
@@ -79,7 +83,7 @@ def test_citations_in_json(client, model):
     message = reply.choices[0].message
     assert "12 percent" in message.content
     first = message.annotations[0].model_dump()
-    assert first["type"] == "file_citation"
+    assert first["type"] == "url_citation"
     assert (first["index"], first["file_id"], first["filename"], first["page"]) == (1, "doc_report", "report.pdf", 1)
     assert message.content[first["start_index"] : first["end_index"]] == "[1]"
     assert first["quote"] in PAGES[1]
@@ -87,6 +91,57 @@ def test_citations_in_json(client, model):
     assert first["chunk_id"] == "chunk_report_1"
     assert 0 < first["score"] <= 1
     assert [one["index"] for one in reply.citations] == [one.model_dump()["index"] for one in message.annotations]
+
+
+def check_annotation(annotation: dict, answer: str, service_url: str) -> None:
+    """Check the part that other clients read against the fields of our own."""
+    cited = annotation["url_citation"]
+    assert cited == {
+        "url": f"{service_url}/v1/rag/documents/{annotation['file_id']}/content#page={annotation['page']}",
+        "title": f"{annotation['filename']}, page {annotation['page']}",
+        "content": annotation["quote"],
+        "start_index": annotation["start_index"],
+        "end_index": annotation["end_index"],
+    }
+    assert answer[cited["start_index"] : cited["end_index"]] == f"[{annotation['index']}]"
+
+
+@pytest.mark.parametrize("model", ["local/chat-model", "real-model"])
+def test_a_cited_answer_is_a_valid_chat_completion(client, service, model):
+    """The client itself does not validate; its types do, and clients that are built on it use them."""
+    raw = client.chat.completions.with_raw_response.create(model=model, messages=QUESTION, extra_body=RAG)
+    reply = ChatCompletion.model_validate_json(raw.text, strict=True)
+    message = reply.choices[0].message
+    (annotation,) = message.annotations
+    assert annotation.type == "url_citation"
+    assert annotation.url_citation.title == "report.pdf, page 1"
+    check_annotation(annotation.model_dump(), message.content, service.url)
+    assert json.loads(raw.text)["citations"] == json.loads(raw.text)["choices"][0]["message"]["annotations"]
+
+
+@pytest.mark.parametrize("model", ["local/chat-model", "real-model"])
+def test_a_cited_stream_has_valid_chunks(client, service, model):
+    streamed = client.chat.completions.create(model=model, messages=QUESTION, stream=True, extra_body=RAG)
+    chunks = [ChatCompletionChunk.model_validate_json(chunk.model_dump_json(), strict=True) for chunk in streamed]
+    text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    annotated = [
+        choice for chunk in chunks for choice in chunk.choices if "annotations" in (choice.delta.model_extra or {})
+    ]
+    (ending,) = annotated
+    assert ending.finish_reason == "stop"
+    for annotation in ending.delta.annotations:
+        assert isinstance(Annotation.model_validate(annotation, strict=True).url_citation, AnnotationURLCitation)
+        check_annotation(annotation, text, service.url)
+
+
+@pytest.mark.parametrize("client", ["plain"], indirect=True)
+def test_the_url_of_a_citation_is_that_of_the_request(client):
+    """A reverse proxy passes the host that its client asked for."""
+    reply = client.chat.completions.create(
+        model="local/chat-model", messages=QUESTION, extra_body=RAG, extra_headers={"Host": "docs.example.com:8443"}
+    )
+    url = reply.choices[0].message.annotations[0].url_citation.url
+    assert url == "http://docs.example.com:8443/v1/rag/documents/doc_report/content#page=1"
 
 
 @pytest.mark.parametrize("model", ["local/chat-model", "real-model"])
@@ -309,10 +364,46 @@ def test_stop_and_limit_bind_the_local_model(client):
     assert reply.usage.completion_tokens == 3
 
 
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [TOOL]}}
+OPTIONAL_TOOLS = {
+    "absent": {"tools": [TOOL]},
+    "none": {"tools": [TOOL], "tool_choice": "none"},
+    "auto": {"tools": [TOOL], "tool_choice": "auto", "parallel_tool_calls": True},
+    "allowed": {"tools": [TOOL], "tool_choice": ALLOWED},
+    "unknown types": {"tools": [{"type": "web_search"}, {"type": "namespace", "name": "n", "tools": []}]},
+    "functions": {"functions": [{"name": "f", "parameters": {}}], "function_call": "auto"},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("tools", OPTIONAL_TOOLS)
+def test_a_model_without_tools_answers_in_text_where_none_is_required(client, tools, stream):
+    reply = client.chat.completions.create(
+        model="local/chat-model", messages=QUESTION, stream=stream, extra_body=RAG, **OPTIONAL_TOOLS[tools]
+    )
+    if stream:
+        choices = [choice for chunk in reply for choice in chunk.choices]
+        text = "".join(choice.delta.content or "" for choice in choices)
+        assert choices[-1].finish_reason == "stop"
+        assert not any(choice.delta.tool_calls for choice in choices)
+    else:
+        text = reply.choices[0].message.content
+        assert reply.choices[0].finish_reason == "stop"
+        assert reply.choices[0].message.tool_calls is None
+    assert "12 percent" in text
+
+
 @pytest.mark.parametrize(
     ("param", "fields"),
     [
-        ("tools", {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}),
+        ("tool_choice", {"tools": [TOOL], "tool_choice": "required"}),
+        ("tool_choice", {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}}),
+        (
+            "tool_choice",
+            {"tools": [TOOL], "tool_choice": ALLOWED | {"allowed_tools": {"mode": "required", "tools": []}}},
+        ),
+        ("function_call", {"functions": [{"name": "f", "parameters": {}}], "function_call": {"name": "f"}}),
         ("logprobs", {"logprobs": True}),
         ("response_format", {"response_format": {"type": "json_object"}}),
         (

@@ -35,7 +35,7 @@ EXPECTED = {
 }
 FAILURES = {
     "bad request": ("BadRequestError", 400, "invalid_request"),
-    "unavailable": ("InternalServerError", 503, "model_unavailable"),
+    "unavailable": ("InternalServerError", 502, "upstream_error"),
     "not found": ("NotFoundError", 404, "model_not_found"),
     "denied": ("PermissionDeniedError", 403, "policy_denied"),
     "files": ("NotFoundError", 404, "unknown_url"),

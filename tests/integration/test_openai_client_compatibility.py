@@ -149,14 +149,15 @@ def test_errors_are_typed_and_ours(wire) -> None:
         wire.client.embeddings.create(model="fail-400", input="x")
     assert (refused.value.message.count("status 400"), refused.value.param) == (1, "input")
     assert refused.value.request_id.startswith("req_")
-    for model, kind, code in (
-        ("fail-429", openai.InternalServerError, "model_unavailable"),
-        ("fail-500", openai.InternalServerError, "model_unavailable"),
-        ("fail-401", openai.InternalServerError, "model_unavailable"),
+    for model, kind, status, code in (
+        ("fail-429", openai.RateLimitError, 429, "rate_limited"),
+        ("fail-503", openai.InternalServerError, 503, "model_unavailable"),
+        ("fail-500", openai.InternalServerError, 502, "upstream_error"),
+        ("fail-401", openai.InternalServerError, 502, "upstream_rejected"),
     ):
         with pytest.raises(kind) as failed:
             wire.client.completions.create(model=model, prompt="x")
-        assert (failed.value.status_code, failed.value.code) == (503, code)
+        assert (failed.value.status_code, failed.value.code) == (status, code)
     with pytest.raises(openai.BadRequestError) as missing:
         wire.client.post("/embeddings", body={"input": "x"}, cast_to=httpx.Response)
     assert missing.value.param == "model"

@@ -192,7 +192,8 @@ def test_a_provider_can_be_tried_and_its_failures_show(gateway, admin, provider)
     assert "cannot be reached" in tried["error"]
     assert embed(gateway, "added-model").status_code == 503
     assert embed(gateway, "added-model").json()["error"]["code"] == "model_unavailable"
-    assert admin.get("/v1/providers/added").json()["circuit"] == "open"
+    shown = admin.get("/v1/providers/added").json()
+    assert (shown["circuit"], shown["circuits"]) == ("open", {"embeddings": "open"})
     assert admin.get("/v1/models/added-model").json()["available"] is False
     assert 'ragsvc_provider_available{provider="added"} 0.0' in admin.get("/metrics").text
     assert 'ragsvc_provider_available{provider="recording"} 1.0' in admin.get("/metrics").text

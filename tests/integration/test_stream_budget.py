@@ -93,7 +93,7 @@ def ask(gateway: Gateway, key: str, **fields: object) -> list[dict]:
     with gateway.service.client(key) as client:
         reply = client.post("/v1/chat/completions", json=body)
     assert reply.status_code == 200, reply.text
-    lines = [line.removeprefix("data: ") for line in reply.text.split("\n\n") if line]
+    lines = [line.removeprefix("data: ") for line in reply.text.split("\n\n") if line.startswith("data: ")]
     assert lines[-1] == "[DONE]"
     return [json.loads(line) for line in lines[:-1]]
 

@@ -61,8 +61,8 @@ FAULTS = {
     "reset": ((503, "model_unavailable"), (503, "model_unavailable", None)),
     "reset-midway": ((503, "model_unavailable"), (200, "upstream_error", "one two")),
     "garbage": ((502, "upstream_error"), (502, "upstream_error", None)),
-    "unauthorized": ((503, "model_unavailable"), (503, "model_unavailable", None)),
-    "limited-for-long": ((503, "model_unavailable"), (503, "model_unavailable", None)),
+    "unauthorized": ((502, "upstream_rejected"), (502, "upstream_rejected", None)),
+    "limited-for-long": ((429, "rate_limited"), (429, "rate_limited", None)),
     "bad-request": ((400, "invalid_request"), (400, "invalid_request", None)),
     "cut-short": (None, (200, "upstream_error", "one two")),
     "stall": (None, (200, "upstream_timeout", "one two")),
@@ -99,7 +99,7 @@ def test_a_fault_in_a_stream_ends_it_and_costs_what_was_said(tmp_path, upstream,
             assert answer.json()["error"]["code"] == code
             assert settles(service, BALANCE)
         else:
-            events = [json.loads(line[6:]) for line in answer.text.splitlines() if line]
+            events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
             assert events[-1]["error"]["code"] == code
             assert events[-1]["error"]["request_id"] == answer.headers["x-request-id"]
             said = "".join(one["choices"][0]["delta"]["content"] for one in events[:-1])
@@ -135,7 +135,7 @@ def test_lasting_failures_end_after_the_retries(service, ask, upstream, stream):
     asked = len(upstream.requests)
     answer = ask("broken", stream=stream)
     upstream.failures_left = 0
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_unavailable")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_error")
     assert "internal details" not in answer.text
     assert len(upstream.requests) - asked == 3
     assert settles(service, BALANCE)

@@ -63,6 +63,8 @@ class Upstream:
         self.running = 0
         self.failures_left = 0
         self.chunk_delay_s = 0.0
+        self.pause_s = 0.0
+        self.released = threading.Event()
         self.url = ""
         self.echoes = False
         self.models: list[dict] = []
@@ -203,6 +205,38 @@ class Upstream:
         if (request.get("stream_options") or {}).get("include_usage"):
             await self._send(send, event({**HEAD, "object": "chat.completion.chunk", "choices": [], "usage": USAGE}))
         await self._send(send, DONE if done else b"", more=False)
+
+    async def _late(self, request, receive, send):
+        """Answer when the test sets ``released``."""
+        await self._until_released()
+        await self._ok(request, receive, send)
+
+    async def _late_token(self, request, receive, send):
+        """Send headers at once, and tokens when the test sets ``released``."""
+        await self._start(send, "text/event-stream")
+        await self._send(send, b"")
+        await self._until_released()
+        await self._send(send, event(chunk({"role": "assistant", "content": "late"})))
+        await self._send(send, event(chunk({}, finish_reason="stop")) + DONE, more=False)
+
+    async def _late_failure(self, request, receive, send):
+        await self._until_released()
+        await self._json(send, {"error": {"message": "internal details"}}, status=500)
+
+    async def _pauses(self, request, receive, send):
+        """Pause between events and inside of one, for ``pause_s`` each."""
+        await self._start(send, "text/event-stream")
+        first, second = event(chunk({"role": "assistant", "content": "one"})), event(chunk({"content": " two"}))
+        await self._send(send, first)
+        await asyncio.sleep(self.pause_s)
+        await self._send(send, second[:25])
+        await asyncio.sleep(self.pause_s)
+        await self._send(send, second[25:])
+        await self._send(send, event(chunk({}, finish_reason="stop")) + DONE, more=False)
+
+    async def _until_released(self):
+        while not self.released.is_set():
+            await asyncio.sleep(0.01)
 
     # -- faults -------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from ragsvc.core.answers.citations import CitedAnswer, best_support
 from ragsvc.core.answers.extractive import answer as extract_answer
 from ragsvc.core.retrieval.search_values import SearchHit
+from ragsvc.services.citation_insertion import CitationSource
 from tests.support.small_corpus import PAGES, passage
 
 REPORT = (
@@ -165,10 +166,16 @@ def test_a_claim_without_shared_words_is_still_quoted_from_its_passage():
 
 def test_the_json_has_the_documented_fields():
     (citation,), _ = cite("Net sales reached $365.8 billion [1].")
-    assert list(msgspec.to_builtins(citation)) == [
-        "type", "index", "file_id", "filename", "page", "page_label", "start_index", "end_index", "quote", "score",
-        "chunk_id",
+    fields = [
+        "index", "file_id", "filename", "page", "page_label", "start_index", "end_index", "quote", "score", "chunk_id",
     ]  # fmt: skip
+    assert list(msgspec.to_builtins(citation)) == fields
+    cited = CitedAnswer(HITS)
+    cited.feed("Net sales reached $365.8 billion [1].")
+    (annotation,) = CitationSource(tuple(HITS), service_url="https://host/prefix").annotations(cited)
+    assert list(msgspec.to_builtins(annotation)) == ["type", "url_citation", *fields]
+    assert annotation.type == "url_citation"
+    assert annotation.url_citation.url.startswith("https://host/prefix/v1/rag/documents/")
 
 
 @given(st.text(LETTERS, max_size=60), st.text(LETTERS, max_size=200))

@@ -3,7 +3,15 @@ import asyncio
 import pytest
 
 from ragsvc.core.access.principal import DEFAULT_SCOPES, Principal
-from ragsvc.core.errors import ConfigurationError, InvalidRequest, ModelNotFound, ModelUnavailable
+from ragsvc.core.errors import (
+    ConfigurationError,
+    EndpointNotOffered,
+    InvalidRequest,
+    ModelNotFound,
+    ModelUnavailable,
+    RateLimited,
+    UpstreamRejected,
+)
 from ragsvc.core.gateway.circuit_breaker import Circuit
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ModelSettings, ProviderSettings
@@ -14,7 +22,7 @@ from ragsvc.services.model_registry import LocalModel, ModelRegistry, first_able
 class Backend:
     def __init__(self, name):
         self.name = name
-        self.circuit = Circuit.CLOSED
+        self.circuits = {}
 
 
 def registry(*settings):
@@ -111,6 +119,47 @@ def test_the_next_provider_is_asked_only_after_failures_that_another_may_not_hav
     with pytest.raises(ModelUnavailable) as none_left:
         asyncio.run(first_able(routes, refuse))
     assert none_left.value.retry_after_s == 5
+
+
+def test_a_model_is_available_while_its_chats_are_whatever_its_other_families_do():
+    principal = Principal(KeyId("k"), TenantId("t"), "l", DEFAULT_SCOPES)
+    provider = Backend("other")
+    models = ModelRegistry((OTHER,), {"other": provider}, created=1)
+    for circuits, available in (
+        ({}, True),
+        ({Family.IMAGES: Circuit.OPEN, Family.CHAT: Circuit.CLOSED}, True),
+        ({Family.IMAGES: Circuit.CLOSED, Family.CHAT: Circuit.OPEN}, False),
+        ({Family.CHAT: Circuit.HALF_OPEN}, True),
+        ({Family.EMBEDDINGS: Circuit.OPEN}, False),
+        ({Family.EMBEDDINGS: Circuit.OPEN, Family.RERANK: Circuit.CLOSED}, True),
+    ):
+        provider.circuits = circuits
+        assert models.card(principal, "claude").available == available
+        worst = {Circuit.OPEN: 2, Circuit.HALF_OPEN: 1, Circuit.CLOSED: 0}
+        assert worst[models.circuits()["other"]] == max((worst[state] for state in circuits.values()), default=0)
+
+
+def test_failures_that_no_repetition_can_mend_are_told_as_they_are():
+    routes = registry(OPENAI, BACKUP, OTHER).routes("shared")
+
+    def failing(*errors):
+        left = list(errors)
+
+        async def ask(_route):
+            raise left.pop(0)
+
+        return first_able(routes[: len(errors)], ask)
+
+    not_offered = EndpointNotOffered("not here")
+    with pytest.raises(UpstreamRejected):
+        asyncio.run(failing(not_offered, UpstreamRejected("no")))
+    with pytest.raises(EndpointNotOffered):
+        asyncio.run(failing(not_offered, EndpointNotOffered("nor here")))
+    with pytest.raises(RateLimited):
+        asyncio.run(failing(RateLimited("later", retry_after_s=7), not_offered))
+    with pytest.raises(ModelUnavailable) as mixed:
+        asyncio.run(failing(RateLimited("later", retry_after_s=7), UpstreamRejected("no")))
+    assert mixed.value.retry_after_s == 7
 
 
 def test_a_local_chat_model_gets_prompts_that_fit_it_and_can_stand_in():

@@ -15,7 +15,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
@@ -141,7 +141,6 @@ def _is_value(before: str, marker: str) -> bool:
 class Citation(msgspec.Struct, frozen=True, kw_only=True):
     """A resolved marker number. ``page`` is 1-based; ``quote`` is an exact substring of the page."""
 
-    type: Literal["file_citation"] = "file_citation"
     index: int
     file_id: str
     filename: str

@@ -113,10 +113,23 @@ class Tool(msgspec.Struct, frozen=True):
     function: FunctionDefinition | None = None
 
 
+class AllowedTools(msgspec.Struct, frozen=True):
+    """The part of the tools that the model may call (``auto``) or must call one of (``required``)."""
+
+    mode: str = "required"
+
+
 class ToolChoice(msgspec.Struct, frozen=True):
-    """Forces the call of a named tool."""
+    """Forces the call of a named tool, or limits the choice to ``allowed_tools``."""
 
     type: str
+    allowed_tools: AllowedTools | None = None
+
+
+class FunctionChoice(msgspec.Struct, frozen=True):
+    """Forces the call of a named function. OpenAI: ``function_call``, which ``tool_choice`` has replaced."""
+
+    name: str
 
 
 class RagOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -169,6 +182,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     tool_choice: str | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     functions: list[FunctionDefinition] | None = None
+    function_call: str | FunctionChoice | None = None
     modalities: list[str] | None = None
     user: str | None = None
     use_rag: bool | UnsetType | None = UNSET
@@ -199,6 +213,19 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
         """Stop sequences, which end the answer and are not part of it; empty ones are ignored."""
         sequences = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(sequence for sequence in sequences if sequence)
+
+    @property
+    def forces_tool(self) -> bool:
+        """Whether the answer must be the call of a tool; otherwise a model that has no tools answers in text."""
+        choice = self.tool_choice
+        if isinstance(choice, ToolChoice):
+            return choice.allowed_tools is None or choice.allowed_tools.mode != "auto"
+        return choice not in (None, "none", "auto")
+
+    @property
+    def forces_function(self) -> bool:
+        """``forces_tool`` for the older ``functions``."""
+        return self.function_call not in (None, "none", "auto")
 
     @property
     def wants_usage(self) -> bool:
@@ -249,6 +276,7 @@ class ChatCall(msgspec.Struct, frozen=True):
     """A call for a completion, as a backend receives it.
 
     ``model`` is the backend's name of the model. ``messages`` replace those of the request if passages were inserted.
+    ``service_url`` is the address of this service as the client sees it, for the URLs of citations.
     """
 
     request: ChatRequest
@@ -257,6 +285,7 @@ class ChatCall(msgspec.Struct, frozen=True):
     evidence: RetrievedPassages | None = None
     messages: Sequence[Raw] | None = None
     access: UpstreamAccess = NO_ACCESS
+    service_url: str = ""
 
     def upstream_body(self, *, meter_usage: bool = False) -> bytes:
         """The request body without the fields of ragsvc; the bytes of the client if nothing has to change.

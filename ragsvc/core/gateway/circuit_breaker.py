@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 
@@ -12,6 +12,14 @@ class Circuit(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
+
+
+def worst_circuit(circuits: Iterable[Circuit]) -> Circuit:
+    """The state that lets the fewest requests through; ``CLOSED`` if there is none."""
+    return max(circuits, key=_BY_SEVERITY.index, default=Circuit.CLOSED)
+
+
+_BY_SEVERITY = (Circuit.CLOSED, Circuit.HALF_OPEN, Circuit.OPEN)
 
 
 class CircuitBreaker:
@@ -67,8 +75,12 @@ class CircuitBreaker:
         if self._opened_at is not None:
             self._opened_at = self._trial_since = None
 
+    def ignored(self) -> None:
+        """Record an answer that shows neither that the provider works nor that it is down."""
+        self._trial_since = None
+
     def failed(self) -> None:
-        """Record that the provider did not answer, or gave an invalid answer."""
+        """Record a fault that shows that the provider is down."""
         self._failures += 1
         if self._opened_at is not None or self._failures >= self._limit:
             self._opened_at = self._clock()

@@ -8,16 +8,22 @@ from typing import Protocol
 import msgspec
 
 from ragsvc.core.gateway.circuit_breaker import Circuit
+from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.ports.chat_backend import ChatBackend
 
 
 class ForwardRequest(msgspec.Struct, frozen=True):
-    """A request of any endpoint family; ``path`` follows the base URL. Only a ``bytes`` body can be sent again."""
+    """A request of any endpoint family; ``path`` follows the base URL. Only a ``bytes`` body can be sent again.
+
+    ``model`` is the provider's name of the model. Without ``family``, the request is for no model (a list of models).
+    """
 
     method: str
     path: str
     body: bytes | AsyncIterator[bytes]
     headers: Mapping[str, str]
+    family: Family | None = None
+    model: str = ""
 
 
 class ForwardReply(Protocol):
@@ -46,8 +52,8 @@ class ModelProvider(ChatBackend, Protocol):
     """A chat backend that may also serve the other endpoint families."""
 
     @property
-    def circuit(self) -> Circuit:
-        """State of the circuit breaker."""
+    def circuits(self) -> Mapping[Family, Circuit]:
+        """State of the circuit breaker of each endpoint family that was requested so far."""
         ...
 
     async def context_tokens(self, model: str) -> int | None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
-from ragsvc.core.errors import RagsvcError
+from ragsvc.core.errors import RagsvcError, UpstreamFailed
 from ragsvc.web.context import RequestContext, context_of
 from ragsvc.web.disconnects import DisconnectWatcher
 from ragsvc.web.errors import is_unexpected, log_unexpected, render
 from ragsvc.web.grace_period import take_cancellation
+from ragsvc.web.headers import DROPPED_PASSAGES_HEADER
+from ragsvc.web.keep_alive import KeepAlive
 
 _PROVIDERS_OWN = re.compile(
     r"openai-(organization|project)|cf-.*|alt-svc|strict-transport-security|access-control-.*|via|nel|report-to|"
@@ -41,6 +43,27 @@ async def send_error(error: Exception, request_id: str, send: Send) -> str:
     await send({"type": "http.response.start", "status": rendered.status, "headers": headers})
     await send({"type": "http.response.body", "body": content, "more_body": False})
     return rendered.body.error.code
+
+
+async def answer_error(error: Exception, context: RequestContext, send: Send) -> None:
+    """Answer a request that failed before its response began, as on all routes."""
+    if is_unexpected(error):
+        log_unexpected(error, request_id=context.request_id, encrypted=context.encrypted)
+    context.error_code = await send_error(error, context.request_id, send)
+
+
+def failure_event(error: Exception, context: RequestContext) -> bytes:
+    """The last event of a stream that failed after its response began."""
+    if is_unexpected(error):
+        log_unexpected(error, request_id=context.request_id, encrypted=context.encrypted)
+    rendered = render(error, context.request_id)
+    context.note_stream_failure(rendered.body.error.code)
+    return rendered.event
+
+
+def dropped_header(passages: int) -> list[tuple[bytes, bytes]]:
+    """The header that states how many passages did not fit into the context of the model."""
+    return [(DROPPED_PASSAGES_HEADER, b"%d" % passages)] if passages else []
 
 
 class JsonBytes(ASGIResponse):
@@ -95,50 +118,105 @@ class ProviderAnswer(Protocol):
     async def aclose(self) -> None: ...
 
 
+OpenAnswer = Callable[[Callable[[], None]], Awaitable[ProviderAnswer]]
+"""Asks the provider; calls its argument when the request was admitted, and the provider is asked next."""
+
+
 class PassedThrough(ASGIResponse):
-    """The unchanged answer of a provider. An event stream that breaks off ends with an error event, others are cut."""
+    """The unchanged answer of a provider. An event stream that breaks off ends with an error event, others are cut.
 
-    __slots__ = ("_answer", "_request_id")
+    With ``expects_events``, the response begins as an event stream if the provider is silent, and a failure after that
+    is an event as well.
+    """
 
-    def __init__(self, answer: ProviderAnswer, *, request_id: str | None) -> None:
+    __slots__ = ("_comment_every_s", "_expects_events", "_open")
+
+    def __init__(self, open_answer: OpenAnswer, *, comment_every_s: float, expects_events: bool = False) -> None:
         # see JsonBytes
-        self._answer = answer
-        self._request_id = request_id
+        self._open = open_answer
+        self._comment_every_s = comment_every_s
+        self._expects_events = expects_events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = self._answer
-        has_events = answer.content_type.startswith("text/event-stream")
+        alive = KeepAlive(send, EVENT_HEADERS, every_s=self._comment_every_s)
+        answer: ProviderAnswer | None = None
         try:
-            headers = [
-                (name.lower().encode(), value.encode(errors="surrogateescape"))  # as aiohttp decoded them
-                for name, value in answer.headers.items()
-                if not _PROVIDERS_OWN.fullmatch(name)
-            ]
-            if has_events:
-                headers.append((b"x-accel-buffering", b"no"))
-            with DisconnectWatcher(receive):
-                await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-                rest = b""
+            with DisconnectWatcher(receive) as watcher:
                 try:
-                    async for piece in answer:
-                        if has_events:
-                            piece, rest = _whole_events(rest, piece)  # noqa: PLW2901 - the part that can be sent
-                        if piece:
-                            await send({"type": "http.response.body", "body": piece, "more_body": True})
-                except RagsvcError as error:
-                    if not has_events:
-                        raise
-                    context_of(scope).note_stream_failure(error.code)
-                    rest = render(error, self._request_id).event  # replaces an incomplete event
+                    answer = await self._open(alive.watch if self._expects_events else _do_nothing)
+                except Exception as error:  # noqa: BLE001 - rendered like the exceptions of all routes
+                    await self._fail(error, alive, scope, send)
                 except asyncio.CancelledError:
-                    ended = take_cancellation(scope) if has_events else None
+                    ended = take_cancellation(scope) if alive.started else None
                     if ended is None:
                         raise
-                    context_of(scope).note_stream_failure(ended.code)
-                    rest = render(ended, self._request_id).event
-                await send({"type": "http.response.body", "body": rest, "more_body": False})
+                    await self._fail(ended, alive, scope, send)
+                else:
+                    await self._pass_on(answer, alive, scope, send)
+            if watcher.left and not alive.started:
+                await ClientGone()(scope, receive, send)
         finally:
-            await answer.aclose()
+            alive.stop()
+            if answer is not None:
+                await answer.aclose()
+
+    async def _fail(self, error: Exception, alive: KeepAlive, scope: Scope, send: Send) -> None:
+        await alive.settle()
+        if alive.started:
+            event = failure_event(error, context_of(scope))
+            await send({"type": "http.response.body", "body": event, "more_body": False})
+        else:
+            await answer_error(error, context_of(scope), send)
+
+    async def _pass_on(self, answer: ProviderAnswer, alive: KeepAlive, scope: Scope, send: Send) -> None:
+        has_events = answer.content_type.startswith("text/event-stream")
+        await alive.settle()
+        if alive.started and not has_events:
+            error = UpstreamFailed("The provider did not answer with an event stream, as the request demands.")
+            await self._fail(error, alive, scope, send)
+            return
+        headers = [
+            (name.lower().encode(), value.encode(errors="surrogateescape"))  # as aiohttp decoded them
+            for name, value in answer.headers.items()
+            if not _PROVIDERS_OWN.fullmatch(name)
+        ]
+        if has_events:
+            headers.append((b"x-accel-buffering", b"no"))
+        await alive.begin(status=answer.status, headers=headers)
+        if has_events:
+            alive.watch()
+        try:
+            rest = await _send_pieces(answer, alive, send, has_events=has_events)
+        except RagsvcError as error:
+            if not has_events:
+                raise
+            rest = failure_event(error, context_of(scope))  # replaces an incomplete event
+        except asyncio.CancelledError:
+            ended = take_cancellation(scope) if has_events else None
+            if ended is None:
+                raise
+            rest = failure_event(ended, context_of(scope))
+        await alive.settle()
+        await send({"type": "http.response.body", "body": rest, "more_body": False})
+
+
+async def _send_pieces(answer: ProviderAnswer, alive: KeepAlive, send: Send, *, has_events: bool) -> bytes:
+    """Send the body as it arrives, of events only whole ones; returns the rest."""
+    rest = b""
+    async for piece in answer:
+        if has_events:
+            piece, rest = _whole_events(rest, piece)  # noqa: PLW2901 - the part that can be sent
+        if piece:
+            if alive.comment is not None:
+                await alive.settle()
+            alive.busy = True
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            alive.sent()
+    return rest
+
+
+def _do_nothing() -> None:
+    """The provider's answer decides whether the response is an event stream."""
 
 
 def _whole_events(held: bytes, piece: bytes) -> tuple[bytes, bytes]:
@@ -169,43 +247,65 @@ class EventBlocks(Protocol):
     async def aclose(self) -> None: ...
 
 
+OpenBlocks = Callable[[Callable[[int], None]], Awaitable[EventBlocks]]
+"""Opens a stream; calls its argument, with the number of dropped passages, before a model is asked."""
+
+
 class EventStream(ASGIResponse):
-    """Sends server-sent events as they arrive; a failure is sent as the last event, a disconnect closes the source."""
+    """Sends server-sent events as they arrive; a failure is sent as the last event, a disconnect closes the source.
 
-    __slots__ = ("_headers", "_request_id", "_source")
+    A failure before the response has begun is answered with its own status. The response begins with the first block,
+    or with a comment if the model is silent.
+    """
 
-    def __init__(
-        self, source: EventBlocks, *, request_id: str | None, headers: Sequence[tuple[bytes, bytes]] = ()
-    ) -> None:
+    __slots__ = ("_comment_every_s", "_open")
+
+    def __init__(self, open_blocks: OpenBlocks, *, comment_every_s: float) -> None:
         # see JsonBytes
-        self._source = source
-        self._headers = headers
-        self._request_id = request_id
+        self._open = open_blocks
+        self._comment_every_s = comment_every_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        source = self._source
+        context = context_of(scope)
+        alive = KeepAlive(send, EVENT_HEADERS, every_s=self._comment_every_s)
+        source: EventBlocks | None = None
+
+        def prepared(dropped_passages: int) -> None:
+            alive.headers = [*EVENT_HEADERS, *dropped_header(dropped_passages)]
+            alive.watch()
+
         try:
-            with DisconnectWatcher(receive):
-                await send({"type": "http.response.start", "status": 200, "headers": [*EVENT_HEADERS, *self._headers]})
+            with DisconnectWatcher(receive) as watcher:
                 try:
-                    async for block in source:
-                        await send({"type": "http.response.body", "body": block, "more_body": not source.finished})
+                    source = await self._open(prepared)
+                    await alive.begin()
+                    await _send_blocks(source, alive, send)
                     rest = None if source.finished else b""
                 except Exception as error:  # noqa: BLE001 - after the first byte every failure is sent as an event
-                    rest = self._failure(error, context_of(scope))
+                    await alive.settle()
+                    rest = failure_event(error, context) if alive.started else None
+                    if rest is None:
+                        await answer_error(error, context, send)
                 except asyncio.CancelledError:
-                    ended = take_cancellation(scope)
+                    ended = take_cancellation(scope) if alive.started else None
                     if ended is None:
                         raise
-                    rest = self._failure(ended, context_of(scope))
+                    rest = failure_event(ended, context)
                 if rest is not None:
+                    await alive.settle()
                     await send({"type": "http.response.body", "body": rest, "more_body": False})
+            if watcher.left and not alive.started:
+                await ClientGone()(scope, receive, send)
         finally:
-            await source.aclose()
+            alive.stop()
+            if source is not None:
+                await source.aclose()
 
-    def _failure(self, error: Exception, context: RequestContext) -> bytes:
-        if is_unexpected(error):
-            log_unexpected(error, request_id=self._request_id, encrypted=context.encrypted)
-        rendered = render(error, self._request_id)
-        context.note_stream_failure(rendered.body.error.code)
-        return rendered.event
+
+async def _send_blocks(source: EventBlocks, alive: KeepAlive, send: Send) -> None:
+    async for block in source:
+        if alive.comment is not None:
+            await alive.settle()
+        alive.busy = True
+        await send({"type": "http.response.body", "body": block, "more_body": not source.finished})
+        alive.sent()

@@ -17,8 +17,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from ragsvc.services.access_control import Access
 from ragsvc.web.auth import Requirement, body_limit_of_handler, let_in, refuse_encoded_slash, requirement_of
 from ragsvc.web.context import context_of
-from ragsvc.web.errors import is_unexpected, log_unexpected
-from ragsvc.web.passthrough.raw_responses import send_error
+from ragsvc.web.passthrough.raw_responses import answer_error
 from ragsvc.web.query_parameters import check_parameters, known_parameters
 
 RawAnswer = Callable[[Scope, Receive], Awaitable[ASGIResponse]]
@@ -52,9 +51,7 @@ class RawRoutes:
                 check_parameters(query, query_parameters)
             response = await answer(scope, receive)
         except Exception as error:  # noqa: BLE001 - as in Litestar, every exception of a handler becomes a response
-            if is_unexpected(error):
-                log_unexpected(error, request_id=context.request_id, encrypted=context.encrypted)
-            context.error_code = await send_error(error, context.request_id, send)
+            await answer_error(error, context, send)
             return
         await response(scope, receive, send)
 

@@ -19,9 +19,10 @@ from ragsvc.services.answers import AnswerService
 from ragsvc.web.bodies import LARGE_BODIES_KEY, MemoryBudget, read_body
 from ragsvc.web.context import context_of
 from ragsvc.web.disconnects import DisconnectWatcher
-from ragsvc.web.headers import DROPPED_PASSAGES_HEADER
+from ragsvc.web.keep_alive import COMMENT_EVERY_KEY
 from ragsvc.web.openapi import ANY_JSON, EVENTS, DocumentedAnswer
-from ragsvc.web.passthrough.raw_responses import ClientGone, EventStream, JsonBytes
+from ragsvc.web.passthrough.raw_responses import ClientGone, EventStream, JsonBytes, dropped_header
+from ragsvc.web.public_address import service_url
 from ragsvc.web.routes.endpoint_families import ACCESS_PARAMETERS, access_of
 
 
@@ -30,10 +31,6 @@ class ChatServices(Protocol):
 
     @property
     def answer(self) -> AnswerService: ...
-
-
-def _dropped_header(passages: int) -> list[tuple[bytes, bytes]]:
-    return [(DROPPED_PASSAGES_HEADER, b"%d" % passages)] if passages else []
 
 
 async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
@@ -55,15 +52,18 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
     if (options := call.request.rag_options) is not None:
         require_scope(context.principal, KeyScope.CHAT)
         require_collection(context.principal, options.collection)
+        call = msgspec.structs.replace(call, service_url=service_url(scope))
     access = access_of(context)
     if access != NO_ACCESS:
         call = msgspec.structs.replace(call, access=access)
+    if call.request.stream:
+        answer, principal = services.answer, context.principal
+        return EventStream(
+            lambda prepared: answer.stream(principal, call, prepared=prepared), comment_every_s=state[COMMENT_EVERY_KEY]
+        )
     with DisconnectWatcher(receive):
-        if call.request.stream:
-            stream = await services.answer.stream(context.principal, call)
-            return EventStream(stream, request_id=context.request_id, headers=_dropped_header(stream.dropped_passages))
-        answer = await services.answer.complete(context.principal, call)
-        return JsonBytes(answer.body, headers=_dropped_header(answer.dropped_passages))
+        completed = await services.answer.complete(context.principal, call)
+        return JsonBytes(completed.body, headers=dropped_header(completed.dropped_passages))
     return ClientGone()
 
 

@@ -6,7 +6,7 @@ cannot know who owns these objects and when they expire.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
 import anyio.to_thread
@@ -30,14 +30,15 @@ from ragsvc.core.gateway.endpoint_families import (
 from ragsvc.core.gateway.upstream_access import UpstreamAccess
 from ragsvc.core.json_outline import LARGE_BODY_BYTES
 from ragsvc.providers.local_models import EmbeddingsRequest, RerankRequest
-from ragsvc.services.passthrough import ProxyCall, ProxyService
+from ragsvc.services.passthrough import ProxyAnswer, ProxyCall, ProxyService
 from ragsvc.web.auth import AccessRequirement
 from ragsvc.web.bodies import LARGE_BODIES_KEY, MemoryBudget, read_body
 from ragsvc.web.context import RequestContext, context_of
 from ragsvc.web.disconnects import DisconnectWatcher
+from ragsvc.web.keep_alive import COMMENT_EVERY_KEY
 from ragsvc.web.openapi import ANY_JSON, BINARY, EVENTS, DocumentedAnswer, Schema, header_parameter
 from ragsvc.web.passthrough.forms import StreamedForm
-from ragsvc.web.passthrough.raw_responses import ClientGone, PassedThrough
+from ragsvc.web.passthrough.raw_responses import ClientGone, OpenAnswer, PassedThrough
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -114,6 +115,8 @@ async def _pass_json(request: AnyRequest, family: Family, path: str) -> ASGIResp
         reply_estimate=estimate_reply(family, fields),
         limits_reply=bool(fields.max_output_tokens or fields.max_tokens),
     )
+    if fields.stream:
+        return _passed(request, lambda prepared: _forward(request, call, prepared), expects_events=True)
     with DisconnectWatcher(request.receive):
         return await _answer(request, call)
     return ClientGone()
@@ -139,9 +142,23 @@ async def _pass_form(request: AnyRequest, family: Family, path: str) -> ASGIResp
 
 
 async def _answer(request: AnyRequest, call: ProxyCall) -> ASGIResponse:
+    answer = await _forward(request, call)
+
+    async def answered(_prepared: Callable[[], None]) -> ProxyAnswer:
+        return answer
+
+    return _passed(request, answered)
+
+
+async def _forward(request: AnyRequest, call: ProxyCall, prepared: Callable[[], None] = lambda: None) -> ProxyAnswer:
     context = context_of(request.scope)
-    answer = await _services(request).proxy.forward(context.principal, call, access_of(context))
-    return PassedThrough(answer, request_id=context.request_id)
+    proxy = _services(request).proxy
+    return await proxy.forward(context.principal, call, access_of(context), prepared=prepared)
+
+
+def _passed(request: AnyRequest, open_answer: OpenAnswer, *, expects_events: bool = False) -> PassedThrough:
+    every_s: float = request.app.state[COMMENT_EVERY_KEY]
+    return PassedThrough(open_answer, comment_every_s=every_s, expects_events=expects_events)
 
 
 def _headers(request: AnyRequest) -> dict[str, str]:

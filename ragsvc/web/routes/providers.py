@@ -10,7 +10,7 @@ from litestar.params import FromPath, FromQuery
 from msgspec import Meta
 
 from ragsvc.core.access.principal import Scope
-from ragsvc.core.gateway.circuit_breaker import Circuit
+from ragsvc.core.gateway.circuit_breaker import Circuit, worst_circuit
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ModelSettings, ProviderSettings, with_model_objects
 from ragsvc.core.ids import END_OF_TEXT, TenantId
@@ -37,7 +37,11 @@ class ProviderServices(Protocol):
 
 
 class ProviderBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A provider, without its key and its header values; it gets no requests while ``circuit`` is ``open``."""
+    """A provider, without its key and its header values.
+
+    It gets no requests of an endpoint family whose circuit breaker in ``circuits`` is ``open``; ``circuit`` is the
+    worst state.
+    """
 
     name: str
     object: Literal["provider"] = "provider"
@@ -55,6 +59,7 @@ class ProviderBody(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrency: int
     max_waiting: int
     circuit: Circuit
+    circuits: dict[Family, Circuit]
 
 
 class ProviderList(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,7 +196,8 @@ def _show(view: ProviderView) -> ProviderBody:
         retries=settings.retries,
         max_concurrency=settings.max_concurrency,
         max_waiting=settings.max_waiting,
-        circuit=view.circuit,
+        circuit=worst_circuit(view.circuits.values()),
+        circuits=view.circuits,
     )
 
 
