@@ -75,10 +75,12 @@ def enqueue_renewal(connection: Connection, document: Document, *, now: int) -> 
     )
 
 
-def claim(connection: Connection, *, now: int, excluded: Collection[int] = ()) -> ClaimedJob | None:
+def claim(
+    connection: Connection, *, now: int, waiting: Collection[int] = (), busy: Collection[DocumentId] = ()
+) -> ClaimedJob | None:
     """Take the next job: ingest before renewal, then the tenant with the fewest running jobs, then the oldest job.
 
-    ``excluded`` are ids of jobs that must not run yet.
+    ``waiting`` are ids of jobs that must not run yet, ``busy`` documents of which no job must run yet.
     """
     running = select(_jobs.c.tenant, func.count().label("n")).where(_jobs.c.state == "running")
     counts = running.group_by(_jobs.c.tenant).subquery()
@@ -86,7 +88,7 @@ def claim(connection: Connection, *, now: int, excluded: Collection[int] = ()) -
         select(_jobs.c.id, _jobs.c.document_id, _jobs.c.attempts, _jobs.c.password)
         .join(_documents, _documents.c.id == _jobs.c.document_id)
         .outerjoin(counts, counts.c.tenant == _jobs.c.tenant)
-        .where(_jobs.c.state == "queued", _jobs.c.id.not_in(excluded))
+        .where(_jobs.c.state == "queued", _jobs.c.id.not_in(waiting), _jobs.c.document_id.not_in(busy))
         .order_by(_documents.c.status == DocumentStatus.READY, func.coalesce(counts.c.n, 0), _jobs.c.id)
         .limit(1)
     )
@@ -115,9 +117,10 @@ def release_running(connection: Connection) -> int:
 
 
 def release(connection: Connection, job_id: int, *, count_attempt: bool = False) -> None:
-    """Queue a running job again; the attempt counts only if ``count_attempt``."""
+    """Queue a running job again; the attempt counts only if ``count_attempt``. Does nothing if it is not running."""
     attempts = _jobs.c.attempts if count_attempt else _jobs.c.attempts - 1
-    connection.execute(update(_jobs).where(_jobs.c.id == job_id).values(state="queued", attempts=attempts))
+    running = (_jobs.c.id == job_id) & (_jobs.c.state == "running")
+    connection.execute(update(_jobs).where(running).values(state="queued", attempts=attempts))
 
 
 def waiting_count(connection: Connection) -> int:
