@@ -230,9 +230,12 @@ class DocumentService:
         await anyio.to_thread.run_sync(self._blobs.publish, incoming, existing.tenant, existing.sha256)
 
         def write(connection: Connection) -> None:
-            rows.remove_problem(connection, existing.id, ProblemCode.STORED_FILE_DAMAGED)
-            if existing.failure_code == FailureReason.STORED_FILE_DAMAGED:
-                jobs.requeue(connection, existing, password=None, now=int(self._clock()))
+            current = rows.get_by_row_id(connection, existing.id)  # deleted or retried while the file was read
+            if current is None:
+                return
+            rows.remove_problem(connection, current.id, ProblemCode.STORED_FILE_DAMAGED)
+            if current.failure_code == FailureReason.STORED_FILE_DAMAGED:
+                jobs.requeue(connection, current, password=None, now=int(self._clock()))
 
         await self._database.write(write)
         self._ingest.kick()

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 import pytest
 from sqlalchemy import Connection
 
 from ragsvc.core.documents import DocumentStatus
-from ragsvc.core.errors import Overloaded
+from ragsvc.core.errors import FailureReason, Overloaded
 from tests.support.in_process_ingest import InProcessIngest, ObservedEmbedder
 from tests.support.stored_documents import ACME
 
@@ -93,6 +94,31 @@ async def test_a_job_that_was_put_back_waits_and_other_workers_go_on(tmp_path: P
         assert len(calls) == 2
         assert calls[1] - calls[0] >= 1
         assert service.ingest.running_count() == 0
+
+
+async def test_a_repeated_upload_does_not_replace_the_running_job_of_a_retry(tmp_path: Path) -> None:
+    go = anyio.Event()
+    service = InProcessIngest(tmp_path, embedder=ObservedEmbedder(lambda _: go.wait()))
+    queued = await service.upload(TEXT, filename="a.txt")
+    service.blobs.path(ACME, queued.sha256).write_bytes(b"damaged")
+    async with service.running():
+        failed = await service.documents.wait(ACME, queued.public_id, timeout_s=30)
+        assert failed.failure_code == FailureReason.STORED_FILE_DAMAGED
+        publish = service.blobs.publish
+
+        def publish_and_retry(*arguments) -> Path:
+            target = publish(*arguments)
+            anyio.from_thread.run(service.documents.retry, ACME, queued.public_id)  # by another client
+            # the retry has to run before the upload queues the document
+            anyio.from_thread.run(until, lambda: service.ingest.running_count() == 1)
+            return target
+
+        service.blobs.publish = publish_and_retry
+        await service.upload(TEXT, filename="a.txt")
+        assert (service.ingest.running_count(), jobs(service)) == (1, [("running", 1)])
+        go.set()
+        ready = await service.documents.wait(ACME, queued.public_id, timeout_s=30)
+        assert (ready.status, ready.problems) == (DocumentStatus.READY, [])
 
 
 async def test_interrupted_runs_cost_no_attempt(tmp_path: Path) -> None:
