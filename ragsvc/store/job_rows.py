@@ -19,8 +19,9 @@ from ragsvc.store.document_rows import get_by_row_id, has_other_names
 from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
 from ragsvc.store.parsed_rows import clear_parsed
 from ragsvc.store.serving_model import lacks_vectors, serving_model
-from ragsvc.store.tables import DocumentRow, JobRow, table_of
+from ragsvc.store.tables import CollectionRow, DocumentRow, JobRow, table_of
 
+_collections = table_of(CollectionRow)
 _documents = table_of(DocumentRow)
 _jobs = table_of(JobRow)
 
@@ -80,6 +81,7 @@ def claim(
 ) -> ClaimedJob | None:
     """Take the next job: ingest before renewal, then the tenant with the fewest running jobs, then the oldest job.
 
+    Jobs of collections that are being deleted are passed over; they are removed with their documents.
     ``waiting`` are ids of jobs that must not run yet, ``busy`` documents of which no job must run yet.
     """
     running = select(_jobs.c.tenant, func.count().label("n")).where(_jobs.c.state == "running")
@@ -87,8 +89,14 @@ def claim(
     statement = (
         select(_jobs.c.id, _jobs.c.document_id, _jobs.c.attempts, _jobs.c.password)
         .join(_documents, _documents.c.id == _jobs.c.document_id)
+        .join(_collections, _collections.c.id == _documents.c.collection_id)
         .outerjoin(counts, counts.c.tenant == _jobs.c.tenant)
-        .where(_jobs.c.state == "queued", _jobs.c.id.not_in(waiting), _jobs.c.document_id.not_in(busy))
+        .where(
+            _jobs.c.state == "queued",
+            _jobs.c.id.not_in(waiting),
+            _jobs.c.document_id.not_in(busy),
+            _collections.c.deleted_at.is_(None),
+        )
         .order_by(_documents.c.status == DocumentStatus.READY, func.coalesce(counts.c.n, 0), _jobs.c.id)
         .limit(1)
     )
@@ -96,7 +104,7 @@ def claim(
     if row is None:
         return None
     document = get_by_row_id(connection, DocumentId(row.document_id))
-    assert document is not None  # noqa: S101 - jobs cascade with their document
+    assert document is not None  # noqa: S101 - jobs cascade with their document, and its collection is not deleted
     connection.execute(update(_jobs).where(_jobs.c.id == row.id).values(state="running", attempts=row.attempts + 1))
     work = _next_work(document)
     if work is not JobWork.RENEW_VECTORS:

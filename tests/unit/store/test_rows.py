@@ -12,10 +12,11 @@ from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.core.ports.parsing import ParsedDocument
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.retrieval.filters import parse_filter
-from ragsvc.store import document_rows, job_rows, parsed_rows, passage_rows, vector_rows
+from ragsvc.store import document_rows, job_rows, parsed_rows, passage_rows, tenant_rows, vector_rows
 from ragsvc.store.database import Database
 from ragsvc.store.document_changes import change_document
 from ragsvc.store.index_source import SqliteIndexSource
+from ragsvc.store.reingest import forget_embeddings
 from ragsvc.store.vector_rows import VectorsOutcome
 from tests.support.stored_documents import ACME, MODEL, OTHER, add, make_ready
 
@@ -112,6 +113,19 @@ def test_claims_take_turns_between_tenants(database: Database) -> None:
     again = database.write_sync(lambda c: job_rows.claim(c, now=6))
     assert again is not None
     assert (again.attempts, again.password) == (2, "secret")
+
+
+def test_jobs_of_a_collection_that_is_being_deleted_are_not_claimed(database: Database) -> None:
+    queued, ready = add(database, "a"), add(database, "b")
+    make_ready(database, ready)
+    database.write_sync(lambda c: tenant_rows.mark_collections_deleted(c, ACME, now=3))
+    assert database.write_sync(lambda c: forget_embeddings(c, now=4)) == 0
+    database.write_sync(lambda c: job_rows.enqueue(c, queued.id, ACME, password=None, now=4))  # by an earlier release
+    other = add(database, "z", tenant=OTHER)
+    claimed = database.write_sync(lambda c: job_rows.claim(c, now=5))
+    assert claimed is not None
+    assert claimed.document.id == other.id
+    assert database.write_sync(lambda c: job_rows.claim(c, now=5)) is None
 
 
 def test_a_failure_keeps_the_row_with_its_reason_and_a_retry_starts_clean(database: Database) -> None:
