@@ -443,16 +443,18 @@ class IngestService:
     async def _make_ready(self, document: Document, space: EmbeddingSpace, embed_s: float) -> JobOutcome:
         """Commit the document as ready, and make its collection's searches wait for the indexes."""
         async with self._index_lag.committing(document.collection_id):
-            return await self._database.write(
-                lambda connection: rows.mark_ready(
-                    connection,
-                    document,
-                    model=space.model,
-                    model_id=space.model_id,
-                    timings={"embed_s": round(embed_s, 3)},
-                    now=self.now(),
+            with anyio.CancelScope(shield=True):  # a cancelled write may be committed after the indexes have followed
+                outcome = await self._database.write(
+                    lambda connection: rows.mark_ready(
+                        connection,
+                        document,
+                        model=space.model,
+                        model_id=space.model_id,
+                        timings={"embed_s": round(embed_s, 3)},
+                        now=self.now(),
+                    )
                 )
-            )
+        return outcome
 
     async def _renew_vectors(self, job: ClaimedJob) -> None:
         """Replace a ready document's vectors by vectors of its present name, and make them searchable."""
