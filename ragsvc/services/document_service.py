@@ -175,12 +175,22 @@ class DocumentService:
                 return rows.find_by_sha256(connection, collection.id, sha256)
             return None
 
+        def keep(connection: Connection) -> Document | None:
+            document = find(connection)
+            if document is None:
+                return None
+            attachment_rows.mark_uploaded(connection, document.id)
+            return rows.get_by_row_id(connection, document.id)
+
         existing = await self._database.read(find)
+        if existing is not None and existing.attached:  # from now on it outlives those that it is attached to
+            existing = await self._database.write(keep)
         if existing is not None:
-            await self._mend_file(existing, incoming)
-            again = await self._uploaded_again(existing, upload)
-            await self._remember(request, again.document)
-            return again
+            with contextlib.suppress(DocumentNotFound):  # deleted meanwhile: the bytes become a new document
+                await self._mend_file(existing, incoming)
+                again = await self._uploaded_again(existing, upload)
+                await self._remember(request, again.document)
+                return again
 
         def register(connection: Connection) -> Document:
             if jobs.waiting_count(connection) >= self._max_queued:
@@ -230,25 +240,30 @@ class DocumentService:
         await anyio.to_thread.run_sync(self._blobs.publish, incoming, existing.tenant, existing.sha256)
 
         def write(connection: Connection) -> None:
-            rows.remove_problem(connection, existing.id, ProblemCode.STORED_FILE_DAMAGED)
-            if existing.failure_code == FailureReason.STORED_FILE_DAMAGED:
-                jobs.requeue(connection, existing, password=None, now=int(self._clock()))
+            current = rows.get_by_row_id(connection, existing.id)  # deleted or retried while the file was read
+            if current is None:
+                return
+            rows.remove_problem(connection, current.id, ProblemCode.STORED_FILE_DAMAGED)
+            if current.failure_code == FailureReason.STORED_FILE_DAMAGED:
+                jobs.requeue(connection, current, password=None, now=int(self._clock()))
 
         await self._database.write(write)
         self._ingest.kick()
 
     async def _uploaded_again(self, existing: Document, upload: Upload) -> UploadResult:
-        """A repeated upload: take its name and metadata; retry a failure if a password is given that was missing."""
+        """A repeated upload: take its name and metadata; retry a failure if a password is given that was missing.
+
+        Raises:
+            DocumentNotFound: the document was deleted meanwhile.
+        """
         filename = upload.filename if upload.filename != existing.filename else None
         metadata = upload.metadata if {**existing.metadata, **(upload.metadata or {})} != existing.metadata else None
         document = existing
         if filename is not None or metadata is not None:
             document = await self.change(existing.tenant, existing.public_id, filename=filename, metadata=metadata)
         if upload.password and document.failure_code in ("password_required", "password_wrong"):
-            document = await self.retry(document.tenant, document.public_id, password=upload.password)
-        if existing.attached:  # uploaded itself: the document now outlives those that it is attached to
-            await self._database.write(lambda connection: attachment_rows.mark_uploaded(connection, existing.id))
-            document = await self.get(existing.tenant, existing.public_id)
+            await self.retry(document.tenant, document.public_id, password=upload.password)
+        document = await self.get(existing.tenant, existing.public_id)
         updated: list[UpdatedField] = []
         if document.filename != existing.filename:
             updated.append("filename")

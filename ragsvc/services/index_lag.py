@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections import Counter
@@ -35,20 +36,23 @@ class IndexLag:
         self._catch_up = catch_up
         self._pause_s = pause_s
         self._committing: Counter[CollectionId] = Counter()
-        self._stale: set[CollectionId] = set()
+        self._marks = itertools.count(1)
+        self._stale: dict[CollectionId, int] = {}  # the number of the last mark
         self._not_before: dict[CollectionId, float] = {}
 
     @asynccontextmanager
     async def committing(self, collection_id: CollectionId) -> AsyncGenerator[None]:
-        """Commit inside the block; the index is updated at its end. If that fails, the next search updates it first."""
+        """Commit inside the block; the index is updated at its end. If that fails, the next search updates it first.
+
+        The same applies if the block is cancelled or raises: it may have committed before.
+        """
         self._committing[collection_id] += 1
         try:
-            yield
-            self._stale.add(collection_id)
             try:
-                await self._follow(collection_id)
-            except Exception:
-                logger.exception("collection %d: the indexes do not have the latest change yet", collection_id)
+                yield
+            finally:
+                self._stale[collection_id] = next(self._marks)
+            await self._try_to_follow(collection_id)
         finally:
             self._committing[collection_id] -= 1
 
@@ -73,6 +77,7 @@ class IndexLag:
     async def _follow(self, collection_id: CollectionId) -> None:
         if time.monotonic() < self._not_before.get(collection_id, 0.0):
             return
+        mark = self._stale.get(collection_id)  # a commit during the call may not be in what the call reads
         try:
             await anyio.to_thread.run_sync(self._catch_up, collection_id)
         except StorageFull as error:
@@ -80,4 +85,5 @@ class IndexLag:
             logger.warning("collection %d: %s", collection_id, error.message)
             return
         self._not_before.pop(collection_id, None)
-        self._stale.discard(collection_id)
+        if self._stale.get(collection_id) == mark:
+            self._stale.pop(collection_id, None)

@@ -89,8 +89,9 @@ class IngestService:
     ) -> None:
         """``retry_s``: seconds until the next attempt after an error that may pass.
 
-        While the disk is full, which ``space`` knows, no job is begun. After a failed renewal only its job waits, and
-        the worker runs other jobs.
+        While the disk is full, which ``space`` knows, no job is begun. After a fault of the service, such as a full
+        queue, the worker pauses as well as the job. After a failed renewal only its job waits, and the worker runs
+        other jobs.
         """
         self._retry_s = retry_s
         self._space = space
@@ -109,7 +110,8 @@ class IngestService:
         self._clock = clock
         self._observer = observer or Observer()
         self._wake = anyio.Event()
-        self._draining = False
+        self._draining = anyio.Event()
+        self._claiming = anyio.Lock()
         self._scopes: dict[DocumentId, anyio.CancelScope] = {}
         self._ended: dict[DocumentId, anyio.Event] = {}
         self._pace: dict[DocumentId, tuple[float, int]] = {}
@@ -165,23 +167,23 @@ class IngestService:
 
     async def _release_running(self) -> None:
         """Queue the jobs that a killed process left, as soon as the disk has room."""
-        while not self._draining:
+        while not self._draining.is_set():
             try:
                 await self._database.write(rows.release_running)
             except (StorageFull, Overloaded):
-                await anyio.sleep(self._retry_s)
+                await self._pause(self._retry_s)
             else:
                 return
 
     def drain(self) -> None:
         """Claim no more jobs and queue the running ones again, for the next start."""
-        self._draining = True
+        self._draining.set()
         self._wake.set()
         for scope in list(self._scopes.values()):
             scope.cancel()
 
     async def _work(self) -> None:
-        while not self._draining:
+        while not self._draining.is_set():
             wake = self._wake
             job = await self._claim()
             if job is None:
@@ -189,8 +191,13 @@ class IngestService:
                     await wake.wait()
                 if self._wake is wake and wake.is_set():
                     self._wake = anyio.Event()
-                continue
-            await self._run_job(job)
+            elif not await self._run_job(job):
+                await self._pause(self._retry_s)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait after a fault, but not longer than until ``drain``."""
+        with anyio.move_on_after(seconds):
+            await self._draining.wait()
 
     def _idle_s(self) -> float:
         """Seconds until a job may have become claimable without a call of ``kick``."""
@@ -204,54 +211,77 @@ class IngestService:
         return list(self._not_before)
 
     async def _claim(self) -> ClaimedJob | None:
-        """The next job, if there is one and the disk has room; jobs that could not be queued again come back first."""
+        """The next job, if there is one and the disk has room."""
         if self._space is not None and self._space.is_full:
-            await anyio.sleep(min(self._retry_s, _FULL_POLL_S))
+            await self._pause(min(self._retry_s, _FULL_POLL_S))
             return None
-        waiting = self._jobs_that_wait()
-        unreleased, self._unreleased = self._unreleased, set()  # by one worker: released twice, a job would run twice
+        try:
+            async with self._claiming:  # until the job is in ``_scopes``: the next claim has to know its document
+                return None if self._draining.is_set() else await self._claim_next()
+        except (StorageFull, Overloaded):
+            await self._pause(self._retry_s)
+            return None
+
+    async def _claim_next(self) -> ClaimedJob | None:
+        """Claim a job of a document that no worker has; jobs that could not be queued again come back first.
+
+        A document can have a new job before the worker of the former job has finished with it: a rename queues one as
+        soon as the document is ready.
+        """
+        waiting, busy = self._jobs_that_wait(), list(self._scopes)
+        unreleased, self._unreleased = self._unreleased, set()
 
         def claim(connection: Connection) -> ClaimedJob | None:
             for job_id in unreleased:
                 rows.release(connection, job_id)
-            return rows.claim(connection, now=self.now(), excluded=waiting)
+            return rows.claim(connection, now=self.now(), waiting=waiting, busy=busy)
 
         try:
-            job = await self._database.write(claim)
-        except BaseException as error:
+            with anyio.CancelScope(shield=True):  # a claim that was committed has to be run or put back
+                job = await self._database.write(claim)
+        except BaseException:
             self._unreleased |= unreleased
-            if not isinstance(error, StorageFull | Overloaded):
-                raise
-            await anyio.sleep(self._retry_s)
-            return None
+            raise
+        if job is not None:
+            scope = self._scopes[job.document.id] = anyio.CancelScope()
+            self._ended[job.document.id] = anyio.Event()
+            if self._draining.is_set():
+                scope.cancel()
         return job
 
-    async def _run_job(self, job: ClaimedJob) -> None:
+    async def _run_job(self, job: ClaimedJob) -> bool:
+        """Run a claimed job; ``False`` if it is queued again because of a passing fault.
+
+        A job that is cancelled is queued again, whoever cancels it. After any other error the row says that it runs:
+        the next start queues it, and counts the attempt.
+        """
         document = job.document
         self._hub.notify(document.public_id)
         is_renewal = job.work is JobWork.RENEW_VECTORS  # of a ready document: neither an ingest nor a failed one
         observer = Observer() if is_renewal else self._observer
         observed = observer.begin("ingest", document_id=document.public_id, media_type=document.media_type)
-        with anyio.CancelScope() as scope:
-            self._scopes[document.id] = scope
-            self._ended[document.id] = anyio.Event()
+        ended, interrupted = True, False
+        with self._scopes[document.id] as scope:
             try:
                 with observed.active():
                     ended = await self._attempt(job, observed)
                 if not ended:
-                    await self._put_back(job)
-                    await anyio.sleep(self._retry_s)
+                    self._not_before[job.job_id] = time.monotonic() + self._retry_s
             except ShuttingDown:
-                await self._put_back(job)
+                interrupted = True
+            except anyio.get_cancelled_exc_class():
+                interrupted = True
+                raise
             finally:
                 observed.end("cancelled")
-                self._scopes.pop(document.id, None)
-                self._pace.pop(document.id, None)
-                if scope.cancel_called:
+                if interrupted or not ended or scope.cancel_called:
                     with anyio.CancelScope(shield=True):
                         await self._put_back(job)
+                self._scopes.pop(document.id)
+                self._pace.pop(document.id, None)
                 self._ended.pop(document.id).set()
                 self._hub.notify(document.public_id)
+        return ended
 
     async def _attempt(self, job: ClaimedJob, observed: ObservedOperation) -> bool:
         """Run a job to its end, ready or failed; ``False`` if it has to run again because of a passing fault.
@@ -413,16 +443,18 @@ class IngestService:
     async def _make_ready(self, document: Document, space: EmbeddingSpace, embed_s: float) -> JobOutcome:
         """Commit the document as ready, and make its collection's searches wait for the indexes."""
         async with self._index_lag.committing(document.collection_id):
-            return await self._database.write(
-                lambda connection: rows.mark_ready(
-                    connection,
-                    document,
-                    model=space.model,
-                    model_id=space.model_id,
-                    timings={"embed_s": round(embed_s, 3)},
-                    now=self.now(),
+            with anyio.CancelScope(shield=True):  # a cancelled write may be committed after the indexes have followed
+                outcome = await self._database.write(
+                    lambda connection: rows.mark_ready(
+                        connection,
+                        document,
+                        model=space.model,
+                        model_id=space.model_id,
+                        timings={"embed_s": round(embed_s, 3)},
+                        now=self.now(),
+                    )
                 )
-            )
+        return outcome
 
     async def _renew_vectors(self, job: ClaimedJob) -> None:
         """Replace a ready document's vectors by vectors of its present name, and make them searchable."""

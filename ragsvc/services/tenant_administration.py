@@ -27,10 +27,12 @@ from ragsvc.store import tenant_rows as rows
 from ragsvc.store.backup import list_backups, remove_database
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
+from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.tenant_rows import (
     CollectionHoldings,
     DoomedDocument,
     RemovedAccess,
+    RemovedRows,
     TenantHoldings,
     TenantLimits,
 )
@@ -198,13 +200,15 @@ class TenantAdministration:
         return report
 
     async def finish_deletions(self) -> None:
-        """Finish deletions that an earlier run began, or that a full disk interrupted. Runs until cancelled."""
+        """Finish deletions that an earlier run began, or that a fault of the disk interrupted. Runs until cancelled."""
         while True:
             try:
                 if ids := await self._database.read(rows.deleted_collections):
                     await self._finish(ids, DeletionReport())
             except (StorageFull, Overloaded) as error:
                 logger.warning("a deletion could not be finished, it is tried again: %s", error.message)
+            except OSError as error:
+                logger.warning("a deletion could not be finished, it is tried again: %s", error.strerror)
             await anyio.sleep(_RESUME_INTERVAL_S)
 
     async def _finish(self, ids: Sequence[CollectionId], report: DeletionReport) -> None:
@@ -226,13 +230,32 @@ class TenantAdministration:
             await self._empty_log(report)
 
     async def _remove(self, doomed: Sequence[DoomedDocument], report: DeletionReport) -> None:
-        """Remove files, then rows: after a crash in between, the rows still name the files that may be left."""
+        """Remove files, then rows: after a crash in between, the rows still name the files that may be left.
+
+        A file that cannot be removed is noted with the removal of its rows, and tried again as for single documents.
+        """
+        left: list[tuple[TenantId, str]] = []
         for tenant, sha256, size_bytes in {(file.tenant, file.sha256, file.size_bytes) for file in doomed}:
-            if await self._documents.remove_file(tenant, sha256):
+            try:
+                was_removed = await self._documents.remove_file(tenant, sha256)
+            except OSError as error:
+                logger.warning(
+                    "the file %s could not be removed (%s); this is tried again", sha256[:12], error.strerror
+                )
+                left.append((tenant, sha256))
+                continue
+            if was_removed:
                 report.files += 1
                 report.file_bytes += size_bytes
         ids = [document.id for document in doomed]
-        removed = await self._database.write(lambda connection: rows.remove_documents(connection, ids))
+
+        def remove_rows(connection: Connection) -> RemovedRows:
+            counts = rows.remove_documents(connection, ids)
+            for tenant, sha256 in left:
+                add_removal(connection, tenant, sha256, now=int(self._clock()))
+            return counts
+
+        removed = await self._database.write(remove_rows)
         report.documents += len(doomed)
         report.pages += removed.pages
         report.passages += removed.passages

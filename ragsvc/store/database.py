@@ -214,8 +214,16 @@ class Database:
         return await self.on_reader(lambda: self.read_sync(function))
 
     async def on_reader(self, work: Callable[[], T]) -> T:
-        """Run ``work`` on a reader thread, without a transaction; its calls of ``read_sync`` do not change threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+        """Run ``work`` on a reader thread, without a transaction; its calls of ``read_sync`` do not change threads.
+
+        Raises:
+            ShuttingDown: the database was closed.
+        """
+        try:
+            result = asyncio.get_running_loop().run_in_executor(self._readers, work)
+        except RuntimeError as error:  # the threads have ended
+            raise ShuttingDown("The database is closed.") from error
+        return await result
 
     def read_sync(self, function: Callable[[Connection], T]) -> T:
         """As ``read``, in the calling thread."""
@@ -244,16 +252,21 @@ class Database:
     def empty_log(self, *, timeout_s: float = 5.0) -> bool:
         """Move the write-ahead log into the file and truncate it, so that no deleted content stays in it. Blocking.
 
-        ``False`` if readers or writers held the log for ``timeout_s``; the next checkpoint then does the same.
+        ``False`` if readers or writers held the log for ``timeout_s``, or if the disk is full. What the log holds is
+        committed in any case, and the log is emptied in the background as after every commit.
         """
         deadline = time.monotonic() + timeout_s
-        with closing(connect_raw(self.path, key=self._key)) as connection:
-            connection.execute("PRAGMA busy_timeout=1000").close()
-            while True:
-                ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                if not busy or time.monotonic() > deadline:
-                    return not busy
-                time.sleep(0.05)
+        try:
+            with closing(connect_raw(self.path, key=self._key)) as connection:
+                connection.execute("PRAGMA busy_timeout=1000").close()
+                while True:
+                    ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                    if not busy or time.monotonic() > deadline:
+                        return not busy
+                    time.sleep(0.05)
+        except self._driver.Error as error:  # a full disk; or the writer does not share the log, for the same reason
+            logger.warning("the write-ahead log was not emptied: %s", error)
+            return False
 
     def _share_if_possible(self, connection: Connection) -> None:
         """Let other connections read again once there is room; called in the write thread between transactions."""

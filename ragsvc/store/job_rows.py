@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from ragsvc.core.documents import Document, DocumentStatus, Stage
 from ragsvc.core.ids import DocumentId, TenantId
@@ -19,8 +19,9 @@ from ragsvc.store.document_rows import get_by_row_id, has_other_names
 from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
 from ragsvc.store.parsed_rows import clear_parsed
 from ragsvc.store.serving_model import lacks_vectors, serving_model
-from ragsvc.store.tables import DocumentRow, JobRow, table_of
+from ragsvc.store.tables import CollectionRow, DocumentRow, JobRow, table_of
 
+_collections = table_of(CollectionRow)
 _documents = table_of(DocumentRow)
 _jobs = table_of(JobRow)
 
@@ -75,32 +76,55 @@ def enqueue_renewal(connection: Connection, document: Document, *, now: int) -> 
     )
 
 
-def claim(connection: Connection, *, now: int, excluded: Collection[int] = ()) -> ClaimedJob | None:
+def claim(
+    connection: Connection, *, now: int, waiting: Collection[int] = (), busy: Collection[DocumentId] = ()
+) -> ClaimedJob | None:
     """Take the next job: ingest before renewal, then the tenant with the fewest running jobs, then the oldest job.
 
-    ``excluded`` are ids of jobs that must not run yet.
+    Jobs of collections that are being deleted are passed over; they are removed with their documents.
+    ``waiting`` are ids of jobs that must not run yet, ``busy`` documents of which no job must run yet.
     """
-    running = select(_jobs.c.tenant, func.count().label("n")).where(_jobs.c.state == "running")
-    counts = running.group_by(_jobs.c.tenant).subquery()
-    statement = (
-        select(_jobs.c.id, _jobs.c.document_id, _jobs.c.attempts, _jobs.c.password)
-        .join(_documents, _documents.c.id == _jobs.c.document_id)
-        .outerjoin(counts, counts.c.tenant == _jobs.c.tenant)
-        .where(_jobs.c.state == "queued", _jobs.c.id.not_in(excluded))
-        .order_by(_documents.c.status == DocumentStatus.READY, func.coalesce(counts.c.n, 0), _jobs.c.id)
-        .limit(1)
-    )
-    row = connection.execute(statement).one_or_none()
-    if row is None:
+    claimable = _jobs.c.id.not_in(waiting) & _jobs.c.document_id.not_in(busy) & _collections.c.deleted_at.is_(None)
+    is_renewal = _documents.c.status == DocumentStatus.READY
+    job_id = _next_of(connection, claimable & ~is_renewal) or _next_of(connection, claimable & is_renewal)
+    if job_id is None:
         return None
+    row = connection.execute(select(_jobs).where(_jobs.c.id == job_id)).one()
     document = get_by_row_id(connection, DocumentId(row.document_id))
-    assert document is not None  # noqa: S101 - jobs cascade with their document
+    assert document is not None  # noqa: S101 - jobs cascade with their document, and its collection is not deleted
     connection.execute(update(_jobs).where(_jobs.c.id == row.id).values(state="running", attempts=row.attempts + 1))
     work = _next_work(document)
     if work is not JobWork.RENEW_VECTORS:
         stage = Stage.PARSING if work is JobWork.PARSE else Stage.EMBEDDING
         set_progress(connection, document.id, stage=stage, now=now)
     return ClaimedJob(job_id=row.id, document=document, attempts=row.attempts + 1, password=row.password, work=work)
+
+
+def _next_of(connection: Connection, condition: ColumnElement[bool]) -> int | None:
+    """Id of the job to run next of the queued jobs with this condition.
+
+    Reads the first such job of each tenant that has queued jobs; the index ``jobs_by_tenant`` leads from one tenant to
+    the next. A statement that sorts all jobs takes 45 ms of the write thread with 100,000 of them.
+    """
+    queued = _jobs.c.state == "queued"
+    tenants = select(func.min(_jobs.c.tenant).label("tenant")).where(queued).cte("tenants", recursive=True)
+    following = select(func.min(_jobs.c.tenant)).where(queued, _jobs.c.tenant > tenants.c.tenant).correlate(tenants)
+    tenants = tenants.union_all(select(following.scalar_subquery()).where(tenants.c.tenant.is_not(None)))
+    first = (
+        select(_jobs.c.id)
+        .join(_documents, _documents.c.id == _jobs.c.document_id)
+        .join(_collections, _collections.c.id == _documents.c.collection_id)
+        .where(queued, _jobs.c.tenant == tenants.c.tenant, condition)
+        .order_by(_jobs.c.id)
+        .limit(1)
+        .correlate(tenants)
+    )
+    running = (
+        select(func.count()).where(_jobs.c.state == "running", _jobs.c.tenant == tenants.c.tenant).correlate(tenants)
+    )
+    rows = connection.execute(select(running.scalar_subquery(), first.scalar_subquery()).select_from(tenants))
+    found = [(count, job_id) for count, job_id in rows if job_id is not None]
+    return min(found)[1] if found else None
 
 
 def _next_work(document: Document) -> JobWork:
@@ -115,9 +139,10 @@ def release_running(connection: Connection) -> int:
 
 
 def release(connection: Connection, job_id: int, *, count_attempt: bool = False) -> None:
-    """Queue a running job again; the attempt counts only if ``count_attempt``."""
+    """Queue a running job again; the attempt counts only if ``count_attempt``. Does nothing if it is not running."""
     attempts = _jobs.c.attempts if count_attempt else _jobs.c.attempts - 1
-    connection.execute(update(_jobs).where(_jobs.c.id == job_id).values(state="queued", attempts=attempts))
+    running = (_jobs.c.id == job_id) & (_jobs.c.state == "running")
+    connection.execute(update(_jobs).where(running).values(state="queued", attempts=attempts))
 
 
 def waiting_count(connection: Connection) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from sqlalchemy import Connection, delete, func, insert, literal, select, update
 
 from ragsvc.core.documents import DocumentStatus, Stage
-from ragsvc.store.tables import DocumentRow, EmbeddingRow, JobRow, table_of
+from ragsvc.store.tables import CollectionRow, DocumentRow, EmbeddingRow, JobRow, table_of
 
+_collections = table_of(CollectionRow)
 _documents = table_of(DocumentRow)
 _embeddings = table_of(EmbeddingRow)
 _jobs = table_of(JobRow)
@@ -15,10 +16,16 @@ _jobs = table_of(JobRow)
 def forget_embeddings(connection: Connection, *, now: int) -> int:
     """Delete all vectors and queue every ready document for new ones; returns the number of these documents.
 
+    Documents of collections that are being deleted are left out.
     A crash afterwards loses nothing: jobs are rows, and passages are kept.
     """
     connection.execute(delete(_embeddings))
-    which = (_documents.c.status == DocumentStatus.READY) & (_documents.c.passages_total > 0)
+    deleted = select(_collections.c.id).where(_collections.c.deleted_at.is_not(None))
+    which = (
+        (_documents.c.status == DocumentStatus.READY)
+        & (_documents.c.passages_total > 0)
+        & _documents.c.collection_id.not_in(deleted)
+    )
     queued = select(_documents.c.id, _documents.c.tenant, literal("queued"), literal(0), literal(now)).where(which)
     ready = select(_documents.c.id).where(_documents.c.status == DocumentStatus.READY)
     connection.execute(delete(_jobs).where(_jobs.c.document_id.in_(ready)))  # renewals of vectors that are deleted now

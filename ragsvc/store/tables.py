@@ -52,6 +52,7 @@ class DocumentRow(_Named, table=True):
         UniqueConstraint("collection_id", "sha256"),
         Index("documents_by_tenant", "tenant", "id"),
         Index("documents_by_sha256", "tenant", "sha256"),
+        Index("documents_by_collection", "collection_id", "size_bytes"),
         _KEEP_IDS,
     )
 
@@ -183,7 +184,7 @@ class JobRow(_Named, table=True):
     """A queued or running job of a document; removed, with the file's ``password``, when it ends."""
 
     table_name: ClassVar[str] = "jobs"
-    __table_args__ = (Index("jobs_by_state", "state", "id"), _KEEP_IDS)
+    __table_args__ = (Index("jobs_by_tenant", "state", "tenant", "id"), _KEEP_IDS)
 
     id: int | None = Field(default=None, primary_key=True)
     document_id: int = Field(

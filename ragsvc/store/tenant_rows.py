@@ -138,10 +138,9 @@ def count_collections(connection: Connection, tenant: TenantId) -> int:
 
 def count_documents(connection: Connection, tenant: TenantId) -> tuple[int, int]:
     """Number and bytes of a tenant's documents, without those that are being deleted with their collection."""
-    statement = (
-        select(func.count(), func.coalesce(func.sum(_documents.c.size_bytes), 0))
-        .join_from(_documents, _collections, _documents.c.collection_id == _collections.c.id)
-        .where(_documents.c.tenant == tenant, _not_deleted)
+    collections = select(_collections.c.id).where(_collections.c.tenant == tenant, _not_deleted)
+    statement = select(func.count(), func.coalesce(func.sum(_documents.c.size_bytes), 0)).where(
+        _documents.c.collection_id.in_(collections)  # read from the index ``documents_by_collection`` alone
     )
     count, size_bytes = connection.execute(statement).one()
     return int(count), int(size_bytes)

@@ -72,6 +72,7 @@ class InProcessIngest:
         folder: Path,
         *,
         embedder: ObservedEmbedder | None = None,
+        parser: LineParser | None = None,
         prepare: Callable[[str], str] = str,
         retry_s: float = 0,
     ) -> None:
@@ -101,7 +102,7 @@ class InProcessIngest:
         self.ingest = IngestService(
             database=self.database,
             blobs=self.blobs,
-            parser=LineParser(),
+            parser=parser or LineParser(),
             spaces=self.spaces,
             index_lag=self.lag,
             hub=self.hub,

@@ -1,6 +1,9 @@
 """Parts of the service on a file system without a byte left."""
 
+import threading
+
 import anyio
+import anyio.to_thread
 import numpy as np
 import pytest
 
@@ -128,6 +131,52 @@ def test_a_committed_change_does_not_fail_because_an_index_cannot_follow() -> No
             pass
         await lag.settled(7)  # answers from the state that the index has
         await lag.retry()  # fails as well
+        assert followed == []
+        await lag.settled(7)
+        assert followed == [7]
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize("fault", [ValueError("a fault of the index"), StorageFull("full")], ids=["fault", "full disk"])
+def test_a_search_during_a_commit_does_not_settle_it(fault: Exception) -> None:
+    """The catch-up of the search began before the commit, and ends while that of the commit fails."""
+    began, go = threading.Event(), threading.Event()
+    calls: list[int] = []
+
+    def catch_up(_collection_id: int) -> None:
+        calls.append(len(calls))
+        if len(calls) == 1:
+            began.set()
+            assert go.wait(30)
+        elif len(calls) == 2:
+            raise fault
+
+    async def main() -> None:
+        lag = IndexLag(catch_up, pause_s=0)
+        async with anyio.create_task_group() as tasks:
+            async with lag.committing(7):
+                tasks.start_soon(lag.settled, 7)
+                assert await anyio.to_thread.run_sync(began.wait, 30)
+            assert len(calls) == 2
+            go.set()
+        await lag.settled(7)
+        assert len(calls) == 3
+        await lag.settled(7)
+        assert len(calls) == 3
+
+    anyio.run(main)
+
+
+def test_a_commit_that_is_cancelled_is_followed_by_the_next_search() -> None:
+    followed: list[int] = []
+
+    async def main() -> None:
+        lag = IndexLag(followed.append)
+        with anyio.CancelScope() as scope:
+            async with lag.committing(7):
+                scope.cancel()
+                await anyio.sleep(0)
         assert followed == []
         await lag.settled(7)
         assert followed == [7]

@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from ragsvc.core.errors import ConfigurationError, ShuttingDown, StorageFull
 from ragsvc.store.database import Database, driver_connection
+from tests.support.full_disk import fill, small_disk
 
 
 @pytest.fixture
@@ -187,3 +188,29 @@ def test_opening_waits_for_a_writer_in_another_journal_mode(tmp_path: Path) -> N
         assert database.write_sync(lambda connection: connection.exec_driver_sql("SELECT 1").scalar_one()) == 1
         database.close()
         timer.join()
+
+
+def test_a_log_that_a_full_disk_keeps_from_being_emptied_is_no_error(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", megabytes=16) as disk:
+        path = disk / "test.sqlite"
+        database = Database(path, truncate_after_s=600)
+        database.write_sync(lambda connection: connection.exec_driver_sql("CREATE TABLE t (v BLOB)"))
+        database.write_sync(lambda connection: connection.exec_driver_sql("INSERT INTO t VALUES (zeroblob(2000000))"))
+        filler = fill(disk)
+        assert not database.empty_log(timeout_s=0)
+        filler.unlink()
+        assert database.empty_log()
+        assert path.with_name("test.sqlite-wal").stat().st_size == 0
+        database.close()
+        filler = fill(disk)
+        database = Database(path)  # without room to share the log
+        assert not database.empty_log(timeout_s=0)
+        filler.unlink()
+        database.close()
+
+
+def test_a_closed_database_refuses_reads_of_the_event_loop(tmp_path: Path) -> None:
+    database = Database(tmp_path / "test.sqlite")
+    database.close()
+    with pytest.raises(ShuttingDown):
+        asyncio.run(database.read(lambda _: None))

@@ -1,21 +1,27 @@
 """Statements about documents, jobs, passages and vectors, on a real database."""
 
+import random
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 
 from ragsvc.core.documents import Document, DocumentStatus, Extraction, Page, Passage, Stage
 from ragsvc.core.errors import DocumentNotFound
+from ragsvc.core.ids import TenantId
 from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.core.ports.parsing import ParsedDocument
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.retrieval.filters import parse_filter
-from ragsvc.store import document_rows, job_rows, parsed_rows, passage_rows, vector_rows
-from ragsvc.store.database import Database
+from ragsvc.store import document_rows, job_rows, parsed_rows, passage_rows, tenant_rows, vector_rows
+from ragsvc.store.database import Database, driver_connection
 from ragsvc.store.document_changes import change_document
 from ragsvc.store.index_source import SqliteIndexSource
+from ragsvc.store.reingest import forget_embeddings
 from ragsvc.store.vector_rows import VectorsOutcome
 from tests.support.stored_documents import ACME, MODEL, OTHER, add, make_ready
 
@@ -112,6 +118,117 @@ def test_claims_take_turns_between_tenants(database: Database) -> None:
     again = database.write_sync(lambda c: job_rows.claim(c, now=6))
     assert again is not None
     assert (again.attempts, again.password) == (2, "secret")
+
+
+def test_claims_take_turns_whatever_the_order_of_the_queue(database: Database) -> None:
+    """By kind, then by the number of running jobs of the tenant, then by age; compared with a sort of all jobs."""
+    chosen = random.Random(7)  # noqa: S311 - a fixed sequence
+    tenants = [TenantId(f"t{number}") for number in range(5)]
+    for number in range(40):
+        tenant = chosen.choice(tenants)
+        document = add(database, f"d{number}", tenant=tenant)
+        if chosen.random() < 0.3:
+            make_ready(database, document)
+            database.write_sync(lambda c, document=document: job_rows.enqueue_renewal(c, document, now=4))
+    statement = (
+        "SELECT jobs.id, document_id, jobs.tenant, status FROM jobs JOIN documents ON documents.id = document_id "
+        "WHERE state = 'queued'"
+    )
+    left = {row.id: row for row in database.read_sync(lambda c: c.exec_driver_sql(statement).all())}
+    waiting = chosen.sample(sorted(left), 4)
+    busy = [left[job_id].document_id for job_id in chosen.sample(sorted(left), 4)]
+    running = Counter[str]()
+    while expected := [
+        (row.status == DocumentStatus.READY, running[row.tenant], row.id)
+        for row in left.values()
+        if row.id not in waiting and row.document_id not in busy
+    ]:
+        job = database.write_sync(lambda c: job_rows.claim(c, now=5, waiting=waiting, busy=busy))
+        assert job is not None
+        assert job.job_id == min(expected)[2]
+        running[left.pop(job.job_id).tenant] += 1
+    assert database.write_sync(lambda c: job_rows.claim(c, now=5, waiting=waiting, busy=busy)) is None
+
+
+def steps(database: Database, work: Callable[[Connection], object]) -> int:
+    """Steps of SQLite's virtual machine, in tens, that ``work`` takes."""
+
+    def count(connection: Connection) -> int:
+        counted = []
+        driver = driver_connection(connection)
+        driver.set_progress_handler(lambda: counted.append(1), 10)
+        try:
+            work(connection)
+        finally:
+            driver.set_progress_handler(None, 10)
+        return len(counted)
+
+    return database.write_sync(count)
+
+
+def queue(database: Database, first: int, last: int) -> None:
+    """Store and queue documents with these numbers."""
+
+    def write(connection: Connection) -> None:
+        collection = document_rows.ensure_collection(connection, ACME, "default", now=1)
+        values = [(f"doc_{number}", ACME, collection.id, f"{number:064x}") for number in range(first, last)]
+        columns = (
+            "public_id, tenant, collection_id, sha256, filename, media_type, size_bytes, status, stage, metadata, "
+            "problems, timings, pages_total, pages_done, passages_total, passages_done, created_at, updated_at"
+        )
+        driver = driver_connection(connection)
+        driver.executemany(
+            f"INSERT INTO documents ({columns}) VALUES (?, ?, ?, ?, 'f', 'text/plain', 3, 'queued', 'queued', x'7b7d', "  # noqa: S608
+            "x'5b5d', x'7b7d', 1, 1, 1, 0, 1, 1)",
+            values,
+        )
+        driver.execute(
+            "INSERT INTO jobs (document_id, tenant, state, attempts, created_at) "
+            "SELECT id, tenant, 'queued', 0, 1 FROM documents WHERE id NOT IN (SELECT document_id FROM jobs)"
+        )
+
+    database.write_sync(write)
+
+
+def test_a_claim_does_not_read_the_whole_queue(database: Database) -> None:
+    queue(database, 0, 100)
+    few = steps(database, lambda c: job_rows.claim(c, now=5))
+    queue(database, 100, 5000)
+    assert steps(database, lambda c: job_rows.claim(c, now=5)) <= 2 * few
+
+
+def test_the_size_of_a_tenant_is_read_from_an_index(database: Database) -> None:
+    """Rows of documents are large; without the index each of them was read for every upload."""
+    queue(database, 0, 100)
+    statements: list[tuple[str, Any]] = []
+
+    def note(_connection, _cursor, statement, parameters, _context, _many) -> None:
+        statements.append((statement, parameters))
+
+    def explain(connection: Connection) -> list[str]:
+        event.listen(connection.engine, "before_cursor_execute", note)
+        assert tenant_rows.count_documents(connection, ACME) == (100, 300)
+        event.remove(connection.engine, "before_cursor_execute", note)
+        ((statement, parameters),) = statements
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        return [row.detail for row in plan if "documents" in row.detail]
+
+    assert database.write_sync(explain) == [
+        "SEARCH documents USING COVERING INDEX documents_by_collection (collection_id=?)"
+    ]
+
+
+def test_jobs_of_a_collection_that_is_being_deleted_are_not_claimed(database: Database) -> None:
+    queued, ready = add(database, "a"), add(database, "b")
+    make_ready(database, ready)
+    database.write_sync(lambda c: tenant_rows.mark_collections_deleted(c, ACME, now=3))
+    assert database.write_sync(lambda c: forget_embeddings(c, now=4)) == 0
+    database.write_sync(lambda c: job_rows.enqueue(c, queued.id, ACME, password=None, now=4))  # by an earlier release
+    other = add(database, "z", tenant=OTHER)
+    claimed = database.write_sync(lambda c: job_rows.claim(c, now=5))
+    assert claimed is not None
+    assert claimed.document.id == other.id
+    assert database.write_sync(lambda c: job_rows.claim(c, now=5)) is None
 
 
 def test_a_failure_keeps_the_row_with_its_reason_and_a_retry_starts_clean(database: Database) -> None:
