@@ -26,7 +26,7 @@ from ragsvc.core.access.failed_logins import FailedLogins
 from ragsvc.core.access.limits import DAY_S, UNLIMITED, DayClock, RequestGate, TokenLedger
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.defaults import DEFAULT_FAILED_LOGINS_PER_MINUTE
-from ragsvc.core.errors import BalanceExhausted, KeyInactive, RateLimited, StorageFull, Unauthorized
+from ragsvc.core.errors import BalanceExhausted, Conflict, KeyInactive, RateLimited, StorageFull, Unauthorized
 from ragsvc.core.ids import KeyId
 from ragsvc.core.ports.token_meter import Reservation
 from ragsvc.store import key_rows, key_usage_rows
@@ -304,6 +304,18 @@ class Access:
             if self._refreshed_at <= asked:
                 await anyio.sleep(max(0.0, self._refreshed_at + _REFRESH_PAUSE_S - time.monotonic()))
                 await self._load_changed()
+
+    def require_key(self, connection: Connection, key_id: KeyId) -> None:
+        """Check, within the transaction of a change, that the key of the request still exists.
+
+        A request is authenticated before its body is received. If its key, or the tenant with all its keys, is deleted
+        in between, the request must not store anything: it would belong to a tenant that does not exist.
+
+        Raises:
+            Conflict: the key was deleted.
+        """
+        if key_id not in self._rowless and not key_rows.has_key(connection, key_id):
+            raise Conflict("The API key was deleted while the request was received.")
 
     # -- tokens (port TokenMeter) -------------------------------------------------------------------------------
 

@@ -24,11 +24,14 @@ from ragsvc.store import key_rows, key_usage_rows
 from ragsvc.store.key_rows import AuditEntry
 from ragsvc.store.key_usage_rows import KeyUsage, SummedUsage, UsageDimension, UsageFilter
 
+LOCAL_ACTOR = "local"
+"""The name of the actor of commands on the data directory."""
+
 
 class Actor(msgspec.Struct, frozen=True):
-    """Who changes a key: the id of the caller's key, or ``local`` for commands on the data directory."""
+    """Who changes a key: the id of the caller's key, or ``LOCAL_ACTOR``."""
 
-    name: str = "local"
+    name: str = LOCAL_ACTOR
     request_id: str | None = None
 
 
@@ -147,9 +150,16 @@ class KeyAdministration:
         return msgspec.structs.replace(self._default_limits, **given)
 
     async def create(self, draft: KeyDraft, *, actor: Actor, request: IdempotentRequest | None = None) -> IssuedKey:
+        """Create a key.
+
+        Raises:
+            Conflict: a key with the imported secret exists, or the key of the actor was deleted in the meantime.
+        """
         now = self._now()
 
         def write(connection: Connection) -> IssuedKey:
+            if actor.name != LOCAL_ACTOR:
+                self._access.require_key(connection, KeyId(actor.name))
             return once(
                 connection,
                 request,

@@ -169,8 +169,9 @@ class TenantAdministration:
     async def delete_tenant(self, tenant: TenantId, *, remove_copies: bool = False) -> DeletionReport:
         """Delete everything of a tenant: keys, usage, collections, documents.
 
-        Uploads that were being received are refused. ``remove_copies`` also removes the copies of the database from
-        before upgrades, which contain data of all tenants.
+        Requests that were authenticated before can store nothing for it afterwards (``Access.require_key``).
+        ``remove_copies`` also removes the copies of the database from before upgrades, which contain data of all
+        tenants.
 
         Raises:
             TenantNotFound: it has nothing.
@@ -183,7 +184,6 @@ class TenantAdministration:
             return rows.mark_collections_deleted(connection, tenant, now=int(self._clock())), access
 
         with anyio.CancelScope(shield=True):
-            self._documents.refuse_open_uploads(tenant)
             ids, access = await self._database.write(mark)
             for key_id in access.key_ids:
                 self._access.erase(key_id)
