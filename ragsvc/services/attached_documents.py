@@ -18,9 +18,12 @@ from ragsvc.core.defaults import MAX_FILENAME_LENGTH, SOURCE_PATH_KEY, SOURCE_RO
 from ragsvc.core.documents import AttachedFile, Document, Problem, ProblemCode
 from ragsvc.core.errors import QuotaExceeded, TooLarge
 from ragsvc.core.ids import DocumentId
+from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.file_locks import FileLocks
+from ragsvc.services.file_removals import FileRemovals
+from ragsvc.services.passage_vectors import DocumentGone
 from ragsvc.services.tenant_quotas import TenantQuotas
-from ragsvc.store import attachment_rows, document_rows, job_rows, tenant_rows
+from ragsvc.store import attachment_rows, document_rows, job_rows
 from ragsvc.store.blobs import BlobStore, IncomingFile
 from ragsvc.store.database import Database
 
@@ -43,6 +46,8 @@ class AttachedDocuments:
         database: Database,
         blobs: BlobStore,
         locks: FileLocks,
+        removals: FileRemovals,
+        *,
         limits: AttachmentLimits,
         quotas: TenantQuotas | None = None,
     ) -> None:
@@ -50,6 +55,7 @@ class AttachedDocuments:
         self._database = database
         self._blobs = blobs
         self._locks = locks
+        self._removals = removals
         self._limits = limits
 
     async def register(
@@ -59,6 +65,9 @@ class AttachedDocuments:
 
         Returns:
             The attached files that were left out, as problems of the parent.
+
+        Raises:
+            DocumentGone: the parent was deleted; no file is left that only it has attached.
         """
         refused: dict[str, str] = {}
         room = await self._database.read(lambda connection: self._room(connection, parent.id))
@@ -112,15 +121,9 @@ class AttachedDocuments:
     async def _register(
         self, parent: Document, incoming: IncomingFile, sha256: str, file: AttachedFile, media_type: str, *, now: int
     ) -> int:
-        known = await self._database.read(
-            lambda connection: document_rows.find_by_sha256(connection, parent.collection_id, sha256)
-        )
-        if known is None:
-            await anyio.to_thread.run_sync(self._blobs.publish, incoming, parent.tenant, sha256)
-
         def write(connection: Connection) -> int:
             if document_rows.get_by_row_id(connection, parent.id) is None:
-                return 0
+                raise DocumentGone
             existing = document_rows.find_by_sha256(connection, parent.collection_id, sha256)
             if existing is None:
                 self._quotas.check_document(connection, parent.tenant, parent.collection, len(file.data))
@@ -146,14 +149,13 @@ class AttachedDocuments:
                 attachment_rows.link(connection, parent.id, document.id, brought=brought)
             return int(existing is None)
 
-        try:
-            return await self._database.write(write)
-        except QuotaExceeded:
-            if not await self._database.read(
-                lambda connection: tenant_rows.is_file_used(connection, parent.tenant, sha256)
-            ):
-                await anyio.to_thread.run_sync(self._blobs.remove, parent.tenant, sha256)
-            raise
+        async with self._removals.storing(parent.tenant, sha256):
+            known = await self._database.read(
+                lambda connection: document_rows.find_by_sha256(connection, parent.collection_id, sha256)
+            )
+            if known is None:
+                await anyio.to_thread.run_sync(self._blobs.publish, incoming, parent.tenant, sha256)
+            return await write_to_the_end(self._database, write)
 
 
 def _file_name(name: str, media_type: str) -> str:

@@ -31,6 +31,7 @@ from ragsvc.core.file_names import default_filename
 from ragsvc.core.file_types import HEAD_BYTES, MEDIA_TYPES, READABLE, TAIL_BYTES
 from ragsvc.core.ids import TenantId
 from ragsvc.core.validation import MAX_INTEGER, check_number, check_text_length, invalid_value
+from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.idempotency import IdempotentRequest, once, recall
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestService, stored_file_damaged
@@ -208,12 +209,9 @@ class DocumentService:
             once(connection, request, now=now, kind=str, change=lambda: document.public_id)
             return document
 
-        try:
+        async with self._ingest.file_removals.storing(tenant, sha256):
             await anyio.to_thread.run_sync(self._blobs.publish, incoming, tenant, sha256)
-            document = await self._database.write(register)
-        except Exception:
-            await self._ingest.file_removals.finish_locked(tenant, sha256)
-            raise
+            document = await write_to_the_end(self._database, register)
         self._ingest.kick()
         return UploadResult(document=document, created=True)
 

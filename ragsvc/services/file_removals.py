@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
+import anyio
 import anyio.to_thread
 
 from ragsvc.core.errors import Overloaded, ShuttingDown
@@ -28,6 +31,20 @@ class FileRemovals:
         self._database = database
         self._blobs = blobs
         self._locks = locks
+
+    @asynccontextmanager
+    async def storing(self, tenant: TenantId, sha256: str) -> AsyncGenerator[None]:
+        """Run a block that stores a file and the document that has it, under the lock of the file.
+
+        If the block raises or is cancelled, the file is removed, unless a document has it. A write in the block must
+        not be cancelled while it waits (``write_to_the_end``): it could be committed after the file was removed.
+        """
+        try:
+            yield
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self.finish_locked(tenant, sha256)
+            raise
 
     async def finish(self, tenant: TenantId, sha256: str) -> None:
         """Remove a file unless a document has it. A failure is logged, and ``finish_all`` tries again."""

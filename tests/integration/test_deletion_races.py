@@ -7,9 +7,10 @@ import anyio
 import pytest
 
 from ragsvc.core.access.principal import Scope
+from ragsvc.core.documents import AttachedFile
 from ragsvc.core.errors import TenantNotFound
 from tests.support.administered_ingest import AdministeredIngest
-from tests.support.in_process_ingest import InProcessIngest
+from tests.support.in_process_ingest import InProcessIngest, LineParser
 from tests.support.stored_documents import ACME
 
 
@@ -87,5 +88,107 @@ def test_a_key_that_a_deleted_tenant_asked_for_before_is_not_created(tmp_path: P
                 may_end.set()
             assert (replies[0].status_code, replies[0].json()["error"]["code"]) == (409, "conflict")
             await require_no_tenant(service)
+
+    anyio.run(main)
+
+
+class AttachingParser(LineParser):
+    """Attaches a file to every document whose text begins with "Parent"."""
+
+    async def parse(self, path, **options):
+        parsed = await super().parse(path, **options)
+        if path.read_bytes().startswith(b"Parent"):
+            parsed.extraction.attached_files.append(AttachedFile(name="a.txt", data=b"The secret attachment."))
+        return parsed
+
+
+class Gate:
+    """Stops calls of a blocking function in their thread, before or after the function, until it is opened."""
+
+    def __init__(self, function, *, when=lambda *_: True, after: bool = False) -> None:
+        self._function = function
+        self._when = when
+        self._after = after
+        self._reached, self._open = threading.Event(), threading.Event()
+
+    def __call__(self, *arguments):
+        result = self._function(*arguments) if self._after else None
+        if self._when(*arguments):
+            self._reached.set()
+            assert self._open.wait(30)
+        return result if self._after else self._function(*arguments)
+
+    async def reached(self) -> None:
+        assert await anyio.to_thread.run_sync(self._reached.wait, 30)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+def is_attachment(incoming, *_: object) -> bool:
+    return incoming.path.exists() and b"attachment" in incoming.path.read_bytes()
+
+
+@pytest.mark.parametrize("whole", ["document", "collection", "tenant"])
+def test_the_attached_file_of_a_deleted_document_is_not_kept(tmp_path: Path, whole: str) -> None:
+    """The document is deleted while its attached file is being stored: after the check, before its row."""
+
+    async def main() -> None:
+        async with AdministeredIngest(InProcessIngest(tmp_path / "data")).running() as service:
+            ingest = service.ingest
+            ingest.ingest._parser = AttachingParser()
+            gate = ingest.blobs.publish = Gate(ingest.blobs.publish, when=is_attachment)  # type: ignore[method-assign]
+            document = await ingest.upload("Parent\nline", filename="p.txt")
+            await gate.reached()
+            async with anyio.create_task_group() as tasks:
+                if whole == "document":
+                    tasks.start_soon(ingest.documents.delete, ACME, document.public_id)
+                elif whole == "collection":
+                    tasks.start_soon(service.tenants.delete_collection, ACME, document.collection)
+                else:
+                    tasks.start_soon(service.tenants.delete_tenant, ACME)
+                while service.count("jobs"):
+                    await anyio.sleep(0.01)
+                gate.open()
+            with anyio.fail_after(30):
+                while service.stored_texts() or ingest.ingest._scopes:
+                    await anyio.sleep(0.01)
+            assert [service.count(table) for table in ("documents", "jobs", "file_removals")] == [0] * 3
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before it is stored", "after it is stored"])
+def test_a_cancelled_upload_leaves_no_file_without_a_document(tmp_path: Path, *, after: bool) -> None:
+    async def main() -> None:
+        async with AdministeredIngest(InProcessIngest(tmp_path / "data")).running() as service:
+            ingest = service.ingest
+            gate = ingest.blobs.publish = Gate(ingest.blobs.publish, after=after)  # type: ignore[method-assign]
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: ingest.upload("The secret upload.", filename="p.txt"))
+                await gate.reached()
+                tasks.cancel_scope.cancel()
+                gate.open()
+            assert service.stored_texts() == ["The secret upload."] * service.count("documents")
+
+    anyio.run(main)
+
+
+def test_an_upload_that_is_cancelled_while_its_row_is_written_is_stored_completely(tmp_path: Path) -> None:
+    """The row is committed although its caller has left; the file must not be removed before."""
+
+    async def main() -> None:
+        async with AdministeredIngest(InProcessIngest(tmp_path / "data")).running() as service:
+            gate = Gate(lambda: None)
+            async with anyio.create_task_group() as tasks:
+                service.database.post(lambda connection: gate())
+                await gate.reached()
+                tasks.start_soon(lambda: service.ingest.upload("The upload.", filename="p.txt"))
+                while not service.stored_texts():
+                    await anyio.sleep(0.01)
+                await anyio.sleep(0.1)  # now its write waits behind the other
+                tasks.cancel_scope.cancel()
+                gate.open()
+            assert service.stored_texts() == ["The upload."] * service.count("documents")
 
     anyio.run(main)
