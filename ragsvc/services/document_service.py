@@ -45,7 +45,6 @@ from ragsvc.store.database import Database
 from ragsvc.store.disk_space import DiskSpace
 from ragsvc.store.document_changes import change_document
 from ragsvc.store.document_rows import DocumentFilter
-from ragsvc.store.tenant_rows import is_file_used
 from ragsvc.store.text_integrity import is_readable
 
 _BUFFER_BYTES = 1 << 20
@@ -256,13 +255,8 @@ class DocumentService:
         return UploadResult(document=document, created=False, updated=tuple(updated))
 
     async def remove_file(self, tenant: TenantId, sha256: str) -> bool:
-        """Remove a stored file unless a document refers to it; whether it was removed."""
-        async with self._file_lock(tenant, sha256):
-            if await self._database.read(lambda connection: is_file_used(connection, tenant, sha256)):
-                return False
-            existed = await anyio.to_thread.run_sync(self._blobs.path(tenant, sha256).exists)
-            await anyio.to_thread.run_sync(self._blobs.remove, tenant, sha256)
-            return existed
+        """Remove a stored file unless a document that is not being deleted has it; returns whether it was removed."""
+        return await self._ingest.file_removals.finish(tenant, sha256, ignore_doomed=True)
 
     async def remove_stray_files(self, tenant: TenantId) -> int:
         """Remove the files of a tenant that no document refers to, for its deletion; returns their number."""

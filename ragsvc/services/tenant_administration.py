@@ -226,13 +226,22 @@ class TenantAdministration:
             await self._empty_log(report)
 
     async def _remove(self, doomed: Sequence[DoomedDocument], report: DeletionReport) -> None:
-        """Remove files, then rows: after a crash in between, the rows still name the files that may be left."""
+        """Remove files, then rows: after a crash in between, the rows still name the files that may be left.
+
+        A file that another document had is removed after the rows, if that document was deleted in the meantime.
+        """
         for tenant, sha256, size_bytes in {(file.tenant, file.sha256, file.size_bytes) for file in doomed}:
             if await self._documents.remove_file(tenant, sha256):
                 report.files += 1
                 report.file_bytes += size_bytes
         ids = [document.id for document in doomed]
-        removed = await self._database.write(lambda connection: rows.remove_documents(connection, ids))
+        now = int(self._clock())
+        removed = await self._database.write(lambda connection: rows.remove_documents(connection, ids, now=now))
+        sizes = {(file.tenant, file.sha256): file.size_bytes for file in doomed}
+        for tenant, sha256 in removed.unused_files:
+            if await self._ingest.file_removals.finish(tenant, sha256):
+                report.files += 1
+                report.file_bytes += sizes[tenant, sha256]
         report.documents += len(doomed)
         report.pages += removed.pages
         report.passages += removed.passages

@@ -17,6 +17,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.ids import CollectionId, DocumentId, KeyId, TenantId
+from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.key_tables import IdempotencyRow, KeyAuditRow, KeyRow, TenantRow, UsageRow
 from ragsvc.store.provider_rows import ProviderKeyRow
 from ragsvc.store.tables import (
@@ -98,11 +99,12 @@ class DoomedDocument(msgspec.Struct, frozen=True):
 
 
 class RemovedRows(msgspec.Struct, frozen=True, kw_only=True):
-    """Numbers of the rows that were removed with some documents."""
+    """Numbers of the rows that were removed with some documents, and the files that no document has any more."""
 
     pages: int
     passages: int
     vectors: int
+    unused_files: list[tuple[TenantId, str]]
 
 
 def tenant_names(connection: Connection) -> list[TenantId]:
@@ -232,25 +234,21 @@ def doomed_documents(connection: Connection, collections: SomeOf[CollectionId], 
     ]
 
 
-def remove_documents(connection: Connection, ids: SomeOf[DocumentId]) -> RemovedRows:
-    """Remove documents with pages, passages, vectors and jobs, whose collections and files are removed as well."""
+def remove_documents(connection: Connection, ids: SomeOf[DocumentId], *, now: int) -> RemovedRows:
+    """Remove documents with pages, passages, vectors and jobs, whose collections are removed as well.
+
+    The removal of every file that no document has any more is noted in the same transaction. Such a file may have been
+    removed before, but not if another document that had it was deleted in the meantime.
+    """
+    used = select(_documents.c.tenant, _documents.c.sha256).where(_documents.c.id.in_(ids)).distinct()
+    files = [(TenantId(tenant), sha256) for tenant, sha256 in connection.execute(used)]
     pages = _count(connection, select(func.count()).where(_pages.c.document_id.in_(ids)))
     passages = _count(connection, select(func.count()).where(_passages.c.document_id.in_(ids)))
     of_passages = select(_passages.c.id).where(_passages.c.document_id.in_(ids))
     vectors = _count(connection, select(func.count()).where(_embeddings.c.passage_id.in_(of_passages)))
     connection.execute(delete(_documents).where(_documents.c.id.in_(ids)))
-    return RemovedRows(pages=pages, passages=passages, vectors=vectors)
-
-
-def is_file_used(connection: Connection, tenant: TenantId, sha256: str) -> bool:
-    """Whether a document of the tenant refers to the file, except documents that are being deleted."""
-    statement = (
-        select(func.count())
-        .select_from(_documents)
-        .join(_collections, _documents.c.collection_id == _collections.c.id)
-        .where(_documents.c.tenant == tenant, _documents.c.sha256 == sha256, _not_deleted)
-    )
-    return _count(connection, statement) > 0
+    unused = [(tenant, sha256) for tenant, sha256 in files if add_removal(connection, tenant, sha256, now=now)]
+    return RemovedRows(pages=pages, passages=passages, vectors=vectors, unused_files=unused)
 
 
 def remove_collections(connection: Connection, collections: SomeOf[CollectionId]) -> None:
@@ -271,12 +269,6 @@ def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
     provider_keys = connection.execute(delete(_provider_keys).where(_provider_keys.c.tenant == tenant)).rowcount
     connection.execute(delete(_tenants).where(_tenants.c.name == tenant))
     return RemovedAccess(key_ids=key_ids, provider_keys=provider_keys, usage_rows=usage.rowcount, audit_entries=audit)
-
-
-def files_of_tenant(connection: Connection, tenant: TenantId) -> set[str]:
-    """SHA-256 of every file that documents of a tenant refer to."""
-    statement = select(_documents.c.sha256).where(_documents.c.tenant == tenant).distinct()
-    return set(connection.execute(statement).scalars())
 
 
 def documents_for_export(

@@ -192,3 +192,46 @@ def test_an_upload_that_is_cancelled_while_its_row_is_written_is_stored_complete
             assert service.stored_texts() == ["The upload."] * service.count("documents")
 
     anyio.run(main)
+
+
+def test_a_file_of_two_collections_is_removed_when_both_documents_are_deleted_at_once(tmp_path: Path) -> None:
+    """A collection is deleted; between its file and its row, the other document with the same bytes is deleted."""
+
+    async def main() -> None:
+        async with AdministeredIngest(InProcessIngest(tmp_path / "data")).running() as service:
+            await service.add("The secret text.", collection="one")
+            other = await service.add("The secret text.", collection="two")
+            keep_or_remove = service.ingest.documents.remove_file
+
+            async def remove_file(tenant, sha256):
+                removed = await keep_or_remove(tenant, sha256)
+                await service.ingest.documents.delete(ACME, other)
+                return removed
+
+            service.ingest.documents.remove_file = remove_file  # type: ignore[method-assign]
+            report = await service.tenants.delete_collection(ACME, "one")
+            assert (report.documents, report.files, report.file_bytes) == (1, 1, len("The secret text."))
+            assert service.stored_texts() == []
+            assert [service.count(table) for table in ("documents", "file_removals")] == [0, 0]
+
+    anyio.run(main)
+
+
+def test_a_file_that_cannot_be_removed_does_not_stop_a_deletion_and_is_removed_later(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with AdministeredIngest(InProcessIngest(tmp_path / "data")).running() as service:
+            await service.add("The secret text.", collection="one")
+            await service.add("Another text.", collection="one")
+            document = await service.ingest.add("The upload.", filename="a.txt")
+            path = service.ingest.blobs.path(ACME, document.sha256)
+            path.unlink()
+            path.mkdir()  # cannot be unlinked, whoever runs this
+            report = await service.tenants.delete_tenant(ACME)
+            assert (report.documents, report.files) == (3, 2)
+            assert [service.count(table) for table in ("documents", "file_removals")] == [0, 1]
+            path.rmdir()
+            path.write_text("The upload.")
+            await service.ingest.ingest.file_removals.finish_all()
+            assert service.stored_texts() == []
+
+    anyio.run(main)
