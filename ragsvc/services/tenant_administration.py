@@ -176,7 +176,7 @@ class TenantAdministration:
         Raises:
             TenantNotFound: it has nothing.
         """
-        await self.tenant(tenant)
+        before = await self.tenant(tenant)
         report = DeletionReport()
 
         def mark(connection: Connection) -> tuple[list[CollectionId], RemovedAccess]:
@@ -184,6 +184,10 @@ class TenantAdministration:
             return rows.mark_collections_deleted(connection, tenant, now=int(self._clock())), access
 
         with anyio.CancelScope(shield=True):
+            # before the mark: the background continues the rest, and the tenant does not exist for a second request
+            self._handle_copies(report, remove=remove_copies)
+            if not before.collections:
+                report.files += await self._documents.remove_stray_files(tenant)
             ids, access = await self._database.write(mark)
             for key_id in access.key_ids:
                 self._access.erase(key_id)
@@ -192,8 +196,6 @@ class TenantAdministration:
             report.usage_rows, report.audit_entries = access.usage_rows, access.audit_entries
             self._forget_collections(tenant)
             await self._finish(ids, report)
-            report.files += await self._documents.remove_stray_files(tenant)
-            self._handle_copies(report, remove=remove_copies)
         logger.warning("deleted tenant %s: %d keys, %d documents", tenant, report.keys, report.documents)
         return report
 
@@ -205,6 +207,8 @@ class TenantAdministration:
                     await self._finish(ids, DeletionReport())
             except (StorageFull, Overloaded) as error:
                 logger.warning("a deletion could not be finished, it is tried again: %s", error.message)
+            except OSError as error:
+                logger.warning("a deletion could not be finished, it is tried again: %s", error.strerror)
             await anyio.sleep(_RESUME_INTERVAL_S)
 
     async def _finish(self, ids: Sequence[CollectionId], report: DeletionReport) -> None:
@@ -221,6 +225,8 @@ class TenantAdministration:
                 await self._remove(doomed, report)
             for collection_id in ids:
                 report.indexes += await anyio.to_thread.run_sync(self._drop_indexes, collection_id)
+            for tenant in await self._database.read(lambda connection: rows.deleted_tenants(connection, ids)):
+                report.files += await self._documents.remove_stray_files(tenant)
             await self._database.write(lambda connection: rows.remove_collections(connection, ids))
             report.collections += len(ids)
             await self._empty_log(report)

@@ -45,6 +45,10 @@ _tenants = cast("Table", TenantRow.__table__)  # type: ignore[attr-defined]  # S
 _idempotency = cast("Table", IdempotencyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 _provider_keys = cast("Table", ProviderKeyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 
+_DELETED_ALONE = "\x00deleted "
+_DELETED_WITH_TENANT = "\x00deleted tenant "
+"""Beginnings of the names of collections that are being deleted; no other name has a control character."""
+
 _not_deleted = _collections.c.deleted_at.is_(None)
 
 
@@ -192,8 +196,10 @@ def mark_collections_deleted(
         The ids of these collections.
     """
     statement = select(_collections.c.id).where(_collections.c.tenant == tenant, _not_deleted)
+    mark = _DELETED_WITH_TENANT
     if name is not None:
         statement = statement.where(_collections.c.name == name)
+        mark = _DELETED_ALONE
     ids = [CollectionId(row_id) for row_id in connection.execute(statement).scalars()]
     of_collections = select(_documents.c.id).where(_documents.c.collection_id.in_(ids))
     connection.execute(delete(_jobs).where(_jobs.c.document_id.in_(of_collections)))
@@ -201,9 +207,17 @@ def mark_collections_deleted(
         connection.execute(
             update(_collections)
             .where(_collections.c.id == collection_id)
-            .values(deleted_at=now, name=f"\x00deleted {collection_id}")
+            .values(deleted_at=now, name=f"{mark}{collection_id}")
         )
     return ids
+
+
+def deleted_tenants(connection: Connection, collections: SomeOf[CollectionId]) -> list[TenantId]:
+    """The tenants of those collections that were deleted with their tenant."""
+    statement = select(_collections.c.tenant, _collections.c.name).where(_collections.c.id.in_(collections))
+    # compared here: LIKE ends a pattern at a NUL
+    named = connection.execute(statement)
+    return sorted({TenantId(row.tenant) for row in named if row.name.startswith(_DELETED_WITH_TENANT)})
 
 
 def deleted_collections(connection: Connection) -> list[CollectionId]:

@@ -8,7 +8,8 @@ import pytest
 
 from ragsvc.core.access.principal import Scope
 from ragsvc.core.documents import AttachedFile
-from ragsvc.core.errors import TenantNotFound
+from ragsvc.core.errors import StorageFull, TenantNotFound
+from ragsvc.store.blobs import QUARANTINE
 from tests.support.administered_ingest import AdministeredIngest
 from tests.support.in_process_ingest import InProcessIngest, LineParser
 from tests.support.stored_documents import ACME
@@ -233,5 +234,54 @@ def test_a_file_that_cannot_be_removed_does_not_stop_a_deletion_and_is_removed_l
             path.write_text("The upload.")
             await service.ingest.ingest.file_removals.finish_all()
             assert service.stored_texts() == []
+
+    anyio.run(main)
+
+
+def test_an_interrupted_deletion_of_a_tenant_leaves_no_copy_and_no_stray_file(tmp_path: Path) -> None:
+    """The disk is full after the first transaction: the tenant does not exist any more, so no request can go on."""
+
+    async def main() -> None:
+        async with AdministeredIngest(InProcessIngest(tmp_path / "data")).running() as service:
+            await service.add("The secret text.", collection="one")
+            stray = service.ingest.blobs.path(ACME, "ab" + "0" * 62)
+            stray.parent.mkdir(parents=True, exist_ok=True)
+            stray.write_text("A stray secret.")
+            quarantined = tmp_path / "data" / QUARANTINE / "2026-01-01" / ACME / "ab" / "secret"
+            quarantined.parent.mkdir(parents=True)
+            quarantined.write_text("A secret in quarantine.")
+            copy = tmp_path / "data" / "ragsvc.sqlite.before-0002"
+            copy.write_text("Rows from before an upgrade.")
+            remove = service.tenants._remove
+
+            async def fail_once(*_: object) -> None:
+                service.tenants._remove = remove
+                raise StorageFull("The disk is full.")
+
+            service.tenants._remove = fail_once
+            with pytest.raises(StorageFull):
+                await service.tenants.delete_tenant(ACME, remove_copies=True)
+            with pytest.raises(TenantNotFound):
+                await service.tenants.tenant(ACME)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(service.tenants.finish_deletions)
+                with anyio.fail_after(30):
+                    while service.count("collections"):
+                        await anyio.sleep(0.01)
+                tasks.cancel_scope.cancel()
+            assert (copy.exists(), quarantined.exists(), service.stored_texts()) == (False, False, [])
+
+    anyio.run(main)
+
+
+def test_the_deletion_of_a_tenants_last_collection_keeps_its_files_in_quarantine(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with AdministeredIngest(InProcessIngest(tmp_path / "data")).running() as service:
+            await service.add("The text.", collection="one")
+            quarantined = tmp_path / "data" / QUARANTINE / "2026-01-01" / ACME / "ab" / "unknown"
+            quarantined.parent.mkdir(parents=True)
+            quarantined.write_text("A file that the database forgot.")
+            await service.tenants.delete_collection(ACME, "one")
+            assert quarantined.exists()
 
     anyio.run(main)
