@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
-from sqlalchemy import Connection, Table, case, delete, func, select, update
+from sqlalchemy import Connection, Table, case, delete, func, literal, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.documents import DocumentStatus
@@ -48,6 +48,10 @@ _provider_keys = cast("Table", ProviderKeyRow.__table__)  # type: ignore[attr-de
 _DELETED_ALONE = "\x00deleted "
 _DELETED_WITH_TENANT = "\x00deleted tenant "
 """Beginnings of the names of collections that are being deleted; no other name has a control character."""
+
+_is_creation = _audit.c.action.in_(["create", "import"])
+_audited_tenant = func.json_extract(_audit.c.changes, "$.tenant")
+"""The tenant of a key, in the audit entry of its creation."""
 
 _not_deleted = _collections.c.deleted_at.is_(None)
 
@@ -112,9 +116,13 @@ class RemovedRows(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def tenant_names(connection: Connection) -> list[TenantId]:
-    """Every tenant that has a key, a collection or limits, in alphabetical order."""
+    """Every tenant of which any row is left, in alphabetical order: also usage and audit entries of deleted keys."""
     names = select(_keys.c.tenant.label("name")).union(
-        select(_collections.c.tenant).where(_not_deleted), select(_tenants.c.name)
+        select(_collections.c.tenant).where(_not_deleted),
+        select(_tenants.c.name),
+        select(_provider_keys.c.tenant),
+        select(_usage.c.tenant),
+        select(_audited_tenant).where(_is_creation),
     )
     return [TenantId(name) for name in connection.execute(names.order_by("name")).scalars()]
 
@@ -125,7 +133,8 @@ def tenant_holdings(connection: Connection, tenant: TenantId) -> TenantHoldings 
     collections = count_collections(connection, tenant)
     documents, size_bytes = count_documents(connection, tenant)
     limits = tenant_limits(connection, tenant)
-    if not keys and not collections and not documents and limits is None:
+    exists_itself = keys or collections or documents or limits is not None
+    if not exists_itself and not _has_records(connection, tenant):
         return None
     return TenantHoldings(
         name=tenant,
@@ -134,6 +143,18 @@ def tenant_holdings(connection: Connection, tenant: TenantId) -> TenantHoldings 
         documents=documents,
         size_bytes=size_bytes,
         limits=limits or TenantLimits(),
+    )
+
+
+def _has_records(connection: Connection, tenant: TenantId) -> bool:
+    """Whether a tenant without keys and documents has provider keys, usage, or audit entries of deleted keys."""
+    return any(
+        connection.execute(select(literal(1)).where(condition).limit(1)).first() is not None
+        for condition in (
+            _provider_keys.c.tenant == tenant,
+            _usage.c.tenant == tenant,
+            _is_creation & (_audited_tenant == tenant),
+        )
     )
 
 
@@ -274,11 +295,19 @@ def remove_collections(connection: Connection, collections: SomeOf[CollectionId]
 
 
 def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
-    """Remove a tenant's keys with their audit trail and usage, its keys for providers, and its limits."""
+    """Remove a tenant's keys with their audit trail and usage, its keys for providers, and its limits.
+
+    Audit entries and usage of keys that were deleted before are removed as well.
+    """
     key_ids = [KeyId(key) for key in connection.execute(select(_keys.c.id).where(_keys.c.tenant == tenant)).scalars()]
-    connection.execute(delete(_idempotency).where(_idempotency.c.owner.in_(key_ids)))
-    audit = connection.execute(delete(_audit).where(_audit.c.key_id.in_(key_ids))).rowcount
-    usage = connection.execute(delete(_usage).where((_usage.c.tenant == tenant) | _usage.c.key_id.in_(key_ids)))
+    of_tenant = select(_keys.c.id).where(_keys.c.tenant == tenant)
+    present_and_former = of_tenant.union(
+        select(_usage.c.key_id).where(_usage.c.tenant == tenant),
+        select(_audit.c.key_id).where(_is_creation, _audited_tenant == tenant),
+    )
+    connection.execute(delete(_idempotency).where(_idempotency.c.owner.in_(present_and_former)))
+    audit = connection.execute(delete(_audit).where(_audit.c.key_id.in_(present_and_former))).rowcount
+    usage = connection.execute(delete(_usage).where((_usage.c.tenant == tenant) | _usage.c.key_id.in_(of_tenant)))
     connection.execute(delete(_keys).where(_keys.c.tenant == tenant))
     provider_keys = connection.execute(delete(_provider_keys).where(_provider_keys.c.tenant == tenant)).rowcount
     connection.execute(delete(_tenants).where(_tenants.c.name == tenant))
