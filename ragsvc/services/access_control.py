@@ -134,6 +134,7 @@ class Access:
         self._wake = anyio.Event()
         self._urgent = anyio.Event()
         self._flushed = anyio.Event()
+        self._flush_lock = anyio.Lock()
         self._disk_is_full = False
         self._leases_are_recovered = False
 
@@ -236,6 +237,16 @@ class Access:
         """Drop a deleted key from memory."""
         if self._keys.pop(key_id, None) is not None:
             self._by_secret = {digest: known for digest, known in self._by_secret.items() if known != key_id}
+
+    @asynccontextmanager
+    async def usage_held_back(self) -> AsyncGenerator[None]:
+        """A block during which no usage is written.
+
+        A tenant is deleted and its keys are erased in such a block: usage that was taken for writing before the erasure
+        would otherwise be written after the deletion.
+        """
+        async with self._flush_lock:
+            yield
 
     def erase(self, key_id: KeyId) -> None:
         """Drop a deleted key and all its usage that is not written yet, because its tenant is deleted."""
@@ -440,6 +451,10 @@ class Access:
 
     async def _flush(self, *, release: bool, last: bool = False) -> None:
         """Write spent tokens. ``release`` also ends the leases of idle keys, ``last`` those of all keys."""
+        async with self._flush_lock:
+            await self._flush_locked(release=release, last=last)
+
+    async def _flush_locked(self, *, release: bool, last: bool) -> None:
         if not self._leases_are_recovered:
             await self._recover_leases_late()
             self._disk_is_full = False

@@ -188,9 +188,10 @@ class TenantAdministration:
             self._handle_copies(report, remove=remove_copies)
             if not before.collections:
                 report.files += await self._documents.remove_stray_files(tenant)
-            ids, access = await self._database.write(mark)
-            for key_id in access.key_ids:
-                self._access.erase(key_id)
+            async with self._access.usage_held_back():
+                ids, access = await self._database.write(mark)
+                for key_id in access.key_ids:
+                    self._access.erase(key_id)
             self._forget_provider_keys(tenant)
             report.keys, report.provider_keys = len(access.key_ids), access.provider_keys
             report.usage_rows, report.audit_entries = access.usage_rows, access.audit_entries

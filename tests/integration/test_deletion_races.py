@@ -285,3 +285,29 @@ def test_the_deletion_of_a_tenants_last_collection_keeps_its_files_in_quarantine
             assert quarantined.exists()
 
     anyio.run(main)
+
+
+def test_usage_that_waits_to_be_written_is_not_written_after_the_deletion(tmp_path: Path) -> None:
+    """Another write is running; the deletion waits behind it, and the usage of the last request behind both."""
+
+    async def main() -> None:
+        async with AdministeredIngest(InProcessIngest(tmp_path / "data")).running() as service:
+            key = await service.key()
+            assert key.text is not None
+            live = await service.access.authenticate(key.text.encode())
+            gate = Gate(lambda: None)
+            service.database.post(lambda connection: gate())
+            await gate.reached()
+            service.access.count_request(live.principal, family="search")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(service.tenants.delete_tenant, ACME)
+                await anyio.sleep(0.1)
+                tasks.start_soon(lambda: service.access._flush(release=True))
+                await anyio.sleep(0.1)
+                gate.open()
+            assert service.count("usage") == 0
+            service.access.count_request(live.principal, family="search")
+            await service.access._flush(release=True)
+            assert service.count("usage") == 0
+
+    anyio.run(main)
