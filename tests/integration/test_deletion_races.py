@@ -1,15 +1,20 @@
 """Deletions of tenants, collections and documents while other requests and jobs are in progress: nothing is left."""
 
 import threading
+from hashlib import sha256
 from pathlib import Path
 
 import anyio
 import pytest
 
+from ragsvc.cli import doctor_checks
+from ragsvc.cli.doctor_checks import CheckState
 from ragsvc.core.access.principal import Scope
 from ragsvc.core.documents import AttachedFile
 from ragsvc.core.errors import StorageFull, TenantNotFound
+from ragsvc.store import tenant_rows as rows
 from ragsvc.store.blobs import QUARANTINE
+from ragsvc.store.directory_backup import back_up_directory
 from tests.support.administered_ingest import AdministeredIngest
 from tests.support.in_process_ingest import InProcessIngest, LineParser
 from tests.support.stored_documents import ACME
@@ -309,5 +314,47 @@ def test_usage_that_waits_to_be_written_is_not_written_after_the_deletion(tmp_pa
             service.access.count_request(live.principal, family="search")
             await service.access._flush(release=True)
             assert service.count("usage") == 0
+
+    anyio.run(main)
+
+
+def test_a_backup_during_a_deletion_does_not_miss_the_files_that_are_being_deleted(tmp_path: Path) -> None:
+    """The backup is made when the files of a deleted collection were removed and their rows were not."""
+
+    async def main() -> None:
+        async with AdministeredIngest(InProcessIngest(tmp_path / "data")).running() as service:
+            await service.add("The doomed text.", collection="one")
+            await service.add("The kept text.", collection="two")
+            made = []
+            remove_rows = rows.remove_documents
+
+            def remove_documents(*arguments, **options):
+                made.append(back_up_directory(tmp_path / "data", None, tmp_path / "backup"))
+                return remove_rows(*arguments, **options)
+
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(rows, "remove_documents", remove_documents)
+                await service.tenants.delete_collection(ACME, "one")
+            (result,) = made
+            assert (result.manifest.documents, result.manifest.missing) == (1, ())
+
+    anyio.run(main)
+
+
+def test_doctor_misses_no_file_of_a_deletion_that_was_interrupted(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with AdministeredIngest(InProcessIngest(tmp_path / "data")).running() as service:
+            await service.add("The doomed text.", collection="one")
+            document = await service.ingest.add("The kept text.", filename="a.txt")
+            service.database.write_sync(lambda c: rows.mark_collections_deleted(c, ACME, name="one", now=1))
+            await service.tenants._documents.remove_file(ACME, sha256(b"The doomed text.").hexdigest())
+
+        def states() -> list[CheckState]:
+            data_dir = tmp_path / "data"
+            return [check.state for check in doctor_checks.files(data_dir, None, database_dir=data_dir, deep=False)]
+
+        assert states() == [CheckState.OK]
+        service.ingest.blobs.path(ACME, document.sha256).unlink()
+        assert states() == [CheckState.FAIL]
 
     anyio.run(main)
