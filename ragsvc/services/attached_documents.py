@@ -28,6 +28,11 @@ from ragsvc.store.blobs import BlobStore, IncomingFile
 from ragsvc.store.database import Database
 
 _SHOWN_NAMES = 5
+_TOO_LARGE = "larger than the limits of attached files"
+
+
+class _TooManyAttached(Exception):
+    """The upload brings no more documents."""
 
 
 class AttachmentLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,61 +75,66 @@ class AttachedDocuments:
             DocumentGone: the parent was deleted; no file is left that only it has attached.
         """
         refused: dict[str, str] = {}
-        room = await self._database.read(lambda connection: self._room(connection, parent.id))
         for file in files:
             found = file_types.media_type_of(
                 "", file.name, head=file.data[: file_types.HEAD_BYTES], tail=file.data[-file_types.TAIL_BYTES :]
             )
             if found is None or found.media_type is None:
                 refused[file.name] = found.name if found is not None else "of an unknown type"
-            elif room <= 0:
-                refused[file.name] = "beyond the limit of attached files"
             else:
                 try:
-                    room -= await self._add(parent, file, found.media_type, now=now)
+                    await self._add(parent, file, found.media_type, now=now)
                 except QuotaExceeded:
                     refused[file.name] = "beyond the quota of the tenant"
+                except TooLarge:
+                    refused[file.name] = _TOO_LARGE
+                except _TooManyAttached:
+                    refused[file.name] = "beyond the limit of attached files"
         kept = {file.name for file in files}
-        refused |= {name: "larger than the limits of attached files" for name in names if name not in kept}
+        refused |= {name: _TOO_LARGE for name in names if name not in kept}
         return _problems(refused)
 
-    def _room(self, connection: Connection, document_id: DocumentId) -> int:
-        """How many more documents may be attached, by the depth and the number of documents of the upload."""
+    def _check_room(self, connection: Connection, document_id: DocumentId) -> None:
+        """Raise ``_TooManyAttached`` if no more documents may be attached, by the depth or the number of the upload."""
         root, depth = document_id, 1
         while parents := attachment_rows.parents_of(connection, [root]):
             root, depth = min(parents), depth + 1
             if depth > self._limits.depth:
-                return 0
+                raise _TooManyAttached
         count, level = 0, [root]
         for _ in range(self._limits.depth):
             level = attachment_rows.attached_to(connection, level)
             count += len(level)
-        return self._limits.documents - count
+        if count >= self._limits.documents:
+            raise _TooManyAttached
 
-    async def _add(self, parent: Document, file: AttachedFile, media_type: str, *, now: int) -> int:
-        """Store a file and queue its document; returns the number of documents added."""
+    async def _add(self, parent: Document, file: AttachedFile, media_type: str, *, now: int) -> None:
+        """Store a file and queue its document."""
         incoming = await anyio.to_thread.run_sync(
             lambda: self._blobs.incoming(limit_bytes=self._limits.max_document_bytes)
         )
         try:
-            try:
-                await anyio.to_thread.run_sync(incoming.write, file.data)
-            except TooLarge:
-                return 0
+            await anyio.to_thread.run_sync(incoming.write, file.data)
             sha256 = await anyio.to_thread.run_sync(incoming.finish)
             async with self._locks.of(parent.tenant, sha256):
-                return await self._register(parent, incoming, sha256, file, media_type, now=now)
+                await self._register(parent, incoming, sha256, file, media_type, now=now)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(incoming.discard)
 
     async def _register(
         self, parent: Document, incoming: IncomingFile, sha256: str, file: AttachedFile, media_type: str, *, now: int
-    ) -> int:
-        def write(connection: Connection) -> int:
+    ) -> None:
+        def find(connection: Connection) -> Document | None:
+            known = document_rows.find_by_sha256(connection, parent.collection_id, sha256)
+            if known is None:
+                self._check_room(connection, parent.id)
+            return known
+
+        def write(connection: Connection) -> None:
             if document_rows.get_by_row_id(connection, parent.id) is None:
                 raise DocumentGone
-            existing = document_rows.find_by_sha256(connection, parent.collection_id, sha256)
+            existing = find(connection)  # again: other attached files of the upload are registered at the same time
             if existing is None:
                 self._quotas.check_document(connection, parent.tenant, parent.collection, len(file.data))
                 document = document_rows.insert_document(
@@ -147,15 +157,11 @@ class AttachedDocuments:
             if document.id != parent.id:
                 brought = existing is None or existing.attached
                 attachment_rows.link(connection, parent.id, document.id, brought=brought)
-            return int(existing is None)
 
         async with self._removals.storing(parent.tenant, sha256):
-            known = await self._database.read(
-                lambda connection: document_rows.find_by_sha256(connection, parent.collection_id, sha256)
-            )
-            if known is None:
+            if await self._database.read(find) is None:
                 await anyio.to_thread.run_sync(self._blobs.publish, incoming, parent.tenant, sha256)
-            return await write_to_the_end(self._database, write)
+            await write_to_the_end(self._database, write)
 
 
 def _file_name(name: str, media_type: str) -> str:
