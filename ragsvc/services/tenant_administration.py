@@ -25,7 +25,6 @@ from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.store import tenant_rows as rows
 from ragsvc.store.backup import list_backups, remove_database
-from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
 from ragsvc.store.tenant_rows import (
     CollectionHoldings,
@@ -72,7 +71,6 @@ class TenantAdministration:
         self,
         *,
         database: Database,
-        blobs: BlobStore,
         documents: DocumentService,
         ingest: IngestService,
         access: Access,
@@ -88,7 +86,6 @@ class TenantAdministration:
         keys for providers.
         """
         self._database = database
-        self._blobs = blobs
         self._documents = documents
         self._ingest = ingest
         self._access = access

@@ -42,7 +42,6 @@ class AdministeredIngest:
         self.keys = KeyAdministration(self.access)
         self.tenants = TenantAdministration(
             database=ingest.database,
-            blobs=ingest.blobs,
             documents=ingest.documents,
             ingest=ingest.ingest,
             access=self.access,
