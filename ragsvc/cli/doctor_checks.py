@@ -28,6 +28,7 @@ from ragsvc.store.backup import list_backups
 from ragsvc.store.blobs import QUARANTINE, BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import connect_raw
+from ragsvc.store.directory_backup import required_files
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.file_sweep import is_suspicious, quarantined_files
 from ragsvc.store.migrations import revisions
@@ -206,14 +207,16 @@ def files(data_dir: Path, keys: DataKeys | None, *, database_dir: Path, deep: bo
     with closing(_open(database_dir, keys)) as connection:
         try:
             rows: list[tuple[str, str]] = connection.execute("SELECT DISTINCT tenant, sha256 FROM documents").fetchall()
+            needed = required_files(connection)
             (has_had_documents,) = connection.execute(
                 "SELECT count(*) FROM sqlite_sequence WHERE name = 'documents' AND seq > 0"
             ).fetchone()
         except Exception:  # noqa: BLE001 - either driver: a database with keys only has no documents table yet
-            rows, has_had_documents = [], 0
+            rows, needed, has_had_documents = [], set(), 0
     wanted = {blobs.path(TenantId(tenant), sha256): (TenantId(tenant), sha256) for tenant, sha256 in rows}
     present = {path for path in (data_dir / "blobs").glob("*/??/*") if path.is_file()}
-    missing, unknown = sorted(wanted.keys() - present), sorted(present - wanted.keys())
+    required = {blobs.path(TenantId(tenant), sha256) for tenant, sha256 in needed}
+    missing, unknown = sorted(required - present), sorted(present - wanted.keys())
     if missing:
         names = ", ".join(path.name for path in missing[:_MANY])
         yield Check("stored files", CheckState.FAIL, f"{len(missing)} documents have no stored file: {names}")

@@ -225,23 +225,31 @@ class CollectionIndex:
         return self._vectors.vectors(ids)
 
     def snapshot(self) -> None:
-        """Write the present vectors to disk; the word index is on disk after every commit."""
+        """Write the present vectors to disk; the word index is on disk after every commit.
+
+        A closed index writes nothing: its folder belongs to a newer index, or to a collection that was deleted.
+        """
         with self._snapshot_lock:
-            with self._lock:
-                changed = self._changed
-                if not changed and next(find_snapshots(self.folder), None) is not None:
-                    return
-                index, covered = self._vectors, self._vector_seq
-                writing = begin_snapshot(self.folder)
-                with _removed_if_it_fails(writing):
-                    index.save(writing)
-            rows = (writing / "ids.i64").stat().st_size // 8
-            sizes = {"vectors.f16": rows * 2 * self.model.dimension}
+            if not self._closed:
+                self._save()
+
+    def _save(self) -> None:
+        """As ``snapshot``, for a caller that holds the lock of snapshots."""
+        with self._lock:
+            changed = self._changed
+            if not changed and next(find_snapshots(self.folder), None) is not None:
+                return
+            index, covered = self._vectors, self._vector_seq
+            writing = begin_snapshot(self.folder)
             with _removed_if_it_fails(writing):
-                finish_snapshot(writing, index, model=self.model.fingerprint, covered_seq=covered, sizes=sizes)
-            with self._lock:
-                self._changed -= changed
-                self._saved_seq = covered
+                index.save(writing)
+        rows = (writing / "ids.i64").stat().st_size // 8
+        sizes = {"vectors.f16": rows * 2 * self.model.dimension}
+        with _removed_if_it_fails(writing):
+            finish_snapshot(writing, index, model=self.model.fingerprint, covered_seq=covered, sizes=sizes)
+        with self._lock:
+            self._changed -= changed
+            self._saved_seq = covered
 
     @property
     def wants_improvement(self) -> bool:
@@ -276,7 +284,8 @@ class CollectionIndex:
         """Write a snapshot if the vectors changed, and release all resources."""
         self._stop()
         try:
-            self.snapshot()
+            with self._snapshot_lock:
+                self._save()
         except Exception as error:
             if not is_storage_fault(error):
                 raise

@@ -249,7 +249,8 @@ class IndexRegistry:
             return
         if index.is_behind:
             with slot.lock, contextlib.suppress(StorageFull):
-                index.catch_up()
+                if slot.index is index:  # otherwise it was unloaded, or its collection was deleted
+                    index.catch_up()
         if self._wants_snapshot(index):
             index.snapshot()
         self._prune_log(slot, index)

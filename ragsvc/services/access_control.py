@@ -26,7 +26,7 @@ from ragsvc.core.access.failed_logins import FailedLogins
 from ragsvc.core.access.limits import DAY_S, UNLIMITED, DayClock, RequestGate, TokenLedger
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.defaults import DEFAULT_FAILED_LOGINS_PER_MINUTE
-from ragsvc.core.errors import BalanceExhausted, KeyInactive, RateLimited, StorageFull, Unauthorized
+from ragsvc.core.errors import BalanceExhausted, Conflict, KeyInactive, RateLimited, StorageFull, Unauthorized
 from ragsvc.core.ids import KeyId
 from ragsvc.core.ports.token_meter import Reservation
 from ragsvc.store import key_rows, key_usage_rows
@@ -134,6 +134,7 @@ class Access:
         self._wake = anyio.Event()
         self._urgent = anyio.Event()
         self._flushed = anyio.Event()
+        self._flush_lock = anyio.Lock()
         self._disk_is_full = False
         self._leases_are_recovered = False
 
@@ -237,6 +238,16 @@ class Access:
         if self._keys.pop(key_id, None) is not None:
             self._by_secret = {digest: known for digest, known in self._by_secret.items() if known != key_id}
 
+    @asynccontextmanager
+    async def usage_held_back(self) -> AsyncGenerator[None]:
+        """A block during which no usage is written.
+
+        A tenant is deleted and its keys are erased in such a block: usage that was taken for writing before the erasure
+        would otherwise be written after the deletion.
+        """
+        async with self._flush_lock:
+            yield
+
     def erase(self, key_id: KeyId) -> None:
         """Drop a deleted key and all its usage that is not written yet, because its tenant is deleted."""
         self._erased.add(key_id)
@@ -304,6 +315,18 @@ class Access:
             if self._refreshed_at <= asked:
                 await anyio.sleep(max(0.0, self._refreshed_at + _REFRESH_PAUSE_S - time.monotonic()))
                 await self._load_changed()
+
+    def require_key(self, connection: Connection, key_id: KeyId) -> None:
+        """Check, within the transaction of a change, that the key of the request still exists.
+
+        A request is authenticated before its body is received. If its key, or the tenant with all its keys, is deleted
+        in between, the request must not store anything: it would belong to a tenant that does not exist.
+
+        Raises:
+            Conflict: the key was deleted.
+        """
+        if key_id not in self._rowless and not key_rows.has_key(connection, key_id):
+            raise Conflict("The API key was deleted while the request was received.")
 
     # -- tokens (port TokenMeter) -------------------------------------------------------------------------------
 
@@ -428,6 +451,10 @@ class Access:
 
     async def _flush(self, *, release: bool, last: bool = False) -> None:
         """Write spent tokens. ``release`` also ends the leases of idle keys, ``last`` those of all keys."""
+        async with self._flush_lock:
+            await self._flush_locked(release=release, last=last)
+
+    async def _flush_locked(self, *, release: bool, last: bool) -> None:
         if not self._leases_are_recovered:
             await self._recover_leases_late()
             self._disk_is_full = False

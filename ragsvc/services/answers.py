@@ -130,6 +130,7 @@ class AnswerStream:
         if self._citer is not None:
             block = self._citer.edit(block)
         self.finished = True
+        self._observed.end()
         await self._source.aclose()
         return block + (b"" if self._end is None else self._end.usage_event(usage)) + DONE
 

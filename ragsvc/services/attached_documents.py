@@ -18,13 +18,21 @@ from ragsvc.core.defaults import MAX_FILENAME_LENGTH, SOURCE_PATH_KEY, SOURCE_RO
 from ragsvc.core.documents import AttachedFile, Document, Problem, ProblemCode
 from ragsvc.core.errors import QuotaExceeded, TooLarge
 from ragsvc.core.ids import DocumentId
+from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.file_locks import FileLocks
+from ragsvc.services.file_removals import FileRemovals
+from ragsvc.services.passage_vectors import DocumentGone
 from ragsvc.services.tenant_quotas import TenantQuotas
-from ragsvc.store import attachment_rows, document_rows, job_rows, tenant_rows
+from ragsvc.store import attachment_rows, document_rows, job_rows
 from ragsvc.store.blobs import BlobStore, IncomingFile
 from ragsvc.store.database import Database
 
 _SHOWN_NAMES = 5
+_TOO_LARGE = "larger than the limits of attached files"
+
+
+class _TooManyAttached(Exception):
+    """The upload brings no more documents."""
 
 
 class AttachmentLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +51,8 @@ class AttachedDocuments:
         database: Database,
         blobs: BlobStore,
         locks: FileLocks,
+        removals: FileRemovals,
+        *,
         limits: AttachmentLimits,
         quotas: TenantQuotas | None = None,
     ) -> None:
@@ -50,6 +60,7 @@ class AttachedDocuments:
         self._database = database
         self._blobs = blobs
         self._locks = locks
+        self._removals = removals
         self._limits = limits
 
     async def register(
@@ -59,69 +70,71 @@ class AttachedDocuments:
 
         Returns:
             The attached files that were left out, as problems of the parent.
+
+        Raises:
+            DocumentGone: the parent was deleted; no file is left that only it has attached.
         """
         refused: dict[str, str] = {}
-        room = await self._database.read(lambda connection: self._room(connection, parent.id))
         for file in files:
             found = file_types.media_type_of(
                 "", file.name, head=file.data[: file_types.HEAD_BYTES], tail=file.data[-file_types.TAIL_BYTES :]
             )
             if found is None or found.media_type is None:
                 refused[file.name] = found.name if found is not None else "of an unknown type"
-            elif room <= 0:
-                refused[file.name] = "beyond the limit of attached files"
             else:
                 try:
-                    room -= await self._add(parent, file, found.media_type, now=now)
+                    await self._add(parent, file, found.media_type, now=now)
                 except QuotaExceeded:
                     refused[file.name] = "beyond the quota of the tenant"
+                except TooLarge:
+                    refused[file.name] = _TOO_LARGE
+                except _TooManyAttached:
+                    refused[file.name] = "beyond the limit of attached files"
         kept = {file.name for file in files}
-        refused |= {name: "larger than the limits of attached files" for name in names if name not in kept}
+        refused |= {name: _TOO_LARGE for name in names if name not in kept}
         return _problems(refused)
 
-    def _room(self, connection: Connection, document_id: DocumentId) -> int:
-        """How many more documents may be attached, by the depth and the number of documents of the upload."""
+    def _check_room(self, connection: Connection, document_id: DocumentId) -> None:
+        """Raise ``_TooManyAttached`` if no more documents may be attached, by the depth or the number of the upload."""
         root, depth = document_id, 1
         while parents := attachment_rows.parents_of(connection, [root]):
             root, depth = min(parents), depth + 1
             if depth > self._limits.depth:
-                return 0
+                raise _TooManyAttached
         count, level = 0, [root]
         for _ in range(self._limits.depth):
             level = attachment_rows.attached_to(connection, level)
             count += len(level)
-        return self._limits.documents - count
+        if count >= self._limits.documents:
+            raise _TooManyAttached
 
-    async def _add(self, parent: Document, file: AttachedFile, media_type: str, *, now: int) -> int:
-        """Store a file and queue its document; returns the number of documents added."""
+    async def _add(self, parent: Document, file: AttachedFile, media_type: str, *, now: int) -> None:
+        """Store a file and queue its document."""
         incoming = await anyio.to_thread.run_sync(
             lambda: self._blobs.incoming(limit_bytes=self._limits.max_document_bytes)
         )
         try:
-            try:
-                await anyio.to_thread.run_sync(incoming.write, file.data)
-            except TooLarge:
-                return 0
+            await anyio.to_thread.run_sync(incoming.write, file.data)
             sha256 = await anyio.to_thread.run_sync(incoming.finish)
             async with self._locks.of(parent.tenant, sha256):
-                return await self._register(parent, incoming, sha256, file, media_type, now=now)
+                await self._register(parent, incoming, sha256, file, media_type, now=now)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(incoming.discard)
 
     async def _register(
         self, parent: Document, incoming: IncomingFile, sha256: str, file: AttachedFile, media_type: str, *, now: int
-    ) -> int:
-        known = await self._database.read(
-            lambda connection: document_rows.find_by_sha256(connection, parent.collection_id, sha256)
-        )
-        if known is None:
-            await anyio.to_thread.run_sync(self._blobs.publish, incoming, parent.tenant, sha256)
+    ) -> None:
+        def find(connection: Connection) -> Document | None:
+            known = document_rows.find_by_sha256(connection, parent.collection_id, sha256)
+            if known is None:
+                self._check_room(connection, parent.id)
+            return known
 
-        def write(connection: Connection) -> int:
+        def write(connection: Connection) -> None:
             if document_rows.get_by_row_id(connection, parent.id) is None:
-                return 0
-            existing = document_rows.find_by_sha256(connection, parent.collection_id, sha256)
+                raise DocumentGone
+            existing = find(connection)  # again: other attached files of the upload are registered at the same time
             if existing is None:
                 self._quotas.check_document(connection, parent.tenant, parent.collection, len(file.data))
                 document = document_rows.insert_document(
@@ -144,16 +157,11 @@ class AttachedDocuments:
             if document.id != parent.id:
                 brought = existing is None or existing.attached
                 attachment_rows.link(connection, parent.id, document.id, brought=brought)
-            return int(existing is None)
 
-        try:
-            return await self._database.write(write)
-        except QuotaExceeded:
-            if not await self._database.read(
-                lambda connection: tenant_rows.is_file_used(connection, parent.tenant, sha256)
-            ):
-                await anyio.to_thread.run_sync(self._blobs.remove, parent.tenant, sha256)
-            raise
+        async with self._removals.storing(parent.tenant, sha256):
+            if await self._database.read(find) is None:
+                await anyio.to_thread.run_sync(self._blobs.publish, incoming, parent.tenant, sha256)
+            await write_to_the_end(self._database, write)
 
 
 def _file_name(name: str, media_type: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
@@ -32,6 +31,7 @@ from ragsvc.core.file_names import default_filename
 from ragsvc.core.file_types import HEAD_BYTES, MEDIA_TYPES, READABLE, TAIL_BYTES
 from ragsvc.core.ids import TenantId
 from ragsvc.core.validation import MAX_INTEGER, check_number, check_text_length, invalid_value
+from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.idempotency import IdempotentRequest, once, recall
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestService, stored_file_damaged
@@ -45,7 +45,6 @@ from ragsvc.store.database import Database
 from ragsvc.store.disk_space import DiskSpace
 from ragsvc.store.document_changes import change_document
 from ragsvc.store.document_rows import DocumentFilter
-from ragsvc.store.tenant_rows import is_file_used
 from ragsvc.store.text_integrity import is_readable
 
 _BUFFER_BYTES = 1 << 20
@@ -106,8 +105,6 @@ class DocumentService:
         self._index_lag = index_lag
         self._max_queued = max_queued
         self._quotas = quotas or TenantQuotas()
-        self._uploads = itertools.count(1)
-        self._refused_before: dict[TenantId, int] = {}
         self._clock = clock
         self.max_document_bytes = max_document_bytes
 
@@ -126,7 +123,7 @@ class DocumentService:
         incoming = await anyio.to_thread.run_sync(lambda: self._blobs.incoming(limit_bytes=self.max_document_bytes))
         try:
             incoming.expect(announced_bytes or 0)
-            yield UploadInProgress(incoming, number=next(self._uploads))
+            yield UploadInProgress(incoming)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(incoming.discard)
@@ -138,12 +135,14 @@ class DocumentService:
         upload: Upload,
         *,
         identify: Callable[..., IdempotentRequest | None] = lambda *_: None,
+        require_caller: Callable[[Connection], None] = lambda _: None,
     ) -> UploadResult:
         """Store received bytes as a document and queue it; if the collection contains the bytes, update that document.
 
         The last name given wins: a repeated upload with a file name or with metadata changes these as ``change`` does.
         When this returns, the bytes and the rows survive any crash. ``identify`` makes the identity of a repeatable
         request from the SHA-256 and the parameters; a repetition returns the document and changes nothing.
+        ``require_caller`` runs in the transaction of a new document; it raises if the caller may not store it any more.
 
         Raises:
             DocumentNotFound: a repetition, and the document was deleted in between.
@@ -156,17 +155,20 @@ class DocumentService:
             known = await self._database.read(lambda connection: recall(connection, request, now=now, kind=str))
             if known is not None:
                 return UploadResult(document=await self.get(tenant, known), created=True)
-            return await self._register(tenant, receiving, sha256, upload, request)
+            return await self._register(
+                tenant, receiving.incoming, sha256, upload, request=request, require_caller=require_caller
+            )
 
     async def _register(
         self,
         tenant: TenantId,
-        receiving: UploadInProgress,
+        incoming: IncomingFile,
         sha256: str,
         upload: Upload,
+        *,
         request: IdempotentRequest | None,
+        require_caller: Callable[[Connection], None],
     ) -> UploadResult:
-        incoming = receiving.incoming
         now = int(self._clock())
 
         def find(connection: Connection) -> Document | None:
@@ -195,8 +197,7 @@ class DocumentService:
         def register(connection: Connection) -> Document:
             if jobs.waiting_count(connection) >= self._max_queued:
                 raise Overloaded("Too many documents are queued. Try again later.", retry_after_s=10)
-            if receiving.number < self._refused_before.get(tenant, 0):
-                raise Conflict("The tenant was deleted while the document was received.")
+            require_caller(connection)
             self._quotas.check_document(connection, tenant, upload.collection, incoming.size_bytes)
             collection = rows.ensure_collection(connection, tenant, upload.collection, now=now)
             document = rows.insert_document(
@@ -217,12 +218,9 @@ class DocumentService:
             once(connection, request, now=now, kind=str, change=lambda: document.public_id)
             return document
 
-        try:
+        async with self._ingest.file_removals.storing(tenant, sha256):
             await anyio.to_thread.run_sync(self._blobs.publish, incoming, tenant, sha256)
-            document = await self._database.write(register)
-        except Exception:
-            await self._ingest.file_removals.finish_locked(tenant, sha256)
-            raise
+            document = await write_to_the_end(self._database, register)
         self._ingest.kick()
         return UploadResult(document=document, created=True)
 
@@ -271,18 +269,9 @@ class DocumentService:
             updated.append("metadata")
         return UploadResult(document=document, created=False, updated=tuple(updated))
 
-    def refuse_open_uploads(self, tenant: TenantId) -> None:
-        """Refuse the uploads of a tenant that are being received, because it is deleted."""
-        self._refused_before[tenant] = next(self._uploads)
-
     async def remove_file(self, tenant: TenantId, sha256: str) -> bool:
-        """Remove a stored file unless a document refers to it; whether it was removed."""
-        async with self._file_lock(tenant, sha256):
-            if await self._database.read(lambda connection: is_file_used(connection, tenant, sha256)):
-                return False
-            existed = await anyio.to_thread.run_sync(self._blobs.path(tenant, sha256).exists)
-            await anyio.to_thread.run_sync(self._blobs.remove, tenant, sha256)
-            return existed
+        """Remove a stored file unless a document that is not being deleted has it; returns whether it was removed."""
+        return await self._ingest.file_removals.finish(tenant, sha256, ignore_doomed=True)
 
     async def remove_stray_files(self, tenant: TenantId) -> int:
         """Remove the files of a tenant that no document refers to, for its deletion; returns their number."""
@@ -510,10 +499,8 @@ class DocumentService:
 class UploadInProgress:
     """An upload that is being received: buffered, then written and hashed in a worker thread."""
 
-    def __init__(self, incoming: IncomingFile, *, number: int) -> None:
-        """``number`` orders uploads by their beginning."""
+    def __init__(self, incoming: IncomingFile) -> None:
         self.incoming = incoming
-        self.number = number
         self._buffer = bytearray()
         self.head = b""
         self.tail = b""

@@ -103,7 +103,14 @@ class IngestService:
         self._vectors = PassageVectors(database, clock=clock)
         self.file_locks = FileLocks()
         self.file_removals = FileRemovals(database, blobs, self.file_locks)
-        self._attached = AttachedDocuments(database, blobs, self.file_locks, options.attachments, options.quotas)
+        self._attached = AttachedDocuments(
+            database,
+            blobs,
+            self.file_locks,
+            self.file_removals,
+            limits=options.attachments,
+            quotas=options.quotas,
+        )
         self._index_lag = index_lag
         self._hub = hub
         self._options = options

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from ragsvc.core.access.api_keys import ApiKey, KeyLimits, KeyState, draw_secret
 from ragsvc.core.access.limits import DAY_S
-from ragsvc.core.access.principal import DEFAULT_SCOPES, Scope
+from ragsvc.core.access.principal import DEFAULT_SCOPES, Scope, covers_models
 from ragsvc.core.errors import Conflict, KeyNotFound, PolicyDenied
 from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.services.access_control import Access, write_to_the_end
@@ -24,11 +24,14 @@ from ragsvc.store import key_rows, key_usage_rows
 from ragsvc.store.key_rows import AuditEntry
 from ragsvc.store.key_usage_rows import KeyUsage, SummedUsage, UsageDimension, UsageFilter
 
+LOCAL_ACTOR = "local"
+"""The name of the actor of commands on the data directory."""
+
 
 class Actor(msgspec.Struct, frozen=True):
-    """Who changes a key: the id of the caller's key, or ``local`` for commands on the data directory."""
+    """Who changes a key: the id of the caller's key, or ``LOCAL_ACTOR``."""
 
-    name: str = "local"
+    name: str = LOCAL_ACTOR
     request_id: str | None = None
 
 
@@ -102,8 +105,12 @@ def create_key(connection: Connection, draft: KeyDraft, *, actor: Actor, now: in
     return IssuedKey(stored, secret.text if draft.secret_hash is None else None)
 
 
-def check_grant(grantor: ApiKey, scopes: Iterable[Scope], limits: KeyLimits, collections: Sequence[str]) -> None:
-    """Check what a tenant administrator grants to another key: no scope ``admin``, and not more than its own limits.
+def check_grant(
+    grantor: ApiKey, *, scopes: Iterable[Scope], limits: KeyLimits, collections: Sequence[str], models: Sequence[str]
+) -> None:
+    """Check what a tenant administrator grants with a key: no scope ``admin``, and not more than its own key has.
+
+    A key is granted by creating it, by changing it and by rotating it, because the rotation returns its new secret.
 
     Raises:
         PolicyDenied: names the field.
@@ -121,6 +128,8 @@ def check_grant(grantor: ApiKey, scopes: Iterable[Scope], limits: KeyLimits, col
         raise PolicyDenied(
             "A tenant administrator can grant only the collections of its own key.", param="allowed_collections"
         )
+    if not covers_models(grantor.allowed_models, models):
+        raise PolicyDenied("A tenant administrator can grant only the models of its own key.", param="allowed_models")
 
 
 class KeyAdministration:
@@ -141,9 +150,16 @@ class KeyAdministration:
         return msgspec.structs.replace(self._default_limits, **given)
 
     async def create(self, draft: KeyDraft, *, actor: Actor, request: IdempotentRequest | None = None) -> IssuedKey:
+        """Create a key.
+
+        Raises:
+            Conflict: a key with the imported secret exists, or the key of the actor was deleted in the meantime.
+        """
         now = self._now()
 
         def write(connection: Connection) -> IssuedKey:
+            if actor.name != LOCAL_ACTOR:
+                self._access.require_key(connection, KeyId(actor.name))
             return once(
                 connection,
                 request,

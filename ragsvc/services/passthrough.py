@@ -17,7 +17,8 @@ from ragsvc.core.access.principal import Principal
 from ragsvc.core.defaults import DEFAULT_MAX_PROMPT_CHARACTERS
 from ragsvc.core.gateway.chat import CountTokens, TokenUsage
 from ragsvc.core.gateway.endpoint_families import Family, UsageScanner, estimate_written
-from ragsvc.core.gateway.text_streams import CUT_FAMILIES, TextStreamEnd, WholeEvents
+from ragsvc.core.gateway.event_stream import WholeEvents
+from ragsvc.core.gateway.text_streams import CUT_FAMILIES, TextStreamEnd
 from ragsvc.core.gateway.upstream_access import NO_ACCESS, UpstreamAccess
 from ragsvc.core.ports.model_provider import ForwardReply, ForwardRequest, ProxyBody
 from ragsvc.core.ports.token_meter import TokenMeter
@@ -89,8 +90,7 @@ class ProxyAnswer:
             piece = await self._reply.__anext__()
         except StopAsyncIteration:
             await self._reservation.settle(self._usage())
-            if self._events.rest:
-                rest, self._events.rest = self._events.rest, b""
+            if rest := self._events.take_rest():
                 return rest
             raise
         if self._scanner is not None:
@@ -100,7 +100,7 @@ class ProxyAnswer:
     async def _within(self, piece: bytes, budget: StreamBudget) -> bytes:
         """The whole events of a piece within the budget, with the end of the stream if it is cut."""
         block = self._events.feed(piece)
-        kept, cut = await budget.take(block.replace(b"\r\n", b"\n")) if block else (b"", False)
+        kept, cut = await budget.take(_with_line_feeds(block)) if block else (b"", False)
         if not cut:
             return block
         unused = await self._unused_prompt()
@@ -130,6 +130,11 @@ class ProxyAnswer:
         has_events = self.content_type.startswith("text/event-stream")
         written = estimate_written(self._call.family, scanner, has_events=has_events)
         return scanner.reported() or TokenUsage.of(self._call.prompt_estimate, written)
+
+
+def _with_line_feeds(events: bytes) -> bytes:
+    """Events with line feeds as line ends; those of the format may be carriage returns, which JSON strings escape."""
+    return events.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in events else events
 
 
 class ProxyService:

@@ -250,6 +250,7 @@ class ProviderAdministration:
     def forget_keys(self, tenant: TenantId) -> None:
         """Forget the keys of a tenant whose rows were removed with it."""
         self._keys = {place: key for place, key in self._keys.items() if place[0] != tenant}
+        self._unopened_keys = {place for place in self._unopened_keys if place[0] != tenant}
 
     def keys(self, name: str) -> list[TenantKey]:
         """The tenants that have a key for a provider. Raises ``NotFound``."""

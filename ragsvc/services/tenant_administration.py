@@ -25,14 +25,11 @@ from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.store import tenant_rows as rows
 from ragsvc.store.backup import list_backups, remove_database
-from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
-from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.tenant_rows import (
     CollectionHoldings,
     DoomedDocument,
     RemovedAccess,
-    RemovedRows,
     TenantHoldings,
     TenantLimits,
 )
@@ -74,7 +71,6 @@ class TenantAdministration:
         self,
         *,
         database: Database,
-        blobs: BlobStore,
         documents: DocumentService,
         ingest: IngestService,
         access: Access,
@@ -90,7 +86,6 @@ class TenantAdministration:
         keys for providers.
         """
         self._database = database
-        self._blobs = blobs
         self._documents = documents
         self._ingest = ingest
         self._access = access
@@ -171,13 +166,14 @@ class TenantAdministration:
     async def delete_tenant(self, tenant: TenantId, *, remove_copies: bool = False) -> DeletionReport:
         """Delete everything of a tenant: keys, usage, collections, documents.
 
-        Uploads that were being received are refused. ``remove_copies`` also removes the copies of the database from
-        before upgrades, which contain data of all tenants.
+        Requests that were authenticated before can store nothing for it afterwards (``Access.require_key``).
+        ``remove_copies`` also removes the copies of the database from before upgrades, which contain data of all
+        tenants.
 
         Raises:
             TenantNotFound: it has nothing.
         """
-        await self.tenant(tenant)
+        before = await self.tenant(tenant)
         report = DeletionReport()
 
         def mark(connection: Connection) -> tuple[list[CollectionId], RemovedAccess]:
@@ -185,17 +181,19 @@ class TenantAdministration:
             return rows.mark_collections_deleted(connection, tenant, now=int(self._clock())), access
 
         with anyio.CancelScope(shield=True):
-            self._documents.refuse_open_uploads(tenant)
-            ids, access = await self._database.write(mark)
-            for key_id in access.key_ids:
-                self._access.erase(key_id)
+            # before the mark: the background continues the rest, and the tenant does not exist for a second request
+            self._handle_copies(report, remove=remove_copies)
+            if not before.collections:
+                report.files += await self._documents.remove_stray_files(tenant)
+            async with self._access.usage_held_back():
+                ids, access = await self._database.write(mark)
+                for key_id in access.key_ids:
+                    self._access.erase(key_id)
             self._forget_provider_keys(tenant)
             report.keys, report.provider_keys = len(access.key_ids), access.provider_keys
             report.usage_rows, report.audit_entries = access.usage_rows, access.audit_entries
             self._forget_collections(tenant)
             await self._finish(ids, report)
-            report.files += await self._documents.remove_stray_files(tenant)
-            self._handle_copies(report, remove=remove_copies)
         logger.warning("deleted tenant %s: %d keys, %d documents", tenant, report.keys, report.documents)
         return report
 
@@ -225,6 +223,8 @@ class TenantAdministration:
                 await self._remove(doomed, report)
             for collection_id in ids:
                 report.indexes += await anyio.to_thread.run_sync(self._drop_indexes, collection_id)
+            for tenant in await self._database.read(lambda connection: rows.deleted_tenants(connection, ids)):
+                report.files += await self._documents.remove_stray_files(tenant)
             await self._database.write(lambda connection: rows.remove_collections(connection, ids))
             report.collections += len(ids)
             await self._empty_log(report)
@@ -232,30 +232,21 @@ class TenantAdministration:
     async def _remove(self, doomed: Sequence[DoomedDocument], report: DeletionReport) -> None:
         """Remove files, then rows: after a crash in between, the rows still name the files that may be left.
 
-        A file that cannot be removed is noted with the removal of its rows, and tried again as for single documents.
+        A file that could not be removed, or that another document had which was deleted in the meantime, is removed
+        after the rows.
         """
-        left: list[tuple[TenantId, str]] = []
         for tenant, sha256, size_bytes in {(file.tenant, file.sha256, file.size_bytes) for file in doomed}:
-            try:
-                was_removed = await self._documents.remove_file(tenant, sha256)
-            except OSError as error:
-                logger.warning(
-                    "the file %s could not be removed (%s); this is tried again", sha256[:12], error.strerror
-                )
-                left.append((tenant, sha256))
-                continue
-            if was_removed:
+            if await self._documents.remove_file(tenant, sha256):
                 report.files += 1
                 report.file_bytes += size_bytes
         ids = [document.id for document in doomed]
-
-        def remove_rows(connection: Connection) -> RemovedRows:
-            counts = rows.remove_documents(connection, ids)
-            for tenant, sha256 in left:
-                add_removal(connection, tenant, sha256, now=int(self._clock()))
-            return counts
-
-        removed = await self._database.write(remove_rows)
+        now = int(self._clock())
+        removed = await self._database.write(lambda connection: rows.remove_documents(connection, ids, now=now))
+        sizes = {(file.tenant, file.sha256): file.size_bytes for file in doomed}
+        for tenant, sha256 in removed.unused_files:
+            if await self._ingest.file_removals.finish(tenant, sha256):
+                report.files += 1
+                report.file_bytes += sizes[tenant, sha256]
         report.documents += len(doomed)
         report.pages += removed.pages
         report.passages += removed.passages

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -129,12 +129,12 @@ class _DirectoryBackup:
         rows again, and no longer finds it. A file that two successive attempts lack was lost before.
         """
         with _snapshot_of(self._data_dir / DATABASE_FILE_NAME, self._keys) as connection:
-            references = _references(connection)
+            references = required_files(connection)
         # most files are copied here, because an open transaction keeps the write-ahead log from being reset
         lacking_before = self._add_blobs(references)
         for _ in range(_ATTEMPTS):
             with _snapshot_of(self._data_dir / DATABASE_FILE_NAME, self._keys) as connection:
-                references = _references(connection)
+                references = required_files(connection)
                 lacking = self._add_blobs(references)
                 if not lacking or lacking == lacking_before:
                     self._add_copy(connection, DATABASE_FILE_NAME, self._keys)
@@ -250,23 +250,28 @@ def _connect(path: Path, keys: DataKeys | None) -> sqlite3.Connection:
     return connect_raw(path, key=None if keys is None else keys.database_key)
 
 
-def _references(connection: sqlite3.Connection) -> set[BlobKey]:
-    if not _has_documents(connection):
-        return set()
-    rows = connection.execute("SELECT DISTINCT tenant, sha256 FROM documents").fetchall()
+def required_files(connection: sqlite3.Connection) -> set[BlobKey]:
+    """Tenant and SHA-256 of the files that must exist: those of documents that are not being deleted."""
+    rows = _select_documents(connection, "DISTINCT tenant, sha256")
     return {(str(tenant), str(sha256)) for tenant, sha256 in rows}
 
 
 def _count_documents(connection: sqlite3.Connection) -> int:
-    if not _has_documents(connection):
-        return 0
-    return int(connection.execute("SELECT count(*) FROM documents").fetchone()[0])
+    return sum(int(count) for (count,) in _select_documents(connection, "count(*)"))
 
 
-def _has_documents(connection: sqlite3.Connection) -> bool:
-    """Whether the table exists: a service that was killed at its first start leaves a database without tables."""
-    found = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'documents'").fetchone()
-    return found is not None
+def _select_documents(connection: sqlite3.Connection, columns: str) -> list[tuple[Any, ...]]:
+    """Rows of the documents that are not being deleted with their collection: their files are removed first."""
+    if not _columns(connection, "documents"):
+        return []  # a service that was killed at its first start leaves a database without tables
+    doomed = ""
+    if "deleted_at" in _columns(connection, "collections"):  # not in a database of an early release
+        doomed = "WHERE collection_id NOT IN (SELECT id FROM collections WHERE deleted_at IS NOT NULL)"
+    return connection.execute(f"SELECT {columns} FROM documents {doomed}").fetchall()  # noqa: S608 - constants
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {str(name) for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}
 
 
 def _content(path: Path) -> bytes | None:

@@ -7,8 +7,9 @@ from sqlalchemy import Connection, delete, exists, select
 from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.ids import TenantId
-from ragsvc.store.tables import DocumentRow, FileRemovalRow, table_of
+from ragsvc.store.tables import CollectionRow, DocumentRow, FileRemovalRow, table_of
 
+_collections = table_of(CollectionRow)
 _documents = table_of(DocumentRow)
 _removals = table_of(FileRemovalRow)
 
@@ -21,9 +22,13 @@ class FileRemoval(msgspec.Struct, frozen=True):
     created_at: int
 
 
-def is_used(connection: Connection, tenant: TenantId, sha256: str) -> bool:
-    """Whether a document has this file."""
+def is_used(connection: Connection, tenant: TenantId, sha256: str, *, ignore_doomed: bool = False) -> bool:
+    """Whether a document has this file; with ``ignore_doomed``, one of a collection that is not being deleted."""
     condition = exists().where(_documents.c.tenant == tenant, _documents.c.sha256 == sha256)
+    if ignore_doomed:
+        condition = condition.where(
+            _documents.c.collection_id == _collections.c.id, _collections.c.deleted_at.is_(None)
+        )
     return bool(connection.execute(select(condition)).scalar_one())
 
 

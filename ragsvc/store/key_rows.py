@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, Table, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, Table, delete, exists, func, insert, select, update
 
 from ragsvc.core.access.api_keys import ApiKey, KeyLimits, KeyState
 from ragsvc.core.access.principal import Scope
@@ -56,6 +56,10 @@ def delete_key(connection: Connection, key_id: KeyId) -> bool:
 def fetch_key(connection: Connection, key_id: KeyId) -> ApiKey | None:
     row = connection.execute(select(_keys).where(_keys.c.id == key_id)).mappings().first()
     return None if row is None else _from_row(row)
+
+
+def has_key(connection: Connection, key_id: KeyId) -> bool:
+    return bool(connection.execute(select(exists().where(_keys.c.id == key_id))).scalar_one())
 
 
 def has_secret(connection: Connection, secret_hash: bytes) -> bool:

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
-from sqlalchemy import Connection, Table, case, delete, func, select, update
+from sqlalchemy import Connection, Table, case, delete, func, literal, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.ids import CollectionId, DocumentId, KeyId, TenantId
+from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.key_tables import IdempotencyRow, KeyAuditRow, KeyRow, TenantRow, UsageRow
 from ragsvc.store.provider_rows import ProviderKeyRow
 from ragsvc.store.tables import (
@@ -43,6 +44,14 @@ _usage = cast("Table", UsageRow.__table__)  # type: ignore[attr-defined]  # SQLM
 _tenants = cast("Table", TenantRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 _idempotency = cast("Table", IdempotencyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 _provider_keys = cast("Table", ProviderKeyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
+
+_DELETED_ALONE = "\x00deleted "
+_DELETED_WITH_TENANT = "\x00deleted tenant "
+"""Beginnings of the names of collections that are being deleted; no other name has a control character."""
+
+_is_creation = _audit.c.action.in_(["create", "import"])
+_audited_tenant = func.json_extract(_audit.c.changes, "$.tenant")
+"""The tenant of a key, in the audit entry of its creation."""
 
 _not_deleted = _collections.c.deleted_at.is_(None)
 
@@ -98,17 +107,22 @@ class DoomedDocument(msgspec.Struct, frozen=True):
 
 
 class RemovedRows(msgspec.Struct, frozen=True, kw_only=True):
-    """Numbers of the rows that were removed with some documents."""
+    """Numbers of the rows that were removed with some documents, and the files that no document has any more."""
 
     pages: int
     passages: int
     vectors: int
+    unused_files: list[tuple[TenantId, str]]
 
 
 def tenant_names(connection: Connection) -> list[TenantId]:
-    """Every tenant that has a key, a collection or limits, in alphabetical order."""
+    """Every tenant of which any row is left, in alphabetical order: also usage and audit entries of deleted keys."""
     names = select(_keys.c.tenant.label("name")).union(
-        select(_collections.c.tenant).where(_not_deleted), select(_tenants.c.name)
+        select(_collections.c.tenant).where(_not_deleted),
+        select(_tenants.c.name),
+        select(_provider_keys.c.tenant),
+        select(_usage.c.tenant),
+        select(_audited_tenant).where(_is_creation),
     )
     return [TenantId(name) for name in connection.execute(names.order_by("name")).scalars()]
 
@@ -119,7 +133,8 @@ def tenant_holdings(connection: Connection, tenant: TenantId) -> TenantHoldings 
     collections = count_collections(connection, tenant)
     documents, size_bytes = count_documents(connection, tenant)
     limits = tenant_limits(connection, tenant)
-    if not keys and not collections and not documents and limits is None:
+    exists_itself = keys or collections or documents or limits is not None
+    if not exists_itself and not _has_records(connection, tenant):
         return None
     return TenantHoldings(
         name=tenant,
@@ -128,6 +143,18 @@ def tenant_holdings(connection: Connection, tenant: TenantId) -> TenantHoldings 
         documents=documents,
         size_bytes=size_bytes,
         limits=limits or TenantLimits(),
+    )
+
+
+def _has_records(connection: Connection, tenant: TenantId) -> bool:
+    """Whether a tenant without keys and documents has provider keys, usage, or audit entries of deleted keys."""
+    return any(
+        connection.execute(select(literal(1)).where(condition).limit(1)).first() is not None
+        for condition in (
+            _provider_keys.c.tenant == tenant,
+            _usage.c.tenant == tenant,
+            _is_creation & (_audited_tenant == tenant),
+        )
     )
 
 
@@ -189,8 +216,10 @@ def mark_collections_deleted(
         The ids of these collections.
     """
     statement = select(_collections.c.id).where(_collections.c.tenant == tenant, _not_deleted)
+    mark = _DELETED_WITH_TENANT
     if name is not None:
         statement = statement.where(_collections.c.name == name)
+        mark = _DELETED_ALONE
     ids = [CollectionId(row_id) for row_id in connection.execute(statement).scalars()]
     of_collections = select(_documents.c.id).where(_documents.c.collection_id.in_(ids))
     connection.execute(delete(_jobs).where(_jobs.c.document_id.in_(of_collections)))
@@ -198,9 +227,17 @@ def mark_collections_deleted(
         connection.execute(
             update(_collections)
             .where(_collections.c.id == collection_id)
-            .values(deleted_at=now, name=f"\x00deleted {collection_id}")
+            .values(deleted_at=now, name=f"{mark}{collection_id}")
         )
     return ids
+
+
+def deleted_tenants(connection: Connection, collections: SomeOf[CollectionId]) -> list[TenantId]:
+    """The tenants of those collections that were deleted with their tenant."""
+    statement = select(_collections.c.tenant, _collections.c.name).where(_collections.c.id.in_(collections))
+    # compared here: LIKE ends a pattern at a NUL
+    named = connection.execute(statement)
+    return sorted({TenantId(row.tenant) for row in named if row.name.startswith(_DELETED_WITH_TENANT)})
 
 
 def deleted_collections(connection: Connection) -> list[CollectionId]:
@@ -231,25 +268,21 @@ def doomed_documents(connection: Connection, collections: SomeOf[CollectionId], 
     ]
 
 
-def remove_documents(connection: Connection, ids: SomeOf[DocumentId]) -> RemovedRows:
-    """Remove documents with pages, passages, vectors and jobs, whose collections and files are removed as well."""
+def remove_documents(connection: Connection, ids: SomeOf[DocumentId], *, now: int) -> RemovedRows:
+    """Remove documents with pages, passages, vectors and jobs, whose collections are removed as well.
+
+    The removal of every file that no document has any more is noted in the same transaction. Such a file may have been
+    removed before, but not if another document that had it was deleted in the meantime.
+    """
+    used = select(_documents.c.tenant, _documents.c.sha256).where(_documents.c.id.in_(ids)).distinct()
+    files = [(TenantId(tenant), sha256) for tenant, sha256 in connection.execute(used)]
     pages = _count(connection, select(func.count()).where(_pages.c.document_id.in_(ids)))
     passages = _count(connection, select(func.count()).where(_passages.c.document_id.in_(ids)))
     of_passages = select(_passages.c.id).where(_passages.c.document_id.in_(ids))
     vectors = _count(connection, select(func.count()).where(_embeddings.c.passage_id.in_(of_passages)))
     connection.execute(delete(_documents).where(_documents.c.id.in_(ids)))
-    return RemovedRows(pages=pages, passages=passages, vectors=vectors)
-
-
-def is_file_used(connection: Connection, tenant: TenantId, sha256: str) -> bool:
-    """Whether a document of the tenant refers to the file, except documents that are being deleted."""
-    statement = (
-        select(func.count())
-        .select_from(_documents)
-        .join(_collections, _documents.c.collection_id == _collections.c.id)
-        .where(_documents.c.tenant == tenant, _documents.c.sha256 == sha256, _not_deleted)
-    )
-    return _count(connection, statement) > 0
+    unused = [(tenant, sha256) for tenant, sha256 in files if add_removal(connection, tenant, sha256, now=now)]
+    return RemovedRows(pages=pages, passages=passages, vectors=vectors, unused_files=unused)
 
 
 def remove_collections(connection: Connection, collections: SomeOf[CollectionId]) -> None:
@@ -261,21 +294,23 @@ def remove_collections(connection: Connection, collections: SomeOf[CollectionId]
 
 
 def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
-    """Remove a tenant's keys with their audit trail and usage, its keys for providers, and its limits."""
+    """Remove a tenant's keys with their audit trail and usage, its keys for providers, and its limits.
+
+    Audit entries and usage of keys that were deleted before are removed as well.
+    """
     key_ids = [KeyId(key) for key in connection.execute(select(_keys.c.id).where(_keys.c.tenant == tenant)).scalars()]
-    connection.execute(delete(_idempotency).where(_idempotency.c.owner.in_(key_ids)))
-    audit = connection.execute(delete(_audit).where(_audit.c.key_id.in_(key_ids))).rowcount
-    usage = connection.execute(delete(_usage).where((_usage.c.tenant == tenant) | _usage.c.key_id.in_(key_ids)))
+    of_tenant = select(_keys.c.id).where(_keys.c.tenant == tenant)
+    present_and_former = of_tenant.union(
+        select(_usage.c.key_id).where(_usage.c.tenant == tenant),
+        select(_audit.c.key_id).where(_is_creation, _audited_tenant == tenant),
+    )
+    connection.execute(delete(_idempotency).where(_idempotency.c.owner.in_(present_and_former)))
+    audit = connection.execute(delete(_audit).where(_audit.c.key_id.in_(present_and_former))).rowcount
+    usage = connection.execute(delete(_usage).where((_usage.c.tenant == tenant) | _usage.c.key_id.in_(of_tenant)))
     connection.execute(delete(_keys).where(_keys.c.tenant == tenant))
     provider_keys = connection.execute(delete(_provider_keys).where(_provider_keys.c.tenant == tenant)).rowcount
     connection.execute(delete(_tenants).where(_tenants.c.name == tenant))
     return RemovedAccess(key_ids=key_ids, provider_keys=provider_keys, usage_rows=usage.rowcount, audit_entries=audit)
-
-
-def files_of_tenant(connection: Connection, tenant: TenantId) -> set[str]:
-    """SHA-256 of every file that documents of a tenant refer to."""
-    statement = select(_documents.c.sha256).where(_documents.c.tenant == tenant).distinct()
-    return set(connection.execute(statement).scalars())
 
 
 def documents_for_export(

@@ -35,8 +35,8 @@ from ragsvc.store import document_rows
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database, driver_connection
 from ragsvc.store.directory_backup import back_up_directory, restore_directory
+from ragsvc.store.file_removal_rows import is_used
 from ragsvc.store.index_source import SqliteIndexSource
-from ragsvc.store.tenant_rows import is_file_used
 from ragsvc.store.text_integrity import damaged_texts
 from ragsvc.testing.preloaded_service import ForkedService, PreloadedProcess
 from ragsvc.testing.sample_pdfs import text_pdf
@@ -518,7 +518,7 @@ def _found(client: httpx.Client, query: str) -> set[str]:
 def _files_in_use(connection: Connection) -> list[tuple[TenantId, str]]:
     """Tenant and SHA-256 of the files of documents, except documents that are being deleted: their files go first."""
     pairs = [(TenantId(tenant), digest) for tenant, digest in document_rows.referenced_blobs(connection)]
-    return [(tenant, digest) for tenant, digest in pairs if is_file_used(connection, tenant, digest)]
+    return [(tenant, digest) for tenant, digest in pairs if is_used(connection, tenant, digest, ignore_doomed=True)]
 
 
 def _count(connection: Connection, *, statement: str) -> int:

@@ -246,7 +246,6 @@ async def open_services(
         )
         tenants = TenantAdministration(
             database=database,
-            blobs=blobs,
             documents=documents,
             ingest=ingest,
             access=access,

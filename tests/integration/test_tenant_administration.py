@@ -75,6 +75,49 @@ def test_a_tenant_administrator_manages_the_keys_of_its_own_tenant_only(service:
         assert code_of(keys.request(method, path)) == (403, "policy_denied"), path
 
 
+def test_a_tenant_administrator_gets_no_secret_of_a_key_that_reaches_more(service: RunningService, new_tenant) -> None:
+    """A rotation returns a secret, so it is a grant like a creation; models are limited like collections."""
+    granted = {"allowed_collections": ["branch"], "allowed_models": ["m1", "small/*"], "token_balance": 10}
+    administrator = new_tenant(scopes=["tenant.admin"], **granted)
+    keys = administrator.http
+    with service.client(service.admin_key) as admin:
+        wide = [
+            admin.post("/v1/keys", json={"tenant": administrator.name, "label": "w", **NO_LIMITS, **granted, **more})
+            for more in (
+                {"allowed_collections": []},
+                {"allowed_collections": ["branch", "head"]},
+                {"allowed_models": []},
+                {"allowed_models": ["m2"]},
+                {"token_balance": None},
+                {"token_balance": 11},
+            )
+        ]
+        for reply in wide:
+            path = f"/v1/keys/{reply.json()['id']}"
+            old = key_of(reply)
+            assert code_of(keys.post(f"{path}/rotate")) == (403, "policy_denied"), reply.json()
+            assert code_of(keys.patch(path, json={"label": "x"})) == (403, "policy_denied"), reply.json()
+            with service.client(old) as client:
+                assert client.get("/v1/rag/documents").status_code == 200  # its secret was not replaced
+            assert keys.post(f"{path}/revoke").json()["state"] == "revoked"  # this grants nothing
+    for models, status in (
+        ([], 403),
+        (["m2"], 403),
+        (["m1", "*"], 403),
+        (["small*"], 403),
+        (["m1", "small/7b", "small/*", "small/q?-*"], 201),
+    ):
+        body = {"label": "x", **NO_LIMITS, **granted, "allowed_models": models}
+        assert keys.post("/v1/keys", json=body).status_code == status, models
+    narrow = keys.post("/v1/keys", json={"label": "x", **NO_LIMITS, **granted}).json()
+    path = f"/v1/keys/{narrow['id']}"
+    assert code_of(keys.patch(path, json={"allowed_models": []})) == (403, "policy_denied")
+    rotated = keys.post(f"{path}/rotate", json={"overlap_s": 0}).json()
+    assert rotated["key"] != narrow["key"]
+    with service.client(rotated["key"]) as client:
+        assert client.get("/v1/rag/documents").status_code == 200
+
+
 # -- keys limited to collections -------------------------------------------------------------------------------
 
 

@@ -11,13 +11,22 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 import tantivy
+from sqlalchemy import Connection
 
+from ragsvc.core.ids import TenantId
+from ragsvc.services.key_administration import Actor, KeyDraft
+from ragsvc.store.database import Database
+from ragsvc.store.provider_rows import put_key
 from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import RunningService, create_key
 from tests.conftest import NO_LIMITS, Tenant
+from tests.support.administered_ingest import AdministeredIngest
+from tests.support.in_process_ingest import InProcessIngest
+from tests.support.stored_documents import ACME
 
 pytestmark = pytest.mark.model
 
@@ -318,3 +327,46 @@ def test_a_tenant_of_an_encrypted_directory_is_deleted_with_its_files(tmp_path: 
             assert [path for path in (data_dir / "blobs").rglob("*") if path.is_file()] == []
     finally:
         assert running.stop() == 0
+
+
+def rows_with(database: Database, needle: str) -> dict[str, int]:
+    """Number of rows of each table that contain a text."""
+
+    def read(connection: Connection) -> dict[str, int]:
+        tables = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
+        rows = {table: connection.exec_driver_sql(f'SELECT * FROM "{table}"').all() for table in tables}  # noqa: S608
+        found = {table: sum(needle in repr(tuple(row)) for row in rows[table]) for table in tables}
+        return {table: count for table, count in found.items() if count}
+
+    return database.read_sync(read)
+
+
+def test_the_deletion_of_a_tenant_includes_what_is_left_of_its_former_keys(tmp_path: Path) -> None:
+    async def use_and_delete_a_key(service: AdministeredIngest) -> None:
+        key = await service.keys.create(KeyDraft(tenant=ACME, label="Ms Miller's laptop"), actor=Actor())
+        assert key.text is not None
+        live = await service.access.authenticate(key.text.encode())
+        service.access.count_request(live.principal, family="search")
+        await service.access._flush(release=True)
+        await service.keys.delete(key.key.id, actor=Actor())
+
+    async def main() -> None:
+        async with AdministeredIngest(InProcessIngest(tmp_path / "data")).running() as service:
+            other = await service.key(TenantId("other"))
+            await use_and_delete_a_key(service)
+            assert [tenant.name for tenant in await service.tenants.tenants()] == ["acme", "other"]
+            report = await service.tenants.delete_tenant(ACME)  # only usage and audit entries
+            assert (report.keys, report.audit_entries, report.usage_rows) == (0, 2, 1)
+            assert [tenant.name for tenant in await service.tenants.tenants()] == ["other"]
+            await use_and_delete_a_key(service)
+            await service.key()
+            report = await service.tenants.delete_tenant(ACME)
+            assert (report.keys, report.audit_entries, report.usage_rows) == (1, 3, 1)
+            assert rows_with(service.database, "Miller") == rows_with(service.database, '"acme"') == {}
+            assert rows_with(service.database, ACME) == {}
+            assert len(await service.keys.audit(other.key.id, before=None, limit=10)) == 1
+            service.database.write_sync(lambda c: put_key(c, ACME, "openai", b"sealed", now=1))
+            report = await service.tenants.delete_tenant(ACME)  # only the key for a provider
+            assert (report.provider_keys, rows_with(service.database, ACME)) == (1, {})
+
+    anyio.run(main)

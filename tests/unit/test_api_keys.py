@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragsvc.core.access.api_keys import ApiKey, draw_secret, key_id_of
-from ragsvc.core.access.principal import Principal, Scope, allows_model, require_model, require_scope
+from ragsvc.core.access.principal import Principal, Scope, allows_model, covers_models, require_model, require_scope
 from ragsvc.core.errors import PolicyDenied
 from ragsvc.core.ids import KeyId, TenantId
 
@@ -69,3 +69,36 @@ def test_a_missing_scope_is_named():
     require_scope(principal(), Scope.CHAT)
     with pytest.raises(PolicyDenied, match=r"documents\.write"):
         require_scope(principal(), Scope.DOCUMENTS_WRITE)
+
+
+@given(
+    own=st.lists(st.text("ab*?[]!", max_size=4), max_size=2),
+    granted=st.lists(st.text("ab*?[]!", max_size=4), max_size=2),
+    model=st.text("ab", max_size=4),
+)
+def test_granted_models_reach_no_model_beyond_the_own_ones(own, granted, model):
+    def reaches(names):
+        key = Principal(KeyId("k"), TenantId("t"), "k", frozenset(), allowed_models=tuple(names))
+        return allows_model(key, model)
+
+    if covers_models(own, granted) and reaches(granted):
+        assert reaches(own)
+
+
+@pytest.mark.parametrize(
+    ("own", "granted", "covered"),
+    [
+        ([], ["any"], True),
+        ([], [], True),
+        (["m1"], [], False),
+        (["m1"], ["m1"], True),
+        (["m1"], ["m1", "m2"], False),
+        (["small/*"], ["small/7b", "small/*", "small/q?-*"], True),
+        (["small/*"], ["small*"], False),
+        (["m?"], ["m*"], False),
+        (["m?"], ["m?"], True),
+        (["m[!x]"], ["m*"], False),
+    ],
+)
+def test_granted_models_are_compared_with_the_own_ones(own, granted, covered):
+    assert covers_models(own, granted) is covered

@@ -516,6 +516,61 @@ def test_a_dropped_collection_leaves_no_files_and_is_never_opened_again(opened, 
     assert list((tmp_path / "derived").iterdir()) == []
 
 
+def test_maintenance_writes_nothing_of_a_collection_that_is_dropped_meanwhile(opened, source, tmp_path):
+    """The collection is dropped after maintenance has taken its index and before the snapshot."""
+    registry = opened()
+    put(source, 1, "apples")
+    registry.catch_up(1)
+
+    def drop_and_want_snapshot(_):
+        registry.drop(1)
+        return True
+
+    registry._wants_snapshot = drop_and_want_snapshot
+    registry.maintain()
+    assert list((tmp_path / "derived").iterdir()) == []
+
+
+class DroppingLock:
+    """The lock of a slot; the first caller gets it after the collection was dropped."""
+
+    def __init__(self, lock, drop):
+        self._lock, self._drop = lock, drop
+
+    def __enter__(self):
+        drop, self._drop = self._drop, lambda: None
+        drop()
+        return self._lock.__enter__()
+
+    def __exit__(self, *error):
+        return self._lock.__exit__(*error)
+
+
+def test_maintenance_follows_no_log_of_a_collection_that_is_dropped_meanwhile(opened, source, tmp_path, caplog):
+    registry = opened()
+    put(source, 1, "apples")
+    registry.catch_up(1)
+    put(source, 1, "pears")
+    registry.get(1).is_behind = True
+    slot = registry._slot(1)
+    slot.lock = DroppingLock(slot.lock, lambda: registry.drop(1))
+    registry.maintain()
+    assert list((tmp_path / "derived").iterdir()) == []
+    assert caplog.records == []
+
+
+def test_a_closed_index_still_saves_its_vectors_once(opened, source, tmp_path):
+    registry = opened()
+    put(source, 1, "apples")
+    registry.catch_up(1)
+    index = registry.get(1)
+    registry.close()
+    (snapshot,) = (tmp_path / "derived" / "1").glob("vectors-*")
+    shutil.rmtree(snapshot)
+    index.snapshot()
+    assert list((tmp_path / "derived" / "1").glob("vectors-*")) == []
+
+
 NO_MORE_THREADS = """
 import os, resource, sys, threading
 from pathlib import Path

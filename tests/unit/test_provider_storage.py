@@ -80,6 +80,8 @@ async def test_providers_and_keys_outlive_a_restart_under_the_same_sealing_key_o
             other.view("added")
         with pytest.raises(ModelUnavailable):
             other.key_of("acme", "added")
+        other.forget_keys("acme")  # the tenant was deleted
+        assert other.key_of("acme", "added") is None
         file, models = administration(database, keys, ProviderSettings(name="added", base_url="http://file/v1"))
         await file.load()
         assert file.view("added").source == "config"

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ragsvc.core.answers.citations import CitedAnswer, find_markers
-from ragsvc.core.gateway.event_stream import EventAligner, event_data, split_events
+from ragsvc.core.gateway.event_stream import EventAligner, WholeEvents, event_data, split_events
 from ragsvc.core.gateway.stop_sequences import StopScanner
 from ragsvc.core.retrieval.search_values import SearchHit
 from tests.support.small_corpus import PAGES, passage
@@ -98,6 +98,18 @@ def test_events_are_whole_and_complete_for_any_slicing(cut):
         assert b"".join(blocks) + aligner.tail == text
         assert all(block.endswith(b"\n\n") for block in blocks if block)
     assert b"".join(split_events(text)) == text
+
+
+@given(sliced(st.text("ab\r\n", max_size=30).map(str.encode)))
+def test_bytes_of_events_are_not_changed_for_any_slicing(cut):
+    text, pieces = cut
+    events = WholeEvents()
+    blocks = [events.feed(piece) for piece in pieces]
+    assert b"".join(blocks) + events.rest == text
+    assert all(block.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")) for block in blocks if block)
+    if text.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")):
+        assert events.rest == b""
+    assert (events.take_rest(), events.rest) == (text[len(b"".join(blocks)) :], b"")
 
 
 def test_an_events_data_may_have_several_lines():

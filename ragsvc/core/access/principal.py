@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
@@ -56,6 +57,23 @@ def allows_model(principal: Principal, model: str) -> bool:
     """Whether the key may use a model; ``allowed_models`` are names and globs (``openai/*``), case-sensitive."""
     allowed = principal.allowed_models
     return not allowed or model in allowed or any(fnmatchcase(model, pattern) for pattern in allowed)
+
+
+def covers_models(own: Sequence[str], granted: Sequence[str]) -> bool:
+    """Whether names and globs ``granted`` reach no model beyond ``own``; for both, empty means all.
+
+    A granted glob is compared as text with the own globs. This is right where ``*`` is the only wildcard of the own
+    glob, because ``*`` then matches the wildcards of the granted glob and also all that they match. An own glob with
+    ``?`` or ``[`` covers no other glob than itself.
+    """
+    return not own or (bool(granted) and all(_covers_name(own, name) for name in granted))
+
+
+def _covers_name(own: Sequence[str], name: str) -> bool:
+    is_glob = any(character in name for character in "*?[")
+    return name in own or any(
+        fnmatchcase(name, pattern) for pattern in own if not is_glob or ("?" not in pattern and "[" not in pattern)
+    )
 
 
 def require_model(principal: Principal, model: str) -> None:

@@ -18,6 +18,11 @@ from ragsvc.core.errors import UpstreamFailed
 DONE: Final = b"data: [DONE]\n\n"
 """The last event of every chat stream."""
 
+MAX_EVENT_BYTES: Final = 16 << 20
+"""The longest event of a provider: it is held in memory until its end has arrived."""
+
+_EVENT_ENDS: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_LONGEST_END: Final = max(map(len, _EVENT_ENDS))
 _FIELDS: Final = (b"data:", b":", b"event:", b"id:", b"retry:")
 
 
@@ -36,13 +41,54 @@ def encode_event(value: object) -> bytes:
     return write_event(msgspec.json.encode(value))
 
 
+class WholeEvents:
+    r"""Cuts a byte stream, sliced anywhere, into whole events without changing a byte; holds one incomplete event.
+
+    Each byte is searched once, however small the slices of a long event are. ``limit_bytes`` bounds one event.
+
+    >>> events = WholeEvents()
+    >>> events.feed(b"data: 1\r\n"), events.feed(b"\r\ndata: 2"), events.rest
+    (b'', b'data: 1\r\n\r\n', b'data: 2')
+    """
+
+    def __init__(self, *, limit_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._held = bytearray()
+        self._limit_bytes = limit_bytes
+
+    @property
+    def rest(self) -> bytes:
+        """The bytes after the last whole event."""
+        return bytes(self._held)
+
+    def take_rest(self) -> bytes:
+        """Return the bytes after the last whole event, and hold nothing any more."""
+        rest = self.rest
+        self._held.clear()
+        return rest
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take the next slice; return the events that are complete now.
+
+        Raises:
+            UpstreamFailed: an event is longer than the limit.
+        """
+        since = max(0, len(self._held) - _LONGEST_END + 1)
+        self._held += piece
+        border = max((at + len(end) for end in _EVENT_ENDS if (at := self._held.rfind(end, since)) >= 0), default=0)
+        whole = bytes(self._held[:border])
+        del self._held[:border]
+        if len(self._held) > self._limit_bytes:
+            raise UpstreamFailed("The provider sent an event without an end.")
+        return whole
+
+
 class EventAligner:
     r"""Cuts a byte stream, sliced anywhere, into blocks of whole events; ``\r\n`` becomes ``\n``.
 
     ``limit_bytes`` bounds one event.
     """
 
-    def __init__(self, *, limit_bytes: int = 16 << 20) -> None:
+    def __init__(self, *, limit_bytes: int = MAX_EVENT_BYTES) -> None:
         self.tail = b""
         """The bytes after the last whole event."""
         self._limit_bytes = limit_bytes

@@ -84,23 +84,3 @@ class TextStreamEnd:
         }
         event = {"type": "response.incomplete", "sequence_number": self._sequence + 1, "response": response}
         return write_event(msgspec.json.encode(event), name="response.incomplete")
-
-
-class WholeEvents:
-    r"""Cuts a byte stream, sliced anywhere, into whole events without changing a byte.
-
-    >>> events = WholeEvents()
-    >>> events.feed(b"data: 1\r\n"), events.feed(b"\r\ndata: 2"), events.rest
-    (b'', b'data: 1\r\n\r\n', b'data: 2')
-    """
-
-    def __init__(self) -> None:
-        self.rest = b""
-        """The bytes after the last whole event."""
-
-    def feed(self, piece: bytes) -> bytes:
-        """Take the next slice; return the events that are complete now."""
-        text = self.rest + piece
-        border = max((at + len(end) for end in (b"\n\n", b"\r\n\r\n") if (at := text.rfind(end)) >= 0), default=0)
-        self.rest = text[border:]
-        return text[:border]

@@ -11,6 +11,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from ragsvc.core.errors import RagsvcError, UpstreamFailed
+from ragsvc.core.gateway.event_stream import WholeEvents
 from ragsvc.web.context import RequestContext, context_of
 from ragsvc.web.disconnects import DisconnectWatcher
 from ragsvc.web.errors import is_unexpected, log_unexpected, render
@@ -24,7 +25,6 @@ _PROVIDERS_OWN = re.compile(
     re.IGNORECASE,
 )
 """Headers about the provider's account, infrastructure or limits, which are not passed on."""
-_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _JSON_TYPE = (b"content-type", b"application/json")
 EVENT_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -202,34 +202,20 @@ class PassedThrough(ASGIResponse):
 
 async def _send_pieces(answer: ProviderAnswer, alive: KeepAlive, send: Send, *, has_events: bool) -> bytes:
     """Send the body as it arrives, of events only whole ones; returns the rest."""
-    rest = b""
+    events = WholeEvents()
     async for piece in answer:
-        if has_events:
-            piece, rest = _whole_events(rest, piece)  # noqa: PLW2901 - the part that can be sent
-        if piece:
+        block = events.feed(piece) if has_events else piece
+        if block:
             if alive.comment is not None:
                 await alive.settle()
             alive.busy = True
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": block, "more_body": True})
             alive.sent()
-    return rest
+    return events.take_rest()
 
 
 def _do_nothing() -> None:
     """The provider's answer decides whether the response is an event stream."""
-
-
-def _whole_events(held: bytes, piece: bytes) -> tuple[bytes, bytes]:
-    r"""Split bytes into whole events and the beginning of the next, without changing them.
-
-    >>> _whole_events(b"data: 1\r\n", b"\r\ndata: 2")
-    (b'data: 1\r\n\r\n', b'data: 2')
-    """
-    text = held + piece
-    since = max(0, len(held) - 3)
-    borders = [at + len(end) for end in _EVENT_ENDS if (at := text.rfind(end, since)) >= 0]
-    border = max(borders, default=0)
-    return text[:border], text[border:]
 
 
 class EventBlocks(Protocol):

@@ -155,8 +155,13 @@ async def upload_document(request: Request[Any, Any, Any], wait_s: _WaitS = None
     async with service.receiving(announced_bytes=_content_length(request)) as receiving:
         upload = await read_upload(request, receiving)
         require_collection(principal, upload.collection)
+        access = services_of(request).access
         uploaded = await service.add(
-            principal.tenant, receiving, upload, identify=functools.partial(idempotent_request, request)
+            principal.tenant,
+            receiving,
+            upload,
+            identify=functools.partial(idempotent_request, request),
+            require_caller=lambda connection: access.require_key(connection, principal.key_id),
         )
     asynchronous = "respond-async" in request.headers.get("prefer", "").lower()
     default_wait_s: float = request.app.state.services.settings.upload_wait_s

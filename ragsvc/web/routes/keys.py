@@ -187,7 +187,8 @@ _Limit = Annotated[int, QueryParameter(ge=1, le=100)]
 async def create_key(request: AnyRequest) -> Response[IssuedKeyBody]:
     """Create a key; its secret is shown in this response only.
 
-    A tenant administrator creates keys of its own tenant, with at most the limits and collections of its own key.
+    A tenant administrator creates keys of its own tenant, with at most the limits, collections and models of its own
+    key.
     """
     body = await read_json(request, _create)
     tenant = body.tenant or context_of(request.scope).principal.tenant
@@ -203,7 +204,13 @@ async def create_key(request: AnyRequest) -> Response[IssuedKeyBody]:
         expires_at=body.expires_at,
         state=KeyState(body.state),
     )
-    _check_grant(request, draft.scopes, draft.limits, draft.allowed_collections)
+    _check_grant(
+        request,
+        scopes=draft.scopes,
+        limits=draft.limits,
+        collections=draft.allowed_collections,
+        models=draft.allowed_models,
+    )
     issued = await services_of(request).keys.create(draft, actor=_actor(request), request=await _repeatable(request))
     return _issued(request, issued, status=201)
 
@@ -251,9 +258,10 @@ async def update_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
     limits = {name: value for name, value in changes.items() if name in KeyLimits.__struct_fields__}
     _check_grant(
         request,
-        changes.get("scopes", before.scopes),
-        msgspec.structs.replace(before.limits, **limits),
-        changes.get("allowed_collections", before.allowed_collections),
+        scopes=changes.get("scopes", before.scopes),
+        limits=msgspec.structs.replace(before.limits, **limits),
+        collections=changes.get("allowed_collections", before.allowed_collections),
+        models=changes.get("allowed_models", before.allowed_models),
     )
     return _show(
         request, await services_of(request).keys.update(KeyId(key_id), KeyChange(**changes), actor=_actor(request))
@@ -267,9 +275,19 @@ async def update_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
     summary="Rotate a key",
 )
 async def rotate_key(request: AnyRequest, key_id: FromPath[str]) -> Response[IssuedKeyBody]:
-    """Give a key a new secret; the old secret works for ``overlap_s`` more seconds."""
+    """Give a key a new secret; the old secret works for ``overlap_s`` more seconds.
+
+    A tenant administrator rotates keys with at most the limits, collections and models of its own key.
+    """
     body = await read_json(request, _rotate) if await request.body() else RotateKey()
-    await _reachable(request, key_id, to_change=True)
+    key = await _reachable(request, key_id, to_change=True)
+    _check_grant(
+        request,
+        scopes=key.scopes,
+        limits=key.limits,
+        collections=key.allowed_collections,
+        models=key.allowed_models,
+    )
     issued = await services_of(request).keys.rotate(
         KeyId(key_id), overlap_s=body.overlap_s, actor=_actor(request), request=await _repeatable(request)
     )
@@ -337,10 +355,17 @@ async def _reachable(request: AnyRequest, key_id: str, *, to_change: bool = Fals
     return key
 
 
-def _check_grant(request: AnyRequest, scopes: Iterable[Scope], limits: KeyLimits, collections: Sequence[str]) -> None:
+def _check_grant(
+    request: AnyRequest,
+    *,
+    scopes: Iterable[Scope],
+    limits: KeyLimits,
+    collections: Sequence[str],
+    models: Sequence[str],
+) -> None:
     live = context_of(request.scope).live
     if live is not None and own_tenant(request) is not None:
-        check_grant(live.key, scopes, limits, collections)
+        check_grant(live.key, scopes=scopes, limits=limits, collections=collections, models=models)
 
 
 def _actor(request: AnyRequest) -> Actor:
