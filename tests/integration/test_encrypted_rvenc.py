@@ -103,7 +103,7 @@ def test_without_stream_the_last_chunk_brings_the_usage(ask):
         (b"[]", 400, "invalid_request"),
         (b"", 400, "invalid_request"),
         (b'{"model": "real-model", "messages": ' + b"[" * 100_000, 400, "invalid_request"),
-        ({**HELLO, "model": "limited-for-long"}, 503, "model_unavailable"),
+        ({**HELLO, "model": "limited-for-long"}, 429, "rate_limited"),
         ({**HELLO, "model": "bad-request"}, 400, "invalid_request"),
         ({**HELLO, "model": "reset"}, 503, "model_unavailable"),
         ({**HELLO, "model": "slow"}, 504, "upstream_timeout"),

@@ -154,7 +154,7 @@ def test_probabilities_and_json_are_given(client, serving) -> None:
 @pytest.mark.parametrize(
     ("options", "param"),
     [
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"}, "tool_choice"),
         ({"logit_bias": {"1": 1}}, "logit_bias"),
         ({"top_logprobs": 1}, "top_logprobs"),
         ({"messages": [*COUNT, {"role": "tool", "tool_call_id": "1", "content": "x"}]}, "messages[1]"),
