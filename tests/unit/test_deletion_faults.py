@@ -31,7 +31,6 @@ def administration(service: InProcessIngest) -> TenantAdministration:
 
     return TenantAdministration(
         database=service.database,
-        blobs=service.blobs,
         documents=service.documents,
         ingest=service.ingest,
         access=Access(service.database, monotonic=time.monotonic),
