@@ -37,12 +37,16 @@ from ragsvc.core.defaults import (
 )
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.gateway.provider_settings import ProviderSettings, header_problems, with_model_objects
+from ragsvc.core.origins import AllowedOrigins
 from ragsvc.crypto.at_rest import MasterKey
 from ragsvc.store.data_keys import DataKeys, open_data_keys, read_master_key
 
 _PREFIX = "RAGSVC_"
 _CLIENT_SIDE = frozenset({"RAGSVC_URL", "RAGSVC_API_KEY"})
 """Variables that the commands read to reach a service; not settings of the service."""
+
+_LISTS = frozenset({"trusted_proxies", "cors_origins"})
+"""Lists that are one text with commas in a variable; the TOML file may give an array."""
 
 _OPTIONAL_PATHS = (
     "encryption_key_file",
@@ -96,6 +100,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     trusted_proxies: str = ""
     """Addresses or networks of reverse proxies, separated by commas, whose ``X-Forwarded-For`` names the client; they
     have no limit of connections. ``*`` trusts everybody, for a Unix socket."""
+    cors_origins: str = ""
+    """Origins of web pages that may call the API from a browser, separated by commas, such as
+    ``https://app.example.com`` or ``https://*.example.com``; ``*`` allows every page, without credentials."""
     max_header_bytes: Annotated[int, Meta(ge=1024, le=1 << 20)] = DEFAULT_MAX_HEADER_BYTES
     """Largest request line with all headers in bytes; larger ones get 431."""
     max_headers: Annotated[int, Meta(ge=16, le=10_000)] = DEFAULT_MAX_HEADERS
@@ -335,6 +342,8 @@ def _convert_each(cls: type[Settings], merged: Mapping[str, Any], problems: list
         choices = _choices(kind)
         if choices and isinstance(raw, str):
             raw = raw.lower()  # noqa: PLW2901 - levels are often written in upper case
+        if name in _LISTS and isinstance(raw, list):
+            raw = ",".join(map(str, raw))  # noqa: PLW2901 - the form that a variable has
         optional = isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
         try:
             values[name] = (
@@ -344,6 +353,10 @@ def _convert_each(cls: type[Settings], merged: Mapping[str, Any], problems: list
             problems.append(f"{name}: {_wrong_value(raw, choices, error)}")
     for provider in values.get("providers", ()):
         problems += [f"providers: '{provider.name}': {field}: {text}" for field, text in header_problems(provider)]
+    try:
+        AllowedOrigins.parse(values.get("cors_origins", ""))
+    except ValueError as error:
+        problems.append(f"cors_origins: {error}")
     return values
 
 
