@@ -66,7 +66,7 @@ class AccessGate:
         context.may_wait = bool(handler.opt.get("streams_body"))
         refuse_encoded_slash(scope, takes_paths=any(":path}" in path for path in handler.paths))
         await let_in(self._access, context, requirement, body_limit)
-        if query_parameters is not None and (query := scope.get("query_string")):
+        if query := scope.get("query_string"):
             check_parameters(query, query_parameters)
         if context.live is not None:
             scope["user"] = context.live.principal

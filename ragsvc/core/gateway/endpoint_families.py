@@ -12,10 +12,16 @@ from enum import StrEnum
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from ragsvc.core.defaults import BYTES_PER_TOKEN, DEFAULT_REPLY_TOKENS, MAX_MODEL_NAME_LENGTH
 from ragsvc.core.gateway.chat import TokenUsage, prompt_too_long
+from ragsvc.core.gateway.retrieval_fields import (
+    RETRIEVAL_FIELDS,
+    asks_for_documents,
+    refuse_retrieval_fields,
+    unsupported_retrieval,
+)
 from ragsvc.core.json_outline import JsonOutline
 from ragsvc.core.validation import decode_json
 
@@ -54,6 +60,24 @@ class ProxiedFields(msgspec.Struct, frozen=True):
     stream: bool | None = None
     max_tokens: int | None = None
     max_output_tokens: int | None = None
+    use_rag: Raw | UnsetType = UNSET
+    rag: Raw | UnsetType = UNSET
+
+    @property
+    def has_retrieval(self) -> bool:
+        """Whether the request has the fields that ask for documents, also with a value that asks for nothing."""
+        return self.use_rag is not UNSET or self.rag is not UNSET
+
+    def refuse_retrieval(self, raw: bytes, where: str) -> None:
+        """Refuse a request ``raw`` that asks for documents, also by almost the right name.
+
+        Raises:
+            UnsupportedParameter: names the field and the route ``where`` it has no effect.
+        """
+        for name, value in (("use_rag", self.use_rag), ("rag", self.rag)):
+            if isinstance(value, Raw) and asks_for_documents(value):
+                raise unsupported_retrieval(name, where)
+        refuse_retrieval_fields(raw, where)
 
 
 _FIELDS: Final = msgspec.json.Decoder(ProxiedFields)
@@ -105,15 +129,18 @@ def estimate_written(family: Family, passed: UsageScanner, *, has_events: bool) 
     return passed.events if has_events else passed.size_bytes // BYTES_PER_TOKEN
 
 
-def with_model(raw: bytes, requested: str, model: str) -> bytes:
+def with_model(raw: bytes, requested: str, model: str, *, drops_retrieval: bool = False) -> bytes:
     """The request with the provider's name of the model; the bytes of the client if nothing has to change.
 
+    ``drops_retrieval`` leaves out ``use_rag`` and ``rag``: a provider may refuse unknown fields.
     A key ``model`` that occurs twice or is written with escapes is replaced by a single one: another JSON parser could
     read another value.
     """
-    if model == requested and raw.count(b'"model"') == 1 and b"\\u00" not in raw:
+    if model == requested and raw.count(b'"model"') == 1 and b"\\u00" not in raw and not drops_retrieval:
         return raw
     members = msgspec.json.decode(raw, type=dict[str, Raw])
+    for name in RETRIEVAL_FIELDS:
+        members.pop(name, None)
     members["model"] = Raw(msgspec.json.encode(model))
     return msgspec.json.encode(members)
 

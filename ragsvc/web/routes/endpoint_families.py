@@ -69,13 +69,16 @@ class JsonBody:
 
     spent = False
 
-    def __init__(self, raw: bytes, model: str) -> None:
+    def __init__(self, raw: bytes, model: str, *, drops_retrieval: bool) -> None:
+        """``drops_retrieval``: the body has fields of the service, which no provider knows."""
         self._raw = raw
         self._model = model
+        self._drops_retrieval = drops_retrieval
 
     def for_model(self, model: str) -> tuple[bytes, dict[str, str]]:
         """The body with the provider's name of the model."""
-        return with_model(self._raw, self._model, model), {"Content-Type": "application/json"}
+        body = with_model(self._raw, self._model, model, drops_retrieval=self._drops_retrieval)
+        return body, {"Content-Type": "application/json"}
 
 
 def access_of(context: RequestContext) -> UpstreamAccess:
@@ -104,11 +107,12 @@ async def _pass_json(request: AnyRequest, family: Family, path: str) -> ASGIResp
             fields = await anyio.to_thread.run_sync(
                 lambda: read_large_fields(raw, family, max_prompt_characters=services.proxy.max_prompt_characters)
             )
+    fields.refuse_retrieval(raw, f"/v1{path}")
     call = ProxyCall(
         family=family,
         path=path,
         model=fields.model,
-        body=JsonBody(raw, fields.model),
+        body=JsonBody(raw, fields.model, drops_retrieval=fields.has_retrieval),
         headers=_headers(request),
         prompt_estimate=estimate_prompt(family, len(raw)),
         reply_estimate=estimate_reply(family, fields),
@@ -127,6 +131,7 @@ async def _pass_form(request: AnyRequest, family: Family, path: str) -> ASGIResp
     length = request.headers.get("content-length", "")
     form = StreamedForm(
         cast("AsyncIterator[bytes]", request.stream()),
+        route=f"/v1{path}",
         boundary=options.get("boundary", ""),
         content_type=content_type,
         length=int(length) if length.isdecimal() else None,
