@@ -222,6 +222,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Insecure: encrypt RVENC responses exactly as the document says, with one key stream for all chunks, from which
     plaintext can be recovered."""
 
+    list_document_models: bool = False
+    """List each chat model in ``GET /v1/models`` also as ``NAME+docs``, and as ``NAME+docs:COLLECTION`` for up to 20
+    collections of the tenant. These names are accepted without being listed, too."""
+    default_completions_model: str | None = None
+    """Model of completions that name none."""
+    default_embeddings_model: str | None = None
+    """Model of embeddings requests that name none, such as ``local/embedding-model``."""
+    default_responses_model: str | None = None
+    """Model of responses that name none."""
+    default_images_model: str | None = None
+    """Model of image requests that name none."""
+    default_speech_model: str | None = None
+    """Model of requests for speech that name none."""
+    default_transcription_model: str | None = None
+    """Model of transcriptions and translations of speech that name none."""
+    default_moderations_model: str | None = "omni-moderation-latest"
+    """Model of moderations that name none; the default is that of OpenAI's API."""
+    default_rerank_model: str | None = None
+    """Model of rerank requests that name none, such as ``local/reranker``."""
+    default_ocr_model: str | None = None
+    """Model of OCR requests that name none."""
+    default_videos_model: str | None = None
+    """Model of video requests that name none."""
+
     policy_file: Path | None = None
     """A Rego file whose ``data.ragsvc.allow`` must be true for each use of a model (needs the extra ``policies``)."""
     policy_url: str | None = None

@@ -163,6 +163,7 @@ class StreamedForm:
         """``may_use_disk``: ``False`` for encrypted requests, whose plaintext must not be written to disk."""
         self._source = source
         self._route = route
+        self._boundary = boundary.encode()
         self._scanner = FieldScanner(boundary, "model", refuse=self._refuse_retrieval)
         self._content_type = content_type
         self._length = length
@@ -177,8 +178,12 @@ class StreamedForm:
     async def __aexit__(self, *_: object) -> None:
         await anyio.to_thread.run_sync(self._spool.close)
 
-    async def read_model(self) -> str:
-        """Read up to ``model``. Raises ``InvalidRequest`` if the form is malformed or has no model."""
+    async def read_model(self, default: str | None = None) -> str:
+        """Read up to ``model``; a form without it is read to its end, and gets the default as its first field.
+
+        Raises:
+            InvalidRequest: the form is malformed, or has no model and there is no default.
+        """
         while self._scanner.value is None and not self._scanner.ended:
             try:
                 piece = await anext(self._source)
@@ -190,9 +195,10 @@ class StreamedForm:
                 await anyio.to_thread.run_sync(self._spool.write, piece)
             else:
                 self._spool.write(piece)
-        if not self._scanner.value:
+        model = self._scanner.value or default
+        if not model:
             raise missing_value("model")
-        return self._scanner.value
+        return model
 
     def _refuse_retrieval(self, name: str) -> None:
         """Refuse a field that asks for documents. Raises ``UnsupportedParameter``."""
@@ -203,6 +209,8 @@ class StreamedForm:
         """The form with the provider's name of the model, and its headers."""
         headers = {"Content-Type": self._content_type}
         old, new = (self._scanner.value or "").encode(), model.encode()
+        if self._scanner.value is None:
+            new = b'--%s\r\nContent-Disposition: form-data; name="model"\r\n\r\n%s\r\n' % (self._boundary, new)
         if self._length is not None:
             headers["Content-Length"] = str(self._length - len(old) + len(new))
         return _FormAttempt(self, old, new), headers

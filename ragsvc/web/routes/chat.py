@@ -16,12 +16,14 @@ from ragsvc.core.gateway.chat import ChatRequest, decode_chat_request, decode_la
 from ragsvc.core.gateway.upstream_access import NO_ACCESS
 from ragsvc.core.json_outline import LARGE_BODY_BYTES
 from ragsvc.services.answers import AnswerService
+from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.web.bodies import LARGE_BODIES_KEY, MemoryBudget, read_body
 from ragsvc.web.context import context_of
 from ragsvc.web.disconnects import DisconnectWatcher
 from ragsvc.web.headers import DROPPED_PASSAGES_HEADER
 from ragsvc.web.openapi import ANY_JSON, EVENTS, DocumentedAnswer
 from ragsvc.web.passthrough.raw_responses import ClientGone, EventStream, JsonBytes
+from ragsvc.web.requested_documents import DOCUMENT_PARAMETERS, with_requested_documents
 from ragsvc.web.routes.endpoint_families import ACCESS_PARAMETERS, access_of
 
 
@@ -30,6 +32,9 @@ class ChatServices(Protocol):
 
     @property
     def answer(self) -> AnswerService: ...
+
+    @property
+    def models(self) -> ModelRegistry: ...
 
 
 def _dropped_header(passages: int) -> list[tuple[bytes, bytes]]:
@@ -52,12 +57,13 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
             call = await anyio.to_thread.run_sync(
                 lambda: decode_large_chat_request(body, max_prompt_characters=services.answer.max_prompt_characters)
             )
-    if (options := call.request.rag_options) is not None:
-        require_scope(context.principal, KeyScope.CHAT)
-        require_collection(context.principal, options.collection)
     access = access_of(context)
     if access != NO_ACCESS:
         call = msgspec.structs.replace(call, access=access)
+    call = with_requested_documents(call, services.models, context.headers)
+    if (options := call.request.rag_options) is not None:
+        require_scope(context.principal, KeyScope.CHAT)
+        require_collection(context.principal, options.collection)
     with DisconnectWatcher(receive):
         if call.request.stream:
             stream = await services.answer.stream(context.principal, call)
@@ -78,7 +84,7 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
         "tag": "chat",
         "body": ChatRequest,
         "answers": {200: DocumentedAnswer("The completion; events if `stream` is true.", {**ANY_JSON, **EVENTS})},
-        "parameters": ACCESS_PARAMETERS,
+        "parameters": (*ACCESS_PARAMETERS, *DOCUMENT_PARAMETERS),
         "errors": (402, 404, 502, 504),
     },
     summary="Answer a chat",
