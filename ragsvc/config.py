@@ -37,6 +37,7 @@ from ragsvc.core.defaults import (
 )
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.gateway.provider_settings import ProviderSettings, header_problems, with_model_objects
+from ragsvc.core.network import public_url_problem
 from ragsvc.core.origins import AllowedOrigins
 from ragsvc.crypto.at_rest import MasterKey
 from ragsvc.store.data_keys import DataKeys, open_data_keys, read_master_key
@@ -98,8 +99,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ssl_keyfile: Path | None = None
     """File with the private key of the TLS certificate, if it is not in ``ssl_certfile``."""
     trusted_proxies: str = ""
-    """Addresses or networks of reverse proxies, separated by commas, whose ``X-Forwarded-For`` names the client; they
-    have no limit of connections. ``*`` trusts everybody, for a Unix socket."""
+    """Addresses or networks of reverse proxies, separated by commas, whose ``X-Forwarded-For`` names the client, and
+    whose ``X-Forwarded-Proto``, ``-Host`` and ``-Prefix`` name the address that the client used; they have no limit of
+    connections. ``*`` trusts everybody, for a Unix socket."""
+    public_url: str | None = None
+    """Address of the service for its clients, such as ``https://example.com/rag``, for URLs in responses. Without it,
+    it is taken from ``X-Forwarded-Host`` and ``X-Forwarded-Prefix`` of trusted proxies, else from the request."""
     cors_origins: str = ""
     """Origins of web pages that may call the API from a browser, separated by commas, such as
     ``https://app.example.com`` or ``https://*.example.com``; ``*`` allows every page, without credentials."""
@@ -381,6 +386,9 @@ def _convert_each(cls: type[Settings], merged: Mapping[str, Any], problems: list
         AllowedOrigins.parse(values.get("cors_origins", ""))
     except ValueError as error:
         problems.append(f"cors_origins: {error}")
+    public_url = values.get("public_url")
+    if public_url is not None and (problem := public_url_problem(public_url)):
+        problems.append(f"public_url: {problem}")
     return values
 
 

@@ -28,6 +28,7 @@ from ragsvc.web.errors import EXCEPTION_HANDLERS
 from ragsvc.web.metrics import RequestMetrics
 from ragsvc.web.middleware import AccessLog, RequestMiddleware
 from ragsvc.web.passthrough.raw_routes import RawRoutes
+from ragsvc.web.public_address import PublicAddress
 from ragsvc.web.routes import health, keys, tokens, usage
 from ragsvc.web.sealed.middleware import SealedRequestMiddleware
 from ragsvc.web.sealed.request_bodies import body_limit_of
@@ -48,6 +49,7 @@ def create_app(
     price_of: Callable[[str], Pricing] = lambda _: Pricing(),
     before_metrics: Callable[[], Awaitable[None]] | None = None,
     cors_origins: Sequence[str] = (),
+    public_url: str | None = None,
     encryption: EncryptionService | None = None,
     document_limit_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES,
     encrypted_memory_bytes: int = DEFAULT_ENCRYPTED_MEMORY_BYTES,
@@ -62,7 +64,8 @@ def create_app(
     handler declares ``opt["streams_body"]``. ``model_label`` returns the name of a model in metrics.
 
     ``price_of`` is the price of a model by name; ``before_metrics`` is awaited before metrics are collected.
-    ``cors_origins`` are the origins whose pages may call the API, or ``*``.
+    ``cors_origins`` are the origins whose pages may call the API, or ``*``; ``public_url`` is the address of the
+    service for its clients, if it is not that of the requests.
 
     Raises:
         ConfigurationError: a handler declares no ``opt["scope"]``.
@@ -111,6 +114,7 @@ def create_app(
     outermost: ASGIApp = RequestMiddleware(
         inner, metrics=metrics, clock=services.access.clock, access_log=access_log, slow_request_s=slow_request_s
     )
+    outermost = PublicAddress(outermost, public_url)
     app.asgi_handler = SharedResponses(outermost, origins) if origins else outermost
     return app
 

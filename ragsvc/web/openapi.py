@@ -10,18 +10,19 @@ from other hosts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import anyio.to_thread
 import msgspec
-from litestar import Litestar, MediaType, Response, Router, get
+from litestar import Litestar, MediaType, Request, Response, Router, get
 from litestar.openapi import OpenAPIConfig
 from litestar.types import ControllerRouterHandler
 
 from ragsvc import __version__
 from ragsvc.web.auth import AccessRequirement, requirement_of
 from ragsvc.web.errors import ErrorBody
+from ragsvc.web.public_address import server_url
 
 _ERRORS = {
     400: "The request is malformed or a field is invalid (`param` names the field).",
@@ -42,6 +43,8 @@ _ERRORS = {
 }
 _REF = "#/components/schemas/{name}"
 _ERROR_REFERENCE = {"$ref": "#/components/schemas/ErrorBody"}
+_KEPT_DOCUMENTS = 4
+"""Documents that are kept encoded, for as many addresses of the service."""
 _BODY_METHODS = frozenset({"post", "put", "patch"})
 Document = dict[str, Any]
 Schema = type[msgspec.Struct] | Document
@@ -77,24 +80,27 @@ def schema_routes(handlers: Sequence[ControllerRouterHandler]) -> list[Controlle
     def document() -> Document:
         return describe(handlers)
 
-    @cache
-    def as_json() -> bytes:
-        return msgspec.json.encode(document())
+    @lru_cache(_KEPT_DOCUMENTS)
+    def as_json(server: str) -> bytes:
+        return msgspec.json.encode(document() | {"servers": [{"url": server}]})
 
-    @cache
-    def as_yaml() -> bytes:
-        return msgspec.yaml.encode(document())
+    @lru_cache(_KEPT_DOCUMENTS)
+    def as_yaml(server: str) -> bytes:
+        return msgspec.yaml.encode(document() | {"servers": [{"url": server}]})
 
-    async def serve(render: Callable[[], bytes], content_type: str) -> Response[bytes]:
-        return Response(await anyio.to_thread.run_sync(render), headers={"content-type": content_type})
+    async def serve(
+        request: Request[Any, Any, Any], render: Callable[[str], bytes], content_type: str
+    ) -> Response[bytes]:
+        content = await anyio.to_thread.run_sync(render, server_url(request.scope))
+        return Response(content, headers={"content-type": content_type})
 
     @get(["/", "/openapi.json"], media_type=MediaType.JSON)
-    async def schema_json() -> Response[bytes]:
-        return await serve(as_json, "application/vnd.oai.openapi+json")
+    async def schema_json(request: Request[Any, Any, Any]) -> Response[bytes]:
+        return await serve(request, as_json, "application/vnd.oai.openapi+json")
 
     @get(["/openapi.yaml", "/openapi.yml"], media_type=MediaType.TEXT)
-    async def schema_yaml() -> Response[bytes]:
-        return await serve(as_yaml, "application/yaml")
+    async def schema_yaml(request: Request[Any, Any, Any]) -> Response[bytes]:
+        return await serve(request, as_yaml, "application/yaml")
 
     return [
         Router(

@@ -79,6 +79,13 @@ def client(running, new_key):
         yield opened
 
 
+@pytest.fixture
+def sdk(running, client):
+    key = client.headers["authorization"].removeprefix("Bearer ")
+    with openai.OpenAI(base_url=f"{running.url}/v1", api_key=key) as opened:
+        yield opened
+
+
 def chat(client, model="gpt-x", *, headers=None, **fields) -> httpx.Response:
     return client.post(
         "/v1/chat/completions", json={"model": model, "messages": QUESTION, **fields}, headers=headers or {}
@@ -199,9 +206,7 @@ def test_models_are_not_listed_with_the_suffix_by_default(tenant) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_openai_client_gets_citations_by_the_name_alone(running, client, stream) -> None:
-    key = client.headers["authorization"].removeprefix("Bearer ")
-    sdk = openai.OpenAI(base_url=f"{running.url}/v1", api_key=key)
+def test_an_openai_client_gets_citations_by_the_name_alone(sdk, stream) -> None:
     answer = sdk.chat.completions.create(model="chat-model+docs", messages=QUESTION, stream=stream)
     if stream:
         text = "".join(chunk.choices[0].delta.content or "" for chunk in answer if chunk.choices)
@@ -294,10 +299,9 @@ def test_a_form_without_a_model_gets_the_default_as_its_first_field(client, upst
     assert len(parts) == 3
 
 
-def test_without_a_default_the_model_is_required(client) -> None:
+def test_without_a_default_the_model_is_required(client, sdk) -> None:
     for path in ("/v1/completions", "/v1/ocr"):
         reply = client.post(path, json={"prompt": "x"})
         assert (reply.status_code, reply.json()["error"]["param"]) == (400, "model")
-    sdk = openai.OpenAI(base_url=f"{client.base_url}/v1", api_key=client.headers["authorization"][7:])
     with pytest.raises(openai.NotFoundError, match="omni-moderation-latest"):  # no provider of this service has it
         sdk.moderations.create(input="x")
