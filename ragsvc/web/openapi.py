@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import anyio.to_thread
 import msgspec
 from litestar import Litestar, MediaType, Request, Response, Router, get
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
+from litestar.params import KwargDefinition
 from litestar.types import ControllerRouterHandler
 
 from ragsvc import __version__
@@ -122,8 +124,8 @@ def describe(handlers: Sequence[ControllerRouterHandler]) -> Document:
     )
     app = Litestar(route_handlers=list(handlers), openapi_config=config, logging_config=None)
     document: Document = app.openapi_schema.to_schema()
-    options = {
-        (route.path_format, method.lower()): handler.opt
+    handlers_of = {
+        (route.path_format, method.lower()): handler
         for route in app.routes
         for handler in getattr(route, "route_handlers", ())
         for method in handler.http_methods
@@ -131,16 +133,30 @@ def describe(handlers: Sequence[ControllerRouterHandler]) -> Document:
     components: Document = document.setdefault("components", {})
     schemas: Document = components.setdefault("schemas", {})
     schemas.pop("ValidationException", None)
-    schemas.update(_components([ErrorBody, *_bodies(options.values())]))
+    schemas.update(_components([ErrorBody, *_bodies(handler.opt for handler in handlers_of.values())]))
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer rag_…`"},
         "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
     }
     for path, item in document.get("paths", {}).items():
         for method, operation in item.items():
-            if isinstance(operation, dict) and (path, method) in options:
-                _complete(operation, options[(path, method)], path=path, method=method)
+            handler = handlers_of.get((path, method))
+            if isinstance(operation, dict) and handler is not None:
+                _complete(operation, handler.opt, path=path, method=method)
+                _add_zero_bounds(operation, handler)
     return document
+
+
+def _add_zero_bounds(operation: Document, handler: HTTPRouteHandler) -> None:
+    """Add minimums of 0, which Litestar leaves out: it tests bounds for truth."""
+    minimums: dict[str, float] = {}
+    for name, parameter in handler.parsed_fn_signature.parameters.items():
+        kwarg = parameter.kwarg_definition
+        if isinstance(kwarg, KwargDefinition) and kwarg.ge == 0:
+            minimums[getattr(kwarg, "query", None) or name] = 0
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] in minimums:
+            parameter["schema"].setdefault("minimum", minimums[parameter["name"]])
 
 
 def _complete(operation: Document, opt: Mapping[str, Any], *, path: str, method: str) -> None:

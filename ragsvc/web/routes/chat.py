@@ -21,9 +21,10 @@ from ragsvc.web.bodies import LARGE_BODIES_KEY, MemoryBudget, read_body
 from ragsvc.web.context import context_of
 from ragsvc.web.disconnects import DisconnectWatcher
 from ragsvc.web.headers import DROPPED_PASSAGES_HEADER
-from ragsvc.web.openapi import ANY_JSON, EVENTS, DocumentedAnswer
+from ragsvc.web.openapi import DocumentedAnswer
 from ragsvc.web.passthrough.raw_responses import ClientGone, EventStream, JsonBytes
 from ragsvc.web.requested_documents import DOCUMENT_PARAMETERS, with_requested_documents
+from ragsvc.web.routes.chat_answers import CHAT_ANSWERS
 from ragsvc.web.routes.endpoint_families import ACCESS_PARAMETERS, access_of
 
 
@@ -83,7 +84,7 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
         "large_body": True,
         "tag": "chat",
         "body": ChatRequest,
-        "answers": {200: DocumentedAnswer("The completion; events if `stream` is true.", {**ANY_JSON, **EVENTS})},
+        "answers": {200: DocumentedAnswer("The completion; events if `stream` is true.", CHAT_ANSWERS)},
         "parameters": (*ACCESS_PARAMETERS, *DOCUMENT_PARAMETERS),
         "errors": (402, 404, 502, 504),
     },
