@@ -38,12 +38,17 @@ from ragsvc.core.defaults import (
 )
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.gateway.provider_settings import ProviderSettings, header_problems, with_model_objects
+from ragsvc.core.network import public_url_problem
+from ragsvc.core.origins import AllowedOrigins
 from ragsvc.crypto.at_rest import MasterKey
 from ragsvc.store.data_keys import DataKeys, open_data_keys, read_master_key
 
 _PREFIX = "RAGSVC_"
 _CLIENT_SIDE = frozenset({"RAGSVC_URL", "RAGSVC_API_KEY"})
 """Variables that the commands read to reach a service; not settings of the service."""
+
+_LISTS = frozenset({"trusted_proxies", "cors_origins"})
+"""Lists that are one text with commas in a variable; the TOML file may give an array."""
 
 _OPTIONAL_PATHS = (
     "encryption_key_file",
@@ -95,8 +100,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ssl_keyfile: Path | None = None
     """File with the private key of the TLS certificate, if it is not in ``ssl_certfile``."""
     trusted_proxies: str = ""
-    """Addresses or networks of reverse proxies, separated by commas, whose ``X-Forwarded-For`` names the client; they
-    have no limit of connections. ``*`` trusts everybody, for a Unix socket."""
+    """Addresses or networks of reverse proxies, separated by commas, whose ``X-Forwarded-For`` names the client, and
+    whose ``X-Forwarded-Proto``, ``-Host`` and ``-Prefix`` name the address that the client used; they have no limit of
+    connections. ``*`` trusts everybody, for a Unix socket."""
+    public_url: str | None = None
+    """Address of the service for its clients, such as ``https://example.com/rag``, for URLs in responses. Without it,
+    it is taken from ``X-Forwarded-Host`` and ``X-Forwarded-Prefix`` of trusted proxies, else from the request."""
+    cors_origins: str = ""
+    """Origins of web pages that may call the API from a browser, separated by commas, such as
+    ``https://app.example.com`` or ``https://*.example.com``; ``*`` allows every page, without credentials."""
     max_header_bytes: Annotated[int, Meta(ge=1024, le=1 << 20)] = DEFAULT_MAX_HEADER_BYTES
     """Largest request line with all headers in bytes; larger ones get 431."""
     max_headers: Annotated[int, Meta(ge=16, le=10_000)] = DEFAULT_MAX_HEADERS
@@ -218,6 +230,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Insecure: encrypt RVENC responses exactly as the document says, with one key stream for all chunks, from which
     plaintext can be recovered."""
 
+    list_document_models: bool = False
+    """List each chat model in ``GET /v1/models`` also as ``NAME+docs``, and as ``NAME+docs:COLLECTION`` for up to 20
+    collections of the tenant. These names are accepted without being listed, too."""
+    default_completions_model: str | None = None
+    """Model of completions that name none."""
+    default_embeddings_model: str | None = None
+    """Model of embeddings requests that name none, such as ``local/embedding-model``."""
+    default_responses_model: str | None = None
+    """Model of responses that name none."""
+    default_images_model: str | None = None
+    """Model of image requests that name none."""
+    default_speech_model: str | None = None
+    """Model of requests for speech that name none."""
+    default_transcription_model: str | None = None
+    """Model of transcriptions and translations of speech that name none."""
+    default_moderations_model: str | None = "omni-moderation-latest"
+    """Model of moderations that name none; the default is that of OpenAI's API."""
+    default_rerank_model: str | None = None
+    """Model of rerank requests that name none, such as ``local/reranker``."""
+    default_ocr_model: str | None = None
+    """Model of OCR requests that name none."""
+    default_videos_model: str | None = None
+    """Model of video requests that name none."""
+
     policy_file: Path | None = None
     """A Rego file whose ``data.ragsvc.allow`` must be true for each use of a model (needs the extra ``policies``)."""
     policy_url: str | None = None
@@ -338,6 +374,8 @@ def _convert_each(cls: type[Settings], merged: Mapping[str, Any], problems: list
         choices = _choices(kind)
         if choices and isinstance(raw, str):
             raw = raw.lower()  # noqa: PLW2901 - levels are often written in upper case
+        if name in _LISTS and isinstance(raw, list):
+            raw = ",".join(map(str, raw))  # noqa: PLW2901 - the form that a variable has
         optional = isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
         try:
             values[name] = (
@@ -347,6 +385,13 @@ def _convert_each(cls: type[Settings], merged: Mapping[str, Any], problems: list
             problems.append(f"{name}: {_wrong_value(raw, choices, error)}")
     for provider in values.get("providers", ()):
         problems += [f"providers: '{provider.name}': {field}: {text}" for field, text in header_problems(provider)]
+    try:
+        AllowedOrigins.parse(values.get("cors_origins", ""))
+    except ValueError as error:
+        problems.append(f"cors_origins: {error}")
+    public_url = values.get("public_url")
+    if public_url is not None and (problem := public_url_problem(public_url)):
+        problems.append(f"public_url: {problem}")
     return values
 
 

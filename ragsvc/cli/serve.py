@@ -31,6 +31,7 @@ from ragsvc.cli.service_manager import ServiceManager
 from ragsvc.cli.target import Target, keep_private
 from ragsvc.config import Settings
 from ragsvc.core.log_events import log_event
+from ragsvc.core.origins import AllowedOrigins
 from ragsvc.web.server.connections import ConnectionLimits
 from ragsvc.web.server.http_server import HttpServer
 from ragsvc.web.server.startup import StartupApp
@@ -95,7 +96,7 @@ async def serve(target: Target, options: ServeOptions, *, output: Output) -> Non
             closing.enter_context(contextlib.closing(listener))
         warn_of_plaintext(settings, listeners)
         stop = _Stop(manager)
-        gate = StartupApp()
+        gate = StartupApp(AllowedOrigins.parse(settings.cors_origins))
         server = HttpServer(
             cast("ASGIApp", gate),
             _limits(settings, open_files),

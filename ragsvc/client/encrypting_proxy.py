@@ -99,6 +99,7 @@ class EncryptingProxy:
         self, origin: str, make_transport: MakeTransport, *, max_body_bytes: int = DEFAULT_PROXY_BODY_BYTES
     ) -> None:
         self._origin = httpx.URL(origin)
+        self._prefix = self._origin.raw_path.partition(b"?")[0].rstrip(b"/")
         self._max_body_bytes = max_body_bytes
         self._clients = _ClientCache(make_transport)
 
@@ -119,7 +120,7 @@ class EncryptingProxy:
             await _fail(send, 413, "request_too_large", f"The request body may have {self._max_body_bytes} bytes.")
             return
         query: bytes = scope["query_string"]
-        target: bytes = scope["raw_path"] + (b"?" + query if query else b"")
+        target: bytes = self._prefix + scope["raw_path"] + (b"?" + query if query else b"")
         request = httpx.Request(
             scope["method"],
             self._origin.copy_with(raw_path=target),

@@ -56,8 +56,12 @@ class EncryptionMode(Protocol):
         """Parse the key endpoint's response. Raises ``CryptoFailure``."""
         ...
 
-    def seal(self, request: httpx.Request, content: bytes, key: ServerKey) -> SealedExchange:
-        """Seal a request. Raises ``ConfigurationError`` for a request that this mode does not support."""
+    def seal(self, request: httpx.Request, content: bytes, key: ServerKey, *, prefix: bytes = b"") -> SealedExchange:
+        """Seal a request; ``prefix`` is the part of its path that a proxy removes before the service.
+
+        Raises:
+            ConfigurationError: this mode does not support the request.
+        """
         ...
 
 

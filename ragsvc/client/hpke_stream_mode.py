@@ -30,12 +30,12 @@ class HpkeStreamExchange:
 
     buffered = False
 
-    def __init__(self, request: httpx.Request, content: bytes, key: ServerKey) -> None:
+    def __init__(self, request: httpx.Request, content: bytes, key: ServerKey, *, prefix: bytes) -> None:
         self._context = hpke.set_up_sender(key.public_key, INFO)
         content_type = request.headers.get("content-type", "")
         aad = bind_request(
             method=request.method,
-            target=request.url.raw_path.decode("ascii"),
+            target=request.url.raw_path.removeprefix(prefix).decode("ascii"),
             content_type=content_type,
             api_key=bearer_of(request),
         )
@@ -79,6 +79,8 @@ class HpkeStream:
         """Parse the response of ``GET /v1/hpke/key``. Raises ``CryptoFailure``."""
         return parse_key(content, decode_base64, size=hpke.ENC_BYTES)
 
-    def seal(self, request: httpx.Request, content: bytes, key: ServerKey) -> HpkeStreamExchange:
-        """Seal a request of any method."""
-        return HpkeStreamExchange(request, content, key)
+    def seal(
+        self, request: httpx.Request, content: bytes, key: ServerKey, *, prefix: bytes = b""
+    ) -> HpkeStreamExchange:
+        """Seal a request of any method. Its target is authenticated as the service sees it, without ``prefix``."""
+        return HpkeStreamExchange(request, content, key, prefix=prefix)

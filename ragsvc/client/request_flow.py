@@ -58,6 +58,7 @@ class RequestFlow:
         clock: Clock,
     ) -> None:
         self._origin = httpx.URL(origin)
+        self._prefix = self._origin.raw_path.partition(b"?")[0].rstrip(b"/")
         self._mode = mode
         self._keys = KeyCache(clock=clock, pinned_keys=pinned_keys, verify_key=verify_key)
         self._timeout_s = request_timeout_s
@@ -67,9 +68,12 @@ class RequestFlow:
             )
 
     def check(self, request: httpx.Request) -> None:
-        """Apply the timeout. Raises ``ConfigurationError`` for another origin, redirects included."""
-        if _origin_of(request.url) != _origin_of(self._origin):
-            raise ConfigurationError([f"this transport encrypts for {self._origin} only, not for {request.url.host}"])
+        """Apply the timeout. Raises ``ConfigurationError`` for another origin or path prefix, redirects included."""
+        inside = request.url.raw_path.startswith(self._prefix + b"/")
+        if _origin_of(request.url) != _origin_of(self._origin) or not inside:
+            raise ConfigurationError(
+                [f"this transport encrypts for {self._origin} only, not for {_shown(request.url)}"]
+            )
         if self._timeout_s is not None:
             given: dict[str, float | None] = request.extensions.get("timeout", {})
             names = ("connect", "read", "write", "pool")
@@ -107,7 +111,7 @@ class RequestFlow:
 
     def _fetch_key(self, request: httpx.Request) -> Generator[RequestStep, StepReply, ServerKey]:
         """Fetch the server's key, without credentials, and check it. Raises ``CryptoFailure``."""
-        url = self._origin.copy_with(raw_path=self._mode.key_path.encode())
+        url = self._origin.copy_with(raw_path=self._prefix + self._mode.key_path.encode())
         headers = {"Host": request.headers.get("host", url.netloc.decode()), "Accept-Encoding": "identity"}
         reply = yield RequestStep(httpx.Request("GET", url, headers=headers, extensions=request.extensions), None)
         if not reply.response.is_success:
@@ -120,7 +124,7 @@ class RequestFlow:
         self, request: httpx.Request, content: bytes, key: ServerKey
     ) -> Generator[RequestStep, StepReply, tuple[httpx.Response, bytes | None]]:
         """Seal and send a request; the second value is the body of an error response in plaintext."""
-        exchange = self._mode.seal(request, content, key)
+        exchange = self._mode.seal(request, content, key, prefix=self._prefix)
         response, reading, plain, stream = yield RequestStep(exchange.request, exchange)
         if reading.body is None:
             return _plain_error(response, plain), plain
@@ -141,6 +145,11 @@ def _plain_error(response: httpx.Response, content: bytes) -> httpx.Response:
 
 def _origin_of(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
+
+
+def _shown(url: httpx.URL) -> str:
+    """A URL in an error message: without its query, which may hold secrets."""
+    return str(url.copy_with(query=None, username=None, password=None))
 
 
 def _smaller(given: float | None, limit: float) -> float:

@@ -72,7 +72,13 @@ class RvencExchange:
     """One chat request and its response."""
 
     def __init__(
-        self, request: httpx.Request, content: bytes, keys: rvenc.EncryptionKeys, *, max_buffer_bytes: int
+        self,
+        request: httpx.Request,
+        content: bytes,
+        keys: rvenc.EncryptionKeys,
+        *,
+        prefix: bytes,
+        max_buffer_bytes: int,
     ) -> None:
         if request.method.upper() != "POST" or not request.url.path.endswith("/chat/completions"):
             raise ConfigurationError(
@@ -91,7 +97,7 @@ class RvencExchange:
         headers["Content-Type"] = "application/json"
         self.request = httpx.Request(
             "POST",
-            request.url.copy_with(raw_path=rvenc.CHAT_PATH.encode()),
+            request.url.copy_with(raw_path=prefix + rvenc.CHAT_PATH.encode()),
             headers=headers,
             content=msgspec.json.encode(sealed),
             extensions=request.extensions,
@@ -145,10 +151,10 @@ class Rvenc:
         """Parse the response of ``GET /rvenc/key``. Raises ``CryptoFailure``."""
         return parse_key(content, bytes.fromhex, size=xwing.PUBLIC_KEY_BYTES)
 
-    def seal(self, request: httpx.Request, content: bytes, key: ServerKey) -> RvencExchange:
+    def seal(self, request: httpx.Request, content: bytes, key: ServerKey, *, prefix: bytes = b"") -> RvencExchange:
         """Seal a chat request. Raises ``ConfigurationError`` for other routes, which RVENC cannot encrypt."""
         keys = self._given_keys or self._keys_for(bearer_of(request), key)
-        return RvencExchange(request, content, keys, max_buffer_bytes=self._max_buffer_bytes)
+        return RvencExchange(request, content, keys, prefix=prefix, max_buffer_bytes=self._max_buffer_bytes)
 
     def _keys_for(self, api_key: str, key: ServerKey) -> rvenc.EncryptionKeys:
         """The keys for an API key. Two API keys never share a ``cipherText``, which would link them to one client."""

@@ -69,7 +69,9 @@ class _AsyncOpenedStream(httpx.AsyncByteStream):
 
 
 class EncryptedTransport(httpx.BaseTransport):
-    """Encrypts for one server. ``origin`` is ``https://host[:port]``; ``mode`` is ``HpkeStream()`` or ``Rvenc()``.
+    """Encrypts for one server. ``origin`` is ``https://host[:port][/prefix]``, of which a proxy removes the prefix.
+
+    ``mode`` is ``HpkeStream()`` or ``Rvenc()``.
 
     ``pinned_keys`` are the fingerprints (see ``fingerprint``) of the keys to accept; ``verify_key`` checks a fetched
     key. ``request_timeout_s`` caps each wait: for a connection, for a write, and between bytes of a response.

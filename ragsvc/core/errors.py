@@ -10,7 +10,7 @@ They know no HTTP status, and carry no secrets and no document text.
     │   ├── TooLarge
     │   ├── HeadersTooLarge
     │   ├── PromptTooLong
-    │   ├── UnsupportedParameter  a documented parameter that the model does not support
+    │   ├── UnsupportedParameter  a documented parameter that the model or route does not support
     │   ├── CryptoFailure         an encrypted message cannot be decrypted; the reason is not given
     │   └── MethodNotAllowed
     ├── Unauthorized              the API key is missing, malformed, unknown or revoked
@@ -99,7 +99,7 @@ class PromptTooLong(InvalidRequest):
 
 
 class UnsupportedParameter(InvalidRequest):
-    """A documented parameter that the model does not support. It is rejected and never silently ignored."""
+    """A documented parameter that the model or route does not support. It is rejected and never silently ignored."""
 
     code = "unsupported_parameter"
 

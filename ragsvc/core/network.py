@@ -1,9 +1,15 @@
-"""Classifies network addresses."""
+"""Classifies network addresses, and checks public URLs."""
 
 from __future__ import annotations
 
 import ipaddress
-from typing import Self
+import re
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+HOST_AND_PORT: Final = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+PATH_PREFIX: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)*")
+"""The path of a public URL, without a slash at the end and without segments that mean another folder."""
 
 
 def is_loopback(host: str) -> bool:
@@ -72,3 +78,28 @@ class Networks:
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         return any(address in network for network in self._networks)
+
+
+def public_url_problem(url: str) -> str | None:
+    """What is wrong with the setting ``public_url``; ``None`` for a valid one.
+
+    >>> public_url_problem("https://example.com/rag"), public_url_problem("https://example.com/rag/v1")
+    (None, "expected the address without '/v1'")
+    >>> public_url_problem("example.com")
+    "expected 'http://' or 'https://', a host, and optionally a port and a path"
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    path = parts.path.rstrip("/")
+    if (
+        parts.scheme not in ("http", "https")
+        or not HOST_AND_PORT.fullmatch(parts.netloc)
+        or parts.query
+        or parts.fragment
+    ):
+        return "expected 'http://' or 'https://', a host, and optionally a port and a path"
+    if not PATH_PREFIX.fullmatch(path):
+        return "expected a path of letters, digits and '-._~'"
+    return "expected the address without '/v1'" if path.endswith("/v1") else None

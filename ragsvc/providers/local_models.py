@@ -60,7 +60,7 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="A text, up to 2048 texts, or token arrays", examples=["Memory snippet to embed"]),
     ]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = None
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
     user: str | None = None
 
 

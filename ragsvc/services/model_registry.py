@@ -24,6 +24,7 @@ from ragsvc.core.errors import (
     UpstreamTimeout,
 )
 from ragsvc.core.gateway.circuit_breaker import Circuit, worst_circuit
+from ragsvc.core.gateway.document_suffix import DOCUMENTS_SUFFIX, RequestedModel, split_suffix, with_suffix
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ModelSettings, Pricing, ProviderSettings
 from ragsvc.core.ports.model_provider import ModelProvider
@@ -104,7 +105,10 @@ class ModelRegistry:
         local: ModelProvider | None = None,
         local_models: Sequence[LocalModel] = (),
         created: int,
+        lists_documents: bool = False,
     ) -> None:
+        """``lists_documents``: the list of models has each chat model also with the suffix for documents."""
+        self.lists_documents = lists_documents
         self._local = local
         self._local_models = tuple(local_models)
         self._created = created
@@ -132,6 +136,8 @@ class ModelRegistry:
         for model in self._local_models:
             self._routes[model.name] = [_local_route(model)]
         self._local_by_name = {model.name: model for model in self._local_models}
+        local_names = [name for name in self._routes if name.startswith(f"{LOCAL_PROVIDER}/")]
+        self._local_aliases = {name.removeprefix(f"{LOCAL_PROVIDER}/"): name for name in local_names}
         self._register(settings)
 
     def _register(self, settings: Sequence[ProviderSettings]) -> None:
@@ -161,6 +167,34 @@ class ModelRegistry:
             raise ModelNotFound(f"The model '{model}' is not offered for {family.value}.", param="model")
         return routes
 
+    def requested(self, name: str) -> RequestedModel:
+        """What a client means by the name of a model: without the suffix for documents, and without a local alias.
+
+        A provider's model is never hidden: a name that it has, or a pattern with the suffix, is not split; and the name
+        of a local model without ``local/`` means the local model only if no provider serves it.
+        """
+        if DOCUMENTS_SUFFIX not in name and name not in self._local_aliases:
+            return RequestedModel(name)
+        found = self._find(name)
+        is_whole = found is not None and (not found[1].is_pattern or DOCUMENTS_SUFFIX in found[1].id)
+        asked = RequestedModel(name) if is_whole or name in self._routes else split_suffix(name)
+        local = self._local_aliases.get(asked.name)
+        if local is None or self._find(asked.name) is not None:
+            return asked
+        return msgspec.structs.replace(asked, name=local)
+
+    def permits(self, principal: Principal, model: str) -> bool:
+        """Whether the key may use a model, by its name or by the alias of a local model."""
+        if allows_model(principal, model):
+            return True
+        alias = model.removeprefix(f"{LOCAL_PROVIDER}/")
+        return alias != model and self.requested(alias).name == model and allows_model(principal, alias)
+
+    def require(self, principal: Principal, model: str) -> None:
+        """Refuse a model that the key may not use. Raises ``PolicyDenied``."""
+        if not self.permits(principal, model):
+            require_model(principal, model)
+
     def label(self, model: str) -> str:
         """The name of a model in metrics: a configured name, the pattern that matches it, or ``other``.
 
@@ -173,7 +207,7 @@ class ModelRegistry:
 
     def max_prompt_characters(self, model: str) -> int | None:
         """The limit in the settings of a model; ``None`` if they have none, or if the model does not exist."""
-        found = self._find(model)
+        found = self._find(self.requested(model).name)
         return None if found is None else found[1].max_prompt_characters
 
     def _all_routes(self, model: str) -> Sequence[ModelRoute]:
@@ -187,20 +221,28 @@ class ModelRegistry:
         except (IndexError, ModelNotFound):
             return Pricing()
 
-    def cards(self, principal: Principal) -> list[ModelCard]:
-        """The models that the key may use, without those that only a pattern matches."""
+    def cards(self, principal: Principal, collections: Sequence[str | None] = ()) -> list[ModelCard]:
+        """The models that the key may use, without those that only a pattern matches.
+
+        Chat models are listed also with the suffix for each of ``collections``; ``None`` is the default collection.
+        """
         cards: list[ModelCard] = []
         for name, routes in self._routes.items():
-            if allows_model(principal, name):
+            if self.permits(principal, name):
                 first = routes[0]
                 available = any(route.accepts_requests for route in routes)
-                cards.append(ModelCard(name, self._created, first.provider_name, first.pricing, available))
+                card = ModelCard(name, self._created, first.provider_name, first.pricing, available)
+                cards.append(card)
+                if any(route.serves(Family.CHAT) for route in routes):
+                    suffixed = [with_suffix(name, collection) for collection in collections]
+                    cards += [msgspec.structs.replace(card, id=id_) for id_ in suffixed if id_ not in self._routes]
         return cards
 
     def card(self, principal: Principal, model: str) -> ModelCard:
         """A model, also one that only a pattern matches. Raises ``ModelNotFound``, ``PolicyDenied``."""
-        routes = self._all_routes(model)
-        require_model(principal, model)
+        name = self.requested(model).name
+        routes = self._all_routes(name)
+        self.require(principal, name)
         available = any(route.accepts_requests for route in routes)
         return ModelCard(model, self._created, routes[0].provider_name, routes[0].pricing, available)
 

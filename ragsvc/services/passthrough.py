@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import anyio
@@ -15,7 +16,9 @@ import msgspec
 
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.defaults import DEFAULT_MAX_PROMPT_CHARACTERS
+from ragsvc.core.errors import UnsupportedParameter
 from ragsvc.core.gateway.chat import CountTokens, TokenUsage
+from ragsvc.core.gateway.document_suffix import RequestedModel
 from ragsvc.core.gateway.endpoint_families import Family, UsageScanner, estimate_written
 from ragsvc.core.gateway.event_stream import WholeEvents
 from ragsvc.core.gateway.text_streams import CUT_FAMILIES, TextStreamEnd
@@ -147,11 +150,16 @@ class ProxyService:
         meter: TokenMeter,
         count_tokens: CountTokens = len,
         max_prompt_characters: Callable[[str], int] = lambda _: DEFAULT_MAX_PROMPT_CHARACTERS,
+        requested: Callable[[str], RequestedModel] = RequestedModel,
+        default_models: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """``count_tokens`` counts the text of streams of keys with a token limit.
 
-        ``max_prompt_characters`` returns the longest prompt of a model.
+        ``max_prompt_characters`` returns the longest prompt of a model, ``requested`` what a client means by a name.
+        ``default_models`` are the models of requests that name none, by the names of ``default_model_kind``.
         """
+        self._requested = requested
+        self.default_models = default_models
         self._router = router
         self._count_tokens = count_tokens
         self._meter = meter
@@ -170,8 +178,18 @@ class ProxyService:
         ``prepared`` is called when the request was admitted, and the provider is asked next.
 
         Raises:
-            PolicyDenied, ModelNotFound, BalanceExhausted, RateLimited, and the errors of ``ChatBackend.complete``.
+            PolicyDenied, ModelNotFound, UnsupportedParameter, BalanceExhausted, RateLimited, and the errors of
+            ``ChatBackend.complete``.
         """
+        if access.base_url is None:
+            asked = self._requested(call.model)
+            if asked.documents:
+                raise UnsupportedParameter(
+                    f"The suffix of '{call.model}' cannot be honoured by /v1{call.path}: "
+                    "only POST /v1/chat/completions answers from documents.",
+                    param="model",
+                )
+            call = msgspec.structs.replace(call, model=asked.name)
         routes = await self._router.routes(principal, call.model, call.family, access)
         reserved = await self._meter.reserve(
             principal, call.prompt_estimate + call.reply_estimate, family=call.family.value

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from ragsvc.core.access.principal import Principal, require_model
+from ragsvc.core.access.principal import Principal
 from ragsvc.core.errors import InvalidRequest, ModelUnavailable, PolicyDenied
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.upstream_access import NO_ACCESS, UpstreamAccess
@@ -43,7 +43,7 @@ class Router:
             InvalidRequest: a provider key for a model that needs none.
             ModelUnavailable: the tenant's own keys for all of the routes cannot be opened.
         """
-        require_model(principal, model)
+        self._models.require(principal, model)
         for policy in self._policies:
             if not await policy.allows(principal, model, family):
                 raise PolicyDenied(f"Key '{principal.label}' lacks scope for model '{model}'.", param="model")

@@ -6,9 +6,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from litestar import Litestar
-from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
-from litestar.middleware import AbstractMiddleware, DefineMiddleware
+from litestar.middleware import DefineMiddleware
 from litestar.types import ASGIApp, ControllerRouterHandler
 
 from ragsvc.core.defaults import (
@@ -19,24 +18,24 @@ from ragsvc.core.defaults import (
 )
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.gateway.provider_settings import Pricing
+from ragsvc.core.origins import AllowedOrigins
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.web import openapi
 from ragsvc.web.app_state import FoundationServices
 from ragsvc.web.auth import AccessGate, requirement_of
 from ragsvc.web.bodies import LARGE_BODIES_BYTES, LARGE_BODIES_KEY, MemoryBudget
+from ragsvc.web.cross_origin import Preflights, SharedResponses
 from ragsvc.web.errors import EXCEPTION_HANDLERS
-from ragsvc.web.headers import DROPPED_PASSAGES_HEADER, OUR_HEADERS
 from ragsvc.web.keep_alive import COMMENT_EVERY_KEY
 from ragsvc.web.metrics import RequestMetrics
 from ragsvc.web.middleware import AccessLog, RequestMiddleware
 from ragsvc.web.passthrough.raw_routes import RawRoutes
+from ragsvc.web.public_address import PublicAddress
 from ragsvc.web.routes import health, keys, tokens, usage
 from ragsvc.web.sealed.middleware import SealedRequestMiddleware
 from ragsvc.web.sealed.request_bodies import body_limit_of
 
 FOUNDATION_ROUTES = [*health.route_handlers, *keys.route_handlers, *tokens.route_handlers, *usage.route_handlers]
-
-_EXPOSED = sorted({"retry-after", "location", *(name.decode() for name in (DROPPED_PASSAGES_HEADER, *OUR_HEADERS))})
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 
@@ -52,6 +51,7 @@ def create_app(
     price_of: Callable[[str], Pricing] = lambda _: Pricing(),
     before_metrics: Callable[[], Awaitable[None]] | None = None,
     cors_origins: Sequence[str] = (),
+    public_url: str | None = None,
     encryption: EncryptionService | None = None,
     document_limit_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES,
     encrypted_memory_bytes: int = DEFAULT_ENCRYPTED_MEMORY_BYTES,
@@ -68,6 +68,8 @@ def create_app(
     ``stream_comment_s``: event streams get a comment after so many seconds of silence.
 
     ``price_of`` is the price of a model by name; ``before_metrics`` is awaited before metrics are collected.
+    ``cors_origins`` are the origins whose pages may call the API, or ``*``; ``public_url`` is the address of the
+    service for its clients, if it is not that of the requests.
 
     Raises:
         ConfigurationError: a handler declares no ``opt["scope"]``.
@@ -86,7 +88,6 @@ def create_app(
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[access_running, *lifespan],
         request_max_body_size=body_limit_bytes,
-        cors_config=_cors(cors_origins),
         state=State(
             {
                 "services": services,
@@ -103,38 +104,24 @@ def create_app(
     metrics.price_of = price_of
     services.access.on_usage = metrics.count_tokens
 
-    def add_layers(inner: ASGIApp) -> ASGIApp:
-        inner = RawRoutes(inner, app, access=services.access)
-        if encryption is None:
-            return inner
-        return SealedRequestMiddleware(
+    inner: ASGIApp = RawRoutes(app.asgi_handler, app, access=services.access)
+    if encryption is not None:
+        inner = SealedRequestMiddleware(
             inner,
             encryption=encryption,
             access=services.access,
             body_limit=body_limit_of(app, body_bytes=body_limit_bytes, document_bytes=document_limit_bytes),
             memory_bytes=encrypted_memory_bytes,
         )
-
-    inner = _inside_cors(app, add_layers)
-    app.asgi_handler = RequestMiddleware(
+    origins = AllowedOrigins.parse(",".join(cors_origins))
+    if origins:
+        inner = Preflights(inner, origins)
+    outermost: ASGIApp = RequestMiddleware(
         inner, metrics=metrics, clock=services.access.clock, access_log=access_log, slow_request_s=slow_request_s
     )
+    outermost = PublicAddress(outermost, public_url)
+    app.asgi_handler = SharedResponses(outermost, origins) if origins else outermost
     return app
-
-
-def _inside_cors(app: Litestar, add_layers: Callable[[ASGIApp], ASGIApp]) -> ASGIApp:
-    """Put layers around routing but inside CORS, so that browsers may read the responses of the layers."""
-    outermost = app.asgi_handler
-    if isinstance(outermost, AbstractMiddleware):
-        outermost.app = add_layers(outermost.app)
-        return outermost
-    return add_layers(outermost)
-
-
-def _cors(origins: Sequence[str]) -> CORSConfig | None:
-    if not origins:
-        return None
-    return CORSConfig(allow_origins=list(origins), expose_headers=_EXPOSED)
 
 
 def _check_requirements(app: Litestar) -> None:

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any, Final
 
 from litestar.handlers import HTTPRouteHandler
+from litestar.routes import HTTPRoute
 from litestar.types import ASGIApp, Receive, Send
 from litestar.types import Scope as ASGIScope
 
@@ -64,13 +65,31 @@ class AccessGate:
             known = self._requirements[id(handler)] = (requirement, limit, parameters)
         requirement, body_limit, query_parameters = known
         context.may_wait = bool(handler.opt.get("streams_body"))
+        if getattr(handler, "http_methods", None) == {"OPTIONS"}:
+            await _send_methods(self._methods_of(scope), send)
+            return
         refuse_encoded_slash(scope, takes_paths=any(":path}" in path for path in handler.paths))
         await let_in(self._access, context, requirement, body_limit)
-        if query_parameters is not None and (query := scope.get("query_string")):
+        if query := scope.get("query_string"):
             check_parameters(query, query_parameters)
         if context.live is not None:
             scope["user"] = context.live.principal
         await self._app(scope, receive, send)
+
+    def _methods_of(self, scope: ASGIScope) -> list[str]:
+        """The methods of all handlers of a path; the framework's answer to OPTIONS names those of one of them."""
+        template = scope["path_template"]
+        return next(
+            sorted({method for handler in route.route_handlers for method in map(str, handler.http_methods)})
+            for route in scope["litestar_app"].routes
+            if isinstance(route, HTTPRoute) and route.path_format == template
+        )
+
+
+async def _send_methods(methods: list[str], send: Send) -> None:
+    headers = [(b"allow", ", ".join(methods).encode())]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def let_in(access: Access, context: RequestContext, requirement: Requirement, body_limit: float) -> None:

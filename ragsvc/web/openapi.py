@@ -10,18 +10,21 @@ from other hosts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import anyio.to_thread
 import msgspec
-from litestar import Litestar, MediaType, Response, Router, get
+from litestar import Litestar, MediaType, Request, Response, Router, get
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
+from litestar.params import KwargDefinition
 from litestar.types import ControllerRouterHandler
 
 from ragsvc import __version__
 from ragsvc.web.auth import AccessRequirement, requirement_of
 from ragsvc.web.errors import ErrorBody
+from ragsvc.web.public_address import server_url
 
 _ERRORS = {
     400: "The request is malformed or a field is invalid (`param` names the field).",
@@ -42,6 +45,8 @@ _ERRORS = {
 }
 _REF = "#/components/schemas/{name}"
 _ERROR_REFERENCE = {"$ref": "#/components/schemas/ErrorBody"}
+_KEPT_DOCUMENTS = 4
+"""Documents that are kept encoded, for as many addresses of the service."""
 _BODY_METHODS = frozenset({"post", "put", "patch"})
 Document = dict[str, Any]
 Schema = type[msgspec.Struct] | Document
@@ -77,24 +82,27 @@ def schema_routes(handlers: Sequence[ControllerRouterHandler]) -> list[Controlle
     def document() -> Document:
         return describe(handlers)
 
-    @cache
-    def as_json() -> bytes:
-        return msgspec.json.encode(document())
+    @lru_cache(_KEPT_DOCUMENTS)
+    def as_json(server: str) -> bytes:
+        return msgspec.json.encode(document() | {"servers": [{"url": server}]})
 
-    @cache
-    def as_yaml() -> bytes:
-        return msgspec.yaml.encode(document())
+    @lru_cache(_KEPT_DOCUMENTS)
+    def as_yaml(server: str) -> bytes:
+        return msgspec.yaml.encode(document() | {"servers": [{"url": server}]})
 
-    async def serve(render: Callable[[], bytes], content_type: str) -> Response[bytes]:
-        return Response(await anyio.to_thread.run_sync(render), headers={"content-type": content_type})
+    async def serve(
+        request: Request[Any, Any, Any], render: Callable[[str], bytes], content_type: str
+    ) -> Response[bytes]:
+        content = await anyio.to_thread.run_sync(render, server_url(request.scope))
+        return Response(content, headers={"content-type": content_type})
 
     @get(["/", "/openapi.json"], media_type=MediaType.JSON)
-    async def schema_json() -> Response[bytes]:
-        return await serve(as_json, "application/vnd.oai.openapi+json")
+    async def schema_json(request: Request[Any, Any, Any]) -> Response[bytes]:
+        return await serve(request, as_json, "application/vnd.oai.openapi+json")
 
     @get(["/openapi.yaml", "/openapi.yml"], media_type=MediaType.TEXT)
-    async def schema_yaml() -> Response[bytes]:
-        return await serve(as_yaml, "application/yaml")
+    async def schema_yaml(request: Request[Any, Any, Any]) -> Response[bytes]:
+        return await serve(request, as_yaml, "application/yaml")
 
     return [
         Router(
@@ -116,8 +124,8 @@ def describe(handlers: Sequence[ControllerRouterHandler]) -> Document:
     )
     app = Litestar(route_handlers=list(handlers), openapi_config=config, logging_config=None)
     document: Document = app.openapi_schema.to_schema()
-    options = {
-        (route.path_format, method.lower()): handler.opt
+    handlers_of = {
+        (route.path_format, method.lower()): handler
         for route in app.routes
         for handler in getattr(route, "route_handlers", ())
         for method in handler.http_methods
@@ -125,16 +133,30 @@ def describe(handlers: Sequence[ControllerRouterHandler]) -> Document:
     components: Document = document.setdefault("components", {})
     schemas: Document = components.setdefault("schemas", {})
     schemas.pop("ValidationException", None)
-    schemas.update(_components([ErrorBody, *_bodies(options.values())]))
+    schemas.update(_components([ErrorBody, *_bodies(handler.opt for handler in handlers_of.values())]))
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer rag_…`"},
         "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
     }
     for path, item in document.get("paths", {}).items():
         for method, operation in item.items():
-            if isinstance(operation, dict) and (path, method) in options:
-                _complete(operation, options[(path, method)], path=path, method=method)
+            handler = handlers_of.get((path, method))
+            if isinstance(operation, dict) and handler is not None:
+                _complete(operation, handler.opt, path=path, method=method)
+                _add_zero_bounds(operation, handler)
     return document
+
+
+def _add_zero_bounds(operation: Document, handler: HTTPRouteHandler) -> None:
+    """Add minimums of 0, which Litestar leaves out: it tests bounds for truth."""
+    minimums: dict[str, float] = {}
+    for name, parameter in handler.parsed_fn_signature.parameters.items():
+        kwarg = parameter.kwarg_definition
+        if isinstance(kwarg, KwargDefinition) and kwarg.ge == 0:
+            minimums[getattr(kwarg, "query", None) or name] = 0
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] in minimums:
+            parameter["schema"].setdefault("minimum", minimums[parameter["name"]])
 
 
 def _complete(operation: Document, opt: Mapping[str, Any], *, path: str, method: str) -> None:

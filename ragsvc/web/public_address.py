@@ -1,21 +1,109 @@
-"""The address of the service as its client sees it, for absolute URLs in responses."""
+"""The address of the service as its clients see it, for absolute URLs, ``Location`` and the OpenAPI document.
+
+It is the setting ``public_url``, else what a trusted proxy states (``X-Forwarded-Host``, ``X-Forwarded-Prefix``; the
+server reads them, see ``ForwardedAddresses``), else the host of the request. A path prefix is only written, never read:
+the proxy has removed it from the path. Paths with a prefix that a client could choose would pass the proxy's own rules.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
-from ragsvc.web.context import context_of
+import msgspec
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from ragsvc.core.network import HOST_AND_PORT, PATH_PREFIX
+
+FORWARDED_KEY = "ragsvc.forwarded"
+"""Key of the ``ForwardedAddress`` in an ASGI scope."""
+_ADDRESS_KEY = "ragsvc.public_address"
+
+
+class ForwardedAddress(msgspec.Struct, frozen=True):
+    """Host and path prefix of a request as a trusted proxy received it; empty where the proxy states none."""
+
+    host: str = ""
+    prefix: str = ""
+
+
+class ForwardedAddresses:
+    """ASGI layer of the server: reads the headers of trusted proxies, and of nobody else.
+
+    Outside of uvicorn's layer for ``X-Forwarded-For``, which replaces the address of the proxy by that of the client.
+    """
+
+    def __init__(self, app: ASGIApp, is_trusted: Callable[[str], bool]) -> None:
+        self._app = app
+        self._is_trusted = is_trusted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == ScopeType.HTTP:
+            client = scope.get("client")
+            if self._is_trusted(client[0] if client else ""):
+                scope[FORWARDED_KEY] = _forwarded(scope)  # type: ignore[literal-required]  # our own key
+        await self._app(scope, receive, send)
+
+
+def _forwarded(scope: Scope) -> ForwardedAddress:
+    """The last value of each header: earlier ones may be the client's. Malformed values count as absent."""
+    last = {name: value for name, value in scope["headers"] if name.startswith(b"x-forwarded-")}
+    host = last.get(b"x-forwarded-host", b"").decode("latin-1").rpartition(",")[2].strip()
+    prefix = last.get(b"x-forwarded-prefix", b"").decode("latin-1").rpartition(",")[2].strip().rstrip("/")
+    return ForwardedAddress(
+        host if HOST_AND_PORT.fullmatch(host) else "", prefix if PATH_PREFIX.fullmatch(prefix) else ""
+    )
+
+
+class PublicAddress:
+    """ASGI layer that knows the public address: it completes ``Location`` and serves ``service_url``."""
+
+    def __init__(self, app: ASGIApp, public_url: str | None) -> None:
+        self._app = app
+        self._url = None if public_url is None else public_url.rstrip("/")
+        self._prefix = "" if self._url is None else urlsplit(self._url).path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        forwarded: ForwardedAddress = scope.get(FORWARDED_KEY) or ForwardedAddress()  # type: ignore[assignment]  # our own key
+        prefix = forwarded.prefix if self._url is None else self._prefix
+        host = forwarded.host or _host_of(scope)
+        url = self._url or f"{scope['scheme']}://{host}{prefix}"
+        scope[_ADDRESS_KEY] = (url, self._url or prefix or "/")  # type: ignore[literal-required]  # our own key
+        if not prefix:
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_prefix(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    (name, prefix.encode() + value if name == b"location" and value.startswith(b"/") else value)
+                    for name, value in message.get("headers", ())
+                ]
+            await send(message)
+
+        await self._app(scope, receive, send_with_prefix)
+
+
+def _host_of(scope: Scope) -> str:
+    host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+    if host:
+        return host
+    name, port = scope.get("server") or ("localhost", None)  # HTTP/1.0 may leave 'Host' out
+    return name if port is None else f"{name}:{port}"
 
 
 def service_url(scope: Mapping[str, Any]) -> str:
-    """Scheme, host and path prefix of a request, without a slash at the end.
+    """Scheme, host and path prefix of the service, without a slash at the end."""
+    url: str = scope[_ADDRESS_KEY][0]
+    return url
 
-    The server has set the scheme that a trusted proxy states. Without ``Host``, which only HTTP/1.0 may leave out, the
-    address on which the request arrived is used.
-    """
-    host = context_of(scope).headers.get(b"host", b"").decode("latin-1")
-    if not host:
-        name, port = scope.get("server") or ("localhost", None)
-        host = name if port is None else f"{name}:{port}"
-    return f"{scope.get('scheme', 'http')}://{host}{scope.get('root_path', '')}".rstrip("/")
+
+def server_url(scope: Mapping[str, Any]) -> str:
+    """The service in an OpenAPI document, as a path if no absolute URL is configured: relative to the document."""
+    url: str = scope[_ADDRESS_KEY][1]
+    return url

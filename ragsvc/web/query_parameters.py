@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 from litestar.handlers import HTTPRouteHandler
 
 from ragsvc.core.errors import InvalidRequest
+from ragsvc.core.gateway.retrieval_fields import refuse_retrieval_parameters
 from ragsvc.core.near_misses import near_miss
 
 _MAX_NAME = 64
@@ -26,8 +27,14 @@ def known_parameters(handler: HTTPRouteHandler) -> frozenset[str] | None:
     return frozenset(documented | (declared - in_path))
 
 
-def check_parameters(query: bytes, known: Iterable[str]) -> None:
-    """Refuse unknown query parameters. Raises ``InvalidRequest`` naming the first one, and the one probably meant."""
+def check_parameters(query: bytes, known: Iterable[str] | None) -> None:
+    """Refuse unknown query parameters. Raises ``InvalidRequest`` naming the first one, and the one probably meant.
+
+    If ``known`` is ``None``, every parameter is accepted except those that are fields of a chat's body.
+    """
+    if known is None:
+        refuse_retrieval_parameters(query)
+        return
     for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         if name in known:
             continue

@@ -83,6 +83,8 @@ def create_service(services: Services) -> Litestar:
         body_limit_bytes=services.settings.max_body_bytes,
         access_log=log,
         slow_request_s=services.settings.slow_request_s,
+        cors_origins=[services.settings.cors_origins],
+        public_url=services.settings.public_url,
         encryption=services.encryption,
         document_limit_bytes=services.settings.max_document_bytes,
         encrypted_memory_bytes=services.settings.encrypted_memory_bytes,

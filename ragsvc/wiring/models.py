@@ -43,10 +43,14 @@ def provider_opener(tokens: TokenizerSpans, observer: Observer) -> OpenProvider:
     )
 
 
-def open_model_registry(tokens: TokenizerSpans, local_models: Sequence[LocalModel]) -> ModelRegistry:
+def open_model_registry(
+    tokens: TokenizerSpans, local_models: Sequence[LocalModel], *, lists_documents: bool
+) -> ModelRegistry:
     """A registry of the local models. ``ProviderAdministration`` adds the configured and stored providers."""
     local = LocalExtractive(extract_answer, count_tokens=text_counter(tokens))
-    return ModelRegistry((), {}, local=local, local_models=local_models, created=int(time.time()))
+    return ModelRegistry(
+        (), {}, local=local, local_models=local_models, created=int(time.time()), lists_documents=lists_documents
+    )
 
 
 async def open_caller_base_urls(
@@ -129,6 +133,23 @@ def open_reranker(settings: Settings) -> Reranker | None:
     return CrossEncoderReranker(
         folder, name=folder.name if Path(setting).expanduser().is_dir() else _short_name(setting)
     )
+
+
+def default_models(settings: Settings) -> dict[str, str]:
+    """The models of requests that name none, by kind."""
+    named = {
+        "completions": settings.default_completions_model,
+        "embeddings": settings.default_embeddings_model,
+        "responses": settings.default_responses_model,
+        "images": settings.default_images_model,
+        "speech": settings.default_speech_model,
+        "transcription": settings.default_transcription_model,
+        "moderations": settings.default_moderations_model,
+        "rerank": settings.default_rerank_model,
+        "ocr": settings.default_ocr_model,
+        "videos": settings.default_videos_model,
+    }
+    return {kind: model for kind, model in named.items() if model is not None}
 
 
 def default_key_limits(settings: Settings) -> KeyLimits:

@@ -60,6 +60,7 @@ from ragsvc.wiring.data_directory import (
 from ragsvc.wiring.embedding_spaces import ModelSpace, SpaceOpener, load_indexes, open_serving_space, plan_model_change
 from ragsvc.wiring.models import (
     default_key_limits,
+    default_models,
     embedding_and_rerank_models,
     gguf_models,
     open_caller_base_urls,
@@ -239,7 +240,7 @@ async def open_services(
         session = await stack.enter_async_context(open_session())
         open_provider = provider_opener(tokens, observer)
         local_models = [*embedding_and_rerank_models(configured, tokens, reranker), *gguf_models(stack, settings)]
-        models = open_model_registry(tokens, local_models)
+        models = open_model_registry(tokens, local_models, lists_documents=settings.list_document_models)
         stack.push_async_callback(models.aclose)
         providers = await _open_providers(
             settings, database, models, keys, lambda provider: open_provider(provider, session)
@@ -303,6 +304,8 @@ async def open_services(
                 meter=access,
                 count_tokens=text_counter(tokens),
                 max_prompt_characters=answer.max_prompt_characters,
+                requested=models.requested,
+                default_models=default_models(settings),
             ),
             providers=providers,
             may_spool_to_disk=keys is None,

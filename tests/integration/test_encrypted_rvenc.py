@@ -69,6 +69,7 @@ EVENT_HEADERS = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
     "transfer-encoding": "chunked",
+    "vary": "Origin",  # the service of this module knows origins
 }
 
 

@@ -80,7 +80,7 @@ def test_a_body_that_is_not_a_json_object(client, method: str, path: str, field:
         ("/v1/completions", {"prompt": "x"}, "model", " is required"),
         ("/v1/completions", {"model": TOO_LONG}, "model", ": expected `str` of length <= 256"),
         ("/v1/embeddings", {"model": "local/embedding-model"}, "input", " is required"),
-        ("/v1/embeddings", {"model": 1, "input": "x"}, "model", ": expected `str`, got `int`"),
+        ("/v1/embeddings", {"model": 1, "input": "x"}, "model", ": expected `str | null`, got `int`"),
         ("/v1/rerank", {"model": "local/reranker", "query": "x"}, "documents", " is required"),
         ("/v1/rag/search", {"query": "x", "top_k": 101}, "top_k", ": expected `int` <= 100"),
         ("/v1/rag/search", {"query": "x", "colour": 1}, "colour", " is not a known field"),

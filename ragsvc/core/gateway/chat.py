@@ -21,6 +21,7 @@ from ragsvc.core.defaults import (
     MAX_TOP_K,
 )
 from ragsvc.core.errors import InvalidRequest, PromptTooLong
+from ragsvc.core.gateway.retrieval_fields import RETRIEVAL_FIELDS, nested_retrieval_field
 from ragsvc.core.gateway.upstream_access import NO_ACCESS, UpstreamAccess
 from ragsvc.core.json_outline import JsonOutline
 from ragsvc.core.near_misses import near_miss
@@ -31,7 +32,6 @@ from ragsvc.core.validation import decode_json, missing_value
 CountTokens = Callable[[str], int]
 """Number of tokens in a text."""
 
-_OWN_FIELDS: Final = ("use_rag", "rag")
 _OWN_FIELD_LIKE: Final = re.compile(rb'"(?:[uU]se[\w-]{1,8}|[\w-]{0,8}[rR][aAgG][gGaA][\w-]{0,8})"\s*:')
 _SEARCHED_BYTES: Final = 4096
 """Of the beginning and the end of a request, where the fields beside ``messages`` are."""
@@ -304,7 +304,7 @@ class ChatCall(msgspec.Struct, frozen=True):
         ):
             return self.raw
         members = msgspec.json.decode(self.raw, type=dict[str, Raw])
-        for name in _OWN_FIELDS:
+        for name in RETRIEVAL_FIELDS:
             members.pop(name, None)
         members["model"] = Raw(msgspec.json.encode(self.model))
         if self.messages is not None:
@@ -395,8 +395,13 @@ def _refuse_misspelt_fields(raw: bytes) -> None:
     edges = raw if len(raw) <= 2 * _SEARCHED_BYTES else raw[:_SEARCHED_BYTES] + raw[-_SEARCHED_BYTES:]
     if _OWN_FIELD_LIKE.search(edges) is None:
         return
-    for name in msgspec.json.decode(raw, type=dict[str, Raw]):
-        if name not in _KNOWN_FIELDS and (meant := near_miss(name, _OWN_FIELDS)):
+    for name, value in msgspec.json.decode(raw, type=dict[str, Raw]).items():
+        if name == "extra_body" and (nested := nested_retrieval_field(value)):
+            raise InvalidRequest(
+                f"'extra_body.{nested}' has no effect: '{nested}' is a field of the body itself.",
+                param=f"extra_body.{nested}",
+            )
+        if name not in _KNOWN_FIELDS and (meant := near_miss(name, RETRIEVAL_FIELDS)):
             raise InvalidRequest(f"'{name}' is not a known field; '{meant}' was probably meant.", param=name)
 
 

@@ -12,12 +12,18 @@ from enum import StrEnum
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from ragsvc.core.defaults import BYTES_PER_TOKEN, DEFAULT_REPLY_TOKENS, MAX_MODEL_NAME_LENGTH
 from ragsvc.core.gateway.chat import TokenUsage, prompt_too_long
+from ragsvc.core.gateway.retrieval_fields import (
+    RETRIEVAL_FIELDS,
+    asks_for_documents,
+    refuse_retrieval_fields,
+    unsupported_retrieval,
+)
 from ragsvc.core.json_outline import JsonOutline
-from ragsvc.core.validation import decode_json
+from ragsvc.core.validation import decode_json, missing_value
 
 
 class Family(StrEnum):
@@ -47,28 +53,70 @@ _TAIL_BYTES: Final = 64 << 10
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*(?=\{)')
 
 
+def default_model_kind(family: Family, path: str) -> str:
+    """The kind of requests that share a default model: a family, of which audio has two kinds of models.
+
+    >>> [default_model_kind(Family.AUDIO, path) for path in ("/audio/speech", "/audio/translations")]
+    ['speech', 'transcription']
+    """
+    if family is not Family.AUDIO:
+        return family.value
+    return "speech" if path == "/audio/speech" else "transcription"
+
+
 class ProxiedFields(msgspec.Struct, frozen=True):
     """The fields of a JSON request that the gateway reads; all others are legal and kept in the bytes."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_NAME_LENGTH)]
+    named_model: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_NAME_LENGTH)] | None = msgspec.field(
+        name="model", default=None
+    )
     stream: bool | None = None
     max_tokens: int | None = None
     max_output_tokens: int | None = None
+    use_rag: Raw | UnsetType = UNSET
+    rag: Raw | UnsetType = UNSET
+
+    def model_or(self, default: str | None) -> str:
+        """The model, or the default of the operator. Raises ``InvalidRequest`` if there is none."""
+        model = self.named_model or default
+        if model is None:
+            raise missing_value("model")
+        return model
+
+    @property
+    def has_retrieval(self) -> bool:
+        """Whether the request has the fields that ask for documents, also with a value that asks for nothing."""
+        return self.use_rag is not UNSET or self.rag is not UNSET
+
+    def refuse_retrieval(self, raw: bytes, where: str) -> None:
+        """Refuse a request ``raw`` that asks for documents, also by almost the right name.
+
+        Raises:
+            UnsupportedParameter: names the field and the route ``where`` it has no effect.
+        """
+        for name, value in (("use_rag", self.use_rag), ("rag", self.rag)):
+            if isinstance(value, Raw) and asks_for_documents(value):
+                raise unsupported_retrieval(name, where)
+        refuse_retrieval_fields(raw, where)
 
 
 _FIELDS: Final = msgspec.json.Decoder(ProxiedFields)
 
 
-def read_fields(raw: bytes) -> ProxiedFields:
+def read_fields(raw: bytes, *, default_model: str | None = None) -> ProxiedFields:
     """Decode the fields of a JSON request that the gateway reads.
 
     Raises:
-        InvalidRequest: not JSON, no ``model``, or a field has the wrong type; ``param`` names the field.
+        InvalidRequest: not JSON, no ``model`` and no default, or a field has the wrong type; ``param`` names the field.
     """
-    return decode_json(raw, _FIELDS)
+    fields = decode_json(raw, _FIELDS)
+    fields.model_or(default_model)
+    return fields
 
 
-def read_large_fields(raw: bytes, family: Family, *, max_prompt_characters: Callable[[str], int]) -> ProxiedFields:
+def read_large_fields(
+    raw: bytes, family: Family, *, max_prompt_characters: Callable[[str], int], default_model: str | None = None
+) -> ProxiedFields:
     """Decode the fields of a large JSON request, without holding the interpreter lock for long (see ``JsonOutline``).
 
     ``max_prompt_characters`` is called with the name of the model; it limits the long texts of text families.
@@ -79,10 +127,11 @@ def read_large_fields(raw: bytes, family: Family, *, max_prompt_characters: Call
     """
     outline = JsonOutline(raw)
     fields = decode_json(outline.skeleton, _FIELDS)
+    model = fields.model_or(default_model)
     if family in TEXT_FAMILIES:
-        limit = max_prompt_characters(fields.model)
+        limit = max_prompt_characters(model)
         if outline.fewest_characters > limit or sum(map(len, outline.long_texts())) > limit:
-            raise prompt_too_long(fields.model, limit, param="input")
+            raise prompt_too_long(model, limit, param="input")
     return fields
 
 
@@ -105,15 +154,18 @@ def estimate_written(family: Family, passed: UsageScanner, *, has_events: bool) 
     return passed.events if has_events else passed.size_bytes // BYTES_PER_TOKEN
 
 
-def with_model(raw: bytes, requested: str, model: str) -> bytes:
+def with_model(raw: bytes, requested: str | None, model: str, *, drops_retrieval: bool = False) -> bytes:
     """The request with the provider's name of the model; the bytes of the client if nothing has to change.
 
+    ``drops_retrieval`` leaves out ``use_rag`` and ``rag``: a provider may refuse unknown fields.
     A key ``model`` that occurs twice or is written with escapes is replaced by a single one: another JSON parser could
     read another value.
     """
-    if model == requested and raw.count(b'"model"') == 1 and b"\\u00" not in raw:
+    if model == requested and raw.count(b'"model"') == 1 and b"\\u00" not in raw and not drops_retrieval:
         return raw
     members = msgspec.json.decode(raw, type=dict[str, Raw])
+    for name in RETRIEVAL_FIELDS:
+        members.pop(name, None)
     members["model"] = Raw(msgspec.json.encode(model))
     return msgspec.json.encode(members)
 

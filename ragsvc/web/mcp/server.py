@@ -48,6 +48,7 @@ from ragsvc.web.mcp.tools import (
     find_pages,
     read_pages,
 )
+from ragsvc.web.public_address import service_url
 
 _RESOURCES_AT_ONCE: Final = 50
 _URI: Final = re.compile(r"ragsvc://documents/(?P<document>[^/#?]{1,200})(?:/pages/(?P<page>[0-9]{1,6}))?")
@@ -72,7 +73,7 @@ class _Handlers:
         return AgentCall(
             services=self._services,
             principal=context_of(request.scope).principal,
-            origin=str(request.base_url).rstrip("/"),
+            origin=service_url(request.scope),
             report=context.session.report_progress,
         )
 

@@ -72,7 +72,7 @@ class ToolServices(Protocol):
 
 
 class AgentCall(msgspec.Struct, frozen=True):
-    """The caller of a tool. ``origin`` is the scheme and authority under which it reached the service."""
+    """The caller of a tool. ``origin`` is the address of the service as the caller sees it."""
 
     services: ToolServices
     principal: Principal

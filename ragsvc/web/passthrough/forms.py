@@ -8,7 +8,7 @@ The scanner is our own because it needs the byte offset of the value, which form
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import IO, Final, Self
 
 import anyio.to_thread
@@ -16,6 +16,7 @@ from multipart import parse_options_header
 
 from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
 from ragsvc.core.errors import InvalidRequest
+from ragsvc.core.gateway.retrieval_fields import meant_retrieval_field, unsupported_retrieval
 from ragsvc.core.validation import check_text_length, invalid_value, missing_value
 
 _HEADER_LIMIT: Final = 8192
@@ -35,11 +36,13 @@ class FieldScanner:
     ('gpt-x', 53, True)
     """
 
-    def __init__(self, boundary: str, field: str) -> None:
+    def __init__(self, boundary: str, field: str, *, refuse: Callable[[str], None] | None = None) -> None:
+        """``refuse`` is called with the name of each field, and raises an error for a field that is not accepted."""
         if not 0 < len(boundary) <= _MAX_BOUNDARY or not boundary.isascii():
             raise InvalidRequest("The header 'Content-Type' of the form has no valid boundary.", param="Content-Type")
         self._delimiter = b"\r\n--" + boundary.encode()
         self._field = field
+        self._refuse = refuse
         self._pending = b"\r\n"  # the first delimiter has no line break before it
         self._offset = -2
         """Offset of ``_pending`` in the stream."""
@@ -88,7 +91,10 @@ class FieldScanner:
             if len(self._pending) > _HEADER_LIMIT:
                 raise _malformed("the header of a part is too long")
             return False
-        named = _field_name(self._pending[2:end]) == self._field
+        name = _field_name(self._pending[2:end])
+        if self._refuse is not None:
+            self._refuse(name)
+        named = name == self._field
         self._drop(end + 4)
         if named:
             if self.value is not None:
@@ -148,6 +154,7 @@ class StreamedForm:
         self,
         source: AsyncIterator[bytes],
         *,
+        route: str,
         boundary: str,
         content_type: str,
         length: int | None,
@@ -155,7 +162,9 @@ class StreamedForm:
     ) -> None:
         """``may_use_disk``: ``False`` for encrypted requests, whose plaintext must not be written to disk."""
         self._source = source
-        self._scanner = FieldScanner(boundary, "model")
+        self._route = route
+        self._boundary = boundary.encode()
+        self._scanner = FieldScanner(boundary, "model", refuse=self._refuse_retrieval)
         self._content_type = content_type
         self._length = length
         self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES if may_use_disk else 0)  # noqa: SIM115 - closed by __aexit__
@@ -169,8 +178,12 @@ class StreamedForm:
     async def __aexit__(self, *_: object) -> None:
         await anyio.to_thread.run_sync(self._spool.close)
 
-    async def read_model(self) -> str:
-        """Read up to ``model``. Raises ``InvalidRequest`` if the form is malformed or has no model."""
+    async def read_model(self, default: str | None = None) -> str:
+        """Read up to ``model``; a form without it is read to its end, and gets the default as its first field.
+
+        Raises:
+            InvalidRequest: the form is malformed, or has no model and there is no default.
+        """
         while self._scanner.value is None and not self._scanner.ended:
             try:
                 piece = await anext(self._source)
@@ -182,14 +195,22 @@ class StreamedForm:
                 await anyio.to_thread.run_sync(self._spool.write, piece)
             else:
                 self._spool.write(piece)
-        if not self._scanner.value:
+        model = self._scanner.value or default
+        if not model:
             raise missing_value("model")
-        return self._scanner.value
+        return model
+
+    def _refuse_retrieval(self, name: str) -> None:
+        """Refuse a field that asks for documents. Raises ``UnsupportedParameter``."""
+        if meant_retrieval_field(name):
+            raise unsupported_retrieval(name, self._route)
 
     def for_model(self, model: str) -> tuple[AsyncIterator[bytes], Mapping[str, str]]:
         """The form with the provider's name of the model, and its headers."""
         headers = {"Content-Type": self._content_type}
         old, new = (self._scanner.value or "").encode(), model.encode()
+        if self._scanner.value is None:
+            new = b'--%s\r\nContent-Disposition: form-data; name="model"\r\n\r\n%s\r\n' % (self._boundary, new)
         if self._length is not None:
             headers["Content-Length"] = str(self._length - len(old) + len(new))
         return _FormAttempt(self, old, new), headers

@@ -47,7 +47,7 @@ class RawRoutes:
         try:
             refuse_encoded_slash(scope, takes_paths=False)
             await let_in(self._access, context, requirement, body_limit)
-            if query_parameters is not None and (query := scope["query_string"]):
+            if query := scope["query_string"]:
                 check_parameters(query, query_parameters)
             response = await answer(scope, receive)
         except Exception as error:  # noqa: BLE001 - as in Litestar, every exception of a handler becomes a response

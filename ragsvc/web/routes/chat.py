@@ -16,13 +16,16 @@ from ragsvc.core.gateway.chat import ChatRequest, decode_chat_request, decode_la
 from ragsvc.core.gateway.upstream_access import NO_ACCESS
 from ragsvc.core.json_outline import LARGE_BODY_BYTES
 from ragsvc.services.answers import AnswerService
+from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.web.bodies import LARGE_BODIES_KEY, MemoryBudget, read_body
 from ragsvc.web.context import context_of
 from ragsvc.web.disconnects import DisconnectWatcher
 from ragsvc.web.keep_alive import COMMENT_EVERY_KEY
-from ragsvc.web.openapi import ANY_JSON, EVENTS, DocumentedAnswer
+from ragsvc.web.openapi import DocumentedAnswer
 from ragsvc.web.passthrough.raw_responses import ClientGone, EventStream, JsonBytes, dropped_header
 from ragsvc.web.public_address import service_url
+from ragsvc.web.requested_documents import DOCUMENT_PARAMETERS, with_requested_documents
+from ragsvc.web.routes.chat_answers import CHAT_ANSWERS
 from ragsvc.web.routes.endpoint_families import ACCESS_PARAMETERS, access_of
 
 
@@ -31,6 +34,9 @@ class ChatServices(Protocol):
 
     @property
     def answer(self) -> AnswerService: ...
+
+    @property
+    def models(self) -> ModelRegistry: ...
 
 
 async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
@@ -49,13 +55,14 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
             call = await anyio.to_thread.run_sync(
                 lambda: decode_large_chat_request(body, max_prompt_characters=services.answer.max_prompt_characters)
             )
+    access = access_of(context)
+    if access != NO_ACCESS:
+        call = msgspec.structs.replace(call, access=access)
+    call = with_requested_documents(call, services.models, context.headers)
     if (options := call.request.rag_options) is not None:
         require_scope(context.principal, KeyScope.CHAT)
         require_collection(context.principal, options.collection)
         call = msgspec.structs.replace(call, service_url=service_url(scope))
-    access = access_of(context)
-    if access != NO_ACCESS:
-        call = msgspec.structs.replace(call, access=access)
     if call.request.stream:
         answer, principal = services.answer, context.principal
         return EventStream(
@@ -77,8 +84,8 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
         "large_body": True,
         "tag": "chat",
         "body": ChatRequest,
-        "answers": {200: DocumentedAnswer("The completion; events if `stream` is true.", {**ANY_JSON, **EVENTS})},
-        "parameters": ACCESS_PARAMETERS,
+        "answers": {200: DocumentedAnswer("The completion; events if `stream` is true.", CHAT_ANSWERS)},
+        "parameters": (*ACCESS_PARAMETERS, *DOCUMENT_PARAMETERS),
         "errors": (402, 404, 502, 504),
     },
     summary="Answer a chat",

@@ -21,6 +21,7 @@ from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
 from ragsvc.core.errors import RouteNotFound, UnsupportedMediaType
 from ragsvc.core.gateway.endpoint_families import (
     Family,
+    default_model_kind,
     estimate_prompt,
     estimate_reply,
     read_fields,
@@ -39,6 +40,7 @@ from ragsvc.web.keep_alive import COMMENT_EVERY_KEY
 from ragsvc.web.openapi import ANY_JSON, BINARY, EVENTS, DocumentedAnswer, Schema, header_parameter
 from ragsvc.web.passthrough.forms import StreamedForm
 from ragsvc.web.passthrough.raw_responses import ClientGone, OpenAnswer, PassedThrough
+from ragsvc.web.requested_documents import refuse_document_headers
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -46,6 +48,12 @@ Content = Mapping[str, Schema]
 """Media types with their schemas."""
 
 _PASSED_HEADERS: Final = (b"accept", b"openai-beta")
+_MODEL: Final[Schema] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_MODEL_NAME_LENGTH,
+    "description": "Required unless the operator has set a default for this kind of requests",
+}
 _FAMILY_ERRORS: Final = (402, 404, 502, 504)
 ACCESS_PARAMETERS: Final = (
     header_parameter("X-Provider-Key", "Your own key for the provider of the model, instead of the stored key"),
@@ -70,13 +78,16 @@ class JsonBody:
 
     spent = False
 
-    def __init__(self, raw: bytes, model: str) -> None:
+    def __init__(self, raw: bytes, model: str | None, *, drops_retrieval: bool) -> None:
+        """``model`` is the name in the body, if any; ``drops_retrieval``: it has fields that no provider knows."""
         self._raw = raw
         self._model = model
+        self._drops_retrieval = drops_retrieval
 
     def for_model(self, model: str) -> tuple[bytes, dict[str, str]]:
         """The body with the provider's name of the model."""
-        return with_model(self._raw, self._model, model), {"Content-Type": "application/json"}
+        body = with_model(self._raw, self._model, model, drops_retrieval=self._drops_retrieval)
+        return body, {"Content-Type": "application/json"}
 
 
 def access_of(context: RequestContext) -> UpstreamAccess:
@@ -94,22 +105,30 @@ def _services(request: AnyRequest) -> FamilyServices:
 
 async def _pass_json(request: AnyRequest, family: Family, path: str) -> ASGIResponse:
     services, context = _services(request), context_of(request.scope)
+    refuse_document_headers(context.headers, f"/v1{path}")
+    default_model = services.proxy.default_models.get(default_model_kind(family, path))
     budget: MemoryBudget = request.app.state[LARGE_BODIES_KEY]
     with budget.share() as take:
         raw = await read_body(request.receive, context.body_limit, take)
         if raw is None:
             return ClientGone()
         if len(raw) < LARGE_BODY_BYTES:
-            fields = read_fields(raw)
+            fields = read_fields(raw, default_model=default_model)
         else:
             fields = await anyio.to_thread.run_sync(
-                lambda: read_large_fields(raw, family, max_prompt_characters=services.proxy.max_prompt_characters)
+                lambda: read_large_fields(
+                    raw,
+                    family,
+                    max_prompt_characters=services.proxy.max_prompt_characters,
+                    default_model=default_model,
+                )
             )
+    fields.refuse_retrieval(raw, f"/v1{path}")
     call = ProxyCall(
         family=family,
         path=path,
-        model=fields.model,
-        body=JsonBody(raw, fields.model),
+        model=fields.model_or(default_model),
+        body=JsonBody(raw, fields.named_model, drops_retrieval=fields.has_retrieval),
         headers=_headers(request),
         prompt_estimate=estimate_prompt(family, len(raw)),
         reply_estimate=estimate_reply(family, fields),
@@ -123,6 +142,7 @@ async def _pass_json(request: AnyRequest, family: Family, path: str) -> ASGIResp
 
 
 async def _pass_form(request: AnyRequest, family: Family, path: str) -> ASGIResponse:
+    refuse_document_headers(context_of(request.scope).headers, f"/v1{path}")
     content_type = request.headers.get("content-type", "")
     kind, options = parse_options_header(content_type)
     if kind != "multipart/form-data":
@@ -130,13 +150,14 @@ async def _pass_form(request: AnyRequest, family: Family, path: str) -> ASGIResp
     length = request.headers.get("content-length", "")
     form = StreamedForm(
         cast("AsyncIterator[bytes]", request.stream()),
+        route=f"/v1{path}",
         boundary=options.get("boundary", ""),
         content_type=content_type,
         length=int(length) if length.isdecimal() else None,
         may_use_disk=_services(request).may_spool_to_disk and not context_of(request.scope).encrypted,
     )
     async with form:
-        model = await form.read_model()
+        model = await form.read_model(_services(request).proxy.default_models.get(default_model_kind(family, path)))
         call = ProxyCall(family=family, path=path, model=model, body=form, headers=_headers(request))
         return await _answer(request, call)
 
@@ -170,16 +191,15 @@ def _json_schema(**example: object) -> Schema:
     """A schema for any object with a model; the provider defines its other fields."""
     return {
         "type": "object",
-        "required": ["model"],
-        "properties": {"model": {"type": "string", "minLength": 1, "maxLength": MAX_MODEL_NAME_LENGTH}},
+        "properties": {"model": _MODEL},
         "examples": [example],
     }
 
 
 def _form_schema(*files: str) -> Schema:
-    parts: dict[str, Any] = {"model": {"type": "string", "minLength": 1, "maxLength": MAX_MODEL_NAME_LENGTH}}
+    parts: dict[str, Any] = {"model": _MODEL}
     parts.update(dict.fromkeys(files, BINARY))
-    return {"type": "object", "required": ["model", *files], "properties": parts}
+    return {"type": "object", "required": list(files), "properties": parts}
 
 
 def _json_route(

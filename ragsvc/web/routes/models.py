@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Final, Literal, Protocol, cast
 
 import msgspec
 from litestar import Request, get
 from litestar.params import FromPath
 
+from ragsvc.core.access.principal import Principal, Scope, allows_collection
+from ragsvc.core.defaults import DEFAULT_COLLECTION
 from ragsvc.services.model_registry import ModelCard, ModelRegistry
+from ragsvc.services.tenant_administration import TenantAdministration
 from ragsvc.web.auth import AccessRequirement
 from ragsvc.web.context import context_of
+
+MAX_LISTED_COLLECTIONS: Final = 20
+"""Collections with which each model is listed: a list of thousands of models is of no use in a menu."""
 
 
 class ModelServices(Protocol):
@@ -18,6 +24,9 @@ class ModelServices(Protocol):
 
     @property
     def models(self) -> ModelRegistry: ...
+
+    @property
+    def tenants(self) -> TenantAdministration: ...
 
 
 class ModelList(msgspec.Struct, frozen=True):
@@ -34,8 +43,20 @@ class ModelList(msgspec.Struct, frozen=True):
 )
 async def list_models(request: Request[Any, Any, Any]) -> ModelList:
     """List the models that the key may use, with prices for 1,000 tokens."""
-    models = cast("ModelServices", request.app.state["services"]).models
-    return ModelList(models.cards(context_of(request.scope).principal))
+    services = cast("ModelServices", request.app.state["services"])
+    principal = context_of(request.scope).principal
+    collections = await _listed_collections(services, principal) if services.models.lists_documents else []
+    return ModelList(services.models.cards(principal, collections))
+
+
+async def _listed_collections(services: ModelServices, principal: Principal) -> list[str | None]:
+    """The collections to list with each model, if the key may chat with documents: the default one (``None``) first."""
+    if Scope.CHAT not in principal.scopes:
+        return []
+    names = [collection.name for collection in await services.tenants.collections(principal.tenant)]
+    others = [name for name in names if name != DEFAULT_COLLECTION and allows_collection(principal, name)]
+    default = [None] if allows_collection(principal, DEFAULT_COLLECTION) else []
+    return [*default, *others[:MAX_LISTED_COLLECTIONS]]
 
 
 @get("/v1/models/{model_id:path}", opt={"scope": AccessRequirement.ANY_KEY, "tag": "models"}, summary="Show a model")

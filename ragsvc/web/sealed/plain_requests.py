@@ -11,6 +11,7 @@ from litestar.types import Scope
 from ragsvc.crypto import hpke_stream
 from ragsvc.web.auth import credential_of
 from ragsvc.web.context import context_of
+from ragsvc.web.requested_documents import refuse_document_headers
 from ragsvc.web.sealed.recognition import ENC, ENCAPSULATED_KEY, INNER_CONTENT_TYPE, SEALED_BODY
 
 PLAIN_CHAT_PATH: Final = "/v1/chat/completions"
@@ -46,8 +47,12 @@ def make_plain_chat(scope: Scope, *, length: int) -> Scope:
     """Return the scope of a plain chat for an RVENC request. ``scope`` keeps its path.
 
     RVENC authenticates no header, so headers that steer a chat (``X-Provider-Base-URL``) must not pass: anybody
-    between client and server could add them.
+    between client and server could add them. Headers that ask for documents are refused instead of ignored.
+
+    Raises:
+        UnsupportedParameter: a header asks for documents.
     """
+    refuse_document_headers(context_of(scope).headers, "an RVENC request outside of its encrypted body")
     plain = scope.copy()
     plain["path"] = scope.get("root_path", "") + PLAIN_CHAT_PATH
     plain["raw_path"] = plain["path"].encode()

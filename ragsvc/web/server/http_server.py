@@ -8,7 +8,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Generator, Sequence
-from typing import Final
+from typing import Final, cast
 
 import uvicorn
 from litestar.types import ASGIApp
@@ -16,6 +16,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from ragsvc.core.network import Networks
 from ragsvc.web.grace_period import GRACE_KEY, GracePeriod
+from ragsvc.web.public_address import ForwardedAddresses
 from ragsvc.web.server.acceptor import Acceptor
 from ragsvc.web.server.connections import ConnectionLimits, ConnectionTable
 from ragsvc.web.server.http_protocol import BoundedHttpProtocol
@@ -41,7 +42,11 @@ class HttpServer(uvicorn.Server):
         trusted_proxies: str = "",
         on_listening: Callable[[], None] = lambda: None,
     ) -> None:
-        served = ProxyHeadersMiddleware(app, trusted_proxies) if trusted_proxies else app  # type: ignore[arg-type]  # the same ASGI in other types
+        served = app
+        self._trusted = Networks.parse(trusted_proxies)
+        if trusted_proxies:
+            named = ProxyHeadersMiddleware(app, trusted_proxies)  # type: ignore[arg-type]  # the same ASGI in other types
+            served = ForwardedAddresses(cast("ASGIApp", named), self._trusted.__contains__)
         super().__init__(
             uvicorn.Config(
                 served,
@@ -58,7 +63,6 @@ class HttpServer(uvicorn.Server):
         self._grace = GracePeriod()
         self._shutdown_grace_s = shutdown_grace_s
         self._tls = tls
-        self._trusted = Networks.parse(trusted_proxies)
         self._on_listening = on_listening
         self._acceptors: list[Acceptor] = []
         self._sweeper: asyncio.Task[None] | None = None

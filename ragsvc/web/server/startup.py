@@ -12,8 +12,10 @@ import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from ragsvc.core.errors import ServiceStarting
+from ragsvc.core.origins import AllowedOrigins
 from ragsvc.core.readiness import Readiness
 from ragsvc.core.retry_after import retry_after_headers
+from ragsvc.web.cross_origin import Preflights, SharedResponses
 from ragsvc.web.errors import render
 from ragsvc.web.headers import new_request_id
 
@@ -21,9 +23,12 @@ _COMPONENT: Final = "service"
 
 
 class StartupApp:
-    """ASGI application that stands in for the service until ``open``."""
+    """ASGI application that stands in for the service until ``open``; pages of ``origins`` may read its answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, origins: AllowedOrigins | None = None) -> None:
+        self._answer: ASGIApp = self._answer_while_starting
+        if origins:
+            self._answer = SharedResponses(Preflights(self._answer_while_starting, origins), origins)
         self.readiness = Readiness()
         self.report("starting")
         self._app: ASGIApp | None = None
@@ -38,9 +43,10 @@ class StartupApp:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._app is not None:
-            await self._app(scope, receive, send)
-        elif scope["path"] == "/livez":
+        await (self._app or self._answer)(scope, receive, send)
+
+    async def _answer_while_starting(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/livez":
             await _send_json(send, 200, {"status": "alive"}, {})
         elif scope["path"] == "/readyz":
             body = {"status": "not_ready", "reasons": self.readiness.reasons()}
