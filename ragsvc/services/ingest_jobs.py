@@ -35,6 +35,7 @@ from ragsvc.core.log_events import log_event
 from ragsvc.core.observation import ObservedOperation, Observer
 from ragsvc.core.ports.parsing import ParsedDocument, Parser
 from ragsvc.core.storage_faults import is_storage_fault
+from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.attached_documents import AttachedDocuments, AttachmentLimits, picture_left_out
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
 from ragsvc.services.file_locks import FileLocks
@@ -237,8 +238,7 @@ class IngestService:
             return rows.claim(connection, now=self.now(), waiting=waiting, busy=busy)
 
         try:
-            with anyio.CancelScope(shield=True):  # a claim that was committed has to be run or put back
-                job = await self._database.write(claim)
+            job = await write_to_the_end(self._database, claim)  # a committed claim has to be run or put back
         except BaseException:
             self._unreleased |= unreleased
             raise
@@ -443,18 +443,17 @@ class IngestService:
     async def _make_ready(self, document: Document, space: EmbeddingSpace, embed_s: float) -> JobOutcome:
         """Commit the document as ready, and make its collection's searches wait for the indexes."""
         async with self._index_lag.committing(document.collection_id):
-            with anyio.CancelScope(shield=True):  # a cancelled write may be committed after the indexes have followed
-                outcome = await self._database.write(
-                    lambda connection: rows.mark_ready(
-                        connection,
-                        document,
-                        model=space.model,
-                        model_id=space.model_id,
-                        timings={"embed_s": round(embed_s, 3)},
-                        now=self.now(),
-                    )
-                )
-        return outcome
+            return await write_to_the_end(  # a cancelled write may be committed after the indexes have followed
+                self._database,
+                lambda connection: rows.mark_ready(
+                    connection,
+                    document,
+                    model=space.model,
+                    model_id=space.model_id,
+                    timings={"embed_s": round(embed_s, 3)},
+                    now=self.now(),
+                ),
+            )
 
     async def _renew_vectors(self, job: ClaimedJob) -> None:
         """Replace a ready document's vectors by vectors of its present name, and make them searchable."""
