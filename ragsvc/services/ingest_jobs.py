@@ -245,8 +245,7 @@ class IngestService:
             return rows.claim(connection, now=self.now(), waiting=waiting, busy=busy)
 
         try:
-            # a claim that was committed has to be run or put back
-            job = await write_to_the_end(self._database, claim)
+            job = await write_to_the_end(self._database, claim)  # a committed claim has to be run or put back
         except BaseException:
             self._unreleased |= unreleased
             raise
@@ -451,8 +450,7 @@ class IngestService:
     async def _make_ready(self, document: Document, space: EmbeddingSpace, embed_s: float) -> JobOutcome:
         """Commit the document as ready, and make its collection's searches wait for the indexes."""
         async with self._index_lag.committing(document.collection_id):
-            # a cancelled write may be committed after the indexes have followed
-            return await write_to_the_end(
+            return await write_to_the_end(  # a cancelled write may be committed after the indexes have followed
                 self._database,
                 lambda connection: rows.mark_ready(
                     connection,
