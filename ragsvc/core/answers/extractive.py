@@ -646,7 +646,7 @@ def _candidates(
     silent = _silent_spans(text, spans)
     for at, (start, end) in enumerate(spans):
         row = rows.get(at)
-        if at in silent or row is not None and (row.is_heading or is_separator(text[start:end])):
+        if at in silent or (row is not None and (row.is_heading or is_separator(text[start:end]))):
             continue
         before = plain[at - 1] if at else ""
         above = next((plain[line] for line in range(at - 1, max(-1, at - 1 - _UNDER_HEADING), -1) if labels[line]), "")
