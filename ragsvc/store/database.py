@@ -255,6 +255,10 @@ class Database:
                     return not busy
                 time.sleep(0.05)
 
+    def connect_copy(self, path: Path) -> sqlite3.Connection:
+        """Open a copy of this database; the caller closes the connection."""
+        return connect_raw(path, key=self._key)
+
     def _share_if_possible(self, connection: Connection) -> None:
         """Let other connections read again once there is room; called in the write thread between transactions."""
         if not self._is_exclusive or time.monotonic() < self._share_again_at:
