@@ -29,6 +29,7 @@ from ragsvc.store.blobs import QUARANTINE, BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import connect_raw
 from ragsvc.store.directory_lock import DataDirectoryLock
+from ragsvc.store.disk_space import reserve_of
 from ragsvc.store.file_sweep import is_suspicious, quarantined_files
 from ragsvc.store.migrations import revisions
 from ragsvc.store.schema import read_revision
@@ -36,7 +37,7 @@ from ragsvc.store.text_integrity import damaged_texts
 
 _NATIVE = ("faiss", "tantivy", "onnxruntime", "pypdfium2", "nacl.bindings", "tokenizers")
 _LITTLE_SPACE = 2 << 30
-_NO_SPACE = 100 << 20
+_LITTLE_SHARE = 0.1
 _MANY = 5
 
 
@@ -150,10 +151,21 @@ def data_directory(data_dir: Path) -> tuple[list[Check], bool]:
         checks.append(Check("permissions", CheckState.WARN, words))
     else:
         checks.append(Check("permissions", CheckState.OK, "readable by this user only"))
-    free = shutil.disk_usage(data_dir).free
-    state = CheckState.FAIL if free < _NO_SPACE else CheckState.WARN if free < _LITTLE_SPACE else CheckState.OK
-    checks.append(Check("disk", state, f"{size(free)} free"))
+    usage = shutil.disk_usage(data_dir)
+    checks.append(disk(total_bytes=usage.total, free_bytes=usage.free))
     return checks, locked
+
+
+def disk(*, total_bytes: int, free_bytes: int) -> Check:
+    """Compares the free space with the space below which the service refuses uploads.
+
+    >>> disk(total_bytes=64 << 20, free_bytes=26 << 20).words
+    '26.0 MiB of 64.0 MiB free; below 1.3 MiB, uploads are refused'
+    """
+    limit, little = reserve_of(total_bytes), min(_LITTLE_SPACE, total_bytes * _LITTLE_SHARE)
+    state = CheckState.FAIL if free_bytes < limit else CheckState.WARN if free_bytes < little else CheckState.OK
+    words = f"{size(free_bytes)} of {size(total_bytes)} free; below {size(limit)}, uploads are refused"
+    return Check("disk", state, words)
 
 
 def database(data_dir: Path, keys: DataKeys | None = None) -> Iterator[Check]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -39,8 +40,7 @@ class DiskSpace:
         self._lock = threading.Lock()
         self._full = False
         self._fault = False
-        status = os.statvfs(root)
-        self.reserve_bytes = int(min(_MOST_BYTES, max(_LEAST_BYTES, status.f_blocks * status.f_frsize * _SHARE)))
+        self.reserve_bytes = reserve_of(shutil.disk_usage(root).total)
         """Size of the reserve, and the free space below which the disk counts as full."""
 
     @property
@@ -111,6 +111,15 @@ class DiskSpace:
             _remove(self._reserve)
             if not is_storage_fault(error):
                 logger.warning("the reserve %s cannot be written (%s)", self._reserve, error.strerror)
+
+
+def reserve_of(total_bytes: int) -> int:
+    """The size of the reserve on a disk: with less free space, the disk counts as full.
+
+    >>> reserve_of(64 << 20), reserve_of(1 << 40)
+    (1342177, 8388608)
+    """
+    return int(min(_MOST_BYTES, max(_LEAST_BYTES, total_bytes * _SHARE)))
 
 
 def open_disk_space(root: Path) -> DiskSpace:
