@@ -223,19 +223,19 @@ class _Announcer:
         sys.stdout.flush()
 
     def listening(self, listeners: Sequence[Listener], settings: Settings) -> None:
-        """Print the addresses; requests are answered from now on."""
+        """Print the addresses. ``/livez`` answers from now on, but the start may still be refused."""
         urls = [listener.url for listener in listeners]
         data_dir = str(settings.data_dir)
         log_event(
             _log,
             logging.INFO,
             "listening",
-            f"ragsvc {__version__} listens",
+            f"ragsvc {__version__} starts",
             url=urls[0],
             pid=os.getpid(),
             data_dir=data_dir,
         )
-        self.event("listening", f"ragsvc listens on {', '.join(urls)}", url=urls[0], pid=os.getpid(), data_dir=data_dir)
+        self.event("listening", f"ragsvc starts on {', '.join(urls)}", url=urls[0], pid=os.getpid(), data_dir=data_dir)
 
     def ready(self, services: Services) -> None:
         """Print that the service is ready."""
