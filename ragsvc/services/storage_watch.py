@@ -11,13 +11,16 @@ import anyio.abc
 import anyio.to_thread
 
 from ragsvc.core.readiness import Readiness
-from ragsvc.store.disk_space import DiskSpace
+from ragsvc.store.disk_space import MAKE_ROOM, DiskSpace
 
 logger = logging.getLogger(__name__)
 
 STORAGE: Final = "storage"
 """The name of this part in ``/readyz``."""
 _FULL: Final = "The disk is full: uploads are refused, and ingest waits; documents can be searched, read and deleted."
+_WITHOUT_RESERVE: Final = (
+    f"The disk is full, and its reserve is used up: documents can be searched and read, but not deleted. {MAKE_ROOM}"
+)
 _EVERY_S: Final = 1.0
 
 
@@ -51,7 +54,7 @@ class StorageWatch:
         try:
             full = await anyio.to_thread.run_sync(self._space.measure)
             if full:
-                self._readiness.block(STORAGE, _FULL)
+                self._readiness.block(STORAGE, _FULL if self._space.has_room_to_delete() else _WITHOUT_RESERVE)
             else:
                 self._readiness.clear(STORAGE)
                 if self._was_full:

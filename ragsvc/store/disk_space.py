@@ -1,7 +1,8 @@
 """Knows whether the file system of the data directory is full, and keeps a reserve for what frees space.
 
 The reserve is a file. It is removed when the disk is full, so that documents can still be deleted, tokens counted and
-the service started, and is made again when there is room. While the disk is full, nothing that takes more space is
+the service started, and is made again when there is room. Whatever fills the disk can take that space as well; then
+nothing can be written, and nothing else is promised. While the disk is full, nothing that takes more space is
 begun: uploads are refused and documents are not ingested.
 """
 
@@ -25,6 +26,9 @@ RESERVE_FILE: Final = "ragsvc.reserve"
 _SHARE: Final = 0.02
 _LEAST_BYTES: Final = 256 << 10
 _MOST_BYTES: Final = 8 << 20
+_DELETION_BYTES: Final = 128 << 10
+"""Free space below which no deletion is promised: its pages first have to fit into the write-ahead log."""
+MAKE_ROOM: Final = "Stop what fills the disk, and free some space outside of the data directory."
 _PIECE: Final = bytes(1 << 16)
 _ENOUGH: Final = 2
 """A full disk counts as usable again with this many times the reserve free, so that it does not alternate."""
@@ -59,11 +63,17 @@ class DiskSpace:
 
     def check(self) -> None:
         """Raise ``StorageFull`` while the disk is full."""
-        if self._full:
-            raise StorageFull(
-                "The disk is full. Stored documents can be searched and deleted; nothing can be added until there is "
-                "room."
-            )
+        if not self._full:
+            return
+        if self.has_room_to_delete():
+            able = "Stored documents can be searched and deleted; nothing can be added until there is room."
+        else:
+            able = f"Stored documents can be searched; nothing can be added or deleted. {MAKE_ROOM}"
+        raise StorageFull(f"The disk is full. {able}")
+
+    def has_room_to_delete(self) -> bool:
+        """Whether deletions can be written: what fills the disk may have taken the space of the reserve as well."""
+        return self.free_bytes() >= _DELETION_BYTES
 
     def report_fault(self) -> bool:
         """Note that a write failed because the disk is full; returns whether the reserve made some room."""
