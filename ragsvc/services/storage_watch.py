@@ -11,7 +11,7 @@ import anyio.abc
 import anyio.to_thread
 
 from ragsvc.core.readiness import Readiness
-from ragsvc.store.disk_space import MAKE_ROOM, DiskSpace
+from ragsvc.store.disk_space import DiskSpace
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,8 @@ STORAGE: Final = "storage"
 """The name of this part in ``/readyz``."""
 _FULL: Final = "The disk is full: uploads are refused, and ingest waits; documents can be searched, read and deleted."
 _WITHOUT_RESERVE: Final = (
-    f"The disk is full, and its reserve is used up: documents can be searched and read, but not deleted. {MAKE_ROOM}"
+    "The disk is full, and its reserve is used up: documents can be searched and read, but not deleted. Stop what "
+    "fills the disk, and free some space outside of the data directory."
 )
 _EVERY_S: Final = 1.0
 

@@ -28,7 +28,6 @@ _LEAST_BYTES: Final = 256 << 10
 _MOST_BYTES: Final = 8 << 20
 _DELETION_BYTES: Final = 128 << 10
 """Free space below which no deletion is promised: its pages first have to fit into the write-ahead log."""
-MAKE_ROOM: Final = "Stop what fills the disk, and free some space outside of the data directory."
 _PIECE: Final = bytes(1 << 16)
 _ENOUGH: Final = 2
 """A full disk counts as usable again with this many times the reserve free, so that it does not alternate."""
@@ -66,10 +65,14 @@ class DiskSpace:
         if not self._full:
             return
         if self.has_room_to_delete():
-            able = "Stored documents can be searched and deleted; nothing can be added until there is room."
-        else:
-            able = f"Stored documents can be searched; nothing can be added or deleted. {MAKE_ROOM}"
-        raise StorageFull(f"The disk is full. {able}")
+            raise StorageFull(
+                "The disk is full. Stored documents can be searched and deleted; nothing can be added until there is "
+                "room."
+            )
+        raise StorageFull(
+            "The disk is full. Stored documents can be searched; nothing can be added or deleted. Stop what fills the "
+            "disk, and free some space outside of the data directory."
+        )
 
     def has_room_to_delete(self) -> bool:
         """Whether deletions can be written: what fills the disk may have taken the space of the reserve as well."""
