@@ -79,6 +79,7 @@ async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) ->
         note(Check("database", CheckState.OK, "does not exist yet; the first start creates it"))
         return
     keys = await anyio.to_thread.run_sync(settings.open_data_keys)
+    note(doctor_checks.encryption(settings.data_dir, settings.master_key_file))
     if locked:
         take(await _examine(settings.data_dir, settings.data_dir, keys, deep=deep))
         note(Check("indexes", CheckState.WARN, "not compared: a running service holds the data directory"))

@@ -26,7 +26,7 @@ from ragsvc.core.ids import TenantId
 from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, read_model
 from ragsvc.store.backup import list_backups
 from ragsvc.store.blobs import QUARANTINE, BlobStore
-from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
+from ragsvc.store.data_keys import DATABASE_FILE_NAME, KEY_FILE_NAME, DataKeys, is_open_to_others
 from ragsvc.store.database import connect_raw
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.disk_space import reserve_of
@@ -138,7 +138,7 @@ def data_directory(data_dir: Path) -> tuple[list[Check], bool]:
         checks.append(Check("data directory", CheckState.OK, f"{data_dir.resolve()}, free to use"))
     except DataDirectoryLocked as error:
         locked = True
-        checks.append(Check("data directory", CheckState.OK, error.message.split(";")[0]))
+        checks.append(Check("data directory", CheckState.OK, error.message.split(". ")[0]))
     except OSError as error:
         checks.append(Check("data directory", CheckState.FAIL, f"{data_dir} cannot be written: {error.strerror}"))
     open_to_all = [
@@ -196,6 +196,16 @@ def database(data_dir: Path, keys: DataKeys | None = None) -> Iterator[Check]:
             yield Check("database", CheckState.WARN, f"{used}, no schema; the next start creates it")
         else:
             yield Check("database", CheckState.WARN, f"{used}, sound, schema {revision}; the next start upgrades it")
+
+
+def encryption(data_dir: Path, key_file: Path | None) -> Check:
+    """Whether the data directory is encrypted at rest, and whether other users can read the master key's file."""
+    if not (data_dir / KEY_FILE_NAME).exists():
+        return Check("encryption at rest", CheckState.OK, "off: database and files are stored in plain")
+    if is_open_to_others(key_file):
+        words = f"on, but other users can read the master key in {key_file}; run 'chmod 600 {key_file}'"
+        return Check("encryption at rest", CheckState.WARN, words)
+    return Check("encryption at rest", CheckState.OK, "on: the master key opens the directory")
 
 
 def has_newest_schema(data_dir: Path, keys: DataKeys | None) -> bool:

@@ -31,6 +31,7 @@ from ragsvc.cli.service_manager import ServiceManager
 from ragsvc.cli.target import Target, keep_private
 from ragsvc.config import Settings
 from ragsvc.core.log_events import log_event
+from ragsvc.store.data_keys import is_open_to_others
 from ragsvc.web.server.connections import ConnectionLimits
 from ragsvc.web.server.http_server import HttpServer
 from ragsvc.web.server.startup import StartupApp
@@ -86,6 +87,8 @@ async def serve(target: Target, options: ServeOptions, *, output: Output) -> Non
     open_files = _allow_connections()
     settings = options.apply(target.settings())
     log_to_standard_error(settings.log_level, log_format=settings.log_format)
+    if is_open_to_others(settings.master_key_file):
+        _log.warning("other users can read the file of the master key, %s", settings.master_key_file)
     announce = _Announcer(output, started)
     manager = ServiceManager.from_environment(os.environ)
     tls = open_tls(settings)
