@@ -24,7 +24,7 @@ from ragsvc.web.app_state import FoundationServices
 from ragsvc.web.auth import AccessGate, requirement_of
 from ragsvc.web.bodies import LARGE_BODIES_BYTES, LARGE_BODIES_KEY, MemoryBudget
 from ragsvc.web.errors import EXCEPTION_HANDLERS
-from ragsvc.web.headers import DROPPED_PASSAGES_HEADER, OUR_HEADERS
+from ragsvc.web.headers import DROPPED_PASSAGES_HEADER, MISSPELT_PARAMETERS_HEADER, OUR_HEADERS
 from ragsvc.web.metrics import RequestMetrics
 from ragsvc.web.middleware import AccessLog, RequestMiddleware
 from ragsvc.web.passthrough.raw_routes import RawRoutes
@@ -34,7 +34,13 @@ from ragsvc.web.sealed.request_bodies import body_limit_of
 
 FOUNDATION_ROUTES = [*health.route_handlers, *keys.route_handlers, *tokens.route_handlers, *usage.route_handlers]
 
-_EXPOSED = sorted({"retry-after", "location", *(name.decode() for name in (DROPPED_PASSAGES_HEADER, *OUR_HEADERS))})
+_EXPOSED = sorted(
+    {
+        "retry-after",
+        "location",
+        *(name.decode() for name in (DROPPED_PASSAGES_HEADER, MISSPELT_PARAMETERS_HEADER, *OUR_HEADERS)),
+    }
+)
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 

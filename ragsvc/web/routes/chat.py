@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import anyio.to_thread
@@ -13,16 +15,21 @@ from litestar.types import Receive, Scope
 from ragsvc.core.access.principal import Scope as KeyScope
 from ragsvc.core.access.principal import require_collection, require_scope
 from ragsvc.core.gateway.chat import ChatRequest, decode_chat_request, decode_large_chat_request
+from ragsvc.core.gateway.misspelt_parameters import misspelt_parameters
 from ragsvc.core.gateway.upstream_access import NO_ACCESS
 from ragsvc.core.json_outline import LARGE_BODY_BYTES
+from ragsvc.core.log_events import RepetitionLimit, log_event
 from ragsvc.services.answers import AnswerService
 from ragsvc.web.bodies import LARGE_BODIES_KEY, MemoryBudget, read_body
 from ragsvc.web.context import context_of
 from ragsvc.web.disconnects import DisconnectWatcher
-from ragsvc.web.headers import DROPPED_PASSAGES_HEADER
+from ragsvc.web.headers import DROPPED_PASSAGES_HEADER, MISSPELT_PARAMETERS_HEADER
 from ragsvc.web.openapi import ANY_JSON, EVENTS, DocumentedAnswer
 from ragsvc.web.passthrough.raw_responses import ClientGone, EventStream, JsonBytes
 from ragsvc.web.routes.endpoint_families import ACCESS_PARAMETERS, access_of
+
+_log = logging.getLogger(__name__)
+_reported = RepetitionLimit(every_s=60)
 
 
 class ChatServices(Protocol):
@@ -32,8 +39,21 @@ class ChatServices(Protocol):
     def answer(self) -> AnswerService: ...
 
 
-def _dropped_header(passages: int) -> list[tuple[bytes, bytes]]:
-    return [(DROPPED_PASSAGES_HEADER, b"%d" % passages)] if passages else []
+def _headers(passages: int, misspelt: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    headers = [(DROPPED_PASSAGES_HEADER, b"%d" % passages)] if passages else []
+    if misspelt:
+        listed = ", ".join(f"{name} ({meant}?)" for name, meant in misspelt.items())
+        headers.append((MISSPELT_PARAMETERS_HEADER, listed.encode("ascii")))
+    return headers
+
+
+def _report(misspelt: Mapping[str, str]) -> None:
+    """Log the known names that were probably meant; the names in the request are not logged."""
+    for meant in misspelt.values():
+        left_out = _reported.admit(meant)
+        level = logging.DEBUG if left_out is None else logging.WARNING
+        message = "an unknown parameter of a chat is probably misspelt"
+        log_event(_log, level, "misspelt_parameter", message, meant=meant)
 
 
 async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
@@ -46,8 +66,11 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
         body = await read_body(receive, context.body_limit, take)
         if body is None:
             return ClientGone()
+        misspelt: Mapping[str, str] = {}
         if len(body) < LARGE_BODY_BYTES:
             call = decode_chat_request(body)
+            if not context.encrypted:  # headers are not sealed
+                misspelt = misspelt_parameters(body)
         else:
             call = await anyio.to_thread.run_sync(
                 lambda: decode_large_chat_request(body, max_prompt_characters=services.answer.max_prompt_characters)
@@ -55,15 +78,18 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
     if (options := call.request.rag_options) is not None:
         require_scope(context.principal, KeyScope.CHAT)
         require_collection(context.principal, options.collection)
+    _report(misspelt)
     access = access_of(context)
     if access != NO_ACCESS:
         call = msgspec.structs.replace(call, access=access)
     with DisconnectWatcher(receive):
         if call.request.stream:
             stream = await services.answer.stream(context.principal, call)
-            return EventStream(stream, request_id=context.request_id, headers=_dropped_header(stream.dropped_passages))
+            return EventStream(
+                stream, request_id=context.request_id, headers=_headers(stream.dropped_passages, misspelt)
+            )
         answer = await services.answer.complete(context.principal, call)
-        return JsonBytes(answer.body, headers=_dropped_header(answer.dropped_passages))
+        return JsonBytes(answer.body, headers=_headers(answer.dropped_passages, misspelt))
     return ClientGone()
 
 
