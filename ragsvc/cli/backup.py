@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import anyio.to_thread
 from rich.console import Console
 from rich.markup import escape
 
+from ragsvc.cli.failures import usage_error
 from ragsvc.cli.output import Output, size, table
 from ragsvc.cli.target import Target, keep_private
 from ragsvc.config import Settings
@@ -31,6 +33,11 @@ async def backup(target: Target, destination: Path, output: Output, *, keep: int
 
 
 def _back_up(settings: Settings, destination: Path, keep: int | None, *, same_directory: bool) -> BackupResult:
+    if "RAGSVC_URL" in os.environ and not (settings.data_dir / DATABASE_FILE_NAME).is_file():
+        raise usage_error(
+            f"{settings.data_dir} holds no database: a backup reads the data directory itself, not the service at "
+            "RAGSVC_URL; run it on the machine of the service, with --data-dir or RAGSVC_DATA_DIR"
+        )
     exists = (settings.data_dir / DATABASE_FILE_NAME).is_file()  # reading the keys of a new directory would create some
     keys = settings.open_data_keys() if exists else None
     return back_up_directory(settings.data_dir, keys, destination, keep=keep, same_directory=same_directory)

@@ -217,6 +217,8 @@ def ask(
 
         if stream and as_json:
             raise usage_error("--stream and --json cannot be combined: JSON is printed as a whole")
+        if not question.strip():
+            raise usage_error("the question is empty")
         body = {
             "model": model,
             "messages": [{"role": "user", "content": question}],
