@@ -5,12 +5,13 @@ Nothing below ``wiring`` imports this module. All problems are reported together
 
 from __future__ import annotations
 
+import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -40,6 +41,7 @@ from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.gateway.provider_settings import ProviderSettings, header_problems, with_model_objects
 from ragsvc.core.network import public_url_problem
 from ragsvc.core.origins import AllowedOrigins
+from ragsvc.core.validation import invalid_field, listed
 from ragsvc.crypto.at_rest import MasterKey
 from ragsvc.store.data_keys import DataKeys, open_data_keys, read_master_key
 
@@ -289,7 +291,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 problems.append(f"{variable}: no such setting")
         if "providers" in merged:
             merged["providers"] = _providers(merged["providers"], environ, problems)
-        values = _convert_each(cls, merged, problems)
+        values = _convert_each(cls, merged, problems, environ)
         if problems:
             raise ConfigurationError(problems)
         return cls(**values)
@@ -363,7 +365,9 @@ def _is_structured(kind: Any) -> bool:  # noqa: ANN401 - any annotation
     return typing.get_origin(kind) is tuple
 
 
-def _convert_each(cls: type[Settings], merged: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+def _convert_each(
+    cls: type[Settings], merged: Mapping[str, Any], problems: list[str], environ: Mapping[str, str]
+) -> dict[str, Any]:
     hints = typing.get_type_hints(cls, include_extras=True)
     values: dict[str, Any] = {}
     for name, raw in merged.items():
@@ -382,7 +386,9 @@ def _convert_each(cls: type[Settings], merged: Mapping[str, Any], problems: list
                 None if optional and raw == "" else msgspec.convert(raw, kind, strict=False, dec_hook=_decode)
             )
         except msgspec.ValidationError as error:
-            problems.append(f"{name}: {_wrong_value(raw, choices, error)}")
+            variable = f"{_PREFIX}{name.upper()}"
+            place = variable if variable in environ else name
+            problems.append(_wrong_value(place, raw, kind, error))
     for provider in values.get("providers", ()):
         problems += [f"providers: '{provider.name}': {field}: {text}" for field, text in header_problems(provider)]
     try:
@@ -400,8 +406,26 @@ def _choices(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 - any annotation
     return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
 
 
-def _wrong_value(raw: Any, choices: Sequence[str], error: msgspec.ValidationError) -> str:  # noqa: ANN401 - any setting
-    if choices:
-        return f"expected {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}, not {raw!r}"
+def _wrong_value(place: str, raw: Any, kind: Any, error: msgspec.ValidationError) -> str:  # noqa: ANN401 - any setting
+    """The problem of a setting. Its value is quoted if the setting is a number or one of a few words: no secret."""
+    if choices := _choices(kind):
+        return f"{place}: expected {listed(choices)}, not {raw!r}"
+    number = next((words for type_, words in _NUMBERS.items() if type_ in _parts(kind)), None)
+    if number is not None and not isinstance(raw, dict | list):
+        limit = _LIMIT.match(str(error))
+        return f"{place}: expected {number}{f' {limit[1]}' if limit else ''}, not {raw!r}"
+    if _is_structured(kind):
+        return invalid_field(error, within=place, expected=kind).message.removesuffix(".")
     problem = str(error)
-    return f"{problem[0].lower()}{problem[1:]}"
+    return f"{place}: {problem[0].lower()}{problem[1:]}"
+
+
+def _parts(kind: Any) -> tuple[Any, ...]:  # noqa: ANN401 - any annotation
+    """The types of a union without what annotates them."""
+    plain = kind.__origin__ if typing.get_origin(kind) is typing.Annotated else kind
+    union = isinstance(plain, types.UnionType) or typing.get_origin(plain) is typing.Union
+    return tuple(part for inner in typing.get_args(plain) for part in _parts(inner)) if union else (plain,)
+
+
+_NUMBERS: Final[Mapping[Any, str]] = {bool: "true or false", int: "a whole number", float: "a number"}
+_LIMIT: Final = re.compile(r"Expected `(?:int|float)` ([<>]=? [\d.e+-]+)")

@@ -40,8 +40,8 @@ async def ask(target: Target, body: Json, output: Output, *, stream: bool) -> No
         if target.url is None:
             await require_documents(client, target)
         if stream:
-            citations = await _stream_answer(client, body, output.out)
-            _show_citations(citations, output.out)
+            citations = await stream_answer(client, body, output.out)
+            show_citations(citations, output.out)
             return
         answer = await client.post("/v1/chat/completions", body, timeout_s=600)
     output.result(answer, lambda console: _show_answer(answer, console))
@@ -50,28 +50,40 @@ async def ask(target: Target, body: Json, output: Output, *, stream: bool) -> No
 def _show_answer(answer: Json, console: Console) -> None:
     message = answer["choices"][0]["message"]
     console.print(escape(message.get("content") or ""))
-    _show_citations(message.get("annotations") or [], console)
+    show_citations(message.get("annotations") or [], console)
 
 
-async def _stream_answer(client: ServiceClient, body: Json, console: Console) -> list[Json]:
+async def stream_answer(client: ServiceClient, body: Json, console: Console) -> list[Json]:
+    """Print the answer as it arrives; returns its citations.
+
+    Raises:
+        CommandFailed: the answer ended with an error. The line of the text before it is complete.
+    """
     citations: list[Json] = []
-    async with client.events("POST", "/v1/chat/completions", {**body, "stream": True}, silence_s=600) as events:
-        async for event in events:
-            if "error" in event:
-                raise CommandFailed(
-                    event["error"].get("message") or "the answer ended early",
-                    code=event["error"].get("code") or "error",
-                )
-            for choice in event.get("choices", ()):
-                delta: dict[str, Any] = choice.get("delta") or {}
-                citations += delta.get("annotations") or []
-                console.print(escape(delta.get("content") or ""), end="")
-                console.file.flush()
-    console.print()
+    begun = False
+    try:
+        async with client.events("POST", "/v1/chat/completions", {**body, "stream": True}, silence_s=600) as events:
+            async for event in events:
+                if "error" in event:
+                    raise CommandFailed(
+                        event["error"].get("message") or "the answer ended early",
+                        code=event["error"].get("code") or "error",
+                    )
+                for choice in event.get("choices", ()):
+                    delta: dict[str, Any] = choice.get("delta") or {}
+                    citations += delta.get("annotations") or []
+                    text = delta.get("content") or ""
+                    begun = begun or bool(text)
+                    console.print(escape(text), end="")
+                    console.file.flush()
+    finally:
+        if begun:
+            console.print()  # also before an error message
     return citations
 
 
-def _show_citations(citations: Sequence[Json], console: Console) -> None:
+def show_citations(citations: Sequence[Json], console: Console) -> None:
+    """Print a table of the quotes."""
     if not citations:
         return
     console.print()
@@ -82,9 +94,14 @@ def _show_citations(citations: Sequence[Json], console: Console) -> None:
             _page(citation),
             f"“{shortened(citation['quote'], _QUOTE_WIDTH)}”",
         )
-        for citation in {citation["index"]: citation for citation in citations}.values()
+        for citation in _distinct(citations)
     ]
     console.print(table("", "file", "page", "quote", rows=rows, right=("page",)))
+
+
+def _distinct(citations: Sequence[Json]) -> list[Json]:
+    """A citation for each quote: several quotes of a passage have the number of the passage."""
+    return list({(entry["index"], entry["page"], entry["quote"]): entry for entry in citations}.values())
 
 
 def _page(place: Json) -> str:

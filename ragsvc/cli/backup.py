@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import anyio.to_thread
 from rich.console import Console
 from rich.markup import escape
 
+from ragsvc.cli.failures import usage_error
 from ragsvc.cli.output import Output, size, table
 from ragsvc.cli.target import Target, keep_private
 from ragsvc.config import Settings
@@ -16,11 +18,13 @@ from ragsvc.store.data_keys import DATABASE_FILE_NAME, open_data_keys
 from ragsvc.store.directory_backup import BackupResult, back_up_directory, restore_directory
 
 
-async def backup(target: Target, destination: Path, output: Output, *, keep: int | None) -> None:
+async def backup(target: Target, destination: Path, output: Output, *, keep: int | None, same_directory: bool) -> None:
     """Make a snapshot of the data directory in the archive at ``destination``."""
     keep_private()
     settings = target.settings()
-    result = await anyio.to_thread.run_sync(_back_up, settings, destination, keep)
+    result = await anyio.to_thread.run_sync(
+        lambda: _back_up(settings, destination, keep, same_directory=same_directory)
+    )
     for path in result.manifest.missing:
         output.note(f"warning: {path} is missing in the data directory; the snapshot lacks it")
     output.result(
@@ -28,10 +32,15 @@ async def backup(target: Target, destination: Path, output: Output, *, keep: int
     )
 
 
-def _back_up(settings: Settings, destination: Path, keep: int | None) -> BackupResult:
+def _back_up(settings: Settings, destination: Path, keep: int | None, *, same_directory: bool) -> BackupResult:
+    if "RAGSVC_URL" in os.environ and not (settings.data_dir / DATABASE_FILE_NAME).is_file():
+        raise usage_error(
+            f"{settings.data_dir} holds no database: a backup reads the data directory itself, not the service at "
+            "RAGSVC_URL; run it on the machine of the service, with --data-dir or RAGSVC_DATA_DIR"
+        )
     exists = (settings.data_dir / DATABASE_FILE_NAME).is_file()  # reading the keys of a new directory would create some
     keys = settings.open_data_keys() if exists else None
-    return back_up_directory(settings.data_dir, keys, destination, keep=keep)
+    return back_up_directory(settings.data_dir, keys, destination, keep=keep, same_directory=same_directory)
 
 
 async def restore(target: Target, source: Path, output: Output, *, snapshot: str | None) -> None:
@@ -63,8 +72,10 @@ def _check_master_key(settings: Settings, output: Output) -> None:
 async def list_snapshots(source: Path, output: Output) -> None:
     """List the snapshots of an archive, oldest first."""
     manifests = await anyio.to_thread.run_sync(lambda: BackupArchive(source).manifests())
-    rows = [(m.id, m.created_at, str(m.documents), size(m.size_bytes), m.release) for m in manifests]
-    shown = table("snapshot", "made", "documents", "size", "release", rows=rows, right=("documents", "size"))
+    rows = [(m.id, m.created_at, str(m.documents), size(m.size_bytes), m.release, m.data_dir or "") for m in manifests]
+    shown = table(
+        "snapshot", "made", "documents", "size", "release", "directory", rows=rows, right=("documents", "size")
+    )
     output.result({"object": "list", "data": [_summary(m) for m in manifests]}, lambda console: console.print(shown))
 
 
@@ -73,6 +84,7 @@ def _summary(manifest: BackupManifest) -> dict[str, object]:
         "snapshot": manifest.id,
         "created_at": manifest.created_at,
         "release": manifest.release,
+        "data_dir": manifest.data_dir,
         "encrypted": manifest.encrypted,
         "documents": manifest.documents,
         "files": len(manifest.files),

@@ -217,6 +217,8 @@ def ask(
 
         if stream and as_json:
             raise usage_error("--stream and --json cannot be combined: JSON is printed as a whole")
+        if not question.strip():
+            raise usage_error("the question is empty")
         body = {
             "model": model,
             "messages": [{"role": "user", "content": question}],
@@ -506,6 +508,10 @@ def backup(
     keep: Annotated[
         int | None, typer.Option("--keep", min=1, metavar="N", help="Then remove all but the newest N snapshots.")
     ] = None,
+    same_directory: Annotated[
+        bool,
+        typer.Option("--same-directory", help="Accept an archive that was made from this directory under another id."),
+    ] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -514,7 +520,7 @@ def backup(
     async def command(output: Output) -> None:
         from ragsvc.cli.backup import backup as run_backup  # noqa: PLC0415 - keeps other commands fast
 
-        await run_backup(Target(data_dir=data_dir), destination, output, keep=keep)
+        await run_backup(Target(data_dir=data_dir), destination, output, keep=keep, same_directory=same_directory)
 
     execute(command, as_json=as_json)
 

@@ -62,15 +62,16 @@ async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) ->
     settings = target.settings()
     keep_private()
     log_to_standard_error("error")
-    broken = False
 
-    def take(found: Iterator[Check]) -> None:
-        nonlocal broken
+    def take(found: Iterator[Check]) -> bool:
+        """Note the checks; returns whether none failed."""
+        states = list[CheckState]()
         for check in found:
-            broken = broken or check.state is CheckState.FAIL
+            states.append(check.state)
             note(check)
+        return CheckState.FAIL not in states
 
-    take(doctor_checks.model(settings))
+    has_model = take(doctor_checks.model(settings))
     folder, locked = doctor_checks.data_directory(settings.data_dir)
     take(iter(folder))
     take(doctor_checks.upgrade_copies(settings.data_dir))
@@ -78,6 +79,7 @@ async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) ->
         note(Check("database", CheckState.OK, "does not exist yet; the first start creates it"))
         return
     keys = await anyio.to_thread.run_sync(settings.open_data_keys)
+    note(doctor_checks.encryption(settings.data_dir, settings.master_key_file))
     if locked:
         take(await _examine(settings.data_dir, settings.data_dir, keys, deep=deep))
         note(Check("indexes", CheckState.WARN, "not compared: a running service holds the data directory"))
@@ -86,9 +88,10 @@ async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) ->
     try:
         lock.acquire()
         with examined_copy(settings.data_dir) as copy:
-            take(await _examine(copy, settings.data_dir, keys, deep=deep))
-            if broken:
-                note(Check("indexes", CheckState.WARN, "not compared: the database or its files are damaged"))
+            is_sound = take(await _examine(copy, settings.data_dir, keys, deep=deep))
+            if not is_sound or not has_model:
+                reason = "the embedding model cannot be read" if is_sound else "the database or its files are damaged"
+                note(Check("indexes", CheckState.WARN, f"not compared: {reason}"))
             elif not await anyio.to_thread.run_sync(doctor_checks.has_newest_schema, copy, keys):
                 note(Check("indexes", CheckState.WARN, "not compared: the comparison would upgrade the database"))
             else:

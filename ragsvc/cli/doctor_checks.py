@@ -26,10 +26,11 @@ from ragsvc.core.ids import TenantId
 from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, read_model
 from ragsvc.store.backup import list_backups
 from ragsvc.store.blobs import QUARANTINE, BlobStore
-from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
+from ragsvc.store.data_keys import DATABASE_FILE_NAME, KEY_FILE_NAME, DataKeys, is_open_to_others
 from ragsvc.store.database import connect_raw
 from ragsvc.store.directory_backup import required_files
 from ragsvc.store.directory_lock import DataDirectoryLock
+from ragsvc.store.disk_space import reserve_of
 from ragsvc.store.file_sweep import is_suspicious, quarantined_files
 from ragsvc.store.migrations import revisions
 from ragsvc.store.schema import read_revision
@@ -37,7 +38,7 @@ from ragsvc.store.text_integrity import damaged_texts
 
 _NATIVE = ("faiss", "tantivy", "onnxruntime", "pypdfium2", "nacl.bindings", "tokenizers")
 _LITTLE_SPACE = 2 << 30
-_NO_SPACE = 100 << 20
+_LITTLE_SHARE = 0.1
 _MANY = 5
 
 
@@ -138,7 +139,7 @@ def data_directory(data_dir: Path) -> tuple[list[Check], bool]:
         checks.append(Check("data directory", CheckState.OK, f"{data_dir.resolve()}, free to use"))
     except DataDirectoryLocked as error:
         locked = True
-        checks.append(Check("data directory", CheckState.OK, error.message.split(";")[0]))
+        checks.append(Check("data directory", CheckState.OK, error.message.split(". ")[0]))
     except OSError as error:
         checks.append(Check("data directory", CheckState.FAIL, f"{data_dir} cannot be written: {error.strerror}"))
     open_to_all = [
@@ -151,10 +152,21 @@ def data_directory(data_dir: Path) -> tuple[list[Check], bool]:
         checks.append(Check("permissions", CheckState.WARN, words))
     else:
         checks.append(Check("permissions", CheckState.OK, "readable by this user only"))
-    free = shutil.disk_usage(data_dir).free
-    state = CheckState.FAIL if free < _NO_SPACE else CheckState.WARN if free < _LITTLE_SPACE else CheckState.OK
-    checks.append(Check("disk", state, f"{size(free)} free"))
+    usage = shutil.disk_usage(data_dir)
+    checks.append(disk(total_bytes=usage.total, free_bytes=usage.free))
     return checks, locked
+
+
+def disk(*, total_bytes: int, free_bytes: int) -> Check:
+    """Compares the free space with the space below which the service refuses uploads.
+
+    >>> disk(total_bytes=64 << 20, free_bytes=26 << 20).words
+    '26.0 MiB of 64.0 MiB free; below 1.3 MiB, uploads are refused'
+    """
+    limit, little = reserve_of(total_bytes), min(_LITTLE_SPACE, total_bytes * _LITTLE_SHARE)
+    state = CheckState.FAIL if free_bytes < limit else CheckState.WARN if free_bytes < little else CheckState.OK
+    words = f"{size(free_bytes)} of {size(total_bytes)} free; below {size(limit)}, uploads are refused"
+    return Check("disk", state, words)
 
 
 def database(data_dir: Path, keys: DataKeys | None = None) -> Iterator[Check]:
@@ -185,6 +197,16 @@ def database(data_dir: Path, keys: DataKeys | None = None) -> Iterator[Check]:
             yield Check("database", CheckState.WARN, f"{used}, no schema; the next start creates it")
         else:
             yield Check("database", CheckState.WARN, f"{used}, sound, schema {revision}; the next start upgrades it")
+
+
+def encryption(data_dir: Path, key_file: Path | None) -> Check:
+    """Whether the data directory is encrypted at rest, and whether other users can read the master key's file."""
+    if not (data_dir / KEY_FILE_NAME).exists():
+        return Check("encryption at rest", CheckState.OK, "off: database and files are stored in plain")
+    if is_open_to_others(key_file):
+        words = f"on, but other users can read the master key in {key_file}; run 'chmod 600 {key_file}'"
+        return Check("encryption at rest", CheckState.WARN, words)
+    return Check("encryption at rest", CheckState.OK, "on: the master key opens the directory")
 
 
 def has_newest_schema(data_dir: Path, keys: DataKeys | None) -> bool:

@@ -70,9 +70,12 @@ async def delete(target: Target, document_ids: Sequence[str], output: Output) ->
                     raise
                 failures.append(failure)
     report = {"object": "list", "deleted": deleted, "failed": [failure.message for failure in failures]}
-    output.result(
-        report, lambda console: console.print(escape("\n".join(f"deleted {document_id}" for document_id in deleted)))
-    )
+
+    def show_deleted(console: Console) -> None:
+        for document_id in deleted:
+            console.print(escape(f"deleted {document_id}"))
+
+    output.result(report, show_deleted)
     if failures:
         raise failures[0]
 
@@ -121,6 +124,6 @@ def _show(document: Json, console: Console) -> None:
     if document["error"] is not None:
         lines.append(("failed", f"{document['error']['message']} ({document['error']['code']})"))
     for name, value in lines:
-        console.print(escape(f"{name:<12}{value}"))
+        console.print(escape(f"{name:<11} {value}"))
     for problem in document["problems"]:
         console.print(escape(f"{'problem':<12}{problem['message']}"), style="yellow")

@@ -91,8 +91,8 @@ async def list_all(target: Target, tenant: str | None, output: Output) -> None:
         found = [key async for key in client.pages("/v1/keys", {} if tenant is None else {"tenant": tenant})]
 
     def show(console: Console) -> None:
-        rows = [(key["id"], key["tenant"], key["label"], key["state"], _day(key["created_at"])) for key in found]
-        console.print(table("id", "tenant", "label", "state", "created", rows=rows))
+        columns = ("id", "tenant", "label", "state", "created", "scopes", "collections", "models", "limits")
+        console.print(table(*columns, rows=map(_row, found)))
 
     output.result({"object": "list", "data": found}, show)
 
@@ -110,7 +110,7 @@ async def update(target: Target, key_id: str, changes: Json, output: Output, *, 
     def show(console: Console) -> None:
         for name, value in key.items():
             if name != "object":
-                console.print(escape(f"{name:<22}{', '.join(value) if isinstance(value, list) else value}"))
+                console.print(escape(f"{name:<22}{_shown(name, value)}"))
 
     output.result(key, show)
 
@@ -157,6 +157,38 @@ async def revoke(target: Target, key_id: str, output: Output) -> None:
     async with _connect(target) as client:
         key = await client.post(f"/v1/keys/{key_id}/revoke")
     output.result(key, lambda console: console.print(escape(f"{key['id']} ({key['label']}) is revoked")))
+
+
+_LIMITS = {
+    "requests_per_minute": "requests/min",
+    "requests_per_hour": "requests/h",
+    "tokens_per_day": "tokens/day",
+    "token_balance": "tokens left",
+    "max_parallel_requests": "at once",
+}
+
+
+def _row(key: Json) -> tuple[str, ...]:
+    """The cells of a key in the list."""
+    limits = [f"{key[name]} {unit}" for name, unit in _LIMITS.items() if key[name] is not None]
+    if key["expires_at"] is not None:
+        limits.append(f"until {_day(key['expires_at'])}")
+    return (
+        *(key["id"], key["tenant"], key["label"], key["state"], _day(key["created_at"])),
+        ", ".join(key["scopes"]),
+        ", ".join(key["allowed_collections"]) or "all",
+        ", ".join(key["allowed_models"]) or "all",
+        ", ".join(limits) or "none",
+    )
+
+
+def _shown(name: str, value: object) -> str:
+    """A field of a key for people: times in local time, and ``-`` for no value."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "all"
+    if name.endswith("_at") and isinstance(value, int):
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    return "-" if value is None else str(value)
 
 
 def _day(seconds: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -49,7 +50,10 @@ class Output:
         if self.as_json and not self._printed:
             print_json({"error": {"message": failure.message, "code": failure.code}})
         if not is_logged:
-            self.err.print(f"[bold red]ragsvc:[/] {escape(' '.join(failure.message.split()))}")
+            message = " ".join(failure.message.split())
+            if failure.retry_after_s is not None and "again" not in message:
+                message = f"{message.rstrip('.')}; try again in {math.ceil(failure.retry_after_s)} s"
+            self.err.print(f"[bold red]ragsvc:[/] {escape(message)}")
 
 
 def print_json(document: object) -> None:

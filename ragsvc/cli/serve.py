@@ -32,6 +32,7 @@ from ragsvc.cli.target import Target, keep_private
 from ragsvc.config import Settings
 from ragsvc.core.log_events import log_event
 from ragsvc.core.origins import AllowedOrigins
+from ragsvc.store.data_keys import is_open_to_others
 from ragsvc.web.server.connections import ConnectionLimits
 from ragsvc.web.server.http_server import HttpServer
 from ragsvc.web.server.startup import StartupApp
@@ -87,6 +88,8 @@ async def serve(target: Target, options: ServeOptions, *, output: Output) -> Non
     open_files = _allow_connections()
     settings = options.apply(target.settings())
     log_to_standard_error(settings.log_level, log_format=settings.log_format)
+    if is_open_to_others(settings.master_key_file):
+        _log.warning("other users can read the file of the master key, %s", settings.master_key_file)
     announce = _Announcer(output, started)
     manager = ServiceManager.from_environment(os.environ)
     tls = open_tls(settings)
@@ -224,19 +227,19 @@ class _Announcer:
         sys.stdout.flush()
 
     def listening(self, listeners: Sequence[Listener], settings: Settings) -> None:
-        """Print the addresses; requests are answered from now on."""
+        """Print the addresses. ``/livez`` answers from now on, but the start may still be refused."""
         urls = [listener.url for listener in listeners]
         data_dir = str(settings.data_dir)
         log_event(
             _log,
             logging.INFO,
             "listening",
-            f"ragsvc {__version__} listens",
+            f"ragsvc {__version__} starts",
             url=urls[0],
             pid=os.getpid(),
             data_dir=data_dir,
         )
-        self.event("listening", f"ragsvc listens on {', '.join(urls)}", url=urls[0], pid=os.getpid(), data_dir=data_dir)
+        self.event("listening", f"ragsvc starts on {', '.join(urls)}", url=urls[0], pid=os.getpid(), data_dir=data_dir)
 
     def ready(self, services: Services) -> None:
         """Print that the service is ready."""

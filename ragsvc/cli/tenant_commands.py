@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -51,7 +52,10 @@ async def delete(target: Target, tenant: str, output: Output, *, remove_copies: 
             "DELETE", _path(tenant), params={"remove_copies": remove_copies}, timeout_s=_LONG_S
         )
     deleted: Json = response.json()
-    output.result(deleted, lambda console: _show_removed(f"tenant '{tenant}'", deleted["removed"], console))
+    again = f"ragsvc tenants delete {shlex.quote(tenant)} --remove-copies"
+    output.result(
+        deleted, lambda console: _show_removed(f"tenant '{tenant}'", deleted["removed"], console, again=again)
+    )
 
 
 async def export(target: Target, tenant: str, file: Path, output: Output) -> None:
@@ -132,7 +136,7 @@ def _limit(value: int | None) -> str:
     return "any number" if value is None else str(value)
 
 
-def _show_removed(what: str, removed: dict[str, Any], console: Console) -> None:
+def _show_removed(what: str, removed: dict[str, Any], console: Console, *, again: str = "") -> None:
     console.print(escape(f"deleted {what}"))
     for name, value in removed.items():
         if isinstance(value, int) and not isinstance(value, bool) and value:
@@ -140,4 +144,7 @@ def _show_removed(what: str, removed: dict[str, Any], console: Console) -> None:
     if not removed["log_emptied"]:
         console.print("  the write-ahead log was in use; it is emptied within seconds")
     for copy in removed["kept_copies"]:
-        console.print(escape(f"  {copy} still holds the data: a copy from before an upgrade (--remove-copies)"))
+        hint = f"'{again}' removes it" if again else "remove it if you no longer need it"
+        console.print(escape(f"  {copy}, a copy from before an upgrade, still holds the data; {hint}"))
+    for copy in removed["removed_copies"]:
+        console.print(escape(f"  removed {copy}"))

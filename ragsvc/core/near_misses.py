@@ -21,3 +21,21 @@ def near_miss(name: str, known: Iterable[str]) -> str | None:
 
 def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
+
+
+def is_one_edit_apart(first: str, second: str) -> bool:
+    """Whether one letter is missing, added or wrong, or two are exchanged; case, ``-`` and ``_`` do not count.
+
+    >>> [is_one_edit_apart("max_tokens", other) for other in ("max_token", "max_toknes", "max_tokena", "maxTokens")]
+    [True, True, True, True]
+    >>> is_one_edit_apart("temperature", "tmprature")
+    False
+    """
+    short, long = sorted((_plain(first), _plain(second)), key=len)
+    same = next((at for at, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+    if len(long) - len(short) > 1:
+        return False
+    if len(long) > len(short):
+        return short[same:] == long[same + 1 :]
+    exchanged = short[same : same + 2][::-1] == long[same : same + 2] and short[same + 2 :] == long[same + 2 :]
+    return exchanged or short[same + 1 :] == long[same + 1 :]

@@ -6,13 +6,17 @@ A message names the field and states what is wrong with it; ``param`` holds the 
 
 from __future__ import annotations
 
+import ast
 import math
 import re
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar, cast
 
 import msgspec
+from msgspec import inspect
 
 from ragsvc.core.errors import InvalidRequest
+from ragsvc.core.ids import END_OF_TEXT
 
 T = TypeVar("T")
 
@@ -22,6 +26,18 @@ MAX_INTEGER: Final = 2**63 - 1
 
 _LOCATED: Final = re.compile(r"(?P<problem>.*) - at `(?:key in )?\$\.?(?P<path>.*)`\Z", re.DOTALL)
 _NAMED_FIELD: Final = re.compile(r"Object (?P<verb>missing required|contains unknown) field `(?P<name>[^`]*)`")
+_WRONG_CHOICE: Final = re.compile(r"Invalid enum value (.*)", re.DOTALL)
+_WRONG_FORM: Final = re.compile(r"Expected `str` matching regex ('.*'|\".*\")", re.DOTALL)
+_STEP: Final = re.compile(r"[^.\[\]]+|(?<=\[)\.\.\.(?=\])")
+_FORMS: Final = {
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}": "1 to 64 letters, digits, '.', '_' or '-', first a letter or digit",
+    r"^[^\x00-\x1f\x7f]*": "text without control characters",
+    r"^[!-~]+": "printable ASCII characters without spaces",
+    r"^[0-9a-f]{64}": "64 hexadecimal digits in lower case",
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}": "a day such as 2026-11-29",
+    r"^https?://[^\s/]": "a URL that begins with http:// or https://",
+}
+"""Texts of certain forms in words, by their regular expression without the end."""
 
 
 def decode_json(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
@@ -35,7 +51,7 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise invalid_field(error) from error
+        raise invalid_field(error, expected=decoder.type) from error
     except UnicodeDecodeError as error:
         raise InvalidRequest("The body is not valid JSON: it is not UTF-8.") from error
     except RecursionError as error:
@@ -58,7 +74,7 @@ def decode_json_parameter(path: str, text: str, type_: type[T]) -> T:
     try:
         return msgspec.json.decode(text, type=type_)
     except msgspec.ValidationError as error:
-        raise invalid_field(error, within=path) from error
+        raise invalid_field(error, within=path, expected=type_) from error
     except UnicodeError as error:
         raise invalid_value(path, "Not valid JSON: it is not UTF-8") from error
     except RecursionError as error:
@@ -67,10 +83,11 @@ def decode_json_parameter(path: str, text: str, type_: type[T]) -> T:
         raise invalid_value(path, f"Not valid JSON: {_json_problem(error)}") from error
 
 
-def invalid_field(error: msgspec.ValidationError, *, within: str = "") -> InvalidRequest:
+def invalid_field(error: msgspec.ValidationError, *, within: str = "", expected: object = None) -> InvalidRequest:
     """The error for a field that msgspec refuses; ``param`` is the path of the field.
 
-    ``within`` is the path of the value that was decoded, if it is a part of the body.
+    ``within`` is the path of the value that was decoded, if it is a part of the body. ``expected`` is the type that was
+    decoded: the message then lists the values of a field that has a few named ones.
 
     >>> invalid_field(msgspec.ValidationError("Expected `int`, got `str` - at `$.rag.top_k`")).message
     "'rag.top_k': expected `int`, got `str`."
@@ -78,9 +95,57 @@ def invalid_field(error: msgspec.ValidationError, *, within: str = "") -> Invali
     text = str(error)
     located = _LOCATED.match(text)
     if located is None:
-        return invalid_value(within or None, text)
+        return invalid_value(within or None, _with_choices(text, expected, ""))
     path = located["path"]
-    return invalid_value(f"{within}.{path}".replace(".[", "[") if within else path, located["problem"])
+    problem = _with_choices(located["problem"], expected, path)
+    return invalid_value(f"{within}.{path}".replace(".[", "[") if within else path, problem)
+
+
+def _with_choices(problem: str, expected: object, path: str) -> str:
+    """The problem of a value that is not one of a few, with these."""
+    wrong = _WRONG_CHOICE.fullmatch(problem)
+    choices = [] if wrong is None or expected is None else _choices(inspect.type_info(expected), _STEP.findall(path))
+    if wrong is None or not choices:
+        return problem
+    return f"Expected {listed(choices)}, not {wrong[1]}"
+
+
+def listed(choices: Sequence[object]) -> str:
+    """The values in quotes, for messages.
+
+    >>> listed(["auto"]), listed(["on", "off"]), listed([1, 2, 3])
+    ("'auto'", "'on' or 'off'", '1, 2 or 3')
+    """
+    *others, last = map(repr, choices)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _choices(kind: inspect.Type, steps: Sequence[str]) -> list[object]:
+    """The values of the enumeration or literal at a path below a type; none if there is something else."""
+    if isinstance(kind, inspect.Metadata):
+        return _choices(kind.type, steps)
+    if isinstance(kind, inspect.UnionType):
+        return next((found for part in kind.types if (found := _choices(part, steps))), [])
+    if not steps:
+        if isinstance(kind, inspect.EnumType):
+            return sorted(member.value for member in kind.cls)
+        return list(kind.values) if isinstance(kind, inspect.LiteralType) else []
+    return next((found for inner in _inside(kind, steps[0]) if (found := _choices(inner, steps[1:]))), [])
+
+
+def _inside(kind: inspect.Type, step: str) -> Iterator[inspect.Type]:
+    """The types that a step of a path can lead to."""
+    match kind:
+        case inspect.StructType() | inspect.TypedDictType() | inspect.DataclassType():
+            yield from (field.type for field in kind.fields if field.encode_name == step)
+        case inspect.DictType():
+            yield from (kind.key_type, kind.value_type)
+        case inspect.ListType() | inspect.SetType() | inspect.FrozenSetType() | inspect.VarTupleType():
+            yield kind.item_type
+        case inspect.TupleType():
+            yield from kind.item_types
+        case _:
+            return
 
 
 def invalid_value(path: str | None, problem: str) -> InvalidRequest:
@@ -95,8 +160,22 @@ def invalid_value(path: str | None, problem: str) -> InvalidRequest:
     if field is not None:
         place = f"{path}.{field['name']}" if path else str(field["name"])
         return missing_value(place) if field["verb"] == "missing required" else unknown_field(place)
-    problem = _lower_first(problem).rstrip(".")
+    problem = _lower_first(_in_words(problem)).rstrip(".")
     return InvalidRequest(f"'{path}': {problem}." if path else f"The body: {problem}.", param=path or None)
+
+
+def _in_words(problem: str) -> str:
+    """The problem without the regular expression that a text has to match, where the expression has words."""
+    found = _WRONG_FORM.fullmatch(problem)
+    if found is None:
+        return problem
+    pattern = str(ast.literal_eval(found[1]))
+    words = _FORMS.get(pattern.removesuffix(END_OF_TEXT))
+    if words is not None:
+        return f"Expected {words}"
+    return (
+        f"Expected `str` matching regex '{pattern.removesuffix(END_OF_TEXT)}$'" if END_OF_TEXT in pattern else problem
+    )
 
 
 def check_text_length(path: str, text: str, *, maximum: int) -> None:

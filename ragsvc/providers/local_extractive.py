@@ -32,8 +32,8 @@ NEAREST: Final = "I am not sure that the documents answer this question. The nea
 
 SELF_DESCRIPTION: Final = (
     "I am the built-in extractive model: I answer questions from your documents, in their own words and with the page "
-    "of every statement, and I do not write text of my own. Upload documents, then send the question with "
-    '"use_rag": true. For free conversation, choose one of the other models.'
+    "of every statement, and I do not write text of my own. Ask me about your documents; a request to the API "
+    'needs "use_rag": true for that. For free conversation, choose one of the other models.'
 )
 
 

@@ -261,9 +261,10 @@ class AnswerService:
         if options is None:
             return None
         query = await _query_of(call.request)
-        if not query:
-            return None
         wanted = options.search_query(query, default_top_k=self._top_k)
+        if not query:
+            await self._searcher.check(principal.tenant, wanted)  # a wrong name is an error whatever is said
+            return None
         with observed.stage("search"):
             found = await self._searcher.search(principal.tenant, wanted)
         return RetrievedPassages(query=query, hits=tuple(found.hits), answerable=found.answerable)

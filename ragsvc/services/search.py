@@ -119,6 +119,10 @@ class SearchService:
             timings_ms={name: round(seconds * 1000, 2) for name, seconds in timings.items()},
         )
 
+    async def check(self, tenant: TenantId, query: SearchQuery) -> None:
+        """Check the names in a query; see the port ``Searcher``."""
+        await self._scope(tenant, query)
+
     def forget_collections(self, tenant: TenantId) -> None:
         """Look up the names of a tenant's collections again, because one was deleted."""
         self._deletions += 1

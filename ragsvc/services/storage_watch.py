@@ -18,6 +18,10 @@ logger = logging.getLogger(__name__)
 STORAGE: Final = "storage"
 """The name of this part in ``/readyz``."""
 _FULL: Final = "The disk is full: uploads are refused, and ingest waits; documents can be searched, read and deleted."
+_WITHOUT_RESERVE: Final = (
+    "The disk is full, and its reserve is used up: documents can be searched and read, but not deleted. Stop what "
+    "fills the disk, and free some space outside of the data directory."
+)
 _EVERY_S: Final = 1.0
 
 
@@ -51,7 +55,7 @@ class StorageWatch:
         try:
             full = await anyio.to_thread.run_sync(self._space.measure)
             if full:
-                self._readiness.block(STORAGE, _FULL)
+                self._readiness.block(STORAGE, _FULL if self._space.has_room_to_delete() else _WITHOUT_RESERVE)
             else:
                 self._readiness.clear(STORAGE)
                 if self._was_full:

@@ -168,13 +168,20 @@ class TenantAdministration:
 
         Requests that were authenticated before can store nothing for it afterwards (``Access.require_key``).
         ``remove_copies`` also removes the copies of the database from before upgrades, which contain data of all
-        tenants.
+        tenants. It also works after the tenant was deleted, as long as a copy contains the tenant.
 
         Raises:
             TenantNotFound: it has nothing.
         """
-        before = await self.tenant(tenant)
         report = DeletionReport()
+        try:
+            before = await self.tenant(tenant)
+        except TenantNotFound:
+            if not remove_copies or not await anyio.to_thread.run_sync(self._is_in_copies, tenant):
+                raise
+            self._handle_copies(report, remove=True)
+            logger.warning("deleted the copies of the database, which held the deleted tenant %s", tenant)
+            return report
 
         def mark(connection: Connection) -> tuple[list[CollectionId], RemovedAccess]:
             access = rows.remove_access(connection, tenant)
@@ -256,6 +263,10 @@ class TenantAdministration:
 
     async def _empty_log(self, report: DeletionReport) -> None:
         report.log_emptied = await anyio.to_thread.run_sync(self._database.empty_log)
+
+    def _is_in_copies(self, tenant: TenantId) -> bool:
+        connect = self._database.connect_copy
+        return any(rows.copy_has_tenant(copy, tenant, connect) for copy in list_backups(self._database.path))
 
     def _handle_copies(self, report: DeletionReport, *, remove: bool) -> None:
         copies: list[Path] = list_backups(self._database.path)

@@ -41,7 +41,10 @@ class ArchivedFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of a snapshot. ``missing`` are the paths of files that the database names and the disk lacked."""
+    """The content of a snapshot. ``missing`` are the paths of files that the database names and the disk lacked.
+
+    ``directory_id`` and ``data_dir`` name the data directory. Snapshots of earlier releases have neither.
+    """
 
     format: Literal[1] = _FORMAT
     id: str
@@ -51,6 +54,8 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
     documents: int
     files: tuple[ArchivedFile, ...]
     missing: tuple[str, ...] = ()
+    directory_id: str | None = None
+    data_dir: str | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -60,6 +65,8 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
 class _Marker(msgspec.Struct, frozen=True, kw_only=True):
     format: int
     object: str = "ragsvc.backup"
+    directory_ids: tuple[str, ...] = ()
+    """The ids of the data directory whose snapshots the archive takes; empty in archives of earlier releases."""
 
 
 class BackupArchive:
@@ -78,6 +85,7 @@ class BackupArchive:
             raise ConfigurationError(
                 [f"{root} holds a backup of format {marker.format}, which this release cannot read"]
             )
+        self._directory_ids = marker.directory_ids
 
     @classmethod
     def create(cls, root: Path) -> BackupArchive:
@@ -125,6 +133,26 @@ class BackupArchive:
     def scratch_file(self) -> Path:
         """A path for a temporary file on the disk of the archive; the caller removes the file."""
         return self._root / f"{secrets.token_hex(8)}{_SCRATCH}"
+
+    # -- the data directory -------------------------------------------------------------------------------------
+
+    @property
+    def directory_ids(self) -> tuple[str, ...]:
+        """The ids of the data directory that the archive belongs to, the newest last."""
+        return self._directory_ids
+
+    def belongs_to(self, directory_id: str | None) -> bool:
+        """Whether the archive takes snapshots of this directory: it has some of it, or none that names another."""
+        return not self._directory_ids or directory_id in self._directory_ids or not self._manifest_paths()
+
+    def assign(self, directory_id: str | None, *, add: bool) -> None:
+        """Let the archive belong to a directory; with ``add`` to the directories of before as well."""
+        if directory_id is None or directory_id in self._directory_ids:
+            return
+        former = self._directory_ids if add else ()
+        marker = _Marker(format=_FORMAT, directory_ids=(*former, directory_id))
+        _write_durably(self._root / _MARKER, msgspec.json.encode(marker))
+        self._directory_ids = marker.directory_ids
 
     # -- snapshots ----------------------------------------------------------------------------------------------
 

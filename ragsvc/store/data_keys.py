@@ -13,6 +13,7 @@ import hmac
 import io
 import os
 import shlex
+import stat
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -66,6 +67,14 @@ def read_master_key(*, value: str | None, file: Path | None, command: str | None
         except OSError as error:
             raise ConfigurationError([f"master_key_file: {file} cannot be read ({error.strerror})"]) from error
     return None if command is None else MasterKey.from_bytes(_run(command))
+
+
+def is_open_to_others(key_file: Path | None) -> bool:
+    """Whether other users of the machine can read the file of the master key."""
+    try:
+        return key_file is not None and bool(key_file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+    except OSError:
+        return False
 
 
 def _run(command: str) -> bytes:

@@ -268,6 +268,10 @@ class Database:
             logger.warning("the write-ahead log was not emptied: %s", error)
             return False
 
+    def connect_copy(self, path: Path) -> sqlite3.Connection:
+        """Open a copy of this database; the caller closes the connection."""
+        return connect_raw(path, key=self._key)
+
     def _share_if_possible(self, connection: Connection) -> None:
         """Let other connections read again once there is room; called in the write thread between transactions."""
         if not self._is_exclusive or time.monotonic() < self._share_again_at:

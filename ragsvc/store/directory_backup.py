@@ -25,6 +25,7 @@ from ragsvc.store.backup_archive import ArchivedFile, BackupArchive, BackupManif
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, KEY_FILE_NAME, DataKeys, sync_folder
 from ragsvc.store.database import connect_raw
+from ragsvc.store.directory_identity import DIRECTORY_ID_FILE_NAME, directory_id, write_directory_id
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.replay_claims import CLAIMS_FILE_NAME
 from ragsvc.store.sealing_key import FORMER_SEALING_KEY_FILE_NAME, SEALING_KEY_FILE_NAME
@@ -35,6 +36,7 @@ _SMALL_FILES: Final = (
     FORMER_SEALING_KEY_FILE_NAME,
     KEY_FILE_NAME,
     MODEL_REVISIONS_FILE_NAME,
+    DIRECTORY_ID_FILE_NAME,
 )
 _STAGING: Final = "restore.partial"
 _NOT_DATA: Final = frozenset({"README.md", "ragsvc.lock", "ragsvc.pid", "ragsvc.reserve", "lost+found", _STAGING})
@@ -61,15 +63,20 @@ def back_up_directory(
     destination: Path,
     *,
     keep: int | None = None,
+    same_directory: bool = False,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     on_rows_read: Callable[[], object] = lambda: None,
 ) -> BackupResult:
     """Make a snapshot of a data directory in the archive at ``destination``; with ``keep``, remove older snapshots.
 
+    An archive belongs to the directory of its first snapshot. ``same_directory`` says that this is the same directory
+    although its id differs, for example because a copy by hand left the id out.
+
     ``on_rows_read`` is called each time the rows were read and before the files that they name are copied.
 
     Raises:
-        ConfigurationError: there is no data, or ``destination`` holds other files or is inside the directory.
+        ConfigurationError: there is no data, or ``destination`` holds other files or the snapshots of another
+            directory, or is inside the directory.
         Conflict: another process works on the archive, or the master key was changed during the backup.
     """
     if not (data_dir / DATABASE_FILE_NAME).is_file():
@@ -78,17 +85,38 @@ def back_up_directory(
         raise ConfigurationError([f"{destination} is inside the data directory; choose a folder outside {data_dir}"])
     archive = BackupArchive.create(destination)
     with archive.locked():
-        result = _DirectoryBackup(data_dir, keys, archive, on_rows_read).run(now())
+        archive = BackupArchive(destination)  # another backup may have assigned it before it was locked
+        identity = directory_id(data_dir)
+        if not same_directory and not archive.belongs_to(identity):
+            raise ConfigurationError([_other_directory(archive, data_dir, destination)])
+        result = _DirectoryBackup(data_dir, keys, archive, identity, on_rows_read).run(
+            now(), before_commit=lambda: archive.assign(identity, add=same_directory)
+        )
         removed = [] if keep is None else archive.remove_old(keep=keep)
     return msgspec.structs.replace(result, removed=removed)
+
+
+def _other_directory(archive: BackupArchive, data_dir: Path, destination: Path) -> str:
+    newest = archive.newest()
+    other = "another data directory" if newest is None or newest.data_dir is None else f"another, {newest.data_dir}"
+    return (
+        f"{destination} holds the snapshots of {other}: choose another folder for the snapshots of {data_dir}, or add "
+        f"--same-directory if it is the same directory, copied without its {DIRECTORY_ID_FILE_NAME}"
+    )
 
 
 class _DirectoryBackup:
     """One run of a backup."""
 
     def __init__(
-        self, data_dir: Path, keys: DataKeys | None, archive: BackupArchive, on_rows_read: Callable[[], object]
+        self,
+        data_dir: Path,
+        keys: DataKeys | None,
+        archive: BackupArchive,
+        identity: str | None,
+        on_rows_read: Callable[[], object],
     ) -> None:
+        self._identity = identity
         self._on_rows_read = on_rows_read
         self._data_dir = data_dir
         self._keys = keys
@@ -99,7 +127,7 @@ class _DirectoryBackup:
         self._blob_files: dict[BlobKey, ArchivedFile] = {}
         self._files: list[ArchivedFile] = []
 
-    def run(self, started: datetime) -> BackupResult:
+    def run(self, started: datetime, *, before_commit: Callable[[], object]) -> BackupResult:
         key_file = _content(self._data_dir / KEY_FILE_NAME)
         documents, missing = self._add_database_and_blobs()
         if (self._data_dir / CLAIMS_FILE_NAME).exists():
@@ -118,7 +146,10 @@ class _DirectoryBackup:
             documents=documents,
             files=(*self._files, *self._blob_files.values()),
             missing=tuple(missing),
+            directory_id=self._identity,
+            data_dir=str(self._data_dir.resolve()),
         )
+        before_commit()
         self._archive.commit(manifest)
         return BackupResult(manifest=manifest, written_bytes=self._archive.written_bytes, removed=[])
 
@@ -202,6 +233,9 @@ def restore_directory(source: Path, data_dir: Path, *, snapshot: str | None = No
         staging.mkdir()
         for file in manifest.files:
             archive.extract(file, staging / _checked(file.path))
+        if archive.directory_ids and not (staging / DIRECTORY_ID_FILE_NAME).exists():
+            # a snapshot of an earlier release: the restored directory continues the archive
+            write_directory_id(staging, archive.directory_ids[-1])
         _publish(staging, data_dir)
     finally:
         lock.release()

@@ -1,7 +1,8 @@
 """Knows whether the file system of the data directory is full, and keeps a reserve for what frees space.
 
 The reserve is a file. It is removed when the disk is full, so that documents can still be deleted, tokens counted and
-the service started, and is made again when there is room. While the disk is full, nothing that takes more space is
+the service started, and is made again when there is room. Whatever fills the disk can take that space as well; then
+nothing can be written, and nothing else is promised. While the disk is full, nothing that takes more space is
 begun: uploads are refused and documents are not ingested.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -24,6 +26,8 @@ RESERVE_FILE: Final = "ragsvc.reserve"
 _SHARE: Final = 0.02
 _LEAST_BYTES: Final = 256 << 10
 _MOST_BYTES: Final = 8 << 20
+_DELETION_BYTES: Final = 128 << 10
+"""Free space below which no deletion is promised: its pages first have to fit into the write-ahead log."""
 _PIECE: Final = bytes(1 << 16)
 _ENOUGH: Final = 2
 """A full disk counts as usable again with this many times the reserve free, so that it does not alternate."""
@@ -39,8 +43,7 @@ class DiskSpace:
         self._lock = threading.Lock()
         self._full = False
         self._fault = False
-        status = os.statvfs(root)
-        self.reserve_bytes = int(min(_MOST_BYTES, max(_LEAST_BYTES, status.f_blocks * status.f_frsize * _SHARE)))
+        self.reserve_bytes = reserve_of(shutil.disk_usage(root).total)
         """Size of the reserve, and the free space below which the disk counts as full."""
 
     @property
@@ -59,11 +62,21 @@ class DiskSpace:
 
     def check(self) -> None:
         """Raise ``StorageFull`` while the disk is full."""
-        if self._full:
+        if not self._full:
+            return
+        if self.has_room_to_delete():
             raise StorageFull(
                 "The disk is full. Stored documents can be searched and deleted; nothing can be added until there is "
                 "room."
             )
+        raise StorageFull(
+            "The disk is full. Stored documents can be searched; nothing can be added or deleted. Stop what fills the "
+            "disk, and free some space outside of the data directory."
+        )
+
+    def has_room_to_delete(self) -> bool:
+        """Whether deletions can be written: what fills the disk may have taken the space of the reserve as well."""
+        return self.free_bytes() >= _DELETION_BYTES
 
     def report_fault(self) -> bool:
         """Note that a write failed because the disk is full; returns whether the reserve made some room."""
@@ -111,6 +124,15 @@ class DiskSpace:
             _remove(self._reserve)
             if not is_storage_fault(error):
                 logger.warning("the reserve %s cannot be written (%s)", self._reserve, error.strerror)
+
+
+def reserve_of(total_bytes: int) -> int:
+    """The size of the reserve on a disk: with less free space, the disk counts as full.
+
+    >>> reserve_of(64 << 20), reserve_of(1 << 40)
+    (1342177, 8388608)
+    """
+    return int(min(_MOST_BYTES, max(_LEAST_BYTES, total_bytes * _SHARE)))
 
 
 def open_disk_space(root: Path) -> DiskSpace:

@@ -7,8 +7,11 @@ transactions, so that other writers never wait long; after a crash the next star
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable, Sequence
 from collections.abc import Collection as SomeOf
-from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -311,6 +314,19 @@ def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
     provider_keys = connection.execute(delete(_provider_keys).where(_provider_keys.c.tenant == tenant)).rowcount
     connection.execute(delete(_tenants).where(_tenants.c.name == tenant))
     return RemovedAccess(key_ids=key_ids, provider_keys=provider_keys, usage_rows=usage.rowcount, audit_entries=audit)
+
+
+def copy_has_tenant(path: Path, tenant: TenantId, connect: Callable[[Path], sqlite3.Connection]) -> bool:
+    """Whether a copy of the database, of any schema, names the tenant; ``False`` if it cannot be read."""
+    with suppress(Exception), closing(connect(path)) as copy:  # either driver's errors
+        tables = copy.execute(
+            "SELECT m.name FROM sqlite_master m JOIN pragma_table_info(m.name) c"
+            " WHERE m.type = 'table' AND c.name = 'tenant'"
+        ).fetchall()
+        for (table,) in tables:
+            if copy.execute(f'SELECT 1 FROM "{table}" WHERE tenant = ? LIMIT 1', (tenant,)).fetchone():  # noqa: S608 - a name of the schema
+                return True
+    return False
 
 
 def documents_for_export(

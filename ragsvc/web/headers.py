@@ -26,6 +26,9 @@ OUR_HEADERS = frozenset(
 DROPPED_PASSAGES_HEADER = b"x-ragsvc-passages-dropped"
 """The number of retrieved passages that did not fit into the model's context; only present if there are any."""
 
+MISSPELT_PARAMETERS_HEADER = b"x-ragsvc-misspelt-parameters"
+"""Unknown parameters of a chat that are one edit from a known one: ``temprature (temperature?)``."""
+
 _VALID_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 

@@ -103,9 +103,13 @@ class RequestMiddleware:
                 self._access_log(_line(context, scope["method"], route, status, duration_s, at=self._clock()))
 
 
+_NOT_READY = ("/readyz", HTTPStatus.SERVICE_UNAVAILABLE)
+
+
 class ProblemLog:
     """Logs requests that the service failed to answer, and slow ones; of many alike only the first and a count.
 
+    ``/readyz`` did not fail when it answers that the service is not ready; load balancers ask for it all the time.
     Unexpected errors are not logged again: ``log_unexpected`` has logged them, with their stack.
     """
 
@@ -115,7 +119,7 @@ class ProblemLog:
 
     def note(self, context: RequestContext, method: str, route: str, status: int, *, answered_s: float) -> None:
         """Log the request if it is one of them; ``answered_s`` is the time until the response began."""
-        if context.error_code == RagsvcError.code:
+        if context.error_code == RagsvcError.code or (route, status) == _NOT_READY:
             return
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             event, message = "request_failed", "a request was answered with an error of the server"

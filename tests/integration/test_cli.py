@@ -254,6 +254,8 @@ def test_doctor_examines_a_running_service_from_afar_and_beside_it(
     assert {"service", "ready", "key"} <= {check["name"] for check in afar.json["checks"]}
     beside = ragsvc("doctor", env={"RAGSVC_DATA_DIR": str(service.data_dir)})
     assert beside.code == 0, beside.out
+    assert "is in use by another ragsvc process" in beside.out
+    assert "Stop it" not in beside.out
     assert "not compared" in beside.out
 
 

@@ -14,6 +14,7 @@ import pytest
 from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import ROOT, RunningService, service_environment
 from tests.support.command import at_data, ragsvc
+from tests.support.full_disk import fill, small_disk
 
 pytestmark = pytest.mark.model
 
@@ -99,6 +100,24 @@ def test_doctor_tells_a_damaged_database(data_dir: Path) -> None:
     content[4096:12288] = os.urandom(8192)
     database.write_bytes(content)
     assert ragsvc("doctor", "--json", env=env).json["ok"] is False
+
+
+def test_doctor_compares_the_indexes_although_the_disk_is_full(service: RunningService, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", megabytes=16) as disk:
+        data_dir = disk / "data"
+        data_dir.mkdir()
+        (data_dir / "models").symlink_to(service.data_dir / "models")
+        env = at_data(data_dir)
+        assert ragsvc("keys", "create", "--tenant", "t", env=env).code == 0
+        small = ragsvc("doctor", "--json", env=env)
+        assert (small.code, {check["name"]: check["state"] for check in small.json["checks"]}["disk"]) == (0, "ok")
+        fill(disk)
+        full = ragsvc("doctor", "--json", env=env)
+    checks = {check["name"]: check for check in full.json["checks"]}
+    assert [name for name, check in checks.items() if check["state"] == "fail"] == ["disk"], full.json
+    assert "uploads are refused" in checks["disk"]["words"]
+    assert checks["embedding"]["state"] == "ok"
+    assert "damaged" not in full.out
 
 
 def hear_interrupts() -> None:

@@ -133,9 +133,11 @@ def test_a_full_disk_is_a_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("LOG_LEVEL", "loud", "log_level: expected 'debug', 'info', 'warning' or 'error', not 'loud'"),
-        ("OCR", "maybe", "ocr: expected 'auto' or 'off', not 'maybe'"),
-        ("PORT", "abc", "port: expected `int`, got `str`"),
+        ("LOG_LEVEL", "loud", "RAGSVC_LOG_LEVEL: expected 'debug', 'info', 'warning' or 'error', not 'loud'"),
+        ("OCR", "maybe", "RAGSVC_OCR: expected 'auto' or 'off', not 'maybe'"),
+        ("PORT", "abc", "RAGSVC_PORT: expected a whole number, not 'abc'"),
+        ("PORT", "70000", "RAGSVC_PORT: expected a whole number <= 65535, not '70000'"),
+        ("HEADER_TIMEOUT_S", "soon", "RAGSVC_HEADER_TIMEOUT_S: expected a number, not 'soon'"),
         ("COLOUR", "red", "RAGSVC_COLOUR: no such setting"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 pytestmark = pytest.mark.model
@@ -82,3 +84,18 @@ def test_filters_by_file_name_and_time(client) -> None:
     assert len(client.post("/v1/rag/search", json={"query": "lake", "filters": earlier}).json()["data"]) == 3
     told = refused(client.post("/v1/rag/search", json={"query": "lake", "filters": {"year": 2024}}))
     assert '{"type": "eq", "key": "year", "value": 2024}' in told
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_parameter_that_is_one_edit_from_a_known_one_is_reported(client, service, stream) -> None:
+    known = CHAT | {"stream": stream, "temperature": 1, "top_k": 3, "guided_json": {}, "min_p": 0.1, "n": 1}
+    quiet = client.post("/v1/chat/completions", json=known)
+    assert (quiet.status_code, quiet.headers.get("x-ragsvc-misspelt-parameters")) == (200, None)
+    told = client.post("/v1/chat/completions", json=known | {"temprature": 0, "maxTokens": 5})
+    assert told.status_code == 200
+    expected = "temprature (temperature?), maxTokens (max_tokens?)"
+    assert told.headers["x-ragsvc-misspelt-parameters"] == expected
+    deadline = time.monotonic() + 20
+    while not any("probably misspelt" in line for line in list(service.log)):  # a thread reads the log
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

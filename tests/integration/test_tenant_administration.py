@@ -16,6 +16,7 @@ import pytest
 
 from ragsvc.testing.service_runner import ROOT, RunningService, create_key, service_environment
 from tests.conftest import NO_LIMITS
+from tests.support.old_data_directories import OldDirectory
 
 pytestmark = pytest.mark.model
 
@@ -340,3 +341,21 @@ def test_tenants_and_collections_from_the_command_line(service: RunningService, 
     gone = run("tenants", "delete", tenant.name, "--yes", "--json")
     assert json.loads(gone.stdout)["removed"]["documents"] == 1
     assert run("tenants", "show", tenant.name).returncode == 1
+
+
+def test_copies_from_before_an_upgrade_can_be_removed_after_their_tenant(tmp_path: Path) -> None:
+    old = OldDirectory("plain", tmp_path / "data")
+    (tenant,) = (entry["name"] for entry in ok(old.path, "tenants", "list", "--json")["data"] if entry["documents"])
+    assert old.backup.exists()
+    deleted = ragsvc(old.path, "tenants", "delete", tenant, "--yes")
+    assert deleted.returncode == 0, deleted.stderr
+    hint = f"ragsvc tenants delete {tenant} --remove-copies"
+    assert f"{old.backup.name}, a copy" in deleted.stdout
+    assert hint in deleted.stdout
+    misspelt = ragsvc(old.path, "tenants", "delete", f"{tenant}x", "--remove-copies", "--yes")
+    assert (misspelt.returncode, old.backup.exists()) == (1, True)
+    removed = ragsvc(old.path, *hint.split()[1:], "--yes")
+    assert removed.returncode == 0, removed.stderr
+    assert f"removed {old.backup.name}" in removed.stdout
+    assert not old.backup.exists()
+    assert ragsvc(old.path, *hint.split()[1:], "--yes").returncode == 1

@@ -17,6 +17,13 @@ OPEN = {"type": "and", "filters": [{"type": "eq", "key": "a"}]}
 BLANK = ": expected text that is not empty or white space"
 NO_TEXTS = ": expected a text, an array of texts, or arrays of tokens"
 TOO_LONG = "m" * 257
+WRONG_SCOPE = (
+    ": expected 'admin', 'chat', 'chat.plain', 'documents.read', 'documents.write', 'embeddings', 'proxy', 'search' or "
+    "'tenant.admin', not 'root'"
+)
+WRONG_MODE = ": expected 'dense', 'hybrid' or 'lexical', not 'fuzzy'"
+NO_NAME = ": expected 1 to 64 letters, digits, '.', '_' or '-', first a letter or digit"
+NO_URL = ": expected a URL that begins with http:// or https://"
 TOO_LONG_MESSAGE = ": expected `str` of length <= 256"
 TOO_DEEP = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
 JSON_ROUTES = (
@@ -91,7 +98,11 @@ def test_a_body_that_is_not_a_json_object(client, method: str, path: str, field:
         ("/v1/embeddings", EMBED | {"input": [1, "a"]}, "input", NO_TEXTS),
         ("/v1/keys", {}, "label", " is required"),
         ("/v1/keys", {"label": "a", "colour": 1}, "colour", " is not a known field"),
-        ("/v1/keys", {"label": "a", "scopes": ["root"]}, "scopes[0]", ": invalid enum value 'root'"),
+        ("/v1/keys", {"label": "a", "scopes": ["root"]}, "scopes[0]", WRONG_SCOPE),
+        ("/v1/keys", {"label": "a", "tenant": "a b/c"}, "tenant", NO_NAME),
+        ("/v1/rag/search", {"query": "x", "mode": "fuzzy"}, "mode", WRONG_MODE),
+        ("/v1/chat/completions", CHAT | {"rag": {"mode": "fuzzy"}}, "rag.mode", WRONG_MODE),
+        ("/v1/providers", {"name": "p", "base_url": "host/v1"}, "base_url", NO_URL),
         ("/v1/keys", {"label": "a", "allowed_models": [TOO_LONG]}, "allowed_models[0]", TOO_LONG_MESSAGE),
         ("/v1/providers", {"name": "p"}, "base_url", " is required"),
         ("/v1/providers", {"name": "p", "base_url": "http://p", "retries": 11}, "retries", ": expected `int` <= 10"),

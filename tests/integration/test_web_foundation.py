@@ -70,7 +70,12 @@ async def stream() -> Stream:
     return Stream(parts())
 
 
-HANDLERS = [echo, body, big, fail, unavailable, slow, stream]
+@get("/test/plain", opt={"scope": Scope.CHAT_PLAIN})
+async def plain() -> dict[str, str]:
+    return {}
+
+
+HANDLERS = [plain, echo, body, big, fail, unavailable, slow, stream]
 
 
 class Web:
@@ -90,7 +95,9 @@ class Web:
 async def web(tmp_path):
     with contextlib.closing(SmallDatabase(tmp_path / "web.sqlite")) as database:
         services, lines = compose(database), []
-        app = create_app(services, route_handlers=HANDLERS, body_limit_bytes=2000, access_log=lines.append)
+        app = create_app(
+            services, route_handlers=HANDLERS, body_limit_bytes=2000, access_log=lines.append, slow_request_s=60
+        )
         draft = KeyDraft(
             tenant="operator", label="admin", scopes=frozenset({Scope.ADMIN}),
             limits=KeyLimits(requests_per_minute=None, requests_per_hour=None),
@@ -173,6 +180,23 @@ async def test_a_missing_scope_is_denied_in_the_specifications_manner(web):
     assert (error_of(answer)["code"], error_of(answer)["type"]) == ("policy_denied", "policy")
     assert error_of(answer)["message"] == "Key 'quickstart' lacks scope 'chat'."
     assert (await web("GET", "/v1/keys", web.issue().text)).status_code == 403
+
+
+async def test_a_key_without_chat_learns_both_scopes_at_once(web):
+    answer = await web("GET", "/test/plain", web.issue(scopes=[Scope.SEARCH]).text)
+    wanted = "Key 'quickstart' lacks scope 'chat', or 'chat.plain' for chats without documents."
+    assert (answer.status_code, error_of(answer)["message"]) == (403, wanted)
+    for scope in (Scope.CHAT, Scope.CHAT_PLAIN):
+        assert (await web("GET", "/test/plain", web.issue(scopes=[scope]).text)).status_code == 200
+
+
+async def test_an_answer_that_the_service_is_not_ready_is_no_failed_request(web, caplog):
+    web.services.readiness.block("storage", "The disk is full.")
+    with caplog.at_level(logging.DEBUG, logger="ragsvc.web.middleware"):
+        assert (await web("GET", "/readyz")).status_code == 503
+        assert not caplog.records
+        assert (await web("GET", "/test/unavailable")).status_code == 503
+    assert [record.event for record in caplog.records] == ["request_failed"]
 
 
 async def test_a_route_that_asks_for_nothing_keeps_the_application_from_starting(web):

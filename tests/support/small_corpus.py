@@ -52,10 +52,13 @@ class SmallSearch:
     def __init__(self) -> None:
         self.queries: list[tuple[TenantId, object]] = []
 
-    async def search(self, tenant, query):
-        self.queries.append((tenant, query))
+    async def check(self, tenant, query):
         if query.collection != "default":
             raise CollectionNotFound(f"There is no collection '{query.collection}'.", param="rag.collection")
+
+    async def search(self, tenant, query):
+        self.queries.append((tenant, query))
+        await self.check(tenant, query)
         scored = [SearchHit(passage(number, text), overlap(query.text, text)) for number, text in PAGES.items()]
         hits = sorted((hit for hit in scored if hit.score > 0), key=lambda hit: -hit.score)[: query.top_k]
         return SearchResult(hits, answerable=hits[0].score if hits else 0.0)

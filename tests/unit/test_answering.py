@@ -549,3 +549,38 @@ def test_a_passage_without_a_name_of_the_question_is_unsure():
         "How many ferries of the company sail in Amrumbank and Husum?", [hit(text), hit(other)], answerable=0.9
     )
     assert found.unsure
+
+
+SERVICES = hit(
+    "Services\n\nServices net sales increased during the third quarter of 2023 compared to 2022. "
+    "Services net sales increased during the first nine months of 2023.\n\n® ® ®\n\n®\n\n"
+    "Apple Inc. | Q3 2023 Form 10-Q | 16",
+    title="Apple quarterly report",
+)
+
+
+def test_signs_apart_from_their_words_and_the_foot_of_a_page_are_no_reason():
+    found = ask("Why did services net sales increase in the first nine months of 2023?", [SERVICES])
+    assert found.sentences
+    assert all("services" in sentence.text.casefold() for sentence in found.sentences), found.sentences
+
+
+@pytest.mark.parametrize(
+    ("foot", "question"),
+    [
+        ("Apple Inc. | Q1 2023 Form 10-Q | 13", "How many people work at Apple Inc. in 2023?"),
+        ("Harbour board | 7", "How many people are on the harbour board?"),
+        ("Page 7 of 31", "How many people read page 7?"),
+    ],
+)
+def test_the_head_and_foot_of_a_page_answer_nothing(foot: str, question: str):
+    prose = "The store opened in the morning. It sells fruit."
+    for text in (f"{prose}\n\n{foot}", f"{foot}\n\n{prose}", f"{prose}\n\n{foot}\n\n®"):
+        found = answer(question, [hit(text)], answerable=1.0)
+        assert foot not in [sentence.text for sentence in found.sentences]
+
+
+def test_the_last_row_of_a_table_with_bars_is_no_foot_of_a_page():
+    text = "Boats by harbour\n\nHarbour | Boats\nSkagen | 41\nEsbjerg | 13"
+    found = answer("How many boats are in Esbjerg?", [hit(text)], answerable=1.0)
+    assert any("13" in sentence.text for sentence in found.sentences)

@@ -1,11 +1,14 @@
 import json
+from io import StringIO
 from pathlib import Path
 
 import anyio
 import httpx
 import pytest
 import typer
+from rich.console import Console
 
+from ragsvc.cli.ask import show_citations, stream_answer
 from ragsvc.cli.execution import execute
 from ragsvc.cli.failures import CommandFailed, ExitCode, failure_of_answer
 from ragsvc.cli.ingest.folders import SourceFile
@@ -96,3 +99,30 @@ def test_options_that_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> Non
     for options in ({"url": "u", "data_dir": Path("x")}, {"url": "u", "tenant": "t"}, {"url": None, "tenant": "t"}):
         with pytest.raises(CommandFailed):
             choose_target(**{"data_dir": None, "tenant": None, **options})
+
+
+def test_every_quote_of_a_passage_is_shown_once() -> None:
+    quotes = ["Sales rose by 4 %.", "Sales fell in June.", "Sales rose by 4 %."]
+    cited = [{"index": 1, "filename": "a.pdf", "page": 3, "page_label": None, "quote": quote} for quote in quotes]
+    console = Console(file=StringIO(), width=160)
+    show_citations([*cited, {**cited[0], "index": 2, "filename": "b.pdf"}], console)
+    lines = console.file.getvalue().splitlines()[2:]
+    assert [line.split()[0] for line in lines] == ["[1]", "[1]", "[2]"]
+    for line, quote in zip(lines, [*quotes[:2], quotes[0]], strict=True):
+        assert quote in line
+
+
+@pytest.mark.parametrize(("text", "printed"), [("Hello half", "Hello half\n"), ("", "")])
+def test_the_error_of_a_stream_is_on_its_own_line(text: str, printed: str) -> None:
+    events = [{"choices": [{"delta": {"content": text}}]}, {"error": {"message": "The provider left.", "code": "x"}}]
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    answer = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=body)
+    console = Console(file=StringIO(), width=160)
+
+    async def ask() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: answer), base_url="http://test") as http:
+            await stream_answer(ServiceClient(http), {}, console)
+
+    with pytest.raises(CommandFailed, match="The provider left"):
+        anyio.run(ask)
+    assert console.file.getvalue() == printed

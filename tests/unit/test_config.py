@@ -26,7 +26,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_env(environ)
     text = "\n".join(caught.value.problems)
-    for name in ("colour", "rag_top_k", "port", "RAGSVC_PROT", "RAGSVC_PROVIDERS"):
+    for name in ("colour", "rag_top_k", "RAGSVC_PORT", "RAGSVC_PROT", "RAGSVC_PROVIDERS"):
         assert name in text
 
 

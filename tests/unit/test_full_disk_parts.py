@@ -88,6 +88,8 @@ def test_the_reserve_lets_a_commit_through_and_comes_back(disk) -> None:
     with pytest.raises(StorageFull):
         database.write_sync(lambda c: c.exec_driver_sql("INSERT INTO t VALUES (zeroblob(100000))"))
     assert space.measure()
+    with pytest.raises(StorageFull, match="nothing can be added or deleted"):
+        space.check()
     filler.unlink()
     assert not space.measure()
     assert reserve.exists()
@@ -109,6 +111,10 @@ def test_the_watch_reports_a_full_disk_and_resumes_work(disk) -> None:
         filler = fill(disk)
         await watch.check()
         assert "disk is full" in readiness.reasons()[STORAGE]
+        assert "searched, read and deleted" in readiness.reasons()[STORAGE]
+        fill(disk)
+        await watch.check()
+        assert "not deleted" in readiness.reasons()[STORAGE]
         filler.unlink()
         await watch.check()
         assert (readiness.ready, resumed) == (True, ["resumed", "resumed"])

@@ -299,7 +299,12 @@ def _show(report: IngestReport, console: Console) -> None:
         console.print(escape(f"passed over, type cannot be read: {passed_over_text(report.passed_over)}"))
     if report.links_passed_over:
         console.print(f"{report.links_passed_over} symbolic links not followed (see --follow-symlinks)")
-    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report.counts.items()) or "nothing to do"
+    renamed = sum(outcome.action in (IngestAction.MOVED, IngestAction.NAMED) for outcome in report.files)
+    remarks = {"unchanged": f" ({renamed} renamed)"} if renamed else {}
+    counts = ", ".join(
+        f"{count} {name.replace('_', ' ')}{remarks.get(name, '')}" for name, count in report.counts.items()
+    )
+    counts = counts or "nothing to do"
     pruned = f", {len(report.pruned)} pruned" if report.pruned else ""
     pages = f"; {report.pages} pages, {report.pages_per_second:.1f} pages/s" if report.pages else ""
     console.print(f"{counts}{pruned} in {report.seconds:.1f} s{pages}")

@@ -19,6 +19,7 @@ from ragsvc.cli.ingest.folders import SourceFile
 from ragsvc.cli.ingest.plan import IngestAction, IngestStep, KnownDocument
 from ragsvc.cli.service_client import Json, ServiceClient
 from ragsvc.core.defaults import MAX_FILENAME_LENGTH, SOURCE_PATH_KEY, SOURCE_ROOT_KEY
+from ragsvc.core.errors import FailureReason
 
 _ENDED = ("ready", "failed")
 _WAIT_S = 1.0
@@ -179,7 +180,7 @@ class Transfer:
             state = await self._follow(step.file, state)
         self._watch(step.file, state)
         if state["status"] != "ready":
-            return _failed(step, (state.get("error") or {}).get("message") or "failed", state)
+            return _failed(step, _reason(state), state)
         existed = state.get("http_status") == 200
         await self._drop(step.superseded)
         result = FileResult.REPLACED if step.superseded else FileResult.UNCHANGED if existed else FileResult.ADDED
@@ -256,6 +257,14 @@ def _ended(step: IngestStep, result: FileResult, document: KnownDocument | None)
         bytes=step.file.size_bytes,
         document_id=document.id if document is not None else None,
     )
+
+
+def _reason(state: Json) -> str:
+    """Why a document failed, and the command that mends it."""
+    error = state.get("error") or {}
+    if error.get("code") == FailureReason.PASSWORD_REQUIRED:
+        return f"needs a password: ragsvc documents retry {state['id']} --password-stdin"
+    return error.get("message") or "failed"
 
 
 def _failed(step: IngestStep, reason: str, state: Json | None = None) -> FileOutcome:

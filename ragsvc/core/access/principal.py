@@ -38,6 +38,9 @@ _SUFFICIENT = {
 }
 """Scopes that include others."""
 
+_WANTED = {Scope.CHAT_PLAIN: "'chat', or 'chat.plain' for chats without documents"}
+"""The scopes to name where one that includes the required scope is the usual one."""
+
 
 class Principal(msgspec.Struct, frozen=True):
     """The caller: a verified API key. ``allowed_models`` are names and globs; empty means all.
@@ -89,7 +92,8 @@ def require_model(principal: Principal, model: str) -> None:
 def require_scope(principal: Principal, scope: Scope) -> None:
     """Refuse a request that needs a scope the key lacks. Raises ``PolicyDenied``, which names key and scope."""
     if not principal.scopes & _SUFFICIENT.get(scope, {scope}):
-        raise PolicyDenied(f"Key '{principal.label}' lacks scope '{scope.value}'.")
+        wanted = _WANTED.get(scope, f"'{scope.value}'")
+        raise PolicyDenied(f"Key '{principal.label}' lacks scope {wanted}.")
 
 
 def allows_collection(principal: Principal, name: str) -> bool:

@@ -141,6 +141,12 @@ _IDENTIFIER: Final = re.compile(r"(?<!\w)(?:[A-Z]{2,5}|(?<=[a-z] )[B-HJ-Z]|(?=\w
 _YEAR: Final = re.compile(r"(?<= )(?:19|20)\d\d(?= )")
 _DECIMAL: Final = re.compile(r"(?<![\d.,])\d+\.\d{1,2}(?![\d.,]*\d)")
 _WORD: Final = re.compile(r"\w")
+_PAGE_LINE: Final = re.compile(
+    r"[^|\n]{1,80}(?:\|[^|\n]{1,80}){0,3}\|\s*(?:page\s*)?\d{1,4}"
+    r"|(?:page|seite|стр\.|p\.)\s*\d{1,4}(?:\s*(?:of|von|из|/)\s*\d{1,4})?",
+    re.IGNORECASE,
+)
+"""A line with the page number at the top or bottom of a page, such as ``Apple Inc. | Form 10-Q | 13``."""
 _SPACE_BEFORE_STOP: Final = re.compile(r"(?<=\w) (?=[.,;:!?](?:\s|\Z))")
 _DIGIT: Final = re.compile(r"\d")
 _FOOTER: Final = re.compile(
@@ -420,7 +426,7 @@ def _following(sentence: AnswerSentence, hits: Sequence[SearchHit]) -> list[Answ
         return []
     return [
         AnswerSentence(text[start:end], sentence.passage_index, start, end)
-        for start, end in quotable_spans(text)
+        for start, end in _stating_spans(text)
         if start >= sentence.end
     ]
 
@@ -430,7 +436,7 @@ def _reason_before(question: str, sentence: AnswerSentence, hits: Sequence[Searc
     text = hits[sentence.passage_index].passage.text
     if not _ASKS_REASON.search(question) or sentence.row or "~~" in text or not _REFERS_BACK.search(sentence.text):
         return None
-    before = [span for span in quotable_spans(text) if span[1] <= sentence.start][-1:]
+    before = [span for span in _stating_spans(text) if span[1] <= sentence.start][-1:]
     if not before or before[0][1] - before[0][0] > MAX_SENTENCE_CHARACTERS or is_label(text[slice(*before[0])]):
         return None
     return AnswerSentence(text[slice(*before[0])], sentence.passage_index, *before[0])
@@ -637,9 +643,10 @@ def _candidates(
     rows = text_rows(text, spans)
     plain = [plain_text(text[start:end]) for start, end in spans]
     labels = [is_label(text[start:end]) for start, end in spans]
+    silent = _silent_spans(text, spans)
     for at, (start, end) in enumerate(spans):
         row = rows.get(at)
-        if row is not None and (row.is_heading or is_separator(text[start:end])):
+        if at in silent or (row is not None and (row.is_heading or is_separator(text[start:end]))):
             continue
         before = plain[at - 1] if at else ""
         above = next((plain[line] for line in range(at - 1, max(-1, at - 1 - _UNDER_HEADING), -1) if labels[line]), "")
@@ -652,6 +659,23 @@ def _candidates(
                 continue
             plain[at] = plain_text(sentence.text)
         yield _Candidate(sentence, plain[at], before, head, row, above, years, degree)
+
+
+def _stating_spans(text: str) -> list[Span]:
+    """The spans of ``quotable_spans`` that can state something."""
+    spans = quotable_spans(text)
+    silent = _silent_spans(text, spans)
+    return [span for at, span in enumerate(spans) if at not in silent]
+
+
+def _silent_spans(text: str, spans: Sequence[Span]) -> set[int]:
+    """The spans without a letter or digit, as signs apart from their words, and the page's running head and foot."""
+    silent = {at for at, (start, end) in enumerate(spans) if not _WORD.search(text[start:end])}
+    stating = [at for at in range(len(spans)) if at not in silent]
+    for at, neighbour in ((stating[0], stating[1]), (stating[-1], stating[-2])) if len(stating) > 1 else ():
+        if _PAGE_LINE.fullmatch(text[slice(*spans[at])]) and "|" not in text[slice(*spans[neighbour])]:
+            silent.add(at)
+    return silent
 
 
 def _row_sentences(passage: StoredPassage, index: int, asked: Sequence[str]) -> Iterator[AnswerSentence]:

@@ -20,3 +20,7 @@ class Searcher(Protocol):
             Overloaded: the embedding queue is full.
         """
         ...
+
+    async def check(self, tenant: TenantId, query: SearchQuery) -> None:
+        """Raise ``CollectionNotFound`` or ``DocumentNotFound`` as a search would."""
+        ...

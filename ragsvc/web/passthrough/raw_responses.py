@@ -244,20 +244,23 @@ class EventStream(ASGIResponse):
     or with a comment if the model is silent.
     """
 
-    __slots__ = ("_comment_every_s", "_open")
+    __slots__ = ("_comment_every_s", "_headers", "_open")
 
-    def __init__(self, open_blocks: OpenBlocks, *, comment_every_s: float) -> None:
+    def __init__(
+        self, open_blocks: OpenBlocks, *, comment_every_s: float, headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
         # see JsonBytes
         self._open = open_blocks
         self._comment_every_s = comment_every_s
+        self._headers = [*EVENT_HEADERS, *headers]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = context_of(scope)
-        alive = KeepAlive(send, EVENT_HEADERS, every_s=self._comment_every_s)
+        alive = KeepAlive(send, self._headers, every_s=self._comment_every_s)
         source: EventBlocks | None = None
 
         def prepared(dropped_passages: int) -> None:
-            alive.headers = [*EVENT_HEADERS, *dropped_header(dropped_passages)]
+            alive.headers = [*self._headers, *dropped_header(dropped_passages)]
             alive.watch()
 
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import anyio.to_thread
@@ -13,13 +15,16 @@ from litestar.types import Receive, Scope
 from ragsvc.core.access.principal import Scope as KeyScope
 from ragsvc.core.access.principal import require_collection, require_scope
 from ragsvc.core.gateway.chat import ChatRequest, decode_chat_request, decode_large_chat_request
+from ragsvc.core.gateway.misspelt_parameters import misspelt_parameters
 from ragsvc.core.gateway.upstream_access import NO_ACCESS
 from ragsvc.core.json_outline import LARGE_BODY_BYTES
+from ragsvc.core.log_events import RepetitionLimit, log_event
 from ragsvc.services.answers import AnswerService
 from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.web.bodies import LARGE_BODIES_KEY, MemoryBudget, read_body
 from ragsvc.web.context import context_of
 from ragsvc.web.disconnects import DisconnectWatcher
+from ragsvc.web.headers import MISSPELT_PARAMETERS_HEADER
 from ragsvc.web.keep_alive import COMMENT_EVERY_KEY
 from ragsvc.web.openapi import DocumentedAnswer
 from ragsvc.web.passthrough.raw_responses import ClientGone, EventStream, JsonBytes, dropped_header
@@ -27,6 +32,9 @@ from ragsvc.web.public_address import service_url
 from ragsvc.web.requested_documents import DOCUMENT_PARAMETERS, with_requested_documents
 from ragsvc.web.routes.chat_answers import CHAT_ANSWERS
 from ragsvc.web.routes.endpoint_families import ACCESS_PARAMETERS, access_of
+
+_log = logging.getLogger(__name__)
+_reported = RepetitionLimit(every_s=60)
 
 
 class ChatServices(Protocol):
@@ -39,6 +47,22 @@ class ChatServices(Protocol):
     def models(self) -> ModelRegistry: ...
 
 
+def _misspelt_header(misspelt: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    if not misspelt:
+        return []
+    listed = ", ".join(f"{name} ({meant}?)" for name, meant in misspelt.items())
+    return [(MISSPELT_PARAMETERS_HEADER, listed.encode("ascii"))]
+
+
+def _report(misspelt: Mapping[str, str]) -> None:
+    """Log the known names that were probably meant; the names in the request are not logged."""
+    for meant in misspelt.values():
+        left_out = _reported.admit(meant)
+        level = logging.DEBUG if left_out is None else logging.WARNING
+        message = "an unknown parameter of a chat is probably misspelt"
+        log_event(_log, level, "misspelt_parameter", message, meant=meant)
+
+
 async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
     """Answer an admitted chat request."""
     context = context_of(scope)
@@ -49,12 +73,16 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
         body = await read_body(receive, context.body_limit, take)
         if body is None:
             return ClientGone()
+        misspelt: Mapping[str, str] = {}
         if len(body) < LARGE_BODY_BYTES:
             call = decode_chat_request(body)
+            if not context.encrypted:  # headers are not sealed
+                misspelt = misspelt_parameters(body)
         else:
             call = await anyio.to_thread.run_sync(
                 lambda: decode_large_chat_request(body, max_prompt_characters=services.answer.max_prompt_characters)
             )
+    _report(misspelt)
     access = access_of(context)
     if access != NO_ACCESS:
         call = msgspec.structs.replace(call, access=access)
@@ -66,11 +94,14 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
     if call.request.stream:
         answer, principal = services.answer, context.principal
         return EventStream(
-            lambda prepared: answer.stream(principal, call, prepared=prepared), comment_every_s=state[COMMENT_EVERY_KEY]
+            lambda prepared: answer.stream(principal, call, prepared=prepared),
+            comment_every_s=state[COMMENT_EVERY_KEY],
+            headers=_misspelt_header(misspelt),
         )
     with DisconnectWatcher(receive):
         completed = await services.answer.complete(context.principal, call)
-        return JsonBytes(completed.body, headers=dropped_header(completed.dropped_passages))
+        headers = [*dropped_header(completed.dropped_passages), *_misspelt_header(misspelt)]
+        return JsonBytes(completed.body, headers=headers)
     return ClientGone()
 
 

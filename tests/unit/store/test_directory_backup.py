@@ -306,3 +306,78 @@ def test_a_manifest_cannot_write_outside_the_restored_directory(tmp_path: Path) 
     path.write_text(json.dumps(changed))
     with pytest.raises(BackupDamaged):
         restore_directory(tmp_path / "backup", tmp_path / "restored")
+
+
+def snapshot_ids(archive: Path) -> list[str]:
+    return [manifest.id for manifest in BackupArchive(archive).manifests()]
+
+
+def forget_directories(archive: Path) -> None:
+    """Make the archive one of an earlier release, which noted no directories."""
+    marker = archive / "ragsvc-backup.json"
+    marker.write_text(json.dumps({"format": json.loads(marker.read_text())["format"], "object": "ragsvc.backup"}))
+    for path in (archive / "snapshots").iterdir():
+        manifest = json.loads(path.read_text())
+        files = [file for file in manifest["files"] if file["path"] != "directory.id"]
+        path.write_text(
+            json.dumps({**manifest, "files": files, "directory_id": None, "data_dir": None}, separators=(",", ":"))
+        )
+
+
+def test_an_archive_refuses_another_directory_whose_backup_would_remove_its_snapshots(tmp_path: Path) -> None:
+    first, other = (OldDirectory("plain", tmp_path / name) for name in ("first", "other"))
+    archive = tmp_path / "backup"
+    made = back_up_directory(first.path, None, archive)
+    before = {path: path.read_bytes() for path in archive.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigurationError) as refused:
+        back_up_directory(other.path, None, archive, keep=1)
+    for words in (str(first.path), str(other.path), "--same-directory"):
+        assert words in str(refused.value)
+    assert {path: path.read_bytes() for path in archive.rglob("*") if path.is_file()} == before
+    assert snapshot_ids(archive) == [made.manifest.id]
+    back_up_directory(other.path, None, tmp_path / "elsewhere")  # a refused directory can have its own archive
+    moved = tmp_path / "moved"
+    first.path.rename(moved)
+    again = back_up_directory(moved, None, archive, keep=1)
+    assert (snapshot_ids(archive), again.manifest.data_dir) == ([again.manifest.id], str(moved))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_restored_directory_continues_its_archive(kind: str, tmp_path: Path) -> None:
+    old = OldDirectory(kind, tmp_path / "data")
+    archive = tmp_path / "backup"
+    keys = keys_of(old)
+    back_up_directory(old.path, keys, archive)
+    forget_directories(archive)
+    (old.path / "directory.id").unlink()
+    adopted = back_up_directory(old.path, keys, archive)
+    ids = snapshot_ids(archive)
+    assert (len(ids), ids[-1]) == (2, adopted.manifest.id)
+    other = OldDirectory("plain", tmp_path / "other")
+    with pytest.raises(ConfigurationError, match="another"):
+        back_up_directory(other.path, None, archive)
+    for number, snapshot in enumerate(ids):  # the first has no id: an earlier release made it
+        restored = tmp_path / f"restored {number}"
+        restore_directory(archive, restored, snapshot=snapshot)
+        assert back_up_directory(restored, keys, archive).manifest.directory_id == adopted.manifest.directory_id
+    (old.path / "directory.id").unlink()  # as in a copy by hand of only some files
+    with pytest.raises(ConfigurationError, match="--same-directory"):
+        back_up_directory(old.path, keys, archive)
+    back_up_directory(old.path, keys, archive, same_directory=True)
+    back_up_directory(old.path, keys, archive)
+    back_up_directory(restored, keys, archive)
+    assert len(snapshot_ids(archive)) == 7
+
+
+def test_a_directory_that_takes_no_id_is_backed_up_into_archives_that_belong_to_no_other(tmp_path: Path) -> None:
+    """A full disk takes no file either; a link to nowhere fails in the same way for every user."""
+    old, other = (OldDirectory("plain", tmp_path / name) for name in ("data", "other"))
+    (old.path / "directory.id").symlink_to(tmp_path / "missing" / "directory.id")
+    assert back_up_directory(old.path, None, tmp_path / "backup").manifest.directory_id is None
+    back_up_directory(other.path, None, tmp_path / "others")
+    with pytest.raises(ConfigurationError, match="another"):
+        back_up_directory(old.path, None, tmp_path / "others")
+    (old.path / "directory.id").unlink()
+    (old.path / "directory.id").write_text("")
+    with pytest.raises(ConfigurationError, match=r"directory\.id holds no id"):
+        back_up_directory(old.path, None, tmp_path / "backup")
