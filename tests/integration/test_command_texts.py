@@ -74,9 +74,9 @@ def test_a_failure_names_the_fault_and_the_command_that_mends_it(
     tenant = new_tenant()
     env = at_service(service.url, tenant.key)
     shutil.copy(ROOT / "fixtures" / "dirty" / "password-asdfzxcv.pdf", tmp_path / "locked.pdf")
-    locked = ragsvc("ingest", tmp_path / "locked.pdf", env=env)
+    locked = ragsvc("ingest", tmp_path / "locked.pdf", "--json", env=env)
     (document,) = ragsvc("documents", "list", "--json", env=env).json["data"]
-    assert f"ragsvc documents retry {document['id']} --password-stdin" in " ".join(locked.out.split())
+    assert f"ragsvc documents retry {document['id']} --password-stdin" in locked.out
     empty = ragsvc("ask", " ", env=env)
     assert (empty.code, "question is empty" in empty.err) == (2, True)
     greeting = ragsvc("ask", "hi", env=env)

@@ -146,12 +146,7 @@ def test_a_change_to_a_provider_at_fault(client) -> None:
         ("/v1/keys", "limit=many", "limit", ": expected `int`, got `str`"),
         ("/v1/rag/documents", "limit=0", "limit", ": expected `int` >= 1"),
         ("/v1/attestation/report", "secret=in-the-url", "nonce", " is required"),
-        (
-            "/v1/attestation/report",
-            "nonce=x",
-            "nonce",
-            ": expected `str` matching regex '^[0-9a-fA-F]{64}(?![\\s\\S])'",
-        ),
+        ("/v1/attestation/report", "nonce=x", "nonce", ": expected `str` matching regex '^[0-9a-fA-F]{64}$'"),
         ("/v1/rag/documents", "status=lost", "status", ": expected 'queued', 'processing', 'ready' or 'failed'"),
         ("/v1/rag/documents", "filters=x", "filters", ": not valid JSON: invalid character (byte 0)"),
         ("/v1/rag/documents", "filters=[]", "filters", ": expected `object`, got `array`"),

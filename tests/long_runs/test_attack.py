@@ -16,7 +16,8 @@ REQUESTS = 2000
 
 @pytest.fixture
 def key_and_service(tmp_path):
-    key = create_key(tmp_path, tenant="attacked", extra=("--scope", "admin", "--scope", "chat", "--scope", "search"))
+    scopes = ("admin", "chat", "search", "documents.read", "documents.write")
+    key = create_key(tmp_path, tenant="attacked", extra=tuple(word for scope in scopes for word in ("--scope", scope)))
     service = RunningService(tmp_path, start_timeout_s=180)
     try:
         yield key, service

@@ -68,7 +68,11 @@ def test_a_stream_with_an_endless_event_ends_with_an_error(*, limited: bool) -> 
             await anyio.sleep_forever()
 
         scope = {SCOPE_KEY: RequestContext("req_1", 0.0, {})}
-        response = PassedThrough(answer_of(provider, meter, limited=limited), request_id="req_1")
+
+        async def open_answer(_) -> ProxyAnswer:
+            return answer_of(provider, meter, limited=limited)
+
+        response = PassedThrough(open_answer, comment_every_s=60)
         await response(scope, receive, send)  # type: ignore[arg-type]
         bodies = [message["body"] for message in messages[1:]]
         assert bodies[0] == b'data: {"a": 1}\n\n'
