@@ -156,10 +156,15 @@ class OperationMetrics:
         )
         self._models = _BoundedLabels(_MAX_MODELS)
         self._providers = _BoundedLabels(_MAX_MODELS)
+        self._stage_series: dict[tuple[str, str], Histogram] = {}
+        self._chat_series: dict[tuple[str, str], Histogram] = {}
 
     def stage_ended(self, operation: str, stage: str, seconds: float) -> None:
         """Observe the duration of a stage."""
-        self._stages[operation].labels(stage).observe(seconds)
+        series = self._stage_series.get((operation, stage))
+        if series is None:
+            series = self._stage_series[operation, stage] = self._stages[operation].labels(stage)
+        series.observe(seconds)
 
     def operation_ended(self, operation: str, seconds: float, attributes: Mapping[str, str], outcome: str) -> None:
         """Observe the duration of an operation; the codes of errors share the label ``error``."""
@@ -169,7 +174,10 @@ class OperationMetrics:
                 self._searches.labels(attributes.get("mode", ""), kind).observe(seconds)
             case "chat":
                 model = self._models.of(self._model_label(attributes.get("model", "")))
-                self._chats.labels(model, kind).observe(seconds)
+                series = self._chat_series.get((model, kind))
+                if series is None:
+                    series = self._chat_series[model, kind] = self._chats.labels(model, kind)
+                series.observe(seconds)
             case _:
                 self._documents.labels(kind).observe(seconds)
                 if kind == "error":
