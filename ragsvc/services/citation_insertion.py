@@ -46,6 +46,12 @@ class ChatAnnotation(msgspec.Struct, frozen=True, kw_only=True):
     chunk_id: str
 
 
+def content_url(service_url: str, document_id: str, page: int | None) -> str:
+    """The address of a document's file. The fragment ``page=14`` opens a PDF at its 14th page (RFC 8118 §3)."""
+    fragment = "" if page is None else f"#page={page}"
+    return f"{service_url}/v1/rag/documents/{document_id}/content{fragment}"
+
+
 class CitationSource(msgspec.Struct, frozen=True):
     """The passages that an answer cites, in the order of their numbers.
 
@@ -65,10 +71,9 @@ class CitationSource(msgspec.Struct, frozen=True):
         return [self._annotation(citation) for citation in answer.citations()]
 
     def _annotation(self, citation: Citation) -> ChatAnnotation:
-        """RFC 8118 §3: the fragment ``page=14`` opens a PDF at its 14th page."""
         return ChatAnnotation(
             url_citation=UrlCitation(
-                url=f"{self.service_url}/v1/rag/documents/{citation.file_id}/content#page={citation.page}",
+                url=content_url(self.service_url, citation.file_id, citation.page),
                 title=f"{citation.filename}, page {citation.page}",
                 content=citation.quote,
                 start_index=citation.start_index,

@@ -30,6 +30,7 @@ from ragsvc.core.retrieval.search_values import SearchHit, SearchQuery
 from ragsvc.core.validation import invalid_field, invalid_value
 from ragsvc.services.access_control import Access
 from ragsvc.services.answers import AnswerService
+from ragsvc.services.citation_insertion import content_url
 from ragsvc.services.document_service import DocumentService, Upload
 from ragsvc.store.document_rows import DocumentFilter
 from ragsvc.web.uploads import media_type_of_upload
@@ -81,8 +82,7 @@ class AgentCall(msgspec.Struct, frozen=True):
 
     def url_of(self, document_id: str, page: int | None) -> str:
         """The address of a document's file, at a page."""
-        anchor = "" if page is None else f"#page={page}"
-        return f"{self.origin}/v1/rag/documents/{document_id}/content{anchor}"
+        return content_url(self.origin, document_id, page)
 
 
 _Collection = Annotated[
