@@ -2,8 +2,9 @@
 
 Each round starts the service, checks all guarantees, uploads, renames and deletes documents from several threads, and
 sends SIGKILL after a random number of acknowledged changes, so that a slow machine does the same work as a fast one.
-Then it opens a copy of the data directory in this process and compares both indexes with the rows, id by id and vector
-by vector. Guarantees: an acknowledged upload is stored and becomes ready; a renamed document is found by the
+Some rounds also wait for the deletion of a tenant or for the end of a backup. Then a copy of the data directory is
+opened in this process, and both indexes are compared with the rows, id by id and vector by vector.
+Guarantees: an acknowledged upload is stored and becomes ready; a renamed document is found by the
 words of its name and not by those of former names; an acknowledged delete removes a document from rows, files and both
 indexes; an id is never used for two documents or passages; every file has a row; every text has its checksum; no byte
 of the text of a deleted tenant is in any file; a backup that has ended restores the documents that lasted while it ran.
@@ -50,6 +51,10 @@ _CHANGES_PER_ROUND = 12
 _CHANGE_TIMEOUT_S = 90
 _BACKUP_SHARE = 0.3
 """Of the rounds, in which a backup is made while the service is changed and killed."""
+_ERASING_ROUND = 5
+"""Every so many rounds the service is only killed after the deletion of a tenant was acknowledged."""
+_BACKUP_ROUND = 6
+"""Every so many rounds the service is only killed after a backup has ended."""
 _UPGRADE_SHARE = 0.3
 """Of the rounds, in which an upgrade of a directory of an earlier release is killed as well."""
 _ERASED_WORDS = 20
@@ -129,6 +134,7 @@ class CrashRounds:
         self._random = random.Random(seed)  # noqa: S311 - moments to kill at, not secrets
         self._lock = threading.Lock()
         self._acknowledged = threading.Semaphore(0)
+        self._erased = threading.Semaphore(0)
         self._serial = 0
         self._former_names: dict[str, set[str]] = {}
         self._renaming: set[str] = set()
@@ -166,11 +172,17 @@ class CrashRounds:
                 for _ in range(_WORKERS)
             ]
             threads.append(threading.Thread(target=self._work_with_tenants, args=(service, stop), daemon=True))
-            if self._random.random() < _BACKUP_SHARE:
-                threads.append(threading.Thread(target=self._back_up, daemon=True))
+            backup = threading.Thread(target=self._back_up, daemon=True)
+            number = self.report.rounds + 1
+            if self._random.random() < _BACKUP_SHARE or number % _BACKUP_ROUND == 0:
+                threads.append(backup)
             for thread in threads:
                 thread.start()
-            self._await_changes(self._random.randint(0, _CHANGES_PER_ROUND))
+            self._await(self._acknowledged, self._random.randint(0, _CHANGES_PER_ROUND), kind="changes")
+            if number % _ERASING_ROUND == 0:
+                self._await(self._erased, 1, kind="deletions of tenants")
+            if number % _BACKUP_ROUND == 0:
+                backup.join(_CHANGE_TIMEOUT_S)
             time.sleep(self._random.uniform(0, _PAUSE_BEFORE_KILL_S))
         finally:
             service.kill()
@@ -181,13 +193,13 @@ class CrashRounds:
         self._check_backup()
         self.report.rounds += 1
 
-    def _await_changes(self, count: int) -> None:
-        """Wait until the service has acknowledged this many changes in this round."""
-        while self._acknowledged.acquire(blocking=False):
+    def _await(self, acknowledged: threading.Semaphore, count: int, *, kind: str) -> None:
+        """Wait until the service has acknowledged this many changes of a kind from now on."""
+        while acknowledged.acquire(blocking=False):
             pass
         for done in range(count):
-            if not self._acknowledged.acquire(timeout=_CHANGE_TIMEOUT_S):
-                self.report.lost.append(f"{done} of {count} changes were acknowledged within {_CHANGE_TIMEOUT_S} s")
+            if not acknowledged.acquire(timeout=_CHANGE_TIMEOUT_S):
+                self.report.lost.append(f"{done} of {count} {kind} were acknowledged within {_CHANGE_TIMEOUT_S} s")
                 return
         self.report.wanted += count
 
@@ -235,6 +247,7 @@ class CrashRounds:
                         self.promises.tenants += 1
                         self.promises.erased.append(word)
                     self._acknowledged.release()
+                    self._erased.release()
                 elif deleted.status_code not in (409, 503):
                     self.report.lost.append(f"deletion of {name} answered {deleted.status_code}: {deleted.text[:200]}")
 
