@@ -200,7 +200,9 @@ class UpstreamClient:
                 result = await send()
             except RetriableFailure as failure:
                 try:
-                    wait_s = await self._wait_before_retry(failure, breaker, left=left, backoff_s=backoff_s)
+                    wait_s = await self._wait_before_retry(
+                        failure, endpoint.family, breaker, left=left, backoff_s=backoff_s
+                    )
                 finally:
                     self._report(
                         endpoint.family, failure.__cause__, status=failure.status, retries_left=left, since=since
@@ -209,7 +211,7 @@ class UpstreamClient:
                 self._record(endpoint, breaker, error, since=since)
                 raise
             else:
-                breaker.succeeded()
+                self._answered(endpoint.family, breaker)
                 self._missing.served(endpoint.path)
                 return result
             left -= 1
@@ -219,14 +221,14 @@ class UpstreamClient:
     def report_broken_answer(self, family: Family | None, cause: BaseException | None, *, since: float) -> None:
         """Record that an answer, begun at ``since``, broke off. Only a timeout shows that the provider is down."""
         if isinstance(cause, TimeoutError):
-            self._breaker(family).failed()
+            self._down(family, self._breaker(family))
         self._report(family, cause, status=None, retries_left=0, since=since)
 
     def _record(self, endpoint: UpstreamEndpoint, breaker: CircuitBreaker, error: RagsvcError, *, since: float) -> None:
         """Record a failure after which no other attempt is made."""
         match error:
             case UpstreamTimeout():
-                breaker.failed()
+                self._down(endpoint.family, breaker)
             case UpstreamFailed() | UpstreamRejected():
                 breaker.ignored()
             case EndpointNotOffered():
@@ -234,10 +236,38 @@ class UpstreamClient:
                 if self._has_own_key and endpoint.family is not None:
                     self._missing.note(endpoint.path)
             case _:  # the provider refuses the request
-                breaker.succeeded()
+                self._answered(endpoint.family, breaker)
                 return
         status = getattr(error, "upstream_status", None)
         self._report(endpoint.family, error.__cause__, status=status, retries_left=0, since=since)
+
+    def _answered(self, family: Family | None, breaker: CircuitBreaker) -> None:
+        """Record an answer that shows that the provider is not down."""
+        was_closed = breaker.state is Circuit.CLOSED
+        breaker.succeeded()
+        if not was_closed:
+            self._log_circuit(family, breaker, logging.INFO, "answers again: the circuit breaker closes")
+
+    def _down(self, family: Family | None, breaker: CircuitBreaker) -> None:
+        """Record a fault that shows that the provider is down."""
+        was_closed = breaker.state is Circuit.CLOSED
+        breaker.failed()
+        if was_closed and breaker.state is not Circuit.CLOSED:
+            problem = f"gets no requests for {self.settings.breaker_cooldown_s:g} s: the circuit breaker opens"
+            self._log_circuit(family, breaker, logging.WARNING, problem)
+
+    def _log_circuit(self, family: Family | None, breaker: CircuitBreaker, level: int, change: str) -> None:
+        if family is None:  # a request for no model has a breaker of its own, which ends with it
+            return
+        log_event(
+            logger,
+            level,
+            "circuit_breaker",
+            f"provider {self.settings.name} {change}",
+            provider=self.settings.name,
+            family=family.value,
+            circuit=breaker.state.value,
+        )
 
     def _report(
         self,
@@ -270,12 +300,18 @@ class UpstreamClient:
         )
 
     async def _wait_before_retry(
-        self, failure: RetriableFailure, breaker: CircuitBreaker, *, left: int, backoff_s: float
+        self,
+        failure: RetriableFailure,
+        family: Family | None,
+        breaker: CircuitBreaker,
+        *,
+        left: int,
+        backoff_s: float,
     ) -> float:
         if failure.down:
-            breaker.failed()
+            self._down(family, breaker)
         else:
-            breaker.succeeded()
+            self._answered(family, breaker)
         wait_s = backoff_s * (0.5 + self._jitter() / 2) if failure.wait_s is None else failure.wait_s
         if left <= 0 or wait_s > self.settings.max_retry_wait_s or breaker.wait_s > 0:
             raise failure.error from failure.__cause__

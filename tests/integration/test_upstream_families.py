@@ -208,6 +208,33 @@ def test_a_family_that_is_down_leaves_the_others_up(upstream, status, kind):
     run(upstream, use)
 
 
+def test_the_log_says_once_that_a_circuit_opens_and_closes(upstream, caplog):
+    path = "/images/generations"
+    upstream.answer(path, 500, {"error": "down"})
+
+    async def use(ask):
+        for _ in range(6):
+            await ask(Family.IMAGES, path)
+        for _ in range(3):  # trials that fail
+            ask.now += 61
+            await ask(Family.IMAGES, path)
+        del upstream.answers[f"/v1{path}"]
+        ask.now += 61
+        for _ in range(3):
+            assert await ask(Family.IMAGES, path) is None
+
+    with caplog.at_level(logging.INFO):
+        run(upstream, use, breaker_cooldown_s=60)
+    opened, closed = [record for record in caplog.records if getattr(record, "event", "") == "circuit_breaker"]
+    assert opened.fields == {"provider": "up", "family": "images", "circuit": "open"}
+    assert (opened.levelname, opened.getMessage()) == (
+        "WARNING",
+        "provider up gets no requests for 60 s: the circuit breaker opens",
+    )
+    assert closed.fields == {"provider": "up", "family": "images", "circuit": "closed"}
+    assert closed.levelname == "INFO"
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
