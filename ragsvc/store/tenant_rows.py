@@ -20,6 +20,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.ids import CollectionId, DocumentId, KeyId, TenantId
+from ragsvc.store import file_rows, upload_rows
 from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.key_tables import IdempotencyRow, KeyAuditRow, KeyRow, TenantRow, UsageRow
 from ragsvc.store.provider_rows import ProviderKeyRow
@@ -27,15 +28,19 @@ from ragsvc.store.tables import (
     CollectionRow,
     DocumentRow,
     EmbeddingRow,
+    FileRow,
     IndexLogRow,
     JobRow,
     PageRow,
     PassageRow,
+    UploadRow,
     table_of,
 )
 
 _collections = table_of(CollectionRow)
 _documents = table_of(DocumentRow)
+_files = table_of(FileRow)
+_uploads = table_of(UploadRow)
 _pages = table_of(PageRow)
 _passages = table_of(PassageRow)
 _embeddings = table_of(EmbeddingRow)
@@ -68,12 +73,16 @@ class TenantLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TenantHoldings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tenant has. ``size_bytes`` is the size of its uploaded files."""
+    """What a tenant has.
+
+    ``files`` did not come with a document. ``size_bytes`` is the size of all its files, and of the parts of uploads.
+    """
 
     name: str
     keys: int
     collections: int
     documents: int
+    files: int
     size_bytes: int
     limits: TenantLimits
 
@@ -126,6 +135,8 @@ def tenant_names(connection: Connection) -> list[TenantId]:
         select(_provider_keys.c.tenant),
         select(_usage.c.tenant),
         select(_audited_tenant).where(_is_creation),
+        select(_files.c.tenant).where(_files.c.deleted_at.is_(None)),
+        select(_uploads.c.tenant),
     )
     return [TenantId(name) for name in connection.execute(names.order_by("name")).scalars()]
 
@@ -134,9 +145,11 @@ def tenant_holdings(connection: Connection, tenant: TenantId) -> TenantHoldings 
     """What a tenant has; ``None`` if it does not exist."""
     keys = connection.execute(select(func.count()).where(_keys.c.tenant == tenant)).scalar_one()
     collections = count_collections(connection, tenant)
-    documents, size_bytes = count_documents(connection, tenant)
+    documents, _ = count_documents(connection, tenant)
+    files = file_rows.count_uploaded_files(connection, tenant)
+    size_bytes = stored_bytes(connection, tenant)
     limits = tenant_limits(connection, tenant)
-    exists_itself = keys or collections or documents or limits is not None
+    exists_itself = keys or collections or documents or files or size_bytes or limits is not None
     if not exists_itself and not _has_records(connection, tenant):
         return None
     return TenantHoldings(
@@ -144,6 +157,7 @@ def tenant_holdings(connection: Connection, tenant: TenantId) -> TenantHoldings 
         keys=keys,
         collections=collections,
         documents=documents,
+        files=files,
         size_bytes=size_bytes,
         limits=limits or TenantLimits(),
     )
@@ -157,6 +171,7 @@ def _has_records(connection: Connection, tenant: TenantId) -> bool:
             _provider_keys.c.tenant == tenant,
             _usage.c.tenant == tenant,
             _is_creation & (_audited_tenant == tenant),
+            _uploads.c.tenant == tenant,
         )
     )
 
@@ -174,6 +189,14 @@ def count_documents(connection: Connection, tenant: TenantId) -> tuple[int, int]
     )
     count, size_bytes = connection.execute(statement).one()
     return int(count), int(size_bytes)
+
+
+def stored_bytes(connection: Connection, tenant: TenantId) -> int:
+    """The bytes of a tenant's files and of the parts of its uploads.
+
+    A file counts once, however many documents were made from it, and files with equal bytes count each.
+    """
+    return file_rows.file_bytes(connection, tenant) + upload_rows.pending_bytes(connection, tenant)
 
 
 def tenant_limits(connection: Connection, tenant: TenantId) -> TenantLimits | None:
@@ -283,7 +306,9 @@ def remove_documents(connection: Connection, ids: SomeOf[DocumentId], *, now: in
     passages = _count(connection, select(func.count()).where(_passages.c.document_id.in_(ids)))
     of_passages = select(_passages.c.id).where(_passages.c.document_id.in_(ids))
     vectors = _count(connection, select(func.count()).where(_embeddings.c.passage_id.in_(of_passages)))
+    file_ids = file_rows.file_ids_of_documents(connection, ids)
     connection.execute(delete(_documents).where(_documents.c.id.in_(ids)))
+    file_rows.delete_implicit_files_without_documents(connection, file_ids)
     unused = [(tenant, sha256) for tenant, sha256 in files if add_removal(connection, tenant, sha256, now=now)]
     return RemovedRows(pages=pages, passages=passages, vectors=vectors, unused_files=unused)
 

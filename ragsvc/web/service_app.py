@@ -37,10 +37,12 @@ from ragsvc.web.routes import (
     encrypted_chat,
     encryption_keys,
     endpoint_families,
+    files,
     models,
     providers,
     search,
     tenants,
+    uploads_in_parts,
 )
 from ragsvc.wiring.services import Services
 
@@ -56,6 +58,8 @@ ROUTES = [
     *providers.route_handlers,
     *endpoint_families.stateful_routes,
     *documents.route_handlers,
+    *files.route_handlers,
+    *uploads_in_parts.route_handlers,
     *collections.route_handlers,
     *search.route_handlers,
     *tenants.route_handlers,

@@ -27,6 +27,8 @@ from ragsvc.services.answers import AnswerService
 from ragsvc.services.attached_documents import AttachmentLimits
 from ragsvc.services.document_service import DocumentService
 from ragsvc.services.embedding_spaces import EmbeddingSpaces
+from ragsvc.services.expiry_sweep import ExpirySweep
+from ragsvc.services.file_service import FileService
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestLimits, IngestService
 from ragsvc.services.key_administration import KeyAdministration
@@ -42,6 +44,7 @@ from ragsvc.services.storage_watch import StorageWatch
 from ragsvc.services.tenant_administration import TenantAdministration
 from ragsvc.services.tenant_export import TenantExport
 from ragsvc.services.tenant_quotas import TenantQuotas
+from ragsvc.services.upload_service import UploadService
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import Database
@@ -84,6 +87,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     parser: ChildParser
     ingest: IngestService
     documents: DocumentService
+    files: FileService
+    uploads: UploadService
     search: SearchService
     access: Access
     tenants: TenantAdministration
@@ -153,6 +158,37 @@ async def _open_providers(
     return providers
 
 
+async def _open_encryption(stack: AsyncExitStack, settings: Settings) -> EncryptionService:
+    encryption = await anyio.to_thread.run_sync(open_request_encryption, settings)
+    stack.callback(encryption.close)
+    return encryption
+
+
+def _open_files(
+    settings: Settings,
+    database: Database,
+    blobs: BlobStore,
+    *,
+    ingest: IngestService,
+    hub: ProgressHub,
+    index_lag: IndexLag,
+    quotas: TenantQuotas,
+    space: DiskSpace,
+) -> tuple[FileService, UploadService]:
+    files = FileService(
+        database=database,
+        blobs=blobs,
+        ingest=ingest,
+        hub=hub,
+        index_lag=index_lag,
+        max_file_bytes=settings.max_file_bytes,
+        quotas=quotas,
+        space=space,
+    )
+    uploads = UploadService(database=database, blobs=blobs, files=files, removals=ingest.file_removals, quotas=quotas)
+    return files, uploads
+
+
 @asynccontextmanager
 async def open_services(
     settings: Settings, *, report: Callable[[str], None] = lambda _: None
@@ -169,10 +205,9 @@ async def open_services(
     async with AsyncExitStack() as stack:
         stack.callback(shutdown_finished)
         report("opening the data directory")
-        data_dir = settings.data_dir
         keys, space, database = await _open_store(stack, settings)
         derived_root, memory_folder = stack.enter_context(working_folders(settings, keys))
-        blobs = BlobStore(data_dir, keys, memory_folder=memory_folder)
+        blobs = BlobStore(settings.data_dir, keys, memory_folder=memory_folder)
         await anyio.to_thread.run_sync(sweep_now, blobs, database, settings.quarantine_days)
 
         report(f"loading the embedding model {settings.embedding_model}")
@@ -235,8 +270,7 @@ async def open_services(
             observer=observer,
         )
         access = Access(database, monotonic=time.monotonic, failed_logins_per_minute=settings.failed_logins_per_minute)
-        encryption = await anyio.to_thread.run_sync(open_request_encryption, settings)
-        stack.callback(encryption.close)
+        encryption = await _open_encryption(stack, settings)
         session = await stack.enter_async_context(open_session())
         open_provider = provider_opener(tokens, observer)
         local_models = [*embedding_and_rerank_models(configured, tokens, reranker), *gguf_models(stack, settings)]
@@ -282,6 +316,10 @@ async def open_services(
         if reembedding is not None:
             tasks.start_soon(run_background_task, "change of the embedding model", reembedding.run)
         tasks.start_soon(run_background_task, "unfinished deletions", tenants.finish_deletions)
+        files, uploads = _open_files(
+            settings, database, blobs, ingest=ingest, hub=hub, index_lag=index_lag, quotas=quotas, space=space
+        )
+        tasks.start_soon(run_background_task, "expired files", ExpirySweep([files, uploads]).run)
         stack.callback(tasks.cancel_scope.cancel)
         yield Services(
             settings=settings,
@@ -292,6 +330,8 @@ async def open_services(
             parser=parser,
             ingest=ingest,
             documents=documents,
+            files=files,
+            uploads=uploads,
             search=search,
             access=access,
             tenants=tenants,
