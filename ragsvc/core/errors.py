@@ -22,6 +22,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── RateLimited
     ├── NotFound
     │   ├── DocumentNotFound, CollectionNotFound, TenantNotFound, KeyNotFound, RouteNotFound
+    │   ├── VectorStoreNotFound, VectorStoreFileNotFound, FileBatchNotFound
     │   ├── EndpointNotOffered    the provider of the model does not offer the endpoint
     │   └── ModelNotFound
     ├── RequestTimedOut           the client sent too slowly
@@ -191,6 +192,24 @@ class CollectionNotFound(NotFound):
     """The tenant has no collection with this name."""
 
     code = "collection_not_found"
+
+
+class VectorStoreNotFound(NotFound):
+    """The tenant has no vector store with this id, or it has expired."""
+
+    code = "vector_store_not_found"
+
+
+class VectorStoreFileNotFound(NotFound):
+    """The vector store has no file with this id."""
+
+    code = "vector_store_file_not_found"
+
+
+class FileBatchNotFound(NotFound):
+    """The vector store has no file batch with this id."""
+
+    code = "file_batch_not_found"
 
 
 class TenantNotFound(NotFound):

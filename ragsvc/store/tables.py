@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import Column, ForeignKey, Index, Integer, LargeBinary, Row, Table, Text, UniqueConstraint
+from sqlalchemy import Column, ForeignKey, Index, Integer, LargeBinary, Row, String, Table, Text, UniqueConstraint
 from sqlalchemy.orm import declared_attr
 from sqlmodel import Field, SQLModel
 
@@ -31,17 +31,32 @@ def table_of(model: type[SQLModel]) -> Table:
 class CollectionRow(_Named, table=True):
     """A tenant's named set of documents, with a vector index and a word index.
 
-    From ``deleted_at`` on nothing finds it; ``store.tenant_rows`` removes its documents.
+    From ``deleted_at`` on nothing finds it; ``store.tenant_rows`` removes its documents. As a vector store it also has
+    a ``display_name``, which may be missing or occur twice, ``metadata`` (JSON), and an expiry: ``expires_after_days``
+    after its last use. From ``expired_at`` on it has no documents, and its ``name`` can be used again.
     """
 
     table_name: ClassVar[str] = "collections"
-    __table_args__ = (UniqueConstraint("tenant", "name"), _KEEP_IDS)
+    __table_args__ = (
+        UniqueConstraint("tenant", "name"),
+        Index("collections_by_public_id", "public_id", unique=True),
+        Index("collections_by_expiry", "expires_at"),
+        _KEEP_IDS,
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     tenant: str
     name: str
     created_at: int
     deleted_at: int | None = None
+    public_id: str = Field(sa_column=Column(String, nullable=False, server_default=""))
+    display_name: str | None = None
+    description: str | None = None
+    metadata_json: bytes | None = Field(default=None, sa_column=Column("metadata", LargeBinary, nullable=True))
+    last_active_at: int | None = None
+    expires_after_days: int | None = None
+    expires_at: int | None = None
+    expired_at: int | None = None
 
 
 class DocumentRow(_Named, table=True):
