@@ -395,6 +395,8 @@ class FailureReason(StrEnum):
     STORED_FILE_DAMAGED = "stored_file_damaged"
     EMBEDDING_FAILED = "embedding_failed"
     INTERNAL_ERROR = "internal_error"
+    UNSUPPORTED_FILE = "unsupported_file"
+    CANCELLED = "cancelled"
 
 
 class ExtractionFailed(RagsvcError):

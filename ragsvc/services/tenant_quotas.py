@@ -24,6 +24,10 @@ class TenantQuotas(msgspec.Struct, frozen=True):
         given = {name: value for name, value in msgspec.structs.asdict(own).items() if value is not None}
         return msgspec.structs.replace(self.defaults, **given)
 
+    def check_collection(self, connection: Connection, tenant: TenantId, collection: str) -> None:
+        """Check that a tenant may have a collection of this name. Raises ``QuotaExceeded``, which names the limit."""
+        self._check_collections(connection, tenant, collection, self.of(connection, tenant))
+
     def check_document(self, connection: Connection, tenant: TenantId, collection: str, size_bytes: int) -> None:
         """Check that a tenant may store one more document.
 

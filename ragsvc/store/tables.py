@@ -298,12 +298,13 @@ class FileBatchRow(_Named, table=True):
 
 
 class ExpiredStoreRow(_Named, table=True):
-    """A vector store that has expired. Its collection was deleted; clients still see that it existed."""
+    """A vector store that has expired, with the id of its collection, which was deleted."""
 
     table_name: ClassVar[str] = "expired_stores"
-    __table_args__ = (Index("expired_stores_by_tenant", "tenant", "created_at"), {"sqlite_with_rowid": False})
+    __table_args__ = (Index("expired_stores_by_tenant", "tenant", "id"),)
 
-    public_id: str = Field(primary_key=True)
+    id: int | None = Field(default=None, primary_key=True)
+    public_id: str = Field(unique=True)
     tenant: str
     name: str
     display_name: str | None = None

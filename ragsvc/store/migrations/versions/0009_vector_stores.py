@@ -49,6 +49,7 @@ def upgrade() -> None:
     op.create_index("file_batches_by_collection", "file_batches", ["collection_id"])
     op.create_table(
         "expired_stores",
+        sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("public_id", sa.String, nullable=False),
         sa.Column("tenant", sa.String, nullable=False),
         sa.Column("name", sa.String, nullable=False),
@@ -59,7 +60,6 @@ def upgrade() -> None:
         sa.Column("last_active_at", sa.Integer, nullable=False),
         sa.Column("expires_after_days", sa.Integer, nullable=False),
         sa.Column("expired_at", sa.Integer, nullable=False),
-        sa.PrimaryKeyConstraint("public_id"),
-        sqlite_with_rowid=False,
+        sa.UniqueConstraint("public_id"),
     )
-    op.create_index("expired_stores_by_tenant", "expired_stores", ["tenant", "created_at"])
+    op.create_index("expired_stores_by_tenant", "expired_stores", ["tenant", "id"])
