@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.errors import FailureReason
-from ragsvc.core.ids import CollectionId, DocumentId, TenantId
+from ragsvc.core.ids import CollectionId, DocumentId, FileId, TenantId
 
 SECONDS_PER_DAY: Final = 86_400
+
+LastErrorCode = Literal["server_error", "unsupported_file", "invalid_file"]
 
 SERVER_FAULTS: Final = frozenset(
     {FailureReason.EMBEDDING_FAILED, FailureReason.INTERNAL_ERROR, FailureReason.STORED_FILE_DAMAGED}
@@ -76,6 +78,7 @@ class StoreFile(msgspec.Struct, frozen=True, kw_only=True):
 
     store_id: str
     file_id: str
+    file_row_id: FileId
     document_id: DocumentId
     document_public_id: str
     filename: str
@@ -123,7 +126,7 @@ def store_file_status(status: DocumentStatus, failure_code: str | None) -> Store
             return StoreFileStatus.CANCELLED if failure_code == FailureReason.CANCELLED else StoreFileStatus.FAILED
 
 
-def last_error_code(failure_code: str) -> str:
+def last_error_code(failure_code: str) -> LastErrorCode:
     """The reason of a failed document as one of OpenAI's three codes.
 
     >>> last_error_code("password_required")

@@ -208,13 +208,17 @@ class TenantAdministration:
         """Finish deletions that an earlier run began, or that a fault of the disk interrupted. Runs until cancelled."""
         while True:
             try:
-                if ids := await self._database.read(rows.deleted_collections):
-                    await self._finish(ids, DeletionReport())
+                await self.remove_deleted()
             except (StorageFull, Overloaded) as error:
                 logger.warning("a deletion could not be finished, it is tried again: %s", error.message)
             except OSError as error:
                 logger.warning("a deletion could not be finished, it is tried again: %s", error.strerror)
             await anyio.sleep(_RESUME_INTERVAL_S)
+
+    async def remove_deleted(self) -> None:
+        """Remove documents, files and indexes of every collection that is marked as deleted."""
+        if ids := await self._database.read(rows.deleted_collections):
+            await self._finish(ids, DeletionReport())
 
     async def _finish(self, ids: Sequence[CollectionId], report: DeletionReport) -> None:
         """Remove documents, files and indexes of collections that are marked as deleted."""

@@ -28,8 +28,10 @@ class TenantQuotas(msgspec.Struct, frozen=True):
         """Check that a tenant may have a collection of this name. Raises ``QuotaExceeded``, which names the limit."""
         self._check_collections(connection, tenant, collection, self.of(connection, tenant))
 
-    def check_document(self, connection: Connection, tenant: TenantId, collection: str, size_bytes: int) -> None:
-        """Check that a tenant may store one more document.
+    def check_document(
+        self, connection: Connection, tenant: TenantId, collection: str, size_bytes: int, *, count: int = 1
+    ) -> None:
+        """Check that a tenant may store ``count`` more documents of ``size_bytes`` together.
 
         Raises:
             QuotaExceeded: names the limit.
@@ -39,7 +41,7 @@ class TenantQuotas(msgspec.Struct, frozen=True):
         if limits.max_documents is None and limits.max_bytes is None:
             return
         documents, stored_bytes = tenant_rows.count_documents(connection, tenant)
-        if limits.max_documents is not None and documents >= limits.max_documents:
+        if limits.max_documents is not None and documents + count > limits.max_documents:
             raise QuotaExceeded(
                 f"The tenant '{tenant}' has {documents} documents and may have {limits.max_documents}. Delete "
                 "documents, or ask the operator for a higher limit."

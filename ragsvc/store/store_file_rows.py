@@ -50,6 +50,7 @@ def _store_file(row: AnyRow, store_id: str) -> StoreFile:
     return StoreFile(
         store_id=store_id,
         file_id=row.file_id,
+        file_row_id=FileId(row.file_row_id),
         document_id=DocumentId(row.document_id),
         document_public_id=row.document_public_id,
         filename=row.filename,
@@ -159,10 +160,20 @@ def files_of_documents(
     connection: Connection, document_ids: SomeOf[DocumentId], store: Collection
 ) -> dict[DocumentId, StoreFile]:
     """The first file of each document of a store, for the results of a search."""
-    statement = _select_file.where(_links.c.document_id.in_(document_ids)).order_by(
+    statement = _select_file.where(_links.c.collection_id == store.id, _links.c.document_id.in_(document_ids)).order_by(
         _links.c.created_at.desc(), _links.c.file_id.desc()
     )
     return {DocumentId(row.document_id): _store_file(row, store.public_id) for row in connection.execute(statement)}
+
+
+def count_known_files(connection: Connection, store: Collection, file_ids: Sequence[str]) -> int:
+    """How many of the files with these public ids have bytes of which the store has a document."""
+    known = exists().where(_documents.c.collection_id == store.id, _documents.c.sha256 == _files.c.sha256)
+    count = 0
+    for part in chunks_of(file_ids):
+        statement = select(func.count()).select_from(_files).where(_files.c.public_id.in_(part), known)
+        count += int(connection.execute(statement).scalar_one())
+    return count
 
 
 def set_batch(connection: Connection, document_id: DocumentId, file_id: FileId, batch_id: int) -> None:

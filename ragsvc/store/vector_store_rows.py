@@ -200,6 +200,12 @@ def note_use(connection: Connection, used: Mapping[CollectionId, int]) -> None:
         )
 
 
+def is_anything_due(connection: Connection, *, now: int) -> bool:
+    """Whether the time of a vector store is over."""
+    due = select(literal(1)).where(_collections.c.expires_at <= now, _present).limit(1)
+    return connection.execute(due).first() is not None
+
+
 def expire_stores(connection: Connection, *, now: int) -> list[tuple[TenantId, CollectionId]]:
     """Mark the collections of stores whose time is over as deleted, and keep what clients still see of the stores.
 

@@ -41,6 +41,8 @@ from ragsvc.web.routes import (
     providers,
     search,
     tenants,
+    vector_store_files,
+    vector_stores,
 )
 from ragsvc.wiring.services import Services
 
@@ -58,6 +60,8 @@ ROUTES = [
     *documents.route_handlers,
     *collections.route_handlers,
     *search.route_handlers,
+    *vector_stores.route_handlers,
+    *vector_store_files.route_handlers,
     *tenants.route_handlers,
     *encryption_keys.route_handlers,
     *encrypted_chat.route_handlers,

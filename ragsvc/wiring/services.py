@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -14,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from ragsvc.config import Settings
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.core.observation import Observer
-from ragsvc.core.ports.embedding import Embedder
+from ragsvc.core.ports.embedding import Embedder, EmbeddingModel
 from ragsvc.core.ports.model_provider import ModelProvider
 from ragsvc.core.readiness import Readiness
 from ragsvc.crypto.value_sealing import ValueSealer
@@ -39,9 +40,12 @@ from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.services.search import SearchService
 from ragsvc.services.storage_watch import StorageWatch
+from ragsvc.services.store_activity import StoreActivity
+from ragsvc.services.store_files import StoreFileService
 from ragsvc.services.tenant_administration import TenantAdministration
 from ragsvc.services.tenant_export import TenantExport
 from ragsvc.services.tenant_quotas import TenantQuotas
+from ragsvc.services.vector_stores import VectorStoreService
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import Database
@@ -88,6 +92,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     access: Access
     tenants: TenantAdministration
     export: TenantExport
+    vector_stores: VectorStoreService
+    store_files: StoreFileService
     keys: KeyAdministration
     models: ModelRegistry
     answer: AnswerService
@@ -153,6 +159,25 @@ async def _open_providers(
     return providers
 
 
+def _open_parser(
+    stack: AsyncExitStack, settings: Settings, model: EmbeddingModel, *, work_folder: Path
+) -> ChildParser:
+    parser = ChildParser(
+        extraction_limits(settings),
+        chunk=chunking_plan(settings, model),
+        workers=settings.parse_workers,
+        work_folder=work_folder,
+    )
+    stack.push_async_callback(parser.close)
+    return parser
+
+
+async def _open_encryption(stack: AsyncExitStack, settings: Settings) -> EncryptionService:
+    encryption = await anyio.to_thread.run_sync(open_request_encryption, settings)
+    stack.callback(encryption.close)
+    return encryption
+
+
 @asynccontextmanager
 async def open_services(
     settings: Settings, *, report: Callable[[str], None] = lambda _: None
@@ -169,10 +194,9 @@ async def open_services(
     async with AsyncExitStack() as stack:
         stack.callback(shutdown_finished)
         report("opening the data directory")
-        data_dir = settings.data_dir
         keys, space, database = await _open_store(stack, settings)
         derived_root, memory_folder = stack.enter_context(working_folders(settings, keys))
-        blobs = BlobStore(data_dir, keys, memory_folder=memory_folder)
+        blobs = BlobStore(settings.data_dir, keys, memory_folder=memory_folder)
         await anyio.to_thread.run_sync(sweep_now, blobs, database, settings.quarantine_days)
 
         report(f"loading the embedding model {settings.embedding_model}")
@@ -181,14 +205,7 @@ async def open_services(
         serving = await open_serving_space(stack, opener, database, configured)
         spaces = EmbeddingSpaces(serving)
         tokens = await anyio.to_thread.run_sync(open_tokenizer, settings)
-        parser = ChildParser(
-            extraction_limits(settings),
-            chunk=chunking_plan(settings, configured.model),
-            workers=settings.parse_workers,
-            work_folder=parsing_folder(settings, memory_folder),
-        )
-        stack.push_async_callback(parser.close)
-
+        parser = _open_parser(stack, settings, configured.model, work_folder=parsing_folder(settings, memory_folder))
         observer = Observer(open_tracer(stack, settings.otel_endpoint))
         hub = ProgressHub()
         index_lag = IndexLag(spaces.catch_up)
@@ -226,6 +243,7 @@ async def open_services(
             space=space,
         )
         reranker = await anyio.to_thread.run_sync(open_reranker, settings)
+        activity = StoreActivity()
         search = SearchService(
             database=database,
             spaces=spaces,
@@ -233,10 +251,10 @@ async def open_services(
             reranker=reranker,
             rerank_budget_s=settings.rerank_budget_ms / 1000,
             observer=observer,
+            searched=activity.note,
         )
         access = Access(database, monotonic=time.monotonic, failed_logins_per_minute=settings.failed_logins_per_minute)
-        encryption = await anyio.to_thread.run_sync(open_request_encryption, settings)
-        stack.callback(encryption.close)
+        encryption = await _open_encryption(stack, settings)
         session = await stack.enter_async_context(open_session())
         open_provider = provider_opener(tokens, observer)
         local_models = [*embedding_and_rerank_models(configured, tokens, reranker), *gguf_models(stack, settings)]
@@ -282,6 +300,16 @@ async def open_services(
         if reembedding is not None:
             tasks.start_soon(run_background_task, "change of the embedding model", reembedding.run)
         tasks.start_soon(run_background_task, "unfinished deletions", tenants.finish_deletions)
+        vector_stores = VectorStoreService(
+            database=database,
+            searcher=search,
+            tenants=tenants,
+            quotas=quotas,
+            activity=activity,
+            require_key=access.require_key,
+            forget_collections=search.forget_collections,
+        )
+        tasks.start_soon(run_background_task, "expiry of vector stores", vector_stores.run)
         stack.callback(tasks.cancel_scope.cancel)
         yield Services(
             settings=settings,
@@ -296,6 +324,18 @@ async def open_services(
             access=access,
             tenants=tenants,
             export=TenantExport(database, blobs),
+            vector_stores=vector_stores,
+            store_files=StoreFileService(
+                database=database,
+                stores=vector_stores,
+                documents=documents,
+                ingest=ingest,
+                quotas=quotas,
+                activity=activity,
+                max_queued=settings.max_queued_documents,
+                require_key=access.require_key,
+                chunking=chunking_plan(settings, configured.model).options,
+            ),
             keys=KeyAdministration(access, default_limits=default_key_limits(settings)),
             models=models,
             answer=answer,
