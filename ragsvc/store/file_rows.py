@@ -111,9 +111,9 @@ def _of_visible_documents(collections: tuple[str, ...] = ()) -> ColumnElement[bo
 
 def _visible(reach: FileReach, now: int) -> list[ColumnElement[bool]]:
     """The files that exist for a caller: neither deleted nor expired, nor of a collection that is being deleted."""
-    uploaded = _files.c.implicit.is_(False)
+    uploaded: ColumnElement[bool] = _files.c.implicit.is_(False)
     if reach.collections:
-        uploaded &= _files.c.created_by == reach.created_by
+        uploaded = uploaded & (_files.c.created_by == reach.created_by)
     return [
         _files.c.deleted_at.is_(None),
         or_(_files.c.expires_at.is_(None), _files.c.expires_at > now),
