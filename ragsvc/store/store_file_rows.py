@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, insert, or_, select, tuple_, update
 
 from ragsvc.core.documents import Collection, DocumentStatus
 from ragsvc.core.errors import FailureReason, FileBatchNotFound, VectorStoreFileNotFound
@@ -65,9 +65,9 @@ def _store_file(row: AnyRow, store_id: str) -> StoreFile:
 
 def find_store_file(connection: Connection, store: Collection, file_id: str) -> StoreFile:
     """A file of a vector store. Raises ``VectorStoreFileNotFound``."""
-    row = connection.execute(
-        _select_file.where(_links.c.collection_id == store.id, _files.c.public_id == file_id)
-    ).one_or_none()
+    row_id = connection.execute(select(_files.c.id).where(_files.c.public_id == file_id)).scalar_one_or_none()
+    statement = _select_file.where(_links.c.file_id == row_id, _links.c.collection_id == store.id)
+    row = None if row_id is None else connection.execute(statement).one_or_none()
     if row is None:
         message = f"The vector store '{store.public_id}' has no file '{file_id[:100]}'."
         raise VectorStoreFileNotFound(message, param="file_id")
@@ -103,14 +103,9 @@ def list_store_files(
         statement = statement.where(_has_status(status))
     order = (_links.c.created_at, _links.c.file_id)
     if cursor is not None:
-        find_store_file(connection, store, cursor)
-        place = connection.execute(
-            select(*order)
-            .join_from(_links, _files, _links.c.file_id == _files.c.id)
-            .where(_links.c.collection_id == store.id, _files.c.public_id == cursor)
-        ).one()
-        here = tuple_(*order)
-        statement = statement.where(here > tuple_(*place) if ascending else here < tuple_(*place))
+        file = find_store_file(connection, store, cursor)
+        here, place = tuple_(*order), tuple_(file.created_at, file.file_row_id)
+        statement = statement.where(here > place if ascending else here < place)
     statement = statement.order_by(*(order if ascending else [column.desc() for column in order])).limit(limit + 1)
     found = [_store_file(row, store.public_id) for row in connection.execute(statement)]
     page, more = found[:limit], len(found) > limit
@@ -132,27 +127,53 @@ def _has_status(status: StoreFileStatus) -> ColumnElement[bool]:
 
 
 def count_files(connection: Connection, collection_id: CollectionId) -> tuple[FileCounts, int]:
-    """The files of a vector store by status, and their bytes."""
-    return _count(connection, _links.c.collection_id == collection_id)
+    """The files of a vector store by status, and their bytes.
 
-
-def _count(connection: Connection, condition: ColumnElement[bool]) -> tuple[FileCounts, int]:
-    cancelled = func.coalesce(case((_is_cancelled, 1), else_=0), 0).label("cancelled")
-    statement = (
-        select(
-            _documents.c.status, cancelled, func.count().label("files"), func.sum(_documents.c.size_bytes).label("size")
+    Documents are counted from an index alone; files that share a document with another file are added.
+    """
+    of_collection = _documents.c.collection_id == collection_id
+    groups = _groups(connection, select(*_group_columns(func.count())).where(of_collection))
+    files = select(func.count()).where(_links.c.collection_id == collection_id)
+    if int(connection.execute(files).scalar_one()) > sum(group.files for group in groups):
+        shared = (
+            select(_links.c.document_id, (func.count() - 1).label("others"))
+            .where(_links.c.collection_id == collection_id)
+            .group_by(_links.c.document_id)
+            .having(func.count() > 1)
+            .subquery()
         )
+        others = select(*_group_columns(func.sum(shared.c.others), shared.c.others)).join_from(
+            shared, _documents, shared.c.document_id == _documents.c.id
+        )
+        groups += _groups(connection, others)
+    return _sum(groups)
+
+
+def _count_batch(connection: Connection, batch_id: int) -> FileCounts:
+    files = (
+        select(*_group_columns(func.count()))
         .join_from(_links, _documents, _links.c.document_id == _documents.c.id)
-        .where(condition)
-        .group_by(_documents.c.status, cancelled)
+        .where(_links.c.batch_id == batch_id)
     )
+    return _sum(_groups(connection, files))[0]
+
+
+def _group_columns(files: ColumnElement[int], weight: ColumnElement[int] | int = 1) -> list[ColumnElement[Any]]:
+    size = func.sum(_documents.c.size_bytes * weight)
+    return [_documents.c.status, _documents.c.failure_code, files.label("files"), size.label("size")]
+
+
+def _groups(connection: Connection, statement: Select[Any]) -> list[AnyRow]:
+    return list(connection.execute(statement.group_by(_documents.c.status, _documents.c.failure_code)))
+
+
+def _sum(groups: Iterable[AnyRow]) -> tuple[FileCounts, int]:
     counts: dict[str, int] = {}
     usage_bytes = 0
-    for row in connection.execute(statement):
-        failure_code = FailureReason.CANCELLED if row.cancelled else None
-        status = store_file_status(DocumentStatus(row.status), failure_code)
-        counts[status] = counts.get(status, 0) + row.files
-        usage_bytes += row.size
+    for group in groups:
+        status = store_file_status(DocumentStatus(group.status), group.failure_code)
+        counts[status] = counts.get(status, 0) + int(group.files)
+        usage_bytes += int(group.size)
     return FileCounts(**counts, total=sum(counts.values())), usage_bytes
 
 
@@ -204,7 +225,7 @@ def find_batch(connection: Connection, store: Collection, public_id: str) -> Fil
         store_id=store.public_id,
         created_at=row.created_at,
         cancelled=row.cancelled_at is not None,
-        counts=_count(connection, _links.c.batch_id == row.id)[0],
+        counts=_count_batch(connection, row.id),
     )
 
 

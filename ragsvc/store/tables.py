@@ -78,7 +78,7 @@ class DocumentRow(_Named, table=True):
         UniqueConstraint("collection_id", "sha256"),
         Index("documents_by_tenant", "tenant", "id"),
         Index("documents_by_sha256", "tenant", "sha256"),
-        Index("documents_by_collection", "collection_id", "size_bytes"),
+        Index("documents_by_collection", "collection_id", "status", "failure_code", "size_bytes"),
         _KEEP_IDS,
     )
 

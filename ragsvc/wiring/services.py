@@ -159,9 +159,7 @@ async def _open_providers(
     return providers
 
 
-def _open_parser(
-    stack: AsyncExitStack, settings: Settings, model: EmbeddingModel, *, work_folder: Path
-) -> ChildParser:
+def _open_parser(stack: AsyncExitStack, settings: Settings, model: EmbeddingModel, *, work_folder: Path) -> ChildParser:
     parser = ChildParser(
         extraction_limits(settings),
         chunk=chunking_plan(settings, model),
