@@ -396,6 +396,7 @@ class FailureReason(StrEnum):
     EMBEDDING_FAILED = "embedding_failed"
     INTERNAL_ERROR = "internal_error"
     UNSUPPORTED_FILE = "unsupported_file"
+    FILE_TOO_LARGE = "file_too_large"
     CANCELLED = "cancelled"
 
 

@@ -168,7 +168,7 @@ class StoreFileService:
             attachment_rows.mark_uploaded(connection, document.id)
             if draft.attributes is not None:
                 rows.replace_attributes(connection, document.id, draft.attributes, now=now)
-            if document.failure_code is not None and document.failure_code != FailureReason.UNSUPPORTED_FILE:
+            if document.failure_code is not None and self._unreadable(file) is None:
                 job_rows.requeue(connection, document, password=None, now=now)
         if batch_id is not None:
             rows.set_batch(connection, document.id, file.id, batch_id)
@@ -176,7 +176,7 @@ class StoreFileService:
     def _insert(
         self, connection: Connection, store: Collection, file: UploadedFile, draft: StoreFileDraft, *, now: int
     ) -> Document:
-        self._quotas.check_document(connection, store.tenant, store.name, file.size_bytes)
+        self._quotas.check_document(connection, store.tenant, store.name, 0)
         document = document_rows.insert_document(
             connection,
             document_rows.NewDocument(
@@ -192,12 +192,24 @@ class StoreFileService:
                 file_id=file.id,
             ),
         )
-        if file.media_type.partition(";")[0] in MEDIA_TYPES:
+        unreadable = self._unreadable(file)
+        if unreadable is None:
             job_rows.enqueue(connection, document.id, store.tenant, password=None, now=now)
         else:
-            message = f"Files of type '{file.media_type[:100]}' cannot be read. Readable are: {READABLE}."
-            job_rows.mark_failed(connection, document.id, code=FailureReason.UNSUPPORTED_FILE, message=message, now=now)
+            code, message = unreadable
+            job_rows.mark_failed(connection, document.id, code=code, message=message, now=now)
         return document
+
+    def _unreadable(self, file: UploadedFile) -> tuple[FailureReason, str] | None:
+        """Why no document can be made of a file, whatever it contains."""
+        if file.media_type.partition(";")[0] not in MEDIA_TYPES:
+            message = f"Files of type '{file.media_type[:100]}' cannot be read. Readable are: {READABLE}."
+            return FailureReason.UNSUPPORTED_FILE, message
+        limit = self._documents.max_document_bytes
+        if file.size_bytes > limit:
+            message = f"The file has {file.size_bytes} bytes; documents may have {limit}."
+            return FailureReason.FILE_TOO_LARGE, message
+        return None
 
     # -- read --------------------------------------------------------------------------------------------------
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.abc
 import anyio.to_thread
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -28,6 +29,8 @@ from ragsvc.services.answers import AnswerService
 from ragsvc.services.attached_documents import AttachmentLimits
 from ragsvc.services.document_service import DocumentService
 from ragsvc.services.embedding_spaces import EmbeddingSpaces
+from ragsvc.services.expiry_sweep import ExpirySweep
+from ragsvc.services.file_service import FileService
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestLimits, IngestService
 from ragsvc.services.key_administration import KeyAdministration
@@ -45,6 +48,7 @@ from ragsvc.services.store_files import StoreFileService
 from ragsvc.services.tenant_administration import TenantAdministration
 from ragsvc.services.tenant_export import TenantExport
 from ragsvc.services.tenant_quotas import TenantQuotas
+from ragsvc.services.upload_service import UploadService
 from ragsvc.services.vector_stores import VectorStoreService
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
@@ -88,6 +92,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     parser: ChildParser
     ingest: IngestService
     documents: DocumentService
+    files: FileService
+    uploads: UploadService
     search: SearchService
     access: Access
     tenants: TenantAdministration
@@ -174,6 +180,40 @@ async def _open_encryption(stack: AsyncExitStack, settings: Settings) -> Encrypt
     encryption = await anyio.to_thread.run_sync(open_request_encryption, settings)
     stack.callback(encryption.close)
     return encryption
+
+
+def _open_files(
+    settings: Settings,
+    database: Database,
+    blobs: BlobStore,
+    *,
+    ingest: IngestService,
+    hub: ProgressHub,
+    index_lag: IndexLag,
+    quotas: TenantQuotas,
+    space: DiskSpace,
+) -> tuple[FileService, UploadService]:
+    files = FileService(
+        database=database,
+        blobs=blobs,
+        ingest=ingest,
+        hub=hub,
+        index_lag=index_lag,
+        max_file_bytes=settings.max_file_bytes,
+        quotas=quotas,
+        space=space,
+    )
+    uploads = UploadService(database=database, blobs=blobs, files=files, removals=ingest.file_removals, quotas=quotas)
+    return files, uploads
+
+
+async def _start_tasks(
+    tasks: anyio.abc.TaskGroup, watch: StorageWatch, work: Mapping[str, Callable[[], Awaitable[None]]]
+) -> None:
+    """Start the background tasks, the watch of the disk first: it knows from its start whether there is room."""
+    await tasks.start(watch.run)
+    for name, task in work.items():
+        tasks.start_soon(run_background_task, name, task)
 
 
 @asynccontextmanager
@@ -291,13 +331,6 @@ async def open_services(
         await anyio.to_thread.run_sync(load_indexes, database, serving.indexes)
         reembedding = plan_model_change(database, spaces, configured) if serving is not configured else None
         tasks = await stack.enter_async_context(anyio.create_task_group())
-        tasks.start_soon(run_background_task, "ingest", ingest.run)
-        readiness = Readiness()
-        resume = [ingest.resume, index_lag.retry, ingest.file_removals.finish_all]
-        await tasks.start(StorageWatch(space, readiness, resume).run)
-        if reembedding is not None:
-            tasks.start_soon(run_background_task, "change of the embedding model", reembedding.run)
-        tasks.start_soon(run_background_task, "unfinished deletions", tenants.finish_deletions)
         vector_stores = VectorStoreService(
             database=database,
             searcher=search,
@@ -307,7 +340,20 @@ async def open_services(
             require_key=access.require_key,
             forget_collections=search.forget_collections,
         )
-        tasks.start_soon(run_background_task, "expiry of vector stores", vector_stores.run)
+        files, uploads = _open_files(
+            settings, database, blobs, ingest=ingest, hub=hub, index_lag=index_lag, quotas=quotas, space=space
+        )
+        readiness = Readiness()
+        resume = [ingest.resume, index_lag.retry, ingest.file_removals.finish_all]
+        work = {
+            "ingest": ingest.run,
+            "unfinished deletions": tenants.finish_deletions,
+            "expired files": ExpirySweep([files, uploads]).run,
+            "expiry of vector stores": vector_stores.run,
+        }
+        if reembedding is not None:
+            work["change of the embedding model"] = reembedding.run
+        await _start_tasks(tasks, StorageWatch(space, readiness, resume), work)
         stack.callback(tasks.cancel_scope.cancel)
         yield Services(
             settings=settings,
@@ -318,6 +364,8 @@ async def open_services(
             parser=parser,
             ingest=ingest,
             documents=documents,
+            files=files,
+            uploads=uploads,
             search=search,
             access=access,
             tenants=tenants,

@@ -41,7 +41,7 @@ _Query = Annotated[str, Meta(min_length=1, max_length=MAX_QUERY_LENGTH)]
 _Weight = Annotated[float, Meta(ge=0, le=1e6)]
 
 
-class ExpiresAfter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StoreExpiry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A vector store expires this many days after its last use: a search, an added file, or a change."""
 
     anchor: Literal["last_active_at"]
@@ -82,7 +82,7 @@ class CreateVectorStore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     description: _Text | None = None
     file_ids: Annotated[list[_FileId], Meta(max_length=MAX_BATCH_FILES)] | None = None
     metadata: _Metadata | None = None
-    expires_after: ExpiresAfter | None = None
+    expires_after: StoreExpiry | None = None
     chunking_strategy: ChunkingRequest | None = None
 
 
@@ -92,7 +92,7 @@ class UpdateVectorStore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     name: _Name | None = None
     description: _Text | None = None
     metadata: _Metadata | None = None
-    expires_after: ExpiresAfter | None = None
+    expires_after: StoreExpiry | None = None
 
 
 class AddFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -219,7 +219,7 @@ class VectorStoreOut(msgspec.Struct, frozen=True, kw_only=True):
     usage_bytes: int
     file_counts: FileCountsOut
     status: Literal["expired", "in_progress", "completed"]
-    expires_after: ExpiresAfter | None
+    expires_after: StoreExpiry | None
     expires_at: int | None
     last_active_at: int
     metadata: dict[str, str]
@@ -372,7 +372,7 @@ def store_out(store: VectorStore) -> VectorStoreOut:
         usage_bytes=store.usage_bytes,
         file_counts=counts_out(store.counts),
         status=status,
-        expires_after=None if days is None else ExpiresAfter("last_active_at", days),
+        expires_after=None if days is None else StoreExpiry("last_active_at", days),
         expires_at=store.expires_at,
         last_active_at=store.last_active_at,
         metadata=dict(store.metadata),
