@@ -76,10 +76,18 @@ class StoreFileService:
 
     # -- add ---------------------------------------------------------------------------------------------------
 
-    async def check(self, principal: Principal, drafts: Sequence[StoreFileDraft]) -> None:
-        """Check that files exist for the caller. Raises ``FileNotFound`` for the first that does not."""
+    async def check(
+        self, principal: Principal, drafts: Sequence[StoreFileDraft], *, store_id: str | None = None
+    ) -> None:
+        """Check that a store, if one is given, and files exist for the caller.
+
+        Raises:
+            VectorStoreNotFound, FileNotFound: the first that does not.
+        """
 
         def read(connection: Connection) -> None:
+            if store_id is not None:
+                self._stores.usable(connection, principal, store_id)
             for draft in drafts:
                 self._file(connection, principal, draft.file_id)
 
@@ -100,7 +108,7 @@ class StoreFileService:
 
     async def create_batch(self, principal: Principal, store_id: str, drafts: Sequence[StoreFileDraft]) -> FileBatch:
         """Add files to a vector store as a batch, as ``attach`` does."""
-        await self.check(principal, drafts)
+        await self.check(principal, drafts, store_id=store_id)
         public_id = f"vsfb_{secrets.token_hex(12)}"
 
         def begin(connection: Connection) -> int:
@@ -117,7 +125,7 @@ class StoreFileService:
         self, principal: Principal, store_id: str, drafts: Sequence[StoreFileDraft], *, batch_id: int | None
     ) -> list[StoreFile]:
         unique = list({draft.file_id: draft for draft in drafts}.values())
-        await self.check(principal, unique)
+        await self.check(principal, unique, store_id=store_id)
         attached: list[StoreFile] = []
         for begin in range(0, len(unique), _AT_ONCE):
             part = unique[begin : begin + _AT_ONCE]
