@@ -22,6 +22,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── RateLimited
     ├── NotFound
     │   ├── DocumentNotFound, FileNotFound, UploadNotFound, CollectionNotFound
+    │   ├── VectorStoreNotFound, VectorStoreFileNotFound, FileBatchNotFound
     │   ├── TenantNotFound, KeyNotFound, RouteNotFound
     │   ├── EndpointNotOffered    the provider of the model does not offer the endpoint
     │   └── ModelNotFound
@@ -206,6 +207,24 @@ class CollectionNotFound(NotFound):
     code = "collection_not_found"
 
 
+class VectorStoreNotFound(NotFound):
+    """The tenant has no vector store with this id, or it has expired."""
+
+    code = "vector_store_not_found"
+
+
+class VectorStoreFileNotFound(NotFound):
+    """The vector store has no file with this id."""
+
+    code = "vector_store_file_not_found"
+
+
+class FileBatchNotFound(NotFound):
+    """The vector store has no file batch with this id."""
+
+    code = "file_batch_not_found"
+
+
 class TenantNotFound(NotFound):
     """No tenant has this name: it has neither keys nor collections."""
 
@@ -376,6 +395,9 @@ class FailureReason(StrEnum):
     STORED_FILE_DAMAGED = "stored_file_damaged"
     EMBEDDING_FAILED = "embedding_failed"
     INTERNAL_ERROR = "internal_error"
+    UNSUPPORTED_FILE = "unsupported_file"
+    FILE_TOO_LARGE = "file_too_large"
+    CANCELLED = "cancelled"
 
 
 class ExtractionFailed(RagsvcError):

@@ -215,19 +215,23 @@ class TenantAdministration:
         """Finish deletions that an earlier run began, or that a fault of the disk interrupted. Runs until cancelled."""
         while True:
             try:
-                ids, has_files = await self._database.read(
-                    lambda connection: (
-                        rows.deleted_collections(connection),
-                        bool(file_rows.doomed_files(connection, limit=1)),
-                    )
-                )
-                if ids or has_files:
-                    await self._finish(ids, DeletionReport())
+                await self.remove_deleted()
             except (StorageFull, Overloaded) as error:
                 logger.warning("a deletion could not be finished, it is tried again: %s", error.message)
             except OSError as error:
                 logger.warning("a deletion could not be finished, it is tried again: %s", error.strerror)
             await anyio.sleep(_RESUME_INTERVAL_S)
+
+    async def remove_deleted(self) -> None:
+        """Remove everything that is marked as deleted: documents and indexes of collections, and files."""
+        ids, has_files = await self._database.read(
+            lambda connection: (
+                rows.deleted_collections(connection),
+                bool(file_rows.doomed_files(connection, limit=1)),
+            )
+        )
+        if ids or has_files:
+            await self._finish(ids, DeletionReport())
 
     async def _finish(self, ids: Sequence[CollectionId], report: DeletionReport) -> None:
         """Remove documents and indexes of collections that are marked as deleted, and all files marked as deleted."""

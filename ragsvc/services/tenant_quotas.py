@@ -24,8 +24,14 @@ class TenantQuotas(msgspec.Struct, frozen=True):
         given = {name: value for name, value in msgspec.structs.asdict(own).items() if value is not None}
         return msgspec.structs.replace(self.defaults, **given)
 
-    def check_document(self, connection: Connection, tenant: TenantId, collection: str, size_bytes: int) -> None:
-        """Check that a tenant may store one more document; ``size_bytes`` is 0 if its file is stored already.
+    def check_collection(self, connection: Connection, tenant: TenantId, collection: str) -> None:
+        """Check that a tenant may have a collection of this name. Raises ``QuotaExceeded``, which names the limit."""
+        self._check_collections(connection, tenant, collection, self.of(connection, tenant))
+
+    def check_document(
+        self, connection: Connection, tenant: TenantId, collection: str, size_bytes: int, *, count: int = 1
+    ) -> None:
+        """Check that a tenant may store ``count`` documents more; ``size_bytes`` is 0 if their files are stored.
 
         Raises:
             QuotaExceeded: names the limit.
@@ -35,7 +41,7 @@ class TenantQuotas(msgspec.Struct, frozen=True):
         if limits.max_documents is None and limits.max_bytes is None:
             return
         documents, _ = tenant_rows.count_documents(connection, tenant)
-        if limits.max_documents is not None and documents >= limits.max_documents:
+        if limits.max_documents is not None and documents + count > limits.max_documents:
             raise QuotaExceeded(
                 f"The tenant '{tenant}' has {documents} documents and may have {limits.max_documents}. Delete "
                 "documents, or ask the operator for a higher limit."

@@ -28,6 +28,7 @@ from ragsvc.store.tables import (
     CollectionRow,
     DocumentRow,
     EmbeddingRow,
+    ExpiredStoreRow,
     FileRow,
     IndexLogRow,
     JobRow,
@@ -39,6 +40,7 @@ from ragsvc.store.tables import (
 
 _collections = table_of(CollectionRow)
 _documents = table_of(DocumentRow)
+_expired_stores = table_of(ExpiredStoreRow)
 _files = table_of(FileRow)
 _uploads = table_of(UploadRow)
 _pages = table_of(PageRow)
@@ -132,6 +134,7 @@ def tenant_names(connection: Connection) -> list[TenantId]:
     names = select(_keys.c.tenant.label("name")).union(
         select(_collections.c.tenant).where(_not_deleted),
         select(_tenants.c.name),
+        select(_expired_stores.c.tenant),
         select(_provider_keys.c.tenant),
         select(_usage.c.tenant),
         select(_audited_tenant).where(_is_creation),
@@ -169,6 +172,7 @@ def _has_records(connection: Connection, tenant: TenantId) -> bool:
         connection.execute(select(literal(1)).where(condition).limit(1)).first() is not None
         for condition in (
             _provider_keys.c.tenant == tenant,
+            _expired_stores.c.tenant == tenant,
             _usage.c.tenant == tenant,
             _is_creation & (_audited_tenant == tenant),
             _uploads.c.tenant == tenant,
@@ -337,6 +341,7 @@ def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
     usage = connection.execute(delete(_usage).where((_usage.c.tenant == tenant) | _usage.c.key_id.in_(of_tenant)))
     connection.execute(delete(_keys).where(_keys.c.tenant == tenant))
     provider_keys = connection.execute(delete(_provider_keys).where(_provider_keys.c.tenant == tenant)).rowcount
+    connection.execute(delete(_expired_stores).where(_expired_stores.c.tenant == tenant))
     connection.execute(delete(_tenants).where(_tenants.c.name == tenant))
     return RemovedAccess(key_ids=key_ids, provider_keys=provider_keys, usage_rows=usage.rowcount, audit_entries=audit)
 

@@ -43,6 +43,8 @@ from ragsvc.web.routes import (
     search,
     tenants,
     uploads_in_parts,
+    vector_store_files,
+    vector_stores,
 )
 from ragsvc.wiring.services import Services
 
@@ -62,6 +64,8 @@ ROUTES = [
     *uploads_in_parts.route_handlers,
     *collections.route_handlers,
     *search.route_handlers,
+    *vector_stores.route_handlers,
+    *vector_store_files.route_handlers,
     *tenants.route_handlers,
     *encryption_keys.route_handlers,
     *encrypted_chat.route_handlers,

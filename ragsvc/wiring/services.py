@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import anyio
+import anyio.abc
 import anyio.to_thread
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -14,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from ragsvc.config import Settings
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.core.observation import Observer
-from ragsvc.core.ports.embedding import Embedder
+from ragsvc.core.ports.embedding import Embedder, EmbeddingModel
 from ragsvc.core.ports.model_provider import ModelProvider
 from ragsvc.core.readiness import Readiness
 from ragsvc.crypto.value_sealing import ValueSealer
@@ -41,10 +43,13 @@ from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.services.search import SearchService
 from ragsvc.services.storage_watch import StorageWatch
+from ragsvc.services.store_activity import StoreActivity
+from ragsvc.services.store_files import StoreFileService
 from ragsvc.services.tenant_administration import TenantAdministration
 from ragsvc.services.tenant_export import TenantExport
 from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.services.upload_service import UploadService
+from ragsvc.services.vector_stores import VectorStoreService
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import Database
@@ -93,6 +98,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     access: Access
     tenants: TenantAdministration
     export: TenantExport
+    vector_stores: VectorStoreService
+    store_files: StoreFileService
     keys: KeyAdministration
     models: ModelRegistry
     answer: AnswerService
@@ -158,6 +165,17 @@ async def _open_providers(
     return providers
 
 
+def _open_parser(stack: AsyncExitStack, settings: Settings, model: EmbeddingModel, *, work_folder: Path) -> ChildParser:
+    parser = ChildParser(
+        extraction_limits(settings),
+        chunk=chunking_plan(settings, model),
+        workers=settings.parse_workers,
+        work_folder=work_folder,
+    )
+    stack.push_async_callback(parser.close)
+    return parser
+
+
 async def _open_encryption(stack: AsyncExitStack, settings: Settings) -> EncryptionService:
     encryption = await anyio.to_thread.run_sync(open_request_encryption, settings)
     stack.callback(encryption.close)
@@ -189,6 +207,15 @@ def _open_files(
     return files, uploads
 
 
+async def _start_tasks(
+    tasks: anyio.abc.TaskGroup, watch: StorageWatch, work: Mapping[str, Callable[[], Awaitable[None]]]
+) -> None:
+    """Start the background tasks, the watch of the disk first: it knows from its start whether there is room."""
+    await tasks.start(watch.run)
+    for name, task in work.items():
+        tasks.start_soon(run_background_task, name, task)
+
+
 @asynccontextmanager
 async def open_services(
     settings: Settings, *, report: Callable[[str], None] = lambda _: None
@@ -216,14 +243,7 @@ async def open_services(
         serving = await open_serving_space(stack, opener, database, configured)
         spaces = EmbeddingSpaces(serving)
         tokens = await anyio.to_thread.run_sync(open_tokenizer, settings)
-        parser = ChildParser(
-            extraction_limits(settings),
-            chunk=chunking_plan(settings, configured.model),
-            workers=settings.parse_workers,
-            work_folder=parsing_folder(settings, memory_folder),
-        )
-        stack.push_async_callback(parser.close)
-
+        parser = _open_parser(stack, settings, configured.model, work_folder=parsing_folder(settings, memory_folder))
         observer = Observer(open_tracer(stack, settings.otel_endpoint))
         hub = ProgressHub()
         index_lag = IndexLag(spaces.catch_up)
@@ -261,6 +281,7 @@ async def open_services(
             space=space,
         )
         reranker = await anyio.to_thread.run_sync(open_reranker, settings)
+        activity = StoreActivity()
         search = SearchService(
             database=database,
             spaces=spaces,
@@ -268,6 +289,7 @@ async def open_services(
             reranker=reranker,
             rerank_budget_s=settings.rerank_budget_ms / 1000,
             observer=observer,
+            searched=activity.note,
         )
         access = Access(database, monotonic=time.monotonic, failed_logins_per_minute=settings.failed_logins_per_minute)
         encryption = await _open_encryption(stack, settings)
@@ -309,17 +331,29 @@ async def open_services(
         await anyio.to_thread.run_sync(load_indexes, database, serving.indexes)
         reembedding = plan_model_change(database, spaces, configured) if serving is not configured else None
         tasks = await stack.enter_async_context(anyio.create_task_group())
-        tasks.start_soon(run_background_task, "ingest", ingest.run)
-        readiness = Readiness()
-        resume = [ingest.resume, index_lag.retry, ingest.file_removals.finish_all]
-        await tasks.start(StorageWatch(space, readiness, resume).run)
-        if reembedding is not None:
-            tasks.start_soon(run_background_task, "change of the embedding model", reembedding.run)
-        tasks.start_soon(run_background_task, "unfinished deletions", tenants.finish_deletions)
+        vector_stores = VectorStoreService(
+            database=database,
+            searcher=search,
+            tenants=tenants,
+            quotas=quotas,
+            activity=activity,
+            require_key=access.require_key,
+            forget_collections=search.forget_collections,
+        )
         files, uploads = _open_files(
             settings, database, blobs, ingest=ingest, hub=hub, index_lag=index_lag, quotas=quotas, space=space
         )
-        tasks.start_soon(run_background_task, "expired files", ExpirySweep([files, uploads]).run)
+        readiness = Readiness()
+        resume = [ingest.resume, index_lag.retry, ingest.file_removals.finish_all]
+        work = {
+            "ingest": ingest.run,
+            "unfinished deletions": tenants.finish_deletions,
+            "expired files": ExpirySweep([files, uploads]).run,
+            "expiry of vector stores": vector_stores.run,
+        }
+        if reembedding is not None:
+            work["change of the embedding model"] = reembedding.run
+        await _start_tasks(tasks, StorageWatch(space, readiness, resume), work)
         stack.callback(tasks.cancel_scope.cancel)
         yield Services(
             settings=settings,
@@ -336,6 +370,18 @@ async def open_services(
             access=access,
             tenants=tenants,
             export=TenantExport(database, blobs),
+            vector_stores=vector_stores,
+            store_files=StoreFileService(
+                database=database,
+                stores=vector_stores,
+                documents=documents,
+                ingest=ingest,
+                quotas=quotas,
+                activity=activity,
+                max_queued=settings.max_queued_documents,
+                require_key=access.require_key,
+                chunking=chunking_plan(settings, configured.model).options,
+            ),
             keys=KeyAdministration(access, default_limits=default_key_limits(settings)),
             models=models,
             answer=answer,

@@ -21,6 +21,7 @@ from ragsvc.core.file_types import MEDIA_TYPES
 from ragsvc.core.ids import CHUNK_ID_PATTERN, TenantId, ordinal_of_chunk
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.validation import as_sentence, decode_json_parameter, invalid_value
+from ragsvc.core.vector_stores import SERVER_FAULTS
 from ragsvc.services.document_service import DocumentService
 from ragsvc.store.document_rows import DocumentFilter
 from ragsvc.web.app_state import services_of
@@ -51,11 +52,7 @@ _WRITE: Final = {"scope": Scope.DOCUMENTS_WRITE, "tag": "documents"}
 USAGE_FAMILY = "documents"
 """How uploads are counted in the usage report."""
 
-_OWN_FAILURES: Final = (
-    FailureReason.EMBEDDING_FAILED,
-    FailureReason.INTERNAL_ERROR,
-    FailureReason.STORED_FILE_DAMAGED,
-)
+_OWN_FAILURES: Final = SERVER_FAULTS | {FailureReason.CANCELLED}
 _KEEP_ALIVE_S = 15.0
 _MAX_WAIT_S = 600.0
 
