@@ -11,6 +11,7 @@ They know no HTTP status, and carry no secrets and no document text.
     │   ├── HeadersTooLarge
     │   ├── PromptTooLong
     │   ├── UnsupportedParameter  a documented parameter that the model or route does not support
+    │   ├── FileUnreadable        a file of a chat request cannot be read; ``reason`` as in ``ExtractionFailed``
     │   ├── CryptoFailure         an encrypted message cannot be decrypted; the reason is not given
     │   └── MethodNotAllowed
     ├── Unauthorized              the API key is missing, malformed, unknown or revoked
@@ -102,6 +103,16 @@ class UnsupportedParameter(InvalidRequest):
     """A documented parameter that the model or route does not support. It is rejected and never silently ignored."""
 
     code = "unsupported_parameter"
+
+
+class FileUnreadable(InvalidRequest):
+    """A file of a chat request cannot be read. ``reason`` takes the place of the code."""
+
+    code = "file_unreadable"
+
+    def __init__(self, message: str, *, reason: str, param: str) -> None:
+        super().__init__(message, param=param)
+        self.reason = reason
 
 
 class CryptoFailure(InvalidRequest):

@@ -265,11 +265,17 @@ class TokenUsage(msgspec.Struct, frozen=True):
 
 
 class RetrievedPassages(msgspec.Struct, frozen=True):
-    """Search hits for a conversation; the citation marker ``[n]`` refers to ``hits[n - 1]``."""
+    """Search hits for a conversation; the citation marker ``[n]`` refers to ``hits[n - 1]``.
+
+    ``rest`` are further passages of the request's files, for prompts that have room for them. ``whole``: together with
+    ``hits`` they are all passages of these files.
+    """
 
     query: str
     hits: tuple[SearchHit, ...]
     answerable: float
+    rest: tuple[SearchHit, ...] = ()
+    whole: bool = False
 
 
 class ChatCall(msgspec.Struct, frozen=True):
