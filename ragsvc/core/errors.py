@@ -111,7 +111,7 @@ class FileUnreadable(InvalidRequest):
 
     code = "file_unreadable"
 
-    def __init__(self, message: str, *, reason: str, param: str) -> None:
+    def __init__(self, message: str, *, reason: str | None = None, param: str | None = None) -> None:
         super().__init__(message, param=param)
         self.reason = reason
 

@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,9 +24,11 @@ import msgspec
 import numpy as np
 
 from ragsvc.core import file_types
+from ragsvc.core.access.principal import Principal, Scope, require_scope
 from ragsvc.core.documents import Passage, StoredPassage
-from ragsvc.core.errors import ExtractionFailed, FileUnreadable, InvalidRequest, NotFound, Overloaded, TooLarge
+from ragsvc.core.errors import ExtractionFailed, FileNotFound, FileUnreadable, InvalidRequest, Overloaded, TooLarge
 from ragsvc.core.file_names import default_filename
+from ragsvc.core.files import FileReach, UploadedFile
 from ragsvc.core.gateway.chat import RetrievedPassages
 from ragsvc.core.gateway.request_files import MAX_REQUEST_FILES, RequestFile
 from ragsvc.core.ids import DocumentId, PassageId, TenantId
@@ -42,6 +44,8 @@ from ragsvc.core.text.tables import table_context
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
 from ragsvc.services.file_locks import FileLocks
 from ragsvc.store.blobs import BlobStore
+from ragsvc.store.database import Database
+from ragsvc.store.file_rows import find_file
 
 INLINE_PREFIX: Final = "inline-"
 """Begins the public id of an inline file in citations; 24 digits of its SHA-256 follow."""
@@ -68,19 +72,6 @@ class RequestFileLimits(msgspec.Struct, frozen=True, kw_only=True):
     total_bytes: int = 50_000_000
     cache_bytes: int = 256 << 20
     cache_s: float = 900.0
-
-
-class FoundFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored file as ``FindFile`` returns it."""
-
-    filename: str
-    media_type: str
-    sha256: str
-    size_bytes: int
-
-
-FindFile = Callable[[TenantId, str], Awaitable[FoundFile]]
-"""Finds a stored file of a tenant by its public id. Raises ``NotFound``."""
 
 
 class ReadFile(msgspec.Struct, frozen=True):
@@ -133,32 +124,35 @@ class RequestFiles:
     def __init__(
         self,
         *,
+        database: Database,
         parser: Parser,
         blobs: BlobStore,
         spaces: EmbeddingSpaces,
         words: WordScorer,
-        find_file: FindFile | None = None,
         limits: RequestFileLimits | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """``find_file`` finds files by id; without it, only inline files are accepted."""
+        """``parser`` has the limits of pages and seconds for a file."""
         self.limits = limits or RequestFileLimits()
         self._parser = parser
         self._blobs = blobs
         self._spaces = spaces
         self._words = words
-        self._find_file = find_file
+        self._database = database
+        self._clock = clock
         self._cache = _FileCache(self.limits, monotonic)
         self._locks = FileLocks()
         self._held_bytes = 0
 
-    async def read(self, tenant: TenantId, files: Sequence[RequestFile]) -> tuple[ReadFile, ...]:
+    async def read(self, principal: Principal, files: Sequence[RequestFile]) -> tuple[ReadFile, ...]:
         """Read the files, in their order; equal files once.
 
         Raises:
+            PolicyDenied: the key may not read stored files.
             FileUnreadable: a file has no readable text; ``param`` is its place in the request.
             InvalidRequest: too many files.
-            NotFound: no file of the tenant has the id.
+            FileNotFound: no file that the key may read has the id.
             TooLarge: the files have too many bytes together.
             Overloaded: too many files are being read.
         """
@@ -167,7 +161,8 @@ class RequestFiles:
                 f"The request has {len(files)} files: at most {MAX_REQUEST_FILES} are accepted.",
                 param=files[MAX_REQUEST_FILES].param,
             )
-        known = {file.param: await self._find(tenant, file) for file in files if file.file_id is not None}
+        tenant = principal.tenant
+        known = {file.param: await self._find(principal, file) for file in files if file.file_id is not None}
         total = 0
         for file in files:
             total += len(file.data or b"") if file.file_id is None else known[file.param].size_bytes
@@ -228,7 +223,12 @@ class RequestFiles:
             room_tokens -= sum(hit.passage.token_count for hit in hits[:top_k])
             rest = _within(rest, room_tokens)
         return RetrievedPassages(
-            query=query, hits=tuple(hits[:top_k]), answerable=ranked.answerable, rest=tuple(rest), whole=whole
+            query=query,
+            hits=tuple(hits[:top_k]),
+            answerable=ranked.answerable,
+            rest=tuple(rest),
+            whole=whole,
+            attached=frozenset(file.public_id for file in files),
         )
 
     def forget(self, tenant: TenantId) -> None:
@@ -251,18 +251,23 @@ class RequestFiles:
         finally:
             self._held_bytes -= size_bytes
 
-    async def _find(self, tenant: TenantId, file: RequestFile) -> FoundFile:
-        assert file.file_id is not None  # noqa: S101 - narrows the type
-        if self._find_file is None:
-            raise NotFound(f"No file with the id '{file.file_id}'.", param=file.param)
-        return await self._find_file(tenant, file.file_id)
+    async def _find(self, principal: Principal, file: RequestFile) -> UploadedFile:
+        """The stored file of an id. Raises ``PolicyDenied``, ``FileNotFound``."""
+        require_scope(principal, Scope.DOCUMENTS_READ)
+        reach = FileReach(collections=principal.allowed_collections, created_by=principal.key_id)
+        file_id, now = file.file_id or "", int(self._clock())
+        try:
+            return await self._database.read(
+                lambda connection: find_file(connection, principal.tenant, file_id, now=now, reach=reach)
+            )
+        except FileNotFound as error:
+            raise FileNotFound(error.message, param=f"{file.param}.file_id") from error
 
-    async def _read(self, tenant: TenantId, file: RequestFile, found: FoundFile | None) -> ReadFile:
+    async def _read(self, tenant: TenantId, file: RequestFile, found: UploadedFile | None) -> ReadFile:
         if found is not None:
-            assert file.file_id is not None  # noqa: S101 - narrows the type
             key = _Key(tenant, found.sha256, file.filename or found.filename, found.media_type)
             content = await self._content(key, file.param, lambda: self._stored(tenant, found.sha256))
-            return ReadFile(file.file_id, key.filename, content)
+            return ReadFile(found.public_id, key.filename, content)
         data = file.data or b""
         sha256 = await anyio.to_thread.run_sync(lambda: hashlib.sha256(data).hexdigest())
         media_type = _media_type(file, data)
@@ -303,7 +308,8 @@ class RequestFiles:
 
     @asynccontextmanager
     async def _stored(self, tenant: TenantId, sha256: str) -> AsyncGenerator[Path]:
-        """The path of a stored file, decrypted if need be."""
+        """The path of a stored file, decrypted if need be. Raises ``StoredDataDamaged``."""
+        await anyio.to_thread.run_sync(self._blobs.check, tenant, sha256)
         with ExitStack() as stack:
             opened = self._blobs.readable(tenant, sha256)
             yield await anyio.to_thread.run_sync(stack.enter_context, opened)
