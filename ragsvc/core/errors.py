@@ -23,6 +23,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── NotFound
     │   ├── DocumentNotFound, CollectionNotFound, TenantNotFound, KeyNotFound, RouteNotFound
     │   ├── VectorStoreNotFound, VectorStoreFileNotFound, FileBatchNotFound
+    │   ├── ResponseNotFound
     │   ├── EndpointNotOffered    the provider of the model does not offer the endpoint
     │   └── ModelNotFound
     ├── RequestTimedOut           the client sent too slowly
@@ -192,6 +193,12 @@ class CollectionNotFound(NotFound):
     """The tenant has no collection with this name."""
 
     code = "collection_not_found"
+
+
+class ResponseNotFound(NotFound):
+    """The tenant has no stored response with this id."""
+
+    code = "response_not_found"
 
 
 class VectorStoreNotFound(NotFound):

@@ -60,6 +60,7 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.RouteNotFound: Rendering(404, INVALID),
     e.DocumentNotFound: Rendering(404, INVALID),
     e.CollectionNotFound: Rendering(404, INVALID),
+    e.ResponseNotFound: Rendering(404, INVALID),
     e.VectorStoreNotFound: Rendering(404, INVALID),
     e.VectorStoreFileNotFound: Rendering(404, INVALID),
     e.FileBatchNotFound: Rendering(404, INVALID),
