@@ -21,8 +21,9 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── BalanceExhausted
     ├── RateLimited
     ├── NotFound
-    │   ├── DocumentNotFound, CollectionNotFound, TenantNotFound, KeyNotFound, RouteNotFound
+    │   ├── DocumentNotFound, FileNotFound, UploadNotFound, CollectionNotFound
     │   ├── VectorStoreNotFound, VectorStoreFileNotFound, FileBatchNotFound
+    │   ├── TenantNotFound, KeyNotFound, RouteNotFound
     │   ├── ResponseNotFound
     │   ├── EndpointNotOffered    the provider of the model does not offer the endpoint
     │   └── ModelNotFound
@@ -187,6 +188,18 @@ class DocumentNotFound(NotFound):
     """The tenant has no document with this id."""
 
     code = "document_not_found"
+
+
+class FileNotFound(NotFound):
+    """The tenant has no file with this id, or it has expired."""
+
+    code = "file_not_found"
+
+
+class UploadNotFound(NotFound):
+    """The tenant has no upload with this id, or the upload has no part with this id."""
+
+    code = "upload_not_found"
 
 
 class CollectionNotFound(NotFound):

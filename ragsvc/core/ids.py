@@ -11,6 +11,8 @@ CollectionId = NewType("CollectionId", int)
 
 DocumentId = NewType("DocumentId", int)
 
+FileId = NewType("FileId", int)
+
 PassageId = NewType("PassageId", int)
 """Row id of a passage, also used as its id in the FAISS and tantivy indexes."""
 

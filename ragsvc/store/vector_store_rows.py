@@ -23,7 +23,6 @@ def find_store(connection: Connection, tenant: TenantId, public_id: str) -> Coll
         _collections.c.public_id == public_id,
         _collections.c.tenant == tenant,
         _collections.c.deleted_at.is_(None),
-        _collections.c.expired_at.is_(None),
     )
     row = connection.execute(statement).one_or_none()
     if row is None:

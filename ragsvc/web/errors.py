@@ -59,6 +59,8 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.NotFound: Rendering(404, INVALID),
     e.RouteNotFound: Rendering(404, INVALID),
     e.DocumentNotFound: Rendering(404, INVALID),
+    e.FileNotFound: Rendering(404, INVALID),
+    e.UploadNotFound: Rendering(404, INVALID),
     e.CollectionNotFound: Rendering(404, INVALID),
     e.ResponseNotFound: Rendering(404, INVALID),
     e.VectorStoreNotFound: Rendering(404, INVALID),

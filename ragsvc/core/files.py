@@ -1,0 +1,60 @@
+"""Files of tenants, which documents are made from, and uploads in parts that become files."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from ragsvc.core.ids import FileId, KeyId, TenantId
+
+FILE_ID_PREFIX: Final = "file-"
+
+
+class FilePurpose(StrEnum):
+    """What a client uploaded a file for (OpenAI: ``POST /v1/files``)."""
+
+    ASSISTANTS = "assistants"
+    BATCH = "batch"
+    FINE_TUNE = "fine-tune"
+    VISION = "vision"
+    USER_DATA = "user_data"
+    EVALS = "evals"
+
+
+class FileStatus(StrEnum):
+    """The status of a file. A file is usable as soon as it is stored."""
+
+    PROCESSED = "processed"
+
+
+class UploadedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of a tenant. Times are Unix seconds.
+
+    ``implicit``: the file came with a document and is deleted with the last document that was made from it.
+    ``created_by`` is the key that uploaded it.
+    """
+
+    id: FileId
+    public_id: str
+    tenant: TenantId
+    filename: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    purpose: str
+    status: FileStatus
+    created_at: int
+    created_by: KeyId | None = None
+    expires_at: int | None = None
+    implicit: bool = False
+
+
+def implicit_file_id(document_id: str) -> str:
+    """The public id of the file that comes with a document.
+
+    >>> implicit_file_id("doc_0123456789abcdef01234567")
+    'file-0123456789abcdef01234567'
+    """
+    return FILE_ID_PREFIX + document_id.replace("doc_", "")
