@@ -23,7 +23,9 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── RateLimited
     ├── NotFound
     │   ├── DocumentNotFound, FileNotFound, UploadNotFound, CollectionNotFound
+    │   ├── VectorStoreNotFound, VectorStoreFileNotFound, FileBatchNotFound
     │   ├── TenantNotFound, KeyNotFound, RouteNotFound
+    │   ├── ResponseNotFound
     │   ├── EndpointNotOffered    the provider of the model does not offer the endpoint
     │   └── ModelNotFound
     ├── RequestTimedOut           the client sent too slowly
@@ -215,6 +217,30 @@ class CollectionNotFound(NotFound):
     """The tenant has no collection with this name."""
 
     code = "collection_not_found"
+
+
+class ResponseNotFound(NotFound):
+    """The tenant has no stored response with this id."""
+
+    code = "response_not_found"
+
+
+class VectorStoreNotFound(NotFound):
+    """The tenant has no vector store with this id, or it has expired."""
+
+    code = "vector_store_not_found"
+
+
+class VectorStoreFileNotFound(NotFound):
+    """The vector store has no file with this id."""
+
+    code = "vector_store_file_not_found"
+
+
+class FileBatchNotFound(NotFound):
+    """The vector store has no file batch with this id."""
+
+    code = "file_batch_not_found"
 
 
 class TenantNotFound(NotFound):

@@ -1,5 +1,6 @@
 """Identifiers. Row ids are int64, persisted and never reused; clients see public ids only."""
 
+import secrets
 from typing import Final, NewType
 
 TenantId = NewType("TenantId", str)
@@ -42,3 +43,8 @@ def ordinal_of_chunk(public_id: str, *, document_id: str) -> int | None:
     """
     document, _, ordinal = public_id.removeprefix("chunk_").partition("_")
     return int(ordinal) if document == document_id.removeprefix("doc_") else None
+
+
+def new_store_id() -> str:
+    """A random public id of a collection as a vector store: ``vs_`` and 24 hexadecimal digits."""
+    return f"vs_{secrets.token_hex(12)}"

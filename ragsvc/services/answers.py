@@ -40,6 +40,7 @@ from ragsvc.core.ports.chat_backend import ChatReply, ChatStream
 from ragsvc.core.ports.searcher import Searcher
 from ragsvc.core.ports.token_meter import TokenMeter
 from ragsvc.core.retrieval.conversation_query import Turn, make_query
+from ragsvc.core.retrieval.search_values import SearchHit, SearchResult
 from ragsvc.services.citation_insertion import CitationSource, StreamCiter, cite_reply
 from ragsvc.services.model_registry import ModelRegistry, ModelRoute, first_able
 from ragsvc.services.provider_routing import Router
@@ -48,6 +49,9 @@ from ragsvc.services.request_reservation import RequestReservation
 from ragsvc.services.stream_budget import ChatStreamEnd, StreamBudget
 
 logger = logging.getLogger(__name__)
+
+OnEvidence = Callable[[RetrievedPassages], None]
+"""Is called with the passages that a search has found."""
 
 _QUESTION_ENDS = 1200
 """Characters of the start and of the end of a message that are searched for a question; a query takes half as many."""
@@ -191,8 +195,8 @@ class AnswerService:
         """The longest prompt of a model."""
         return self._models.max_prompt_characters(model) or self._max_prompt_characters
 
-    async def complete(self, principal: Principal, call: ChatCall) -> JsonAnswer:
-        """The whole answer.
+    async def complete(self, principal: Principal, call: ChatCall, *, found: OnEvidence = lambda _: None) -> JsonAnswer:
+        """The whole answer. ``found`` is called with the passages of documents that a search has found, before a model is asked.
 
         Raises:
             PolicyDenied, ModelNotFound, PromptTooLong, BalanceExhausted, RateLimited, CollectionNotFound,
@@ -201,7 +205,7 @@ class AnswerService:
         routes, reservation = await self._admit(principal, call)
         try:
             with self._observer.operation("chat", model=call.request.model) as observed:
-                evidence = await self._find_evidence(principal, call, observed)
+                evidence = await self._find_evidence(principal, call, observed, found)
                 reply, made = await first_able(
                     routes, lambda route: self._complete_with(route, call, evidence, observed)
                 )
@@ -216,7 +220,12 @@ class AnswerService:
         return JsonAnswer(body, made.dropped_passages)
 
     async def stream(
-        self, principal: Principal, call: ChatCall, *, prepared: Callable[[int], None] = lambda _: None
+        self,
+        principal: Principal,
+        call: ChatCall,
+        *,
+        prepared: Callable[[int], None] = lambda _: None,
+        found: OnEvidence = lambda _: None,
     ) -> AnswerStream:
         """The answer as server-sent events; returns with the first block. Raises the errors of ``complete``.
 
@@ -226,7 +235,7 @@ class AnswerService:
         observed = self._observer.begin("chat", model=call.request.model)
         try:
             with observed.active(), ended_by_block(observed, only_on_failure=True):
-                evidence = await self._find_evidence(principal, call, observed)
+                evidence = await self._find_evidence(principal, call, observed, found)
                 source, made = await first_able(
                     routes, lambda route: self._stream_with(route, call, evidence, observed, prepared)
                 )
@@ -273,14 +282,14 @@ class AnswerService:
         return routes, RequestReservation(self._meter, await self._meter.reserve(principal, tokens), model)
 
     async def _find_evidence(
-        self, principal: Principal, call: ChatCall, observed: ObservedOperation
+        self, principal: Principal, call: ChatCall, observed: ObservedOperation, found: OnEvidence
     ) -> RetrievedPassages | None:
         """Passages of documents and of the request's files for the conversation's question.
 
         ``None`` without both, or without a question.
         """
         query = await _query_of(call.request) if call.files or call.request.rag_options is not None else ""
-        stored = await self._find_in_documents(principal, call, query, observed)
+        stored = await self._find_in_documents(principal, call, query, observed, found)
         attached = await self._find_in_files(principal, call, query, observed)
         if stored is None or attached is None:
             return attached or stored
@@ -304,18 +313,25 @@ class AnswerService:
             return await self._files.search(files, query or ABOUT, top_k=top_k, room_tokens=self._file_tokens)
 
     async def _find_in_documents(
-        self, principal: Principal, call: ChatCall, query: str, observed: ObservedOperation
+        self, principal: Principal, call: ChatCall, query: str, observed: ObservedOperation, found: OnEvidence
     ) -> RetrievedPassages | None:
         options = call.request.rag_options
         if options is None:
             return None
-        wanted = options.search_query(query, default_top_k=self._top_k)
+        wanted = [each.search_query(query, default_top_k=self._top_k) for each in (options, *call.further_searches)]
         if not query:
-            await self._searcher.check(principal.tenant, wanted)  # a wrong name is an error whatever is said
+            for each in wanted:
+                await self._searcher.check(principal.tenant, each)  # a wrong name is an error whatever is said
             return None
         with observed.stage("search"):
-            found = await self._searcher.search(principal.tenant, wanted)
-        return RetrievedPassages(query=query, hits=tuple(found.hits), answerable=found.answerable)
+            results = [await self._searcher.search(principal.tenant, each) for each in wanted]
+        evidence = RetrievedPassages(
+            query=query,
+            hits=_best_of(results, count=max(each.top_k for each in wanted)),
+            answerable=max(result.answerable for result in results),
+        )
+        found(evidence)
+        return evidence
 
     async def _complete_with(
         self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None, observed: ObservedOperation
@@ -378,6 +394,16 @@ def _only_sends_files(request: ChatRequest) -> bool:
     if asked is None or not isinstance(asked.content, list) or asked.text.strip():
         return False
     return any(part.type == FILE_PART for part in asked.content)
+
+
+def _best_of(results: Sequence[SearchResult], *, count: int) -> tuple[SearchHit, ...]:
+    """The best hits of several searches, each passage once. Scores of collections are comparable: both are in 0..1."""
+    if len(results) == 1:
+        return tuple(results[0].hits)
+    best: dict[int, SearchHit] = {}
+    for hit in sorted((hit for result in results for hit in result.hits), key=lambda hit: -hit.score):
+        best.setdefault(hit.passage.id, hit)
+    return tuple(best.values())[:count]
 
 
 async def _query_of(request: ChatRequest) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, func, insert, select, union, update
 from ragsvc.core.documents import Collection, Document, DocumentStatus, Problem, ProblemCode, Stage
 from ragsvc.core.errors import CollectionNotFound, DocumentNotFound
 from ragsvc.core.files import FilePurpose, implicit_file_id
-from ragsvc.core.ids import CollectionId, DocumentId, FileId, TenantId
+from ragsvc.core.ids import CollectionId, DocumentId, FileId, TenantId, new_store_id
 from ragsvc.core.retrieval.filters import Filter, matches
 from ragsvc.core.text.chunking import document_name
 from ragsvc.store import attachment_rows, file_rows
@@ -65,7 +65,8 @@ def ensure_collection(connection: Connection, tenant: TenantId, name: str, *, no
     """Find the tenant's collection, or create it."""
     found = _collection_row(connection, tenant, name)
     if found is None:
-        connection.execute(insert(_collections).values(tenant=tenant, name=name, created_at=now))
+        values = {"public_id": new_store_id(), "display_name": name, "created_at": now, "last_active_at": now}
+        connection.execute(insert(_collections).values(tenant=tenant, name=name, **values))
         found = _collection_row(connection, tenant, name)
         assert found is not None  # noqa: S101 - inserted in this transaction
     return found
@@ -87,11 +88,18 @@ def has_collection(connection: Connection, tenant: TenantId, name: str) -> bool:
 def _collection_row(connection: Connection, tenant: TenantId, name: str) -> Collection | None:
     statement = select(_collections).where(_collections.c.tenant == tenant, _collections.c.name == name)
     row = connection.execute(statement).one_or_none()
-    return None if row is None else _collection(row)
+    return None if row is None else collection_of(row)
 
 
-def _collection(row: AnyRow) -> Collection:
-    return Collection(id=CollectionId(row.id), tenant=TenantId(row.tenant), name=row.name, created_at=row.created_at)
+def collection_of(row: AnyRow) -> Collection:
+    """The collection of a row of the table."""
+    return Collection(
+        id=CollectionId(row.id),
+        tenant=TenantId(row.tenant),
+        name=row.name,
+        created_at=row.created_at,
+        public_id=row.public_id,
+    )
 
 
 def list_collections(connection: Connection, tenant: TenantId | None = None) -> list[Collection]:
@@ -99,7 +107,7 @@ def list_collections(connection: Connection, tenant: TenantId | None = None) -> 
     statement = select(_collections).where(_collections.c.deleted_at.is_(None)).order_by(_collections.c.id)
     if tenant is not None:
         statement = statement.where(_collections.c.tenant == tenant)
-    return [_collection(row) for row in connection.execute(statement)]
+    return [collection_of(row) for row in connection.execute(statement)]
 
 
 _select_document = (

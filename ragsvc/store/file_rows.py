@@ -87,9 +87,9 @@ def link(connection: Connection, document_id: DocumentId, file_id: FileId, *, no
     If the document exists already, the caller also calls ``attachment_rows.mark_uploaded``: the document then outlives
     those that it is attached to.
     """
-    connection.execute(
-        insert(_links).prefix_with("OR IGNORE").values(document_id=document_id, file_id=file_id, created_at=now)
-    )
+    collection = select(_documents.c.collection_id).where(_documents.c.id == document_id).scalar_subquery()
+    values = {"document_id": document_id, "file_id": file_id, "created_at": now, "collection_id": collection}
+    connection.execute(insert(_links).prefix_with("OR IGNORE").values(**values))
 
 
 def unlink(connection: Connection, document_id: DocumentId, file_id: FileId) -> None:

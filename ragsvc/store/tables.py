@@ -12,6 +12,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Row,
+    String,
     Table,
     Text,
     UniqueConstraint,
@@ -42,17 +43,31 @@ def table_of(model: type[SQLModel]) -> Table:
 class CollectionRow(_Named, table=True):
     """A tenant's named set of documents, with a vector index and a word index.
 
-    From ``deleted_at`` on nothing finds it; ``store.tenant_rows`` removes its documents.
+    From ``deleted_at`` on nothing finds it; ``store.tenant_rows`` removes its documents. As a vector store it also has
+    a ``display_name``, which may be missing or occur twice, ``metadata`` (JSON), and an expiry: ``expires_after_days``
+    after its last use.
     """
 
     table_name: ClassVar[str] = "collections"
-    __table_args__ = (UniqueConstraint("tenant", "name"), _KEEP_IDS)
+    __table_args__ = (
+        UniqueConstraint("tenant", "name"),
+        Index("collections_by_public_id", "public_id", unique=True),
+        Index("collections_by_expiry", "expires_at"),
+        _KEEP_IDS,
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     tenant: str
     name: str
     created_at: int
     deleted_at: int | None = None
+    public_id: str = Field(sa_column=Column(String, nullable=False, server_default=""))
+    display_name: str | None = None
+    description: str | None = None
+    metadata_json: bytes | None = Field(default=None, sa_column=Column("metadata", LargeBinary, nullable=True))
+    last_active_at: int | None = None
+    expires_after_days: int | None = None
+    expires_at: int | None = None
 
 
 class DocumentRow(_Named, table=True):
@@ -244,11 +259,17 @@ class FileRow(_Named, table=True):
 class DocumentFileRow(_Named, table=True):
     """A file that a document was made from; files with equal bytes can share a document of a collection.
 
-    A document is deleted with the last of its files.
+    A document is deleted with the last of its files. The link is also the file of a vector store: ``collection_id`` is
+    that of the document, and ``batch_id`` the batch that added the file last.
     """
 
     table_name: ClassVar[str] = "document_files"
-    __table_args__ = (Index("document_files_by_file", "file_id", "document_id"), {"sqlite_with_rowid": False})
+    __table_args__ = (
+        Index("document_files_by_file", "file_id", "document_id"),
+        Index("document_files_by_collection", "collection_id", "created_at", "file_id"),
+        Index("document_files_by_batch", "batch_id", "created_at", "file_id"),
+        {"sqlite_with_rowid": False},
+    )
 
     document_id: int = Field(
         sa_column=Column(Integer, ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True, nullable=False)
@@ -257,6 +278,41 @@ class DocumentFileRow(_Named, table=True):
         sa_column=Column(Integer, ForeignKey("files.id", ondelete="CASCADE"), primary_key=True, nullable=False)
     )
     created_at: int
+    collection_id: int = Field(sa_column=Column(Integer, nullable=False, server_default="0"))
+    batch_id: int | None = None
+
+
+class FileBatchRow(_Named, table=True):
+    """Files that were added to a vector store together."""
+
+    table_name: ClassVar[str] = "file_batches"
+    __table_args__ = (Index("file_batches_by_collection", "collection_id"), _KEEP_IDS)
+
+    id: int | None = Field(default=None, primary_key=True)
+    public_id: str = Field(unique=True)
+    collection_id: int = Field(
+        sa_column=Column(Integer, ForeignKey("collections.id", ondelete="CASCADE"), nullable=False)
+    )
+    created_at: int
+    cancelled_at: int | None = None
+
+
+class ExpiredStoreRow(_Named, table=True):
+    """A vector store that has expired. Its collection was deleted; clients still see that it existed."""
+
+    table_name: ClassVar[str] = "expired_stores"
+    __table_args__ = (Index("expired_stores_by_tenant", "tenant", "created_at"), {"sqlite_with_rowid": False})
+
+    public_id: str = Field(primary_key=True)
+    tenant: str
+    name: str
+    display_name: str | None = None
+    description: str | None = None
+    metadata_json: bytes | None = Field(default=None, sa_column=Column("metadata", LargeBinary, nullable=True))
+    created_at: int
+    last_active_at: int
+    expires_after_days: int
+    expired_at: int
 
 
 class UploadRow(_Named, table=True):

@@ -303,6 +303,7 @@ class ChatCall(msgspec.Struct, frozen=True):
     ``model`` is the backend's name of the model. ``messages`` replace those of the request if passages were inserted.
     ``service_url`` is the address of this service as the client sees it, for the URLs of citations. ``files`` are those
     of the request. They are neither in ``request`` nor in ``raw``, where their names are in their places.
+    ``further_searches`` are made besides that of the request, which has ``rag``; the best passages of all are used.
     """
 
     request: ChatRequest
@@ -313,6 +314,7 @@ class ChatCall(msgspec.Struct, frozen=True):
     access: UpstreamAccess = NO_ACCESS
     service_url: str = ""
     files: tuple[RequestFile, ...] = ()
+    further_searches: tuple[RagOptions, ...] = ()
 
     def upstream_body(self, *, meter_usage: bool = False) -> bytes:
         """The request body without the fields of ragsvc; the bytes of the client if nothing has to change.
