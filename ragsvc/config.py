@@ -216,6 +216,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     quarantine_days: Annotated[int, Meta(ge=0)] = 30
     """Days that a stored file without a document is kept in ``quarantine/`` before it is deleted; 0 keeps it."""
 
+    conversation_retention_days: Positive | None = None
+    """Days after its last use for which a conversation of ``/v1/conversations`` is kept; no limit by default."""
+
     rag_top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K
     """Passages in a RAG prompt if the request gives no ``top_k``."""
     requests_per_minute: Positive = 60

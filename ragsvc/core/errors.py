@@ -25,7 +25,7 @@ They know no HTTP status, and carry no secrets and no document text.
     │   ├── DocumentNotFound, FileNotFound, UploadNotFound, CollectionNotFound
     │   ├── VectorStoreNotFound, VectorStoreFileNotFound, FileBatchNotFound
     │   ├── TenantNotFound, KeyNotFound, RouteNotFound
-    │   ├── ResponseNotFound
+    │   ├── ResponseNotFound, ConversationNotFound, ConversationItemNotFound
     │   ├── EndpointNotOffered    the provider of the model does not offer the endpoint
     │   └── ModelNotFound
     ├── RequestTimedOut           the client sent too slowly
@@ -223,6 +223,18 @@ class ResponseNotFound(NotFound):
     """The tenant has no stored response with this id."""
 
     code = "response_not_found"
+
+
+class ConversationNotFound(NotFound):
+    """The tenant has no conversation with this id."""
+
+    code = "conversation_not_found"
+
+
+class ConversationItemNotFound(NotFound):
+    """The conversation has no item with this id."""
+
+    code = "conversation_item_not_found"
 
 
 class VectorStoreNotFound(NotFound):

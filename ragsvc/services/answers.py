@@ -196,7 +196,7 @@ class AnswerService:
         return self._models.max_prompt_characters(model) or self._max_prompt_characters
 
     async def complete(self, principal: Principal, call: ChatCall, *, found: OnEvidence = lambda _: None) -> JsonAnswer:
-        """The whole answer. ``found`` is called with the passages of documents that a search has found, before a model is asked.
+        """The whole answer. ``found`` is called with the passages of documents that a search has found.
 
         Raises:
             PolicyDenied, ModelNotFound, PromptTooLong, BalanceExhausted, RateLimited, CollectionNotFound,

@@ -64,6 +64,8 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.UploadNotFound: Rendering(404, INVALID),
     e.CollectionNotFound: Rendering(404, INVALID),
     e.ResponseNotFound: Rendering(404, INVALID),
+    e.ConversationNotFound: Rendering(404, INVALID),
+    e.ConversationItemNotFound: Rendering(404, INVALID),
     e.VectorStoreNotFound: Rendering(404, INVALID),
     e.VectorStoreFileNotFound: Rendering(404, INVALID),
     e.FileBatchNotFound: Rendering(404, INVALID),

@@ -33,6 +33,7 @@ from ragsvc.web.metrics import OperationMetrics
 from ragsvc.web.routes import (
     chat,
     collections,
+    conversations,
     documents,
     encrypted_chat,
     encryption_keys,
@@ -57,6 +58,7 @@ ROUTES = [
     *endpoint_families.stateful_routes,
     *documents.route_handlers,
     *collections.route_handlers,
+    *conversations.route_handlers,
     *search.route_handlers,
     *tenants.route_handlers,
     *encryption_keys.route_handlers,

@@ -27,6 +27,7 @@ from ragsvc.providers.upstream_requests import open_session
 from ragsvc.services.access_control import Access
 from ragsvc.services.answers import AnswerService
 from ragsvc.services.attached_documents import AttachmentLimits
+from ragsvc.services.conversations import ConversationService
 from ragsvc.services.document_service import DocumentService
 from ragsvc.services.embedding_spaces import EmbeddingSpaces
 from ragsvc.services.index_lag import IndexLag
@@ -89,6 +90,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     reembedding: Reembedding | None
     parser: ChildParser
     request_files: RequestFiles
+    conversations: ConversationService
     ingest: IngestService
     documents: DocumentService
     search: SearchService
@@ -214,10 +216,9 @@ async def open_services(
     async with AsyncExitStack() as stack:
         stack.callback(shutdown_finished)
         report("opening the data directory")
-        data_dir = settings.data_dir
         keys, space, database = await _open_store(stack, settings)
         derived_root, memory_folder = stack.enter_context(working_folders(settings, keys))
-        blobs = BlobStore(data_dir, keys, memory_folder=memory_folder)
+        blobs = BlobStore(settings.data_dir, keys, memory_folder=memory_folder)
         await anyio.to_thread.run_sync(sweep_now, blobs, database, settings.quarantine_days)
 
         report(f"loading the embedding model {settings.embedding_model}")
@@ -294,7 +295,9 @@ async def open_services(
             drop_indexes=opener.drop_indexes,
             forget_collections=search.forget_collections,
             forget_provider_keys=providers.forget_keys,
+            forget_files=request_files.forget,
         )
+        conversations = ConversationService(database, retention_days=settings.conversation_retention_days)
         router = Router(
             models,
             policies=open_policies(stack, settings, session),
@@ -319,11 +322,13 @@ async def open_services(
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(run_background_task, "ingest", ingest.run)
         readiness = Readiness()
-        resume = [ingest.resume, index_lag.retry, ingest.file_removals.finish_all]
-        await tasks.start(StorageWatch(space, readiness, resume).run)
+        await tasks.start(
+            StorageWatch(space, readiness, [ingest.resume, index_lag.retry, ingest.file_removals.finish_all]).run
+        )
         if reembedding is not None:
             tasks.start_soon(run_background_task, "change of the embedding model", reembedding.run)
         tasks.start_soon(run_background_task, "unfinished deletions", tenants.finish_deletions)
+        tasks.start_soon(run_background_task, "old conversations", conversations.remove_inactive)
         stack.callback(tasks.cancel_scope.cancel)
         yield Services(
             settings=settings,
@@ -333,6 +338,7 @@ async def open_services(
             reembedding=reembedding,
             parser=parser,
             request_files=request_files,
+            conversations=conversations,
             ingest=ingest,
             documents=documents,
             search=search,
