@@ -61,6 +61,7 @@ class DeletionReport(msgspec.Struct, kw_only=True):
     provider_keys: int = 0
     usage_rows: int = 0
     audit_entries: int = 0
+    conversations: int = 0
     log_emptied: bool = False
     kept_copies: list[str] = []
     removed_copies: list[str] = []
@@ -80,12 +81,13 @@ class TenantAdministration:
         drop_indexes: Callable[[CollectionId], int],
         forget_collections: Callable[[TenantId], None],
         forget_provider_keys: Callable[[TenantId], None],
+        forget_files: Callable[[TenantId], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``drop_indexes`` removes the indexes of a collection for every model, and returns how many there were.
 
         ``forget_collections`` removes the names of a tenant's collections from caches, ``forget_provider_keys`` its
-        keys for providers.
+        keys for providers, and ``forget_files`` the files of its chats.
         """
         self._database = database
         self._documents = documents
@@ -95,6 +97,7 @@ class TenantAdministration:
         self._drop_indexes = drop_indexes
         self._forget_collections = forget_collections
         self._forget_provider_keys = forget_provider_keys
+        self._forget_files = forget_files
         self._clock = clock
         self._deleting = anyio.Lock()
 
@@ -202,8 +205,10 @@ class TenantAdministration:
                 for key_id in access.key_ids:
                     self._access.erase(key_id)
             self._forget_provider_keys(tenant)
+            self._forget_files(tenant)
             report.keys, report.provider_keys = len(access.key_ids), access.provider_keys
             report.usage_rows, report.audit_entries = access.usage_rows, access.audit_entries
+            report.conversations = access.conversations
             self._forget_collections(tenant)
             for sha256 in parts:
                 report.files += await self._ingest.file_removals.finish(tenant, sha256)

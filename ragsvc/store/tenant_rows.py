@@ -20,7 +20,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.ids import CollectionId, DocumentId, KeyId, TenantId
-from ragsvc.store import file_rows, upload_rows
+from ragsvc.store import conversation_rows, file_rows, upload_rows
 from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.key_tables import IdempotencyRow, KeyAuditRow, KeyRow, TenantRow, UsageRow
 from ragsvc.store.provider_rows import ProviderKeyRow
@@ -108,6 +108,7 @@ class RemovedAccess(msgspec.Struct, frozen=True, kw_only=True):
     provider_keys: int
     usage_rows: int
     audit_entries: int
+    conversations: int
 
 
 class DoomedDocument(msgspec.Struct, frozen=True):
@@ -140,6 +141,7 @@ def tenant_names(connection: Connection) -> list[TenantId]:
         select(_audited_tenant).where(_is_creation),
         select(_files.c.tenant).where(_files.c.deleted_at.is_(None)),
         select(_uploads.c.tenant),
+        conversation_rows.select_tenants(),
     )
     return [TenantId(name) for name in connection.execute(names.order_by("name")).scalars()]
 
@@ -167,8 +169,8 @@ def tenant_holdings(connection: Connection, tenant: TenantId) -> TenantHoldings 
 
 
 def _has_records(connection: Connection, tenant: TenantId) -> bool:
-    """Whether a tenant without keys and documents has provider keys, usage, or audit entries of deleted keys."""
-    return any(
+    """Whether a tenant without keys and documents has provider keys, usage, conversations or audit entries."""
+    return conversation_rows.has_conversations(connection, tenant) or any(
         connection.execute(select(literal(1)).where(condition).limit(1)).first() is not None
         for condition in (
             _provider_keys.c.tenant == tenant,
@@ -326,7 +328,7 @@ def remove_collections(connection: Connection, collections: SomeOf[CollectionId]
 
 
 def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
-    """Remove a tenant's keys with their audit trail and usage, its keys for providers, and its limits.
+    """Remove a tenant's keys with their audit trail and usage, its keys for providers, its limits and conversations.
 
     Audit entries and usage of keys that were deleted before are removed as well.
     """
@@ -343,7 +345,13 @@ def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
     provider_keys = connection.execute(delete(_provider_keys).where(_provider_keys.c.tenant == tenant)).rowcount
     connection.execute(delete(_expired_stores).where(_expired_stores.c.tenant == tenant))
     connection.execute(delete(_tenants).where(_tenants.c.name == tenant))
-    return RemovedAccess(key_ids=key_ids, provider_keys=provider_keys, usage_rows=usage.rowcount, audit_entries=audit)
+    return RemovedAccess(
+        key_ids=key_ids,
+        provider_keys=provider_keys,
+        usage_rows=usage.rowcount,
+        audit_entries=audit,
+        conversations=conversation_rows.delete_conversations_of(connection, tenant),
+    )
 
 
 def copy_has_tenant(path: Path, tenant: TenantId, connect: Callable[[Path], sqlite3.Connection]) -> bool:

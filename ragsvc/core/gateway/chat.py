@@ -7,7 +7,7 @@ Its bytes are kept, so that a backend with the same format receives all fields u
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -16,18 +16,22 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from ragsvc.core.defaults import (
     BYTES_PER_TOKEN,
     DEFAULT_COLLECTION,
+    DEFAULT_MAX_DOCUMENT_BYTES,
     MAX_COLLECTION_NAME_LENGTH,
+    MAX_FILENAME_LENGTH,
     MAX_MODEL_NAME_LENGTH,
     MAX_TOP_K,
 )
 from ragsvc.core.errors import InvalidRequest, PromptTooLong
+from ragsvc.core.file_names import clean_filename
+from ragsvc.core.gateway.request_files import RequestFile, inline_file
 from ragsvc.core.gateway.retrieval_fields import RETRIEVAL_FIELDS, nested_retrieval_field
 from ragsvc.core.gateway.upstream_access import NO_ACCESS, UpstreamAccess
 from ragsvc.core.json_outline import JsonOutline
 from ragsvc.core.near_misses import near_miss
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.retrieval.search_values import DocumentIds, SearchHit, SearchMode, SearchQuery
-from ragsvc.core.validation import decode_json, missing_value
+from ragsvc.core.validation import check_text_length, decode_json, missing_value
 
 CountTokens = Callable[[str], int]
 """Number of tokens in a text."""
@@ -38,14 +42,28 @@ _SEARCHED_BYTES: Final = 4096
 _TOKENS_OF_A_MESSAGE: Final = 4
 _TOKENS_OF_AN_IMAGE: Final = 1000
 _MAX_NODES: Final = 20_000
+_MAX_FILE_ID_CHARACTERS: Final = 128
+_SHOWN_NAME_CHARACTERS: Final = 200
+
+FILE_PART: Final = "file"
+"""The type of a content part that is a file. Every model can use it: it gets the text of the file."""
 
 
 class ContentPart(msgspec.Struct, frozen=True):
-    """A part of a message: ``text``, ``image_url`` or another type that only some providers support."""
+    """A part of a message: ``text``, ``image_url``, ``file`` or another type that only some providers support."""
 
     type: str
     text: str | None = None
     image_url: ImageUrl | None = None
+    file: FilePart | None = None
+
+
+class FilePart(msgspec.Struct, frozen=True):
+    """A file that the answer is to use: inline (base64 or a ``data:`` URL), or the id of a stored file."""
+
+    file_data: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
 
 
 class ImageUrl(msgspec.Struct, frozen=True):
@@ -265,18 +283,27 @@ class TokenUsage(msgspec.Struct, frozen=True):
 
 
 class RetrievedPassages(msgspec.Struct, frozen=True):
-    """Search hits for a conversation; the citation marker ``[n]`` refers to ``hits[n - 1]``."""
+    """Search hits for a conversation; the citation marker ``[n]`` refers to ``hits[n - 1]``.
+
+    ``rest`` are further passages of the request's files, for prompts that have room for them. ``whole``: together with
+    ``hits`` they are all passages of these files, whose public ids are ``attached``.
+    """
 
     query: str
     hits: tuple[SearchHit, ...]
     answerable: float
+    rest: tuple[SearchHit, ...] = ()
+    whole: bool = False
+    attached: frozenset[str] = frozenset()
 
 
 class ChatCall(msgspec.Struct, frozen=True):
     """A call for a completion, as a backend receives it.
 
     ``model`` is the backend's name of the model. ``messages`` replace those of the request if passages were inserted.
-    ``service_url`` is the address of this service as the client sees it, for the URLs of citations.
+    ``service_url`` is the address of this service as the client sees it, for the URLs of citations. ``files`` are those
+    of the request. They are neither in ``request`` nor in ``raw``, where their names are in their places.
+    ``further_searches`` are made besides that of the request, which has ``rag``; the best passages of all are used.
     """
 
     request: ChatRequest
@@ -286,6 +313,8 @@ class ChatCall(msgspec.Struct, frozen=True):
     messages: Sequence[Raw] | None = None
     access: UpstreamAccess = NO_ACCESS
     service_url: str = ""
+    files: tuple[RequestFile, ...] = ()
+    further_searches: tuple[RagOptions, ...] = ()
 
     def upstream_body(self, *, meter_usage: bool = False) -> bytes:
         """The request body without the fields of ragsvc; the bytes of the client if nothing has to change.
@@ -328,16 +357,32 @@ _DECODER: Final = msgspec.json.Decoder(ChatRequest)
 _KNOWN_FIELDS: Final = frozenset(ChatRequest.__struct_fields__)
 
 
-def decode_chat_request(raw: bytes) -> ChatCall:
-    """Decode a request body.
+def decode_chat_request(
+    raw: bytes, *, max_file_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES, pass_files: bool = False
+) -> ChatCall:
+    """Decode a request body, and the files in it, of which each may have ``max_file_bytes``.
+
+    With ``pass_files``, inline files stay in the body.
 
     Raises:
         InvalidRequest: not JSON, or a known field has the wrong type or is out of range; ``param`` names the field.
+        TooLarge: a file is too large.
     """
-    return _checked(decode_json(raw, _DECODER), raw)
+    request = decode_json(raw, _DECODER)
+    files = [
+        _file_of(part, param, iter([part.file.file_data or ""]) if part.file else iter(()), max_file_bytes)
+        for part, param in _file_parts(request, pass_files=pass_files)
+    ]
+    return _checked(request, raw, files)
 
 
-def decode_large_chat_request(raw: bytes, *, max_prompt_characters: Callable[[str], int]) -> ChatCall:
+def decode_large_chat_request(
+    raw: bytes,
+    *,
+    max_prompt_characters: Callable[[str], int],
+    max_file_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES,
+    pass_files: bool = False,
+) -> ChatCall:
     """Decode a large request body, without holding the interpreter lock for long (see ``JsonOutline``).
 
     ``max_prompt_characters`` is called with the name of the model. A prompt that is certainly longer is not decoded.
@@ -352,10 +397,48 @@ def decode_large_chat_request(raw: bytes, *, max_prompt_characters: Callable[[st
         raise InvalidRequest(f"'messages': expected at most {_MAX_NODES} messages and parts.", param="messages")
     request = decode_json(outline.skeleton, _DECODER)
     limit = max_prompt_characters(request.model)
-    if outline.fewest_characters > limit:
+    parts = list(_file_parts(request, pass_files=pass_files))
+    everything = list(_file_parts(request, pass_files=False))
+    encoded = [part.file.file_data for part, _ in everything if part.file is not None and part.file.file_data]
+    if outline.fewest_characters_without(encoded) > limit:
         raise prompt_too_long(request.model, limit)
+    files = [
+        _file_of(part, param, outline.pieces(part.file.file_data or "") if part.file else iter(()), max_file_bytes)
+        for part, param in parts
+    ]
     messages = [_with_texts(message, outline) for message in request.messages]
-    return _checked(msgspec.structs.replace(request, messages=messages), raw)
+    if files and not pass_files:
+        raw = outline.without(encoded)
+    return _checked(msgspec.structs.replace(request, messages=messages), raw, files)
+
+
+def _file_parts(request: ChatRequest, *, pass_files: bool) -> Iterator[tuple[ContentPart, str]]:
+    """The parts of type ``file`` that are read, and their places in the request."""
+    for at, message in enumerate(request.messages):
+        for position, part in enumerate(message.content if isinstance(message.content, list) else ()):
+            if _is_read(part, pass_files=pass_files):
+                yield part, _place(f"messages[{at}]", position)
+
+
+def _is_read(part: ContentPart, *, pass_files: bool) -> bool:
+    """Whether a part is a file that providers do not get; with ``pass_files``, they get the inline ones."""
+    return part.type == FILE_PART and not (pass_files and part.file is not None and part.file.file_data)
+
+
+def _file_of(part: ContentPart, param: str, pieces: Iterator[str], limit_bytes: int) -> RequestFile:
+    file = part.file
+    if file is None:
+        raise missing_value(param)
+    if file.file_data and file.file_id:
+        raise InvalidRequest(f"'{param}': give either 'file_data' or 'file_id', not both.", param=param)
+    if file.filename:
+        check_text_length(f"{param}.filename", file.filename, maximum=MAX_FILENAME_LENGTH)
+    if file.file_id:
+        check_text_length(f"{param}.file_id", file.file_id, maximum=_MAX_FILE_ID_CHARACTERS)
+        return RequestFile(param=param, file_id=file.file_id, filename=clean_filename(file.filename or ""))
+    if not file.file_data:
+        raise InvalidRequest(f"'{param}': 'file_data' or 'file_id' is required.", param=f"{param}.file_data")
+    return inline_file(pieces, filename=file.filename, param=param, limit_bytes=limit_bytes)
 
 
 def prompt_too_long(model: str, limit: int, *, param: str = "messages") -> PromptTooLong:
@@ -379,7 +462,7 @@ def _with_texts(message: ChatMessage, outline: JsonOutline) -> ChatMessage:
     return msgspec.structs.replace(message, content=parts)
 
 
-def _checked(request: ChatRequest, raw: bytes) -> ChatCall:
+def _checked(request: ChatRequest, raw: bytes, files: Sequence[RequestFile]) -> ChatCall:
     if request.use_rag is UNSET and request.rag is UNSET:
         _refuse_misspelt_fields(raw)
     for index, message in enumerate(request.messages):
@@ -387,7 +470,54 @@ def _checked(request: ChatRequest, raw: bytes) -> ChatCall:
             _check_content(message, f"messages[{index}].content")
     if isinstance(request.rag, RagOptions) and request.rag.filters is not None:
         parse_filter(request.rag.filters, path="rag.filters")
-    return ChatCall(request=request, raw=raw, model=request.model)
+    if files:
+        places = {file.param: file for file in files}
+        raw = _named_files(raw, places)
+        messages = [_without_data(message, f"messages[{at}]", places) for at, message in enumerate(request.messages)]
+        request = msgspec.structs.replace(request, messages=messages)
+    return ChatCall(request=request, raw=raw, model=request.model, files=tuple(files))
+
+
+def _place(message: str, position: int) -> str:
+    """The place of a file in the request."""
+    return f"{message}.content[{position}].file"
+
+
+def _without_data(message: ChatMessage, path: str, files: Mapping[str, RequestFile]) -> ChatMessage:
+    """The message without the bytes of the files that are read; ``files`` are those of the request by their place."""
+    if not isinstance(message.content, list):
+        return message
+    parts = [
+        ContentPart(FILE_PART, file=FilePart(filename=files[place].filename)) if place in files else part
+        for place, part in ((_place(path, position), part) for position, part in enumerate(message.content))
+    ]
+    return msgspec.structs.replace(message, content=parts)
+
+
+def _named_files(raw: bytes, files: Mapping[str, RequestFile]) -> bytes:
+    """The body with the names of the files in their places: providers get the passages of the files as text."""
+    members = msgspec.json.decode(raw, type=dict[str, Raw])
+    messages = msgspec.json.decode(members["messages"], type=list[Raw])
+    changed = [_with_names(message, f"messages[{at}]", files) for at, message in enumerate(messages)]
+    members["messages"] = Raw(msgspec.json.encode(changed))
+    return msgspec.json.encode(members)
+
+
+def _with_names(raw: Raw, path: str, files: Mapping[str, RequestFile]) -> Raw:
+    if not any(place.startswith(f"{path}.") for place in files):
+        return raw
+    message = msgspec.json.decode(raw, type=dict[str, Raw])
+    parts = msgspec.json.decode(message["content"], type=list[Raw])
+    for position in range(len(parts)):
+        file = files.get(_place(path, position))
+        if file is not None:
+            parts[position] = _name_of(file)
+    return Raw(msgspec.json.encode(message | {"content": Raw(msgspec.json.encode(parts))}))
+
+
+def _name_of(file: RequestFile) -> Raw:
+    name = f": {file.filename[:_SHOWN_NAME_CHARACTERS]}" if file.filename else ""
+    return Raw(msgspec.json.encode({"type": "text", "text": f"[Attached file{name}]"}))
 
 
 def _refuse_misspelt_fields(raw: bytes) -> None:
