@@ -167,19 +167,20 @@ class AnswerService:
         on_unresolved: Callable[[int], None] = lambda _: None,
         observer: Observer | None = None,
     ) -> None:
-        self._models = models
+        self.models = models
         self._max_prompt_characters = max_prompt_characters
         self._router = router or Router(models)
         self._searcher = searcher
         self._meter = meter
         self._count_tokens = count_tokens
-        self._top_k = top_k
+        self.top_k = top_k
+        """Passages for a request that names no number."""
         self._on_unresolved = on_unresolved
         self._observer = observer or Observer()
 
     def max_prompt_characters(self, model: str) -> int:
         """The longest prompt of a model."""
-        return self._models.max_prompt_characters(model) or self._max_prompt_characters
+        return self.models.max_prompt_characters(model) or self._max_prompt_characters
 
     async def complete(self, principal: Principal, call: ChatCall, *, found: OnEvidence = lambda _: None) -> JsonAnswer:
         """The whole answer. ``found`` is called with the passages that a search has found, before a model is asked.
@@ -249,7 +250,7 @@ class AnswerService:
 
     async def _unused_prompt(self, request: ChatRequest, source: ChatStream) -> int:
         """Tokens that were reserved for the prompt of a stream and are not used by it."""
-        reserved = estimated_tokens(request, default_top_k=self._top_k) - reply_tokens(request)
+        reserved = estimated_tokens(request, default_top_k=self.top_k) - reply_tokens(request)
         return reserved - await source.prompt_tokens()
 
     async def _admit(self, principal: Principal, call: ChatCall) -> tuple[Sequence[ModelRoute], RequestReservation]:
@@ -259,7 +260,7 @@ class AnswerService:
         limit = routes[0].max_prompt_characters or self._max_prompt_characters
         if call.request.prompt_characters > limit:
             raise prompt_too_long(model, limit)
-        tokens = estimated_tokens(call.request, default_top_k=self._top_k)
+        tokens = estimated_tokens(call.request, default_top_k=self.top_k)
         return routes, RequestReservation(self._meter, await self._meter.reserve(principal, tokens), model)
 
     async def _find_evidence(
@@ -270,7 +271,8 @@ class AnswerService:
         if options is None:
             return None
         query = await _query_of(call.request)
-        wanted = [each.search_query(query, default_top_k=self._top_k) for each in (options, *call.further_searches)]
+        wanted = [msgspec.structs.replace(each, text=query) for each in call.searches]
+        wanted = wanted or [options.search_query(query, default_top_k=self.top_k)]
         if not query:
             for each in wanted:
                 await self._searcher.check(principal.tenant, each)  # a wrong name is an error whatever is said

@@ -1,7 +1,8 @@
 """Exports everything of a tenant as a tar archive, made while it is sent: nothing is written to disk.
 
 Members: ``tenant.json``, ``collections.json``, ``keys.json`` (without secrets), ``usage.json``, and for each document
-``documents/<id>.json`` and ``files/<id>/<file name>``. ``missing.json`` lists documents whose stored file is missing.
+``documents/<id>.json`` and ``files/<id>/<file name>``; ``responses/<id>.json`` has a stored response and its input.
+``missing.json`` lists documents whose stored file is missing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
 from ragsvc.store.document_rows import get_document
 from ragsvc.store.key_usage_rows import UsageDimension, UsageFilter
+from ragsvc.store.response_rows import StoredResponse, responses_for_export
 
 _AT_ONCE = 100
 _MOST_KEYS = 100_000
@@ -57,6 +59,15 @@ class TenantExport:
                 async for chunk in self._document(document, missing):
                     yield chunk
             last = found[-1][0]
+        last = 0
+        while responses := await self._database.read(
+            lambda connection, after=last: responses_for_export(  # type: ignore[misc]
+                connection, tenant, after=after, limit=_AT_ONCE
+            )
+        ):
+            for _, response in responses:
+                yield _member(f"responses/{response.public_id}.json", _exported(response))
+            last = responses[-1][0]
         yield _member("missing.json", msgspec.json.encode(missing))
         yield bytes(2 * tarfile.BLOCKSIZE)
 
@@ -87,6 +98,11 @@ class TenantExport:
             yield piece
             piece = await anyio.to_thread.run_sync(_next, pieces)
         yield _padding(document.size_bytes)
+
+
+def _exported(response: StoredResponse) -> bytes:
+    """A response with the items of its request."""
+    return msgspec.json.encode({"response": msgspec.Raw(response.body), "input": msgspec.Raw(response.input)})
 
 
 def _next(pieces: Iterator[bytes]) -> bytes | None:

@@ -24,6 +24,7 @@ from ragsvc.store import file_rows
 from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.key_tables import IdempotencyRow, KeyAuditRow, KeyRow, TenantRow, UsageRow
 from ragsvc.store.provider_rows import ProviderKeyRow
+from ragsvc.store.response_rows import ResponseRow, delete_responses_of, has_responses
 from ragsvc.store.tables import (
     CollectionRow,
     DocumentRow,
@@ -47,6 +48,7 @@ _audit = cast("Table", KeyAuditRow.__table__)  # type: ignore[attr-defined]  # S
 _usage = cast("Table", UsageRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 _tenants = cast("Table", TenantRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 _idempotency = cast("Table", IdempotencyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
+_responses = table_of(ResponseRow)
 _provider_keys = cast("Table", ProviderKeyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 
 _DELETED_ALONE = "\x00deleted "
@@ -98,6 +100,7 @@ class RemovedAccess(msgspec.Struct, frozen=True, kw_only=True):
     provider_keys: int
     usage_rows: int
     audit_entries: int
+    responses: int
 
 
 class DoomedDocument(msgspec.Struct, frozen=True):
@@ -125,6 +128,7 @@ def tenant_names(connection: Connection) -> list[TenantId]:
         select(_collections.c.tenant).where(_not_deleted),
         select(_tenants.c.name),
         select(_provider_keys.c.tenant),
+        select(_responses.c.tenant),
         select(_usage.c.tenant),
         select(_audited_tenant).where(_is_creation),
     )
@@ -151,8 +155,8 @@ def tenant_holdings(connection: Connection, tenant: TenantId) -> TenantHoldings 
 
 
 def _has_records(connection: Connection, tenant: TenantId) -> bool:
-    """Whether a tenant without keys and documents has provider keys, usage, or audit entries of deleted keys."""
-    return any(
+    """Whether a tenant without keys and documents has provider keys, responses, usage, or audit entries."""
+    return has_responses(connection, tenant) or any(
         connection.execute(select(literal(1)).where(condition).limit(1)).first() is not None
         for condition in (
             _provider_keys.c.tenant == tenant,
@@ -300,7 +304,7 @@ def remove_collections(connection: Connection, collections: SomeOf[CollectionId]
 
 
 def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
-    """Remove a tenant's keys with their audit trail and usage, its keys for providers, and its limits.
+    """Remove a tenant's keys with their audit trail and usage, its keys for providers, its responses and its limits.
 
     Audit entries and usage of keys that were deleted before are removed as well.
     """
@@ -316,7 +320,13 @@ def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
     connection.execute(delete(_keys).where(_keys.c.tenant == tenant))
     provider_keys = connection.execute(delete(_provider_keys).where(_provider_keys.c.tenant == tenant)).rowcount
     connection.execute(delete(_tenants).where(_tenants.c.name == tenant))
-    return RemovedAccess(key_ids=key_ids, provider_keys=provider_keys, usage_rows=usage.rowcount, audit_entries=audit)
+    return RemovedAccess(
+        key_ids=key_ids,
+        provider_keys=provider_keys,
+        usage_rows=usage.rowcount,
+        audit_entries=audit,
+        responses=delete_responses_of(connection, tenant),
+    )
 
 
 def copy_has_tenant(path: Path, tenant: TenantId, connect: Callable[[Path], sqlite3.Connection]) -> bool:

@@ -39,6 +39,7 @@ from ragsvc.web.routes import (
     endpoint_families,
     models,
     providers,
+    responses,
     search,
     tenants,
 )
@@ -52,6 +53,7 @@ _STORED_STATE_S = 2.0
 ROUTES = [
     *models.route_handlers,
     *chat.route_handlers,
+    *responses.route_handlers,
     *endpoint_families.route_handlers,
     *providers.route_handlers,
     *endpoint_families.stateful_routes,

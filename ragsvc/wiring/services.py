@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import anyio
 import anyio.to_thread
 import msgspec
+from anyio.abc import TaskGroup
 from prometheus_client import CollectorRegistry
 
 from ragsvc.config import Settings
@@ -37,6 +38,8 @@ from ragsvc.services.progress_events import ProgressHub
 from ragsvc.services.provider_administration import ProviderAdministration
 from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_encryption import EncryptionService
+from ragsvc.services.response_plans import ResponsePlanner
+from ragsvc.services.responses import ResponseService
 from ragsvc.services.search import SearchService
 from ragsvc.services.storage_watch import StorageWatch
 from ragsvc.services.tenant_administration import TenantAdministration
@@ -91,6 +94,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeyAdministration
     models: ModelRegistry
     answer: AnswerService
+    responses: ResponseService
     proxy: ProxyService
     providers: ProviderAdministration
     may_spool_to_disk: bool
@@ -151,6 +155,34 @@ async def _open_providers(
     )
     await providers.load()
     return providers
+
+
+async def _open_responses(
+    tasks: TaskGroup,
+    settings: Settings,
+    database: Database,
+    answers: AnswerService,
+    *,
+    access: Access,
+    tenants: TenantAdministration,
+) -> ResponseService:
+    planner = ResponsePlanner(
+        database=database,
+        answers=answers,
+        default_model=settings.default_responses_model,
+        truncation=settings.response_truncation,
+    )
+    responses = ResponseService(
+        database=database,
+        answers=answers,
+        planner=planner,
+        require_key=access.require_key,
+        retention_days=settings.response_retention_days,
+    )
+    tenants.stop_responses = responses.stop_all_of
+    await responses.recover()
+    tasks.start_soon(run_background_task, "responses", responses.run)
+    return responses
 
 
 @asynccontextmanager
@@ -299,6 +331,7 @@ async def open_services(
             keys=KeyAdministration(access, default_limits=default_key_limits(settings)),
             models=models,
             answer=answer,
+            responses=await _open_responses(tasks, settings, database, answer, access=access, tenants=tenants),
             proxy=ProxyService(
                 router=router,
                 meter=access,

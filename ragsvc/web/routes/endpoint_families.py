@@ -270,13 +270,6 @@ route_handlers: list[HTTPRouteHandler] = [
     ),
     _json_route("/embeddings", Family.EMBEDDINGS, "Embed texts", EmbeddingsRequest, scope=Scope.EMBEDDINGS),
     _json_route(
-        "/responses",
-        Family.RESPONSES,
-        "Create a response",
-        _json_schema(model="gpt-4.1", input="Tell me a story."),
-        answer=_STREAMING,
-    ),
-    _json_route(
         "/images/generations",
         Family.IMAGES,
         "Make an image",
@@ -329,7 +322,6 @@ _STATEFUL: Final = {
     "assistants": "Use /v1/chat/completions with use_rag.",
     "threads": "Use /v1/chat/completions, which takes the whole conversation.",
     "conversations": "Use /v1/chat/completions, which takes the whole conversation.",
-    "responses": "Responses can be created, but not retrieved.",
     "videos": "Videos can be created by /v1/videos/generations, but not retrieved.",
     "containers": "",
     "evals": "",
@@ -340,7 +332,6 @@ _STATEFUL: Final = {
 }
 """Families whose objects are kept at a provider, and what to use instead."""
 
-_CREATABLE: Final = frozenset({"responses"})
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -381,7 +372,7 @@ stateful_routes: list[HTTPRouteHandler] = [
     handler
     for family in _STATEFUL
     for handler in (
-        *([] if family in _CREATABLE else [_refused(family, f"/v1/{family}")]),
+        _refused(family, f"/v1/{family}"),
         _refused(family, f"/v1/{family}/{{rest:path}}"),
     )
 ]
