@@ -657,3 +657,26 @@ def test_encrypted_responses(bridge, stream):
         assert response.output_text == "Hello from the provider."
         assert client.responses.retrieve(response.id).output_text == response.output_text
     made.close()
+
+
+def test_a_provider_that_offers_responses_answers_stateless_requests(gateway):
+    made = Caller(gateway.service, "gateway", gateway.key)
+    passed = made.responses.create(model="m", input="x", store=False)
+    assert (passed.id, passed.output_text) == ("resp_1", "Once upon a time")
+    assert gateway.upstream.last.path == "/v1/responses"
+    for stateful in (
+        {},
+        {"store": True},
+        {"store": False, "previous_response_id": made.responses.create(model="m", input="x").id},
+        {"store": False, "extra_body": {"use_rag": True}},
+    ):
+        before = len(gateway.upstream.requests)
+        answer = made.responses.create(model="m", input="x", **stateful)
+        assert answer.output_text == "Hello é"
+        assert answer.id.startswith("resp_")
+        assert [request.path for request in gateway.upstream.requests[before:]] == ["/v1/chat/completions"]
+        assert b"resp_" not in gateway.upstream.last.body
+        assert b"store" not in gateway.upstream.last.body
+    with pytest.raises(openai.NotFoundError):
+        made.responses.retrieve("resp_1")
+    made.close()

@@ -52,8 +52,8 @@ async def answer_error(error: Exception, context: RequestContext, send: Send) ->
     context.error_code = await send_error(error, context.request_id, send)
 
 
-RenderFailure = Callable[[ErrorDetail], bytes]
-"""Renders the failure of a stream as its last events."""
+RenderFailure = Callable[[ErrorDetail], bytes | None]
+"""Renders the failure of a stream as its last events; ``None`` for the format of all streams."""
 
 
 def failure_event(error: Exception, context: RequestContext, render_failure: RenderFailure | None = None) -> bytes:
@@ -62,7 +62,8 @@ def failure_event(error: Exception, context: RequestContext, render_failure: Ren
         log_unexpected(error, request_id=context.request_id, encrypted=context.encrypted)
     rendered = render(error, context.request_id)
     context.note_stream_failure(rendered.body.error.code)
-    return rendered.event if render_failure is None else render_failure(rendered.body.error)
+    events = None if render_failure is None else render_failure(rendered.body.error)
+    return rendered.event if events is None else events
 
 
 def dropped_header(passages: int) -> list[tuple[bytes, bytes]]:
@@ -133,11 +134,19 @@ class PassedThrough(ASGIResponse):
     is an event as well.
     """
 
-    __slots__ = ("_comment_every_s", "_expects_events", "_open")
+    __slots__ = ("_comment_every_s", "_expects_events", "_open", "_render_failure")
 
-    def __init__(self, open_answer: OpenAnswer, *, comment_every_s: float, expects_events: bool = False) -> None:
+    def __init__(
+        self,
+        open_answer: OpenAnswer,
+        *,
+        comment_every_s: float,
+        expects_events: bool = False,
+        render_failure: RenderFailure | None = None,
+    ) -> None:
         # see JsonBytes
         self._open = open_answer
+        self._render_failure = render_failure
         self._comment_every_s = comment_every_s
         self._expects_events = expects_events
 
@@ -167,7 +176,7 @@ class PassedThrough(ASGIResponse):
     async def _fail(self, error: Exception, alive: KeepAlive, scope: Scope, send: Send) -> None:
         await alive.settle()
         if alive.started:
-            event = failure_event(error, context_of(scope))
+            event = failure_event(error, context_of(scope), self._render_failure)
             await send({"type": "http.response.body", "body": event, "more_body": False})
         else:
             await answer_error(error, context_of(scope), send)
@@ -194,12 +203,12 @@ class PassedThrough(ASGIResponse):
         except RagsvcError as error:
             if not has_events:
                 raise
-            rest = failure_event(error, context_of(scope))  # replaces an incomplete event
+            rest = failure_event(error, context_of(scope), self._render_failure)  # replaces an incomplete event
         except asyncio.CancelledError:
             ended = take_cancellation(scope) if has_events else None
             if ended is None:
                 raise
-            rest = failure_event(ended, context_of(scope))
+            rest = failure_event(ended, context_of(scope), self._render_failure)
         await alive.settle()
         await send({"type": "http.response.body", "body": rest, "more_body": False})
 

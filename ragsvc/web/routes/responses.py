@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Protocol
 from urllib.parse import parse_qsl
 
@@ -14,11 +17,15 @@ from litestar.types import Receive
 from litestar.types import Scope as ASGIScope
 
 from ragsvc.core.access.principal import Scope
+from ragsvc.core.errors import EndpointNotOffered, ModelNotFound
 from ragsvc.core.gateway.chat import ChatCall
+from ragsvc.core.gateway.endpoint_families import Family, ProxiedFields
 from ragsvc.core.gateway.upstream_access import NO_ACCESS
 from ragsvc.core.json_outline import LARGE_BODY_BYTES
 from ragsvc.core.responses.request import INCLUDE_RESULTS, ResponseRequest, decode_response_request
-from ragsvc.services.model_registry import ModelRegistry
+from ragsvc.services.model_registry import LOCAL_PROVIDER, ModelRegistry
+from ragsvc.services.passthrough import ProxyAnswer, ProxyCall, ProxyService
+from ragsvc.services.response_plans import ResponsePlan
 from ragsvc.services.responses import FollowedResponse, ReplayedResponse, ResponseService, ResponseStream
 from ragsvc.web.bodies import LARGE_BODIES_KEY, MemoryBudget, read_body
 from ragsvc.web.context import RequestContext, context_of, principal_of
@@ -26,10 +33,10 @@ from ragsvc.web.disconnects import DisconnectWatcher
 from ragsvc.web.errors import ErrorDetail
 from ragsvc.web.keep_alive import COMMENT_EVERY_KEY
 from ragsvc.web.openapi import DocumentedAnswer, query_parameter
-from ragsvc.web.passthrough.raw_responses import ClientGone, EventStream, JsonBytes
+from ragsvc.web.passthrough.raw_responses import ClientGone, EventStream, JsonBytes, PassedThrough
 from ragsvc.web.public_address import service_url
-from ragsvc.web.requested_documents import DOCUMENT_PARAMETERS, with_requested_documents
-from ragsvc.web.routes.endpoint_families import ACCESS_PARAMETERS, access_of
+from ragsvc.web.requested_documents import DOCUMENT_PARAMETERS, asks_in_header, with_requested_documents
+from ragsvc.web.routes.endpoint_families import ACCESS_PARAMETERS, access_of, call_of
 from ragsvc.web.routes.response_bodies import RESPONSE_ANSWERS, InputItemList, ResponseBody, ResponseDeleted
 
 AnyRequest = Request[Any, Any, Any]
@@ -46,13 +53,16 @@ class ResponseServices(Protocol):
     @property
     def models(self) -> ModelRegistry: ...
 
+    @property
+    def proxy(self) -> ProxyService: ...
+
 
 async def answer_response(scope: ASGIScope, receive: Receive) -> ASGIResponse:
     """Answer an admitted request for a response."""
-    context = context_of(scope)
     state = scope["litestar_app"].state
     services: ResponseServices = state["services"]
     budget: MemoryBudget = state[LARGE_BODIES_KEY]
+    context = context_of(scope)
     with budget.share() as take:
         body = await read_body(receive, context.body_limit, take)
         if body is None:
@@ -61,17 +71,116 @@ async def answer_response(scope: ASGIScope, receive: Receive) -> ASGIResponse:
             request = decode_response_request(body)
         else:
             request = await anyio.to_thread.run_sync(decode_response_request, body)
-    plan = await services.responses.plan(
+    native = _native_call(request, body, context, services)
+    if native is not None and request.stream:
+        return _NativeOrBridged(scope, request, native, services).response()
+    if request.background or request.stream:
+        return await _begin(scope, request, services)
+    with DisconnectWatcher(receive):
+        if native is not None:
+            with contextlib.suppress(EndpointNotOffered):
+                return _passed(scope, await services.proxy.forward(context.principal, native, access_of(context)))
+        return JsonBytes(await services.responses.complete(await _plan(scope, request, services)))
+    return ClientGone()
+
+
+async def _begin(scope: ASGIScope, request: ResponseRequest, services: ResponseServices) -> ASGIResponse:
+    """A response that is made while it is sent, or later in the background."""
+    plan = await _plan(scope, request, services)
+    if not request.background:
+        return _events(scope, services.responses.stream(plan))
+    queued, followed = await services.responses.start(plan)
+    return _events(scope, followed) if request.stream else JsonBytes(queued)
+
+
+async def _plan(scope: ASGIScope, request: ResponseRequest, services: ResponseServices) -> ResponsePlan:
+    context = context_of(scope)
+    return await services.responses.plan(
         context.principal, request, lambda call: _adapt(call, scope, context, services.models)
     )
-    if request.background:
-        queued, followed = await services.responses.start(plan)
-        return _events(scope, followed) if request.stream else JsonBytes(queued)
-    if request.stream:
-        return _events(scope, services.responses.stream(plan))
-    with DisconnectWatcher(receive):
-        return JsonBytes(await services.responses.complete(plan))
-    return ClientGone()
+
+
+def _native_call(
+    request: ResponseRequest, body: bytes, context: RequestContext, services: ResponseServices
+) -> ProxyCall | None:
+    """The call to a provider that may offer the Responses API itself; ``None`` if the request is answered here.
+
+    Only requests with ``store: false`` that use nothing stored here are passed on, so that no id of this service is
+    sent to a provider and nothing is stored there.
+    """
+    model = request.model or services.proxy.default_models.get(Family.RESPONSES.value)
+    if model is None or not request.is_stateless or asks_in_header(context.headers):
+        return None
+    if access_of(context).base_url is None:
+        asked = services.models.requested(model)
+        try:
+            routes = services.models.routes(asked.name, Family.RESPONSES)
+        except ModelNotFound:
+            return None
+        if asked.documents or routes[0].provider_name == LOCAL_PROVIDER:
+            return None
+    fields = ProxiedFields(
+        named_model=request.model,
+        stream=request.stream,
+        max_output_tokens=request.max_output_tokens,
+        use_rag=msgspec.UNSET if request.names_no_documents else msgspec.Raw(b"false"),
+    )
+    return call_of(context, body, fields, family=Family.RESPONSES, path="/responses", model=model)
+
+
+def _passed(scope: ASGIScope, answer: ProxyAnswer) -> PassedThrough:
+    async def answered(_prepared: Callable[[], None]) -> ProxyAnswer:
+        return answer
+
+    return PassedThrough(answered, comment_every_s=scope["litestar_app"].state[COMMENT_EVERY_KEY])
+
+
+class _BridgedAnswer:
+    """The events of a response that is made here, in the form of a provider's answer."""
+
+    status = 200
+    headers: Mapping[str, str] = MappingProxyType(
+        {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
+    )
+    content_type = "text/event-stream; charset=utf-8"
+
+    def __init__(self, stream: ResponseStream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._stream
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class _NativeOrBridged:
+    """A streamed response of a provider, or one that is made here if it turns out to offer chats only."""
+
+    def __init__(self, scope: ASGIScope, request: ResponseRequest, call: ProxyCall, services: ResponseServices) -> None:
+        self._scope = scope
+        self._request = request
+        self._call = call
+        self._services = services
+        self._stream: ResponseStream | None = None
+
+    def response(self) -> PassedThrough:
+        every_s: float = self._scope["litestar_app"].state[COMMENT_EVERY_KEY]
+        return PassedThrough(
+            self._open, comment_every_s=every_s, expects_events=True, render_failure=self._render_failure
+        )
+
+    async def _open(self, prepared: Callable[[], None]) -> ProxyAnswer | _BridgedAnswer:
+        context, services = context_of(self._scope), self._services
+        with contextlib.suppress(EndpointNotOffered):
+            return await services.proxy.forward(context.principal, self._call, access_of(context), prepared=prepared)
+        self._stream = services.responses.stream(await _plan(self._scope, self._request, services))
+        return _BridgedAnswer(await self._stream.open(lambda _dropped: prepared()))
+
+    def _render_failure(self, error: ErrorDetail) -> bytes | None:
+        if self._stream is None:
+            return None
+        return self._stream.fail(error.code, error.message, is_request=error.type == INVALID)
 
 
 def _adapt(call: ChatCall, scope: ASGIScope, context: RequestContext, models: ModelRegistry) -> ChatCall:
