@@ -21,6 +21,7 @@ from ragsvc.core.defaults import (
     DEFAULT_COLLECTIONS_PER_TENANT,
     DEFAULT_ENCRYPTED_MEMORY_BYTES,
     DEFAULT_FAILED_LOGINS_PER_MINUTE,
+    DEFAULT_FILE_TOKENS,
     DEFAULT_HEADER_TIMEOUT_S,
     DEFAULT_IDLE_TIMEOUT_S,
     DEFAULT_MAX_BODY_BYTES,
@@ -181,6 +182,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Number of parser processes."""
     ingest_workers: Positive = 3
     """Number of documents that are processed at the same time."""
+    chat_files_bytes: Positive = DEFAULT_MAX_DOCUMENT_BYTES
+    """Largest total size in bytes of the files in a chat request, inline or by id. Chat bodies may be as large as these
+    files in base64."""
+    chat_file_pages: Positive = 1000
+    """Largest number of pages of a file in a chat request."""
+    chat_file_timeout_s: Seconds = 60.0
+    """Longest parsing time of a file in a chat request in seconds; each page with text recognition adds a minute."""
+    chat_file_workers: Positive = 1
+    """Number of parser processes for files in chat requests, beside those of documents."""
+    chat_file_tokens: Annotated[int, Meta(ge=256)] = DEFAULT_FILE_TOKENS
+    """Tokens of the files in a chat request that are put into the prompt: all text if it is not longer, else the best
+    passages."""
+    chat_file_cache_bytes: Annotated[int, Meta(ge=0)] = 256 << 20
+    """Memory for files of chat requests that were read, so that the next turn of a chat does not parse them again."""
+    chat_file_cache_s: Annotated[float, Meta(ge=0, le=86_400)] = 900.0
+    """Seconds for which a file of a chat request is kept in memory after its last use."""
     max_queued_documents: Positive = 10_000
     """Documents that may wait for processing; further uploads get 503."""
     passage_tokens: Annotated[int, Meta(ge=32, le=8192)] | None = None
@@ -198,6 +215,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Bytes of stored files that a tenant may have, unless ``ragsvc tenants update`` sets another number."""
     quarantine_days: Annotated[int, Meta(ge=0)] = 30
     """Days that a stored file without a document is kept in ``quarantine/`` before it is deleted; 0 keeps it."""
+
+    conversation_retention_days: Positive | None = None
+    """Days after its last use for which a conversation of ``/v1/conversations`` is kept; no limit by default."""
 
     rag_top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K
     """Passages in a RAG prompt if the request gives no ``top_k``."""

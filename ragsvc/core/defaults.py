@@ -28,6 +28,9 @@ MAX_FILENAME_LENGTH: Final = 512
 LOCAL_MODEL: Final = "local/chat-model"
 """Name of the built-in answerer, which quotes sentences of the documents."""
 
+DEFAULT_FILE_TOKENS: Final = 8192
+"""Tokens of the files of a chat that are put into its prompt beyond the best passages."""
+
 DEFAULT_REPLY_TOKENS: Final = 1024
 """Tokens reserved for a reply, and the longest reply of a local model, where the request sets no limit."""
 

@@ -11,6 +11,7 @@ They know no HTTP status, and carry no secrets and no document text.
     │   ├── HeadersTooLarge
     │   ├── PromptTooLong
     │   ├── UnsupportedParameter  a documented parameter that the model or route does not support
+    │   ├── FileUnreadable        a file of a chat request cannot be read; ``reason`` as in ``ExtractionFailed``
     │   ├── CryptoFailure         an encrypted message cannot be decrypted; the reason is not given
     │   └── MethodNotAllowed
     ├── Unauthorized              the API key is missing, malformed, unknown or revoked
@@ -24,7 +25,7 @@ They know no HTTP status, and carry no secrets and no document text.
     │   ├── DocumentNotFound, FileNotFound, UploadNotFound, CollectionNotFound
     │   ├── VectorStoreNotFound, VectorStoreFileNotFound, FileBatchNotFound
     │   ├── TenantNotFound, KeyNotFound, RouteNotFound
-    │   ├── ResponseNotFound
+    │   ├── ResponseNotFound, ConversationNotFound, ConversationItemNotFound
     │   ├── EndpointNotOffered    the provider of the model does not offer the endpoint
     │   └── ModelNotFound
     ├── RequestTimedOut           the client sent too slowly
@@ -105,6 +106,16 @@ class UnsupportedParameter(InvalidRequest):
     """A documented parameter that the model or route does not support. It is rejected and never silently ignored."""
 
     code = "unsupported_parameter"
+
+
+class FileUnreadable(InvalidRequest):
+    """A file of a chat request cannot be read. ``reason`` takes the place of the code."""
+
+    code = "file_unreadable"
+
+    def __init__(self, message: str, *, reason: str | None = None, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.reason = reason
 
 
 class CryptoFailure(InvalidRequest):
@@ -212,6 +223,18 @@ class ResponseNotFound(NotFound):
     """The tenant has no stored response with this id."""
 
     code = "response_not_found"
+
+
+class ConversationNotFound(NotFound):
+    """The tenant has no conversation with this id."""
+
+    code = "conversation_not_found"
+
+
+class ConversationItemNotFound(NotFound):
+    """The conversation has no item with this id."""
+
+    code = "conversation_item_not_found"
 
 
 class VectorStoreNotFound(NotFound):

@@ -51,6 +51,20 @@ class UploadedFile(msgspec.Struct, frozen=True, kw_only=True):
     implicit: bool = False
 
 
+class FileReach(msgspec.Struct, frozen=True, kw_only=True):
+    """Which files of a tenant a caller sees: all by default.
+
+    A key that is limited to ``collections`` sees the files of documents in these, and those that it uploaded itself
+    (``created_by``). An empty ``collections`` means all.
+    """
+
+    collections: tuple[str, ...] = ()
+    created_by: KeyId | None = None
+
+
+WHOLE_TENANT: Final = FileReach()
+
+
 def implicit_file_id(document_id: str) -> str:
     """The public id of the file that comes with a document.
 

@@ -60,6 +60,7 @@ class DeletionReport(msgspec.Struct, kw_only=True):
     responses: int = 0
     usage_rows: int = 0
     audit_entries: int = 0
+    conversations: int = 0
     log_emptied: bool = False
     kept_copies: list[str] = []
     removed_copies: list[str] = []
@@ -83,12 +84,13 @@ class TenantAdministration:
         drop_indexes: Callable[[CollectionId], int],
         forget_collections: Callable[[TenantId], None],
         forget_provider_keys: Callable[[TenantId], None],
+        forget_files: Callable[[TenantId], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``drop_indexes`` removes the indexes of a collection for every model, and returns how many there were.
 
         ``forget_collections`` removes the names of a tenant's collections from caches, ``forget_provider_keys`` its
-        keys for providers.
+        keys for providers, and ``forget_files`` the files of its chats.
         """
         self._database = database
         self._documents = documents
@@ -100,6 +102,7 @@ class TenantAdministration:
         self._forget_provider_keys = forget_provider_keys
         self.stop_responses: Callable[[TenantId], Awaitable[None]] = _nothing_to_stop
         """Ends the background responses of a tenant, whose rows have been removed."""
+        self._forget_files = forget_files
         self._clock = clock
         self._deleting = anyio.Lock()
 
@@ -206,8 +209,10 @@ class TenantAdministration:
             self._forget_provider_keys(tenant)
             report.responses = access.responses
             await self.stop_responses(tenant)
+            self._forget_files(tenant)
             report.keys, report.provider_keys = len(access.key_ids), access.provider_keys
             report.usage_rows, report.audit_entries = access.usage_rows, access.audit_entries
+            report.conversations = access.conversations
             self._forget_collections(tenant)
             await self._finish(ids, report)
         logger.warning("deleted tenant %s: %d keys, %d documents", tenant, report.keys, report.documents)

@@ -129,6 +129,24 @@ class BlobStore:
         finally:
             copy.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def temporary(self, data: bytes) -> Generator[Path]:
+        """A path with these bytes inside the block, for child processes; it belongs to no tenant and is not stored.
+
+        In an encrypted store it is in memory. The next start removes what a killed process left.
+
+        Raises:
+            StorageFull: the disk is full.
+        """
+        folder = self._uploads if self._memory_folder is None else self._memory_folder
+        path = folder / f"{secrets.token_hex(12)}.part"
+        try:
+            with _full_disk(), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123 - with its mode
+                file.write(data)
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
     def chunks(self, tenant: TenantId, sha256: str) -> Iterator[bytes]:
         """The plain content in pieces. Raises ``CryptoFailure`` if the file was altered or replaced by another one."""
         with self.path(tenant, sha256).open("rb") as file:

@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, or_, select, update
 
 from ragsvc.core.errors import FileNotFound
-from ragsvc.core.files import FileStatus, UploadedFile
+from ragsvc.core.files import WHOLE_TENANT, FileReach, FileStatus, UploadedFile
 from ragsvc.core.ids import CollectionId, DocumentId, FileId, KeyId, TenantId
 from ragsvc.store.tables import AnyRow, CollectionRow, DocumentFileRow, DocumentRow, FileRow, table_of
 
@@ -36,19 +36,6 @@ class NewFile(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     created_by: KeyId | None = None
     expires_at: int | None = None
-
-
-class FileFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which files of a tenant a caller sees.
-
-    ``collections`` and ``created_by`` are for a key that is limited to collections: it sees the files of documents in
-    these collections, and the files that it uploaded itself. ``collections=None`` is a key without that limit.
-    """
-
-    now: int
-    purpose: str | None = None
-    collections: tuple[str, ...] | None = None
-    created_by: KeyId | None = None
 
 
 class DocumentOfFile(msgspec.Struct, frozen=True):
@@ -110,37 +97,35 @@ def unlink(connection: Connection, document_id: DocumentId, file_id: FileId) -> 
     connection.execute(delete(_links).where(_links.c.document_id == document_id, _links.c.file_id == file_id))
 
 
-def _of_visible_documents(collections: tuple[str, ...] | None = None) -> ColumnElement[bool]:
+def _of_visible_documents(collections: tuple[str, ...] = ()) -> ColumnElement[bool]:
     condition = exists().where(
         _links.c.file_id == _files.c.id,
         _documents.c.id == _links.c.document_id,
         _collections.c.id == _documents.c.collection_id,
         _collections.c.deleted_at.is_(None),
     )
-    if collections is not None:
+    if collections:
         condition = condition.where(_collections.c.name.in_(collections))
     return condition.correlate(_files)
 
 
-def _visible(which: FileFilter) -> list[ColumnElement[bool]]:
+def _visible(reach: FileReach, now: int) -> list[ColumnElement[bool]]:
     """The files that exist for a caller: neither deleted nor expired, nor of a collection that is being deleted."""
-    conditions: list[ColumnElement[bool]] = [
+    uploaded = _files.c.implicit.is_(False)
+    if reach.collections:
+        uploaded &= _files.c.created_by == reach.created_by
+    return [
         _files.c.deleted_at.is_(None),
-        or_(_files.c.expires_at.is_(None), _files.c.expires_at > which.now),
+        or_(_files.c.expires_at.is_(None), _files.c.expires_at > now),
+        or_(uploaded, _of_visible_documents(reach.collections)),
     ]
-    if which.collections is None:
-        conditions.append(or_(_files.c.implicit.is_(False), _of_visible_documents()))
-    else:
-        own = (_files.c.created_by == which.created_by) & _files.c.implicit.is_(False)
-        conditions.append(or_(own, _of_visible_documents(which.collections)))
-    if which.purpose is not None:
-        conditions.append(_files.c.purpose == which.purpose)
-    return conditions
 
 
-def find_file(connection: Connection, tenant: TenantId, public_id: str, which: FileFilter) -> UploadedFile:
-    """Load one file of the tenant that the caller sees. Raises ``FileNotFound``."""
-    statement = select(_files).where(_files.c.public_id == public_id, _files.c.tenant == tenant, *_visible(which))
+def find_file(
+    connection: Connection, tenant: TenantId, public_id: str, *, now: int, reach: FileReach = WHOLE_TENANT
+) -> UploadedFile:
+    """Load one file of the tenant that the caller sees and that has not expired. Raises ``FileNotFound``."""
+    statement = select(_files).where(_files.c.public_id == public_id, _files.c.tenant == tenant, *_visible(reach, now))
     row = connection.execute(statement).one_or_none()
     if row is None:
         raise FileNotFound(f"There is no file '{public_id[:100]}'.", param="file_id")
@@ -157,8 +142,10 @@ def list_files(
     connection: Connection,
     tenant: TenantId,
     *,
-    which: FileFilter,
+    now: int,
     limit: int,
+    reach: FileReach = WHOLE_TENANT,
+    purpose: str | None = None,
     after: str | None = None,
     before: str | None = None,
     descending: bool = True,
@@ -173,9 +160,11 @@ def list_files(
     backwards = before is not None
     ascending = descending if backwards else not descending
     cursor = before if backwards else after
-    statement = select(_files).where(_files.c.tenant == tenant, *_visible(which))
+    statement = select(_files).where(_files.c.tenant == tenant, *_visible(reach, now))
+    if purpose is not None:
+        statement = statement.where(_files.c.purpose == purpose)
     if cursor is not None:
-        place = find_file(connection, tenant, cursor, msgspec.structs.replace(which, purpose=None)).id
+        place = find_file(connection, tenant, cursor, now=now, reach=reach).id
         statement = statement.where(_files.c.id > place if ascending else _files.c.id < place)
     statement = statement.order_by(_files.c.id if ascending else _files.c.id.desc()).limit(limit + 1)
     found = [_file(row) for row in connection.execute(statement)]

@@ -20,7 +20,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.ids import CollectionId, DocumentId, KeyId, TenantId
-from ragsvc.store import file_rows
+from ragsvc.store import conversation_rows, file_rows
 from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.key_tables import IdempotencyRow, KeyAuditRow, KeyRow, TenantRow, UsageRow
 from ragsvc.store.provider_rows import ProviderKeyRow
@@ -101,6 +101,7 @@ class RemovedAccess(msgspec.Struct, frozen=True, kw_only=True):
     usage_rows: int
     audit_entries: int
     responses: int
+    conversations: int
 
 
 class DoomedDocument(msgspec.Struct, frozen=True):
@@ -131,6 +132,7 @@ def tenant_names(connection: Connection) -> list[TenantId]:
         select(_responses.c.tenant),
         select(_usage.c.tenant),
         select(_audited_tenant).where(_is_creation),
+        conversation_rows.select_tenants(),
     )
     return [TenantId(name) for name in connection.execute(names.order_by("name")).scalars()]
 
@@ -155,8 +157,10 @@ def tenant_holdings(connection: Connection, tenant: TenantId) -> TenantHoldings 
 
 
 def _has_records(connection: Connection, tenant: TenantId) -> bool:
-    """Whether a tenant without keys and documents has provider keys, responses, usage, or audit entries."""
-    return has_responses(connection, tenant) or any(
+    """Whether a tenant without keys and documents has other rows, such as provider keys, responses or usage."""
+    if has_responses(connection, tenant) or conversation_rows.has_conversations(connection, tenant):
+        return True
+    return any(
         connection.execute(select(literal(1)).where(condition).limit(1)).first() is not None
         for condition in (
             _provider_keys.c.tenant == tenant,
@@ -304,7 +308,7 @@ def remove_collections(connection: Connection, collections: SomeOf[CollectionId]
 
 
 def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
-    """Remove a tenant's keys with their audit trail and usage, its keys for providers, its responses and its limits.
+    """Remove a tenant's keys with audit trail and usage, keys for providers, responses, conversations and limits.
 
     Audit entries and usage of keys that were deleted before are removed as well.
     """
@@ -326,6 +330,7 @@ def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
         usage_rows=usage.rowcount,
         audit_entries=audit,
         responses=delete_responses_of(connection, tenant),
+        conversations=conversation_rows.delete_conversations_of(connection, tenant),
     )
 
 

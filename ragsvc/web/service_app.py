@@ -33,6 +33,7 @@ from ragsvc.web.metrics import OperationMetrics
 from ragsvc.web.routes import (
     chat,
     collections,
+    conversations,
     documents,
     encrypted_chat,
     encryption_keys,
@@ -59,6 +60,7 @@ ROUTES = [
     *endpoint_families.stateful_routes,
     *documents.route_handlers,
     *collections.route_handlers,
+    *conversations.route_handlers,
     *search.route_handlers,
     *tenants.route_handlers,
     *encryption_keys.route_handlers,
@@ -88,6 +90,7 @@ def create_service(services: Services) -> Litestar:
         cors_origins=[services.settings.cors_origins],
         public_url=services.settings.public_url,
         encryption=services.encryption,
+        chat_files_bytes=services.settings.chat_files_bytes,
         document_limit_bytes=services.settings.max_document_bytes,
         encrypted_memory_bytes=services.settings.encrypted_memory_bytes,
         model_label=services.models.label,

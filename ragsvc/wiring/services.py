@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -15,17 +16,19 @@ from prometheus_client import CollectorRegistry
 from ragsvc.config import Settings
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.core.observation import Observer
-from ragsvc.core.ports.embedding import Embedder
+from ragsvc.core.ports.embedding import Embedder, EmbeddingModel
 from ragsvc.core.ports.model_provider import ModelProvider
 from ragsvc.core.readiness import Readiness
 from ragsvc.crypto.value_sealing import ValueSealer
 from ragsvc.extract.parser import ChildParser
+from ragsvc.index.memory_words import MemoryWordScorer
 from ragsvc.index.registry import IndexRegistry
 from ragsvc.inference.batcher import EmbeddingBatcher
 from ragsvc.providers.upstream_requests import open_session
 from ragsvc.services.access_control import Access
 from ragsvc.services.answers import AnswerService
 from ragsvc.services.attached_documents import AttachmentLimits
+from ragsvc.services.conversations import ConversationService
 from ragsvc.services.document_service import DocumentService
 from ragsvc.services.embedding_spaces import EmbeddingSpaces
 from ragsvc.services.index_lag import IndexLag
@@ -38,6 +41,7 @@ from ragsvc.services.progress_events import ProgressHub
 from ragsvc.services.provider_administration import ProviderAdministration
 from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_encryption import EncryptionService
+from ragsvc.services.request_files import RequestFileLimits, RequestFiles
 from ragsvc.services.response_plans import ResponsePlanner
 from ragsvc.services.responses import ResponseService
 from ragsvc.services.search import SearchService
@@ -72,8 +76,11 @@ from ragsvc.wiring.models import (
     open_reranker,
     provider_opener,
 )
-from ragsvc.wiring.parsing import chunking_plan, extraction_limits, open_tokenizer, text_counter
+from ragsvc.wiring.parsing import chat_file_limits, chunking_plan, extraction_limits, open_tokenizer, text_counter
 from ragsvc.wiring.tracing import open_tracer
+
+_WAITING_CHAT_FILES = 8
+"""Files of chat requests that may wait for a parser process; further requests get 503."""
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +92,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     spaces: EmbeddingSpaces
     reembedding: Reembedding | None
     parser: ChildParser
+    request_files: RequestFiles
+    conversations: ConversationService
     ingest: IngestService
     documents: DocumentService
     search: SearchService
@@ -134,6 +143,44 @@ async def _open_store(stack: AsyncExitStack, settings: Settings) -> tuple[DataKe
     database = await anyio.to_thread.run_sync(open_database, file, keys, space)
     stack.callback(database.close)
     return keys, space, database
+
+
+def _open_parsers(
+    stack: AsyncExitStack, settings: Settings, model: EmbeddingModel, folder: Path
+) -> tuple[ChildParser, ChildParser]:
+    """The parsers of documents and of files in chats, each with its own processes: a chat does not wait for documents.
+
+    The processes link the files that they read into ``folder``.
+    """
+    plan = chunking_plan(settings, model)
+    documents = ChildParser(extraction_limits(settings), chunk=plan, workers=settings.parse_workers, work_folder=folder)
+    chats = ChildParser(
+        chat_file_limits(settings),
+        chunk=plan,
+        workers=settings.chat_file_workers,
+        queue_limit=_WAITING_CHAT_FILES,
+        work_folder=folder,
+    )
+    for parser in (documents, chats):
+        stack.push_async_callback(parser.close)
+    return documents, chats
+
+
+def _open_request_files(
+    settings: Settings, database: Database, blobs: BlobStore, spaces: EmbeddingSpaces, parser: ChildParser
+) -> RequestFiles:
+    return RequestFiles(
+        database=database,
+        parser=parser,
+        blobs=blobs,
+        spaces=spaces,
+        words=MemoryWordScorer(),
+        limits=RequestFileLimits(
+            total_bytes=settings.chat_files_bytes,
+            cache_bytes=settings.chat_file_cache_bytes,
+            cache_s=settings.chat_file_cache_s,
+        ),
+    )
 
 
 async def _open_providers(
@@ -201,10 +248,9 @@ async def open_services(
     async with AsyncExitStack() as stack:
         stack.callback(shutdown_finished)
         report("opening the data directory")
-        data_dir = settings.data_dir
         keys, space, database = await _open_store(stack, settings)
         derived_root, memory_folder = stack.enter_context(working_folders(settings, keys))
-        blobs = BlobStore(data_dir, keys, memory_folder=memory_folder)
+        blobs = BlobStore(settings.data_dir, keys, memory_folder=memory_folder)
         await anyio.to_thread.run_sync(sweep_now, blobs, database, settings.quarantine_days)
 
         report(f"loading the embedding model {settings.embedding_model}")
@@ -213,13 +259,8 @@ async def open_services(
         serving = await open_serving_space(stack, opener, database, configured)
         spaces = EmbeddingSpaces(serving)
         tokens = await anyio.to_thread.run_sync(open_tokenizer, settings)
-        parser = ChildParser(
-            extraction_limits(settings),
-            chunk=chunking_plan(settings, configured.model),
-            workers=settings.parse_workers,
-            work_folder=parsing_folder(settings, memory_folder),
-        )
-        stack.push_async_callback(parser.close)
+        parser, chat_parser = _open_parsers(stack, settings, configured.model, parsing_folder(settings, memory_folder))
+        request_files = _open_request_files(settings, database, blobs, spaces, chat_parser)
 
         observer = Observer(open_tracer(stack, settings.otel_endpoint))
         hub = ProgressHub()
@@ -286,7 +327,9 @@ async def open_services(
             drop_indexes=opener.drop_indexes,
             forget_collections=search.forget_collections,
             forget_provider_keys=providers.forget_keys,
+            forget_files=request_files.forget,
         )
+        conversations = ConversationService(database, retention_days=settings.conversation_retention_days)
         router = Router(
             models,
             policies=open_policies(stack, settings, session),
@@ -297,6 +340,8 @@ async def open_services(
             models=models,
             router=router,
             searcher=search,
+            files=request_files,
+            file_tokens=settings.chat_file_tokens,
             meter=access,
             top_k=settings.rag_top_k,
             max_prompt_characters=settings.max_prompt_characters,
@@ -309,11 +354,13 @@ async def open_services(
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(run_background_task, "ingest", ingest.run)
         readiness = Readiness()
-        resume = [ingest.resume, index_lag.retry, ingest.file_removals.finish_all]
-        await tasks.start(StorageWatch(space, readiness, resume).run)
+        await tasks.start(
+            StorageWatch(space, readiness, [ingest.resume, index_lag.retry, ingest.file_removals.finish_all]).run
+        )
         if reembedding is not None:
             tasks.start_soon(run_background_task, "change of the embedding model", reembedding.run)
         tasks.start_soon(run_background_task, "unfinished deletions", tenants.finish_deletions)
+        tasks.start_soon(run_background_task, "old conversations", conversations.remove_inactive)
         stack.callback(tasks.cancel_scope.cancel)
         yield Services(
             settings=settings,
@@ -322,6 +369,8 @@ async def open_services(
             spaces=spaces,
             reembedding=reembedding,
             parser=parser,
+            request_files=request_files,
+            conversations=conversations,
             ingest=ingest,
             documents=documents,
             search=search,

@@ -52,6 +52,9 @@ _LEFT_OUT: Final = frozenset(
     }
 )
 
+KNOWN_TYPES: Final = frozenset({"message", "item_reference"}) | _CALLS | _OUTPUTS | _LEFT_OUT
+"""Types of items that are accepted."""
+
 
 def own_items(given: str | Iterable[Item] | None, make_id: Callable[[str, int], str]) -> list[Item]:
     """The input of a request as items with ids and types; ``make_id`` gets a prefix and the place of the item."""

@@ -329,7 +329,6 @@ _STATEFUL: Final = {
     "batches": "Send the requests one by one.",
     "assistants": "Use /v1/chat/completions with use_rag.",
     "threads": "Use /v1/chat/completions, which takes the whole conversation.",
-    "conversations": "Use /v1/chat/completions, which takes the whole conversation.",
     "videos": "Videos can be created by /v1/videos/generations, but not retrieved.",
     "containers": "",
     "evals": "",
