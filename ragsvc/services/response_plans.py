@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import anyio.to_thread
 import msgspec
@@ -24,8 +24,8 @@ from ragsvc.core.access.principal import (
     require_collection,
     require_scope,
 )
-from ragsvc.core.defaults import BYTES_PER_TOKEN, DEFAULT_REPLY_TOKENS
-from ragsvc.core.errors import InvalidRequest, ResponseNotFound, UnsupportedParameter, VectorStoreNotFound
+from ragsvc.core.defaults import BYTES_PER_TOKEN, DEFAULT_MAX_DOCUMENT_BYTES, DEFAULT_REPLY_TOKENS
+from ragsvc.core.errors import InvalidRequest, ResponseNotFound, VectorStoreNotFound
 from ragsvc.core.gateway.chat import ChatCall, decode_chat_request, decode_large_chat_request
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.json_outline import LARGE_BODY_BYTES
@@ -36,6 +36,7 @@ from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
 from ragsvc.core.validation import missing_value
 from ragsvc.services.answers import AnswerService
+from ragsvc.services.conversations import ConversationService
 from ragsvc.store.database import Database
 from ragsvc.store.response_rows import UNFINISHED, StoredResponse, find_response, response_not_found
 from ragsvc.store.vector_store_rows import find_store
@@ -54,13 +55,18 @@ _TOKENS_OF_A_MESSAGE: Final = 4
 
 
 class ResponsePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that is ready to be answered. ``input_items`` are its own; ``collections`` all that were searched."""
+    """A request that is ready to be answered.
+
+    ``input_items`` are its own, ``added_items`` those of them that its conversation does not have yet. ``collections``
+    are all that were searched for it and for what it continues.
+    """
 
     id: str
     principal: Principal
     request: ResponseRequest
     call: ChatCall
     input_items: list[Item]
+    added_items: list[Item]
     collections: list[str]
     created_at: int
     truncation: Truncation
@@ -69,6 +75,11 @@ class ResponsePlan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def stored(self) -> bool:
         return self.request.is_stored
+
+    @property
+    def cites(self) -> bool:
+        """Whether the answer can get citations."""
+        return bool(self.call.files) or self.call.request.rag_options is not None
 
     def head(self) -> Item:
         """The fields of the response that repeat the request."""
@@ -85,6 +96,7 @@ class ResponsePlan(msgspec.Struct, frozen=True, kw_only=True):
             "model": self.model,
             "parallel_tool_calls": request.parallel_tool_calls is not False,
             "previous_response_id": request.previous_response_id,
+            "conversation": None if request.conversation_id is None else {"id": request.conversation_id},
             "prompt_cache_key": request.prompt_cache_key,
             "reasoning": {
                 "effort": None if request.reasoning is None else request.reasoning.effort,
@@ -131,6 +143,8 @@ class ResponsePlanner:
         *,
         database: Database,
         answers: AnswerService,
+        conversations: ConversationService,
+        max_file_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES,
         default_model: str | None = None,
         truncation: Truncation = "disabled",
         clock: Callable[[], float] = time.time,
@@ -139,12 +153,16 @@ class ResponsePlanner:
         self._database = database
         self._models = answers.models
         self._answers = answers
+        self._conversations = conversations
+        self._max_file_bytes = max_file_bytes
         self._default_model = default_model
         self._truncation: Truncation = truncation
         self._clock = clock
 
-    async def plan(self, principal: Principal, request: ResponseRequest, adapt: Adapt) -> ResponsePlan:
-        """Prepare a request.
+    async def plan(
+        self, principal: Principal, request: ResponseRequest, adapt: Adapt, *, large: bool = False
+    ) -> ResponsePlan:
+        """Prepare a request; ``large``: it is translated in a thread.
 
         Raises:
             InvalidRequest: the request is malformed or contradicts itself.
@@ -154,17 +172,20 @@ class ResponsePlanner:
         model = request.model or self._default_model
         if model is None:
             raise missing_value("model")
-        if request.conversation is not None:
-            raise UnsupportedParameter(
-                "'conversation' is not supported here yet. Use 'previous_response_id', or send the whole conversation.",
-                param="conversation",
-            )
         tools = choose_tools(request)
         identifier = f"resp_{secrets.token_hex(12)}"
         own = own_items(request.input, lambda prefix, place: item_id(prefix, identifier, _FIRST_INPUT + place))
         resolved = await self._resolve(principal, request, own, tools)
         own = [resolved.items[item["id"]] if item["type"] == "item_reference" else item for item in own]
-        items = [*(item for response in resolved.chain for item in context_of_response(response)), *own]
+        earlier = [item for response in resolved.chain for item in context_of_response(response)]
+        collections = {name for response in resolved.chain for name in response.collections}
+        known: set[str] = set()
+        if request.conversation_id is not None:
+            talk = await self._conversations.get(principal, request.conversation_id, param="conversation")
+            earlier = await self._conversations.items(principal, request.conversation_id, param="conversation")
+            collections.update(talk.collections)
+            known.update(item["id"] for item in earlier)
+        items = [*earlier, *own]
         truncation = request.truncation or self._truncation
         fits = await self._room(model, request, adapt) if truncation == "auto" else None
         searches = [search for tool in tools.searches for search in self._searches(tool, resolved.stores)]
@@ -175,25 +196,28 @@ class ResponsePlanner:
                 messages = without_oldest(messages, fits)
             raw = msgspec.json.encode(_chat(request, model, messages, tools, has_searches=bool(searches)))
             if len(raw) < LARGE_BODY_BYTES:
-                return decode_chat_request(raw)
-            return decode_large_chat_request(raw, max_prompt_characters=self._answers.max_prompt_characters)
+                return decode_chat_request(raw, max_file_bytes=self._max_file_bytes)
+            return decode_large_chat_request(
+                raw,
+                max_prompt_characters=self._answers.max_prompt_characters,
+                max_file_bytes=self._max_file_bytes,
+            )
 
-        size = sum(len(item.get("content") or "") for item in items)
-        is_large = size > LARGE_BODY_BYTES or any(len(response.body) > LARGE_BODY_BYTES for response in resolved.chain)
-        call = await anyio.to_thread.run_sync(translate) if is_large else translate()
+        call = await anyio.to_thread.run_sync(translate) if large else translate()
+        call = with_own_places(call, items, own=len(own))
         options = call.request.rag_options
         if options is not None and request.use_rag is not msgspec.UNSET and searches:
             searches = [options.search_query("", default_top_k=self._answers.top_k), *searches]
         call = adapt(msgspec.structs.replace(call, searches=tuple(searches)))
         used = self._check_documents(principal, call)
-        earlier = [name for response in resolved.chain for name in response.collections]
         return ResponsePlan(
             id=identifier,
             principal=principal,
             request=request,
             call=call,
             input_items=own,
-            collections=sorted({*used, *earlier}),
+            collections=sorted({*used, *collections}),
+            added_items=[item for item in own if item["id"] not in known],
             created_at=int(self._clock()),
             truncation=truncation,
             model=model,
@@ -323,6 +347,26 @@ class ResponsePlanner:
 
 
 _PROBE: Final = {"role": "user", "content": "-"}
+
+
+def with_own_places(call: ChatCall, items: Sequence[Item], *, own: int) -> ChatCall:
+    """The call whose files are named by their places in ``input``, as the client knows them, for error messages."""
+    if not call.files:
+        return call
+    first = len(items) - own
+    places = [
+        f"input[{place - first}].content[{index}]"
+        for place, item in enumerate(items)
+        if isinstance(content := item.get("content"), list)
+        for index, part in enumerate(cast("list[object]", content))
+        if isinstance(part, dict) and part.get("type") in ("input_file", "file")
+    ]
+    if len(places) != len(call.files):  # the oldest turns were left out
+        return call
+    named = zip(call.files, places, strict=True)
+    return msgspec.structs.replace(
+        call, files=tuple(msgspec.structs.replace(file, param=place) for file, place in named)
+    )
 
 
 def context_of_response(stored: StoredResponse) -> list[Item]:

@@ -26,6 +26,7 @@ from ragsvc.core.responses.request import Item, ResponseRequest
 from ragsvc.core.validation import invalid_value
 from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.answers import AnswerService, AnswerStream
+from ragsvc.services.conversations import ConversationService
 from ragsvc.services.response_plans import Adapt, ResponsePlan, ResponsePlanner
 from ragsvc.store import response_rows as rows
 from ragsvc.store.database import Database
@@ -76,7 +77,7 @@ class ResponseStream:
         self._service = service
         self._plan = plan
         self._source: AnswerStream | None = None
-        self.builder = ResponseBuilder(plan.head(), shows_results=plan.request.has_results)
+        self.builder = ResponseBuilder(plan.head(), cites=plan.cites, shows_results=plan.request.has_results)
         self._waiting = b""
         self._is_stored = False
         self.finished = False
@@ -118,6 +119,7 @@ class ResponseStream:
             events = b"".join(encode_events(self.builder.feed(chunk)) for chunk in _chunks(block))
             if self._source.finished:
                 events += encode_events(self.builder.complete(now=self._service.now()))
+                await self._service.add_to_conversation(self._plan, self.builder.response())
                 await self._store()
                 self.finished = True
                 return events
@@ -271,6 +273,7 @@ class ResponseService:
         database: Database,
         answers: AnswerService,
         planner: ResponsePlanner,
+        conversations: ConversationService,
         require_key: Callable[[Connection, KeyId], None],
         retention_days: int,
         clock: Callable[[], float] = time.time,
@@ -279,6 +282,7 @@ class ResponseService:
         self._database = database
         self.answers = answers
         self._planner = planner
+        self._conversations = conversations
         self._require_key = require_key
         self._retention_days = retention_days
         self._clock = clock
@@ -291,15 +295,17 @@ class ResponseService:
 
     # -- make --------------------------------------------------------------------------------------------------
 
-    async def plan(self, principal: Principal, request: ResponseRequest, adapt: Adapt) -> ResponsePlan:
+    async def plan(
+        self, principal: Principal, request: ResponseRequest, adapt: Adapt, *, large: bool = False
+    ) -> ResponsePlan:
         """Prepare a request; see ``ResponsePlanner.plan``."""
-        return await self._planner.plan(principal, request, adapt)
+        return await self._planner.plan(principal, request, adapt, large=large)
 
     async def complete(self, plan: ResponsePlan) -> bytes:
         """The whole response as JSON, stored if the request wants that. Raises as ``AnswerService.complete`` does."""
         evidence: list[RetrievedPassages] = []
         answer = await self.answers.complete(plan.principal, plan.call, found=evidence.append)
-        builder = ResponseBuilder(plan.head())
+        builder = ResponseBuilder(plan.head(), cites=plan.cites)
         if evidence:
             files = await self.cited_files(evidence[0])
             builder.file_ids = {name: file.file_id for name, file in files.items()}
@@ -307,6 +313,7 @@ class ResponseService:
         builder.feed(chunk_of_completion(msgspec.json.decode(answer.body)))
         builder.complete(now=self.now())
         response = builder.response(whole=True)
+        await self.add_to_conversation(plan, response)
         if plan.stored:
             await self.insert(plan, builder.status, response)
         return msgspec.json.encode(_shown(response, results=plan.request.has_results))
@@ -406,6 +413,23 @@ class ResponseService:
             rows.add_response(connection, stored)
 
         await self._database.write(write)
+
+    async def add_to_conversation(self, plan: ResponsePlan, response: Item) -> None:
+        """Append input and output to the conversation of the request, if it has one.
+
+        Raises:
+            ConversationNotFound: it was deleted in the meantime.
+            InvalidRequest: it has too many items.
+        """
+        if plan.request.conversation_id is not None:
+            output = [without_results(item) for item in response["output"]]
+            await self._conversations.append(
+                plan.principal,
+                plan.request.conversation_id,
+                [*plan.added_items, *output],
+                collections=plan.collections,
+                param="conversation",
+            )
 
     async def change(self, plan: ResponsePlan, status: str, response: Item) -> None:
         """Store the state of a response; does nothing if it was deleted."""

@@ -210,12 +210,15 @@ async def _open_responses(
     database: Database,
     answers: AnswerService,
     *,
+    conversations: ConversationService,
     access: Access,
     tenants: TenantAdministration,
 ) -> ResponseService:
     planner = ResponsePlanner(
         database=database,
         answers=answers,
+        conversations=conversations,
+        max_file_bytes=settings.chat_files_bytes,
         default_model=settings.default_responses_model,
         truncation=settings.response_truncation,
     )
@@ -223,6 +226,7 @@ async def _open_responses(
         database=database,
         answers=answers,
         planner=planner,
+        conversations=conversations,
         require_key=access.require_key,
         retention_days=settings.response_retention_days,
     )
@@ -380,7 +384,9 @@ async def open_services(
             keys=KeyAdministration(access, default_limits=default_key_limits(settings)),
             models=models,
             answer=answer,
-            responses=await _open_responses(tasks, settings, database, answer, access=access, tenants=tenants),
+            responses=await _open_responses(
+                tasks, settings, database, answer, conversations=conversations, access=access, tenants=tenants
+            ),
             proxy=ProxyService(
                 router=router,
                 meter=access,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import itertools
@@ -680,3 +681,46 @@ def test_a_provider_that_offers_responses_answers_stateless_requests(gateway):
     with pytest.raises(openai.NotFoundError):
         made.responses.retrieve("resp_1")
     made.close()
+
+
+def test_a_conversation_collects_items(caller, stranger, upstream):
+    talk = caller.openai.conversations.create(items=[{"role": "user", "content": "One"}])
+    first = caller.responses.create(model="any-model", input="Two", conversation=talk.id)
+    assert first.conversation.id == talk.id
+    with caller.responses.stream(model="any-model", input="Three", conversation=talk.id, store=False) as stream:
+        stream.get_final_response()
+    done = caller.responses.create(model="any-model", input="Four", conversation=talk.id, background=True)
+    wait_for(caller, done.id, "completed")
+    texts = [message["content"] for message in upstream.requests[-1]["messages"]]
+    reply = "Hello from the provider."
+    assert texts == ["One", "Two", reply, "Three", reply, "Four"]
+    items = list(caller.openai.conversations.items.list(talk.id, order="asc"))
+    assert [item.content[0].text for item in items] == [*texts, reply]
+    caller.responses.create(model=LOCAL, input=QUESTION, tools=[caller.file_search()], conversation=talk.id)
+    with pytest.raises(openai.NotFoundError):
+        stranger.responses.create(model="any-model", input="Two", conversation=talk.id)
+    limited = caller.another(allowed_collections=["public"])
+    with pytest.raises(openai.NotFoundError):
+        limited.responses.create(model="any-model", input="Two", conversation=talk.id)
+    with pytest.raises(openai.BadRequestError):
+        caller.responses.create(model="any-model", input="Two", conversation=talk.id, previous_response_id=first.id)
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+def test_a_file_of_the_input_is_cited_and_not_stored_as_a_document(caller, by_id):
+    data = f"data:application/pdf;base64,{base64.b64encode(REPORT).decode()}"
+    part = {"type": "input_file", "filename": "lamp.pdf", "file_data": data}
+    if by_id:
+        stored = caller.openai.files.create(file=("lamp.pdf", REPORT), purpose="user_data")
+        part = {"type": "input_file", "file_id": stored.id}
+    content = [part, {"type": "input_text", "text": QUESTION}]
+    response = caller.responses.create(model=LOCAL, input=[{"role": "user", "content": content}], store=False)
+    annotation = response.output[0].content[0].annotations[0]
+    assert (annotation.filename, annotation.page) == ("lamp.pdf", 1)
+    assert "4,711 litres" in annotation.quote
+    if by_id:
+        assert annotation.file_id == stored.id
+    assert caller.http.get("/v1/rag/documents").json()["data"] == []
+    broken = [{"type": "input_file", "filename": "a.zip", "file_data": "UEsDBA=="}]
+    reply = caller.http.post("/v1/responses", json={"model": LOCAL, "input": [{"role": "user", "content": broken}]})
+    assert reply.json()["error"]["param"] == "input[0].content[0]", reply.text

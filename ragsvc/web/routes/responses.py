@@ -74,29 +74,34 @@ async def answer_response(scope: ASGIScope, receive: Receive) -> ASGIResponse:
     native = _native_call(request, body, context, services)
     if native is not None and request.stream:
         return _NativeOrBridged(scope, request, native, services).response()
+    large = len(body) >= LARGE_BODY_BYTES
     if request.background or request.stream:
-        return await _begin(scope, request, services)
+        return await _begin(scope, request, services, large=large)
     with DisconnectWatcher(receive):
         if native is not None:
             with contextlib.suppress(EndpointNotOffered):
                 return _passed(scope, await services.proxy.forward(context.principal, native, access_of(context)))
-        return JsonBytes(await services.responses.complete(await _plan(scope, request, services)))
+        return JsonBytes(await services.responses.complete(await _plan(scope, request, services, large=large)))
     return ClientGone()
 
 
-async def _begin(scope: ASGIScope, request: ResponseRequest, services: ResponseServices) -> ASGIResponse:
+async def _begin(
+    scope: ASGIScope, request: ResponseRequest, services: ResponseServices, *, large: bool
+) -> ASGIResponse:
     """A response that is made while it is sent, or later in the background."""
-    plan = await _plan(scope, request, services)
+    plan = await _plan(scope, request, services, large=large)
     if not request.background:
         return _events(scope, services.responses.stream(plan))
     queued, followed = await services.responses.start(plan)
     return _events(scope, followed) if request.stream else JsonBytes(queued)
 
 
-async def _plan(scope: ASGIScope, request: ResponseRequest, services: ResponseServices) -> ResponsePlan:
+async def _plan(
+    scope: ASGIScope, request: ResponseRequest, services: ResponseServices, *, large: bool = False
+) -> ResponsePlan:
     context = context_of(scope)
     return await services.responses.plan(
-        context.principal, request, lambda call: _adapt(call, scope, context, services.models)
+        context.principal, request, lambda call: _adapt(call, scope, context, services.models), large=large
     )
 
 
