@@ -227,6 +227,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     rag_top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K
     """Passages in a RAG prompt if the request gives no ``top_k``."""
+    response_retention_days: Annotated[int, Meta(ge=0)] = 30
+    """Days that stored responses of ``/v1/responses`` are kept; 0 keeps them until they are deleted."""
+    response_truncation: Literal["auto", "disabled"] = "disabled"
+    """What happens to a conversation of ``/v1/responses`` that is too long for the model, if the request does not say:
+    it is refused (``disabled``), or its oldest turns are left out (``auto``)."""
     requests_per_minute: Positive = 60
     """Default request limit of a key per minute."""
     requests_per_hour: Positive = 1000

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import anyio
@@ -59,12 +59,17 @@ class DeletionReport(msgspec.Struct, kw_only=True):
     indexes: int = 0
     keys: int = 0
     provider_keys: int = 0
+    responses: int = 0
     usage_rows: int = 0
     audit_entries: int = 0
     conversations: int = 0
     log_emptied: bool = False
     kept_copies: list[str] = []
     removed_copies: list[str] = []
+
+
+async def _nothing_to_stop(_tenant: TenantId) -> None:
+    """For a service without background responses."""
 
 
 class TenantAdministration:
@@ -97,6 +102,8 @@ class TenantAdministration:
         self._drop_indexes = drop_indexes
         self._forget_collections = forget_collections
         self._forget_provider_keys = forget_provider_keys
+        self.stop_responses: Callable[[TenantId], Awaitable[None]] = _nothing_to_stop
+        """Ends the background responses of a tenant, whose rows have been removed."""
         self._forget_files = forget_files
         self._clock = clock
         self._deleting = anyio.Lock()
@@ -205,6 +212,8 @@ class TenantAdministration:
                 for key_id in access.key_ids:
                     self._access.erase(key_id)
             self._forget_provider_keys(tenant)
+            report.responses = access.responses
+            await self.stop_responses(tenant)
             self._forget_files(tenant)
             report.keys, report.provider_keys = len(access.key_ids), access.provider_keys
             report.usage_rows, report.audit_entries = access.usage_rows, access.audit_entries

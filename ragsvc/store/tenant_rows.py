@@ -24,6 +24,7 @@ from ragsvc.store import conversation_rows, file_rows, upload_rows
 from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.key_tables import IdempotencyRow, KeyAuditRow, KeyRow, TenantRow, UsageRow
 from ragsvc.store.provider_rows import ProviderKeyRow
+from ragsvc.store.response_rows import ResponseRow, delete_responses_of, has_responses
 from ragsvc.store.tables import (
     CollectionRow,
     DocumentRow,
@@ -53,6 +54,7 @@ _audit = cast("Table", KeyAuditRow.__table__)  # type: ignore[attr-defined]  # S
 _usage = cast("Table", UsageRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 _tenants = cast("Table", TenantRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 _idempotency = cast("Table", IdempotencyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
+_responses = table_of(ResponseRow)
 _provider_keys = cast("Table", ProviderKeyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 
 _DELETED_ALONE = "\x00deleted "
@@ -108,6 +110,7 @@ class RemovedAccess(msgspec.Struct, frozen=True, kw_only=True):
     provider_keys: int
     usage_rows: int
     audit_entries: int
+    responses: int
     conversations: int
 
 
@@ -137,6 +140,7 @@ def tenant_names(connection: Connection) -> list[TenantId]:
         select(_tenants.c.name),
         select(_expired_stores.c.tenant),
         select(_provider_keys.c.tenant),
+        select(_responses.c.tenant),
         select(_usage.c.tenant),
         select(_audited_tenant).where(_is_creation),
         select(_files.c.tenant).where(_files.c.deleted_at.is_(None)),
@@ -169,8 +173,10 @@ def tenant_holdings(connection: Connection, tenant: TenantId) -> TenantHoldings 
 
 
 def _has_records(connection: Connection, tenant: TenantId) -> bool:
-    """Whether a tenant without keys and documents has provider keys, usage, conversations or audit entries."""
-    return conversation_rows.has_conversations(connection, tenant) or any(
+    """Whether a tenant without keys and documents has other rows, such as provider keys, responses or usage."""
+    if has_responses(connection, tenant) or conversation_rows.has_conversations(connection, tenant):
+        return True
+    return any(
         connection.execute(select(literal(1)).where(condition).limit(1)).first() is not None
         for condition in (
             _provider_keys.c.tenant == tenant,
@@ -328,7 +334,7 @@ def remove_collections(connection: Connection, collections: SomeOf[CollectionId]
 
 
 def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
-    """Remove a tenant's keys with their audit trail and usage, its keys for providers, its limits and conversations.
+    """Remove a tenant's keys with audit trail and usage, keys for providers, responses, conversations and limits.
 
     Audit entries and usage of keys that were deleted before are removed as well.
     """
@@ -350,6 +356,7 @@ def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
         provider_keys=provider_keys,
         usage_rows=usage.rowcount,
         audit_entries=audit,
+        responses=delete_responses_of(connection, tenant),
         conversations=conversation_rows.delete_conversations_of(connection, tenant),
     )
 

@@ -41,6 +41,7 @@ from ragsvc.web.routes import (
     files,
     models,
     providers,
+    responses,
     search,
     tenants,
     uploads_in_parts,
@@ -57,6 +58,7 @@ _STORED_STATE_S = 2.0
 ROUTES = [
     *models.route_handlers,
     *chat.route_handlers,
+    *responses.route_handlers,
     *endpoint_families.route_handlers,
     *providers.route_handlers,
     *endpoint_families.stateful_routes,

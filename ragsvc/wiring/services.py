@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
-import anyio.abc
 import anyio.to_thread
 import msgspec
+from anyio.abc import TaskGroup
 from prometheus_client import CollectorRegistry
 
 from ragsvc.config import Settings
@@ -44,6 +44,8 @@ from ragsvc.services.provider_administration import ProviderAdministration
 from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.services.request_files import RequestFileLimits, RequestFiles
+from ragsvc.services.response_plans import ResponsePlanner
+from ragsvc.services.responses import ResponseService
 from ragsvc.services.search import SearchService
 from ragsvc.services.storage_watch import StorageWatch
 from ragsvc.services.store_activity import StoreActivity
@@ -111,6 +113,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeyAdministration
     models: ModelRegistry
     answer: AnswerService
+    responses: ResponseService
     proxy: ProxyService
     providers: ProviderAdministration
     may_spool_to_disk: bool
@@ -211,15 +214,14 @@ async def _open_providers(
     return providers
 
 
-def _open_parser(stack: AsyncExitStack, settings: Settings, model: EmbeddingModel, *, work_folder: Path) -> ChildParser:
-    parser = ChildParser(
-        extraction_limits(settings),
-        chunk=chunking_plan(settings, model),
-        workers=settings.parse_workers,
-        work_folder=work_folder,
+def _tenant_quotas(settings: Settings) -> TenantQuotas:
+    return TenantQuotas(
+        TenantLimits(
+            max_collections=settings.max_collections_per_tenant,
+            max_documents=settings.max_documents_per_tenant,
+            max_bytes=settings.max_bytes_per_tenant,
+        )
     )
-    stack.push_async_callback(parser.close)
-    return parser
 
 
 async def _open_encryption(stack: AsyncExitStack, settings: Settings) -> EncryptionService:
@@ -254,12 +256,44 @@ def _open_files(
 
 
 async def _start_tasks(
-    tasks: anyio.abc.TaskGroup, watch: StorageWatch, work: Mapping[str, Callable[[], Awaitable[None]]]
+    tasks: TaskGroup, watch: StorageWatch, work: Mapping[str, Callable[[], Awaitable[None]]]
 ) -> None:
     """Start the background tasks, the watch of the disk first: it knows from its start whether there is room."""
     await tasks.start(watch.run)
     for name, task in work.items():
         tasks.start_soon(run_background_task, name, task)
+
+
+async def _open_responses(
+    tasks: TaskGroup,
+    settings: Settings,
+    database: Database,
+    answers: AnswerService,
+    *,
+    conversations: ConversationService,
+    access: Access,
+    tenants: TenantAdministration,
+) -> ResponseService:
+    planner = ResponsePlanner(
+        database=database,
+        answers=answers,
+        conversations=conversations,
+        max_file_bytes=settings.chat_files_bytes,
+        default_model=settings.default_responses_model,
+        truncation=settings.response_truncation,
+    )
+    responses = ResponseService(
+        database=database,
+        answers=answers,
+        planner=planner,
+        conversations=conversations,
+        require_key=access.require_key,
+        retention_days=settings.response_retention_days,
+    )
+    tenants.stop_responses = responses.stop_all_of
+    await responses.recover()
+    tasks.start_soon(run_background_task, "responses", responses.run)
+    return responses
 
 
 @asynccontextmanager
@@ -294,13 +328,7 @@ async def open_services(
         observer = Observer(open_tracer(stack, settings.otel_endpoint))
         hub = ProgressHub()
         index_lag = IndexLag(spaces.catch_up)
-        quotas = TenantQuotas(
-            TenantLimits(
-                max_collections=settings.max_collections_per_tenant,
-                max_documents=settings.max_documents_per_tenant,
-                max_bytes=settings.max_bytes_per_tenant,
-            )
-        )
+        quotas = _tenant_quotas(settings)
         ingest = IngestService(
             database=database,
             blobs=blobs,
@@ -395,7 +423,6 @@ async def open_services(
             settings, database, blobs, ingest=ingest, hub=hub, index_lag=index_lag, quotas=quotas, space=space
         )
         readiness = Readiness()
-        resume = [ingest.resume, index_lag.retry, ingest.file_removals.finish_all]
         work = {
             "ingest": ingest.run,
             "unfinished deletions": tenants.finish_deletions,
@@ -405,7 +432,11 @@ async def open_services(
         }
         if reembedding is not None:
             work["change of the embedding model"] = reembedding.run
-        await _start_tasks(tasks, StorageWatch(space, readiness, resume), work)
+        await _start_tasks(
+            tasks,
+            StorageWatch(space, readiness, [ingest.resume, index_lag.retry, ingest.file_removals.finish_all]),
+            work,
+        )
         stack.callback(tasks.cancel_scope.cancel)
         yield Services(
             settings=settings,
@@ -439,6 +470,9 @@ async def open_services(
             keys=KeyAdministration(access, default_limits=default_key_limits(settings)),
             models=models,
             answer=answer,
+            responses=await _open_responses(
+                tasks, settings, database, answer, conversations=conversations, access=access, tenants=tenants
+            ),
             proxy=ProxyService(
                 router=router,
                 meter=access,
