@@ -68,7 +68,8 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An OpenAI-compatible provider.
 
     ``base_url`` is the part before ``/chat/completions`` (``https://host/v1``). ``families`` are the endpoint families
-    that it offers; empty means all. ``read_timeout_s`` limits the wait for the next bytes, ``total_timeout_s`` a whole
+    that it offers; empty means all. ``api_key`` is sent in the header ``key_header``, with ``Bearer`` if this is
+    ``Authorization``. ``read_timeout_s`` limits the wait for the next bytes, ``total_timeout_s`` a whole
     request. ``retries`` follow the first attempt, all before the first byte is sent to the client. At most
     ``max_concurrency`` requests run at the same time and ``max_waiting`` more wait.
     """
@@ -76,6 +77,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}{END_OF_TEXT}")]
     base_url: Annotated[str, Meta(pattern=r"^https?://[^\s/]")]
     api_key: str = ""
+    key_header: str = "Authorization"
     models: tuple[ModelSettings, ...] = ()
     families: tuple[Family, ...] = ()
     fallback: tuple[str, ...] = ()
@@ -108,6 +110,8 @@ def header_problems(settings: ProviderSettings) -> Iterator[tuple[str, str]]:
     """
     if any(not letter.isprintable() or letter.isspace() for letter in settings.base_url):
         yield "base_url", "Expected a URL without spaces and control characters"
+    if not _HEADER_NAME.fullmatch(settings.key_header):
+        yield "key_header", "Expected a header name of letters, digits and hyphens"
     for field, value in (("api_key", settings.api_key), *((f"headers.{n}", v) for n, v in settings.headers.items())):
         name = field.removeprefix("headers.")
         if field != name and not _HEADER_NAME.fullmatch(name):
