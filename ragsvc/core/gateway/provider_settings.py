@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
 from ragsvc.core.gateway.endpoint_families import Family
@@ -21,11 +21,25 @@ _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 Positive = Annotated[float, Meta(gt=0)]
 
 
-class Pricing(msgspec.Struct, frozen=True):
-    """Price of 1,000 tokens, in the currency of the operator."""
+Price = Annotated[float, Meta(ge=0, le=1_000_000)]
 
-    input: Annotated[float, Meta(ge=0)] = 0.0
-    output: Annotated[float, Meta(ge=0)] = 0.0
+
+class Pricing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Prices of a model, in the currency of the operator; what has no price costs nothing.
+
+    ``input`` and ``output`` are for 1,000 tokens, and ``cached_input`` for 1,000 tokens of a prompt that the provider
+    reports as cached (default: as ``input``). ``characters`` is for 1,000 characters of a text to speak. ``request`` is
+    for each call, and the others for an image made, a second of audio or video, and a page read.
+    """
+
+    input: Price = 0.0
+    output: Price = 0.0
+    cached_input: Price | UnsetType = UNSET
+    request: Price | UnsetType = UNSET
+    image: Price | UnsetType = UNSET
+    second: Price | UnsetType = UNSET
+    page: Price | UnsetType = UNSET
+    characters: Price | UnsetType = UNSET
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -28,6 +28,7 @@ from ragsvc.core.gateway.endpoint_families import (
     read_large_fields,
     with_model,
 )
+from ragsvc.core.gateway.request_quantities import expect_form_quantities, expect_quantities
 from ragsvc.core.gateway.upstream_access import UpstreamAccess
 from ragsvc.core.json_outline import LARGE_BODY_BYTES
 from ragsvc.providers.local_models import EmbeddingsRequest, RerankRequest
@@ -114,7 +115,9 @@ async def _pass_json(request: AnyRequest, family: Family, path: str) -> ASGIResp
             return ClientGone()
         if len(raw) < LARGE_BODY_BYTES:
             fields = read_fields(raw, default_model=default_model)
+            quantities = expect_quantities(family, path, raw)
         else:
+            quantities = await anyio.to_thread.run_sync(expect_quantities, family, path, raw)
             fields = await anyio.to_thread.run_sync(
                 lambda: read_large_fields(
                     raw,
@@ -133,6 +136,7 @@ async def _pass_json(request: AnyRequest, family: Family, path: str) -> ASGIResp
         prompt_estimate=estimate_prompt(family, len(raw)),
         reply_estimate=estimate_reply(family, fields),
         limits_reply=bool(fields.max_output_tokens or fields.max_tokens),
+        quantities=quantities,
     )
     if fields.stream:
         return _passed(request, lambda prepared: _forward(request, call, prepared), expects_events=True)
@@ -158,7 +162,14 @@ async def _pass_form(request: AnyRequest, family: Family, path: str) -> ASGIResp
     )
     async with form:
         model = await form.read_model(_services(request).proxy.default_models.get(default_model_kind(family, path)))
-        call = ProxyCall(family=family, path=path, model=model, body=form, headers=_headers(request))
+        call = ProxyCall(
+            family=family,
+            path=path,
+            model=model,
+            body=form,
+            headers=_headers(request),
+            quantities=expect_form_quantities(family, path, form.length),
+        )
         return await _answer(request, call)
 
 
