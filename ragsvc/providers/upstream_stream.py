@@ -16,7 +16,7 @@ from typing import Any, Final
 import aiohttp
 import anyio.to_thread
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from ragsvc.core.errors import RagsvcError, UpstreamFailed
 from ragsvc.core.gateway.chat import CountTokens, TokenUsage
@@ -270,7 +270,7 @@ def _is_plain(block: bytes) -> bool:
 class _Counts(msgspec.Struct):
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
-    prompt_tokens_details: Raw | None = None
+    prompt_tokens_details: Raw | UnsetType = UNSET
 
 
 class _Details(msgspec.Struct):
@@ -298,8 +298,8 @@ def read_usage(raw: Raw | None) -> TokenUsage | None:
     )
 
 
-def _cached_tokens(raw: Raw | None) -> int:
-    if raw is None:
+def _cached_tokens(raw: Raw | UnsetType) -> int:
+    if raw is UNSET:
         return 0
     try:
         details = _DETAILS.decode(raw)

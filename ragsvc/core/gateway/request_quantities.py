@@ -10,13 +10,15 @@ import re
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from ragsvc.core.gateway.endpoint_families import Family, UsageScanner
 from ragsvc.core.gateway.prices import ONE_REQUEST, Quantities
 
 AUDIO_BYTES_PER_SECOND: Final = 4000
 """A file of 32 kbit/s, as speech is often compressed; the duration of larger files is overestimated."""
+_LEAST_AUDIO_SECONDS: Final = 60.0
+"""Reserved also for a small file, which may be compressed more strongly."""
 DEFAULT_AUDIO_SECONDS: Final = 600.0
 DEFAULT_VIDEO_SECONDS: Final = 8.0
 DEFAULT_DOCUMENT_PAGES: Final = 10
@@ -56,13 +58,13 @@ ONE_CALL: Final = ExpectedQuantities()
 class _MediaFields(msgspec.Struct):
     """Fields that say how much a request asks for; a provider refuses wrong values."""
 
-    n: Raw | None = None
-    input: Raw | None = None
-    seconds: Raw | None = None
-    duration: Raw | None = None
-    duration_seconds: Raw | None = None
-    pages: Raw | None = None
-    document: Raw | None = None
+    n: Raw | UnsetType = UNSET
+    input: Raw | UnsetType = UNSET
+    seconds: Raw | UnsetType = UNSET
+    duration: Raw | UnsetType = UNSET
+    duration_seconds: Raw | UnsetType = UNSET
+    pages: Raw | UnsetType = UNSET
+    document: Raw | UnsetType = UNSET
 
 
 _FIELDS: Final = msgspec.json.Decoder(_MediaFields)
@@ -102,8 +104,8 @@ def expect_form_quantities(family: Family, path: str, size_bytes: int | None) ->
     if family is not Family.AUDIO or path == _SPEECH:
         return ONE_CALL
     seconds = DEFAULT_AUDIO_SECONDS if size_bytes is None else max(1.0, size_bytes / AUDIO_BYTES_PER_SECOND)
-    by_size = Quantities(seconds=seconds)
-    return ExpectedQuantities(by_size, Quantities(seconds=1.0), by_size)
+    reserved = Quantities(seconds=max(seconds, _LEAST_AUDIO_SECONDS))
+    return ExpectedQuantities(reserved, Quantities(seconds=1.0), Quantities(seconds=seconds))
 
 
 def scanner_of(family: Family) -> UsageScanner:
@@ -161,7 +163,7 @@ def _pages(fields: _MediaFields) -> ExpectedQuantities:
     asked = _value(fields.pages)
     if isinstance(asked, list) and asked:
         return _certain(Quantities(pages=len(asked)))
-    document = bytes(fields.document or b"")
+    document = b"" if fields.document is UNSET else bytes(fields.document)
     if b"image_url" in document[:200]:
         return _certain(Quantities(pages=1))
     inline = b'"data:' in document or b"base64" in document[:400]
@@ -170,8 +172,8 @@ def _pages(fields: _MediaFields) -> ExpectedQuantities:
     return ExpectedQuantities(by_size, Quantities(pages=1), by_size)
 
 
-def _value(raw: Raw | None) -> Any:  # noqa: ANN401 - any JSON
-    if raw is None:
+def _value(raw: Raw | UnsetType) -> Any:  # noqa: ANN401 - any JSON
+    if raw is UNSET:
         return None
     try:
         return msgspec.json.decode(raw)
@@ -179,7 +181,7 @@ def _value(raw: Raw | None) -> Any:  # noqa: ANN401 - any JSON
         return None
 
 
-def _number(raw: Raw | None) -> float | None:
+def _number(raw: Raw | UnsetType) -> float | None:
     """A number, also as a text such as ``"8"`` or ``"8s"``."""
     value = _value(raw)
     if isinstance(value, str):
@@ -190,6 +192,6 @@ def _number(raw: Raw | None) -> float | None:
     return None
 
 
-def _whole(raw: Raw | None) -> int | None:
+def _whole(raw: Raw | UnsetType) -> int | None:
     value = _number(raw)
     return None if value is None else int(value)
