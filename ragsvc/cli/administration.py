@@ -33,6 +33,11 @@ _Quota = Annotated[
     str | None, typer.Option(metavar="N|default", help="A number, or 'default' for that of the settings.")
 ]
 
+_Money = Annotated[
+    float | None, typer.Option(min=-1, help="Daily money budget, in the currency of the prices; -1 for none.")
+]
+_MoneyLeft = Annotated[float | None, typer.Option(min=-1, help="Money left; -1 for no limit.")]
+
 
 def read_secret_hash() -> str:
     """SHA-256 in hexadecimal of the secret on standard input; ``sha256:HEX`` is such a hash already.
@@ -81,17 +86,21 @@ def update_tenant(
     max_collections: _Quota = None,
     max_documents: _Quota = None,
     max_bytes: _Quota = None,
+    money_per_day: _Money = None,
+    money_balance: _MoneyLeft = None,
     url: Url = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Set what a tenant may store. What it has already stays."""
+    """Set what a tenant may store and spend. What it has already stays."""
 
     async def work(target: Target, output: Output) -> None:
         from ragsvc.cli import tenant_commands  # noqa: PLC0415 - keeps other commands fast
 
         asked = {"max_collections": max_collections, "max_documents": max_documents, "max_bytes": max_bytes}
-        limits = {name: _quota(name, text) for name, text in asked.items() if text is not None}
+        limits: dict[str, float | None] = {name: _quota(name, text) for name, text in asked.items() if text is not None}
+        budgets = {"money_per_day": money_per_day, "money_balance": money_balance}
+        limits |= {name: None if value < 0 else value for name, value in budgets.items() if value is not None}
         await tenant_commands.update(target, tenant, limits, output)
 
     on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=None)
@@ -199,6 +208,8 @@ def update_key(
     max_parallel_requests: Annotated[int | None, typer.Option(min=0, help=f"Parallel requests; {_Limit}.")] = None,
     tokens_per_day: Annotated[int | None, typer.Option(min=-1, help="Daily token budget; -1 for none.")] = None,
     token_balance: Annotated[int | None, typer.Option(min=-1, help="Tokens left; -1 for no limit.")] = None,
+    money_per_day: _Money = None,
+    money_balance: _MoneyLeft = None,
     expires_in_days: Annotated[
         float | None, typer.Option(min=-1, help="Days until the key expires; -1 for never.")
     ] = None,
@@ -224,7 +235,12 @@ def update_key(
             "max_parallel_requests": max_parallel_requests,
         }
         changes |= {name: value or None for name, value in counts.items() if value is not None}
-        budgets = {"tokens_per_day": tokens_per_day, "token_balance": token_balance}
+        budgets = {
+            "tokens_per_day": tokens_per_day,
+            "token_balance": token_balance,
+            "money_per_day": money_per_day,
+            "money_balance": money_balance,
+        }
         changes |= {name: None if value < 0 else value for name, value in budgets.items() if value is not None}
         await key_commands.update(target, key_id, changes, output, expires_in_days=expires_in_days)
 

@@ -316,6 +316,10 @@ def create_key(
     requests_per_hour: Annotated[int | None, typer.Option(min=0, help="Request limit; 0 for no limit.")] = None,
     tokens_per_day: Annotated[int | None, typer.Option(min=0, help="Daily token budget.")] = None,
     token_balance: Annotated[int | None, typer.Option(min=0, help="Total token budget.")] = None,
+    money_per_day: Annotated[
+        float | None, typer.Option(min=0, help="Daily money budget, in the currency of the prices.")
+    ] = None,
+    money_balance: Annotated[float | None, typer.Option(min=0, help="Total money budget.")] = None,
     expires_in_days: Annotated[float | None, typer.Option(min=0, help="Days until the key expires.")] = None,
     import_secret_stdin: Annotated[
         bool,
@@ -340,8 +344,13 @@ def create_key(
             wish["secret_sha256"] = administration.read_secret_hash()
         limits = {"requests_per_minute": requests_per_minute, "requests_per_hour": requests_per_hour}
         wish |= {name: value or None for name, value in limits.items() if value is not None}
-        limits = {"tokens_per_day": tokens_per_day, "token_balance": token_balance}
-        wish |= {name: value for name, value in limits.items() if value is not None}
+        budgets = {
+            "tokens_per_day": tokens_per_day,
+            "token_balance": token_balance,
+            "money_per_day": money_per_day,
+            "money_balance": money_balance,
+        }
+        wish |= {name: value for name, value in budgets.items() if value is not None}
         await key_commands.create(target, wish, output, expires_in_days=expires_in_days)
 
     _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=None)

@@ -131,11 +131,11 @@ async def usage(target: Target, asked: Json, output: Output) -> None:
 
     def show(console: Console) -> None:
         fields = ["date" if name == "day" else name for name in columns]
-        numbers = ("prompt_tokens", "completion_tokens", "requests")
+        numbers = ("prompt_tokens", "completion_tokens", "requests", "cost")
         rows = [
             (*(entry[field] or "-" for field in fields), *(entry[name] for name in numbers)) for entry in found["data"]
         ]
-        titles = ("prompt tokens", "completion tokens", "requests")
+        titles = ("prompt tokens", "completion tokens", "requests", "cost")
         console.print(table(*(named[name] for name in columns), *titles, rows=rows, right=titles))
         output.note(f"from {found['since']} to {found['until']} (UTC)")
 
@@ -164,6 +164,8 @@ _LIMITS = {
     "requests_per_hour": "requests/h",
     "tokens_per_day": "tokens/day",
     "token_balance": "tokens left",
+    "money_per_day": "money/day",
+    "money_balance": "money left",
     "max_parallel_requests": "at once",
 }
 

@@ -39,7 +39,7 @@ async def show(target: Target, tenant: str, output: Output) -> None:
     output.result(found, lambda console: _show(found, console))
 
 
-async def update(target: Target, tenant: str, limits: dict[str, int | None], output: Output) -> None:
+async def update(target: Target, tenant: str, limits: dict[str, float | None], output: Output) -> None:
     async with connect(target, reads=True) as client:
         changed = await client.patch(_path(tenant), limits)
     output.result(changed, lambda console: _show(changed, console))
@@ -127,12 +127,14 @@ def _show(tenant: Json, console: Console) -> None:
         ("collections", f"{tenant['collections']} of {_limit(limits['max_collections'])}"),
         ("documents", f"{tenant['documents']} of {_limit(limits['max_documents'])}"),
         ("stored", f"{tenant['bytes']} bytes of {_limit(limits['max_bytes'])}"),
+        ("money left", _limit(limits["money_balance"])),
+        ("money a day", _limit(limits["money_per_day"])),
     ]
     for name, value in lines:
         console.print(escape(f"{name:<13}{value}"))
 
 
-def _limit(value: int | None) -> str:
+def _limit(value: float | None) -> str:
     return "any number" if value is None else str(value)
 
 

@@ -24,6 +24,12 @@ DEFAULT_KEY_PATH: Final = "/rvenc/key"
 EVENT_STREAM: Final = "text/event-stream"
 MAX_CACHED_CLIENTS: Final = 256
 
+_PROVIDER_HEADERS: Final = {
+    "x-provider-key": rvenc.PROVIDER_KEY_FIELD,
+    "x-provider-base-url": rvenc.PROVIDER_BASE_URL_FIELD,
+}
+"""Headers that are sent as fields of the encrypted body, because RVENC neither hides nor authenticates headers."""
+
 
 class RvencBody:
     """Opens RVENC events into what an OpenAI client expects: plain events, or one JSON document."""
@@ -89,9 +95,9 @@ class RvencExchange:
         self._stream = _asks_for_stream(content)
         self.buffered = not self._stream
         self._body: RvencBody | None = None
-        sealed = rvenc.seal_request(keys, content)
+        sealed = rvenc.seal_request(keys, _with_provider_fields(content, request.headers))
         self._nonce = bytes.fromhex(sealed.nonce)
-        headers = carry_headers(request.headers, "accept", "accept-encoding")
+        headers = carry_headers(request.headers, "accept", "accept-encoding", *_PROVIDER_HEADERS)
         headers["Accept"] = EVENT_STREAM
         headers["Accept-Encoding"] = "identity"
         headers["Content-Type"] = "application/json"
@@ -165,6 +171,20 @@ class Rvenc:
             while len(self._cached) > MAX_CACHED_CLIENTS:
                 self._cached.popitem(last=False)
             return keys
+
+
+def _with_provider_fields(content: bytes, headers: httpx.Headers) -> bytes:
+    """The chat with the provider's key and base URL of the request's headers; an invalid chat is sent as it is."""
+    given = {field: headers[name] for name, field in _PROVIDER_HEADERS.items() if headers.get(name)}
+    if not given:
+        return content
+    try:
+        fields = json.loads(content)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        return content
+    return json.dumps({**fields, **given}).encode()
 
 
 def _asks_for_stream(content: bytes) -> bool:

@@ -167,7 +167,7 @@ class QuotaExceeded(Forbidden):
 
 
 class BalanceExhausted(RagsvcError):
-    """The key's token balance does not cover the request."""
+    """A balance of the key, or a money budget of the key or its tenant, does not cover the request."""
 
     code = "balance_exhausted"
 

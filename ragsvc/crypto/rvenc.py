@@ -24,6 +24,9 @@ from ragsvc.crypto.framing import require_bytes
 from ragsvc.crypto.rvenc_events import RvencEvent, encode_rvenc_event
 
 CHAT_PATH: Final = "/rvenc/chat/completions"
+PROVIDER_KEY_FIELD: Final = "provider_key"
+PROVIDER_BASE_URL_FIELD: Final = "provider_base_url"
+"""Fields of the encrypted chat for what plain requests send as ``X-Provider-Key`` and ``X-Provider-Base-URL``."""
 KEM_NAME: Final = "X-Wing"
 AEAD_NAME: Final = "XChaCha20-Poly1305"
 NONCE_BYTES: Final = 24

@@ -39,6 +39,7 @@ from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.core.log_events import RepetitionLimit, log_event
 from ragsvc.core.retry_after import read_retry_after
 from ragsvc.providers.concurrency_slots import ConcurrencySlots
+from ragsvc.providers.credential_headers import request_headers, secrets_of, with_other_key
 from ragsvc.providers.missing_endpoints import MissingEndpoints
 
 logger = logging.getLogger(__name__)
@@ -151,15 +152,20 @@ class UpstreamClient:
         self._headers = {
             "User-Agent": f"ragsvc/{__version__}",
             "Accept-Encoding": "identity",
-            **({"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}),
-            **settings.headers,
+            **request_headers(settings),
         }
+        self._secrets = secrets_of(settings)
 
     def with_key(self, api_key: str, *, from_caller: bool) -> UpstreamClient:
-        """The same client with another key; ``from_caller``: a refused key is an error of the request."""
+        """The same client with another key instead of all credentials in the settings.
+
+        ``from_caller``: a refused key is an error of the request.
+        """
         other = copy.copy(self)
-        other.settings = msgspec.structs.replace(self.settings, api_key=api_key)
-        other._headers = self._headers | {"Authorization": f"Bearer {api_key}"}  # noqa: SLF001 - its own copy
+        other.settings = with_other_key(self.settings, api_key)
+        general = {name: self._headers[name] for name in ("User-Agent", "Accept-Encoding")}
+        other._headers = general | request_headers(other.settings)  # noqa: SLF001 - its own copy
+        other._secrets = (*secrets_of(other.settings), *self._secrets)  # noqa: SLF001 - its own copy
         other._has_own_key = False  # noqa: SLF001 - its own copy
         other._key_from_caller = from_caller  # noqa: SLF001 - its own copy
         return other
@@ -399,7 +405,9 @@ class UpstreamClient:
         return UpstreamFailed(message or f"Provider '{self.settings.name}' reports an error.")
 
     def _without_key(self, message: str) -> str:
-        return message.replace(self.settings.api_key, "***") if self.settings.api_key else message
+        for secret in self._secrets:
+            message = message.replace(secret, "***")
+        return message
 
     def _refused_key(self, status: int) -> Exception:
         if self._key_from_caller:

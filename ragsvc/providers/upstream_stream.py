@@ -16,7 +16,7 @@ from typing import Any, Final
 import aiohttp
 import anyio.to_thread
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from ragsvc.core.errors import RagsvcError, UpstreamFailed
 from ragsvc.core.gateway.chat import CountTokens, TokenUsage
@@ -270,9 +270,15 @@ def _is_plain(block: bytes) -> bool:
 class _Counts(msgspec.Struct):
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
+    prompt_tokens_details: Raw | UnsetType = UNSET
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: float | None = None
 
 
 _COUNTS: Final = msgspec.json.Decoder(_Counts | None)
+_DETAILS: Final = msgspec.json.Decoder(_Details | None)
 
 
 def read_usage(raw: Raw | None) -> TokenUsage | None:
@@ -285,4 +291,18 @@ def read_usage(raw: Raw | None) -> TokenUsage | None:
         return None
     if counts is None or (counts.prompt_tokens is None and counts.completion_tokens is None):
         return None
-    return TokenUsage.of(max(0, int(counts.prompt_tokens or 0)), max(0, int(counts.completion_tokens or 0)))
+    return TokenUsage.of(
+        max(0, int(counts.prompt_tokens or 0)),
+        max(0, int(counts.completion_tokens or 0)),
+        cached_tokens=_cached_tokens(counts.prompt_tokens_details),
+    )
+
+
+def _cached_tokens(raw: Raw | UnsetType) -> int:
+    if raw is UNSET:
+        return 0
+    try:
+        details = _DETAILS.decode(raw)
+    except msgspec.DecodeError:
+        return 0
+    return 0 if details is None else max(0, int(details.cached_tokens or 0))

@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -23,15 +23,17 @@ from sqlalchemy import Connection
 
 from ragsvc.core.access.api_keys import ApiKey, KeyState, key_id_of
 from ragsvc.core.access.failed_logins import FailedLogins
-from ragsvc.core.access.limits import DAY_S, UNLIMITED, DayClock, RequestGate, TokenLedger
+from ragsvc.core.access.limits import DAY_S, UNLIMITED, DayClock, MoneyLedger, RequestGate, TokenLedger
+from ragsvc.core.access.money import show_amount
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.defaults import DEFAULT_FAILED_LOGINS_PER_MINUTE
 from ragsvc.core.errors import BalanceExhausted, Conflict, KeyInactive, RateLimited, StorageFull, Unauthorized
-from ragsvc.core.ids import KeyId
-from ragsvc.core.ports.token_meter import Reservation
-from ragsvc.store import key_rows, key_usage_rows
+from ragsvc.core.ids import KeyId, TenantId
+from ragsvc.core.ports.token_meter import Need, Reservation
+from ragsvc.store import key_rows, key_usage_rows, tenant_budget_rows
 from ragsvc.store.database import Database
-from ragsvc.store.key_usage_rows import KeyUsage, Spending
+from ragsvc.store.key_usage_rows import Balances, DayUse, Forfeited, KeyUsage, Spending
+from ragsvc.store.tenant_budget_rows import TenantBudget, TenantSpending
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ _INCORRECT = "Incorrect API key provided."
 _REFRESH_PAUSE_S = 0.05
 _IDLE_S = 1.0
 _RETRY_S = 0.5
+_UNUSED = DayUse()
 
 
 T = TypeVar("T")
@@ -55,12 +58,22 @@ async def write_to_the_end(database: Database, operation: Callable[[Connection],
     return results[0]
 
 
+class LiveTenant:
+    """The money budget of a tenant in memory, shared by its keys."""
+
+    __slots__ = ("money", "name")
+
+    def __init__(self, name: TenantId, *, day: int) -> None:
+        self.name = name
+        self.money = MoneyLedger("tenant", balance=None, per_day=None, day=day)
+
+
 class LiveKey:
     """A key in memory: the stored value and the state of its limits."""
 
-    __slots__ = ("gate", "key", "ledger", "principal")
+    __slots__ = ("gate", "key", "ledger", "money", "principal", "tenant")
 
-    def __init__(self, key: ApiKey, *, day: int, used_today: int) -> None:
+    def __init__(self, key: ApiKey, tenant: LiveTenant, *, day: int, used_today: DayUse) -> None:
         limits = key.limits
         self.key = key
         self.principal = key.principal()
@@ -69,8 +82,16 @@ class LiveKey:
             per_hour=limits.requests_per_hour,
             max_parallel=limits.max_parallel_requests,
         )
+        self.tenant = tenant
         self.ledger = TokenLedger(
-            balance=limits.token_balance, per_day=limits.tokens_per_day, day=day, used_today=used_today
+            balance=limits.token_balance, per_day=limits.tokens_per_day, day=day, used_today=used_today.tokens
+        )
+        self.money = MoneyLedger(
+            "key",
+            balance=limits.money_balance,
+            per_day=limits.money_per_day,
+            day=day,
+            used_today=used_today.cost_micros,
         )
 
     def change(self, key: ApiKey) -> None:
@@ -85,6 +106,18 @@ class LiveKey:
         )
         self.ledger.balance = limits.token_balance
         self.ledger.per_day = limits.tokens_per_day
+        self.money.balance = limits.money_balance
+        self.money.per_day = limits.money_per_day
+
+    @property
+    def ledgers(self) -> tuple[TokenLedger, MoneyLedger, MoneyLedger]:
+        """The ledgers of all budgets that bind requests of this key."""
+        return self.ledger, self.money, self.tenant.money
+
+    @property
+    def money_limited(self) -> bool:
+        """Whether the key or its tenant has a money budget."""
+        return self.money.limited or self.tenant.money.limited
 
     @property
     def token_limit(self) -> int:
@@ -114,8 +147,8 @@ class Access:
         self._days = None if monotonic is None else DayClock(wall=clock(), monotonic=monotonic())
         self._flush_interval_s = flush_interval_s
         self._refresh_interval_s = refresh_interval_s
-        self.on_usage: Callable[[str, int, int], None] | None = None
-        """Called with model, prompt tokens and completion tokens."""
+        self.on_usage: Callable[[str, int, int, int], None] | None = None
+        """Called with model, prompt tokens, completion tokens, and cost in millionths of a unit of money."""
         self.late_settles = 0
         """Number of settled requests that had to wait for a write."""
         self._logins = FailedLogins(per_minute=failed_logins_per_minute)
@@ -124,13 +157,17 @@ class Access:
         self._erased: set[KeyId] = set()
         self._by_secret: dict[bytes, KeyId] = {}
         """Keys by the SHA-256 of their secrets: an imported secret has no id in its text."""
+        self._tenants: dict[TenantId, LiveTenant] = {}
         self._revision = 0
+        self._budget_revision = 0
+        self._tenant_use_is_loaded = False
         self._refresh_lock = anyio.Lock()
         self._refreshed_at = 0.0
         self._open: dict[int, tuple[LiveKey, Reservation]] = {}
         self._next_id = itertools.count(1)
         self._usage: dict[_UsageSlot, KeyUsage] = {}
         self._dirty: set[LiveKey] = set()
+        self._dirty_tenants: set[LiveTenant] = set()
         self._wake = anyio.Event()
         self._urgent = anyio.Event()
         self._flushed = anyio.Event()
@@ -165,26 +202,49 @@ class Access:
 
     async def _recover_leases(self) -> None:
         """Book the leases that a crash left as spent."""
-        forfeited = await self.database.write(key_usage_rows.recover_leases)
+
+        def recover(connection: Connection) -> Forfeited:
+            of_tenants = tenant_budget_rows.recover_tenant_leases(connection)
+            of_keys = key_usage_rows.recover_leases(connection)
+            return Forfeited(of_keys.tokens, of_keys.micros + of_tenants)
+
+        forfeited = await self.database.write(recover)
         self._leases_are_recovered = True
-        if forfeited:
-            _log.warning("The last run did not end cleanly: %d leased tokens were booked as spent.", forfeited)
+        if forfeited != Forfeited():
+            _log.warning(
+                "The last run did not end cleanly: %d leased tokens and %s of leased money were booked as spent.",
+                forfeited.tokens,
+                show_amount(forfeited.micros),
+            )
 
     async def _recover_leases_late(self) -> None:
-        """As ``_recover_leases``, after keys were loaded; keys with a token limit could not be used until now."""
+        """As ``_recover_leases``, after keys were loaded; keys with a limit could not be used until now."""
         await self._recover_leases()
         day = int(self.clock() // DAY_S)
-        keys, used = await self.database.write(
+        keys, used, budgets, spent = await self.database.write(
             lambda connection: (
                 key_rows.changed_keys(connection, since=0),
                 key_usage_rows.used_on(connection, day),
+                tenant_budget_rows.changed_budgets(connection, since=0),
+                tenant_budget_rows.tenants_used_on(connection, day),
             )
         )
         for key in keys:
             live = self._keys.get(key.id)
-            if live is not None and live.ledger.limited:
+            if live is None:
+                continue
+            today = used.get(key.id, _UNUSED)
+            if live.ledger.limited:
                 live.ledger.balance = key.limits.token_balance
-                live.ledger.used_today = used.get(key.id, 0)
+                live.ledger.used_today = today.tokens
+            if live.money.limited:
+                live.money.balance = key.limits.money_balance
+                live.money.used_today = today.cost_micros
+        for budget in budgets:
+            money = self._tenant(budget.tenant).money
+            if money.limited:
+                money.balance = budget.money_balance
+                money.used_today = spent.get(budget.tenant, 0)
 
     async def refresh(self) -> None:
         """Load keys that changed since the last refresh, and drop deleted ones."""
@@ -197,19 +257,47 @@ class Access:
 
     async def _load_changed(self) -> None:
         self._refreshed_at = time.monotonic()
-        since, day = self._revision, self._day()
-        if not await self.database.read(lambda connection: key_rows.changed_keys(connection, since=since)):
+        since, budgets_since, day = self._revision, self._budget_revision, self._day()
+        first = not self._tenant_use_is_loaded
+
+        def changed(connection: Connection) -> tuple[list[ApiKey], list[TenantBudget]]:
+            return (
+                key_rows.changed_keys(connection, since=since),
+                tenant_budget_rows.changed_budgets(connection, since=budgets_since),
+            )
+
+        if not any(await self.database.read(changed)):
             return
         # read again in the queue of writes: a balance read while a write is running would be the one before the write
-        changed, used = await self.database.write(
+        (keys, budgets), used, spent = await self.database.write(
             lambda connection: (
-                key_rows.changed_keys(connection, since=since),
+                changed(connection),
                 key_usage_rows.used_on(connection, day),
+                tenant_budget_rows.tenants_used_on(connection, day) if first else {},
             )
         )
-        for key in changed:
+        self._tenant_use_is_loaded = True
+        for tenant, micros in spent.items():
+            self._tenant(tenant).money.used_today = micros
+        for budget in budgets:
+            self.take_budget(budget)
+        for key in keys:
             self._revision = max(self._revision, key.revision)
-            self.take(key, used_today=used.get(key.id, 0))
+            self.take(key, used_today=used.get(key.id, _UNUSED))
+
+    def _tenant(self, name: TenantId) -> LiveTenant:
+        """The tenant in memory; a tenant that is not known yet has used nothing today."""
+        tenant = self._tenants.get(name)
+        if tenant is None:
+            tenant = self._tenants[name] = LiveTenant(name, day=self._day())
+        return tenant
+
+    def take_budget(self, budget: TenantBudget) -> None:
+        """Set the budget of a tenant, as read from the rows after the last write."""
+        self._budget_revision = max(self._budget_revision, budget.revision)
+        money = self._tenant(budget.tenant).money
+        money.balance = budget.money_balance
+        money.per_day = budget.money_per_day
 
     def _day(self) -> int:
         """The present day of budgets and usage."""
@@ -217,11 +305,12 @@ class Access:
             return int(self.clock() // DAY_S)
         return self._days.day(wall=self.clock(), monotonic=self._monotonic())
 
-    def take(self, key: ApiKey, *, used_today: int = 0) -> None:
+    def take(self, key: ApiKey, *, used_today: DayUse = _UNUSED) -> None:
         """Add a new key, or replace a changed one."""
         live = self._keys.get(key.id)
         if live is None:
-            self._keys[key.id] = LiveKey(key, day=self._day(), used_today=used_today)
+            tenant = self._tenant(key.tenant)
+            self._keys[key.id] = LiveKey(key, tenant, day=self._day(), used_today=used_today)
         elif key.revision > live.key.revision:  # the same revision may come with an older balance
             live.change(key)
         self._by_secret[key.secret_hash] = key.id
@@ -252,6 +341,10 @@ class Access:
         """Drop a deleted key and all its usage that is not written yet, because its tenant is deleted."""
         self._erased.add(key_id)
         self.forget(key_id)
+
+    def forget_tenant(self, tenant: TenantId) -> None:
+        """Drop the budget of a deleted tenant; a tenant of the same name begins without one."""
+        self._tenants.pop(tenant, None)
 
     # -- callers ------------------------------------------------------------------------------------------------
 
@@ -330,61 +423,106 @@ class Access:
 
     # -- tokens (port TokenMeter) -------------------------------------------------------------------------------
 
-    async def reserve(self, principal: Principal, tokens: int, *, family: str = "chat") -> Reservation:
-        """Reserve ``tokens``; see ``TokenMeter``.
+    async def reserve(self, principal: Principal, need: Need | int, *, family: str = "chat") -> Reservation:
+        """Reserve tokens and money; see ``TokenMeter``.
 
         Raises:
-            StorageFull: the key has a token limit, and its tokens cannot be written because the disk is full.
+            StorageFull: a budget is limited, and what is used cannot be written because the disk is full.
         """
         live = self._live(principal)
-        if self._disk_is_full and live.ledger.needs_lease:
+        if isinstance(need, int):
+            need = Need(need)
+        ledgers: tuple[TokenLedger, ...] = live.ledgers if need.cost else (live.ledger,)
+        if self._disk_is_full and any(ledger.needs_lease for ledger in ledgers):
             raise StorageFull("The disk is full. The tokens of this key cannot be counted.")
-        live.ledger.reserve(tokens, now=self.clock(), day=self._day())
-        reservation = Reservation(next(self._next_id), principal.key_id, tokens, family, live.ledger.limited)
+        now, day = self.clock(), self._day()
+        tokens = live.ledger.reserve(need.tokens, now=now, day=day, least=need.least_tokens)
+        try:
+            cost, tenant_cost = self._reserve_money(live, need.cost, need.least_cost, now=now, day=day)
+        except BalanceExhausted:
+            live.ledger.refund(tokens)
+            raise
+        money_limited = bool(need.cost) and live.money_limited
+        limited = live.ledger.limited or money_limited
+        reservation = Reservation(
+            next(self._next_id), principal.key_id, tokens, family, limited, cost, tenant_cost, money_limited
+        )
         self._open[reservation.id] = (live, reservation)
-        if live.ledger.needs_lease:
-            self._mark(live)
+        if any(ledger.needs_lease for ledger in ledgers):
+            self._mark(live, tenant=money_limited)
             self._urgent.set()  # the lease is written before the model has answered
         return reservation
 
-    async def extend(self, reservation: Reservation, tokens: int) -> bool:
-        """Reserve more tokens for a request in progress; ``False`` if the limits of the key do not cover them."""
+    def _reserve_money(self, live: LiveKey, cost: int, least: int | None, *, now: float, day: int) -> tuple[int, int]:
+        """Reserve money in the budgets of a key and its tenant. Raises ``BalanceExhausted``, and then reserves none."""
+        if not cost:
+            return 0, 0
+        of_key = live.money.reserve(cost, now=now, day=day, least=least)
+        try:
+            return of_key, live.tenant.money.reserve(cost, now=now, day=day, least=least)
+        except BalanceExhausted:
+            live.money.refund(of_key)
+            raise
+
+    async def extend(self, reservation: Reservation, tokens: int, *, cost: int = 0) -> bool:
+        """Reserve more for a request in progress; ``False`` if the budgets do not cover it."""
         opened = self._open.get(reservation.id)
         if opened is None:
             return False
         live, reserved = opened
+        now, day = self.clock(), self._day()
         try:
-            live.ledger.reserve(tokens, now=self.clock(), day=self._day())
+            live.ledger.reserve(tokens, now=now, day=day)
         except (BalanceExhausted, RateLimited):
             return False
-        self._open[reservation.id] = (live, msgspec.structs.replace(reserved, tokens=reserved.tokens + tokens))
+        try:
+            of_key, of_tenant = self._reserve_money(live, cost, None, now=now, day=day)
+        except BalanceExhausted:
+            live.ledger.refund(tokens)
+            return False
+        extended = msgspec.structs.replace(
+            reserved,
+            tokens=reserved.tokens + tokens,
+            cost=reserved.cost + of_key,
+            tenant_cost=reserved.tenant_cost + of_tenant,
+        )
+        self._open[reservation.id] = (live, extended)
         return True
 
-    async def settle(self, reservation: Reservation, *, prompt_tokens: int, completion_tokens: int, model: str) -> None:
-        """Record the tokens used; waits for a durable write only if the lease of the key does not cover them.
+    async def settle(
+        self, reservation: Reservation, *, prompt_tokens: int, completion_tokens: int, model: str, cost: int = 0
+    ) -> None:
+        """Record what was used; waits for a durable write only if a lease of key or tenant does not cover it.
 
-        A write that the disk has no room for is not awaited: the tokens stay in memory and are written later.
+        A write that the disk has no room for is not awaited: what was used stays in memory and is written later.
         """
         opened = self._open.pop(reservation.id, None)
         if opened is None:
             return
         live, reserved = opened
         day = self._day()
+        ledgers: tuple[TokenLedger, ...] = (live.ledger,)
         covered = live.ledger.settle(reserved.tokens, prompt_tokens + completion_tokens, day=day)
+        charged = bool(cost or reserved.cost or reserved.tenant_cost)
+        if charged:
+            ledgers = live.ledgers
+            covered &= live.money.settle(reserved.cost, cost, day=day)
+            covered &= live.tenant.money.settle(reserved.tenant_cost, cost, day=day)
         usage = self._usage_of(live, model=model, family=reservation.family)
         usage.prompt_tokens += prompt_tokens
         usage.completion_tokens += completion_tokens
         usage.requests += 1
+        usage.cost_micros += cost
         if self.on_usage is not None:
-            self.on_usage(model, prompt_tokens, completion_tokens)
-        self._mark(live)
-        if live.ledger.runs_low:
+            self.on_usage(model, prompt_tokens, completion_tokens, cost)
+        self._mark(live, tenant=charged)
+        if any(ledger.runs_low for ledger in ledgers):
             self._urgent.set()
         self.late_settles += not covered
         while not covered and not self._disk_is_full:
             self._urgent.set()
             await self._flushed.wait()
-            covered = live.ledger.covered()
+            covered = all(ledger.covered() for ledger in ledgers)
 
     def count_request(self, principal: Principal, *, family: str) -> None:
         """Count a request that uses no tokens, such as a search, for the usage report; written within a second."""
@@ -406,6 +544,19 @@ class Access:
         if opened is not None:
             live, reserved = opened
             live.ledger.refund(reserved.tokens)
+            if reserved.cost or reserved.tenant_cost:
+                live.money.refund(reserved.cost)
+                live.tenant.money.refund(reserved.tenant_cost)
+
+    async def remaining_money(self, principal: Principal) -> int | None:
+        """Money that can be reserved now, in millionths of a unit; ``None`` if neither key nor tenant has a budget."""
+        live, day = self._live(principal), self._day()
+        left: list[int] = []
+        for money in (live.money, live.tenant.money):
+            money.turn(day)
+            if money.remaining_micros is not None:
+                left.append(money.remaining_micros)
+        return min(left, default=None)
 
     async def remaining(self, principal: Principal) -> int:
         """Tokens that can be reserved now; ``UNLIMITED`` if the key has no token limit."""
@@ -421,8 +572,10 @@ class Access:
 
     # -- writing back -------------------------------------------------------------------------------------------
 
-    def _mark(self, live: LiveKey) -> None:
+    def _mark(self, live: LiveKey, *, tenant: bool) -> None:
         self._dirty.add(live)
+        if tenant:
+            self._dirty_tenants.add(live.tenant)
         self._wake.set()
 
     async def _write_forever(self) -> None:
@@ -459,35 +612,59 @@ class Access:
             await self._recover_leases_late()
             self._disk_is_full = False
         batch, self._dirty = self._dirty, set()
+        tenants, self._dirty_tenants = self._dirty_tenants, set()
         if release:
-            batch |= {live for live in self._keys.values() if live.ledger.durable.lease}
+            batch |= {live for live in self._keys.values() if live.ledger.durable.lease or live.money.durable.lease}
+            tenants |= {tenant for tenant in self._tenants.values() if tenant.money.durable.lease}
         usages = {slot: usage for slot, usage in self._usage.items() if slot[0] not in self._erased}
         self._usage = {}
-        if not batch and not usages:
+        if not batch and not tenants and not usages:
             return
         now = time.monotonic()
-        writes = [(live, live.ledger.begin_write(now=now, last=last)) for live in batch]
-        spendings = [
-            Spending(live.key.id, write.spent, write.lease, write.day)
-            for live, write in writes
-            if live.ledger.needs_write(write)
+        writes = [
+            (live, live.ledger.begin_write(now=now, last=last), live.money.begin_write(now=now, last=last))
+            for live in batch
         ]
-        balances: dict[KeyId, int | None] = {}
+        tenant_writes = [(tenant, tenant.money.begin_write(now=now, last=last)) for tenant in tenants]
+        spendings = [
+            Spending(live.key.id, tokens, money)
+            for live, tokens, money in writes
+            if live.ledger.needs_write(tokens) or live.money.needs_write(money)
+        ]
+        tenant_spendings = [
+            TenantSpending(tenant.name, money) for tenant, money in tenant_writes if tenant.money.needs_write(money)
+        ]
+        balances: dict[KeyId, Balances] = {}
+        tenant_balances: dict[TenantId, int | None] = {}
+
+        def book(connection: Connection) -> tuple[dict[KeyId, Balances], dict[TenantId, int | None]]:
+            return (
+                key_usage_rows.book(connection, spendings, list(usages.values())),
+                tenant_budget_rows.book_tenants(connection, tenant_spendings),
+            )
+
         try:
-            if spendings or usages:
-                balances = await write_to_the_end(
-                    self.database, lambda connection: key_usage_rows.book(connection, spendings, list(usages.values()))
-                )
+            if spendings or tenant_spendings or usages:
+                balances, tenant_balances = await write_to_the_end(self.database, book)
         except Exception:
-            for live, _ in writes:
-                live.ledger.abort_write()
+            for ledger in self._ledgers_of(batch, tenants):
+                ledger.abort_write()
             self._dirty |= batch
+            self._dirty_tenants |= tenants
             self._keep_usage(usages)
             raise
-        for live, _ in writes:
-            live.ledger.commit_write(balance=balances.get(live.key.id, live.ledger.balance))
+        for live in batch:
+            after = balances.get(live.key.id, Balances(live.ledger.balance, live.money.balance))
+            live.ledger.commit_write(balance=after.tokens)
+            live.money.commit_write(balance=after.money)
+        for tenant in tenants:
+            tenant.money.commit_write(balance=tenant_balances.get(tenant.name, tenant.money.balance))
         self._disk_is_full = False
         self._wake_settles()
+
+    def _ledgers_of(self, keys: Iterable[LiveKey], tenants: Iterable[LiveTenant]) -> list[TokenLedger]:
+        of_keys = [ledger for live in keys for ledger in (live.ledger, live.money)]
+        return [*of_keys, *(tenant.money for tenant in tenants)]
 
     def _wake_settles(self) -> None:
         flushed, self._flushed = self._flushed, anyio.Event()
@@ -499,6 +676,7 @@ class Access:
             newer.prompt_tokens += usage.prompt_tokens
             newer.completion_tokens += usage.completion_tokens
             newer.requests += usage.requests
+            newer.cost_micros += usage.cost_micros
 
     async def _refresh_forever(self) -> None:
         while True:

@@ -34,11 +34,12 @@ from ragsvc.core.gateway.chat import (
 )
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.event_stream import DONE
+from ragsvc.core.gateway.prices import cost_micros
 from ragsvc.core.gateway.request_files import RequestFile
 from ragsvc.core.observation import ObservedOperation, Observer, ended_by_block, outcome_of
 from ragsvc.core.ports.chat_backend import ChatReply, ChatStream
 from ragsvc.core.ports.searcher import Searcher
-from ragsvc.core.ports.token_meter import TokenMeter
+from ragsvc.core.ports.token_meter import Need, TokenMeter
 from ragsvc.core.retrieval.conversation_query import Turn, make_query
 from ragsvc.core.retrieval.search_values import SearchHit, SearchResult
 from ragsvc.services.citation_insertion import CitationSource, StreamCiter, cite_reply
@@ -212,7 +213,7 @@ class AnswerService:
             with self._observer.operation("chat", model=call.request.model) as observed:
                 evidence = await self._find_evidence(principal, call, observed, found)
                 reply, made = await first_able(
-                    routes, lambda route: self._complete_with(route, call, evidence, observed)
+                    routes, lambda route: self._complete_with(_priced(reservation, route), call, evidence, observed)
                 )
         except asyncio.CancelledError:
             await reservation.settle(TokenUsage.of(call.request.estimated_prompt_tokens(), 0))
@@ -244,7 +245,8 @@ class AnswerService:
             with observed.active(), ended_by_block(observed, only_on_failure=True):
                 evidence = await self._find_evidence(principal, call, observed, found)
                 source, made = await first_able(
-                    routes, lambda route: self._stream_with(route, call, evidence, observed, prepared)
+                    routes,
+                    lambda route: self._stream_with(_priced(reservation, route), call, evidence, observed, prepared),
                 )
         except asyncio.CancelledError:
             await reservation.settle(TokenUsage.of(call.request.estimated_prompt_tokens(), 0))
@@ -264,17 +266,17 @@ class AnswerService:
                 read_text=end.read_text,
                 reply_tokens=reply_tokens(call.request),
                 count_tokens=self._count_tokens,
-                unused_prompt=functools.partial(self._unused_prompt, call, source),
+                unused_prompt=functools.partial(self._unused_prompt, call, source, reservation),
                 extend=reservation.extend,
             )
         return AnswerStream(
             source, reservation, citer, observed, dropped_passages=made.dropped_passages, budget=budget, end=end
         )
 
-    async def _unused_prompt(self, call: ChatCall, source: ChatStream) -> int:
-        """Tokens that were reserved for the prompt of a stream and are not used by it."""
+    async def _unused_prompt(self, call: ChatCall, source: ChatStream, reservation: RequestReservation) -> int:
+        """Reply tokens in place of those that were reserved for the prompt of a stream and are not used by it."""
         reserved = self._estimated_tokens(call) - reply_tokens(call.request)
-        return reserved - await source.prompt_tokens()
+        return reservation.reply_tokens_for(max(0, reserved - await source.prompt_tokens()))
 
     def _estimated_tokens(self, call: ChatCall) -> int:
         return estimated_tokens(call.request, default_top_k=self.top_k, files=call.files, file_tokens=self._file_tokens)
@@ -286,8 +288,11 @@ class AnswerService:
         limit = routes[0].max_prompt_characters or self._max_prompt_characters
         if call.request.prompt_characters > limit:
             raise prompt_too_long(model, limit)
-        tokens = self._estimated_tokens(call)
-        return routes, RequestReservation(self._meter, await self._meter.reserve(principal, tokens), model)
+        tokens, reply = self._estimated_tokens(call), reply_tokens(call.request)
+        expected = TokenUsage.of(tokens - reply, reply)
+        cost = max(cost_micros(route.pricing, expected) for route in routes)
+        reserved = await self._meter.reserve(principal, Need(tokens, cost))
+        return routes, RequestReservation(self._meter, reserved, model, routes[0].pricing)
 
     async def _find_evidence(
         self, principal: Principal, call: ChatCall, observed: ObservedOperation, found: OnEvidence
@@ -343,7 +348,11 @@ class AnswerService:
         return evidence
 
     async def _complete_with(
-        self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None, observed: ObservedOperation
+        self,
+        route: ModelRoute,
+        call: ChatCall,
+        evidence: RetrievedPassages | None,
+        observed: ObservedOperation,
     ) -> tuple[ChatReply, _PreparedCall]:
         with observed.stage("prompt"):
             made = await self._call_for(route, call, evidence)
@@ -395,6 +404,12 @@ class AnswerService:
             )
         made = msgspec.structs.replace(call, model=route.upstream_model, evidence=evidence, messages=woven.messages)
         return _PreparedCall(made, CitationSource(woven.hits, service_url=call.service_url), woven.dropped)
+
+
+def _priced(reservation: RequestReservation, route: ModelRoute) -> ModelRoute:
+    """The route, at whose prices the request is then settled."""
+    reservation.pricing = route.pricing
+    return route
 
 
 def _only_sends_files(request: ChatRequest) -> bool:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from ragsvc.core.access.api_keys import ApiKey, KeyLimits, KeyState, draw_secret
 from ragsvc.core.access.limits import DAY_S
+from ragsvc.core.access.money import show_amount, to_amount
 from ragsvc.core.access.principal import DEFAULT_SCOPES, Scope, covers_models
 from ragsvc.core.errors import Conflict, KeyNotFound, PolicyDenied
 from ragsvc.core.ids import KeyId, TenantId
@@ -60,6 +61,8 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_hour: int | UnsetType | None = UNSET
     tokens_per_day: int | UnsetType | None = UNSET
     token_balance: int | UnsetType | None = UNSET
+    money_per_day: int | UnsetType | None = UNSET
+    money_balance: int | UnsetType | None = UNSET
     max_parallel_requests: int | UnsetType | None = UNSET
     expires_at: int | UnsetType | None = UNSET
 
@@ -72,6 +75,13 @@ class IssuedKey(msgspec.Struct, frozen=True):
 
 
 _LIMITS = frozenset(KeyLimits.__struct_fields__)
+MONEY_LIMITS = frozenset({"money_per_day", "money_balance"})
+"""Limits in millionths of a unit of money."""
+_GRANTS: dict[str, Callable[[ApiKey], int | None]] = {
+    "token_balance": lambda key: key.token_grant,
+    "money_balance": lambda key: key.money_grant,
+}
+"""Balances decrease, so what was granted counts instead of what is left."""
 
 
 def create_key(connection: Connection, draft: KeyDraft, *, actor: Actor, now: int) -> IssuedKey:
@@ -94,6 +104,7 @@ def create_key(connection: Connection, draft: KeyDraft, *, actor: Actor, now: in
         allowed_collections=draft.allowed_collections,
         limits=draft.limits,
         token_grant=draft.limits.token_balance,
+        money_grant=draft.limits.money_balance,
         expires_at=draft.expires_at,
         created_at=now,
         updated_at=now,
@@ -119,10 +130,10 @@ def check_grant(
         raise PolicyDenied("Only a key with the scope 'admin' can grant the scope 'admin'.", param="scopes")
     for name in KeyLimits.__struct_fields__:
         own, granted = getattr(grantor.limits, name), getattr(limits, name)
-        if name == "token_balance":
-            own = grantor.token_grant
+        own = _GRANTS[name](grantor) if name in _GRANTS else own
         if own is not None and (granted is None or granted > own):
-            raise PolicyDenied(f"A tenant administrator can grant at most its own limit, {own}.", param=name)
+            shown = show_amount(own) if name in MONEY_LIMITS else own
+            raise PolicyDenied(f"A tenant administrator can grant at most its own limit, {shown}.", param=name)
     own_collections = grantor.allowed_collections
     if own_collections and (not collections or not set(collections) <= set(own_collections)):
         raise PolicyDenied(
@@ -198,7 +209,9 @@ class KeyAdministration:
             if before.state is KeyState.REVOKED and wanted.keys() - {"label"}:
                 raise Conflict("A revoked key cannot be changed. Create a new key.")
             after = _changed(before, wanted, now=self._now())
-            stored = key_rows.replace_key(connection, after, set_balance="token_balance" in wanted)
+            stored = key_rows.replace_key(
+                connection, after, set_balance="token_balance" in wanted, set_money_balance="money_balance" in wanted
+            )
             _audit(connection, key_id, actor, "update", msgspec.to_builtins(wanted), now=self._now())
             return stored
 
@@ -227,7 +240,7 @@ class KeyAdministration:
                 previous_expires_at=now + overlap_s if overlap_s else None,
                 updated_at=now,
             )
-            stored = key_rows.replace_key(connection, after, set_balance=False)
+            stored = key_rows.replace_key(connection, after)
             _audit(connection, key_id, actor, "rotate", {"overlap_s": overlap_s}, now=now)
             return IssuedKey(stored, secret.text)
 
@@ -250,7 +263,7 @@ class KeyAdministration:
                 before, state=KeyState.REVOKED, previous_secret_hash=None, previous_expires_at=None, updated_at=now
             )
             _audit(connection, key_id, actor, "revoke", {}, now=now)
-            return key_rows.replace_key(connection, after, set_balance=False)
+            return key_rows.replace_key(connection, after)
 
         return await self._apply(write)
 
@@ -300,6 +313,8 @@ def _changed(key: ApiKey, wanted: dict[str, Any], *, now: int) -> ApiKey:
     rest = {name: value for name, value in wanted.items() if name not in _LIMITS}
     if "token_balance" in limits:
         rest["token_grant"] = limits["token_balance"]
+    if "money_balance" in limits:
+        rest["money_grant"] = limits["money_balance"]
     return msgspec.structs.replace(key, limits=msgspec.structs.replace(key.limits, **limits), updated_at=now, **rest)
 
 
@@ -312,6 +327,16 @@ def _audit(
         key_id=key_id,
         actor=actor.name,
         action=action,
-        changes=changes,
+        changes=_with_amounts(changes),
         request_id=actor.request_id,
     )
+
+
+def _with_amounts(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes with money as amounts, for readers of the audit trail."""
+    shown: dict[str, Any] = dict(changes)
+    for name in MONEY_LIMITS & shown.keys():
+        shown[name] = None if shown[name] is None else to_amount(shown[name])
+    if "limits" in shown:
+        shown["limits"] = _with_amounts(shown["limits"])
+    return shown

@@ -214,13 +214,6 @@ class ModelRegistry:
         known = self._routes.get(model)
         return known if known is not None else self._resolve(model)
 
-    def price_of(self, model: str) -> Pricing:
-        """The price of a model at its first provider; no price for an unknown model."""
-        try:
-            return self._all_routes(model)[0].pricing
-        except (IndexError, ModelNotFound):
-            return Pricing()
-
     def cards(self, principal: Principal, collections: Sequence[str | None] = ()) -> list[ModelCard]:
         """The models that the key may use, without those that only a pattern matches.
 

@@ -9,9 +9,10 @@ import msgspec
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.errors import InvalidRequest, ModelUnavailable, PolicyDenied
 from ragsvc.core.gateway.endpoint_families import Family
+from ragsvc.core.gateway.prices import FREE
 from ragsvc.core.gateway.upstream_access import NO_ACCESS, UpstreamAccess
 from ragsvc.core.ids import TenantId
-from ragsvc.core.ports.model_provider import ProvidersByUrl
+from ragsvc.core.ports.model_provider import ModelProvider, ProvidersByUrl
 from ragsvc.core.ports.policy import Policy
 from ragsvc.services.model_registry import LOCAL_PROVIDER, ModelRegistry, ModelRoute
 
@@ -73,7 +74,7 @@ class Router:
 
     def _with_tenants_key(self, tenant: TenantId, route: ModelRoute) -> ModelRoute:
         key = self._key_of(tenant, route.provider_name)
-        return route if key is None else msgspec.structs.replace(route, provider=route.provider.with_key(key))
+        return route if key is None else _without_price(route, route.provider.with_key(key))
 
 
 def _with_callers_key(routes: Sequence[ModelRoute], key: str) -> list[ModelRoute]:
@@ -81,7 +82,12 @@ def _with_callers_key(routes: Sequence[ModelRoute], key: str) -> list[ModelRoute
     if name == LOCAL_PROVIDER:
         raise InvalidRequest("This model runs on this server and takes no provider key.", param="X-Provider-Key")
     return [
-        msgspec.structs.replace(route, provider=route.provider.with_key(key, from_caller=True))
+        _without_price(route, route.provider.with_key(key, from_caller=True))
         for route in routes
         if route.provider_name == name
     ]
+
+
+def _without_price(route: ModelRoute, provider: ModelProvider) -> ModelRoute:
+    """The route with a key of the caller or its tenant: the provider bills their account, not the operator's."""
+    return msgspec.structs.replace(route, provider=provider, pricing=FREE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -23,10 +23,11 @@ from ragsvc.services.access_control import Access, write_to_the_end
 from ragsvc.services.document_service import DocumentService
 from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.tenant_quotas import TenantQuotas
-from ragsvc.store import file_rows, upload_rows
+from ragsvc.store import file_rows, tenant_budget_rows, upload_rows
 from ragsvc.store import tenant_rows as rows
 from ragsvc.store.backup import list_backups, remove_database
 from ragsvc.store.database import Database
+from ragsvc.store.tenant_budget_rows import TenantBudget
 from ragsvc.store.tenant_rows import (
     CollectionHoldings,
     DoomedDocument,
@@ -138,6 +139,19 @@ class TenantAdministration:
         )
         return await self.tenant(name)
 
+    async def budget(self, name: TenantId) -> TenantBudget:
+        """The money budget of a tenant, as of the last write."""
+        return await self._database.read(lambda connection: tenant_budget_rows.fetch_budget(connection, name))
+
+    async def change_budget(self, name: TenantId, changes: Mapping[str, int | None]) -> None:
+        """Set ``money_per_day``, ``money_balance`` or both, in millionths; ``None`` means unlimited."""
+        now = int(self._clock())
+        budget = await write_to_the_end(
+            self._database,
+            lambda connection: tenant_budget_rows.change_budget(connection, name, changes, now=now),
+        )
+        self._access.take_budget(budget)
+
     async def collections(self, tenant: TenantId) -> list[CollectionHoldings]:
         """A tenant's collections in alphabetical order."""
         return await self._database.read(lambda connection: rows.collection_holdings(connection, tenant))
@@ -211,6 +225,7 @@ class TenantAdministration:
                 ids, access, parts = await self._database.write(mark)
                 for key_id in access.key_ids:
                     self._access.erase(key_id)
+                self._access.forget_tenant(tenant)
             self._forget_provider_keys(tenant)
             report.responses = access.responses
             await self.stop_responses(tenant)

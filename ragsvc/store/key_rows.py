@@ -38,11 +38,15 @@ def insert_key(connection: Connection, key: ApiKey) -> ApiKey:
     return stored
 
 
-def replace_key(connection: Connection, key: ApiKey, *, set_balance: bool) -> ApiKey:
-    """Write a changed key, but not its token balance, which the ledger writes, unless ``set_balance``."""
+def replace_key(
+    connection: Connection, key: ApiKey, *, set_balance: bool = False, set_money_balance: bool = False
+) -> ApiKey:
+    """Write a changed key, but not its balances, which the ledgers write, unless they are to be set."""
     values = _to_row(msgspec.structs.replace(key, revision=_next_revision(connection)))
     if not set_balance:
         del values["token_balance"], values["token_grant"]
+    if not set_money_balance:
+        del values["money_balance"], values["money_grant"]
     connection.execute(update(_keys).where(_keys.c.id == key.id).values(**values))
     changed = fetch_key(connection, key.id)
     return key if changed is None else changed
@@ -155,6 +159,9 @@ def _to_row(key: ApiKey) -> dict[str, Any]:
         "tokens_per_day": limits.tokens_per_day,
         "token_balance": limits.token_balance,
         "token_grant": key.token_grant,
+        "money_per_day": limits.money_per_day,
+        "money_balance": limits.money_balance,
+        "money_grant": key.money_grant,
         "max_parallel_requests": limits.max_parallel_requests,
         "expires_at": key.expires_at,
         "previous_secret_hash": key.previous_secret_hash,
@@ -180,9 +187,12 @@ def _from_row(row: RowMapping) -> ApiKey:
             requests_per_hour=row["requests_per_hour"],
             tokens_per_day=row["tokens_per_day"],
             token_balance=row["token_balance"],
+            money_per_day=row["money_per_day"],
+            money_balance=row["money_balance"],
             max_parallel_requests=row["max_parallel_requests"],
         ),
         token_grant=row["token_grant"],
+        money_grant=row["money_grant"],
         expires_at=row["expires_at"],
         previous_secret_hash=row["previous_secret_hash"],
         previous_expires_at=row["previous_expires_at"],

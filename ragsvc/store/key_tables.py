@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, LargeBinary, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, Text
 from sqlmodel import Field, SQLModel
 
 
@@ -11,7 +11,7 @@ class KeyRow(SQLModel, table=True):
 
     ``revision`` grows with every change of any key.
     ``token_lease`` tokens may have been spent since ``token_balance`` was last written
-    (``core.access.limits.TokenLedger``).
+    (``core.access.limits.TokenLedger``). Columns with ``money`` are the same in millionths of a unit of money.
     """
 
     __tablename__ = "api_keys"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
@@ -38,11 +38,17 @@ class KeyRow(SQLModel, table=True):
     updated_at: int
     revision: int = Field(index=True)
     allowed_collections: str = Field(sa_column=Column(Text, nullable=False, server_default="[]"))
+    money_per_day: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    money_balance: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    money_grant: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    money_lease: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
+    money_lease_day: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default="0"))
 
 
 class UsageRow(SQLModel, table=True):
     """Tokens and requests of one key, day, model and endpoint family, with the tenant of the key.
 
+    ``cost_micros`` is what they cost, in millionths of a unit of money.
     Model ``""``: leases counted as spent after a crash, or requests without a model (searches, uploads). Family
     ``""``: counted by a release that did not distinguish families.
     """
@@ -58,10 +64,14 @@ class UsageRow(SQLModel, table=True):
     prompt_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
     completion_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
     requests: int = 0
+    cost_micros: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
 
 
 class TenantRow(SQLModel, table=True):
-    """The limits of a tenant; ``NULL`` where the default of the service applies."""
+    """The limits of a tenant; ``NULL`` where the default of the service applies.
+
+    The columns with ``money`` are its budget, as those of ``KeyRow``; ``revision`` grows with every change of a budget.
+    """
 
     __tablename__ = "tenants"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
 
@@ -70,6 +80,12 @@ class TenantRow(SQLModel, table=True):
     max_documents: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
     max_bytes: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
     updated_at: int
+    money_per_day: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    money_balance: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    money_grant: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    money_lease: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
+    money_lease_day: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default="0"))
+    revision: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default="0"))
 
 
 class KeyAuditRow(SQLModel, table=True):

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, Table, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
+from ragsvc.core.access.limits import LedgerWrite
 from ragsvc.core.ids import KeyId
 from ragsvc.store.key_tables import KeyRow, UsageRow
 
@@ -18,12 +19,11 @@ _usage = cast("Table", UsageRow.__table__)  # type: ignore[attr-defined]  # SQLM
 
 
 class Spending(msgspec.Struct, frozen=True):
-    """Changes of a key's balance and lease by one write (``core.access.limits.LedgerWrite``)."""
+    """Changes of a key's balances and leases by one write (``core.access.limits.LedgerWrite``)."""
 
     key_id: KeyId
-    spent: int
-    lease: int
-    day: int
+    tokens: LedgerWrite
+    money: LedgerWrite
 
 
 class KeyUsage(msgspec.Struct):
@@ -37,48 +37,96 @@ class KeyUsage(msgspec.Struct):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     requests: int = 0
+    cost_micros: int = 0
 
 
-def book(connection: Connection, spendings: Sequence[Spending], usages: Sequence[KeyUsage]) -> dict[KeyId, int | None]:
+class Balances(msgspec.Struct, frozen=True):
+    """The balances of a key; ``None`` means unlimited."""
+
+    tokens: int | None
+    money: int | None
+
+
+class DayUse(msgspec.Struct, frozen=True):
+    """What was used on a day."""
+
+    tokens: int = 0
+    cost_micros: int = 0
+
+
+def book(connection: Connection, spendings: Sequence[Spending], usages: Sequence[KeyUsage]) -> dict[KeyId, Balances]:
     """Write spendings and usage; returns the balances afterwards, without keys that were deleted meanwhile."""
-    balances: dict[KeyId, int | None] = {}
+    balances: dict[KeyId, Balances] = {}
     for spending in spendings:
+        tokens, money = spending.tokens, spending.money
         row = connection.execute(
             update(_keys)
             .where(_keys.c.id == spending.key_id)
             .values(
-                token_balance=_keys.c.token_balance - spending.spent, token_lease=spending.lease, lease_day=spending.day
+                token_balance=_keys.c.token_balance - tokens.spent,
+                token_lease=tokens.lease,
+                lease_day=tokens.day,
+                money_balance=_keys.c.money_balance - money.spent,
+                money_lease=money.lease,
+                money_lease_day=money.day,
             )
-            .returning(_keys.c.token_balance)
+            .returning(_keys.c.token_balance, _keys.c.money_balance)
         ).first()
         if row is not None:
-            balances[spending.key_id] = row[0]
+            balances[spending.key_id] = Balances(*row)
     for usage in usages:
-        _add_usage(connection, usage)
+        add_usage(connection, usage)
     return balances
 
 
-def recover_leases(connection: Connection) -> int:
-    """After a crash, count every lease as spent (see ``core.access.limits.TokenLedger``). Returns the tokens."""
-    left_open = connection.execute(
-        select(_keys.c.id, _keys.c.tenant, _keys.c.token_balance, _keys.c.token_lease, _keys.c.lease_day).where(
-            _keys.c.token_lease > 0
+class Forfeited(msgspec.Struct, frozen=True):
+    """What the leases of a crash amounted to; ``micros`` is money."""
+
+    tokens: int = 0
+    micros: int = 0
+
+
+def recover_leases(connection: Connection) -> Forfeited:
+    """After a crash, count every lease of a key as spent (see ``core.access.limits.TokenLedger``)."""
+    tokens = micros = 0
+    left_open = connection.execute(select(_keys).where((_keys.c.token_lease > 0) | (_keys.c.money_lease > 0)))
+    for row in left_open.all():
+        connection.execute(
+            update(_keys)
+            .where(_keys.c.id == row.id)
+            .values(
+                token_balance=balance_without_lease(row.token_balance, row.token_lease),
+                token_lease=0,
+                money_balance=balance_without_lease(row.money_balance, row.money_lease),
+                money_lease=0,
+            )
         )
-    ).all()
-    total = 0
-    for key_id, tenant, balance, lease, day in left_open:
-        after = None if balance is None else max(min(balance, 0), balance - lease)
-        connection.execute(update(_keys).where(_keys.c.id == key_id).values(token_balance=after, token_lease=0))
-        _add_usage(connection, KeyUsage(KeyId(key_id), day, "", "", tenant, prompt_tokens=lease))
-        total += lease
-    return total
+        key_id = KeyId(row.id)
+        if row.token_lease:
+            used = KeyUsage(key_id, row.lease_day, "", "", row.tenant, prompt_tokens=row.token_lease)
+            add_usage(connection, used)
+        if row.money_lease:
+            used = KeyUsage(key_id, row.money_lease_day, "", "", row.tenant, cost_micros=row.money_lease)
+            add_usage(connection, used)
+        tokens += row.token_lease
+        micros += row.money_lease
+    return Forfeited(tokens, micros)
 
 
-def used_on(connection: Connection, day: int) -> dict[KeyId, int]:
-    """Tokens that each key used on a day."""
-    total = func.sum(_usage.c.prompt_tokens + _usage.c.completion_tokens)
-    rows = connection.execute(select(_usage.c.key_id, total).where(_usage.c.day == day).group_by(_usage.c.key_id))
-    return {KeyId(key_id): tokens for key_id, tokens in rows}
+def balance_without_lease(balance: int | None, lease: int) -> int | None:
+    """A balance after its lease was counted as spent; a lease overdraws no balance."""
+    return None if balance is None else max(min(balance, 0), balance - lease)
+
+
+def used_on(connection: Connection, day: int) -> dict[KeyId, DayUse]:
+    """What each key used on a day."""
+    tokens = func.sum(_usage.c.prompt_tokens + _usage.c.completion_tokens)
+    rows = connection.execute(
+        select(_usage.c.key_id, tokens, func.sum(_usage.c.cost_micros))
+        .where(_usage.c.day == day)
+        .group_by(_usage.c.key_id)
+    )
+    return {KeyId(key_id): DayUse(used, micros) for key_id, used, micros in rows}
 
 
 def list_usage(connection: Connection, key_id: KeyId, *, since_day: int) -> list[KeyUsage]:
@@ -113,7 +161,7 @@ class UsageFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SummedUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """Usage summed over the columns that are ``None``."""
+    """Usage summed over the columns that are ``None``; ``cost_micros`` is in millionths of a unit of money."""
 
     tenant: str | None = None
     key_id: str | None = None
@@ -123,6 +171,7 @@ class SummedUsage(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     requests: int
+    cost_micros: int
 
 
 def sum_usage(connection: Connection, which: UsageFilter, by: Sequence[UsageDimension]) -> list[SummedUsage]:
@@ -130,7 +179,7 @@ def sum_usage(connection: Connection, which: UsageFilter, by: Sequence[UsageDime
     columns = [_usage.c[dimension.value] for dimension in by]
     numbers = [
         func.coalesce(func.sum(_usage.c[name]), 0).label(name)
-        for name in ("prompt_tokens", "completion_tokens", "requests")
+        for name in ("prompt_tokens", "completion_tokens", "requests", "cost_micros")
     ]
     statement = select(*columns, *numbers).where(_usage.c.day.between(which.since_day, which.until_day))
     for name in ("tenant", "key_id", "model", "family"):
@@ -142,7 +191,7 @@ def sum_usage(connection: Connection, which: UsageFilter, by: Sequence[UsageDime
     return [SummedUsage(**row) for row in connection.execute(statement).mappings()]
 
 
-def _add_usage(connection: Connection, usage: KeyUsage) -> None:
+def add_usage(connection: Connection, usage: KeyUsage) -> None:
     statement = insert(_usage).values(**msgspec.structs.asdict(usage))
     connection.execute(
         statement.on_conflict_do_update(
@@ -151,6 +200,7 @@ def _add_usage(connection: Connection, usage: KeyUsage) -> None:
                 "prompt_tokens": _usage.c.prompt_tokens + statement.excluded.prompt_tokens,
                 "completion_tokens": _usage.c.completion_tokens + statement.excluded.completion_tokens,
                 "requests": _usage.c.requests + statement.excluded.requests,
+                "cost_micros": _usage.c.cost_micros + statement.excluded.cost_micros,
             },
         )
     )

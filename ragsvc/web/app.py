@@ -17,7 +17,6 @@ from ragsvc.core.defaults import (
     DEFAULT_STREAM_COMMENT_S,
 )
 from ragsvc.core.errors import ConfigurationError
-from ragsvc.core.gateway.provider_settings import Pricing
 from ragsvc.core.origins import AllowedOrigins
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.web import openapi
@@ -51,7 +50,6 @@ def create_app(
     body_limit_bytes: int = DEFAULT_MAX_BODY_BYTES,
     access_log: AccessLog | None = None,
     slow_request_s: float | None = None,
-    price_of: Callable[[str], Pricing] = lambda _: Pricing(),
     before_metrics: Callable[[], Awaitable[None]] | None = None,
     cors_origins: Sequence[str] = (),
     public_url: str | None = None,
@@ -73,7 +71,7 @@ def create_app(
     ``chat_files_bytes`` in base64. ``model_label`` returns the name of a model in metrics.
     ``stream_comment_s``: event streams get a comment after so many seconds of silence.
 
-    ``price_of`` is the price of a model by name; ``before_metrics`` is awaited before metrics are collected.
+    ``before_metrics`` is awaited before metrics are collected.
     ``cors_origins`` are the origins whose pages may call the API, or ``*``; ``public_url`` is the address of the
     service for its clients, if it is not that of the requests.
 
@@ -116,7 +114,6 @@ def create_app(
         debug=False,
     )
     _check_requirements(app)
-    metrics.price_of = price_of
     services.access.on_usage = metrics.count_tokens
 
     inner: ASGIApp = RawRoutes(app.asgi_handler, app, access=services.access, files_limit_bytes=files_limit_bytes)

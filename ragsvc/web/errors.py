@@ -192,7 +192,8 @@ def _retry_advice(error: e.RagsvcError, status: int) -> dict[str, str]:
         retry_after_s = _DEFAULT_RETRY_AFTER_S.get(status)
     if retry_after_s is not None:
         headers |= retry_after_headers(retry_after_s)
-    if type(error) is not e.RagsvcError and (status in _SDK_REPEATS or status >= 500):
+    is_advised = status in _SDK_REPEATS or status >= 500 or status == HTTPStatus.PAYMENT_REQUIRED
+    if type(error) is not e.RagsvcError and is_advised:
         should_retry = error.retryable and not (isinstance(error, e.RateLimited) and error.budget_gone)
         headers["x-should-retry"] = "true" if should_retry else "false"
     if status == HTTPStatus.UNAUTHORIZED:

@@ -9,12 +9,10 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
-from ragsvc.core.gateway.provider_settings import Pricing
+from ragsvc.core.access.money import to_amount
 
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _LONG_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
-_PRICED_TOKENS = 1000
-"""Prices are for this many tokens."""
 _MAX_MODELS = 200
 _OTHER = "other"
 _drop_created_series: Callable[[], None] = disable_created_metrics
@@ -58,8 +56,6 @@ class RequestMetrics:
         )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._tokens_by_model: dict[str, tuple[Counter, Counter, Counter]] = {}
-        self.price_of: Callable[[str], Pricing] = lambda _: Pricing()
-        """The price of a model, by the name that the client gave."""
 
     def observe(self, route: str, method: str, status: int, duration_s: float) -> None:
         """Count a finished request; a stream is finished at its last byte."""
@@ -73,8 +69,8 @@ class RequestMetrics:
         requests.inc()
         durations.observe(duration_s)
 
-    def count_tokens(self, model: str, prompt_tokens: int, completion_tokens: int) -> None:
-        """Count the tokens of a settled request; models beyond the first 200 share the label ``other``."""
+    def count_tokens(self, model: str, prompt_tokens: int, completion_tokens: int, cost_micros: int = 0) -> None:
+        """Count the tokens and the cost of a settled request; models beyond the first 200 share the label ``other``."""
         model = self._model_label(model)
         counters = self._tokens_by_model.get(model)
         if counters is None:
@@ -87,9 +83,8 @@ class RequestMetrics:
             self._tokens_by_model.setdefault(label, counters)
         counters[0].inc(prompt_tokens)
         counters[1].inc(completion_tokens)
-        price = self.price_of(model)
-        if cost := (prompt_tokens * price.input + completion_tokens * price.output) / _PRICED_TOKENS:
-            counters[2].inc(cost)
+        if cost_micros:
+            counters[2].inc(to_amount(cost_micros))
 
 
 class OperationMetrics:

@@ -88,7 +88,6 @@ def create_service(services: Services) -> Litestar:
     log = _log_request if services.settings.access_log else None
     return create_app(
         services,
-        price_of=services.models.price_of,
         before_metrics=state.refresh,
         route_handlers=ROUTES,
         lifespan=[McpEndpoint(services).running],

@@ -8,6 +8,8 @@ import re
 import httpx
 import pytest
 
+from ragsvc.client.rvenc_mode import Rvenc
+from ragsvc.client.transport import EncryptedTransport
 from ragsvc.core.access.principal import Scope
 from ragsvc.crypto import rvenc
 from tests.support.chat_service import BALANCE, provider, serving_chat
@@ -201,10 +203,52 @@ def test_other_methods_are_those_of_a_route_that_takes_post(http):
     assert "POST" in http.options(PATH).headers["allow"]
 
 
-def test_headers_outside_the_encryption_cannot_redirect_the_chat(ask, upstream):
-    reply, events = ask(HELLO, headers={"x-provider-base-url": "http://127.0.0.1:9/v1", "x-provider-key": "sk-mine"})
+@pytest.mark.parametrize(
+    ("header", "field"),
+    [("X-Provider-Base-URL", "provider_base_url"), ("X-Provider-Key", "provider_key"), ("X-RAGSVC-Use-RAG", None)],
+)
+def test_headers_outside_the_encryption_are_refused_and_no_provider_is_called(http, upstream, header, field):
+    inference = SealedInference(fetch_rvenc_key(http), json.dumps(HELLO).encode())
+    calls = len(upstream.requests)
+    reply = http.post(PATH, json=inference.body, headers={header: "http://127.0.0.1:9/v1"})
+    error = reply.json()["error"]
+    assert (reply.status_code, error["param"].lower()) == (400, header.lower())
+    assert field is None or f"'{field}'" in error["message"]
+    assert len(upstream.requests) == calls
+    assert http.post(PATH, json=inference.body).status_code == 200  # the refused attempt did not use the request up
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_encrypted_body_brings_the_callers_own_key(ask, upstream, stream):
+    reply, events = ask({**HELLO, "stream": stream, "provider_key": "sk-mine", "provider_base_url": None})
     assert (reply.status_code, events[-1].name) == (200, "done")
-    assert upstream.headers[-1]["authorization"] == "Bearer sk-upstream-secret"
+    assert upstream.headers[-1]["authorization"] == "Bearer sk-mine"
+    assert not {"provider_key", "provider_base_url"} & upstream.requests[-1].keys()
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "param"),
+    [
+        ({"provider_base_url": "http://127.0.0.1:9/v1"}, 403, "X-Provider-Base-URL"),
+        ({"provider_key": 7}, 400, "provider_key"),
+        ({"provider_key": ""}, 400, "provider_key"),
+        ({"provider_key": "sk\r\nX-Injected: 1"}, 400, "provider_key"),
+    ],
+)
+def test_a_provider_that_the_body_may_not_name_is_refused_sealed(ask, upstream, fields, status, param):
+    calls = len(upstream.requests)
+    reply, (event,) = ask({**HELLO, **fields})
+    assert (reply.status_code, event.name) == (status, "error")
+    assert json.loads(event.payload)["error"]["param"] == param
+    assert len(upstream.requests) == calls
+
+
+def test_the_encrypting_client_moves_the_headers_into_the_encrypted_body(service, upstream):
+    transport = EncryptedTransport(service.url, Rvenc())
+    with httpx.Client(transport=transport, base_url=service.url, headers=service.headers()) as client:
+        reply = client.post("/v1/chat/completions", json=HELLO, headers={"X-Provider-Key": "sk-mine"})
+    assert reply.json()["choices"][0]["message"]["content"] == "Hello from the provider."
+    assert upstream.headers[-1]["authorization"] == "Bearer sk-mine"
 
 
 def test_tokens_are_metered_as_for_a_plain_chat(service, http):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from ragsvc.client.rvenc_mode import Rvenc
+from ragsvc.client.transport import EncryptedTransport
+
 pytestmark = pytest.mark.model
 
 
@@ -107,6 +110,57 @@ def test_a_request_may_bring_its_own_key(gateway) -> None:
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "X-Provider-Key")
     local = embed(gateway, "local/embedding-model", **{"X-Provider-Key": "sk-mine"})
     assert (local.status_code, local.json()["error"]["param"]) == (400, "X-Provider-Key")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        ({"api_key": "", "headers": {"api-key": "sk-op"}}, {"api-key": "sk-op"}, {"api-key": "sk-mine"}),
+        (
+            {"api_key": "", "headers": {"X-API-Key": "sk-op", "anthropic-version": "1"}},
+            {"x-api-key": "sk-op", "anthropic-version": "1"},
+            {"x-api-key": "sk-mine", "anthropic-version": "1"},
+        ),
+        (
+            {"api_key": "", "headers": {"authorization": "Token sk-op"}},
+            {"authorization": "Token sk-op"},
+            {"authorization": "Token sk-mine"},
+        ),
+        ({"api_key": "sk-op", "key_header": "api-key"}, {"api-key": "sk-op"}, {"api-key": "sk-mine"}),
+        (
+            {"api_key": "sk-op", "headers": {"x-goog-api-key": "sk-op-2"}},
+            {"authorization": "Bearer sk-op", "x-goog-api-key": "sk-op-2"},
+            {"authorization": "Bearer sk-mine", "x-goog-api-key": "sk-mine"},
+        ),
+    ],
+)
+def test_a_callers_key_takes_the_place_of_each_key_of_the_operator(gateway, admin, provider, sent) -> None:
+    settings, operators, callers = sent
+    assert admin.patch("/v1/providers/added", json={"headers": {}, **settings}).status_code == 200
+    known = {"authorization", "api-key", "x-api-key", "x-goog-api-key", "anthropic-version"}
+    chat = {"model": "added-model", "messages": [{"role": "user", "content": "x"}]}
+    with gateway.service.client(gateway.key) as client:
+        for headers, expected in (({}, operators), ({"X-Provider-Key": "sk-mine"}, callers)):
+            assert embed(gateway, "added-model", **headers).status_code == 200
+            assert {name: text for name, text in gateway.upstream.last.headers.items() if name in known} == expected
+            assert client.post("/v1/chat/completions", json=chat, headers=headers).status_code == 200
+            assert {name: text for name, text in gateway.upstream.last.headers.items() if name in known} == expected
+    tenants = {"api_key": "sk-mine", "tenant": "gateway"}
+    assert admin.put("/v1/providers/added/key", json=tenants).status_code == 200
+    assert embed(gateway, "added-model").status_code == 200
+    assert {name: value for name, value in gateway.upstream.last.headers.items() if name in known} == callers
+    admin.delete("/v1/providers/added/key", params={"tenant": "gateway"})
+
+
+def test_an_rvenc_chat_may_name_an_allowed_address_inside_its_encryption(gateway) -> None:
+    transport = EncryptedTransport(gateway.service.url, Rvenc())
+    headers = {"X-Provider-Base-URL": f"{gateway.upstream.url}/other/v1", "X-Provider-Key": "sk-mine"}
+    with httpx.Client(transport=transport, base_url=gateway.service.url) as client:
+        client.headers["authorization"] = f"Bearer {gateway.key}"
+        chat = {"model": "anything", "messages": [{"role": "user", "content": "x"}]}
+        client.post("/v1/chat/completions", json=chat, headers=headers)
+    assert gateway.upstream.last.path == "/other/v1/chat/completions"
+    assert gateway.upstream.last.headers["authorization"] == "Bearer sk-mine"
 
 
 def test_a_request_may_name_an_allowed_address_only(gateway) -> None:

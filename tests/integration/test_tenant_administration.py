@@ -298,7 +298,9 @@ def test_keys_are_changed_rotated_imported_and_counted_from_the_command_line(tmp
     assert (usage["since"], usage["data"]) == ("2026-01-01", [])
     printed = ragsvc(data_dir, "keys", "usage")
     assert printed.returncode == 0
-    assert printed.stdout.split() == "tenant key model family date prompt tokens completion tokens requests".split()
+    assert (
+        printed.stdout.split() == "tenant key model family date prompt tokens completion tokens requests cost".split()
+    )
 
 
 def test_tenants_and_collections_from_the_command_line(service: RunningService, new_tenant, tmp_path: Path) -> None:

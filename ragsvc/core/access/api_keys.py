@@ -32,17 +32,24 @@ class KeyState(StrEnum):
 
 
 class KeyLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of a key; ``None`` means unlimited. ``token_balance`` decreases, ``tokens_per_day`` renews at 0:00 UTC."""
+    """Limits of a key; ``None`` means unlimited. ``token_balance`` decreases, ``tokens_per_day`` renews at 0:00 UTC.
+
+    ``money_balance`` and ``money_per_day`` are the same in millionths of a unit of money.
+    """
 
     requests_per_minute: int | None = 60
     requests_per_hour: int | None = 1000
     tokens_per_day: int | None = None
     token_balance: int | None = None
+    money_per_day: int | None = None
+    money_balance: int | None = None
     max_parallel_requests: int | None = None
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored key; times are Unix seconds. ``token_grant`` is the balance that an operator last set.
+    """A stored key; times are Unix seconds.
+
+    ``token_grant`` and ``money_grant`` are the balances that an operator last set.
 
     After a rotation ``previous_secret_hash`` is accepted until ``previous_expires_at``.
     """
@@ -57,6 +64,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     allowed_collections: tuple[str, ...] = ()
     limits: KeyLimits = KeyLimits()
     token_grant: int | None = None
+    money_grant: int | None = None
     expires_at: int | None = None
     previous_secret_hash: bytes | None = None
     previous_expires_at: int | None = None

@@ -10,7 +10,8 @@ from collections import deque
 
 import msgspec
 
-from ragsvc.core.errors import BalanceExhausted, RateLimited
+from ragsvc.core.access.money import show_amount
+from ragsvc.core.errors import BalanceExhausted, RagsvcError, RateLimited
 
 UNLIMITED = 999_999_999
 """Shown if no limit is set, as the product's specification of ``GET /v1/tokens`` demands."""
@@ -196,6 +197,7 @@ class TokenLedger:
     MAX_LEASE = 1_048_576
     MAX_RESERVED_LEASE = 65_536
     LEASE_S = 2.0
+    _NO_LIMIT = UNLIMITED
     _SHORTEST_S = 0.02
     """The shortest time over which a rate is measured; writes in quick succession give no reliable rate."""
 
@@ -247,34 +249,45 @@ class TokenLedger:
 
     def remaining(self) -> int:
         """Tokens available to a reservation now; at least 0."""
-        left = UNLIMITED
+        left = self._NO_LIMIT
         if self.balance is not None:
             left = self.balance - self.unwritten - self.reserved
         if self.per_day is not None:
             left = min(left, self.per_day - self.used_today - self.reserved)
         return max(0, left)
 
-    def reserve(self, tokens: int, *, now: float, day: int | None = None) -> None:
-        """Reserve tokens; ``day`` is that of ``now`` if it is not given.
+    def reserve(self, tokens: int, *, now: float, day: int | None = None, least: int | None = None) -> int:
+        """Reserve tokens; ``day`` is that of ``now`` if it is not given. Returns the tokens reserved.
+
+        With ``least``, the need is not known exactly: what is left is reserved if it is less than ``tokens``.
 
         Raises:
             BalanceExhausted: the balance without the other reservations does not cover them.
             RateLimited: the daily budget does not; ``budget_gone`` unless refunds of running requests may suffice.
         """
         self.turn(int(now // DAY_S) if day is None else day)
+        if least is not None and least < tokens:
+            tokens = max(least, min(tokens, self.remaining()))
         if self.balance is not None and tokens > self.balance - self.unwritten - self.reserved:
-            raise BalanceExhausted(
-                f"The token balance of this key is exhausted: {self.remaining()} tokens left, {tokens} needed."
-            )
+            raise self._exhausted(tokens)
         if self.per_day is not None and tokens > self.per_day - self.used_today - self.reserved:
-            gone = tokens > self.per_day - self.used_today
-            raise RateLimited(
-                f"Rate limit of {self.per_day} tokens per day reached: {self.remaining()} left, {tokens} needed. The "
-                "budget renews at 0:00 UTC.",
-                retry_after_s=DAY_S - now % DAY_S if gone else _RESERVED_RETRY_S,
-                budget_gone=gone,
-            )
+            raise self._day_used_up(tokens, self.per_day, now)
         self.reserved += tokens
+        return tokens
+
+    def _exhausted(self, needed: int) -> RagsvcError:
+        return BalanceExhausted(
+            f"The token balance of this key is exhausted: {self.remaining()} tokens left, {needed} needed."
+        )
+
+    def _day_used_up(self, needed: int, per_day: int, now: float) -> RagsvcError:
+        gone = needed > per_day - self.used_today
+        return RateLimited(
+            f"Rate limit of {per_day} tokens per day reached: {self.remaining()} left, {needed} needed. The "
+            "budget renews at 0:00 UTC.",
+            retry_after_s=DAY_S - now % DAY_S if gone else _RESERVED_RETRY_S,
+            budget_gone=gone,
+        )
 
     def refund(self, tokens: int) -> None:
         self.reserved -= tokens
@@ -356,3 +369,37 @@ class TokenLedger:
     def abort_write(self) -> None:
         """Record that the write failed; its tokens are part of the next write."""
         self._pending = None
+
+
+class MoneyLedger(TokenLedger):
+    """The same rules for money, in millionths of a unit: total and daily budget of a key or a tenant."""
+
+    MIN_LEASE = 10_000
+    MAX_LEASE = 100_000_000
+    MAX_RESERVED_LEASE = 1_000_000
+    _NO_LIMIT = 1 << 62
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: str, *, balance: int | None, per_day: int | None, day: int, used_today: int = 0) -> None:
+        """``owner`` is ``key`` or ``tenant``, for messages."""
+        super().__init__(balance=balance, per_day=per_day, day=day, used_today=used_today)
+        self._owner = owner
+
+    @property
+    def remaining_micros(self) -> int | None:
+        """Money available to a reservation now; ``None`` without a budget."""
+        return self.remaining() if self.limited else None
+
+    def _exhausted(self, needed: int) -> RagsvcError:
+        return BalanceExhausted(
+            f"The money budget of this {self._owner} is exhausted: {show_amount(self.remaining())} left, "
+            f"{show_amount(needed)} needed."
+        )
+
+    def _day_used_up(self, needed: int, per_day: int, now: float) -> RagsvcError:
+        del now
+        return BalanceExhausted(
+            f"The daily money budget of this {self._owner}, {show_amount(per_day)}, is exhausted: "
+            f"{show_amount(self.remaining())} left, {show_amount(needed)} needed. It renews at 0:00 UTC."
+        )

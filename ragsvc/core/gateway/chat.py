@@ -269,17 +269,21 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
         return tokens
 
 
-class TokenUsage(msgspec.Struct, frozen=True):
-    """Tokens of a completion; ``total_tokens`` is the sum of the other two."""
+class TokenUsage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Tokens of a completion; ``total_tokens`` is the sum of prompt and completion.
+
+    ``cached_tokens`` are the tokens of the prompt that the provider reports as cached.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    cached_tokens: int = 0
 
     @classmethod
-    def of(cls, prompt_tokens: int, completion_tokens: int) -> TokenUsage:
+    def of(cls, prompt_tokens: int, completion_tokens: int, *, cached_tokens: int = 0) -> TokenUsage:
         """Build a usage and compute its total."""
-        return cls(prompt_tokens, completion_tokens, prompt_tokens + completion_tokens)
+        return cls(prompt_tokens, completion_tokens, prompt_tokens + completion_tokens, cached_tokens)
 
 
 class RetrievedPassages(msgspec.Struct, frozen=True):

@@ -44,7 +44,7 @@ class Family(StrEnum):
 TEXT_FAMILIES: Final = frozenset(
     {Family.COMPLETIONS, Family.EMBEDDINGS, Family.RESPONSES, Family.MODERATIONS, Family.RERANK}
 )
-"""Families whose tokens are estimated if a provider reports no usage; requests of the others then cost nothing."""
+"""Families whose tokens are estimated if a provider reports no usage; requests of the others then use none."""
 
 _WRITES_TEXT: Final = frozenset({Family.COMPLETIONS, Family.RESPONSES})
 _MOST_PROMPT_TOKENS: Final = 131_072
@@ -171,11 +171,15 @@ def with_model(raw: bytes, requested: str | None, model: str, *, drops_retrieval
 
 
 class UsageScanner:
-    """Finds the usage in an answer (JSON or events) while it is passed on; holds its first 4 KiB and last 64 KiB."""
+    """Finds the usage in an answer (JSON or events) while it is passed on; holds its first 4 KiB and last 64 KiB.
 
-    def __init__(self) -> None:
+    It also counts the occurrences of ``marks``.
+    """
+
+    def __init__(self, marks: tuple[bytes, ...] = ()) -> None:
         self._head = b""
         self._tail = b""
+        self._counts = dict.fromkeys(marks, 0)
         self.events = 0
         """Number of ``data`` lines seen, with about one token each."""
         self.size_bytes = 0
@@ -185,7 +189,19 @@ class UsageScanner:
             self._head = (self._head + piece)[:_HEAD_BYTES]
         self.size_bytes += len(piece)
         self.events += piece.count(b"data:")
+        for mark in self._counts:  # an occurrence that begins in the last piece ends in this one
+            overlap = self._tail[len(self._tail) - min(len(self._tail), len(mark) - 1) :]
+            self._counts[mark] += (overlap + piece[: len(mark) - 1]).count(mark) + piece.count(mark)
         self._tail = (self._tail + piece)[-_TAIL_BYTES:]
+
+    def count_of(self, mark: bytes) -> int:
+        """How often one of ``marks`` occurred."""
+        return self._counts[mark]
+
+    @property
+    def ends(self) -> tuple[bytes, bytes]:
+        """The beginning and the end of the answer so far."""
+        return self._head, self._tail
 
     def reported(self) -> TokenUsage | None:
         """The last usage in the answer, with the field names of any endpoint family; ``None`` if there is no usage.
@@ -193,7 +209,7 @@ class UsageScanner:
         >>> scanner = UsageScanner()
         >>> scanner.feed(b'{"data": [], "usage": {"prompt_tokens": 3, "total_tokens": 3}}')
         >>> scanner.reported()
-        TokenUsage(prompt_tokens=3, completion_tokens=0, total_tokens=3)
+        TokenUsage(prompt_tokens=3, completion_tokens=0, total_tokens=3, cached_tokens=0)
         """
         for part in (self._tail, self._head):
             for found in reversed(list(_USAGE.finditer(part))):
@@ -214,7 +230,9 @@ def _read_counts(text: bytes) -> TokenUsage | None:
         prompt = _count(counts, "total_tokens")
     if prompt is None and completion is None:
         return None
-    return TokenUsage.of(prompt or 0, completion or 0)
+    details = counts.get("prompt_tokens_details") or counts.get("input_tokens_details")
+    cached = _count(details, "cached_tokens") if isinstance(details, dict) else None
+    return TokenUsage.of(prompt or 0, completion or 0, cached_tokens=cached or 0)
 
 
 def _count(counts: dict[str, Any], *names: str) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
 from ragsvc.core.gateway.endpoint_families import Family
@@ -21,11 +21,25 @@ _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 Positive = Annotated[float, Meta(gt=0)]
 
 
-class Pricing(msgspec.Struct, frozen=True):
-    """Price of 1,000 tokens, in the currency of the operator."""
+Price = Annotated[float, Meta(ge=0, le=1_000_000)]
 
-    input: Annotated[float, Meta(ge=0)] = 0.0
-    output: Annotated[float, Meta(ge=0)] = 0.0
+
+class Pricing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Prices of a model, in the currency of the operator; what has no price costs nothing.
+
+    ``input`` and ``output`` are for 1,000 tokens, and ``cached_input`` for 1,000 tokens of a prompt that the provider
+    reports as cached (default: as ``input``). ``characters`` is for 1,000 characters of a text to speak. ``request`` is
+    for each call, and the others for an image made, a second of audio or video, and a page read.
+    """
+
+    input: Price = 0.0
+    output: Price = 0.0
+    cached_input: Price | UnsetType = UNSET
+    request: Price | UnsetType = UNSET
+    image: Price | UnsetType = UNSET
+    second: Price | UnsetType = UNSET
+    page: Price | UnsetType = UNSET
+    characters: Price | UnsetType = UNSET
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,7 +82,8 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An OpenAI-compatible provider.
 
     ``base_url`` is the part before ``/chat/completions`` (``https://host/v1``). ``families`` are the endpoint families
-    that it offers; empty means all. ``read_timeout_s`` limits the wait for the next bytes, ``total_timeout_s`` a whole
+    that it offers; empty means all. ``api_key`` is sent in the header ``key_header``, with ``Bearer`` if this is
+    ``Authorization``. ``read_timeout_s`` limits the wait for the next bytes, ``total_timeout_s`` a whole
     request. ``retries`` follow the first attempt, all before the first byte is sent to the client. At most
     ``max_concurrency`` requests run at the same time and ``max_waiting`` more wait.
     """
@@ -76,6 +91,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}{END_OF_TEXT}")]
     base_url: Annotated[str, Meta(pattern=r"^https?://[^\s/]")]
     api_key: str = ""
+    key_header: str = "Authorization"
     models: tuple[ModelSettings, ...] = ()
     families: tuple[Family, ...] = ()
     fallback: tuple[str, ...] = ()
@@ -108,6 +124,8 @@ def header_problems(settings: ProviderSettings) -> Iterator[tuple[str, str]]:
     """
     if any(not letter.isprintable() or letter.isspace() for letter in settings.base_url):
         yield "base_url", "Expected a URL without spaces and control characters"
+    if not _HEADER_NAME.fullmatch(settings.key_header):
+        yield "key_header", "Expected a header name of letters, digits and hyphens"
     for field, value in (("api_key", settings.api_key), *((f"headers.{n}", v) for n, v in settings.headers.items())):
         name = field.removeprefix("headers.")
         if field != name and not _HEADER_NAME.fullmatch(name):

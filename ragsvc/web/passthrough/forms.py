@@ -166,7 +166,7 @@ class StreamedForm:
         self._boundary = boundary.encode()
         self._scanner = FieldScanner(boundary, "model", refuse=self._refuse_retrieval)
         self._content_type = content_type
-        self._length = length
+        self.length = length
         self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES if may_use_disk else 0)  # noqa: SIM115 - closed by __aexit__
         self._kept = 0
         self.spent = False
@@ -211,8 +211,8 @@ class StreamedForm:
         old, new = (self._scanner.value or "").encode(), model.encode()
         if self._scanner.value is None:
             new = b'--%s\r\nContent-Disposition: form-data; name="model"\r\n\r\n%s\r\n' % (self._boundary, new)
-        if self._length is not None:
-            headers["Content-Length"] = str(self._length - len(old) + len(new))
+        if self.length is not None:
+            headers["Content-Length"] = str(self.length - len(old) + len(new))
         return _FormAttempt(self, old, new), headers
 
     async def pieces(self, old: bytes, new: bytes) -> AsyncIterator[bytes]:

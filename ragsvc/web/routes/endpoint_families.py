@@ -29,6 +29,12 @@ from ragsvc.core.gateway.endpoint_families import (
     read_large_fields,
     with_model,
 )
+from ragsvc.core.gateway.request_quantities import (
+    ONE_CALL,
+    ExpectedQuantities,
+    expect_form_quantities,
+    expect_quantities,
+)
 from ragsvc.core.gateway.upstream_access import UpstreamAccess
 from ragsvc.core.json_outline import LARGE_BODY_BYTES
 from ragsvc.providers.local_models import EmbeddingsRequest, RerankRequest
@@ -115,7 +121,9 @@ async def _pass_json(request: AnyRequest, family: Family, path: str) -> ASGIResp
             return ClientGone()
         if len(raw) < LARGE_BODY_BYTES:
             fields = read_fields(raw, default_model=default_model)
+            quantities = expect_quantities(family, path, raw)
         else:
+            quantities = await anyio.to_thread.run_sync(expect_quantities, family, path, raw)
             fields = await anyio.to_thread.run_sync(
                 lambda: read_large_fields(
                     raw,
@@ -125,7 +133,15 @@ async def _pass_json(request: AnyRequest, family: Family, path: str) -> ASGIResp
                 )
             )
     fields.refuse_retrieval(raw, f"/v1{path}")
-    call = call_of(context, raw, fields, family=family, path=path, model=fields.model_or(default_model))
+    call = call_of(
+        context,
+        raw,
+        fields,
+        family=family,
+        path=path,
+        model=fields.model_or(default_model),
+        quantities=quantities,
+    )
     if fields.stream:
         return _passed(request, lambda prepared: _forward(request, call, prepared), expects_events=True)
     with DisconnectWatcher(request.receive):
@@ -134,7 +150,14 @@ async def _pass_json(request: AnyRequest, family: Family, path: str) -> ASGIResp
 
 
 def call_of(
-    context: RequestContext, raw: bytes, fields: ProxiedFields, *, family: Family, path: str, model: str
+    context: RequestContext,
+    raw: bytes,
+    fields: ProxiedFields,
+    *,
+    family: Family,
+    path: str,
+    model: str,
+    quantities: ExpectedQuantities = ONE_CALL,
 ) -> ProxyCall:
     """The call that passes on a JSON request."""
     return ProxyCall(
@@ -146,6 +169,7 @@ def call_of(
         prompt_estimate=estimate_prompt(family, len(raw)),
         reply_estimate=estimate_reply(family, fields),
         limits_reply=bool(fields.max_output_tokens or fields.max_tokens),
+        quantities=quantities,
     )
 
 
@@ -166,7 +190,14 @@ async def _pass_form(request: AnyRequest, family: Family, path: str) -> ASGIResp
     )
     async with form:
         model = await form.read_model(_services(request).proxy.default_models.get(default_model_kind(family, path)))
-        call = ProxyCall(family=family, path=path, model=model, body=form, headers=_headers(context_of(request.scope)))
+        call = ProxyCall(
+            family=family,
+            path=path,
+            model=model,
+            body=form,
+            headers=_headers(context_of(request.scope)),
+            quantities=expect_form_quantities(family, path, form.length),
+        )
         return await _answer(request, call)
 
 

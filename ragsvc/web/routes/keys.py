@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -12,14 +12,16 @@ from msgspec import UNSET, Meta, UnsetType
 
 from ragsvc.core.access.api_keys import ApiKey, KeyLimits, KeyState
 from ragsvc.core.access.limits import UNLIMITED
+from ragsvc.core.access.money import Amount, to_amount, to_micros
 from ragsvc.core.access.principal import DEFAULT_SCOPES, Scope
 from ragsvc.core.defaults import LOCAL_MODEL, MAX_COLLECTION_NAME_LENGTH, MAX_MODEL_NAME_LENGTH
 from ragsvc.core.errors import KeyNotFound, PolicyDenied
 from ragsvc.core.ids import END_OF_TEXT, KeyId, TenantId
 from ragsvc.core.validation import MAX_INTEGER
 from ragsvc.services.idempotency import IdempotentRequest
-from ragsvc.services.key_administration import Actor, IssuedKey, KeyChange, KeyDraft, check_grant
+from ragsvc.services.key_administration import MONEY_LIMITS, Actor, IssuedKey, KeyChange, KeyDraft, check_grant
 from ragsvc.store.key_rows import AuditEntry
+from ragsvc.store.key_usage_rows import KeyUsage
 from ragsvc.web.app_state import services_of
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import context_of
@@ -71,13 +73,15 @@ class CreateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     requests_per_hour: _Count | UnsetType | None = UNSET
     tokens_per_day: _Tokens | None = None
     token_balance: _Tokens | None = None
+    money_per_day: Amount | None = None
+    money_balance: Amount | None = None
     max_parallel_requests: _Count | None = None
     expires_at: _Time | None = None
     state: Literal["active", "inactive"] = "active"
 
 
 class UpdateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Fields to change. ``token_balance`` replaces the balance; ``null`` removes a limit."""
+    """Fields to change. ``token_balance`` and ``money_balance`` replace the balances; ``null`` removes a limit."""
 
     label: _Label | UnsetType = UNSET
     state: Literal["active", "inactive"] | UnsetType = UNSET
@@ -88,6 +92,8 @@ class UpdateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     requests_per_hour: _Count | UnsetType | None = UNSET
     tokens_per_day: _Tokens | UnsetType | None = UNSET
     token_balance: _Tokens | UnsetType | None = UNSET
+    money_per_day: Amount | UnsetType | None = UNSET
+    money_balance: Amount | UnsetType | None = UNSET
     max_parallel_requests: _Count | UnsetType | None = UNSET
     expires_at: _Time | UnsetType | None = UNSET
 
@@ -113,6 +119,8 @@ class KeyBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     requests_per_hour: int | None
     tokens_per_day: int | None
     token_balance: int | None
+    money_per_day: float | None
+    money_balance: float | None
     max_parallel_requests: int | None
     expires_at: int | None
     previous_expires_at: int | None
@@ -145,7 +153,7 @@ class AuditList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyUsageBody(msgspec.Struct, frozen=True, kw_only=True):
-    """Usage of a day: ``date`` in UTC; ``day`` is the same in days since 1970.
+    """Usage of a day: ``date`` in UTC; ``day`` is the same in days since 1970; ``cost`` in the currency of the prices.
 
     ``family`` is a group of endpoints, ``search`` or ``documents`` (uploads); ``""`` was counted by an older release.
     """
@@ -159,6 +167,7 @@ class KeyUsageBody(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     requests: int
+    cost: float
 
 
 class UsageList(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,7 +209,9 @@ async def create_key(request: AnyRequest) -> Response[IssuedKeyBody]:
         allowed_models=tuple(body.allowed_models),
         allowed_collections=tuple(body.allowed_collections),
         secret_hash=None if body.secret_sha256 is None else bytes.fromhex(body.secret_sha256),
-        limits=services_of(request).keys.limits(**{name: getattr(body, name) for name in KeyLimits.__struct_fields__}),
+        limits=services_of(request).keys.limits(
+            **_in_micros({name: getattr(body, name) for name in KeyLimits.__struct_fields__})
+        ),
         expires_at=body.expires_at,
         state=KeyState(body.state),
     )
@@ -251,6 +262,7 @@ async def update_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
     changes: dict[str, Any] = {
         name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET
     }
+    changes = _in_micros(changes)
     for name, convert in _CONVERTED:
         if name in changes:
             changes[name] = convert(changes[name])
@@ -331,9 +343,13 @@ async def get_usage(
     if own_tenant(request) is not None:
         await _reachable(request, key_id)
     usage = await services_of(request).keys.usage(KeyId(key_id), days=days)
-    return UsageList(
-        data=[KeyUsageBody(**msgspec.structs.asdict(entry), date=day_as_date(entry.day)) for entry in usage]
-    )
+    return UsageList(data=[_used(entry) for entry in usage])
+
+
+def _used(entry: KeyUsage) -> KeyUsageBody:
+    fields = msgspec.structs.asdict(entry)
+    cost = to_amount(fields.pop("cost_micros"))
+    return KeyUsageBody(**fields, date=day_as_date(entry.day), cost=cost)
 
 
 _CONVERTED: tuple[tuple[str, Callable[[Any], Any]], ...] = (
@@ -342,6 +358,21 @@ _CONVERTED: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("allowed_collections", tuple),
     ("state", KeyState),
 )
+
+
+def _in_micros(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a key with money as integers. Raises ``InvalidRequest`` for more than six decimals."""
+    return {
+        name: to_micros(name, value) if name in MONEY_LIMITS and isinstance(value, int | float) else value
+        for name, value in fields.items()
+    }
+
+
+def _as_amounts(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: to_amount(value) if name in MONEY_LIMITS and value is not None else value
+        for name, value in fields.items()
+    }
 
 
 async def _reachable(request: AnyRequest, key_id: str, *, to_change: bool = False) -> ApiKey:
@@ -379,7 +410,7 @@ async def _repeatable(request: AnyRequest) -> IdempotentRequest | None:
 
 def _fields(key: ApiKey, now: float) -> dict[str, Any]:
     return {
-        **msgspec.structs.asdict(key.limits),
+        **_as_amounts(msgspec.structs.asdict(key.limits)),
         "id": key.id,
         "tenant": key.tenant,
         "label": key.label,

@@ -10,6 +10,7 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 from msgspec import UNSET, Meta, UnsetType
 
+from ragsvc.core.access.money import Amount, to_amount, to_micros
 from ragsvc.core.access.principal import Scope
 from ragsvc.core.errors import Conflict, PolicyDenied
 from ragsvc.core.ids import TenantId
@@ -34,11 +35,16 @@ _RemoveCopies = Annotated[
 
 
 class LimitsBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits that apply: those set for the tenant, else those of the settings; ``null`` means unlimited."""
+    """The limits that apply: those set for the tenant, else those of the settings; ``null`` means unlimited.
+
+    ``money_balance`` is what its keys may still spend together, ``money_per_day`` what they may spend on a day in UTC.
+    """
 
     max_collections: int | None
     max_documents: int | None
     max_bytes: int | None
+    money_per_day: float | None
+    money_balance: float | None
 
 
 class TenantBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,11 +68,13 @@ class TenantList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UpdateTenant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Limits to change; ``null`` returns to the limit of the settings."""
+    """Limits to change; ``null`` returns to the limit of the settings, or removes a budget in money."""
 
     max_collections: _Number | UnsetType | None = UNSET
     max_documents: _Number | UnsetType | None = UNSET
     max_bytes: _Number | UnsetType | None = UNSET
+    money_per_day: Amount | UnsetType | None = UNSET
+    money_balance: Amount | UnsetType | None = UNSET
 
 
 class TenantDeleted(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +86,7 @@ class TenantDeleted(msgspec.Struct, frozen=True, kw_only=True):
     removed: DeletionReport
 
 
+_BUDGET = ("money_per_day", "money_balance")
 _update = msgspec.json.Decoder(UpdateTenant)
 
 
@@ -100,12 +109,18 @@ async def get_tenant(request: Request[Any, Any, Any], tenant: FromPath[str]) -> 
     summary="Change a tenant's limits",
 )
 async def update_tenant(request: Request[Any, Any, Any], tenant: FromPath[str]) -> TenantBody:
-    """Change what a tenant may store. What it has already stays, also beyond a lower limit."""
+    """Change what a tenant may store and spend. What it has already stays, also beyond a lower limit."""
     body = await read_json(request, _update)
     found = await administration_of(request).tenant(TenantId(tenant))
     changes = {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET}
-    limits: TenantLimits = msgspec.structs.replace(found.limits, **changes)
-    return await _body(request, await administration_of(request).set_limits(TenantId(tenant), limits))
+    budget = {name: changes.pop(name) for name in _BUDGET if name in changes}
+    if budget:
+        micros = {name: None if amount is None else to_micros(name, amount) for name, amount in budget.items()}
+        await administration_of(request).change_budget(TenantId(tenant), micros)
+    if changes or not budget:
+        limits: TenantLimits = msgspec.structs.replace(found.limits, **changes)
+        await administration_of(request).set_limits(TenantId(tenant), limits)
+    return await _body(request, await administration_of(request).tenant(TenantId(tenant)))
 
 
 @delete("/v1/tenants/{tenant:str}", opt={**_ADMIN, "errors": (404, 409)}, status_code=200, summary="Delete a tenant")
@@ -150,6 +165,8 @@ def _refuse_own(request: Request[Any, Any, Any], tenant: str) -> None:
 
 async def _body(request: Request[Any, Any, Any], tenant: TenantHoldings) -> TenantBody:
     limits = await administration_of(request).limits(TenantId(tenant.name))
+    budget = await administration_of(request).budget(TenantId(tenant.name))
+    per_day, balance = budget.money_per_day, budget.money_balance
     return TenantBody(
         name=tenant.name,
         keys=tenant.keys,
@@ -157,7 +174,11 @@ async def _body(request: Request[Any, Any, Any], tenant: TenantHoldings) -> Tena
         documents=tenant.documents,
         files=tenant.files,
         bytes=tenant.size_bytes,
-        limits=LimitsBody(**msgspec.structs.asdict(limits)),
+        limits=LimitsBody(
+            **msgspec.structs.asdict(limits),
+            money_per_day=None if per_day is None else to_amount(per_day),
+            money_balance=None if balance is None else to_amount(balance),
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from litestar import Request, get
 from litestar.params import FromQuery, QueryParameter
 
 from ragsvc.core.access.limits import DAY_S
+from ragsvc.core.access.money import to_amount
 from ragsvc.core.access.principal import Scope
 from ragsvc.core.ids import END_OF_TEXT
 from ragsvc.core.validation import invalid_value
@@ -29,7 +30,7 @@ _GroupBy = Annotated[
 
 
 class UsageBody(msgspec.Struct, frozen=True, kw_only=True):
-    """Usage summed over the columns that are ``null``; ``date`` is in UTC.
+    """Usage summed over the columns that are ``null``; ``date`` is in UTC, ``cost`` in the currency of the prices.
 
     ``family`` is a group of endpoints, ``search`` or ``documents`` (uploads), which use no tokens.
     """
@@ -42,6 +43,7 @@ class UsageBody(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     requests: int
+    cost: float
 
 
 class UsageReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +107,8 @@ def _dimensions(text: str) -> list[UsageDimension]:
 def _body(entry: SummedUsage) -> UsageBody:
     fields = msgspec.structs.asdict(entry)
     day = fields.pop("day")
-    return UsageBody(**fields, date=None if day is None else day_as_date(day))
+    cost = to_amount(fields.pop("cost_micros"))
+    return UsageBody(**fields, cost=cost, date=None if day is None else day_as_date(day))
 
 
 route_handlers = [get_summed_usage]

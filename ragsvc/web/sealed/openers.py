@@ -13,6 +13,7 @@ import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from ragsvc.core.access import principal
+from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.validation import decode_json
 from ragsvc.crypto import ehbp, hpke, rvenc, sealed_requests
 from ragsvc.services.request_encryption import EncryptionService, SealedRequestMode
@@ -27,6 +28,8 @@ from ragsvc.web.sealed.plain_requests import (
     inner_content_type,
     make_plain,
     make_plain_chat,
+    refuse_steering_headers,
+    take_provider_access,
 )
 from ragsvc.web.sealed.recognition import ENC, ENCAPSULATED_KEY, SEALED_BODY
 from ragsvc.web.sealed.request_bodies import EhbpBody, OpenedBody, SealedBody
@@ -169,16 +172,23 @@ class RvencOpener:
         return limit_bytes  # of the JSON document with its hexadecimal fields: twice the plaintext
 
     async def open(self, scope: Scope, body: SealedBody, send: Send) -> OpenedRequest:
+        refuse_steering_headers(context_of(scope).headers)
         pending = await run_in_thread_if_large(self._open_document, await body.read_all())
         payload = as_streamed_chat(await self._encryption.accept(pending, self.mode))
-        plain = make_plain_chat(scope, length=len(payload))
+        steering: list[tuple[bytes, bytes]] = []
+        refusal: ASGIApp | None = None
+        try:
+            payload, steering = take_provider_access(payload)
+        except InvalidRequest as error:
+            refusal = _refusing(error)
+        plain = make_plain_chat(scope, length=len(payload), steering=steering)
         response = RvencResponse(
             pending,
             send,
             request_id=context_of(scope).request_id,
             insecure_literal=self._encryption.insecure_literal_rvenc,
         )
-        return OpenedRequest(plain, OpenedBody(payload, body), response)
+        return OpenedRequest(plain, OpenedBody(payload, body), response, application=refusal)
 
     def _open_document(self, document: bytes) -> sealed_requests.PendingInference:
         return self._encryption.open_inference(decode_json(document, _inference))
@@ -196,6 +206,15 @@ def all_openers(encryption: EncryptionService) -> dict[SealedRequestMode, Reques
         RvencOpener(encryption),
     )
     return {opener.mode: opener for opener in openers}
+
+
+def _refusing(error: InvalidRequest) -> ASGIApp:
+    """An application that refuses an opened request, so that the error is sealed."""
+
+    async def refuse(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise error
+
+    return refuse
 
 
 def _with_framing(limit_bytes: int) -> int:

@@ -8,7 +8,9 @@ from typing import Final
 import msgspec
 from litestar.types import Scope
 
-from ragsvc.crypto import hpke_stream
+from ragsvc.core.errors import UnsupportedParameter
+from ragsvc.core.validation import invalid_value
+from ragsvc.crypto import hpke_stream, rvenc
 from ragsvc.web.auth import credential_of
 from ragsvc.web.context import context_of
 from ragsvc.web.requested_documents import refuse_document_headers
@@ -32,6 +34,11 @@ _REPLACED = frozenset(
     }
 )
 _KEPT_OF_RVENC = frozenset({b"host", b"x-client-request-id"})
+_PROVIDER_FIELDS: Final = {
+    rvenc.PROVIDER_KEY_FIELD: (b"x-provider-key", "X-Provider-Key"),
+    rvenc.PROVIDER_BASE_URL_FIELD: (b"x-provider-base-url", "X-Provider-Base-URL"),
+}
+"""Fields of an encrypted RVENC chat, with the headers of a plain chat that they stand for."""
 
 
 def make_plain(scope: Scope, *, content_type: bytes, length: int | None) -> None:
@@ -43,21 +50,60 @@ def make_plain(scope: Scope, *, content_type: bytes, length: int | None) -> None
     _set_headers(scope, kept, content_type=content_type, length=length)
 
 
-def make_plain_chat(scope: Scope, *, length: int) -> Scope:
-    """Return the scope of a plain chat for an RVENC request. ``scope`` keeps its path.
+def refuse_steering_headers(headers: Mapping[bytes, bytes]) -> None:
+    """Refuse headers of an RVENC request that would steer the chat.
 
-    RVENC authenticates no header, so headers that steer a chat (``X-Provider-Base-URL``) must not pass: anybody
-    between client and server could add them. Headers that ask for documents are refused instead of ignored.
+    RVENC authenticates no header, so anybody between client and server could add them, and ``X-Provider-Base-URL``
+    would send the prompt elsewhere. The encrypted body has fields for the provider instead.
 
     Raises:
-        UnsupportedParameter: a header asks for documents.
+        UnsupportedParameter: a header asks for documents, or names the key or the address of a provider.
     """
-    refuse_document_headers(context_of(scope).headers, "an RVENC request outside of its encrypted body")
+    refuse_document_headers(headers, "an RVENC request outside of its encrypted body")
+    for name, (header, shown) in _PROVIDER_FIELDS.items():
+        if headers.get(header):
+            raise UnsupportedParameter(
+                f"The header '{shown}' is not authenticated in an RVENC request. Put the value into the encrypted "
+                f"body, as the field '{name}'.",
+                param=shown,
+            )
+
+
+def take_provider_access(payload: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """Take the provider's key and base URL out of an RVENC chat; returns the rest, and the headers of the plain chat.
+
+    Raises:
+        InvalidRequest: a value is not a text that a header can hold.
+    """
+    if not any(b'"%s"' % name.encode() in payload for name in _PROVIDER_FIELDS):
+        return payload, []
+    try:
+        fields = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return payload, []  # the chat route refuses it
+    if not isinstance(fields, dict):
+        return payload, []
+    headers: list[tuple[bytes, bytes]] = []
+    for name, (header, _) in _PROVIDER_FIELDS.items():
+        value = fields.pop(name, None)
+        if value is None:
+            continue
+        if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
+            raise invalid_value(name, "Expected a text of printable ASCII characters")
+        headers.append((header, value.encode()))
+    return msgspec.json.encode(fields), headers
+
+
+def make_plain_chat(scope: Scope, *, length: int, steering: list[tuple[bytes, bytes]]) -> Scope:
+    """Return the scope of a plain chat for an RVENC request. ``scope`` keeps its path.
+
+    ``steering`` are headers that the encrypted body asked for.
+    """
     plain = scope.copy()
     plain["path"] = scope.get("root_path", "") + PLAIN_CHAT_PATH
     plain["raw_path"] = plain["path"].encode()
     kept = [(name, value) for name, value in scope["headers"] if name in _KEPT_OF_RVENC]
-    _set_headers(plain, kept, content_type=JSON_TYPE, length=length)
+    _set_headers(plain, kept + steering, content_type=JSON_TYPE, length=length)
     return plain
 
 

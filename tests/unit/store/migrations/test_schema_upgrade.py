@@ -84,7 +84,7 @@ def with_new_column(rows: dict[str, list[tuple]]) -> dict[str, list[tuple]]:
         "pages": lambda row: (text_checksum(row[3].encode()),),
         "passages": lambda row: (None, text_checksum(row[10].encode())),
         "collections": lambda row: (None, PUBLIC_ID, row[2], *[None] * 5),
-        "api_keys": lambda _: ("[]",),
+        "api_keys": lambda _: ("[]", None, None, None, 0, 0),
     }
     return {
         table: [(*row, *added[table](row)) for row in found] if table in added else found
