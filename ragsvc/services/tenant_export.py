@@ -1,10 +1,11 @@
 """Exports everything of a tenant as a tar archive, made while it is sent: nothing is written to disk.
 
-Members: ``tenant.json``, ``collections.json``, ``keys.json`` (without secrets), ``usage.json``, ``uploads.json``, and
-for each document ``documents/<id>.json`` and ``files/<id>/<file name>``. A file that did not come with a document has
-``uploaded_files/<id>.json`` and ``files/<id>/<file name>``; a part of an upload has ``upload_parts/<id>``.
-Conversations are in ``conversations/<id>.json``, and responses with their input in ``responses/<id>.json``.
-``missing.json`` lists the ids whose stored bytes are missing.
+Members: ``tenant.json``, ``collections.json``, ``vector_stores.json`` with the documents of their files, ``keys.json``
+without secrets, ``usage.json``, ``uploads.json``, and for each document ``documents/<id>.json`` and
+``files/<id>/<file name>``. A file that did not come with a document has ``uploaded_files/<id>.json`` and
+``files/<id>/<file name>``; a part of an upload has ``upload_parts/<id>``. Conversations are in
+``conversations/<id>.json``, and responses with their input in ``responses/<id>.json``. ``missing.json`` lists the ids
+whose stored bytes are missing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ from ragsvc.core.access.api_keys import ApiKey
 from ragsvc.core.documents import Document
 from ragsvc.core.errors import DocumentNotFound
 from ragsvc.core.ids import TenantId
-from ragsvc.store import conversation_rows, file_rows, key_rows, key_usage_rows, tenant_rows, upload_rows
+from ragsvc.store import (
+    conversation_rows,
+    file_rows,
+    key_rows,
+    key_usage_rows,
+    tenant_rows,
+    upload_rows,
+    vector_store_rows,
+)
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
 from ragsvc.store.document_rows import get_document
@@ -92,6 +101,7 @@ class TenantExport:
                     _without_secrets(key) for key in key_rows.list_keys(connection, tenant=tenant, limit=_MOST_KEYS)
                 ],
                 "usage.json": key_usage_rows.sum_usage(connection, which, list(UsageDimension)),
+                "vector_stores.json": vector_store_rows.stores_for_export(connection, tenant),
                 "uploads.json": upload_rows.uploads_of_tenant(connection, tenant),
             }
         )

@@ -34,7 +34,7 @@ from ragsvc.store.vector_store_rows import NewStore
 
 logger = logging.getLogger(__name__)
 
-_SWEEP_INTERVAL_S: Final = 10.0
+_SWEEP_INTERVAL_S: Final = 30.0
 _REMEMBERED_DAYS: Final = 30
 """How long clients still see a vector store that has expired."""
 

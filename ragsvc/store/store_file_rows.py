@@ -197,6 +197,18 @@ def count_known_files(connection: Connection, store: Collection, file_ids: Seque
     return count
 
 
+def documents_of_files(connection: Connection, collection_id: CollectionId) -> list[tuple[str, str]]:
+    """(id of a file, id of its document) for all files of a store, in the order in which they were added."""
+    statement = (
+        select(_files.c.public_id, _documents.c.public_id)
+        .join_from(_links, _files, _links.c.file_id == _files.c.id)
+        .join(_documents, _links.c.document_id == _documents.c.id)
+        .where(_links.c.collection_id == collection_id)
+        .order_by(_links.c.created_at, _links.c.file_id)
+    )
+    return [(file, document) for file, document in connection.execute(statement)]
+
+
 def set_batch(connection: Connection, document_id: DocumentId, file_id: FileId, batch_id: int) -> None:
     """Note that a batch added a file to a store."""
     of_file = (_links.c.document_id == document_id) & (_links.c.file_id == file_id)

@@ -23,6 +23,7 @@ _collections = table_of(CollectionRow)
 _expired = table_of(ExpiredStoreRow)
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _COPIED = ("tenant", "name", "display_name", "description", "metadata", "created_at", "expires_after_days")
+_ALL = 1_000_000
 _present = _collections.c.deleted_at.is_(None)
 
 
@@ -115,6 +116,19 @@ def list_stores(
     page, more = found[:limit], len(found) > limit
     stores = [_expired_store(row) if row.expired else _store(connection, row) for row in page]
     return (stores[::-1] if backwards else stores), more
+
+
+class ExportedStore(msgspec.Struct, frozen=True):
+    """A vector store, and (id of a file, id of its document) for each of its files."""
+
+    store: VectorStore
+    files: list[tuple[str, str]]
+
+
+def stores_for_export(connection: Connection, tenant: TenantId) -> list[ExportedStore]:
+    """All vector stores of a tenant, oldest first."""
+    stores, _ = list_stores(connection, tenant, limit=_ALL, descending=False)
+    return [ExportedStore(store, store_file_rows.documents_of_files(connection, store.id)) for store in stores]
 
 
 def _store(connection: Connection, row: AnyRow) -> VectorStore:

@@ -13,6 +13,7 @@ from ragsvc.services.file_service import FileService, FileUpload
 from ragsvc.services.search import SearchService
 from ragsvc.services.store_activity import StoreActivity
 from ragsvc.services.store_files import StoreFileDraft, StoreFileService
+from ragsvc.services.tenant_export import TenantExport
 from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.services.vector_stores import StoreDraft, VectorStoreService
 from tests.support.administered_ingest import AdministeredIngest
@@ -37,6 +38,7 @@ class StoreServices(AdministeredIngest):
             index_lag=ingest.lag,
             clock=self.now,
         )
+        self.export = TenantExport(ingest.database, ingest.blobs)
         quotas = TenantQuotas()
         self.stores = VectorStoreService(
             database=ingest.database,

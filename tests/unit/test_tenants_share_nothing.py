@@ -149,10 +149,9 @@ class Pair:
             await receiving.write(text.encode())
             upload = Upload(filename="a.txt", media_type="text/plain", collection=collection)
             result = await documents.add(side.principal.tenant, receiving, upload)
-        if result.created:
-            file = result.document.public_id.replace("doc_", "file-")
-            side.implicit[file] = text
-            side.attach(store, file)
+        file = result.document.public_id.replace("doc_", "file-")
+        side.implicit[file] = text
+        side.attach(store, file)
 
     async def reach_for_the_other(self, which: int, number: int, other: int) -> None:
         """Every use of an id of the other tenant is an unknown id."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -295,3 +298,24 @@ async def test_every_id_of_another_tenant_is_unknown(tmp_path: Path) -> None:
             await services.store_files.get(other, own_store, file.public_id)
         assert await services.counts(other, own_store) == FileCounts()
         assert await services.counts(principal, store) == completed(1)
+
+
+async def test_an_export_has_the_stores_with_their_files(tmp_path: Path) -> None:
+    async with running(tmp_path) as (services, principal):
+        file = await services.file(principal, "harbour lights")
+        brief = await services.store(principal, expires_after_days=1)
+        store = await services.store(principal, file, name="reports", metadata={"team": "a"})
+        await services.ingest.idle()
+        services.later_s = 2 * SECONDS_PER_DAY
+        await services.stores.sweep()
+        other = await services.principal(OTHER)
+        await services.store(other, name="foreign")
+        archive = io.BytesIO(b"".join([piece async for piece in services.export.chunks(ACME)]))
+        with tarfile.open(fileobj=archive) as members:
+            stores = json.load(members.extractfile("vector_stores.json"))  # type: ignore[arg-type]
+        document = (await services.store_files.get(principal, store, file.public_id)).document_public_id
+        assert [(entry["store"]["public_id"], entry["store"]["expired"], entry["files"]) for entry in stores] == [
+            (brief, True, []),
+            (store, False, [[file.public_id, document]]),
+        ]
+        assert stores[1]["store"]["metadata"] == {"team": "a"}
