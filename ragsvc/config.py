@@ -28,6 +28,7 @@ from ragsvc.core.defaults import (
     DEFAULT_MAX_CONNECTIONS,
     DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
     DEFAULT_MAX_DOCUMENT_BYTES,
+    DEFAULT_MAX_FILE_BYTES,
     DEFAULT_MAX_HEADER_BYTES,
     DEFAULT_MAX_HEADERS,
     DEFAULT_MAX_PROMPT_CHARACTERS,
@@ -164,6 +165,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     max_document_bytes: Positive = DEFAULT_MAX_DOCUMENT_BYTES
     """Largest document in bytes."""
+    max_file_bytes: Positive = DEFAULT_MAX_FILE_BYTES
+    """Largest file of ``/v1/files`` and ``/v1/uploads`` in bytes."""
     upload_wait_s: Annotated[float, Meta(ge=0, le=600)] = 60.0
     """Seconds that an upload waits for ``ready`` before it answers 202."""
     max_pages: Positive = 5000

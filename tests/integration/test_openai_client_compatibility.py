@@ -265,8 +265,7 @@ def test_families_work_end_to_end_encrypted(gateway) -> None:
         assert image().getvalue() in gateway.upstream.last.body
 
 
-@pytest.mark.parametrize("path", ["files", "files/file-1/content", "batches", "vector_stores/vs_1", "assistants",
-                                  "threads/t/runs", "fine_tuning/jobs", "uploads", "evals",
+@pytest.mark.parametrize("path", ["batches", "assistants", "threads/t/runs", "fine_tuning/jobs", "evals",
                                   "containers", "videos/v1"])  # fmt: skip
 def test_families_of_objects_are_refused_by_name(gateway, path: str) -> None:
     with gateway.service.client(gateway.key) as client:

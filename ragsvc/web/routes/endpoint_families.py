@@ -323,9 +323,6 @@ route_handlers: list[HTTPRouteHandler] = [
 """The routes in the OpenAPI document; ``stateful_routes`` are not part of it."""
 
 _STATEFUL: Final = {
-    "files": "Use /v1/rag/documents for documents.",
-    "uploads": "Use /v1/rag/documents for documents.",
-    "vector_stores": "Use /v1/rag/documents for collections of documents and /v1/rag/search for searches.",
     "batches": "Send the requests one by one.",
     "assistants": "Use /v1/chat/completions with use_rag.",
     "threads": "Use /v1/chat/completions, which takes the whole conversation.",
