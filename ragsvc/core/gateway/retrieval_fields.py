@@ -1,6 +1,7 @@
 """The fields that ask for an answer from documents, where they cannot have an effect: refused, never ignored.
 
-Only chat completions honour them. An answer without documents, where documents were asked for, misleads its reader.
+Only chat completions and responses honour them. An answer without documents, where documents were asked for, misleads
+its reader.
 """
 
 from __future__ import annotations
