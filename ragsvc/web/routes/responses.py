@@ -213,6 +213,7 @@ def _events(scope: ASGIScope, stream: ResponseStream | FollowedResponse | Replay
         "raw": answer_response,
         "passes_query": True,
         "large_body": True,
+        "takes_files": True,
         "tag": "responses",
         "body": ResponseRequest,
         "answers": {200: DocumentedAnswer("The response; events if `stream` is true.", RESPONSE_ANSWERS)},
