@@ -292,7 +292,9 @@ def test_a_need_that_is_not_known_takes_what_is_left_but_no_less_than_the_least(
 def test_money_is_exhausted_in_total_and_for_a_day_with_words_for_people():
     ledger = MoneyLedger("tenant", balance=2_500_000, per_day=1_000_000, day=0)
     assert MoneyLedger("key", balance=None, per_day=None, day=0).remaining_micros is None
-    with pytest.raises(BalanceExhausted, match=r"daily money budget of this tenant, 1, is exhausted: 1 left, 1\.000001 needed"):
+    with pytest.raises(
+        BalanceExhausted, match=r"daily money budget of this tenant, 1, is exhausted: 1 left, 1\.000001 needed"
+    ):
         ledger.reserve(1_000_001, now=0)
     for day in range(2):
         ledger.settle(ledger.reserve(1_000_000, now=day * DAY_S), 1_000_000, day=day)
