@@ -141,6 +141,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ``@revision``; it is downloaded at the first start, and the resolved commit is used from then on."""
     embedding_runtime: Literal["auto", "onnx", "sentence-transformers"] = "auto"
     """Runtime of the embedding model; ``auto`` uses the accelerated runtime if its vectors agree with the original."""
+    embeddings_truncate: Literal["none", "start", "end"] = "none"
+    """Which end of a text loses what exceeds the limit of the built-in embedding model, for requests without
+    ``truncate``; ``none`` refuses such texts."""
     embedded_text: Literal["condensed", "whole"] = "condensed"
     """The text of a passage that is embedded; ``condensed`` omits function words and punctuation. A change applies to
     stored passages after ``ragsvc reindex --embeddings``."""

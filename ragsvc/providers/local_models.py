@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Protocol, TypeVar
 from uuid import uuid4
 
@@ -30,6 +31,9 @@ from ragsvc.providers.local_provider import LocalProvider
 
 MAX_INPUTS: Final = 2048
 _MAX_DOCUMENTS: Final = 1000
+_TOKENISED_CHARACTERS: Final = 200_000
+TRUNCATED_INPUTS_HEADER: Final = "X-Ragsvc-Truncated-Inputs"
+"""The number of texts of an embeddings request that were truncated; only present if there are any."""
 
 T = TypeVar("T")
 Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
@@ -39,11 +43,23 @@ ScoreTexts = Callable[[str, Sequence[str]], Awaitable[Scores]]
 """Scores ``(n,)`` in 0..1 of texts for a query."""
 
 
+class Truncation(StrEnum):
+    """Which end of a text loses what exceeds the limit of a model; with ``NONE`` the text is refused."""
+
+    NONE = "none"
+    START = "start"
+    END = "end"
+
+
 class TokenCounts(Protocol):
     """The tokenizer of the embedding model."""
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """The number of tokens of each text, without special tokens."""
+        ...
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Character spans ``[start, end)`` of the tokens of a text, in order, without special tokens."""
         ...
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
@@ -61,6 +77,14 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
     ]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
+    truncate: Annotated[
+        str | bool | None,
+        Meta(
+            description="Which end of a text loses what exceeds the model's limit: `START`, `END` (also `true`), or "
+            "`NONE` (also `false`), which refuses the text. The default is a setting of the service.",
+            examples=["END"],
+        ),
+    ] = None
     user: str | None = None
 
 
@@ -93,8 +117,11 @@ class _ReadyReply:
     status = 200
     headers: Mapping[str, str] = {"Content-Type": "application/json"}
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """``headers`` are added to the media type."""
         self._body: bytes | None = body
+        if headers:
+            self.headers = {**self.headers, **headers}
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -128,38 +155,70 @@ def _no_chat(call: ChatCall) -> ModelNotFound:
 class LocalEmbeddings(_WithoutChat):
     """``POST /v1/embeddings`` with the model that embeds the documents."""
 
-    def __init__(self, model: EmbeddingModel, embed: Embed, tokens: TokenCounts) -> None:
+    def __init__(
+        self, model: EmbeddingModel, embed: Embed, tokens: TokenCounts, *, truncate: Truncation = Truncation.NONE
+    ) -> None:
+        """``truncate`` applies to requests that do not say how to treat long texts."""
         self._model = model
+        self._truncate = truncate
         self._embed = embed
         self._tokens = tokens
 
     async def forward(self, request: ForwardRequest) -> ForwardReply:
-        """Embed texts. A text that exceeds the model's limit is rejected and not truncated."""
+        """Embed texts. A text that exceeds the model's limit is refused, or truncated as the request asks.
+
+        The answer then has the indexes of the truncated texts in ``truncated_inputs``, and their number in a header.
+        """
         asked = _decoded(request, _EMBEDDINGS)
         if asked.dimensions not in (None, self._model.dimension):
             raise UnsupportedParameter(
                 f"This model supports {self._model.dimension} dimensions only.",
                 param="dimensions",
             )
-        texts, counts = await anyio.to_thread.run_sync(self._read_input, asked.input)
+        truncation = _read_truncation(asked, self._truncate)
+        texts, counts, truncated = await anyio.to_thread.run_sync(self._read_input, asked.input, truncation)
         vectors = await self._embed(texts)
         wants_base64 = asked.encoding_format == "base64"
         body = await anyio.to_thread.run_sync(
-            lambda: _embeddings_body(asked.model, vectors, counts, wants_base64=wants_base64)
+            lambda: _embeddings_body(asked.model, vectors, counts, truncated, wants_base64=wants_base64)
         )
-        return _ReadyReply(body)
+        return _ReadyReply(body, {TRUNCATED_INPUTS_HEADER: str(len(truncated))} if truncated else None)
 
-    def _read_input(self, given: str | list[Any]) -> tuple[list[str], int]:
-        texts = self._texts(given)
-        limit = self._model.max_tokens
+    def _read_input(self, given: str | list[Any], truncation: Truncation) -> tuple[list[str], int, list[int]]:
+        """The texts to embed, the number of their tokens, and the indexes of those that were truncated."""
+        texts = list(self._texts(given))
+        limit = self._model.max_tokens - 2  # of the two special tokens that the model adds
         total = 0
+        truncated: list[int] = []
         for index, (text, count) in enumerate(zip(texts, self._tokens.count(texts), strict=True)):
             param = "input" if isinstance(given, str) else f"input[{index}]"
             check_not_blank(param, text)
-            if count + 2 > limit:
-                raise invalid_value(param, f"Expected at most {limit - 2} tokens, got {count}")
-            total += count + 2  # with the two special tokens that the model adds
-        return texts, total
+            used = count
+            if count > limit:
+                if truncation is Truncation.NONE:
+                    problem = f"Expected at most {limit} tokens, got {count}; 'truncate' cuts longer texts"
+                    raise invalid_value(param, problem)
+                texts[index], used = self._cut(text, limit, truncation)
+                truncated.append(index)
+            total += used + 2
+        return texts, total, truncated
+
+    def _cut(self, text: str, limit: int, truncation: Truncation) -> tuple[str, int]:
+        """The start or the end of a text with at most ``limit`` tokens, and their number."""
+        at_end = truncation is Truncation.END
+        part = text
+        if len(text) > _TOKENISED_CHARACTERS:  # a tokenizer takes two hundred times the memory of its text
+            part = text[:_TOKENISED_CHARACTERS] if at_end else text[-_TOKENISED_CHARACTERS:]
+        kept = limit
+        while kept > 0:
+            spans = self._tokens.spans(part)
+            if len(spans) > kept:
+                part = part[: spans[kept - 1][1]] if at_end else part[spans[-kept][0] :]
+            (count,) = self._tokens.count([part])
+            if count <= limit:
+                break
+            kept -= count - limit  # a word that was cut can have more tokens than before
+        return part, count
 
     def _texts(self, given: str | list[Any]) -> list[str]:
         if isinstance(given, str):
@@ -178,7 +237,21 @@ class LocalEmbeddings(_WithoutChat):
             raise invalid_value("input", str(error)) from error
 
 
-def _embeddings_body(model: str, vectors: Vectors, tokens: int, *, wants_base64: bool) -> bytes:
+def _read_truncation(asked: EmbeddingsRequest, default: Truncation) -> Truncation:
+    """The option ``truncate``: a name as Cohere and NVIDIA NIM have it, or a boolean as Ollama has it."""
+    if asked.truncate is None:
+        return default
+    if isinstance(asked.truncate, bool):
+        return Truncation.END if asked.truncate else Truncation.NONE
+    try:
+        return Truncation(asked.truncate.lower())
+    except ValueError as error:
+        raise invalid_value("truncate", "Expected 'NONE', 'START', 'END', true or false") from error
+
+
+def _embeddings_body(
+    model: str, vectors: Vectors, tokens: int, truncated: Sequence[int], *, wants_base64: bool
+) -> bytes:
     """The reply in OpenAI's format; base64 encodes little-endian float32."""
     rows: list[Any]
     if wants_base64:
@@ -187,7 +260,10 @@ def _embeddings_body(model: str, vectors: Vectors, tokens: int, *, wants_base64:
         rows = vectors.tolist()
     data = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return msgspec.json.encode({"object": "list", "data": data, "model": model, "usage": usage})
+    body: dict[str, Any] = {"object": "list", "data": data, "model": model, "usage": usage}
+    if truncated:
+        body["truncated_inputs"] = truncated
+    return msgspec.json.encode(body)
 
 
 class LocalReranker(_WithoutChat):

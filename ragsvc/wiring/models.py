@@ -24,7 +24,14 @@ from ragsvc.providers.caller_base_urls import AllowedBaseUrls, PublicResolver
 from ragsvc.providers.gguf_runs import GgufRuns
 from ragsvc.providers.local_extractive import LocalExtractive
 from ragsvc.providers.local_gguf import LocalGguf
-from ragsvc.providers.local_models import HYBRID_SCORE, LocalEmbeddings, LocalReranker, hybrid_scores, in_thread
+from ragsvc.providers.local_models import (
+    HYBRID_SCORE,
+    LocalEmbeddings,
+    LocalReranker,
+    Truncation,
+    hybrid_scores,
+    in_thread,
+)
 from ragsvc.providers.openai_upstream import OpenAIUpstream
 from ragsvc.providers.policy_engines import RegoFile, opa_server
 from ragsvc.providers.upstream_requests import open_session
@@ -80,11 +87,11 @@ def open_policies(stack: AsyncExitStack, settings: Settings, session: aiohttp.Cl
 
 
 def embedding_and_rerank_models(
-    space: ModelSpace, tokens: TokenizerSpans, reranker: Reranker | None
+    space: ModelSpace, tokens: TokenizerSpans, reranker: Reranker | None, *, truncate: str
 ) -> list[LocalModel]:
     """The embedding model and the reranker, each under a fixed name and under the name of the model."""
     batcher = space.batcher
-    embeddings = LocalEmbeddings(space.model, batcher.embed_passages, tokens)
+    embeddings = LocalEmbeddings(space.model, batcher.embed_passages, tokens, truncate=Truncation(truncate))
     if reranker is None:
         scored_by, score = HYBRID_SCORE, hybrid_scores(batcher.embed_query, batcher.embed_passages)
     else:
@@ -96,6 +103,18 @@ def embedding_and_rerank_models(
         LocalModel("local/reranker", ranking, frozenset({Family.RERANK})),
         LocalModel(scored_by, ranking, frozenset({Family.RERANK})),
     ]
+
+
+def built_in_models(
+    stack: AsyncExitStack,
+    settings: Settings,
+    space: ModelSpace,
+    tokens: TokenizerSpans,
+    reranker: Reranker | None,
+) -> list[LocalModel]:
+    """The models in this process, other than the built-in chat model. Raises ``ConfigurationError``."""
+    embedding = embedding_and_rerank_models(space, tokens, reranker, truncate=settings.embeddings_truncate)
+    return [*embedding, *gguf_models(stack, settings)]
 
 
 def _short_name(model: str) -> str:

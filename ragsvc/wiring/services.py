@@ -72,10 +72,9 @@ from ragsvc.wiring.data_directory import (
 )
 from ragsvc.wiring.embedding_spaces import ModelSpace, SpaceOpener, load_indexes, open_serving_space, plan_model_change
 from ragsvc.wiring.models import (
+    built_in_models,
     default_key_limits,
     default_models,
-    embedding_and_rerank_models,
-    gguf_models,
     open_caller_base_urls,
     open_model_registry,
     open_policies,
@@ -370,7 +369,7 @@ async def open_services(
         encryption = await _open_encryption(stack, settings)
         session = await stack.enter_async_context(open_session())
         open_provider = provider_opener(tokens, observer)
-        local_models = [*embedding_and_rerank_models(configured, tokens, reranker), *gguf_models(stack, settings)]
+        local_models = built_in_models(stack, settings, configured, tokens, reranker)
         models = open_model_registry(tokens, local_models, lists_documents=settings.list_document_models)
         stack.push_async_callback(models.aclose)
         providers = await _open_providers(

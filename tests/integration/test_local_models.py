@@ -9,6 +9,8 @@ import numpy as np
 import openai
 import pytest
 
+from ragsvc.testing.service_runner import RunningService, create_key
+
 pytestmark = pytest.mark.model
 
 MODEL = "local/embedding-model"
@@ -106,6 +108,70 @@ def test_what_cannot_be_embedded_is_refused_by_name(client, body, param: str) ->
     with pytest.raises(openai.BadRequestError) as refused:
         client.post("/embeddings", body={"model": MODEL, **body}, cast_to=httpx.Response)
     assert refused.value.param == param
+
+
+LONG = "whale " * 200 + "budget " * 200
+"""More tokens than the 256 of the model: the start is about whales, the end about budgets."""
+
+
+def embed_raw(client, **fields) -> httpx.Response:
+    raw = client.embeddings.with_raw_response.create(model=MODEL, encoding_format="float", **fields)
+    return raw.http_response
+
+
+@pytest.mark.parametrize(
+    ("truncate", "kept"),
+    [
+        ("END", "whale " * 200 + "budget " * 54),
+        ("end", "whale " * 200 + "budget " * 54),
+        (True, "whale " * 200 + "budget " * 54),
+        ("START", "whale " * 54 + "budget " * 200),
+    ],
+)
+def test_a_long_text_is_truncated_where_the_request_asks_for_it(client, truncate, kept: str) -> None:
+    reply = embed_raw(client, input=["short", LONG, LONG], extra_body={"truncate": truncate})
+    body = reply.json()
+    assert reply.headers["x-ragsvc-truncated-inputs"] == "2"
+    assert body["truncated_inputs"] == [1, 2]
+    assert body["usage"]["prompt_tokens"] == 3 + 256 + 256
+    whole = embed_raw(client, input=kept)
+    assert "x-ragsvc-truncated-inputs" not in whole.headers
+    assert "truncated_inputs" not in whole.json()
+    assert np.dot(body["data"][1]["embedding"], whole.json()["data"][0]["embedding"]) > 0.999
+
+
+@pytest.mark.parametrize("side", ["START", "END"])
+@pytest.mark.parametrize("text", ["antidisestablishmentarianism" * 500, "中文字符测试" * 500, "a1b2-" * 100_000])
+def test_truncation_leaves_at_most_the_models_limit(client, side, text: str) -> None:
+    body = embed_raw(client, input=text, extra_body={"truncate": side}).json()
+    assert body["usage"]["prompt_tokens"] <= 256
+    unit([body["data"][0]["embedding"]])
+
+
+@pytest.mark.parametrize("truncate", ["NONE", "none", False, None])
+def test_a_long_text_is_refused_unless_it_may_be_truncated(client, truncate) -> None:
+    with pytest.raises(openai.BadRequestError, match="at most 254 tokens, got 400; 'truncate'") as refused:
+        embed_raw(client, input=["a", LONG], extra_body={"truncate": truncate})
+    assert refused.value.param == "input[1]"
+
+
+def test_an_unknown_side_of_truncation_is_refused_by_name(client) -> None:
+    with pytest.raises(openai.BadRequestError, match="'NONE', 'START', 'END'") as refused:
+        embed_raw(client, input="a", extra_body={"truncate": "MIDDLE"})
+    assert refused.value.param == "truncate"
+
+
+def test_the_setting_truncates_for_requests_that_say_nothing(tmp_path) -> None:
+    data_dir = tmp_path / "data"
+    key = create_key(data_dir, tenant="acme")
+    running = RunningService(data_dir, env={"RAGSVC_EMBEDDINGS_TRUNCATE": "start"})
+    try:
+        with openai.OpenAI(api_key=key, base_url=f"{running.url}/v1", max_retries=0) as client:
+            assert embed_raw(client, input=LONG).headers["x-ragsvc-truncated-inputs"] == "1"
+            with pytest.raises(openai.BadRequestError):
+                embed_raw(client, input=LONG, extra_body={"truncate": "NONE"})
+    finally:
+        assert running.stop() == 0
 
 
 def test_the_models_own_dimension_may_be_asked_for(client) -> None:

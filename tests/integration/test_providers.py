@@ -152,6 +152,27 @@ def test_a_callers_key_takes_the_place_of_each_key_of_the_operator(gateway, admi
     admin.delete("/v1/providers/added/key", params={"tenant": "gateway"})
 
 
+def test_a_tenants_budget_is_shared_by_its_keys_and_ends_with_it(gateway, admin, provider) -> None:
+    first, second = gateway.new_key(tenant="spending"), gateway.new_key(tenant="spending")
+    changed = admin.patch("/v1/tenants/spending", json={"money_balance": 0.01, "money_per_day": 5, "max_documents": 3})
+    limits = changed.json()["limits"]
+    assert (limits["money_balance"], limits["money_per_day"], limits["max_documents"]) == (0.01, 5, 3)
+    assert admin.patch("/v1/tenants/spending", json={"max_documents": None}).json()["limits"]["money_balance"] == 0.01
+    assert embed(gateway, "added-model", first).status_code == 200  # 8 tokens of 0.5 for 1,000
+    assert embed(gateway, "added-model", second).status_code == 200
+    refused = embed(gateway, "added-model", first)
+    assert (refused.status_code, refused.headers["x-should-retry"]) == (402, "false")
+    assert "budget of this tenant" in refused.json()["error"]["message"]
+    with gateway.service.client(second) as client:
+        assert client.get("/v1/tokens").json()["money_remaining"] == 0.002
+    assert embed(gateway, "added-model").status_code == 200  # of another tenant
+    assert admin.delete("/v1/tenants/spending").status_code == 200
+    again = gateway.new_key(tenant="spending")
+    assert embed(gateway, "added-model", again).status_code == 200
+    with gateway.service.client(again) as client:
+        assert "money_remaining" not in client.get("/v1/tokens").json()
+
+
 def test_an_rvenc_chat_may_name_an_allowed_address_inside_its_encryption(gateway) -> None:
     transport = EncryptedTransport(gateway.service.url, Rvenc())
     headers = {"X-Provider-Base-URL": f"{gateway.upstream.url}/other/v1", "X-Provider-Key": "sk-mine"}

@@ -274,7 +274,12 @@ def test_keys_are_changed_rotated_imported_and_counted_from_the_command_line(tmp
     changed = ok(
         data_dir, "keys", "update", key["id"], "--label", "new", "--inactive", "--collection", "a", "--collection",
         "b", "--requests-per-minute", "7", "--token-balance", "500", "--expires-in-days", "2",
+        "--money-balance", "12.5", "--money-per-day", "0.000001",
     )  # fmt: skip
+    assert (changed["money_balance"], changed["money_per_day"]) == (12.5, 0.000001)
+    assert "12.5 money left" in " ".join(ragsvc(data_dir, "keys", "list").stdout.split())
+    tenant = ok(data_dir, "tenants", "update", "acme", "--money-balance", "7.25", "--max-documents", "9")
+    assert (tenant["limits"]["money_balance"], tenant["limits"]["max_documents"]) == (7.25, 9)
     assert (changed["label"], changed["state"], changed["allowed_collections"]) == ("new", "inactive", ["a", "b"])
     assert (changed["requests_per_minute"], changed["token_balance"]) == (7, 500)
     assert abs(changed["expires_at"] - time.time() - 2 * 86_400) < 100

@@ -36,7 +36,7 @@ class Babbling:
 
 
 class Meter:
-    async def settle(self, reservation, *, prompt_tokens, completion_tokens, model) -> None:
+    async def settle(self, reservation, *, prompt_tokens, completion_tokens, model, cost=0) -> None:
         pass
 
 

@@ -43,7 +43,7 @@ class Meter:
 
     settled = 0
 
-    async def settle(self, reservation, *, prompt_tokens, completion_tokens, model) -> None:
+    async def settle(self, reservation, *, prompt_tokens, completion_tokens, model, cost=0) -> None:
         self.settled += 1
 
 

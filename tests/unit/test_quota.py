@@ -1,4 +1,6 @@
+from fractions import Fraction
 from itertools import zip_longest
+from math import ceil
 
 import pytest
 from hypothesis import given
@@ -10,11 +12,15 @@ from ragsvc.core.access.limits import (
     MINUTE_S,
     UNLIMITED,
     DayClock,
+    MoneyLedger,
     RequestGate,
     SlidingWindow,
     TokenLedger,
 )
 from ragsvc.core.errors import BalanceExhausted, RateLimited
+from ragsvc.core.gateway.chat import TokenUsage
+from ragsvc.core.gateway.prices import cost_micros
+from ragsvc.core.gateway.provider_settings import Pricing
 
 gaps = st.lists(st.floats(min_value=0, max_value=70, allow_nan=False), max_size=120)
 
@@ -269,3 +275,44 @@ def test_no_crash_at_any_moment_gives_back_acknowledged_tokens(steps, pauses, ba
         for one, tokens in acknowledged_by_day.items():
             assert durable.used_after_crash(one) >= tokens
         assert ledger.reserved == sum(open_)
+
+
+def test_a_need_that_is_not_known_takes_what_is_left_but_no_less_than_the_least():
+    ledger = TokenLedger(balance=100, per_day=None, day=0)
+    assert ledger.reserve(1000, least=10, now=0) == 100
+    with pytest.raises(BalanceExhausted):
+        ledger.reserve(1000, least=1, now=0)
+    ledger.settle(100, 95, day=0)
+    with pytest.raises(BalanceExhausted):
+        ledger.reserve(1000, least=10, now=0)
+    assert ledger.reserve(1000, least=5, now=0) == 5
+    assert TokenLedger(balance=None, per_day=None, day=0).reserve(1000, least=1, now=0) == 1000
+
+
+def test_money_is_exhausted_in_total_and_for_a_day_with_words_for_people():
+    ledger = MoneyLedger("tenant", balance=2_500_000, per_day=1_000_000, day=0)
+    assert MoneyLedger("key", balance=None, per_day=None, day=0).remaining_micros is None
+    with pytest.raises(
+        BalanceExhausted, match=r"daily money budget of this tenant, 1, is exhausted: 1 left, 1\.000001 needed"
+    ):
+        ledger.reserve(1_000_001, now=0)
+    for day in range(2):
+        ledger.settle(ledger.reserve(1_000_000, now=day * DAY_S), 1_000_000, day=day)
+    with pytest.raises(BalanceExhausted, match=r"money budget of this tenant is exhausted: 0\.5 left, 0\.6 needed"):
+        ledger.reserve(600_000, now=2 * DAY_S)
+    assert ledger.remaining_micros == 500_000
+
+
+@given(st.lists(st.integers(0, 10**6), max_size=20), st.floats(0, 1000, allow_nan=False))
+def test_costs_add_up_exactly(tokens, price):
+    price = round(price, 6)
+    exact = [Fraction(str(price)) * 1000 * count for count in tokens]
+    costs = [cost_micros(Pricing(input=price), TokenUsage.of(count, 0)) for count in tokens]
+    assert costs == [ceil(cost) for cost in exact]
+
+
+def test_cached_tokens_have_their_own_price():
+    pricing = Pricing(input=0.01, cached_input=0.001)
+    assert cost_micros(pricing, TokenUsage.of(1000, 0, cached_tokens=900)) == 1000 + 900
+    assert cost_micros(Pricing(input=0.01), TokenUsage.of(1000, 0, cached_tokens=900)) == 10_000
+    assert cost_micros(pricing, TokenUsage.of(10, 0, cached_tokens=99)) == 10

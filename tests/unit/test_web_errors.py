@@ -42,8 +42,8 @@ def test_each_error_reads_the_same_way(cls):
     assert body["error"]["code"] == cls.code
     assert body["error"]["request_id"] == "req_1"
     assert rendered.event == b"data: " + rendered.content + b"\n\n"
-    repeated_by_sdk = rendered.status in (408, 409, 429) or rendered.status >= 500
-    assert ("x-should-retry" in rendered.headers) == repeated_by_sdk
+    advised = rendered.status in (402, 408, 409, 429) or rendered.status >= 500
+    assert ("x-should-retry" in rendered.headers) == advised
 
 
 def test_an_error_nobody_listed_takes_after_its_ancestor():
@@ -68,6 +68,7 @@ def test_advice_on_retrying():
     assert render(errors.Overloaded("m", retry_after_s=7), None).headers["retry-after"] == "7"
     assert render(errors.ModelUnavailable("m"), None).headers["retry-after"] == "1"
     assert render(errors.Conflict("m"), None).headers["x-should-retry"] == "false"
+    assert render(errors.BalanceExhausted("m"), None).headers["x-should-retry"] == "false"
 
 
 def test_an_unexpected_error_tells_nothing_of_itself():
