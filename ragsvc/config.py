@@ -28,6 +28,7 @@ from ragsvc.core.defaults import (
     DEFAULT_MAX_CONNECTIONS,
     DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
     DEFAULT_MAX_DOCUMENT_BYTES,
+    DEFAULT_MAX_FILE_BYTES,
     DEFAULT_MAX_HEADER_BYTES,
     DEFAULT_MAX_HEADERS,
     DEFAULT_MAX_PROMPT_CHARACTERS,
@@ -164,6 +165,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     max_document_bytes: Positive = DEFAULT_MAX_DOCUMENT_BYTES
     """Largest document in bytes."""
+    max_file_bytes: Positive = DEFAULT_MAX_FILE_BYTES
+    """Largest file of ``/v1/files`` and ``/v1/uploads`` in bytes."""
     upload_wait_s: Annotated[float, Meta(ge=0, le=600)] = 60.0
     """Seconds that an upload waits for ``ready`` before it answers 202."""
     max_pages: Positive = 5000
@@ -224,6 +227,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     rag_top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K
     """Passages in a RAG prompt if the request gives no ``top_k``."""
+    response_retention_days: Annotated[int, Meta(ge=0)] = 30
+    """Days that stored responses of ``/v1/responses`` are kept; 0 keeps them until they are deleted."""
+    response_truncation: Literal["auto", "disabled"] = "disabled"
+    """What happens to a conversation of ``/v1/responses`` that is too long for the model, if the request does not say:
+    it is refused (``disabled``), or its oldest turns are left out (``auto``)."""
     requests_per_minute: Positive = 60
     """Default request limit of a key per minute."""
     requests_per_hour: Positive = 1000

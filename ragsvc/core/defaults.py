@@ -39,6 +39,12 @@ DEFAULT_MAX_BODY_BYTES: Final = 32_000_000
 
 DEFAULT_MAX_DOCUMENT_BYTES: Final = 50_000_000
 
+DEFAULT_MAX_FILE_BYTES: Final = 512 << 20
+"""Largest file of ``/v1/files``, as OpenAI has it; a document can have fewer bytes."""
+
+MAX_UPLOAD_PART_BYTES: Final = 64 << 20
+"""Largest part of an upload in parts: the parts that OpenAI's SDKs send."""
+
 DEFAULT_PROXY_BODY_BYTES: Final = 64 << 20
 """Maximum size of a request body that ``ragsvc proxy`` encrypts; larger than a document."""
 

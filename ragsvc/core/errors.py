@@ -425,6 +425,9 @@ class FailureReason(StrEnum):
     STORED_FILE_DAMAGED = "stored_file_damaged"
     EMBEDDING_FAILED = "embedding_failed"
     INTERNAL_ERROR = "internal_error"
+    UNSUPPORTED_FILE = "unsupported_file"
+    FILE_TOO_LARGE = "file_too_large"
+    CANCELLED = "cancelled"
 
 
 class ExtractionFailed(RagsvcError):

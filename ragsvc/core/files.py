@@ -51,6 +51,48 @@ class UploadedFile(msgspec.Struct, frozen=True, kw_only=True):
     implicit: bool = False
 
 
+class UploadStatus(StrEnum):
+    """The status of an upload in parts (OpenAI: ``POST /v1/uploads``)."""
+
+    PENDING = "pending"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class UploadSession(msgspec.Struct, frozen=True, kw_only=True):
+    """An upload in parts. Times are Unix seconds.
+
+    ``size_bytes`` is the announced size. ``file_id`` is the file that the upload became; that file expires
+    ``file_expires_after_s`` after its creation.
+    """
+
+    id: int
+    public_id: str
+    tenant: TenantId
+    filename: str
+    media_type: str
+    size_bytes: int
+    purpose: str
+    status: UploadStatus
+    created_at: int
+    expires_at: int
+    created_by: KeyId | None = None
+    file_expires_after_s: int | None = None
+    file_id: FileId | None = None
+
+
+class UploadPart(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored part of an upload."""
+
+    id: int
+    public_id: str
+    upload_id: int
+    size_bytes: int
+    sha256: str
+    created_at: int
+
+
 class FileReach(msgspec.Struct, frozen=True, kw_only=True):
     """Which files of a tenant a caller sees: all by default.
 

@@ -183,7 +183,7 @@ class AnswerService:
         on_unresolved: Callable[[int], None] = lambda _: None,
         observer: Observer | None = None,
     ) -> None:
-        self._models = models
+        self.models = models
         self._max_prompt_characters = max_prompt_characters
         self._router = router or Router(models)
         self._searcher = searcher
@@ -191,13 +191,14 @@ class AnswerService:
         self._file_tokens = file_tokens
         self._meter = meter
         self._count_tokens = count_tokens
-        self._top_k = top_k
+        self.top_k = top_k
+        """Passages for a request that names no number."""
         self._on_unresolved = on_unresolved
         self._observer = observer or Observer()
 
     def max_prompt_characters(self, model: str) -> int:
         """The longest prompt of a model."""
-        return self._models.max_prompt_characters(model) or self._max_prompt_characters
+        return self.models.max_prompt_characters(model) or self._max_prompt_characters
 
     async def complete(self, principal: Principal, call: ChatCall, *, found: OnEvidence = lambda _: None) -> JsonAnswer:
         """The whole answer. ``found`` is called with the passages of documents that a search has found.
@@ -276,9 +277,7 @@ class AnswerService:
         return reserved - await source.prompt_tokens()
 
     def _estimated_tokens(self, call: ChatCall) -> int:
-        return estimated_tokens(
-            call.request, default_top_k=self._top_k, files=call.files, file_tokens=self._file_tokens
-        )
+        return estimated_tokens(call.request, default_top_k=self.top_k, files=call.files, file_tokens=self._file_tokens)
 
     async def _admit(self, principal: Principal, call: ChatCall) -> tuple[Sequence[ModelRoute], RequestReservation]:
         """Check access to the model and reserve tokens."""
@@ -318,7 +317,7 @@ class AnswerService:
             if not query and not _only_sends_files(call.request):
                 return None
             options = call.request.rag_options
-            top_k = (None if options is None else options.top_k) or self._top_k
+            top_k = (None if options is None else options.top_k) or self.top_k
             return await self._files.search(files, query or ABOUT, top_k=top_k, room_tokens=self._file_tokens)
 
     async def _find_in_documents(
@@ -327,7 +326,8 @@ class AnswerService:
         options = call.request.rag_options
         if options is None:
             return None
-        wanted = [each.search_query(query, default_top_k=self._top_k) for each in (options, *call.further_searches)]
+        wanted = [msgspec.structs.replace(each, text=query) for each in call.searches]
+        wanted = wanted or [options.search_query(query, default_top_k=self.top_k)]
         if not query:
             for each in wanted:
                 await self._searcher.check(principal.tenant, each)  # a wrong name is an error whatever is said

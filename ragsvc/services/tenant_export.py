@@ -1,8 +1,8 @@
 """Exports everything of a tenant as a tar archive, made while it is sent: nothing is written to disk.
 
 Members: ``tenant.json``, ``collections.json``, ``keys.json`` (without secrets), ``usage.json``, for each document
-``documents/<id>.json`` and ``files/<id>/<file name>``, and ``conversations/<id>.json``. ``missing.json`` lists
-documents whose stored file is missing.
+``documents/<id>.json`` and ``files/<id>/<file name>``, ``conversations/<id>.json``, and ``responses/<id>.json`` with
+the response and its input. ``missing.json`` lists documents whose stored file is missing.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
 from ragsvc.store.document_rows import get_document
 from ragsvc.store.key_usage_rows import UsageDimension, UsageFilter
+from ragsvc.store.response_rows import StoredResponse, responses_for_export
 
 _AT_ONCE = 100
 _CONVERSATIONS_AT_ONCE = 10
@@ -59,6 +60,15 @@ class TenantExport:
                 async for chunk in self._document(document, missing):
                     yield chunk
             last = found[-1][0]
+        last = 0
+        while responses := await self._database.read(
+            lambda connection, after=last: responses_for_export(  # type: ignore[misc]
+                connection, tenant, after=after, limit=_AT_ONCE
+            )
+        ):
+            for _, response in responses:
+                yield _member(f"responses/{response.public_id}.json", _exported(response))
+            last = responses[-1][0]
         async for chunk in self._conversations(tenant):
             yield chunk
         yield _member("missing.json", msgspec.json.encode(missing))
@@ -113,6 +123,11 @@ class TenantExport:
             yield piece
             piece = await anyio.to_thread.run_sync(_next, pieces)
         yield _padding(document.size_bytes)
+
+
+def _exported(response: StoredResponse) -> bytes:
+    """A response with the items of its request."""
+    return msgspec.json.encode({"response": msgspec.Raw(response.body), "input": msgspec.Raw(response.input)})
 
 
 def _next(pieces: Iterator[bytes]) -> bytes | None:

@@ -7,10 +7,26 @@ from collections.abc import Sequence
 import msgspec
 from sqlalchemy import Connection
 
+from ragsvc.core.documents import Document
 from ragsvc.core.files import UploadedFile
 from ragsvc.store import document_rows, file_rows
 from ragsvc.store.document_rows import DeletedDocument
 from ragsvc.store.file_removal_rows import add_removal
+
+
+def separate_file(connection: Connection, document: Document, file: UploadedFile, *, now: int) -> list[DeletedDocument]:
+    """Separate a file from a document, which is deleted if it has no other file; the file itself stays.
+
+    An implicit file that has no document any more is deleted. Returns the documents that were deleted.
+
+    Raises:
+        DocumentNotFound: the document was deleted.
+    """
+    if file_rows.file_ids_of_documents(connection, [document.id]) == [file.id]:
+        return document_rows.delete_with_attachments(connection, document.tenant, document.public_id, now=now)
+    file_rows.unlink(connection, document.id, file.id)
+    file_rows.delete_implicit_files_without_documents(connection, [file.id])
+    return []
 
 
 class DeletedFile(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, 
 from ragsvc.core.errors import FileNotFound
 from ragsvc.core.files import WHOLE_TENANT, FileReach, FileStatus, UploadedFile
 from ragsvc.core.ids import CollectionId, DocumentId, FileId, KeyId, TenantId
+from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.tables import AnyRow, CollectionRow, DocumentFileRow, DocumentRow, FileRow, table_of
 
 _collections = table_of(CollectionRow)
@@ -111,9 +112,9 @@ def _of_visible_documents(collections: tuple[str, ...] = ()) -> ColumnElement[bo
 
 def _visible(reach: FileReach, now: int) -> list[ColumnElement[bool]]:
     """The files that exist for a caller: neither deleted nor expired, nor of a collection that is being deleted."""
-    uploaded = _files.c.implicit.is_(False)
+    uploaded: ColumnElement[bool] = _files.c.implicit.is_(False)
     if reach.collections:
-        uploaded &= _files.c.created_by == reach.created_by
+        uploaded = uploaded & (_files.c.created_by == reach.created_by)
     return [
         _files.c.deleted_at.is_(None),
         or_(_files.c.expires_at.is_(None), _files.c.expires_at > now),
@@ -230,7 +231,7 @@ def rename_implicit_file(connection: Connection, document_id: DocumentId, filena
     connection.execute(update(_files).where(_files.c.id.in_(of_document), _files.c.implicit).values(filename=filename))
 
 
-def stored_bytes(connection: Connection, tenant: TenantId) -> int:
+def file_bytes(connection: Connection, tenant: TenantId) -> int:
     """The bytes of a tenant's files, without those of collections that are being deleted."""
     total = select(func.coalesce(func.sum(_files.c.size_bytes), 0)).where(
         _files.c.tenant == tenant, _files.c.deleted_at.is_(None)
@@ -248,3 +249,57 @@ def stored_bytes(connection: Connection, tenant: TenantId) -> int:
         )
     )
     return int(connection.execute(total).scalar_one()) - int(connection.execute(doomed).scalar_one())
+
+
+def count_uploaded_files(connection: Connection, tenant: TenantId) -> int:
+    """How many files of a tenant did not come with a document."""
+    statement = select(func.count()).where(
+        _files.c.tenant == tenant, _files.c.deleted_at.is_(None), _files.c.implicit.is_(False)
+    )
+    return int(connection.execute(statement).scalar_one())
+
+
+def has_files(connection: Connection, tenant: TenantId) -> bool:
+    """Whether a tenant has any file row, also of a file that is being deleted."""
+    return bool(connection.execute(select(exists().where(_files.c.tenant == tenant))).scalar_one())
+
+
+def mark_files_deleted(connection: Connection, tenant: TenantId, *, now: int) -> int:
+    """Make all files of a tenant invisible; returns the number of those that did not come with a document."""
+    count = count_uploaded_files(connection, tenant)
+    connection.execute(
+        update(_files).where(_files.c.tenant == tenant, _files.c.deleted_at.is_(None)).values(deleted_at=now)
+    )
+    return count
+
+
+def doomed_files(connection: Connection, *, limit: int) -> list[UploadedFile]:
+    """At most ``limit`` files that are marked as deleted and that no document has any more, oldest first."""
+    used = exists().where(_links.c.file_id == _files.c.id).correlate(_files)
+    statement = select(_files).where(_files.c.deleted_at.is_not(None), ~used).order_by(_files.c.id).limit(limit)
+    return [_file(row) for row in connection.execute(statement)]
+
+
+def remove_files(connection: Connection, files: Sequence[UploadedFile], *, now: int) -> list[tuple[TenantId, str]]:
+    """Delete files without documents; returns (tenant, SHA-256) of the stored files whose removal is noted."""
+    connection.execute(delete(_files).where(_files.c.id.in_([file.id for file in files])))
+    stored = dict.fromkeys((file.tenant, file.sha256) for file in files)
+    return [(tenant, sha256) for tenant, sha256 in stored if add_removal(connection, tenant, sha256, now=now)]
+
+
+def expired_files(connection: Connection, *, now: int, limit: int) -> list[UploadedFile]:
+    """At most ``limit`` files whose time is over."""
+    statement = (
+        select(_files)
+        .where(_files.c.expires_at <= now, _files.c.deleted_at.is_(None))
+        .order_by(_files.c.expires_at)
+        .limit(limit)
+    )
+    return [_file(row) for row in connection.execute(statement)]
+
+
+def next_file_expiry(connection: Connection) -> int | None:
+    """When the first file expires; ``None`` if no file does."""
+    statement = select(func.min(_files.c.expires_at)).where(_files.c.deleted_at.is_(None))
+    first: int | None = connection.execute(statement).scalar_one()
+    return first

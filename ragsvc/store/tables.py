@@ -78,7 +78,7 @@ class DocumentRow(_Named, table=True):
         UniqueConstraint("collection_id", "sha256"),
         Index("documents_by_tenant", "tenant", "id"),
         Index("documents_by_sha256", "tenant", "sha256"),
-        Index("documents_by_collection", "collection_id", "size_bytes"),
+        Index("documents_by_collection", "collection_id", "status", "failure_code", "size_bytes"),
         _KEEP_IDS,
     )
 
@@ -298,12 +298,13 @@ class FileBatchRow(_Named, table=True):
 
 
 class ExpiredStoreRow(_Named, table=True):
-    """A vector store that has expired. Its collection was deleted; clients still see that it existed."""
+    """A vector store that has expired, with the id of its collection, which was deleted."""
 
     table_name: ClassVar[str] = "expired_stores"
-    __table_args__ = (Index("expired_stores_by_tenant", "tenant", "created_at"), {"sqlite_with_rowid": False})
+    __table_args__ = (Index("expired_stores_by_tenant", "tenant", "id"),)
 
-    public_id: str = Field(primary_key=True)
+    id: int | None = Field(default=None, primary_key=True)
+    public_id: str = Field(unique=True)
     tenant: str
     name: str
     display_name: str | None = None

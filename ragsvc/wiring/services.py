@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import msgspec
+from anyio.abc import TaskGroup
 from prometheus_client import CollectorRegistry
 
 from ragsvc.config import Settings
@@ -30,6 +31,8 @@ from ragsvc.services.attached_documents import AttachmentLimits
 from ragsvc.services.conversations import ConversationService
 from ragsvc.services.document_service import DocumentService
 from ragsvc.services.embedding_spaces import EmbeddingSpaces
+from ragsvc.services.expiry_sweep import ExpirySweep
+from ragsvc.services.file_service import FileService
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestLimits, IngestService
 from ragsvc.services.key_administration import KeyAdministration
@@ -41,11 +44,17 @@ from ragsvc.services.provider_administration import ProviderAdministration
 from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.services.request_files import RequestFileLimits, RequestFiles
+from ragsvc.services.response_plans import ResponsePlanner
+from ragsvc.services.responses import ResponseService
 from ragsvc.services.search import SearchService
 from ragsvc.services.storage_watch import StorageWatch
+from ragsvc.services.store_activity import StoreActivity
+from ragsvc.services.store_files import StoreFileService
 from ragsvc.services.tenant_administration import TenantAdministration
 from ragsvc.services.tenant_export import TenantExport
 from ragsvc.services.tenant_quotas import TenantQuotas
+from ragsvc.services.upload_service import UploadService
+from ragsvc.services.vector_stores import VectorStoreService
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import Database
@@ -93,13 +102,18 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     conversations: ConversationService
     ingest: IngestService
     documents: DocumentService
+    files: FileService
+    uploads: UploadService
     search: SearchService
     access: Access
     tenants: TenantAdministration
     export: TenantExport
+    vector_stores: VectorStoreService
+    store_files: StoreFileService
     keys: KeyAdministration
     models: ModelRegistry
     answer: AnswerService
+    responses: ResponseService
     proxy: ProxyService
     providers: ProviderAdministration
     may_spool_to_disk: bool
@@ -200,6 +214,78 @@ async def _open_providers(
     return providers
 
 
+async def _open_responses(
+    tasks: TaskGroup,
+    settings: Settings,
+    database: Database,
+    answers: AnswerService,
+    *,
+    conversations: ConversationService,
+    access: Access,
+    tenants: TenantAdministration,
+) -> ResponseService:
+    planner = ResponsePlanner(
+        database=database,
+        answers=answers,
+        conversations=conversations,
+        max_file_bytes=settings.chat_files_bytes,
+        default_model=settings.default_responses_model,
+        truncation=settings.response_truncation,
+    )
+    responses = ResponseService(
+        database=database,
+        answers=answers,
+        planner=planner,
+        conversations=conversations,
+        require_key=access.require_key,
+        retention_days=settings.response_retention_days,
+    )
+    tenants.stop_responses = responses.stop_all_of
+    await responses.recover()
+    tasks.start_soon(run_background_task, "responses", responses.run)
+    return responses
+
+
+async def _open_encryption(stack: AsyncExitStack, settings: Settings) -> EncryptionService:
+    encryption = await anyio.to_thread.run_sync(open_request_encryption, settings)
+    stack.callback(encryption.close)
+    return encryption
+
+
+def _open_files(
+    settings: Settings,
+    database: Database,
+    blobs: BlobStore,
+    *,
+    ingest: IngestService,
+    hub: ProgressHub,
+    index_lag: IndexLag,
+    quotas: TenantQuotas,
+    space: DiskSpace,
+) -> tuple[FileService, UploadService]:
+    files = FileService(
+        database=database,
+        blobs=blobs,
+        ingest=ingest,
+        hub=hub,
+        index_lag=index_lag,
+        max_file_bytes=settings.max_file_bytes,
+        quotas=quotas,
+        space=space,
+    )
+    uploads = UploadService(database=database, blobs=blobs, files=files, removals=ingest.file_removals, quotas=quotas)
+    return files, uploads
+
+
+async def _start_tasks(
+    tasks: TaskGroup, watch: StorageWatch, work: Mapping[str, Callable[[], Awaitable[None]]]
+) -> None:
+    """Start the background tasks, the watch of the disk first: it knows from its start whether there is room."""
+    await tasks.start(watch.run)
+    for name, task in work.items():
+        tasks.start_soon(run_background_task, name, task)
+
+
 @asynccontextmanager
 async def open_services(
     settings: Settings, *, report: Callable[[str], None] = lambda _: None
@@ -267,6 +353,7 @@ async def open_services(
             space=space,
         )
         reranker = await anyio.to_thread.run_sync(open_reranker, settings)
+        activity = StoreActivity()
         search = SearchService(
             database=database,
             spaces=spaces,
@@ -274,10 +361,10 @@ async def open_services(
             reranker=reranker,
             rerank_budget_s=settings.rerank_budget_ms / 1000,
             observer=observer,
+            searched=activity.note,
         )
         access = Access(database, monotonic=time.monotonic, failed_logins_per_minute=settings.failed_logins_per_minute)
-        encryption = await anyio.to_thread.run_sync(open_request_encryption, settings)
-        stack.callback(encryption.close)
+        encryption = await _open_encryption(stack, settings)
         session = await stack.enter_async_context(open_session())
         open_provider = provider_opener(tokens, observer)
         local_models = [*embedding_and_rerank_models(configured, tokens, reranker), *gguf_models(stack, settings)]
@@ -320,15 +407,33 @@ async def open_services(
         await anyio.to_thread.run_sync(load_indexes, database, serving.indexes)
         reembedding = plan_model_change(database, spaces, configured) if serving is not configured else None
         tasks = await stack.enter_async_context(anyio.create_task_group())
-        tasks.start_soon(run_background_task, "ingest", ingest.run)
-        readiness = Readiness()
-        await tasks.start(
-            StorageWatch(space, readiness, [ingest.resume, index_lag.retry, ingest.file_removals.finish_all]).run
+        vector_stores = VectorStoreService(
+            database=database,
+            searcher=search,
+            tenants=tenants,
+            quotas=quotas,
+            activity=activity,
+            require_key=access.require_key,
+            forget_collections=search.forget_collections,
         )
+        files, uploads = _open_files(
+            settings, database, blobs, ingest=ingest, hub=hub, index_lag=index_lag, quotas=quotas, space=space
+        )
+        readiness = Readiness()
+        work = {
+            "ingest": ingest.run,
+            "unfinished deletions": tenants.finish_deletions,
+            "expired files": ExpirySweep([files, uploads]).run,
+            "expiry of vector stores": vector_stores.run,
+            "old conversations": conversations.remove_inactive,
+        }
         if reembedding is not None:
-            tasks.start_soon(run_background_task, "change of the embedding model", reembedding.run)
-        tasks.start_soon(run_background_task, "unfinished deletions", tenants.finish_deletions)
-        tasks.start_soon(run_background_task, "old conversations", conversations.remove_inactive)
+            work["change of the embedding model"] = reembedding.run
+        await _start_tasks(
+            tasks,
+            StorageWatch(space, readiness, [ingest.resume, index_lag.retry, ingest.file_removals.finish_all]),
+            work,
+        )
         stack.callback(tasks.cancel_scope.cancel)
         yield Services(
             settings=settings,
@@ -341,13 +446,30 @@ async def open_services(
             conversations=conversations,
             ingest=ingest,
             documents=documents,
+            files=files,
+            uploads=uploads,
             search=search,
             access=access,
             tenants=tenants,
             export=TenantExport(database, blobs),
+            vector_stores=vector_stores,
+            store_files=StoreFileService(
+                database=database,
+                stores=vector_stores,
+                documents=documents,
+                ingest=ingest,
+                quotas=quotas,
+                activity=activity,
+                max_queued=settings.max_queued_documents,
+                require_key=access.require_key,
+                chunking=chunking_plan(settings, configured.model).options,
+            ),
             keys=KeyAdministration(access, default_limits=default_key_limits(settings)),
             models=models,
             answer=answer,
+            responses=await _open_responses(
+                tasks, settings, database, answer, conversations=conversations, access=access, tenants=tenants
+            ),
             proxy=ProxyService(
                 router=router,
                 meter=access,

@@ -303,7 +303,8 @@ class ChatCall(msgspec.Struct, frozen=True):
     ``model`` is the backend's name of the model. ``messages`` replace those of the request if passages were inserted.
     ``service_url`` is the address of this service as the client sees it, for the URLs of citations. ``files`` are those
     of the request. They are neither in ``request`` nor in ``raw``, where their names are in their places.
-    ``further_searches`` are made besides that of the request, which has ``rag``; the best passages of all are used.
+    ``searches`` are made instead of that of ``rag``, with the query of the conversation as text; the best passages of
+    all are used. ``rag`` is set as well, because the answer gets citations.
     """
 
     request: ChatRequest
@@ -314,7 +315,7 @@ class ChatCall(msgspec.Struct, frozen=True):
     access: UpstreamAccess = NO_ACCESS
     service_url: str = ""
     files: tuple[RequestFile, ...] = ()
-    further_searches: tuple[RagOptions, ...] = ()
+    searches: tuple[SearchQuery, ...] = ()
 
     def upstream_body(self, *, meter_usage: bool = False) -> bytes:
         """The request body without the fields of ragsvc; the bytes of the client if nothing has to change.

@@ -41,7 +41,9 @@ def unsupported_retrieval(name: str, where: str) -> UnsupportedParameter:
     """The error for a request that asks for documents where they cannot be used."""
     shown = "use_rag" if len(name) > 64 else name
     return UnsupportedParameter(
-        f"'{shown}' cannot be honoured by {where}: only POST /v1/chat/completions answers from documents.", param=shown
+        f"'{shown}' cannot be honoured by {where}: "
+        "only POST /v1/chat/completions and /v1/responses answer from documents.",
+        param=shown,
     )
 
 

@@ -7,6 +7,7 @@ they come with the last chunk.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from ragsvc.core.gateway.finish_reasons import finish_reason_of
@@ -48,11 +49,20 @@ class ResponseBuilder:
     """Builds one response. Each method returns the events that it causes, in their order.
 
     ``head`` has the fields of the response that repeat the request. ``cites``: annotations come at the end.
-    ``shows_results``: events show the results of searches.
+    ``shows_results``: events show the results of searches. ``file_ids`` are the ids to show for those in citations.
     """
 
-    def __init__(self, head: Mapping[str, Any], *, cites: bool = False, shows_results: bool = True) -> None:
+    def __init__(
+        self,
+        head: Mapping[str, Any],
+        *,
+        cites: bool = False,
+        shows_results: bool = True,
+        file_ids: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._head = dict(head)
+        self.file_ids = file_ids
+        """The ids to show for those in citations."""
         self._shows_results = shows_results
         self._id: str = head["id"]
         self._cites = cites
@@ -116,8 +126,10 @@ class ResponseBuilder:
         }
         self._items.append(item)
         events = [self._event("response.output_item.added", output_index=place, item=dict(item))]
-        for step in ("in_progress", "searching", "completed"):
-            events.append(self._event(f"response.file_search_call.{step}", output_index=place, item_id=item["id"]))
+        events.extend(
+            self._event(f"response.file_search_call.{step}", output_index=place, item_id=item["id"])
+            for step in ("in_progress", "searching", "completed")
+        )
         item |= {"status": "completed", "queries": list(queries), "results": list(results)}
         events.append(self._event("response.output_item.done", output_index=place, item=self._shown(item)))
         return events
@@ -280,7 +292,7 @@ class ResponseBuilder:
         if part["type"] != "output_text":
             return events
         for annotation in annotations:
-            made = file_citation(annotation)
+            made = file_citation(annotation, self.file_ids)
             part["annotations"] = [*part["annotations"], made]
             events.append(
                 self._part_event(
@@ -362,7 +374,7 @@ def _logprobs(choice: Mapping[str, Any]) -> Sequence[Item]:
     return [{"bytes": [], "top_logprobs": [], **entry} for entry in content if isinstance(entry, dict)]
 
 
-def file_citation(annotation: Mapping[str, Any]) -> Item:
+def file_citation(annotation: Mapping[str, Any], file_ids: Mapping[str, str]) -> Item:
     """The annotation of a response for one of a chat; that of a provider without a file stays a ``url_citation``."""
     if "file_id" not in annotation:
         nested = annotation.get("url_citation")
@@ -370,7 +382,7 @@ def file_citation(annotation: Mapping[str, Any]) -> Item:
     return {
         "type": "file_citation",
         "index": annotation["start_index"],
-        "file_id": annotation["file_id"],
+        "file_id": file_ids.get(annotation["file_id"], annotation["file_id"]),
         "filename": annotation["filename"],
         **{name: annotation[name] for name in _CITATION_FIELDS if name in annotation},
     }

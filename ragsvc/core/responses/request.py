@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -146,6 +146,36 @@ class ResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def has_logprobs(self) -> bool:
         return INCLUDE_LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
+
+    @property
+    def names_no_documents(self) -> bool:
+        """Whether the request lacks the fields that ask for documents, also with a value that asks for none."""
+        return self.use_rag is UNSET and self.rag is UNSET
+
+    @property
+    def is_stateless(self) -> bool:
+        """Whether a provider can answer the request as it is: it uses nothing that is stored here."""
+        refers = self.previous_response_id or self.conversation or self.background or self.prompt
+        asks = self.use_rag not in (UNSET, None, False) or self.rag not in (UNSET, None)
+        searches = any(tool.get("type") == "file_search" for tool in self.tools or ())
+        return self.store is False and not refers and not asks and not searches and not self._has_references()
+
+    def _has_references(self) -> bool:
+        """Whether the input has files, which are read here, or refers to stored items."""
+        if not isinstance(self.input, list):
+            return False
+        for item in self.input:
+            if item.get("type") == "item_reference" or not ("type" in item or "role" in item):
+                return True
+            content = item.get("content")
+            parts = cast("list[object]", content) if isinstance(content, list) else []
+            if any(isinstance(part, dict) and _is_file(cast("Item", part)) for part in parts):
+                return True
+        return False
+
+
+def _is_file(part: Item) -> bool:
+    return part.get("type") in ("input_file", "file") or part.get("file_id") is not None
 
 
 _DECODER: Final = msgspec.json.Decoder(ResponseRequest)
