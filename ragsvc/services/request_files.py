@@ -290,7 +290,8 @@ class RequestFiles:
         try:
             parsed = await self._parser.parse(path, media_type=key.media_type, filename=key.filename)
         except ExtractionFailed as error:
-            raise FileUnreadable(f"'{param}': {error.message}", reason=error.reason, param=param) from error
+            problem = error.message[:1].lower() + error.message[1:].rstrip(".")
+            raise FileUnreadable(f"'{param}': {problem}.", reason=error.reason, param=param) from error
         title = parsed.extraction.title
         documents = [
             LexicalDocument(

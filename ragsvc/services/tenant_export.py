@@ -80,14 +80,14 @@ class TenantExport:
                 async for chunk in self._document(document, missing):
                     yield chunk
             last = found[-1][0]
-        async for chunk in self._files(tenant, missing):
-            yield chunk
-        async for chunk in self._parts(tenant, missing):
-            yield chunk
-        async for chunk in self._responses(tenant):
-            yield chunk
-        async for chunk in self._conversations(tenant):
-            yield chunk
+        for members in (
+            self._files(tenant, missing),
+            self._parts(tenant, missing),
+            self._conversations(tenant),
+            self._responses(tenant),
+        ):
+            async for chunk in members:
+                yield chunk
         yield _member("missing.json", msgspec.json.encode(missing))
         yield bytes(2 * tarfile.BLOCKSIZE)
 
@@ -107,6 +107,7 @@ class TenantExport:
         )
 
     async def _responses(self, tenant: TenantId) -> AsyncGenerator[bytes]:
+        """A member for each stored response."""
         last = 0
         while responses := await self._database.read(
             lambda connection, after=last: responses_for_export(  # type: ignore[misc]

@@ -437,3 +437,30 @@ def test_a_provider_never_gets_a_file_id(client, running):
     )
     assert file_id.encode() not in running.upstream.last.body
     assert json.loads(running.upstream.last.body)["messages"][-1]["content"][0]["type"] == "text"
+
+
+def test_inline_files_are_passed_on_if_the_operator_wants_it(tmp_path):
+    admin_key = create_key(tmp_path / "data", tenant="operator", extra=("--scope", "admin"))
+    upstream = QuotingProvider()
+    with serving(upstream) as (url, _):
+        (tmp_path / "ragsvc.toml").write_text("pass_chat_files = true\n" + CONFIG.format(url=url))
+        service = RunningService(tmp_path / "data", env={"RAGSVC_CONFIG": str(tmp_path / "ragsvc.toml")})
+        service.admin_key = admin_key
+        try:
+            running = Running(service, upstream)
+            part = inline(NOTES.encode(), "notes.txt", "text/plain")
+            with running.service.client(running.key) as http:
+                document = http.post("/v1/rag/documents", params={"filename": "n.txt"}, content=NOTES.encode()).json()
+            by_id = {"type": "file", "file": {"file_id": implicit_file_id(document["id"])}}
+            with running.client() as client:
+                client.chat.completions.create(model="quoter", messages=ask("What?", part))
+                assert json.loads(upstream.last.body)["messages"][0]["content"][0] == part
+                client.chat.completions.create(model="quoter", messages=ask("What?", part, by_id))
+                sent = json.loads(upstream.last.body)["messages"][-1]["content"]
+                assert part in sent
+                assert document["id"].removeprefix("doc_").encode() not in upstream.last.body
+                with pytest.raises(openai.BadRequestError) as refused:
+                    client.chat.completions.create(model=LOCAL, messages=ask("What?", part))
+                assert refused.value.param == "messages[0].content[0]"
+        finally:
+            assert service.stop() == 0

@@ -191,7 +191,7 @@ async def test_a_file_that_cannot_be_read_is_named_and_not_remembered(made):
         with pytest.raises(FileUnreadable) as refused:
             await made.read("fine", "broken")
         assert (refused.value.param, refused.value.reason) == ("p1", "damaged")
-        assert refused.value.message == "'p1': The file is damaged."
+        assert refused.value.message == "'p1': the file is damaged."
     assert made.parser.parsed.count("a.txt") == 3
 
 

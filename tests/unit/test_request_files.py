@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import tracemalloc
 
@@ -23,7 +24,7 @@ def any_limit(_model: str) -> int:
 
 def pieces_of(text: str, cuts: list[int]) -> list[str]:
     borders = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    return [text[begin:end] for begin, end in zip(borders, borders[1:], strict=False)]
+    return [text[begin:end] for begin, end in itertools.pairwise(borders)]
 
 
 @given(
@@ -51,8 +52,7 @@ def test_the_cut_into_pieces_never_decides_whether_base64_is_valid(text, cuts):
         try:
             return inline_file(pieces, filename=None, param="p", limit_bytes=100).data
         except InvalidRequest as error:
-            assert error.param == "p.file_data"
-            return None
+            return error.param
 
     assert outcome(pieces_of(text, cuts)) == outcome([text])
 
