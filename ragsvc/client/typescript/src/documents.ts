@@ -9,11 +9,13 @@ import type {
   UploadedDocument,
   UploadOptions,
 } from "./api-types.js";
-import { DocumentFailedError, IncompleteStreamError } from "./errors.js";
+import { ApiError, DocumentFailedError, IncompleteStreamError } from "./errors.js";
 import { readEvents } from "./event-stream.js";
 import type { HttpClient } from "./http.js";
 
 const PATH = "/v1/rag/documents";
+const FIRST_DELAY_MS = 100;
+const LONGEST_DELAY_MS = 5000;
 
 function pathOf(documentId: string): string {
   return `${PATH}/${encodeURIComponent(documentId)}`;
@@ -104,20 +106,47 @@ export class Documents {
   }
 
   /**
-   * Wait until a document is ready.
+   * Wait until a document is ready. Asks again and again where events cannot be streamed, as in the mode `hpke`.
    *
    * Throws `DocumentFailedError` when it failed or was deleted. Pass `AbortSignal.timeout(…)` to bound the wait.
    */
   async waitUntilReady(documentId: string, options: { signal?: AbortSignal } = {}): Promise<RagDocument> {
-    for await (const document of this.follow(documentId, options)) {
-      if (document.status === "ready") return document;
-      if (document.status === "failed") {
-        const { code, message } = document.error ?? { code: "unknown", message: "The document failed." };
-        throw new DocumentFailedError(documentId, code, message);
-      }
+    let last: RagDocument | undefined;
+    try {
+      for await (const document of this.follow(documentId, options)) last = document;
+    } catch (error) {
+      if (!(error instanceof ApiError && error.status === 400)) throw error;
+      last = await this.#poll(documentId, options);
     }
-    throw new IncompleteStreamError();
+    if (last?.status === "ready") return last;
+    const { code, message } = last?.error ?? { code: "unknown", message: "The document failed." };
+    throw new DocumentFailedError(documentId, code, message);
   }
+
+  /** The document when it is ready or failed. */
+  async #poll(documentId: string, options: { signal?: AbortSignal }): Promise<RagDocument> {
+    for (let delayMs = FIRST_DELAY_MS; ; delayMs = Math.min(2 * delayMs, LONGEST_DELAY_MS)) {
+      const document = await this.get(documentId, options);
+      if (document.status === "ready" || document.status === "failed") return document;
+      await delay(delayMs, options.signal);
+    }
+  }
+}
+
+/** Wait; throws the signal's reason when it is aborted meanwhile. */
+function delay(delayMs: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const stop = () => {
+      clearTimeout(timer);
+      reject(signal?.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", stop);
+      resolve();
+    }, delayMs);
+    if (signal?.aborted) stop();
+    else signal?.addEventListener("abort", stop, { once: true });
+  });
 }
 
 function blobOf(content: FileContent, mediaType: string | undefined): Blob {
