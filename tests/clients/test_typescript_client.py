@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import queue
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -12,8 +18,10 @@ import pytest
 from ragsvc.client import fingerprint
 from ragsvc.crypto.sealed_requests import decode_base64
 from ragsvc.store.replay_claims import CLAIMS_FILE_NAME, SqliteClaims
+from ragsvc.testing.service_runner import ROOT, RunningService, create_key
 from tests.support.crypto import Clock, EncryptedServer, RunningServer, in_memory_keyring
-from tests.support.typescript_package import TypescriptPackage, build_typescript_package
+from tests.support.documentation_pages import FENCE
+from tests.support.typescript_package import PROGRAMS, TypescriptPackage, build_typescript_package
 from tests.support.upstream_server import serving
 
 QUESTION = "Which city hosts the archive?"
@@ -171,6 +179,8 @@ def test_a_change_of_keys_costs_one_more_request(rotating, package) -> None:
     chats = [path for method, path, *_ in server.application.seen if method == "POST"]
     assert len(chats) == 9  # three, and three that were refused and sealed again
     assert len(server.application.decrypted) == 6
+    encapsulated = [headers["x-hpke-enc"] for *_, headers, _ in server.application.seen if "x-hpke-enc" in headers]
+    assert len(set(encapsulated)) == len(encapsulated) == 6  # never used twice, also when a request is sealed again
 
 
 def test_streams_arrive_while_the_provider_pauses(gateway, package) -> None:
@@ -181,3 +191,68 @@ def test_streams_arrive_while_the_provider_pauses(gateway, package) -> None:
         program.proceed()
         assert program.read() == [" world", " world"]
     upstream.loop.call_soon_threadsafe(upstream.released.clear)
+
+
+PAGE = ROOT / "docs" / "howto" / "encrypt-from-typescript.md"
+
+
+def test_the_snippets_of_the_page_compile_and_print_what_the_page_says(tenant, package) -> None:
+    blocks = [(match["language"], match["code"]) for match in FENCE.finditer(PAGE.read_text(encoding="utf-8"))]
+    snippets = [code for language, code in blocks if language == "typescript"]
+    expected = "".join(code.lstrip("\n") for language, code in blocks if language == "text")
+    assert len(snippets) == 4
+    done = package.run_typescript("\n".join(snippets), RAGSVC_URL=tenant.service.url, RAGSVC_API_KEY=tenant.key)
+    assert done == expected
+
+
+class PageServer:
+    """Serves the page and the package's files, and keeps the results that the page reports."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.results: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    async def __call__(self, scope, receive, send) -> None:
+        path = scope["path"]
+        content, media_type, status = b"", "text/html", 200
+        if scope["method"] == "POST":
+            body, more = b"", True
+            while more:
+                message = await receive()
+                body, more = body + message.get("body", b""), message.get("more_body", False)
+            self.results.put(json.loads(body))
+        elif path == "/":
+            content = (PROGRAMS / "typescript_page.html").read_bytes()
+        elif path.endswith(".js") and ".." not in path:
+            content, media_type = (self._folder / path[1:]).read_bytes(), "text/javascript"
+        else:
+            status = 404
+        headers = [(b"content-type", media_type.encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+
+def test_a_page_of_another_origin_encrypts_in_a_browser(package, tmp_path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium is installed")
+    page = PageServer(package.folder)
+    data_dir = tmp_path / "data"
+    key = create_key(data_dir, tenant="page")
+    with serving(page) as (origin, _):
+        service = RunningService(data_dir, env={"RAGSVC_CORS_ORIGINS": origin})
+        address = f"{origin}/?{urlencode({'server': service.url, 'key': key})}"
+        options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+        process = subprocess.Popen([browser, *options, address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            results = page.results.get(timeout=120)
+        finally:
+            process.terminate()
+            process.wait(20)
+            assert service.stop() == 0
+    quotes = ["The archive is in the city of Porto."]
+    assert results == {
+        "hpke": {"quotes": quotes, "encrypted": [True, True]},
+        "hpke-stream": {"quotes": quotes, "encrypted": [True]},
+        "rvenc": {"quotes": quotes, "encrypted": [True]},
+    }

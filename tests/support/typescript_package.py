@@ -23,6 +23,8 @@ PROGRAMS = ROOT / "tests" / "clients" / "programs"
 _BUILDS = ROOT / ".cache" / "clients"
 _NOT_COPIED = shutil.ignore_patterns("node_modules", "dist", "build")
 
+_COMPILER_OPTIONS = ("--module", "nodenext", "--target", "es2022", "--strict", "--types", "node")
+
 
 class TypescriptPackage:
     """A built copy of the package; programs in its folder import it by its name, and ``openai`` beside it."""
@@ -55,6 +57,31 @@ class TypescriptPackage:
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
+
+    def run_typescript(self, text: str, **variables: str) -> str:
+        """Check the types of a program, compile it and run it; returns its output."""
+        (self.folder / "snippet.mts").write_text(text, encoding="utf-8")
+        compiled = subprocess.run(
+            ["node_modules/.bin/tsc", "--ignoreConfig", *_COMPILER_OPTIONS, "snippet.mts"],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert compiled.returncode == 0, compiled.stdout
+        environment = {**os.environ, **variables}
+        done = subprocess.run(
+            ["node", "snippet.mjs"],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     @contextmanager
     def conversation(self, program: str, **variables: str) -> Iterator[Conversation]:

@@ -13,9 +13,11 @@ export interface CallOptions {
 
 /** The chunks of a streamed answer. Leaving the loop early, or `cancel`, ends the request. */
 export class ChatStream implements AsyncIterable<ChatCompletionChunk> {
+  readonly #response: Response;
   readonly #chunks: AsyncGenerator<ChatCompletionChunk, void, undefined>;
 
   constructor(response: Response) {
+    this.#response = response;
     this.#chunks = readChunks(response);
   }
 
@@ -25,6 +27,8 @@ export class ChatStream implements AsyncIterable<ChatCompletionChunk> {
 
   async cancel(): Promise<void> {
     await this.#chunks.return();
+    const { body } = this.#response;
+    if (body !== null && !body.locked) await body.cancel(); // nothing was read yet
   }
 }
 
