@@ -23,7 +23,8 @@ await lines.next();
 const rest = [];
 for (const chunks of streams) {
   let said = "";
-  for (let next = await chunks.next(); !next.done; next = await chunks.next()) said += next.value.choices[0].delta.content ?? "";
+  for (let next = await chunks.next(); !next.done; next = await chunks.next())
+    said += next.value.choices[0].delta.content ?? "";
   rest.push(said);
 }
 console.log(JSON.stringify(rest));

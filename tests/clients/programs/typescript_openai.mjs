@@ -57,7 +57,10 @@ results.documents = await attempt(async () => {
   });
   const ready = await ragsvc.documents.waitUntilReady(uploaded.id, { signal: AbortSignal.timeout(60_000) });
   const got = await ragsvc.documents.get(uploaded.id);
-  const listed = await ragsvc.documents.list({ collection: "people", filters: { type: "eq", key: "year", value: 1906 } });
+  const listed = await ragsvc.documents.list({
+    collection: "people",
+    filters: { type: "eq", key: "year", value: 1906 },
+  });
   const all = [];
   for await (const document of ragsvc.documents.listAll({ limit: 1 })) all.push(document.filename);
   const content = await (await ragsvc.documents.content(uploaded.id)).text();

@@ -23,6 +23,7 @@ export class Deadline {
     if (timeoutMs !== undefined) {
       const expire = () => this.#controller.abort(new RequestTimeoutError(timeoutMs));
       this.#timer = setTimeout(expire, Math.min(timeoutMs, LONGEST_TIMER_MS));
+      (this.#timer as { unref?(): void }).unref?.(); // an answer that nobody reads does not keep Node running
     }
   }
 

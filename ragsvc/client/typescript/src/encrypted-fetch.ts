@@ -10,12 +10,7 @@ import { type Bytes, concatBytes, equalBytes } from "./bytes.js";
 import { Deadline } from "./deadline.js";
 import type { BodyOpener, EncryptionMode, PlainRequest, ResponsePlan, SealedRequest } from "./encryption-mode.js";
 import { ConfigurationError, EncryptionError } from "./errors.js";
-import {
-  DEFAULT_HPKE_KEY_PATH,
-  DEFAULT_ONE_SHOT_BUFFER_SIZE,
-  HpkeOneShotMode,
-  HpkeStreamMode,
-} from "./hpke-modes.js";
+import { DEFAULT_HPKE_KEY_PATH, DEFAULT_ONE_SHOT_BUFFER_SIZE, HpkeOneShotMode, HpkeStreamMode } from "./hpke-modes.js";
 import { subtle } from "./hpke.js";
 import { encapsulate, type EncryptionKeys, PUBLIC_KEY_BYTES } from "./rvenc.js";
 import { DEFAULT_MAX_BUFFER_SIZE, DEFAULT_RVENC_KEY_PATH, RvencMode } from "./rvenc-mode.js";
@@ -399,7 +394,9 @@ function parseUrl(text: string): URL {
   try {
     url = new URL(text);
   } catch {
-    throw new ConfigurationError("The option 'serverUrl' must be a URL such as 'https://host' or 'https://host/prefix'.");
+    throw new ConfigurationError(
+      "The option 'serverUrl' must be a URL such as 'https://host' or 'https://host/prefix'.",
+    );
   }
   if (url.protocol !== "https:" && url.protocol !== "http:") {
     throw new ConfigurationError("The option 'serverUrl' must begin with 'https://' or 'http://'.");

@@ -45,10 +45,13 @@ abstract class HpkeMode implements EncryptionMode {
     if (request.method === "HEAD") {
       throw new ConfigurationError("HEAD cannot be encrypted: its response has no body that could be authenticated.");
     }
-    if (key === undefined) throw new Error("HPKE seals for a server key");
+    if (key === undefined) throw new Error("HPKE needs a server key.");
     const context = new SenderContext(key.publicKey, INFO);
     const sealed = await context.seal(request.body, this.additionalData(request));
-    return { request: this.#sealedRequest(request, context, sealed), begin: (response) => this.plan(response, context) };
+    return {
+      request: this.#sealedRequest(request, context, sealed),
+      begin: (response) => this.plan(response, context),
+    };
   }
 
   /** The media type to accept; `undefined` for the mode that needs no such header. */

@@ -111,14 +111,14 @@ export class SenderContext {
 
   /** Seal the only request of this context, at sequence number 0. */
   async seal(plaintext: Bytes, additionalData: Bytes = NO_BYTES): Promise<Bytes> {
-    if (this.#sealed) throw new Error("a context seals one request: a second one would reuse key and nonce");
+    if (this.#sealed) throw new Error("A context seals one request: a second request would reuse key and nonce.");
     this.#sealed = true;
     return this.#aead.seal(0, plaintext, additionalData);
   }
 
   /** Open the server's only response (sequence number 1, empty additional data). Throws `EncryptionError`. */
   async openResponse(ciphertext: Bytes): Promise<Bytes> {
-    if (!this.#sealed || this.#opened) throw new Error("a context opens one response, after its request");
+    if (!this.#sealed || this.#opened) throw new Error("A context opens one response, after its request.");
     this.#opened = true;
     return this.#aead.open(RESPONSE_SEQUENCE, ciphertext, NO_BYTES);
   }

@@ -28,5 +28,10 @@ export {
 } from "./errors.js";
 export type { HttpOptions } from "./http.js";
 export type { EncryptionKeys } from "./rvenc.js";
-export { createRvencClient, createRvencClient as default, type RvencClient, type RvencClientOptions } from "./rvenc-client.js";
+export {
+  createRvencClient,
+  createRvencClient as default,
+  type RvencClient,
+  type RvencClientOptions,
+} from "./rvenc-client.js";
 export { fingerprint, type ServerKey, type VerifyKey } from "./server-keys.js";

@@ -71,7 +71,7 @@ export class RvencMode implements EncryptionMode {
 
   /** The keys for an API key. Two API keys never share a `cipherText`, which would link them to one client. */
   #keysFor(apiKey: string, key: ServerKey | undefined): RawKeys {
-    if (key === undefined) throw new Error("RVENC without given keys seals for a server key");
+    if (key === undefined) throw new Error("RVENC without given keys needs a server key.");
     const name = encodeHex(sha256(concatBytes(utf8(`${apiKey}\0`), key.publicKey)));
     const keys = this.#cached.get(name) ?? encapsulate(key.publicKey);
     this.#cached.delete(name); // inserted again as the latest

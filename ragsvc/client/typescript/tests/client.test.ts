@@ -72,7 +72,9 @@ test("the lists of a client have their parameters, and all pages are read", asyn
 function events(...lines: [string, unknown][]): Handler {
   return (_, response) => {
     response.writeHead(200, { "Content-Type": "text/event-stream" });
-    response.end(lines.map(([name, data]) => `: working\n\nevent: ${name}\ndata: ${JSON.stringify(data)}\n\n`).join(""));
+    response.end(
+      lines.map(([name, data]) => `: working\n\nevent: ${name}\ndata: ${JSON.stringify(data)}\n\n`).join(""),
+    );
   };
 }
 
@@ -110,7 +112,9 @@ test("a streamed chat without its end, or with an error, is an error", async (co
     ["data: no JSON\n\n", IncompleteStreamError],
     ['data: {"error": {"message": "The model broke."}}\n\n', ApiError],
   ] as const) {
-    const client = await clientOf(context, (_, response) => response.end(`data: ${JSON.stringify(chunk("a"))}\n\n${rest}`));
+    const client = await clientOf(context, (_, response) =>
+      response.end(`data: ${JSON.stringify(chunk("a"))}\n\n${rest}`),
+    );
     const stream = await client.chat.completions.create({ ...CHAT, stream: true });
     const said: unknown[] = [];
     await assert.rejects(async () => {
@@ -152,7 +156,10 @@ test("events are read in slices of any size, with several lines of data", async 
     });
     const found = [];
     for await (const event of readEvents(body)) found.push(event);
-    assert.deepEqual(found, [{ name: "a", data: "é1\n2" }, { name: "message", data: "{}" }]);
+    assert.deepEqual(found, [
+      { name: "a", data: "é1\n2" },
+      { name: "message", data: "{}" },
+    ]);
   }
 });
 
@@ -168,7 +175,9 @@ test("a one-shot response beyond maxBufferSize is refused before it is opened", 
 });
 
 test("chunks join into one completion: texts, tool calls, annotations, log probabilities, usage", () => {
-  const call = (index: number, part: object) => ({ choices: [{ index: 0, delta: { tool_calls: [{ index, ...part }] } }] });
+  const call = (index: number, part: object) => ({
+    choices: [{ index: 0, delta: { tool_calls: [{ index, ...part }] } }],
+  });
   const whole = aggregateChunks([
     { id: "c", object: "chat.completion.chunk", choices: [{ index: 0, delta: { role: "assistant", content: "Por" } }] },
     { id: "c", choices: [{ index: 0, delta: { content: "to" }, logprobs: { content: [1] } }], usage: null },

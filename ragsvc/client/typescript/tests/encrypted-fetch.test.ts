@@ -321,6 +321,18 @@ test("pinned keys hold for given keys too", async (context) => {
   assert.ok((await failureOf(refused)) instanceof EncryptionError);
 });
 
+test("given keys are not replaced after a change of the server's key", async (context) => {
+  const server = await RvencServer.start(context, answerAll);
+  const encryptionKeys = await keysOf(server);
+  const fetch = createEncryptedFetch({ mode: "rvenc", serverUrl: server.url, encryptionKeys });
+  server.keys = xwing.keygen();
+  server.seen.length = 0;
+  const response = await fetch(`${server.url}/v1/chat/completions`, post());
+  assert.deepEqual([response.status, isEncrypted(response)], [400, false]);
+  assert.match(await response.text(), /encryption_error/);
+  assert.deepEqual(server.seen, ["POST /rvenc/chat/completions"]);
+});
+
 test("a key is fetched again after an hour, and when it has expired", async (context) => {
   const server = await RvencServer.start(context, answerAll);
   let now = 1_800_000_000_000;

@@ -190,9 +190,12 @@ test("RVENC refuses events that are cut, changed, reordered, renamed or repeated
 test("an event larger than the buffer is an error that names the limit", () => {
   const reader = new EventReader(1000);
   reader.feed(utf8(`event: data\ndata: ${"a".repeat(900)}`));
-  assert.throws(() => reader.feed(utf8("a".repeat(100))), (error) => {
-    assert.ok(error instanceof BufferLimitError);
-    assert.match(error.message, /maxBufferSize \(1000 bytes\)/);
-    return true;
-  });
+  assert.throws(
+    () => reader.feed(utf8("a".repeat(100))),
+    (error) => {
+      assert.ok(error instanceof BufferLimitError);
+      assert.match(error.message, /maxBufferSize \(1000 bytes\)/);
+      return true;
+    },
+  );
 });
