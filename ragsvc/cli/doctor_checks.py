@@ -36,7 +36,7 @@ from ragsvc.store.migrations import revisions
 from ragsvc.store.schema import read_revision
 from ragsvc.store.text_integrity import damaged_texts
 
-_NATIVE = ("faiss", "tantivy", "onnxruntime", "pypdfium2", "nacl.bindings", "tokenizers")
+_NATIVE = ("faiss", "tantivy", "onnxruntime", "pypdfium2", "cryptography", "tokenizers")
 _LITTLE_SPACE = 2 << 30
 _LITTLE_SHARE = 0.1
 _MANY = 5

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from ragsvc.cli.failures import CommandFailed
-from ragsvc.cli.ingest.transfer import still_there
 from ragsvc.cli.output import Output, shortened, size, table
 from ragsvc.cli.service_client import Json
 from ragsvc.cli.target import Target, connect, require_documents
@@ -84,10 +83,8 @@ async def retry(target: Target, document_id: str, password: str | None, output: 
     """Retry a failed document, and follow it until it is ready or failed."""
     async with connect(target, reads=True) as client:
         path = f"/v1/rag/documents/{document_id}"
-        document = await client.post(f"{path}/retry", {} if password is None else {"password": password})
-        async with client.events("GET", f"{path}/events") as events:
-            async for event in events:
-                document = still_there(event)
+        queued = await client.post(f"{path}/retry", {} if password is None else {"password": password})
+        document = await client.follow(queued)
     output.result(document, lambda console: _show(document, console))
     if document["status"] != "ready":
         raise CommandFailed(_remark(document) or "the document is not ready", code="document_failed")

@@ -5,14 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import Mapping
 from enum import IntEnum
-from http import HTTPStatus
 
-import msgspec
-
-from ragsvc.core.errors import ConfigurationError, DataDirectoryLocked, QuotaExceeded, RagsvcError
-from ragsvc.core.retry_after import read_retry_after
+from ragsvc.core.errors import ConfigurationError, DataDirectoryLocked, RagsvcError
 
 
 class ExitCode(IntEnum):
@@ -51,41 +46,6 @@ class CommandFailed(Exception):
         self.status = status
         self.retry_after_s = retry_after_s
         self.location = location
-
-
-_EXIT_BY_STATUS = {
-    HTTPStatus.UNAUTHORIZED: ExitCode.NOT_AUTHORISED,
-    HTTPStatus.FORBIDDEN: ExitCode.NOT_AUTHORISED,
-    HTTPStatus.PAYMENT_REQUIRED: ExitCode.REFUSED_FOR_NOW,
-    HTTPStatus.TOO_MANY_REQUESTS: ExitCode.REFUSED_FOR_NOW,
-    HTTPStatus.SERVICE_UNAVAILABLE: ExitCode.REFUSED_FOR_NOW,
-}
-_EXIT_BY_CODE = {QuotaExceeded.code: ExitCode.REFUSED_FOR_NOW}
-
-
-class _Detail(msgspec.Struct):
-    message: str = ""
-    code: str | None = None
-
-
-class _ErrorEnvelope(msgspec.Struct):
-    error: _Detail
-
-
-def failure_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> CommandFailed:
-    """Convert an error response of the service."""
-    try:
-        detail = msgspec.json.decode(body, type=_ErrorEnvelope).error
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        detail = _Detail(message=f"the service answered with status {status} and no error body of ragsvc")
-    return CommandFailed(
-        detail.message or f"the service answered with status {status}",
-        code=detail.code or "internal_error",
-        exit_code=_EXIT_BY_CODE.get(detail.code or "", _EXIT_BY_STATUS.get(HTTPStatus(status), ExitCode.FAILED)),
-        status=status,
-        retry_after_s=read_retry_after(headers),
-        location=headers.get("location"),
-    )
 
 
 def failure_of_error(error: RagsvcError) -> CommandFailed:

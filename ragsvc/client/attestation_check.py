@@ -18,7 +18,7 @@ import httpx
 
 from ragsvc.client.server_keys import ServerKey, VerifyKey
 from ragsvc.core.errors import CryptoFailure
-from ragsvc.crypto.attestation import NONCE_BYTES, AttestationQuote, check_binding
+from ragsvc.crypto.attestation_quotes import NONCE_BYTES, AttestationQuote, check_binding
 
 REPORT_PATH = "/v1/attestation/report"
 VerifyQuote = Callable[[AttestationQuote], None]

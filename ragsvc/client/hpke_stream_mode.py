@@ -10,7 +10,7 @@ from ragsvc.client.encryption_mode import BodyOpener, bearer_of, carry_headers, 
 from ragsvc.client.server_keys import ServerKey, parse_key
 from ragsvc.crypto import hpke
 from ragsvc.crypto.hpke_stream import StreamOpener, bind_request
-from ragsvc.crypto.sealed_requests import (
+from ragsvc.crypto.sealed_headers import (
     CONTENT_TYPE_HEADER,
     ENC_HEADER,
     INFO,

@@ -15,11 +15,9 @@ from enum import StrEnum
 from typing import Final
 
 import msgspec
-from nacl import bindings
-from nacl.exceptions import CryptoError
 
 from ragsvc.core.errors import CryptoFailure
-from ragsvc.crypto import hpke, xwing
+from ragsvc.crypto import hpke, xchacha, xwing
 from ragsvc.crypto.framing import require_bytes
 from ragsvc.crypto.rvenc_events import RvencEvent, encode_rvenc_event
 
@@ -44,17 +42,6 @@ class EventName(StrEnum):
     DATA = "data"
     ERROR = "error"
     DONE = "done"
-
-
-def _seal(key: bytes, nonce: bytes, plaintext: bytes, aad: bytes = b"") -> bytes:
-    return bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(plaintext, aad, nonce, key)
-
-
-def _open(key: bytes, nonce: bytes, ciphertext: bytes, aad: bytes = b"") -> bytes:
-    try:
-        return bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(ciphertext, aad, nonce, key)
-    except (CryptoError, ValueError) as error:  # ValueError: shorter than an authentication tag
-        raise CryptoFailure from error
 
 
 class EncryptedInference(msgspec.Struct, frozen=True, rename="camel"):
@@ -87,7 +74,7 @@ def seal_request(keys: EncryptionKeys, payload: bytes, *, nonce: bytes | None = 
     """Seal the JSON of a chat request with a fresh nonce; only tests pass ``nonce``."""
     nonce = os.urandom(NONCE_BYTES) if nonce is None else nonce
     return EncryptedInference(
-        encrypted_inference=_seal(keys.shared_secret, nonce, payload).hex(),
+        encrypted_inference=xchacha.seal(keys.shared_secret, nonce, payload).hex(),
         cipher_text=keys.cipher_text.hex(),
         nonce=nonce.hex(),
     )
@@ -115,7 +102,7 @@ def open_request(request: EncryptedInference, private_key: xwing.XWingPrivateKey
     nonce = require_bytes(request.nonce, size=NONCE_BYTES)
     sealed = require_bytes(request.encrypted_inference, size=len(request.encrypted_inference) // 2)
     shared_secret = private_key.decapsulate(cipher_text)
-    payload = _open(shared_secret, nonce, sealed)
+    payload = xchacha.open_sealed(shared_secret, nonce, sealed)
     digest = hashlib.sha256(_CLAIM_LABEL + cipher_text + nonce).digest()
     return OpenedInference(payload=payload, shared_secret=shared_secret, nonce=nonce, claim_digest=digest)
 
@@ -163,7 +150,7 @@ class ResponseSealer:
         if self._finished:
             raise RuntimeError("the response is finished")
         prefix = self._response_nonce.hex() if self._index == 0 else ""
-        sealed = _seal(self._key, _chunk_nonce(self._index), plaintext, aad)
+        sealed = xchacha.seal(self._key, _chunk_nonce(self._index), plaintext, aad)
         self._index += 1
         return encode_rvenc_event(name, prefix + sealed.hex())
 
@@ -221,7 +208,7 @@ class ResponseOpener:
             response_nonce = require_bytes(prefix, size=RESPONSE_NONCE_BYTES)
             self._key = _response_key(self._shared_secret, self._nonce, response_nonce)
         sealed = require_bytes(data, size=len(data) // 2)
-        payload = _open(self._key, _chunk_nonce(self._index), sealed, aad)
+        payload = xchacha.open_sealed(self._key, _chunk_nonce(self._index), sealed, aad)
         self._index += 1
         return payload
 
@@ -235,7 +222,7 @@ def seal_insecure_literal_chunk(
     and with the plaintext of one can forge others. Only for clients that support no other format, behind a
     setting that is off by default.
     """
-    return encode_rvenc_event(name, _seal(shared_secret, nonce, chunk).hex())
+    return encode_rvenc_event(name, xchacha.seal(shared_secret, nonce, chunk).hex())
 
 
 def encode_insecure_literal_done() -> bytes:
@@ -262,4 +249,4 @@ class InsecureLiteralSealer:
 
 def open_insecure_literal_chunk(keys: EncryptionKeys, nonce: bytes, data: str) -> bytes:
     """Open the ``data`` of one literal event, for tests and interoperation. Raises ``CryptoFailure``."""
-    return _open(keys.shared_secret, nonce, require_bytes(data, size=len(data) // 2))
+    return xchacha.open_sealed(keys.shared_secret, nonce, require_bytes(data, size=len(data) // 2))

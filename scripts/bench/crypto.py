@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ragsvc.crypto import hpke, sealed_requests
+from ragsvc.crypto import hpke, sealed_headers
 from ragsvc.crypto.hpke_stream import StreamOpener, bind_request
 from ragsvc.testing.service_runner import RunningService, create_key
 
@@ -79,7 +79,7 @@ class Caller:
         parts = urlsplit(url)
         self.connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
         self.key = key
-        self.public_key = sealed_requests.decode_base64(json.loads(self.get("/v1/hpke/key"))["public_key"])
+        self.public_key = sealed_headers.decode_base64(json.loads(self.get("/v1/hpke/key"))["public_key"])
 
     def get(self, path: str) -> bytes:
         self.connection.request("GET", path)
@@ -100,11 +100,11 @@ def one_shot_times(caller: Caller, rounds: int) -> dict[str, float]:
         require(holds=b"chat.completion" in answer)
 
         begin = time.perf_counter()
-        context = hpke.set_up_sender(caller.public_key, sealed_requests.INFO)
+        context = hpke.set_up_sender(caller.public_key, sealed_headers.INFO)
         content = context.seal(body)
         headers = {
-            "X-HPKE-Enc": sealed_requests.encode_base64(context.enc),
-            "Content-Type": sealed_requests.ONE_SHOT_MEDIA_TYPE,
+            "X-HPKE-Enc": sealed_headers.encode_base64(context.enc),
+            "Content-Type": sealed_headers.ONE_SHOT_MEDIA_TYPE,
         }
         sealing = time.perf_counter() - begin
         begin = time.perf_counter()
@@ -128,13 +128,13 @@ def stream_rates(caller: Caller, rounds: int, tokens: int) -> dict[str, float]:
         require(holds=answer.count(b" word") == tokens)
 
         begin = time.perf_counter()
-        context = hpke.set_up_sender(caller.public_key, sealed_requests.INFO)
+        context = hpke.set_up_sender(caller.public_key, sealed_headers.INFO)
         aad = bind_request(method="POST", target=PATH, content_type="application/json", api_key=caller.key)
         headers = {
-            "X-HPKE-Enc": sealed_requests.encode_base64(context.enc),
+            "X-HPKE-Enc": sealed_headers.encode_base64(context.enc),
             "X-HPKE-Content-Type": "application/json",
-            "Content-Type": sealed_requests.ONE_SHOT_MEDIA_TYPE,
-            "Accept": sealed_requests.STREAM_MEDIA_TYPE,
+            "Content-Type": sealed_headers.ONE_SHOT_MEDIA_TYPE,
+            "Accept": sealed_headers.STREAM_MEDIA_TYPE,
         }
         reply = caller.post(context.seal(body, aad), headers)
         opener = StreamOpener(context)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from ragsvc.client import EncryptedTransport, HpkeStream
-from ragsvc.crypto import sealed_requests
+from ragsvc.crypto import sealed_headers
 from ragsvc.crypto.framing import decode_varint
 from ragsvc.testing.sample_pdfs import text_pdf
 from tests.support.sealing import OneShot, SealedInference, fetch_hpke_key, fetch_rvenc_key, one_shot
@@ -33,7 +33,7 @@ def test_the_key_routes_name_algorithms_and_expiry(anonymous) -> None:
     )
     config = anonymous.get("/.well-known/hpke-keys")
     assert config.headers["content-type"] == "application/ohttp-keys"
-    assert config.content[3:35] == sealed_requests.decode_base64(key["public_key"])
+    assert config.content[3:35] == sealed_headers.decode_base64(key["public_key"])
     assert len(config.content) == 41
     rvenc = anonymous.get("/rvenc/key").json()
     assert (len(rvenc["public_key"]), rvenc["kem"], rvenc["answers"]) == (2432, "X-Wing", "ragsvc-rvenc-v1")
@@ -137,8 +137,8 @@ def test_every_failure_to_open_looks_the_same(tenant) -> None:
     http = tenant.http
     good = OneShot(fetch_hpke_key(http), json.dumps(CHAT).encode())
     flipped = bytes([good.body[0] ^ 1]) + good.body[1:]
-    stranger = OneShot(sealed_requests.decode_base64("CQ" + "A" * 41 + "="), b"{}")  # a key that is not the server's
-    low_order = {**good.headers, "X-HPKE-Enc": sealed_requests.encode_base64(bytes(32))}
+    stranger = OneShot(sealed_headers.decode_base64("CQ" + "A" * 41 + "="), b"{}")  # a key that is not the server's
+    low_order = {**good.headers, "X-HPKE-Enc": sealed_headers.encode_base64(bytes(32))}
     attempts = [
         (good.headers, flipped),
         (good.headers, b""),
@@ -148,7 +148,7 @@ def test_every_failure_to_open_looks_the_same(tenant) -> None:
         ({**good.headers, "X-HPKE-Enc": "no base64"}, good.body),
         ({**good.headers, "X-HPKE-Enc": good.headers["X-HPKE-Enc"][:-1]}, good.body),
         ({"Content-Type": good.headers["Content-Type"]}, good.body),
-        ({**good.headers, "Accept": sealed_requests.STREAM_MEDIA_TYPE}, good.body),  # sealed without the binding
+        ({**good.headers, "Accept": sealed_headers.STREAM_MEDIA_TYPE}, good.body),  # sealed without the binding
     ]
     seen = set()
     for headers, body in attempts:
@@ -277,13 +277,13 @@ def test_sealed_uploads_are_bounded_like_plain_ones(tenant) -> None:
     big = b"x" * 50_300_000
     reply = tenant.http.post(
         "/v1/rag/documents",
-        headers={"X-HPKE-Enc": "A" * 43 + "=", "Content-Type": sealed_requests.ONE_SHOT_MEDIA_TYPE},
+        headers={"X-HPKE-Enc": "A" * 43 + "=", "Content-Type": sealed_headers.ONE_SHOT_MEDIA_TYPE},
         content=big + b"y" * 1_000_000,
     )
     assert (reply.status_code, reply.json()["error"]["code"]) == (413, "request_too_large")
     reply = tenant.http.post(
         "/v1/chat/completions",
-        headers={"X-HPKE-Enc": "A" * 43 + "=", "Content-Type": sealed_requests.ONE_SHOT_MEDIA_TYPE},
+        headers={"X-HPKE-Enc": "A" * 43 + "=", "Content-Type": sealed_headers.ONE_SHOT_MEDIA_TYPE},
         content=big,
     )
     assert (reply.status_code, reply.json()["error"]["code"]) == (413, "request_too_large")

@@ -12,8 +12,8 @@ import pytest
 from ragsvc.client import EncryptedTransport, HpkeStream, Rvenc, fingerprint
 from ragsvc.client.attestation_check import attested, check_report
 from ragsvc.core.errors import CryptoFailure
-from ragsvc.crypto import rvenc, sealed_requests
-from ragsvc.crypto.attestation import AttestationQuote
+from ragsvc.crypto import rvenc, sealed_headers
+from ragsvc.crypto.attestation_quotes import AttestationQuote
 from ragsvc.services.request_encryption import open_encryption
 from ragsvc.testing.service_runner import running_proxy
 from tests.support.chat_service import Services, app_over, issue
@@ -54,7 +54,7 @@ def test_an_attested_key_is_accepted(tmp_path) -> None:
         report = httpx.get(f"{url}/v1/attestation/report", params={"nonce": nonce.hex()}).content
         with pytest.raises(CryptoFailure):
             check_report(report, nonce=nonce, public_key=bytes(32))
-        public_key = sealed_requests.decode_base64(httpx.get(f"{url}/v1/hpke/key").json()["public_key"])
+        public_key = sealed_headers.decode_base64(httpx.get(f"{url}/v1/hpke/key").json()["public_key"])
         check_report(report, nonce=nonce, public_key=public_key)
         with pytest.raises(CryptoFailure):
             check_report(report, nonce=bytes(32), public_key=public_key)
@@ -74,7 +74,7 @@ def test_a_client_that_requires_attestation_sends_nothing_without_it(tmp_path) -
 
 def test_the_proxy_refuses_what_it_cannot_encrypt(tmp_path) -> None:
     with serving_encrypted(tmp_path) as (url, key):
-        good = fingerprint(sealed_requests.decode_base64(httpx.get(f"{url}/v1/hpke/key").json()["public_key"]))
+        good = fingerprint(sealed_headers.decode_base64(httpx.get(f"{url}/v1/hpke/key").json()["public_key"]))
         with running_proxy(url, "--pin", good) as proxy:
             assert ask(proxy, key)
             rebound = httpx.get(f"{proxy}/v1/models", headers={"host": "evil.example"})

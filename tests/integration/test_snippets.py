@@ -22,6 +22,7 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 from ragsvc.config import Settings
 from ragsvc.testing.service_runner import ROOT
+from scripts.packages.build_client import write_tree
 from tests.support.documentation_pages import FENCE, PAGES, page_name
 
 _WITH_SNIPPETS = [path for path in PAGES if FENCE.search(path.read_text(encoding="utf-8"))]
@@ -47,6 +48,12 @@ def shell_environment(tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("RAGSVC_API_KEY", tenant.key)
     monkeypatch.setenv("ADMIN_KEY", tenant.service.admin_key)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
+@pytest.fixture
+def client_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes ``ragsvc_client`` importable, as the wheel does."""
+    monkeypatch.syspath_prepend(write_tree(tmp_path / "client"))
 
 
 def _run_bash(example: Example) -> None:
@@ -101,6 +108,8 @@ def test_every_snippet_works_in_order(
 ) -> None:
     if _HAS_PROGRAM.search(path.read_text(encoding="utf-8")):
         request.getfixturevalue("shell_environment")
+    if "ragsvc_client" in path.read_text(encoding="utf-8"):
+        request.getfixturevalue("client_distribution")
     parsers = [
         SkipParser(),
         CodeBlockParser("bash", _run_bash),

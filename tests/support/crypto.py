@@ -15,7 +15,7 @@ import uvicorn
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ragsvc.core.errors import CryptoFailure
-from ragsvc.crypto import ehbp, hpke, hpke_stream, rvenc, sealed_requests
+from ragsvc.crypto import ehbp, hpke, hpke_stream, rvenc, sealed_headers, sealed_requests
 from ragsvc.crypto.keyring import Keyring
 from ragsvc.store.replay_claims import SqliteClaims
 
@@ -121,8 +121,8 @@ class EncryptedServer:
         if path == "/v1/hpke/key":
             self.fetched_keys += 1
             public = {
-                "public_key": sealed_requests.encode_base64(current.hpke_public),
-                "info": sealed_requests.INFO.decode(),
+                "public_key": sealed_headers.encode_base64(current.hpke_public),
+                "info": sealed_headers.INFO.decode(),
             }
             await reply(send, 200, "application/json", json.dumps({**public, **expires}).encode())
         elif path == "/rvenc/key":
@@ -137,7 +137,7 @@ class EncryptedServer:
             await self._rvenc(body, send)
         elif ehbp.ENCAPSULATED_KEY_HEADER.lower() in headers:
             await self._ehbp(headers, body, send)
-        elif headers.get("accept") == sealed_requests.STREAM_MEDIA_TYPE:
+        elif headers.get("accept") == sealed_headers.STREAM_MEDIA_TYPE:
             await self._stream(scope, headers, body, send)
         else:
             await self._one_shot(headers, body, send)
@@ -152,24 +152,24 @@ class EncryptedServer:
         request = await self._take(pending)
         self.dialects.append(str(pending.dialect))
         answer = completion(f"echo: {request['messages'][-1]['content']}")
-        await reply(send, 200, sealed_requests.ONE_SHOT_MEDIA_TYPE, pending.seal_response(json.dumps(answer).encode()))
+        await reply(send, 200, sealed_headers.ONE_SHOT_MEDIA_TYPE, pending.seal_response(json.dumps(answer).encode()))
 
     async def _stream(self, scope: Any, headers: dict[str, str], body: bytes, send: Any) -> None:
-        sealed_header = headers.get(sealed_requests.SEALED_BODY_HEADER.lower())
+        sealed_header = headers.get(sealed_headers.SEALED_BODY_HEADER.lower())
         query = scope["query_string"].decode()
         aad = hpke_stream.bind_request(
             method=scope["method"],
             target=scope["raw_path"].decode() + (f"?{query}" if query else ""),
-            content_type=headers.get(sealed_requests.CONTENT_TYPE_HEADER.lower(), ""),
+            content_type=headers.get(sealed_headers.CONTENT_TYPE_HEADER.lower(), ""),
             api_key=headers["authorization"].removeprefix("Bearer "),
         )
-        sealed = body if sealed_header is None else sealed_requests.decode_base64(sealed_header)
+        sealed = body if sealed_header is None else sealed_headers.decode_base64(sealed_header)
         pending = sealed_requests.open_streamed(self.keyring.accepted(), headers.get("x-hpke-enc"), sealed, aad=aad)
         request = await self._take(pending)
         status, media_type, parts = answer_parts(scope["path"], request)
         sealer = pending.stream_response()
-        extra = [(sealed_requests.CONTENT_TYPE_HEADER.encode(), media_type.encode())]
-        await begin(send, status, sealed_requests.STREAM_MEDIA_TYPE, extra)
+        extra = [(sealed_headers.CONTENT_TYPE_HEADER.encode(), media_type.encode())]
+        await begin(send, status, sealed_headers.STREAM_MEDIA_TYPE, extra)
         await more(send, sealer.start())
         for part in parts[:-1] if self.cut_streams else parts:  # truncates before [DONE], at the border of an event
             await more(send, sealer.write(part) + sealer.flush())
@@ -270,8 +270,8 @@ class RunningServer:
 def make_exchange() -> tuple[Any, Any]:
     """A sender and a recipient context of the Oryxen format."""
     private_key = X25519PrivateKey.generate()
-    sender = hpke.set_up_sender(private_key.public_key().public_bytes_raw(), sealed_requests.INFO)
-    return sender, hpke.set_up_recipient(sender.enc, private_key, sealed_requests.INFO)
+    sender = hpke.set_up_sender(private_key.public_key().public_bytes_raw(), sealed_headers.INFO)
+    return sender, hpke.set_up_recipient(sender.enc, private_key, sealed_headers.INFO)
 
 
 def in_memory_keyring(clock: Clock | None = None) -> Keyring:

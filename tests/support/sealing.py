@@ -7,19 +7,19 @@ import os
 
 import httpx
 
-from ragsvc.crypto import hpke, rvenc, sealed_requests
+from ragsvc.crypto import hpke, rvenc, sealed_headers
 from ragsvc.crypto.rvenc_events import EventReader
 
-SEALED_TYPE = sealed_requests.ONE_SHOT_MEDIA_TYPE
+SEALED_TYPE = sealed_headers.ONE_SHOT_MEDIA_TYPE
 
 
 class OneShot:
     """An HPKE request (RFC 9180) for a public key. ``headers`` and ``body`` may be sent repeatedly."""
 
     def __init__(self, public_key: bytes, content: bytes, *, content_type: str | None = None) -> None:
-        self.context = hpke.set_up_sender(public_key, sealed_requests.INFO)
+        self.context = hpke.set_up_sender(public_key, sealed_headers.INFO)
         self.body = self.context.seal(content)
-        self.headers = {"X-HPKE-Enc": sealed_requests.encode_base64(self.context.enc), "Content-Type": SEALED_TYPE}
+        self.headers = {"X-HPKE-Enc": sealed_headers.encode_base64(self.context.enc), "Content-Type": SEALED_TYPE}
         if content_type is not None:
             self.headers["X-HPKE-Content-Type"] = content_type
 
@@ -30,7 +30,7 @@ class OneShot:
 
 
 def fetch_hpke_key(http: httpx.Client) -> bytes:
-    return sealed_requests.decode_base64(http.get("/v1/hpke/key").json()["public_key"])
+    return sealed_headers.decode_base64(http.get("/v1/hpke/key").json()["public_key"])
 
 
 def one_shot(http: httpx.Client, method: str, path: str, body: bytes | dict = b"", *, content_type: str | None = None):
@@ -40,7 +40,7 @@ def one_shot(http: httpx.Client, method: str, path: str, body: bytes | dict = b"
     if method in ("GET", "DELETE"):
         headers = {
             "X-HPKE-Enc": sealed.headers["X-HPKE-Enc"],
-            "X-HPKE-Body": sealed_requests.encode_base64(sealed.body),
+            "X-HPKE-Body": sealed_headers.encode_base64(sealed.body),
         }
         reply = http.request(method, path, headers=headers)
     else:

@@ -10,11 +10,12 @@ from rich.console import Console
 
 from ragsvc.cli.ask import show_citations, stream_answer
 from ragsvc.cli.execution import execute
-from ragsvc.cli.failures import CommandFailed, ExitCode, failure_of_answer
+from ragsvc.cli.failures import CommandFailed, ExitCode
 from ragsvc.cli.ingest.folders import SourceFile
 from ragsvc.cli.ingest.progress import IngestProgress
 from ragsvc.cli.output import Output
 from ragsvc.cli.service_client import ServiceClient
+from ragsvc.cli.service_failures import failure_of_answer
 from ragsvc.cli.target import choose_target
 from ragsvc.core.errors import ConfigurationError, DataDirectoryLocked
 

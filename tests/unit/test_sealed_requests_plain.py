@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragsvc.crypto import ehbp, sealed_requests
+from ragsvc.crypto import ehbp, sealed_headers
 from ragsvc.services.request_encryption import SealedRequestMode
 from ragsvc.web.sealed.plain_requests import as_streamed_chat, asks_for_stream
 from ragsvc.web.sealed.recognition import is_rvenc_chat, recognise_mode
 
 DEEP = b'{"stream": true, "x": ' + b"[" * 100_000
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3))
-ENC = sealed_requests.ENC_HEADER.lower().encode()
+ENC = sealed_headers.ENC_HEADER.lower().encode()
 EHBP = ehbp.ENCAPSULATED_KEY_HEADER.lower().encode()
 
 

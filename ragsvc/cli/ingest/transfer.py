@@ -23,7 +23,6 @@ from ragsvc.core.errors import FailureReason
 
 _ENDED = ("ready", "failed")
 _WAIT_S = 1.0
-_FOLLOW_TRIES = 5
 _FATAL = (ExitCode.UNREACHABLE, ExitCode.NOT_AUTHORISED)
 
 T = TypeVar("T")
@@ -177,7 +176,7 @@ class Transfer:
 
     async def _finish(self, step: IngestStep, state: Json) -> FileOutcome:
         if state["status"] not in _ENDED:
-            state = await self._follow(step.file, state)
+            state = await self._client.follow(state, lambda seen: self._watch(step.file, seen))
         self._watch(step.file, state)
         if state["status"] != "ready":
             return _failed(step, _reason(state), state)
@@ -196,28 +195,6 @@ class Transfer:
             problems=[problem["message"] for problem in state["problems"]],
         )
 
-    async def _follow(self, file: SourceFile, state: Json) -> Json:
-        """Follow a document until it is ready, failed or deleted; a broken event stream is reopened."""
-        path = f"/v1/rag/documents/{state['id']}"
-        for attempt in range(_FOLLOW_TRIES):
-            try:
-                async with self._client.events("GET", f"{path}/events") as events:
-                    async for event in events:
-                        state = still_there(event)
-                        self._watch(file, state)
-                        if state["status"] in _ENDED:
-                            return state
-            except CommandFailed as failure:
-                if failure.status == 404 or failure.code == "document_not_found" or attempt == _FOLLOW_TRIES - 1:
-                    raise
-                await anyio.sleep(failure.retry_after_s or 0.5 * 2**attempt)
-            state = await self._client.get(path)
-            if state["status"] in _ENDED:
-                return state
-        raise CommandFailed(
-            "the event streams of the service ended before the document was ready or failed", code="upstream_error"
-        )
-
     async def _drop(self, superseded: Sequence[str]) -> None:
         for document_id in superseded:
             await delete_document(self._client, document_id)
@@ -225,13 +202,6 @@ class Transfer:
     @staticmethod
     def _source(file: SourceFile) -> dict[str, str]:
         return {SOURCE_ROOT_KEY: file.root, SOURCE_PATH_KEY: file.path}
-
-
-def still_there(event: Json) -> Json:
-    """The document of a progress event. Raises ``CommandFailed`` for a deletion event."""
-    if event.get("deleted"):
-        raise CommandFailed("the document was deleted in the meantime", code="document_not_found")
-    return event
 
 
 async def delete_document(client: ServiceClient, document_id: str) -> None:

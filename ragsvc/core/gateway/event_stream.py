@@ -1,9 +1,9 @@
 """Server-sent events (WHATWG HTML §9.2): the writer for all streams, and the reader for chat streams of providers.
 
 The reader is our own because a chat stream is passed through in blocks of whole events whose bytes stay as they came:
-a library that yields parsed events would take every block apart and write it again. ``httpx-sse`` reads events where
-they are consumed (``cli.service_client``), Litestar writes those of ``/v1/rag/documents/{id}/events``, and
-``crypto.rvenc_events`` has a stricter reader for security.
+a library that yields parsed events would take every block apart and write it again. The clients read events with it too
+(``client.event_decoding``), Litestar writes those of ``/v1/rag/documents/{id}/events``, and ``crypto.rvenc_events`` has
+a stricter reader for security.
 """
 
 from __future__ import annotations

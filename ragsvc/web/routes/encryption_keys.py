@@ -11,8 +11,9 @@ from litestar import Request, Response, get
 from litestar.params import Parameter
 
 from ragsvc.core.ids import END_OF_TEXT
-from ragsvc.crypto import ehbp, rvenc, sealed_requests
-from ragsvc.crypto.attestation import bind_report_data, canonical_key_sets, request_evidence
+from ragsvc.crypto import ehbp, rvenc, sealed_headers
+from ragsvc.crypto.attestation import canonical_key_sets, request_evidence
+from ragsvc.crypto.attestation_quotes import bind_report_data
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.web.auth import AccessRequirement
 
@@ -36,9 +37,9 @@ class HpkeKey(msgspec.Struct, frozen=True):
     info: str
     key_id: str
     expires_at: int | None
-    kem: str = sealed_requests.KEM_NAME
-    kdf: str = sealed_requests.KDF_NAME
-    aead: str = sealed_requests.AEAD_NAME
+    kem: str = sealed_headers.KEM_NAME
+    kdf: str = sealed_headers.KDF_NAME
+    aead: str = sealed_headers.AEAD_NAME
 
 
 class RvencKey(msgspec.Struct, frozen=True):
@@ -79,8 +80,8 @@ async def get_hpke_key(request: AnyRequest) -> Response[HpkeKey]:
     """The public key to seal requests for; fetch it again when it expires."""
     key_set = _encryption(request).current()
     key = HpkeKey(
-        public_key=sealed_requests.encode_base64(key_set.hpke_public),
-        info=sealed_requests.INFO.decode(),
+        public_key=sealed_headers.encode_base64(key_set.hpke_public),
+        info=sealed_headers.INFO.decode(),
         key_id=key_set.key_id,
         expires_at=_whole_seconds(key_set.expires_at),
     )

@@ -15,7 +15,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from ragsvc.core.access import principal
 from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.validation import decode_json
-from ragsvc.crypto import ehbp, hpke, rvenc, sealed_requests
+from ragsvc.crypto import ehbp, hpke, rvenc, sealed_headers, sealed_requests
 from ragsvc.services.request_encryption import EncryptionService, SealedRequestMode
 from ragsvc.web.auth import AccessRequirement, Requirement
 from ragsvc.web.context import context_of
@@ -230,5 +230,5 @@ async def _read_hpke_body(scope: Scope, body: SealedBody) -> bytes:
     sealed_header = context_of(scope).headers.get(SEALED_BODY)
     sealed = await body.read_all()
     if sealed_header is not None and not sealed:
-        return sealed_requests.decode_base64(sealed_header.decode("latin-1"))
+        return sealed_headers.decode_base64(sealed_header.decode("latin-1"))
     return sealed

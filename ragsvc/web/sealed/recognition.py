@@ -7,17 +7,17 @@ from typing import Final
 
 from litestar.utils.path import normalize_path
 
-from ragsvc.crypto import ehbp, rvenc, sealed_requests
+from ragsvc.crypto import ehbp, rvenc, sealed_headers
 from ragsvc.services.request_encryption import SealedRequestMode
 
-ENC: Final = sealed_requests.ENC_HEADER.lower().encode()
-INNER_CONTENT_TYPE: Final = sealed_requests.CONTENT_TYPE_HEADER.lower().encode()
-SEALED_BODY: Final = sealed_requests.SEALED_BODY_HEADER.lower().encode()
+ENC: Final = sealed_headers.ENC_HEADER.lower().encode()
+INNER_CONTENT_TYPE: Final = sealed_headers.CONTENT_TYPE_HEADER.lower().encode()
+SEALED_BODY: Final = sealed_headers.SEALED_BODY_HEADER.lower().encode()
 ENCAPSULATED_KEY: Final = ehbp.ENCAPSULATED_KEY_HEADER.lower().encode()
 """Header names as ASGI has them: lower-case bytes."""
 
-_ONE_SHOT_TYPE = sealed_requests.ONE_SHOT_MEDIA_TYPE.encode()
-_STREAM_TYPE = sealed_requests.STREAM_MEDIA_TYPE.encode()
+_ONE_SHOT_TYPE = sealed_headers.ONE_SHOT_MEDIA_TYPE.encode()
+_STREAM_TYPE = sealed_headers.STREAM_MEDIA_TYPE.encode()
 
 
 def recognise_mode(headers: Mapping[bytes, bytes]) -> SealedRequestMode | None:

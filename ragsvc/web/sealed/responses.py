@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import msgspec
 from litestar.types import HTTPResponseStartEvent, Message, Receive, Scope, Send
 
-from ragsvc.crypto import ehbp, hpke_stream, sealed_requests
+from ragsvc.crypto import ehbp, hpke_stream, sealed_headers, sealed_requests
 from ragsvc.web.errors import RenderedError
 from ragsvc.web.sealed.offloading import run_in_thread_if_large
 from ragsvc.web.sealed.plain_requests import JSON_TYPE
@@ -38,8 +38,8 @@ _KEPT = frozenset(
     }
 )
 _NO_STORE = (b"cache-control", b"no-store")
-_ONE_SHOT_TYPE = (b"content-type", sealed_requests.ONE_SHOT_MEDIA_TYPE.encode())
-_STREAM_TYPE = (b"content-type", sealed_requests.STREAM_MEDIA_TYPE.encode())
+_ONE_SHOT_TYPE = (b"content-type", sealed_headers.ONE_SHOT_MEDIA_TYPE.encode())
+_STREAM_TYPE = (b"content-type", sealed_headers.STREAM_MEDIA_TYPE.encode())
 _NONCE_HEADER = ehbp.RESPONSE_NONCE_HEADER.lower().encode()
 _NO_CONTENT = 204
 

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from ragsvc.core.errors import AttestationUnavailable, CryptoFailure
-from ragsvc.crypto import attestation
-from ragsvc.crypto.attestation import AttestationQuote, QuoteProvider
+from ragsvc.crypto import attestation, attestation_quotes
+from ragsvc.crypto.attestation_quotes import AttestationQuote, QuoteProvider
 from ragsvc.crypto.keyring import Keyring
 from tests.support.configfs_tsm import TsmFolder
 from tests.support.crypto import Clock, load_vectors
@@ -41,18 +41,18 @@ def test_key_sets_have_one_canonical_encoding():
 
 def test_report_data_binds_keys_and_nonce():
     canonical = attestation.canonical_key_sets(key_sets())
-    bound = attestation.bind_report_data(canonical, NONCE)
+    bound = attestation_quotes.bind_report_data(canonical, NONCE)
     assert bound == hashlib.sha256(b"ragsvc-attest-v1\x00" + canonical).digest() + NONCE
     with pytest.raises(ValueError, match="32 bytes"):
-        attestation.bind_report_data(canonical, bytes(31))
+        attestation_quotes.bind_report_data(canonical, bytes(31))
 
 
 def test_the_report_data_of_a_recorded_snp_report_is_found():
-    assert attestation.read_report_data(QuoteProvider.SEV_SNP, SNP).hex() == QUOTES["snp_report"]["report_data"]
+    assert attestation_quotes.read_report_data(QuoteProvider.SEV_SNP, SNP).hex() == QUOTES["snp_report"]["report_data"]
 
 
 def test_the_report_data_of_a_recorded_tdx_quote_ends_its_signed_body():
-    report_data = attestation.read_report_data(QuoteProvider.TDX, TDX)
+    report_data = attestation_quotes.read_report_data(QuoteProvider.TDX, TDX)
     signed, rest = TDX[: TDX.index(report_data) + 64], TDX[TDX.index(report_data) + 64 :]
     signature, public = rest[4:68], rest[68:132]  # after a length: ECDSA P-256 signature and attestation key
     key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + public)
@@ -72,17 +72,17 @@ def test_the_report_data_of_a_recorded_tdx_quote_ends_its_signed_body():
 )
 def test_other_quotes_are_refused(provider, quote):
     with pytest.raises(CryptoFailure):
-        attestation.read_report_data(provider, quote)
+        attestation_quotes.read_report_data(provider, quote)
 
 
 def test_a_client_refuses_a_quote_with_other_report_data():
     canonical = attestation.canonical_key_sets(key_sets())
-    quote = SNP[:0x50] + attestation.bind_report_data(canonical, NONCE) + SNP[0x90:]
+    quote = SNP[:0x50] + attestation_quotes.bind_report_data(canonical, NONCE) + SNP[0x90:]
     evidence = AttestationQuote(QuoteProvider.SEV_SNP, quote)
-    attestation.check_binding(evidence, canonical=canonical, nonce=NONCE)
+    attestation_quotes.check_binding(evidence, canonical=canonical, nonce=NONCE)
     for canonical_then, nonce in ((canonical + b" ", NONCE), (canonical, bytes(32))):
         with pytest.raises(CryptoFailure):
-            attestation.check_binding(evidence, canonical=canonical_then, nonce=nonce)
+            attestation_quotes.check_binding(evidence, canonical=canonical_then, nonce=nonce)
 
 
 @pytest.fixture
@@ -94,11 +94,11 @@ def tsm(tmp_path):
 
 
 def test_a_report_entry_is_written_read_and_removed(tsm):
-    report_data = attestation.bind_report_data(b"{}", NONCE)
+    report_data = attestation_quotes.bind_report_data(b"{}", NONCE)
     type(tsm).auxiliary = b"certificates"
     evidence = attestation.request_evidence(report_data, root=tsm)
     assert evidence.provider == QuoteProvider.SEV_SNP
-    assert attestation.read_report_data(evidence.provider, evidence.quote) == report_data
+    assert attestation_quotes.read_report_data(evidence.provider, evidence.quote) == report_data
     assert evidence.auxiliary == b"certificates"
     assert type(tsm).log == ["inblob 64", "rmdir"]
     assert list(tsm.iterdir()) == []

@@ -15,7 +15,7 @@ from ragsvc.client.chunk_aggregation import aggregate_chunks
 from ragsvc.client.transport import ENCRYPTED
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
 from ragsvc.crypto import rvenc
-from ragsvc.crypto.sealed_requests import encode_base64
+from ragsvc.crypto.sealed_headers import encode_base64
 from tests.support.crypto import KEY, Clock, RunningServer, in_memory_keyring
 
 MESSAGES = [{"role": "user", "content": "the canary sings"}]

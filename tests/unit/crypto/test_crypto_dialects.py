@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ragsvc.core.errors import CryptoFailure
-from ragsvc.crypto import hpke, sample_key_schedules, sealed_requests
+from ragsvc.crypto import hpke, sample_key_schedules, sealed_headers
 from ragsvc.crypto.sample_key_schedules import ALL_DIALECTS, ONLY_RFC9180, KeyScheduleDialect
 from tests.support.crypto import FIXTURES, KEY
 
@@ -47,12 +47,12 @@ def test_the_samples_are_refused_when_only_the_standard_is_accepted():
         enc, sealed = seal_in(dialect, private_key, b"question")
         with pytest.raises(CryptoFailure):
             sample_key_schedules.open_by_trial(
-                enc, sealed, private_key=private_key, info=sealed_requests.INFO, accepted=ONLY_RFC9180
+                enc, sealed, private_key=private_key, info=sealed_headers.INFO, accepted=ONLY_RFC9180
             )
         accepted = ALL_DIALECTS - {dialect}
         with pytest.raises(CryptoFailure):
             sample_key_schedules.open_by_trial(
-                enc, sealed, private_key=private_key, info=sealed_requests.INFO, accepted=accepted
+                enc, sealed, private_key=private_key, info=sealed_headers.INFO, accepted=accepted
             )
 
 
@@ -61,7 +61,7 @@ def seal_in(dialect: KeyScheduleDialect, private_key: X25519PrivateKey, plaintex
     ephemeral = X25519PrivateKey.generate()
     enc = ephemeral.public_key().public_bytes_raw()
     dh = hpke.diffie_hellman(ephemeral, public)
-    schedule = sample_key_schedules.schedule_dialect(dialect, dh, enc, public, sealed_requests.INFO)
+    schedule = sample_key_schedules.schedule_dialect(dialect, dh, enc, public, sealed_headers.INFO)
     return enc, hpke.SenderContext(schedule, enc).seal(plaintext)
 
 
@@ -69,7 +69,7 @@ def seal_in(dialect: KeyScheduleDialect, private_key: X25519PrivateKey, plaintex
 def test_the_response_uses_the_dialect_of_the_request(dialect):
     private_key = X25519PrivateKey.generate()
     enc, sealed = seal_in(dialect, private_key, b"question")
-    opened = sample_key_schedules.open_by_trial(enc, sealed, private_key=private_key, info=sealed_requests.INFO)
+    opened = sample_key_schedules.open_by_trial(enc, sealed, private_key=private_key, info=sealed_headers.INFO)
     assert (opened.dialect, opened.plaintext) == (dialect, b"question")
     assert "question" not in repr(opened)
 
@@ -79,7 +79,7 @@ def test_the_three_dialects_share_no_key():
     public = private_key.public_key().public_bytes_raw()
     dh = bytes(range(32))
     keys = {
-        sample_key_schedules.schedule_dialect(dialect, dh, public, public, sealed_requests.INFO).key
+        sample_key_schedules.schedule_dialect(dialect, dh, public, public, sealed_headers.INFO).key
         for dialect in KeyScheduleDialect
     }
     assert len(keys) == 3
@@ -88,16 +88,16 @@ def test_the_three_dialects_share_no_key():
 def test_a_sample_dialect_has_no_exporter_and_so_no_stream():
     private_key = X25519PrivateKey.generate()
     enc, sealed = seal_in(KeyScheduleDialect.SAMPLE_PYTHON, private_key, b"question")
-    opened = sample_key_schedules.open_by_trial(enc, sealed, private_key=private_key, info=sealed_requests.INFO)
+    opened = sample_key_schedules.open_by_trial(enc, sealed, private_key=private_key, info=sealed_headers.INFO)
     with pytest.raises(RuntimeError):
         opened.context.export(b"label", 32)
 
 
 def test_standard_contexts_open_by_trial():
     private_key = X25519PrivateKey.generate()
-    sender = hpke.set_up_sender(private_key.public_key().public_bytes_raw(), sealed_requests.INFO)
+    sender = hpke.set_up_sender(private_key.public_key().public_bytes_raw(), sealed_headers.INFO)
     opened = sample_key_schedules.open_by_trial(
-        sender.enc, sender.seal(b"{}", b"bound"), private_key=private_key, info=sealed_requests.INFO, aad=b"bound"
+        sender.enc, sender.seal(b"{}", b"bound"), private_key=private_key, info=sealed_headers.INFO, aad=b"bound"
     )
     assert opened.dialect is KeyScheduleDialect.RFC9180
     assert json.loads(sender.open_response(opened.context.seal_response(b'{"ok": true}'))) == {"ok": True}

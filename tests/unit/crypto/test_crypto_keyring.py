@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
-from ragsvc.crypto import ehbp, hpke, rvenc, sealed_requests
+from ragsvc.crypto import ehbp, hpke, rvenc, sealed_headers, sealed_requests
 from ragsvc.crypto.hpke_stream import bind_request
 from ragsvc.crypto.keyring import Keyring, KeySet, parse_secret
 from ragsvc.crypto.replay import ReplayClaim
@@ -27,8 +27,8 @@ SECRET = bytes(range(32))
 
 
 def seal_one_shot(key_set: KeySet, body: bytes = b"{}", aad: bytes = b"") -> tuple[str, bytes, hpke.SenderContext]:
-    sender = hpke.set_up_sender(key_set.hpke_public, sealed_requests.INFO)
-    return sealed_requests.encode_base64(sender.enc), sender.seal(body, aad), sender
+    sender = hpke.set_up_sender(key_set.hpke_public, sealed_headers.INFO)
+    return sealed_headers.encode_base64(sender.enc), sender.seal(body, aad), sender
 
 
 def test_a_key_rotates_overlaps_and_retires():
@@ -149,7 +149,7 @@ def test_a_request_that_does_not_open_has_no_claim():
     keyring = in_memory_keyring()
     with pytest.raises(CryptoFailure):
         sealed_requests.open_one_shot(
-            keyring.accepted(), sealed_requests.encode_base64(bytes([9]) + bytes(31)), bytes(40)
+            keyring.accepted(), sealed_headers.encode_base64(bytes([9]) + bytes(31)), bytes(40)
         )
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragsvc.core.errors import CryptoFailure
-from ragsvc.crypto import hpke, sealed_requests
+from ragsvc.crypto import hpke, sealed_headers
 from ragsvc.crypto.framing import decode_varint, encode_varint
 from ragsvc.crypto.hpke_stream import MAX_CHUNK_BYTES, StreamOpener, StreamSealer, bind_request, pad_event_stream
 from tests.support.crypto import KEY, NODE_FOLDER, make_exchange
@@ -22,8 +22,8 @@ EPHEMERAL = X25519PrivateKey.from_private_bytes(bytes(range(32, 64)))
 
 def fixed_exchange() -> tuple[hpke.SenderContext, hpke.RecipientContext]:
     public = PRIVATE_KEY.public_key().public_bytes_raw()
-    sender = hpke.set_up_sender(public, sealed_requests.INFO, ephemeral=EPHEMERAL)
-    return sender, hpke.set_up_recipient(sender.enc, PRIVATE_KEY, sealed_requests.INFO)
+    sender = hpke.set_up_sender(public, sealed_headers.INFO, ephemeral=EPHEMERAL)
+    return sender, hpke.set_up_recipient(sender.enc, PRIVATE_KEY, sealed_headers.INFO)
 
 
 def record(pieces: list[bytes]) -> bytes:
@@ -234,7 +234,7 @@ def test_a_javascript_client_opens_the_stream_and_refuses_a_truncated_stream(nod
     peer = node_peer()
     public = PRIVATE_KEY.public_key().public_bytes_raw().hex()
     made = peer.say(command="streamExchange", publicKey=public, request=request)
-    recipient = hpke.set_up_recipient(bytes.fromhex(made["enc"]), PRIVATE_KEY, sealed_requests.INFO)
+    recipient = hpke.set_up_recipient(bytes.fromhex(made["enc"]), PRIVATE_KEY, sealed_headers.INFO)
     aad = bind_request(method="post", target="/v1/x?y=1", content_type="application/json", api_key="kéy")
     assert recipient.open(bytes.fromhex(made["sealed"]), aad) == b"{}"
     sealer = StreamSealer(recipient)
