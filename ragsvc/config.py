@@ -21,12 +21,14 @@ from ragsvc.core.defaults import (
     DEFAULT_COLLECTIONS_PER_TENANT,
     DEFAULT_ENCRYPTED_MEMORY_BYTES,
     DEFAULT_FAILED_LOGINS_PER_MINUTE,
+    DEFAULT_FILE_TOKENS,
     DEFAULT_HEADER_TIMEOUT_S,
     DEFAULT_IDLE_TIMEOUT_S,
     DEFAULT_MAX_BODY_BYTES,
     DEFAULT_MAX_CONNECTIONS,
     DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
     DEFAULT_MAX_DOCUMENT_BYTES,
+    DEFAULT_MAX_FILE_BYTES,
     DEFAULT_MAX_HEADER_BYTES,
     DEFAULT_MAX_HEADERS,
     DEFAULT_MAX_PROMPT_CHARACTERS,
@@ -163,6 +165,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     max_document_bytes: Positive = DEFAULT_MAX_DOCUMENT_BYTES
     """Largest document in bytes."""
+    max_file_bytes: Positive = DEFAULT_MAX_FILE_BYTES
+    """Largest file of ``/v1/files`` and ``/v1/uploads`` in bytes."""
     upload_wait_s: Annotated[float, Meta(ge=0, le=600)] = 60.0
     """Seconds that an upload waits for ``ready`` before it answers 202."""
     max_pages: Positive = 5000
@@ -181,6 +185,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Number of parser processes."""
     ingest_workers: Positive = 3
     """Number of documents that are processed at the same time."""
+    chat_files_bytes: Positive = DEFAULT_MAX_DOCUMENT_BYTES
+    """Largest total size in bytes of the files in a chat request, inline or by id. Chat bodies may be as large as these
+    files in base64."""
+    chat_file_pages: Positive = 1000
+    """Largest number of pages of a file in a chat request."""
+    chat_file_timeout_s: Seconds = 60.0
+    """Longest parsing time of a file in a chat request in seconds; each page with text recognition adds a minute."""
+    chat_file_workers: Positive = 1
+    """Number of parser processes for files in chat requests, beside those of documents."""
+    chat_file_tokens: Annotated[int, Meta(ge=256)] = DEFAULT_FILE_TOKENS
+    """Tokens of the files in a chat request that are put into the prompt: all text if it is not longer, else the best
+    passages."""
+    chat_file_cache_bytes: Annotated[int, Meta(ge=0)] = 256 << 20
+    """Memory for files of chat requests that were read, so that the next turn of a chat does not parse them again."""
+    chat_file_cache_s: Annotated[float, Meta(ge=0, le=86_400)] = 900.0
+    """Seconds for which a file of a chat request is kept in memory after its last use."""
     max_queued_documents: Positive = 10_000
     """Documents that may wait for processing; further uploads get 503."""
     passage_tokens: Annotated[int, Meta(ge=32, le=8192)] | None = None
@@ -199,8 +219,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     quarantine_days: Annotated[int, Meta(ge=0)] = 30
     """Days that a stored file without a document is kept in ``quarantine/`` before it is deleted; 0 keeps it."""
 
+    conversation_retention_days: Positive | None = None
+    """Days after its last use for which a conversation of ``/v1/conversations`` is kept; no limit by default."""
+
     rag_top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K
     """Passages in a RAG prompt if the request gives no ``top_k``."""
+    response_retention_days: Annotated[int, Meta(ge=0)] = 30
+    """Days that stored responses of ``/v1/responses`` are kept; 0 keeps them until they are deleted."""
+    response_truncation: Literal["auto", "disabled"] = "disabled"
+    """What happens to a conversation of ``/v1/responses`` that is too long for the model, if the request does not say:
+    it is refused (``disabled``), or its oldest turns are left out (``auto``)."""
     requests_per_minute: Positive = 60
     """Default request limit of a key per minute."""
     requests_per_hour: Positive = 1000

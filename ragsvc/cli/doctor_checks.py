@@ -25,10 +25,10 @@ from ragsvc.core.errors import DataDirectoryLocked, RagsvcError
 from ragsvc.core.ids import TenantId
 from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, read_model
 from ragsvc.store.backup import list_backups
+from ragsvc.store.blob_references import BlobKey, has_stored_anything, referenced_files, required_files
 from ragsvc.store.blobs import QUARANTINE, BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, KEY_FILE_NAME, DataKeys, is_open_to_others
 from ragsvc.store.database import connect_raw
-from ragsvc.store.directory_backup import required_files
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.disk_space import reserve_of
 from ragsvc.store.file_sweep import is_suspicious, quarantined_files
@@ -228,21 +228,18 @@ def files(data_dir: Path, keys: DataKeys | None, *, database_dir: Path, deep: bo
     blobs = BlobStore(data_dir, keys, create=False)
     with closing(_open(database_dir, keys)) as connection:
         try:
-            rows: list[tuple[str, str]] = connection.execute("SELECT DISTINCT tenant, sha256 FROM documents").fetchall()
-            needed = required_files(connection)
-            (has_had_documents,) = connection.execute(
-                "SELECT count(*) FROM sqlite_sequence WHERE name = 'documents' AND seq > 0"
-            ).fetchone()
+            has_had_documents = has_stored_anything(connection)
+            rows, needed = referenced_files(connection), required_files(connection)
         except Exception:  # noqa: BLE001 - either driver: a database with keys only has no documents table yet
-            rows, needed, has_had_documents = [], set(), 0
+            rows, needed, has_had_documents = set[BlobKey](), set[BlobKey](), False
     wanted = {blobs.path(TenantId(tenant), sha256): (TenantId(tenant), sha256) for tenant, sha256 in rows}
     present = {path for path in (data_dir / "blobs").glob("*/??/*") if path.is_file()}
     required = {blobs.path(TenantId(tenant), sha256) for tenant, sha256 in needed}
     missing, unknown = sorted(required - present), sorted(present - wanted.keys())
     if missing:
         names = ", ".join(path.name for path in missing[:_MANY])
-        yield Check("stored files", CheckState.FAIL, f"{len(missing)} documents have no stored file: {names}")
-    if is_suspicious(unknown=len(unknown), known=len(wanted), has_had_documents=bool(has_had_documents)):
+        yield Check("stored files", CheckState.FAIL, f"{len(missing)} documents or files have no stored file: {names}")
+    if is_suspicious(unknown=len(unknown), known=len(wanted), has_had_documents=has_had_documents):
         yield Check(
             "stored files",
             CheckState.FAIL,

@@ -28,6 +28,9 @@ MAX_FILENAME_LENGTH: Final = 512
 LOCAL_MODEL: Final = "local/chat-model"
 """Name of the built-in answerer, which quotes sentences of the documents."""
 
+DEFAULT_FILE_TOKENS: Final = 8192
+"""Tokens of the files of a chat that are put into its prompt beyond the best passages."""
+
 DEFAULT_REPLY_TOKENS: Final = 1024
 """Tokens reserved for a reply, and the longest reply of a local model, where the request sets no limit."""
 
@@ -35,6 +38,12 @@ DEFAULT_MAX_BODY_BYTES: Final = 32_000_000
 """Maximum size of a request body that is not a document."""
 
 DEFAULT_MAX_DOCUMENT_BYTES: Final = 50_000_000
+
+DEFAULT_MAX_FILE_BYTES: Final = 512 << 20
+"""Largest file of ``/v1/files``, as OpenAI has it; a document can have fewer bytes."""
+
+MAX_UPLOAD_PART_BYTES: Final = 64 << 20
+"""Largest part of an upload in parts: the parts that OpenAI's SDKs send."""
 
 DEFAULT_PROXY_BODY_BYTES: Final = 64 << 20
 """Maximum size of a request body that ``ragsvc proxy`` encrypts; larger than a document."""

@@ -167,12 +167,13 @@ class StoredPassage(msgspec.Struct, frozen=True):
 
 
 class Collection(msgspec.Struct, frozen=True):
-    """A named set of a tenant's documents."""
+    """A named set of a tenant's documents. ``public_id`` is its id as a vector store."""
 
     id: CollectionId
     tenant: TenantId
     name: str
     created_at: int
+    public_id: str = ""
 
 
 class Document(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ They know no HTTP status, and carry no secrets and no document text.
     │   ├── HeadersTooLarge
     │   ├── PromptTooLong
     │   ├── UnsupportedParameter  a documented parameter that the model or route does not support
+    │   ├── FileUnreadable        a file of a chat request cannot be read; ``reason`` as in ``ExtractionFailed``
     │   ├── CryptoFailure         an encrypted message cannot be decrypted; the reason is not given
     │   └── MethodNotAllowed
     ├── Unauthorized              the API key is missing, malformed, unknown or revoked
@@ -21,7 +22,10 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── BalanceExhausted
     ├── RateLimited
     ├── NotFound
-    │   ├── DocumentNotFound, CollectionNotFound, TenantNotFound, KeyNotFound, RouteNotFound
+    │   ├── DocumentNotFound, FileNotFound, UploadNotFound, CollectionNotFound
+    │   ├── VectorStoreNotFound, VectorStoreFileNotFound, FileBatchNotFound
+    │   ├── TenantNotFound, KeyNotFound, RouteNotFound
+    │   ├── ResponseNotFound, ConversationNotFound, ConversationItemNotFound
     │   ├── EndpointNotOffered    the provider of the model does not offer the endpoint
     │   └── ModelNotFound
     ├── RequestTimedOut           the client sent too slowly
@@ -102,6 +106,16 @@ class UnsupportedParameter(InvalidRequest):
     """A documented parameter that the model or route does not support. It is rejected and never silently ignored."""
 
     code = "unsupported_parameter"
+
+
+class FileUnreadable(InvalidRequest):
+    """A file of a chat request cannot be read. ``reason`` takes the place of the code."""
+
+    code = "file_unreadable"
+
+    def __init__(self, message: str, *, reason: str | None = None, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.reason = reason
 
 
 class CryptoFailure(InvalidRequest):
@@ -187,10 +201,58 @@ class DocumentNotFound(NotFound):
     code = "document_not_found"
 
 
+class FileNotFound(NotFound):
+    """The tenant has no file with this id, or it has expired."""
+
+    code = "file_not_found"
+
+
+class UploadNotFound(NotFound):
+    """The tenant has no upload with this id, or the upload has no part with this id."""
+
+    code = "upload_not_found"
+
+
 class CollectionNotFound(NotFound):
     """The tenant has no collection with this name."""
 
     code = "collection_not_found"
+
+
+class ResponseNotFound(NotFound):
+    """The tenant has no stored response with this id."""
+
+    code = "response_not_found"
+
+
+class ConversationNotFound(NotFound):
+    """The tenant has no conversation with this id."""
+
+    code = "conversation_not_found"
+
+
+class ConversationItemNotFound(NotFound):
+    """The conversation has no item with this id."""
+
+    code = "conversation_item_not_found"
+
+
+class VectorStoreNotFound(NotFound):
+    """The tenant has no vector store with this id, or it has expired."""
+
+    code = "vector_store_not_found"
+
+
+class VectorStoreFileNotFound(NotFound):
+    """The vector store has no file with this id."""
+
+    code = "vector_store_file_not_found"
+
+
+class FileBatchNotFound(NotFound):
+    """The vector store has no file batch with this id."""
+
+    code = "file_batch_not_found"
 
 
 class TenantNotFound(NotFound):
@@ -363,6 +425,9 @@ class FailureReason(StrEnum):
     STORED_FILE_DAMAGED = "stored_file_damaged"
     EMBEDDING_FAILED = "embedding_failed"
     INTERNAL_ERROR = "internal_error"
+    UNSUPPORTED_FILE = "unsupported_file"
+    FILE_TOO_LARGE = "file_too_large"
+    CANCELLED = "cancelled"
 
 
 class ExtractionFailed(RagsvcError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import re
 from typing import Final
 
@@ -132,6 +133,40 @@ _HEADER: Final = re.compile(
 _MAIL_FIELDS: Final = re.compile(rb"^(?:from|received|return-path|message-id|delivered-to|mime-version):", re.I | re.M)
 
 
+OCTET_STREAM: Final = "application/octet-stream"
+UNTYPED: Final = frozenset(
+    {
+        "",
+        OCTET_STREAM,
+        "binary/octet-stream",
+        "application/x-www-form-urlencoded",
+        "application/zip",
+        "application/x-zip-compressed",
+        "application/vnd.ms-excel",
+    }
+)
+"""Types that say little: Windows sends Office files as ZIP archives, and CSV files as Excel workbooks."""
+_TEXT_LIKE: Final = re.compile(
+    r"text/.+|application/(?:json|jsonl|x-ndjson|xml|yaml|x-yaml|toml|sql|javascript|typescript|x-sh|x-tex|x-python"
+    r"|.+\+(?:json|xml|yaml))"
+)
+_OTHER_TYPES: Final = {
+    ".jsonl": "application/jsonl",
+    ".ts": "application/typescript",
+    ".yaml": "application/yaml",
+    ".yml": "application/yaml",
+    ".sh": "application/x-sh",
+    ".go": "text/x-go",
+    ".rs": "text/x-rust",
+    ".rb": "text/x-ruby",
+    ".php": "text/x-php",
+    ".java": "text/x-java",
+    ".cs": "text/x-csharp",
+}
+"""Types of files that cannot be documents as they are, which the table of the standard library lacks or misses."""
+_MEDIA_TYPE: Final = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
+
+
 class FileType(msgspec.Struct, frozen=True):
     """A type recognised by content; ``media_type`` is ``None`` if it cannot be read. ``name`` is for messages."""
 
@@ -255,3 +290,38 @@ def media_type_of(declared: str, filename: str, *, head: bytes, tail: bytes) -> 
     if looks_like_email(head):
         return FileType(EML, EML)
     return None if by_name is None else FileType(by_name, by_name)
+
+
+def stored_media_type(declared: str, filename: str, *, head: bytes, tail: bytes) -> str:
+    """The media type of any file, also of one that cannot be a document: by content, as declared, or by its name.
+
+    >>> stored_media_type("application/octet-stream", "notes.md", head=b"# Tides", tail=b"# Tides")
+    'text/markdown'
+    >>> stored_media_type("", "batch.jsonl", head=b'{"custom_id": "1"}', tail=b"")
+    'application/jsonl'
+    >>> stored_media_type("application/octet-stream", "weights.bin", head=bytes(64), tail=bytes(64))
+    'application/octet-stream'
+    """
+    declared = declared.lower()
+    declared = MEDIA_TYPE_ALIASES.get(declared, declared)
+    if declared in UNTYPED or not _MEDIA_TYPE.fullmatch(declared):
+        declared = ""
+    found = media_type_of(declared if declared in MEDIA_TYPES else "", filename, head=head, tail=tail)
+    if found is not None and found.media_type is not None:
+        return declared if declared in MEDIA_TYPES and declared.startswith("text/") else found.media_type
+    if declared:
+        return declared
+    guessed = _OTHER_TYPES.get(filename[filename.rfind(".") :].lower()) or mimetypes.guess_type(filename)[0]
+    return guessed or (TEXT if head and is_text(head) else OCTET_STREAM)
+
+
+def document_media_type(media_type: str) -> str | None:
+    """The type as which a stored file is read if it becomes a document: its own, or text; ``None`` if it cannot.
+
+    >>> [document_media_type(kind) for kind in ("application/pdf", "application/json", "video/mp4")]
+    ['application/pdf', 'text/plain', None]
+    """
+    plain = media_type.partition(";")[0]
+    if plain in MEDIA_TYPES:
+        return media_type
+    return TEXT if _TEXT_LIKE.fullmatch(plain) else None

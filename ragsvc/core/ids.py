@@ -1,5 +1,6 @@
 """Identifiers. Row ids are int64, persisted and never reused; clients see public ids only."""
 
+import secrets
 from typing import Final, NewType
 
 TenantId = NewType("TenantId", str)
@@ -9,6 +10,8 @@ CollectionId = NewType("CollectionId", int)
 """Row id of a collection. A collection belongs to one tenant and has one pair of indexes."""
 
 DocumentId = NewType("DocumentId", int)
+
+FileId = NewType("FileId", int)
 
 PassageId = NewType("PassageId", int)
 """Row id of a passage, also used as its id in the FAISS and tantivy indexes."""
@@ -40,3 +43,8 @@ def ordinal_of_chunk(public_id: str, *, document_id: str) -> int | None:
     """
     document, _, ordinal = public_id.removeprefix("chunk_").partition("_")
     return int(ordinal) if document == document_id.removeprefix("doc_") else None
+
+
+def new_store_id() -> str:
+    """A random public id of a collection as a vector store: ``vs_`` and 24 hexadecimal digits."""
+    return f"vs_{secrets.token_hex(12)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -81,13 +82,39 @@ class JsonOutline:
     @property
     def fewest_characters(self) -> int:
         """At least so many characters are in the long strings that are no ``data:`` URLs; an escape has six bytes."""
-        return sum((end - begin) // 6 for begin, end in self._long if not self._body.startswith(_DATA_URL, begin, end))
+        return self.fewest_characters_without(())
+
+    def fewest_characters_without(self, values: Iterable[str]) -> int:
+        """As ``fewest_characters``, without these strings of the decoded skeleton, which are no text."""
+        left_out = {self._place(value) for value in values}
+        return sum(
+            (end - begin) // 6
+            for begin, end in self._long
+            if (begin, end) not in left_out and not self._body.startswith(_DATA_URL, begin, end)
+        )
 
     def text(self, value: str) -> str:
         """A string of the decoded skeleton as it is in the body. Raises ``InvalidRequest`` if it is malformed."""
+        return "".join(self.pieces(value))
+
+    def pieces(self, value: str) -> Iterator[str]:
+        """``text`` in pieces of at most 128 kB, decoded one by one."""
+        place = self._place(value)
+        return iter([value]) if place is None else self._pieces(*place)
+
+    def without(self, values: Iterable[str]) -> bytes:
+        """The body with empty strings in place of those long strings of the decoded skeleton."""
+        body, parts, kept_to = self._body, list[bytes](), 0
+        for begin, end in sorted(place for place in map(self._place, values) if place is not None):
+            parts.append(body[kept_to:begin])
+            kept_to = end
+        return b"".join([*parts, body[kept_to:]])
+
+    def _place(self, value: str) -> tuple[int, int] | None:
+        """Where the string of a placeholder is in the body; ``None`` for another string."""
         if not value.startswith(self._mark):
-            return value
-        return self._decoded(*self._long[int(value[len(self._mark) : value.index(".")])])
+            return None
+        return self._long[int(value[len(self._mark) : value.index(".")])]
 
     def long_texts(self) -> list[str]:
         """The long strings that are no ``data:`` URLs. Raises ``InvalidRequest`` if a string is malformed."""
@@ -96,17 +123,18 @@ class JsonOutline:
         ]
 
     def _decoded(self, begin: int, end: int) -> str:
-        pieces: list[str] = []
+        return "".join(self._pieces(begin, end))
+
+    def _pieces(self, begin: int, end: int) -> Iterator[str]:
         while begin < end:
             cut = self._cut(begin, end)
             try:
-                pieces.append(_STRING.decode(b'"%b"' % self._body[begin:cut]))
+                yield _STRING.decode(b'"%b"' % self._body[begin:cut])
             except UnicodeDecodeError as error:
                 raise InvalidRequest("The body is not valid JSON: it is not UTF-8.") from error
             except msgspec.DecodeError as error:
                 raise InvalidRequest("The body is not valid JSON: a string is malformed.") from error
             begin = cut
-        return "".join(pieces)
 
     def _cut(self, begin: int, end: int) -> int:
         """Where the next slice ends: between two characters, and not within an escape or a surrogate pair."""

@@ -18,7 +18,7 @@ import msgspec
 from ragsvc.core.cancellation import Cancellation, count_in_parts, run_in_thread
 from ragsvc.core.defaults import LOCAL_MODEL
 from ragsvc.core.errors import UnsupportedParameter
-from ragsvc.core.gateway.chat import ChatCall, ChatRequest, CountTokens, ResponseFormat, TokenUsage
+from ragsvc.core.gateway.chat import FILE_PART, ChatCall, ChatRequest, CountTokens, ResponseFormat, TokenUsage
 from ragsvc.core.gateway.event_stream import encode_event
 from ragsvc.core.gateway.stop_sequences import StopScanner
 from ragsvc.core.ports.chat_backend import ChatReply
@@ -274,7 +274,7 @@ def refuse_unsupported(request: ChatRequest, *, model: str = LOCAL_MODEL, able: 
     for at, message in enumerate(request.messages):
         if isinstance(message.content, list):
             for position, part in enumerate(message.content):
-                if part.type not in ("text", "refusal"):
+                if part.type not in ("text", "refusal", FILE_PART):
                     _refuse(model, f"messages[{at}].content[{position}]", f"read content parts of type '{part.type}'")
 
 

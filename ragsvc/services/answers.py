@@ -16,8 +16,15 @@ import msgspec
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.answers.prompts import weave_passages
 from ragsvc.core.cancellation import count_in_parts, run_in_thread
-from ragsvc.core.defaults import DEFAULT_MAX_PROMPT_CHARACTERS, DEFAULT_REPLY_TOKENS, DEFAULT_TOP_K
+from ragsvc.core.defaults import (
+    DEFAULT_FILE_TOKENS,
+    DEFAULT_MAX_PROMPT_CHARACTERS,
+    DEFAULT_REPLY_TOKENS,
+    DEFAULT_TOP_K,
+)
+from ragsvc.core.errors import UnsupportedParameter
 from ragsvc.core.gateway.chat import (
+    FILE_PART,
     ChatCall,
     ChatRequest,
     CountTokens,
@@ -27,18 +34,24 @@ from ragsvc.core.gateway.chat import (
 )
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.event_stream import DONE
+from ragsvc.core.gateway.request_files import RequestFile
 from ragsvc.core.observation import ObservedOperation, Observer, ended_by_block, outcome_of
 from ragsvc.core.ports.chat_backend import ChatReply, ChatStream
 from ragsvc.core.ports.searcher import Searcher
 from ragsvc.core.ports.token_meter import TokenMeter
 from ragsvc.core.retrieval.conversation_query import Turn, make_query
+from ragsvc.core.retrieval.search_values import SearchHit, SearchResult
 from ragsvc.services.citation_insertion import CitationSource, StreamCiter, cite_reply
 from ragsvc.services.model_registry import ModelRegistry, ModelRoute, first_able
 from ragsvc.services.provider_routing import Router
+from ragsvc.services.request_files import ABOUT, RequestFiles
 from ragsvc.services.request_reservation import RequestReservation
 from ragsvc.services.stream_budget import ChatStreamEnd, StreamBudget
 
 logger = logging.getLogger(__name__)
+
+OnEvidence = Callable[[RetrievedPassages], None]
+"""Is called with the passages that a search has found."""
 
 _QUESTION_ENDS = 1200
 """Characters of the start and of the end of a message that are searched for a question; a query takes half as many."""
@@ -146,8 +159,9 @@ class AnswerStream:
 class AnswerService:
     """Answers chat requests with the models of the registry.
 
-    ``top_k`` is the number of passages for a request that names none. ``on_unresolved`` receives the number of
-    citation markers that match no passage.
+    ``top_k`` is the number of passages for a request that names none. ``files`` reads the files of requests, of which
+    a prompt gets up to ``file_tokens`` tokens, or the ``top_k`` best passages if these are longer. ``on_unresolved``
+    receives the number of citation markers that match no passage.
     """
 
     def __init__(
@@ -156,29 +170,34 @@ class AnswerService:
         models: ModelRegistry,
         router: Router | None = None,
         searcher: Searcher,
+        files: RequestFiles | None = None,
         meter: TokenMeter,
         count_tokens: CountTokens,
         top_k: int = DEFAULT_TOP_K,
+        file_tokens: int = DEFAULT_FILE_TOKENS,
         max_prompt_characters: int = DEFAULT_MAX_PROMPT_CHARACTERS,
         on_unresolved: Callable[[int], None] = lambda _: None,
         observer: Observer | None = None,
     ) -> None:
-        self._models = models
+        self.models = models
         self._max_prompt_characters = max_prompt_characters
         self._router = router or Router(models)
         self._searcher = searcher
+        self._files = files
+        self._file_tokens = file_tokens
         self._meter = meter
         self._count_tokens = count_tokens
-        self._top_k = top_k
+        self.top_k = top_k
+        """Passages for a request that names no number."""
         self._on_unresolved = on_unresolved
         self._observer = observer or Observer()
 
     def max_prompt_characters(self, model: str) -> int:
         """The longest prompt of a model."""
-        return self._models.max_prompt_characters(model) or self._max_prompt_characters
+        return self.models.max_prompt_characters(model) or self._max_prompt_characters
 
-    async def complete(self, principal: Principal, call: ChatCall) -> JsonAnswer:
-        """The whole answer.
+    async def complete(self, principal: Principal, call: ChatCall, *, found: OnEvidence = lambda _: None) -> JsonAnswer:
+        """The whole answer. ``found`` is called with the passages of documents that a search has found.
 
         Raises:
             PolicyDenied, ModelNotFound, PromptTooLong, BalanceExhausted, RateLimited, CollectionNotFound,
@@ -187,7 +206,7 @@ class AnswerService:
         routes, reservation = await self._admit(principal, call)
         try:
             with self._observer.operation("chat", model=call.request.model) as observed:
-                evidence = await self._find_evidence(principal, call, observed)
+                evidence = await self._find_evidence(principal, call, observed, found)
                 reply, made = await first_able(
                     routes, lambda route: self._complete_with(route, call, evidence, observed)
                 )
@@ -202,7 +221,12 @@ class AnswerService:
         return JsonAnswer(body, made.dropped_passages)
 
     async def stream(
-        self, principal: Principal, call: ChatCall, *, prepared: Callable[[int], None] = lambda _: None
+        self,
+        principal: Principal,
+        call: ChatCall,
+        *,
+        prepared: Callable[[int], None] = lambda _: None,
+        found: OnEvidence = lambda _: None,
     ) -> AnswerStream:
         """The answer as server-sent events; returns with the first block. Raises the errors of ``complete``.
 
@@ -212,7 +236,7 @@ class AnswerService:
         observed = self._observer.begin("chat", model=call.request.model)
         try:
             with observed.active(), ended_by_block(observed, only_on_failure=True):
-                evidence = await self._find_evidence(principal, call, observed)
+                evidence = await self._find_evidence(principal, call, observed, found)
                 source, made = await first_able(
                     routes, lambda route: self._stream_with(route, call, evidence, observed, prepared)
                 )
@@ -231,17 +255,20 @@ class AnswerService:
                 read_text=end.read_text,
                 reply_tokens=reply_tokens(call.request),
                 count_tokens=self._count_tokens,
-                unused_prompt=functools.partial(self._unused_prompt, call.request, source),
+                unused_prompt=functools.partial(self._unused_prompt, call, source),
                 extend=reservation.extend,
             )
         return AnswerStream(
             source, reservation, citer, observed, dropped_passages=made.dropped_passages, budget=budget, end=end
         )
 
-    async def _unused_prompt(self, request: ChatRequest, source: ChatStream) -> int:
+    async def _unused_prompt(self, call: ChatCall, source: ChatStream) -> int:
         """Tokens that were reserved for the prompt of a stream and are not used by it."""
-        reserved = estimated_tokens(request, default_top_k=self._top_k) - reply_tokens(request)
+        reserved = self._estimated_tokens(call) - reply_tokens(call.request)
         return reserved - await source.prompt_tokens()
+
+    def _estimated_tokens(self, call: ChatCall) -> int:
+        return estimated_tokens(call.request, default_top_k=self.top_k, files=call.files, file_tokens=self._file_tokens)
 
     async def _admit(self, principal: Principal, call: ChatCall) -> tuple[Sequence[ModelRoute], RequestReservation]:
         """Check access to the model and reserve tokens."""
@@ -250,24 +277,61 @@ class AnswerService:
         limit = routes[0].max_prompt_characters or self._max_prompt_characters
         if call.request.prompt_characters > limit:
             raise prompt_too_long(model, limit)
-        tokens = estimated_tokens(call.request, default_top_k=self._top_k)
+        tokens = self._estimated_tokens(call)
         return routes, RequestReservation(self._meter, await self._meter.reserve(principal, tokens), model)
 
     async def _find_evidence(
-        self, principal: Principal, call: ChatCall, observed: ObservedOperation
+        self, principal: Principal, call: ChatCall, observed: ObservedOperation, found: OnEvidence
     ) -> RetrievedPassages | None:
-        """Search for the conversation's question; ``None`` without RAG options or without a question."""
+        """Passages of documents and of the request's files for the conversation's question.
+
+        ``None`` without both, or without a question.
+        """
+        query = await _query_of(call.request) if call.files or call.request.rag_options is not None else ""
+        stored = await self._find_in_documents(principal, call, query, observed, found)
+        attached = await self._find_in_files(principal, call, query, observed)
+        if stored is None or attached is None:
+            return attached or stored
+        hits = sorted((*stored.hits, *attached.hits), key=lambda hit: -hit.score)
+        answerable = max(stored.answerable, attached.answerable)
+        return msgspec.structs.replace(attached, query=query, hits=tuple(hits), answerable=answerable, whole=False)
+
+    async def _find_in_files(
+        self, principal: Principal, call: ChatCall, query: str, observed: ObservedOperation
+    ) -> RetrievedPassages | None:
+        if not call.files:
+            return None
+        if self._files is None:
+            raise UnsupportedParameter("Files in a chat are not supported here.", param=call.files[0].param)
+        with observed.stage("files"):
+            files = await self._files.read(principal, call.files)
+            if not query and not _only_sends_files(call.request):
+                return None
+            options = call.request.rag_options
+            top_k = (None if options is None else options.top_k) or self.top_k
+            return await self._files.search(files, query or ABOUT, top_k=top_k, room_tokens=self._file_tokens)
+
+    async def _find_in_documents(
+        self, principal: Principal, call: ChatCall, query: str, observed: ObservedOperation, found: OnEvidence
+    ) -> RetrievedPassages | None:
         options = call.request.rag_options
         if options is None:
             return None
-        query = await _query_of(call.request)
-        wanted = options.search_query(query, default_top_k=self._top_k)
+        wanted = [msgspec.structs.replace(each, text=query) for each in call.searches]
+        wanted = wanted or [options.search_query(query, default_top_k=self.top_k)]
         if not query:
-            await self._searcher.check(principal.tenant, wanted)  # a wrong name is an error whatever is said
+            for each in wanted:
+                await self._searcher.check(principal.tenant, each)  # a wrong name is an error whatever is said
             return None
         with observed.stage("search"):
-            found = await self._searcher.search(principal.tenant, wanted)
-        return RetrievedPassages(query=query, hits=tuple(found.hits), answerable=found.answerable)
+            results = [await self._searcher.search(principal.tenant, each) for each in wanted]
+        evidence = RetrievedPassages(
+            query=query,
+            hits=_best_of(results, count=max(each.top_k for each in wanted)),
+            answerable=max(result.answerable for result in results),
+        )
+        found(evidence)
+        return evidence
 
     async def _complete_with(
         self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None, observed: ObservedOperation
@@ -294,7 +358,7 @@ class AnswerService:
     async def _call_for(self, route: ModelRoute, call: ChatCall, evidence: RetrievedPassages | None) -> _PreparedCall:
         if evidence is None:
             same = route.upstream_model == call.model
-            wants_citations = call.request.rag_options is not None
+            wants_citations = call.request.rag_options is not None or bool(call.files)
             made = call if same else msgspec.structs.replace(call, model=route.upstream_model)
             return _PreparedCall(made, CitationSource(()) if wants_citations else None)
         if route.takes_passages:
@@ -324,6 +388,24 @@ class AnswerService:
         return _PreparedCall(made, CitationSource(woven.hits, service_url=call.service_url), woven.dropped)
 
 
+def _only_sends_files(request: ChatRequest) -> bool:
+    """Whether the last message of the user has files and no text, as if it asked what they are about."""
+    asked = next((message for message in reversed(request.messages) if message.role == "user"), None)
+    if asked is None or not isinstance(asked.content, list) or asked.text.strip():
+        return False
+    return any(part.type == FILE_PART for part in asked.content)
+
+
+def _best_of(results: Sequence[SearchResult], *, count: int) -> tuple[SearchHit, ...]:
+    """The best hits of several searches, each passage once. Scores of collections are comparable: both are in 0..1."""
+    if len(results) == 1:
+        return tuple(results[0].hits)
+    best: dict[int, SearchHit] = {}
+    for hit in sorted((hit for result in results for hit in result.hits), key=lambda hit: -hit.score):
+        best.setdefault(hit.passage.id, hit)
+    return tuple(best.values())[:count]
+
+
 async def _query_of(request: ChatRequest) -> str:
     """The query of a conversation; for long messages it is made in a thread, from their starts and ends."""
     turns = [Turn(message.role, _ends(message.text)) for message in request.messages]
@@ -338,13 +420,21 @@ def _ends(text: str) -> str:
     return f"{text[:_QUESTION_ENDS]} {text[-_QUESTION_ENDS:]}"
 
 
-def estimated_tokens(request: ChatRequest, *, default_top_k: int) -> int:
+def estimated_tokens(
+    request: ChatRequest, *, default_top_k: int, files: Sequence[RequestFile] = (), file_tokens: int = 0
+) -> int:
     """Tokens to reserve for a request, estimated high: its messages, its passages and the longest reply.
 
-    ``default_top_k`` is the number of passages where the request names none, which the operator can set.
+    ``default_top_k`` is the number of passages where the request names none, and ``file_tokens`` are the most tokens of
+    ``files``; the operator can set both.
     """
     options = request.rag_options
-    passages = (options.top_k or default_top_k) * _PASSAGE_TOKENS if options is not None else 0
+    best = ((None if options is None else options.top_k) or default_top_k) * _PASSAGE_TOKENS
+    passages = best if options is not None else 0
+    if files:
+        # text has no more tokens than bytes; a PDF of a few kB can have any number
+        of_files = sum(max(_PASSAGE_TOKENS, len(file.data or b"")) if file.data else file_tokens for file in files)
+        passages += min(max(file_tokens, best), of_files)
     return request.estimated_prompt_tokens() + passages + reply_tokens(request)
 
 

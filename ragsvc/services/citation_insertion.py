@@ -12,9 +12,11 @@ from typing import Any, Final, Literal
 import msgspec
 
 from ragsvc.core.answers.citations import Citation, CitedAnswer
+from ragsvc.core.files import FILE_ID_PREFIX
 from ragsvc.core.gateway.event_stream import encode_event, event_data, split_events
 from ragsvc.core.gateway.finish_reasons import finish_reason_of
 from ragsvc.core.retrieval.search_values import SearchHit
+from ragsvc.services.request_files import inline_address
 
 _COMMON_FIELDS: Final = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier"})
 
@@ -46,6 +48,19 @@ class ChatAnnotation(msgspec.Struct, frozen=True, kw_only=True):
     chunk_id: str
 
 
+def citation_url(service_url: str, citation: Citation) -> str:
+    """The address of the cited page.
+
+    For an inline file, which has no address, it names the file by its SHA-256 (RFC 6920).
+    """
+    inline = inline_address(citation.file_id)
+    if inline is not None:
+        return f"{inline}#page={citation.page}"
+    if citation.file_id.startswith(FILE_ID_PREFIX):
+        return f"{service_url}/v1/files/{citation.file_id}/content#page={citation.page}"
+    return content_url(service_url, citation.file_id, citation.page)
+
+
 def content_url(service_url: str, document_id: str, page: int | None) -> str:
     """The address of a document's file. The fragment ``page=14`` opens a PDF at its 14th page (RFC 8118 §3)."""
     fragment = "" if page is None else f"#page={page}"
@@ -73,7 +88,7 @@ class CitationSource(msgspec.Struct, frozen=True):
     def _annotation(self, citation: Citation) -> ChatAnnotation:
         return ChatAnnotation(
             url_citation=UrlCitation(
-                url=content_url(self.service_url, citation.file_id, citation.page),
+                url=citation_url(self.service_url, citation),
                 title=f"{citation.filename}, page {citation.page}",
                 content=citation.quote,
                 start_index=citation.start_index,

@@ -29,6 +29,7 @@ from ragsvc.core.errors import (
 )
 from ragsvc.core.file_names import default_filename
 from ragsvc.core.file_types import HEAD_BYTES, MEDIA_TYPES, READABLE, TAIL_BYTES
+from ragsvc.core.files import UploadedFile
 from ragsvc.core.ids import TenantId
 from ragsvc.core.validation import MAX_INTEGER, check_number, check_text_length, invalid_value
 from ragsvc.services.access_control import write_to_the_end
@@ -44,7 +45,8 @@ from ragsvc.store.blobs import BlobStore, IncomingFile
 from ragsvc.store.database import Database
 from ragsvc.store.disk_space import DiskSpace
 from ragsvc.store.document_changes import change_document
-from ragsvc.store.document_rows import DocumentFilter
+from ragsvc.store.document_rows import DeletedDocument, DocumentFilter
+from ragsvc.store.file_deletion_rows import separate_file
 from ragsvc.store.text_integrity import is_readable
 
 _BUFFER_BYTES = 1 << 20
@@ -472,20 +474,36 @@ class DocumentService:
         """
         document = await self.get(tenant, public_id)
         with anyio.CancelScope(shield=True):
-            await self._delete_everywhere(document)
+            await self._delete_everywhere(
+                document,
+                lambda connection: rows.delete_with_attachments(
+                    connection, document.tenant, document.public_id, now=int(self._clock())
+                ),
+            )
         return document
 
-    async def _delete_everywhere(self, document: Document) -> None:
-        """Delete a document and the documents that exist only because they are attached to it, in one transaction."""
+    async def separate(self, tenant: TenantId, public_id: str, file: UploadedFile) -> None:
+        """Remove a file from a document, and the document as ``delete`` does if it has no other file.
+
+        Raises:
+            DocumentNotFound: the tenant has no such document.
+        """
+        document = await self.get(tenant, public_id)
+        with anyio.CancelScope(shield=True):
+            await self._delete_everywhere(
+                document,
+                lambda connection: separate_file(connection, document, file, now=int(self._clock())),
+            )
+
+    async def _delete_everywhere(
+        self, document: Document, delete: Callable[[Connection], list[DeletedDocument]]
+    ) -> None:
+        """Delete documents in one transaction, ``document`` first, and then what only they used."""
         async with (
             self._index_lag.committing(document.collection_id),
             self._file_lock(document.tenant, document.sha256),
         ):
-            deleted = await self._database.write(
-                lambda connection: rows.delete_with_attachments(
-                    connection, document.tenant, document.public_id, now=int(self._clock())
-                )
-            )
+            deleted = await self._database.write(delete)
             for entry in deleted:
                 self._ingest.stop_work_on(entry.document.id)
             await self._ingest.file_removals.finish_locked(document.tenant, document.sha256)

@@ -6,6 +6,7 @@ removed now, or that a killed process left, is removed later.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -33,6 +34,10 @@ class FileRemovals:
         self._database = database
         self._blobs = blobs
         self._locks = locks
+
+    def locked(self, tenant: TenantId, sha256: str) -> asyncio.Lock:
+        """The lock of a file; a file is stored and removed under it."""
+        return self._locks.of(tenant, sha256)
 
     @asynccontextmanager
     async def storing(self, tenant: TenantId, sha256: str) -> AsyncGenerator[None]:

@@ -57,12 +57,14 @@ class SearchService:
         reranker: Reranker | None = None,
         rerank_budget_s: float = DEFAULT_RERANK_BUDGET_MS / 1000,
         observer: Observer | None = None,
+        searched: Callable[[CollectionId], None] = lambda _: None,
     ) -> None:
         """``settled`` returns when every document reported as ready in a collection is searchable.
 
         ``reranker`` orders the best passages of every hybrid search, and of others on request, within
-        ``rerank_budget_s``.
+        ``rerank_budget_s``. ``searched`` is called with the collection of each search.
         """
+        self._searched = searched
         self._database = database
         self._spaces = spaces
         self._settled = settled
@@ -85,6 +87,8 @@ class SearchService:
         if query.rerank and self._reranker is None:
             raise invalid_value("rerank", "No reranker is configured; set RAGSVC_RERANKER_MODEL")
         scope = await self._scope(tenant, query)
+        if scope is not None:
+            self._searched(scope.collection.id)
         if scope is None or (scope.documents is not None and not scope.documents.size):
             return SearchResult(hits=[], answerable=0.0)
         await self._settled(scope.collection.id)
@@ -129,7 +133,8 @@ class SearchService:
         self._collections = {name: known for name, known in self._collections.items() if name[0] != tenant}
 
     def _is_reranked(self, query: SearchQuery) -> bool:
-        return query.rerank or (self._reranker is not None and query.mode is SearchMode.HYBRID)
+        is_usual = self._reranker is not None and query.mode is SearchMode.HYBRID and query.may_rerank
+        return query.rerank or is_usual
 
     async def _scope(self, tenant: TenantId, query: SearchQuery) -> _Scope | None:
         """Where to search. A collection's row does not change until it is deleted, so it may be remembered."""
@@ -298,7 +303,7 @@ async def _prepare(space: EmbeddingSpace, scope: _Scope, query: SearchQuery) -> 
     """Judge the documents and embed the question; both texts are embedded at the same time."""
     if query.mode is SearchMode.LEXICAL:
         return _Question()
-    if query.mode is SearchMode.DENSE:
+    if query.mode is SearchMode.DENSE or query.dense_weight is not None:
         return _Question(await space.batcher.embed_query(query.text))
     judgement = space.indexes.judge_documents(scope.collection.id, query.text, documents=scope.documents)
     if not judgement.is_useful or judgement.rest == query.text:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import anyio
@@ -23,6 +23,7 @@ from ragsvc.services.access_control import Access, write_to_the_end
 from ragsvc.services.document_service import DocumentService
 from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.tenant_quotas import TenantQuotas
+from ragsvc.store import file_rows, upload_rows
 from ragsvc.store import tenant_rows as rows
 from ragsvc.store.backup import list_backups, remove_database
 from ragsvc.store.database import Database
@@ -41,7 +42,7 @@ _RESUME_INTERVAL_S = 30.0
 
 
 class DeletionReport(msgspec.Struct, kw_only=True):
-    """What a deletion removed.
+    """What a deletion removed. ``uploaded_files`` did not come with a document; ``files`` are files on disk.
 
     ``log_emptied``: the write-ahead log holds nothing of it any more; otherwise a reader held it, and SQLite empties it
     within seconds. ``kept_copies``: copies of the database from before an upgrade, which still contain the data.
@@ -52,16 +53,23 @@ class DeletionReport(msgspec.Struct, kw_only=True):
     pages: int = 0
     passages: int = 0
     vectors: int = 0
+    uploaded_files: int = 0
     files: int = 0
     file_bytes: int = 0
     indexes: int = 0
     keys: int = 0
     provider_keys: int = 0
+    responses: int = 0
     usage_rows: int = 0
     audit_entries: int = 0
+    conversations: int = 0
     log_emptied: bool = False
     kept_copies: list[str] = []
     removed_copies: list[str] = []
+
+
+async def _nothing_to_stop(_tenant: TenantId) -> None:
+    """For a service without background responses."""
 
 
 class TenantAdministration:
@@ -78,12 +86,13 @@ class TenantAdministration:
         drop_indexes: Callable[[CollectionId], int],
         forget_collections: Callable[[TenantId], None],
         forget_provider_keys: Callable[[TenantId], None],
+        forget_files: Callable[[TenantId], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``drop_indexes`` removes the indexes of a collection for every model, and returns how many there were.
 
         ``forget_collections`` removes the names of a tenant's collections from caches, ``forget_provider_keys`` its
-        keys for providers.
+        keys for providers, and ``forget_files`` the files of its chats.
         """
         self._database = database
         self._documents = documents
@@ -93,6 +102,9 @@ class TenantAdministration:
         self._drop_indexes = drop_indexes
         self._forget_collections = forget_collections
         self._forget_provider_keys = forget_provider_keys
+        self.stop_responses: Callable[[TenantId], Awaitable[None]] = _nothing_to_stop
+        """Ends the background responses of a tenant, whose rows have been removed."""
+        self._forget_files = forget_files
         self._clock = clock
         self._deleting = anyio.Lock()
 
@@ -183,9 +195,12 @@ class TenantAdministration:
             logger.warning("deleted the copies of the database, which held the deleted tenant %s", tenant)
             return report
 
-        def mark(connection: Connection) -> tuple[list[CollectionId], RemovedAccess]:
+        def mark(connection: Connection) -> tuple[list[CollectionId], RemovedAccess, list[str]]:
+            now = int(self._clock())
             access = rows.remove_access(connection, tenant)
-            return rows.mark_collections_deleted(connection, tenant, now=int(self._clock())), access
+            collections = rows.mark_collections_deleted(connection, tenant, now=now)
+            report.uploaded_files = file_rows.mark_files_deleted(connection, tenant, now=now)
+            return collections, access, upload_rows.remove_uploads_of_tenant(connection, tenant, now=now)
 
         with anyio.CancelScope(shield=True):
             # before the mark: the background continues the rest, and the tenant does not exist for a second request
@@ -193,13 +208,19 @@ class TenantAdministration:
             if not before.collections:
                 report.files += await self._documents.remove_stray_files(tenant)
             async with self._access.usage_held_back():
-                ids, access = await self._database.write(mark)
+                ids, access, parts = await self._database.write(mark)
                 for key_id in access.key_ids:
                     self._access.erase(key_id)
             self._forget_provider_keys(tenant)
+            report.responses = access.responses
+            await self.stop_responses(tenant)
+            self._forget_files(tenant)
             report.keys, report.provider_keys = len(access.key_ids), access.provider_keys
             report.usage_rows, report.audit_entries = access.usage_rows, access.audit_entries
+            report.conversations = access.conversations
             self._forget_collections(tenant)
+            for sha256 in parts:
+                report.files += await self._ingest.file_removals.finish(tenant, sha256)
             await self._finish(ids, report)
         logger.warning("deleted tenant %s: %d keys, %d documents", tenant, report.keys, report.documents)
         return report
@@ -208,18 +229,29 @@ class TenantAdministration:
         """Finish deletions that an earlier run began, or that a fault of the disk interrupted. Runs until cancelled."""
         while True:
             try:
-                if ids := await self._database.read(rows.deleted_collections):
-                    await self._finish(ids, DeletionReport())
+                await self.remove_deleted()
             except (StorageFull, Overloaded) as error:
                 logger.warning("a deletion could not be finished, it is tried again: %s", error.message)
             except OSError as error:
                 logger.warning("a deletion could not be finished, it is tried again: %s", error.strerror)
             await anyio.sleep(_RESUME_INTERVAL_S)
 
+    async def remove_deleted(self) -> None:
+        """Remove everything that is marked as deleted: documents and indexes of collections, and files."""
+        ids, has_files = await self._database.read(
+            lambda connection: (
+                rows.deleted_collections(connection),
+                bool(file_rows.doomed_files(connection, limit=1)),
+            )
+        )
+        if ids or has_files:
+            await self._finish(ids, DeletionReport())
+
     async def _finish(self, ids: Sequence[CollectionId], report: DeletionReport) -> None:
-        """Remove documents, files and indexes of collections that are marked as deleted."""
+        """Remove documents and indexes of collections that are marked as deleted, and all files marked as deleted."""
         async with self._deleting:
             if not ids:
+                await self._remove_files(report)
                 await self._empty_log(report)
                 return
             documents = await self._database.read(lambda connection: rows.documents_of_collections(connection, ids))
@@ -228,6 +260,7 @@ class TenantAdministration:
                 lambda connection: rows.doomed_documents(connection, ids, limit=_DOCUMENTS_AT_ONCE)
             ):
                 await self._remove(doomed, report)
+            await self._remove_files(report)
             for collection_id in ids:
                 report.indexes += await anyio.to_thread.run_sync(self._drop_indexes, collection_id)
             for tenant in await self._database.read(lambda connection: rows.deleted_tenants(connection, ids)):
@@ -260,6 +293,25 @@ class TenantAdministration:
         report.vectors += removed.vectors
         for document in doomed:
             self._documents.notify(document.public_id)
+
+    async def _remove_files(self, report: DeletionReport) -> None:
+        """Remove the files that are marked as deleted and have no documents any more; first rows, then bytes.
+
+        The rows note the removal of the bytes.
+        """
+        while doomed := await self._database.read(
+            lambda connection: file_rows.doomed_files(connection, limit=_DOCUMENTS_AT_ONCE)
+        ):
+            unused = await self._database.write(
+                lambda connection, files=doomed: file_rows.remove_files(  # type: ignore[misc]
+                    connection, files, now=int(self._clock())
+                )
+            )
+            sizes = {(file.tenant, file.sha256): file.size_bytes for file in doomed}
+            for tenant, sha256 in unused:
+                if await self._ingest.file_removals.finish(tenant, sha256):
+                    report.files += 1
+                    report.file_bytes += sizes[tenant, sha256]
 
     async def _empty_log(self, report: DeletionReport) -> None:
         report.log_emptied = await anyio.to_thread.run_sync(self._database.empty_log)

@@ -1,7 +1,8 @@
 """Exports everything of a tenant as a tar archive, made while it is sent: nothing is written to disk.
 
-Members: ``tenant.json``, ``collections.json``, ``keys.json`` (without secrets), ``usage.json``, and for each document
-``documents/<id>.json`` and ``files/<id>/<file name>``. ``missing.json`` lists documents whose stored file is missing.
+Members: ``tenant.json``, ``collections.json``, ``keys.json`` (without secrets), ``usage.json``, for each document
+``documents/<id>.json`` and ``files/<id>/<file name>``, ``conversations/<id>.json``, and ``responses/<id>.json`` with
+the response and its input. ``missing.json`` lists documents whose stored file is missing.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from ragsvc.core.access.api_keys import ApiKey
 from ragsvc.core.documents import Document
 from ragsvc.core.errors import DocumentNotFound
 from ragsvc.core.ids import TenantId
-from ragsvc.store import key_rows, key_usage_rows, tenant_rows
+from ragsvc.store import conversation_rows, key_rows, key_usage_rows, tenant_rows
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
 from ragsvc.store.document_rows import get_document
 from ragsvc.store.key_usage_rows import UsageDimension, UsageFilter
+from ragsvc.store.response_rows import StoredResponse, responses_for_export
 
 _AT_ONCE = 100
+_CONVERSATIONS_AT_ONCE = 10
 _MOST_KEYS = 100_000
 _LAST_DAY = 1 << 30
 _SECRETS = ("secret_hash", "previous_secret_hash")
@@ -57,6 +60,17 @@ class TenantExport:
                 async for chunk in self._document(document, missing):
                     yield chunk
             last = found[-1][0]
+        last = 0
+        while responses := await self._database.read(
+            lambda connection, after=last: responses_for_export(  # type: ignore[misc]
+                connection, tenant, after=after, limit=_AT_ONCE
+            )
+        ):
+            for _, response in responses:
+                yield _member(f"responses/{response.public_id}.json", _exported(response))
+            last = responses[-1][0]
+        async for chunk in self._conversations(tenant):
+            yield chunk
         yield _member("missing.json", msgspec.json.encode(missing))
         yield bytes(2 * tarfile.BLOCKSIZE)
 
@@ -73,6 +87,28 @@ class TenantExport:
             }
         )
 
+    async def _conversations(self, tenant: TenantId) -> AsyncGenerator[bytes]:
+        """A member for each conversation, with its items."""
+        last = 0
+        while found := await self._database.read(
+            lambda connection, after=last: [  # type: ignore[misc]
+                (conversation, conversation_rows.all_items(connection, conversation))
+                for conversation in conversation_rows.conversations_for_export(
+                    connection, tenant, after=after, limit=_CONVERSATIONS_AT_ONCE
+                )
+            ]
+        ):
+            for conversation, items in found:
+                content = {
+                    "id": conversation.public_id,
+                    "created_at": conversation.created_at,
+                    "last_active_at": conversation.last_active_at,
+                    "metadata": conversation.metadata,
+                    "items": items,
+                }
+                yield _member(f"conversations/{conversation.public_id}.json", msgspec.json.encode(content))
+                last = conversation.id
+
     async def _document(self, document: Document, missing: list[str]) -> AsyncGenerator[bytes]:
         yield _member(f"documents/{document.public_id}.json", msgspec.json.encode(document))
         pieces = self._blobs.chunks(document.tenant, document.sha256)
@@ -87,6 +123,11 @@ class TenantExport:
             yield piece
             piece = await anyio.to_thread.run_sync(_next, pieces)
         yield _padding(document.size_bytes)
+
+
+def _exported(response: StoredResponse) -> bytes:
+    """A response with the items of its request."""
+    return msgspec.json.encode({"response": msgspec.Raw(response.body), "input": msgspec.Raw(response.input)})
 
 
 def _next(pieces: Iterator[bytes]) -> bytes | None:

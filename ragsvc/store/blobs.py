@@ -30,8 +30,12 @@ _SAFE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 class IncomingFile:
     """A file that is being uploaded, hashed while it is written; ``discard`` removes it."""
 
-    def __init__(self, path: Path, *, limit_bytes: int, masters: MasterKeys | None = None) -> None:
+    def __init__(
+        self, path: Path, *, limit_bytes: int, masters: MasterKeys | None = None, what: str = "document"
+    ) -> None:
+        """``what`` names the file in the error for a file that is too large."""
         self.path = path
+        self._what = what
         self.size_bytes = 0
         self._limit_bytes = limit_bytes
         self._hash = hashlib.sha256()
@@ -42,7 +46,9 @@ class IncomingFile:
         """Check that ``more_bytes`` more are within the limit. Raises ``TooLarge``."""
         if self.size_bytes + more_bytes > self._limit_bytes:
             raise TooLarge(
-                f"The document is larger than {self._limit_bytes} bytes.", limit_bytes=self._limit_bytes, param="file"
+                f"The {self._what} is larger than {self._limit_bytes} bytes.",
+                limit_bytes=self._limit_bytes,
+                param="file",
             )
 
     def write(self, data: bytes | bytearray) -> None:
@@ -90,11 +96,15 @@ class BlobStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._uploads.mkdir(parents=True, exist_ok=True)
 
-    def incoming(self, *, limit_bytes: int) -> IncomingFile:
+    def incoming(self, *, limit_bytes: int, what: str = "document") -> IncomingFile:
+        """Begin to receive a file; ``what`` names it in errors."""
         with _full_disk():
             path = self._uploads / f"{secrets.token_hex(12)}.part"
             return IncomingFile(
-                path, limit_bytes=limit_bytes, masters=None if self._keys is None else self._keys.masters
+                path,
+                limit_bytes=limit_bytes,
+                masters=None if self._keys is None else self._keys.masters,
+                what=what,
             )
 
     def path(self, tenant: TenantId, sha256: str) -> Path:
@@ -128,6 +138,24 @@ class BlobStore:
             yield copy
         finally:
             copy.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def temporary(self, data: bytes) -> Generator[Path]:
+        """A path with these bytes inside the block, for child processes; it belongs to no tenant and is not stored.
+
+        In an encrypted store it is in memory. The next start removes what a killed process left.
+
+        Raises:
+            StorageFull: the disk is full.
+        """
+        folder = self._uploads if self._memory_folder is None else self._memory_folder
+        path = folder / f"{secrets.token_hex(12)}.part"
+        try:
+            with _full_disk(), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123 - with its mode
+                file.write(data)
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
     def chunks(self, tenant: TenantId, sha256: str) -> Iterator[bytes]:
         """The plain content in pieces. Raises ``CryptoFailure`` if the file was altered or replaced by another one."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -22,6 +22,7 @@ from ragsvc.core.errors import ConfigurationError, Conflict
 from ragsvc.core.ids import TenantId
 from ragsvc.store.backup import copy_open_database, remove_database
 from ragsvc.store.backup_archive import ArchivedFile, BackupArchive, BackupManifest
+from ragsvc.store.blob_references import BlobKey, columns_of, required_files
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, KEY_FILE_NAME, DataKeys, sync_folder
 from ragsvc.store.database import connect_raw
@@ -44,9 +45,6 @@ _ATTEMPTS: Final = 100
 """How often the files are compared with the database again because documents were deleted meanwhile. An attempt copies
 only what was added since the one before, so the second nearly always succeeds."""
 _ID_FORMAT: Final = "%Y%m%dT%H%M%SZ"
-
-BlobKey = tuple[str, str]
-"""Tenant and SHA-256 of a stored file."""
 
 
 class BackupResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -284,28 +282,15 @@ def _connect(path: Path, keys: DataKeys | None) -> sqlite3.Connection:
     return connect_raw(path, key=None if keys is None else keys.database_key)
 
 
-def required_files(connection: sqlite3.Connection) -> set[BlobKey]:
-    """Tenant and SHA-256 of the files that must exist: those of documents that are not being deleted."""
-    rows = _select_documents(connection, "DISTINCT tenant, sha256")
-    return {(str(tenant), str(sha256)) for tenant, sha256 in rows}
-
-
 def _count_documents(connection: sqlite3.Connection) -> int:
-    return sum(int(count) for (count,) in _select_documents(connection, "count(*)"))
-
-
-def _select_documents(connection: sqlite3.Connection, columns: str) -> list[tuple[Any, ...]]:
-    """Rows of the documents that are not being deleted with their collection: their files are removed first."""
-    if not _columns(connection, "documents"):
-        return []  # a service that was killed at its first start leaves a database without tables
+    """The documents that are not being deleted with their collection."""
+    if not columns_of(connection, "documents"):
+        return 0  # a service that was killed at its first start leaves a database without tables
     doomed = ""
-    if "deleted_at" in _columns(connection, "collections"):  # not in a database of an early release
+    if "deleted_at" in columns_of(connection, "collections"):  # not in a database of an early release
         doomed = "WHERE collection_id NOT IN (SELECT id FROM collections WHERE deleted_at IS NOT NULL)"
-    return connection.execute(f"SELECT {columns} FROM documents {doomed}").fetchall()  # noqa: S608 - constants
-
-
-def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
-    return {str(name) for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+    (count,) = connection.execute(f"SELECT count(*) FROM documents {doomed}").fetchone()  # noqa: S608 - constants
+    return int(count)
 
 
 def _content(path: Path) -> bytes | None:

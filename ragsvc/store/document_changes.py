@@ -16,6 +16,7 @@ from ragsvc.core.documents import Document, DocumentStatus
 from ragsvc.core.ids import TenantId
 from ragsvc.core.text.chunking import document_name, lexical_context
 from ragsvc.store.document_rows import get_document
+from ragsvc.store.file_rows import rename_implicit_file
 from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
 from ragsvc.store.job_rows import enqueue_renewal
 from ragsvc.store.serving_model import serving_model
@@ -42,6 +43,8 @@ def change_document(
     if change_metadata is not None:
         values["metadata"] = msgspec.json.encode(change_metadata(current.metadata))
     connection.execute(update(_documents).where(_documents.c.id == current.id).values(**values))
+    if filename is not None:
+        rename_implicit_file(connection, current.id, filename)
     changed = get_document(connection, tenant, public_id)
     _follow_rename(connection, current, changed, now=now)
     return changed

@@ -7,20 +7,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, union, update
 
 from ragsvc.core.documents import Collection, Document, DocumentStatus, Problem, ProblemCode, Stage
 from ragsvc.core.errors import CollectionNotFound, DocumentNotFound
-from ragsvc.core.ids import CollectionId, DocumentId, TenantId
+from ragsvc.core.files import FilePurpose, implicit_file_id
+from ragsvc.core.ids import CollectionId, DocumentId, FileId, TenantId, new_store_id
 from ragsvc.core.retrieval.filters import Filter, matches
 from ragsvc.core.text.chunking import document_name
-from ragsvc.store import attachment_rows
+from ragsvc.store import attachment_rows, file_rows
 from ragsvc.store.file_removal_rows import add_removal, forget_removal
 from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
-from ragsvc.store.tables import AnyRow, CollectionRow, DocumentRow, table_of
+from ragsvc.store.tables import AnyRow, CollectionRow, DocumentRow, FileRow, UploadPartRow, table_of
 
 _documents = table_of(DocumentRow)
 _collections = table_of(CollectionRow)
+_files = table_of(FileRow)
+_upload_parts = table_of(UploadPartRow)
 
 _encode = msgspec.json.encode
 _decode_problems = msgspec.json.Decoder(list[Problem]).decode
@@ -30,7 +33,10 @@ _SCAN = 500
 
 
 class NewDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """The values of a document whose bytes have been received."""
+    """The values of a document whose bytes have been received.
+
+    ``file_id``: the file that the document is made from; ``None`` inserts an implicit file with the document.
+    """
 
     public_id: str
     tenant: TenantId
@@ -41,6 +47,7 @@ class NewDocument(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     metadata: Mapping[str, Any]
     created_at: int
+    file_id: FileId | None = None
 
 
 class DocumentFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +65,8 @@ def ensure_collection(connection: Connection, tenant: TenantId, name: str, *, no
     """Find the tenant's collection, or create it."""
     found = _collection_row(connection, tenant, name)
     if found is None:
-        connection.execute(insert(_collections).values(tenant=tenant, name=name, created_at=now))
+        values = {"public_id": new_store_id(), "display_name": name, "created_at": now, "last_active_at": now}
+        connection.execute(insert(_collections).values(tenant=tenant, name=name, **values))
         found = _collection_row(connection, tenant, name)
         assert found is not None  # noqa: S101 - inserted in this transaction
     return found
@@ -80,11 +88,18 @@ def has_collection(connection: Connection, tenant: TenantId, name: str) -> bool:
 def _collection_row(connection: Connection, tenant: TenantId, name: str) -> Collection | None:
     statement = select(_collections).where(_collections.c.tenant == tenant, _collections.c.name == name)
     row = connection.execute(statement).one_or_none()
-    return None if row is None else _collection(row)
+    return None if row is None else collection_of(row)
 
 
-def _collection(row: AnyRow) -> Collection:
-    return Collection(id=CollectionId(row.id), tenant=TenantId(row.tenant), name=row.name, created_at=row.created_at)
+def collection_of(row: AnyRow) -> Collection:
+    """The collection of a row of the table."""
+    return Collection(
+        id=CollectionId(row.id),
+        tenant=TenantId(row.tenant),
+        name=row.name,
+        created_at=row.created_at,
+        public_id=row.public_id,
+    )
 
 
 def list_collections(connection: Connection, tenant: TenantId | None = None) -> list[Collection]:
@@ -92,7 +107,7 @@ def list_collections(connection: Connection, tenant: TenantId | None = None) -> 
     statement = select(_collections).where(_collections.c.deleted_at.is_(None)).order_by(_collections.c.id)
     if tenant is not None:
         statement = statement.where(_collections.c.tenant == tenant)
-    return [_collection(row) for row in connection.execute(statement)]
+    return [collection_of(row) for row in connection.execute(statement)]
 
 
 _select_document = (
@@ -140,7 +155,7 @@ def _document(row: AnyRow) -> Document:
 
 
 def insert_document(connection: Connection, new: NewDocument) -> Document:
-    """Insert a document as queued. The caller has checked that the collection does not contain these bytes."""
+    """Insert a document as queued, with its file. The caller checked that the collection does not have these bytes."""
     forget_removal(connection, new.tenant, new.sha256)
     connection.execute(
         insert(_documents).values(
@@ -164,7 +179,25 @@ def insert_document(connection: Connection, new: NewDocument) -> Document:
             updated_at=new.created_at,
         )
     )
-    return get_document(connection, new.tenant, new.public_id)
+    document = get_document(connection, new.tenant, new.public_id)
+    if new.file_id is not None:
+        file_rows.link(connection, document.id, new.file_id, now=new.created_at)
+    else:
+        file_rows.insert_implicit_file(connection, document.id, _implicit_file(new))
+    return document
+
+
+def _implicit_file(new: NewDocument) -> file_rows.NewFile:
+    return file_rows.NewFile(
+        public_id=implicit_file_id(new.public_id),
+        tenant=new.tenant,
+        filename=new.filename,
+        media_type=new.media_type,
+        size_bytes=new.size_bytes,
+        sha256=new.sha256,
+        purpose=FilePurpose.ASSISTANTS,
+        created_at=new.created_at,
+    )
 
 
 def get_document(connection: Connection, tenant: TenantId, public_id: str) -> Document:
@@ -293,7 +326,7 @@ def delete_document(
 ) -> DeletedDocument:
     """Delete a document with its pages, passages, vectors and job, and log it for the indexes.
 
-    If no other document has its file, the removal of the file is noted in the same transaction.
+    Its implicit file is deleted with it. If nothing else has its bytes, their removal is noted in the same transaction.
 
     Raises:
         DocumentNotFound: the tenant has no such document.
@@ -301,7 +334,9 @@ def delete_document(
     document = get_document(connection, tenant, public_id)
     if document.status is DocumentStatus.READY:
         append_change(connection, document, "delete", passage_ids_of_document(connection, document.id))
+    files = file_rows.file_ids_of_documents(connection, [document.id])
     connection.execute(delete(_documents).where(_documents.c.id == document.id))
+    file_rows.delete_implicit_files_without_documents(connection, files)
     return DeletedDocument(
         document=document,
         blob_unused=add_removal(
@@ -346,7 +381,7 @@ def remove_problem(connection: Connection, document_id: DocumentId, code: Proble
 
 def referenced_blobs(connection: Connection) -> set[tuple[str, str]]:
     """(tenant, sha256) of every file that a row refers to."""
-    statement = select(_documents.c.tenant, _documents.c.sha256).distinct()
+    statement = union(*(select(table.c.tenant, table.c.sha256) for table in (_documents, _files, _upload_parts)))
     return {(tenant, sha256) for tenant, sha256 in connection.execute(statement)}
 
 

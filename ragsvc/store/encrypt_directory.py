@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
 from ragsvc.core.ids import TenantId
 from ragsvc.crypto.at_rest import EncryptedReader, EncryptingWriter, MasterKey, MasterKeys, add_key, rewrap
 from ragsvc.store.backup import remove_plain_backups
+from ragsvc.store.blob_references import referenced_files
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import (
     DATABASE_FILE_NAME,
@@ -33,7 +32,6 @@ from ragsvc.store.file_sweep import quarantined_files
 
 _PIECE_BYTES = 1 << 20
 _UNFINISHED = ".new"
-_REFERENCES = "SELECT DISTINCT tenant, sha256 FROM documents"
 
 
 def encrypt_directory(data_dir: Path, master: MasterKey) -> int:
@@ -124,10 +122,7 @@ def _rewrap(path: Path, masters: MasterKeys, context: bytes) -> bool:
 
 def _references(database: Path, key: bytes | None) -> list[tuple[str, str]]:
     with closing(connect_raw(database, key=key)) as connection:
-        tables: Iterable[Any] = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        if ("documents",) not in tables:
-            return []
-        return [(str(tenant), str(sha256)) for tenant, sha256 in connection.execute(_REFERENCES).fetchall()]
+        return sorted(referenced_files(connection))
 
 
 def _encrypt_file(old: Path, new: Path, keys: DataKeys, sha256: str) -> None:

@@ -1,16 +1,18 @@
-"""Statements about files to remove because their last document was deleted. Callers own the transaction."""
+"""Statements about stored files to remove because nothing refers to them any more. Callers own the transaction."""
 
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import Connection, delete, exists, select
+from sqlalchemy import Connection, delete, exists, or_, select
 from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.ids import TenantId
-from ragsvc.store.tables import CollectionRow, DocumentRow, FileRemovalRow, table_of
+from ragsvc.store.tables import CollectionRow, DocumentRow, FileRemovalRow, FileRow, UploadPartRow, table_of
 
 _collections = table_of(CollectionRow)
 _documents = table_of(DocumentRow)
+_files = table_of(FileRow)
+_parts = table_of(UploadPartRow)
 _removals = table_of(FileRemovalRow)
 
 
@@ -23,17 +25,24 @@ class FileRemoval(msgspec.Struct, frozen=True):
 
 
 def is_used(connection: Connection, tenant: TenantId, sha256: str, *, ignore_doomed: bool = False) -> bool:
-    """Whether a document has this file; with ``ignore_doomed``, one of a collection that is not being deleted."""
-    condition = exists().where(_documents.c.tenant == tenant, _documents.c.sha256 == sha256)
+    """Whether a document, a file or a part of an upload has these bytes.
+
+    ``ignore_doomed``: documents of a collection that is being deleted and files that are being deleted do not count.
+    """
+    documents = exists().where(_documents.c.tenant == tenant, _documents.c.sha256 == sha256)
+    # the document of an implicit file counts, and tells whether it is being deleted
+    files = exists().where(_files.c.tenant == tenant, _files.c.sha256 == sha256, _files.c.implicit.is_(False))
+    parts = exists().where(_parts.c.tenant == tenant, _parts.c.sha256 == sha256)
     if ignore_doomed:
-        condition = condition.where(
+        documents = documents.where(
             _documents.c.collection_id == _collections.c.id, _collections.c.deleted_at.is_(None)
         )
-    return bool(connection.execute(select(condition)).scalar_one())
+        files = files.where(_files.c.deleted_at.is_(None))
+    return any(connection.execute(select(condition)).scalar_one() for condition in (documents, files, parts))
 
 
 def add_removal(connection: Connection, tenant: TenantId, sha256: str, *, now: int) -> bool:
-    """Note that a file is to be removed, unless a document has it; returns whether it is to be removed."""
+    """Note that a stored file is to be removed, unless it is used; returns whether it is to be removed."""
     if is_used(connection, tenant, sha256):
         return False
     statement = insert(_removals).values(tenant=tenant, sha256=sha256, created_at=now)
@@ -47,7 +56,12 @@ def forget_removal(connection: Connection, tenant: TenantId, sha256: str) -> Non
 
 
 def list_removals(connection: Connection) -> list[FileRemoval]:
-    """Every file that is still to be removed and that no document has."""
-    used = exists().where(_documents.c.tenant == _removals.c.tenant, _documents.c.sha256 == _removals.c.sha256)
+    """Every file that is still to be removed and that nothing refers to."""
+    used = or_(
+        *(
+            exists().where(table.c.tenant == _removals.c.tenant, table.c.sha256 == _removals.c.sha256)
+            for table in (_documents, _files, _parts)
+        )
+    )
     rows = connection.execute(select(_removals).where(~used))
     return [FileRemoval(TenantId(row.tenant), row.sha256, row.created_at) for row in rows]

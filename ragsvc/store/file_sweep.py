@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from ragsvc.core.ids import TenantId
 from ragsvc.core.storage_faults import is_storage_fault
+from ragsvc.store.blob_references import has_stored_anything
 from ragsvc.store.blobs import QUARANTINE, BlobStore
-from ragsvc.store.database import Database
+from ragsvc.store.database import Database, driver_connection
 from ragsvc.store.document_rows import referenced_blobs
 from ragsvc.store.file_removal_rows import FileRemoval, list_removals
 
@@ -33,7 +34,7 @@ _DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 class KnownFiles(msgspec.Struct, frozen=True):
-    """What the database says about stored files. ``has_had_documents``: whether it ever had a document."""
+    """What the database says about stored files. ``has_had_documents``: whether it ever had a document or a file."""
 
     referenced: frozenset[tuple[str, str]]
     removals: tuple[FileRemoval, ...]
@@ -52,11 +53,10 @@ class SweepReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_known_files(connection: Connection) -> KnownFiles:
     """Read what a sweep has to know."""
-    counter = connection.execute(text("SELECT seq FROM sqlite_sequence WHERE name = 'documents'")).scalar_one_or_none()
     return KnownFiles(
         referenced=frozenset(referenced_blobs(connection)),
         removals=tuple(list_removals(connection)),
-        has_had_documents=bool(counter),
+        has_had_documents=has_stored_anything(driver_connection(connection)),
     )
 
 

@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from ragsvc.core.documents import Document, DocumentStatus, Stage
+from ragsvc.core.errors import FailureReason
 from ragsvc.core.ids import DocumentId, TenantId
 from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.store.document_rows import get_by_row_id, has_other_names
@@ -279,6 +280,19 @@ def mark_failed(
     connection.execute(update(_documents).where(_documents.c.id == document_id).values(**values))
     end_job(connection, document_id)
     return True
+
+
+def cancel_queued(connection: Connection, document_ids: Collection[DocumentId], *, now: int) -> None:
+    """End the jobs of documents whose ingest has not begun; the documents fail with the reason ``cancelled``."""
+    values = {
+        "status": DocumentStatus.FAILED,
+        "stage": Stage.FAILED,
+        "failure_code": FailureReason.CANCELLED,
+        "failure_message": "The ingest was cancelled before it began.",
+        "updated_at": now,
+    }
+    connection.execute(update(_documents).where(_documents.c.id.in_(document_ids)).values(**values))
+    connection.execute(delete(_jobs).where(_jobs.c.document_id.in_(document_ids)))
 
 
 def requeue(connection: Connection, document: Document, *, password: str | None, now: int) -> None:

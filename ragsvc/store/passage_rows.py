@@ -247,6 +247,12 @@ def page_of(connection: Connection, document_id: DocumentId, number: int) -> Pag
     return None if row is None else Page(number=row.number, text=row.text, label=row.label)
 
 
+def pages_of(connection: Connection, document_id: DocumentId) -> list[Page]:
+    """The pages of a document in order."""
+    statement = select(_pages).where(_pages.c.document_id == document_id).order_by(_pages.c.number)
+    return [Page(number=row.number, text=row.text, label=row.label) for row in connection.execute(statement)]
+
+
 def load_openings(
     connection: Connection, document_ids: Sequence[int], *, characters: int, pages: int = 3
 ) -> dict[int, str]:

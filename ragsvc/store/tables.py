@@ -1,10 +1,22 @@
-"""The tables of collections, documents, passages, vectors and jobs. Ids are AUTOINCREMENT: never reused."""
+"""The tables of collections, files, documents, passages, vectors and jobs. Ids are AUTOINCREMENT: never reused."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import Column, ForeignKey, Index, Integer, LargeBinary, Row, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    Row,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import declared_attr
 from sqlmodel import Field, SQLModel
 
@@ -31,17 +43,31 @@ def table_of(model: type[SQLModel]) -> Table:
 class CollectionRow(_Named, table=True):
     """A tenant's named set of documents, with a vector index and a word index.
 
-    From ``deleted_at`` on nothing finds it; ``store.tenant_rows`` removes its documents.
+    From ``deleted_at`` on nothing finds it; ``store.tenant_rows`` removes its documents. As a vector store it also has
+    a ``display_name``, which may be missing or occur twice, ``metadata`` (JSON), and an expiry: ``expires_after_days``
+    after its last use.
     """
 
     table_name: ClassVar[str] = "collections"
-    __table_args__ = (UniqueConstraint("tenant", "name"), _KEEP_IDS)
+    __table_args__ = (
+        UniqueConstraint("tenant", "name"),
+        Index("collections_by_public_id", "public_id", unique=True),
+        Index("collections_by_expiry", "expires_at"),
+        _KEEP_IDS,
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     tenant: str
     name: str
     created_at: int
     deleted_at: int | None = None
+    public_id: str = Field(sa_column=Column(String, nullable=False, server_default=""))
+    display_name: str | None = None
+    description: str | None = None
+    metadata_json: bytes | None = Field(default=None, sa_column=Column("metadata", LargeBinary, nullable=True))
+    last_active_at: int | None = None
+    expires_after_days: int | None = None
+    expires_at: int | None = None
 
 
 class DocumentRow(_Named, table=True):
@@ -52,7 +78,7 @@ class DocumentRow(_Named, table=True):
         UniqueConstraint("collection_id", "sha256"),
         Index("documents_by_tenant", "tenant", "id"),
         Index("documents_by_sha256", "tenant", "sha256"),
-        Index("documents_by_collection", "collection_id", "size_bytes"),
+        Index("documents_by_collection", "collection_id", "status", "failure_code", "size_bytes"),
         _KEEP_IDS,
     )
 
@@ -194,6 +220,146 @@ class JobRow(_Named, table=True):
     state: str
     attempts: int = 0
     password: str | None = None
+    created_at: int
+
+
+class FileRow(_Named, table=True):
+    """A file of a tenant: uploaded by itself, or ``implicit`` because it came with a document.
+
+    An implicit file is deleted with its last document. ``created_by`` is the id of the key that uploaded the file. From
+    ``deleted_at`` on nothing finds it; ``store.file_rows`` removes it. Files with the same bytes share one stored file.
+    """
+
+    table_name: ClassVar[str] = "files"
+    __table_args__ = (
+        Index("files_by_tenant", "tenant", "id"),
+        Index("files_by_size", "tenant", "deleted_at", "size_bytes"),
+        Index("files_by_sha256", "tenant", "sha256"),
+        Index("files_by_expiry", "expires_at"),
+        Index("files_by_deletion", "deleted_at"),
+        _KEEP_IDS,
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    public_id: str = Field(unique=True)
+    tenant: str
+    filename: str
+    media_type: str
+    size_bytes: int = Field(sa_column=Column(BigInteger, nullable=False))
+    sha256: str
+    purpose: str
+    status: str
+    created_by: str | None = None
+    created_at: int
+    expires_at: int | None = None
+    deleted_at: int | None = None
+    implicit: bool
+
+
+class DocumentFileRow(_Named, table=True):
+    """A file that a document was made from; files with equal bytes can share a document of a collection.
+
+    A document is deleted with the last of its files. The link is also the file of a vector store: ``collection_id`` is
+    that of the document, and ``batch_id`` the batch that added the file last.
+    """
+
+    table_name: ClassVar[str] = "document_files"
+    __table_args__ = (
+        Index("document_files_by_file", "file_id", "document_id"),
+        Index("document_files_by_collection", "collection_id", "created_at", "file_id"),
+        Index("document_files_by_batch", "batch_id", "created_at", "file_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+    document_id: int = Field(
+        sa_column=Column(Integer, ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True, nullable=False)
+    )
+    file_id: int = Field(
+        sa_column=Column(Integer, ForeignKey("files.id", ondelete="CASCADE"), primary_key=True, nullable=False)
+    )
+    created_at: int
+    collection_id: int = Field(sa_column=Column(Integer, nullable=False, server_default="0"))
+    batch_id: int | None = None
+
+
+class FileBatchRow(_Named, table=True):
+    """Files that were added to a vector store together."""
+
+    table_name: ClassVar[str] = "file_batches"
+    __table_args__ = (Index("file_batches_by_collection", "collection_id"), _KEEP_IDS)
+
+    id: int | None = Field(default=None, primary_key=True)
+    public_id: str = Field(unique=True)
+    collection_id: int = Field(
+        sa_column=Column(Integer, ForeignKey("collections.id", ondelete="CASCADE"), nullable=False)
+    )
+    created_at: int
+    cancelled_at: int | None = None
+
+
+class ExpiredStoreRow(_Named, table=True):
+    """A vector store that has expired, with the id of its collection, which was deleted."""
+
+    table_name: ClassVar[str] = "expired_stores"
+    __table_args__ = (Index("expired_stores_by_tenant", "tenant", "id"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    public_id: str = Field(unique=True)
+    tenant: str
+    name: str
+    display_name: str | None = None
+    description: str | None = None
+    metadata_json: bytes | None = Field(default=None, sa_column=Column("metadata", LargeBinary, nullable=True))
+    created_at: int
+    last_active_at: int
+    expires_after_days: int
+    expired_at: int
+
+
+class UploadRow(_Named, table=True):
+    """An upload in parts. ``size_bytes`` is the announced size, ``file_id`` the file that it became."""
+
+    table_name: ClassVar[str] = "uploads"
+    __table_args__ = (
+        Index("uploads_by_tenant", "tenant", "status"),
+        Index("uploads_by_expiry", "status", "expires_at"),
+        Index("uploads_by_file", "file_id"),
+        _KEEP_IDS,
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    public_id: str = Field(unique=True)
+    tenant: str
+    filename: str
+    media_type: str
+    size_bytes: int = Field(sa_column=Column(BigInteger, nullable=False))
+    purpose: str
+    status: str
+    created_by: str | None = None
+    created_at: int
+    expires_at: int
+    file_expires_after_s: int | None = None
+    file_id: int | None = Field(
+        default=None, sa_column=Column(Integer, ForeignKey("files.id", ondelete="SET NULL"), nullable=True)
+    )
+
+
+class UploadPartRow(_Named, table=True):
+    """A part of an upload. Its bytes are a stored file, which is removed with the last row that refers to it."""
+
+    table_name: ClassVar[str] = "upload_parts"
+    __table_args__ = (
+        Index("upload_parts_by_upload", "upload_id", "size_bytes"),
+        Index("upload_parts_by_sha256", "tenant", "sha256", "size_bytes"),
+        _KEEP_IDS,
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    public_id: str = Field(unique=True)
+    upload_id: int = Field(sa_column=Column(Integer, ForeignKey("uploads.id", ondelete="CASCADE"), nullable=False))
+    tenant: str
+    size_bytes: int = Field(sa_column=Column(BigInteger, nullable=False))
+    sha256: str
     created_at: int
 
 

@@ -20,22 +20,30 @@ from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.ids import CollectionId, DocumentId, KeyId, TenantId
+from ragsvc.store import conversation_rows, file_rows, upload_rows
 from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.key_tables import IdempotencyRow, KeyAuditRow, KeyRow, TenantRow, UsageRow
 from ragsvc.store.provider_rows import ProviderKeyRow
+from ragsvc.store.response_rows import ResponseRow, delete_responses_of, has_responses
 from ragsvc.store.tables import (
     CollectionRow,
     DocumentRow,
     EmbeddingRow,
+    ExpiredStoreRow,
+    FileRow,
     IndexLogRow,
     JobRow,
     PageRow,
     PassageRow,
+    UploadRow,
     table_of,
 )
 
 _collections = table_of(CollectionRow)
 _documents = table_of(DocumentRow)
+_expired_stores = table_of(ExpiredStoreRow)
+_files = table_of(FileRow)
+_uploads = table_of(UploadRow)
 _pages = table_of(PageRow)
 _passages = table_of(PassageRow)
 _embeddings = table_of(EmbeddingRow)
@@ -46,6 +54,7 @@ _audit = cast("Table", KeyAuditRow.__table__)  # type: ignore[attr-defined]  # S
 _usage = cast("Table", UsageRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 _tenants = cast("Table", TenantRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 _idempotency = cast("Table", IdempotencyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
+_responses = table_of(ResponseRow)
 _provider_keys = cast("Table", ProviderKeyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 
 _DELETED_ALONE = "\x00deleted "
@@ -68,12 +77,16 @@ class TenantLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TenantHoldings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tenant has. ``size_bytes`` is the size of its uploaded files."""
+    """What a tenant has.
+
+    ``files`` did not come with a document. ``size_bytes`` is the size of all its files, and of the parts of uploads.
+    """
 
     name: str
     keys: int
     collections: int
     documents: int
+    files: int
     size_bytes: int
     limits: TenantLimits
 
@@ -97,6 +110,8 @@ class RemovedAccess(msgspec.Struct, frozen=True, kw_only=True):
     provider_keys: int
     usage_rows: int
     audit_entries: int
+    responses: int
+    conversations: int
 
 
 class DoomedDocument(msgspec.Struct, frozen=True):
@@ -123,9 +138,14 @@ def tenant_names(connection: Connection) -> list[TenantId]:
     names = select(_keys.c.tenant.label("name")).union(
         select(_collections.c.tenant).where(_not_deleted),
         select(_tenants.c.name),
+        select(_expired_stores.c.tenant),
         select(_provider_keys.c.tenant),
+        select(_responses.c.tenant),
         select(_usage.c.tenant),
         select(_audited_tenant).where(_is_creation),
+        conversation_rows.select_tenants(),
+        select(_files.c.tenant).where(_files.c.deleted_at.is_(None)),
+        select(_uploads.c.tenant),
     )
     return [TenantId(name) for name in connection.execute(names.order_by("name")).scalars()]
 
@@ -134,9 +154,11 @@ def tenant_holdings(connection: Connection, tenant: TenantId) -> TenantHoldings 
     """What a tenant has; ``None`` if it does not exist."""
     keys = connection.execute(select(func.count()).where(_keys.c.tenant == tenant)).scalar_one()
     collections = count_collections(connection, tenant)
-    documents, size_bytes = count_documents(connection, tenant)
+    documents, _ = count_documents(connection, tenant)
+    files = file_rows.count_uploaded_files(connection, tenant)
+    size_bytes = stored_bytes(connection, tenant)
     limits = tenant_limits(connection, tenant)
-    exists_itself = keys or collections or documents or limits is not None
+    exists_itself = keys or collections or documents or files or size_bytes or limits is not None
     if not exists_itself and not _has_records(connection, tenant):
         return None
     return TenantHoldings(
@@ -144,19 +166,24 @@ def tenant_holdings(connection: Connection, tenant: TenantId) -> TenantHoldings 
         keys=keys,
         collections=collections,
         documents=documents,
+        files=files,
         size_bytes=size_bytes,
         limits=limits or TenantLimits(),
     )
 
 
 def _has_records(connection: Connection, tenant: TenantId) -> bool:
-    """Whether a tenant without keys and documents has provider keys, usage, or audit entries of deleted keys."""
+    """Whether a tenant without keys and documents has other rows, such as provider keys, responses or usage."""
+    if has_responses(connection, tenant) or conversation_rows.has_conversations(connection, tenant):
+        return True
     return any(
         connection.execute(select(literal(1)).where(condition).limit(1)).first() is not None
         for condition in (
             _provider_keys.c.tenant == tenant,
+            _expired_stores.c.tenant == tenant,
             _usage.c.tenant == tenant,
             _is_creation & (_audited_tenant == tenant),
+            _uploads.c.tenant == tenant,
         )
     )
 
@@ -174,6 +201,14 @@ def count_documents(connection: Connection, tenant: TenantId) -> tuple[int, int]
     )
     count, size_bytes = connection.execute(statement).one()
     return int(count), int(size_bytes)
+
+
+def stored_bytes(connection: Connection, tenant: TenantId) -> int:
+    """The bytes of a tenant's files and of the parts of its uploads.
+
+    A file counts once, however many documents were made from it, and files with equal bytes count each.
+    """
+    return file_rows.file_bytes(connection, tenant) + upload_rows.pending_bytes(connection, tenant)
 
 
 def tenant_limits(connection: Connection, tenant: TenantId) -> TenantLimits | None:
@@ -283,7 +318,9 @@ def remove_documents(connection: Connection, ids: SomeOf[DocumentId], *, now: in
     passages = _count(connection, select(func.count()).where(_passages.c.document_id.in_(ids)))
     of_passages = select(_passages.c.id).where(_passages.c.document_id.in_(ids))
     vectors = _count(connection, select(func.count()).where(_embeddings.c.passage_id.in_(of_passages)))
+    file_ids = file_rows.file_ids_of_documents(connection, ids)
     connection.execute(delete(_documents).where(_documents.c.id.in_(ids)))
+    file_rows.delete_implicit_files_without_documents(connection, file_ids)
     unused = [(tenant, sha256) for tenant, sha256 in files if add_removal(connection, tenant, sha256, now=now)]
     return RemovedRows(pages=pages, passages=passages, vectors=vectors, unused_files=unused)
 
@@ -297,7 +334,7 @@ def remove_collections(connection: Connection, collections: SomeOf[CollectionId]
 
 
 def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
-    """Remove a tenant's keys with their audit trail and usage, its keys for providers, and its limits.
+    """Remove a tenant's keys with audit trail and usage, keys for providers, responses, conversations and limits.
 
     Audit entries and usage of keys that were deleted before are removed as well.
     """
@@ -312,8 +349,16 @@ def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
     usage = connection.execute(delete(_usage).where((_usage.c.tenant == tenant) | _usage.c.key_id.in_(of_tenant)))
     connection.execute(delete(_keys).where(_keys.c.tenant == tenant))
     provider_keys = connection.execute(delete(_provider_keys).where(_provider_keys.c.tenant == tenant)).rowcount
+    connection.execute(delete(_expired_stores).where(_expired_stores.c.tenant == tenant))
     connection.execute(delete(_tenants).where(_tenants.c.name == tenant))
-    return RemovedAccess(key_ids=key_ids, provider_keys=provider_keys, usage_rows=usage.rowcount, audit_entries=audit)
+    return RemovedAccess(
+        key_ids=key_ids,
+        provider_keys=provider_keys,
+        usage_rows=usage.rowcount,
+        audit_entries=audit,
+        responses=delete_responses_of(connection, tenant),
+        conversations=conversation_rows.delete_conversations_of(connection, tenant),
+    )
 
 
 def copy_has_tenant(path: Path, tenant: TenantId, connect: Callable[[Path], sqlite3.Connection]) -> bool:

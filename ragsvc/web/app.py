@@ -23,7 +23,7 @@ from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.web import openapi
 from ragsvc.web.app_state import FoundationServices
 from ragsvc.web.auth import AccessGate, requirement_of
-from ragsvc.web.bodies import LARGE_BODIES_BYTES, LARGE_BODIES_KEY, MemoryBudget
+from ragsvc.web.bodies import CHAT_FILES_BYTES_KEY, LARGE_BODIES_BYTES, LARGE_BODIES_KEY, MemoryBudget
 from ragsvc.web.cross_origin import Preflights, SharedResponses
 from ragsvc.web.errors import EXCEPTION_HANDLERS
 from ragsvc.web.keep_alive import COMMENT_EVERY_KEY
@@ -36,6 +36,9 @@ from ragsvc.web.sealed.middleware import SealedRequestMiddleware
 from ragsvc.web.sealed.request_bodies import body_limit_of
 
 FOUNDATION_ROUTES = [*health.route_handlers, *keys.route_handlers, *tokens.route_handlers, *usage.route_handlers]
+
+_ROOM_BESIDE_FILES_BYTES = 1_000_000
+"""Of a body with files: its texts, line ends in base64."""
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 
@@ -54,6 +57,7 @@ def create_app(
     public_url: str | None = None,
     encryption: EncryptionService | None = None,
     document_limit_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES,
+    chat_files_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES,
     encrypted_memory_bytes: int = DEFAULT_ENCRYPTED_MEMORY_BYTES,
     model_label: Callable[[str], str] = str,
     stream_comment_s: float = DEFAULT_STREAM_COMMENT_S,
@@ -64,7 +68,8 @@ def create_app(
     ``request_max_body_size``. ``lifespan`` runs inside that of access control, so that its parts can settle tokens
     until they end. With ``encryption`` all routes also accept encrypted requests. Their bodies are held in memory: in
     total up to ``encrypted_memory_bytes``, each up to ``body_limit_bytes``, or up to ``document_limit_bytes`` if the
-    handler declares ``opt["streams_body"]``. ``model_label`` returns the name of a model in metrics.
+    handler declares ``opt["streams_body"]``. A handler that declares ``opt["takes_files"]`` takes bodies with
+    ``chat_files_bytes`` in base64. ``model_label`` returns the name of a model in metrics.
     ``stream_comment_s``: event streams get a comment after so many seconds of silence.
 
     ``price_of`` is the price of a model by name; ``before_metrics`` is awaited before metrics are collected.
@@ -80,11 +85,19 @@ def create_app(
         async with services.access.running():
             yield
 
+    files_limit_bytes = max(body_limit_bytes, chat_files_bytes * 4 // 3 + _ROOM_BESIDE_FILES_BYTES)
     handlers = [*FOUNDATION_ROUTES, *route_handlers]
     metrics = RequestMetrics(services.registry, model_label=model_label)
     app = Litestar(
         route_handlers=[*handlers, *openapi.schema_routes(handlers)],
-        middleware=[DefineMiddleware(AccessGate, access=services.access, body_limit_bytes=body_limit_bytes)],
+        middleware=[
+            DefineMiddleware(
+                AccessGate,
+                access=services.access,
+                body_limit_bytes=body_limit_bytes,
+                files_limit_bytes=files_limit_bytes,
+            )
+        ],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[access_running, *lifespan],
         request_max_body_size=body_limit_bytes,
@@ -93,7 +106,8 @@ def create_app(
                 "services": services,
                 "before_metrics": before_metrics,
                 COMMENT_EVERY_KEY: stream_comment_s,
-                LARGE_BODIES_KEY: MemoryBudget(LARGE_BODIES_BYTES, what="large requests"),
+                CHAT_FILES_BYTES_KEY: chat_files_bytes,
+                LARGE_BODIES_KEY: MemoryBudget(max(LARGE_BODIES_BYTES, files_limit_bytes), what="large requests"),
             }
         ),
         openapi_config=None,
@@ -104,13 +118,15 @@ def create_app(
     metrics.price_of = price_of
     services.access.on_usage = metrics.count_tokens
 
-    inner: ASGIApp = RawRoutes(app.asgi_handler, app, access=services.access)
+    inner: ASGIApp = RawRoutes(app.asgi_handler, app, access=services.access, files_limit_bytes=files_limit_bytes)
     if encryption is not None:
         inner = SealedRequestMiddleware(
             inner,
             encryption=encryption,
             access=services.access,
-            body_limit=body_limit_of(app, body_bytes=body_limit_bytes, document_bytes=document_limit_bytes),
+            body_limit=body_limit_of(
+                app, body_bytes=body_limit_bytes, document_bytes=document_limit_bytes, files_bytes=files_limit_bytes
+            ),
             memory_bytes=encrypted_memory_bytes,
         )
     origins = AllowedOrigins.parse(",".join(cors_origins))

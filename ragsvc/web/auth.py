@@ -40,8 +40,10 @@ Requirement = Scope | AccessRequirement
 class AccessGate:
     """Litestar middleware in pure ASGI; it runs after routing, so that ``scope["route_handler"]`` is set."""
 
-    def __init__(self, app: ASGIApp, *, access: Access, body_limit_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, access: Access, body_limit_bytes: int, files_limit_bytes: int) -> None:
+        """``files_limit_bytes`` is the limit of routes whose bodies may have files in base64."""
         self._app = app
+        self._files_limit_bytes = files_limit_bytes
         self._body_limit_bytes = body_limit_bytes
         self._access = access
         self._requirements: dict[int, tuple[Requirement, float, frozenset[str] | None]] = {}
@@ -55,7 +57,7 @@ class AccessGate:
             limit: float = self._body_limit_bytes  # of plain ASGI handlers, which cannot set a limit
             parameters: frozenset[str] | None = None
             if isinstance(handler, HTTPRouteHandler):
-                limit = body_limit_of_handler(handler)
+                limit = body_limit_of_handler(handler, files_limit_bytes=self._files_limit_bytes)
                 parameters = known_parameters(handler)
             # Litestar answers OPTIONS itself, only with the list of methods; browsers send it without a key
             options = scope.get("method") == "OPTIONS"
@@ -129,8 +131,10 @@ def admit(context: RequestContext, live: LiveKey) -> None:
         context.admitted = True
 
 
-def body_limit_of_handler(handler: HTTPRouteHandler) -> float:
+def body_limit_of_handler(handler: HTTPRouteHandler, *, files_limit_bytes: int) -> float:
     """The largest body of a route in bytes: a decoder that takes larger ones would block the event loop."""
+    if handler.opt.get("takes_files"):
+        return files_limit_bytes
     limit = handler.resolve_request_max_body_size()
     if limit is None:
         return float("inf")

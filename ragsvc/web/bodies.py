@@ -28,6 +28,10 @@ LARGE_BODIES_KEY: Final = "large_bodies"
 """Key of this budget in the state of the application."""
 
 
+CHAT_FILES_BYTES_KEY: Final = "chat_files_bytes"
+"""Key of the largest size of the files in a request, in the state of the application."""
+
+
 class MemoryBudget:
     """A number of bytes that all requests share."""
 

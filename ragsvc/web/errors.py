@@ -47,6 +47,7 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.PromptTooLong: Rendering(400, INVALID),
     e.RequestTimedOut: Rendering(408, INVALID),
     e.UnsupportedParameter: Rendering(400, INVALID),
+    e.FileUnreadable: Rendering(400, INVALID),
     e.CryptoFailure: Rendering(400, INVALID),
     e.MethodNotAllowed: Rendering(405, INVALID),
     e.Unauthorized: Rendering(401, "authentication_error"),
@@ -59,7 +60,15 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.NotFound: Rendering(404, INVALID),
     e.RouteNotFound: Rendering(404, INVALID),
     e.DocumentNotFound: Rendering(404, INVALID),
+    e.FileNotFound: Rendering(404, INVALID),
+    e.UploadNotFound: Rendering(404, INVALID),
     e.CollectionNotFound: Rendering(404, INVALID),
+    e.ResponseNotFound: Rendering(404, INVALID),
+    e.ConversationNotFound: Rendering(404, INVALID),
+    e.ConversationItemNotFound: Rendering(404, INVALID),
+    e.VectorStoreNotFound: Rendering(404, INVALID),
+    e.VectorStoreFileNotFound: Rendering(404, INVALID),
+    e.FileBatchNotFound: Rendering(404, INVALID),
     e.TenantNotFound: Rendering(404, INVALID),
     e.KeyNotFound: Rendering(404, INVALID),
     e.EndpointNotOffered: Rendering(404, INVALID),
@@ -166,7 +175,7 @@ def _render(
     kind = rendering_of(error)
     code = status or kind.status
     type_ = kind.type if code < 500 or kind.type == SERVER else SERVER
-    reason = error.reason if isinstance(error, e.DocumentUnreadable) else None
+    reason = error.reason if isinstance(error, e.DocumentUnreadable | e.FileUnreadable) else None
     body = ErrorBody(ErrorDetail(error.message, type_, error.param, reason or error.code, request_id))
     rendered = {str(name): str(value) for name, value in (headers or {}).items()}
     rendered.update(_retry_advice(error, code))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import quote
 
 import anyio.to_thread
 from litestar.response.base import ASGIResponse
@@ -53,6 +54,19 @@ def asked_range(header: str | None, size: int) -> ByteRange | None:
 def matches_tag(header: str | None, tag: str) -> bool:
     """Whether ``If-None-Match`` lists the tag, by weak comparison."""
     return header is not None and (header.strip() == "*" or tag in _TAG.findall(header))
+
+
+def download_headers(filename: str, media_type: str) -> dict[str, str]:
+    """The headers of a download: browsers store it under its name, and neither guess its type nor run it."""
+    media_type, _, charset = media_type.partition("; charset=")
+    if media_type.startswith("text/"):
+        media_type = f"{media_type}; charset={charset or 'utf-8'}"
+    return {
+        "content-type": media_type,
+        "content-disposition": f"attachment; filename*=UTF-8''{quote(filename, safe='')}",
+        "x-content-type-options": "nosniff",
+        "content-security-policy": "sandbox",
+    }
 
 
 class StoredFile(ASGIResponse):

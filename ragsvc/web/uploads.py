@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
+import msgspec
 from litestar import Request
+from msgspec import Meta
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 
 from ragsvc.core.defaults import DEFAULT_COLLECTION, MAX_COLLECTION_NAME_LENGTH
@@ -27,28 +29,30 @@ from ragsvc.core.file_types import (
     READABLE,
     TEXT,
     TSV,
+    UNTYPED,
     media_type_of,
+    stored_media_type,
 )
-from ragsvc.core.validation import check_text_length, decode_json_parameter, invalid_value, missing_value, unknown_field
+from ragsvc.core.files import FilePurpose
+from ragsvc.core.validation import (
+    check_text_length,
+    decode_json_parameter,
+    invalid_value,
+    listed,
+    missing_value,
+    unknown_field,
+)
 from ragsvc.services.document_service import Upload, UploadInProgress
+from ragsvc.services.file_service import FileUpload
 
 AnyRequest = Request[Any, Any, Any]
 
 _FIELD_LIMIT = 65_536
 _MAX_PART_HEADER_BYTES = len("Content-Disposition: ") + MAX_DISPOSITION_BYTES
 _FIELDS = frozenset({"metadata", "collection", "password", "filename", "purpose"})
-_UNTYPED = frozenset(
-    {
-        "",
-        "application/octet-stream",
-        "binary/octet-stream",
-        "application/x-www-form-urlencoded",
-        "application/zip",
-        "application/x-zip-compressed",
-        "application/vnd.ms-excel",
-    }
-)
-"""Types that say little: Windows sends Office files as ZIP archives, and CSV files as Excel workbooks."""
+_EXPIRY_FIELDS: Final = ("expires_after[anchor]", "expires_after[seconds]")
+_MAX_DIGITS: Final = 18
+_FILE_FIELDS: Final = frozenset({"purpose", "expires_after", *_EXPIRY_FIELDS})
 _TEXTS = frozenset({TEXT, MARKDOWN, HTML, CSV, TSV})
 """Types that a binary file cannot have; such an upload becomes a failed document, which says what the file is."""
 
@@ -63,7 +67,9 @@ async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Uploa
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     if content_type == "multipart/form-data":
-        return await _read_form(request, receiving, boundary=options.get("boundary", ""))
+        form = _Form(receiving)
+        await _read_form(request, form, boundary=options.get("boundary", ""))
+        return form.document()
     query = request.query_params
     collection = query.get("collection") or DEFAULT_COLLECTION
     check_text_length("collection", collection, maximum=MAX_COLLECTION_NAME_LENGTH)
@@ -81,10 +87,36 @@ async def read_upload(request: AnyRequest, receiving: UploadInProgress) -> Uploa
     )
 
 
-async def _read_form(request: AnyRequest, receiving: UploadInProgress, *, boundary: str) -> Upload:
+async def read_file(request: AnyRequest, receiving: UploadInProgress) -> FileUpload:
+    """Stream a form with a file of any type into ``receiving``; return its name, type, purpose and time to expire.
+
+    Raises:
+        InvalidRequest: a malformed form, no file, no purpose, or an invalid field.
+        UnsupportedMediaType: the body is no form.
+        TooLarge, StorageFull: see ``UploadInProgress``.
+    """
+    form = _Form(receiving, fields=_FILE_FIELDS)
+    await _read_form(request, form, boundary=_boundary_of(request))
+    return form.file()
+
+
+async def read_part(request: AnyRequest, receiving: UploadInProgress) -> None:
+    """Stream a form with a part of an upload, its field ``data``, into ``receiving``. Raises as ``read_file``."""
+    form = _Form(receiving, fields=frozenset(), content="data")
+    await _read_form(request, form, boundary=_boundary_of(request))
+    form.require_content()
+
+
+def _boundary_of(request: AnyRequest) -> str:
+    content_type, options = parse_options_header(request.headers.get("content-type", ""))
+    if content_type != "multipart/form-data":
+        raise UnsupportedMediaType("This endpoint accepts multipart/form-data only.", param="Content-Type")
+    return str(options.get("boundary", ""))
+
+
+async def _read_form(request: AnyRequest, form: _Form, *, boundary: str) -> None:
     if not boundary:
-        raise InvalidRequest("The header 'Content-Type' of the form has no boundary.", param="file")
-    form = _Form(receiving)
+        raise InvalidRequest("The header 'Content-Type' of the form has no boundary.", param=form.content)
     try:
         with PushMultipartParser(
             boundary,
@@ -102,16 +134,18 @@ async def _read_form(request: AnyRequest, receiving: UploadInProgress, *, bounda
                 f"is longer than {MAX_DISPOSITION_BYTES:,} bytes.",
                 param="Content-Disposition",
             ) from error
-        raise InvalidRequest(f"The form cannot be read: {error.args[0]}.", param="file") from error
+        raise InvalidRequest(f"The form cannot be read: {error.args[0]}.", param=form.content) from error
     except MultipartError as error:
-        raise InvalidRequest(f"The form cannot be read: {error.args[0]}.", param="file") from error
-    return form.upload()
+        raise InvalidRequest(f"The form cannot be read: {error.args[0]}.", param=form.content) from error
 
 
 class _Form:
-    """Receives the events of the parser: writes the part ``file`` to disk, and keeps the other fields in memory."""
+    """Receives the events of the parser: writes the part ``content`` to disk, and keeps the other fields in memory."""
 
-    def __init__(self, receiving: UploadInProgress) -> None:
+    def __init__(self, receiving: UploadInProgress, *, fields: frozenset[str] = _FIELDS, content: str = "file") -> None:
+        """``fields`` are the names of the fields beside ``content``."""
+        self.content = content
+        self._known = fields
         self._receiving = receiving
         self._segment: MultipartSegment | None = None
         self._value = bytearray()
@@ -125,7 +159,7 @@ class _Form:
             self._begin(event)
         elif event is None:
             self._end()
-        elif self._segment is not None and self._segment.name == "file":
+        elif self._segment is not None and self._segment.name == self.content:
             await self._receiving.write(event)
         else:
             self._value += event
@@ -137,31 +171,65 @@ class _Form:
         self._segment = segment
         self._value.clear()
         name = _utf8(segment.name) or ""
-        if name == "file":
+        if name == self.content:
             if self._file_name is not None:
-                raise InvalidRequest("The form has more than one part 'file'.", param="file")
+                raise InvalidRequest(f"The form has more than one part '{name}'.", param=name)
             # multipart reads filename as browsers quote it (WHATWG HTML §4.10.21.8), and not filename*
             self._file_name = filename_of_part(
                 _utf8(segment.header("Content-Disposition")) or "", _utf8(segment.filename)
             )
             content_type, options = parse_options_header(segment.header("Content-Type") or "")
             self._file_type, self._file_charset = content_type, options.get("charset")
-        elif name not in _FIELDS:
+        elif name not in self._known:
             raise unknown_field(name[:64])
 
     def _end(self) -> None:
         name = self._segment.name if self._segment is not None else None
-        if name is not None and name != "file":
+        if name is not None and name != self.content:
             try:
                 self._fields[name] = self._value.decode()
             except UnicodeDecodeError as error:
                 raise invalid_value(name, "Expected UTF-8") from error
         self._segment = None
 
-    def upload(self) -> Upload:
+    def require_content(self) -> str:
+        """The file name of the part ``content``. Raises ``InvalidRequest`` if the form has no such part."""
         if self._file_name is None:
-            raise missing_value("file")
-        filename = _first_name(self._fields.get("filename"), self._file_name)
+            raise missing_value(self.content)
+        return self._file_name
+
+    def file(self) -> FileUpload:
+        """The parameters of a file."""
+        filename = _first_name(self.require_content())
+        purpose = self._fields.get("purpose")
+        if not purpose:
+            raise missing_value("purpose")
+        media_type = stored_media_type(self._file_type, filename, head=self._receiving.head, tail=self._receiving.tail)
+        return FileUpload(
+            filename=filename or None,
+            media_type=_with_charset(media_type, self._file_charset),
+            purpose=purpose_of(purpose),
+            expires_after_s=self._expires_after_s(),
+        )
+
+    def _expires_after_s(self) -> int | None:
+        """Seconds after which a file expires: from two fields, or from an object in one."""
+        given = self._fields.get("expires_after")
+        if given:
+            return expires_after_s(decode_json_parameter("expires_after", given, ExpiresAfter))
+        anchor, seconds = (self._fields.get(name) for name in _EXPIRY_FIELDS)
+        if not anchor and not seconds:
+            return None
+        for name, value in zip(_EXPIRY_FIELDS, (anchor, seconds), strict=True):
+            if not value:
+                raise missing_value(name)
+        is_number = seconds is not None and seconds.isdecimal() and len(seconds) <= _MAX_DIGITS
+        policy = msgspec.json.encode({"anchor": anchor, "seconds": int(seconds or 0) if is_number else seconds})
+        return expires_after_s(decode_json_parameter("expires_after", policy.decode(), ExpiresAfter))
+
+    def document(self) -> Upload:
+        """The parameters of a document."""
+        filename = _first_name(self._fields.get("filename"), self.require_content())
         return Upload(
             filename=filename or None,
             media_type=_with_charset(
@@ -173,10 +241,30 @@ class _Form:
         )
 
 
+class ExpiresAfter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When a file expires: ``seconds`` after its creation."""
+
+    anchor: Literal["created_at"]
+    seconds: Annotated[int, Meta(ge=3600, le=2_592_000)]
+
+
+def expires_after_s(policy: ExpiresAfter | None) -> int | None:
+    """Seconds after which a file expires; ``None`` without a policy."""
+    return None if policy is None else policy.seconds
+
+
+def purpose_of(text: str) -> FilePurpose:
+    """The purpose of a file. Raises ``InvalidRequest``, which lists the purposes."""
+    try:
+        return FilePurpose(text)
+    except ValueError as error:
+        raise invalid_value("purpose", f"Expected {listed([purpose.value for purpose in FilePurpose])}") from error
+
+
 def media_type_of_upload(declared: str, filename: str, receiving: UploadInProgress) -> str:
     """The type by content if the format is binary, else the declared type, else by content and file name."""
     declared = MEDIA_TYPE_ALIASES.get(declared, declared)
-    if declared in _UNTYPED:
+    if declared in UNTYPED:
         declared = ""
     elif declared not in MEDIA_TYPES:
         raise UnsupportedMediaType(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from ragsvc.config import Settings
 from ragsvc.core.gateway.chat import CountTokens
 from ragsvc.core.ports.embedding import EmbeddingModel
@@ -13,6 +15,8 @@ from ragsvc.inference.tokens import TokenizerSpans
 from ragsvc.services.attached_documents import AttachmentLimits
 
 _SPLIT_PAGES = "ragsvc.core.text.chunking:split_pages"
+_MAX_CHAT_OCR_PAGES = 20
+"""Pages of a file in a chat request whose text is recognised; a page takes seconds."""
 _LOAD_TOKENS = "ragsvc.inference.tokens:TokenizerSpans"
 
 
@@ -33,6 +37,17 @@ def extraction_limits(settings: Settings) -> ExtractionLimits:
         ocr=settings.ocr == "auto",
         ocr_max_pages=settings.ocr_max_pages,
         max_attachments=AttachmentLimits().documents if settings.attachments else 0,
+    )
+
+
+def chat_file_limits(settings: Settings) -> ExtractionLimits:
+    """The limits of a file in a chat request, for which somebody waits."""
+    return msgspec.structs.replace(
+        extraction_limits(settings),
+        timeout_s=settings.chat_file_timeout_s,
+        max_pages=settings.chat_file_pages,
+        ocr_max_pages=min(settings.ocr_max_pages, _MAX_CHAT_OCR_PAGES),
+        max_attachments=0,
     )
 
 

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import msgspec
+from anyio.abc import TaskGroup
 from prometheus_client import CollectorRegistry
 
 from ragsvc.config import Settings
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.core.observation import Observer
-from ragsvc.core.ports.embedding import Embedder
+from ragsvc.core.ports.embedding import Embedder, EmbeddingModel
 from ragsvc.core.ports.model_provider import ModelProvider
 from ragsvc.core.readiness import Readiness
 from ragsvc.crypto.value_sealing import ValueSealer
 from ragsvc.extract.parser import ChildParser
+from ragsvc.index.memory_words import MemoryWordScorer
 from ragsvc.index.registry import IndexRegistry
 from ragsvc.inference.batcher import EmbeddingBatcher
 from ragsvc.providers.upstream_requests import open_session
 from ragsvc.services.access_control import Access
 from ragsvc.services.answers import AnswerService
 from ragsvc.services.attached_documents import AttachmentLimits
+from ragsvc.services.conversations import ConversationService
 from ragsvc.services.document_service import DocumentService
 from ragsvc.services.embedding_spaces import EmbeddingSpaces
+from ragsvc.services.expiry_sweep import ExpirySweep
+from ragsvc.services.file_service import FileService
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestLimits, IngestService
 from ragsvc.services.key_administration import KeyAdministration
@@ -37,11 +43,18 @@ from ragsvc.services.progress_events import ProgressHub
 from ragsvc.services.provider_administration import ProviderAdministration
 from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_encryption import EncryptionService
+from ragsvc.services.request_files import RequestFileLimits, RequestFiles
+from ragsvc.services.response_plans import ResponsePlanner
+from ragsvc.services.responses import ResponseService
 from ragsvc.services.search import SearchService
 from ragsvc.services.storage_watch import StorageWatch
+from ragsvc.services.store_activity import StoreActivity
+from ragsvc.services.store_files import StoreFileService
 from ragsvc.services.tenant_administration import TenantAdministration
 from ragsvc.services.tenant_export import TenantExport
 from ragsvc.services.tenant_quotas import TenantQuotas
+from ragsvc.services.upload_service import UploadService
+from ragsvc.services.vector_stores import VectorStoreService
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import Database
@@ -69,8 +82,11 @@ from ragsvc.wiring.models import (
     open_reranker,
     provider_opener,
 )
-from ragsvc.wiring.parsing import chunking_plan, extraction_limits, open_tokenizer, text_counter
+from ragsvc.wiring.parsing import chat_file_limits, chunking_plan, extraction_limits, open_tokenizer, text_counter
 from ragsvc.wiring.tracing import open_tracer
+
+_WAITING_CHAT_FILES = 8
+"""Files of chat requests that may wait for a parser process; further requests get 503."""
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,15 +98,22 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     spaces: EmbeddingSpaces
     reembedding: Reembedding | None
     parser: ChildParser
+    request_files: RequestFiles
+    conversations: ConversationService
     ingest: IngestService
     documents: DocumentService
+    files: FileService
+    uploads: UploadService
     search: SearchService
     access: Access
     tenants: TenantAdministration
     export: TenantExport
+    vector_stores: VectorStoreService
+    store_files: StoreFileService
     keys: KeyAdministration
     models: ModelRegistry
     answer: AnswerService
+    responses: ResponseService
     proxy: ProxyService
     providers: ProviderAdministration
     may_spool_to_disk: bool
@@ -132,6 +155,44 @@ async def _open_store(stack: AsyncExitStack, settings: Settings) -> tuple[DataKe
     return keys, space, database
 
 
+def _open_parsers(
+    stack: AsyncExitStack, settings: Settings, model: EmbeddingModel, folder: Path
+) -> tuple[ChildParser, ChildParser]:
+    """The parsers of documents and of files in chats, each with its own processes: a chat does not wait for documents.
+
+    The processes link the files that they read into ``folder``.
+    """
+    plan = chunking_plan(settings, model)
+    documents = ChildParser(extraction_limits(settings), chunk=plan, workers=settings.parse_workers, work_folder=folder)
+    chats = ChildParser(
+        chat_file_limits(settings),
+        chunk=plan,
+        workers=settings.chat_file_workers,
+        queue_limit=_WAITING_CHAT_FILES,
+        work_folder=folder,
+    )
+    for parser in (documents, chats):
+        stack.push_async_callback(parser.close)
+    return documents, chats
+
+
+def _open_request_files(
+    settings: Settings, database: Database, blobs: BlobStore, spaces: EmbeddingSpaces, parser: ChildParser
+) -> RequestFiles:
+    return RequestFiles(
+        database=database,
+        parser=parser,
+        blobs=blobs,
+        spaces=spaces,
+        words=MemoryWordScorer(),
+        limits=RequestFileLimits(
+            total_bytes=settings.chat_files_bytes,
+            cache_bytes=settings.chat_file_cache_bytes,
+            cache_s=settings.chat_file_cache_s,
+        ),
+    )
+
+
 async def _open_providers(
     settings: Settings,
     database: Database,
@@ -153,6 +214,78 @@ async def _open_providers(
     return providers
 
 
+async def _open_responses(
+    tasks: TaskGroup,
+    settings: Settings,
+    database: Database,
+    answers: AnswerService,
+    *,
+    conversations: ConversationService,
+    access: Access,
+    tenants: TenantAdministration,
+) -> ResponseService:
+    planner = ResponsePlanner(
+        database=database,
+        answers=answers,
+        conversations=conversations,
+        max_file_bytes=settings.chat_files_bytes,
+        default_model=settings.default_responses_model,
+        truncation=settings.response_truncation,
+    )
+    responses = ResponseService(
+        database=database,
+        answers=answers,
+        planner=planner,
+        conversations=conversations,
+        require_key=access.require_key,
+        retention_days=settings.response_retention_days,
+    )
+    tenants.stop_responses = responses.stop_all_of
+    await responses.recover()
+    tasks.start_soon(run_background_task, "responses", responses.run)
+    return responses
+
+
+async def _open_encryption(stack: AsyncExitStack, settings: Settings) -> EncryptionService:
+    encryption = await anyio.to_thread.run_sync(open_request_encryption, settings)
+    stack.callback(encryption.close)
+    return encryption
+
+
+def _open_files(
+    settings: Settings,
+    database: Database,
+    blobs: BlobStore,
+    *,
+    ingest: IngestService,
+    hub: ProgressHub,
+    index_lag: IndexLag,
+    quotas: TenantQuotas,
+    space: DiskSpace,
+) -> tuple[FileService, UploadService]:
+    files = FileService(
+        database=database,
+        blobs=blobs,
+        ingest=ingest,
+        hub=hub,
+        index_lag=index_lag,
+        max_file_bytes=settings.max_file_bytes,
+        quotas=quotas,
+        space=space,
+    )
+    uploads = UploadService(database=database, blobs=blobs, files=files, removals=ingest.file_removals, quotas=quotas)
+    return files, uploads
+
+
+async def _start_tasks(
+    tasks: TaskGroup, watch: StorageWatch, work: Mapping[str, Callable[[], Awaitable[None]]]
+) -> None:
+    """Start the background tasks, the watch of the disk first: it knows from its start whether there is room."""
+    await tasks.start(watch.run)
+    for name, task in work.items():
+        tasks.start_soon(run_background_task, name, task)
+
+
 @asynccontextmanager
 async def open_services(
     settings: Settings, *, report: Callable[[str], None] = lambda _: None
@@ -169,10 +302,9 @@ async def open_services(
     async with AsyncExitStack() as stack:
         stack.callback(shutdown_finished)
         report("opening the data directory")
-        data_dir = settings.data_dir
         keys, space, database = await _open_store(stack, settings)
         derived_root, memory_folder = stack.enter_context(working_folders(settings, keys))
-        blobs = BlobStore(data_dir, keys, memory_folder=memory_folder)
+        blobs = BlobStore(settings.data_dir, keys, memory_folder=memory_folder)
         await anyio.to_thread.run_sync(sweep_now, blobs, database, settings.quarantine_days)
 
         report(f"loading the embedding model {settings.embedding_model}")
@@ -181,13 +313,8 @@ async def open_services(
         serving = await open_serving_space(stack, opener, database, configured)
         spaces = EmbeddingSpaces(serving)
         tokens = await anyio.to_thread.run_sync(open_tokenizer, settings)
-        parser = ChildParser(
-            extraction_limits(settings),
-            chunk=chunking_plan(settings, configured.model),
-            workers=settings.parse_workers,
-            work_folder=parsing_folder(settings, memory_folder),
-        )
-        stack.push_async_callback(parser.close)
+        parser, chat_parser = _open_parsers(stack, settings, configured.model, parsing_folder(settings, memory_folder))
+        request_files = _open_request_files(settings, database, blobs, spaces, chat_parser)
 
         observer = Observer(open_tracer(stack, settings.otel_endpoint))
         hub = ProgressHub()
@@ -226,6 +353,7 @@ async def open_services(
             space=space,
         )
         reranker = await anyio.to_thread.run_sync(open_reranker, settings)
+        activity = StoreActivity()
         search = SearchService(
             database=database,
             spaces=spaces,
@@ -233,10 +361,10 @@ async def open_services(
             reranker=reranker,
             rerank_budget_s=settings.rerank_budget_ms / 1000,
             observer=observer,
+            searched=activity.note,
         )
         access = Access(database, monotonic=time.monotonic, failed_logins_per_minute=settings.failed_logins_per_minute)
-        encryption = await anyio.to_thread.run_sync(open_request_encryption, settings)
-        stack.callback(encryption.close)
+        encryption = await _open_encryption(stack, settings)
         session = await stack.enter_async_context(open_session())
         open_provider = provider_opener(tokens, observer)
         local_models = [*embedding_and_rerank_models(configured, tokens, reranker), *gguf_models(stack, settings)]
@@ -254,7 +382,9 @@ async def open_services(
             drop_indexes=opener.drop_indexes,
             forget_collections=search.forget_collections,
             forget_provider_keys=providers.forget_keys,
+            forget_files=request_files.forget,
         )
+        conversations = ConversationService(database, retention_days=settings.conversation_retention_days)
         router = Router(
             models,
             policies=open_policies(stack, settings, session),
@@ -265,6 +395,8 @@ async def open_services(
             models=models,
             router=router,
             searcher=search,
+            files=request_files,
+            file_tokens=settings.chat_file_tokens,
             meter=access,
             top_k=settings.rag_top_k,
             max_prompt_characters=settings.max_prompt_characters,
@@ -275,13 +407,33 @@ async def open_services(
         await anyio.to_thread.run_sync(load_indexes, database, serving.indexes)
         reembedding = plan_model_change(database, spaces, configured) if serving is not configured else None
         tasks = await stack.enter_async_context(anyio.create_task_group())
-        tasks.start_soon(run_background_task, "ingest", ingest.run)
+        vector_stores = VectorStoreService(
+            database=database,
+            searcher=search,
+            tenants=tenants,
+            quotas=quotas,
+            activity=activity,
+            require_key=access.require_key,
+            forget_collections=search.forget_collections,
+        )
+        files, uploads = _open_files(
+            settings, database, blobs, ingest=ingest, hub=hub, index_lag=index_lag, quotas=quotas, space=space
+        )
         readiness = Readiness()
-        resume = [ingest.resume, index_lag.retry, ingest.file_removals.finish_all]
-        await tasks.start(StorageWatch(space, readiness, resume).run)
+        work = {
+            "ingest": ingest.run,
+            "unfinished deletions": tenants.finish_deletions,
+            "expired files": ExpirySweep([files, uploads]).run,
+            "expiry of vector stores": vector_stores.run,
+            "old conversations": conversations.remove_inactive,
+        }
         if reembedding is not None:
-            tasks.start_soon(run_background_task, "change of the embedding model", reembedding.run)
-        tasks.start_soon(run_background_task, "unfinished deletions", tenants.finish_deletions)
+            work["change of the embedding model"] = reembedding.run
+        await _start_tasks(
+            tasks,
+            StorageWatch(space, readiness, [ingest.resume, index_lag.retry, ingest.file_removals.finish_all]),
+            work,
+        )
         stack.callback(tasks.cancel_scope.cancel)
         yield Services(
             settings=settings,
@@ -290,15 +442,34 @@ async def open_services(
             spaces=spaces,
             reembedding=reembedding,
             parser=parser,
+            request_files=request_files,
+            conversations=conversations,
             ingest=ingest,
             documents=documents,
+            files=files,
+            uploads=uploads,
             search=search,
             access=access,
             tenants=tenants,
             export=TenantExport(database, blobs),
+            vector_stores=vector_stores,
+            store_files=StoreFileService(
+                database=database,
+                stores=vector_stores,
+                documents=documents,
+                ingest=ingest,
+                quotas=quotas,
+                activity=activity,
+                max_queued=settings.max_queued_documents,
+                require_key=access.require_key,
+                chunking=chunking_plan(settings, configured.model).options,
+            ),
             keys=KeyAdministration(access, default_limits=default_key_limits(settings)),
             models=models,
             answer=answer,
+            responses=await _open_responses(
+                tasks, settings, database, answer, conversations=conversations, access=access, tenants=tenants
+            ),
             proxy=ProxyService(
                 router=router,
                 meter=access,

@@ -216,7 +216,7 @@ def test_an_openai_client_gets_citations_by_the_name_alone(sdk, stream) -> None:
     assert "45 metres" in text
 
 
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/responses", "/v1/embeddings"])
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/moderations", "/v1/embeddings"])
 def test_other_routes_refuse_the_suffix_and_the_headers(client, path) -> None:
     body = {"model": "gpt-x+docs", "input": "x", "prompt": "x"}
     error = client.post(path, json=body).json()["error"]

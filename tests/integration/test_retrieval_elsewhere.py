@@ -9,7 +9,6 @@ pytestmark = pytest.mark.model
 JSON_ROUTES = {
     "/v1/completions": {"prompt": "x"},
     "/v1/embeddings": {"input": "x"},
-    "/v1/responses": {"input": "x"},
     "/v1/images/generations": {"prompt": "x"},
     "/v1/audio/speech": {"input": "x", "voice": "alloy"},
     "/v1/moderations": {"input": "x"},
@@ -46,9 +45,11 @@ def test_a_json_route_that_has_no_documents_refuses_the_fields(client, gateway, 
 
 @pytest.mark.parametrize("value", [False, None])
 def test_a_field_that_asks_for_nothing_is_accepted_and_kept_from_the_provider(client, gateway, value) -> None:
-    reply = client.post("/v1/responses", json={"model": "any", "input": "x", "use_rag": value, "rag": None})
+    reply = client.post(
+        "/v1/responses", json={"model": "any", "input": "x", "store": False, "use_rag": value, "rag": None}
+    )
     assert reply.status_code == 200
-    assert gateway.upstream.last.body == b'{"model":"any","input":"x"}'
+    assert gateway.upstream.last.body == b'{"model":"any","input":"x","store":false}'
 
 
 def test_fields_of_a_large_body_are_seen(client) -> None:

@@ -188,7 +188,7 @@ def test_other_families_send_comments_too(tmp_path):
                     recording.loop.call_soon_threadsafe(recording.released.set)
                     text += b"".join(pieces)
                 assert without_comments(text) == COMPLETION_STREAM
-                body = {"model": "hangs", "input": "x", "stream": True}
+                body = {"model": "hangs", "input": "x", "stream": True, "store": False}
                 with client.stream("POST", "/v1/responses", json=body) as reply:  # no headers of the provider yet
                     assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
                     assert pieces_until(reply.iter_raw(), 2) == COMMENT * 2

@@ -198,7 +198,7 @@ def test_completions_and_responses_are_cut_as_well(babbling: Gateway) -> None:
     assert [chunks[-1]["id"] for chunks in answers] == ["cmpl-1"] * streams
     assert settled_balance(babbling, key, streams) >= -streams * MOST_TOKENS_OF_A_CHUNK
     other = babbling.new_key(token_balance=100_000, **NO_LIMITS)
-    events = stream_events(babbling, other, "/v1/responses", input="Talk", max_output_tokens=50)
+    events = stream_events(babbling, other, "/v1/responses", input="Talk", max_output_tokens=50, store=False)
     assert events[-1]["type"] == "response.incomplete"
     assert events[-1]["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
     usage = events[-1]["response"]["usage"]

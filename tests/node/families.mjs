@@ -30,8 +30,8 @@ tell("completions stream", await collect(await client.completions.create({ model
 tell("embeddings", (await client.embeddings.create({ model: "m", input: "x" })).data[0].embedding);
 tell("embeddings here",
   (await client.embeddings.create({ model: "local/embedding-model", input: ["a", "b"] })).data.map((one) => one.embedding.length));
-tell("responses", (await client.responses.create({ model: "m", input: "x" })).output_text);
-tell("responses stream", await collect(await client.responses.create({ model: "m", input: "x", stream: true }), (e) => e.type));
+tell("responses", (await client.responses.create({ model: "m", input: "x", store: false })).output_text);
+tell("responses stream", await collect(await client.responses.create({ model: "m", input: "x", stream: true, store: false }), (e) => e.type));
 tell("images", (await client.images.generate({ model: "m", prompt: "x" })).data[0].b64_json.length);
 tell("images edit", (await client.images.edit({ model: "m", prompt: "x", image: await file() })).data[0].b64_json);
 tell("images variation", (await client.images.createVariation({ model: "m", image: await file() })).data[0].url);

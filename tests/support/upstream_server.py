@@ -88,6 +88,9 @@ class Upstream:
             self.model_lists += 1
             await self._json(send, {"object": "list", "data": self.models})
             return
+        if scope["path"].endswith("/responses"):  # the provider offers chat completions only
+            await self._json(send, {"detail": "Not Found"}, status=404)
+            return
         request = json.loads(body) if body[:1] == b"{" else {"model": scope["path"].rsplit("/", 1)[-1]}
         self.requests.append(request)
         behaviour = getattr(self, "_" + request["model"].replace("-", "_").split("/")[-1], self._ok)

@@ -7,7 +7,7 @@ Its bytes are kept, so that a backend with the same format receives all fields u
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -16,18 +16,22 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from ragsvc.core.defaults import (
     BYTES_PER_TOKEN,
     DEFAULT_COLLECTION,
+    DEFAULT_MAX_DOCUMENT_BYTES,
     MAX_COLLECTION_NAME_LENGTH,
+    MAX_FILENAME_LENGTH,
     MAX_MODEL_NAME_LENGTH,
     MAX_TOP_K,
 )
 from ragsvc.core.errors import InvalidRequest, PromptTooLong
+from ragsvc.core.file_names import clean_filename
+from ragsvc.core.gateway.request_files import RequestFile, inline_file
 from ragsvc.core.gateway.retrieval_fields import RETRIEVAL_FIELDS, nested_retrieval_field
 from ragsvc.core.gateway.upstream_access import NO_ACCESS, UpstreamAccess
 from ragsvc.core.json_outline import JsonOutline
 from ragsvc.core.near_misses import near_miss
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.retrieval.search_values import DocumentIds, SearchHit, SearchMode, SearchQuery
-from ragsvc.core.validation import decode_json, missing_value
+from ragsvc.core.validation import check_text_length, decode_json, missing_value
 
 CountTokens = Callable[[str], int]
 """Number of tokens in a text."""
@@ -38,14 +42,28 @@ _SEARCHED_BYTES: Final = 4096
 _TOKENS_OF_A_MESSAGE: Final = 4
 _TOKENS_OF_AN_IMAGE: Final = 1000
 _MAX_NODES: Final = 20_000
+_MAX_FILE_ID_CHARACTERS: Final = 128
+_SHOWN_NAME_CHARACTERS: Final = 200
+
+FILE_PART: Final = "file"
+"""The type of a content part that is a file. Every model can use it: it gets the text of the file."""
 
 
 class ContentPart(msgspec.Struct, frozen=True):
-    """A part of a message: ``text``, ``image_url`` or another type that only some providers support."""
+    """A part of a message: ``text``, ``image_url``, ``file`` or another type that only some providers support."""
 
     type: str
     text: str | None = None
     image_url: ImageUrl | None = None
+    file: FilePart | None = None
+
+
+class FilePart(msgspec.Struct, frozen=True):
+    """A file that the answer is to use: inline (base64 or a ``data:`` URL), or the id of a stored file."""
+
+    file_data: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
 
 
 class ImageUrl(msgspec.Struct, frozen=True):
@@ -265,18 +283,28 @@ class TokenUsage(msgspec.Struct, frozen=True):
 
 
 class RetrievedPassages(msgspec.Struct, frozen=True):
-    """Search hits for a conversation; the citation marker ``[n]`` refers to ``hits[n - 1]``."""
+    """Search hits for a conversation; the citation marker ``[n]`` refers to ``hits[n - 1]``.
+
+    ``rest`` are further passages of the request's files, for prompts that have room for them. ``whole``: together with
+    ``hits`` they are all passages of these files, whose public ids are ``attached``.
+    """
 
     query: str
     hits: tuple[SearchHit, ...]
     answerable: float
+    rest: tuple[SearchHit, ...] = ()
+    whole: bool = False
+    attached: frozenset[str] = frozenset()
 
 
 class ChatCall(msgspec.Struct, frozen=True):
     """A call for a completion, as a backend receives it.
 
     ``model`` is the backend's name of the model. ``messages`` replace those of the request if passages were inserted.
-    ``service_url`` is the address of this service as the client sees it, for the URLs of citations.
+    ``service_url`` is the address of this service as the client sees it, for the URLs of citations. ``files`` are those
+    of the request. They are neither in ``request`` nor in ``raw``, where their names are in their places.
+    ``searches`` are made instead of that of ``rag``, with the query of the conversation as text; the best passages of
+    all are used. ``rag`` is set as well, because the answer gets citations.
     """
 
     request: ChatRequest
@@ -286,6 +314,8 @@ class ChatCall(msgspec.Struct, frozen=True):
     messages: Sequence[Raw] | None = None
     access: UpstreamAccess = NO_ACCESS
     service_url: str = ""
+    files: tuple[RequestFile, ...] = ()
+    searches: tuple[SearchQuery, ...] = ()
 
     def upstream_body(self, *, meter_usage: bool = False) -> bytes:
         """The request body without the fields of ragsvc; the bytes of the client if nothing has to change.
@@ -328,16 +358,24 @@ _DECODER: Final = msgspec.json.Decoder(ChatRequest)
 _KNOWN_FIELDS: Final = frozenset(ChatRequest.__struct_fields__)
 
 
-def decode_chat_request(raw: bytes) -> ChatCall:
-    """Decode a request body.
+def decode_chat_request(raw: bytes, *, max_file_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES) -> ChatCall:
+    """Decode a request body, and the files in it, of which each may have ``max_file_bytes``.
 
     Raises:
         InvalidRequest: not JSON, or a known field has the wrong type or is out of range; ``param`` names the field.
+        TooLarge: a file is too large.
     """
-    return _checked(decode_json(raw, _DECODER), raw)
+    request = decode_json(raw, _DECODER)
+    files = [
+        _file_of(part, param, iter([part.file.file_data or ""]) if part.file else iter(()), max_file_bytes)
+        for part, param in _file_parts(request)
+    ]
+    return _checked(request, raw, files)
 
 
-def decode_large_chat_request(raw: bytes, *, max_prompt_characters: Callable[[str], int]) -> ChatCall:
+def decode_large_chat_request(
+    raw: bytes, *, max_prompt_characters: Callable[[str], int], max_file_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES
+) -> ChatCall:
     """Decode a large request body, without holding the interpreter lock for long (see ``JsonOutline``).
 
     ``max_prompt_characters`` is called with the name of the model. A prompt that is certainly longer is not decoded.
@@ -352,10 +390,42 @@ def decode_large_chat_request(raw: bytes, *, max_prompt_characters: Callable[[st
         raise InvalidRequest(f"'messages': expected at most {_MAX_NODES} messages and parts.", param="messages")
     request = decode_json(outline.skeleton, _DECODER)
     limit = max_prompt_characters(request.model)
-    if outline.fewest_characters > limit:
+    parts = list(_file_parts(request))
+    encoded = [part.file.file_data for part, _ in parts if part.file is not None and part.file.file_data]
+    if outline.fewest_characters_without(encoded) > limit:
         raise prompt_too_long(request.model, limit)
+    files = [
+        _file_of(part, param, outline.pieces(part.file.file_data or "") if part.file else iter(()), max_file_bytes)
+        for part, param in parts
+    ]
     messages = [_with_texts(message, outline) for message in request.messages]
-    return _checked(msgspec.structs.replace(request, messages=messages), raw)
+    if files:
+        raw = outline.without(encoded)
+    return _checked(msgspec.structs.replace(request, messages=messages), raw, files)
+
+
+def _file_parts(request: ChatRequest) -> Iterator[tuple[ContentPart, str]]:
+    """The parts of type ``file``, and their places in the request."""
+    for at, message in enumerate(request.messages):
+        for position, part in enumerate(message.content if isinstance(message.content, list) else ()):
+            if part.type == FILE_PART:
+                yield part, f"messages[{at}].content[{position}].file"
+
+
+def _file_of(part: ContentPart, param: str, pieces: Iterator[str], limit_bytes: int) -> RequestFile:
+    file = part.file
+    if file is None:
+        raise missing_value(param)
+    if file.file_data and file.file_id:
+        raise InvalidRequest(f"'{param}': give either 'file_data' or 'file_id', not both.", param=param)
+    if file.filename:
+        check_text_length(f"{param}.filename", file.filename, maximum=MAX_FILENAME_LENGTH)
+    if file.file_id:
+        check_text_length(f"{param}.file_id", file.file_id, maximum=_MAX_FILE_ID_CHARACTERS)
+        return RequestFile(param=param, file_id=file.file_id, filename=clean_filename(file.filename or ""))
+    if not file.file_data:
+        raise InvalidRequest(f"'{param}': 'file_data' or 'file_id' is required.", param=f"{param}.file_data")
+    return inline_file(pieces, filename=file.filename, param=param, limit_bytes=limit_bytes)
 
 
 def prompt_too_long(model: str, limit: int, *, param: str = "messages") -> PromptTooLong:
@@ -379,7 +449,7 @@ def _with_texts(message: ChatMessage, outline: JsonOutline) -> ChatMessage:
     return msgspec.structs.replace(message, content=parts)
 
 
-def _checked(request: ChatRequest, raw: bytes) -> ChatCall:
+def _checked(request: ChatRequest, raw: bytes, files: Sequence[RequestFile]) -> ChatCall:
     if request.use_rag is UNSET and request.rag is UNSET:
         _refuse_misspelt_fields(raw)
     for index, message in enumerate(request.messages):
@@ -387,7 +457,55 @@ def _checked(request: ChatRequest, raw: bytes) -> ChatCall:
             _check_content(message, f"messages[{index}].content")
     if isinstance(request.rag, RagOptions) and request.rag.filters is not None:
         parse_filter(request.rag.filters, path="rag.filters")
-    return ChatCall(request=request, raw=raw, model=request.model)
+    if files:
+        named = iter(files)
+        raw = _named_files(raw, files)
+        request = msgspec.structs.replace(
+            request, messages=[_without_data(message, named) for message in request.messages]
+        )
+    return ChatCall(request=request, raw=raw, model=request.model, files=tuple(files))
+
+
+def _without_data(message: ChatMessage, files: Iterator[RequestFile]) -> ChatMessage:
+    """The message without the bytes of its files; ``files`` are the next ones of the request."""
+    if not isinstance(message.content, list) or all(part.type != FILE_PART for part in message.content):
+        return message
+    parts = [
+        ContentPart(FILE_PART, file=FilePart(filename=next(files).filename)) if part.type == FILE_PART else part
+        for part in message.content
+    ]
+    return msgspec.structs.replace(message, content=parts)
+
+
+def _named_files(raw: bytes, files: Sequence[RequestFile]) -> bytes:
+    """The body with the names of the files in their places: providers get the passages of the files as text."""
+    named = iter(files)
+    members = msgspec.json.decode(raw, type=dict[str, Raw])
+    messages = msgspec.json.decode(members["messages"], type=list[Raw])
+    members["messages"] = Raw(msgspec.json.encode([_with_names(message, named) for message in messages]))
+    return msgspec.json.encode(members)
+
+
+def _with_names(raw: Raw, files: Iterator[RequestFile]) -> Raw:
+    message = msgspec.json.decode(raw, type=dict[str, Raw])
+    parts = msgspec.json.decode(message.get("content", b"null"), type=str | list[Raw] | None)
+    if not isinstance(parts, list) or not any(_is_file(part) for part in parts):
+        return raw
+    changed = [_name_of(next(files)) if _is_file(part) else part for part in parts]
+    return Raw(msgspec.json.encode(message | {"content": Raw(msgspec.json.encode(changed))}))
+
+
+class _TypedPart(msgspec.Struct):
+    type: str
+
+
+def _is_file(part: Raw) -> bool:
+    return msgspec.json.decode(part, type=_TypedPart).type == FILE_PART
+
+
+def _name_of(file: RequestFile) -> Raw:
+    name = f": {file.filename[:_SHOWN_NAME_CHARACTERS]}" if file.filename else ""
+    return Raw(msgspec.json.encode({"type": "text", "text": f"[Attached file{name}]"}))
 
 
 def _refuse_misspelt_fields(raw: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -75,6 +75,26 @@ class LexicalDocument(msgspec.Struct, frozen=True):
     document_id: int
     text: str
     context: str
+
+
+class CountedTerms(msgspec.Struct, frozen=True):
+    """How often the terms of a passage occur in its text and in its context, and the passage's language."""
+
+    language: str
+    text: Mapping[str, int]
+    context: Mapping[str, int]
+
+
+class WordScorer(Protocol):
+    """Word search over a few thousand passages in memory, with the terms and weights of the lexical index."""
+
+    def count(self, documents: Sequence[LexicalDocument]) -> list[CountedTerms]:
+        """The terms of each passage."""
+        ...
+
+    def scores(self, counted: Sequence[CountedTerms], query: str) -> Scores:
+        """The BM25 score ``(n,)`` of each passage, 0 without a term of the query."""
+        ...
 
 
 class DocumentCard(msgspec.Struct, frozen=True):

@@ -119,7 +119,8 @@ def search_passages(
         judgement: which documents the question names; used in hybrid mode.
         rest_vector: the vector of ``judgement.rest``.
     """
-    if query.mode is not SearchMode.HYBRID or (judgement is not None and not judgement.is_useful):
+    uses_names = query.mode is SearchMode.HYBRID and query.dense_weight is None
+    if not uses_names or (judgement is not None and not judgement.is_useful):
         judgement = None
     found, judgement = find_candidates(
         query, vector, indexes=indexes, documents=documents, judgement=judgement, rest_vector=rest_vector
@@ -144,10 +145,11 @@ def search_passages(
             query.mode,
             candidates,
             names=names,
-            openings=rows.openings(names.keys()) if query.mode is SearchMode.HYBRID and judgement is None else {},
+            openings=rows.openings(names.keys()) if uses_names and judgement is None else {},
             requested={passage for passage, _ in requested},
             familiar=familiar,
             judgement=judgement,
+            dense_weight=query.dense_weight,
             limit=max(count, RARITY_CANDIDATES) + _SPARE,
         )
         is_whole_question = asked is not None and not asked.topic

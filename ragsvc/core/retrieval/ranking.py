@@ -155,6 +155,7 @@ def rank(
     requested: AbstractSet[int] = frozenset(),
     familiar: bool = True,
     judgement: DocumentJudgement | None = None,
+    dense_weight: float | None = None,
     limit: int | None = None,
 ) -> list[Candidate]:
     """Candidates, best first. Candidates of deleted documents (not in ``names``) are dropped.
@@ -169,6 +170,7 @@ def rank(
         familiar: whether the embedding model knows the words of the question.
         judgement: which documents the question names; used in hybrid mode if the candidates have scores for its rest.
             It replaces the comparison of the question with ``names`` and ``openings``.
+        dense_weight: the weight of the cosine in a hybrid search, in place of all other evidence; BM25 gets the rest.
         limit: how many candidates to return; all of those requested are kept.
     """
     documents, owners = np.unique(found.documents, return_inverse=True)
@@ -188,6 +190,8 @@ def rank(
             scores = np.nan_to_num(np.maximum(cosines, 0.0))
         case SearchMode.LEXICAL:
             scores = np.nan_to_num(shares)
+        case SearchMode.HYBRID if dense_weight is not None:
+            scores = _combine(cosines, shares, dense_weight)
         case SearchMode.HYBRID:
             scores = _hybrid(query, found, shares, names, openings or {}, judgement=judgement, familiar=familiar)
             if requested:

@@ -25,7 +25,12 @@ class SearchMode(StrEnum):
 
 
 class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """A search in one collection. ``document_ids`` are public ids; ``min_score`` is in 0..1."""
+    """A search in one collection. ``document_ids`` are public ids; ``min_score`` is in 0..1.
+
+    ``dense_weight`` (0..1) is the weight of the cosine in a hybrid search, BM25 gets the rest; ``None`` is the
+    evaluated mixture, which also uses the names of documents. ``may_rerank`` is ``False`` for the order of these scores
+    where a reranker would order the passages.
+    """
 
     text: str
     collection: str = DEFAULT_COLLECTION
@@ -35,6 +40,8 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
     mode: SearchMode = SearchMode.HYBRID
     min_score: float = 0.0
     rerank: bool = False
+    may_rerank: bool = True
+    dense_weight: float | None = None
 
 
 class SearchHit(msgspec.Struct, frozen=True):

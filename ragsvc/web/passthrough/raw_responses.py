@@ -14,7 +14,7 @@ from ragsvc.core.errors import RagsvcError, UpstreamFailed
 from ragsvc.core.gateway.event_stream import WholeEvents
 from ragsvc.web.context import RequestContext, context_of
 from ragsvc.web.disconnects import DisconnectWatcher
-from ragsvc.web.errors import is_unexpected, log_unexpected, render
+from ragsvc.web.errors import ErrorDetail, is_unexpected, log_unexpected, render
 from ragsvc.web.grace_period import take_cancellation
 from ragsvc.web.headers import DROPPED_PASSAGES_HEADER
 from ragsvc.web.keep_alive import KeepAlive
@@ -52,13 +52,18 @@ async def answer_error(error: Exception, context: RequestContext, send: Send) ->
     context.error_code = await send_error(error, context.request_id, send)
 
 
-def failure_event(error: Exception, context: RequestContext) -> bytes:
-    """The last event of a stream that failed after its response began."""
+RenderFailure = Callable[[ErrorDetail], bytes | None]
+"""Renders the failure of a stream as its last events; ``None`` for the format of all streams."""
+
+
+def failure_event(error: Exception, context: RequestContext, render_failure: RenderFailure | None = None) -> bytes:
+    """The last event of a stream that failed after its response began; ``render_failure`` is for other formats."""
     if is_unexpected(error):
         log_unexpected(error, request_id=context.request_id, encrypted=context.encrypted)
     rendered = render(error, context.request_id)
     context.note_stream_failure(rendered.body.error.code)
-    return rendered.event
+    events = None if render_failure is None else render_failure(rendered.body.error)
+    return rendered.event if events is None else events
 
 
 def dropped_header(passages: int) -> list[tuple[bytes, bytes]]:
@@ -129,11 +134,19 @@ class PassedThrough(ASGIResponse):
     is an event as well.
     """
 
-    __slots__ = ("_comment_every_s", "_expects_events", "_open")
+    __slots__ = ("_comment_every_s", "_expects_events", "_open", "_render_failure")
 
-    def __init__(self, open_answer: OpenAnswer, *, comment_every_s: float, expects_events: bool = False) -> None:
+    def __init__(
+        self,
+        open_answer: OpenAnswer,
+        *,
+        comment_every_s: float,
+        expects_events: bool = False,
+        render_failure: RenderFailure | None = None,
+    ) -> None:
         # see JsonBytes
         self._open = open_answer
+        self._render_failure = render_failure
         self._comment_every_s = comment_every_s
         self._expects_events = expects_events
 
@@ -163,7 +176,7 @@ class PassedThrough(ASGIResponse):
     async def _fail(self, error: Exception, alive: KeepAlive, scope: Scope, send: Send) -> None:
         await alive.settle()
         if alive.started:
-            event = failure_event(error, context_of(scope))
+            event = failure_event(error, context_of(scope), self._render_failure)
             await send({"type": "http.response.body", "body": event, "more_body": False})
         else:
             await answer_error(error, context_of(scope), send)
@@ -190,12 +203,12 @@ class PassedThrough(ASGIResponse):
         except RagsvcError as error:
             if not has_events:
                 raise
-            rest = failure_event(error, context_of(scope))  # replaces an incomplete event
+            rest = failure_event(error, context_of(scope), self._render_failure)  # replaces an incomplete event
         except asyncio.CancelledError:
             ended = take_cancellation(scope) if has_events else None
             if ended is None:
                 raise
-            rest = failure_event(ended, context_of(scope))
+            rest = failure_event(ended, context_of(scope), self._render_failure)
         await alive.settle()
         await send({"type": "http.response.body", "body": rest, "more_body": False})
 
@@ -244,13 +257,19 @@ class EventStream(ASGIResponse):
     or with a comment if the model is silent.
     """
 
-    __slots__ = ("_comment_every_s", "_headers", "_open")
+    __slots__ = ("_comment_every_s", "_headers", "_open", "_render_failure")
 
     def __init__(
-        self, open_blocks: OpenBlocks, *, comment_every_s: float, headers: Sequence[tuple[bytes, bytes]] = ()
+        self,
+        open_blocks: OpenBlocks,
+        *,
+        comment_every_s: float,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        render_failure: RenderFailure | None = None,
     ) -> None:
         # see JsonBytes
         self._open = open_blocks
+        self._render_failure = render_failure
         self._comment_every_s = comment_every_s
         self._headers = [*EVENT_HEADERS, *headers]
 
@@ -272,14 +291,14 @@ class EventStream(ASGIResponse):
                     rest = None if source.finished else b""
                 except Exception as error:  # noqa: BLE001 - after the first byte every failure is sent as an event
                     await alive.settle()
-                    rest = failure_event(error, context) if alive.started else None
+                    rest = failure_event(error, context, self._render_failure) if alive.started else None
                     if rest is None:
                         await answer_error(error, context, send)
                 except asyncio.CancelledError:
                     ended = take_cancellation(scope) if alive.started else None
                     if ended is None:
                         raise
-                    rest = failure_event(ended, context)
+                    rest = failure_event(ended, context, self._render_failure)
                 if rest is not None:
                     await alive.settle()
                     await send({"type": "http.response.body", "body": rest, "more_body": False})

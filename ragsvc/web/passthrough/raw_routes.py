@@ -30,11 +30,11 @@ _RawRoute = tuple[RawAnswer, Requirement, float, frozenset[str] | None]
 class RawRoutes:
     """ASGI middleware that answers the requests of raw routes and passes on all others."""
 
-    def __init__(self, inner: ASGIApp, app: Litestar, *, access: Access) -> None:
+    def __init__(self, inner: ASGIApp, app: Litestar, *, access: Access, files_limit_bytes: int) -> None:
         """``app`` has the handlers; ``inner`` serves all other requests."""
         self._inner = inner
         self._access = access
-        self._routes = _raw_routes(app)
+        self._routes = _raw_routes(app, files_limit_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get((scope.get("method"), scope["path"])) if scope["type"] == ScopeType.HTTP else None
@@ -56,13 +56,13 @@ class RawRoutes:
         await response(scope, receive, send)
 
 
-def _raw_routes(app: Litestar) -> dict[tuple[object, str], _RawRoute]:
+def _raw_routes(app: Litestar, files_limit_bytes: int) -> dict[tuple[object, str], _RawRoute]:
     routes: dict[tuple[object, str], _RawRoute] = {}
     for route in app.routes:
         for handler in getattr(route, "route_handlers", ()):
             if not isinstance(handler, HTTPRouteHandler) or (answer := handler.opt.get("raw")) is None:
                 continue
-            limit = body_limit_of_handler(handler)
+            limit = body_limit_of_handler(handler, files_limit_bytes=files_limit_bytes)
             for method in handler.http_methods:
                 requirement = requirement_of(handler.opt)
                 routes[(str(method), route.path)] = (answer, requirement, limit, known_parameters(handler))

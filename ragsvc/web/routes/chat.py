@@ -14,14 +14,14 @@ from litestar.types import Receive, Scope
 
 from ragsvc.core.access.principal import Scope as KeyScope
 from ragsvc.core.access.principal import require_collection, require_scope
-from ragsvc.core.gateway.chat import ChatRequest, decode_chat_request, decode_large_chat_request
+from ragsvc.core.gateway.chat import ChatCall, ChatRequest, decode_chat_request, decode_large_chat_request
 from ragsvc.core.gateway.misspelt_parameters import misspelt_parameters
 from ragsvc.core.gateway.upstream_access import NO_ACCESS
 from ragsvc.core.json_outline import LARGE_BODY_BYTES
 from ragsvc.core.log_events import RepetitionLimit, log_event
 from ragsvc.services.answers import AnswerService
 from ragsvc.services.model_registry import ModelRegistry
-from ragsvc.web.bodies import LARGE_BODIES_KEY, MemoryBudget, read_body
+from ragsvc.web.bodies import CHAT_FILES_BYTES_KEY, LARGE_BODIES_KEY, MemoryBudget, read_body
 from ragsvc.web.context import context_of
 from ragsvc.web.disconnects import DisconnectWatcher
 from ragsvc.web.headers import MISSPELT_PARAMETERS_HEADER
@@ -63,25 +63,40 @@ def _report(misspelt: Mapping[str, str]) -> None:
         log_event(_log, level, "misspelt_parameter", message, meant=meant)
 
 
+async def _read_call(scope: Scope, receive: Receive) -> tuple[ChatCall, Mapping[str, str]] | None:
+    """The call in the body, and its misspelt parameters; ``None`` if the client disconnects.
+
+    Nothing keeps the body, most of which may be files.
+    """
+    context = context_of(scope)
+    state = scope["litestar_app"].state
+    services: ChatServices = state["services"]
+    budget: MemoryBudget = state[LARGE_BODIES_KEY]
+    max_file_bytes: int = state[CHAT_FILES_BYTES_KEY]
+    with budget.share() as take:
+        body = await read_body(receive, context.body_limit, take)
+        if body is None:
+            return None
+        if len(body) < LARGE_BODY_BYTES:
+            call = decode_chat_request(body, max_file_bytes=max_file_bytes)
+            return call, {} if context.encrypted else misspelt_parameters(body)  # headers are not sealed
+        call = await anyio.to_thread.run_sync(
+            lambda: decode_large_chat_request(
+                body, max_prompt_characters=services.answer.max_prompt_characters, max_file_bytes=max_file_bytes
+            )
+        )
+        return call, {}
+
+
 async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
     """Answer an admitted chat request."""
     context = context_of(scope)
     state = scope["litestar_app"].state
     services: ChatServices = state["services"]
-    budget: MemoryBudget = state[LARGE_BODIES_KEY]
-    with budget.share() as take:
-        body = await read_body(receive, context.body_limit, take)
-        if body is None:
-            return ClientGone()
-        misspelt: Mapping[str, str] = {}
-        if len(body) < LARGE_BODY_BYTES:
-            call = decode_chat_request(body)
-            if not context.encrypted:  # headers are not sealed
-                misspelt = misspelt_parameters(body)
-        else:
-            call = await anyio.to_thread.run_sync(
-                lambda: decode_large_chat_request(body, max_prompt_characters=services.answer.max_prompt_characters)
-            )
+    received = await _read_call(scope, receive)
+    if received is None:
+        return ClientGone()
+    call, misspelt = received
     _report(misspelt)
     access = access_of(context)
     if access != NO_ACCESS:
@@ -90,6 +105,7 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
     if (options := call.request.rag_options) is not None:
         require_scope(context.principal, KeyScope.CHAT)
         require_collection(context.principal, options.collection)
+    if options is not None or call.files:
         call = msgspec.structs.replace(call, service_url=service_url(scope))
     if call.request.stream:
         answer, principal = services.answer, context.principal
@@ -113,6 +129,7 @@ async def answer_chat(scope: Scope, receive: Receive) -> ASGIResponse:
         "raw": answer_chat,
         "passes_query": True,
         "large_body": True,
+        "takes_files": True,
         "tag": "chat",
         "body": ChatRequest,
         "answers": {200: DocumentedAnswer("The completion; events if `stream` is true.", CHAT_ANSWERS)},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import quote
 
 import msgspec
 from litestar import HttpMethod, Request, Response, delete, get, patch, post, route
@@ -22,6 +21,7 @@ from ragsvc.core.file_types import MEDIA_TYPES
 from ragsvc.core.ids import CHUNK_ID_PATTERN, TenantId, ordinal_of_chunk
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.validation import as_sentence, decode_json_parameter, invalid_value
+from ragsvc.core.vector_stores import SERVER_FAULTS
 from ragsvc.services.document_service import DocumentService
 from ragsvc.store.document_rows import DocumentFilter
 from ragsvc.web.app_state import services_of
@@ -44,7 +44,7 @@ from ragsvc.web.routes.schemas import (
     passage_out,
     uploaded_document_out,
 )
-from ragsvc.web.stored_files import StoredFile
+from ragsvc.web.stored_files import StoredFile, download_headers
 from ragsvc.web.uploads import AnyRequest, read_upload
 
 _READ: Final = {"scope": Scope.DOCUMENTS_READ, "tag": "documents"}
@@ -52,11 +52,7 @@ _WRITE: Final = {"scope": Scope.DOCUMENTS_WRITE, "tag": "documents"}
 USAGE_FAMILY = "documents"
 """How uploads are counted in the usage report."""
 
-_OWN_FAILURES: Final = (
-    FailureReason.EMBEDDING_FAILED,
-    FailureReason.INTERNAL_ERROR,
-    FailureReason.STORED_FILE_DAMAGED,
-)
+_OWN_FAILURES: Final = SERVER_FAULTS | {FailureReason.CANCELLED}
 _KEEP_ALIVE_S = 15.0
 _MAX_WAIT_S = 600.0
 
@@ -291,15 +287,7 @@ async def head_content(request: Request[Any, Any, Any], document_id: FromPath[st
 
 async def _stored_file(request: Request[Any, Any, Any], document_id: str) -> ASGIResponse:
     document, stored = await _service(request).content(await _tenant_of(request, document_id), document_id)
-    media_type, _, charset = document.media_type.partition("; charset=")
-    if media_type.startswith("text/"):
-        media_type = f"{media_type}; charset={charset or 'utf-8'}"
-    headers = {
-        "content-type": media_type,
-        "content-disposition": f"attachment; filename*=UTF-8''{quote(document.filename, safe='')}",
-        "x-content-type-options": "nosniff",
-        "content-security-policy": "sandbox",
-    }
+    headers = download_headers(document.filename, document.media_type)
     return StoredFile(stored, size=document.size_bytes, sha256=document.sha256, headers=headers)
 
 

@@ -20,6 +20,7 @@ from ragsvc.crypto import rvenc
     status_code=200,
     opt={
         "scope": Scope.CHAT_PLAIN,
+        "takes_files": True,
         "tag": "encryption",
         "body": rvenc.EncryptedInference,
         "errors": (402, 404, 502, 504),

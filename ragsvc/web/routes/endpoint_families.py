@@ -21,6 +21,7 @@ from ragsvc.core.defaults import MAX_MODEL_NAME_LENGTH
 from ragsvc.core.errors import RouteNotFound, UnsupportedMediaType
 from ragsvc.core.gateway.endpoint_families import (
     Family,
+    ProxiedFields,
     default_model_kind,
     estimate_prompt,
     estimate_reply,
@@ -124,21 +125,28 @@ async def _pass_json(request: AnyRequest, family: Family, path: str) -> ASGIResp
                 )
             )
     fields.refuse_retrieval(raw, f"/v1{path}")
-    call = ProxyCall(
-        family=family,
-        path=path,
-        model=fields.model_or(default_model),
-        body=JsonBody(raw, fields.named_model, drops_retrieval=fields.has_retrieval),
-        headers=_headers(request),
-        prompt_estimate=estimate_prompt(family, len(raw)),
-        reply_estimate=estimate_reply(family, fields),
-        limits_reply=bool(fields.max_output_tokens or fields.max_tokens),
-    )
+    call = call_of(context, raw, fields, family=family, path=path, model=fields.model_or(default_model))
     if fields.stream:
         return _passed(request, lambda prepared: _forward(request, call, prepared), expects_events=True)
     with DisconnectWatcher(request.receive):
         return await _answer(request, call)
     return ClientGone()
+
+
+def call_of(
+    context: RequestContext, raw: bytes, fields: ProxiedFields, *, family: Family, path: str, model: str
+) -> ProxyCall:
+    """The call that passes on a JSON request."""
+    return ProxyCall(
+        family=family,
+        path=path,
+        model=model,
+        body=JsonBody(raw, fields.named_model, drops_retrieval=fields.has_retrieval),
+        headers=_headers(context),
+        prompt_estimate=estimate_prompt(family, len(raw)),
+        reply_estimate=estimate_reply(family, fields),
+        limits_reply=bool(fields.max_output_tokens or fields.max_tokens),
+    )
 
 
 async def _pass_form(request: AnyRequest, family: Family, path: str) -> ASGIResponse:
@@ -158,7 +166,7 @@ async def _pass_form(request: AnyRequest, family: Family, path: str) -> ASGIResp
     )
     async with form:
         model = await form.read_model(_services(request).proxy.default_models.get(default_model_kind(family, path)))
-        call = ProxyCall(family=family, path=path, model=model, body=form, headers=_headers(request))
+        call = ProxyCall(family=family, path=path, model=model, body=form, headers=_headers(context_of(request.scope)))
         return await _answer(request, call)
 
 
@@ -182,8 +190,8 @@ def _passed(request: AnyRequest, open_answer: OpenAnswer, *, expects_events: boo
     return PassedThrough(open_answer, comment_every_s=every_s, expects_events=expects_events)
 
 
-def _headers(request: AnyRequest) -> dict[str, str]:
-    headers = context_of(request.scope).headers
+def _headers(context: RequestContext) -> dict[str, str]:
+    headers = context.headers
     return {name.decode().title(): headers[name].decode("latin-1") for name in _PASSED_HEADERS if name in headers}
 
 
@@ -270,13 +278,6 @@ route_handlers: list[HTTPRouteHandler] = [
     ),
     _json_route("/embeddings", Family.EMBEDDINGS, "Embed texts", EmbeddingsRequest, scope=Scope.EMBEDDINGS),
     _json_route(
-        "/responses",
-        Family.RESPONSES,
-        "Create a response",
-        _json_schema(model="gpt-4.1", input="Tell me a story."),
-        answer=_STREAMING,
-    ),
-    _json_route(
         "/images/generations",
         Family.IMAGES,
         "Make an image",
@@ -322,14 +323,9 @@ route_handlers: list[HTTPRouteHandler] = [
 """The routes in the OpenAPI document; ``stateful_routes`` are not part of it."""
 
 _STATEFUL: Final = {
-    "files": "Use /v1/rag/documents for documents.",
-    "uploads": "Use /v1/rag/documents for documents.",
-    "vector_stores": "Use /v1/rag/documents for collections of documents and /v1/rag/search for searches.",
     "batches": "Send the requests one by one.",
     "assistants": "Use /v1/chat/completions with use_rag.",
     "threads": "Use /v1/chat/completions, which takes the whole conversation.",
-    "conversations": "Use /v1/chat/completions, which takes the whole conversation.",
-    "responses": "Responses can be created, but not retrieved.",
     "videos": "Videos can be created by /v1/videos/generations, but not retrieved.",
     "containers": "",
     "evals": "",
@@ -340,7 +336,6 @@ _STATEFUL: Final = {
 }
 """Families whose objects are kept at a provider, and what to use instead."""
 
-_CREATABLE: Final = frozenset({"responses"})
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -381,10 +376,10 @@ stateful_routes: list[HTTPRouteHandler] = [
     handler
     for family in _STATEFUL
     for handler in (
-        *([] if family in _CREATABLE else [_refused(family, f"/v1/{family}")]),
+        _refused(family, f"/v1/{family}"),
         _refused(family, f"/v1/{family}/{{rest:path}}"),
     )
 ]
 """Answer 404 with the reason."""
 
-__all__ = ["ACCESS_PARAMETERS", "access_of", "route_handlers", "stateful_routes"]
+__all__ = ["ACCESS_PARAMETERS", "access_of", "call_of", "route_handlers", "stateful_routes"]

@@ -42,13 +42,14 @@ class LimitsBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TenantBody(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tenant has; ``bytes`` is the size of its uploaded files."""
+    """What a tenant has; ``files`` did not come with a document, ``bytes`` is the size of all its files."""
 
     object: Literal["tenant"] = "tenant"
     name: str
     keys: int
     collections: int
     documents: int
+    files: int
     bytes: int
     limits: LimitsBody
 
@@ -154,6 +155,7 @@ async def _body(request: Request[Any, Any, Any], tenant: TenantHoldings) -> Tena
         keys=tenant.keys,
         collections=tenant.collections,
         documents=tenant.documents,
+        files=tenant.files,
         bytes=tenant.size_bytes,
         limits=LimitsBody(**msgspec.structs.asdict(limits)),
     )

@@ -134,22 +134,25 @@ class EhbpBody:
         return {"type": "http.request", "body": plaintext, "more_body": not self._finished}
 
 
-def body_limit_of(app: Litestar, *, body_bytes: int, document_bytes: int) -> BodyLimit:
+def body_limit_of(app: Litestar, *, body_bytes: int, document_bytes: int, files_bytes: int) -> BodyLimit:
     """Return the limits by route.
 
-    ``document_bytes`` and room for a form where a handler has ``opt["streams_body"]``, ``body_bytes`` elsewhere.
+    ``document_bytes`` and room for a form where a handler has ``opt["streams_body"]``, ``files_bytes`` where it has
+    ``opt["takes_files"]``, ``body_bytes`` elsewhere.
     """
-    uploads = [
-        (method, re.compile(re.sub(r"\{[^}]*\}", "[^/]+", route.path_format) + "/?"))
+    special = [
+        (method, re.compile(re.sub(r"\{[^}]*\}", "[^/]+", route.path_format) + "/?"), size_bytes)
+        for option, size_bytes in (("streams_body", document_bytes + FORM_OVERHEAD_BYTES), ("takes_files", files_bytes))
         for route in app.routes
         for handler in _handlers(route)
-        if handler.opt.get("streams_body")
+        if handler.opt.get(option)
         for method in handler.http_methods
     ]
 
     def limit(method: str, path: str) -> int:
-        is_upload = any(method == upload_method and pattern.fullmatch(path) for upload_method, pattern in uploads)
-        return document_bytes + FORM_OVERHEAD_BYTES if is_upload else body_bytes
+        return next(
+            (size for known, pattern, size in special if method == known and pattern.fullmatch(path)), body_bytes
+        )
 
     return limit
 

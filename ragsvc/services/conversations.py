@@ -1,0 +1,213 @@
+"""Conversations of tenants: items that requests of the Responses API continue, and that clients list and change.
+
+A conversation belongs to a tenant. A key that is limited to collections sees those conversations that quote no other
+collection; others do not exist for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+import time
+from collections.abc import Callable, Collection, Sequence
+
+import anyio
+from sqlalchemy import Connection
+
+from ragsvc.core.access.principal import Principal, allows_collection
+from ragsvc.core.errors import InvalidRequest, Overloaded, StorageFull
+from ragsvc.core.responses.conversation_items import MAX_CONVERSATION_ITEMS, new_items, taken_id
+from ragsvc.core.responses.request import Item
+from ragsvc.services.access_control import write_to_the_end
+from ragsvc.store import conversation_rows as rows
+from ragsvc.store.conversation_rows import Conversation
+from ragsvc.store.database import Database
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_OF_A_DAY = 86_400
+_REMOVED_AT_ONCE = 20
+_REMOVE_EVERY_S = 600.0
+
+
+class ConversationService:
+    """Creates, shows, changes and deletes conversations, each for a caller.
+
+    Conversations that were not used for ``retention_days`` do not exist any more; ``None`` keeps them. A conversation
+    has at most ``max_items``.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        retention_days: int | None = None,
+        max_items: int = MAX_CONVERSATION_ITEMS,
+        clock: Callable[[], float] = time.time,
+        draw: Callable[[], str] = lambda: secrets.token_hex(24),
+    ) -> None:
+        """``draw`` makes the random part of an id."""
+        self._database = database
+        self._retention_days = retention_days
+        self._max_items = max_items
+        self._clock = clock
+        self._draw = draw
+
+    async def create(
+        self,
+        principal: Principal,
+        *,
+        items: Sequence[Item] = (),
+        metadata: dict[str, str] | None = None,
+        require_caller: Callable[[Connection], None] = lambda _: None,
+    ) -> Conversation:
+        """Create a conversation with items, in one transaction.
+
+        ``require_caller`` runs in it, and raises if the caller may not store anything any more.
+
+        Raises:
+            InvalidRequest: an item is malformed.
+        """
+        added = self._complete(items)
+        now = self._now()
+
+        def write(connection: Connection) -> Conversation:
+            require_caller(connection)
+            public_id = f"conv_{self._draw()}"
+            made = rows.insert_conversation(connection, principal.tenant, public_id, metadata=metadata or {}, now=now)
+            rows.append_items(connection, made, added, now=now)
+            return made
+
+        return await write_to_the_end(self._database, write)
+
+    async def get(self, principal: Principal, public_id: str, *, param: str = "conversation_id") -> Conversation:
+        """Raises ``ConversationNotFound``, which names ``param``."""
+        return await self._database.read(lambda connection: self._find(connection, principal, public_id, param=param))
+
+    async def set_metadata(self, principal: Principal, public_id: str, metadata: dict[str, str]) -> Conversation:
+        """Replace the metadata. Raises ``ConversationNotFound``."""
+
+        def write(connection: Connection) -> Conversation:
+            rows.set_metadata(connection, self._find(connection, principal, public_id), metadata, now=self._now())
+            return self._find(connection, principal, public_id)
+
+        return await write_to_the_end(self._database, write)
+
+    async def delete(self, principal: Principal, public_id: str) -> None:
+        """Delete a conversation with its items. Raises ``ConversationNotFound``."""
+        await write_to_the_end(
+            self._database,
+            lambda connection: rows.delete_conversation(connection, self._find(connection, principal, public_id)),
+        )
+
+    async def add(self, principal: Principal, public_id: str, given: Sequence[Item]) -> list[Item]:
+        """Check and append items of a client; returns them as stored.
+
+        Raises:
+            ConversationNotFound.
+            InvalidRequest: an item is malformed, has the id of another item, or the conversation has too many items.
+        """
+        items = self._complete(given)
+        await self.append(principal, public_id, items)
+        return items
+
+    async def append(
+        self,
+        principal: Principal,
+        public_id: str,
+        items: Sequence[Item],
+        *,
+        collections: Collection[str] = (),
+        param: str = "conversation_id",
+    ) -> None:
+        """Append items that have ids and types, all or none. ``collections`` are those that the items quote.
+
+        Raises:
+            ConversationNotFound: also if it was deleted since it was read.
+            InvalidRequest: an item has the id of another item, or the conversation has too many items.
+        """
+
+        def write(connection: Connection) -> None:
+            conversation = self._find(connection, principal, public_id, param=param)
+            taken = rows.taken_ids(connection, conversation, [item["id"] for item in items])
+            for place, item in enumerate(items):
+                if item["id"] in taken:
+                    raise taken_id(f"items[{place}].id", item["id"])
+            if rows.count_items(connection, conversation) + len(items) > self._max_items:
+                raise InvalidRequest(f"A conversation may have {self._max_items} items. Begin a new one.", param=param)
+            rows.append_items(connection, conversation, items, collections=collections, now=self._now())
+
+        await write_to_the_end(self._database, write)
+
+    async def items(self, principal: Principal, public_id: str, *, param: str = "conversation_id") -> list[Item]:
+        """All items, oldest first. Raises ``ConversationNotFound``, which names ``param``."""
+        return await self._database.read(
+            lambda connection: rows.all_items(connection, self._find(connection, principal, public_id, param=param))
+        )
+
+    async def page(
+        self, principal: Principal, public_id: str, *, limit: int, after: str | None, descending: bool
+    ) -> tuple[list[Item], bool]:
+        """A page of items, and whether more follow. Raises ``ConversationNotFound``, ``ConversationItemNotFound``."""
+        return await self._database.read(
+            lambda connection: rows.item_page(
+                connection,
+                self._find(connection, principal, public_id),
+                limit=limit,
+                after=after,
+                descending=descending,
+            )
+        )
+
+    async def item(self, principal: Principal, public_id: str, item_id: str) -> Item:
+        """Raises ``ConversationNotFound``, ``ConversationItemNotFound``."""
+        return await self._database.read(
+            lambda connection: rows.find_item(connection, self._find(connection, principal, public_id), item_id)
+        )
+
+    async def delete_item(self, principal: Principal, public_id: str, item_id: str) -> Conversation:
+        """Raises ``ConversationNotFound``, ``ConversationItemNotFound``."""
+
+        def write(connection: Connection) -> Conversation:
+            conversation = self._find(connection, principal, public_id)
+            rows.delete_item(connection, conversation, item_id, now=self._now())
+            return conversation
+
+        return await write_to_the_end(self._database, write)
+
+    async def remove_inactive(self) -> None:
+        """Remove conversations that were not used within the retention. Runs until cancelled."""
+        while True:
+            try:
+                while await self._database.write(
+                    lambda connection: rows.delete_inactive(
+                        connection, active_after=self._active_after(), limit=_REMOVED_AT_ONCE
+                    )
+                ):
+                    continue
+            except (StorageFull, Overloaded) as error:
+                logger.warning("old conversations could not be removed, it is tried again: %s", error.message)
+            await anyio.sleep(_REMOVE_EVERY_S if self._retention_days is not None else math.inf)
+
+    def _find(
+        self, connection: Connection, principal: Principal, public_id: str, *, param: str = "conversation_id"
+    ) -> Conversation:
+        found = rows.find_conversation(
+            connection, principal.tenant, public_id, active_after=self._active_after(), param=param
+        )
+        if not all(allows_collection(principal, name) for name in found.collections):
+            raise rows.conversation_not_found(public_id, param=param)
+        return found
+
+    def _complete(self, given: Sequence[Item]) -> list[Item]:
+        return new_items(given, lambda prefix, _: f"{prefix}_{self._draw()}")
+
+    def _active_after(self) -> int:
+        """Conversations that were not used after this time do not exist."""
+        if self._retention_days is None:
+            return -1
+        return self._now() - self._retention_days * _SECONDS_OF_A_DAY
+
+    def _now(self) -> int:
+        return int(self._clock())

@@ -1,0 +1,620 @@
+"""Answers requests of the Responses API, and keeps the responses that clients want to continue or to read again.
+
+A response that a client was told is complete has been committed before. One that is being made when the process ends
+is stored as failed at the next start.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final
+
+import anyio
+import msgspec
+from sqlalchemy import Connection
+
+from ragsvc.core.access.principal import Principal
+from ragsvc.core.errors import InvalidRequest, Overloaded, RagsvcError, ShuttingDown, StorageFull
+from ragsvc.core.gateway.chat import RetrievedPassages
+from ragsvc.core.gateway.event_stream import event_data, split_events, write_event
+from ragsvc.core.ids import KeyId, TenantId
+from ragsvc.core.responses.output import Event, ResponseBuilder, chunk_of_completion, without_results
+from ragsvc.core.responses.replay import replay_events
+from ragsvc.core.responses.request import Item, ResponseRequest
+from ragsvc.core.validation import invalid_value
+from ragsvc.services.access_control import write_to_the_end
+from ragsvc.services.answers import AnswerService, AnswerStream
+from ragsvc.services.conversations import ConversationService
+from ragsvc.services.response_plans import Adapt, ResponsePlan, ResponsePlanner
+from ragsvc.store import response_rows as rows
+from ragsvc.store.database import Database
+from ragsvc.store.response_rows import UNFINISHED, CitedFile, StoredResponse
+
+logger = logging.getLogger(__name__)
+
+MAX_BACKGROUND: Final = 64
+"""Background responses that are being made at the same time."""
+
+_SWEEP_EVERY_S: Final = 600.0
+_ROWS_AT_ONCE: Final = 200
+_DAY_S: Final = 86_400
+_LIMIT_CODES: Final = frozenset({"rate_limited", "balance_exhausted", "overloaded"})
+_FAILED: Final = "The server failed unexpectedly. The operator finds details in the log."
+_STOPPED: Final = "The service stopped before the response was complete."
+
+
+def error_code(code: str, *, is_request: bool) -> str:
+    """The code of a failed response, of those that clients know, for a code of this service.
+
+    >>> error_code("rate_limited", is_request=False), error_code("upstream_failed", is_request=False)
+    ('rate_limit_exceeded', 'server_error')
+    """
+    if code in _LIMIT_CODES:
+        return "rate_limit_exceeded"
+    return "invalid_prompt" if is_request else "server_error"
+
+
+def encode_events(events: Sequence[Event]) -> bytes:
+    return b"".join(write_event(msgspec.json.encode(event), name=event["type"]) for event in events)
+
+
+class ItemPage(msgspec.Struct, frozen=True):
+    """A page of items, and whether more follow."""
+
+    items: list[Item]
+    has_more: bool
+
+
+class ResponseStream:
+    """The events of a response that is being made; an iterator over blocks of whole events.
+
+    ``open`` asks the model. ``fail`` ends the stream with the event of a failure, also before it has begun.
+    """
+
+    def __init__(self, service: ResponseService, plan: ResponsePlan) -> None:
+        self._service = service
+        self._plan = plan
+        self._source: AnswerStream | None = None
+        self.builder = ResponseBuilder(plan.head(), cites=plan.cites, shows_results=plan.request.has_results)
+        self._waiting = b""
+        self._is_stored = False
+        self.finished = False
+        """Whether the last block has been returned."""
+
+    async def open(self, prepared: Callable[[int], None] = lambda _: None) -> ResponseStream:
+        """Ask the model; returns with its first words. Raises the errors of ``AnswerService.stream``."""
+        service, plan = self._service, self._plan
+        evidence: list[RetrievedPassages] = []
+        source = await service.answers.stream(plan.principal, plan.call, prepared=prepared, found=evidence.append)
+        try:
+            if evidence:
+                files = await service.cited_files(evidence[0])
+                self.builder.file_ids = {name: file.file_id for name, file in files.items()}
+            if plan.stored and not plan.request.background:
+                await service.insert(plan, "in_progress", self.builder.response(whole=True))
+            self._is_stored = plan.stored
+            self._waiting = encode_events(self.builder.begin())
+            if evidence:
+                shown = search_results(evidence[0], files)
+                self._waiting += encode_events(self.builder.searched([evidence[0].query], shown))
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await source.aclose()
+            raise
+        self._source = source
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.finished or self._source is None:
+            raise StopAsyncIteration
+        if self._waiting:
+            block, self._waiting = self._waiting, b""
+            return block
+        async for block in self._source:
+            events = b"".join(encode_events(self.builder.feed(chunk)) for chunk in _chunks(block))
+            if self._source.finished:
+                events += encode_events(self.builder.complete(now=self._service.now()))
+                await self._service.add_to_conversation(self._plan, self.builder.response())
+                await self._store()
+                self.finished = True
+                return events
+            if events:
+                return events
+        raise StopAsyncIteration
+
+    def fail(self, code: str, message: str, *, is_request: bool = False) -> bytes:
+        """The last events of a stream that has failed."""
+        return encode_events(self.builder.fail(error_code(code, is_request=is_request), message))
+
+    def cancel(self) -> bytes:
+        """The last events of a stream that was cancelled."""
+        return encode_events(self.builder.cancel())
+
+    async def aclose(self) -> None:
+        """Stop the model if it still writes, and store how the response has ended; may be called twice."""
+        with anyio.CancelScope(shield=True):
+            try:
+                if self._source is not None:
+                    await self._source.aclose()
+            finally:
+                if self._is_stored and not self.finished:
+                    self.finished = True
+                    self.builder.cancel()  # unless it has failed: the client has left
+                    await self._store_end()
+
+    async def _store_end(self) -> None:
+        try:
+            await self._store()
+        except (Overloaded, StorageFull, ShuttingDown) as error:  # the next start stores it as failed
+            logger.warning("the end of response %s could not be stored: %s", self._plan.id, error.message)
+
+    async def _store(self) -> None:
+        if self._is_stored:
+            await self._service.change(self._plan, self.builder.status, self.builder.response(whole=True))
+
+
+class _Running:
+    """A background response that is being made, with the events so far."""
+
+    def __init__(self, plan: ResponsePlan) -> None:
+        self.plan = plan
+        self.blocks: list[bytes] = []
+        self.scope = anyio.CancelScope()
+        self.ended = anyio.Event()
+        self._changed = anyio.Event()
+
+    def add(self, block: bytes) -> None:
+        self.blocks.append(block)
+        self.notify()
+
+    def notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def wait(self) -> None:
+        """Wait for more events, or for the end."""
+        await self._changed.wait()
+
+
+class FollowedResponse:
+    """The events of a background response after a sequence number, as they come."""
+
+    def __init__(self, running: _Running, *, after: int = -1) -> None:
+        self._running = running
+        self._after = after
+        self._at = 0
+        self.finished = False
+        """Whether the last block has been returned."""
+
+    async def open(self, prepared: Callable[[int], None] = lambda _: None) -> FollowedResponse:
+        prepared(0)
+        return self
+
+    def fail(self, code: str, message: str, *, is_request: bool = False) -> bytes:
+        """The event of a failure to follow; the response itself goes on."""
+        del is_request
+        event: Event = {"type": "error", "sequence_number": 0, "code": code, "message": message, "param": None}
+        return encode_events([event])
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        running = self._running
+        while not self.finished:
+            if self._at < len(running.blocks):
+                new, self._at = running.blocks[self._at :], len(running.blocks)
+                self.finished = running.ended.is_set()
+                block = b"".join(new)
+                if self._after >= 0:
+                    block = events_after(block, self._after)
+                if block:
+                    return block
+            elif running.ended.is_set():
+                self.finished = True
+            else:
+                await running.wait()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Stop following."""
+        self.finished = True
+
+
+class ReplayedResponse:
+    """The events of a response that has ended, in one block."""
+
+    def __init__(self, block: bytes) -> None:
+        self._block = block
+        self.finished = False
+
+    async def open(self, prepared: Callable[[int], None] = lambda _: None) -> ReplayedResponse:
+        prepared(0)
+        return self
+
+    def fail(self, code: str, message: str, *, is_request: bool = False) -> bytes:
+        del code, message, is_request
+        return b""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.finished:
+            raise StopAsyncIteration
+        self.finished = True
+        return self._block
+
+    async def aclose(self) -> None:
+        self.finished = True
+
+
+def events_after(block: bytes, number: int) -> bytes:
+    """The events of a block with a larger sequence number."""
+    kept: list[bytes] = []
+    for event in split_events(block):
+        data = event_data(event)
+        if data is not None and msgspec.json.decode(data)["sequence_number"] > number:
+            kept.append(event)
+    return b"".join(kept)
+
+
+class ResponseService:
+    """Makes, stores and removes responses. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        answers: AnswerService,
+        planner: ResponsePlanner,
+        conversations: ConversationService,
+        require_key: Callable[[Connection, KeyId], None],
+        retention_days: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``require_key`` raises if the key was deleted. ``retention_days`` of 0 keeps responses for good."""
+        self._database = database
+        self.answers = answers
+        self._planner = planner
+        self._conversations = conversations
+        self._require_key = require_key
+        self._retention_days = retention_days
+        self._clock = clock
+        self._running: dict[str, _Running] = {}
+        self._starting: list[_Running] = []
+        self._wake = anyio.Event()
+
+    def now(self) -> int:
+        return int(self._clock())
+
+    # -- make --------------------------------------------------------------------------------------------------
+
+    async def plan(
+        self, principal: Principal, request: ResponseRequest, adapt: Adapt, *, large: bool = False
+    ) -> ResponsePlan:
+        """Prepare a request; see ``ResponsePlanner.plan``."""
+        return await self._planner.plan(principal, request, adapt, large=large)
+
+    async def complete(self, plan: ResponsePlan) -> bytes:
+        """The whole response as JSON, stored if the request wants that. Raises as ``AnswerService.complete`` does."""
+        evidence: list[RetrievedPassages] = []
+        answer = await self.answers.complete(plan.principal, plan.call, found=evidence.append)
+        builder = ResponseBuilder(plan.head(), cites=plan.cites)
+        if evidence:
+            files = await self.cited_files(evidence[0])
+            builder.file_ids = {name: file.file_id for name, file in files.items()}
+            builder.searched([evidence[0].query], search_results(evidence[0], files))
+        builder.feed(chunk_of_completion(msgspec.json.decode(answer.body)))
+        builder.complete(now=self.now())
+        response = builder.response(whole=True)
+        await self.add_to_conversation(plan, response)
+        if plan.stored:
+            await self.insert(plan, builder.status, response)
+        return msgspec.json.encode(_shown(response, results=plan.request.has_results))
+
+    def stream(self, plan: ResponsePlan) -> ResponseStream:
+        """The response as events, not begun yet."""
+        return ResponseStream(self, plan)
+
+    async def start(self, plan: ResponsePlan) -> tuple[bytes, FollowedResponse]:
+        """Begin a background response; returns it as it is now, and its events.
+
+        Raises:
+            Overloaded: too many background responses are being made.
+        """
+        if len(self._running) >= MAX_BACKGROUND:
+            raise Overloaded("Too many background responses are being made. Try again later.", retry_after_s=5)
+        running = _Running(plan)
+        self._running[plan.id] = running
+        try:
+            queued = {**ResponseBuilder(plan.head()).response(), "status": "queued"}
+            await self.insert(plan, "queued", queued)
+        except BaseException:
+            del self._running[plan.id]
+            raise
+        self._starting.append(running)
+        self._wake.set()
+        return msgspec.json.encode(queued), FollowedResponse(running)
+
+    async def run(self) -> None:
+        """Make background responses, and remove old ones. Runs until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._sweep)
+            while True:
+                await self._wake.wait()
+                self._wake = anyio.Event()
+                while self._starting:
+                    tasks.start_soon(self._make, self._starting.pop(0))
+
+    async def _make(self, running: _Running) -> None:
+        plan = running.plan
+        stream = ResponseStream(self, plan)
+        try:
+            running.add(encode_events(stream.builder.queued()))
+            with running.scope:
+                try:
+                    await self._make_until_end(running, stream)
+                except RagsvcError as error:
+                    is_request = isinstance(error, InvalidRequest)
+                    running.add(stream.fail(error.code, error.message, is_request=is_request))
+                except Exception as error:  # noqa: BLE001 - a failure of one response must not end the others
+                    logger.error("background response %s failed with %s", plan.id, type(error).__name__)  # noqa: TRY400 - the traceback may quote documents
+                    running.add(stream.fail("internal_error", _FAILED))
+            if running.scope.cancel_called:
+                running.add(stream.cancel())
+            if not stream.finished:
+                with anyio.CancelScope(shield=True):
+                    await stream.aclose()
+                    await self._change_or_warn(plan, stream.builder)
+        finally:
+            self._running.pop(plan.id, None)
+            running.ended.set()
+            running.notify()
+
+    async def _make_until_end(self, running: _Running, stream: ResponseStream) -> None:
+        plan = running.plan
+        body = stream.builder.response(whole=True)
+        await self.change(plan, "in_progress", body)
+        await stream.open()
+        async for block in stream:
+            running.add(block)
+
+    async def _change_or_warn(self, plan: ResponsePlan, builder: ResponseBuilder) -> None:
+        try:
+            await self.change(plan, builder.status, builder.response(whole=True))
+        except (Overloaded, StorageFull, ShuttingDown) as error:  # the next start stores it as failed
+            logger.warning("the end of response %s could not be stored: %s", plan.id, error.message)
+
+    # -- stored responses --------------------------------------------------------------------------------------
+
+    async def insert(self, plan: ResponsePlan, status: str, response: Item) -> None:
+        """Store a response. Raises ``Conflict`` if the key was deleted, ``StorageFull``, ``Overloaded``."""
+        stored = StoredResponse(
+            public_id=plan.id,
+            tenant=plan.principal.tenant,
+            model=plan.model,
+            status=status,
+            background=bool(plan.request.background),
+            previous_id=plan.request.previous_response_id,
+            collections=plan.collections,
+            input=msgspec.json.encode(plan.input_items),
+            body=msgspec.json.encode(response),
+            created_at=plan.created_at,
+        )
+
+        def write(connection: Connection) -> None:
+            self._require_key(connection, plan.principal.key_id)
+            rows.add_response(connection, stored)
+
+        await self._database.write(write)
+
+    async def add_to_conversation(self, plan: ResponsePlan, response: Item) -> None:
+        """Append input and output to the conversation of the request, if it has one.
+
+        Raises:
+            ConversationNotFound: it was deleted in the meantime.
+            InvalidRequest: it has too many items.
+        """
+        if plan.request.conversation_id is not None:
+            output = [without_results(item) for item in response["output"]]
+            await self._conversations.append(
+                plan.principal,
+                plan.request.conversation_id,
+                [*plan.added_items, *output],
+                collections=plan.collections,
+                param="conversation",
+            )
+
+    async def change(self, plan: ResponsePlan, status: str, response: Item) -> None:
+        """Store the state of a response; does nothing if it was deleted."""
+        body = msgspec.json.encode(response)
+        tenant = plan.principal.tenant
+        await write_to_the_end(
+            self._database,
+            lambda connection: rows.change_response(connection, tenant, plan.id, status=status, body=body),
+        )
+
+    async def _find(self, principal: Principal, public_id: str) -> StoredResponse:
+        return await self._database.read(lambda connection: self._planner.visible(connection, principal, public_id))
+
+    async def get(self, principal: Principal, public_id: str, *, results: bool = False) -> bytes:
+        """A stored response as JSON, with ``results`` also those of its searches. Raises ``ResponseNotFound``."""
+        stored = await self._find(principal, public_id)
+        response = msgspec.json.decode(stored.body, type=dict[str, Any])
+        return msgspec.json.encode(_shown(response, results=results))
+
+    async def follow(
+        self, principal: Principal, public_id: str, *, after: int = -1, results: bool = False
+    ) -> FollowedResponse | ReplayedResponse:
+        """The events of a response after a sequence number, as they come if it is still being made.
+
+        Raises:
+            ResponseNotFound.
+            InvalidRequest: the response is being made by another request.
+        """
+        stored = await self._find(principal, public_id)
+        running = self._running.get(public_id)
+        if running is not None:
+            return FollowedResponse(running, after=after)
+        if stored.status in UNFINISHED:
+            stored = await self._find(principal, public_id)  # it may have ended in between
+        if stored.status in UNFINISHED:
+            raise InvalidRequest(
+                f"The response '{public_id}' is being streamed by the request that creates it.", param="stream"
+            )
+        response = msgspec.json.decode(stored.body, type=dict[str, Any])
+        shown = _shown(response, results=results)
+        return ReplayedResponse(encode_events([e for e in replay_events(shown) if e["sequence_number"] > after]))
+
+    async def input_items(
+        self,
+        principal: Principal,
+        public_id: str,
+        *,
+        limit: int,
+        after: str | None = None,
+        before: str | None = None,
+        descending: bool = True,
+    ) -> ItemPage:
+        """A page of the items that the request for a response had. Raises ``ResponseNotFound``, ``InvalidRequest``."""
+        stored = await self._find(principal, public_id)
+        items = msgspec.json.decode(stored.input, type=list[Item])
+        if descending:
+            items.reverse()
+        ids = [item["id"] for item in items]
+        for name, cursor in (("after", after), ("before", before)):
+            if cursor is not None and cursor not in ids:
+                raise invalid_value(name, "The response has no item with this id")
+        if after is not None:
+            items = items[ids.index(after) + 1 :]
+        elif before is not None:
+            items = items[max(0, ids.index(before) - limit) : ids.index(before)]
+        return ItemPage(items[:limit], len(items) > limit)
+
+    async def delete(self, principal: Principal, public_id: str) -> None:
+        """Remove a response; one that is being made is cancelled. Raises ``ResponseNotFound``."""
+        await self._find(principal, public_id)
+        await self._stop(public_id)
+        await write_to_the_end(
+            self._database, lambda connection: rows.delete_response(connection, principal.tenant, public_id)
+        )
+
+    async def cancel(self, principal: Principal, public_id: str) -> bytes:
+        """Cancel a background response; one that has ended stays as it is.
+
+        Raises:
+            ResponseNotFound.
+            InvalidRequest: the response is not made in the background.
+        """
+        stored = await self._find(principal, public_id)
+        if not stored.background:
+            raise InvalidRequest(
+                "Only responses with 'background': true can be cancelled; close the connection to stop others.",
+                param="response_id",
+            )
+        await self._stop(public_id)
+        return await self.get(principal, public_id)
+
+    async def _stop(self, public_id: str) -> None:
+        running = self._running.get(public_id)
+        if running is not None:
+            running.scope.cancel()
+            await running.ended.wait()
+
+    async def stop_all_of(self, tenant: TenantId) -> None:
+        """Cancel the background responses of a tenant that is being deleted."""
+        for public_id in [name for name, each in self._running.items() if each.plan.principal.tenant == tenant]:
+            await self._stop(public_id)
+
+    async def recover(self) -> int:
+        """Store responses as failed that were being made when the process ended. Call before the first request."""
+        count = 0
+        while unfinished := await self._database.read(
+            lambda connection: rows.unfinished_responses(connection, limit=_ROWS_AT_ONCE)
+        ):
+            for stored in unfinished:
+                body = _stopped(stored)
+                await self._database.write(
+                    lambda connection, stored=stored, body=body: rows.change_response(  # type: ignore[misc]
+                        connection, stored.tenant, stored.public_id, status="failed", body=body
+                    )
+                )
+            count += len(unfinished)
+        if count:
+            logger.warning("%d responses were not complete when the service stopped", count)
+        return count
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                await self.remove_old()
+            except (Overloaded, StorageFull) as error:
+                logger.warning("old responses could not be removed, it is tried again: %s", error.message)
+            await anyio.sleep(_SWEEP_EVERY_S)
+
+    async def remove_old(self) -> int:
+        """Remove responses older than the retention; returns how many."""
+        if not self._retention_days:
+            return 0
+        before = self.now() - self._retention_days * _DAY_S
+        total = 0
+        while removed := await self._database.write(
+            lambda connection: rows.delete_older(connection, before=before, limit=_ROWS_AT_ONCE)
+        ):
+            total += removed
+        return total
+
+    # -- results of searches -----------------------------------------------------------------------------------
+
+    async def cited_files(self, evidence: RetrievedPassages) -> dict[str, CitedFile]:
+        """The files of the documents that were found, by the public ids of the documents."""
+        documents = {int(hit.passage.document_id) for hit in evidence.hits}
+        if not documents:
+            return {}
+        return await self._database.read(lambda connection: rows.cited_files(connection, documents))
+
+
+def _shown(response: Item, *, results: bool) -> Item:
+    """The response as clients see it: with the results of searches only on request."""
+    if results:
+        return response
+    return {**response, "output": [without_results(item) for item in response["output"]]}
+
+
+def search_results(evidence: RetrievedPassages, files: dict[str, CitedFile]) -> list[Item]:
+    """The results of a search as clients see them."""
+    results: list[Item] = []
+    for hit in evidence.hits:
+        passage = hit.passage
+        file = files.get(passage.document_public_id)
+        results.append(
+            {
+                "file_id": passage.document_public_id if file is None else file.file_id,
+                "filename": passage.filename,
+                "score": round(hit.score, 4),
+                "text": passage.text,
+                "attributes": {} if file is None else file.attributes,
+            }
+        )
+    return results
+
+
+def _chunks(block: bytes) -> list[Item]:
+    chunks: list[Item] = []
+    for event in split_events(block):
+        data = event_data(event)
+        if data is not None and data != b"[DONE]":
+            chunks.append(msgspec.json.decode(data))
+    return chunks
+
+
+def _stopped(stored: StoredResponse) -> bytes:
+    response = msgspec.json.decode(stored.body, type=dict[str, Any])
+    error = {"code": "server_error", "message": _STOPPED}
+    return msgspec.json.encode({**response, "status": "failed", "error": error})

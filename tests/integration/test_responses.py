@@ -1,0 +1,726 @@
+"""``/v1/responses`` with the official SDK: a real service, its built-in model, and a provider of chat completions."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import itertools
+import json
+import sqlite3
+import tarfile
+import time
+
+import httpx
+import openai
+import pytest
+from openai.types.responses import ResponseStreamEvent
+from pydantic import BaseModel, TypeAdapter
+
+from ragsvc.client import EncryptedTransport, HpkeStream
+from ragsvc.testing.sample_pdfs import text_pdf
+from ragsvc.testing.service_runner import RunningService, create_key
+from tests.support.upstream_server import serving_upstream
+
+pytestmark = pytest.mark.model
+
+LOCAL = "local/chat-model"
+REPORT = text_pdf([["The lighthouse lamp consumed 4,711 litres of oil in 1903."], ["The keeper was paid 12 pounds."]])
+QUESTION = "How much oil did the lighthouse lamp consume in 1903?"
+EVENTS = TypeAdapter(ResponseStreamEvent)
+PROVIDER = """
+[[providers]]
+name = "up"
+base_url = "{url}"
+api_key = "sk-upstream-secret"
+retries = 0
+breaker_failures = 1000
+models = [{{ id = "short", max_prompt_characters = 1000 }}, "*"]
+"""
+_serial = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    with serving_upstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def bridge(upstream, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("responses")
+    (folder / "ragsvc.toml").write_text(PROVIDER.format(url=upstream.url))
+    admin_key = create_key(folder / "data", tenant="operator", extra=("--scope", "admin"))
+    running = RunningService(folder / "data", env={"RAGSVC_CONFIG": str(folder / "ragsvc.toml")})
+    running.admin_key = admin_key
+    yield running
+    assert running.stop() == 0
+
+
+class Caller:
+    """A key of a tenant, with the official client."""
+
+    def __init__(self, service: RunningService, tenant: str, key: str) -> None:
+        self.service = service
+        self.tenant = tenant
+        self.key = key
+        self.http = service.client(key)
+        self.openai = openai.OpenAI(base_url=f"{service.url}/v1", api_key=key, max_retries=0)
+        self.responses = self.openai.responses
+        self._others: list[Caller] = []
+
+    def another(self, **options) -> Caller:
+        self._others.append(new_caller(self.service, tenant=self.tenant, **options))
+        return self._others[-1]
+
+    def close(self) -> None:
+        for other in self._others:
+            other.close()
+        self.http.close()
+        self.openai.close()
+
+    def upload(self, content: bytes = REPORT, *, filename="lighthouse.pdf", collection="default", **metadata) -> str:
+        """Store a document, and return the id of its collection as a vector store."""
+        parameters = {"filename": filename, "collection": collection, "metadata": json.dumps(metadata)}
+        kind = {"content-type": "application/pdf" if filename.endswith("pdf") else "text/plain"}
+        reply = self.http.post("/v1/rag/documents", params=parameters, content=content, headers=kind)
+        assert reply.json()["status"] == "ready", reply.text
+        return self.store(collection)
+
+    def store(self, collection: str) -> str:
+        with contextlib.closing(sqlite3.connect(self.service.data_dir / "ragsvc.sqlite")) as database:
+            statement = "SELECT public_id FROM collections WHERE tenant = ? AND name = ?"
+            return database.execute(statement, (self.tenant, collection)).fetchone()[0]
+
+    def file_search(self, *stores: str, **options) -> dict:
+        return {"type": "file_search", "vector_store_ids": list(stores) or [self.upload()], **options}
+
+
+def new_caller(service: RunningService, *, tenant: str | None = None, **options) -> Caller:
+    tenant = tenant or f"tenant-{next(_serial)}"
+    body = {"tenant": tenant, "label": "quickstart", "requests_per_minute": None, "requests_per_hour": None, **options}
+    with service.client(service.admin_key) as admin:
+        reply = admin.post("/v1/keys", json=body)
+    assert reply.status_code == 201, reply.text
+    return Caller(service, tenant, reply.json()["key"])
+
+
+@pytest.fixture
+def caller(bridge):
+    made = new_caller(bridge)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def stranger(bridge):
+    made = new_caller(bridge)
+    yield made
+    made.close()
+
+
+def events_of(caller: Caller, **body) -> list[dict]:
+    """The events of a stream as JSON; checks the frame of each event."""
+    return stream_events(caller, "POST", "/v1/responses", json={"stream": True, **body})
+
+
+def stream_events(caller: Caller, method: str, path: str, **options) -> list[dict]:
+    found = []
+    with caller.http.stream(method, path, **options) as reply:
+        assert reply.status_code == 200, reply.read()
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        for block in reply.read().decode().split("\n\n"):
+            if block and not block.startswith(":"):
+                name, data = block.split("\n")
+                found.append(json.loads(data.removeprefix("data: ")))
+                assert name == f"event: {found[-1]['type']}"
+    return found
+
+
+def check_stream(events: list[dict]) -> None:
+    """Every event has the SDK's type, and numbers without gaps; items are opened, filled and closed in order."""
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    for event in events:
+        EVENTS.validate_python(event)
+    assert [event["type"] for event in events[:2]] == ["response.created", "response.in_progress"]
+    last = events[-1]
+    assert last["type"] in ("response.completed", "response.incomplete", "response.failed")
+    opened: dict[int, dict] = {}
+    texts: dict[int, str] = {}
+    for event in events[2:-1]:
+        place = event["output_index"]
+        if event["type"] == "response.output_item.added":
+            assert place == len(opened)
+            assert event["item"]["status"] == "in_progress"
+            opened[place], texts[place] = event["item"], ""
+        elif event["type"].endswith(".delta"):
+            texts[place] += event["delta"]
+        elif event["type"] == "response.output_text.done":
+            assert event["text"] == texts[place]
+        elif event["type"] == "response.function_call_arguments.done":
+            assert event["arguments"] == texts[place]
+        elif event["type"] == "response.output_item.done":
+            assert event["item"] == last["response"]["output"][place]
+        if "item_id" in event:
+            assert event["item_id"] == opened[place]["id"]
+
+
+def test_a_text_from_a_provider_of_chat_completions(caller, upstream):
+    response = caller.responses.create(model="any-model", input="Hello", instructions="Be brief.", max_output_tokens=50)
+    assert response.output_text == "Hello from the provider."
+    assert response.status == "completed"
+    assert response.id.startswith("resp_")
+    assert (response.usage.input_tokens, response.usage.output_tokens, response.usage.total_tokens) == (11, 5, 16)
+    assert response.usage.output_tokens_details.reasoning_tokens == 0
+    assert upstream.requests[-1]["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hello"},
+    ]
+    assert upstream.requests[-1]["max_completion_tokens"] == 50
+    assert "store" not in upstream.requests[-1]
+
+
+def test_the_events_of_a_text(caller):
+    events = events_of(caller, model="any-model", input="Hello")
+    check_stream(events)
+    kinds = [event["type"].removeprefix("response.") for event in events]
+    assert kinds == [
+        "created", "in_progress", "output_item.added", "content_part.added", *["output_text.delta"] * 5,
+        "output_text.done", "content_part.done", "output_item.done", "completed",
+    ]  # fmt: skip
+    assert events[-1]["response"]["usage"]["total_tokens"] == 16
+
+
+def test_the_stream_helper_of_the_sdk(caller):
+    with caller.responses.stream(model="any-model", input="Hello") as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_response()
+    assert kinds.count("response.output_text.delta") == 5
+    assert final.output_text == "Hello from the provider."
+    assert caller.responses.retrieve(final.id).output_text == final.output_text
+
+
+def test_answers_from_files_cite_page_and_quote(caller):
+    tool = caller.file_search()
+    chat = caller.http.post(
+        "/v1/chat/completions",
+        json={"model": LOCAL, "use_rag": True, "messages": [{"role": "user", "content": QUESTION}]},
+    ).json()
+    response = caller.responses.create(model=LOCAL, input=QUESTION, tools=[tool])
+    search, message = response.output
+    assert search.type == "file_search_call"
+    assert (search.status, search.queries, search.results) == ("completed", [QUESTION], None)
+    assert response.output_text == chat["choices"][0]["message"]["content"]
+    part = message.content[0]
+    assert part.annotations, "the answer is cited"
+    annotation, expected = part.annotations[0].model_dump(), chat["citations"][0]
+    assert annotation["type"] == "file_citation"
+    assert annotation["file_id"].startswith("file-")
+    assert annotation["filename"] == "lighthouse.pdf"
+    for name in ("page", "quote", "score", "start_index", "end_index", "chunk_id"):
+        assert annotation[name] == expected[name], name
+    assert annotation["index"] == expected["start_index"]
+    assert "4,711 litres" in annotation["quote"]
+
+
+def test_the_events_of_a_search(caller):
+    events = events_of(
+        caller, model=LOCAL, input=QUESTION, tools=[caller.file_search()], include=["file_search_call.results"]
+    )
+    check_stream(events)
+    kinds = [event["type"].removeprefix("response.") for event in events]
+    deltas = kinds.count("output_text.delta")
+    annotations = kinds.count("output_text.annotation.added")
+    assert deltas
+    assert annotations
+    assert kinds == [
+        "created", "in_progress", "output_item.added", "file_search_call.in_progress", "file_search_call.searching",
+        "file_search_call.completed", "output_item.done", "output_item.added", "content_part.added",
+        *["output_text.delta"] * deltas, *["output_text.annotation.added"] * annotations, "output_text.done",
+        "content_part.done", "output_item.done", "completed",
+    ]  # fmt: skip
+    results = events[6]["item"]["results"]
+    assert "4,711 litres" in results[0]["text"]
+    assert results[0]["file_id"].startswith("file-")
+
+
+def test_options_of_the_search(caller):
+    first = caller.upload(year=1903)
+    harbour = b"The harbour lamp consumed 99 litres of oil in 1904."
+    second = caller.upload(harbour, filename="harbour.txt", collection="b", year=1904)
+    include = ["file_search_call.results"]
+
+    def results(**options):
+        tool = {"type": "file_search", **options}
+        response = caller.responses.create(model=LOCAL, input=QUESTION, tools=[tool], include=include)
+        return response.output[0].results
+
+    both = results(vector_store_ids=[first, second])
+    assert {result.filename for result in both} == {"lighthouse.pdf", "harbour.txt"}
+    assert [result.score for result in both] == sorted((result.score for result in both), reverse=True)
+    assert {result.attributes["year"] for result in both} == {1903, 1904}
+    assert len(results(vector_store_ids=[first, second], max_num_results=1)) == 1
+    only = {"type": "eq", "key": "year", "value": 1904}
+    assert {result.filename for result in results(vector_store_ids=[first, second], filters=only)} == {"harbour.txt"}
+    best = both[0].score
+    threshold = {"ranker": "auto", "score_threshold": best}
+    strict = results(vector_store_ids=[first, second], ranking_options=threshold)
+    assert {result.score for result in strict} == {best}
+    words = {"hybrid_search": {"embedding_weight": 0, "text_weight": 1}}
+    assert results(vector_store_ids=[first], ranking_options=words)[0].filename == "lighthouse.pdf"
+
+    nothing = caller.responses.create(
+        model=LOCAL, input=QUESTION, tools=[caller.file_search(first)], tool_choice="none", include=include
+    )
+    assert [item.type for item in nothing.output] == ["message"]
+
+
+def test_function_calls_round_trip(caller, upstream):
+    tool = {"type": "function", "name": "get_weather", "parameters": {"type": "object"}, "strict": False}
+    asked = {"model": "tools", "input": "Weather in Paris?", "tools": [tool], "parallel_tool_calls": False}
+    response = caller.responses.create(**asked)
+    (call,) = response.output
+    assert (call.type, call.name, call.call_id) == ("function_call", "get_weather", "call_1")
+    assert json.loads(call.arguments) == {"city": "Paris"}
+    events = events_of(caller, **asked)
+    check_stream(events)
+    assert [event["type"].removeprefix("response.") for event in events] == [
+        "created", "in_progress", "output_item.added", "function_call_arguments.delta", "function_call_arguments.delta",
+        "function_call_arguments.done", "output_item.done", "completed",
+    ]  # fmt: skip
+    sent = upstream.requests[-1]
+    assert sent["tools"] == [{"type": "function", "function": {name: tool[name] for name in tool if name != "type"}}]
+    assert sent["parallel_tool_calls"] is False
+
+    output = {"type": "function_call_output", "call_id": "call_1", "output": "Sunny"}
+    items = [{"role": "user", "content": "Weather in Paris?"}, *[item.to_dict() for item in response.output], output]
+    assert caller.responses.create(model="tools", input=items, store=False).output_text
+    roles = [message["role"] for message in upstream.requests[-1]["messages"]]
+    assert roles == ["user", "assistant", "tool"]
+    followed = caller.responses.create(model="tools", previous_response_id=response.id, input=[output], tools=[tool])
+    assert followed.output_text == "Hello from the provider."
+    assert [message["role"] for message in upstream.requests[-1]["messages"]] == roles
+
+
+def test_structured_output(caller, upstream):
+    class Answer(BaseModel):
+        text: str
+
+    with contextlib.suppress(ValueError):  # this provider answers in prose, which the SDK cannot parse
+        caller.responses.parse(model="any-model", input="Hello", text_format=Answer)
+    form = upstream.requests[-1]["response_format"]
+    assert form["type"] == "json_schema"
+    assert form["json_schema"]["name"] == "Answer"
+    assert form["json_schema"]["schema"]["properties"] == {"text": {"title": "Text", "type": "string"}}
+    response = caller.responses.create(model="any-model", input="Hello", text={"format": {"type": "json_object"}})
+    assert response.text.format.type == "json_object"
+    assert upstream.requests[-1]["response_format"] == {"type": "json_object"}
+
+
+def test_requests_as_clients_send_them(caller, upstream):
+    nulls = dict.fromkeys(
+        ["include", "instructions", "max_output_tokens", "metadata", "previous_response_id", "user", "tools", "text",
+         "tool_choice", "reasoning", "temperature", "top_p", "parallel_tool_calls", "conversation", "prompt"]
+    )  # fmt: skip
+    hello = [{"role": "user", "content": "Hello"}]
+    body = {"model": "any-model", "input": hello, "truncation": "disabled", "store": False}
+    assert caller.http.post("/v1/responses", json={**nulls, **body}).status_code == 200
+    codex = {
+        "model": "any-model", "stream": True, "store": False, "tool_choice": "auto", "parallel_tool_calls": True,
+        "reasoning": {}, "include": ["reasoning.encrypted_content"], "prompt_cache_key": "k", "client_metadata": {},
+        "input": [
+            {"type": "message", "role": role, "content": [{"type": "input_text", "text": text}]}
+            for role, text in (("developer", "a"), ("developer", "b"), ("user", "c"), ("user", "d"))
+        ],
+        "tools": [{"type": "function", "name": "f", "parameters": {}}, {"type": "namespace", "name": "n", "tools": []},
+                  {"type": "web_search"}],
+    }  # fmt: skip
+    events = events_of(caller, **codex)
+    assert events[-1]["type"] == "response.completed"
+    sent = upstream.requests[-1]
+    assert [(message["role"], message["content"]) for message in sent["messages"]] == [
+        ("system", "a\n\nb"), ("user", "c"), ("user", "d"),
+    ]  # fmt: skip
+    assert [tool["function"]["name"] for tool in sent["tools"]] == ["f"]
+    refused = caller.http.post("/v1/responses", json={**codex, "stream": False, "tool_choice": {"type": "web_search"}})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "tool_choice"
+    unknown = caller.http.post("/v1/responses", json={"model": "any-model", "input": [{"type": "telepathy"}]})
+    assert unknown.json()["error"]["param"] == "input[0].type"
+
+
+def test_a_cut_answer_is_incomplete(caller):
+    response = caller.responses.create(model=LOCAL, input=QUESTION, tools=[caller.file_search()], max_output_tokens=3)
+    assert response.status == "incomplete"
+    assert response.incomplete_details.reason == "max_output_tokens"
+    events = events_of(caller, model=LOCAL, input=QUESTION, tools=[caller.file_search()], max_output_tokens=3)
+    check_stream(events)
+    assert events[-1]["type"] == "response.incomplete"
+
+
+def test_a_failure_in_a_stream_is_an_event(caller):
+    events = events_of(caller, model="error-midway", input="Hello")
+    check_stream(events)
+    failed = events[-1]
+    assert failed["type"] == "response.failed"
+    assert failed["response"]["error"]["code"] == "server_error"
+    stored = caller.responses.retrieve(failed["response"]["id"])
+    assert stored.status == "failed"
+    refused = caller.http.post("/v1/responses", json={"model": "bad-request", "input": "Hello", "stream": True})
+    assert refused.status_code == 400  # nothing was sent yet
+
+
+def test_a_conversation_continues(caller, upstream):
+    first = caller.responses.create(model="any-model", input="One", instructions="Only for this response.")
+    second = caller.responses.create(model="any-model", input="Two", previous_response_id=first.id)
+    caller.responses.create(model="any-model", input="Three", previous_response_id=second.id)
+    assert [(message["role"], message["content"]) for message in upstream.requests[-1]["messages"]] == [
+        ("user", "One"), ("assistant", "Hello from the provider."),
+        ("user", "Two"), ("assistant", "Hello from the provider."), ("user", "Three"),
+    ]  # fmt: skip
+    assert "previous_response_id" not in upstream.requests[-1]
+    message = second.output[0].id
+    referring = [{"type": "item_reference", "id": message}, {"role": "user", "content": "?"}]
+    caller.responses.create(model="any-model", input=referring)
+    assert upstream.requests[-1]["messages"][0] == {"role": "assistant", "content": "Hello from the provider."}
+    unstored = caller.responses.create(model="any-model", input="One", store=False)
+    with pytest.raises(openai.NotFoundError):
+        caller.responses.create(model="any-model", input="Two", previous_response_id=unstored.id)
+
+
+def test_stored_responses(caller):
+    tool = caller.file_search()
+    made = caller.responses.create(model=LOCAL, input=QUESTION, tools=[tool], metadata={"run": "7"})
+    found = caller.responses.retrieve(made.id)
+    assert found.to_dict() == made.to_dict()
+    assert found.metadata == {"run": "7"}
+    with_results = caller.responses.retrieve(made.id, include=["file_search_call.results"])
+    assert "4,711 litres" in with_results.output[0].results[0].text
+    replayed = stream_events(caller, "GET", f"/v1/responses/{made.id}", params={"stream": "true"})
+    check_stream(replayed)
+    assert replayed[-1]["response"] == json.loads(json.dumps(made.to_dict()))
+    assert caller.responses.delete(made.id) is None
+    with pytest.raises(openai.NotFoundError):
+        caller.responses.retrieve(made.id)
+
+
+def test_pages_of_input_items(caller):
+    items = [{"role": "user", "content": f"message {number}"} for number in range(5)]
+    made = caller.responses.create(model="any-model", input=items)
+    page = caller.responses.input_items.list(made.id, limit=2)
+    assert [item.content[0].text for item in page.data] == ["message 4", "message 3"]
+    assert page.has_more
+    everything = list(caller.responses.input_items.list(made.id, limit=2, order="asc"))
+    assert [item.content[0].text for item in everything] == [f"message {number}" for number in range(5)]
+    assert len({item.id for item in everything}) == 5
+
+
+def test_no_object_is_visible_to_another_tenant(caller, stranger):
+    store = caller.upload()
+    made = caller.responses.create(model=LOCAL, input=QUESTION, tools=[caller.file_search(store)])
+    running = caller.responses.create(model="slow", input="Hello", background=True)
+    item = made.output[-1].id
+    unknown = "resp_" + "0" * 24
+    for identifier in (made.id, running.id):
+        for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/input_items")):
+            replies = [stranger.http.request(method, f"/v1/responses/{name}{path}") for name in (identifier, unknown)]
+            assert [reply.status_code for reply in replies] == [404, 404]
+            errors = [{**reply.json()["error"], "request_id": None} for reply in replies]
+            assert errors[0]["message"].replace(identifier, unknown) == errors[1]["message"]
+        with pytest.raises(openai.NotFoundError):
+            stranger.responses.create(model="any-model", input="Hello", previous_response_id=identifier)
+    with pytest.raises(openai.NotFoundError):
+        stranger.responses.create(model="any-model", input=[{"type": "item_reference", "id": item}])
+    with pytest.raises(openai.NotFoundError):
+        stranger.responses.create(model=LOCAL, input=QUESTION, tools=[stranger.file_search(store)])
+    assert caller.responses.cancel(running.id).status == "cancelled"
+
+
+def test_a_key_sees_what_it_may_use(caller):
+    store = caller.upload(collection="secret")
+    made = caller.responses.create(model=LOCAL, input=QUESTION, tools=[caller.file_search(store)])
+    plain = caller.responses.create(model="any-model", input="Hello")
+    limited = caller.another(allowed_collections=["public"])
+    with pytest.raises(openai.NotFoundError):
+        limited.responses.retrieve(made.id)
+    with pytest.raises(openai.NotFoundError):
+        limited.responses.create(model="any-model", input="What did it say?", previous_response_id=made.id)
+    with pytest.raises(openai.NotFoundError):
+        limited.responses.create(model=LOCAL, input=QUESTION, tools=[caller.file_search(store)])
+    assert limited.responses.retrieve(plain.id).id == plain.id
+    local_only = caller.another(allowed_models=["local/*"])
+    with pytest.raises(openai.NotFoundError):
+        local_only.responses.retrieve(plain.id)
+    without_documents = caller.another(scopes=["chat.plain"])
+    assert without_documents.responses.retrieve(plain.id).id == plain.id
+    with pytest.raises(openai.NotFoundError):
+        without_documents.responses.retrieve(made.id)
+    with pytest.raises(openai.PermissionDeniedError):
+        without_documents.responses.create(model=LOCAL, input=QUESTION, tools=[caller.file_search(store)])
+
+
+def wait_for(caller: Caller, identifier: str, *statuses: str):
+    for _ in range(200):
+        found = caller.responses.retrieve(identifier)
+        if found.status in statuses:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{identifier} is {found.status}")
+
+
+def test_background_responses(caller, upstream):
+    queued = caller.responses.create(model="any-model", input="Hello", background=True)
+    assert queued.status == "queued"
+    assert queued.output == []
+    done = wait_for(caller, queued.id, "completed")
+    assert done.output_text == "Hello from the provider."
+    assert caller.responses.cancel(queued.id).status == "completed"
+
+    before = upstream.cancelled
+    running = caller.responses.create(model="stall", input="Hello", background=True)
+    wait_for(caller, running.id, "in_progress")
+    with pytest.raises(openai.BadRequestError):
+        caller.responses.create(model="any-model", input="More", previous_response_id=running.id)
+    for _ in range(200):
+        if upstream.running:
+            break
+        time.sleep(0.02)
+    cancelled = caller.responses.cancel(running.id)
+    assert cancelled.status == "cancelled"
+    assert upstream.cancelled > before
+    failed = caller.responses.create(model="reset-midway", input="Hello", background=True)
+    assert wait_for(caller, failed.id, "failed").error.code == "server_error"
+    with pytest.raises(openai.BadRequestError):
+        caller.responses.create(model="any-model", input="Hello", background=True, store=False)
+    with pytest.raises(openai.BadRequestError):
+        caller.responses.cancel(caller.responses.create(model="any-model", input="Hello").id)
+
+
+def test_a_background_stream_is_resumed(caller):
+    events = events_of(caller, model="any-model", input="Hello", background=True)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert [event["type"] for event in events[:3]] == ["response.created", "response.queued", "response.in_progress"]
+    assert events[-1]["type"] == "response.completed"
+    identifier = events[0]["response"]["id"]
+    resumed = stream_events(
+        caller, "GET", f"/v1/responses/{identifier}", params={"stream": "true", "starting_after": 5}
+    )
+    assert resumed[0]["sequence_number"] == 6
+    assert resumed[-1]["response"] == events[-1]["response"]
+
+
+def test_a_client_that_leaves_stops_the_model_and_pays(caller, upstream):
+    limited = caller.another(token_balance=100_000)
+    before = upstream.cancelled
+    with limited.responses.create(model="stall", input="Hello", stream=True) as stream:
+        first = next(iter(stream))
+        for event in stream:
+            if event.type == "response.output_text.delta":
+                break
+    for _ in range(200):
+        if upstream.cancelled > before:
+            break
+        time.sleep(0.02)
+    assert upstream.cancelled > before
+    assert wait_for(limited, first.response.id, "cancelled").output[0].status == "incomplete"
+    left = limited.http.get("/v1/tokens").json()["tokens_remaining"]
+    assert 99_000 < left < 100_000
+
+
+def test_documents_without_a_tool(caller):
+    caller.upload()
+    for options in ({"use_rag": True}, {"headers": {"X-Ragsvc-Use-Rag": "true"}}, {"model": f"{LOCAL}+docs"}):
+        headers = options.pop("headers", {})
+        reply = caller.http.post("/v1/responses", json={"model": LOCAL, "input": QUESTION, **options}, headers=headers)
+        assert [item["type"] for item in reply.json()["output"]] == ["file_search_call", "message"], reply.text
+    misspelt = caller.http.post("/v1/responses", json={"model": LOCAL, "input": QUESTION, "useRag": True})
+    assert misspelt.status_code == 400
+
+
+def bytes_of_directory(service: RunningService) -> bytes:
+    return b"".join(path.read_bytes() for path in service.data_dir.rglob("*") if path.is_file())
+
+
+def test_a_deleted_tenant_leaves_no_response(bridge, caller):
+    secret = "The password of the lighthouse is heliotrope."
+    made = caller.responses.create(model="any-model", input=secret, metadata={"note": "heliotrope"})
+    running = caller.responses.create(model="stall", input=secret, background=True)
+    wait_for(caller, running.id, "in_progress")
+    assert b"heliotrope" in bytes_of_directory(bridge)
+    with bridge.client(bridge.admin_key) as admin:
+        archive = admin.get(f"/v1/tenants/{caller.tenant}/export")
+        assert archive.status_code == 200
+        with tarfile.open(fileobj=io.BytesIO(archive.content)) as members:
+            exported = members.extractfile(f"responses/{made.id}.json")
+            assert exported is not None
+            content = json.load(exported)
+        assert content["response"]["metadata"] == {"note": "heliotrope"}
+        assert content["input"][0]["content"][0]["text"] == secret
+        deleted = admin.delete(f"/v1/tenants/{caller.tenant}")
+        assert deleted.status_code == 200, deleted.text
+        assert deleted.json()["removed"]["responses"] == 2
+        assert admin.get(f"/v1/tenants/{caller.tenant}").status_code == 404
+    assert b"heliotrope" not in bytes_of_directory(bridge)
+
+
+@pytest.fixture
+def own_service(upstream, tmp_path):
+    """Starts services on one data directory, one after the other."""
+    (tmp_path / "ragsvc.toml").write_text(PROVIDER.format(url=upstream.url))
+    admin_key = create_key(tmp_path / "data", tenant="operator", extra=("--scope", "admin"))
+    started: list[RunningService] = []
+
+    def start(**env: str) -> RunningService:
+        running = RunningService(tmp_path / "data", env={"RAGSVC_CONFIG": str(tmp_path / "ragsvc.toml"), **env})
+        running.admin_key = admin_key
+        started.append(running)
+        return running
+
+    yield start
+    if started[-1].process.poll() is None:
+        assert started[-1].stop() == 0
+
+
+@pytest.mark.timeout(120)
+def test_responses_survive_a_kill(own_service):
+    service = own_service()
+    before = new_caller(service)
+    done = before.responses.create(model="any-model", input="Remember the heliotrope.")
+    background = before.responses.create(model="stall", input="Hello", background=True)
+    wait_for(before, background.id, "in_progress")
+    with before.http.stream("POST", "/v1/responses", json={"model": "stall", "input": "Hi", "stream": True}) as reply:
+        for line in reply.iter_lines():
+            if line.startswith("data: "):
+                streamed = json.loads(line.removeprefix("data: "))["response"]["id"]
+                break
+        service.kill()
+    before.close()
+    after = Caller(own_service(), before.tenant, before.key)
+    assert after.responses.retrieve(done.id).to_dict() == done.to_dict()
+    for identifier in (background.id, streamed):
+        found = after.responses.retrieve(identifier)
+        assert found.status == "failed"
+        assert found.error.code == "server_error"
+        check_stream(stream_events(after, "GET", f"/v1/responses/{identifier}", params={"stream": "true"}))
+    continued = after.responses.create(model="any-model", input="And?", previous_response_id=done.id)
+    assert continued.previous_response_id == done.id
+    after.close()
+
+
+@pytest.mark.timeout(120)
+def test_old_responses_are_removed(own_service):
+    service = own_service()
+    before = new_caller(service)
+    old = before.responses.create(model="any-model", input="Hello")
+    new = before.responses.create(model="any-model", input="Hello")
+    before.close()
+    assert service.stop() == 0
+    with contextlib.closing(sqlite3.connect(service.data_dir / "ragsvc.sqlite")) as database, database:
+        past = int(time.time()) - 8 * 86_400
+        database.execute("UPDATE responses SET created_at = ? WHERE public_id = ?", (past, old.id))
+    after = Caller(own_service(RAGSVC_RESPONSE_RETENTION_DAYS="7"), before.tenant, before.key)
+    for _ in range(100):
+        if after.http.get(f"/v1/responses/{old.id}").status_code == 404:
+            break
+        time.sleep(0.05)
+    assert after.http.get(f"/v1/responses/{old.id}").status_code == 404
+    assert after.responses.retrieve(new.id).id == new.id
+    after.close()
+
+
+def test_truncation(caller, upstream):
+    long = [{"role": "user" if place % 2 == 0 else "assistant", "content": "word " * 60} for place in range(6)]
+    items = [{"role": "system", "content": "Be brief."}, *long, {"role": "user", "content": "The question"}]
+    refused = caller.http.post("/v1/responses", json={"model": "short", "input": items})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "string_above_max_length"
+    response = caller.responses.create(model="short", input=items, truncation="auto")
+    assert response.truncation == "auto"
+    messages = upstream.requests[-1]["messages"]
+    assert messages[0]["content"] == "Be brief."
+    assert messages[-1]["content"] == "The question"
+    assert 2 < len(messages) < len(items)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_encrypted_responses(bridge, stream):
+    made = new_caller(bridge)
+    transport = EncryptedTransport(bridge.url, HpkeStream())
+    with (
+        httpx.Client(transport=transport, timeout=30) as http,
+        openai.OpenAI(base_url=f"{bridge.url}/v1", api_key=made.key, max_retries=0, http_client=http) as client,
+    ):
+        if stream:
+            with client.responses.stream(model="any-model", input="Hello") as events:
+                response = events.get_final_response()
+        else:
+            response = client.responses.create(model="any-model", input="Hello")
+        assert response.output_text == "Hello from the provider."
+        assert client.responses.retrieve(response.id).output_text == response.output_text
+    made.close()
+
+
+def test_a_provider_that_offers_responses_answers_stateless_requests(gateway):
+    made = Caller(gateway.service, "gateway", gateway.key)
+    passed = made.responses.create(model="m", input="x", store=False)
+    assert (passed.id, passed.output_text) == ("resp_1", "Once upon a time")
+    assert gateway.upstream.last.path == "/v1/responses"
+    for stateful in (
+        {},
+        {"store": True},
+        {"store": False, "previous_response_id": made.responses.create(model="m", input="x").id},
+        {"store": False, "extra_body": {"use_rag": True}},
+    ):
+        before = len(gateway.upstream.requests)
+        answer = made.responses.create(model="m", input="x", **stateful)
+        assert answer.output_text == "Hello é"
+        assert answer.id.startswith("resp_")
+        assert [request.path for request in gateway.upstream.requests[before:]] == ["/v1/chat/completions"]
+        assert b"resp_" not in gateway.upstream.last.body
+        assert b"store" not in gateway.upstream.last.body
+    with pytest.raises(openai.NotFoundError):
+        made.responses.retrieve("resp_1")
+    made.close()
+
+
+def test_a_conversation_collects_items(caller, stranger, upstream):
+    talk = caller.openai.conversations.create(items=[{"role": "user", "content": "One"}])
+    first = caller.responses.create(model="any-model", input="Two", conversation=talk.id)
+    assert first.conversation.id == talk.id
+    with caller.responses.stream(model="any-model", input="Three", conversation=talk.id, store=False) as stream:
+        stream.get_final_response()
+    done = caller.responses.create(model="any-model", input="Four", conversation=talk.id, background=True)
+    wait_for(caller, done.id, "completed")
+    texts = [message["content"] for message in upstream.requests[-1]["messages"]]
+    reply = "Hello from the provider."
+    assert texts == ["One", "Two", reply, "Three", reply, "Four"]
+    items = list(caller.openai.conversations.items.list(talk.id, order="asc"))
+    assert [item.content[0].text for item in items] == [*texts, reply]
+    caller.responses.create(model=LOCAL, input=QUESTION, tools=[caller.file_search()], conversation=talk.id)
+    with pytest.raises(openai.NotFoundError):
+        stranger.responses.create(model="any-model", input="Two", conversation=talk.id)
+    limited = caller.another(allowed_collections=["public"])
+    with pytest.raises(openai.NotFoundError):
+        limited.responses.create(model="any-model", input="Two", conversation=talk.id)
+    with pytest.raises(openai.BadRequestError):
+        caller.responses.create(model="any-model", input="Two", conversation=talk.id, previous_response_id=first.id)
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+def test_a_file_of_the_input_is_cited_and_not_stored_as_a_document(caller, by_id):
+    data = f"data:application/pdf;base64,{base64.b64encode(REPORT).decode()}"
+    part = {"type": "input_file", "filename": "lamp.pdf", "file_data": data}
+    if by_id:
+        stored = caller.openai.files.create(file=("lamp.pdf", REPORT), purpose="user_data")
+        part = {"type": "input_file", "file_id": stored.id}
+    content = [part, {"type": "input_text", "text": QUESTION}]
+    response = caller.responses.create(model=LOCAL, input=[{"role": "user", "content": content}], store=False)
+    annotation = response.output[0].content[0].annotations[0]
+    assert (annotation.filename, annotation.page) == ("lamp.pdf", 1)
+    assert "4,711 litres" in annotation.quote
+    if by_id:
+        assert annotation.file_id == stored.id
+    assert caller.http.get("/v1/rag/documents").json()["data"] == []
+    broken = [{"type": "input_file", "filename": "a.zip", "file_data": "UEsDBA=="}]
+    reply = caller.http.post("/v1/responses", json={"model": LOCAL, "input": [{"role": "user", "content": broken}]})
+    assert reply.json()["error"]["param"] == "input[0].content[0]", reply.text

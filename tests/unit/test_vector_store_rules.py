@@ -1,0 +1,297 @@
+"""Counts, shared bytes, batches and the expiry of vector stores, with real rows, files and indexes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from ragsvc.core.access.principal import Principal
+from ragsvc.core.errors import CollectionNotFound, FileNotFound, VectorStoreFileNotFound, VectorStoreNotFound
+from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
+from ragsvc.core.vector_stores import SECONDS_PER_DAY, FileCounts, StoreFileStatus
+from ragsvc.services.store_files import StoreFileDraft
+from tests.support.in_process_ingest import InProcessIngest, ObservedEmbedder
+from tests.support.store_services import StoreServices
+from tests.support.stored_documents import ACME, OTHER
+
+pytestmark = pytest.mark.anyio
+
+Running = tuple[StoreServices, Principal]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@asynccontextmanager
+async def running(folder: Path, embedder: ObservedEmbedder | None = None) -> AsyncIterator[Running]:
+    services = StoreServices(InProcessIngest(folder / "data", embedder=embedder))
+    async with services.running():
+        yield services, await services.principal(ACME)
+
+
+def completed(number: int, **others: int) -> FileCounts:
+    return FileCounts(completed=number, total=number + sum(others.values()), **others)
+
+
+async def searched(services: StoreServices, principal: Principal, store: str, text: str) -> list[str]:
+    """Texts of the passages that a word search of a store finds."""
+    found = await services.stores.search(principal, store, [SearchQuery(text=text, mode=SearchMode.LEXICAL)])
+    return [passage.hit.passage.text for passage in found]
+
+
+async def test_files_with_equal_bytes_are_two_files_of_a_store_and_one_document(tmp_path: Path) -> None:
+    async with running(tmp_path) as (services, principal):
+        first = await services.file(principal, "harbour lights", name="one.txt")
+        second = await services.file(principal, "harbour lights", name="two.txt")
+        store = await services.store(principal, first, second)
+        await services.ingest.idle()
+        assert await services.counts(principal, store) == completed(2)
+        listed, more = await services.store_files.list_page(principal, store, limit=10, descending=False)
+        assert ([file.file_id for file in listed], more) == ([first.public_id, second.public_id], False)
+        assert len({file.document_id for file in listed}) == 1
+        state = await services.stores.get(principal, store)
+        assert state.usage_bytes == 2 * len("harbour lights")
+        await services.store_files.detach(principal, store, first.public_id)
+        assert await services.counts(principal, store) == completed(1)
+        assert await searched(services, principal, store, "harbour") == ["harbour lights"]
+        (hit,) = await services.stores.search(principal, store, [SearchQuery(text="harbour", mode=SearchMode.LEXICAL)])
+        assert hit.file.file_id == second.public_id
+        await services.store_files.detach(principal, store, second.public_id)
+        assert await services.counts(principal, store) == FileCounts()
+        assert await searched(services, principal, store, "harbour") == []
+        assert services.count("documents") == 0
+        assert services.stored_texts() == ["harbour lights"]  # the files stay
+        assert (await services.files.get(ACME, first.public_id)).filename == "one.txt"
+
+
+async def test_the_deletion_of_a_file_removes_it_from_every_store(tmp_path: Path) -> None:
+    async with running(tmp_path) as (services, principal):
+        doomed = await services.file(principal, "harbour lights")
+        kept = await services.file(principal, "mountain paths")
+        stores = [await services.store(principal, doomed, kept, name=f"store {number}") for number in range(3)]
+        await services.ingest.idle()
+        await services.files.delete(ACME, doomed.public_id)
+        for store in stores:
+            assert await services.counts(principal, store) == completed(1)
+            assert await searched(services, principal, store, "harbour") == []
+            assert await searched(services, principal, store, "mountain") == ["mountain paths"]
+            with pytest.raises(VectorStoreFileNotFound):
+                await services.store_files.get(principal, store, doomed.public_id)
+        assert services.stored_texts() == ["mountain paths"]
+
+
+async def test_counts_are_exact_while_files_are_ingested(tmp_path: Path) -> None:
+    """Whenever it is asked, the store counts every file once, and completed files only grow."""
+    gate = anyio.Event()
+    embedder = ObservedEmbedder(lambda texts: gate.wait())
+    async with running(tmp_path, embedder) as (services, principal):
+        files = [await services.file(principal, f"text number {number}") for number in range(12)]
+        image = await services.file(principal, "not an image", name="a.bin", kind="application/octet-stream")
+        store = await services.store(principal, *files, image)
+        assert await services.counts(principal, store) == FileCounts(in_progress=12, failed=1, total=13)
+        state = await services.stores.get(principal, store)
+        assert state.usage_bytes == sum(file.size_bytes for file in (*files, image))
+        gate.set()
+        seen: list[FileCounts] = []
+        while services.ingest.jobs():
+            seen.append(await services.counts(principal, store))
+            listed, _ = await services.store_files.list_page(principal, store, limit=100)
+            assert len(listed) == 13
+            await anyio.sleep(0)
+        seen.append(await services.counts(principal, store))
+        for counts in seen:
+            assert counts.in_progress + counts.completed + counts.failed + counts.cancelled == counts.total == 13
+            assert counts.failed == 1
+        assert [counts.completed for counts in seen] == sorted(counts.completed for counts in seen)
+        assert seen[-1] == completed(12, failed=1)
+
+
+async def test_a_batch_is_cancelled_as_far_as_it_has_not_begun(tmp_path: Path) -> None:
+    begun, gate = anyio.Event(), anyio.Event()
+
+    async def wait(_texts: list[str]) -> None:
+        begun.set()
+        await gate.wait()
+
+    async with running(tmp_path, ObservedEmbedder(wait)) as (services, principal):  # two workers
+        files = [await services.file(principal, f"text number {number}") for number in range(6)]
+        shared = files[5]
+        store = await services.store(principal)
+        drafts = [StoreFileDraft(file_id=file.public_id) for file in files[:5]]
+        batch = await services.store_files.create_batch(principal, store, drafts)
+        assert batch.status is StoreFileStatus.IN_PROGRESS
+        assert batch.counts == FileCounts(in_progress=5, total=5)
+        await services.store_files.attach(principal, store, [StoreFileDraft(file_id=shared.public_id)])
+        with anyio.fail_after(20):
+            await begun.wait()
+            while services.ingest.ingest.running_count() < 2:
+                await anyio.sleep(0.01)
+        cancelled = await services.store_files.cancel_batch(principal, store, batch.public_id)
+        assert cancelled.status is StoreFileStatus.CANCELLED
+        assert cancelled.counts == FileCounts(in_progress=2, cancelled=3, total=5)
+        gate.set()
+        await services.ingest.idle()
+        ended = await services.store_files.batch(principal, store, batch.public_id)
+        assert (ended.status, ended.counts) == (StoreFileStatus.CANCELLED, completed(2, cancelled=3))
+        assert await services.counts(principal, store) == completed(3, cancelled=3)
+        listed, _ = await services.store_files.list_page(
+            principal, store, limit=10, batch_id=batch.public_id, status=StoreFileStatus.CANCELLED, descending=False
+        )
+        assert [file.file_id for file in listed] == [file.public_id for file in files[2:5]]
+        assert await searched(services, principal, store, f"number {4}") != []
+        await services.store_files.attach(principal, store, [StoreFileDraft(file_id=files[4].public_id)])  # again
+        await services.ingest.idle()
+        assert await services.counts(principal, store) == completed(4, cancelled=2)
+
+
+async def test_a_store_expires_after_its_last_use_and_is_removed(tmp_path: Path) -> None:
+    async with running(tmp_path) as (services, principal):
+        file = await services.file(principal, "harbour lights")
+        store = await services.store(principal, file, name="brief", expires_after_days=2)
+        lasting = await services.store(principal, file, name="lasting")
+        await services.ingest.idle()
+        services.later_s = 1.5 * SECONDS_PER_DAY
+        assert await searched(services, principal, store, "harbour") == ["harbour lights"]  # a use
+        services.later_s = 3 * SECONDS_PER_DAY
+        await services.stores.sweep()
+        assert (await services.stores.get(principal, store)).expired is False
+        services.later_s = 4 * SECONDS_PER_DAY
+        expired = await services.stores.get(principal, store)
+        assert (expired.expired, expired.counts) == (True, FileCounts())
+        with pytest.raises(VectorStoreNotFound, match="has expired"):
+            await searched(services, principal, store, "harbour")
+        await services.stores.sweep()
+        assert (await services.stores.get(principal, store)).expired
+        assert [
+            (entry.public_id, entry.expired) for entry in (await services.stores.list_page(principal, limit=9))[0]
+        ] == [(lasting, False), (store, True)]
+        with pytest.raises(VectorStoreNotFound, match="has expired"):
+            await services.store_files.list_page(principal, store, limit=10)
+        with pytest.raises(CollectionNotFound):
+            await services.tenants.collection(ACME, "brief")
+        assert services.count("documents") == 1
+        assert services.stored_texts() == ["harbour lights"]
+        assert await searched(services, principal, lasting, "harbour") == ["harbour lights"]
+        again = await services.store(principal, name="brief")
+        assert (await services.stores.get(principal, again)).collection == "brief"
+        await services.stores.delete(principal, store)
+        with pytest.raises(VectorStoreNotFound, match="no vector store"):
+            await services.stores.get(principal, store)
+        services.later_s = 40 * SECONDS_PER_DAY
+        await services.stores.change(principal, lasting, {"expires_after_days": 1})
+        services.later_s = 42 * SECONDS_PER_DAY
+        await services.stores.sweep()
+        assert services.count("expired_stores") == 1
+
+
+async def test_a_search_costs_no_write(tmp_path: Path) -> None:
+    async with running(tmp_path) as (services, principal):
+        store = await services.store(principal, await services.file(principal, "harbour lights"))
+        await services.ingest.idle()
+        await services.stores.sweep()
+
+        def stored() -> int:
+            statement = "SELECT last_active_at FROM collections"
+            return services.database.read_sync(lambda c: c.exec_driver_sql(statement).scalar_one())
+
+        before = stored()
+        services.later_s = 1000
+        for _ in range(5):
+            await searched(services, principal, store, "harbour")
+        assert stored() == before
+        assert (await services.stores.get(principal, store)).last_active_at >= before + 1000
+        await services.stores.sweep()
+        assert stored() >= before + 1000
+
+
+async def test_uses_are_written_when_the_service_stops(tmp_path: Path) -> None:
+    async with running(tmp_path) as (services, principal):
+        store = await services.store(principal, name="used")
+        services.later_s = 500
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(services.stores.run)
+            await anyio.sleep(0.1)
+            services.later_s = 1000
+            with pytest.raises(VectorStoreFileNotFound):
+                await services.store_files.get(principal, store, "file-0")
+            services.activity.note((await services.stores.get(principal, store)).id)
+            tasks.cancel_scope.cancel()
+        assert services.activity.pending() == {}
+
+
+@pytest.mark.parametrize("name", ["taken", " padded ", "line\nbreak", "/slash", "x" * 600, "", None])
+async def test_any_name_of_a_store_gives_a_legal_unique_collection(tmp_path: Path, name: str | None) -> None:
+    async with running(tmp_path) as (services, principal):
+        await services.store(principal, name="taken")
+        created = await services.stores.get(principal, await services.store(principal, name=name))
+        assert created.name == name
+        assert created.collection != "taken"
+        assert created.collection.isprintable()
+        assert len(created.collection) <= 512
+        found = await services.tenants.collection(ACME, created.collection)
+        assert found.documents == 0
+
+
+async def test_a_tenant_is_deleted_with_its_stores(tmp_path: Path) -> None:
+    async with running(tmp_path) as (services, principal):
+        other = await services.principal(OTHER)
+        kept = await services.store(other, await services.file(other, "harbour lights"))
+        file = await services.file(principal, "mountain paths")
+        await services.store(principal, file, name="one")
+        expiring = await services.store(principal, file, expires_after_days=1)
+        drafts = [StoreFileDraft(file_id=file.public_id)]
+        await services.store_files.create_batch(principal, await services.store(principal), drafts)
+        await services.ingest.idle()
+        services.later_s = 2 * SECONDS_PER_DAY
+        await services.stores.sweep()
+        assert (await services.stores.get(principal, expiring)).expired
+        await services.tenants.delete_tenant(ACME)
+        for table, left in (("collections", 1), ("files", 1), ("document_files", 1), ("documents", 1)):
+            assert services.count(table) == left, table
+        assert services.count("expired_stores") == services.count("file_batches") == 0
+        assert services.stored_texts() == ["harbour lights"]
+        assert await services.counts(other, kept) == completed(1)
+        with pytest.raises(VectorStoreNotFound):
+            await services.stores.get(principal, expiring)
+
+
+async def test_every_id_of_another_tenant_is_unknown(tmp_path: Path) -> None:
+    async with running(tmp_path) as (services, principal):
+        other = await services.principal(OTHER)
+        file = await services.file(principal, "mountain paths")
+        store = await services.store(principal, file)
+        drafts = [StoreFileDraft(file_id=file.public_id)]
+        batch = (await services.store_files.create_batch(principal, store, drafts)).public_id
+        own_store = await services.store(other)
+        await services.ingest.idle()
+        calls: Mapping[str, Callable[[], object]] = {
+            "get": lambda: services.stores.get(other, store),
+            "after": lambda: services.stores.list_page(other, limit=1, after=store),
+            "change": lambda: services.stores.change(other, store, {"display_name": "x"}),
+            "delete": lambda: services.stores.delete(other, store),
+            "search": lambda: searched(services, other, store, "mountain"),
+            "files": lambda: services.store_files.list_page(other, store, limit=1),
+            "file": lambda: services.store_files.get(other, store, file.public_id),
+            "attributes": lambda: services.store_files.set_attributes(other, store, file.public_id, {}),
+            "pages": lambda: services.store_files.pages(other, store, file.public_id),
+            "detach": lambda: services.store_files.detach(other, store, file.public_id),
+            "batch": lambda: services.store_files.batch(other, store, batch),
+            "cancel": lambda: services.store_files.cancel_batch(other, store, batch),
+            "attach": lambda: services.store_files.attach(other, store, drafts),
+        }
+        for call in calls.values():
+            with pytest.raises(VectorStoreNotFound, match="There is no vector store"):
+                await call()  # type: ignore[misc]
+        for attach in (services.store_files.attach, services.store_files.create_batch):
+            with pytest.raises(FileNotFound):
+                await attach(other, own_store, drafts)
+        with pytest.raises(VectorStoreFileNotFound):
+            await services.store_files.get(other, own_store, file.public_id)
+        assert await services.counts(other, own_store) == FileCounts()
+        assert await services.counts(principal, store) == completed(1)
