@@ -33,6 +33,7 @@ from ragsvc.web.auth import AccessRequirement, requirement_of
 from ragsvc.web.errors import RENDERINGS
 from ragsvc.web.routes.endpoint_families import stateful_routes
 from ragsvc.web.service_app import ROUTES
+from tests.clients import catalogue as clients
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -144,6 +145,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "refused": ("reference/api.md", refused_table),
     "commands": ("reference/cli.md", commands_reference),
     "metrics": ("reference/metrics.md", metrics_table),
+    "clients": ("reference/clients.md", clients.table),
     "modules": ("architecture.md", modules_list),
 }
 """Page and generator of each table."""

@@ -1,85 +1,266 @@
-"""Environments of the clients: each has its own, because the clients' dependencies clash with those of the service."""
+"""Environments of the clients, the service that they use, and the table of results."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from filelock import FileLock
 
-HERE = Path(__file__).resolve().parent
+from ragsvc.testing.sample_pdfs import text_pdf
+from ragsvc.testing.service_runner import RunningService, create_key
+from tests.clients.catalogue import CLIENTS, HERE, Client
+from tests.conftest import NO_LIMITS
+from tests.support.upstream_server import Upstream, serving_upstream
+
 ENVIRONMENTS = HERE.parent.parent / ".cache" / "clients"
+OLDEST_NODE = 20
+QUESTION = "How many litres of oil did the lighthouse lamp consume in 1903?"
+SENTENCE = "The lighthouse lamp consumed 4,711 litres of oil in 1903."
+REPORT = text_pdf([["The keeper was paid 12 pounds."], [SENTENCE]])
 
-RunProgram = Callable[..., dict[str, Any]]
-
-
-def _python_of(name: str) -> Path:
-    """The interpreter of an environment with ``requirements/<name>.txt``, made when the file has changed."""
-    requirements = HERE / "requirements" / f"{name}.txt"
-    state = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:16]
-    folder = ENVIRONMENTS / f"{name}-{state}"
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    ready = folder / "ready"
-    ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
-    with FileLock(ENVIRONMENTS / f"{name}.lock"):
-        if not ready.exists():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True, timeout=120)
-            install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements]
-            subprocess.run(install, check=True, timeout=580)
-            ready.touch()
-    return python
+_UNREACHABLE = re.compile(
+    r"NewConnectionError|ConnectTimeout|Read timed out|ReadTimeout|Temporary failure in name resolution|SSLError"
+    r"|ProxyError|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|network request to|timed out after"
+)
+_failed_environments: dict[str, str] = {}
 
 
-def _node_folder_of(name: str) -> Path:
-    """A folder with the Node packages of ``packages/<name>``, made when their lock file has changed."""
-    source = HERE / "packages" / name
-    state = hashlib.sha256((source / "package-lock.json").read_bytes()).hexdigest()[:16]
-    folder = ENVIRONMENTS / f"{name}-{state}"
+# -- environments -----------------------------------------------------------------------------------------------------
+
+
+def _install(name: str, state: str, make: Callable[[Path], None]) -> Path:
+    """The folder of an environment. It is made when ``state`` has changed, and replaces the one before.
+
+    A package index that does not answer fails the tests of the environment with these words, once for the session.
+    """
+    if name in _failed_environments:
+        pytest.fail(_failed_environments[name], pytrace=False)
+    folder = ENVIRONMENTS / f"{name}-{hashlib.sha256(state.encode()).hexdigest()[:16]}"
     ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
     with FileLock(ENVIRONMENTS / f"{name}.lock"):
         if not (folder / "ready").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(source, folder)
-            subprocess.run(["npm", "ci"], cwd=folder, check=True, capture_output=True, timeout=300)
+            for old in ENVIRONMENTS.glob(f"{name}-*"):
+                if re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", old.name):
+                    shutil.rmtree(old)
+            try:
+                make(folder)
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+                output = f"{error} {error.stdout or ''} {error.stderr or ''}"
+                reason = (
+                    "the package index did not answer" if _UNREACHABLE.search(output) else "the installation failed"
+                )
+                words = f"The clients of the environment '{name}' were not tried: {reason}."
+                _failed_environments[name] = f"{words} This says nothing about the service.\n{output[-3000:]}"
+                pytest.fail(_failed_environments[name], pytrace=False)
             (folder / "ready").touch()
     return folder
 
 
-def _result_of(command: Sequence[str | Path], variables: Mapping[str, str]) -> dict[str, Any]:
-    """Run a program; returns the JSON object that is its last line of output."""
-    environment = {**os.environ, "PYTHONPATH": "", **variables}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+def _run(command: Sequence[str | Path], *, timeout_s: float, cwd: Path | None = None) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=timeout_s, cwd=cwd)
+
+
+def python_of(name: str) -> Path:
+    """The interpreter of an environment with ``requirements/<name>.txt``, in the versions of its lock file."""
+    requirements, lock = (HERE / "requirements" / f"{name}.{kind}" for kind in ("txt", "lock"))
+    in_folder = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+
+    def make(folder: Path) -> None:
+        _run([sys.executable, "-m", "venv", folder], timeout_s=120)
+        # most modules are never imported, so that compiling all of them costs more time than it saves
+        options = ["--disable-pip-version-check", "--no-compile", "--quiet"]
+        command = [folder / in_folder, "-m", "pip", "install", *options, "-r", requirements, "-c", lock]
+        _run(command, timeout_s=560)
+
+    return _install(name, requirements.read_text() + lock.read_text() + sys.version, make) / in_folder
+
+
+def node_folder_of(name: str) -> Path:
+    """A folder with the Node packages of ``packages/<name>``, in the versions of their lock file."""
+    _need_node()
+    source = HERE / "packages" / name
+
+    def make(folder: Path) -> None:
+        shutil.copytree(source, folder)
+        _run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], timeout_s=400, cwd=folder)
+
+    return _install(f"node-{name}", (source / "package-lock.json").read_text(), make)
+
+
+def _need_node() -> None:
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip(f"Node and npm are not installed; the JavaScript clients need Node {OLDEST_NODE} or newer")
+    found = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    if int(found.removeprefix("v").split(".")[0]) < OLDEST_NODE:
+        pytest.skip(f"Node {found} is installed; the JavaScript clients need Node {OLDEST_NODE} or newer")
+
+
+def run_program(environment: str, program: Path, variables: Mapping[str, str]) -> str:
+    """Run a program in an environment; returns what it prints."""
+    if program.suffix == ".mjs":
+        folder = node_folder_of(environment)
+        for module in (HERE / "programs").glob("*.mjs"):  # Node looks for packages where a module is
+            shutil.copy(module, folder)
+        shutil.copy(program, folder)
+        command, cwd = ["node", folder / program.name], folder
+    else:
+        command, cwd = [python_of(environment), program], program.parent
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "RAGSVC_", "OPENAI_"))}
+    environ = {**kept, **variables}
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env=environ,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+# -- the service ------------------------------------------------------------------------------------------------------
+
+
+class ClientService(NamedTuple):
+    """A service with a provider."""
+
+    running: RunningService
+    upstream: Upstream
+
+    def new_key(self, tenant: str) -> str:
+        """A key of a tenant, without limits."""
+        with self.running.client(self.running.admin_key) as admin:
+            reply = admin.post("/v1/keys", json={"tenant": tenant, "label": tenant, **NO_LIMITS})
+        assert reply.status_code == 201, reply.text
+        return reply.json()["key"]
+
+
+PROVIDER = """
+[[providers]]
+name = "backend"
+base_url = "{url}"
+api_key = "sk-operator"
+families = ["chat"]
+models = ["backend-model", "tools"]
+"""
 
 
 @pytest.fixture(scope="session")
-def run_program() -> RunProgram:
-    """Runs ``programs/<program>.py`` in the environment of a client; returns the JSON object that it prints."""
+def client_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientService]:
+    folder = tmp_path_factory.mktemp("clients")
+    admin_key = create_key(folder / "data", tenant="operator", extra=("--scope", "admin"))
+    with serving_upstream() as upstream:
+        (folder / "ragsvc.toml").write_text(PROVIDER.format(url=upstream.url))
+        running = RunningService(folder / "data", env={"RAGSVC_CONFIG": str(folder / "ragsvc.toml")})
+        running.admin_key = admin_key
+        try:
+            yield ClientService(running, upstream)
+        finally:
+            assert running.stop() == 0
 
-    def run(environment: str, program: str, **variables: str) -> dict[str, Any]:
-        return _result_of([_python_of(environment), HERE / "programs" / f"{program}.py"], variables)
 
-    return run
+class Workplace(NamedTuple):
+    """A tenant with a document of two pages; the second answers ``QUESTION``."""
+
+    service: ClientService
+    key: str
+    document_id: str
+
+    @property
+    def page_url(self) -> str:
+        """The address that citations of the second page have."""
+        return f"{self.service.running.url}/v1/rag/documents/{self.document_id}/content#page=2"
 
 
 @pytest.fixture(scope="session")
-def run_node_program() -> RunProgram:
-    """``run_program`` for ``programs/<program>.mjs``; Node looks for packages where a program is, so it is copied."""
-    if shutil.which("node") is None:
-        pytest.skip("Node is not installed; the JavaScript clients need it")
+def workplace_of(client_service: ClientService) -> Callable[[str], Workplace]:
+    """A function that makes a tenant of that name, with its document."""
 
-    def run(environment: str, program: str, **variables: str) -> dict[str, Any]:
-        folder = _node_folder_of(environment)
-        copied = shutil.copy(HERE / "programs" / f"{program}.mjs", folder)
-        return _result_of(["node", copied], variables)
+    def make(name: str) -> Workplace:
+        key = client_service.new_key(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"))
+        with client_service.running.client(key) as http:
+            query, kind = {"filename": "lighthouse.pdf"}, {"content-type": "application/pdf"}
+            reply = http.post("/v1/rag/documents", params=query, content=REPORT, headers=kind)
+        assert reply.status_code == 201, reply.text
+        return Workplace(client_service, key, reply.json()["id"])
 
-    return run
+    return make
+
+
+class Outcome(NamedTuple):
+    """What the program of a client printed, and where it worked."""
+
+    workplace: Workplace
+    version: str
+    features: dict[str, dict[str, Any]]
+    weather: str
+
+
+@pytest.fixture(scope="session")
+def outcome_of(workplace_of: Callable[[str], Workplace]) -> Callable[[Client], Outcome]:
+    """Runs the program of a client, once; its tests look at the results."""
+    outcomes: dict[str, Outcome] = {}
+    refusals: dict[str, BaseException] = {}
+
+    def run(client: Client) -> Outcome:
+        workplace = workplace_of(client.name)
+        weather = f"18 degrees, says {client.name}"
+        url = workplace.service.running.url
+        variables = {
+            "BASE_URL": f"{url}/v1",
+            "MCP_URL": f"{url}/mcp",
+            "API_KEY": workplace.key,
+            "QUESTION": QUESTION,
+            "DOCUMENT_ID": workplace.document_id,
+            "WEATHER": weather,
+        }
+        printed = json.loads(
+            run_program(client.environment, HERE / "programs" / client.program, variables).splitlines()[-1]
+        )
+        return Outcome(workplace, printed["version"], printed["features"], weather)
+
+    def look_up(client: Client) -> Outcome:
+        if client.name in refusals:
+            raise refusals[client.name]
+        if client.name not in outcomes:
+            try:
+                outcomes[client.name] = run(client)
+            except BaseException as error:
+                refusals[client.name] = error
+                raise
+        return outcomes[client.name]
+
+    return look_up
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print which feature of which client works."""
+    found: dict[str, dict[str, str]] = {}
+    for outcome, words in (("passed", "works"), ("failed", "FAILS"), ("error", "FAILS"), ("skipped", "not tried")):
+        for result in terminalreporter.stats.get(outcome, ()):
+            properties = dict(getattr(result, "user_properties", ()))
+            if "client" in properties:
+                found.setdefault(str(properties["client"]), {})[str(properties["feature"])] = words
+    if not found:
+        return
+    terminalreporter.section("clients")
+    terminalreporter.write_line(f"{'client':<30}{'version':<10}{'feature':<22}result")
+    for client in CLIENTS:
+        for feature, words in found.get(client.name, {}).items():
+            terminalreporter.write_line(f"{client.name:<30}{client.version:<10}{feature:<22}{words}")

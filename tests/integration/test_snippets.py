@@ -27,7 +27,19 @@ from tests.support.documentation_pages import FENCE, PAGES, page_name
 
 _WITH_SNIPPETS = [path for path in PAGES if FENCE.search(path.read_text(encoding="utf-8"))]
 _HAS_PROGRAM = re.compile(r"^ *```(?:bash|python)$", re.MULTILINE)
-_NOT_RUN = ("json", "ini", "nginx", "caddy", "console", "sql", "yaml", "rego", "dockerfile", "typescript")
+_NOT_RUN = (
+    "javascript",
+    "typescript",
+    "json",
+    "ini",
+    "nginx",
+    "caddy",
+    "console",
+    "sql",
+    "yaml",
+    "rego",
+    "dockerfile",
+)
 """Languages without an evaluator: each block needs a skip comment."""
 
 
