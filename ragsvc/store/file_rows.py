@@ -246,7 +246,7 @@ def file_bytes(connection: Connection, tenant: TenantId) -> int:
     )
     doomed = (
         select(func.coalesce(func.sum(_files.c.size_bytes), 0))
-        .where(_files.c.implicit, ~_of_visible_documents())
+        .where(_files.c.deleted_at.is_(None), _files.c.implicit, ~_of_visible_documents())
         .where(
             _files.c.id.in_(
                 select(_links.c.file_id)
