@@ -80,11 +80,12 @@ class InProcessIngest:
         retry_s: float = 0,
         blobs: BlobStore | None = None,
         clock: Callable[[], float] = time.time,
+        key: bytes | None = None,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.batcher = embedder or ObservedEmbedder()
-        self.database = Database(folder / "ragsvc.sqlite")
+        self.database = Database(folder / "ragsvc.sqlite", key=key)
         self.blobs = blobs or BlobStore(folder)
         model = self.batcher.embedder.model
         self.model_id = self.database.write_sync(lambda c: model_row_id(c, model, now=1))

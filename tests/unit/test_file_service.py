@@ -19,12 +19,16 @@ from ragsvc.core.documents import Document, DocumentStatus
 from ragsvc.core.errors import FileNotFound, InvalidRequest, PolicyDenied, UploadNotFound
 from ragsvc.core.files import WHOLE_TENANT, FilePurpose, FileReach, UploadedFile
 from ragsvc.core.ids import KeyId, TenantId
+from ragsvc.crypto.at_rest import MasterKey, MasterKeys
 from ragsvc.services.document_service import Upload
 from ragsvc.services.expiry_sweep import ExpirySweep
 from ragsvc.services.file_service import FileUpload
 from ragsvc.services.upload_service import UploadPlan
 from ragsvc.store import attachment_rows, document_rows, file_rows, job_rows, tenant_rows
 from ragsvc.store.blobs import BlobStore, IncomingFile
+from ragsvc.store.data_keys import read_data_keys
+from ragsvc.store.directory_backup import back_up_directory, restore_directory
+from ragsvc.store.encrypt_directory import encrypt_directory, rotate_master_key
 from ragsvc.store.file_sweep import sweep_now
 from tests.support.in_process_ingest import InProcessIngest
 from tests.support.stored_documents import ACME, OTHER
@@ -522,3 +526,73 @@ def test_two_tenants_never_see_a_foreign_file_count_or_byte(
 
     with TemporaryDirectory() as folder:
         anyio.run(run, Path(folder))
+
+
+async def test_the_bytes_of_a_tenant_are_those_that_it_sees_while_it_is_deleted(tmp_path: Path) -> None:
+    async with InProcessIngest(tmp_path).running() as service:
+        await attach(service, await add_file(service, "a file of 20 bytes.."), collection="second")
+        await service.add("a document of 23 bytes.", filename="b.txt")
+
+        def stored() -> int:
+            return service.database.read_sync(lambda c: tenant_rows.stored_bytes(c, ACME))
+
+        assert stored() == 43
+        service.database.write_sync(lambda c: tenant_rows.mark_collections_deleted(c, ACME, name="default", now=2))
+        assert stored() == 20  # the file of the document goes with its collection
+        service.database.write_sync(lambda c: tenant_rows.mark_collections_deleted(c, ACME, now=2))
+        assert stored() == 20  # the file that was uploaded itself stays
+        service.database.write_sync(lambda c: file_rows.mark_files_deleted(c, ACME, now=2))
+        assert stored() == 0
+
+
+async def files_and_parts(folder: Path) -> tuple[str, str, str, str]:
+    """Make a directory with a document, a file and an upload with a part; returns the ids of the last three."""
+    async with InProcessIngest(folder).running() as service:
+        await service.add("the document zwiebelfisch", filename="b.txt")
+        file = await add_file(service, "the file zwiebelfisch")
+        upload = await begin_upload(service, len("the part zwiebelfisch") + 1)
+        part = await add_part(service, upload, "the part zwiebelfisch")
+        return file.public_id, file.sha256, upload, part
+
+
+async def test_an_encrypted_directory_holds_no_byte_of_files_and_parts(tmp_path: Path) -> None:
+    pytest.importorskip("sqlcipher3")
+    file_id, sha256, upload, part = await files_and_parts(tmp_path)
+    shutil.rmtree(tmp_path / "derived", ignore_errors=True)
+    master = MasterKey.from_bytes(bytes(range(32)).hex().encode())
+    assert encrypt_directory(tmp_path, master) == 3
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and b"zwiebelfisch" in path.read_bytes()] == []
+    keys = read_data_keys(tmp_path, MasterKeys(master))
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    blobs = BlobStore(tmp_path, keys, memory_folder=memory)
+    async with InProcessIngest(tmp_path, blobs=blobs, key=keys.database_key).running() as service:
+        assert not sweep_now(blobs, service.database, 30).quarantined
+        _, pieces = await service.files.content(ACME, file_id)
+        assert not isinstance(pieces, Path)
+        assert b"".join(pieces) == b"the file zwiebelfisch"
+        parts = [part, await add_part(service, upload, "!")]
+        done = await service.uploads.complete(ACME, upload, parts, reach=WHOLE_TENANT)
+        assert done.file is not None
+        assert b"".join(blobs.chunks(ACME, done.file.sha256)) == b"the part zwiebelfisch!"
+        await service.files.delete(ACME, file_id)
+        assert not blobs.path(ACME, sha256).exists()
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and b"zwiebelfisch" in path.read_bytes()] == []
+    rotated = MasterKey.from_bytes(bytes(range(1, 33)).hex().encode())
+    rotate_master_key(tmp_path, master, rotated)
+    again = BlobStore(tmp_path, read_data_keys(tmp_path, MasterKeys(rotated)))
+    assert b"".join(again.chunks(ACME, done.file.sha256)) == b"the part zwiebelfisch!"
+
+
+async def test_a_backup_restores_files_and_parts(tmp_path: Path) -> None:
+    data, archive, restored = (tmp_path / name for name in ("data", "archive", "restored"))
+    file_id, _, upload, part = await files_and_parts(data)
+    assert back_up_directory(data, None, archive).manifest.missing == ()
+    restored.mkdir()
+    restore_directory(archive, restored)
+    async with InProcessIngest(restored).running() as service:
+        assert await content(service, ACME, file_id) == b"the file zwiebelfisch"
+        parts = [part, await add_part(service, upload, "!")]
+        done = await service.uploads.complete(ACME, upload, parts, reach=WHOLE_TENANT)
+        assert done.file is not None
+        assert await content(service, ACME, done.file.public_id) == b"the part zwiebelfisch!"
