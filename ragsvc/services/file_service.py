@@ -265,6 +265,7 @@ class FileService:
             PolicyDenied: the file has documents in collections that the caller may not use.
         """
         file = await self.get(tenant, public_id, reach=reach)
+        deleted: DeletedFile | None = None
         with anyio.CancelScope(shield=True):
             deleted = await self._delete_everywhere(file, reach)
         if deleted is None:

@@ -246,7 +246,7 @@ def file_bytes(connection: Connection, tenant: TenantId) -> int:
     )
     doomed = (
         select(func.coalesce(func.sum(_files.c.size_bytes), 0))
-        .where(_files.c.implicit, ~_of_visible_documents())
+        .where(_files.c.deleted_at.is_(None), _files.c.implicit, ~_of_visible_documents())
         .where(
             _files.c.id.in_(
                 select(_links.c.file_id)
@@ -284,7 +284,7 @@ def mark_files_deleted(connection: Connection, tenant: TenantId, *, now: int) ->
 def doomed_files(connection: Connection, *, limit: int) -> list[UploadedFile]:
     """At most ``limit`` files that are marked as deleted and that no document has any more, oldest first."""
     used = exists().where(_links.c.file_id == _files.c.id).correlate(_files)
-    statement = select(_files).where(_files.c.deleted_at.is_not(None), ~used).order_by(_files.c.id).limit(limit)
+    statement = select(_files).where(_files.c.deleted_at.is_not(None), ~used).order_by(_files.c.deleted_at).limit(limit)
     return [_file(row) for row in connection.execute(statement)]
 
 
@@ -308,8 +308,13 @@ def expired_files(connection: Connection, *, now: int, limit: int) -> list[Uploa
 
 def next_file_expiry(connection: Connection) -> int | None:
     """When the first file expires; ``None`` if no file does."""
-    statement = select(func.min(_files.c.expires_at)).where(_files.c.deleted_at.is_(None))
-    first: int | None = connection.execute(statement).scalar_one()
+    statement = (
+        select(_files.c.expires_at)
+        .where(_files.c.expires_at.is_not(None), _files.c.deleted_at.is_(None))
+        .order_by(_files.c.expires_at)
+        .limit(1)
+    )
+    first: int | None = connection.execute(statement).scalar_one_or_none()
     return first
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import declared_attr
 from sqlmodel import Field, SQLModel
@@ -38,6 +39,12 @@ class _Named(SQLModel):
 def table_of(model: type[SQLModel]) -> Table:
     """The SQLAlchemy table behind a model, for statements."""
     return SQLModel.metadata.tables[str(model.__tablename__)]
+
+
+def _index_of_values(name: str, column: str) -> Index:
+    """An index of the rows that have a value: few of many."""
+    condition = text(f"{column} IS NOT NULL")
+    return Index(name, column, sqlite_where=condition, postgresql_where=condition)
 
 
 class CollectionRow(_Named, table=True):
@@ -233,10 +240,10 @@ class FileRow(_Named, table=True):
     table_name: ClassVar[str] = "files"
     __table_args__ = (
         Index("files_by_tenant", "tenant", "id"),
-        Index("files_by_size", "tenant", "deleted_at", "size_bytes"),
+        Index("files_by_size", "tenant", "deleted_at", "implicit", "size_bytes"),
         Index("files_by_sha256", "tenant", "sha256"),
-        Index("files_by_expiry", "expires_at"),
-        Index("files_by_deletion", "deleted_at"),
+        _index_of_values("files_by_expiry", "expires_at"),
+        _index_of_values("files_by_deletion", "deleted_at"),
         _KEEP_IDS,
     )
 

@@ -7,7 +7,8 @@ opened in this process, and both indexes are compared with the rows, id by id an
 Guarantees: an acknowledged upload is stored and becomes ready; a renamed document is found by the
 words of its name and not by those of former names; an acknowledged delete removes a document from rows, files and both
 indexes; an id is never used for two documents or passages; every file has a row; every text has its checksum; no byte
-of the text of a deleted tenant is in any file; a backup that has ended restores the documents that lasted while it ran.
+of the text of a deleted tenant is in any file; a backup that has ended restores the documents that lasted while it ran;
+files and parts of uploads are kept and removed as their requests were acknowledged (``testing.file_kills``).
 In some rounds the service is also killed while it upgrades a directory of an earlier release, which loses no row.
 """
 
@@ -39,6 +40,7 @@ from ragsvc.store.directory_backup import back_up_directory, restore_directory
 from ragsvc.store.file_removal_rows import is_used
 from ragsvc.store.index_source import SqliteIndexSource
 from ragsvc.store.text_integrity import damaged_texts
+from ragsvc.testing.file_kills import FileKills
 from ragsvc.testing.preloaded_service import ForkedService, PreloadedProcess
 from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import RunningService
@@ -97,6 +99,8 @@ class Report:
     deletes: int = 0
     renames: int = 0
     tenants: int = 0
+    files: int = 0
+    """Acknowledged uploads and deletions of files, whole or in parts."""
     backups: int = 0
     """Backups that ended, each made while the service ran, and restored."""
     upgrades: int = 0
@@ -113,7 +117,7 @@ class Report:
     @property
     def acknowledged(self) -> int:
         """Changes that the service acknowledged."""
-        return self.uploads + self.deletes + self.renames + self.tenants
+        return self.uploads + self.deletes + self.renames + self.tenants + self.files
 
     @property
     def clean(self) -> bool:
@@ -132,6 +136,7 @@ class CrashRounds:
         self._key = key
         self._admin_key = admin_key
         self._random = random.Random(seed)  # noqa: S311 - moments to kill at, not secrets
+        self._files = FileKills(seed)
         self._lock = threading.Lock()
         self._acknowledged = threading.Semaphore(0)
         self._erased = threading.Semaphore(0)
@@ -160,6 +165,9 @@ class CrashRounds:
         self.report.deletes = self.promises.deletes
         self.report.renames = self.promises.renames
         self.report.tenants = self.promises.tenants
+        self.report.files = self._files.changes
+        self.report.lost += self._files.lost
+        self.report.ghosts += self._files.ghosts
         return self.report
 
     def _round(self, preloaded: PreloadedProcess) -> None:
@@ -172,6 +180,7 @@ class CrashRounds:
                 for _ in range(_WORKERS)
             ]
             threads.append(threading.Thread(target=self._work_with_tenants, args=(service, stop), daemon=True))
+            threads.append(threading.Thread(target=self._work_with_files, args=(service, stop), daemon=True))
             backup = threading.Thread(target=self._back_up, daemon=True)
             number = self.report.rounds + 1
             if self._random.random() < _BACKUP_SHARE or number % _BACKUP_ROUND == 0:
@@ -250,6 +259,17 @@ class CrashRounds:
                     self._erased.release()
                 elif deleted.status_code not in (409, 503):
                     self.report.lost.append(f"deletion of {name} answered {deleted.status_code}: {deleted.text[:200]}")
+
+    def _work_with_files(self, service: RunningService | ForkedService, stop: threading.Event) -> None:
+        """Upload files, whole and in parts, and delete them."""
+        with service.client(self._key) as client:
+            while not stop.is_set():
+                try:
+                    changed = self._files.change(client)
+                except httpx.TransportError:
+                    return
+                if changed:
+                    self._acknowledged.release()
 
     def _back_up(self) -> None:
         """Back the directory up once while the service runs."""
@@ -343,6 +363,7 @@ class CrashRounds:
 
     def _check(self, service: RunningService | ForkedService) -> None:
         with service.client(self._key) as client:
+            self._files.check(client)
             listed = self._listed(client)
             self._settle_unsure(listed)
             for document_id in self.promises.kept:
@@ -513,6 +534,13 @@ class CrashRounds:
             statement = f"SELECT count(*) FROM {table} WHERE document_id NOT IN (SELECT id FROM documents)"  # noqa: S608
             if database.read_sync(partial(_count, statement=statement)):
                 self.report.ghosts.append(f"{table} without a document")
+        for table, condition in (
+            ("documents", "id NOT IN (SELECT document_id FROM document_files)"),
+            ("files", "implicit AND id NOT IN (SELECT file_id FROM document_files)"),
+            ("upload_parts", "upload_id NOT IN (SELECT id FROM uploads WHERE status = 'pending')"),
+        ):
+            if database.read_sync(partial(_count, statement=f"SELECT count(*) FROM {table} WHERE {condition}")):  # noqa: S608
+                self.report.ghosts.append(f"{table} where {condition}")
         statement = "SELECT count(*) FROM embeddings WHERE passage_id NOT IN (SELECT id FROM passages)"
         if database.read_sync(partial(_count, statement=statement)):
             self.report.ghosts.append("vectors without a passage")

@@ -522,3 +522,20 @@ def test_two_tenants_never_see_a_foreign_file_count_or_byte(
 
     with TemporaryDirectory() as folder:
         anyio.run(run, Path(folder))
+
+
+async def test_the_bytes_of_a_tenant_are_those_that_it_sees_while_it_is_deleted(tmp_path: Path) -> None:
+    async with InProcessIngest(tmp_path).running() as service:
+        await attach(service, await add_file(service, "a file of 20 bytes.."), collection="second")
+        await service.add("a document of 23 bytes.", filename="b.txt")
+
+        def stored() -> int:
+            return service.database.read_sync(lambda c: tenant_rows.stored_bytes(c, ACME))
+
+        assert stored() == 43
+        service.database.write_sync(lambda c: tenant_rows.mark_collections_deleted(c, ACME, name="default", now=2))
+        assert stored() == 20  # the file of the document goes with its collection
+        service.database.write_sync(lambda c: tenant_rows.mark_collections_deleted(c, ACME, now=2))
+        assert stored() == 20  # the file that was uploaded itself stays
+        service.database.write_sync(lambda c: file_rows.mark_files_deleted(c, ACME, now=2))
+        assert stored() == 0

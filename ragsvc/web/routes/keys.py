@@ -147,7 +147,8 @@ class AuditList(msgspec.Struct, frozen=True, kw_only=True):
 class KeyUsageBody(msgspec.Struct, frozen=True, kw_only=True):
     """Usage of a day: ``date`` in UTC; ``day`` is the same in days since 1970.
 
-    ``family`` is a group of endpoints, ``search`` or ``documents`` (uploads); ``""`` was counted by an older release.
+    ``family`` is a group of endpoints, also ``search``, ``documents`` and ``files``; ``""`` was counted by an older
+    release.
     """
 
     key_id: str

@@ -31,7 +31,7 @@ _GroupBy = Annotated[
 class UsageBody(msgspec.Struct, frozen=True, kw_only=True):
     """Usage summed over the columns that are ``null``; ``date`` is in UTC.
 
-    ``family`` is a group of endpoints, ``search`` or ``documents`` (uploads), which use no tokens.
+    ``family`` is a group of endpoints; ``search``, ``documents`` and ``files`` (uploads) use no tokens.
     """
 
     tenant: str | None

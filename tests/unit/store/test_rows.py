@@ -17,7 +17,7 @@ from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.core.ports.parsing import ParsedDocument
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.retrieval.filters import parse_filter
-from ragsvc.store import document_rows, job_rows, parsed_rows, passage_rows, tenant_rows, vector_rows
+from ragsvc.store import document_rows, file_rows, job_rows, parsed_rows, passage_rows, tenant_rows, vector_rows
 from ragsvc.store.database import Database, driver_connection
 from ragsvc.store.document_changes import change_document
 from ragsvc.store.index_source import SqliteIndexSource
@@ -369,3 +369,27 @@ def test_rows_come_back_letter_by_letter(database: Database, text: str) -> None:
     assert sorted(joined.decode().split("\0")) == sorted([text, "plain"])
     assert database.read_sync(lambda c: passage_rows.load_passages(c, [])) == {}
     assert database.read_sync(lambda c: passage_rows.load_joined_texts(c, [], between="\0")) == b""
+
+
+def test_expiring_files_are_found_without_reading_the_others(database: Database) -> None:
+    def fill(first: int, last: int) -> None:
+        database.write_sync(
+            lambda c: c.exec_driver_sql(
+                "INSERT INTO files (public_id, tenant, filename, media_type, size_bytes, sha256, purpose, status, "
+                "created_at, implicit) WITH RECURSIVE n(i) AS (SELECT ? UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
+                "SELECT 'file-' || i, 'acme', 'a', 'text/plain', 3, i, 'assistants', 'processed', 1, i % 2 FROM n",
+                (first, last),
+            )
+        )
+
+    def sweep(connection: Connection) -> None:
+        assert file_rows.expired_files(connection, now=5, limit=10) == []
+        assert file_rows.next_file_expiry(connection) is None
+        assert file_rows.doomed_files(connection, limit=1) == []
+
+    fill(1, 100)
+    few = steps(database, sweep)
+    fill(101, 5000)
+    assert steps(database, sweep) <= 2 * few
+    assert database.read_sync(lambda c: tenant_rows.stored_bytes(c, ACME)) == 15_000
+    assert database.read_sync(lambda c: file_rows.count_uploaded_files(c, ACME)) == 2500

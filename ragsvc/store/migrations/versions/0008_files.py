@@ -35,10 +35,11 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("files_by_tenant", "files", ["tenant", "id"])
-    op.create_index("files_by_size", "files", ["tenant", "deleted_at", "size_bytes"])
+    op.create_index("files_by_size", "files", ["tenant", "deleted_at", "implicit", "size_bytes"])
     op.create_index("files_by_sha256", "files", ["tenant", "sha256"])
-    op.create_index("files_by_expiry", "files", ["expires_at"])
-    op.create_index("files_by_deletion", "files", ["deleted_at"])
+    for name, column in (("files_by_expiry", "expires_at"), ("files_by_deletion", "deleted_at")):
+        condition = sa.text(f"{column} IS NOT NULL")
+        op.create_index(name, "files", [column], sqlite_where=condition, postgresql_where=condition)
     op.create_table(
         "document_files",
         sa.Column("document_id", sa.Integer, sa.ForeignKey("documents.id", ondelete="CASCADE"), nullable=False),
