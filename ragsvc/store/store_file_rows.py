@@ -26,7 +26,7 @@ _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _AT_ONCE = 500
 
 _is_cancelled = _documents.c.failure_code == FailureReason.CANCELLED
-_select_file: Select[Any] = (
+_select_file = (
     select(
         _links.c.created_at.label("added_at"),
         _links.c.file_id.label("file_row_id"),
