@@ -56,6 +56,10 @@ OnEvidence = Callable[[RetrievedPassages], None]
 _QUESTION_ENDS = 1200
 """Characters of the start and of the end of a message that are searched for a question; a query takes half as many."""
 
+_SILENT_READING_S = 15.0
+"""Seconds of reading files after which a stream begins with comments. Files that cannot be read mostly fail before, and
+are then answered with the status of their error."""
+
 _PASSAGE_TOKENS = 256
 """Tokens reserved for a passage: the limit of the built-in embedding model, which no passage exceeds by default."""
 
@@ -234,10 +238,12 @@ class AnswerService:
     ) -> AnswerStream:
         """The answer as server-sent events; returns with the first block. Raises the errors of ``complete``.
 
-        ``prepared`` is called before a model is asked, with the number of passages that did not fit into its context.
+        ``prepared`` is called before a model is asked, with the number of passages that did not fit into its context;
+        and before that if files of the request are read for long.
         """
         routes, reservation = await self._admit(principal, call)
         observed = self._observer.begin("chat", model=call.request.model)
+        reading = asyncio.get_running_loop().call_later(_SILENT_READING_S, prepared, 0) if call.files else None
         try:
             with observed.active(), ended_by_block(observed, only_on_failure=True):
                 evidence = await self._find_evidence(principal, call, observed, found)
@@ -250,6 +256,9 @@ class AnswerService:
         except BaseException:
             await reservation.refund()
             raise
+        finally:
+            if reading is not None:
+                reading.cancel()
         citer = None if made.source is None else StreamCiter(made.source, self._on_unresolved)
         budget = None
         end = ChatStreamEnd(call.request)
