@@ -159,6 +159,27 @@ def test_conversations_and_files_of_chats_show_nothing_also_after_a_kill(places)
     assert plain_traces(data_dir) == []
 
 
+def test_stored_responses_show_nothing_also_after_a_kill(places) -> None:
+    data_dir, first, _ = places
+    key = new_key(data_dir, first)
+    running = RunningService(data_dir, env=environment(data_dir, first))
+    with running.client(key) as http:
+        body = {"model": "local/chat-model", "input": f"What does {CANARY} cost?", "metadata": {"project": CANARY}}
+        made = http.post("/v1/responses", json=body).json()
+        later = http.post("/v1/responses", json={**body, "background": True}).json()
+        assert plain_traces(data_dir) == []
+    running.kill()
+    assert plain_traces(data_dir) == []
+    running = RunningService(data_dir, env=environment(data_dir, first))
+    with running.client(key) as http:
+        assert http.get(f"/v1/responses/{made['id']}").json() == made
+        (kept,) = http.get(f"/v1/responses/{made['id']}/input_items").json()["data"]
+        assert kept["content"][0]["text"] == body["input"]
+        assert http.get(f"/v1/responses/{later['id']}").json()["status"] in ("completed", "failed")
+    assert running.stop() == 0
+    assert plain_traces(data_dir) == []
+
+
 def test_a_plain_data_directory_is_migrated_and_its_key_exchanged(places) -> None:
     data_dir, first, second = places
     key = create_key(data_dir, tenant=TENANT)
