@@ -66,10 +66,14 @@ _PASSAGE_TOKENS = 256
 
 
 class JsonAnswer(msgspec.Struct, frozen=True):
-    """A chat completion object as JSON. ``dropped_passages`` did not fit into the model's context."""
+    """A chat completion object as JSON. ``dropped_passages`` did not fit into the model's context.
+
+    ``usage`` is that of the body, or was counted if the provider reported none.
+    """
 
     body: bytes
     dropped_passages: int
+    usage: TokenUsage
 
 
 class _PreparedCall(msgspec.Struct, frozen=True):
@@ -223,7 +227,7 @@ class AnswerService:
             raise
         await reservation.settle(reply.usage)
         body = reply.body if made.source is None else cite_reply(reply.body, made.source, self._on_unresolved)
-        return JsonAnswer(body, made.dropped_passages)
+        return JsonAnswer(body, made.dropped_passages, reply.usage)
 
     async def stream(
         self,

@@ -309,7 +309,8 @@ class ResponseService:
             files = await self.cited_files(evidence[0])
             builder.file_ids = {name: file.file_id for name, file in files.items()}
             builder.searched([evidence[0].query], search_results(evidence[0], files))
-        builder.feed(chunk_of_completion(msgspec.json.decode(answer.body)))
+        chunk = chunk_of_completion(msgspec.json.decode(answer.body))
+        builder.feed(chunk if chunk["usage"] else {**chunk, "usage": msgspec.to_builtins(answer.usage)})
         builder.complete(now=self.now())
         response = builder.response(whole=True)
         await self.add_to_conversation(plan, response)

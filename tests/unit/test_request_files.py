@@ -64,6 +64,9 @@ def test_the_cut_into_pieces_never_decides_whether_base64_is_valid(text, cuts):
         ("data:;base64,QUJD", b"ABC", ""),
         ("DATA:Text/Plain;charset=utf-8;base64,QUJD", b"ABC", "text/plain"),
         ("data:text/plain,A%20B", b"A B", "text/plain"),
+        ("data:text/plain;charset=ISO-8859-1;base64,QUJD", b"ABC", "text/plain; charset=iso-8859-1"),
+        ("data:text/plain;charset=nonsense;base64,QUJD", b"ABC", "text/plain"),
+        ("data:application/pdf;charset=ISO-8859-1;base64,QUJD", b"ABC", "application/pdf"),
         ("  QUJD\n", b"ABC", ""),
     ],
 )
