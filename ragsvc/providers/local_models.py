@@ -210,15 +210,14 @@ class LocalEmbeddings(_WithoutChat):
         if len(text) > _TOKENISED_CHARACTERS:  # a tokenizer takes two hundred times the memory of its text
             part = text[:_TOKENISED_CHARACTERS] if at_end else text[-_TOKENISED_CHARACTERS:]
         kept = limit
-        while kept > 0:
+        while True:
             spans = self._tokens.spans(part)
             if len(spans) > kept:
                 part = part[: spans[kept - 1][1]] if at_end else part[spans[-kept][0] :]
             (count,) = self._tokens.count([part])
-            if count <= limit:
-                break
-            kept -= count - limit  # a word that was cut can have more tokens than before
-        return part, count
+            if count <= limit or kept == 1:
+                return part, count
+            kept = max(1, kept - (count - limit))  # a word that was cut can have more tokens than before
 
     def _texts(self, given: str | list[Any]) -> list[str]:
         if isinstance(given, str):
