@@ -9,10 +9,12 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 from filelock import FileLock
 
@@ -26,6 +28,7 @@ ENVIRONMENTS = HERE.parent.parent / ".cache" / "clients"
 OLDEST_NODE = 20
 QUESTION = "How many litres of oil did the lighthouse lamp consume in 1903?"
 SENTENCE = "The lighthouse lamp consumed 4,711 litres of oil in 1903."
+CRANE = "The harbour crane lifts 11 tonnes."
 REPORT = text_pdf([["The keeper was paid 12 pounds."], [SENTENCE]])
 
 _UNREACHABLE = re.compile(
@@ -173,11 +176,17 @@ def client_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientS
 
 
 class Workplace(NamedTuple):
-    """A tenant with a document of two pages; the second answers ``QUESTION``."""
+    """A tenant with a document of two pages, of which the second answers ``QUESTION``.
+
+    Another tenant has the same file in a vector store, where the first cannot find it.
+    """
 
     service: ClientService
     key: str
     document_id: str
+    store_key: str
+    file_id: str
+    vector_store_id: str
 
     @property
     def page_url(self) -> str:
@@ -185,17 +194,31 @@ class Workplace(NamedTuple):
         return f"{self.service.running.url}/v1/rag/documents/{self.document_id}/content#page=2"
 
 
+def _created(reply: httpx.Response) -> str:
+    """The id of an object that was made."""
+    assert reply.status_code in {200, 201}, reply.text
+    return reply.json()["id"]
+
+
 @pytest.fixture(scope="session")
 def workplace_of(client_service: ClientService) -> Callable[[str], Workplace]:
     """A function that makes a tenant of that name, with its document."""
 
     def make(name: str) -> Workplace:
-        key = client_service.new_key(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"))
-        with client_service.running.client(key) as http:
+        tenant = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        keys = [client_service.new_key(each) for each in (tenant, f"{tenant}-stores")]
+        with client_service.running.client(keys[0]) as http:
             query, kind = {"filename": "lighthouse.pdf"}, {"content-type": "application/pdf"}
-            reply = http.post("/v1/rag/documents", params=query, content=REPORT, headers=kind)
-        assert reply.status_code == 201, reply.text
-        return Workplace(client_service, key, reply.json()["id"])
+            document_id = _created(http.post("/v1/rag/documents", params=query, content=REPORT, headers=kind))
+        with client_service.running.client(keys[1]) as http:
+            files = {"file": ("lighthouse.pdf", REPORT, "application/pdf")}
+            file_id = _created(http.post("/v1/files", files=files, data={"purpose": "assistants"}))
+            store_id = _created(http.post("/v1/vector_stores", json={"name": "lighthouses", "file_ids": [file_id]}))
+            deadline = time.monotonic() + 60
+            while http.get(f"/v1/vector_stores/{store_id}").json()["file_counts"]["completed"] != 1:
+                assert time.monotonic() < deadline, "the file of the vector store is not ready"
+                time.sleep(0.1)
+        return Workplace(client_service, keys[0], document_id, keys[1], file_id, store_id)
 
     return make
 
@@ -210,8 +233,12 @@ class Outcome(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def outcome_of(workplace_of: Callable[[str], Workplace]) -> Callable[[Client], Outcome]:
+def outcome_of(
+    workplace_of: Callable[[str], Workplace], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Client], Outcome]:
     """Runs the program of a client, once; its tests look at the results."""
+    upload = tmp_path_factory.mktemp("uploads") / "crane.txt"
+    upload.write_text(CRANE)
     outcomes: dict[str, Outcome] = {}
     refusals: dict[str, BaseException] = {}
 
@@ -225,6 +252,9 @@ def outcome_of(workplace_of: Callable[[str], Workplace]) -> Callable[[Client], O
             "API_KEY": workplace.key,
             "QUESTION": QUESTION,
             "DOCUMENT_ID": workplace.document_id,
+            "STORE_KEY": workplace.store_key,
+            "VECTOR_STORE_ID": workplace.vector_store_id,
+            "UPLOAD": str(upload),
             "WEATHER": weather,
         }
         printed = json.loads(
