@@ -186,7 +186,7 @@ class ProxyService:
             if asked.documents:
                 raise UnsupportedParameter(
                     f"The suffix of '{call.model}' cannot be honoured by /v1{call.path}: "
-                    "only POST /v1/chat/completions answers from documents.",
+                    "only POST /v1/chat/completions and /v1/responses answer from documents.",
                     param="model",
                 )
             call = msgspec.structs.replace(call, model=asked.name)

@@ -52,6 +52,7 @@ _MOST_RESPONSES: Final = 1000
 """Responses that one conversation continues."""
 
 _TOKENS_OF_A_MESSAGE: Final = 4
+_MANY_ITEMS: Final = 500
 
 
 class ResponsePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,9 +129,15 @@ def _shown_format(request: ResponseRequest) -> Item:
 
 
 class _Resolved(msgspec.Struct, frozen=True):
-    """What a request refers to: earlier responses (oldest first), items, and collections by the ids of their stores."""
+    """What a request refers to.
 
-    chain: Sequence[StoredResponse] = ()
+    ``earlier`` are the items of the responses that it continues, ``collections`` those from which these were answered.
+    ``stores`` has the names of collections by the ids of their stores.
+    """
+
+    earlier: Sequence[Item] = ()
+    size_bytes: int = 0
+    collections: frozenset[str] = frozenset()
     items: Mapping[str, Item] = MappingProxyType({})
     stores: Mapping[str, str] = MappingProxyType({})
 
@@ -177,8 +184,7 @@ class ResponsePlanner:
         own = own_items(request.input, lambda prefix, place: item_id(prefix, identifier, _FIRST_INPUT + place))
         resolved = await self._resolve(principal, request, own, tools)
         own = [resolved.items[item["id"]] if item["type"] == "item_reference" else item for item in own]
-        earlier = [item for response in resolved.chain for item in context_of_response(response)]
-        collections = {name for response in resolved.chain for name in response.collections}
+        earlier, collections = resolved.earlier, set(resolved.collections)
         known: set[str] = set()
         if request.conversation_id is not None:
             talk = await self._conversations.get(principal, request.conversation_id, param="conversation")
@@ -203,7 +209,7 @@ class ResponsePlanner:
                 max_file_bytes=self._max_file_bytes,
             )
 
-        call = await anyio.to_thread.run_sync(translate) if large else translate()
+        call = await anyio.to_thread.run_sync(translate) if large or _is_long(resolved, earlier) else translate()
         call = with_own_places(call, items, own=len(own))
         options = call.request.rag_options
         if options is not None and request.use_rag is not msgspec.UNSET and searches:
@@ -257,7 +263,13 @@ class ResponsePlanner:
                         f"There is no vector store '{identifier[:100]}'.", param="vector_store_id"
                     )
                 stores[identifier] = found.name
-            return _Resolved(chain, items, stores)
+            return _Resolved(
+                earlier=[item for response in chain for item in context_of_response(response)],
+                size_bytes=sum(len(response.body) + len(response.input) for response in chain),
+                collections=frozenset(name for response in chain for name in response.collections),
+                items=items,
+                stores=stores,
+            )
 
         return await self._database.read(read)
 
@@ -347,6 +359,11 @@ class ResponsePlanner:
 
 
 _PROBE: Final = {"role": "user", "content": "-"}
+
+
+def _is_long(resolved: _Resolved, earlier: Sequence[Item]) -> bool:
+    """Whether the translation would block the event loop."""
+    return resolved.size_bytes > LARGE_BODY_BYTES or len(earlier) > _MANY_ITEMS
 
 
 def with_own_places(call: ChatCall, items: Sequence[Item], *, own: int) -> ChatCall:

@@ -89,9 +89,8 @@ class ResponseStream:
         evidence: list[RetrievedPassages] = []
         source = await service.answers.stream(plan.principal, plan.call, prepared=prepared, found=evidence.append)
         try:
-            if evidence:
-                files = await service.cited_files(evidence[0])
-                self.builder.file_ids = {name: file.file_id for name, file in files.items()}
+            files = await service.cited_files(evidence[0]) if evidence else {}
+            self.builder.file_ids = {name: file.file_id for name, file in files.items()}
             if plan.stored and not plan.request.background:
                 await service.insert(plan, "in_progress", self.builder.response(whole=True))
             self._is_stored = plan.stored
@@ -368,11 +367,14 @@ class ResponseService:
                     running.add(stream.fail("internal_error", _FAILED))
             if running.scope.cancel_called:
                 running.add(stream.cancel())
+        except anyio.get_cancelled_exc_class():
+            running.add(stream.fail(ShuttingDown.code, _STOPPED))
+            raise
+        finally:
             if not stream.finished:
                 with anyio.CancelScope(shield=True):
                     await stream.aclose()
                     await self._change_or_warn(plan, stream.builder)
-        finally:
             self._running.pop(plan.id, None)
             running.ended.set()
             running.notify()

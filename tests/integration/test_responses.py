@@ -12,6 +12,7 @@ import tarfile
 import time
 
 import httpx
+import jsonschema
 import openai
 import pytest
 from openai.types.responses import ResponseStreamEvent
@@ -189,6 +190,30 @@ def test_the_events_of_a_text(caller):
         "output_text.done", "content_part.done", "output_item.done", "completed",
     ]  # fmt: skip
     assert events[-1]["response"]["usage"]["total_tokens"] == 16
+
+
+@pytest.mark.parametrize("model", ["no-usage", "sparse"])
+def test_the_usage_is_counted_if_the_provider_does_not_report_it(caller, model):
+    whole = caller.responses.create(model=model, input="Hello")
+    assert whole.usage.output_tokens > 0
+    events = events_of(caller, model=model, input="Hello")
+    check_stream(events)
+    assert events[-1]["response"]["usage"]["output_tokens"] > 0
+
+
+def test_responses_are_described(caller):
+    document = caller.http.get("/schema").json()
+    operation = document["paths"]["/v1/responses"]["post"]
+    content = operation["responses"]["200"]["content"]
+    assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/ResponseBody"}
+    assert content["text/event-stream"]["schema"] == {"$ref": "#/components/schemas/ResponseEvent"}
+    assert "input" in document["components"]["schemas"]["ResponseRequest"]["properties"]
+    schema = {"$ref": "#/components/schemas/ResponseBody", "components": document["components"]}
+    validator = jsonschema.Draft202012Validator(schema)
+    tool = caller.file_search()
+    answer = caller.http.post("/v1/responses", json={"model": LOCAL, "input": QUESTION, "tools": [tool]}).json()
+    validator.validate(answer)
+    assert not validator.is_valid(answer | {"status": "odd"})
 
 
 def test_the_stream_helper_of_the_sdk(caller):

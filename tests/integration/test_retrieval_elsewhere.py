@@ -39,7 +39,8 @@ def test_a_json_route_that_has_no_documents_refuses_the_fields(client, gateway, 
     (name,) = field
     param, message = refusal(client.post(path, json={"model": "any", **JSON_ROUTES[path], **field}))
     assert param == name
-    assert message == f"'{name}' cannot be honoured by {path}: only POST /v1/chat/completions answers from documents."
+    refused = f"'{name}' cannot be honoured by {path}: "
+    assert message == refused + "only POST /v1/chat/completions and /v1/responses answer from documents."
     assert len(gateway.upstream.requests) == before
 
 

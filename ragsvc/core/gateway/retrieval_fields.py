@@ -1,6 +1,7 @@
 """The fields that ask for an answer from documents, where they cannot have an effect: refused, never ignored.
 
-Only chat completions honour them. An answer without documents, where documents were asked for, misleads its reader.
+Only chat completions and responses honour them. An answer without documents, where documents were asked for, misleads
+its reader.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def unsupported_retrieval(name: str, where: str) -> UnsupportedParameter:
     """The error for a request that asks for documents where they cannot be used."""
     shown = "use_rag" if len(name) > 64 else name
     return UnsupportedParameter(
-        f"'{shown}' cannot be honoured by {where}: only POST /v1/chat/completions answers from documents.", param=shown
+        f"'{shown}' cannot be honoured by {where}: "
+        "only POST /v1/chat/completions and /v1/responses answer from documents.",
+        param=shown,
     )
 
 

@@ -34,7 +34,7 @@ _EDGE_BYTES: Final = 4096
 _LIKE_RETRIEVAL: Final = re.compile(rb'"(?:use[_-]?)?r(?:ag|ga)s?"\s*:', re.IGNORECASE)
 
 
-class RankingOptions(msgspec.Struct, frozen=True):
+class FileRanking(msgspec.Struct, frozen=True):
     """How ``file_search`` ranks. ``ranker`` is accepted and has no effect."""
 
     ranker: str | None = None
@@ -63,7 +63,7 @@ class FileSearch(msgspec.Struct, frozen=True):
     vector_store_ids: Annotated[list[str], Meta(min_length=1, max_length=MAX_VECTOR_STORES)]
     max_num_results: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] | None = None
     filters: dict[str, Any] | None = None
-    ranking_options: RankingOptions | None = None
+    ranking_options: FileRanking | None = None
 
 
 class TextFormat(msgspec.Struct, frozen=True):
