@@ -33,8 +33,9 @@ REPORT = text_pdf([["The keeper was paid 12 pounds."], [SENTENCE]])
 
 _UNREACHABLE = re.compile(
     r"NewConnectionError|ConnectTimeout|Read timed out|ReadTimeout|Temporary failure in name resolution|SSLError"
-    r"|ProxyError|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|network request to|timed out after"
+    r"|ProxyError|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|network request to"
 )
+NOT_TRIED = "were not tried"
 _failed_environments: dict[str, str] = {}
 
 
@@ -44,29 +45,36 @@ _failed_environments: dict[str, str] = {}
 def _install(name: str, state: str, make: Callable[[Path], None]) -> Path:
     """The folder of an environment. It is made when ``state`` has changed, and replaces the one before.
 
-    A package index that does not answer fails the tests of the environment with these words, once for the session.
+    If the packages cannot be installed, the tests of the environment fail, and say that its clients were not tried.
     """
-    if name in _failed_environments:
-        pytest.fail(_failed_environments[name], pytrace=False)
     folder = ENVIRONMENTS / f"{name}-{hashlib.sha256(state.encode()).hexdigest()[:16]}"
     ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
     with FileLock(ENVIRONMENTS / f"{name}.lock"):
-        if not (folder / "ready").exists():
+        if name not in _failed_environments and not (folder / "ready").exists():
             for old in ENVIRONMENTS.glob(f"{name}-*"):
-                if re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", old.name):
-                    shutil.rmtree(old)
+                shutil.rmtree(old)
             try:
                 make(folder)
             except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-                output = f"{error} {error.stdout or ''} {error.stderr or ''}"
-                reason = (
-                    "the package index did not answer" if _UNREACHABLE.search(output) else "the installation failed"
-                )
-                words = f"The clients of the environment '{name}' were not tried: {reason}."
-                _failed_environments[name] = f"{words} This says nothing about the service.\n{output[-3000:]}"
-                pytest.fail(_failed_environments[name], pytrace=False)
-            (folder / "ready").touch()
+                _failed_environments[name] = _words_for_failed_installation(name, error)
+            else:
+                (folder / "ready").touch()
+    if name in _failed_environments:
+        pytest.fail(_failed_environments[name], pytrace=False)
     return folder
+
+
+def _words_for_failed_installation(name: str, error: subprocess.CalledProcessError | subprocess.TimeoutExpired) -> str:
+    output = f"{error.stdout or ''}\n{error.stderr or ''}"
+    reason = (
+        "the package index did not answer"
+        if _UNREACHABLE.search(output) or isinstance(error, subprocess.TimeoutExpired)
+        else "their packages could not be installed"
+    )
+    return (
+        f"The clients of the environment '{name}' {NOT_TRIED}: {reason}. This says nothing about the service.\n"
+        f"{error}\n{output.strip()[-3000:]}"
+    )
 
 
 def _run(command: Sequence[str | Path], *, timeout_s: float, cwd: Path | None = None) -> None:
@@ -81,7 +89,7 @@ def python_of(name: str) -> Path:
     def make(folder: Path) -> None:
         _run([sys.executable, "-m", "venv", folder], timeout_s=120)
         # most modules are never imported, so that compiling all of them costs more time than it saves
-        options = ["--disable-pip-version-check", "--no-compile", "--quiet"]
+        options = ["--disable-pip-version-check", "--no-compile", "--quiet", "--retries", "3"]
         command = [folder / in_folder, "-m", "pip", "install", *options, "-r", requirements, "-c", lock]
         _run(command, timeout_s=560)
 
@@ -286,10 +294,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for result in terminalreporter.stats.get(outcome, ()):
             properties = dict(getattr(result, "user_properties", ()))
             if "client" in properties:
-                found.setdefault(str(properties["client"]), {})[str(properties["feature"])] = words
+                shown = "not tried" if NOT_TRIED in result.longreprtext else words
+                found.setdefault(str(properties["client"]), {})[str(properties["feature"])] = shown
     if not found:
         return
     terminalreporter.section("clients")
+    for text in _failed_environments.values():
+        terminalreporter.write_line(text.splitlines()[0])
     terminalreporter.write_line(f"{'client':<30}{'version':<10}{'feature':<22}result")
     for client in CLIENTS:
         for feature, words in found.get(client.name, {}).items():
