@@ -25,6 +25,7 @@ COLUMNS = {
 """Features that have a column in the table, with its heading."""
 
 CHAT = ("chat", "stream", "tools")
+RESPONSES = ("responses", "streamed responses")
 CITATIONS = ("citations", "streamed citations")
 
 
@@ -56,16 +57,47 @@ class Client(NamedTuple):
 
 
 CLIENTS = [
-    Client("OpenAI for Python", "openai", "openai-3", "openai_python.py", (*CHAT, *CITATIONS, "embeddings")),
-    Client("OpenAI for Node", "openai", "clients", "openai_node.mjs", (*CHAT, *CITATIONS, "embeddings")),
-    Client("LiteLLM SDK", "litellm", "openai-3", "litellm_sdk.py", (*CHAT, *CITATIONS, "embeddings")),
-    Client("LiteLLM proxy", "litellm", "openai-2", "litellm_proxy.py", (*CHAT, *CITATIONS, "embeddings")),
+    Client(
+        "OpenAI for Python",
+        "openai",
+        "openai-3",
+        "openai_python.py",
+        (*CHAT, *CITATIONS, "embeddings", *RESPONSES, "vector stores"),
+    ),
+    Client(
+        "OpenAI for Node",
+        "openai",
+        "clients",
+        "openai_node.mjs",
+        (*CHAT, *CITATIONS, "embeddings", *RESPONSES, "vector stores"),
+    ),
+    Client(
+        "LiteLLM SDK",
+        "litellm",
+        "openai-3",
+        "litellm_sdk.py",
+        (*CHAT, *CITATIONS, "embeddings", *RESPONSES, "vector stores"),
+    ),
+    Client(
+        "LiteLLM proxy",
+        "litellm",
+        "openai-2",
+        "litellm_proxy.py",
+        (*CHAT, *CITATIONS, "embeddings", *RESPONSES, "vector stores"),
+    ),
     Client(
         "pydantic-ai",
         "pydantic-ai-slim",
         "openai-3",
         "pydantic_ai_agents.py",
-        (*CHAT, *CITATIONS, "embeddings"),
+        (*CHAT, *CITATIONS, "embeddings", *RESPONSES),
+    ),
+    Client(
+        "AI SDK, `openai`",
+        "@ai-sdk/openai",
+        "clients",
+        "ai_sdk_openai.mjs",
+        (*CHAT, "embeddings", *RESPONSES),
     ),
     Client(
         "AI SDK, `openai.chat`",
@@ -88,30 +120,36 @@ CLIENTS = [
         "openai-agents",
         "openai-3",
         "openai_agents_python.py",
-        (*CHAT, *CITATIONS, "mcp"),
+        (*CHAT, *CITATIONS, "mcp", *RESPONSES),
     ),
     Client(
         "OpenAI Agents for JavaScript",
         "@openai/agents",
         "clients",
         "openai_agents_node.mjs",
-        (*CHAT, *CITATIONS, "mcp"),
+        (*CHAT, *CITATIONS, "mcp", *RESPONSES),
     ),
     Client(
         "LangChain for Python",
         "langchain-openai",
         "openai-3",
         "langchain_python.py",
-        (*CHAT, "embeddings", "token arrays"),
+        (*CHAT, "embeddings", "token arrays", *RESPONSES),
         recipe="langchain",
     ),
-    Client("LangChain for JavaScript", "@langchain/openai", "clients", "langchain_node.mjs", (*CHAT, "embeddings")),
+    Client(
+        "LangChain for JavaScript",
+        "@langchain/openai",
+        "clients",
+        "langchain_node.mjs",
+        (*CHAT, "embeddings", *RESPONSES),
+    ),
     Client(
         "LlamaIndex",
         "llama-index-llms-openai-like",
         "openai-2",
         "llama_index_python.py",
-        (*CHAT, "embeddings"),
+        (*CHAT, "embeddings", *RESPONSES),
         recipe="llamaindex",
     ),
     Client(
@@ -119,7 +157,7 @@ CLIENTS = [
         "haystack-ai",
         "openai-3",
         "haystack_components.py",
-        (*CHAT, "embeddings"),
+        (*CHAT, "embeddings", *RESPONSES),
         recipe="haystack",
     ),
     Client(
@@ -127,7 +165,7 @@ CLIENTS = [
         "ogx-client",
         "openai-3",
         "ogx_client_python.py",
-        ("chat", "stream", "citations", "embeddings", "models"),
+        ("chat", "stream", "citations", "embeddings", "models", *RESPONSES, "vector stores"),
     ),
     Client("fastmcp", "fastmcp", "openai-3", "fastmcp_client.py", ("mcp", "citations", "mcp resources")),
     Client(

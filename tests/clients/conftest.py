@@ -9,10 +9,12 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 from filelock import FileLock
 
@@ -26,12 +28,14 @@ ENVIRONMENTS = HERE.parent.parent / ".cache" / "clients"
 OLDEST_NODE = 20
 QUESTION = "How many litres of oil did the lighthouse lamp consume in 1903?"
 SENTENCE = "The lighthouse lamp consumed 4,711 litres of oil in 1903."
+CRANE = "The harbour crane lifts 11 tonnes."
 REPORT = text_pdf([["The keeper was paid 12 pounds."], [SENTENCE]])
 
 _UNREACHABLE = re.compile(
     r"NewConnectionError|ConnectTimeout|Read timed out|ReadTimeout|Temporary failure in name resolution|SSLError"
-    r"|ProxyError|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|network request to|timed out after"
+    r"|ProxyError|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|network request to"
 )
+NOT_TRIED = "were not tried"
 _failed_environments: dict[str, str] = {}
 
 
@@ -41,29 +45,36 @@ _failed_environments: dict[str, str] = {}
 def _install(name: str, state: str, make: Callable[[Path], None]) -> Path:
     """The folder of an environment. It is made when ``state`` has changed, and replaces the one before.
 
-    A package index that does not answer fails the tests of the environment with these words, once for the session.
+    If the packages cannot be installed, the tests of the environment fail, and say that its clients were not tried.
     """
-    if name in _failed_environments:
-        pytest.fail(_failed_environments[name], pytrace=False)
     folder = ENVIRONMENTS / f"{name}-{hashlib.sha256(state.encode()).hexdigest()[:16]}"
     ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
     with FileLock(ENVIRONMENTS / f"{name}.lock"):
-        if not (folder / "ready").exists():
+        if name not in _failed_environments and not (folder / "ready").exists():
             for old in ENVIRONMENTS.glob(f"{name}-*"):
-                if re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", old.name):
-                    shutil.rmtree(old)
+                shutil.rmtree(old)
             try:
                 make(folder)
             except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-                output = f"{error} {error.stdout or ''} {error.stderr or ''}"
-                reason = (
-                    "the package index did not answer" if _UNREACHABLE.search(output) else "the installation failed"
-                )
-                words = f"The clients of the environment '{name}' were not tried: {reason}."
-                _failed_environments[name] = f"{words} This says nothing about the service.\n{output[-3000:]}"
-                pytest.fail(_failed_environments[name], pytrace=False)
-            (folder / "ready").touch()
+                _failed_environments[name] = _words_for_failed_installation(name, error)
+            else:
+                (folder / "ready").touch()
+    if name in _failed_environments:
+        pytest.fail(_failed_environments[name], pytrace=False)
     return folder
+
+
+def _words_for_failed_installation(name: str, error: subprocess.CalledProcessError | subprocess.TimeoutExpired) -> str:
+    output = f"{error.stdout or ''}\n{error.stderr or ''}"
+    reason = (
+        "the package index did not answer"
+        if _UNREACHABLE.search(output) or isinstance(error, subprocess.TimeoutExpired)
+        else "their packages could not be installed"
+    )
+    return (
+        f"The clients of the environment '{name}' {NOT_TRIED}: {reason}. This says nothing about the service.\n"
+        f"{error}\n{output.strip()[-3000:]}"
+    )
 
 
 def _run(command: Sequence[str | Path], *, timeout_s: float, cwd: Path | None = None) -> None:
@@ -78,7 +89,7 @@ def python_of(name: str) -> Path:
     def make(folder: Path) -> None:
         _run([sys.executable, "-m", "venv", folder], timeout_s=120)
         # most modules are never imported, so that compiling all of them costs more time than it saves
-        options = ["--disable-pip-version-check", "--no-compile", "--quiet"]
+        options = ["--disable-pip-version-check", "--no-compile", "--quiet", "--retries", "3"]
         command = [folder / in_folder, "-m", "pip", "install", *options, "-r", requirements, "-c", lock]
         _run(command, timeout_s=560)
 
@@ -173,11 +184,17 @@ def client_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientS
 
 
 class Workplace(NamedTuple):
-    """A tenant with a document of two pages; the second answers ``QUESTION``."""
+    """A tenant with a document of two pages, of which the second answers ``QUESTION``.
+
+    Another tenant has the same file in a vector store, where the first cannot find it.
+    """
 
     service: ClientService
     key: str
     document_id: str
+    store_key: str
+    file_id: str
+    vector_store_id: str
 
     @property
     def page_url(self) -> str:
@@ -185,17 +202,31 @@ class Workplace(NamedTuple):
         return f"{self.service.running.url}/v1/rag/documents/{self.document_id}/content#page=2"
 
 
+def _created(reply: httpx.Response) -> str:
+    """The id of an object that was made."""
+    assert reply.status_code in {200, 201}, reply.text
+    return reply.json()["id"]
+
+
 @pytest.fixture(scope="session")
 def workplace_of(client_service: ClientService) -> Callable[[str], Workplace]:
     """A function that makes a tenant of that name, with its document."""
 
     def make(name: str) -> Workplace:
-        key = client_service.new_key(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"))
-        with client_service.running.client(key) as http:
+        tenant = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        keys = [client_service.new_key(each) for each in (tenant, f"{tenant}-stores")]
+        with client_service.running.client(keys[0]) as http:
             query, kind = {"filename": "lighthouse.pdf"}, {"content-type": "application/pdf"}
-            reply = http.post("/v1/rag/documents", params=query, content=REPORT, headers=kind)
-        assert reply.status_code == 201, reply.text
-        return Workplace(client_service, key, reply.json()["id"])
+            document_id = _created(http.post("/v1/rag/documents", params=query, content=REPORT, headers=kind))
+        with client_service.running.client(keys[1]) as http:
+            files = {"file": ("lighthouse.pdf", REPORT, "application/pdf")}
+            file_id = _created(http.post("/v1/files", files=files, data={"purpose": "assistants"}))
+            store_id = _created(http.post("/v1/vector_stores", json={"name": "lighthouses", "file_ids": [file_id]}))
+            deadline = time.monotonic() + 60
+            while http.get(f"/v1/vector_stores/{store_id}").json()["file_counts"]["completed"] != 1:
+                assert time.monotonic() < deadline, "the file of the vector store is not ready"
+                time.sleep(0.1)
+        return Workplace(client_service, keys[0], document_id, keys[1], file_id, store_id)
 
     return make
 
@@ -210,8 +241,12 @@ class Outcome(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def outcome_of(workplace_of: Callable[[str], Workplace]) -> Callable[[Client], Outcome]:
+def outcome_of(
+    workplace_of: Callable[[str], Workplace], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Client], Outcome]:
     """Runs the program of a client, once; its tests look at the results."""
+    upload = tmp_path_factory.mktemp("uploads") / "crane.txt"
+    upload.write_text(CRANE)
     outcomes: dict[str, Outcome] = {}
     refusals: dict[str, BaseException] = {}
 
@@ -225,6 +260,9 @@ def outcome_of(workplace_of: Callable[[str], Workplace]) -> Callable[[Client], O
             "API_KEY": workplace.key,
             "QUESTION": QUESTION,
             "DOCUMENT_ID": workplace.document_id,
+            "STORE_KEY": workplace.store_key,
+            "VECTOR_STORE_ID": workplace.vector_store_id,
+            "UPLOAD": str(upload),
             "WEATHER": weather,
         }
         printed = json.loads(
@@ -256,10 +294,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for result in terminalreporter.stats.get(outcome, ()):
             properties = dict(getattr(result, "user_properties", ()))
             if "client" in properties:
-                found.setdefault(str(properties["client"]), {})[str(properties["feature"])] = words
+                shown = "not tried" if NOT_TRIED in result.longreprtext else words
+                found.setdefault(str(properties["client"]), {})[str(properties["feature"])] = shown
     if not found:
         return
     terminalreporter.section("clients")
+    for text in _failed_environments.values():
+        terminalreporter.write_line(text.splitlines()[0])
     terminalreporter.write_line(f"{'client':<30}{'version':<10}{'feature':<22}result")
     for client in CLIENTS:
         for feature, words in found.get(client.name, {}).items():

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from tests.clients.catalogue import CLIENTS, Client
-from tests.clients.conftest import SENTENCE, Outcome
+from tests.clients.conftest import CRANE, SENTENCE, Outcome
 
 pytestmark = pytest.mark.timeout(900)  # the first test of an environment installs its packages
 
 Result = dict[str, Any]
 GREETING = "Hello from the provider."
 TEXTS = ["The lighthouse is tall.", "Ships carry oil."]
+FILE_CITATIONS = {"file_citation", "citation", "document", "DocumentCitationSource"}
 TOOLS = ["search", "fetch", "ask", "list_documents", "add_document"]
 
 
@@ -83,6 +84,34 @@ def check_models(result: Result, outcome: Outcome) -> None:
     assert {"backend-model", "local/chat-model", "local/embedding-model"} <= set(result["ids"])
 
 
+def check_responses(result: Result, outcome: Outcome) -> None:
+    """The annotation names the file of the vector store, and the results of the search are its passages."""
+    check_cited_text(result, outcome)
+    for source in result.get("sources", []):
+        assert source["type"] in FILE_CITATIONS or source["type"].endswith("AnnotationFileCitation")
+        assert source["file_id"] == outcome.workplace.file_id
+        assert source.get("filename", "lighthouse.pdf") == "lighthouse.pdf"
+        assert source.get("page", 2) == 2
+    assert len(result.get("sources", [""])) == 1
+    if "found" in result:
+        best = {"file_id": outcome.workplace.file_id, "filename": "lighthouse.pdf", "text": SENTENCE}
+        assert result["found"][0] == best
+
+
+def check_streamed_responses(result: Result, outcome: Outcome) -> None:
+    check_responses(result, outcome)
+    assert "".join(result["pieces"]) == result["text"]
+
+
+def check_vector_stores(result: Result, outcome: Outcome) -> None:
+    """A file is uploaded, indexed, found by its attribute, read and deleted."""
+    assert result["status"] == "completed"
+    assert result["counts"] == {"in_progress": 0, "completed": 1, "failed": 0, "cancelled": 0, "total": 1}
+    assert result["found"] == [{"file_id": result["file_id"], "filename": "crane.txt", "text": CRANE}]
+    assert result.get("content", CRANE) == CRANE
+    assert result["deleted"] == [True, True, True]
+
+
 CHECKS: dict[str, Callable[[Result, Outcome], None]] = {
     "chat": check_chat,
     "stream": check_stream,
@@ -95,6 +124,9 @@ CHECKS: dict[str, Callable[[Result, Outcome], None]] = {
     "mcp": check_mcp,
     "mcp resources": check_mcp_resources,
     "models": check_models,
+    "responses": check_responses,
+    "streamed responses": check_streamed_responses,
+    "vector stores": check_vector_stores,
 }
 
 TRIED = [

@@ -4,11 +4,11 @@ import json
 
 from haystack.components.agents import Agent
 from haystack.components.embedders import OpenAITextEmbedder
-from haystack.components.generators.chat import OpenAIChatGenerator
+from haystack.components.generators.chat import OpenAIChatGenerator, OpenAIResponsesChatGenerator
 from haystack.dataclasses import ChatMessage
 from haystack.tools import create_tool_from_function
 from haystack.utils import Secret
-from reporting import API_KEY, BASE_URL, HELLO, TEXTS, WEATHER, report
+from reporting import API_KEY, BASE_URL, HELLO, QUESTION, STORE_KEY, TEXTS, VECTOR_STORE_ID, WEATHER, report
 
 SERVICE = {"api_base_url": BASE_URL, "api_key": Secret.from_token(API_KEY), "max_retries": 0}
 GREETING = [ChatMessage.from_user(HELLO)]
@@ -46,4 +46,32 @@ def tools() -> dict:
     }
 
 
-report("haystack-ai", {"chat": chat, "stream": stream, "embeddings": embeddings, "tools": tools})
+def searching_generator(**options) -> OpenAIResponsesChatGenerator:
+    tools = [{"type": "file_search", "vector_store_ids": [VECTOR_STORE_ID]}]
+    service = {**SERVICE, "api_key": Secret.from_token(STORE_KEY)}
+    return OpenAIResponsesChatGenerator(model="local/chat-model", tools=tools, **service, **options)
+
+
+def responses() -> dict:
+    (reply,) = searching_generator().run([ChatMessage.from_user(QUESTION)])["replies"]
+    return {"text": reply.text}
+
+
+def streamed_responses() -> dict:
+    chunks = []
+    generator = searching_generator(streaming_callback=chunks.append)
+    (reply,) = generator.run([ChatMessage.from_user(QUESTION)])["replies"]
+    return {"text": reply.text, "pieces": [chunk.content for chunk in chunks if chunk.content]}
+
+
+report(
+    "haystack-ai",
+    {
+        "chat": chat,
+        "stream": stream,
+        "embeddings": embeddings,
+        "tools": tools,
+        "responses": responses,
+        "streamed responses": streamed_responses,
+    },
+)

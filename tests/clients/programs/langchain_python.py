@@ -1,7 +1,9 @@
 """LangChain for Python."""
 
+import functools
 import importlib.util
 import json
+import operator
 import os
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from openai import BadRequestError
-from reporting import API_KEY, BASE_URL, HELLO, TEXTS, WEATHER, report
+from reporting import API_KEY, BASE_URL, HELLO, QUESTION, STORE_KEY, TEXTS, VECTOR_STORE_ID, WEATHER, report
 
 SERVICE = {"base_url": BASE_URL, "api_key": API_KEY, "max_retries": 0}
 
@@ -58,7 +60,48 @@ def tools() -> dict:
     return {"calls": [{"name": call["name"], "arguments": json.dumps(call["args"])}], "text": answer.text}
 
 
+def searching_model():
+    service = {**SERVICE, "api_key": STORE_KEY}
+    model = ChatOpenAI(
+        model="local/chat-model", use_responses_api=True, include=["file_search_call.results"], **service
+    )
+    return model.bind_tools([{"type": "file_search", "vector_store_ids": [VECTOR_STORE_ID]}])
+
+
+def result_of(message) -> dict:
+    (text,) = [block for block in message.content if block["type"] == "text"]
+    (search,) = [block for block in message.content if block["type"] == "file_search_call"]
+    (standard,) = [block for block in message.content_blocks if block["type"] == "text"]
+    assert [citation["type"] for citation in standard["annotations"]] == ["citation"]
+    return {
+        "text": message.text,
+        "sources": [
+            {key: annotation.get(key) for key in ("type", "file_id", "filename", "page")}
+            for annotation in text["annotations"]
+        ],
+        "found": [{key: result[key] for key in ("file_id", "filename", "text")} for result in search["results"]],
+    }
+
+
+def responses() -> dict:
+    return result_of(searching_model().invoke(QUESTION))
+
+
+def streamed_responses() -> dict:
+    chunks = list(searching_model().stream(QUESTION))
+    whole = functools.reduce(operator.add, chunks)
+    return {**result_of(whole), "pieces": [chunk.text for chunk in chunks if chunk.text]}
+
+
 report(
     "langchain-openai",
-    {"chat": chat, "stream": stream, "embeddings": embeddings, "token arrays": token_arrays, "tools": tools},
+    {
+        "chat": chat,
+        "stream": stream,
+        "embeddings": embeddings,
+        "token arrays": token_arrays,
+        "tools": tools,
+        "responses": responses,
+        "streamed responses": streamed_responses,
+    },
 )

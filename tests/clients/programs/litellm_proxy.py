@@ -14,7 +14,19 @@ from pathlib import Path
 
 import httpx
 from openai import OpenAI
-from reporting import API_KEY, BASE_URL, HELLO, QUESTION, TEXTS, WEATHER, report
+from reporting import (
+    API_KEY,
+    BASE_URL,
+    CRANE_QUESTION,
+    HELLO,
+    QUESTION,
+    STORE_KEY,
+    TEXTS,
+    UPLOAD,
+    VECTOR_STORE_ID,
+    WEATHER,
+    report,
+)
 
 PROXY_KEY = "sk-of-the-proxy"
 MODELS = ["backend-model", "tools", "local/chat-model", "local/embedding-model"]
@@ -47,14 +59,27 @@ def running_proxy() -> Iterator[str]:
         {"model_name": name, "litellm_params": {"model": f"openai/{name}", "api_base": BASE_URL, "api_key": API_KEY}}
         for name in MODELS
     ]
-    settings = {"model_list": models, "general_settings": {"master_key": PROXY_KEY}}
+    stores = {"api_base": BASE_URL, "api_key": STORE_KEY}
+    # the proxy downloads files with the key of its first model
+    models.insert(0, {"model_name": "with-stores", "litellm_params": {"model": "openai/local/chat-model", **stores}})
+    settings = {
+        "model_list": models,
+        "files_settings": [{"custom_llm_provider": "openai", **stores}],
+        "general_settings": {"master_key": PROXY_KEY},
+    }
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as folder:
         config, log = Path(folder, "config.yaml"), Path(folder, "log")
         config.write_text(json.dumps(settings))  # JSON is YAML
         command = [Path(sys.executable).parent / "litellm", "--config", config, "--host", "127.0.0.1"]
-        environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"}
+        environment = {
+            **os.environ,
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_TELEMETRY": "False",
+            "OPENAI_API_BASE": BASE_URL,  # vector stores
+            "OPENAI_API_KEY": STORE_KEY,
+        }
         with log.open("wb") as output:
             process = subprocess.Popen([*command, "--port", str(port)], stdout=output, stderr=output, env=environment)
         try:
@@ -124,6 +149,57 @@ with running_proxy() as url:
             "text": answer.choices[0].message.content,
         }
 
+    def result_of(response) -> dict:
+        """The text of a response, its annotations, and what the search found."""
+        search, message = (item if isinstance(item, dict) else item.model_dump() for item in response.output)
+        (content,) = message["content"]
+        return {
+            "text": content["text"],
+            "sources": [
+                {key: annotation.get(key) for key in ("type", "file_id", "filename", "page")}
+                for annotation in content["annotations"]
+            ],
+            "found": [{key: result[key] for key in ("file_id", "filename", "text")} for result in search["results"]],
+        }
+
+    searched = {
+        "model": "with-stores",
+        "input": QUESTION,
+        "tools": [{"type": "file_search", "vector_store_ids": [VECTOR_STORE_ID]}],
+        "include": ["file_search_call.results"],
+    }
+
+    def responses() -> dict:
+        return result_of(client.responses.create(**searched))
+
+    def streamed_responses() -> dict:
+        events = list(client.responses.create(**searched, stream=True))
+        pieces = [event.delta for event in events if event.type == "response.output_text.delta"]
+        return {**result_of(events[-1].response), "pieces": pieces}
+
+    def vector_stores() -> dict:
+        stores = client.vector_stores
+        file = client.files.create(file=Path(UPLOAD), purpose="assistants")
+        store = stores.create(name="cranes", metadata={"place": "harbour"})
+        attached = stores.files.create_and_poll(file.id, vector_store_id=store.id, attributes={"kind": "crane"})
+        counts = stores.retrieve(store.id).file_counts.to_dict()
+        kind = {"type": "eq", "key": "kind", "value": "crane"}
+        page = stores.search(store.id, query=CRANE_QUESTION, filters=kind)
+        return {
+            "status": attached.status,
+            "counts": counts,
+            "found": [
+                {"file_id": hit.file_id, "filename": hit.filename, "text": hit.content[0].text} for hit in page.data
+            ],
+            "file_id": file.id,
+            "content": client.files.content(file.id).text,
+            "deleted": [
+                stores.files.delete(file.id, vector_store_id=store.id).deleted,
+                stores.delete(store.id).deleted,
+                client.files.delete(file.id).deleted,
+            ],
+        }
+
     report(
         "litellm",
         {
@@ -133,5 +209,8 @@ with running_proxy() as url:
             "streamed citations": streamed_citations,
             "embeddings": embeddings,
             "tools": tools,
+            "responses": responses,
+            "streamed responses": streamed_responses,
+            "vector stores": vector_stores,
         },
     )

@@ -1,10 +1,27 @@
 """The LiteLLM SDK."""
 
+from pathlib import Path
+
 import litellm
-from reporting import API_KEY, BASE_URL, HELLO, QUESTION, TEXTS, WEATHER, report
+from litellm import vector_store_files
+from litellm.vector_stores import main as vector_stores
+from reporting import (
+    API_KEY,
+    BASE_URL,
+    CRANE_QUESTION,
+    HELLO,
+    QUESTION,
+    STORE_KEY,
+    TEXTS,
+    UPLOAD,
+    VECTOR_STORE_ID,
+    WEATHER,
+    report,
+)
 
 litellm.suppress_debug_info = True
 SERVICE = {"api_base": BASE_URL, "api_key": API_KEY, "max_retries": 0}
+STORES = {"api_base": BASE_URL, "api_key": STORE_KEY, "custom_llm_provider": "openai"}
 GREETING = {"model": "openai/backend-model", "messages": [{"role": "user", "content": HELLO}], **SERVICE}
 ASKED = {
     "model": "openai/local/chat-model",
@@ -72,6 +89,67 @@ def tools() -> dict:
     }
 
 
+SEARCHED = {
+    "model": "openai/local/chat-model",
+    "input": QUESTION,
+    "tools": [{"type": "file_search", "vector_store_ids": [VECTOR_STORE_ID]}],
+    "include": ["file_search_call.results"],
+    "api_base": BASE_URL,
+    "api_key": STORE_KEY,
+}
+
+
+def result_of(response) -> dict:
+    """The text of a response, its annotations, and what the search found."""
+    search, message = (item if isinstance(item, dict) else item.model_dump() for item in response.output)
+    (content,) = message["content"]
+    return {
+        "text": content["text"],
+        "sources": [
+            {key: annotation.get(key) for key in ("type", "file_id", "filename", "page")}
+            for annotation in content["annotations"]
+        ],
+        "found": [{key: result[key] for key in ("file_id", "filename", "text")} for result in search["results"]],
+    }
+
+
+def responses() -> dict:
+    return result_of(litellm.responses(**SEARCHED))
+
+
+def streamed_responses() -> dict:
+    events = list(litellm.responses(**SEARCHED, stream=True))
+    pieces = [event.delta for event in events if event.type == "response.output_text.delta"]
+    return {**result_of(events[-1].response), "pieces": pieces}
+
+
+def stores() -> dict:
+    file = litellm.create_file(file=(Path(UPLOAD).name, Path(UPLOAD).read_bytes()), purpose="assistants", **STORES)
+    store = vector_stores.create(name="cranes", metadata={"place": "harbour"}, **STORES)
+    added = {"vector_store_id": store["id"], "file_id": file.id, **STORES}
+    attached = vector_store_files.create(attributes={"kind": "crane"}, **added)
+    while attached["status"] == "in_progress":
+        attached = vector_store_files.retrieve(**added)
+    counts = vector_stores.retrieve(vector_store_id=store["id"], **STORES)["file_counts"]
+    kind = {"type": "eq", "key": "kind", "value": "crane"}
+    page = vector_stores.search(vector_store_id=store["id"], query=CRANE_QUESTION, filters=kind, **STORES)
+    return {
+        "status": attached["status"],
+        "counts": dict(counts),
+        "found": [
+            {"file_id": hit["file_id"], "filename": hit["filename"], "text": hit["content"][0]["text"]}
+            for hit in page["data"]
+        ],
+        "file_id": file.id,
+        "content": litellm.file_content(file.id, **STORES).content.decode(),
+        "deleted": [
+            vector_store_files.delete(**added)["deleted"],
+            vector_stores.delete(vector_store_id=store["id"], **STORES)["deleted"],
+            litellm.file_delete(file.id, **STORES).deleted,
+        ],
+    }
+
+
 report(
     "litellm",
     {
@@ -81,5 +159,8 @@ report(
         "streamed citations": streamed_citations,
         "embeddings": embeddings,
         "tools": tools,
+        "responses": responses,
+        "streamed responses": streamed_responses,
+        "vector stores": stores,
     },
 )

@@ -5,8 +5,8 @@ import json
 from llama_index.core.agent.workflow import FunctionAgent, ToolCallResult
 from llama_index.core.llms import ChatMessage
 from llama_index.embeddings.openai_like import OpenAILikeEmbedding
-from llama_index.llms.openai_like import OpenAILike
-from reporting import API_KEY, BASE_URL, HELLO, TEXTS, WEATHER, report
+from llama_index.llms.openai_like import OpenAILike, OpenAILikeResponses
+from reporting import API_KEY, BASE_URL, HELLO, QUESTION, STORE_KEY, TEXTS, VECTOR_STORE_ID, WEATHER, report
 
 SERVICE = {"api_base": BASE_URL, "api_key": API_KEY, "max_retries": 0}
 
@@ -40,7 +40,43 @@ async def tools() -> dict:
     return {"calls": calls, "text": str(await running)}
 
 
+def searching_model() -> OpenAILikeResponses:
+    tool = {"type": "file_search", "vector_store_ids": [VECTOR_STORE_ID]}
+    options = {"include": ["file_search_call.results"], "built_in_tools": [tool]}
+    return OpenAILikeResponses(model="local/chat-model", **{**SERVICE, "api_key": STORE_KEY}, **options)
+
+
+def result_of(response) -> dict:
+    annotations = response.additional_kwargs["annotations"]
+    annotations = [item if isinstance(item, dict) else item.model_dump() for item in annotations]
+    return {
+        "text": response.message.content,
+        "sources": [
+            {key: annotation.get(key) for key in ("type", "file_id", "filename", "page")} for annotation in annotations
+        ],
+    }
+
+
+def responses() -> dict:
+    response = searching_model().chat([ChatMessage(QUESTION)])
+    (search,) = response.additional_kwargs["built_in_tool_calls"]
+    found = [{"file_id": hit.file_id, "filename": hit.filename, "text": hit.text} for hit in search.results]
+    return {**result_of(response), "found": found}
+
+
+def streamed_responses() -> dict:
+    chunks = list(searching_model().stream_chat([ChatMessage(QUESTION)]))
+    return {**result_of(chunks[-1]), "pieces": [chunk.delta for chunk in chunks if chunk.delta]}
+
+
 report(
     "llama-index-llms-openai-like",
-    {"chat": chat, "stream": stream, "embeddings": embeddings, "tools": tools},
+    {
+        "chat": chat,
+        "stream": stream,
+        "embeddings": embeddings,
+        "tools": tools,
+        "responses": responses,
+        "streamed responses": streamed_responses,
+    },
 )

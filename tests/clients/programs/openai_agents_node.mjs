@@ -1,15 +1,28 @@
 // The OpenAI Agents SDK for JavaScript: agents on chat completions, and tools of the MCP server.
 import {
   Agent,
+  fileSearchTool,
   MCPServerStreamableHttp,
   OpenAIChatCompletionsModel,
+  OpenAIResponsesModel,
   run,
   setTracingDisabled,
   tool,
 } from "@openai/agents";
 import OpenAI from "openai";
 import { z } from "zod";
-import { API_KEY, BASE_URL, collected, HELLO, MCP_URL, QUESTION, report, WEATHER } from "./reporting.mjs";
+import {
+  API_KEY,
+  BASE_URL,
+  collected,
+  HELLO,
+  MCP_URL,
+  QUESTION,
+  report,
+  STORE_KEY,
+  VECTOR_STORE_ID,
+  WEATHER,
+} from "./reporting.mjs";
 
 setTracingDisabled(true);
 const client = new OpenAI({ baseURL: BASE_URL, apiKey: API_KEY, maxRetries: 0 });
@@ -26,6 +39,29 @@ const sourcesOf = (result) =>
       const source = annotation.url_citation ?? annotation;
       return { type: annotation.type, url: source.url, title: source.title };
     });
+
+const searching = () => {
+  const storeClient = new OpenAI({ baseURL: BASE_URL, apiKey: STORE_KEY, maxRetries: 0 });
+  const search = fileSearchTool(VECTOR_STORE_ID, { includeSearchResults: true });
+  return new Agent({
+    name: "assistant",
+    model: new OpenAIResponsesModel(storeClient, "local/chat-model"),
+    tools: [search],
+  });
+};
+
+const resultOf = (result) => {
+  const items = result.rawResponses.flatMap((response) => response.output);
+  const search = items.find(({ type }) => type === "hosted_tool_call");
+  const message = items.find(({ type }) => type === "message");
+  return {
+    text: result.finalOutput,
+    sources: message.content
+      .flatMap((content) => content.providerData.annotations)
+      .map(({ type, file_id, filename, page }) => ({ type, file_id, filename, page })),
+    found: search.providerData.results.map(({ file_id, filename, text }) => ({ file_id, filename, text })),
+  };
+};
 
 await report("@openai/agents", {
   chat: async () => ({ text: (await run(agentOf("backend-model"), HELLO)).finalOutput }),
@@ -67,5 +103,11 @@ await report("@openai/agents", {
     } finally {
       await server.close();
     }
+  },
+  responses: async () => resultOf(await run(searching(), QUESTION)),
+  "streamed responses": async () => {
+    const result = await run(searching(), QUESTION, { stream: true });
+    const pieces = await collected(result.toTextStream());
+    return { ...resultOf(result), pieces };
   },
 });

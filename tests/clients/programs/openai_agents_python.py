@@ -2,11 +2,20 @@
 
 import json
 
-from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
+from agents import (
+    Agent,
+    FileSearchTool,
+    ModelSettings,
+    OpenAIChatCompletionsModel,
+    OpenAIResponsesModel,
+    Runner,
+    function_tool,
+    set_tracing_disabled,
+)
 from agents.mcp import MCPServerStreamableHttp
 from openai import AsyncOpenAI
 from openai.types.responses import ResponseTextDeltaEvent
-from reporting import API_KEY, BASE_URL, HELLO, MCP_URL, QUESTION, WEATHER, report
+from reporting import API_KEY, BASE_URL, HELLO, MCP_URL, QUESTION, STORE_KEY, VECTOR_STORE_ID, WEATHER, report
 
 set_tracing_disabled(disabled=True)
 
@@ -76,6 +85,41 @@ async def mcp() -> dict:
     return {"tools": names, "results": json.loads(found.content[0].text)["results"]}
 
 
+def searching_agent() -> Agent:
+    client = AsyncOpenAI(base_url=BASE_URL, api_key=STORE_KEY, max_retries=0)
+    tool = FileSearchTool(vector_store_ids=[VECTOR_STORE_ID], max_num_results=3, include_search_results=True)
+    model = OpenAIResponsesModel(model="local/chat-model", openai_client=client)
+    return Agent(name="assistant", model=model, tools=[tool])
+
+
+def result_of(result) -> dict:
+    search, message = (item for response in result.raw_responses for item in response.output)
+    return {
+        "text": result.final_output,
+        "sources": [
+            {
+                "type": type(annotation).__name__,
+                "file_id": annotation.file_id,
+                "filename": annotation.filename,
+                "page": annotation.page,
+            }
+            for annotation in message.content[0].annotations
+        ],
+        "found": [{"file_id": hit.file_id, "filename": hit.filename, "text": hit.text} for hit in search.results],
+    }
+
+
+async def responses() -> dict:
+    return result_of(await Runner.run(searching_agent(), QUESTION))
+
+
+async def streamed_responses() -> dict:
+    result = Runner.run_streamed(searching_agent(), QUESTION)
+    events = [event.data async for event in result.stream_events() if event.type == "raw_response_event"]
+    pieces = [event.delta for event in events if isinstance(event, ResponseTextDeltaEvent)]
+    return {**result_of(result), "pieces": pieces}
+
+
 report(
     "openai-agents",
     {
@@ -85,5 +129,7 @@ report(
         "streamed citations": streamed_citations,
         "tools": tools,
         "mcp": mcp,
+        "responses": responses,
+        "streamed responses": streamed_responses,
     },
 )

@@ -1,9 +1,24 @@
 """The official Python client."""
 
+from pathlib import Path
+
 from openai import OpenAI
-from reporting import API_KEY, BASE_URL, HELLO, QUESTION, TEXTS, WEATHER, report
+from reporting import (
+    API_KEY,
+    BASE_URL,
+    CRANE_QUESTION,
+    HELLO,
+    QUESTION,
+    STORE_KEY,
+    TEXTS,
+    UPLOAD,
+    VECTOR_STORE_ID,
+    WEATHER,
+    report,
+)
 
 client = OpenAI(base_url=BASE_URL, api_key=API_KEY, max_retries=0)
+store_client = OpenAI(base_url=BASE_URL, api_key=STORE_KEY, max_retries=0)
 GREETING = [{"role": "user", "content": HELLO}]
 ASKED = {
     "model": "local/chat-model",
@@ -16,6 +31,12 @@ TOOL = {
         "name": "get_weather",
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
+}
+SEARCHED = {
+    "model": "local/chat-model",
+    "input": QUESTION,
+    "tools": [{"type": "file_search", "vector_store_ids": [VECTOR_STORE_ID]}],
+    "include": ["file_search_call.results"],
 }
 
 
@@ -69,6 +90,58 @@ def tools() -> dict:
     }
 
 
+def result_of(response) -> dict:
+    """The text of a response, its annotations, and what the search found."""
+    search, message = response.output
+    (content,) = message.content
+    return {
+        "text": response.output_text,
+        "sources": [
+            {
+                "type": type(annotation).__name__,
+                "file_id": annotation.file_id,
+                "filename": annotation.filename,
+                "page": annotation.page,
+            }
+            for annotation in content.annotations
+        ],
+        "found": [
+            {"file_id": result.file_id, "filename": result.filename, "text": result.text} for result in search.results
+        ],
+    }
+
+
+def responses() -> dict:
+    return result_of(store_client.responses.create(**SEARCHED))
+
+
+def streamed_responses() -> dict:
+    with store_client.responses.stream(**SEARCHED) as events:
+        pieces = [event.delta for event in events if event.type == "response.output_text.delta"]
+        return {**result_of(events.get_final_response()), "pieces": pieces}
+
+
+def vector_stores() -> dict:
+    stores = store_client.vector_stores
+    store = stores.create(name="cranes", metadata={"place": "harbour"})
+    file = stores.files.upload_and_poll(vector_store_id=store.id, file=Path(UPLOAD), attributes={"kind": "crane"})
+    counts = stores.retrieve(store.id).file_counts.to_dict()
+    kind = {"type": "eq", "key": "kind", "value": "crane"}
+    page = stores.search(store.id, query=CRANE_QUESTION, filters=kind)
+    return {
+        "status": file.status,
+        "counts": counts,
+        "found": [{"file_id": hit.file_id, "filename": hit.filename, "text": hit.content[0].text} for hit in page.data],
+        "file_id": file.id,
+        "content": store_client.files.content(file.id).text,
+        "deleted": [
+            stores.files.delete(file.id, vector_store_id=store.id).deleted,
+            stores.delete(store.id).deleted,
+            store_client.files.delete(file.id).deleted,
+        ],
+    }
+
+
 report(
     "openai",
     {
@@ -78,5 +151,8 @@ report(
         "streamed citations": streamed_citations,
         "embeddings": embeddings,
         "tools": tools,
+        "responses": responses,
+        "streamed responses": streamed_responses,
+        "vector stores": vector_stores,
     },
 )

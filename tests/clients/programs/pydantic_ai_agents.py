@@ -1,15 +1,17 @@
 """pydantic-ai: agents on chat completions."""
 
 from openai import AsyncOpenAI
-from pydantic_ai import Agent, Embedder, TextPart, ToolCallPart
+from pydantic_ai import Agent, Embedder, NativeToolReturnPart, TextPart, ToolCallPart
+from pydantic_ai.capabilities import NativeTool
 from pydantic_ai.embeddings.openai import OpenAIEmbeddingModel
-from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.native_tools import FileSearchTool
 from pydantic_ai.providers.openai import OpenAIProvider
-from reporting import API_KEY, BASE_URL, HELLO, QUESTION, TEXTS, WEATHER, report
+from reporting import API_KEY, BASE_URL, HELLO, QUESTION, STORE_KEY, TEXTS, VECTOR_STORE_ID, WEATHER, report
 
 
-def provider() -> OpenAIProvider:
-    return OpenAIProvider(openai_client=AsyncOpenAI(base_url=BASE_URL, api_key=API_KEY, max_retries=0))
+def provider(key: str = API_KEY) -> OpenAIProvider:
+    return OpenAIProvider(openai_client=AsyncOpenAI(base_url=BASE_URL, api_key=key, max_retries=0))
 
 
 def agent_of(name: str, **options) -> Agent:
@@ -69,6 +71,37 @@ async def tools() -> dict:
     return {"calls": calls, "text": answer.output}
 
 
+def searching_agent() -> Agent:
+    model = OpenAIResponsesModel("local/chat-model", provider=provider(STORE_KEY))
+    settings = {"openai_include_file_search_results": True}
+    search = NativeTool(FileSearchTool(file_store_ids=[VECTOR_STORE_ID]))
+    return Agent(model, model_settings=settings, capabilities=[search])
+
+
+def result_of(text: str, response) -> dict:
+    parts = [part for part in response.parts if isinstance(part, TextPart)]
+    sources = [
+        {"type": type(source).__name__, "file_id": source.document_id, "filename": source.title}
+        for part in parts
+        for citation in part.citations or ()
+        for source in citation.sources
+    ]
+    (search,) = [part.content for part in response.parts if isinstance(part, NativeToolReturnPart)]
+    found = [{key: result[key] for key in ("file_id", "filename", "text")} for result in search["results"]]
+    return {"text": text, "sources": sources, "found": found}
+
+
+async def responses() -> dict:
+    answer = await searching_agent().run(QUESTION)
+    return result_of(answer.output, answer.response)
+
+
+async def streamed_responses() -> dict:
+    async with searching_agent().run_stream(QUESTION) as streamed:
+        pieces = [piece async for piece in streamed.stream_text(delta=True, debounce_by=None)]
+        return {**result_of(await streamed.get_output(), streamed.response), "pieces": pieces}
+
+
 report(
     "pydantic-ai-slim",
     {
@@ -78,5 +111,7 @@ report(
         "streamed citations": streamed_citations,
         "embeddings": embeddings,
         "tools": tools,
+        "responses": responses,
+        "streamed responses": streamed_responses,
     },
 )

@@ -7,10 +7,14 @@ export const {
   API_KEY = "",
   MCP_URL = "",
   QUESTION = "",
+  STORE_KEY = "", // of a tenant with the vector store and file
+  VECTOR_STORE_ID = "",
+  UPLOAD = "", // the path of a file about a crane
   WEATHER = "", // the result of the tool, which differs in every run
 } = process.env;
 
 export const HELLO = "Say hello.";
+export const CRANE_QUESTION = "What does the harbour crane lift?";
 export const TEXTS = ["The lighthouse is tall.", "Ships carry oil."];
 
 /** The items of a stream that are not empty. */

@@ -16,9 +16,13 @@ API_KEY = os.environ.get("API_KEY", "")
 MCP_URL = os.environ.get("MCP_URL", "")
 QUESTION = os.environ.get("QUESTION", "")
 DOCUMENT_ID = os.environ.get("DOCUMENT_ID", "")
+STORE_KEY = os.environ.get("STORE_KEY", "")  # of a tenant with the vector store and file
+VECTOR_STORE_ID = os.environ.get("VECTOR_STORE_ID", "")
+UPLOAD = os.environ.get("UPLOAD", "")  # the path of a file about a crane
 WEATHER = os.environ.get("WEATHER", "")  # the result of the tool, which differs in every run
 
 HELLO = "Say hello."
+CRANE_QUESTION = "What does the harbour crane lift?"
 TEXTS = ["The lighthouse is tall.", "Ships carry oil."]
 
 
