@@ -149,6 +149,9 @@ class RemovedData(msgspec.Struct, frozen=True, kw_only=True):
     provider_keys: int = 0
     usage_rows: int = 0
     audit_entries: int = 0
+    uploaded_files: int = 0
+    responses: int = 0
+    conversations: int = 0
     log_emptied: bool = False
     kept_copies: list[str] = []
     removed_copies: list[str] = []
@@ -169,6 +172,8 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_day: int | None = None
     token_balance: int | None = None
     max_parallel_requests: int | None = None
+    money_per_day: float | None = None
+    money_balance: float | None = None
     expires_at: int | None = None
     previous_expires_at: int | None = None
     created_at: int
@@ -194,7 +199,7 @@ class KeyChangeRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Usage summed over the columns that are ``None``; ``date`` is in UTC."""
+    """Usage summed over the columns that are ``None``; ``date`` is in UTC, ``cost`` in the currency of the prices."""
 
     tenant: str | None = None
     key_id: str | None = None
@@ -204,6 +209,7 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     requests: int
+    cost: float = 0.0
 
 
 class UsageRecords(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,11 +221,13 @@ class UsageRecords(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QuotaRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tenant may store; ``None`` means unlimited."""
+    """What a tenant may store and spend; ``None`` means unlimited."""
 
     max_collections: int | None = None
     max_documents: int | None = None
     max_bytes: int | None = None
+    money_per_day: float | None = None
+    money_balance: float | None = None
 
 
 class TenantRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,5 +237,6 @@ class TenantRecord(msgspec.Struct, frozen=True, kw_only=True):
     keys: int
     collections: int
     documents: int
+    files: int = 0
     bytes: int
     limits: QuotaRecord

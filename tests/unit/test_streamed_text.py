@@ -108,7 +108,7 @@ def test_bytes_of_events_are_not_changed_for_any_slicing(cut):
     assert b"".join(blocks) + events.rest == text
     assert all(block.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")) for block in blocks if block)
     if text.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")):
-        assert events.rest == b""
+        assert events.rest.strip(b"\r\n") == b""  # of more than one blank line, the last may be held
     assert (events.take_rest(), events.rest) == (text[len(b"".join(blocks)) :], b"")
 
 
