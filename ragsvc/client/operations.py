@@ -92,6 +92,8 @@ class KeyFields(TypedDict, total=False):
     tokens_per_day: int | None
     token_balance: int | None
     max_parallel_requests: int | None
+    money_per_day: float | None
+    money_balance: float | None
     expires_at: int | None
 
 
@@ -121,11 +123,13 @@ class UsageOptions(TypedDict, total=False):
 
 
 class QuotaFields(TypedDict, total=False):
-    """Limits of a tenant. ``None`` returns to the limit of the settings."""
+    """Limits of a tenant. ``None`` returns to the limit of the settings, and removes a budget in money."""
 
     max_collections: int | None
     max_documents: int | None
     max_bytes: int | None
+    money_per_day: float | None
+    money_balance: float | None
 
 
 class _Removal(msgspec.Struct):
