@@ -28,3 +28,18 @@ def test_the_ai_sdk_sends_a_file_and_returns_the_source(tenant, run_node_program
         assert (source["sourceType"], source["title"]) == ("url", "archive.pdf, page 1")
         assert source["url"].startswith("ni:///sha-256-96;")
         assert source["url"].endswith("#page=1")
+
+
+def test_pydantic_ai_sends_a_file_and_returns_the_source(tenant, run_program):
+    answer = run_program(
+        "pydantic-ai",
+        "pydantic_ai_file_chat",
+        BASE_URL=f"{tenant.service.url}/v1",
+        API_KEY=tenant.key,
+        QUESTION=QUESTION,
+        FILE=base64.b64encode(text_pdf([[TEXT]])).decode(),
+    )
+    assert "Porto" in answer["text"]
+    ((url, excerpts),) = answer["sources"]
+    assert url.startswith("ni:///sha-256-96;")
+    assert all(excerpt in TEXT for excerpt in excerpts)
