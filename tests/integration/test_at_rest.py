@@ -159,6 +159,7 @@ def test_conversations_and_files_of_chats_show_nothing_also_after_a_kill(places)
     assert plain_traces(data_dir) == []
 
 
+@pytest.mark.timeout(240)
 def test_stored_responses_show_nothing_also_after_a_kill(places) -> None:
     data_dir, first, _ = places
     key = new_key(data_dir, first)
