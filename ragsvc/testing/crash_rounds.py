@@ -8,7 +8,8 @@ Guarantees: an acknowledged upload is stored and becomes ready; a renamed docume
 words of its name and not by those of former names; an acknowledged delete removes a document from rows, files and both
 indexes; an id is never used for two documents or passages; every file has a row; every text has its checksum; no byte
 of the text of a deleted tenant is in any file; a backup that has ended restores the documents that lasted while it ran;
-files and parts of uploads are kept and removed as their requests were acknowledged (``testing.file_kills``).
+files and parts of uploads are kept and removed as their requests were acknowledged (``testing.file_kills``);
+stored responses and batches of files likewise (``testing.state_kills``).
 In some rounds the service is also killed while it upgrades a directory of an earlier release, which loses no row.
 """
 
@@ -43,7 +44,8 @@ from ragsvc.store.text_integrity import damaged_texts
 from ragsvc.testing.file_kills import FileKills
 from ragsvc.testing.preloaded_service import ForkedService, PreloadedProcess
 from ragsvc.testing.sample_pdfs import text_pdf
-from ragsvc.testing.service_runner import RunningService
+from ragsvc.testing.service_runner import RunningService, create_key
+from ragsvc.testing.state_kills import StateKills
 from ragsvc.testing.upgrade_kills import UpgradeKills
 
 _KEPT_DOCUMENTS = 30
@@ -101,6 +103,8 @@ class Report:
     tenants: int = 0
     files: int = 0
     """Acknowledged uploads and deletions of files, whole or in parts."""
+    states: int = 0
+    """Acknowledged changes of responses, vector stores and their batches."""
     backups: int = 0
     """Backups that ended, each made while the service ran, and restored."""
     upgrades: int = 0
@@ -117,7 +121,7 @@ class Report:
     @property
     def acknowledged(self) -> int:
         """Changes that the service acknowledged."""
-        return self.uploads + self.deletes + self.renames + self.tenants + self.files
+        return self.uploads + self.deletes + self.renames + self.tenants + self.files + self.states
 
     @property
     def clean(self) -> bool:
@@ -137,6 +141,8 @@ class CrashRounds:
         self._admin_key = admin_key
         self._random = random.Random(seed)  # noqa: S311 - moments to kill at, not secrets
         self._files = FileKills(seed)
+        self._states = StateKills(seed)
+        self._states_key = create_key(data_dir, tenant="assistants")
         self._lock = threading.Lock()
         self._acknowledged = threading.Semaphore(0)
         self._erased = threading.Semaphore(0)
@@ -166,8 +172,9 @@ class CrashRounds:
         self.report.renames = self.promises.renames
         self.report.tenants = self.promises.tenants
         self.report.files = self._files.changes
-        self.report.lost += self._files.lost
-        self.report.ghosts += self._files.ghosts
+        self.report.states = self._states.changes
+        self.report.lost += [*self._files.lost, *self._states.lost]
+        self.report.ghosts += [*self._files.ghosts, *self._states.ghosts]
         return self.report
 
     def _round(self, preloaded: PreloadedProcess) -> None:
@@ -180,7 +187,8 @@ class CrashRounds:
                 for _ in range(_WORKERS)
             ]
             threads.append(threading.Thread(target=self._work_with_tenants, args=(service, stop), daemon=True))
-            threads.append(threading.Thread(target=self._work_with_files, args=(service, stop), daemon=True))
+            for key, change in ((self._key, self._files.change), (self._states_key, self._states.change)):
+                threads.append(threading.Thread(target=self._work_with, args=(service, key, change, stop), daemon=True))
             backup = threading.Thread(target=self._back_up, daemon=True)
             number = self.report.rounds + 1
             if self._random.random() < _BACKUP_SHARE or number % _BACKUP_ROUND == 0:
@@ -260,12 +268,18 @@ class CrashRounds:
                 elif deleted.status_code not in (409, 503):
                     self.report.lost.append(f"deletion of {name} answered {deleted.status_code}: {deleted.text[:200]}")
 
-    def _work_with_files(self, service: RunningService | ForkedService, stop: threading.Event) -> None:
-        """Upload files, whole and in parts, and delete them."""
-        with service.client(self._key) as client:
+    def _work_with(
+        self,
+        service: RunningService | ForkedService,
+        key: str,
+        change: Callable[[httpx.Client], bool],
+        stop: threading.Event,
+    ) -> None:
+        """Change files or responses, one request after the other."""
+        with service.client(key) as client:
             while not stop.is_set():
                 try:
-                    changed = self._files.change(client)
+                    changed = change(client)
                 except httpx.TransportError:
                     return
                 if changed:
@@ -364,6 +378,9 @@ class CrashRounds:
     def _check(self, service: RunningService | ForkedService) -> None:
         with service.client(self._key) as client:
             self._files.check(client)
+        with service.client(self._states_key) as client:
+            self._states.check(client)
+        with service.client(self._key) as client:
             listed = self._listed(client)
             self._settle_unsure(listed)
             for document_id in self.promises.kept:

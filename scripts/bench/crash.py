@@ -49,7 +49,7 @@ def main() -> int:
     print(
         f"seed {options.seed}: {report.rounds} kill rounds, {report.uploads} acknowledged uploads, "
         f"{report.deletes} acknowledged deletes, {report.renames} renames, {report.tenants} deletions of tenants, "
-        f"{report.files} changes of files, "
+        f"{report.files} changes of files, {report.states} of responses and vector stores, "
         f"{report.backups} backups, {report.upgrades} upgrades killed, "
         f"{report.interrupted_upgrades} of them before their end, {report.resumed} resumed after a kill: "
         f"{len(report.lost)} lost, {len(report.ghosts)} ghosts, {len(report.differences)} index differences"

@@ -21,6 +21,7 @@ def test_thirty_kills_lose_nothing_and_leave_no_ghosts(tmp_path: Path) -> None:
     assert report.renames > 0
     assert report.tenants > 0
     assert report.files > 10
+    assert report.states > 10
     assert report.backups > 0
     assert report.upgrades > 0
     assert (report.lost, report.ghosts, report.differences) == ([], [], [])
