@@ -188,6 +188,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     chat_files_bytes: Positive = DEFAULT_MAX_DOCUMENT_BYTES
     """Largest total size in bytes of the files in a chat request, inline or by id. Chat bodies may be as large as these
     files in base64."""
+    pass_chat_files: bool = False
+    """Pass inline files of chats to the provider unchanged, for providers that read files themselves. Built-in models
+    then refuse them; files by id are read in any case, because no provider knows the id."""
     chat_file_pages: Positive = 1000
     """Largest number of pages of a file in a chat request."""
     chat_file_timeout_s: Seconds = 60.0

@@ -274,7 +274,8 @@ def refuse_unsupported(request: ChatRequest, *, model: str = LOCAL_MODEL, able: 
     for at, message in enumerate(request.messages):
         if isinstance(message.content, list):
             for position, part in enumerate(message.content):
-                if part.type not in ("text", "refusal", FILE_PART):
+                is_read = part.type == FILE_PART and (part.file is None or not part.file.file_data)
+                if not is_read and part.type not in ("text", "refusal"):
                     _refuse(model, f"messages[{at}].content[{position}]", f"read content parts of type '{part.type}'")
 
 

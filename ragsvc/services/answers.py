@@ -56,15 +56,23 @@ OnEvidence = Callable[[RetrievedPassages], None]
 _QUESTION_ENDS = 1200
 """Characters of the start and of the end of a message that are searched for a question; a query takes half as many."""
 
+_SILENT_READING_S = 15.0
+"""Seconds of reading files after which a stream begins with comments. Files that cannot be read mostly fail before, and
+are then answered with the status of their error."""
+
 _PASSAGE_TOKENS = 256
 """Tokens reserved for a passage: the limit of the built-in embedding model, which no passage exceeds by default."""
 
 
 class JsonAnswer(msgspec.Struct, frozen=True):
-    """A chat completion object as JSON. ``dropped_passages`` did not fit into the model's context."""
+    """A chat completion object as JSON. ``dropped_passages`` did not fit into the model's context.
+
+    ``usage`` is that of the body, or was counted if the provider reported none.
+    """
 
     body: bytes
     dropped_passages: int
+    usage: TokenUsage
 
 
 class _PreparedCall(msgspec.Struct, frozen=True):
@@ -218,7 +226,7 @@ class AnswerService:
             raise
         await reservation.settle(reply.usage)
         body = reply.body if made.source is None else cite_reply(reply.body, made.source, self._on_unresolved)
-        return JsonAnswer(body, made.dropped_passages)
+        return JsonAnswer(body, made.dropped_passages, reply.usage)
 
     async def stream(
         self,
@@ -230,10 +238,12 @@ class AnswerService:
     ) -> AnswerStream:
         """The answer as server-sent events; returns with the first block. Raises the errors of ``complete``.
 
-        ``prepared`` is called before a model is asked, with the number of passages that did not fit into its context.
+        ``prepared`` is called before a model is asked, with the number of passages that did not fit into its context;
+        and before that if files of the request are read for long.
         """
         routes, reservation = await self._admit(principal, call)
         observed = self._observer.begin("chat", model=call.request.model)
+        reading = asyncio.get_running_loop().call_later(_SILENT_READING_S, prepared, 0) if call.files else None
         try:
             with observed.active(), ended_by_block(observed, only_on_failure=True):
                 evidence = await self._find_evidence(principal, call, observed, found)
@@ -246,6 +256,9 @@ class AnswerService:
         except BaseException:
             await reservation.refund()
             raise
+        finally:
+            if reading is not None:
+                reading.cancel()
         citer = None if made.source is None else StreamCiter(made.source, self._on_unresolved)
         budget = None
         end = ChatStreamEnd(call.request)

@@ -38,7 +38,7 @@ from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestService, stored_file_damaged
 from ragsvc.services.progress_events import ProgressHub
 from ragsvc.services.tenant_quotas import TenantQuotas
-from ragsvc.store import attachment_rows, passage_rows
+from ragsvc.store import attachment_rows, file_rows, passage_rows
 from ragsvc.store import document_rows as rows
 from ragsvc.store import job_rows as jobs
 from ragsvc.store.blobs import BlobStore, IncomingFile
@@ -184,10 +184,16 @@ class DocumentService:
             if document is None:
                 return None
             attachment_rows.mark_uploaded(connection, document.id)
+            rows.ensure_implicit_file(connection, document, now=now)
             return rows.get_by_row_id(connection, document.id)
 
-        existing = await self._database.read(find)
-        if existing is not None and existing.attached:  # from now on it outlives those that it is attached to
+        def find_kept(connection: Connection) -> tuple[Document | None, bool]:
+            document = find(connection)
+            kept = document is not None and not document.attached
+            return document, kept and document is not None and file_rows.has_implicit_file(connection, document.id)
+
+        existing, kept = await self._database.read(find_kept)
+        if existing is not None and not kept:  # from now on it outlives what it is attached to, and its other files
             existing = await self._database.write(keep)
         if existing is not None:
             with contextlib.suppress(DocumentNotFound):  # deleted meanwhile: the bytes become a new document

@@ -265,6 +265,8 @@ class RequestFiles:
 
     async def _read(self, tenant: TenantId, file: RequestFile, found: UploadedFile | None) -> ReadFile:
         if found is not None:
+            if found.media_type.partition(";")[0] not in file_types.MEDIA_TYPES:
+                raise _unsupported(file.param, f"of the type '{found.media_type[:100]}'")
             key = _Key(tenant, found.sha256, file.filename or found.filename, found.media_type)
             content = await self._content(key, file.param, lambda: self._stored(tenant, found.sha256))
             return ReadFile(found.public_id, key.filename, content)
@@ -290,7 +292,8 @@ class RequestFiles:
         try:
             parsed = await self._parser.parse(path, media_type=key.media_type, filename=key.filename)
         except ExtractionFailed as error:
-            raise FileUnreadable(f"'{param}': {error.message}", reason=error.reason, param=param) from error
+            problem = error.message[:1].lower() + error.message[1:].rstrip(".")
+            raise FileUnreadable(f"'{param}': {problem}.", reason=error.reason, param=param) from error
         title = parsed.extraction.title
         documents = [
             LexicalDocument(
@@ -398,7 +401,8 @@ def inline_address(public_id: str) -> str | None:
 
 def _media_type(file: RequestFile, data: bytes) -> str:
     """The type of an inline file. Raises ``FileUnreadable`` for a type that cannot be read."""
-    declared = file_types.MEDIA_TYPE_ALIASES.get(file.media_type, file.media_type)
+    base, _, charset = file.media_type.partition(";")
+    declared = file_types.MEDIA_TYPE_ALIASES.get(base, base)
     if declared not in file_types.MEDIA_TYPES:
         declared = ""
     head, tail = data[: file_types.HEAD_BYTES], data[-file_types.TAIL_BYTES :]
@@ -406,13 +410,16 @@ def _media_type(file: RequestFile, data: bytes) -> str:
     if found is None and file_types.is_text(head):
         found = file_types.FileType(file_types.TEXT, "a text")
     if found is None or found.media_type is None:
-        name = "of an unknown type" if found is None else found.name
-        raise FileUnreadable(
-            f"'{file.param}': the file is {name} and cannot be read. Send one of: {file_types.READABLE}.",
-            reason="unsupported_media_type",
-            param=file.param,
-        )
-    return found.media_type
+        raise _unsupported(file.param, "of an unknown type" if found is None else found.name)
+    return f"{found.media_type};{charset}" if charset and found.media_type == declared else found.media_type
+
+
+def _unsupported(param: str, name: str) -> FileUnreadable:
+    return FileUnreadable(
+        f"'{param}': the file is {name} and cannot be read. Send one of: {file_types.READABLE}.",
+        reason="unsupported_media_type",
+        param=param,
+    )
 
 
 def _numbered(files: Sequence[ReadFile]) -> list[StoredPassage]:

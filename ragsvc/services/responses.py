@@ -79,6 +79,7 @@ class ResponseStream:
         self._source: AnswerStream | None = None
         self.builder = ResponseBuilder(plan.head(), cites=plan.cites, shows_results=plan.request.has_results)
         self._waiting = b""
+        self._failure = b""
         self._is_stored = False
         self.finished = False
         """Whether the last block has been returned."""
@@ -114,9 +115,16 @@ class ResponseStream:
         if self._waiting:
             block, self._waiting = self._waiting, b""
             return block
-        async for block in self._source:
+        try:
+            return await self._next(self._source)
+        except Exception as error:
+            await self._keep_failure(error)
+            raise
+
+    async def _next(self, source: AnswerStream) -> bytes:
+        async for block in source:
             events = b"".join(encode_events(self.builder.feed(chunk)) for chunk in _chunks(block))
-            if self._source.finished:
+            if source.finished:
                 events += encode_events(self.builder.complete(now=self._service.now()))
                 await self._service.add_to_conversation(self._plan, self.builder.response())
                 await self._store()
@@ -126,8 +134,20 @@ class ResponseStream:
                 return events
         raise StopAsyncIteration
 
+    async def _keep_failure(self, error: Exception) -> None:
+        """Store a failure before the client learns of it from the events of ``fail``."""
+        if isinstance(error, StopAsyncIteration):
+            return
+        code, message = (error.code, error.message) if isinstance(error, RagsvcError) else ("internal_error", _FAILED)
+        self._failure = self.fail(code, message, is_request=isinstance(error, InvalidRequest))
+        with anyio.CancelScope(shield=True):
+            await self._store_end()
+
     def fail(self, code: str, message: str, *, is_request: bool = False) -> bytes:
         """The last events of a stream that has failed."""
+        if self._failure:
+            events, self._failure = self._failure, b""
+            return events
         return encode_events(self.builder.fail(error_code(code, is_request=is_request), message))
 
     def cancel(self) -> bytes:
@@ -309,7 +329,8 @@ class ResponseService:
             files = await self.cited_files(evidence[0])
             builder.file_ids = {name: file.file_id for name, file in files.items()}
             builder.searched([evidence[0].query], search_results(evidence[0], files))
-        builder.feed(chunk_of_completion(msgspec.json.decode(answer.body)))
+        chunk = chunk_of_completion(msgspec.json.decode(answer.body))
+        builder.feed(chunk if chunk["usage"] else {**chunk, "usage": msgspec.to_builtins(answer.usage)})
         builder.complete(now=self.now())
         response = builder.response(whole=True)
         await self.add_to_conversation(plan, response)

@@ -222,6 +222,8 @@ class TenantAdministration:
             for sha256 in parts:
                 report.files += await self._ingest.file_removals.finish(tenant, sha256)
             await self._finish(ids, report)
+            if not ids:
+                report.files += await self._documents.remove_stray_files(tenant)
         logger.warning("deleted tenant %s: %d keys, %d documents", tenant, report.keys, report.documents)
         return report
 
@@ -299,6 +301,7 @@ class TenantAdministration:
 
         The rows note the removal of the bytes.
         """
+        tenants: set[TenantId] = set()
         while doomed := await self._database.read(
             lambda connection: file_rows.doomed_files(connection, limit=_DOCUMENTS_AT_ONCE)
         ):
@@ -312,6 +315,9 @@ class TenantAdministration:
                 if await self._ingest.file_removals.finish(tenant, sha256):
                     report.files += 1
                     report.file_bytes += sizes[tenant, sha256]
+            tenants |= {file.tenant for file in doomed}
+        for tenant in tenants:
+            report.files += await self._documents.remove_stray_files(tenant)
 
     async def _empty_log(self, report: DeletionReport) -> None:
         report.log_emptied = await anyio.to_thread.run_sync(self._database.empty_log)

@@ -1,15 +1,18 @@
 """Exports everything of a tenant as a tar archive, made while it is sent: nothing is written to disk.
 
-Members: ``tenant.json``, ``collections.json``, ``keys.json`` (without secrets), ``usage.json``, for each document
-``documents/<id>.json`` and ``files/<id>/<file name>``, ``conversations/<id>.json``, and ``responses/<id>.json`` with
-the response and its input. ``missing.json`` lists documents whose stored file is missing.
+Members: ``tenant.json``, ``collections.json``, ``keys.json`` (without secrets), ``usage.json``, ``uploads.json``, and
+for each document ``documents/<id>.json`` and ``files/<id>/<file name>``. A file that did not come with a document has
+``uploaded_files/<id>.json`` and ``files/<id>/<file name>``; a part of an upload has ``upload_parts/<id>``. A
+conversation has ``conversations/<id>.json`` and a response ``responses/<id>.json``, which holds it and its input.
+``missing.json`` lists the ids whose stored bytes are missing.
 """
 
 from __future__ import annotations
 
 import tarfile
+import time
 from collections.abc import AsyncGenerator, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio.to_thread
 import msgspec
@@ -18,7 +21,7 @@ from ragsvc.core.access.api_keys import ApiKey
 from ragsvc.core.documents import Document
 from ragsvc.core.errors import DocumentNotFound
 from ragsvc.core.ids import TenantId
-from ragsvc.store import conversation_rows, key_rows, key_usage_rows, tenant_rows
+from ragsvc.store import conversation_rows, file_rows, key_rows, key_usage_rows, tenant_rows, upload_rows
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
 from ragsvc.store.document_rows import get_document
@@ -30,6 +33,14 @@ _CONVERSATIONS_AT_ONCE = 10
 _MOST_KEYS = 100_000
 _LAST_DAY = 1 << 30
 _SECRETS = ("secret_hash", "previous_secret_hash")
+
+
+class _StoredBytes(NamedTuple):
+    """Which bytes of the blob store, and how many."""
+
+    tenant: TenantId
+    sha256: str
+    size_bytes: int
 
 
 class TenantExport:
@@ -60,17 +71,14 @@ class TenantExport:
                 async for chunk in self._document(document, missing):
                     yield chunk
             last = found[-1][0]
-        last = 0
-        while responses := await self._database.read(
-            lambda connection, after=last: responses_for_export(  # type: ignore[misc]
-                connection, tenant, after=after, limit=_AT_ONCE
-            )
+        for members in (
+            self._files(tenant, missing),
+            self._parts(tenant, missing),
+            self._conversations(tenant),
+            self._responses(tenant),
         ):
-            for _, response in responses:
-                yield _member(f"responses/{response.public_id}.json", _exported(response))
-            last = responses[-1][0]
-        async for chunk in self._conversations(tenant):
-            yield chunk
+            async for chunk in members:
+                yield chunk
         yield _member("missing.json", msgspec.json.encode(missing))
         yield bytes(2 * tarfile.BLOCKSIZE)
 
@@ -84,8 +92,21 @@ class TenantExport:
                     _without_secrets(key) for key in key_rows.list_keys(connection, tenant=tenant, limit=_MOST_KEYS)
                 ],
                 "usage.json": key_usage_rows.sum_usage(connection, which, list(UsageDimension)),
+                "uploads.json": upload_rows.uploads_of_tenant(connection, tenant),
             }
         )
+
+    async def _responses(self, tenant: TenantId) -> AsyncGenerator[bytes]:
+        """A member for each stored response."""
+        last = 0
+        while responses := await self._database.read(
+            lambda connection, after=last: responses_for_export(  # type: ignore[misc]
+                connection, tenant, after=after, limit=_AT_ONCE
+            )
+        ):
+            for _, response in responses:
+                yield _member(f"responses/{response.public_id}.json", _exported(response))
+            last = responses[-1][0]
 
     async def _conversations(self, tenant: TenantId) -> AsyncGenerator[bytes]:
         """A member for each conversation, with its items."""
@@ -111,18 +132,51 @@ class TenantExport:
 
     async def _document(self, document: Document, missing: list[str]) -> AsyncGenerator[bytes]:
         yield _member(f"documents/{document.public_id}.json", msgspec.json.encode(document))
-        pieces = self._blobs.chunks(document.tenant, document.sha256)
+        name = f"files/{document.public_id}/{_safe(document.filename)}"
+        stored = _StoredBytes(document.tenant, document.sha256, document.size_bytes)
+        async for chunk in self._bytes(name, stored, document.public_id, missing):
+            yield chunk
+
+    async def _files(self, tenant: TenantId, missing: list[str]) -> AsyncGenerator[bytes]:
+        last = 0
+        while found := await self._database.read(
+            lambda connection, after=last: file_rows.uploaded_files_for_export(  # type: ignore[misc]
+                connection, tenant, now=int(time.time()), after=after, limit=_AT_ONCE
+            )
+        ):
+            for file in found:
+                yield _member(f"uploaded_files/{file.public_id}.json", msgspec.json.encode(file))
+                name = f"files/{file.public_id}/{_safe(file.filename)}"
+                stored = _StoredBytes(tenant, file.sha256, file.size_bytes)
+                async for chunk in self._bytes(name, stored, file.public_id, missing):
+                    yield chunk
+            last = found[-1].id
+
+    async def _parts(self, tenant: TenantId, missing: list[str]) -> AsyncGenerator[bytes]:
+        for upload in await self._database.read(lambda connection: upload_rows.uploads_of_tenant(connection, tenant)):
+            parts = await self._database.read(
+                lambda connection, upload_id=upload.id: upload_rows.parts_of(connection, upload_id)  # type: ignore[misc]
+            )
+            for part in parts:
+                stored = _StoredBytes(tenant, part.sha256, part.size_bytes)
+                async for chunk in self._bytes(f"upload_parts/{part.public_id}", stored, part.public_id, missing):
+                    yield chunk
+
+    async def _bytes(
+        self, name: str, stored: _StoredBytes, public_id: str, missing: list[str]
+    ) -> AsyncGenerator[bytes]:
+        """A member with stored bytes; if they are missing, ``public_id`` is added to ``missing``."""
+        pieces = self._blobs.chunks(stored.tenant, stored.sha256)
         try:
             piece = await anyio.to_thread.run_sync(_next, pieces)
         except FileNotFoundError:
-            missing.append(document.public_id)
+            missing.append(public_id)
             return
-        name = f"files/{document.public_id}/{_safe(document.filename)}"
-        yield _header(name, document.size_bytes)
+        yield _header(name, stored.size_bytes)
         while piece is not None:
             yield piece
             piece = await anyio.to_thread.run_sync(_next, pieces)
-        yield _padding(document.size_bytes)
+        yield _padding(stored.size_bytes)
 
 
 def _exported(response: StoredResponse) -> bytes:

@@ -183,21 +183,28 @@ def insert_document(connection: Connection, new: NewDocument) -> Document:
     if new.file_id is not None:
         file_rows.link(connection, document.id, new.file_id, now=new.created_at)
     else:
-        file_rows.insert_implicit_file(connection, document.id, _implicit_file(new))
+        _insert_implicit_file(connection, document, now=new.created_at)
     return document
 
 
-def _implicit_file(new: NewDocument) -> file_rows.NewFile:
-    return file_rows.NewFile(
-        public_id=implicit_file_id(new.public_id),
-        tenant=new.tenant,
-        filename=new.filename,
-        media_type=new.media_type,
-        size_bytes=new.size_bytes,
-        sha256=new.sha256,
+def ensure_implicit_file(connection: Connection, document: Document, *, now: int) -> None:
+    """Give a document an implicit file if it has none, so that it outlives the other files it was made from."""
+    if not file_rows.has_implicit_file(connection, document.id):
+        _insert_implicit_file(connection, document, now=now)
+
+
+def _insert_implicit_file(connection: Connection, document: Document, *, now: int) -> None:
+    new = file_rows.NewFile(
+        public_id=implicit_file_id(document.public_id),
+        tenant=document.tenant,
+        filename=document.filename,
+        media_type=document.media_type,
+        size_bytes=document.size_bytes,
+        sha256=document.sha256,
         purpose=FilePurpose.ASSISTANTS,
-        created_at=new.created_at,
+        created_at=now,
     )
+    file_rows.insert_implicit_file(connection, document.id, new)
 
 
 def get_document(connection: Connection, tenant: TenantId, public_id: str) -> Document:

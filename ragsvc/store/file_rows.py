@@ -190,6 +190,14 @@ def files_of_document(connection: Connection, document_id: DocumentId) -> list[U
     return [_file(row) for row in connection.execute(statement)]
 
 
+def has_implicit_file(connection: Connection, document_id: DocumentId) -> bool:
+    """Whether one of the files of a document came with it."""
+    condition = exists().where(
+        _links.c.document_id == document_id, _files.c.id == _links.c.file_id, _files.c.implicit.is_(True)
+    )
+    return bool(connection.execute(select(condition)).scalar_one())
+
+
 def documents_of_file(connection: Connection, file_id: FileId) -> list[DocumentOfFile]:
     """The documents that were made from a file, in collections that are not being deleted."""
     others = _links.alias("others")
@@ -303,3 +311,18 @@ def next_file_expiry(connection: Connection) -> int | None:
     statement = select(func.min(_files.c.expires_at)).where(_files.c.deleted_at.is_(None))
     first: int | None = connection.execute(statement).scalar_one()
     return first
+
+
+def uploaded_files_for_export(
+    connection: Connection, tenant: TenantId, *, now: int, after: int, limit: int
+) -> list[UploadedFile]:
+    """A tenant's files that did not come with a document, with ``row id > after``, ascending."""
+    statement = (
+        select(_files)
+        .where(
+            _files.c.tenant == tenant, _files.c.id > after, _files.c.implicit.is_(False), *_visible(WHOLE_TENANT, now)
+        )
+        .order_by(_files.c.id)
+        .limit(limit)
+    )
+    return [_file(row) for row in connection.execute(statement)]

@@ -23,7 +23,7 @@ from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.web import openapi
 from ragsvc.web.app_state import FoundationServices
 from ragsvc.web.auth import AccessGate, requirement_of
-from ragsvc.web.bodies import CHAT_FILES_BYTES_KEY, LARGE_BODIES_BYTES, LARGE_BODIES_KEY, MemoryBudget
+from ragsvc.web.bodies import CHAT_FILES_KEY, LARGE_BODIES_BYTES, LARGE_BODIES_KEY, ChatFileRules, MemoryBudget
 from ragsvc.web.cross_origin import Preflights, SharedResponses
 from ragsvc.web.errors import EXCEPTION_HANDLERS
 from ragsvc.web.keep_alive import COMMENT_EVERY_KEY
@@ -58,6 +58,7 @@ def create_app(
     encryption: EncryptionService | None = None,
     document_limit_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES,
     chat_files_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES,
+    pass_chat_files: bool = False,
     encrypted_memory_bytes: int = DEFAULT_ENCRYPTED_MEMORY_BYTES,
     model_label: Callable[[str], str] = str,
     stream_comment_s: float = DEFAULT_STREAM_COMMENT_S,
@@ -106,7 +107,7 @@ def create_app(
                 "services": services,
                 "before_metrics": before_metrics,
                 COMMENT_EVERY_KEY: stream_comment_s,
-                CHAT_FILES_BYTES_KEY: chat_files_bytes,
+                CHAT_FILES_KEY: ChatFileRules(max_bytes=chat_files_bytes, pass_on=pass_chat_files),
                 LARGE_BODIES_KEY: MemoryBudget(max(LARGE_BODIES_BYTES, files_limit_bytes), what="large requests"),
             }
         ),

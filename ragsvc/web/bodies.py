@@ -28,8 +28,15 @@ LARGE_BODIES_KEY: Final = "large_bodies"
 """Key of this budget in the state of the application."""
 
 
-CHAT_FILES_BYTES_KEY: Final = "chat_files_bytes"
-"""Key of the largest size of the files in a request, in the state of the application."""
+CHAT_FILES_KEY: Final = "chat_files"
+"""Key of the rules for files in chats, in the state of the application."""
+
+
+class ChatFileRules(msgspec.Struct, frozen=True, kw_only=True):
+    """The largest size of the files in a chat; ``pass_on``: providers get inline files unchanged."""
+
+    max_bytes: int
+    pass_on: bool
 
 
 class MemoryBudget:

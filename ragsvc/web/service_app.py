@@ -99,6 +99,7 @@ def create_service(services: Services) -> Litestar:
         public_url=services.settings.public_url,
         encryption=services.encryption,
         chat_files_bytes=services.settings.chat_files_bytes,
+        pass_chat_files=services.settings.pass_chat_files,
         document_limit_bytes=services.settings.max_document_bytes,
         encrypted_memory_bytes=services.settings.encrypted_memory_bytes,
         model_label=services.models.label,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
@@ -132,6 +133,52 @@ def test_a_new_data_directory_shows_nothing_also_after_a_kill(places) -> None:
         assert done.returncode == 2, done.stderr
     doctor = command(data_dir, first, "doctor", "--deep")
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+
+
+def test_conversations_and_files_of_chats_show_nothing_also_after_a_kill(places) -> None:
+    data_dir, first, _ = places
+    key = new_key(data_dir, first)
+    running = RunningService(data_dir, env=environment(data_dir, first))
+    item = {"type": "message", "role": "user", "content": f"What does {CANARY} cost?"}
+    file = {"filename": f"{CANARY}.pdf", "file_data": base64.b64encode(REPORT).decode()}
+    question = [{"type": "file", "file": file}, {"type": "text", "text": f"What does {CANARY} cost?"}]
+    with running.client(key) as http:
+        made = http.post("/v1/conversations", json={"items": [item], "metadata": {"project": CANARY}}).json()
+        body = {"model": "local/chat-model", "messages": [{"role": "user", "content": question}]}
+        answer = http.post("/v1/chat/completions", json=body).json()
+        assert "4,711 euros" in answer["choices"][0]["message"]["content"]
+        assert plain_traces(data_dir) == []
+    running.kill()
+    assert plain_traces(data_dir) == []
+    running = RunningService(data_dir, env=environment(data_dir, first))
+    with running.client(key) as http:
+        (kept,) = http.get(f"/v1/conversations/{made['id']}/items").json()["data"]
+        assert kept["content"][0]["text"] == item["content"]
+        assert http.get(f"/v1/conversations/{made['id']}").json()["metadata"] == {"project": CANARY}
+    assert running.stop() == 0
+    assert plain_traces(data_dir) == []
+
+
+@pytest.mark.timeout(240)
+def test_stored_responses_show_nothing_also_after_a_kill(places) -> None:
+    data_dir, first, _ = places
+    key = new_key(data_dir, first)
+    running = RunningService(data_dir, env=environment(data_dir, first))
+    with running.client(key) as http:
+        body = {"model": "local/chat-model", "input": f"What does {CANARY} cost?", "metadata": {"project": CANARY}}
+        made = http.post("/v1/responses", json=body).json()
+        later = http.post("/v1/responses", json={**body, "background": True}).json()
+        assert plain_traces(data_dir) == []
+    running.kill()
+    assert plain_traces(data_dir) == []
+    running = RunningService(data_dir, env=environment(data_dir, first))
+    with running.client(key) as http:
+        assert http.get(f"/v1/responses/{made['id']}").json() == made
+        (kept,) = http.get(f"/v1/responses/{made['id']}/input_items").json()["data"]
+        assert kept["content"][0]["text"] == body["input"]
+        assert http.get(f"/v1/responses/{later['id']}").json()["status"] in ("completed", "failed")
+    assert running.stop() == 0
+    assert plain_traces(data_dir) == []
 
 
 def test_a_plain_data_directory_is_migrated_and_its_key_exchanged(places) -> None:

@@ -198,6 +198,37 @@ def test_a_stored_file_is_cited_by_its_content_address(client, running):
     assert squeezed(cited.quote)[:20] in squeezed(text_of(LABELS, cited.page))
 
 
+def test_a_file_that_was_uploaded_as_such_is_read_and_its_citation_leads_to_it(client, running):
+    uploaded = client.files.create(file=("labels.pdf", LABELS.read_bytes()), purpose="user_data")
+    messages = ask("What is this document about?", {"type": "file", "file": {"file_id": uploaded.id}})
+    message = client.chat.completions.create(model=LOCAL, messages=messages).choices[0].message
+    cited = message.annotations[0]
+    assert cited.filename == "labels.pdf"
+    with running.service.client(running.key) as http:
+        assert http.get(cited.url_citation.url.removeprefix(running.service.url)).content == LABELS.read_bytes()
+    client.files.delete(uploaded.id)
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model=LOCAL, messages=messages)
+
+
+def test_a_stored_file_of_a_type_that_cannot_be_read_is_refused(client):
+    uploaded = client.files.create(file=("calls.jsonl", b'{"a": 1}\n'), purpose="batch")
+    messages = ask("What?", {"type": "file", "file": {"file_id": uploaded.id}})
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model=LOCAL, messages=messages)
+    assert refused.value.param == "messages[0].content[0].file"
+    assert refused.value.body["code"] == "unsupported_media_type"
+
+
+def test_the_encoding_of_a_text_is_that_of_its_data_url(client):
+    text = "Die Fähre nach Bressay fährt um zwölf Uhr ab."
+    part = inline(text.encode("latin-1"), "a.txt", "text/plain;charset=iso-8859-1")
+    message = (
+        client.chat.completions.create(model=LOCAL, messages=ask("Wann fährt die Fähre?", part)).choices[0].message
+    )
+    assert text in message.content
+
+
 def test_files_of_another_tenant_and_unknown_ids_are_not_found_alike(client, running):
     with running.service.client(running.other_key) as http:
         document = http.post(
@@ -437,3 +468,30 @@ def test_a_provider_never_gets_a_file_id(client, running):
     )
     assert file_id.encode() not in running.upstream.last.body
     assert json.loads(running.upstream.last.body)["messages"][-1]["content"][0]["type"] == "text"
+
+
+def test_inline_files_are_passed_on_if_the_operator_wants_it(tmp_path):
+    admin_key = create_key(tmp_path / "data", tenant="operator", extra=("--scope", "admin"))
+    upstream = QuotingProvider()
+    with serving(upstream) as (url, _):
+        (tmp_path / "ragsvc.toml").write_text("pass_chat_files = true\n" + CONFIG.format(url=url))
+        service = RunningService(tmp_path / "data", env={"RAGSVC_CONFIG": str(tmp_path / "ragsvc.toml")})
+        service.admin_key = admin_key
+        try:
+            running = Running(service, upstream)
+            part = inline(NOTES.encode(), "notes.txt", "text/plain")
+            with running.service.client(running.key) as http:
+                document = http.post("/v1/rag/documents", params={"filename": "n.txt"}, content=NOTES.encode()).json()
+            by_id = {"type": "file", "file": {"file_id": implicit_file_id(document["id"])}}
+            with running.client() as client:
+                client.chat.completions.create(model="quoter", messages=ask("What?", part))
+                assert json.loads(upstream.last.body)["messages"][0]["content"][0] == part
+                client.chat.completions.create(model="quoter", messages=ask("What?", part, by_id))
+                sent = json.loads(upstream.last.body)["messages"][-1]["content"]
+                assert part in sent
+                assert document["id"].removeprefix("doc_").encode() not in upstream.last.body
+                with pytest.raises(openai.BadRequestError) as refused:
+                    client.chat.completions.create(model=LOCAL, messages=ask("What?", part))
+                assert refused.value.param == "messages[0].content[0]"
+        finally:
+            assert service.stop() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,10 +18,12 @@ from ragsvc.core.text.chunking import lexical_context
 from ragsvc.index.registry import IndexRegistry
 from ragsvc.services.document_service import DocumentService, Upload
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
+from ragsvc.services.file_service import FileService
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestLimits, IngestService
 from ragsvc.services.progress_events import ProgressHub
 from ragsvc.services.search import SearchService
+from ragsvc.services.upload_service import UploadService
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
 from ragsvc.store.index_source import SqliteIndexSource
@@ -75,12 +78,14 @@ class InProcessIngest:
         parser: LineParser | None = None,
         prepare: Callable[[str], str] = str,
         retry_s: float = 0,
+        blobs: BlobStore | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.batcher = embedder or ObservedEmbedder()
         self.database = Database(folder / "ragsvc.sqlite")
-        self.blobs = BlobStore(folder)
+        self.blobs = blobs or BlobStore(folder)
         model = self.batcher.embedder.model
         self.model_id = self.database.write_sync(lambda c: model_row_id(c, model, now=1))
         self.database.write_sync(lambda c: serve_model(c, self.model_id))
@@ -117,6 +122,22 @@ class InProcessIngest:
             index_lag=self.lag,
             max_document_bytes=1 << 20,
             max_queued=100,
+        )
+        self.files = FileService(
+            database=self.database,
+            blobs=self.blobs,
+            ingest=self.ingest,
+            hub=self.hub,
+            index_lag=self.lag,
+            max_file_bytes=1 << 20,
+            clock=clock,
+        )
+        self.uploads = UploadService(
+            database=self.database,
+            blobs=self.blobs,
+            files=self.files,
+            removals=self.ingest.file_removals,
+            clock=clock,
         )
         self.searcher = SearchService(database=self.database, spaces=self.spaces, settled=self.lag.settled)
 

@@ -6,7 +6,7 @@ import json
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
@@ -181,6 +181,7 @@ def test_a_failure_keeps_what_was_written() -> None:
 WORDS = st.lists(st.text(min_size=1, max_size=5), max_size=6)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     words=WORDS,
     reasoning=WORDS,

@@ -7,7 +7,7 @@ Its bytes are kept, so that a backend with the same format receives all fields u
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -358,8 +358,12 @@ _DECODER: Final = msgspec.json.Decoder(ChatRequest)
 _KNOWN_FIELDS: Final = frozenset(ChatRequest.__struct_fields__)
 
 
-def decode_chat_request(raw: bytes, *, max_file_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES) -> ChatCall:
+def decode_chat_request(
+    raw: bytes, *, max_file_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES, pass_files: bool = False
+) -> ChatCall:
     """Decode a request body, and the files in it, of which each may have ``max_file_bytes``.
+
+    With ``pass_files``, inline files stay in the body.
 
     Raises:
         InvalidRequest: not JSON, or a known field has the wrong type or is out of range; ``param`` names the field.
@@ -368,13 +372,17 @@ def decode_chat_request(raw: bytes, *, max_file_bytes: int = DEFAULT_MAX_DOCUMEN
     request = decode_json(raw, _DECODER)
     files = [
         _file_of(part, param, iter([part.file.file_data or ""]) if part.file else iter(()), max_file_bytes)
-        for part, param in _file_parts(request)
+        for part, param in _file_parts(request, pass_files=pass_files)
     ]
     return _checked(request, raw, files)
 
 
 def decode_large_chat_request(
-    raw: bytes, *, max_prompt_characters: Callable[[str], int], max_file_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES
+    raw: bytes,
+    *,
+    max_prompt_characters: Callable[[str], int],
+    max_file_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES,
+    pass_files: bool = False,
 ) -> ChatCall:
     """Decode a large request body, without holding the interpreter lock for long (see ``JsonOutline``).
 
@@ -390,8 +398,9 @@ def decode_large_chat_request(
         raise InvalidRequest(f"'messages': expected at most {_MAX_NODES} messages and parts.", param="messages")
     request = decode_json(outline.skeleton, _DECODER)
     limit = max_prompt_characters(request.model)
-    parts = list(_file_parts(request))
-    encoded = [part.file.file_data for part, _ in parts if part.file is not None and part.file.file_data]
+    parts = list(_file_parts(request, pass_files=pass_files))
+    everything = list(_file_parts(request, pass_files=False))
+    encoded = [part.file.file_data for part, _ in everything if part.file is not None and part.file.file_data]
     if outline.fewest_characters_without(encoded) > limit:
         raise prompt_too_long(request.model, limit)
     files = [
@@ -399,17 +408,22 @@ def decode_large_chat_request(
         for part, param in parts
     ]
     messages = [_with_texts(message, outline) for message in request.messages]
-    if files:
+    if files and not pass_files:
         raw = outline.without(encoded)
     return _checked(msgspec.structs.replace(request, messages=messages), raw, files)
 
 
-def _file_parts(request: ChatRequest) -> Iterator[tuple[ContentPart, str]]:
-    """The parts of type ``file``, and their places in the request."""
+def _file_parts(request: ChatRequest, *, pass_files: bool) -> Iterator[tuple[ContentPart, str]]:
+    """The parts of type ``file`` that are read, and their places in the request."""
     for at, message in enumerate(request.messages):
         for position, part in enumerate(message.content if isinstance(message.content, list) else ()):
-            if part.type == FILE_PART:
-                yield part, f"messages[{at}].content[{position}].file"
+            if _is_read(part, pass_files=pass_files):
+                yield part, _place(f"messages[{at}]", position)
+
+
+def _is_read(part: ContentPart, *, pass_files: bool) -> bool:
+    """Whether a part is a file that providers do not get; with ``pass_files``, they get the inline ones."""
+    return part.type == FILE_PART and not (pass_files and part.file is not None and part.file.file_data)
 
 
 def _file_of(part: ContentPart, param: str, pieces: Iterator[str], limit_bytes: int) -> RequestFile:
@@ -458,49 +472,48 @@ def _checked(request: ChatRequest, raw: bytes, files: Sequence[RequestFile]) -> 
     if isinstance(request.rag, RagOptions) and request.rag.filters is not None:
         parse_filter(request.rag.filters, path="rag.filters")
     if files:
-        named = iter(files)
-        raw = _named_files(raw, files)
-        request = msgspec.structs.replace(
-            request, messages=[_without_data(message, named) for message in request.messages]
-        )
+        places = {file.param: file for file in files}
+        raw = _named_files(raw, places)
+        messages = [_without_data(message, f"messages[{at}]", places) for at, message in enumerate(request.messages)]
+        request = msgspec.structs.replace(request, messages=messages)
     return ChatCall(request=request, raw=raw, model=request.model, files=tuple(files))
 
 
-def _without_data(message: ChatMessage, files: Iterator[RequestFile]) -> ChatMessage:
-    """The message without the bytes of its files; ``files`` are the next ones of the request."""
-    if not isinstance(message.content, list) or all(part.type != FILE_PART for part in message.content):
+def _place(message: str, position: int) -> str:
+    """The place of a file in the request."""
+    return f"{message}.content[{position}].file"
+
+
+def _without_data(message: ChatMessage, path: str, files: Mapping[str, RequestFile]) -> ChatMessage:
+    """The message without the bytes of the files that are read; ``files`` are those of the request by their place."""
+    if not isinstance(message.content, list):
         return message
     parts = [
-        ContentPart(FILE_PART, file=FilePart(filename=next(files).filename)) if part.type == FILE_PART else part
-        for part in message.content
+        ContentPart(FILE_PART, file=FilePart(filename=files[place].filename)) if place in files else part
+        for place, part in ((_place(path, position), part) for position, part in enumerate(message.content))
     ]
     return msgspec.structs.replace(message, content=parts)
 
 
-def _named_files(raw: bytes, files: Sequence[RequestFile]) -> bytes:
+def _named_files(raw: bytes, files: Mapping[str, RequestFile]) -> bytes:
     """The body with the names of the files in their places: providers get the passages of the files as text."""
-    named = iter(files)
     members = msgspec.json.decode(raw, type=dict[str, Raw])
     messages = msgspec.json.decode(members["messages"], type=list[Raw])
-    members["messages"] = Raw(msgspec.json.encode([_with_names(message, named) for message in messages]))
+    changed = [_with_names(message, f"messages[{at}]", files) for at, message in enumerate(messages)]
+    members["messages"] = Raw(msgspec.json.encode(changed))
     return msgspec.json.encode(members)
 
 
-def _with_names(raw: Raw, files: Iterator[RequestFile]) -> Raw:
-    message = msgspec.json.decode(raw, type=dict[str, Raw])
-    parts = msgspec.json.decode(message.get("content", b"null"), type=str | list[Raw] | None)
-    if not isinstance(parts, list) or not any(_is_file(part) for part in parts):
+def _with_names(raw: Raw, path: str, files: Mapping[str, RequestFile]) -> Raw:
+    if not any(place.startswith(f"{path}.") for place in files):
         return raw
-    changed = [_name_of(next(files)) if _is_file(part) else part for part in parts]
-    return Raw(msgspec.json.encode(message | {"content": Raw(msgspec.json.encode(changed))}))
-
-
-class _TypedPart(msgspec.Struct):
-    type: str
-
-
-def _is_file(part: Raw) -> bool:
-    return msgspec.json.decode(part, type=_TypedPart).type == FILE_PART
+    message = msgspec.json.decode(raw, type=dict[str, Raw])
+    parts = msgspec.json.decode(message["content"], type=list[Raw])
+    for position in range(len(parts)):
+        file = files.get(_place(path, position))
+        if file is not None:
+            parts[position] = _name_of(file)
+    return Raw(msgspec.json.encode(message | {"content": Raw(msgspec.json.encode(parts))}))
 
 
 def _name_of(file: RequestFile) -> Raw:

@@ -12,20 +12,21 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from ragsvc.core.errors import InvalidRequest, TooLarge
-from ragsvc.core.file_names import clean_filename
+from ragsvc.core.file_names import clean_filename, is_text_charset
 from ragsvc.core.validation import invalid_value
 
 MAX_REQUEST_FILES: Final = 20
 """Files of a request, those of earlier turns included."""
 
 _DATA_URL: Final = re.compile(r"data:(?P<type>[^,;]*)(?P<parameters>(?:;[^,]*)?),", re.IGNORECASE)
+_CHARSET: Final = re.compile(r";\s*charset=\"?([\w.:+-]{1,40})", re.ASCII | re.IGNORECASE)
 _LONGEST_PREFIX: Final = 1024
 
 
 class RequestFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file of a request: its bytes (``data``), or the id of a stored file. ``param`` is its place in the request.
 
-    ``media_type`` is the declared type, which may be wrong; empty if none was declared.
+    ``media_type`` is the declared type, which may be wrong, of a text with its encoding; empty if none was declared.
     """
 
     param: str
@@ -54,7 +55,7 @@ def inline_file(pieces: Iterable[str], *, filename: str | None, param: str, limi
         raise invalid_value(path, "Expected base64, or a URL that begins with 'data:<media type>;base64,'")
     encoded = itertools.chain([first[prefix.end() :] if prefix else first], source)
     if prefix is not None:
-        media_type = prefix["type"].strip().lower()
+        media_type = _with_charset(prefix["type"].strip().lower(), prefix["parameters"])
     if prefix is None or prefix["parameters"].lower().rstrip().endswith(";base64"):
         data = _from_base64(encoded, path, limit_bytes)
     else:
@@ -63,6 +64,15 @@ def inline_file(pieces: Iterable[str], *, filename: str | None, param: str, limi
     if not data:
         raise InvalidRequest(f"'{path}': the file is empty.", param=path)
     return RequestFile(param=param, data=data, filename=clean_filename(filename or ""), media_type=media_type)
+
+
+def _with_charset(media_type: str, parameters: str) -> str:
+    """The media type of a text with its encoding, unless that is UTF-8, which is the default."""
+    charset = _CHARSET.search(parameters)
+    if charset is None or not media_type.startswith("text/") or not is_text_charset(charset[1]):
+        return media_type
+    name = charset[1].lower()
+    return media_type if name in ("utf-8", "utf8") else f"{media_type}; charset={name}"
 
 
 def _from_base64(pieces: Iterable[str], path: str, limit_bytes: int) -> bytes:

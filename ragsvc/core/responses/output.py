@@ -178,8 +178,8 @@ class ResponseBuilder:
         return [*events, self._about(f"response.{self._status}")]
 
     def fail(self, code: str, message: str, **details: object) -> list[Event]:
-        """The answer has failed; items that are open stay incomplete."""
-        if self.is_final:
+        """The answer has failed, possibly after its end, which could not be stored; open items stay incomplete."""
+        if self._status in ("failed", "cancelled"):
             return []
         events = [] if self.begun else self.begin()
         self._abandon()

@@ -21,7 +21,7 @@ from ragsvc.core.json_outline import LARGE_BODY_BYTES
 from ragsvc.core.log_events import RepetitionLimit, log_event
 from ragsvc.services.answers import AnswerService
 from ragsvc.services.model_registry import ModelRegistry
-from ragsvc.web.bodies import CHAT_FILES_BYTES_KEY, LARGE_BODIES_KEY, MemoryBudget, read_body
+from ragsvc.web.bodies import CHAT_FILES_KEY, LARGE_BODIES_KEY, ChatFileRules, MemoryBudget, read_body
 from ragsvc.web.context import context_of
 from ragsvc.web.disconnects import DisconnectWatcher
 from ragsvc.web.headers import MISSPELT_PARAMETERS_HEADER
@@ -72,17 +72,20 @@ async def _read_call(scope: Scope, receive: Receive) -> tuple[ChatCall, Mapping[
     state = scope["litestar_app"].state
     services: ChatServices = state["services"]
     budget: MemoryBudget = state[LARGE_BODIES_KEY]
-    max_file_bytes: int = state[CHAT_FILES_BYTES_KEY]
+    rules: ChatFileRules = state[CHAT_FILES_KEY]
     with budget.share() as take:
         body = await read_body(receive, context.body_limit, take)
         if body is None:
             return None
         if len(body) < LARGE_BODY_BYTES:
-            call = decode_chat_request(body, max_file_bytes=max_file_bytes)
+            call = decode_chat_request(body, max_file_bytes=rules.max_bytes, pass_files=rules.pass_on)
             return call, {} if context.encrypted else misspelt_parameters(body)  # headers are not sealed
         call = await anyio.to_thread.run_sync(
             lambda: decode_large_chat_request(
-                body, max_prompt_characters=services.answer.max_prompt_characters, max_file_bytes=max_file_bytes
+                body,
+                max_prompt_characters=services.answer.max_prompt_characters,
+                max_file_bytes=rules.max_bytes,
+                pass_files=rules.pass_on,
             )
         )
         return call, {}
