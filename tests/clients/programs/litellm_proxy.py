@@ -83,7 +83,7 @@ def running_proxy() -> Iterator[str]:
         with log.open("wb") as output:
             process = subprocess.Popen([*command, "--port", str(port)], stdout=output, stderr=output, env=environment)
         try:
-            deadline = time.monotonic() + 90
+            deadline = time.monotonic() + 150
             while not is_ready(url):
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()
