@@ -188,9 +188,17 @@ def insert_document(connection: Connection, new: NewDocument) -> Document:
 
 
 def ensure_implicit_file(connection: Connection, document: Document, *, now: int) -> None:
-    """Give a document an implicit file if it has none, so that it outlives the other files it was made from."""
-    if not file_rows.has_implicit_file(connection, document.id):
+    """Give a document an implicit file if it has none, so that it outlives the other files it was made from.
+
+    Its own may have been separated from it and still have a document in another collection; both are linked again.
+    """
+    if file_rows.has_implicit_file(connection, document.id):
+        return
+    own = file_rows.file_row_id(connection, document.tenant, implicit_file_id(document.public_id))
+    if own is None:
         _insert_implicit_file(connection, document, now=now)
+    else:
+        file_rows.link(connection, document.id, own, now=now)
 
 
 def _insert_implicit_file(connection: Connection, document: Document, *, now: int) -> None:

@@ -139,6 +139,13 @@ def get_file_by_row_id(connection: Connection, file_id: FileId) -> UploadedFile 
     return None if row is None else _file(row)
 
 
+def file_row_id(connection: Connection, tenant: TenantId, public_id: str) -> FileId | None:
+    """The row id of a file of the tenant."""
+    statement = select(_files.c.id).where(_files.c.public_id == public_id, _files.c.tenant == tenant)
+    row_id: int | None = connection.execute(statement).scalar_one_or_none()
+    return None if row_id is None else FileId(row_id)
+
+
 def list_files(
     connection: Connection,
     tenant: TenantId,

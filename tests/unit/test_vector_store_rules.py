@@ -319,3 +319,25 @@ async def test_an_export_has_the_stores_with_their_files(tmp_path: Path) -> None
             (store, False, [[file.public_id, document]]),
         ]
         assert stores[1]["store"]["metadata"] == {"team": "a"}
+
+
+async def test_a_document_gets_its_own_file_again_while_another_store_has_that_file(tmp_path: Path) -> None:
+    """The file that came with a document was removed from its collection, and is still in another store."""
+    async with running(tmp_path) as (services, principal):
+        document = await services.add("harbour lights", collection="reports")
+        stores, _ = await services.stores.list_page(principal, limit=1)
+        reports = stores[0].public_id
+        (own,), _ = await services.store_files.list_page(principal, reports, limit=1)
+        other = await services.store(principal)
+        await services.store_files.attach(principal, other, [StoreFileDraft(file_id=own.file_id)])
+        uploaded = await services.file(principal, "harbour lights")
+        await services.store_files.attach(principal, reports, [StoreFileDraft(file_id=uploaded.public_id)])
+        await services.store_files.detach(principal, reports, own.file_id)
+        assert await services.add("harbour lights", collection="reports") == document
+        await services.files.delete(ACME, uploaded.public_id)
+        assert await services.counts(principal, reports) == completed(1)
+        await services.ingest.idle()
+        assert await services.counts(principal, other) == completed(1)
+        await services.ingest.documents.delete(ACME, document)
+        assert await services.counts(principal, reports) == FileCounts()
+        assert (await services.store_files.get(principal, other, own.file_id)).filename == "a.txt"
