@@ -308,7 +308,10 @@ class ExpiredStoreRow(_Named, table=True):
     """A vector store that has expired, with the id of its collection, which was deleted."""
 
     table_name: ClassVar[str] = "expired_stores"
-    __table_args__ = (Index("expired_stores_by_tenant", "tenant", "id"),)
+    __table_args__ = (
+        Index("expired_stores_by_tenant", "tenant", "id"),
+        Index("expired_stores_by_time", "expired_at"),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     public_id: str = Field(unique=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import tarfile
@@ -14,9 +15,12 @@ import pytest
 
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.errors import CollectionNotFound, FileNotFound, VectorStoreFileNotFound, VectorStoreNotFound
+from ragsvc.core.ids import CollectionId
 from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
-from ragsvc.core.vector_stores import SECONDS_PER_DAY, FileCounts, StoreFileStatus
+from ragsvc.core.vector_stores import SECONDS_PER_DAY, FileBatch, FileCounts, StoreFileStatus
 from ragsvc.services.store_files import StoreFileDraft
+from ragsvc.services.tenant_quotas import TenantQuotas
+from ragsvc.store.tenant_rows import TenantLimits
 from tests.support.in_process_ingest import InProcessIngest, ObservedEmbedder
 from tests.support.store_services import StoreServices
 from tests.support.stored_documents import ACME, OTHER
@@ -341,3 +345,84 @@ async def test_a_document_gets_its_own_file_again_while_another_store_has_that_f
         await services.ingest.documents.delete(ACME, document)
         assert await services.counts(principal, reports) == FileCounts()
         assert (await services.store_files.get(principal, other, own.file_id)).filename == "a.txt"
+
+
+class FaultyDisk(StoreServices):
+    """Services whose indexes cannot be removed from the disk while ``faults`` are left."""
+
+    faults = 2
+
+    def _drop_indexes(self, collection: CollectionId) -> int:
+        if self.faults:
+            self.faults -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        return super()._drop_indexes(collection)
+
+
+async def test_a_fault_of_the_disk_does_not_end_the_expiry_of_stores(tmp_path: Path) -> None:
+    """The failure of a background task ends the service."""
+    services = FaultyDisk(InProcessIngest(tmp_path / "data"), sweep_interval_s=0.01)
+    async with services.running(), anyio.create_task_group() as tasks:
+        principal = await services.principal(ACME)
+        tasks.start_soon(services.stores.run)
+        for day in range(1, 4):
+            store = await services.store(principal, expires_after_days=1)
+            services.later_s = 2 * day * SECONDS_PER_DAY
+            with anyio.fail_after(20):
+                while services.count(f"expired_stores WHERE public_id = '{store}'") == 0:
+                    await anyio.sleep(0.01)
+        with anyio.fail_after(20):
+            while services.count("collections"):
+                await anyio.sleep(0.01)
+        assert services.faults == 0
+        tasks.cancel_scope.cancel()
+
+
+async def test_an_expired_store_is_forgotten_though_no_other_expires(tmp_path: Path) -> None:
+    async with running(tmp_path) as (services, principal):
+        store = await services.store(principal, name="brief", expires_after_days=1)
+        services.later_s = 2 * SECONDS_PER_DAY
+        await services.stores.sweep()
+        services.later_s = 30 * SECONDS_PER_DAY
+        await services.stores.sweep()
+        assert (await services.stores.get(principal, store)).expired
+        services.later_s = 32 * SECONDS_PER_DAY
+        await services.stores.sweep()
+        with pytest.raises(VectorStoreNotFound, match="no vector store"):
+            await services.stores.get(principal, store)
+        assert services.count("expired_stores") == 0
+
+
+async def test_a_file_that_a_batch_names_twice_counts_once_for_the_quota(tmp_path: Path) -> None:
+    services = StoreServices(InProcessIngest(tmp_path / "data"), quotas=TenantQuotas(TenantLimits(max_documents=1)))
+    async with services.running():
+        principal = await services.principal(ACME)
+        file = await services.file(principal, "harbour lights")
+        drafts = [StoreFileDraft(file_id=file.public_id)] * 2
+        store = await services.store(principal)
+        batch = await services.store_files.create_batch(principal, store, drafts)
+        assert batch.counts.total == 1
+
+
+async def test_a_file_that_is_deleted_while_a_batch_is_added_is_left_out(tmp_path: Path) -> None:
+    """As if it was deleted just after it was added: the others are added, and the client gets the batch."""
+    async with running(tmp_path) as (services, principal):
+        files = [await services.file(principal, f"text {number}", name=f"{number}.txt") for number in range(120)]
+        doomed = files[-1]
+        store = await services.store(principal)
+        drafts = [StoreFileDraft(file_id=file.public_id) for file in files]
+        batches: list[FileBatch] = []
+
+        async def create() -> None:
+            batches.append(await services.store_files.create_batch(principal, store, drafts))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(create)
+            with anyio.fail_after(20):
+                while services.count("document_files") < 50:
+                    await anyio.sleep(0)
+            await services.files.delete(ACME, doomed.public_id)
+        (batch,) = batches
+        assert batch.counts.total == 119
+        await services.ingest.idle()
+        assert await services.counts(principal, store) == completed(119)

@@ -66,3 +66,4 @@ def upgrade() -> None:
         sa.UniqueConstraint("public_id"),
     )
     op.create_index("expired_stores_by_tenant", "expired_stores", ["tenant", "id"])
+    op.create_index("expired_stores_by_time", "expired_stores", ["expired_at"])
