@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.documents import Collection, Document, Page
 from ragsvc.core.errors import FailureReason, FileNotFound, Overloaded
-from ragsvc.core.file_types import MEDIA_TYPES, READABLE
+from ragsvc.core.file_types import READABLE, document_media_type
 from ragsvc.core.files import FileReach, UploadedFile
 from ragsvc.core.ids import KeyId
 from ragsvc.core.ports.parsing import ChunkingOptions
@@ -202,7 +202,7 @@ class StoreFileService:
                 tenant=store.tenant,
                 collection=store,
                 filename=file.filename,
-                media_type=file.media_type,
+                media_type=document_media_type(file.media_type) or file.media_type,
                 size_bytes=file.size_bytes,
                 sha256=file.sha256,
                 metadata=draft.attributes or {},
@@ -220,7 +220,7 @@ class StoreFileService:
 
     def _unreadable(self, file: UploadedFile) -> tuple[FailureReason, str] | None:
         """Why no document can be made of a file, whatever it contains."""
-        if file.media_type.partition(";")[0] not in MEDIA_TYPES:
+        if document_media_type(file.media_type) is None:
             message = f"Files of type '{file.media_type[:100]}' cannot be read. Readable are: {READABLE}."
             return FailureReason.UNSUPPORTED_FILE, message
         limit = self._documents.max_document_bytes

@@ -426,3 +426,14 @@ async def test_a_file_that_is_deleted_while_a_batch_is_added_is_left_out(tmp_pat
         assert batch.counts.total == 119
         await services.ingest.idle()
         assert await services.counts(principal, store) == completed(119)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/x-python", "application/typescript"])
+async def test_files_of_code_and_data_are_read_as_text(tmp_path: Path, kind: str) -> None:
+    async with running(tmp_path) as (services, principal):
+        file = await services.file(principal, '{"harbour": "lights"}', name="a.json", kind=kind)
+        store = await services.store(principal, file)
+        await services.ingest.idle()
+        assert await services.counts(principal, store) == completed(1)
+        assert await searched(services, principal, store, "harbour") == ['{"harbour": "lights"}']
+        assert (await services.files.get(ACME, file.public_id)).media_type == kind
