@@ -189,7 +189,7 @@ class StoreFileService:
             if document.failure_code is not None and self._unreadable(file) is None:
                 job_rows.requeue(connection, document, password=None, now=now)
         if batch_id is not None:
-            rows.set_batch(connection, document.id, file.id, batch_id)
+            rows.add_to_batch(connection, document.id, file.id, batch_id)
 
     def _insert(
         self, connection: Connection, store: Collection, file: UploadedFile, draft: StoreFileDraft, *, now: int

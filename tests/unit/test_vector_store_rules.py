@@ -437,3 +437,35 @@ async def test_files_of_code_and_data_are_read_as_text(tmp_path: Path, kind: str
         assert await services.counts(principal, store) == completed(1)
         assert await searched(services, principal, store, "harbour") == ['{"harbour": "lights"}']
         assert (await services.files.get(ACME, file.public_id)).media_type == kind
+
+
+async def test_batches_with_common_files_count_them_both(tmp_path: Path) -> None:
+    """A later batch takes no files from an earlier one, whose client still polls it."""
+    gate = anyio.Event()
+    embedder = ObservedEmbedder(lambda texts: gate.wait())
+    async with running(tmp_path, embedder) as (services, principal):
+        files = [await services.file(principal, f"text number {number}") for number in range(8)]
+        drafts = [StoreFileDraft(file_id=file.public_id) for file in files]
+        store = await services.store(principal)
+        first = await services.store_files.create_batch(principal, store, drafts)
+        second = await services.store_files.create_batch(principal, store, drafts[4:])
+
+        async def state(batch: FileBatch) -> tuple[StoreFileStatus, int, int]:
+            now = await services.store_files.batch(principal, store, batch.public_id)
+            return now.status, now.counts.in_progress, now.counts.total
+
+        assert await state(first) == (StoreFileStatus.IN_PROGRESS, 8, 8)
+        assert await state(second) == (StoreFileStatus.IN_PROGRESS, 4, 4)
+        cancelled = await services.store_files.cancel_batch(principal, store, second.public_id)
+        assert cancelled.counts.cancelled == 0  # the first batch is to be finished
+        gate.set()
+        await services.ingest.idle()
+        assert await services.counts(principal, store) == completed(8)
+        assert await state(first) == (StoreFileStatus.COMPLETED, 0, 8)
+        listed, _ = await services.store_files.list_page(principal, store, limit=10, batch_id=first.public_id)
+        assert {file.file_id for file in listed} == {file.public_id for file in files}
+        await services.store_files.detach(principal, store, files[7].public_id)
+        await services.files.delete(ACME, files[6].public_id)
+        assert [(await state(batch))[2] for batch in (first, second)] == [6, 2]
+        await services.stores.delete(principal, store)
+        assert services.count("batch_files") == services.count("file_batches") == 0
