@@ -349,7 +349,7 @@ def delete_document(
     document = get_document(connection, tenant, public_id)
     if document.status is DocumentStatus.READY:
         append_change(connection, document, "delete", passage_ids_of_document(connection, document.id))
-    files = file_rows.file_ids_of_documents(connection, [document.id])
+    files = file_rows.implicit_files_of_documents(connection, [document.id])
     connection.execute(delete(_documents).where(_documents.c.id == document.id))
     file_rows.delete_implicit_files_without_documents(connection, files)
     return DeletedDocument(

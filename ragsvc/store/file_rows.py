@@ -22,6 +22,7 @@ _collections = table_of(CollectionRow)
 _documents = table_of(DocumentRow)
 _files = table_of(FileRow)
 _links = table_of(DocumentFileRow)
+_AT_ONCE = 500
 
 
 class NewFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,10 +181,21 @@ def list_files(
     return (page[::-1] if backwards else page), more
 
 
-def file_ids_of_documents(connection: Connection, document_ids: SomeOf[DocumentId]) -> list[FileId]:
-    """Row ids of the files that these documents were made from."""
-    statement = select(_links.c.file_id).where(_links.c.document_id.in_(document_ids)).distinct()
+def implicit_files_of_documents(connection: Connection, document_ids: SomeOf[DocumentId]) -> list[FileId]:
+    """Row ids of the implicit files that these documents were made from."""
+    statement = (
+        select(_links.c.file_id)
+        .join_from(_links, _files, _links.c.file_id == _files.c.id)
+        .where(_links.c.document_id.in_(document_ids), _files.c.implicit)
+        .distinct()
+    )
     return [FileId(row_id) for (row_id,) in connection.execute(statement)]
+
+
+def has_other_files(connection: Connection, document_id: DocumentId, file_id: FileId) -> bool:
+    """Whether a document was made from another file than this one as well."""
+    condition = exists().where(_links.c.document_id == document_id, _links.c.file_id != file_id)
+    return bool(connection.execute(select(condition)).scalar_one())
 
 
 def files_of_document(connection: Connection, document_id: DocumentId) -> list[UploadedFile]:
@@ -237,7 +249,9 @@ def delete_file_row(connection: Connection, file_id: FileId) -> None:
 def delete_implicit_files_without_documents(connection: Connection, file_ids: Sequence[FileId]) -> None:
     """Delete those of the files that are implicit and have no document any more."""
     used = exists().where(_links.c.file_id == _files.c.id).correlate(_files)
-    connection.execute(delete(_files).where(_files.c.id.in_(file_ids), _files.c.implicit, ~used))
+    for begin in range(0, len(file_ids), _AT_ONCE):  # a statement has a limited number of parameters
+        part = file_ids[begin : begin + _AT_ONCE]
+        connection.execute(delete(_files).where(_files.c.id.in_(part), _files.c.implicit, ~used))
 
 
 def rename_implicit_file(connection: Connection, document_id: DocumentId, filename: str) -> None:

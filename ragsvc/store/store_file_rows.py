@@ -203,8 +203,17 @@ def files_of_documents(
     connection: Connection, document_ids: SomeOf[DocumentId], store: Collection
 ) -> dict[DocumentId, StoreFile]:
     """The first file of each document of a store, for the results of a search."""
-    statement = _select_file.where(_links.c.collection_id == store.id, _links.c.document_id.in_(document_ids)).order_by(
-        _links.c.created_at.desc(), _links.c.file_id.desc()
+    others = _links.alias("others")
+    first = (
+        select(others.c.file_id)
+        .where(others.c.document_id == _documents.c.id)
+        .order_by(others.c.created_at, others.c.file_id)
+        .limit(1)
+        .correlate(_documents)
+        .scalar_subquery()
+    )
+    statement = _select_file.where(
+        _links.c.collection_id == store.id, _documents.c.id.in_(document_ids), _links.c.file_id == first
     )
     return {DocumentId(row.document_id): _store_file(row, store.public_id) for row in connection.execute(statement)}
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import io
 import json
+import sqlite3
 import tarfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
+from sqlalchemy import Engine, event
 
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.errors import CollectionNotFound, FileNotFound, VectorStoreFileNotFound, VectorStoreNotFound
@@ -469,3 +471,49 @@ async def test_batches_with_common_files_count_them_both(tmp_path: Path) -> None
         assert [(await state(batch))[2] for batch in (first, second)] == [6, 2]
         await services.stores.delete(principal, store)
         assert services.count("batch_files") == services.count("file_batches") == 0
+
+
+EQUAL_FILES = 3000
+
+
+@pytest.fixture
+def few_parameters() -> Iterator[None]:
+    """Statements may have 1000 parameters instead of 32,766 or 250,000, so that fewer files show the same."""
+
+    def limit(connection: sqlite3.Connection, _record: object) -> None:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 1000)
+
+    event.listen(Engine, "connect", limit)
+    yield
+    event.remove(Engine, "connect", limit)
+
+
+async def test_a_document_of_very_many_equal_files_is_found_and_deleted(tmp_path: Path, few_parameters: None) -> None:
+    """Otherwise a tenant stops the removal of every deleted collection, and with it the service at each start."""
+    async with running(tmp_path) as (services, principal):
+        file = await services.file(principal, "harbour lights", name="first.txt")
+        stores = [await services.store(principal, file) for _ in range(3)]
+        await services.ingest.idle()
+        names = "public_id, tenant, filename, media_type, size_bytes, sha256, purpose, status, created_at, implicit"
+        copies = (
+            f"WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {EQUAL_FILES}) "  # noqa: S608 - constants
+            f"INSERT INTO files ({names}) SELECT 'file-copy' || n, {names.partition(', ')[2]} FROM files, n"
+        )
+        links = (
+            "INSERT INTO document_files SELECT d.id, f.id, d.created_at + 1, d.collection_id FROM files f, documents d "
+            "WHERE f.public_id LIKE 'file-copy%'"
+        )
+        for statement in (copies, links):
+            services.database.write_sync(lambda c, s=statement: c.exec_driver_sql(s))
+        assert (await services.counts(principal, stores[0])).completed == EQUAL_FILES + 1
+        query = SearchQuery(text="harbour", mode=SearchMode.LEXICAL)
+        (hit,) = await services.stores.search(principal, stores[0], [query])
+        assert hit.file.filename == "first.txt"
+        document = (await services.store_files.get(principal, stores[0], file.public_id)).document_public_id
+        await services.store_files.detach(principal, stores[0], file.public_id)
+        assert (await services.counts(principal, stores[0])).completed == EQUAL_FILES
+        await services.ingest.documents.delete(ACME, document)
+        assert await services.counts(principal, stores[0]) == FileCounts()
+        await services.stores.delete(principal, stores[1])
+        await services.tenants.delete_tenant(ACME)
+        assert services.count("files") == services.count("documents") == 0
