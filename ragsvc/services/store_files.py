@@ -28,7 +28,7 @@ from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.store_activity import StoreActivity
 from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.services.vector_stores import VectorStoreService
-from ragsvc.store import attachment_rows, document_rows, file_rows, job_rows, passage_rows
+from ragsvc.store import document_rows, file_rows, job_rows, passage_rows
 from ragsvc.store import store_file_rows as rows
 from ragsvc.store.database import Database
 
@@ -183,7 +183,6 @@ class StoreFileService:
             document = self._insert(connection, store, file, draft, now=now)
         else:
             file_rows.link(connection, document.id, file.id, now=now)
-            attachment_rows.mark_uploaded(connection, document.id)
             if draft.attributes is not None:
                 rows.replace_attributes(connection, document.id, draft.attributes, now=now)
             if document.failure_code is not None and self._unreadable(file) is None:

@@ -365,6 +365,8 @@ def delete_with_attachments(
 ) -> list[DeletedDocument]:
     """Delete a document, and the documents that exist only because they are attached to it, at any depth.
 
+    An attached document that was made from another file as well stays, without the file that came with it.
+
     Raises:
         DocumentNotFound: the tenant has no such document.
     """
@@ -372,9 +374,22 @@ def delete_with_attachments(
     waiting = [public_id]
     while waiting:
         current = get_document(connection, tenant, waiting.pop(0))
-        waiting += attachment_rows.only_attached_to(connection, current.id)
+        attached = attachment_rows.only_attached_to(connection, current.id)
+        waiting += [name for name in attached if not _keep_for_other_files(connection, tenant, name)]
         deleted.append(delete_document(connection, tenant, current.public_id, now=now))
     return deleted
+
+
+def _keep_for_other_files(connection: Connection, tenant: TenantId, public_id: str) -> bool:
+    """Separate an attached document from the file that came with it, if it has others; ``False`` if it has none."""
+    document = get_document(connection, tenant, public_id)
+    if not file_rows.has_files_beside_own(connection, document.id, public_id):
+        return False
+    own = file_rows.file_row_id(connection, tenant, implicit_file_id(public_id))
+    if own is not None:
+        file_rows.unlink(connection, document.id, own)
+        file_rows.delete_implicit_files_without_documents(connection, [own])
+    return True
 
 
 def add_problem(connection: Connection, document_id: DocumentId, problem: Problem) -> None:

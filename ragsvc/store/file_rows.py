@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, or_, select, update
 
 from ragsvc.core.errors import FileNotFound
-from ragsvc.core.files import WHOLE_TENANT, FileReach, FileStatus, UploadedFile
+from ragsvc.core.files import WHOLE_TENANT, FileReach, FileStatus, UploadedFile, implicit_file_id
 from ragsvc.core.ids import CollectionId, DocumentId, FileId, KeyId, TenantId
 from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.tables import AnyRow, CollectionRow, DocumentFileRow, DocumentRow, FileRow, table_of
@@ -84,11 +84,7 @@ def insert_implicit_file(connection: Connection, document_id: DocumentId, new: N
 
 
 def link(connection: Connection, document_id: DocumentId, file_id: FileId, *, now: int) -> None:
-    """Note that a document was made from a file; does nothing if it is known already.
-
-    If the document exists already, the caller also calls ``attachment_rows.mark_uploaded``: the document then outlives
-    those that it is attached to.
-    """
+    """Note that a document was made from a file; does nothing if it is known already."""
     collection = select(_documents.c.collection_id).where(_documents.c.id == document_id).scalar_subquery()
     values = {"document_id": document_id, "file_id": file_id, "created_at": now, "collection_id": collection}
     connection.execute(insert(_links).prefix_with("OR IGNORE").values(**values))
@@ -213,6 +209,16 @@ def has_implicit_file(connection: Connection, document_id: DocumentId) -> bool:
     """Whether one of the files of a document came with it."""
     condition = exists().where(
         _links.c.document_id == document_id, _files.c.id == _links.c.file_id, _files.c.implicit.is_(True)
+    )
+    return bool(connection.execute(select(condition)).scalar_one())
+
+
+def has_files_beside_own(connection: Connection, document_id: DocumentId, public_id: str) -> bool:
+    """Whether a document was made from another file than the implicit one that came with it as well."""
+    condition = exists().where(
+        _links.c.document_id == document_id,
+        _files.c.id == _links.c.file_id,
+        _files.c.public_id != implicit_file_id(public_id),
     )
     return bool(connection.execute(select(condition)).scalar_one())
 

@@ -78,7 +78,6 @@ async def attach(service: InProcessIngest, file: UploadedFile, *, collection: st
         known = document_rows.find_by_sha256(connection, place.id, file.sha256)
         if known is not None:
             file_rows.link(connection, known.id, file.id, now=1)
-            attachment_rows.mark_uploaded(connection, known.id)
             return known
         new = document_rows.NewDocument(
             public_id=f"doc_{secrets.token_hex(12)}",
@@ -173,6 +172,37 @@ async def test_an_upload_of_a_document_keeps_it_when_the_file_is_deleted(tmp_pat
         assert await service.found("harbour") == ["mine.txt"]
         await service.documents.delete(ACME, document.public_id)
         assert (count(service, "files"), stored_texts(service.blobs)) == (0, [])
+
+
+async def mail_with_attachment(service: InProcessIngest) -> tuple[Document, Document]:
+    mail = await service.add("a mail with a plan", filename="mail.txt")
+    attached = await service.add("the harbour is deep", filename="plan.txt")
+    service.database.write_sync(lambda c: attachment_rows.link(c, mail.id, attached.id, brought=True))
+    return mail, attached
+
+
+@pytest.mark.parametrize("file_first", [True, False])
+async def test_an_attached_document_goes_with_the_last_of_its_mail_and_its_file(
+    tmp_path: Path, file_first: bool
+) -> None:
+    async with InProcessIngest(tmp_path).running() as service:
+        mail, attached = await mail_with_attachment(service)
+        file = await add_file(service, "the harbour is deep", filename="mine.txt")
+        assert (await attach(service, file)).id == attached.id
+        if file_first:
+            await service.files.delete(ACME, file.public_id)
+        else:
+            await service.documents.delete(ACME, mail.public_id)
+            listed, _ = await service.files.list_page(ACME, limit=10)
+            assert [entry.public_id for entry in listed] == [file.public_id]
+        assert await service.found("harbour") == ["plan.txt"]
+        if file_first:
+            await service.documents.delete(ACME, mail.public_id)
+        else:
+            await service.files.delete(ACME, file.public_id)
+        assert await service.found("harbour") == []
+        assert (count(service, "documents"), count(service, "files")) == (0, 0)
+        assert stored_texts(service.blobs) == []
 
 
 async def test_a_file_outlives_its_documents(tmp_path: Path) -> None:
