@@ -23,7 +23,7 @@ from ragsvc.services.file_locks import FileLocks
 from ragsvc.services.file_removals import FileRemovals
 from ragsvc.services.passage_vectors import DocumentGone
 from ragsvc.services.tenant_quotas import TenantQuotas
-from ragsvc.store import attachment_rows, document_rows, job_rows
+from ragsvc.store import attachment_rows, document_rows, file_rows, job_rows
 from ragsvc.store.blobs import BlobStore, IncomingFile
 from ragsvc.store.database import Database
 
@@ -156,6 +156,9 @@ class AttachedDocuments:
                 document = existing
             if document.id != parent.id:
                 brought = existing is None or existing.attached
+                if existing is not None and not file_rows.has_implicit_file(connection, existing.id):
+                    document_rows.ensure_implicit_file(connection, existing, now=now)  # it outlives its other files
+                    brought = True
                 attachment_rows.link(connection, parent.id, document.id, brought=brought)
 
         async with self._removals.storing(parent.tenant, sha256):

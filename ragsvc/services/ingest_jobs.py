@@ -50,6 +50,7 @@ from ragsvc.store.blobs import BlobStore
 from ragsvc.store.database import Database
 from ragsvc.store.disk_space import DiskSpace
 from ragsvc.store.document_rows import DeletedDocument, add_problem, delete_document, get_by_row_id
+from ragsvc.store.file_rows import has_files_beside_own
 from ragsvc.store.job_rows import ClaimedJob, JobOutcome, JobWork
 from ragsvc.store.parsed_rows import store_parsed
 
@@ -385,6 +386,8 @@ class IngestService:
         def write(connection: Connection) -> DeletedDocument | None:
             current = get_by_row_id(connection, document.id)
             if current is None or not current.attached:
+                return None
+            if has_files_beside_own(connection, current.id, current.public_id):  # it was also added by itself
                 return None
             for parent_id in attachment_rows.parents_of(connection, [document.id]):
                 add_problem(connection, parent_id, picture_left_out(document.filename))

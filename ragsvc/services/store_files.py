@@ -5,6 +5,7 @@ A document and its ingest are those of the document services. Files with equal b
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +16,8 @@ from sqlalchemy import Connection
 
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.documents import Collection, Document, Page
-from ragsvc.core.errors import FailureReason, Overloaded
-from ragsvc.core.file_types import MEDIA_TYPES, READABLE
+from ragsvc.core.errors import FailureReason, FileNotFound, Overloaded
+from ragsvc.core.file_types import READABLE, document_media_type
 from ragsvc.core.files import FileReach, UploadedFile
 from ragsvc.core.ids import KeyId
 from ragsvc.core.ports.parsing import ChunkingOptions
@@ -27,7 +28,7 @@ from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.store_activity import StoreActivity
 from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.services.vector_stores import VectorStoreService
-from ragsvc.store import attachment_rows, document_rows, file_rows, job_rows, passage_rows
+from ragsvc.store import document_rows, file_rows, job_rows, passage_rows
 from ragsvc.store import store_file_rows as rows
 from ragsvc.store.database import Database
 
@@ -40,6 +41,11 @@ class StoreFileDraft(msgspec.Struct, frozen=True, kw_only=True):
 
     file_id: str
     attributes: Mapping[str, Any] | None = None
+
+
+def _each_once(drafts: Sequence[StoreFileDraft]) -> list[StoreFileDraft]:
+    """The files in order, each once with the last attributes given."""
+    return list({draft.file_id: draft for draft in drafts}.values())
 
 
 class StoreFileService:
@@ -107,7 +113,8 @@ class StoreFileService:
         return await self._attach(principal, store_id, drafts, batch_id=None)
 
     async def create_batch(self, principal: Principal, store_id: str, drafts: Sequence[StoreFileDraft]) -> FileBatch:
-        """Add files to a vector store as a batch, as ``attach`` does."""
+        """Add files to a vector store as a batch, as ``attach`` does; a file that is deleted meanwhile is left out."""
+        drafts = _each_once(drafts)
         await self.check(principal, drafts, store_id=store_id)
         public_id = f"vsfb_{secrets.token_hex(12)}"
 
@@ -124,7 +131,7 @@ class StoreFileService:
     async def _attach(
         self, principal: Principal, store_id: str, drafts: Sequence[StoreFileDraft], *, batch_id: int | None
     ) -> list[StoreFile]:
-        unique = list({draft.file_id: draft for draft in drafts}.values())
+        unique = _each_once(drafts)
         await self.check(principal, unique, store_id=store_id)
         attached: list[StoreFile] = []
         for begin in range(0, len(unique), _AT_ONCE):
@@ -136,9 +143,12 @@ class StoreFileService:
                 self._activity.note(store.id)
                 if batch_id is None:
                     self._check_room(connection, principal, store, part)
+                added: list[str] = []
                 for draft in part:
-                    self._add(connection, principal, store, draft, batch_id)
-                return [rows.find_store_file(connection, store, draft.file_id) for draft in part]
+                    with contextlib.suppress(*() if batch_id is None else (FileNotFound,)):
+                        self._add(connection, principal, store, draft, batch_id)
+                        added.append(draft.file_id)
+                return [rows.find_store_file(connection, store, file_id) for file_id in added]
 
             attached += await write_to_the_end(self._database, write)
             self._ingest.kick()
@@ -173,13 +183,12 @@ class StoreFileService:
             document = self._insert(connection, store, file, draft, now=now)
         else:
             file_rows.link(connection, document.id, file.id, now=now)
-            attachment_rows.mark_uploaded(connection, document.id)
             if draft.attributes is not None:
                 rows.replace_attributes(connection, document.id, draft.attributes, now=now)
             if document.failure_code is not None and self._unreadable(file) is None:
                 job_rows.requeue(connection, document, password=None, now=now)
         if batch_id is not None:
-            rows.set_batch(connection, document.id, file.id, batch_id)
+            rows.add_to_batch(connection, document.id, file.id, batch_id)
 
     def _insert(
         self, connection: Connection, store: Collection, file: UploadedFile, draft: StoreFileDraft, *, now: int
@@ -192,7 +201,7 @@ class StoreFileService:
                 tenant=store.tenant,
                 collection=store,
                 filename=file.filename,
-                media_type=file.media_type,
+                media_type=document_media_type(file.media_type) or file.media_type,
                 size_bytes=file.size_bytes,
                 sha256=file.sha256,
                 metadata=draft.attributes or {},
@@ -210,7 +219,7 @@ class StoreFileService:
 
     def _unreadable(self, file: UploadedFile) -> tuple[FailureReason, str] | None:
         """Why no document can be made of a file, whatever it contains."""
-        if file.media_type.partition(";")[0] not in MEDIA_TYPES:
+        if document_media_type(file.media_type) is None:
             message = f"Files of type '{file.media_type[:100]}' cannot be read. Readable are: {READABLE}."
             return FailureReason.UNSUPPORTED_FILE, message
         limit = self._documents.max_document_bytes

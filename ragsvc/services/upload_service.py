@@ -211,18 +211,24 @@ class UploadService:
                 as were announced or do not have the checksum ``md5``.
             QuotaExceeded: the tenant may not store the file.
         """
-        ended = await self._ended(tenant, public_id, reach)
-        if ended is not None:
-            return ended
-        upload, parts = await self._database.read(
-            lambda connection: self._chosen(connection, tenant, public_id, part_ids, reach)
+        found = await self._database.read(
+            lambda connection: (
+                self._ended(connection, tenant, public_id, reach)
+                or self._chosen(connection, tenant, public_id, part_ids, reach)
+            )
         )
+        if isinstance(found, UploadState):
+            return found
+        upload, parts = found
         async with self._files.receiving() as receiving:
             try:
                 media_type = await anyio.to_thread.run_sync(
                     lambda: self._join(upload, parts, receiving.incoming, md5=md5)
                 )
             except (FileNotFoundError, CryptoFailure) as error:
+                ended = await self._database.read(lambda connection: self._ended(connection, tenant, public_id, reach))
+                if ended is not None:  # completed by another request, which removed the parts
+                    return ended
                 await self.require_pending(tenant, public_id, reach=reach)  # cancelled meanwhile
                 raise StoredDataDamaged("A stored part is damaged. Create a new upload.") from error
             sha256 = await receiving.finish()
@@ -311,20 +317,18 @@ class UploadService:
 
         async with self._removals.locked(tenant, sha256):
             file = await self._files.store(tenant, incoming, sha256, write)
+            if file.sha256 != sha256:  # another request completed the upload with its parts in another order
+                await self._removals.finish_locked(tenant, sha256)
         ended = msgspec.structs.replace(upload, status=UploadStatus.COMPLETED, file_id=file.id)
         return UploadState(ended, file), unused
 
-    async def _ended(self, tenant: TenantId, public_id: str, reach: FileReach) -> UploadState | None:
+    def _ended(self, connection: Connection, tenant: TenantId, public_id: str, reach: FileReach) -> UploadState | None:
         """The upload if it was completed before and its file exists."""
-
-        def read(connection: Connection) -> UploadState | None:
-            upload = upload_rows.find_upload(connection, tenant, public_id, reach=reach)
-            if upload.status is not UploadStatus.COMPLETED or upload.file_id is None:
-                return None
-            file = file_rows.get_file_by_row_id(connection, upload.file_id)
-            return None if file is None else UploadState(upload, file)
-
-        return await self._database.read(read)
+        upload = upload_rows.find_upload(connection, tenant, public_id, reach=reach)
+        if upload.status is not UploadStatus.COMPLETED or upload.file_id is None:
+            return None
+        file = file_rows.get_file_by_row_id(connection, upload.file_id)
+        return None if file is None else UploadState(upload, file)
 
     async def cancel(self, tenant: TenantId, public_id: str, *, reach: FileReach) -> UploadState:
         """End an upload and remove its parts; a repetition changes nothing.

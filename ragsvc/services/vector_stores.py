@@ -239,10 +239,16 @@ class VectorStoreService:
     # -- expiry ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Write uses and remove stores whose time is over, until cancelled."""
+        """Write uses and remove stores whose time is over, until cancelled.
+
+        A fault of the disk is logged: the deletion is finished as every other one, and the sweep is tried again.
+        """
         try:
             while True:
-                await self.sweep()
+                try:
+                    await self.sweep()
+                except OSError as error:
+                    logger.warning("expired vector stores could not be removed: %s", error.strerror)
                 await anyio.sleep(self._sweep_interval_s)
         finally:
             with anyio.CancelScope(shield=True):
@@ -253,12 +259,15 @@ class VectorStoreService:
         if not await self._write_uses():
             return
         now = int(self._clock())
+        expired_before = now - _REMEMBERED_DAYS * SECONDS_PER_DAY
 
         def write(connection: Connection) -> list[tuple[TenantId, Any]]:
-            rows.forget_expired_stores(connection, expired_before=now - _REMEMBERED_DAYS * SECONDS_PER_DAY)
+            rows.forget_expired_stores(connection, expired_before=expired_before)
             return rows.expire_stores(connection, now=now)
 
-        if not await self._database.read(lambda connection: rows.is_anything_due(connection, now=now)):
+        if not await self._database.read(
+            lambda connection: rows.is_anything_due(connection, now=now, expired_before=expired_before)
+        ):
             return
         with contextlib.suppress(StorageFull, Overloaded, ShuttingDown):
             for tenant, _ in await write_to_the_end(self._database, write):

@@ -188,9 +188,17 @@ def insert_document(connection: Connection, new: NewDocument) -> Document:
 
 
 def ensure_implicit_file(connection: Connection, document: Document, *, now: int) -> None:
-    """Give a document an implicit file if it has none, so that it outlives the other files it was made from."""
-    if not file_rows.has_implicit_file(connection, document.id):
+    """Give a document an implicit file if it has none, so that it outlives the other files it was made from.
+
+    Its own may have been separated from it and still have a document in another collection; both are linked again.
+    """
+    if file_rows.has_implicit_file(connection, document.id):
+        return
+    own = file_rows.file_row_id(connection, document.tenant, implicit_file_id(document.public_id))
+    if own is None:
         _insert_implicit_file(connection, document, now=now)
+    else:
+        file_rows.link(connection, document.id, own, now=now)
 
 
 def _insert_implicit_file(connection: Connection, document: Document, *, now: int) -> None:
@@ -341,7 +349,7 @@ def delete_document(
     document = get_document(connection, tenant, public_id)
     if document.status is DocumentStatus.READY:
         append_change(connection, document, "delete", passage_ids_of_document(connection, document.id))
-    files = file_rows.file_ids_of_documents(connection, [document.id])
+    files = file_rows.implicit_files_of_documents(connection, [document.id])
     connection.execute(delete(_documents).where(_documents.c.id == document.id))
     file_rows.delete_implicit_files_without_documents(connection, files)
     return DeletedDocument(
@@ -357,6 +365,8 @@ def delete_with_attachments(
 ) -> list[DeletedDocument]:
     """Delete a document, and the documents that exist only because they are attached to it, at any depth.
 
+    An attached document that was made from another file as well stays, without the file that came with it.
+
     Raises:
         DocumentNotFound: the tenant has no such document.
     """
@@ -364,9 +374,22 @@ def delete_with_attachments(
     waiting = [public_id]
     while waiting:
         current = get_document(connection, tenant, waiting.pop(0))
-        waiting += attachment_rows.only_attached_to(connection, current.id)
+        attached = attachment_rows.only_attached_to(connection, current.id)
+        waiting += [name for name in attached if not _keep_for_other_files(connection, tenant, name)]
         deleted.append(delete_document(connection, tenant, current.public_id, now=now))
     return deleted
+
+
+def _keep_for_other_files(connection: Connection, tenant: TenantId, public_id: str) -> bool:
+    """Separate an attached document from the file that came with it, if it has others; ``False`` if it has none."""
+    document = get_document(connection, tenant, public_id)
+    if not file_rows.has_files_beside_own(connection, document.id, public_id):
+        return False
+    own = file_rows.file_row_id(connection, tenant, implicit_file_id(public_id))
+    if own is not None:
+        file_rows.unlink(connection, document.id, own)
+        file_rows.delete_implicit_files_without_documents(connection, [own])
+    return True
 
 
 def add_problem(connection: Connection, document_id: DocumentId, problem: Problem) -> None:

@@ -22,7 +22,7 @@ def separate_file(connection: Connection, document: Document, file: UploadedFile
     Raises:
         DocumentNotFound: the document was deleted.
     """
-    if file_rows.file_ids_of_documents(connection, [document.id]) == [file.id]:
+    if not file_rows.has_other_files(connection, document.id, file.id):
         return document_rows.delete_with_attachments(connection, document.tenant, document.public_id, now=now)
     file_rows.unlink(connection, document.id, file.id)
     file_rows.delete_implicit_files_without_documents(connection, [file.id])

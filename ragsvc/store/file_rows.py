@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, or_, select, update
 
 from ragsvc.core.errors import FileNotFound
-from ragsvc.core.files import WHOLE_TENANT, FileReach, FileStatus, UploadedFile
+from ragsvc.core.files import WHOLE_TENANT, FileReach, FileStatus, UploadedFile, implicit_file_id
 from ragsvc.core.ids import CollectionId, DocumentId, FileId, KeyId, TenantId
 from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.tables import AnyRow, CollectionRow, DocumentFileRow, DocumentRow, FileRow, table_of
@@ -22,6 +22,7 @@ _collections = table_of(CollectionRow)
 _documents = table_of(DocumentRow)
 _files = table_of(FileRow)
 _links = table_of(DocumentFileRow)
+_AT_ONCE = 500
 
 
 class NewFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,11 +84,7 @@ def insert_implicit_file(connection: Connection, document_id: DocumentId, new: N
 
 
 def link(connection: Connection, document_id: DocumentId, file_id: FileId, *, now: int) -> None:
-    """Note that a document was made from a file; does nothing if it is known already.
-
-    If the document exists already, the caller also calls ``attachment_rows.mark_uploaded``: the document then outlives
-    those that it is attached to.
-    """
+    """Note that a document was made from a file; does nothing if it is known already."""
     collection = select(_documents.c.collection_id).where(_documents.c.id == document_id).scalar_subquery()
     values = {"document_id": document_id, "file_id": file_id, "created_at": now, "collection_id": collection}
     connection.execute(insert(_links).prefix_with("OR IGNORE").values(**values))
@@ -139,6 +136,13 @@ def get_file_by_row_id(connection: Connection, file_id: FileId) -> UploadedFile 
     return None if row is None else _file(row)
 
 
+def file_row_id(connection: Connection, tenant: TenantId, public_id: str) -> FileId | None:
+    """The row id of a file of the tenant."""
+    statement = select(_files.c.id).where(_files.c.public_id == public_id, _files.c.tenant == tenant)
+    row_id: int | None = connection.execute(statement).scalar_one_or_none()
+    return None if row_id is None else FileId(row_id)
+
+
 def list_files(
     connection: Connection,
     tenant: TenantId,
@@ -173,10 +177,21 @@ def list_files(
     return (page[::-1] if backwards else page), more
 
 
-def file_ids_of_documents(connection: Connection, document_ids: SomeOf[DocumentId]) -> list[FileId]:
-    """Row ids of the files that these documents were made from."""
-    statement = select(_links.c.file_id).where(_links.c.document_id.in_(document_ids)).distinct()
+def implicit_files_of_documents(connection: Connection, document_ids: SomeOf[DocumentId]) -> list[FileId]:
+    """Row ids of the implicit files that these documents were made from."""
+    statement = (
+        select(_links.c.file_id)
+        .join_from(_links, _files, _links.c.file_id == _files.c.id)
+        .where(_links.c.document_id.in_(document_ids), _files.c.implicit)
+        .distinct()
+    )
     return [FileId(row_id) for (row_id,) in connection.execute(statement)]
+
+
+def has_other_files(connection: Connection, document_id: DocumentId, file_id: FileId) -> bool:
+    """Whether a document was made from another file than this one as well."""
+    condition = exists().where(_links.c.document_id == document_id, _links.c.file_id != file_id)
+    return bool(connection.execute(select(condition)).scalar_one())
 
 
 def files_of_document(connection: Connection, document_id: DocumentId) -> list[UploadedFile]:
@@ -194,6 +209,16 @@ def has_implicit_file(connection: Connection, document_id: DocumentId) -> bool:
     """Whether one of the files of a document came with it."""
     condition = exists().where(
         _links.c.document_id == document_id, _files.c.id == _links.c.file_id, _files.c.implicit.is_(True)
+    )
+    return bool(connection.execute(select(condition)).scalar_one())
+
+
+def has_files_beside_own(connection: Connection, document_id: DocumentId, public_id: str) -> bool:
+    """Whether a document was made from another file than the implicit one that came with it as well."""
+    condition = exists().where(
+        _links.c.document_id == document_id,
+        _files.c.id == _links.c.file_id,
+        _files.c.public_id != implicit_file_id(public_id),
     )
     return bool(connection.execute(select(condition)).scalar_one())
 
@@ -230,7 +255,9 @@ def delete_file_row(connection: Connection, file_id: FileId) -> None:
 def delete_implicit_files_without_documents(connection: Connection, file_ids: Sequence[FileId]) -> None:
     """Delete those of the files that are implicit and have no document any more."""
     used = exists().where(_links.c.file_id == _files.c.id).correlate(_files)
-    connection.execute(delete(_files).where(_files.c.id.in_(file_ids), _files.c.implicit, ~used))
+    for begin in range(0, len(file_ids), _AT_ONCE):  # a statement has a limited number of parameters
+        part = file_ids[begin : begin + _AT_ONCE]
+        connection.execute(delete(_files).where(_files.c.id.in_(part), _files.c.implicit, ~used))
 
 
 def rename_implicit_file(connection: Connection, document_id: DocumentId, filename: str) -> None:

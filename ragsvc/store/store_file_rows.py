@@ -10,21 +10,42 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    and_,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from ragsvc.core.documents import Collection, DocumentStatus
 from ragsvc.core.errors import FailureReason, FileBatchNotFound, VectorStoreFileNotFound
 from ragsvc.core.ids import CollectionId, DocumentId, FileId
 from ragsvc.core.vector_stores import FileBatch, FileCounts, StoreFile, StoreFileStatus, store_file_status
-from ragsvc.store.tables import AnyRow, DocumentFileRow, DocumentRow, FileBatchRow, FileRow, table_of
+from ragsvc.store.tables import AnyRow, BatchFileRow, DocumentFileRow, DocumentRow, FileBatchRow, FileRow, table_of
 
 _links = table_of(DocumentFileRow)
 _documents = table_of(DocumentRow)
 _files = table_of(FileRow)
 _batches = table_of(FileBatchRow)
+_batch_files = table_of(BatchFileRow)
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _AT_ONCE = 500
 
+
+def _is_batch_file_of(links: FromClause) -> ColumnElement[bool]:
+    return and_(_batch_files.c.document_id == links.c.document_id, _batch_files.c.file_id == links.c.file_id)
+
+
+_is_batch_file = _is_batch_file_of(_links)
 _is_cancelled = _documents.c.failure_code == FailureReason.CANCELLED
 _select_file = (
     select(
@@ -97,11 +118,12 @@ def list_store_files(
     ascending = descending if backwards else not descending
     cursor = before if backwards else after
     statement = _select_file.where(_links.c.collection_id == store.id)
+    order = (_links.c.created_at, _links.c.file_id)
     if batch_id is not None:
-        statement = statement.where(_links.c.batch_id == batch_id)
+        order = (_batch_files.c.created_at, _batch_files.c.file_id)
+        statement = statement.join(_batch_files, _is_batch_file).where(_batch_files.c.batch_id == batch_id)
     if status is not None:
         statement = statement.where(_has_status(status))
-    order = (_links.c.created_at, _links.c.file_id)
     if cursor is not None:
         file = find_store_file(connection, store, cursor)
         here, place = tuple_(*order), tuple_(file.created_at, file.file_row_id)
@@ -152,8 +174,8 @@ def count_files(connection: Connection, collection_id: CollectionId) -> tuple[Fi
 def _count_batch(connection: Connection, batch_id: int) -> FileCounts:
     files = (
         select(*_group_columns(func.count()))
-        .join_from(_links, _documents, _links.c.document_id == _documents.c.id)
-        .where(_links.c.batch_id == batch_id)
+        .join_from(_batch_files, _documents, _batch_files.c.document_id == _documents.c.id)
+        .where(_batch_files.c.batch_id == batch_id)
     )
     return _sum(_groups(connection, files))[0]
 
@@ -181,8 +203,17 @@ def files_of_documents(
     connection: Connection, document_ids: SomeOf[DocumentId], store: Collection
 ) -> dict[DocumentId, StoreFile]:
     """The first file of each document of a store, for the results of a search."""
-    statement = _select_file.where(_links.c.collection_id == store.id, _links.c.document_id.in_(document_ids)).order_by(
-        _links.c.created_at.desc(), _links.c.file_id.desc()
+    others = _links.alias("others")
+    first = (
+        select(others.c.file_id)
+        .where(others.c.document_id == _documents.c.id)
+        .order_by(others.c.created_at, others.c.file_id)
+        .limit(1)
+        .correlate(_documents)
+        .scalar_subquery()
+    )
+    statement = _select_file.where(
+        _links.c.collection_id == store.id, _documents.c.id.in_(document_ids), _links.c.file_id == first
     )
     return {DocumentId(row.document_id): _store_file(row, store.public_id) for row in connection.execute(statement)}
 
@@ -209,10 +240,12 @@ def documents_of_files(connection: Connection, collection_id: CollectionId) -> l
     return [(file, document) for file, document in connection.execute(statement)]
 
 
-def set_batch(connection: Connection, document_id: DocumentId, file_id: FileId, batch_id: int) -> None:
-    """Note that a batch added a file to a store."""
+def add_to_batch(connection: Connection, document_id: DocumentId, file_id: FileId, batch_id: int) -> None:
+    """Note that a batch added a file to a store; does nothing if it is known already."""
     of_file = (_links.c.document_id == document_id) & (_links.c.file_id == file_id)
-    connection.execute(update(_links).where(of_file).values(batch_id=batch_id))
+    row = select(literal(batch_id), _links.c.created_at, _links.c.file_id, _links.c.document_id).where(of_file)
+    names = ["batch_id", "created_at", "file_id", "document_id"]
+    connection.execute(insert(_batch_files).prefix_with("OR IGNORE").from_select(names, row))
 
 
 def insert_batch(connection: Connection, store: Collection, public_id: str, *, now: int) -> int:
@@ -245,17 +278,28 @@ def cancel_batch(connection: Connection, batch_id: int, *, now: int) -> list[tup
     """Mark a batch as cancelled.
 
     Returns:
-        Row id and public id of its documents whose ingest has not begun and that no other file of the store has.
+        Row id and public id of its documents whose ingest has not begun and that only this batch wants: neither another
+        file of the store nor another batch that was not cancelled has them.
     """
     connection.execute(update(_batches).where(_batches.c.id == batch_id).values(cancelled_at=now))
-    others = _links.alias("others")
-    has_others = exists().where(
-        others.c.document_id == _documents.c.id, or_(others.c.batch_id.is_(None), others.c.batch_id != batch_id)
+    others, other_batch = _links.alias("others"), _batch_files.alias("other_batch")
+    in_this_batch = exists().where(_batch_files.c.batch_id == batch_id, _is_batch_file_of(others)).correlate(others)
+    in_another = exists().where(
+        other_batch.c.document_id == _documents.c.id,
+        other_batch.c.batch_id != batch_id,
+        _batches.c.id == other_batch.c.batch_id,
+        _batches.c.cancelled_at.is_(None),
     )
+    has_others = exists().where(others.c.document_id == _documents.c.id, ~in_this_batch)
     statement = (
         select(_documents.c.id, _documents.c.public_id)
-        .join_from(_links, _documents, _links.c.document_id == _documents.c.id)
-        .where(_links.c.batch_id == batch_id, _documents.c.status == DocumentStatus.QUEUED, ~has_others)
+        .join_from(_batch_files, _documents, _batch_files.c.document_id == _documents.c.id)
+        .where(
+            _batch_files.c.batch_id == batch_id,
+            _documents.c.status == DocumentStatus.QUEUED,
+            ~has_others.correlate(_documents),
+            ~in_another.correlate(_documents),
+        )
         .distinct()
     )
     return [(DocumentId(row.id), row.public_id) for row in connection.execute(statement)]

@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -267,14 +268,13 @@ class DocumentFileRow(_Named, table=True):
     """A file that a document was made from; files with equal bytes can share a document of a collection.
 
     A document is deleted with the last of its files. The link is also the file of a vector store: ``collection_id`` is
-    that of the document, and ``batch_id`` the batch that added the file last.
+    that of the document.
     """
 
     table_name: ClassVar[str] = "document_files"
     __table_args__ = (
         Index("document_files_by_file", "file_id", "document_id"),
         Index("document_files_by_collection", "collection_id", "created_at", "file_id"),
-        Index("document_files_by_batch", "batch_id", "created_at", "file_id"),
         {"sqlite_with_rowid": False},
     )
 
@@ -286,7 +286,6 @@ class DocumentFileRow(_Named, table=True):
     )
     created_at: int
     collection_id: int = Field(sa_column=Column(Integer, nullable=False, server_default="0"))
-    batch_id: int | None = None
 
 
 class FileBatchRow(_Named, table=True):
@@ -304,11 +303,37 @@ class FileBatchRow(_Named, table=True):
     cancelled_at: int | None = None
 
 
+class BatchFileRow(_Named, table=True):
+    """A file that a batch added to a vector store; several batches can have added it.
+
+    ``created_at`` is that of the link: the files of a batch are listed in the order of those of the store.
+    """
+
+    table_name: ClassVar[str] = "batch_files"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["document_id", "file_id"], ["document_files.document_id", "document_files.file_id"], ondelete="CASCADE"
+        ),
+        Index("batch_files_by_document", "document_id", "file_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+    batch_id: int = Field(
+        sa_column=Column(Integer, ForeignKey("file_batches.id", ondelete="CASCADE"), primary_key=True, nullable=False)
+    )
+    created_at: int = Field(primary_key=True)
+    file_id: int = Field(primary_key=True)
+    document_id: int
+
+
 class ExpiredStoreRow(_Named, table=True):
     """A vector store that has expired, with the id of its collection, which was deleted."""
 
     table_name: ClassVar[str] = "expired_stores"
-    __table_args__ = (Index("expired_stores_by_tenant", "tenant", "id"),)
+    __table_args__ = (
+        Index("expired_stores_by_tenant", "tenant", "id"),
+        Index("expired_stores_by_time", "expired_at"),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     public_id: str = Field(unique=True)

@@ -318,7 +318,7 @@ def remove_documents(connection: Connection, ids: SomeOf[DocumentId], *, now: in
     passages = _count(connection, select(func.count()).where(_passages.c.document_id.in_(ids)))
     of_passages = select(_passages.c.id).where(_passages.c.document_id.in_(ids))
     vectors = _count(connection, select(func.count()).where(_embeddings.c.passage_id.in_(of_passages)))
-    file_ids = file_rows.file_ids_of_documents(connection, ids)
+    file_ids = file_rows.implicit_files_of_documents(connection, ids)
     connection.execute(delete(_documents).where(_documents.c.id.in_(ids)))
     file_rows.delete_implicit_files_without_documents(connection, file_ids)
     unused = [(tenant, sha256) for tenant, sha256 in files if add_removal(connection, tenant, sha256, now=now)]

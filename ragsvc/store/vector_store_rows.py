@@ -214,10 +214,11 @@ def note_use(connection: Connection, used: Mapping[CollectionId, int]) -> None:
         )
 
 
-def is_anything_due(connection: Connection, *, now: int) -> bool:
-    """Whether the time of a vector store is over."""
+def is_anything_due(connection: Connection, *, now: int, expired_before: int) -> bool:
+    """Whether the time of a vector store is over, or one that expired before a time is still known."""
     due = select(literal(1)).where(_collections.c.expires_at <= now, _present).limit(1)
-    return connection.execute(due).first() is not None
+    known = select(literal(1)).where(_expired.c.expired_at < expired_before).limit(1)
+    return any(connection.execute(statement).first() is not None for statement in (due, known))
 
 
 def expire_stores(connection: Connection, *, now: int) -> list[tuple[TenantId, CollectionId]]:

@@ -55,10 +55,11 @@ def fill(data_dir: Path, files: int) -> str:
 
     for begin in range(0, files, _AT_ONCE):
         database.write_sync(lambda c, b=begin: add(c, range(b, min(b + _AT_ONCE, files))))
+    of_batch = f"FROM document_files LIMIT {_OF_A_BATCH}"
     statements = (
         f"UPDATE documents SET status = '{DocumentStatus.READY}', stage = 'ready'",  # noqa: S608 - values of an enumeration
         f"UPDATE documents SET status = '{DocumentStatus.FAILED}', failure_code = 'no_text' WHERE id % 10 = 0",  # noqa: S608 - as above
-        f"UPDATE document_files SET batch_id = {batch} WHERE file_id <= {_OF_A_BATCH}",  # noqa: S608 - numbers
+        f"INSERT INTO batch_files SELECT {batch}, created_at, file_id, document_id {of_batch}",
     )
     for statement in statements:
         database.write_sync(lambda c, s=statement: c.exec_driver_sql(s))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from email.message import EmailMessage
 
 import openai
 import pytest
@@ -325,3 +327,45 @@ def test_invalid_stores_are_refused(tenant: Tenant, body: dict, param: str) -> N
     reply = tenant.http.post("/v1/vector_stores", json=body)
     assert reply.status_code == 400, reply.text
     assert reply.json()["error"]["param"].startswith(param)
+
+
+@pytest.mark.parametrize("file_first", [True, False])
+def test_an_attachment_that_was_also_added_as_a_file_stays_with_its_mail(
+    client: openai.OpenAI, tenant: Tenant, file_first: bool
+) -> None:
+    """And with the file, whichever was there first and whichever is deleted first."""
+    mail = EmailMessage()
+    mail["From"], mail["To"], mail["Subject"] = "a@example.org", "b@example.org", "Ferry times"
+    mail.set_content("The timetable is attached.")
+    mail.add_attachment(FERRY.encode(), maintype="text", subtype="plain", filename="ferry.txt")
+    store = client.vector_stores.create(name="mails")
+
+    def add_file() -> str:
+        return client.vector_stores.files.upload_and_poll(vector_store_id=store.id, file=("f.txt", FERRY.encode())).id
+
+    def add_mail() -> str:
+        reply = tenant.upload(
+            mail.as_bytes(), filename="mail.eml", kind="message/rfc822", collection="mails", wait_s=30
+        )
+        deadline = time.monotonic() + 30
+        while client.vector_stores.retrieve(store.id).status == "in_progress" and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return reply.json()["id"]
+
+    def is_found() -> bool:
+        return FERRY in {hit.content[0].text for hit in client.vector_stores.search(store.id, query="ferry")}
+
+    for deleted_first in ("mail", "file"):
+        if file_first:
+            file_id, mail_id = add_file(), add_mail()
+        else:
+            mail_id, file_id = add_mail(), add_file()
+        if deleted_first == "file":
+            client.files.delete(file_id)
+            assert is_found()
+        assert tenant.http.post(f"/v1/rag/documents/{mail_id}/delete").status_code == 200
+        if deleted_first == "mail":
+            assert is_found()
+            client.files.delete(file_id)
+        assert not is_found()
+        assert client.vector_stores.retrieve(store.id).file_counts.total == 0

@@ -23,7 +23,9 @@ from tests.support.in_process_ingest import InProcessIngest
 class StoreServices(AdministeredIngest):
     """The services behind ``/v1/files`` and ``/v1/vector_stores``; ``later_s`` is added to their time."""
 
-    def __init__(self, ingest: InProcessIngest) -> None:
+    def __init__(
+        self, ingest: InProcessIngest, *, quotas: TenantQuotas | None = None, sweep_interval_s: float = 30
+    ) -> None:
         self.later_s = 0.0
         self.activity = StoreActivity(self.now)
         ingest.searcher = SearchService(
@@ -39,7 +41,7 @@ class StoreServices(AdministeredIngest):
             clock=self.now,
         )
         self.export = TenantExport(ingest.database, ingest.blobs)
-        quotas = TenantQuotas()
+        quotas = quotas or TenantQuotas()
         self.stores = VectorStoreService(
             database=ingest.database,
             searcher=ingest.searcher,
@@ -49,6 +51,7 @@ class StoreServices(AdministeredIngest):
             require_key=self.access.require_key,
             forget_collections=ingest.searcher.forget_collections,
             clock=self.now,
+            sweep_interval_s=sweep_interval_s,
         )
         self.store_files = StoreFileService(
             database=ingest.database,
@@ -57,7 +60,7 @@ class StoreServices(AdministeredIngest):
             ingest=ingest.ingest,
             quotas=quotas,
             activity=self.activity,
-            max_queued=100,
+            max_queued=200,
             require_key=self.access.require_key,
             chunking=ChunkingOptions(),
             clock=self.now,

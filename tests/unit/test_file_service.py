@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anyio
+import anyio.to_thread
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -76,7 +78,6 @@ async def attach(service: InProcessIngest, file: UploadedFile, *, collection: st
         known = document_rows.find_by_sha256(connection, place.id, file.sha256)
         if known is not None:
             file_rows.link(connection, known.id, file.id, now=1)
-            attachment_rows.mark_uploaded(connection, known.id)
             return known
         new = document_rows.NewDocument(
             public_id=f"doc_{secrets.token_hex(12)}",
@@ -173,6 +174,37 @@ async def test_an_upload_of_a_document_keeps_it_when_the_file_is_deleted(tmp_pat
         assert (count(service, "files"), stored_texts(service.blobs)) == (0, [])
 
 
+async def mail_with_attachment(service: InProcessIngest) -> tuple[Document, Document]:
+    mail = await service.add("a mail with a plan", filename="mail.txt")
+    attached = await service.add("the harbour is deep", filename="plan.txt")
+    service.database.write_sync(lambda c: attachment_rows.link(c, mail.id, attached.id, brought=True))
+    return mail, attached
+
+
+@pytest.mark.parametrize("file_first", [True, False])
+async def test_an_attached_document_goes_with_the_last_of_its_mail_and_its_file(
+    tmp_path: Path, file_first: bool
+) -> None:
+    async with InProcessIngest(tmp_path).running() as service:
+        mail, attached = await mail_with_attachment(service)
+        file = await add_file(service, "the harbour is deep", filename="mine.txt")
+        assert (await attach(service, file)).id == attached.id
+        if file_first:
+            await service.files.delete(ACME, file.public_id)
+        else:
+            await service.documents.delete(ACME, mail.public_id)
+            listed, _ = await service.files.list_page(ACME, limit=10)
+            assert [entry.public_id for entry in listed] == [file.public_id]
+        assert await service.found("harbour") == ["plan.txt"]
+        if file_first:
+            await service.documents.delete(ACME, mail.public_id)
+        else:
+            await service.files.delete(ACME, file.public_id)
+        assert await service.found("harbour") == []
+        assert (count(service, "documents"), count(service, "files")) == (0, 0)
+        assert stored_texts(service.blobs) == []
+
+
 async def test_a_file_outlives_its_documents(tmp_path: Path) -> None:
     async with InProcessIngest(tmp_path).running() as service:
         file = await add_file(service, "the harbour is deep")
@@ -262,6 +294,69 @@ async def test_completions_at_the_same_time_make_one_file(tmp_path: Path) -> Non
                 tasks.start_soon(complete)
         assert len(set(made)) == 1
         assert stored_texts(service.blobs) == ["abcdef"]
+
+
+class SlowReads(BlobStore):
+    """Stored files; a read waits until ``before_read`` returns, once for each thread that reads."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.before_read: Callable[[], None] = lambda: None
+
+    def chunks(self, tenant: TenantId, sha256: str) -> Iterator[bytes]:
+        self.before_read()
+        return super().chunks(tenant, sha256)
+
+
+async def test_a_completion_that_is_repeated_while_the_first_runs_returns_its_file(tmp_path: Path) -> None:
+    """A client that got no answer in time: the first completion removes the parts while the second reads them."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    blobs = SlowReads(folder)
+    async with InProcessIngest(folder, blobs=blobs).running() as service:
+        upload = await begin_upload(service, 6)
+        parts = [await add_part(service, upload, text) for text in ("abc", "def")]
+        reading, removed = threading.Event(), threading.Event()
+
+        def wait_in_the_second() -> None:
+            reading.set()
+            assert removed.wait(20)
+
+        second: list[str] = []
+
+        async def repeat() -> None:
+            state = await service.uploads.complete(ACME, upload, parts, reach=WHOLE_TENANT)
+            assert state.file is not None
+            second.append(state.file.public_id)
+
+        blobs.before_read = wait_in_the_second
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(repeat)
+            await anyio.to_thread.run_sync(reading.wait)
+            blobs.before_read = lambda: None
+            first = await service.uploads.complete(ACME, upload, parts, reach=WHOLE_TENANT)
+            removed.set()
+        assert first.file is not None
+        assert second == [first.file.public_id]
+        assert stored_texts(blobs) == ["abcdef"]
+
+
+async def test_completions_in_two_orders_leave_the_bytes_of_one_file(tmp_path: Path) -> None:
+    async with InProcessIngest(tmp_path).running() as service:
+        upload = await begin_upload(service, 6)
+        parts = [await add_part(service, upload, text) for text in ("abc", "def")]
+        texts: set[bytes] = set()
+
+        async def complete(order: list[str]) -> None:
+            state = await service.uploads.complete(ACME, upload, order, reach=WHOLE_TENANT)
+            assert state.file is not None
+            texts.add(await content(service, ACME, state.file.public_id))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(complete, parts)
+            tasks.start_soon(complete, parts[::-1])
+        (text,) = texts
+        assert stored_texts(service.blobs) == [text.decode()]
 
 
 async def test_an_upload_of_one_part_keeps_the_bytes_of_the_part(tmp_path: Path) -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import sqlite3
 import tarfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
+from sqlalchemy import Engine, event
 
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.errors import CollectionNotFound, FileNotFound, VectorStoreFileNotFound, VectorStoreNotFound
+from ragsvc.core.ids import CollectionId
 from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
-from ragsvc.core.vector_stores import SECONDS_PER_DAY, FileCounts, StoreFileStatus
+from ragsvc.core.vector_stores import SECONDS_PER_DAY, FileBatch, FileCounts, StoreFileStatus
 from ragsvc.services.store_files import StoreFileDraft
+from ragsvc.services.tenant_quotas import TenantQuotas
+from ragsvc.store.tenant_rows import TenantLimits
 from tests.support.in_process_ingest import InProcessIngest, ObservedEmbedder
 from tests.support.store_services import StoreServices
 from tests.support.stored_documents import ACME, OTHER
@@ -319,3 +325,195 @@ async def test_an_export_has_the_stores_with_their_files(tmp_path: Path) -> None
             (store, False, [[file.public_id, document]]),
         ]
         assert stores[1]["store"]["metadata"] == {"team": "a"}
+
+
+async def test_a_document_gets_its_own_file_again_while_another_store_has_that_file(tmp_path: Path) -> None:
+    """The file that came with a document was removed from its collection, and is still in another store."""
+    async with running(tmp_path) as (services, principal):
+        document = await services.add("harbour lights", collection="reports")
+        stores, _ = await services.stores.list_page(principal, limit=1)
+        reports = stores[0].public_id
+        (own,), _ = await services.store_files.list_page(principal, reports, limit=1)
+        other = await services.store(principal)
+        await services.store_files.attach(principal, other, [StoreFileDraft(file_id=own.file_id)])
+        uploaded = await services.file(principal, "harbour lights")
+        await services.store_files.attach(principal, reports, [StoreFileDraft(file_id=uploaded.public_id)])
+        await services.store_files.detach(principal, reports, own.file_id)
+        assert await services.add("harbour lights", collection="reports") == document
+        await services.files.delete(ACME, uploaded.public_id)
+        assert await services.counts(principal, reports) == completed(1)
+        await services.ingest.idle()
+        assert await services.counts(principal, other) == completed(1)
+        await services.ingest.documents.delete(ACME, document)
+        assert await services.counts(principal, reports) == FileCounts()
+        assert (await services.store_files.get(principal, other, own.file_id)).filename == "a.txt"
+
+
+class FaultyDisk(StoreServices):
+    """Services whose indexes cannot be removed from the disk while ``faults`` are left."""
+
+    faults = 2
+
+    def _drop_indexes(self, collection: CollectionId) -> int:
+        if self.faults:
+            self.faults -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        return super()._drop_indexes(collection)
+
+
+async def test_a_fault_of_the_disk_does_not_end_the_expiry_of_stores(tmp_path: Path) -> None:
+    """The failure of a background task ends the service."""
+    services = FaultyDisk(InProcessIngest(tmp_path / "data"), sweep_interval_s=0.01)
+    async with services.running(), anyio.create_task_group() as tasks:
+        principal = await services.principal(ACME)
+        tasks.start_soon(services.stores.run)
+        for day in range(1, 4):
+            store = await services.store(principal, expires_after_days=1)
+            services.later_s = 2 * day * SECONDS_PER_DAY
+            with anyio.fail_after(20):
+                while services.count(f"expired_stores WHERE public_id = '{store}'") == 0:
+                    await anyio.sleep(0.01)
+        with anyio.fail_after(20):
+            while services.count("collections"):
+                await anyio.sleep(0.01)
+        assert services.faults == 0
+        tasks.cancel_scope.cancel()
+
+
+async def test_an_expired_store_is_forgotten_though_no_other_expires(tmp_path: Path) -> None:
+    async with running(tmp_path) as (services, principal):
+        store = await services.store(principal, name="brief", expires_after_days=1)
+        services.later_s = 2 * SECONDS_PER_DAY
+        await services.stores.sweep()
+        services.later_s = 30 * SECONDS_PER_DAY
+        await services.stores.sweep()
+        assert (await services.stores.get(principal, store)).expired
+        services.later_s = 32 * SECONDS_PER_DAY
+        await services.stores.sweep()
+        with pytest.raises(VectorStoreNotFound, match="no vector store"):
+            await services.stores.get(principal, store)
+        assert services.count("expired_stores") == 0
+
+
+async def test_a_file_that_a_batch_names_twice_counts_once_for_the_quota(tmp_path: Path) -> None:
+    services = StoreServices(InProcessIngest(tmp_path / "data"), quotas=TenantQuotas(TenantLimits(max_documents=1)))
+    async with services.running():
+        principal = await services.principal(ACME)
+        file = await services.file(principal, "harbour lights")
+        drafts = [StoreFileDraft(file_id=file.public_id)] * 2
+        store = await services.store(principal)
+        batch = await services.store_files.create_batch(principal, store, drafts)
+        assert batch.counts.total == 1
+
+
+async def test_a_file_that_is_deleted_while_a_batch_is_added_is_left_out(tmp_path: Path) -> None:
+    """As if it was deleted just after it was added: the others are added, and the client gets the batch."""
+    async with running(tmp_path) as (services, principal):
+        files = [await services.file(principal, f"text {number}", name=f"{number}.txt") for number in range(120)]
+        doomed = files[-1]
+        store = await services.store(principal)
+        drafts = [StoreFileDraft(file_id=file.public_id) for file in files]
+        batches: list[FileBatch] = []
+
+        async def create() -> None:
+            batches.append(await services.store_files.create_batch(principal, store, drafts))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(create)
+            with anyio.fail_after(20):
+                while services.count("document_files") < 50:
+                    await anyio.sleep(0)
+            await services.files.delete(ACME, doomed.public_id)
+        (batch,) = batches
+        assert batch.counts.total == 119
+        await services.ingest.idle()
+        assert await services.counts(principal, store) == completed(119)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/x-python", "application/typescript"])
+async def test_files_of_code_and_data_are_read_as_text(tmp_path: Path, kind: str) -> None:
+    async with running(tmp_path) as (services, principal):
+        file = await services.file(principal, '{"harbour": "lights"}', name="a.json", kind=kind)
+        store = await services.store(principal, file)
+        await services.ingest.idle()
+        assert await services.counts(principal, store) == completed(1)
+        assert await searched(services, principal, store, "harbour") == ['{"harbour": "lights"}']
+        assert (await services.files.get(ACME, file.public_id)).media_type == kind
+
+
+async def test_batches_with_common_files_count_them_both(tmp_path: Path) -> None:
+    """A later batch takes no files from an earlier one, whose client still polls it."""
+    gate = anyio.Event()
+    embedder = ObservedEmbedder(lambda texts: gate.wait())
+    async with running(tmp_path, embedder) as (services, principal):
+        files = [await services.file(principal, f"text number {number}") for number in range(8)]
+        drafts = [StoreFileDraft(file_id=file.public_id) for file in files]
+        store = await services.store(principal)
+        first = await services.store_files.create_batch(principal, store, drafts)
+        second = await services.store_files.create_batch(principal, store, drafts[4:])
+
+        async def state(batch: FileBatch) -> tuple[StoreFileStatus, int, int]:
+            now = await services.store_files.batch(principal, store, batch.public_id)
+            return now.status, now.counts.in_progress, now.counts.total
+
+        assert await state(first) == (StoreFileStatus.IN_PROGRESS, 8, 8)
+        assert await state(second) == (StoreFileStatus.IN_PROGRESS, 4, 4)
+        cancelled = await services.store_files.cancel_batch(principal, store, second.public_id)
+        assert cancelled.counts.cancelled == 0  # the first batch is to be finished
+        gate.set()
+        await services.ingest.idle()
+        assert await services.counts(principal, store) == completed(8)
+        assert await state(first) == (StoreFileStatus.COMPLETED, 0, 8)
+        listed, _ = await services.store_files.list_page(principal, store, limit=10, batch_id=first.public_id)
+        assert {file.file_id for file in listed} == {file.public_id for file in files}
+        await services.store_files.detach(principal, store, files[7].public_id)
+        await services.files.delete(ACME, files[6].public_id)
+        assert [(await state(batch))[2] for batch in (first, second)] == [6, 2]
+        await services.stores.delete(principal, store)
+        assert services.count("batch_files") == services.count("file_batches") == 0
+
+
+EQUAL_FILES = 3000
+
+
+@pytest.fixture
+def few_parameters() -> Iterator[None]:
+    """Statements may have 1000 parameters instead of 32,766 or 250,000, so that fewer files show the same."""
+
+    def limit(connection: sqlite3.Connection, _record: object) -> None:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 1000)
+
+    event.listen(Engine, "connect", limit)
+    yield
+    event.remove(Engine, "connect", limit)
+
+
+async def test_a_document_of_very_many_equal_files_is_found_and_deleted(tmp_path: Path, few_parameters: None) -> None:
+    """Otherwise a tenant stops the removal of every deleted collection, and with it the service at each start."""
+    async with running(tmp_path) as (services, principal):
+        file = await services.file(principal, "harbour lights", name="first.txt")
+        stores = [await services.store(principal, file) for _ in range(3)]
+        await services.ingest.idle()
+        names = "public_id, tenant, filename, media_type, size_bytes, sha256, purpose, status, created_at, implicit"
+        copies = (
+            f"WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {EQUAL_FILES}) "  # noqa: S608 - constants
+            f"INSERT INTO files ({names}) SELECT 'file-copy' || n, {names.partition(', ')[2]} FROM files, n"
+        )
+        links = (
+            "INSERT INTO document_files SELECT d.id, f.id, d.created_at + 1, d.collection_id FROM files f, documents d "
+            "WHERE f.public_id LIKE 'file-copy%'"
+        )
+        for statement in (copies, links):
+            services.database.write_sync(lambda c, s=statement: c.exec_driver_sql(s))
+        assert (await services.counts(principal, stores[0])).completed == EQUAL_FILES + 1
+        query = SearchQuery(text="harbour", mode=SearchMode.LEXICAL)
+        (hit,) = await services.stores.search(principal, stores[0], [query])
+        assert hit.file.filename == "first.txt"
+        document = (await services.store_files.get(principal, stores[0], file.public_id)).document_public_id
+        await services.store_files.detach(principal, stores[0], file.public_id)
+        assert (await services.counts(principal, stores[0])).completed == EQUAL_FILES
+        await services.ingest.documents.delete(ACME, document)
+        assert await services.counts(principal, stores[0]) == FileCounts()
+        await services.stores.delete(principal, stores[1])
+        await services.tenants.delete_tenant(ACME)
+        assert services.count("files") == services.count("documents") == 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
+import anyio.to_thread
 import msgspec
-from litestar import HttpMethod, Request, delete, get, post, route
+from litestar import HttpMethod, MediaType, Request, Response, delete, get, post, route
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response.base import ASGIResponse
 from msgspec import Meta
@@ -28,6 +30,7 @@ USAGE_FAMILY = "files"
 """How uploads of files are counted in the usage report."""
 
 _MOST_FILES: Final = 10_000
+_ENCODED_AT_ONCE: Final = 500
 _Limit = Annotated[int, QueryParameter(ge=1, le=_MOST_FILES, description="Maximum number of entries")]
 _Purpose = Annotated[str | None, QueryParameter(max_length=64, description="Files with this purpose only")]
 _ANY_TYPE: Final[dict[str, Schema]] = {"*/*": BINARY}
@@ -85,6 +88,18 @@ def file_out(file: UploadedFile) -> FileOut:
     )
 
 
+def encode_page(files: Sequence[UploadedFile], *, more: bool) -> bytes:
+    """A page as JSON, encoded in parts: the encoder lets no other thread run, 10,000 files at once took it 7 ms."""
+    parts = [
+        msgspec.json.encode([file_out(file) for file in files[begin : begin + _ENCODED_AT_ONCE]])[1:-1]
+        for begin in range(0, len(files), _ENCODED_AT_ONCE)
+    ]
+    first, last = (files[0].public_id, files[-1].public_id) if files else (None, None)
+    page = FileList(data=[], first_id=first, last_id=last, has_more=more)
+    fields = {name: getattr(page, name) for name in page.__struct_fields__}
+    return msgspec.json.encode({**fields, "data": msgspec.Raw(b"[" + b",".join(parts) + b"]")})
+
+
 def reach_of(principal: Principal) -> FileReach:
     """The files that a key sees."""
     return FileReach(collections=principal.allowed_collections, created_by=principal.key_id)
@@ -139,7 +154,7 @@ async def list_files(
     before: FromQuery[str | None] = None,
     order: FromQuery[Literal["asc", "desc"]] = "desc",
     purpose: _Purpose = None,
-) -> FileList:
+) -> Response[FileList]:
     """List files, newest first; files that came with a document are listed as well."""
     if after is not None and before is not None:
         raise InvalidRequest("'after' and 'before' cannot be used together.", param="before")
@@ -153,10 +168,8 @@ async def list_files(
         before=before,
         descending=order == "desc",
     )
-    data = [file_out(file) for file in files]
-    return FileList(
-        data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None, has_more=more
-    )
+    content: Any = await anyio.to_thread.run_sync(lambda: encode_page(files, more=more))
+    return Response(content, media_type=MediaType.JSON)
 
 
 @get("/v1/files/{file_id:str}", opt=_READ, summary="Show a file")

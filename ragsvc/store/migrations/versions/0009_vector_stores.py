@@ -30,13 +30,11 @@ def upgrade() -> None:
     op.create_index("collections_by_public_id", "collections", ["public_id"], unique=True)
     op.create_index("collections_by_expiry", "collections", ["expires_at"])
     op.add_column("document_files", sa.Column("collection_id", sa.Integer, nullable=False, server_default="0"))
-    op.add_column("document_files", sa.Column("batch_id", sa.Integer, nullable=True))
     op.execute(
         "UPDATE document_files SET collection_id = "
         "(SELECT collection_id FROM documents WHERE documents.id = document_files.document_id)"
     )
     op.create_index("document_files_by_collection", "document_files", ["collection_id", "created_at", "file_id"])
-    op.create_index("document_files_by_batch", "document_files", ["batch_id", "created_at", "file_id"])
     op.drop_index("documents_by_collection", table_name="documents")
     op.create_index("documents_by_collection", "documents", ["collection_id", "status", "failure_code", "size_bytes"])
     op.create_table(
@@ -50,6 +48,19 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("file_batches_by_collection", "file_batches", ["collection_id"])
+    op.create_table(
+        "batch_files",
+        sa.Column("batch_id", sa.Integer, sa.ForeignKey("file_batches.id", ondelete="CASCADE"), nullable=False),
+        sa.Column("created_at", sa.Integer, nullable=False),
+        sa.Column("file_id", sa.Integer, nullable=False),
+        sa.Column("document_id", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("batch_id", "created_at", "file_id"),
+        sa.ForeignKeyConstraint(
+            ["document_id", "file_id"], ["document_files.document_id", "document_files.file_id"], ondelete="CASCADE"
+        ),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("batch_files_by_document", "batch_files", ["document_id", "file_id"])
     op.create_table(
         "expired_stores",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -66,3 +77,4 @@ def upgrade() -> None:
         sa.UniqueConstraint("public_id"),
     )
     op.create_index("expired_stores_by_tenant", "expired_stores", ["tenant", "id"])
+    op.create_index("expired_stores_by_time", "expired_stores", ["expired_at"])
