@@ -31,6 +31,14 @@ _REMOVED_AT_ONCE = 20
 _REMOVE_EVERY_S = 600.0
 
 
+def too_much_continued(limit_bytes: int, *, param: str) -> InvalidRequest:
+    """The error for a request that continues more than fits into memory."""
+    return InvalidRequest(
+        f"The request continues more than {limit_bytes >> 20} MiB of stored items; begin a new conversation.",
+        param=param,
+    )
+
+
 class ConversationService:
     """Creates, shows, changes and deletes conversations, each for a caller.
 
@@ -140,11 +148,24 @@ class ConversationService:
 
         await write_to_the_end(self._database, write)
 
-    async def items(self, principal: Principal, public_id: str, *, param: str = "conversation_id") -> list[Item]:
-        """All items, oldest first. Raises ``ConversationNotFound``, which names ``param``."""
-        return await self._database.read(
-            lambda connection: rows.all_items(connection, self._find(connection, principal, public_id, param=param))
-        )
+    async def items(
+        self, principal: Principal, public_id: str, *, most_bytes: int, param: str = "conversation_id"
+    ) -> tuple[list[Item], int]:
+        """All items, oldest first, and how many bytes they have as JSON.
+
+        Raises:
+            ConversationNotFound: the error names ``param``.
+            InvalidRequest: they have more than ``most_bytes``.
+        """
+
+        def read(connection: Connection) -> tuple[list[Item], int]:
+            conversation = self._find(connection, principal, public_id, param=param)
+            size_bytes = rows.size_of_items(connection, conversation)
+            if size_bytes > most_bytes:
+                raise too_much_continued(most_bytes, param=param)
+            return rows.all_items(connection, conversation), size_bytes
+
+        return await self._database.read(read)
 
     async def page(
         self, principal: Principal, public_id: str, *, limit: int, after: str | None, descending: bool

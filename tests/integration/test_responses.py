@@ -484,6 +484,81 @@ def test_a_key_sees_what_it_may_use(caller):
         without_documents.responses.create(model=LOCAL, input=QUESTION, tools=[caller.file_search(store)])
 
 
+def test_a_key_sees_no_response_with_an_item_or_file_that_it_may_not_use(caller):
+    store = caller.upload(collection="secret")
+    made = caller.responses.create(model=LOCAL, input=QUESTION, tools=[caller.file_search(store)])
+    reference = [{"type": "item_reference", "id": made.output[-1].id}, {"role": "user", "content": "Repeat it."}]
+    referring = caller.responses.create(model="any-model", input=reference)
+    talk = caller.openai.conversations.create()
+    caller.responses.create(model="any-model", input=reference, conversation=talk.id)
+    (stored,) = caller.http.get(f"/v1/vector_stores/{store}/files").json()["data"]
+    content = [{"type": "input_file", "file_id": stored["id"]}, {"type": "input_text", "text": QUESTION}]
+    reading = caller.responses.create(model=LOCAL, input=[{"role": "user", "content": content}])
+    assert "4,711 litres" in reading.output_text
+    limited = caller.another(allowed_collections=["public"])
+    for identifier in (referring.id, reading.id):
+        for path in ("", "/input_items"):
+            assert limited.http.get(f"/v1/responses/{identifier}{path}").status_code == 404
+    assert limited.http.get(f"/v1/conversations/{talk.id}/items").status_code == 404
+
+
+def test_a_search_of_stores_is_none_of_the_default_collection(caller):
+    caller.upload()
+    other = caller.upload(b"The harbour has two cranes.", filename="harbour.txt", collection="other")
+    tool = caller.file_search(other)
+    limited = caller.another(allowed_collections=["other"])
+    include = ["file_search_call.results"]
+    for use_rag in (None, False):
+        body = {"model": LOCAL, "input": QUESTION, "tools": [tool], "include": include, "use_rag": use_rag}
+        answer = limited.http.post("/v1/responses", json=body)
+        assert answer.status_code == 200, answer.text
+        results = answer.json()["output"][0]["results"]
+        assert {result["filename"] for result in results} == {"harbour.txt"}
+
+
+def test_many_references_to_one_response_read_it_once(caller):
+    items = [{"role": "user", "content": f"{number} " + "x" * 2000} for number in range(1000)]
+    made = caller.responses.create(model="any-model", input=items)
+    listed = list(caller.responses.input_items.list(made.id, limit=100))
+    assert len(listed) == 1000
+    began = time.monotonic()
+    references = [{"type": "item_reference", "id": item.id} for item in listed]
+    caller.responses.create(model="any-model", input=references, store=False)
+    assert time.monotonic() - began < 2
+
+
+def test_items_with_the_same_id_are_kept(caller):
+    talk = caller.openai.conversations.create()
+    items = [{"role": "user", "content": text, "id": "__fake_id__"} for text in ("One", "Two")]
+    made = caller.http.post("/v1/responses", json={"model": "any-model", "input": items, "conversation": talk.id})
+    assert made.status_code == 200, made.text
+    texts = [item.content[0].text for item in caller.openai.conversations.items.list(talk.id, order="asc")]
+    assert texts == ["One", "Two", "Hello from the provider."]
+    pages = list(caller.responses.input_items.list(made.json()["id"], limit=1, order="asc"))
+    assert [item.content[0].text for item in pages] == ["One", "Two"]
+    reference = {"type": "item_reference", "id": made.json()["output"][0]["id"]}
+    body = {
+        "model": "any-model",
+        "input": [reference, reference],
+        "conversation": caller.openai.conversations.create().id,
+    }
+    assert caller.http.post("/v1/responses", json=body).status_code == 200
+
+
+def test_credentials_of_tools_are_not_stored(caller):
+    tool = {
+        "type": "mcp",
+        "server_label": "x",
+        "server_url": "https://x",
+        "authorization": "sk-1",
+        "headers": {"a": "sk-2"},
+    }
+    made = caller.http.post("/v1/responses", json={"model": "any-model", "input": "Hello", "tools": [tool]})
+    found = caller.http.get(f"/v1/responses/{made.json()['id']}")
+    for reply in (made, found):
+        assert reply.json()["tools"] == [{"type": "mcp", "server_label": "x", "server_url": "https://x"}]
+
+
 def wait_for(caller: Caller, identifier: str, *statuses: str):
     for _ in range(200):
         found = caller.responses.retrieve(identifier)

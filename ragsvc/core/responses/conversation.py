@@ -58,12 +58,16 @@ KNOWN_TYPES: Final = frozenset({"message", "item_reference"}) | _CALLS | _OUTPUT
 
 
 def own_items(given: str | Iterable[Item] | None, make_id: Callable[[str, int], str]) -> list[Item]:
-    """The input of a request as items with ids and types; ``make_id`` gets a prefix and the place of the item."""
+    """The input of a request as items with types and ids, of which those of references alone can repeat.
+
+    ``make_id`` gets a prefix and the place of the item.
+    """
     if given is None:
         return []
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
     items: list[Item] = []
+    seen = set[str]()
     for place, item in enumerate(given):
         kind = item_type(item, f"input[{place}]")
         made: Item = {**item, "type": kind}
@@ -74,8 +78,11 @@ def own_items(given: str | Iterable[Item] | None, make_id: Callable[[str, int], 
                 part: Item = {"type": text, "text": content}
                 made["content"] = [part | {"annotations": []} if text == "output_text" else part]
             made.setdefault("status", "completed")
-        if not isinstance(made.get("id"), str):
+        given_id = made.get("id")
+        if not isinstance(given_id, str) or not given_id or (given_id in seen and kind != "item_reference"):
+            # some clients give all items the same id
             made["id"] = make_id(_PREFIXES.get(kind, "item"), place)
+        seen.add(made["id"])
         items.append(made)
     return items
 
