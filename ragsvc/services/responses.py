@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 MAX_BACKGROUND: Final = 64
 """Background responses that are being made at the same time."""
 
+_MOST_ENDED: Final = 256
+_ENDED_BYTES: Final = 16 << 20
 _SWEEP_EVERY_S: Final = 600.0
 _ROWS_AT_ONCE: Final = 200
 _DAY_S: Final = 86_400
@@ -92,16 +95,22 @@ class ResponseStream:
         try:
             files = await service.cited_files(evidence[0]) if evidence else {}
             self.builder.file_ids = {name: file.file_id for name, file in files.items()}
+            self._is_stored = plan.stored  # before the row exists: a write that has begun is not undone
             if plan.stored and not plan.request.background:
                 await service.insert(plan, "in_progress", self.builder.response(whole=True))
-            self._is_stored = plan.stored
             self._waiting = encode_events(self.builder.begin())
             if evidence:
                 shown = search_results(evidence[0], files)
                 self._waiting += encode_events(self.builder.searched([evidence[0].query], shown))
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await source.aclose()
+        except BaseException as error:
+            if isinstance(error, Exception):
+                await self._keep_failure(error)
+            self._source = source
+            if not plan.request.background:
+                await self.aclose()
+            else:
+                with anyio.CancelScope(shield=True):
+                    await source.aclose()
             raise
         self._source = source
         return self
@@ -187,6 +196,10 @@ class _Running:
         self.ended = anyio.Event()
         self._changed = anyio.Event()
 
+    @property
+    def tenant(self) -> TenantId:
+        return self.plan.principal.tenant
+
     def add(self, block: bytes) -> None:
         self.blocks.append(block)
         self.notify()
@@ -198,6 +211,33 @@ class _Running:
     async def wait(self) -> None:
         """Wait for more events, or for the end."""
         await self._changed.wait()
+
+
+class _EndedResponses:
+    """The events of the last background responses, so that a client that was cut off can read on where it stopped."""
+
+    def __init__(self) -> None:
+        self._responses: OrderedDict[str, tuple[_Running, int]] = OrderedDict()
+        self._size_bytes = 0
+
+    def add(self, running: _Running) -> None:
+        size_bytes = sum(map(len, running.blocks))
+        self._responses[running.plan.id] = (running, size_bytes)
+        self._size_bytes += size_bytes
+        while self._size_bytes > _ENDED_BYTES or len(self._responses) > _MOST_ENDED:
+            self.drop(next(iter(self._responses)))
+
+    def get(self, public_id: str) -> _Running | None:
+        found = self._responses.get(public_id)
+        return None if found is None else found[0]
+
+    def drop(self, public_id: str) -> None:
+        _, size_bytes = self._responses.pop(public_id, (None, 0))
+        self._size_bytes -= size_bytes
+
+    def drop_tenant(self, tenant: TenantId) -> None:
+        for name in [name for name, (each, _) in self._responses.items() if each.tenant == tenant]:
+            self.drop(name)
 
 
 class FollowedResponse:
@@ -306,6 +346,7 @@ class ResponseService:
         self._retention_days = retention_days
         self._clock = clock
         self._running: dict[str, _Running] = {}
+        self._ended = _EndedResponses()
         self._starting: list[_Running] = []
         self._wake = anyio.Event()
 
@@ -357,6 +398,10 @@ class ResponseService:
             await self.insert(plan, "queued", queued)
         except BaseException:
             del self._running[plan.id]
+            with anyio.CancelScope(shield=True):  # a write that has begun is not undone
+                ended = ResponseBuilder(plan.head())
+                ended.cancel()
+                await self._change_or_warn(plan, ended)
             raise
         self._starting.append(running)
         self._wake.set()
@@ -397,6 +442,7 @@ class ResponseService:
                     await stream.aclose()
                     await self._change_or_warn(plan, stream.builder)
             self._running.pop(plan.id, None)
+            self._ended.add(running)
             running.ended.set()
             running.notify()
 
@@ -482,7 +528,7 @@ class ResponseService:
             InvalidRequest: the response is being made by another request.
         """
         stored = await self._find(principal, public_id)
-        running = self._running.get(public_id)
+        running = self._running.get(public_id) or (self._ended.get(public_id) if after >= 0 else None)
         if running is not None:
             return FollowedResponse(running, after=after)
         if stored.status in UNFINISHED:
@@ -493,7 +539,11 @@ class ResponseService:
             )
         response = msgspec.json.decode(stored.body, type=dict[str, Any])
         shown = _shown(response, results=results)
-        return ReplayedResponse(encode_events([e for e in replay_events(shown) if e["sequence_number"] > after]))
+        events = replay_events(shown)
+        if after >= 0 and (stored.background or after >= events[-1]["sequence_number"]):
+            # the numbers are those of the stream that made it, which had more events: the end says everything
+            events = [{**events[-1], "sequence_number": after + 1}]
+        return ReplayedResponse(encode_events([e for e in events if e["sequence_number"] > after]))
 
     async def input_items(
         self,
@@ -506,8 +556,12 @@ class ResponseService:
         descending: bool = True,
     ) -> ItemPage:
         """A page of the items that the request for a response had. Raises ``ResponseNotFound``, ``InvalidRequest``."""
-        stored = await self._find(principal, public_id)
-        items = msgspec.json.decode(stored.input, type=list[Item])
+
+        def read(connection: Connection) -> list[Item]:
+            stored = self._planner.visible(connection, principal, public_id)
+            return msgspec.json.decode(stored.input, type=list[Item])
+
+        items = await self._database.read(read)
         if descending:
             items.reverse()
         ids = [item["id"] for item in items]
@@ -524,6 +578,7 @@ class ResponseService:
         """Remove a response; one that is being made is cancelled. Raises ``ResponseNotFound``."""
         await self._find(principal, public_id)
         await self._stop(public_id)
+        self._ended.drop(public_id)
         await write_to_the_end(
             self._database, lambda connection: rows.delete_response(connection, principal.tenant, public_id)
         )
@@ -552,8 +607,9 @@ class ResponseService:
 
     async def stop_all_of(self, tenant: TenantId) -> None:
         """Cancel the background responses of a tenant that is being deleted."""
-        for public_id in [name for name, each in self._running.items() if each.plan.principal.tenant == tenant]:
+        for public_id in [name for name, each in self._running.items() if each.tenant == tenant]:
             await self._stop(public_id)
+        self._ended.drop_tenant(tenant)
 
     async def recover(self) -> int:
         """Store responses as failed that were being made when the process ended. Call before the first request."""

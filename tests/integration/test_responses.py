@@ -539,7 +539,7 @@ def test_items_with_the_same_id_are_kept(caller):
     reference = {"type": "item_reference", "id": made.json()["output"][0]["id"]}
     body = {
         "model": "any-model",
-        "input": [reference, reference],
+        "input": [reference, reference, items[0]],
         "conversation": caller.openai.conversations.create().id,
     }
     assert caller.http.post("/v1/responses", json=body).status_code == 200
@@ -607,6 +607,24 @@ def test_a_background_stream_is_resumed(caller):
     )
     assert resumed[0]["sequence_number"] == 6
     assert resumed[-1]["response"] == events[-1]["response"]
+
+
+@pytest.mark.timeout(120)
+def test_a_background_stream_is_resumed_after_its_end(own_service):
+    service = own_service()
+    made = new_caller(service)
+    events = events_of(made, model="any-model", input="Hello", background=True)
+    path = f"/v1/responses/{events[0]['response']['id']}"
+    for after in (0, 5, 7, len(events) - 2):
+        resumed = stream_events(made, "GET", path, params={"stream": "true", "starting_after": after})
+        assert resumed == events[after + 1 :]
+    assert service.stop() == 0
+    made.close()
+    again = Caller(own_service(), made.tenant, made.key)
+    for after in (5, len(events) - 2):
+        (end,) = stream_events(again, "GET", path, params={"stream": "true", "starting_after": after})
+        assert end == events[-1] | {"sequence_number": after + 1}
+    again.close()
 
 
 def test_a_client_that_leaves_stops_the_model_and_pays(caller, upstream):
