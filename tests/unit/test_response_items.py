@@ -209,6 +209,26 @@ def test_reasoning_text_refusal_and_calls_are_items() -> None:
     assert refused.response()["output"][0]["content"] == [{"type": "refusal", "refusal": "No."}]
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_calls_with_the_same_index_are_told_apart_by_their_ids(together) -> None:
+    calls = [
+        {"index": 0, "id": f"call_{at}", "type": "function", "function": {"name": "f", "arguments": f'{{"at":{at}}}'}}
+        for at in range(2)
+    ]
+    more = {"index": 0, "id": "call_1", "function": {"arguments": " "}}
+    made = builder()
+    made.begin()
+    chunks = [chunk(tool_calls=calls)] if together else [chunk(tool_calls=[call]) for call in calls]
+    events = [event for each in [*chunks, chunk(tool_calls=[more]), chunk("tool_calls")] for event in made.feed(each)]
+    events += made.complete(now=2)
+    for event in events:
+        EVENTS.validate_python(event)
+    found = [(item["call_id"], item["arguments"], item["status"]) for item in made.response()["output"]]
+    assert found == [("call_0", '{"at":0}', "completed"), ("call_1", '{"at":1} ', "completed")]
+    added = [event for event in events if event["type"] == "response.output_item.added"]
+    assert [event["output_index"] for event in added] == [0, 1]
+
+
 def test_an_empty_answer_has_an_empty_message() -> None:
     made = builder()
     events = [*made.begin(), *made.feed(chunk("stop")), *made.complete(now=2)]

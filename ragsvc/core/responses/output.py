@@ -255,6 +255,10 @@ class ResponseBuilder:
         index: int = call.get("index") or 0
         key = f"call {index}"
         events: list[Event] = []
+        if key in self._open and function.get("name"):
+            known = self._items[self._open[key]]["call_id"]
+            if call.get("id") and call["id"] != known:  # Gemini gives all calls of an answer the index 0
+                events += self._close(key, "completed")
         if key not in self._open:
             for other in list(self._open):
                 if other != "message" or not self._cites:
