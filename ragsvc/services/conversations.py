@@ -11,6 +11,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
+from typing import Final
 
 import anyio
 from sqlalchemy import Connection
@@ -25,6 +26,9 @@ from ragsvc.store.conversation_rows import Conversation
 from ragsvc.store.database import Database
 
 logger = logging.getLogger(__name__)
+
+MAX_CONTINUED_BYTES: Final = 128 << 20
+"""Stored items that one request continues, as JSON; they are in memory while its prompt is made."""
 
 _SECONDS_OF_A_DAY = 86_400
 _REMOVED_AT_ONCE = 20
@@ -121,7 +125,17 @@ class ConversationService:
         return items
 
     async def append(
+        self, principal: Principal, public_id: str, items: Sequence[Item], *, collections: Collection[str] = ()
+    ) -> None:
+        """``append_in`` in a transaction of its own."""
+        await write_to_the_end(
+            self._database,
+            lambda connection: self.append_in(connection, principal, public_id, items, collections=collections),
+        )
+
+    def append_in(
         self,
+        connection: Connection,
         principal: Principal,
         public_id: str,
         items: Sequence[Item],
@@ -129,41 +143,43 @@ class ConversationService:
         collections: Collection[str] = (),
         param: str = "conversation_id",
     ) -> None:
-        """Append items that have ids and types, all or none. ``collections`` are those that the items quote.
+        """Append items that have ids and types, in the caller's transaction, all or none.
+
+        ``collections`` are those that the items quote.
 
         Raises:
             ConversationNotFound: also if it was deleted since it was read.
             InvalidRequest: an item has the id of another item, or the conversation has too many items.
         """
-
-        def write(connection: Connection) -> None:
-            conversation = self._find(connection, principal, public_id, param=param)
-            taken = rows.taken_ids(connection, conversation, [item["id"] for item in items])
-            for place, item in enumerate(items):
-                if item["id"] in taken:
-                    raise taken_id(f"items[{place}].id", item["id"])
-            if rows.count_items(connection, conversation) + len(items) > self._max_items:
-                raise InvalidRequest(f"A conversation may have {self._max_items} items. Begin a new one.", param=param)
-            rows.append_items(connection, conversation, items, collections=collections, now=self._now())
-
-        await write_to_the_end(self._database, write)
+        conversation = self._find(connection, principal, public_id, param=param)
+        taken = rows.taken_ids(connection, conversation, [item["id"] for item in items])
+        for place, item in enumerate(items):
+            if item["id"] in taken:
+                raise taken_id(f"items[{place}].id", item["id"])
+        if rows.count_items(connection, conversation) + len(items) > self._max_items:
+            raise InvalidRequest(f"A conversation may have {self._max_items} items. Begin a new one.", param=param)
+        rows.append_items(connection, conversation, items, collections=collections, now=self._now())
 
     async def items(
-        self, principal: Principal, public_id: str, *, most_bytes: int, param: str = "conversation_id"
-    ) -> tuple[list[Item], int]:
-        """All items, oldest first, and how many bytes they have as JSON.
+        self,
+        principal: Principal,
+        public_id: str,
+        *,
+        most_bytes: int = MAX_CONTINUED_BYTES,
+        param: str = "conversation_id",
+    ) -> list[Item]:
+        """All items, oldest first.
 
         Raises:
             ConversationNotFound: the error names ``param``.
-            InvalidRequest: they have more than ``most_bytes``.
+            InvalidRequest: they have more than ``most_bytes`` as JSON.
         """
 
-        def read(connection: Connection) -> tuple[list[Item], int]:
+        def read(connection: Connection) -> list[Item]:
             conversation = self._find(connection, principal, public_id, param=param)
-            size_bytes = rows.size_of_items(connection, conversation)
-            if size_bytes > most_bytes:
+            if rows.size_of_items(connection, conversation) > most_bytes:
                 raise too_much_continued(most_bytes, param=param)
-            return rows.all_items(connection, conversation), size_bytes
+            return rows.all_items(connection, conversation)
 
         return await self._database.read(read)
 

@@ -37,7 +37,7 @@ from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
 from ragsvc.core.validation import missing_value
 from ragsvc.services.answers import AnswerService
-from ragsvc.services.conversations import ConversationService, too_much_continued
+from ragsvc.services.conversations import MAX_CONTINUED_BYTES, ConversationService, too_much_continued
 from ragsvc.store.database import Database
 from ragsvc.store.file_rows import collections_of_files
 from ragsvc.store.response_rows import UNFINISHED, StoredResponse, find_response, response_not_found
@@ -52,9 +52,6 @@ _FIRST_INPUT: Final = 0x8000
 
 _MOST_RESPONSES: Final = 1000
 """Responses that one conversation continues."""
-
-_MOST_BYTES: Final = 128 << 20
-"""Stored items that one request continues, as JSON; they are in memory while its prompt is made."""
 
 _TOKENS_OF_A_MESSAGE: Final = 4
 _MANY_ITEMS: Final = 500
@@ -195,14 +192,11 @@ class ResponsePlanner:
         own = own_items(request.input, lambda prefix, place: item_id(prefix, identifier, _FIRST_INPUT + place))
         resolved = await self._resolve(principal, request, own, tools)
         own = [resolved.items[item["id"]] if item["type"] == "item_reference" else item for item in own]
-        earlier, collections, size_bytes = resolved.earlier, set(resolved.collections), resolved.size_bytes
+        earlier, collections = resolved.earlier, set(resolved.collections)
         known: set[str] = set()
         if request.conversation_id is not None:
             talk = await self._conversations.get(principal, request.conversation_id, param="conversation")
-            earlier, conversation_bytes = await self._conversations.items(
-                principal, request.conversation_id, most_bytes=_MOST_BYTES, param="conversation"
-            )
-            size_bytes += conversation_bytes
+            earlier = await self._conversations.items(principal, request.conversation_id, param="conversation")
             collections.update(talk.collections)
             known.update(item["id"] for item in earlier)
         items = [*earlier, *own]
@@ -223,8 +217,11 @@ class ResponsePlanner:
                 max_file_bytes=self._max_file_bytes,
             )
 
-        blocks = large or size_bytes > LARGE_BODY_BYTES or len(items) > _MANY_ITEMS
-        call = await anyio.to_thread.run_sync(translate) if blocks else translate()
+        blocks = large or resolved.size_bytes > LARGE_BODY_BYTES or len(items) > _MANY_ITEMS
+        if blocks or request.conversation_id is not None:  # a conversation has items of any size
+            call = await anyio.to_thread.run_sync(translate)
+        else:
+            call = translate()
         call = with_own_places(call, items, own=len(own))
         options = call.request.rag_options
         if options is not None and request.use_rag is True and searches:
@@ -311,8 +308,8 @@ class ResponsePlanner:
                     param="previous_response_id",
                 )
             size_bytes += _size_bytes(stored)
-            if size_bytes > _MOST_BYTES:
-                raise too_much_continued(_MOST_BYTES, param="previous_response_id")
+            if size_bytes > MAX_CONTINUED_BYTES:
+                raise too_much_continued(MAX_CONTINUED_BYTES, param="previous_response_id")
             following = stored.previous_id
         return chain[::-1]
 
@@ -330,22 +327,28 @@ class ResponsePlanner:
                 with contextlib.suppress(ResponseNotFound):
                     owners[owner] = self.visible(connection, principal, owner, param=param)
                     size_bytes += _size_bytes(owners[owner])
-                    if size_bytes > _MOST_BYTES:
-                        raise too_much_continued(_MOST_BYTES, param=param)
+                    if size_bytes > MAX_CONTINUED_BYTES:
+                        raise too_much_continued(MAX_CONTINUED_BYTES, param=param)
                     known |= {item["id"]: item for item in context_of_response(owners[owner]) if "id" in item}
             if owner not in owners or identifier not in known:
                 raise ResponseNotFound(f"There is no item '{identifier[:100]}' in a stored response.", param=param)
         return {identifier: known[identifier] for identifier in references}, list(owners.values())
 
     def visible(
-        self, connection: Connection, principal: Principal, public_id: str, *, param: str = "response_id"
+        self,
+        connection: Connection,
+        principal: Principal,
+        public_id: str,
+        *,
+        param: str = "response_id",
+        with_input: bool = True,
     ) -> StoredResponse:
         """A response of the tenant, if the key may use its model and all collections from which it was answered.
 
         Raises:
             ResponseNotFound: also for a response that the key may not see.
         """
-        stored = find_response(connection, principal.tenant, public_id, param=param)
+        stored = find_response(connection, principal.tenant, public_id, param=param, with_input=with_input)
         if not self._models.permits(principal, self._models.requested(stored.model).name):
             raise response_not_found(public_id, param=param)
         if stored.collections and Scope.CHAT not in principal.scopes:

@@ -36,7 +36,7 @@ from ragsvc.store.response_rows import UNFINISHED, CitedFile, StoredResponse
 logger = logging.getLogger(__name__)
 
 MAX_BACKGROUND: Final = 64
-"""Background responses that are being made at the same time."""
+"""Background responses that are being made at the same time; those of one tenant can be half of them."""
 
 _MOST_ENDED: Final = 256
 _ENDED_BYTES: Final = 16 << 20
@@ -135,8 +135,9 @@ class ResponseStream:
             events = b"".join(encode_events(self.builder.feed(chunk)) for chunk in _chunks(block))
             if source.finished:
                 events += encode_events(self.builder.complete(now=self._service.now()))
-                await self._service.add_to_conversation(self._plan, self.builder.response())
-                await self._store()
+                await self._service.store_end(
+                    self._plan, self.builder.status, self.builder.response(whole=True), stored=self._is_stored
+                )
                 self.finished = True
                 return events
             if events:
@@ -374,9 +375,8 @@ class ResponseService:
         builder.feed(chunk if chunk["usage"] else {**chunk, "usage": msgspec.to_builtins(answer.usage)})
         builder.complete(now=self.now())
         response = builder.response(whole=True)
-        await self.add_to_conversation(plan, response)
-        if plan.stored:
-            await self.insert(plan, builder.status, response)
+        if plan.stored or plan.request.conversation_id is not None:
+            await self._insert_at_end(plan, builder.status, response)
         return msgspec.json.encode(_shown(response, results=plan.request.has_results))
 
     def stream(self, plan: ResponsePlan) -> ResponseStream:
@@ -389,7 +389,8 @@ class ResponseService:
         Raises:
             Overloaded: too many background responses are being made.
         """
-        if len(self._running) >= MAX_BACKGROUND:
+        of_tenant = sum(each.tenant == plan.principal.tenant for each in self._running.values())
+        if len(self._running) >= MAX_BACKGROUND or of_tenant >= MAX_BACKGROUND // 2:
             raise Overloaded("Too many background responses are being made. Try again later.", retry_after_s=5)
         running = _Running(plan)
         self._running[plan.id] = running
@@ -464,18 +465,7 @@ class ResponseService:
 
     async def insert(self, plan: ResponsePlan, status: str, response: Item) -> None:
         """Store a response. Raises ``Conflict`` if the key was deleted, ``StorageFull``, ``Overloaded``."""
-        stored = StoredResponse(
-            public_id=plan.id,
-            tenant=plan.principal.tenant,
-            model=plan.model,
-            status=status,
-            background=bool(plan.request.background),
-            previous_id=plan.request.previous_response_id,
-            collections=plan.collections,
-            input=msgspec.json.encode(plan.input_items),
-            body=msgspec.json.encode(response),
-            created_at=plan.created_at,
-        )
+        stored = _row_of(plan, status, response)
 
         def write(connection: Connection) -> None:
             self._require_key(connection, plan.principal.key_id)
@@ -483,16 +473,43 @@ class ResponseService:
 
         await self._database.write(write)
 
-    async def add_to_conversation(self, plan: ResponsePlan, response: Item) -> None:
-        """Append input and output to the conversation of the request, if it has one.
+    async def _insert_at_end(self, plan: ResponsePlan, status: str, response: Item) -> None:
+        """Store a complete response, and add it to its conversation, as one step. Raises as ``store_end`` does."""
+        stored = _row_of(plan, status, response)
+
+        def write(connection: Connection) -> None:
+            self._require_key(connection, plan.principal.key_id)
+            self._add_to_conversation(connection, plan, response)
+            if plan.stored:
+                rows.add_response(connection, stored)
+
+        await self._database.write(write)
+
+    async def store_end(self, plan: ResponsePlan, status: str, response: Item, *, stored: bool) -> None:
+        """Store the end of a response, and add it to its conversation, as one step.
+
+        A retry after a failure thus finds neither or both.
 
         Raises:
             ConversationNotFound: it was deleted in the meantime.
             InvalidRequest: it has too many items.
         """
+        body = msgspec.json.encode(response)
+        tenant = plan.principal.tenant
+
+        def write(connection: Connection) -> None:
+            self._add_to_conversation(connection, plan, response)
+            if stored:
+                rows.change_response(connection, tenant, plan.id, status=status, body=body)
+
+        if stored or plan.request.conversation_id is not None:
+            await write_to_the_end(self._database, write)
+
+    def _add_to_conversation(self, connection: Connection, plan: ResponsePlan, response: Item) -> None:
         if plan.request.conversation_id is not None:
             output = [without_results(item) for item in response["output"]]
-            await self._conversations.append(
+            self._conversations.append_in(
+                connection,
                 plan.principal,
                 plan.request.conversation_id,
                 [*plan.added_items, *output],
@@ -510,7 +527,9 @@ class ResponseService:
         )
 
     async def _find(self, principal: Principal, public_id: str) -> StoredResponse:
-        return await self._database.read(lambda connection: self._planner.visible(connection, principal, public_id))
+        return await self._database.read(
+            lambda connection: self._planner.visible(connection, principal, public_id, with_input=False)
+        )
 
     async def get(self, principal: Principal, public_id: str, *, results: bool = False) -> bytes:
         """A stored response as JSON, with ``results`` also those of its searches. Raises ``ResponseNotFound``."""
@@ -657,6 +676,21 @@ class ResponseService:
         if not documents:
             return {}
         return await self._database.read(lambda connection: rows.cited_files(connection, documents))
+
+
+def _row_of(plan: ResponsePlan, status: str, response: Item) -> StoredResponse:
+    return StoredResponse(
+        public_id=plan.id,
+        tenant=plan.principal.tenant,
+        model=plan.model,
+        status=status,
+        background=bool(plan.request.background),
+        previous_id=plan.request.previous_response_id,
+        collections=plan.collections,
+        input=msgspec.json.encode(plan.input_items),
+        body=msgspec.json.encode(response),
+        created_at=plan.created_at,
+    )
 
 
 def _shown(response: Item, *, results: bool) -> Item:

@@ -87,11 +87,18 @@ def change_response(connection: Connection, tenant: TenantId, public_id: str, *,
 
 
 def find_response(
-    connection: Connection, tenant: TenantId, public_id: str, *, param: str = "response_id"
+    connection: Connection,
+    tenant: TenantId,
+    public_id: str,
+    *,
+    param: str = "response_id",
+    with_input: bool = True,
 ) -> StoredResponse:
-    """Raises ``ResponseNotFound``."""
+    """A response, without ``with_input`` with an empty input: it can have files. Raises ``ResponseNotFound``."""
+    given = _responses.c.input if with_input else literal(b"[]").label("input")
+    columns = [column for column in _responses.c if column is not _responses.c.input]
     row = connection.execute(
-        select(_responses).where(_responses.c.public_id == public_id, _responses.c.tenant == tenant)
+        select(*columns, given).where(_responses.c.public_id == public_id, _responses.c.tenant == tenant)
     ).one_or_none()
     if row is None:
         raise response_not_found(public_id, param=param)

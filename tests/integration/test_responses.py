@@ -824,6 +824,36 @@ def test_a_conversation_collects_items(caller, stranger, upstream):
         caller.responses.create(model="any-model", input="Two", conversation=talk.id, previous_response_id=first.id)
 
 
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("mode", [{}, {"stream": True}])
+def test_a_conversation_and_its_response_are_stored_together(own_service, mode):
+    service = own_service()
+    made = new_caller(service)
+    talk = made.openai.conversations.create()
+    with contextlib.closing(sqlite3.connect(service.data_dir / "ragsvc.sqlite")) as database, database:
+        database.execute(
+            "CREATE TRIGGER fault BEFORE {} ON responses BEGIN SELECT RAISE(ABORT, 'fault'); END".format(
+                "UPDATE" if mode else "INSERT"
+            )
+        )
+    reply = made.http.post("/v1/responses", json={"model": "any-model", "input": "Hi", "conversation": talk.id, **mode})
+    assert "response.completed" not in reply.text
+    assert reply.status_code == 200 if mode else reply.status_code >= 500
+    assert made.http.get(f"/v1/conversations/{talk.id}/items").json()["data"] == []
+    made.close()
+
+
+def test_one_tenant_leaves_room_for_background_responses_of_others(caller, stranger):
+    body = {"model": "stall", "input": "Hello", "background": True}
+    replies = [caller.http.post("/v1/responses", json=body) for _ in range(33)]
+    assert [reply.status_code for reply in replies] == [200] * 32 + [503]
+    other = stranger.http.post("/v1/responses", json=body)
+    assert other.status_code == 200
+    for reply in replies[:32]:
+        assert caller.http.delete(f"/v1/responses/{reply.json()['id']}").status_code == 200
+    assert stranger.http.delete(f"/v1/responses/{other.json()['id']}").status_code == 200
+
+
 @pytest.mark.parametrize("by_id", [False, True])
 def test_a_file_of_the_input_is_cited_and_not_stored_as_a_document(caller, by_id):
     data = f"data:application/pdf;base64,{base64.b64encode(REPORT).decode()}"
