@@ -56,13 +56,15 @@ class ConversationService:
         *,
         retention_days: int | None = None,
         max_items: int = MAX_CONVERSATION_ITEMS,
+        max_bytes: int = MAX_CONTINUED_BYTES,
         clock: Callable[[], float] = time.time,
         draw: Callable[[], str] = lambda: secrets.token_hex(24),
     ) -> None:
-        """``draw`` makes the random part of an id."""
+        """``draw`` makes the random part of an id. Nothing is added to items of more than ``max_bytes`` as JSON."""
         self._database = database
         self._retention_days = retention_days
         self._max_items = max_items
+        self._max_bytes = max_bytes
         self._clock = clock
         self._draw = draw
 
@@ -158,6 +160,8 @@ class ConversationService:
                 raise taken_id(f"items[{place}].id", item["id"])
         if rows.count_items(connection, conversation) + len(items) > self._max_items:
             raise InvalidRequest(f"A conversation may have {self._max_items} items. Begin a new one.", param=param)
+        if rows.size_of_items(connection, conversation) > self._max_bytes:
+            raise too_much_continued(self._max_bytes, param=param)
         rows.append_items(connection, conversation, items, collections=collections, now=self._now())
 
     async def items(

@@ -125,13 +125,23 @@ def unfinished_responses(connection: Connection, *, limit: int) -> list[StoredRe
 
 
 def responses_for_export(
-    connection: Connection, tenant: TenantId, *, after: int, limit: int
+    connection: Connection, tenant: TenantId, *, after: int, limit: int, most_bytes: int = 32 << 20
 ) -> Sequence[tuple[int, StoredResponse]]:
-    """(row id, response) of a tenant with ``row id > after``, ascending."""
+    """(row id, response) of a tenant with ``row id > after``, ascending.
+
+    The last one is that with which they have ``most_bytes``: their inputs can have files.
+    """
     statement = (
         select(_responses).where(_responses.c.tenant == tenant, _responses.c.id > after).order_by(_responses.c.id)
     )
-    return [(row.id, _stored(row)) for row in connection.execute(statement.limit(limit))]
+    found: list[tuple[int, StoredResponse]] = []
+    size_bytes = 0
+    for row in connection.execute(statement.limit(limit)):
+        found.append((row.id, _stored(row)))
+        size_bytes += len(row.input) + len(row.body)
+        if size_bytes >= most_bytes:
+            break
+    return found
 
 
 def delete_responses_of(connection: Connection, tenant: TenantId) -> int:

@@ -18,7 +18,13 @@ from ragsvc.services.conversations import ConversationService
 from ragsvc.services.response_plans import ResponsePlan
 from ragsvc.services.responses import ResponseService
 from ragsvc.store.database import Database
-from ragsvc.store.response_rows import UNFINISHED, find_response
+from ragsvc.store.response_rows import (
+    UNFINISHED,
+    StoredResponse,
+    add_response,
+    find_response,
+    responses_for_export,
+)
 
 CALLER = Principal(KeyId("key_1"), TenantId("acme"), "test", DEFAULT_SCOPES)
 IDENTIFIER = "resp_" + "a" * 24
@@ -90,3 +96,50 @@ def test_a_conversation_that_is_too_large_is_not_read(database):
         assert refused.value.param == "conversation"
 
     asyncio.run(continue_it())
+
+
+def test_nothing_is_added_to_a_conversation_that_is_too_large(database):
+    async def add_to_it():
+        service = ConversationService(database, max_bytes=2000)
+        made = await service.create(CALLER)
+        for _ in range(2):
+            await service.add(CALLER, made.public_id, [{"role": "user", "content": "x" * 1000}])
+        with pytest.raises(InvalidRequest):
+            await service.add(CALLER, made.public_id, [{"role": "user", "content": "x"}])
+        assert len(await service.items(CALLER, made.public_id)) == 2
+
+    asyncio.run(add_to_it())
+
+
+def test_an_export_reads_responses_in_pages_of_bytes(database):
+    def write(connection):
+        for place in range(5):
+            stored = StoredResponse(
+                public_id=f"resp_{place}",
+                tenant=CALLER.tenant,
+                model="m",
+                status="completed",
+                background=False,
+                previous_id=None,
+                collections=[],
+                input=b"x" * 1000,
+                body=b"{}",
+                created_at=1,
+            )
+            add_response(connection, stored)
+
+    def page(after):
+        return database.read_sync(
+            lambda connection: responses_for_export(connection, CALLER.tenant, after=after, limit=100, most_bytes=1500)
+        )
+
+    database.write_sync(write)
+    pages = [page(0)]
+    while pages[-1]:
+        pages.append(page(pages[-1][-1][0]))
+    assert [[response.public_id for _, response in each] for each in pages] == [
+        ["resp_0", "resp_1"],
+        ["resp_2", "resp_3"],
+        ["resp_4"],
+        [],
+    ]
