@@ -17,7 +17,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from ragsvc.core.access.principal import Principal
-from ragsvc.core.errors import InvalidRequest, Overloaded, RagsvcError, ShuttingDown, StorageFull
+from ragsvc.core.errors import InvalidRequest, Overloaded, RagsvcError, ShuttingDown, StorageFull, UpstreamFailed
 from ragsvc.core.gateway.chat import RetrievedPassages
 from ragsvc.core.gateway.event_stream import event_data, split_events, write_event
 from ragsvc.core.ids import KeyId, TenantId
@@ -723,7 +723,10 @@ def _chunks(block: bytes) -> list[Item]:
     for event in split_events(block):
         data = event_data(event)
         if data is not None and data != b"[DONE]":
-            chunks.append(msgspec.json.decode(data))
+            try:
+                chunks.append(msgspec.json.decode(data, type=dict[str, Any]))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise UpstreamFailed("The provider sent an event that is no chat completion.") from error
     return chunks
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from ragsvc.core.errors import InvalidRequest, UnsupportedParameter
+from ragsvc.core.errors import InvalidRequest, UnsupportedParameter, UpstreamFailed
 from ragsvc.core.responses.conversation import own_items, to_messages, without_oldest
 from ragsvc.core.responses.output import ResponseBuilder, chunk_of_completion, item_id
 from ragsvc.core.responses.replay import replay_events
@@ -227,6 +227,34 @@ def test_calls_with_the_same_index_are_told_apart_by_their_ids(together) -> None
     assert found == [("call_0", '{"at":0}', "completed"), ("call_1", '{"at":1} ', "completed")]
     added = [event for event in events if event["type"] == "response.output_item.added"]
     assert [event["output_index"] for event in added] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"choices": [None]},
+        {"choices": {"a": 1}},
+        {"choices": [{"delta": "x"}]},
+        {"choices": [{"delta": {"tool_calls": [None]}}]},
+        {"choices": [{"delta": {"annotations": [None]}}]},
+        {"choices": [], "usage": {"prompt_tokens": "1", "completion_tokens": 2}},
+        {"choices": [], "usage": {"prompt_tokens_details": "x"}},
+    ],
+)
+def test_an_answer_of_another_shape_is_a_fault_of_the_provider(odd) -> None:
+    with pytest.raises(UpstreamFailed):
+        builder().feed(odd)
+
+
+def test_contents_in_parts_and_citations_without_places_are_read() -> None:
+    made = builder()
+    made.begin()
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}
+    made.feed(chunk(content=[thought, {"type": "text", "text": "It is "}, {"type": "text", "text": "7."}]))
+    made.feed(chunk("stop", annotations=[{"type": "file_citation", "file_id": "f"}]))
+    made.complete(now=2)
+    (part,) = made.response()["output"][0]["content"]
+    assert (part["text"], part["annotations"]) == ("It is 7.", [{"type": "file_citation", "file_id": "f"}])
 
 
 def test_an_empty_answer_has_an_empty_message() -> None:
