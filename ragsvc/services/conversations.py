@@ -1,7 +1,7 @@
 """Conversations of tenants: items that requests of the Responses API continue, and that clients list and change.
 
 A conversation belongs to a tenant. A key that is limited to collections sees those conversations that quote no other
-collection; others do not exist for it.
+collection, and a key without the scope ``chat`` those that quote none; others do not exist for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 import anyio
 from sqlalchemy import Connection
 
-from ragsvc.core.access.principal import Principal, allows_collection
+from ragsvc.core.access.principal import Principal, Scope, allows_collection
 from ragsvc.core.errors import InvalidRequest, Overloaded, StorageFull
 from ragsvc.core.responses.conversation_items import MAX_CONVERSATION_ITEMS, new_items, taken_id
 from ragsvc.core.responses.request import Item
@@ -237,7 +237,8 @@ class ConversationService:
         found = rows.find_conversation(
             connection, principal.tenant, public_id, active_after=self._active_after(), param=param
         )
-        if not all(allows_collection(principal, name) for name in found.collections):
+        may_read = not found.collections or Scope.CHAT in principal.scopes
+        if not may_read or not all(allows_collection(principal, name) for name in found.collections):
             raise rows.conversation_not_found(public_id, param=param)
         return found
 

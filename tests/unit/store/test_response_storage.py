@@ -9,8 +9,8 @@ import threading
 import msgspec
 import pytest
 
-from ragsvc.core.access.principal import DEFAULT_SCOPES, Principal
-from ragsvc.core.errors import InvalidRequest
+from ragsvc.core.access.principal import DEFAULT_SCOPES, Principal, Scope
+from ragsvc.core.errors import ConversationNotFound, InvalidRequest
 from ragsvc.core.gateway.chat import decode_chat_request
 from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.core.responses.request import decode_response_request
@@ -143,3 +143,17 @@ def test_an_export_reads_responses_in_pages_of_bytes(database):
         ["resp_4"],
         [],
     ]
+
+
+def test_a_key_without_documents_sees_no_conversation_that_quotes_them(database):
+    async def look():
+        service = ConversationService(database)
+        made = await service.create(CALLER)
+        plain = msgspec.structs.replace(CALLER, scopes=frozenset({Scope.CHAT_PLAIN}))
+        assert (await service.get(plain, made.public_id)).public_id == made.public_id
+        await service.append(CALLER, made.public_id, [{"id": "a", "type": "message"}], collections=["default"])
+        assert len(await service.items(CALLER, made.public_id)) == 1
+        with pytest.raises(ConversationNotFound):
+            await service.items(plain, made.public_id)
+
+    asyncio.run(look())
