@@ -41,7 +41,7 @@ from ragsvc.core.ports.chat_backend import ChatReply, ChatStream
 from ragsvc.core.ports.searcher import Searcher
 from ragsvc.core.ports.token_meter import Need, TokenMeter
 from ragsvc.core.retrieval.conversation_query import Turn, make_query
-from ragsvc.core.retrieval.search_values import SearchHit, SearchResult
+from ragsvc.core.retrieval.search_values import SearchHit, SearchQuery, SearchResult
 from ragsvc.services.citation_insertion import CitationSource, StreamCiter, cite_reply
 from ragsvc.services.model_registry import ModelRegistry, ModelRoute, first_able
 from ragsvc.services.provider_routing import Router
@@ -283,7 +283,13 @@ class AnswerService:
         return reservation.reply_tokens_for(max(0, reserved - await source.prompt_tokens()))
 
     def _estimated_tokens(self, call: ChatCall) -> int:
-        return estimated_tokens(call.request, default_top_k=self.top_k, files=call.files, file_tokens=self._file_tokens)
+        return estimated_tokens(
+            call.request,
+            default_top_k=self.top_k,
+            searches=call.searches,
+            files=call.files,
+            file_tokens=self._file_tokens,
+        )
 
     async def _admit(self, principal: Principal, call: ChatCall) -> tuple[Sequence[ModelRoute], RequestReservation]:
         """Check access to the model and reserve tokens."""
@@ -449,16 +455,24 @@ def _ends(text: str) -> str:
 
 
 def estimated_tokens(
-    request: ChatRequest, *, default_top_k: int, files: Sequence[RequestFile] = (), file_tokens: int = 0
+    request: ChatRequest,
+    *,
+    default_top_k: int,
+    searches: Sequence[SearchQuery] = (),
+    files: Sequence[RequestFile] = (),
+    file_tokens: int = 0,
 ) -> int:
     """Tokens to reserve for a request, estimated high: its messages, its passages and the longest reply.
 
     ``default_top_k`` is the number of passages where the request names none, and ``file_tokens`` are the most tokens of
-    ``files``; the operator can set both.
+    ``files``; the operator can set both. ``searches`` are made instead of that of the request, and name their numbers.
     """
     options = request.rag_options
-    best = ((None if options is None else options.top_k) or default_top_k) * _PASSAGE_TOKENS
+    top_k = (None if options is None else options.top_k) or default_top_k
+    best = top_k * _PASSAGE_TOKENS
     passages = best if options is not None else 0
+    if options is not None and searches:
+        passages = max(search.top_k for search in searches) * _PASSAGE_TOKENS
     if files:
         # text has no more tokens than bytes; a PDF of a few kB can have any number
         of_files = sum(max(_PASSAGE_TOKENS, len(file.data or b"")) if file.data else file_tokens for file in files)

@@ -1,7 +1,7 @@
 """Conversations of tenants: items that requests of the Responses API continue, and that clients list and change.
 
 A conversation belongs to a tenant. A key that is limited to collections sees those conversations that quote no other
-collection; others do not exist for it.
+collection, and a key without the scope ``chat`` those that quote none; others do not exist for it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
+from typing import Final
 
 import anyio
 from sqlalchemy import Connection
 
-from ragsvc.core.access.principal import Principal, allows_collection
+from ragsvc.core.access.principal import Principal, Scope, allows_collection
 from ragsvc.core.errors import InvalidRequest, Overloaded, StorageFull
 from ragsvc.core.responses.conversation_items import MAX_CONVERSATION_ITEMS, new_items, taken_id
 from ragsvc.core.responses.request import Item
@@ -26,9 +27,20 @@ from ragsvc.store.database import Database
 
 logger = logging.getLogger(__name__)
 
+MAX_CONTINUED_BYTES: Final = 128 << 20
+"""Stored items that one request continues, as JSON; they are in memory while its prompt is made."""
+
 _SECONDS_OF_A_DAY = 86_400
 _REMOVED_AT_ONCE = 20
 _REMOVE_EVERY_S = 600.0
+
+
+def too_much_continued(limit_bytes: int, *, param: str) -> InvalidRequest:
+    """The error for a request that continues more than fits into memory."""
+    return InvalidRequest(
+        f"The request continues more than {limit_bytes >> 20} MiB of stored items; begin a new conversation.",
+        param=param,
+    )
 
 
 class ConversationService:
@@ -44,13 +56,15 @@ class ConversationService:
         *,
         retention_days: int | None = None,
         max_items: int = MAX_CONVERSATION_ITEMS,
+        max_bytes: int = MAX_CONTINUED_BYTES,
         clock: Callable[[], float] = time.time,
         draw: Callable[[], str] = lambda: secrets.token_hex(24),
     ) -> None:
-        """``draw`` makes the random part of an id."""
+        """``draw`` makes the random part of an id. Nothing is added to items of more than ``max_bytes`` as JSON."""
         self._database = database
         self._retention_days = retention_days
         self._max_items = max_items
+        self._max_bytes = max_bytes
         self._clock = clock
         self._draw = draw
 
@@ -113,7 +127,17 @@ class ConversationService:
         return items
 
     async def append(
+        self, principal: Principal, public_id: str, items: Sequence[Item], *, collections: Collection[str] = ()
+    ) -> None:
+        """``append_in`` in a transaction of its own."""
+        await write_to_the_end(
+            self._database,
+            lambda connection: self.append_in(connection, principal, public_id, items, collections=collections),
+        )
+
+    def append_in(
         self,
+        connection: Connection,
         principal: Principal,
         public_id: str,
         items: Sequence[Item],
@@ -121,30 +145,47 @@ class ConversationService:
         collections: Collection[str] = (),
         param: str = "conversation_id",
     ) -> None:
-        """Append items that have ids and types, all or none. ``collections`` are those that the items quote.
+        """Append items that have ids and types, in the caller's transaction, all or none.
+
+        ``collections`` are those that the items quote.
 
         Raises:
             ConversationNotFound: also if it was deleted since it was read.
             InvalidRequest: an item has the id of another item, or the conversation has too many items.
         """
+        conversation = self._find(connection, principal, public_id, param=param)
+        taken = rows.taken_ids(connection, conversation, [item["id"] for item in items])
+        for place, item in enumerate(items):
+            if item["id"] in taken:
+                raise taken_id(f"items[{place}].id", item["id"])
+        if rows.count_items(connection, conversation) + len(items) > self._max_items:
+            raise InvalidRequest(f"A conversation may have {self._max_items} items. Begin a new one.", param=param)
+        if rows.size_of_items(connection, conversation) > self._max_bytes:
+            raise too_much_continued(self._max_bytes, param=param)
+        rows.append_items(connection, conversation, items, collections=collections, now=self._now())
 
-        def write(connection: Connection) -> None:
+    async def items(
+        self,
+        principal: Principal,
+        public_id: str,
+        *,
+        most_bytes: int = MAX_CONTINUED_BYTES,
+        param: str = "conversation_id",
+    ) -> list[Item]:
+        """All items, oldest first.
+
+        Raises:
+            ConversationNotFound: the error names ``param``.
+            InvalidRequest: they have more than ``most_bytes`` as JSON.
+        """
+
+        def read(connection: Connection) -> list[Item]:
             conversation = self._find(connection, principal, public_id, param=param)
-            taken = rows.taken_ids(connection, conversation, [item["id"] for item in items])
-            for place, item in enumerate(items):
-                if item["id"] in taken:
-                    raise taken_id(f"items[{place}].id", item["id"])
-            if rows.count_items(connection, conversation) + len(items) > self._max_items:
-                raise InvalidRequest(f"A conversation may have {self._max_items} items. Begin a new one.", param=param)
-            rows.append_items(connection, conversation, items, collections=collections, now=self._now())
+            if rows.size_of_items(connection, conversation) > most_bytes:
+                raise too_much_continued(most_bytes, param=param)
+            return rows.all_items(connection, conversation)
 
-        await write_to_the_end(self._database, write)
-
-    async def items(self, principal: Principal, public_id: str, *, param: str = "conversation_id") -> list[Item]:
-        """All items, oldest first. Raises ``ConversationNotFound``, which names ``param``."""
-        return await self._database.read(
-            lambda connection: rows.all_items(connection, self._find(connection, principal, public_id, param=param))
-        )
+        return await self._database.read(read)
 
     async def page(
         self, principal: Principal, public_id: str, *, limit: int, after: str | None, descending: bool
@@ -196,7 +237,8 @@ class ConversationService:
         found = rows.find_conversation(
             connection, principal.tenant, public_id, active_after=self._active_after(), param=param
         )
-        if not all(allows_collection(principal, name) for name in found.collections):
+        may_read = not found.collections or Scope.CHAT in principal.scopes
+        if not may_read or not all(allows_collection(principal, name) for name in found.collections):
             raise rows.conversation_not_found(public_id, param=param)
         return found
 

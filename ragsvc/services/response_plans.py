@@ -28,6 +28,7 @@ from ragsvc.core.defaults import BYTES_PER_TOKEN, DEFAULT_MAX_DOCUMENT_BYTES, DE
 from ragsvc.core.errors import InvalidRequest, ResponseNotFound, VectorStoreNotFound
 from ragsvc.core.gateway.chat import ChatCall, decode_chat_request, decode_large_chat_request
 from ragsvc.core.gateway.endpoint_families import Family
+from ragsvc.core.gateway.request_files import MAX_REQUEST_FILES
 from ragsvc.core.json_outline import LARGE_BODY_BYTES
 from ragsvc.core.responses.conversation import Message, own_items, to_messages, without_oldest
 from ragsvc.core.responses.output import item_id, response_of_item
@@ -36,8 +37,9 @@ from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
 from ragsvc.core.validation import missing_value
 from ragsvc.services.answers import AnswerService
-from ragsvc.services.conversations import ConversationService
+from ragsvc.services.conversations import MAX_CONTINUED_BYTES, ConversationService, too_much_continued
 from ragsvc.store.database import Database
+from ragsvc.store.file_rows import collections_of_files
 from ragsvc.store.response_rows import UNFINISHED, StoredResponse, find_response, response_not_found
 from ragsvc.store.vector_store_rows import find_store
 
@@ -53,6 +55,7 @@ _MOST_RESPONSES: Final = 1000
 
 _TOKENS_OF_A_MESSAGE: Final = 4
 _MANY_ITEMS: Final = 500
+_SECRETS: Final = frozenset({"authorization", "headers"})
 
 
 class ResponsePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,13 +115,18 @@ class ResponsePlan(msgspec.Struct, frozen=True, kw_only=True):
                 **({} if text is None or text.verbosity is None else {"verbosity": text.verbosity}),
             },
             "tool_choice": request.tool_choice or "auto",
-            "tools": request.tools or [],
+            "tools": [_without_secrets(tool) for tool in request.tools or ()],
             "top_logprobs": request.top_logprobs or 0,
             "top_p": 1.0 if request.top_p is None else request.top_p,
             "truncation": self.truncation,
             "user": request.user,
             "metadata": request.metadata or {},
         }
+
+
+def _without_secrets(tool: Item) -> Item:
+    """The tool as it is stored and shown: without the credentials for an MCP server."""
+    return {name: value for name, value in tool.items() if name not in _SECRETS} if tool.get("type") == "mcp" else tool
 
 
 def _shown_format(request: ResponseRequest) -> Item:
@@ -209,13 +217,17 @@ class ResponsePlanner:
                 max_file_bytes=self._max_file_bytes,
             )
 
-        call = await anyio.to_thread.run_sync(translate) if large or _is_long(resolved, earlier) else translate()
+        blocks = large or resolved.size_bytes > LARGE_BODY_BYTES or len(items) > _MANY_ITEMS
+        if blocks or request.conversation_id is not None:  # a conversation has items of any size
+            call = await anyio.to_thread.run_sync(translate)
+        else:
+            call = translate()
         call = with_own_places(call, items, own=len(own))
         options = call.request.rag_options
-        if options is not None and request.use_rag is not msgspec.UNSET and searches:
+        if options is not None and request.use_rag is True and searches:
             searches = [options.search_query("", default_top_k=self._answers.top_k), *searches]
         call = adapt(msgspec.structs.replace(call, searches=tuple(searches)))
-        used = self._check_documents(principal, call)
+        used = [*self._check_documents(principal, call), *await self._collections_of_files(principal, call)]
         return ResponsePlan(
             id=identifier,
             principal=principal,
@@ -223,7 +235,7 @@ class ResponsePlanner:
             call=call,
             input_items=own,
             collections=sorted({*used, *collections}),
-            added_items=[item for item in own if item["id"] not in known],
+            added_items=list({item["id"]: item for item in own if item["id"] not in known}.values()),
             created_at=int(self._clock()),
             truncation=truncation,
             model=model,
@@ -240,6 +252,13 @@ class ResponsePlanner:
             require_collection(principal, name)
         return names
 
+    async def _collections_of_files(self, principal: Principal, call: ChatCall) -> set[str]:
+        """The collections of the stored files that the answer may quote."""
+        wanted = {file.file_id for file in call.files[:MAX_REQUEST_FILES] if file.file_id is not None}
+        if not wanted:
+            return set()
+        return await self._database.read(lambda connection: collections_of_files(connection, principal.tenant, wanted))
+
     async def _resolve(
         self, principal: Principal, request: ResponseRequest, own: Sequence[Item], tools: ChosenTools
     ) -> _Resolved:
@@ -251,10 +270,7 @@ class ResponsePlanner:
 
         def read(connection: Connection) -> _Resolved:
             chain = [] if previous is None else self._chain(connection, principal, previous)
-            items = {
-                identifier: self._item(connection, principal, identifier, f"input[{place}].id")
-                for identifier, place in references.items()
-            }
+            items, owners = self._items(connection, principal, references)
             stores: dict[str, str] = {}
             for identifier in wanted:
                 found = find_store(connection, principal.tenant, identifier)
@@ -265,8 +281,8 @@ class ResponsePlanner:
                 stores[identifier] = found.name
             return _Resolved(
                 earlier=[item for response in chain for item in context_of_response(response)],
-                size_bytes=sum(len(response.body) + len(response.input) for response in chain),
-                collections=frozenset(name for response in chain for name in response.collections),
+                size_bytes=sum(map(_size_bytes, chain)) + sum(map(_size_bytes, owners)),
+                collections=frozenset(name for response in (*chain, *owners) for name in response.collections),
                 items=items,
                 stores=stores,
             )
@@ -276,6 +292,7 @@ class ResponsePlanner:
     def _chain(self, connection: Connection, principal: Principal, previous: str) -> list[StoredResponse]:
         """The responses that a request continues, oldest first."""
         chain: list[StoredResponse] = []
+        size_bytes = 0
         following: str | None = previous
         while following is not None:
             stored = self.visible(connection, principal, following, param="previous_response_id")
@@ -290,29 +307,48 @@ class ResponsePlanner:
                     f"The conversation has more than {_MOST_RESPONSES} responses; begin a new one.",
                     param="previous_response_id",
                 )
+            size_bytes += _size_bytes(stored)
+            if size_bytes > MAX_CONTINUED_BYTES:
+                raise too_much_continued(MAX_CONTINUED_BYTES, param="previous_response_id")
             following = stored.previous_id
         return chain[::-1]
 
-    def _item(self, connection: Connection, principal: Principal, identifier: str, param: str) -> Item:
-        """An item of a stored response that a request refers to."""
-        owner = response_of_item(identifier)
-        if owner is not None:
-            with contextlib.suppress(ResponseNotFound):
-                stored = self.visible(connection, principal, owner, param=param)
-                for item in context_of_response(stored):
-                    if item.get("id") == identifier:
-                        return item
-        raise ResponseNotFound(f"There is no item '{identifier[:100]}' in a stored response.", param=param)
+    def _items(
+        self, connection: Connection, principal: Principal, references: Mapping[str, int]
+    ) -> tuple[dict[str, Item], list[StoredResponse]]:
+        """The items that a request refers to, and the responses that they belong to, each of which is read once."""
+        owners: dict[str, StoredResponse] = {}
+        known: dict[str, Item] = {}
+        size_bytes = 0
+        for identifier, place in references.items():
+            param = f"input[{place}].id"
+            owner = response_of_item(identifier)
+            if owner is not None and owner not in owners:
+                with contextlib.suppress(ResponseNotFound):
+                    owners[owner] = self.visible(connection, principal, owner, param=param)
+                    size_bytes += _size_bytes(owners[owner])
+                    if size_bytes > MAX_CONTINUED_BYTES:
+                        raise too_much_continued(MAX_CONTINUED_BYTES, param=param)
+                    known |= {item["id"]: item for item in context_of_response(owners[owner]) if "id" in item}
+            if owner not in owners or identifier not in known:
+                raise ResponseNotFound(f"There is no item '{identifier[:100]}' in a stored response.", param=param)
+        return {identifier: known[identifier] for identifier in references}, list(owners.values())
 
     def visible(
-        self, connection: Connection, principal: Principal, public_id: str, *, param: str = "response_id"
+        self,
+        connection: Connection,
+        principal: Principal,
+        public_id: str,
+        *,
+        param: str = "response_id",
+        with_input: bool = True,
     ) -> StoredResponse:
         """A response of the tenant, if the key may use its model and all collections from which it was answered.
 
         Raises:
             ResponseNotFound: also for a response that the key may not see.
         """
-        stored = find_response(connection, principal.tenant, public_id, param=param)
+        stored = find_response(connection, principal.tenant, public_id, param=param, with_input=with_input)
         if not self._models.permits(principal, self._models.requested(stored.model).name):
             raise response_not_found(public_id, param=param)
         if stored.collections and Scope.CHAT not in principal.scopes:
@@ -361,9 +397,8 @@ class ResponsePlanner:
 _PROBE: Final = {"role": "user", "content": "-"}
 
 
-def _is_long(resolved: _Resolved, earlier: Sequence[Item]) -> bool:
-    """Whether the translation would block the event loop."""
-    return resolved.size_bytes > LARGE_BODY_BYTES or len(earlier) > _MANY_ITEMS
+def _size_bytes(stored: StoredResponse) -> int:
+    return len(stored.body) + len(stored.input)
 
 
 def with_own_places(call: ChatCall, items: Sequence[Item], *, own: int) -> ChatCall:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from ragsvc.core.access.principal import Principal
-from ragsvc.core.errors import InvalidRequest, Overloaded, RagsvcError, ShuttingDown, StorageFull
+from ragsvc.core.errors import InvalidRequest, Overloaded, RagsvcError, ShuttingDown, StorageFull, UpstreamFailed
 from ragsvc.core.gateway.chat import RetrievedPassages
 from ragsvc.core.gateway.event_stream import event_data, split_events, write_event
 from ragsvc.core.ids import KeyId, TenantId
@@ -35,8 +36,10 @@ from ragsvc.store.response_rows import UNFINISHED, CitedFile, StoredResponse
 logger = logging.getLogger(__name__)
 
 MAX_BACKGROUND: Final = 64
-"""Background responses that are being made at the same time."""
+"""Background responses that are being made at the same time; those of one tenant can be half of them."""
 
+_MOST_ENDED: Final = 256
+_ENDED_BYTES: Final = 16 << 20
 _SWEEP_EVERY_S: Final = 600.0
 _ROWS_AT_ONCE: Final = 200
 _DAY_S: Final = 86_400
@@ -92,16 +95,22 @@ class ResponseStream:
         try:
             files = await service.cited_files(evidence[0]) if evidence else {}
             self.builder.file_ids = {name: file.file_id for name, file in files.items()}
+            self._is_stored = plan.stored  # before the row exists: a write that has begun is not undone
             if plan.stored and not plan.request.background:
                 await service.insert(plan, "in_progress", self.builder.response(whole=True))
-            self._is_stored = plan.stored
             self._waiting = encode_events(self.builder.begin())
             if evidence:
                 shown = search_results(evidence[0], files)
                 self._waiting += encode_events(self.builder.searched([evidence[0].query], shown))
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await source.aclose()
+        except BaseException as error:
+            if isinstance(error, Exception):
+                await self._keep_failure(error)
+            self._source = source
+            if not plan.request.background:
+                await self.aclose()
+            else:
+                with anyio.CancelScope(shield=True):
+                    await source.aclose()
             raise
         self._source = source
         return self
@@ -126,8 +135,9 @@ class ResponseStream:
             events = b"".join(encode_events(self.builder.feed(chunk)) for chunk in _chunks(block))
             if source.finished:
                 events += encode_events(self.builder.complete(now=self._service.now()))
-                await self._service.add_to_conversation(self._plan, self.builder.response())
-                await self._store()
+                await self._service.store_end(
+                    self._plan, self.builder.status, self.builder.response(whole=True), stored=self._is_stored
+                )
                 self.finished = True
                 return events
             if events:
@@ -187,6 +197,10 @@ class _Running:
         self.ended = anyio.Event()
         self._changed = anyio.Event()
 
+    @property
+    def tenant(self) -> TenantId:
+        return self.plan.principal.tenant
+
     def add(self, block: bytes) -> None:
         self.blocks.append(block)
         self.notify()
@@ -198,6 +212,33 @@ class _Running:
     async def wait(self) -> None:
         """Wait for more events, or for the end."""
         await self._changed.wait()
+
+
+class _EndedResponses:
+    """The events of the last background responses, so that a client that was cut off can read on where it stopped."""
+
+    def __init__(self) -> None:
+        self._responses: OrderedDict[str, tuple[_Running, int]] = OrderedDict()
+        self._size_bytes = 0
+
+    def add(self, running: _Running) -> None:
+        size_bytes = sum(map(len, running.blocks))
+        self._responses[running.plan.id] = (running, size_bytes)
+        self._size_bytes += size_bytes
+        while self._size_bytes > _ENDED_BYTES or len(self._responses) > _MOST_ENDED:
+            self.drop(next(iter(self._responses)))
+
+    def get(self, public_id: str) -> _Running | None:
+        found = self._responses.get(public_id)
+        return None if found is None else found[0]
+
+    def drop(self, public_id: str) -> None:
+        _, size_bytes = self._responses.pop(public_id, (None, 0))
+        self._size_bytes -= size_bytes
+
+    def drop_tenant(self, tenant: TenantId) -> None:
+        for name in [name for name, (each, _) in self._responses.items() if each.tenant == tenant]:
+            self.drop(name)
 
 
 class FollowedResponse:
@@ -306,6 +347,7 @@ class ResponseService:
         self._retention_days = retention_days
         self._clock = clock
         self._running: dict[str, _Running] = {}
+        self._ended = _EndedResponses()
         self._starting: list[_Running] = []
         self._wake = anyio.Event()
 
@@ -333,9 +375,8 @@ class ResponseService:
         builder.feed(chunk if chunk["usage"] else {**chunk, "usage": msgspec.to_builtins(answer.usage)})
         builder.complete(now=self.now())
         response = builder.response(whole=True)
-        await self.add_to_conversation(plan, response)
-        if plan.stored:
-            await self.insert(plan, builder.status, response)
+        if plan.stored or plan.request.conversation_id is not None:
+            await self._insert_at_end(plan, builder.status, response)
         return msgspec.json.encode(_shown(response, results=plan.request.has_results))
 
     def stream(self, plan: ResponsePlan) -> ResponseStream:
@@ -348,7 +389,8 @@ class ResponseService:
         Raises:
             Overloaded: too many background responses are being made.
         """
-        if len(self._running) >= MAX_BACKGROUND:
+        of_tenant = sum(each.tenant == plan.principal.tenant for each in self._running.values())
+        if len(self._running) >= MAX_BACKGROUND or of_tenant >= MAX_BACKGROUND // 2:
             raise Overloaded("Too many background responses are being made. Try again later.", retry_after_s=5)
         running = _Running(plan)
         self._running[plan.id] = running
@@ -357,6 +399,10 @@ class ResponseService:
             await self.insert(plan, "queued", queued)
         except BaseException:
             del self._running[plan.id]
+            with anyio.CancelScope(shield=True):  # a write that has begun is not undone
+                ended = ResponseBuilder(plan.head())
+                ended.cancel()
+                await self._change_or_warn(plan, ended)
             raise
         self._starting.append(running)
         self._wake.set()
@@ -397,6 +443,7 @@ class ResponseService:
                     await stream.aclose()
                     await self._change_or_warn(plan, stream.builder)
             self._running.pop(plan.id, None)
+            self._ended.add(running)
             running.ended.set()
             running.notify()
 
@@ -418,18 +465,7 @@ class ResponseService:
 
     async def insert(self, plan: ResponsePlan, status: str, response: Item) -> None:
         """Store a response. Raises ``Conflict`` if the key was deleted, ``StorageFull``, ``Overloaded``."""
-        stored = StoredResponse(
-            public_id=plan.id,
-            tenant=plan.principal.tenant,
-            model=plan.model,
-            status=status,
-            background=bool(plan.request.background),
-            previous_id=plan.request.previous_response_id,
-            collections=plan.collections,
-            input=msgspec.json.encode(plan.input_items),
-            body=msgspec.json.encode(response),
-            created_at=plan.created_at,
-        )
+        stored = _row_of(plan, status, response)
 
         def write(connection: Connection) -> None:
             self._require_key(connection, plan.principal.key_id)
@@ -437,16 +473,43 @@ class ResponseService:
 
         await self._database.write(write)
 
-    async def add_to_conversation(self, plan: ResponsePlan, response: Item) -> None:
-        """Append input and output to the conversation of the request, if it has one.
+    async def _insert_at_end(self, plan: ResponsePlan, status: str, response: Item) -> None:
+        """Store a complete response, and add it to its conversation, as one step. Raises as ``store_end`` does."""
+        stored = _row_of(plan, status, response)
+
+        def write(connection: Connection) -> None:
+            self._require_key(connection, plan.principal.key_id)
+            self._add_to_conversation(connection, plan, response)
+            if plan.stored:
+                rows.add_response(connection, stored)
+
+        await self._database.write(write)
+
+    async def store_end(self, plan: ResponsePlan, status: str, response: Item, *, stored: bool) -> None:
+        """Store the end of a response, and add it to its conversation, as one step.
+
+        A retry after a failure thus finds neither or both.
 
         Raises:
             ConversationNotFound: it was deleted in the meantime.
             InvalidRequest: it has too many items.
         """
+        body = msgspec.json.encode(response)
+        tenant = plan.principal.tenant
+
+        def write(connection: Connection) -> None:
+            self._add_to_conversation(connection, plan, response)
+            if stored:
+                rows.change_response(connection, tenant, plan.id, status=status, body=body)
+
+        if stored or plan.request.conversation_id is not None:
+            await write_to_the_end(self._database, write)
+
+    def _add_to_conversation(self, connection: Connection, plan: ResponsePlan, response: Item) -> None:
         if plan.request.conversation_id is not None:
             output = [without_results(item) for item in response["output"]]
-            await self._conversations.append(
+            self._conversations.append_in(
+                connection,
                 plan.principal,
                 plan.request.conversation_id,
                 [*plan.added_items, *output],
@@ -464,7 +527,9 @@ class ResponseService:
         )
 
     async def _find(self, principal: Principal, public_id: str) -> StoredResponse:
-        return await self._database.read(lambda connection: self._planner.visible(connection, principal, public_id))
+        return await self._database.read(
+            lambda connection: self._planner.visible(connection, principal, public_id, with_input=False)
+        )
 
     async def get(self, principal: Principal, public_id: str, *, results: bool = False) -> bytes:
         """A stored response as JSON, with ``results`` also those of its searches. Raises ``ResponseNotFound``."""
@@ -482,7 +547,7 @@ class ResponseService:
             InvalidRequest: the response is being made by another request.
         """
         stored = await self._find(principal, public_id)
-        running = self._running.get(public_id)
+        running = self._running.get(public_id) or (self._ended.get(public_id) if after >= 0 else None)
         if running is not None:
             return FollowedResponse(running, after=after)
         if stored.status in UNFINISHED:
@@ -493,7 +558,11 @@ class ResponseService:
             )
         response = msgspec.json.decode(stored.body, type=dict[str, Any])
         shown = _shown(response, results=results)
-        return ReplayedResponse(encode_events([e for e in replay_events(shown) if e["sequence_number"] > after]))
+        events = replay_events(shown)
+        if after >= 0 and (stored.background or after >= events[-1]["sequence_number"]):
+            # the numbers are those of the stream that made it, which had more events: the end says everything
+            events = [{**events[-1], "sequence_number": after + 1}]
+        return ReplayedResponse(encode_events([e for e in events if e["sequence_number"] > after]))
 
     async def input_items(
         self,
@@ -506,8 +575,12 @@ class ResponseService:
         descending: bool = True,
     ) -> ItemPage:
         """A page of the items that the request for a response had. Raises ``ResponseNotFound``, ``InvalidRequest``."""
-        stored = await self._find(principal, public_id)
-        items = msgspec.json.decode(stored.input, type=list[Item])
+
+        def read(connection: Connection) -> list[Item]:
+            stored = self._planner.visible(connection, principal, public_id)
+            return msgspec.json.decode(stored.input, type=list[Item])
+
+        items = await self._database.read(read)
         if descending:
             items.reverse()
         ids = [item["id"] for item in items]
@@ -524,6 +597,7 @@ class ResponseService:
         """Remove a response; one that is being made is cancelled. Raises ``ResponseNotFound``."""
         await self._find(principal, public_id)
         await self._stop(public_id)
+        self._ended.drop(public_id)
         await write_to_the_end(
             self._database, lambda connection: rows.delete_response(connection, principal.tenant, public_id)
         )
@@ -552,8 +626,9 @@ class ResponseService:
 
     async def stop_all_of(self, tenant: TenantId) -> None:
         """Cancel the background responses of a tenant that is being deleted."""
-        for public_id in [name for name, each in self._running.items() if each.plan.principal.tenant == tenant]:
+        for public_id in [name for name, each in self._running.items() if each.tenant == tenant]:
             await self._stop(public_id)
+        self._ended.drop_tenant(tenant)
 
     async def recover(self) -> int:
         """Store responses as failed that were being made when the process ended. Call before the first request."""
@@ -603,6 +678,21 @@ class ResponseService:
         return await self._database.read(lambda connection: rows.cited_files(connection, documents))
 
 
+def _row_of(plan: ResponsePlan, status: str, response: Item) -> StoredResponse:
+    return StoredResponse(
+        public_id=plan.id,
+        tenant=plan.principal.tenant,
+        model=plan.model,
+        status=status,
+        background=bool(plan.request.background),
+        previous_id=plan.request.previous_response_id,
+        collections=plan.collections,
+        input=msgspec.json.encode(plan.input_items),
+        body=msgspec.json.encode(response),
+        created_at=plan.created_at,
+    )
+
+
 def _shown(response: Item, *, results: bool) -> Item:
     """The response as clients see it: with the results of searches only on request."""
     if results:
@@ -633,7 +723,10 @@ def _chunks(block: bytes) -> list[Item]:
     for event in split_events(block):
         data = event_data(event)
         if data is not None and data != b"[DONE]":
-            chunks.append(msgspec.json.decode(data))
+            try:
+                chunks.append(msgspec.json.decode(data, type=dict[str, Any]))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise UpstreamFailed("The provider sent an event that is no chat completion.") from error
     return chunks
 
 

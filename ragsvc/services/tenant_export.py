@@ -38,7 +38,7 @@ from ragsvc.store.key_usage_rows import UsageDimension, UsageFilter
 from ragsvc.store.response_rows import StoredResponse, responses_for_export
 
 _AT_ONCE = 100
-_CONVERSATIONS_AT_ONCE = 10
+_CONVERSATIONS_AT_ONCE = 1  # each with all its items
 _MOST_KEYS = 100_000
 _LAST_DAY = 1 << 30
 _SECRETS = ("secret_hash", "previous_secret_hash")

@@ -144,6 +144,12 @@ def count_items(connection: Connection, conversation: Conversation) -> int:
     return int(connection.execute(statement).scalar_one())
 
 
+def size_of_items(connection: Connection, conversation: Conversation) -> int:
+    """Bytes of all items as JSON."""
+    statement = select(func.sum(func.length(_items.c.body))).where(_items.c.conversation_id == conversation.id)
+    return int(connection.execute(statement).scalar_one() or 0)
+
+
 def taken_ids(connection: Connection, conversation: Conversation, ids: Iterable[str]) -> set[str]:
     """Those of the ids that items of the conversation have."""
     statement = select(_items.c.public_id).where(

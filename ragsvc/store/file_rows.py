@@ -130,6 +130,18 @@ def find_file(
     return _file(row)
 
 
+def collections_of_files(connection: Connection, tenant: TenantId, public_ids: SomeOf[str]) -> set[str]:
+    """The names of the collections that have a document of one of the files."""
+    statement = (
+        select(_collections.c.name)
+        .join_from(_files, _links, _links.c.file_id == _files.c.id)
+        .join(_documents, _documents.c.id == _links.c.document_id)
+        .join(_collections, _collections.c.id == _documents.c.collection_id)
+        .where(_files.c.public_id.in_(public_ids), _files.c.tenant == tenant)
+    )
+    return set(connection.execute(statement).scalars())
+
+
 def get_file_by_row_id(connection: Connection, file_id: FileId) -> UploadedFile | None:
     """Load a file of any tenant by its row id, also one that has expired."""
     row = connection.execute(select(_files).where(_files.c.id == file_id, _files.c.deleted_at.is_(None))).one_or_none()

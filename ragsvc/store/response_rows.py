@@ -87,11 +87,18 @@ def change_response(connection: Connection, tenant: TenantId, public_id: str, *,
 
 
 def find_response(
-    connection: Connection, tenant: TenantId, public_id: str, *, param: str = "response_id"
+    connection: Connection,
+    tenant: TenantId,
+    public_id: str,
+    *,
+    param: str = "response_id",
+    with_input: bool = True,
 ) -> StoredResponse:
-    """Raises ``ResponseNotFound``."""
+    """A response, without ``with_input`` with an empty input: it can have files. Raises ``ResponseNotFound``."""
+    given = _responses.c.input if with_input else literal(b"[]").label("input")
+    columns = [column for column in _responses.c if column is not _responses.c.input]
     row = connection.execute(
-        select(_responses).where(_responses.c.public_id == public_id, _responses.c.tenant == tenant)
+        select(*columns, given).where(_responses.c.public_id == public_id, _responses.c.tenant == tenant)
     ).one_or_none()
     if row is None:
         raise response_not_found(public_id, param=param)
@@ -118,13 +125,23 @@ def unfinished_responses(connection: Connection, *, limit: int) -> list[StoredRe
 
 
 def responses_for_export(
-    connection: Connection, tenant: TenantId, *, after: int, limit: int
+    connection: Connection, tenant: TenantId, *, after: int, limit: int, most_bytes: int = 32 << 20
 ) -> Sequence[tuple[int, StoredResponse]]:
-    """(row id, response) of a tenant with ``row id > after``, ascending."""
+    """(row id, response) of a tenant with ``row id > after``, ascending.
+
+    The last one is that with which they have ``most_bytes``: their inputs can have files.
+    """
     statement = (
         select(_responses).where(_responses.c.tenant == tenant, _responses.c.id > after).order_by(_responses.c.id)
     )
-    return [(row.id, _stored(row)) for row in connection.execute(statement.limit(limit))]
+    found: list[tuple[int, StoredResponse]] = []
+    size_bytes = 0
+    for row in connection.execute(statement.limit(limit)):
+        found.append((row.id, _stored(row)))
+        size_bytes += len(row.input) + len(row.body)
+        if size_bytes >= most_bytes:
+            break
+    return found
 
 
 def delete_responses_of(connection: Connection, tenant: TenantId) -> int:

@@ -123,6 +123,7 @@ def test_every_kind_of_item_is_kept_as_it_was_sent(client):
         ([{"type": "message", "role": "user", "content": [{"type": "smell"}]}], "items[0].content[0].type"),
         ([{"type": "function_call", "name": "f", "arguments": "{}"}], "items[0].call_id"),
         ([{"type": "spell"}], "items[0].type"),
+        ([{"type": "message", "role": "user", "content": [{"type": []}]}], "items[0].content[0].type"),
         ([{"type": "item_reference", "id": "msg_1"}], "items[0]"),
         ([{**HELLO, "id": "a b"}], "items[0].id"),
         ([{**HELLO, "id": "a"}, {**HELLO, "id": "a"}], "items[1].id"),

@@ -484,6 +484,81 @@ def test_a_key_sees_what_it_may_use(caller):
         without_documents.responses.create(model=LOCAL, input=QUESTION, tools=[caller.file_search(store)])
 
 
+def test_a_key_sees_no_response_with_an_item_or_file_that_it_may_not_use(caller):
+    store = caller.upload(collection="secret")
+    made = caller.responses.create(model=LOCAL, input=QUESTION, tools=[caller.file_search(store)])
+    reference = [{"type": "item_reference", "id": made.output[-1].id}, {"role": "user", "content": "Repeat it."}]
+    referring = caller.responses.create(model="any-model", input=reference)
+    talk = caller.openai.conversations.create()
+    caller.responses.create(model="any-model", input=reference, conversation=talk.id)
+    (stored,) = caller.http.get(f"/v1/vector_stores/{store}/files").json()["data"]
+    content = [{"type": "input_file", "file_id": stored["id"]}, {"type": "input_text", "text": QUESTION}]
+    reading = caller.responses.create(model=LOCAL, input=[{"role": "user", "content": content}])
+    assert "4,711 litres" in reading.output_text
+    limited = caller.another(allowed_collections=["public"])
+    for identifier in (referring.id, reading.id):
+        for path in ("", "/input_items"):
+            assert limited.http.get(f"/v1/responses/{identifier}{path}").status_code == 404
+    assert limited.http.get(f"/v1/conversations/{talk.id}/items").status_code == 404
+
+
+def test_a_search_of_stores_is_none_of_the_default_collection(caller):
+    caller.upload()
+    other = caller.upload(b"The harbour has two cranes.", filename="harbour.txt", collection="other")
+    tool = caller.file_search(other)
+    limited = caller.another(allowed_collections=["other"])
+    include = ["file_search_call.results"]
+    for use_rag in (None, False):
+        body = {"model": LOCAL, "input": QUESTION, "tools": [tool], "include": include, "use_rag": use_rag}
+        answer = limited.http.post("/v1/responses", json=body)
+        assert answer.status_code == 200, answer.text
+        results = answer.json()["output"][0]["results"]
+        assert {result["filename"] for result in results} == {"harbour.txt"}
+
+
+def test_many_references_to_one_response_read_it_once(caller):
+    items = [{"role": "user", "content": f"{number} " + "x" * 2000} for number in range(1000)]
+    made = caller.responses.create(model="any-model", input=items)
+    listed = list(caller.responses.input_items.list(made.id, limit=100))
+    assert len(listed) == 1000
+    began = time.monotonic()
+    references = [{"type": "item_reference", "id": item.id} for item in listed]
+    caller.responses.create(model="any-model", input=references, store=False)
+    assert time.monotonic() - began < 2
+
+
+def test_items_with_the_same_id_are_kept(caller):
+    talk = caller.openai.conversations.create()
+    items = [{"role": "user", "content": text, "id": "__fake_id__"} for text in ("One", "Two")]
+    made = caller.http.post("/v1/responses", json={"model": "any-model", "input": items, "conversation": talk.id})
+    assert made.status_code == 200, made.text
+    texts = [item.content[0].text for item in caller.openai.conversations.items.list(talk.id, order="asc")]
+    assert texts == ["One", "Two", "Hello from the provider."]
+    pages = list(caller.responses.input_items.list(made.json()["id"], limit=1, order="asc"))
+    assert [item.content[0].text for item in pages] == ["One", "Two"]
+    reference = {"type": "item_reference", "id": made.json()["output"][0]["id"]}
+    body = {
+        "model": "any-model",
+        "input": [reference, reference, items[0]],
+        "conversation": caller.openai.conversations.create().id,
+    }
+    assert caller.http.post("/v1/responses", json=body).status_code == 200
+
+
+def test_credentials_of_tools_are_not_stored(caller):
+    tool = {
+        "type": "mcp",
+        "server_label": "x",
+        "server_url": "https://x",
+        "authorization": "sk-1",
+        "headers": {"a": "sk-2"},
+    }
+    made = caller.http.post("/v1/responses", json={"model": "any-model", "input": "Hello", "tools": [tool]})
+    found = caller.http.get(f"/v1/responses/{made.json()['id']}")
+    for reply in (made, found):
+        assert reply.json()["tools"] == [{"type": "mcp", "server_label": "x", "server_url": "https://x"}]
+
+
 def wait_for(caller: Caller, identifier: str, *statuses: str):
     for _ in range(200):
         found = caller.responses.retrieve(identifier)
@@ -532,6 +607,24 @@ def test_a_background_stream_is_resumed(caller):
     )
     assert resumed[0]["sequence_number"] == 6
     assert resumed[-1]["response"] == events[-1]["response"]
+
+
+@pytest.mark.timeout(120)
+def test_a_background_stream_is_resumed_after_its_end(own_service):
+    service = own_service()
+    made = new_caller(service)
+    events = events_of(made, model="any-model", input="Hello", background=True)
+    path = f"/v1/responses/{events[0]['response']['id']}"
+    for after in (0, 5, 7, len(events) - 2):
+        resumed = stream_events(made, "GET", path, params={"stream": "true", "starting_after": after})
+        assert resumed == events[after + 1 :]
+    assert service.stop() == 0
+    made.close()
+    again = Caller(own_service(), made.tenant, made.key)
+    for after in (5, len(events) - 2):
+        (end,) = stream_events(again, "GET", path, params={"stream": "true", "starting_after": after})
+        assert end == events[-1] | {"sequence_number": after + 1}
+    again.close()
 
 
 def test_a_client_that_leaves_stops_the_model_and_pays(caller, upstream):
@@ -729,6 +822,36 @@ def test_a_conversation_collects_items(caller, stranger, upstream):
         limited.responses.create(model="any-model", input="Two", conversation=talk.id)
     with pytest.raises(openai.BadRequestError):
         caller.responses.create(model="any-model", input="Two", conversation=talk.id, previous_response_id=first.id)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("mode", [{}, {"stream": True}])
+def test_a_conversation_and_its_response_are_stored_together(own_service, mode):
+    service = own_service()
+    made = new_caller(service)
+    talk = made.openai.conversations.create()
+    with contextlib.closing(sqlite3.connect(service.data_dir / "ragsvc.sqlite")) as database, database:
+        database.execute(
+            "CREATE TRIGGER fault BEFORE {} ON responses BEGIN SELECT RAISE(ABORT, 'fault'); END".format(
+                "UPDATE" if mode else "INSERT"
+            )
+        )
+    reply = made.http.post("/v1/responses", json={"model": "any-model", "input": "Hi", "conversation": talk.id, **mode})
+    assert "response.completed" not in reply.text
+    assert reply.status_code == 200 if mode else reply.status_code >= 500
+    assert made.http.get(f"/v1/conversations/{talk.id}/items").json()["data"] == []
+    made.close()
+
+
+def test_one_tenant_leaves_room_for_background_responses_of_others(caller, stranger):
+    body = {"model": "stall", "input": "Hello", "background": True}
+    replies = [caller.http.post("/v1/responses", json=body) for _ in range(33)]
+    assert [reply.status_code for reply in replies] == [200] * 32 + [503]
+    other = stranger.http.post("/v1/responses", json=body)
+    assert other.status_code == 200
+    for reply in replies[:32]:
+        assert caller.http.delete(f"/v1/responses/{reply.json()['id']}").status_code == 200
+    assert stranger.http.delete(f"/v1/responses/{other.json()['id']}").status_code == 200
 
 
 @pytest.mark.parametrize("by_id", [False, True])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from ragsvc.core.errors import InvalidRequest, UnsupportedParameter
+from ragsvc.core.errors import InvalidRequest, UnsupportedParameter, UpstreamFailed
 from ragsvc.core.responses.conversation import own_items, to_messages, without_oldest
 from ragsvc.core.responses.output import ResponseBuilder, chunk_of_completion, item_id
 from ragsvc.core.responses.replay import replay_events
@@ -76,6 +76,40 @@ def test_parts_keep_their_kind() -> None:
     assert messages({"role": "assistant", "content": [refusal]})[0]["content"] == "No."
 
 
+def test_instructions_with_parts_keep_them() -> None:
+    image = {"type": "input_image", "image_url": "data:image/png;base64,AA=="}
+    (made,) = messages(
+        {"role": "system", "content": "Be brief."},
+        {"role": "developer", "content": [{"type": "input_text", "text": "The logo:"}, image]},
+        {"role": "developer", "content": "Never describe it."},
+    )
+    assert made == {
+        "role": "system",
+        "content": [
+            {"type": "text", "text": "Be brief."},
+            {"type": "text", "text": "The logo:"},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+            {"type": "text", "text": "Never describe it."},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": None, "id": "msg_1"},
+        {"id": "msg_1", "role": None},
+        {"type": "function_call_output", "call_id": "1", "output": [{"type": "input_file", "file_id": "file-1"}]},
+        {"type": "function_call_output", "call_id": "1", "output": [{"type": "input_image", "file_id": "file-1"}]},
+        {"type": "computer_call_output", "call_id": "1", "output": {"type": "computer_screenshot", "file_id": "f"}},
+    ],
+)
+def test_an_id_of_this_service_is_for_no_provider(item) -> None:
+    output = {"type": "function_call_output", "call_id": "1", "output": "4"}
+    assert request(store=False, input=[{"role": "user", "content": "x"}, output]).is_stateless
+    assert not request(store=False, input=[{"role": "user", "content": "x"}, item]).is_stateless
+
+
 @pytest.mark.parametrize(
     ("item", "param"),
     [
@@ -91,6 +125,8 @@ def test_parts_keep_their_kind() -> None:
         ({"type": "function_call", "name": "f", "arguments": "{}"}, "input[0].call_id"),
         ({"type": "function_call_output", "call_id": "1"}, "input[0].output"),
         ({"content": "x"}, "input[0].type"),
+        ({"role": "user", "content": [{"type": []}]}, "input[0].content[0].type"),
+        ({"role": "user", "content": [{"text": "x"}]}, "input[0].content[0].type"),
     ],
 )
 def test_an_error_names_the_place_in_the_input(item, param) -> None:
@@ -118,6 +154,8 @@ def test_the_choice_of_tools() -> None:
             choose_tools(request(tools=[other], tool_choice=refused))
     with pytest.raises(InvalidRequest):
         choose_tools(request(tools=[function], tool_choice={"type": "function", "name": "g"}))
+    odd = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": []}]}
+    assert choose_tools(request(tools=[function], tool_choice=odd)).functions == []
 
 
 def test_the_oldest_turns_are_left_out_first() -> None:
@@ -129,6 +167,19 @@ def test_the_oldest_turns_are_left_out_first() -> None:
     assert [each["content"] for each in kept] == ["s", "2", "2"]
     assert without_oldest(talk, lambda _: True) == talk
     assert [each["content"] for each in without_oldest(talk, lambda _: False)] == ["s", "2", "2"]
+    for most in range(2, 8):
+        fitting = [talk[:1] + talk[start:] for start in (1, 3, 5) if len(talk) - start < most]
+        assert (
+            without_oldest(talk, lambda found, most=most: len(found) <= most) == (fitting or [talk[:1] + talk[5:]])[0]
+        )
+
+
+def test_thousands_of_turns_are_left_out_with_few_looks_at_them() -> None:
+    looks = []
+    talk = [{"role": "user", "content": str(at)} for at in range(10_000)]
+    kept = without_oldest(talk, lambda found: looks.append(found) or len(found) <= 7)
+    assert kept == talk[-7:]
+    assert len(looks) < 20
 
 
 def test_reasoning_text_refusal_and_calls_are_items() -> None:
@@ -156,6 +207,54 @@ def test_reasoning_text_refusal_and_calls_are_items() -> None:
     refused.feed(chunk(refusal="No."))
     refused.complete(now=2)
     assert refused.response()["output"][0]["content"] == [{"type": "refusal", "refusal": "No."}]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_calls_with_the_same_index_are_told_apart_by_their_ids(together) -> None:
+    calls = [
+        {"index": 0, "id": f"call_{at}", "type": "function", "function": {"name": "f", "arguments": f'{{"at":{at}}}'}}
+        for at in range(2)
+    ]
+    more = {"index": 0, "id": "call_1", "function": {"arguments": " "}}
+    made = builder()
+    made.begin()
+    chunks = [chunk(tool_calls=calls)] if together else [chunk(tool_calls=[call]) for call in calls]
+    events = [event for each in [*chunks, chunk(tool_calls=[more]), chunk("tool_calls")] for event in made.feed(each)]
+    events += made.complete(now=2)
+    for event in events:
+        EVENTS.validate_python(event)
+    found = [(item["call_id"], item["arguments"], item["status"]) for item in made.response()["output"]]
+    assert found == [("call_0", '{"at":0}', "completed"), ("call_1", '{"at":1} ', "completed")]
+    added = [event for event in events if event["type"] == "response.output_item.added"]
+    assert [event["output_index"] for event in added] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"choices": [None]},
+        {"choices": {"a": 1}},
+        {"choices": [{"delta": "x"}]},
+        {"choices": [{"delta": {"tool_calls": [None]}}]},
+        {"choices": [{"delta": {"annotations": [None]}}]},
+        {"choices": [], "usage": {"prompt_tokens": "1", "completion_tokens": 2}},
+        {"choices": [], "usage": {"prompt_tokens_details": "x"}},
+    ],
+)
+def test_an_answer_of_another_shape_is_a_fault_of_the_provider(odd) -> None:
+    with pytest.raises(UpstreamFailed):
+        builder().feed(odd)
+
+
+def test_contents_in_parts_and_citations_without_places_are_read() -> None:
+    made = builder()
+    made.begin()
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}
+    made.feed(chunk(content=[thought, {"type": "text", "text": "It is "}, {"type": "text", "text": "7."}]))
+    made.feed(chunk("stop", annotations=[{"type": "file_citation", "file_id": "f"}]))
+    made.complete(now=2)
+    (part,) = made.response()["output"][0]["content"]
+    assert (part["text"], part["annotations"]) == ("It is 7.", [{"type": "file_citation", "file_id": "f"}])
 
 
 def test_an_empty_answer_has_an_empty_message() -> None:

@@ -6,6 +6,7 @@ developer messages at the beginning become one system message: many models accep
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
@@ -57,12 +58,16 @@ KNOWN_TYPES: Final = frozenset({"message", "item_reference"}) | _CALLS | _OUTPUT
 
 
 def own_items(given: str | Iterable[Item] | None, make_id: Callable[[str, int], str]) -> list[Item]:
-    """The input of a request as items with ids and types; ``make_id`` gets a prefix and the place of the item."""
+    """The input of a request as items with types and ids, of which those of references alone can repeat.
+
+    ``make_id`` gets a prefix and the place of the item.
+    """
     if given is None:
         return []
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
     items: list[Item] = []
+    seen = set[str]()
     for place, item in enumerate(given):
         kind = item_type(item, f"input[{place}]")
         made: Item = {**item, "type": kind}
@@ -73,8 +78,11 @@ def own_items(given: str | Iterable[Item] | None, make_id: Callable[[str, int], 
                 part: Item = {"type": text, "text": content}
                 made["content"] = [part | {"annotations": []} if text == "output_text" else part]
             made.setdefault("status", "completed")
-        if not isinstance(made.get("id"), str):
+        given_id = made.get("id")
+        if not isinstance(given_id, str) or not given_id or (given_id in seen and kind != "item_reference"):
+            # some clients give all items the same id
             made["id"] = make_id(_PREFIXES.get(kind, "item"), place)
+        seen.add(made["id"])
         items.append(made)
     return items
 
@@ -138,10 +146,18 @@ def _add_message(messages: list[Message], item: Item, path: str) -> None:
     if role is None:
         raise invalid_value(f"{path}.role", "Expected 'user', 'assistant', 'system' or 'developer'")
     content = _content(item.get("content"), f"{path}.content", role)
-    if role == "system" and messages and all(message["role"] == "system" for message in messages):
-        messages[-1]["content"] = f"{messages[-1]['content']}\n\n{content}"
+    first = role == "system" and all(message["role"] == "system" for message in messages)
+    before = messages[-1]["content"] if first and messages else None
+    if isinstance(before, str) and isinstance(content, str):
+        messages[-1]["content"] = f"{before}\n\n{content}"
+    elif before is not None:
+        messages[-1]["content"] = [*_as_parts(before), *_as_parts(content)]
     else:
         messages.append({"role": role, "content": content})
+
+
+def _as_parts(content: str | list[Item]) -> list[Item]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 def _content(content: object, path: str, role: str) -> str | list[Item]:
@@ -162,6 +178,8 @@ def _content(content: object, path: str, role: str) -> str | list[Item]:
 
 def _part(part: Item, path: str) -> Item:
     kind = part.get("type")
+    if not isinstance(kind, str):
+        raise missing_value(f"{path}.type") if kind is None else invalid_value(f"{path}.type", "Expected `str`")
     if kind in _TEXTS:
         return {"type": "text", "text": _text_of(part, "text", path)}
     if kind == "refusal":
@@ -172,7 +190,7 @@ def _part(part: Item, path: str) -> Item:
         return {"type": "input_audio", "input_audio": part["input_audio"]}
     if kind in ("input_file", "file"):
         return _file(part, path)
-    raise invalid_value(f"{path}.type", f"The type '{str(kind)[:64]}' is not known")
+    raise invalid_value(f"{path}.type", f"The type '{kind[:64]}' is not known")
 
 
 def _file(part: Item, path: str) -> Item:
@@ -251,9 +269,8 @@ def without_oldest(messages: list[Message], fits: Callable[[list[Message]], bool
     system = [message for message in messages if message["role"] == "system"]
     others = [message for message in messages if message["role"] != "system"]
     starts = [at for at, message in enumerate(others) if message["role"] == "user"]
-    kept = others
-    for start in starts:
-        kept = others[start:]
-        if fits([*system, *kept]):
-            break
-    return [*system, *kept]
+    if not starts:
+        return [*system, *others]
+    # fewer messages fit better; trying each start in turn would take a minute for thousands of messages
+    place = bisect.bisect_left(starts, True, key=lambda start: fits([*system, *others[start:]]))  # noqa: FBT003 - a key
+    return [*system, *others[starts[min(place, len(starts) - 1)] :]]

@@ -109,7 +109,7 @@ def _check_content(content: object, path: str) -> None:
         field = _TEXT_FIELDS.get(kind) if isinstance(kind, str) else None
         if field is not None and not isinstance(fields.get(field), str):
             raise missing_value(f"{where}.{field}")
-        if field is None and kind not in _OTHER_PARTS:
+        if field is None and not (isinstance(kind, str) and kind in _OTHER_PARTS):
             raise invalid_value(f"{where}.type", f"The type '{str(kind)[:64]}' is not known")
 
 

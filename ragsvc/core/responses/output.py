@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
+from ragsvc.core.errors import UpstreamFailed
 from ragsvc.core.gateway.finish_reasons import finish_reason_of
 from ragsvc.core.responses.request import Item
 
@@ -138,7 +139,13 @@ class ResponseBuilder:
         return without_results(item) if not self._shows_results else dict(item)
 
     def feed(self, chunk: Mapping[str, Any]) -> list[Event]:
-        """Take a chunk of the chat."""
+        """Take a chunk of the chat. Raises ``UpstreamFailed`` if it is none."""
+        try:
+            return self._feed(chunk)
+        except (AttributeError, KeyError, TypeError) as error:  # a value of another type than the API has
+            raise UpstreamFailed("The provider sent an answer that is no chat completion.") from error
+
+    def _feed(self, chunk: Mapping[str, Any]) -> list[Event]:
         events: list[Event] = []
         if isinstance(usage := chunk.get("usage"), Mapping):
             self._usage = usage_of(usage)
@@ -153,8 +160,8 @@ class ResponseBuilder:
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")
         if isinstance(reasoning, str) and reasoning:
             events += self._write("reasoning_text", reasoning)
-        if isinstance(delta.get("content"), str) and delta["content"]:
-            events += self._write("output_text", delta["content"], logprobs=_logprobs(choice))
+        if text := _text_of(delta.get("content")):
+            events += self._write("output_text", text, logprobs=_logprobs(choice))
         if isinstance(delta.get("refusal"), str) and delta["refusal"]:
             events += self._write("refusal", delta["refusal"])
         for call in delta.get("tool_calls") or ():
@@ -255,6 +262,10 @@ class ResponseBuilder:
         index: int = call.get("index") or 0
         key = f"call {index}"
         events: list[Event] = []
+        if key in self._open and function.get("name"):
+            known = self._items[self._open[key]]["call_id"]
+            if call.get("id") and call["id"] != known:  # Gemini gives all calls of an answer the index 0
+                events += self._close(key, "completed")
         if key not in self._open:
             for other in list(self._open):
                 if other != "message" or not self._cites:
@@ -366,6 +377,14 @@ def _new_part(kind: str) -> Item:
     return {"type": kind, _PART_TEXTS[kind]: ""}
 
 
+def _text_of(content: object) -> str:
+    """The text of a content, which some providers send as parts (Mistral)."""
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    return content if isinstance(content, str) else ""
+
+
 def _logprobs(choice: Mapping[str, Any]) -> Sequence[Item]:
     found = choice.get("logprobs")
     content = found.get("content") if isinstance(found, Mapping) else None
@@ -376,7 +395,7 @@ def _logprobs(choice: Mapping[str, Any]) -> Sequence[Item]:
 
 def file_citation(annotation: Mapping[str, Any], file_ids: Mapping[str, str]) -> Item:
     """The annotation of a response for one of a chat; that of a provider without a file stays a ``url_citation``."""
-    if "file_id" not in annotation:
+    if any(name not in annotation for name in ("file_id", "filename", "start_index")):
         nested = annotation.get("url_citation")
         return {"type": "url_citation", **nested} if isinstance(nested, Mapping) else dict(annotation)
     return {

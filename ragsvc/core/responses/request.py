@@ -165,13 +165,19 @@ class ResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
         if not isinstance(self.input, list):
             return False
         for item in self.input:
-            if item.get("type") == "item_reference" or not ("type" in item or "role" in item):
+            if item.get("type") == "item_reference" or (item.get("type") is None and item.get("role") is None):
                 return True
-            content = item.get("content")
-            parts = cast("list[object]", content) if isinstance(content, list) else []
-            if any(isinstance(part, dict) and _is_file(cast("Item", part)) for part in parts):
+            if _has_file(item.get("content")) or _has_file(item.get("output")):
                 return True
         return False
+
+
+def _has_file(content: object) -> bool:
+    """Whether a part, or one of several, is a file or has the id of one."""
+    if isinstance(content, dict):
+        return _is_file(cast("Item", content))
+    parts = cast("list[object]", content) if isinstance(content, list) else []
+    return any(isinstance(part, dict) and _is_file(cast("Item", part)) for part in parts)
 
 
 def _is_file(part: Item) -> bool:
@@ -284,7 +290,7 @@ def _named_choice(choice: Item, functions: list[Item], searches: list[FileSearch
         if not isinstance(allowed, list):
             raise missing_value("tool_choice.tools")
         members = [member for member in allowed if isinstance(member, dict)]
-        names = {member.get("name") for member in members if member.get("type") == "function"}
+        names = [member.get("name") for member in members if member.get("type") == "function"]
         kept = [function for function in functions if function["function"]["name"] in names]
         searched = searches if any(member.get("type") == "file_search" for member in members) else []
         mode = choice.get("mode") or "auto"

@@ -71,10 +71,10 @@ async def answer_response(scope: ASGIScope, receive: Receive) -> ASGIResponse:
             request = decode_response_request(body)
         else:
             request = await anyio.to_thread.run_sync(decode_response_request, body)
+    large = len(body) >= LARGE_BODY_BYTES
     native = _native_call(request, body, context, services)
     if native is not None and request.stream:
-        return _NativeOrBridged(scope, request, native, services).response()
-    large = len(body) >= LARGE_BODY_BYTES
+        return _NativeOrBridged(scope, request, native, services, large=large).response()
     if request.background or request.stream:
         return await _begin(scope, request, services, large=large)
     with DisconnectWatcher(receive):
@@ -162,10 +162,13 @@ class _BridgedAnswer:
 class _NativeOrBridged:
     """A streamed response of a provider, or one that is made here if it turns out to offer chats only."""
 
-    def __init__(self, scope: ASGIScope, request: ResponseRequest, call: ProxyCall, services: ResponseServices) -> None:
+    def __init__(
+        self, scope: ASGIScope, request: ResponseRequest, call: ProxyCall, services: ResponseServices, *, large: bool
+    ) -> None:
         self._scope = scope
         self._request = request
         self._call = call
+        self._large = large
         self._services = services
         self._stream: ResponseStream | None = None
 
@@ -179,7 +182,7 @@ class _NativeOrBridged:
         context, services = context_of(self._scope), self._services
         with contextlib.suppress(EndpointNotOffered):
             return await services.proxy.forward(context.principal, self._call, access_of(context), prepared=prepared)
-        self._stream = services.responses.stream(await _plan(self._scope, self._request, services))
+        self._stream = services.responses.stream(await _plan(self._scope, self._request, services, large=self._large))
         return _BridgedAnswer(await self._stream.open(lambda _dropped: prepared()))
 
     def _render_failure(self, error: ErrorDetail) -> bytes | None:
