@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from ragsvc.core.access.api_keys import KeyLimits
 from ragsvc.core.access.principal import Scope
@@ -299,6 +300,26 @@ def test_a_request_is_charged_by_what_its_answer_states_else_by_what_it_asked_fo
         reply = ask(gateway, key, path, **options)
         assert reply.status_code == 200, reply.text
         assert money_left(gateway, key) == 1_000_000 - cost
+
+
+@pytest.mark.parametrize("count", [1 << 52, 1 << 70, 1e300])
+def test_counts_that_no_request_can_have_do_not_stop_the_accounts_of_others(database, count) -> None:
+    provider = Provider()
+    provider.answers["/chat/completions"] = (200, chat_answer(count, count))
+    usage = {"prompt_tokens": count, "total_tokens": count}
+    provider.answers["/embeddings"] = (200, {"data": [], "usage": usage})
+    other, limited = issue(database), issue(database, token_balance=10_000, tenant="other")
+    with gateway_over(database, provider, m=Pricing(input=1_000_000, output=1_000_000)) as gateway:
+        chat_request = {"messages": [{"role": "user", "content": "x"}]}
+        for _ in range(3):
+            assert ask(gateway, other, "/chat/completions", json=chat_request).status_code == 200
+            assert ask(gateway, other, "/embeddings", json={"input": "x"}).status_code == 200
+        provider.answers["/chat/completions"] = (200, chat_answer(3, 2))
+        assert ask(gateway, limited, "/chat/completions", json=chat_request).status_code == 200
+        assert tokens_left(gateway, limited) == 9_995
+    query = text("SELECT DISTINCT tenant, typeof(prompt_tokens), typeof(cost_micros) FROM usage")
+    kinds = database.write_sync(lambda connection: {tuple(row) for row in connection.execute(query)})
+    assert kinds == {("acme", "integer", "integer"), ("other", "integer", "integer")}
 
 
 def test_a_callers_own_key_costs_the_caller_not_the_budget(database) -> None:
