@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import json
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from ragsvc.client import EncryptedTransport, HpkeStream
+from ragsvc.client import AsyncEncryptedTransport, EncryptedTransport, HpkeStream
+from ragsvc.client.encrypting_proxy import EncryptingProxy
 from ragsvc.crypto import ehbp
 from tests.support.chat_service import provider, serving_chat
 from tests.support.sealing import OneShot, fetch_hpke_key
@@ -123,3 +126,19 @@ def test_headers_outside_of_an_ehbp_request_are_refused(http, upstream, name):
     reply = http.post(PATH, headers={**headers, name: STEERING[name]}, content=body)
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, name)
     assert len(upstream.requests) == calls
+
+
+def test_the_proxy_passes_header_values_in_utf_8(service):
+    transport = functools.partial(AsyncEncryptedTransport, service.url, HpkeStream())
+    proxy = EncryptingProxy(service.url, transport)
+
+    async def ask() -> httpx.Response:
+        inner = httpx.ASGITransport(proxy)
+        async with httpx.AsyncClient(transport=inner, base_url="http://localhost") as client:
+            headers = {**service.headers(), b"X-Ragsvc-Collection": "Bücher".encode()}
+            reply = await client.post(PATH, json=HELLO, headers=headers)
+            await proxy.aclose()
+            return reply
+
+    reply = asyncio.run(ask())
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "collection_not_found")
