@@ -302,6 +302,18 @@ def test_a_request_is_charged_by_what_its_answer_states_else_by_what_it_asked_fo
         assert money_left(gateway, key) == 1_000_000 - cost
 
 
+@pytest.mark.parametrize("more", [{"n": 50}, {"best_of": 50}, {"prompt": ["x"] * 50}, {"prompt": [[1]] * 10, "n": 5}])
+def test_every_text_of_a_completion_is_reserved(database, more) -> None:
+    provider = Provider()
+    key = issue(database, token_balance=4_000)
+    with gateway_over(database, provider, m=Pricing()) as gateway:
+        one = {"prompt": [1, 2, 3], "max_tokens": 100}
+        assert ask(gateway, key, "/completions", json=one).status_code == 200
+        refused = ask(gateway, key, "/completions", json=one | more)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (402, "balance_exhausted"), refused.text
+        assert len(provider.calls) == 1
+
+
 @pytest.mark.parametrize("count", [1 << 52, 1 << 70, 1e300])
 def test_counts_that_no_request_can_have_do_not_stop_the_accounts_of_others(database, count) -> None:
     provider = Provider()
