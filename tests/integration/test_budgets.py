@@ -27,6 +27,7 @@ from ragsvc.services.answers import AnswerService
 from ragsvc.services.key_administration import Actor, KeyDraft, create_key
 from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.services.passthrough import ProxyService
+from ragsvc.services.provider_routing import Router
 from ragsvc.store import tenant_budget_rows
 from ragsvc.web.app import create_app
 from ragsvc.web.routes import chat, endpoint_families
@@ -69,6 +70,10 @@ def chat_answer(prompt: int, completion: int, cached: int = 0) -> dict:
     }  # fmt: skip
 
 
+def open_other(base_url: str, session) -> OpenAIUpstream:
+    return OpenAIUpstream(ProviderSettings("other", base_url, retries=0), session, count_tokens=count_tokens)
+
+
 @contextmanager
 def gateway_over(database: SmallDatabase, provider: Provider, **models: Pricing):
     foundation = compose(database)
@@ -85,14 +90,18 @@ def gateway_over(database: SmallDatabase, provider: Provider, **models: Pricing)
                 services.answer = AnswerService(
                     models=services.models, searcher=SmallSearch(), meter=services.access, count_tokens=count_tokens
                 )
-                services.proxy = ProxyService(router=services.answer._router, meter=services.access)
+                others = SimpleNamespace(provider=lambda base_url: open_other(base_url, session))
+                router = Router(services.models, providers_by_url=others)
+                services.proxy = ProxyService(router=router, meter=services.access)
                 yield
 
         modules = (chat, endpoint_families)
         handlers = [handler for module in modules for handler in module.route_handlers]
         app = create_app(services, route_handlers=handlers, lifespan=[running])
         with serving(app, lifespan="on") as (url, _):
-            yield SimpleNamespace(url=url, provider=provider, database=database, services=services)
+            yield SimpleNamespace(
+                url=url, upstream_url=upstream_url, provider=provider, database=database, services=services
+            )
 
 
 @pytest.fixture
@@ -300,6 +309,20 @@ def test_a_request_is_charged_by_what_its_answer_states_else_by_what_it_asked_fo
         reply = ask(gateway, key, path, **options)
         assert reply.status_code == 200, reply.text
         assert money_left(gateway, key) == 1_000_000 - cost
+
+
+def test_a_callers_own_provider_does_not_teach_what_a_model_uses(database) -> None:
+    provider = Provider()
+    path = "/images/generations"
+    provider.answers[path] = (200, IMAGE)
+    provider.answers[f"/other/v1{path}"] = (200, IMAGE | {"usage": {"input_tokens": 0, "output_tokens": 10**9}})
+    hostile, limited = issue(database), issue(database, token_balance=5_000, tenant="other")
+    with gateway_over(database, provider, m=Pricing()) as gateway:
+        headers = {"Authorization": f"Bearer {hostile}", "X-Provider-Base-URL": f"{gateway.upstream_url}/other/v1"}
+        body = {"model": "m", "prompt": "x"}
+        assert httpx.post(f"{gateway.url}/v1{path}", headers=headers, json=body).status_code == 200
+        assert provider.calls == [f"/other/v1{path}"]
+        assert ask(gateway, limited, path, json=body).status_code == 200
 
 
 @pytest.mark.parametrize("more", [{"n": 50}, {"best_of": 50}, {"prompt": ["x"] * 50}, {"prompt": [[1]] * 10, "n": 5}])
