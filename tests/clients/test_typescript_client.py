@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from ragsvc.client import fingerprint
-from ragsvc.crypto.sealed_requests import decode_base64
+from ragsvc.crypto.sealed_headers import decode_base64
 from ragsvc.store.replay_claims import CLAIMS_FILE_NAME, SqliteClaims
 from ragsvc.testing.service_runner import ROOT, RunningService, create_key
 from tests.support.crypto import Clock, EncryptedServer, RunningServer, in_memory_keyring
