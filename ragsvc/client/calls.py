@@ -101,9 +101,11 @@ class Retries:
         failure = unreachable(self._url, error)
         self._failures += 1
         never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-        if not self._patience_s or self._failures >= _CONNECT_TRIES or not (self._repeatable or never_sent):
+        seconds = _FIRST_PAUSE_S * 4**self._failures
+        impatient = self._waited_s + seconds > self._patience_s
+        if impatient or self._failures >= _CONNECT_TRIES or not (self._repeatable or never_sent):
             raise failure from error
-        return self._pause(_FIRST_PAUSE_S * 4**self._failures, failure)
+        return self._pause(seconds, failure)
 
     def after_answer(self, status: int, headers: Mapping[str, str], content: bytes) -> Pause:
         """The pause after an error answer. Raises ``StatusError``."""

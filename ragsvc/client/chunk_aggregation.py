@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 JsonObject = dict[str, Any]
+
+MOST_TOOL_CALLS: Final = 1024
+"""A call with a higher index is ignored: a chunk could otherwise ask for a list of any length."""
 
 
 def aggregate_chunks(chunks: list[JsonObject]) -> JsonObject:
@@ -57,7 +60,10 @@ def _add_delta(message: JsonObject, delta: JsonObject) -> None:
 
 
 def _add_tool_call(calls: list[JsonObject], part: JsonObject) -> None:
-    index = int(part.get("index", len(calls)))
+    given = part.get("index")
+    index = given if isinstance(given, int) else len(calls)
+    if not 0 <= index < MOST_TOOL_CALLS:
+        return
     while len(calls) <= index:
         calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
     call = calls[index]

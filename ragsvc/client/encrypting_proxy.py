@@ -31,16 +31,16 @@ MAX_CLIENTS: Final = 64
 _EVENTS = "text/event-stream"
 _HOP_BY_HOP = frozenset(
     {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "content-length",
-        "host",
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"content-length",
+        b"host",
     }
 )
 
@@ -109,7 +109,7 @@ class EncryptingProxy:
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         if not is_loopback(_host_of(dict(headers))):  # DNS rebinding: a web page's own host name
             await _fail(
                 send, 403, "forbidden", "The proxy accepts only localhost and loopback addresses in the Host header."
@@ -158,11 +158,10 @@ class EncryptingProxy:
 
 async def _relay(reply: httpx.Response, send: Send) -> None:
     """Pass a response on. If it breaks off, end an event stream with an error event; otherwise close the connection."""
-    headers = [(name, value) for name, value in reply.headers.multi_items() if name.lower() not in _HOP_BY_HOP]
+    headers = [(name.lower(), value) for name, value in reply.headers.raw if name.lower() not in _HOP_BY_HOP]
     if reply.extensions.get(ENCRYPTED) is False:
-        headers.append(("x-ragsvc-encrypted", "false"))
-    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-    await send({"type": "http.response.start", "status": reply.status_code, "headers": raw})
+        headers.append((b"x-ragsvc-encrypted", b"false"))
+    await send({"type": "http.response.start", "status": reply.status_code, "headers": headers})
     tail = b""
     try:
         async for piece in reply.aiter_bytes():
@@ -177,8 +176,8 @@ async def _relay(reply: httpx.Response, send: Send) -> None:
     await send({"type": "http.response.body", "body": tail, "more_body": False})
 
 
-def _host_of(headers: Mapping[str, str]) -> str:
-    host = headers.get("host", "")
+def _host_of(headers: Mapping[bytes, bytes]) -> str:
+    host = headers.get(b"host", b"").decode("latin-1")
     return httpx.URL(f"http://{host}").host if host else ""
 
 

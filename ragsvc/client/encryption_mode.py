@@ -82,4 +82,4 @@ def bearer_of(request: httpx.Request) -> str:
 def carry_headers(headers: httpx.Headers, *dropped: str) -> httpx.Headers:
     """Copy headers, except those that describe the replaced body and ``dropped``."""
     replaced = {"content-length", "transfer-encoding", "content-encoding", "content-type", *dropped}
-    return httpx.Headers([(name, value) for name, value in headers.multi_items() if name.lower() not in replaced])
+    return httpx.Headers([(name, value) for name, value in headers.raw if name.decode().lower() not in replaced])

@@ -9,7 +9,7 @@ import httpx
 from ragsvc.client.encryption_mode import BodyOpener, bearer_of, carry_headers, refuse_plaintext
 from ragsvc.client.server_keys import ServerKey, parse_key
 from ragsvc.crypto import hpke
-from ragsvc.crypto.hpke_stream import StreamOpener, bind_request
+from ragsvc.crypto.hpke_stream import STEERING_HEADERS, StreamOpener, bind_request
 from ragsvc.crypto.sealed_headers import (
     CONTENT_TYPE_HEADER,
     ENC_HEADER,
@@ -38,6 +38,7 @@ class HpkeStreamExchange:
             target=request.url.raw_path.removeprefix(prefix).decode("ascii"),
             content_type=content_type,
             api_key=bearer_of(request),
+            headers=_steering_headers(request.headers),
         )
         sealed = self._context.seal(content, aad)
         headers = carry_headers(request.headers, "accept", "accept-encoding")
@@ -67,6 +68,12 @@ class HpkeStreamExchange:
     def status(self, response: httpx.Response) -> int:
         """The response's own status, which is not encrypted."""
         return response.status_code
+
+
+def _steering_headers(headers: httpx.Headers) -> dict[str, str]:
+    """The headers to authenticate, with the bytes that are sent; of several values the service reads the last one."""
+    sent = {name.lower().decode("ascii"): value for name, value in headers.raw}
+    return {name: sent[name].decode("utf-8", "surrogateescape") for name in STEERING_HEADERS if name in sent}
 
 
 class HpkeStream:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from typing import Final
 
 from ragsvc.core.errors import CryptoFailure
@@ -17,27 +18,37 @@ from ragsvc.crypto.framing import RESPONSE_NONCE_BYTES, ResponseKeys, decode_var
 
 EXPORT_LABEL: Final = b"oryxen-hpke-e2ee-v1 stream response"
 REQUEST_LABEL: Final = b"oryxen-hpke-e2ee-v1 stream request"
+STEERING_HEADERS: Final = ("x-provider-key", "x-provider-base-url", "x-ragsvc-use-rag", "x-ragsvc-collection")
+"""Headers that choose the provider, its key or the documents of a request; their order is that of the AAD."""
 MAX_CHUNK_BYTES: Final = 16 * 1024
 _FINAL = b"final"
 _MAX_SEALED_BYTES = MAX_CHUNK_BYTES + hpke.TAG_BYTES
 
 
-def bind_request(*, method: str, target: str, content_type: str, api_key: str) -> bytes:
+def bind_request(
+    *, method: str, target: str, content_type: str, api_key: str, headers: Mapping[str, str] | None = None
+) -> bytes:
     """Return the request's AAD: the parts that a gateway must not change, above all the account that pays.
 
     ``target`` is path and query as sent (``/v1/search?x=1``), ``content_type`` the media type of the plaintext (may be
     empty), ``api_key`` the bearer token without its scheme. Each part has a 16-bit length prefix; the API key is hashed
-    instead.
+    instead. Name and value of each of the ``STEERING_HEADERS`` in ``headers`` follow; a request without them has the
+    AAD of earlier releases.
 
     Raises:
         CryptoFailure: a part is longer than 65,535 bytes.
     """
-    parts = (method.upper(), target, content_type)
+    steering = [] if headers is None else [(name, headers[name]) for name in STEERING_HEADERS if name in headers]
+    account = hashlib.sha256(api_key.encode("utf-8", "surrogateescape")).digest()
+    bound = _with_lengths(method.upper(), target, content_type) + account
+    return REQUEST_LABEL + b"\x00" + bound + b"".join(_with_lengths(*header) for header in steering)
+
+
+def _with_lengths(*parts: str) -> bytes:
     encoded = [part.encode("utf-8", "surrogateescape") for part in parts]
     if any(len(part) > 0xFFFF for part in encoded):
         raise CryptoFailure
-    lengths = b"".join(len(part).to_bytes(2, "big") + part for part in encoded)
-    return REQUEST_LABEL + b"\x00" + lengths + hashlib.sha256(api_key.encode("utf-8", "surrogateescape")).digest()
+    return b"".join(len(part).to_bytes(2, "big") + part for part in encoded)
 
 
 class StreamSealer:

@@ -39,12 +39,14 @@ def with_other_key(settings: ProviderSettings, api_key: str) -> ProviderSettings
     >>> settings = ProviderSettings("p", "http://host", headers={"x-api-key": "operator", "anthropic-version": "1"})
     >>> request_headers(with_other_key(settings, "caller"))
     {'x-api-key': 'caller', 'anthropic-version': '1'}
+    >>> settings = ProviderSettings("p", "http://host", key_header="X-Pass", headers={"x-pass": "operator"})
+    >>> request_headers(with_other_key(settings, "caller"))
+    {'x-pass': 'caller'}
     """
-    headers = {
-        name: _with_scheme(name, text, api_key) if is_credential(name) else text
-        for name, text in settings.headers.items()
-    }
-    keyed_by_header = any(map(is_credential, headers))
+    credentials = _credentials_of(settings)
+    replaced = {name: _with_scheme(name, text, api_key) for name, text in credentials.items()}
+    headers = {**settings.headers, **replaced}
+    keyed_by_header = bool(credentials)
     sends_key = bool(settings.api_key) or not keyed_by_header
     return msgspec.structs.replace(settings, headers=headers, api_key=api_key if sends_key else "")
 
@@ -52,11 +54,16 @@ def with_other_key(settings: ProviderSettings, api_key: str) -> ProviderSettings
 def secrets_of(settings: ProviderSettings) -> tuple[str, ...]:
     """The keys that a request to the provider carries, without their schemes; a provider may quote them in errors."""
     found = [settings.api_key]
-    for name, text in settings.headers.items():
-        if is_credential(name):
-            scheme = _SCHEME.match(text)
-            found.append(text if scheme is None else text[len(scheme[1]) :].strip())
+    for text in _credentials_of(settings).values():
+        scheme = _SCHEME.match(text)
+        found.append(text if scheme is None else text[len(scheme[1]) :].strip())
     return tuple(secret for secret in found if secret)
+
+
+def _credentials_of(settings: ProviderSettings) -> dict[str, str]:
+    """The headers of the settings that hold a key: by their names, and the one that the settings name."""
+    key_header = settings.key_header.lower()
+    return {name: text for name, text in settings.headers.items() if is_credential(name) or name.lower() == key_header}
 
 
 def is_credential(name: str) -> bool:

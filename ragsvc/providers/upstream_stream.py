@@ -19,7 +19,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from ragsvc.core.errors import RagsvcError, UpstreamFailed
-from ragsvc.core.gateway.chat import CountTokens, TokenUsage
+from ragsvc.core.gateway.chat import MOST_TOKENS, CountTokens, TokenUsage
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.event_stream import EventAligner, encode_event, event_data, split_events
 from ragsvc.core.gateway.finish_reasons import find_unknown_finish, finish_reason_of
@@ -282,7 +282,7 @@ _DETAILS: Final = msgspec.json.Decoder(_Details | None)
 
 
 def read_usage(raw: Raw | None) -> TokenUsage | None:
-    """The usage reported by a provider, in whole tokens; ``None`` if it reports none."""
+    """The usage reported by a provider, in whole tokens; ``None`` if it reports none, or one that is not possible."""
     if raw is None:
         return None
     try:
@@ -290,6 +290,8 @@ def read_usage(raw: Raw | None) -> TokenUsage | None:
     except msgspec.DecodeError:
         return None
     if counts is None or (counts.prompt_tokens is None and counts.completion_tokens is None):
+        return None
+    if max(counts.prompt_tokens or 0, counts.completion_tokens or 0) > MOST_TOKENS:
         return None
     return TokenUsage.of(
         max(0, int(counts.prompt_tokens or 0)),

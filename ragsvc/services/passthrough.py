@@ -231,7 +231,9 @@ class ProxyService:
                 )
             call = msgspec.structs.replace(call, model=asked.name)
         routes = await self._router.routes(principal, call.model, call.family, access)
-        need = self._need(call, routes)
+        # what a caller's own provider reports must not decide what other tenants need for a model of the same name
+        rates = self._rates if access.base_url is None else TokenRates()
+        need = self._need(call, routes, rates)
         reserved = await self._meter.reserve(principal, need, family=call.family.value)
         reservation = RequestReservation(self._meter, reserved, call.model, routes[0].pricing)
         try:
@@ -245,12 +247,12 @@ class ProxyService:
         except BaseException:
             await reservation.refund()
             raise
-        return ProxyAnswer(reply, reservation, call, count_tokens=self._count_tokens, rates=self._rates)
+        return ProxyAnswer(reply, reservation, call, count_tokens=self._count_tokens, rates=rates)
 
-    def _need(self, call: ProxyCall, routes: Sequence[ModelRoute]) -> Need:
+    def _need(self, call: ProxyCall, routes: Sequence[ModelRoute], rates: TokenRates) -> Need:
         """What a request needs: tokens as estimated, or as requests of the model before it used; and their price."""
         most = least = call.prompt_estimate + call.reply_estimate
-        known = self._rates.expected(call.model, call.path, call.units)
+        known = rates.expected(call.model, call.path, call.units)
         if call.family in _UNKNOWN_TOKENS:
             least = max(least, 1) if known is None else known
             default = max(most, DEFAULT_MEDIA_TOKENS * max(1, call.quantities.expected.images))

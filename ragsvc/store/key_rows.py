@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping, Table, delete, exists, func, inse
 from ragsvc.core.access.api_keys import ApiKey, KeyLimits, KeyState
 from ragsvc.core.access.principal import Scope
 from ragsvc.core.ids import KeyId, TenantId
-from ragsvc.store.key_tables import KeyAuditRow, KeyRow
+from ragsvc.store.key_tables import KeyAuditRow, KeyRow, later_revision
 
 _keys = cast("Table", KeyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 _audit = cast("Table", KeyAuditRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
@@ -140,7 +140,7 @@ def list_audit(
 
 def _next_revision(connection: Connection) -> int:
     highest = connection.execute(select(func.max(_keys.c.revision))).scalar()
-    return (highest or 0) + 1
+    return later_revision(highest)
 
 
 def _to_row(key: ApiKey) -> dict[str, Any]:

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, Text
 from sqlmodel import Field, SQLModel
+
+
+def later_revision(highest: int | None) -> int:
+    """A revision after ``highest``, that of the rows, and after those of rows that were deleted.
+
+    It is a time in microseconds. A number that only exceeds those of the rows would be given again after a deletion,
+    and a process that has seen it would not read the change.
+    """
+    return max((highest or 0) + 1, time.time_ns() // 1000)
 
 
 class KeyRow(SQLModel, table=True):

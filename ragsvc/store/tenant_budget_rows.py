@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.access.limits import LedgerWrite
 from ragsvc.core.ids import KeyId, TenantId
-from ragsvc.store.key_tables import KeyRow, TenantRow, UsageRow
+from ragsvc.store.key_tables import KeyRow, TenantRow, UsageRow, later_revision
 from ragsvc.store.key_usage_rows import KeyUsage, add_usage, balance_without_lease
 
 _tenants = cast("Table", TenantRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
@@ -64,7 +64,7 @@ def change_budget(
     if "money_balance" in changes:
         values["money_grant"] = changes["money_balance"]
     highest = connection.execute(select(func.max(_tenants.c.revision))).scalar()
-    values["revision"] = (highest or 0) + 1
+    values["revision"] = later_revision(highest)
     statement = insert(_tenants).values(name=tenant, **values)
     connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
     return fetch_budget(connection, tenant)

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from ragsvc.core.access.api_keys import KeyLimits
 from ragsvc.core.access.principal import Scope
@@ -26,6 +27,7 @@ from ragsvc.services.answers import AnswerService
 from ragsvc.services.key_administration import Actor, KeyDraft, create_key
 from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.services.passthrough import ProxyService
+from ragsvc.services.provider_routing import Router
 from ragsvc.store import tenant_budget_rows
 from ragsvc.web.app import create_app
 from ragsvc.web.routes import chat, endpoint_families
@@ -68,6 +70,10 @@ def chat_answer(prompt: int, completion: int, cached: int = 0) -> dict:
     }  # fmt: skip
 
 
+def open_other(base_url: str, session) -> OpenAIUpstream:
+    return OpenAIUpstream(ProviderSettings("other", base_url, retries=0), session, count_tokens=count_tokens)
+
+
 @contextmanager
 def gateway_over(database: SmallDatabase, provider: Provider, **models: Pricing):
     foundation = compose(database)
@@ -84,14 +90,18 @@ def gateway_over(database: SmallDatabase, provider: Provider, **models: Pricing)
                 services.answer = AnswerService(
                     models=services.models, searcher=SmallSearch(), meter=services.access, count_tokens=count_tokens
                 )
-                services.proxy = ProxyService(router=services.answer._router, meter=services.access)
+                others = SimpleNamespace(provider=lambda base_url: open_other(base_url, session))
+                router = Router(services.models, providers_by_url=others)
+                services.proxy = ProxyService(router=router, meter=services.access)
                 yield
 
         modules = (chat, endpoint_families)
         handlers = [handler for module in modules for handler in module.route_handlers]
         app = create_app(services, route_handlers=handlers, lifespan=[running])
         with serving(app, lifespan="on") as (url, _):
-            yield SimpleNamespace(url=url, provider=provider, database=database, services=services)
+            yield SimpleNamespace(
+                url=url, upstream_url=upstream_url, provider=provider, database=database, services=services
+            )
 
 
 @pytest.fixture
@@ -299,6 +309,52 @@ def test_a_request_is_charged_by_what_its_answer_states_else_by_what_it_asked_fo
         reply = ask(gateway, key, path, **options)
         assert reply.status_code == 200, reply.text
         assert money_left(gateway, key) == 1_000_000 - cost
+
+
+def test_a_callers_own_provider_does_not_teach_what_a_model_uses(database) -> None:
+    provider = Provider()
+    path = "/images/generations"
+    provider.answers[path] = (200, IMAGE)
+    provider.answers[f"/other/v1{path}"] = (200, IMAGE | {"usage": {"input_tokens": 0, "output_tokens": 10**9}})
+    hostile, limited = issue(database), issue(database, token_balance=5_000, tenant="other")
+    with gateway_over(database, provider, m=Pricing()) as gateway:
+        headers = {"Authorization": f"Bearer {hostile}", "X-Provider-Base-URL": f"{gateway.upstream_url}/other/v1"}
+        body = {"model": "m", "prompt": "x"}
+        assert httpx.post(f"{gateway.url}/v1{path}", headers=headers, json=body).status_code == 200
+        assert provider.calls == [f"/other/v1{path}"]
+        assert ask(gateway, limited, path, json=body).status_code == 200
+
+
+@pytest.mark.parametrize("more", [{"n": 50}, {"best_of": 50}, {"prompt": ["x"] * 50}, {"prompt": [[1]] * 10, "n": 5}])
+def test_every_text_of_a_completion_is_reserved(database, more) -> None:
+    provider = Provider()
+    key = issue(database, token_balance=4_000)
+    with gateway_over(database, provider, m=Pricing()) as gateway:
+        one = {"prompt": [1, 2, 3], "max_tokens": 100}
+        assert ask(gateway, key, "/completions", json=one).status_code == 200
+        refused = ask(gateway, key, "/completions", json=one | more)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (402, "balance_exhausted"), refused.text
+        assert len(provider.calls) == 1
+
+
+@pytest.mark.parametrize("count", [1 << 52, 1 << 70, 1e300])
+def test_counts_that_no_request_can_have_do_not_stop_the_accounts_of_others(database, count) -> None:
+    provider = Provider()
+    provider.answers["/chat/completions"] = (200, chat_answer(count, count))
+    usage = {"prompt_tokens": count, "total_tokens": count}
+    provider.answers["/embeddings"] = (200, {"data": [], "usage": usage})
+    other, limited = issue(database), issue(database, token_balance=10_000, tenant="other")
+    with gateway_over(database, provider, m=Pricing(input=1_000_000, output=1_000_000)) as gateway:
+        chat_request = {"messages": [{"role": "user", "content": "x"}]}
+        for _ in range(3):
+            assert ask(gateway, other, "/chat/completions", json=chat_request).status_code == 200
+            assert ask(gateway, other, "/embeddings", json={"input": "x"}).status_code == 200
+        provider.answers["/chat/completions"] = (200, chat_answer(3, 2))
+        assert ask(gateway, limited, "/chat/completions", json=chat_request).status_code == 200
+        assert tokens_left(gateway, limited) == 9_995
+    query = text("SELECT DISTINCT tenant, typeof(prompt_tokens), typeof(cost_micros) FROM usage")
+    kinds = database.write_sync(lambda connection: {tuple(row) for row in connection.execute(query)})
+    assert kinds == {("acme", "integer", "integer"), ("other", "integer", "integer")}
 
 
 def test_a_callers_own_key_costs_the_caller_not_the_budget(database) -> None:

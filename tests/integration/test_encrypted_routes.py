@@ -281,12 +281,16 @@ def test_sealed_uploads_are_bounded_like_plain_ones(tenant) -> None:
         content=big + b"y" * 1_000_000,
     )
     assert (reply.status_code, reply.json()["error"]["code"]) == (413, "request_too_large")
-    reply = tenant.http.post(
-        "/v1/chat/completions",
-        headers={"X-HPKE-Enc": "A" * 43 + "=", "Content-Type": sealed_headers.ONE_SHOT_MEDIA_TYPE},
-        content=big,
-    )
-    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "request_too_large")
+    for path, content in (
+        ("/v1/embeddings", big),
+        ("/v1/chat/completions", big + big[:30_000_000]),
+    ):  # chats take files
+        reply = tenant.http.post(
+            path,
+            headers={"X-HPKE-Enc": "A" * 43 + "=", "Content-Type": sealed_headers.ONE_SHOT_MEDIA_TYPE},
+            content=content,
+        )
+        assert (reply.status_code, reply.json()["error"]["code"]) == (413, "request_too_large"), path
 
 
 def test_opened_requests_are_counted_by_format(tenant) -> None:

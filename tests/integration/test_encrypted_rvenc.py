@@ -151,8 +151,8 @@ def test_requests_refused_before_they_open_are_answered_in_plaintext(http, servi
         ({"json": flipped}, 400, "encryption_error", None),
         ({"json": {**good, "cipherText": "00"}}, 400, "encryption_error", None),
         ({"json": {**good, "encryptedInference": ""}}, 400, "encryption_error", None),
-        ({"content": b" " * 33_600_000}, 413, "request_too_large", None),
-        ({"content": (b" " * 1_000_000 for _ in range(34))}, 413, "request_too_large", None),
+        ({"content": b" " * 80_000_000}, 413, "request_too_large", None),
+        ({"content": (b" " * 1_000_000 for _ in range(80))}, 413, "request_too_large", None),
     ]
     for options, status, code, param in attempts:
         reply = http.post(PATH, **options)

@@ -154,6 +154,14 @@ def test_patience_bounds_the_pauses(perform, answers) -> None:
     assert len(handler.requests) == 2
 
 
+def test_patience_bounds_the_pauses_after_lost_connections(perform, answers) -> None:
+    handler = answers(*[httpx.ConnectError("refused")] * 4)
+    pauses: list[float] = []
+    with pytest.raises(ServiceUnreachable):
+        perform(handler, lambda client: client.tokens(), patience_s=0.5, on_pause=lambda p: pauses.append(p.seconds))
+    assert sum(pauses) <= 0.5
+
+
 def test_an_answer_that_says_so_is_not_repeated(perform, answers) -> None:
     handler = answers(busy(429, **{"x-should-retry": "false"}))
     with pytest.raises(TooManyRequests):

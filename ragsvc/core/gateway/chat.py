@@ -269,6 +269,10 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
         return tokens
 
 
+MOST_TOKENS: Final = 1 << 40
+"""More tokens than a request can use. A higher count of a provider is wrong, and sums of it would pass 64 bits."""
+
+
 class TokenUsage(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tokens of a completion; ``total_tokens`` is the sum of prompt and completion.
 

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from ragsvc.core.defaults import BYTES_PER_TOKEN, DEFAULT_REPLY_TOKENS, MAX_MODEL_NAME_LENGTH
-from ragsvc.core.gateway.chat import TokenUsage, prompt_too_long
+from ragsvc.core.gateway.chat import MOST_TOKENS, TokenUsage, prompt_too_long
 from ragsvc.core.gateway.retrieval_fields import (
     RETRIEVAL_FIELDS,
     asks_for_documents,
@@ -238,6 +238,6 @@ def _read_counts(text: bytes) -> TokenUsage | None:
 def _count(counts: dict[str, Any], *names: str) -> int | None:
     for name in names:
         value = counts.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1 << 53:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS:
             return int(value)
     return None

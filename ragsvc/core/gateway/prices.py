@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from ragsvc.core.access.money import MICROS
+from ragsvc.core.access.money import MAX_AMOUNT, MICROS
 from ragsvc.core.gateway.chat import TokenUsage
 from ragsvc.core.gateway.provider_settings import Pricing
 
@@ -63,7 +63,7 @@ def _rates(pricing: Pricing) -> _Rates:
 
 
 def cost_micros(pricing: Pricing, usage: TokenUsage, quantities: Quantities = ONE_REQUEST) -> int:
-    """The cost of a request, exact and then rounded up to a millionth.
+    """The cost of a request, exact and then rounded up to a millionth; at most ``MAX_AMOUNT``.
 
     >>> cost_micros(Pricing(input=0.005, output=0.015), TokenUsage.of(11, 5))
     130
@@ -87,7 +87,7 @@ def cost_micros(pricing: Pricing, usage: TokenUsage, quantities: Quantities = ON
     )
     if quantities.seconds:
         total += Decimal(round(quantities.seconds * 1000)) / 1000 * rates.second
-    return int(total.to_integral_value(rounding=ROUND_CEILING))
+    return min(int(total.to_integral_value(rounding=ROUND_CEILING)), MAX_AMOUNT * MICROS)
 
 
 def reply_tokens_worth(pricing: Pricing, prompt_tokens: int) -> int:

@@ -39,11 +39,15 @@ _CUE_END: Final = re.compile(rb"-->\s*(?:(\d{1,3}):)?(\d\d):(\d\d)[,.](\d{3})")
 
 
 class ExpectedQuantities(msgspec.Struct, frozen=True):
-    """What a request is expected to use at most, what it uses at least, and what is assumed if the answer is silent."""
+    """What a request is expected to use at most, what it uses at least, and what is assumed if the answer is silent.
+
+    ``texts`` is the number of replies, each of which may have the most tokens.
+    """
 
     expected: Quantities = ONE_REQUEST
     least: Quantities = ONE_REQUEST
     assumed: Quantities = ONE_REQUEST
+    texts: int = 1
 
     @property
     def units(self) -> float:
@@ -59,6 +63,8 @@ class _MediaFields(msgspec.Struct):
     """Fields that say how much a request asks for; a provider refuses wrong values."""
 
     n: Raw | UnsetType = UNSET
+    best_of: Raw | UnsetType = UNSET
+    prompt: Raw | UnsetType = UNSET
     input: Raw | UnsetType = UNSET
     seconds: Raw | UnsetType = UNSET
     duration: Raw | UnsetType = UNSET
@@ -76,24 +82,27 @@ def expect_quantities(family: Family, path: str, raw: bytes) -> ExpectedQuantiti
     >>> expect_quantities(Family.IMAGES, "/images/generations", b'{"n": 3}').expected.images
     3
     """
-    if family not in {Family.IMAGES, Family.AUDIO, Family.VIDEOS, Family.OCR}:
+    if family not in {Family.COMPLETIONS, Family.IMAGES, Family.AUDIO, Family.VIDEOS, Family.OCR}:
         return ONE_CALL
     try:
         fields = _FIELDS.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ONE_CALL
     match family:
+        case Family.COMPLETIONS:
+            found = ExpectedQuantities(texts=_texts(fields))
         case Family.IMAGES:
-            return _certain(Quantities(images=_whole(fields.n) or 1))
+            found = _certain(Quantities(images=_whole(fields.n) or 1))
         case Family.AUDIO:
             text = _value(fields.input)
-            return _certain(Quantities(characters=len(text) if isinstance(text, str) else 0))
+            found = _certain(Quantities(characters=len(text) if isinstance(text, str) else 0))
         case Family.VIDEOS:
             asked = (_number(field) for field in (fields.seconds, fields.duration, fields.duration_seconds))
             seconds = next((value for value in asked if value), None)
-            return _certain(Quantities(seconds=(seconds or DEFAULT_VIDEO_SECONDS) * (_whole(fields.n) or 1)))
+            found = _certain(Quantities(seconds=(seconds or DEFAULT_VIDEO_SECONDS) * (_whole(fields.n) or 1)))
         case _:
-            return _pages(fields)
+            found = _pages(fields)
+    return found
 
 
 def expect_form_quantities(family: Family, path: str, size_bytes: int | None) -> ExpectedQuantities:
@@ -156,6 +165,13 @@ def _last(pattern: re.Pattern[bytes], text: bytes) -> re.Match[bytes] | None:
 
 def _certain(quantities: Quantities) -> ExpectedQuantities:
     return ExpectedQuantities(quantities, quantities, quantities)
+
+
+def _texts(fields: _MediaFields) -> int:
+    """The replies of a completion: ``n`` or ``best_of`` for each prompt. A list of numbers is one prompt."""
+    prompts = _value(fields.prompt)
+    count = len(prompts) if isinstance(prompts, list) and not isinstance(next(iter(prompts), 0), int) else 1
+    return count * max(_whole(fields.n) or 1, _whole(fields.best_of) or 1)
 
 
 def _pages(fields: _MediaFields) -> ExpectedQuantities:

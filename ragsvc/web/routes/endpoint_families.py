@@ -167,7 +167,7 @@ def call_of(
         body=JsonBody(raw, fields.named_model, drops_retrieval=fields.has_retrieval),
         headers=_headers(context),
         prompt_estimate=estimate_prompt(family, len(raw)),
-        reply_estimate=estimate_reply(family, fields),
+        reply_estimate=estimate_reply(family, fields) * quantities.texts,
         limits_reply=bool(fields.max_output_tokens or fields.max_tokens),
         quantities=quantities,
     )

@@ -29,6 +29,7 @@ from ragsvc.web.sealed.plain_requests import (
     make_plain,
     make_plain_chat,
     refuse_steering_headers,
+    refuse_unauthenticated_headers,
     take_provider_access,
 )
 from ragsvc.web.sealed.recognition import ENC, ENCAPSULATED_KEY, SEALED_BODY
@@ -93,6 +94,7 @@ class OneShotOpener:
         return _with_framing(limit_bytes)
 
     async def open(self, scope: Scope, body: SealedBody, send: Send) -> OpenedRequest:
+        refuse_unauthenticated_headers(context_of(scope).headers, "a one-shot HPKE")
         enc = _enc_header(scope)
         sealed = await _read_hpke_body(scope, body)
         pending = await run_in_thread_if_large(lambda data: self._encryption.open_one_shot(enc, data), sealed)
@@ -110,7 +112,10 @@ class OneShotOpener:
 
 
 class HpkeStreamOpener:
-    """HPKE requests answered by an encrypted stream; method, target, media type and API key are authenticated."""
+    """HPKE requests answered by an encrypted stream.
+
+    Method, target, media type, API key and the headers that steer the request are authenticated.
+    """
 
     mode = SealedRequestMode.HPKE_STREAM
     requirement = AccessRequirement.ANY_KEY
@@ -146,6 +151,7 @@ class EhbpOpener:
 
     async def open(self, scope: Scope, body: SealedBody, send: Send) -> OpenedRequest:
         headers = context_of(scope).headers
+        refuse_unauthenticated_headers(headers, "an EHBP")
         key_sets = self._encryption.accepted()
         exchange = ehbp.ServerExchange(
             headers[ENCAPSULATED_KEY].decode("latin-1"),

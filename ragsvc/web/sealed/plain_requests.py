@@ -11,6 +11,7 @@ from litestar.types import Scope
 from ragsvc.core.errors import UnsupportedParameter
 from ragsvc.core.validation import invalid_value
 from ragsvc.crypto import hpke_stream, rvenc
+from ragsvc.crypto.sealed_headers import STREAM_MEDIA_TYPE
 from ragsvc.web.auth import credential_of
 from ragsvc.web.context import context_of
 from ragsvc.web.requested_documents import refuse_document_headers
@@ -34,6 +35,13 @@ _REPLACED = frozenset(
     }
 )
 _KEPT_OF_RVENC = frozenset({b"host", b"x-client-request-id"})
+_SHOWN_HEADERS: Final = {
+    b"x-provider-key": "X-Provider-Key",
+    b"x-provider-base-url": "X-Provider-Base-URL",
+    b"x-ragsvc-use-rag": "X-Ragsvc-Use-Rag",
+    b"x-ragsvc-collection": "X-Ragsvc-Collection",
+}
+"""The headers of ``hpke_stream.STEERING_HEADERS`` as they are documented."""
 _PROVIDER_FIELDS: Final = {
     rvenc.PROVIDER_KEY_FIELD: (b"x-provider-key", "X-Provider-Key"),
     rvenc.PROVIDER_BASE_URL_FIELD: (b"x-provider-base-url", "X-Provider-Base-URL"),
@@ -65,6 +73,25 @@ def refuse_steering_headers(headers: Mapping[bytes, bytes]) -> None:
             raise UnsupportedParameter(
                 f"The header '{shown}' is not authenticated in an RVENC request. Put the value into the encrypted "
                 f"body, as the field '{name}'.",
+                param=shown,
+            )
+
+
+def refuse_unauthenticated_headers(headers: Mapping[bytes, bytes], mode: str) -> None:
+    """Refuse headers that steer a request, in a mode that authenticates no header.
+
+    Anybody between client and server could add them: the prompt would reach another provider or account, or an answer
+    would be taken from other documents.
+
+    Raises:
+        UnsupportedParameter: such a header is present.
+    """
+    for name in hpke_stream.STEERING_HEADERS:
+        if name.encode() in headers:
+            shown = _SHOWN_HEADERS[name.encode()]
+            raise UnsupportedParameter(
+                f"The header '{shown}' is not authenticated in {mode} request. Use HPKE with an encrypted stream "
+                f"('Accept: {STREAM_MEDIA_TYPE}'), which authenticates it.",
                 param=shown,
             )
 
@@ -124,7 +151,7 @@ def inner_content_type(scope: Scope) -> bytes:
 
 
 def binding_of(scope: Scope) -> bytes:
-    """The AAD of an HPKE-stream request, made from its method, target, media type and API key.
+    """The AAD of an HPKE-stream request, made from its method, target, media type, API key and steering headers.
 
     Raises:
         CryptoFailure: a part is too long.
@@ -137,6 +164,7 @@ def binding_of(scope: Scope) -> bytes:
         target=_text(target),
         content_type=_text(headers.get(INNER_CONTENT_TYPE, b"")),
         api_key=_text(_bare_credential(headers)),
+        headers={_text(name): _text(value) for name, value in headers.items()},
     )
 
 

@@ -296,3 +296,10 @@ def test_chunks_are_joined_with_tool_calls_reasoning_and_usage():
     assert [call["function"]["arguments"] for call in choice["message"]["tool_calls"]] == ['{"q": "x"}', "{}"]
     assert [call["id"] for call in choice["message"]["tool_calls"]] == ["t1", "t2"]
     assert (choice["finish_reason"], choice["logprobs"]) == ("tool_calls", {"content": [1, 2]})
+
+
+@pytest.mark.parametrize("index", [-1, 10**12, None])
+def test_a_tool_call_with_an_impossible_index_takes_no_memory(index):
+    call = {"index": index, "id": "call_1", "function": {"name": "f", "arguments": "{}"}}
+    whole = aggregate_chunks([{"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}] * 2)
+    assert len(whole["choices"][0]["message"]["tool_calls"]) == (0 if index is not None else 2)

@@ -50,7 +50,8 @@ def _stream(inputs: dict[str, Any]) -> dict[str, str]:
     for part in inputs["response_parts"]:
         body += sealer.write(part.encode()) + sealer.flush()
     body += sealer.write(b"x" * inputs["response_padding"]) + sealer.finish()
-    return {"aad": aad.hex(), "sealed": sealed.hex(), "body": body.hex()}
+    steered = bind_request(**inputs["bound"], headers=inputs["steering"])
+    return {"aad": aad.hex(), "steered_aad": steered.hex(), "sealed": sealed.hex(), "body": body.hex()}
 
 
 def _rvenc(inputs: dict[str, Any]) -> dict[str, str]:

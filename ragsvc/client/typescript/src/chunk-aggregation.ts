@@ -6,6 +6,9 @@ export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+/** A call with a higher index is ignored: a chunk could otherwise ask for a list of any length. */
+const MOST_TOOL_CALLS = 1024;
+
 interface PartialChoice extends JsonObject {
   index: number;
   message: JsonObject;
@@ -72,6 +75,7 @@ function addDelta(message: JsonObject, delta: JsonObject): void {
 
 function addToolCall(calls: PartialCall[], part: JsonObject): void {
   const index = typeof part["index"] === "number" ? part["index"] : calls.length;
+  if (!Number.isInteger(index) || index < 0 || index >= MOST_TOOL_CALLS) return;
   while (calls.length <= index) calls.push({ id: "", type: "function", function: { name: "", arguments: "" } });
   const call = calls[index];
   if (call === undefined) return;

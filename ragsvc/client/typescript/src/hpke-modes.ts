@@ -90,6 +90,7 @@ export class HpkeStreamMode extends HpkeMode {
       target: url.pathname.slice(prefix.length) + url.search,
       contentType: headers.get("content-type") ?? "",
       apiKey: bearerOf(headers),
+      headers,
     });
   }
 

@@ -13,6 +13,8 @@ import { Aead, type SenderContext, TAG_BYTES } from "./hpke.js";
 
 const EXPORT_LABEL = utf8("oryxen-hpke-e2ee-v1 stream response");
 const REQUEST_LABEL = utf8("oryxen-hpke-e2ee-v1 stream request\0");
+/** Headers that choose the provider, its key or the documents of a request; their order is that of the AAD. */
+const STEERING_HEADERS = ["x-provider-key", "x-provider-base-url", "x-ragsvc-use-rag", "x-ragsvc-collection"];
 const RESPONSE_NONCE_BYTES = 32;
 const MAX_SEALED_BYTES = 16 * 1024 + TAG_BYTES;
 const FINAL = utf8("final");
@@ -25,16 +27,31 @@ export interface BoundRequest {
   contentType: string;
   /** The API key without its scheme; may be empty. */
   apiKey: string;
+  /** The request's headers, of which those that steer it are bound. */
+  headers?: Headers;
 }
 
 /** The request's additional data: the parts that a gateway must not change, above all the account that pays. */
-export function bindRequest({ method, target, contentType, apiKey }: BoundRequest): Bytes {
-  const parts = [method.toUpperCase(), target, contentType].map(latin1);
+export function bindRequest({ method, target, contentType, apiKey, headers }: BoundRequest): Bytes {
+  const steering = STEERING_HEADERS.flatMap((name) => {
+    const value = headers?.get(name);
+    return value == null ? [] : [name, value];
+  });
+  const account = sha256(latin1(apiKey));
+  return concatBytes(
+    REQUEST_LABEL,
+    ...withLengths([method.toUpperCase(), target, contentType]),
+    account,
+    ...withLengths(steering),
+  );
+}
+
+function withLengths(texts: string[]): Bytes[] {
+  const parts = texts.map(latin1);
   if (parts.some((part) => part.length > 0xffff)) {
-    throw new EncryptionError("The request's target or media type is longer than 65,535 bytes.");
+    throw new EncryptionError("The request's target, media type or a header is longer than 65,535 bytes.");
   }
-  const withLengths = parts.flatMap((part) => [bigEndian(part.length, 2), part]);
-  return concatBytes(REQUEST_LABEL, ...withLengths, sha256(latin1(apiKey)));
+  return parts.flatMap((part) => [bigEndian(part.length, 2), part]);
 }
 
 /** Decode a QUIC varint (RFC 9000 §16) in its shortest form; `undefined` if `buffer` is too short. */

@@ -33,6 +33,8 @@ import { parseJson, parseKey, type ServerKey } from "./server-keys.js";
 
 export const DEFAULT_RVENC_KEY_PATH = "/rvenc/key";
 export const DEFAULT_MAX_BUFFER_SIZE = 10 * 1024 * 1024;
+/** Headers that are sent as fields of the encrypted body, because RVENC neither hides nor authenticates headers. */
+const PROVIDER_FIELDS = { "x-provider-key": "provider_key", "x-provider-base-url": "provider_base_url" };
 const EVENT_STREAM = "text/event-stream";
 const MAX_CACHED_KEYS = 256;
 const BAD_GATEWAY = 502;
@@ -60,9 +62,10 @@ export class RvencMode implements EncryptionMode {
           "The modes hpke and hpke-stream encrypt every route.",
       );
     }
-    const stream = asksForStream(request.body);
+    const document = parseChat(request.body);
+    const stream = isJsonObject(document) && document["stream"] === true;
     const keys = this.#givenKeys ?? this.#keysFor(bearerOf(request.headers), key);
-    const { body, nonce } = sealInference(keys, request.body);
+    const { body, nonce } = sealInference(keys, withProviderFields(document, request));
     return {
       request: sealedRequest(request, body),
       begin: (response) => plan(response, { keys, nonce, stream, maxBufferSize: this.#maxBufferSize }),
@@ -85,7 +88,7 @@ export class RvencMode implements EncryptionMode {
 }
 
 function sealedRequest(request: PlainRequest, body: EncryptedInference) {
-  const headers = carryHeaders(request.headers, "accept", "accept-encoding");
+  const headers = carryHeaders(request.headers, "accept", "accept-encoding", ...Object.keys(PROVIDER_FIELDS));
   headers.set("Accept", EVENT_STREAM);
   headers.set("Accept-Encoding", "identity"); // browsers ignore it and decode what arrives
   headers.set("Content-Type", "application/json");
@@ -93,12 +96,22 @@ function sealedRequest(request: PlainRequest, body: EncryptedInference) {
   return { method: "POST", url, headers, body: JSON.stringify(body) };
 }
 
-function asksForStream(body: Bytes): boolean {
+function parseChat(body: Bytes): unknown {
   const document = parseJson(new TextDecoder().decode(body));
   if (document === undefined) {
     throw new ConfigurationError("RVENC encrypts JSON requests only: the body of the request is not valid JSON.");
   }
-  return isJsonObject(document) && document["stream"] === true;
+  return document;
+}
+
+/** The chat with the provider's key and base URL of the request's headers. */
+function withProviderFields(document: unknown, { headers, body }: PlainRequest): Bytes {
+  const given = Object.entries(PROVIDER_FIELDS).flatMap(([name, field]) => {
+    const value = headers.get(name);
+    return value ? [[field, value]] : [];
+  });
+  if (given.length === 0 || !isJsonObject(document)) return body;
+  return utf8(JSON.stringify({ ...document, ...Object.fromEntries(given) }));
 }
 
 interface RvencExchange {

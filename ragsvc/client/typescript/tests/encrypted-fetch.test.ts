@@ -428,3 +428,33 @@ for (const [status, body] of [
     }
   });
 }
+
+test("RVENC sends the provider's key and address inside of the encrypted body", async (context) => {
+  let asked: Record<string, unknown> = {};
+  const server = await RvencServer.start(context, (response, sealer, request) => {
+    asked = request;
+    begin(response, sealer);
+    response.end(sealer.event("data", chunk("Yes.", "stop")) + sealer.done());
+  });
+  const fetch = createEncryptedFetch({ mode: "rvenc", serverUrl: server.url });
+  const headers = { "X-Provider-Key": "sk-mine", "X-Provider-Base-URL": "https://provider.example/v1" };
+  const body = JSON.stringify({ model: "m", messages: [] });
+  const response = await fetch(`${server.url}/v1/chat/completions`, { method: "POST", headers, body });
+  assert.equal(response.status, 200);
+  const given = { provider_key: "sk-mine", provider_base_url: "https://provider.example/v1" };
+  assert.deepEqual(asked, { model: "m", messages: [], ...given });
+  const sent = server.headers.at(-1) ?? {};
+  assert.equal(sent["x-provider-key"] ?? sent["x-provider-base-url"], undefined);
+});
+
+test("a tool call with an impossible index takes no memory", async (context) => {
+  const delta = { tool_calls: [-1, 1e12, 0.5].map((index) => ({ index, id: "c", function: { name: "f" } })) };
+  const server = await RvencServer.start(context, (response, sealer) => {
+    begin(response, sealer);
+    response.end(sealer.event("data", { choices: [{ index: 0, delta, finish_reason: "stop" }] }) + sealer.done());
+  });
+  const fetch = createEncryptedFetch({ mode: "rvenc", serverUrl: server.url });
+  const response = await fetch(`${server.url}/v1/chat/completions`, { method: "POST", body: "{}" });
+  const answer = (await response.json()) as { choices: { message: { tool_calls: unknown[] } }[] };
+  assert.deepEqual(answer.choices[0]?.message.tool_calls, []);
+});

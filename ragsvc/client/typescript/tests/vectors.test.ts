@@ -69,6 +69,8 @@ test("the stream mode binds a request as the server's code does", async () => {
   const { method, target, content_type: contentType, api_key: apiKey } = inputs.bound;
   const additionalData = bindRequest({ method, target, contentType, apiKey });
   assert.equal(encodeHex(additionalData), stream.aad);
+  const headers = new Headers(inputs.steering);
+  assert.equal(encodeHex(bindRequest({ method, target, contentType, apiKey, headers })), stream.steered_aad);
   assert.equal(encodeHex(await newContext().seal(utf8(inputs.request), additionalData)), stream.sealed);
 });
 

@@ -18,6 +18,7 @@ export interface ClientVectors {
     request: string;
     response: string;
     bound: { method: string; target: string; content_type: string; api_key: string };
+    steering: Record<string, string>;
     response_parts: string[];
     response_padding: number;
     xwing_seed: string;
@@ -27,6 +28,6 @@ export interface ClientVectors {
     rvenc_chunks: string[];
   };
   one_shot: { enc: string; sealed: string; response: string };
-  stream: { aad: string; sealed: string; body: string };
+  stream: { aad: string; steered_aad: string; sealed: string; body: string };
   rvenc: { public_key: string; shared_secret: string; encrypted_inference: string; body: string };
 }
