@@ -189,7 +189,11 @@ class ResponsePlanner:
             raise missing_value("model")
         tools = choose_tools(request)
         identifier = f"resp_{secrets.token_hex(12)}"
-        own = own_items(request.input, lambda prefix, place: item_id(prefix, identifier, _FIRST_INPUT + place))
+
+        def complete() -> list[Item]:
+            return own_items(request.input, lambda prefix, place: item_id(prefix, identifier, _FIRST_INPUT + place))
+
+        own = await anyio.to_thread.run_sync(complete) if large else complete()
         resolved = await self._resolve(principal, request, own, tools)
         own = [resolved.items[item["id"]] if item["type"] == "item_reference" else item for item in own]
         earlier, collections = resolved.earlier, set(resolved.collections)

@@ -69,10 +69,11 @@ async def answer_response(scope: ASGIScope, receive: Receive) -> ASGIResponse:
             return ClientGone()
         if len(body) < LARGE_BODY_BYTES:
             request = decode_response_request(body)
+            stateless = request.is_stateless
         else:
-            request = await anyio.to_thread.run_sync(decode_response_request, body)
+            request, stateless = await anyio.to_thread.run_sync(_decode_large, body)
     large = len(body) >= LARGE_BODY_BYTES
-    native = _native_call(request, body, context, services)
+    native = _native_call(request, body, context, services) if stateless else None
     if native is not None and request.stream:
         return _NativeOrBridged(scope, request, native, services, large=large).response()
     if request.background or request.stream:
@@ -83,6 +84,12 @@ async def answer_response(scope: ASGIScope, receive: Receive) -> ASGIResponse:
                 return _passed(scope, await services.proxy.forward(context.principal, native, access_of(context)))
         return JsonBytes(await services.responses.complete(await _plan(scope, request, services, large=large)))
     return ClientGone()
+
+
+def _decode_large(body: bytes) -> tuple[ResponseRequest, bool]:
+    """The request, and whether it is stateless: this looks at all items."""
+    request = decode_response_request(body)
+    return request, request.is_stateless
 
 
 async def _begin(
@@ -108,13 +115,13 @@ async def _plan(
 def _native_call(
     request: ResponseRequest, body: bytes, context: RequestContext, services: ResponseServices
 ) -> ProxyCall | None:
-    """The call to a provider that may offer the Responses API itself; ``None`` if the request is answered here.
+    """The call to a provider that may offer the Responses API itself; ``None`` if a stateless request is answered here.
 
     Only requests with ``store: false`` that use nothing stored here are passed on, so that no id of this service is
     sent to a provider and nothing is stored there.
     """
     model = request.model or services.proxy.default_models.get(Family.RESPONSES.value)
-    if model is None or not request.is_stateless or asks_in_header(context.headers):
+    if model is None or asks_in_header(context.headers):
         return None
     if access_of(context).base_url is None:
         asked = services.models.requested(model)
