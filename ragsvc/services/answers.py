@@ -475,7 +475,7 @@ def estimated_tokens(
         passages = max(search.top_k for search in searches) * _PASSAGE_TOKENS
     if files:
         # text has no more tokens than bytes; a PDF of a few kB can have any number
-        of_files = sum(max(_PASSAGE_TOKENS, len(file.data or b"")) if file.data else file_tokens for file in files)
+        of_files = sum(max(_PASSAGE_TOKENS, file.size_bytes) if file.size_bytes else file_tokens for file in files)
         passages += min(max(file_tokens, best), of_files)
     return request.estimated_prompt_tokens() + passages + reply_tokens(request)
 

@@ -146,7 +146,7 @@ class RequestFiles:
         self._held_bytes = 0
 
     async def read(self, principal: Principal, files: Sequence[RequestFile]) -> tuple[ReadFile, ...]:
-        """Read the files, in their order; equal files once.
+        """Read the files, in their order; equal files once. Releases the bytes of each file once it is read.
 
         Raises:
             PolicyDenied: the key may not read stored files.
@@ -165,17 +165,18 @@ class RequestFiles:
         known = {file.param: await self._find(principal, file) for file in files if file.file_id is not None}
         total = 0
         for file in files:
-            total += len(file.data or b"") if file.file_id is None else known[file.param].size_bytes
+            total += file.size_bytes if file.file_id is None else known[file.param].size_bytes
             if total > self.limits.total_bytes:
                 raise TooLarge(
                     f"'{file.param}': the files of a request may have {self.limits.total_bytes} bytes together.",
                     limit_bytes=self.limits.total_bytes,
                     param=file.param,
                 )
-        with self._held(sum(len(file.data or b"") for file in files)):
+        with self._held(sum(file.size_bytes for file in files)):
             read: dict[tuple[str, str], ReadFile] = {}
             for file in files:
                 done = await self._read(tenant, file, known.get(file.param))
+                file.release()
                 read.setdefault((done.public_id, done.filename), done)
         return tuple(read.values())
 

@@ -102,6 +102,15 @@ async def test_a_second_turn_does_not_parse_or_embed_again(made):
 
 
 @scene()
+async def test_the_bytes_of_a_file_are_dropped_when_it_is_read(made):
+    sent = [RequestFile(param=name, data=b"alpha", filename=f"{name}.txt") for name in "ab"]
+    for _ in range(2):  # the second time the file is in the cache
+        await made.files.read(Principal(KeyId("k"), TenantId("acme"), "k", DEFAULT_SCOPES), sent)
+        assert [(file.data, file.size_bytes) for file in sent] == [(None, 5), (None, 5)]
+        sent = [RequestFile(param=name, data=b"alpha", filename=f"{name}.txt") for name in "ab"]
+
+
+@scene()
 async def test_two_requests_at_the_same_time_parse_a_file_once(made):
     made.parser.may_go = anyio.Event()
     async with anyio.create_task_group() as group:

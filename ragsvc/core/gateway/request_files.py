@@ -23,17 +23,27 @@ _CHARSET: Final = re.compile(r";\s*charset=\"?([\w.:+-]{1,40})", re.ASCII | re.I
 _LONGEST_PREFIX: Final = 1024
 
 
-class RequestFile(msgspec.Struct, frozen=True, kw_only=True):
+class RequestFile(msgspec.Struct, kw_only=True):
     """A file of a request: its bytes (``data``), or the id of a stored file. ``param`` is its place in the request.
 
     ``media_type`` is the declared type, which may be wrong, of a text with its encoding; empty if none was declared.
+    ``size_bytes`` is that of ``data``, also after ``release``.
     """
 
     param: str
     data: bytes | None = None
+    size_bytes: int = 0
     file_id: str | None = None
     filename: str = ""
     media_type: str = ""
+
+    def __post_init__(self) -> None:
+        if self.data is not None:
+            self.size_bytes = len(self.data)
+
+    def release(self) -> None:
+        """Drop the bytes, because they have been read: an answer may take minutes."""
+        self.data = None
 
 
 def inline_file(pieces: Iterable[str], *, filename: str | None, param: str, limit_bytes: int) -> RequestFile:
