@@ -271,7 +271,9 @@ class RequestFiles:
             key = _Key(tenant, found.sha256, file.filename or found.filename, found.media_type)
             content = await self._content(key, file.param, lambda: self._stored(tenant, found.sha256))
             return ReadFile(found.public_id, key.filename, content)
-        data = file.data or b""
+        data = file.data
+        if data is None:
+            raise ValueError(f"the bytes of '{file.param}' were released")
         sha256 = await anyio.to_thread.run_sync(lambda: hashlib.sha256(data).hexdigest())
         media_type = _media_type(file, data)
         key = _Key(tenant, sha256, file.filename or default_filename(media_type), media_type)
