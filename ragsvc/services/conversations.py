@@ -7,7 +7,6 @@ collection, and a key without the scope ``chat`` those that quote none; others d
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -219,7 +218,7 @@ class ConversationService:
 
     async def remove_inactive(self) -> None:
         """Remove conversations that were not used within the retention. Runs until cancelled."""
-        while True:
+        while self._retention_days is not None:
             try:
                 while await self._database.write(
                     lambda connection: rows.delete_inactive(
@@ -229,7 +228,7 @@ class ConversationService:
                     continue
             except (StorageFull, Overloaded) as error:
                 logger.warning("old conversations could not be removed, it is tried again: %s", error.message)
-            await anyio.sleep(_REMOVE_EVERY_S if self._retention_days is not None else math.inf)
+            await anyio.sleep(_REMOVE_EVERY_S)
 
     def _find(
         self, connection: Connection, principal: Principal, public_id: str, *, param: str = "conversation_id"

@@ -6,6 +6,7 @@ is stored as failed at the next start.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections import OrderedDict
@@ -17,7 +18,15 @@ import msgspec
 from sqlalchemy import Connection
 
 from ragsvc.core.access.principal import Principal
-from ragsvc.core.errors import InvalidRequest, Overloaded, RagsvcError, ShuttingDown, StorageFull, UpstreamFailed
+from ragsvc.core.errors import (
+    InvalidRequest,
+    Overloaded,
+    RagsvcError,
+    ResponseNotFound,
+    ShuttingDown,
+    StorageFull,
+    UpstreamFailed,
+)
 from ragsvc.core.gateway.chat import RetrievedPassages
 from ragsvc.core.gateway.event_stream import event_data, split_events, write_event
 from ragsvc.core.ids import KeyId, TenantId
@@ -41,6 +50,7 @@ MAX_BACKGROUND: Final = 64
 _MOST_ENDED: Final = 256
 _ENDED_BYTES: Final = 16 << 20
 _SWEEP_EVERY_S: Final = 600.0
+_RETRY_EVERY_S: Final = 10.0
 _ROWS_AT_ONCE: Final = 200
 _DAY_S: Final = 86_400
 _LIMIT_CODES: Final = frozenset({"rate_limited", "balance_exhausted", "overloaded"})
@@ -350,6 +360,8 @@ class ResponseService:
         self._ended = _EndedResponses()
         self._starting: list[_Running] = []
         self._wake = anyio.Event()
+        self._interrupted_before: int | None = None
+        """Unfinished responses that were created before this time belong to an earlier run; ``None``: none is left."""
 
     def now(self) -> int:
         return int(self._clock())
@@ -630,31 +642,42 @@ class ResponseService:
             await self._stop(public_id)
         self._ended.drop_tenant(tenant)
 
-    async def recover(self) -> int:
-        """Store responses as failed that were being made when the process ended. Call before the first request."""
-        count = 0
-        while unfinished := await self._database.read(
-            lambda connection: rows.unfinished_responses(connection, limit=_ROWS_AT_ONCE)
-        ):
-            for stored in unfinished:
-                body = _stopped(stored)
-                await self._database.write(
-                    lambda connection, stored=stored, body=body: rows.change_response(  # type: ignore[misc]
-                        connection, stored.tenant, stored.public_id, status="failed", body=body
-                    )
-                )
-            count += len(unfinished)
+    async def recover(self) -> None:
+        """Store responses as failed that were being made when the process ended. Call before the first request.
+
+        While the disk is full this is tried again later: until then such a response is shown as unfinished.
+        """
+        now = self.now()
+        self._interrupted_before = now + 1
+        await self._end_interrupted()
+        if self._interrupted_before is not None:
+            self._interrupted_before = now  # later responses may be made in this run
+
+    async def _end_interrupted(self) -> None:
+        if self._interrupted_before is None:
+            return
+        before, count = self._interrupted_before, 0
+        try:
+            for tenant, public_id in await self._database.read(
+                lambda connection: rows.unfinished_ids(connection, before=before)
+            ):
+                await self._database.write(functools.partial(_end_as_failed, tenant=tenant, public_id=public_id))
+                count += 1
+        except (Overloaded, StorageFull) as error:
+            logger.warning("interrupted responses could not be ended, it is tried again: %s", error.message)
+        else:
+            self._interrupted_before = None
         if count:
             logger.warning("%d responses were not complete when the service stopped", count)
-        return count
 
     async def _sweep(self) -> None:
         while True:
+            await self._end_interrupted()
             try:
                 await self.remove_old()
             except (Overloaded, StorageFull) as error:
                 logger.warning("old responses could not be removed, it is tried again: %s", error.message)
-            await anyio.sleep(_SWEEP_EVERY_S)
+            await anyio.sleep(_SWEEP_EVERY_S if self._interrupted_before is None else _RETRY_EVERY_S)
 
     async def remove_old(self) -> int:
         """Remove responses older than the retention; returns how many."""
@@ -730,7 +753,13 @@ def _chunks(block: bytes) -> list[Item]:
     return chunks
 
 
-def _stopped(stored: StoredResponse) -> bytes:
+def _end_as_failed(connection: Connection, *, tenant: TenantId, public_id: str) -> None:
+    """Store a response as failed that was being made when the process ended; nothing if it was deleted."""
+    try:
+        stored = rows.find_response(connection, tenant, public_id, with_input=False)
+    except ResponseNotFound:
+        return
     response = msgspec.json.decode(stored.body, type=dict[str, Any])
     error = {"code": "server_error", "message": _STOPPED}
-    return msgspec.json.encode({**response, "status": "failed", "error": error})
+    body = msgspec.json.encode({**response, "status": "failed", "error": error})
+    rows.change_response(connection, tenant, public_id, status="failed", body=body)

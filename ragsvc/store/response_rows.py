@@ -118,10 +118,12 @@ def delete_older(connection: Connection, *, before: int, limit: int) -> int:
     return connection.execute(delete(_responses).where(_responses.c.id.in_(old))).rowcount
 
 
-def unfinished_responses(connection: Connection, *, limit: int) -> list[StoredResponse]:
-    """Responses that have not ended, of all tenants."""
-    statement = select(_responses).where(_responses.c.status.in_(UNFINISHED)).order_by(_responses.c.id).limit(limit)
-    return [_stored(row) for row in connection.execute(statement)]
+def unfinished_ids(connection: Connection, *, before: int) -> list[tuple[TenantId, str]]:
+    """Tenant and public id of the responses that were created before a time and have not ended."""
+    statement = select(_responses.c.tenant, _responses.c.public_id).where(
+        _responses.c.status.in_(UNFINISHED), _responses.c.created_at < before
+    )
+    return [(TenantId(tenant), public_id) for tenant, public_id in connection.execute(statement)]
 
 
 def responses_for_export(

@@ -38,7 +38,7 @@ FAILURES = {
     "unavailable": ("InternalServerError", 502, "upstream_error"),
     "not found": ("NotFoundError", 404, "model_not_found"),
     "denied": ("PermissionDeniedError", 403, "policy_denied"),
-    "files": ("NotFoundError", 404, "unknown_url"),
+    "batches": ("NotFoundError", 404, "unknown_url"),
 }
 
 

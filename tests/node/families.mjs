@@ -45,7 +45,7 @@ await failure("bad request", () => client.embeddings.create({ model: "fail-400",
 await failure("unavailable", () => client.embeddings.create({ model: "fail-500", input: "x" }));
 await failure("not found", () => client.embeddings.create({ model: "image-model", input: "x" }));
 await failure("denied", () => client.embeddings.create({ model: "rego-denied", input: "x" }));
-await failure("files", () => client.files.list());
+await failure("batches", () => client.batches.list());
 await failure("stream breaks", async () => {
   const stream = await client.completions.create({ model: "breaks", prompt: "x", stream: true });
   for await (const _ of stream);

@@ -21,7 +21,7 @@ ITEMS = 15_000
 
 
 def test_thousands_of_items_are_prepared_in_a_thread(tmp_path):
-    """CPU time of the thread of the loop, whatever else the machine does."""
+    """The share of the loop's thread in the processor time of the process, whatever else the machine does."""
     item = {"role": "user", "content": "Hello, how are you today?"}
     request = decode_response_request(msgspec.json.encode({"model": "m", "input": [item] * ITEMS}))
 
@@ -31,11 +31,11 @@ def test_thousands_of_items_are_prepared_in_a_thread(tmp_path):
         planner = ResponsePlanner(database=database, answers=answers, conversations=ConversationService(database))
         used: list[float] = []
         for _ in range(3):
-            began = time.thread_time()
+            began, began_in_all = time.thread_time(), time.process_time()
             plan = await planner.plan(CALLER, request, lambda call: call, large=True)
-            used.append(time.thread_time() - began)
+            used.append((time.thread_time() - began) / (time.process_time() - began_in_all))
             assert len(plan.input_items) == len(plan.call.request.messages) == ITEMS
         database.close()
         return min(used)
 
-    assert asyncio.run(prepare()) < 0.015
+    assert asyncio.run(prepare()) < 0.15

@@ -46,7 +46,7 @@ class ServicesOfFiles(NamedTuple):
 
 
 async def test_a_list_of_10000_files_keeps_the_event_loop_free(tmp_path: Path) -> None:
-    """CPU time of the thread of the loop, whatever else the machine does."""
+    """The share of the loop's thread in the processor time of the process, whatever else the machine does."""
     services = StoreServices(InProcessIngest(tmp_path / "data"))
     async with services.running():
         services.database.write_sync(lambda c: c.exec_driver_sql(FILES))
@@ -57,14 +57,14 @@ async def test_a_list_of_10000_files_keeps_the_event_loop_free(tmp_path: Path) -
         app = create_app(made, route_handlers=file_routes.route_handlers)
         headers = {"authorization": f"Bearer {key}"}
         transport = httpx.ASGITransport(app)
-        used: dict[int, float] = {}
+        used: dict[int, tuple[float, float]] = {}
         async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             for limit in (1, 10_000):
                 attempts = []
                 for _ in range(5):
-                    begin = time.thread_time()
+                    begin, begin_in_all = time.thread_time(), time.process_time()
                     reply = await client.get("/v1/files", params={"limit": limit}, headers=headers)
-                    attempts.append(time.thread_time() - begin)
+                    attempts.append((time.thread_time() - begin, time.process_time() - begin_in_all))
                     assert reply.status_code == 200, reply.text
                 used[limit] = min(attempts)
             page = reply.json()
@@ -81,4 +81,5 @@ async def test_a_list_of_10000_files_keeps_the_event_loop_free(tmp_path: Path) -
             "status": "processed",
             "status_details": None,
         }
-        assert used[10_000] - used[1] < 0.005
+        more_in_loop, more_in_all = (used[10_000][of] - used[1][of] for of in (0, 1))
+        assert more_in_loop < 0.03 * more_in_all
