@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -171,5 +173,27 @@ def test_a_start_on_a_full_disk_serves_reads(disk: Disk, end: str) -> None:
             until(lambda: http.get("/readyz").status_code == 200)
             until(lambda: upload(http, "copper").status_code == 201)
             assert found(http, "copper", mode="lexical")
+    finally:
+        running.kill()
+
+
+def test_interrupted_responses_are_ended_when_there_is_room_again(disk: Disk) -> None:
+    running = RunningService(disk.data_dir)
+    with running.client(disk.key) as http:
+        made = http.post("/v1/responses", json={"model": "local/chat-model", "input": "Hello"}).json()
+    assert running.stop() == 0
+    with closing(sqlite3.connect(disk.data_dir / "ragsvc.sqlite")) as database:
+        database.execute("UPDATE responses SET status = 'in_progress'")
+        database.commit()
+    (disk.data_dir / "ragsvc.reserve").unlink()
+    disk.fill()
+    running = RunningService(disk.data_dir)
+    try:
+        with running.client(disk.key) as http:
+            path = f"/v1/responses/{made['id']}"
+            assert http.get(path).status_code == 200
+            disk.free()
+            until(lambda: http.get(path).json()["status"] == "failed")
+            assert http.get(path).json()["error"]["code"] == "server_error"
     finally:
         running.kill()

@@ -82,4 +82,4 @@ async def test_a_list_of_10000_files_keeps_the_event_loop_free(tmp_path: Path) -
             "status_details": None,
         }
         more_in_loop, more_in_all = (used[10_000][of] - used[1][of] for of in (0, 1))
-        assert more_in_loop < 0.03 * more_in_all
+        assert more_in_loop < 0.08 * more_in_all
