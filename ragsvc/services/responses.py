@@ -648,15 +648,12 @@ class ResponseService:
         While the disk is full this is tried again later: until then such a response is shown as unfinished.
         """
         now = self.now()
-        self._interrupted_before = now + 1
-        await self._end_interrupted()
-        if self._interrupted_before is not None:
+        if not await self._end_interrupted(before=now + 1):
             self._interrupted_before = now  # later responses may be made in this run
 
-    async def _end_interrupted(self) -> None:
-        if self._interrupted_before is None:
-            return
-        before, count = self._interrupted_before, 0
+    async def _end_interrupted(self, *, before: int) -> bool:
+        """End unfinished responses that were created before a time; returns whether none is left."""
+        count, all_ended = 0, True
         try:
             for tenant, public_id in await self._database.read(
                 lambda connection: rows.unfinished_ids(connection, before=before)
@@ -665,14 +662,16 @@ class ResponseService:
                 count += 1
         except (Overloaded, StorageFull) as error:
             logger.warning("interrupted responses could not be ended, it is tried again: %s", error.message)
-        else:
-            self._interrupted_before = None
+            all_ended = False
         if count:
             logger.warning("%d responses were not complete when the service stopped", count)
+        return all_ended
 
     async def _sweep(self) -> None:
         while True:
-            await self._end_interrupted()
+            before = self._interrupted_before
+            if before is not None and await self._end_interrupted(before=before):
+                self._interrupted_before = None
             try:
                 await self.remove_old()
             except (Overloaded, StorageFull) as error:
