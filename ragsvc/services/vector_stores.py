@@ -247,8 +247,10 @@ class VectorStoreService:
             while True:
                 try:
                     await self.sweep()
+                except (StorageFull, Overloaded) as error:  # on a full disk, reads can fail too
+                    logger.warning("expired vector stores could not be removed, it is tried again: %s", error.message)
                 except OSError as error:
-                    logger.warning("expired vector stores could not be removed: %s", error.strerror)
+                    logger.warning("expired vector stores could not be removed, it is tried again: %s", error.strerror)
                 await anyio.sleep(self._sweep_interval_s)
         finally:
             with anyio.CancelScope(shield=True):
