@@ -129,12 +129,18 @@ class WriteThread(Generic[ConnectionT]):
 
     def _commit(self, connection: ConnectionT, group: list[_QueuedWrite[ConnectionT]]) -> None:
         wanted = [write for write in group if write.future.set_running_or_notify_cancel()]
-        if not wanted:
-            return
+        if wanted:
+            self._commit_running(connection, wanted)
+
+    def _commit_running(self, connection: ConnectionT, wanted: list[_QueuedWrite[ConnectionT]]) -> None:
         try:
             outcomes = self._run_group(connection, wanted)
         except Exception as error:  # noqa: BLE001 - every caller of the group receives it
             failure = self._connection.translate(error)
+            if isinstance(failure, StorageFull) and len(wanted) > 1:  # some may need no room: reads, for example
+                for write in wanted:
+                    self._commit_running(connection, [write])
+                return
             for write in wanted:
                 write.future.set_exception(failure)
             return

@@ -2,6 +2,7 @@ import asyncio
 import sqlite3
 import sys
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -86,6 +87,40 @@ def test_a_full_disk_is_said_so_and_changes_nothing(database: Database) -> None:
     database.write_sync(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count=1000000").close())
     database.write_sync(put(3))
     assert values(database) == [3]
+
+
+def test_a_write_that_finds_the_disk_full_fails_alone(database: Database) -> None:
+    """SQLite ends the whole transaction; on a full disk reads can be in it, because the log cannot be shared."""
+    may_go = threading.Event()
+
+    def too_large(connection: Connection) -> None:
+        driver_connection(connection).rollback()
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorname = "SQLITE_FULL"
+        raise error
+
+    def queue(write):
+        found: list[object] = []
+
+        def run() -> None:
+            try:
+                found.append(database.write_sync(write))
+            except StorageFull as error:
+                found.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread, found
+
+    first, _ = queue(lambda _: may_go.wait(30))
+    waiting = [queue(write) for write in (put(1), too_large, put(2))]
+    while database._writer._queue.qsize() < len(waiting):
+        time.sleep(0.01)
+    may_go.set()
+    for thread, _ in [(first, None), *waiting]:
+        thread.join(30)
+    assert [type(found[0]) for _, found in waiting] == [int, StorageFull, int]
+    assert values(database) == [1, 2]
 
 
 def test_close_finishes_queued_writes_and_then_refuses(tmp_path: Path) -> None:
