@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 import anyio
 
-from ragsvc.core.errors import Overloaded, StorageFull
+from ragsvc.services.disk_faults import logging_disk_faults
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +40,8 @@ class ExpirySweep:
         """Sweep until cancelled. A fault of the disk is logged, and the sweep is tried again."""
         while True:
             pause_s = _LONGEST_PAUSE_S
-            try:
+            with logging_disk_faults(logger, "expired objects could not be removed"):
                 pause_s = await self.sweep()
-            except (StorageFull, Overloaded) as error:
-                logger.warning("expired objects could not be removed, it is tried again: %s", error.message)
-            except OSError as error:
-                logger.warning("expired objects could not be removed, it is tried again: %s", error.strerror)
             await anyio.sleep(pause_s)
 
     async def sweep(self) -> float:

@@ -17,9 +17,10 @@ import anyio.to_thread
 import msgspec
 from sqlalchemy import Connection
 
-from ragsvc.core.errors import CollectionNotFound, Conflict, Overloaded, StorageFull, TenantNotFound
+from ragsvc.core.errors import CollectionNotFound, Conflict, TenantNotFound
 from ragsvc.core.ids import CollectionId, TenantId
 from ragsvc.services.access_control import Access, write_to_the_end
+from ragsvc.services.disk_faults import logging_disk_faults
 from ragsvc.services.document_service import DocumentService
 from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.tenant_quotas import TenantQuotas
@@ -245,12 +246,8 @@ class TenantAdministration:
     async def finish_deletions(self) -> None:
         """Finish deletions that an earlier run began, or that a fault of the disk interrupted. Runs until cancelled."""
         while True:
-            try:
+            with logging_disk_faults(logger, "a deletion could not be finished"):
                 await self.remove_deleted()
-            except (StorageFull, Overloaded) as error:
-                logger.warning("a deletion could not be finished, it is tried again: %s", error.message)
-            except OSError as error:
-                logger.warning("a deletion could not be finished, it is tried again: %s", error.strerror)
             await anyio.sleep(_RESUME_INTERVAL_S)
 
     async def remove_deleted(self) -> None:

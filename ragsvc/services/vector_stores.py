@@ -24,6 +24,7 @@ from ragsvc.core.ports.searcher import Searcher
 from ragsvc.core.retrieval.search_values import SearchHit, SearchQuery
 from ragsvc.core.vector_stores import SECONDS_PER_DAY, FileCounts, StoreFile, VectorStore
 from ragsvc.services.access_control import write_to_the_end
+from ragsvc.services.disk_faults import logging_disk_faults
 from ragsvc.services.store_activity import StoreActivity
 from ragsvc.services.tenant_administration import TenantAdministration
 from ragsvc.services.tenant_quotas import TenantQuotas
@@ -245,12 +246,8 @@ class VectorStoreService:
         """
         try:
             while True:
-                try:
+                with logging_disk_faults(logger, "expired vector stores could not be removed"):
                     await self.sweep()
-                except (StorageFull, Overloaded) as error:  # on a full disk, reads can fail too
-                    logger.warning("expired vector stores could not be removed, it is tried again: %s", error.message)
-                except OSError as error:
-                    logger.warning("expired vector stores could not be removed, it is tried again: %s", error.strerror)
                 await anyio.sleep(self._sweep_interval_s)
         finally:
             with anyio.CancelScope(shield=True):

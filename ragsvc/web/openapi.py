@@ -75,6 +75,22 @@ def header_parameter(name: str, description: str) -> Document:
     return {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": description}
 
 
+def described_download(description: str, content: Mapping[str, Schema]) -> Document:
+    """The route options that describe a stored file: whole, a range of it, or not at all (RFC 9110 §13, §14)."""
+    return {
+        "answers": {
+            200: DocumentedAnswer(description, content),
+            206: DocumentedAnswer("The range that `Range` asks for.", content),
+            304: DocumentedAnswer("`If-None-Match` has the file's `ETag`.", {}),
+            416: DocumentedAnswer("The file has none of the bytes that `Range` asks for.", {}),
+        },
+        "parameters": [
+            header_parameter("Range", "A single range of bytes (RFC 9110 §14)"),
+            header_parameter("If-None-Match", "The `ETag` of a copy that the client has"),
+        ],
+    }
+
+
 def schema_routes(handlers: Sequence[ControllerRouterHandler]) -> list[ControllerRouterHandler]:
     """Routes that serve the OpenAPI document of ``handlers``, which is built in a thread at the first request."""
 

@@ -29,7 +29,15 @@ from ragsvc.web.bodies import read_json
 from ragsvc.web.context import principal_of
 from ragsvc.web.errors import document_location
 from ragsvc.web.idempotent_requests import idempotent_request
-from ragsvc.web.openapi import BINARY, EVENTS, DocumentedAnswer, Schema, header_parameter, query_parameter
+from ragsvc.web.openapi import (
+    BINARY,
+    EVENTS,
+    DocumentedAnswer,
+    Schema,
+    described_download,
+    header_parameter,
+    query_parameter,
+)
 from ragsvc.web.routes.schemas import (
     DocumentChange,
     DocumentDeleted,
@@ -253,19 +261,7 @@ async def get_document(request: Request[Any, Any, Any], document_id: FromPath[st
 
 @get(
     "/v1/rag/documents/{document_id:str}/content",
-    opt={
-        **_READ,
-        "answers": {
-            200: DocumentedAnswer("The stored file.", _STORED),
-            206: DocumentedAnswer("The range that `Range` asks for.", _STORED),
-            304: DocumentedAnswer("`If-None-Match` has the file's `ETag`.", {}),
-            416: DocumentedAnswer("The file has none of the bytes that `Range` asks for.", {}),
-        },
-        "parameters": [
-            header_parameter("Range", "A single range of bytes (RFC 9110 §14)"),
-            header_parameter("If-None-Match", "The `ETag` of a copy that the client has"),
-        ],
-    },
+    opt={**_READ, **described_download("The stored file.", _STORED)},
     summary="Download a document",
 )
 async def get_content(request: Request[Any, Any, Any], document_id: FromPath[str]) -> ASGIResponse:

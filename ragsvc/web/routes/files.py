@@ -20,7 +20,7 @@ from ragsvc.services.file_service import FileService
 from ragsvc.web.app_state import services_of
 from ragsvc.web.context import principal_of
 from ragsvc.web.idempotent_requests import idempotent_request
-from ragsvc.web.openapi import BINARY, DocumentedAnswer, Schema, header_parameter
+from ragsvc.web.openapi import BINARY, Schema, described_download
 from ragsvc.web.stored_files import StoredFile, download_headers
 from ragsvc.web.uploads import AnyRequest, ExpiresAfter, read_file
 
@@ -181,19 +181,7 @@ async def get_file(request: Request[Any, Any, Any], file_id: FromPath[str]) -> F
 
 @get(
     "/v1/files/{file_id:str}/content",
-    opt={
-        **_READ,
-        "answers": {
-            200: DocumentedAnswer("The stored bytes.", _ANY_TYPE),
-            206: DocumentedAnswer("The range that `Range` asks for.", _ANY_TYPE),
-            304: DocumentedAnswer("`If-None-Match` has the file's `ETag`.", {}),
-            416: DocumentedAnswer("The file has none of the bytes that `Range` asks for.", {}),
-        },
-        "parameters": [
-            header_parameter("Range", "A single range of bytes (RFC 9110 §14)"),
-            header_parameter("If-None-Match", "The `ETag` of a copy that the client has"),
-        ],
-    },
+    opt={**_READ, **described_download("The stored bytes.", _ANY_TYPE)},
     summary="Download a file",
 )
 async def get_file_content(request: Request[Any, Any, Any], file_id: FromPath[str]) -> ASGIResponse:
