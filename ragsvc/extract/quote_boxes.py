@@ -28,7 +28,7 @@ from ragsvc.extract.pdf_document import PdfNotOpened, open_forms, open_pdf
 from ragsvc.extract.pdf_layers import may_hide_layers
 from ragsvc.extract.pdf_text import PageUnreadable, TextPage, open_text_page, read_lines
 from ragsvc.extract.pdfium_calls import PdfiumHandle
-from ragsvc.extract.text_alignment import Run, align, letters_of
+from ragsvc.extract.text_alignment import LetterRun, align, letters_of
 from ragsvc.extract.turned import Rectangle
 
 _MAX_CHARACTERS = 1_000_000
@@ -181,7 +181,7 @@ def _locate_in_text(
     return placed, covered
 
 
-def _spans(raw: str, indexes: Sequence[int], run: Run, *, before: str, after: str) -> Iterator[tuple[int, int]]:
+def _spans(raw: str, indexes: Sequence[int], run: LetterRun, *, before: str, after: str) -> Iterator[tuple[int, int]]:
     """The spans ``[first, last]`` of pdfium's characters of a run, with the marks before and after it.
 
     A run does not extend over many characters that are no letters: they are hidden.

@@ -16,7 +16,7 @@ _CONTEXT = 160
 _MOST_PLACES = 200
 
 
-class Run(msgspec.Struct, frozen=True):
+class LetterRun(msgspec.Struct, frozen=True):
     """``length`` letters from ``start`` in the text that are the letters from ``found`` in the other reading."""
 
     start: int
@@ -33,7 +33,7 @@ def letters_of(text: str) -> str:
     return "".join(character for character in unicodedata.normalize("NFKD", text) if character.isalnum())
 
 
-def align(text: str, start: int, end: int, other: str) -> list[Run]:
+def align(text: str, start: int, end: int, other: str) -> list[LetterRun]:
     """The runs of ``text[start:end]`` in ``other``, in order; both are letters.
 
     A run that occurs more than once is found where the letters around it agree, else at the occurrence with the same
@@ -42,7 +42,7 @@ def align(text: str, start: int, end: int, other: str) -> list[Run]:
     >>> [(run.start, run.found, run.length) for run in align("netsalesrosebytenpercent", 3, 16, "byten.netsalesrose")]
     [(3, 9, 9)]
     """
-    runs: list[Run] = []
+    runs: list[LetterRun] = []
     at = start
     while at < end:
         length = _longest(text, at, end, other)
@@ -54,7 +54,7 @@ def align(text: str, start: int, end: int, other: str) -> list[Run]:
         if place < 0:
             at += 1
             continue
-        runs.append(Run(at, place, length))
+        runs.append(LetterRun(at, place, length))
         at += length
     return runs
 
@@ -84,7 +84,7 @@ def _best_place(text: str, at: int, length: int, other: str) -> int:
     return same if same in best else best[0]
 
 
-def _near_place(text: str, at: int, length: int, other: str, runs: list[Run]) -> int:
+def _near_place(text: str, at: int, length: int, other: str, runs: list[LetterRun]) -> int:
     """The place of a short run shortly after the run before it; -1 if there is none."""
     if not length or not runs:
         return -1

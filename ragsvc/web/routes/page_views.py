@@ -1,4 +1,4 @@
-"""``/v1/rag/documents/{id}/outline``, and ``…/pages/{number}/image`` and ``…/boxes``: pages, and where text is on them."""
+"""``…/pages/{number}/image``, ``…/pages/{number}/boxes`` and ``…/outline`` of documents: show pages and where text is."""
 
 from __future__ import annotations
 
