@@ -25,7 +25,7 @@ They know no HTTP status, and carry no secrets and no document text.
     │   ├── DocumentNotFound, FileNotFound, UploadNotFound, CollectionNotFound
     │   ├── VectorStoreNotFound, VectorStoreFileNotFound, FileBatchNotFound
     │   ├── TenantNotFound, KeyNotFound, RouteNotFound
-    │   ├── ResponseNotFound, ConversationNotFound, ConversationItemNotFound
+    │   ├── ResponseNotFound, ConversationNotFound, ConversationItemNotFound, FeedbackNotFound
     │   ├── EndpointNotOffered    the provider of the model does not offer the endpoint
     │   └── ModelNotFound
     ├── RequestTimedOut           the client sent too slowly
@@ -235,6 +235,12 @@ class ConversationItemNotFound(NotFound):
     """The conversation has no item with this id."""
 
     code = "conversation_item_not_found"
+
+
+class FeedbackNotFound(NotFound):
+    """The key has given no feedback with this id."""
+
+    code = "feedback_not_found"
 
 
 class VectorStoreNotFound(NotFound):
