@@ -75,12 +75,11 @@ class AddItems(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class ConversationBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A conversation without its items. ``last_active_at`` is the time of the last addition or change."""
+    """A conversation without its items."""
 
     id: str
     object: Literal["conversation"] = "conversation"
     created_at: int
-    last_active_at: int
     metadata: dict[str, str]
 
 
@@ -92,11 +91,17 @@ class ConversationDeleted(msgspec.Struct, frozen=True, kw_only=True):
     deleted: bool = True
 
 
+class ListedConversation(ConversationBody, frozen=True, kw_only=True):
+    """A conversation in a list. ``last_active_at`` is the time of the last addition or change."""
+
+    last_active_at: int
+
+
 class ConversationList(msgspec.Struct, frozen=True, kw_only=True):
     """A page of conversations, the last used first; the next page begins with ``after`` = ``last_id``."""
 
     object: Literal["list"] = "list"
-    data: list[ConversationBody]
+    data: list[ListedConversation]
     first_id: str | None
     last_id: str | None
     has_more: bool
@@ -126,7 +131,6 @@ def _shown(conversation: Conversation) -> ConversationBody:
     return ConversationBody(
         id=conversation.public_id,
         created_at=conversation.created_at,
-        last_active_at=conversation.last_active_at,
         metadata=conversation.metadata,
     )
 
@@ -198,7 +202,15 @@ async def list_conversations(
         principal, limit=limit, after=after, whole_tenant=of == "tenant"
     )
     return ConversationList(
-        data=[_shown(conversation) for conversation in found],
+        data=[
+            ListedConversation(
+                id=conversation.public_id,
+                created_at=conversation.created_at,
+                last_active_at=conversation.last_active_at,
+                metadata=conversation.metadata,
+            )
+            for conversation in found
+        ],
         first_id=found[0].public_id if found else None,
         last_id=found[-1].public_id if found else None,
         has_more=more,
