@@ -56,7 +56,7 @@ export default function AskPage(_: PageProps) {
       <div class="ask-main">
         <PageHeader title={conversationTitle.value || t("nav.ask")}>
           <Button class="ask-narrow" kind="quiet" icon="history" onClick={() => setListing(true)}>
-            {t("ask.history")}
+            <span class="ask-narrow-text">{t("ask.history")}</span>
           </Button>
           {turns.value.length ? <Exports /> : null}
         </PageHeader>
@@ -97,25 +97,24 @@ function Exports() {
   return (
     <>
       <IconButton icon="download" label={`${t("ask.export")}: ${t("ask.export.markdown")}`} disabled={isBusy.value} onClick={markdown} />
-      <IconButton icon="page" label={`${t("ask.export")}: ${t("ask.export.pdf")}`} disabled={isBusy.value} onClick={() => window.print()} />
+      <IconButton icon="print" label={`${t("ask.export")}: ${t("ask.export.pdf")}`} disabled={isBusy.value} onClick={() => window.print()} />
     </>
   );
 }
 
 function Conversation() {
-  const end = useRef<HTMLDivElement>(null);
+  const list = useRef<HTMLDivElement>(null);
   const count = turns.value.length;
   useEffect(() => {
-    if (count && isBusy.value) end.current?.scrollIntoView({ block: "end" });
-  }, [count]);
+    if (count > 1) list.current?.lastElementChild?.scrollIntoView({ block: "start" }); // the question, then its answer
+  }, [count, opening.value]);
   if (opening.value) return <Spinner label={t("shell.loading")} />;
   if (!count) return hasDocuments.value ? <Welcome /> : <NoDocuments />;
   return (
-    <div class="turns">
+    <div class="turns" ref={list}>
       {turns.value.map((turn, index) => (
         <TurnView key={turn.key} turn={turn} last={index === count - 1} />
       ))}
-      <div ref={end} />
     </div>
   );
 }
