@@ -1,38 +1,49 @@
-import { useEffect, useRef } from "preact/hooks";
-import { IconButton } from "../../components/button";
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { PageViewer } from "../../components/page_viewer";
+import { Spinner } from "../../components/spinner";
+import { toastError } from "../../components/toast";
 import { t } from "../../texts";
 import { shownSource } from "./state";
-import { pageName, type Source } from "./turns";
+import type { Source } from "./turns";
 
-/** The source of a chip beside the answer. */
+type Viewer = typeof PageViewer;
+
+let loaded: Viewer | null = null;
+
+/** Loads the code of the viewer, which the first view of the page does not need. */
+export async function loadViewer(): Promise<Viewer> {
+  loaded ??= (await import("../../components/page_viewer")).PageViewer;
+  return loaded;
+}
+
+/** The page of a source beside the answer, with the quote marked. */
 export function SourcePanel({ source }: { source: Source }) {
-  const panel = useRef<HTMLElement>(null);
-  const before = useRef<Element | null>(null);
+  const [Shown, setShown] = useState<Viewer | null>(() => loaded);
+  const opener = useRef<Element | null>(document.activeElement);
+  useEffect(() => {
+    if (!Shown) loadViewer().then((viewer) => setShown(() => viewer), toastError);
+  }, []);
+  useEffect(() => {
+    const focused = document.activeElement;
+    if (focused?.matches(".chip, .source")) opener.current = focused;
+  }, [source]);
   const close = (): void => {
     shownSource.value = null;
-    if (before.current instanceof HTMLElement) before.current.focus();
+    if (opener.current instanceof HTMLElement) opener.current.focus();
   };
-  useEffect(() => {
-    if (!panel.current?.contains(document.activeElement)) before.current = document.activeElement;
-    panel.current?.focus();
-  }, [source]);
   return (
-    <aside
-      class="source-panel"
-      aria-label={t("ask.source")}
-      tabIndex={-1}
-      ref={panel}
-      onKeyDown={(event) => {
-        if (event.key === "Escape") close();
-      }}
-    >
-      <div class="source-panel-head">
-        <h2>
-          {source.filename}, {t("ask.page", { page: pageName(source) })}
-        </h2>
-        <IconButton icon="close" label={t("ask.source.close")} onClick={close} />
-      </div>
-      <blockquote>{source.quote}</blockquote>
-    </aside>
+    <div class="source-panel">
+      {Shown ? (
+        <Shown
+          documentId={source.documentId}
+          title={source.filename}
+          page={source.page}
+          mark={{ quote: source.quote, chunkId: source.chunkId ?? undefined }}
+          onClose={close}
+        />
+      ) : (
+        <Spinner label={t("shell.loading")} />
+      )}
+    </div>
   );
 }
