@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,6 +183,10 @@ def test_ratings_and_notes_are_stored_and_shown_again(open_page, asker, site) ->
     assert (stored["question"], stored["rating"], stored["note"]) == (QUESTION, "down", "The year is missing.")
     assert stored["citations"][0]["filename"] == REPORT
     assert ANSWER in stored["citations"][0]["quote"]
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download rated questions").click()
+    (line,) = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["question"] == QUESTION
     page.reload()
     bad = answered(page).get_by_role("button", name="Bad answer")
     page.locator("[aria-label='Bad answer'][aria-pressed='true']").wait_for()
@@ -283,6 +288,15 @@ def test_answers_come_from_the_chosen_documents_only(open_page, asker) -> None:
     page.get_by_role("button", name="1 condition").wait_for()
     ask(page, QUESTION)
     assert ANSWER in answered(page, 2).inner_text()
+
+
+def test_a_link_of_a_document_asks_about_it_only(open_page, asker, site) -> None:
+    with site.client(asker) as client:
+        (document,) = client.get("/v1/rag/documents", params={"name": OTHER}).json()["data"]
+    page = open_page(f"/ask?document={document['id']}", key=asker).page
+    page.get_by_role("button", name=OTHER, exact=True).wait_for()
+    ask(page, QUESTION)
+    answered(page).get_by_text("Not in your documents").wait_for()
 
 
 def test_without_documents_the_page_leads_to_them(open_page, site) -> None:

@@ -23,6 +23,10 @@ export const ask = {
     en: "The answer comes from your documents, with the page of each statement.",
     de: "Die Antwort kommt aus Ihren Dokumenten, mit der Seite zu jeder Aussage.",
   },
+  "ask.welcome.reading": {
+    en: "Your documents are still being read. You can ask as soon as the first one is ready.",
+    de: "Ihre Dokumente werden noch gelesen. Sie können fragen, sobald das erste bereit ist.",
+  },
   "ask.no_documents": { en: "There are no documents yet", de: "Es gibt noch keine Dokumente" },
   "ask.no_documents.text": {
     en: "Add documents first. Then you can ask about them here.",
@@ -58,6 +62,7 @@ export const ask = {
   "ask.note.save": { en: "Save the note", de: "Notiz speichern" },
   "ask.rated": { en: "Thank you. Your rating is stored.", de: "Danke. Ihre Bewertung ist gespeichert." },
   "ask.unrated": { en: "Your rating is removed.", de: "Ihre Bewertung ist entfernt." },
+  "ask.rated.questions": { en: "Download rated questions", de: "Bewertete Fragen herunterladen" },
   "ask.history": { en: "Conversations", de: "Gespräche" },
   "ask.history.empty": { en: "Your conversations appear here.", de: "Hier erscheinen Ihre Gespräche." },
   "ask.history.more": { en: "Show more", de: "Mehr anzeigen" },

@@ -6,7 +6,7 @@ import { Field } from "../../components/field";
 import { toastError } from "../../components/toast";
 import { href } from "../../api/prefix";
 import { formatTime, t } from "../../texts";
-import { conversationId, history, historyGoesOn, loadHistory, removeConversation, renameConversation } from "./state";
+import { conversationId, history, historyGoesOn, loadHistory, ratings, removeConversation, renameConversation } from "./state";
 
 export function titleOf(conversation: ListedConversation): string {
   const time = formatTime(conversation.created_at);
@@ -56,6 +56,11 @@ export function History({ onOpen }: { onOpen?: () => void }) {
         <Button kind="quiet" small onClick={() => void loadHistory(true).catch(toastError)}>
           {t("ask.history.more")}
         </Button>
+      ) : null}
+      {ratings.value.size ? (
+        <a class="small" href={href("/v1/rag/feedback/questions?rating=all")} download="questions.jsonl">
+          {t("ask.rated.questions")}
+        </a>
       ) : null}
       {doing?.what === "rename" ? <Rename conversation={doing.conversation} onDone={() => setDoing(null)} /> : null}
       {doing?.what === "delete" ? <Delete conversation={doing.conversation} onDone={() => setDoing(null)} /> : null}

@@ -121,7 +121,8 @@ function Conversation() {
 
 function Welcome() {
   const count = readyDocuments.value;
-  const text = collections.value === null ? t("ask.welcome.unknown") : tn(count, "ask.welcome.one", "ask.welcome.other");
+  const known = count ? tn(count, "ask.welcome.one", "ask.welcome.other") : t("ask.welcome.reading");
+  const text = collections.value === null ? t("ask.welcome.unknown") : known;
   return (
     <div class="ask-empty">
       <h2>{t("ask.welcome")}</h2>

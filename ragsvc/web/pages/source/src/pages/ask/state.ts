@@ -377,7 +377,8 @@ export async function removeConversation(id: string): Promise<void> {
 
 /** Stores a rating, or removes it if the answer has the same one already and there is no note to change. */
 export async function rate(turn: Turn, rating: "up" | "down", note: string | null = null): Promise<void> {
-  const answerId = turn.responseId ?? turn.key;
+  const answerId = turn.responseId;
+  if (!answerId) return;
   const known = ratings.value.get(answerId);
   const changed = new Map(ratings.value);
   if (known?.rating === rating && note === null) {
@@ -400,7 +401,7 @@ export async function rate(turn: Turn, rating: "up" | "down", note: string | nul
       not_in_documents: isNotInDocuments(turn),
       model: turn.model,
       collections: scope.value.collections.slice(0, MOST_COLLECTIONS),
-      answer_id: turn.responseId,
+      answer_id: answerId,
       conversation_id: conversationId.value,
     });
     changed.set(answerId, made);

@@ -137,7 +137,7 @@ function sourceOf(passage: Passage): Source {
 
 function Actions({ turn, last }: { turn: Turn; last: boolean }) {
   const [noting, setNoting] = useState(false);
-  const rated = ratings.value.get(turn.responseId ?? turn.key);
+  const rated = ratings.value.get(turn.responseId ?? "");
   const onRate = (rating: "up" | "down"): void => {
     const removes = rated?.rating === rating;
     setNoting(!removes);
@@ -147,13 +147,14 @@ function Actions({ turn, last }: { turn: Turn; last: boolean }) {
     const copied = (): unknown => toast(t("shell.copied"), { kind: "success" });
     navigator.clipboard.writeText(answerWithSources(turn)).then(copied, toastError);
   };
-  const failed = turn.state === "failed";
   return (
     <>
       <div class="turn-actions">
-        {failed || !turn.text ? null : (
+        {turn.text && turn.state !== "failed" ? (
+          <IconButton icon="copy" small label={t("ask.copy")} onClick={copy} />
+        ) : null}
+        {turn.state === "done" && turn.responseId ? (
           <>
-            <IconButton icon="copy" small label={t("ask.copy")} onClick={copy} />
             <IconButton
               icon="thumb_up"
               small
@@ -169,7 +170,7 @@ function Actions({ turn, last }: { turn: Turn; last: boolean }) {
               onClick={() => onRate("down")}
             />
           </>
-        )}
+        ) : null}
         {last ? (
           <Button kind="quiet" small icon="retry" disabled={isBusy.value} onClick={() => void retry()}>
             {t("ask.retry")}
