@@ -270,7 +270,7 @@ async def get_document(request: Request[Any, Any, Any], document_id: FromPath[st
     summary="Download a document",
 )
 async def get_content(
-    request: Request[Any, Any, Any], document_id: FromPath[str], inline: _Inline = False
+    request: Request[Any, Any, Any], document_id: FromPath[str], *, inline: _Inline = False
 ) -> ASGIResponse:
     """Download the stored file or a range of it; `ETag` is its SHA-256."""
     return await _stored_file(request, document_id, inline=inline)
