@@ -185,6 +185,7 @@ class RemovedData(msgspec.Struct, frozen=True, kw_only=True):
     uploaded_files: int = 0
     responses: int = 0
     conversations: int = 0
+    feedback: int = 0
     log_emptied: bool = False
     kept_copies: list[str] = []
     removed_copies: list[str] = []

@@ -26,7 +26,7 @@ They know no HTTP status, and carry no secrets and no document text.
     │   ├── DocumentNotFound, FileNotFound, UploadNotFound, CollectionNotFound
     │   ├── VectorStoreNotFound, VectorStoreFileNotFound, FileBatchNotFound
     │   ├── TenantNotFound, KeyNotFound, RouteNotFound
-    │   ├── ResponseNotFound, ConversationNotFound, ConversationItemNotFound
+    │   ├── ResponseNotFound, ConversationNotFound, ConversationItemNotFound, FeedbackNotFound
     │   ├── PageHasNoPicture      documents of this type have no page pictures; their pages have text
     │   ├── EndpointNotOffered    the provider of the model does not offer the endpoint
     │   └── ModelNotFound
@@ -250,6 +250,12 @@ class ConversationItemNotFound(NotFound):
     """The conversation has no item with this id."""
 
     code = "conversation_item_not_found"
+
+
+class FeedbackNotFound(NotFound):
+    """The key has given no feedback with this id."""
+
+    code = "feedback_not_found"
 
 
 class VectorStoreNotFound(NotFound):

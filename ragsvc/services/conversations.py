@@ -42,6 +42,12 @@ def too_much_continued(limit_bytes: int, *, param: str) -> InvalidRequest:
     )
 
 
+def _may_see(principal: Principal, conversation: Conversation) -> bool:
+    """Whether the key may use all collections that the conversation quotes."""
+    may_read = not conversation.collections or Scope.CHAT in principal.scopes
+    return may_read and all(allows_collection(principal, name) for name in conversation.collections)
+
+
 class ConversationService:
     """Creates, shows, changes and deletes conversations, each for a caller.
 
@@ -88,7 +94,9 @@ class ConversationService:
         def write(connection: Connection) -> Conversation:
             require_caller(connection)
             public_id = f"conv_{self._draw()}"
-            made = rows.insert_conversation(connection, principal.tenant, public_id, metadata=metadata or {}, now=now)
+            made = rows.insert_conversation(
+                connection, principal.tenant, public_id, metadata=metadata or {}, now=now, key_id=principal.key_id
+            )
             rows.append_items(connection, made, added, now=now)
             return made
 
@@ -97,6 +105,34 @@ class ConversationService:
     async def get(self, principal: Principal, public_id: str, *, param: str = "conversation_id") -> Conversation:
         """Raises ``ConversationNotFound``, which names ``param``."""
         return await self._database.read(lambda connection: self._find(connection, principal, public_id, param=param))
+
+    async def list_conversations(
+        self, principal: Principal, *, limit: int, after: str | None, whole_tenant: bool = False
+    ) -> tuple[list[Conversation], bool]:
+        """Conversations that the key made and may see, the last used first, and whether more follow.
+
+        ``whole_tenant``: those of all keys of the tenant. Raises ``ConversationNotFound`` for ``after``.
+        """
+
+        def read(connection: Connection) -> tuple[list[Conversation], bool]:
+            found: list[Conversation] = []
+            last = None if after is None else self._find(connection, principal, after, param="after")
+            while len(found) <= limit:
+                some = rows.conversation_page(
+                    connection,
+                    principal.tenant,
+                    limit=limit + 1,
+                    after=last,
+                    key_id=None if whole_tenant else principal.key_id,
+                    active_after=self._active_after(),
+                )
+                found += [conversation for conversation in some if _may_see(principal, conversation)]
+                if len(some) <= limit:
+                    break
+                last = some[-1]
+            return found[:limit], len(found) > limit
+
+        return await self._database.read(read)
 
     async def set_metadata(self, principal: Principal, public_id: str, metadata: dict[str, str]) -> Conversation:
         """Replace the metadata. Raises ``ConversationNotFound``."""
@@ -236,8 +272,7 @@ class ConversationService:
         found = rows.find_conversation(
             connection, principal.tenant, public_id, active_after=self._active_after(), param=param
         )
-        may_read = not found.collections or Scope.CHAT in principal.scopes
-        if not may_read or not all(allows_collection(principal, name) for name in found.collections):
+        if not _may_see(principal, found):
             raise rows.conversation_not_found(public_id, param=param)
         return found
 

@@ -29,7 +29,7 @@ from ragsvc.core.errors import (
 )
 from ragsvc.core.gateway.chat import RetrievedPassages
 from ragsvc.core.gateway.event_stream import event_data, split_events, write_event
-from ragsvc.core.ids import KeyId, TenantId
+from ragsvc.core.ids import KeyId, TenantId, chunk_id
 from ragsvc.core.responses.output import Event, ResponseBuilder, chunk_of_completion, without_results
 from ragsvc.core.responses.replay import replay_events
 from ragsvc.core.responses.request import Item, ResponseRequest
@@ -735,6 +735,10 @@ def search_results(evidence: RetrievedPassages, files: dict[str, CitedFile]) -> 
                 "score": round(hit.score, 4),
                 "text": passage.text,
                 "attributes": {} if file is None else file.attributes,
+                **({} if file is None else {"document_id": passage.document_public_id}),
+                "page": passage.page,
+                "page_label": passage.page_label,
+                "chunk_id": chunk_id(passage.document_public_id, passage.ordinal),
             }
         )
     return results

@@ -65,6 +65,7 @@ class DeletionReport(msgspec.Struct, kw_only=True):
     usage_rows: int = 0
     audit_entries: int = 0
     conversations: int = 0
+    feedback: int = 0
     log_emptied: bool = False
     kept_copies: list[str] = []
     removed_copies: list[str] = []
@@ -233,7 +234,7 @@ class TenantAdministration:
             self._forget_files(tenant)
             report.keys, report.provider_keys = len(access.key_ids), access.provider_keys
             report.usage_rows, report.audit_entries = access.usage_rows, access.audit_entries
-            report.conversations = access.conversations
+            report.conversations, report.feedback = access.conversations, access.feedback
             self._forget_collections(tenant)
             for sha256 in parts:
                 report.files += await self._ingest.file_removals.finish(tenant, sha256)

@@ -4,8 +4,8 @@ Members: ``tenant.json``, ``collections.json``, ``vector_stores.json`` with the 
 without secrets, ``usage.json``, ``uploads.json``, and for each document ``documents/<id>.json`` and
 ``files/<id>/<file name>``. A file that did not come with a document has ``uploaded_files/<id>.json`` and
 ``files/<id>/<file name>``; a part of an upload has ``upload_parts/<id>``. Conversations are in
-``conversations/<id>.json``, and responses with their input in ``responses/<id>.json``. ``missing.json`` lists the ids
-whose stored bytes are missing.
+``conversations/<id>.json``, responses with their input in ``responses/<id>.json``, and feedback in
+``feedback/<id>.json``. ``missing.json`` lists the ids whose stored bytes are missing.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ragsvc.core.errors import DocumentNotFound
 from ragsvc.core.ids import TenantId
 from ragsvc.store import (
     conversation_rows,
+    feedback_rows,
     file_rows,
     key_rows,
     key_usage_rows,
@@ -85,6 +86,7 @@ class TenantExport:
             self._parts(tenant, missing),
             self._conversations(tenant),
             self._responses(tenant),
+            self._feedback(tenant),
         ):
             async for chunk in members:
                 yield chunk
@@ -117,6 +119,24 @@ class TenantExport:
             for _, response in responses:
                 yield _member(f"responses/{response.public_id}.json", _exported(response))
             last = responses[-1][0]
+
+    async def _feedback(self, tenant: TenantId) -> AsyncGenerator[bytes]:
+        """A member for each piece of feedback."""
+        last = 0
+        while found := await self._database.read(
+            lambda connection, after=last: feedback_rows.feedback_for_export(  # type: ignore[misc]
+                connection, tenant, after=after, limit=_AT_ONCE
+            )
+        ):
+            for feedback in found:
+                content = {
+                    "id": feedback.public_id,
+                    "created_at": feedback.created_at,
+                    "key_id": feedback.key_id,
+                    **msgspec.structs.asdict(feedback.draft),
+                }
+                yield _member(f"feedback/{feedback.public_id}.json", msgspec.json.encode(content))
+            last = found[-1].id
 
     async def _conversations(self, tenant: TenantId) -> AsyncGenerator[bytes]:
         """A member for each conversation, with its items."""

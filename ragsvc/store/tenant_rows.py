@@ -20,7 +20,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.ids import CollectionId, DocumentId, KeyId, TenantId
-from ragsvc.store import conversation_rows, file_rows, upload_rows
+from ragsvc.store import conversation_rows, feedback_rows, file_rows, upload_rows
 from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.key_tables import IdempotencyRow, KeyAuditRow, KeyRow, TenantRow, UsageRow
 from ragsvc.store.provider_rows import ProviderKeyRow
@@ -112,6 +112,7 @@ class RemovedAccess(msgspec.Struct, frozen=True, kw_only=True):
     audit_entries: int
     responses: int
     conversations: int
+    feedback: int
 
 
 class DoomedDocument(msgspec.Struct, frozen=True):
@@ -146,6 +147,7 @@ def tenant_names(connection: Connection) -> list[TenantId]:
         select(_files.c.tenant).where(_files.c.deleted_at.is_(None)),
         select(_uploads.c.tenant),
         conversation_rows.select_tenants(),
+        feedback_rows.select_feedback_tenants(),
     )
     return [TenantId(name) for name in connection.execute(names.order_by("name")).scalars()]
 
@@ -174,7 +176,11 @@ def tenant_holdings(connection: Connection, tenant: TenantId) -> TenantHoldings 
 
 def _has_records(connection: Connection, tenant: TenantId) -> bool:
     """Whether a tenant without keys and documents has other rows, such as provider keys, responses or usage."""
-    if has_responses(connection, tenant) or conversation_rows.has_conversations(connection, tenant):
+    if (
+        has_responses(connection, tenant)
+        or conversation_rows.has_conversations(connection, tenant)
+        or feedback_rows.has_feedback(connection, tenant)
+    ):
         return True
     return any(
         connection.execute(select(literal(1)).where(condition).limit(1)).first() is not None
@@ -334,7 +340,9 @@ def remove_collections(connection: Connection, collections: SomeOf[CollectionId]
 
 
 def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
-    """Remove a tenant's keys with audit trail and usage, keys for providers, responses, conversations and limits.
+    """Remove a tenant's keys with audit trail and usage, keys for providers, responses, feedback and limits.
+
+    Its conversations are removed as well.
 
     Audit entries and usage of keys that were deleted before are removed as well.
     """
@@ -358,6 +366,7 @@ def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
         audit_entries=audit,
         responses=delete_responses_of(connection, tenant),
         conversations=conversation_rows.delete_conversations_of(connection, tenant),
+        feedback=feedback_rows.delete_feedback_of(connection, tenant),
     )
 
 

@@ -67,6 +67,7 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.ResponseNotFound: Rendering(404, INVALID),
     e.ConversationNotFound: Rendering(404, INVALID),
     e.ConversationItemNotFound: Rendering(404, INVALID),
+    e.FeedbackNotFound: Rendering(404, INVALID),
     e.VectorStoreNotFound: Rendering(404, INVALID),
     e.VectorStoreFileNotFound: Rendering(404, INVALID),
     e.FileBatchNotFound: Rendering(404, INVALID),

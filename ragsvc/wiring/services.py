@@ -32,6 +32,7 @@ from ragsvc.services.conversations import ConversationService
 from ragsvc.services.document_service import DocumentService
 from ragsvc.services.embedding_spaces import EmbeddingSpaces
 from ragsvc.services.expiry_sweep import ExpirySweep
+from ragsvc.services.feedback import FeedbackService
 from ragsvc.services.file_service import FileService
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestLimits, IngestService
@@ -113,6 +114,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     parser: ChildParser
     request_files: RequestFiles
     conversations: ConversationService
+    feedback: FeedbackService
     ingest: IngestService
     documents: DocumentService
     page_views: PageViews
@@ -482,6 +484,7 @@ async def open_services(
             parser=parser,
             request_files=request_files,
             conversations=conversations,
+            feedback=FeedbackService(database, require_key=access.require_key),
             ingest=ingest,
             documents=documents,
             page_views=PageViews(

@@ -40,6 +40,7 @@ const shapes = {
   history: "M4 12a8 8 0 1 0 2.5-5.8 M4 3v5h5 M12 8v5l3 2",
   more: "M6 12h.01 M12 12h.01 M18 12h.01",
   settings: "M4 7h9 M17 7h3 M4 17h3 M11 17h9 M15 5v4 M9 15v4",
+  print: "M7 9V3h10v6 M7 17H4V9h16v8h-3 M7 14h10v7H7z",
   page: "M6 3h12v18H6z",
   outline: "M4 6h3 M10 6h10 M7 12h3 M13 12h7 M7 18h3 M13 18h7",
   zoom_in: "M10.5 4a6.5 6.5 0 1 1 0 13 6.5 6.5 0 0 1 0-13z M15.5 15.5L21 21 M7.5 10.5h6 M10.5 7.5v6",
