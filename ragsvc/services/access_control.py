@@ -392,6 +392,11 @@ class Access:
             raise KeyInactive(f"Key '{key.label}' is inactive.")
         return live
 
+    def may_continue(self, principal: Principal) -> bool:
+        """Whether the key of a long request is still active: not deleted, revoked, switched off or expired."""
+        live = self._keys.get(principal.key_id)
+        return live is not None and live.key.state is KeyState.ACTIVE and not live.key.expired(self.clock())
+
     def _find(self, text: bytes) -> LiveKey | None:
         """The key that a text names, by the id in it, or by its hash if the secret was imported."""
         key_id = key_id_of(text)

@@ -29,6 +29,7 @@ from ragsvc.services.access_control import Access
 from ragsvc.services.answers import AnswerService
 from ragsvc.services.attached_documents import AttachmentLimits
 from ragsvc.services.conversations import ConversationService
+from ragsvc.services.document_feed import DocumentFeed
 from ragsvc.services.document_service import DocumentService
 from ragsvc.services.embedding_spaces import EmbeddingSpaces
 from ragsvc.services.expiry_sweep import ExpirySweep
@@ -101,6 +102,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     conversations: ConversationService
     ingest: IngestService
     documents: DocumentService
+    document_feed: DocumentFeed
     files: FileService
     uploads: UploadService
     search: SearchService
@@ -448,6 +450,7 @@ async def open_services(
             conversations=conversations,
             ingest=ingest,
             documents=documents,
+            document_feed=DocumentFeed(database=database, hub=hub, may_continue=access.may_continue),
             files=files,
             uploads=uploads,
             search=search,

@@ -1,0 +1,13 @@
+"""Index that finds a tenant's unfinished and recently changed documents, for the events of all documents."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0016"
+down_revision = "0012"
+
+
+def upgrade() -> None:
+    """Add the index."""
+    op.create_index("documents_by_status", "documents", ["tenant", "status", "updated_at"])
