@@ -85,7 +85,9 @@ class DocumentFeed:
         """
         with self._hub.watch_tenant(principal.tenant) as feed:
             position = self._position()
-            deleted = None if since is None else self._hub.deletions_since(principal.tenant, since)
+            deleted = None  # a deletion is noted after its commit, at the time at which readers are woken
+            if since is not None:
+                deleted = self._hub.deletions_since(principal.tenant, since + _LATE_COMMITS_S)
             changed: list[Document] | None = None
             if since is not None and deleted is not None:
                 changed = await self._changed_since(principal, since)

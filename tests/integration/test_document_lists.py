@@ -181,7 +181,7 @@ def test_one_stream_reports_every_document_from_upload_to_deletion(tenant) -> No
         for document_id in ids:
             document = events.wait_for("ready", id=document_id)
             assert document == tenant.http.get(f"/v1/rag/documents/{document_id}").json()
-        assert events.wait_for("failed", id=failing)["error"]["code"] == "unreadable"
+        assert events.wait_for("failed", id=failing)["error"]["code"] == "damaged"
         tenant.http.patch(f"/v1/rag/documents/{ids[0]}", json={"filename": "renamed.pdf"})
         events.wait_for("ready", id=ids[0], filename="renamed.pdf")
         tenant.http.patch(f"/v1/rag/documents/{ids[1]}", json={"metadata": {"year": 2024}})
