@@ -53,12 +53,14 @@ async function send(method: string, path: string, options: RequestOptions): Prom
  */
 export async function fetchResponse(method: string, path: string, options: RequestOptions = {}): Promise<Response> {
   let response = await send(method, path, options);
-  if (response.status === 403 && response.headers.get("x-ragsvc-csrf") === "mismatch") {
+  if (response.ok) return response;
+  let error = await errorOf(response);
+  if (error.code === "csrf_failed" && csrfToken()) {
     await loadSession();
     response = await send(method, path, options);
+    if (response.ok) return response;
+    error = await errorOf(response);
   }
-  if (response.ok) return response;
-  const error = await errorOf(response);
   if (response.status === 401) sessionEnded();
   throw error;
 }

@@ -84,7 +84,7 @@ export function FilterBar({ collections, counts }: FilterBarProps) {
   return (
     <form class="filters" role="search" aria-label={t("documents.filter")} onSubmit={(event) => event.preventDefault()}>
       <Field label={t("documents.filter.name")}>
-        <DelayedInput type="search" value={given.get("name") ?? ""} onValue={(name) => setFilters({ name })} />
+        <DelayedInput value={given.get("name") ?? ""} onValue={(name) => setFilters({ name })} />
       </Field>
       <Field label={t("documents.filter.status")}>
         <select value={given.get("status") ?? ""} onChange={select("status")}>
@@ -119,7 +119,6 @@ export function FilterBar({ collections, counts }: FilterBarProps) {
       </Field>
       <Field label={t("documents.filter.metadata")}>
         <DelayedInput
-          type="text"
           value={given.get("property") ?? ""}
           placeholder={t("documents.filter.metadata.hint")}
           onValue={(property) => setFilters({ property })}
@@ -150,7 +149,6 @@ export function FilterBar({ collections, counts }: FilterBarProps) {
 let timer = 0;
 
 interface DelayedInputProps {
-  type: "search" | "text";
   value: string;
   placeholder?: string;
   onValue: (value: string) => void;
@@ -159,11 +157,11 @@ interface DelayedInputProps {
 }
 
 /** A text field that reports its value when the reader stops typing. */
-function DelayedInput({ value, onValue, type, placeholder, ...rest }: DelayedInputProps) {
+function DelayedInput({ value, onValue, placeholder, ...rest }: DelayedInputProps) {
   return (
     <input
       {...rest}
-      type={type}
+      type="search"
       placeholder={placeholder ?? ""}
       value={value}
       onInput={(event) => {
