@@ -201,6 +201,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Longest parsing time of a file in a chat request in seconds; each page with text recognition adds a minute."""
     chat_file_workers: Positive = 1
     """Number of parser processes for files in chat requests, beside those of documents."""
+    page_workers: Positive = 2
+    """Number of processes that draw pages and find text on them, beside those that read documents."""
+    page_cache_bytes: Annotated[int, Meta(ge=0)] = 512 << 20
+    """Disk space for pictures of pages that were shown; 0 keeps none."""
     chat_file_tokens: Annotated[int, Meta(ge=256)] = DEFAULT_FILE_TOKENS
     """Tokens of the files in a chat request that are put into the prompt: all text if it is not longer, else the best
     passages."""

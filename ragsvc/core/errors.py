@@ -27,6 +27,7 @@ They know no HTTP status, and carry no secrets and no document text.
     │   ├── VectorStoreNotFound, VectorStoreFileNotFound, FileBatchNotFound
     │   ├── TenantNotFound, KeyNotFound, RouteNotFound
     │   ├── ResponseNotFound, ConversationNotFound, ConversationItemNotFound
+    │   ├── PageHasNoPicture      documents of this type have no page pictures; their pages have text
     │   ├── EndpointNotOffered    the provider of the model does not offer the endpoint
     │   └── ModelNotFound
     ├── RequestTimedOut           the client sent too slowly
@@ -47,7 +48,8 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── ConfigurationError
     ├── EmbeddingFailed
     ├── ExtractionFailed          a document cannot be read; ``reason`` is a ``FailureReason``
-    └── DocumentUnreadable        the answer to the upload of such a document
+    ├── DocumentUnreadable        the answer to the upload of such a document
+    └── PageNotShown              a page of a stored document cannot be drawn; ``reason`` as in ``ExtractionFailed``
 """
 
 from __future__ import annotations
@@ -206,6 +208,12 @@ class DocumentNotFound(NotFound):
     """The tenant has no document with this id."""
 
     code = "document_not_found"
+
+
+class PageHasNoPicture(NotFound):
+    """Documents of this type have no pages that can be drawn; the text of their pages can be shown instead."""
+
+    code = "page_has_no_picture"
 
 
 class FileNotFound(NotFound):
@@ -456,3 +464,13 @@ class DocumentUnreadable(RagsvcError):
         super().__init__(message, param="file")
         self.reason = reason
         self.document_id = document_id
+
+
+class PageNotShown(RagsvcError):
+    """A page of a stored document cannot be drawn. ``reason`` takes the place of the code."""
+
+    code = "page_not_shown"
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -85,19 +85,10 @@ class DocumentFeed:
         """
         with self._hub.watch_tenant(principal.tenant) as feed:
             position = self._position()
-            deleted = None  # a deletion is noted after its commit, at the time at which readers are woken
-            if since is not None:
-                deleted = self._hub.deletions_since(principal.tenant, since + _LATE_COMMITS_S)
-            changed: list[Document] | None = None
-            if since is not None and deleted is not None:
-                changed = await self._changed_since(principal, since)
-            snapshot = await self._snapshot(principal, is_complete=changed is not None)
-            yield FeedEntry(position, snapshot)
-            for deletion in deleted or () if changed is not None else ():
-                if allows_collection(principal, deletion.collection):
-                    yield FeedEntry(position, deletion)
-            for document in changed or ():
-                yield FeedEntry(position, document)
+            missed = None if since is None else await self._changes_since(principal, since)
+            yield FeedEntry(position, await self._snapshot(principal, is_complete=missed is not None))
+            for change in missed or ():
+                yield FeedEntry(position, change)
             while True:
                 woken = await feed.wait(timeout_s=every_s)
                 if woken:
@@ -129,8 +120,12 @@ class DocumentFeed:
     def _position(self) -> int:
         return int(self._clock()) - _LATE_COMMITS_S
 
-    async def _changed_since(self, principal: Principal, since: int) -> list[Document] | None:
-        """The documents that changed since a position; ``None`` if they are too many."""
+    async def _changes_since(self, principal: Principal, since: int) -> list[DocumentDeletion | Document] | None:
+        """What changed since a position; ``None`` if it is too much, or not known any more."""
+        # a deletion is noted after its commit, at the time at which readers are woken
+        deletions = self._hub.deletions_since(principal.tenant, since + _LATE_COMMITS_S)
+        if deletions is None:
+            return None
         documents = await self._database.read(
             lambda connection: documents_changed_since(
                 connection,
@@ -140,7 +135,12 @@ class DocumentFeed:
                 limit=MAX_REMEMBERED + 1,
             )
         )
-        return documents if len(documents) <= MAX_REMEMBERED else None
+        if len(documents) > MAX_REMEMBERED:
+            return None
+        return [
+            *(deletion for deletion in deletions if allows_collection(principal, deletion.collection)),
+            *documents,
+        ]
 
     async def _snapshot(self, principal: Principal, *, is_complete: bool) -> FeedSnapshot:
         which = DocumentFilter(collections=principal.allowed_collections)

@@ -39,6 +39,7 @@ from ragsvc.services.ingest_jobs import IngestLimits, IngestService
 from ragsvc.services.key_administration import KeyAdministration
 from ragsvc.services.model_change import Reembedding
 from ragsvc.services.model_registry import ModelRegistry
+from ragsvc.services.page_views import PageViews
 from ragsvc.services.passthrough import ProxyService
 from ragsvc.services.progress_events import ProgressHub
 from ragsvc.services.provider_administration import ProviderAdministration
@@ -63,6 +64,7 @@ from ragsvc.store.database import Database
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.disk_space import DiskSpace, open_disk_space
 from ragsvc.store.file_sweep import sweep_now
+from ragsvc.store.page_renditions import PageRenditions
 from ragsvc.store.sealing_key import open_sealing_keys
 from ragsvc.store.tenant_rows import TenantLimits
 from ragsvc.wiring.background_tasks import run_background_task, shutdown_finished
@@ -83,11 +85,22 @@ from ragsvc.wiring.models import (
     open_reranker,
     provider_opener,
 )
-from ragsvc.wiring.parsing import chat_file_limits, chunking_plan, extraction_limits, open_tokenizer, text_counter
+from ragsvc.wiring.parsing import (
+    chat_file_limits,
+    chunking_plan,
+    extraction_limits,
+    open_tokenizer,
+    page_limits,
+    text_counter,
+)
 from ragsvc.wiring.tracing import open_tracer
 
 _WAITING_CHAT_FILES = 8
 """Files of chat requests that may wait for a parser process; further requests get 503."""
+_WAITING_PAGES = 64
+"""Requests for pages that may wait for a process; further requests get 503."""
+_PAGE_IDLE_S = 300.0
+"""Seconds after which an idle process ends that shows pages: a start takes longer than drawing a page."""
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +117,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     ingest: IngestService
     documents: DocumentService
     document_feed: DocumentFeed
+    page_views: PageViews
     files: FileService
     uploads: UploadService
     search: SearchService
@@ -160,8 +174,10 @@ async def _open_store(stack: AsyncExitStack, settings: Settings) -> tuple[DataKe
 
 def _open_parsers(
     stack: AsyncExitStack, settings: Settings, model: EmbeddingModel, folder: Path
-) -> tuple[ChildParser, ChildParser]:
-    """The parsers of documents and of files in chats, each with its own processes: a chat does not wait for documents.
+) -> tuple[ChildParser, ChildParser, ChildParser]:
+    """The parsers of documents, of files in chats, and of pages that are shown.
+
+    Each has its own processes, so that chats and readers do not wait for documents.
 
     The processes link the files that they read into ``folder``.
     """
@@ -174,9 +190,18 @@ def _open_parsers(
         queue_limit=_WAITING_CHAT_FILES,
         work_folder=folder,
     )
-    for parser in (documents, chats):
+    pages = ChildParser(
+        page_limits(settings),
+        chunk=None,
+        workers=settings.page_workers,
+        queue_limit=_WAITING_PAGES,
+        work_folder=folder,
+        niceness=0,
+        idle_s=_PAGE_IDLE_S,
+    )
+    for parser in (documents, chats, pages):
         stack.push_async_callback(parser.close)
-    return documents, chats
+    return documents, chats, pages
 
 
 def _open_request_files(
@@ -333,7 +358,9 @@ async def open_services(
         serving = await open_serving_space(stack, opener, database, configured)
         spaces = EmbeddingSpaces(serving)
         tokens = await anyio.to_thread.run_sync(open_tokenizer, settings)
-        parser, chat_parser = _open_parsers(stack, settings, configured.model, parsing_folder(settings, memory_folder))
+        parser, chat_parser, page_reader = _open_parsers(
+            stack, settings, configured.model, parsing_folder(settings, memory_folder)
+        )
         request_files = _open_request_files(settings, database, blobs, spaces, chat_parser)
         observer = Observer(open_tracer(stack, settings.otel_endpoint))
         hub = ProgressHub()
@@ -460,6 +487,12 @@ async def open_services(
             ingest=ingest,
             documents=documents,
             document_feed=DocumentFeed(database=database, hub=hub, may_continue=access.may_continue),
+            page_views=PageViews(
+                blobs=blobs,
+                reader=page_reader,
+                renditions=PageRenditions(blobs, keys, max_bytes=settings.page_cache_bytes),
+                locks=ingest.file_locks,
+            ),
             files=files,
             uploads=uploads,
             search=search,
