@@ -51,11 +51,15 @@ class FeedSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     is_complete: bool
 
 
+FeedChange = FeedSnapshot | Document | DocumentDeletion
+"""A new state of one document or of all, or a deletion."""
+
+
 class FeedEntry(msgspec.Struct, frozen=True):
     """Something to send, and the position to resume from after it; no ``change`` where nothing changed for a while."""
 
     position: int
-    change: FeedSnapshot | Document | DocumentDeletion | None = None
+    change: FeedChange | None = None
 
 
 class DocumentFeed:
@@ -101,9 +105,7 @@ class DocumentFeed:
                 for change in await self._changes(principal, feed.take()):
                     yield FeedEntry(position, change)
 
-    async def _changes(
-        self, principal: Principal, changed: dict[str, str] | None
-    ) -> list[FeedSnapshot | Document | DocumentDeletion]:
+    async def _changes(self, principal: Principal, changed: dict[str, str] | None) -> list[FeedChange]:
         """The present states of documents, from collections by public id; a snapshot instead of too many of them."""
         if changed is None:
             return [await self._snapshot(principal, is_complete=False)]
@@ -120,7 +122,7 @@ class DocumentFeed:
     def _position(self) -> int:
         return int(self._clock()) - _LATE_COMMITS_S
 
-    async def _changes_since(self, principal: Principal, since: int) -> list[DocumentDeletion | Document] | None:
+    async def _changes_since(self, principal: Principal, since: int) -> list[FeedChange] | None:
         """What changed since a position; ``None`` if it is too much, or not known any more."""
         # a deletion is noted after its commit, at the time at which readers are woken
         deletions = self._hub.deletions_since(principal.tenant, since + _LATE_COMMITS_S)
