@@ -13,6 +13,9 @@ from ragsvc.client.attestation_check import attested
 from ragsvc.client.calls import Pause
 from ragsvc.client.hpke_stream_mode import HpkeStream
 from ragsvc.client.records import (
+    BookmarkRecord,
+    BoxesRecord,
+    BoxRecord,
     CollectionRecord,
     DocumentCountRecord,
     DocumentDeletionRecord,
@@ -70,6 +73,9 @@ __all__ = [
     "AuthenticationFailed",
     "BadRequest",
     "BalanceUsedUp",
+    "BookmarkRecord",
+    "BoxRecord",
+    "BoxesRecord",
     "Client",
     "CollectionRecord",
     "ConfigurationError",

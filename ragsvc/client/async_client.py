@@ -5,7 +5,7 @@ The methods perform the calls that ``operations`` describes; ``sync_client`` has
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +34,8 @@ from ragsvc.client.operations import (
     UsageOptions,
 )
 from ragsvc.client.records import (
+    BookmarkRecord,
+    BoxesRecord,
     CollectionRecord,
     DocumentCountRecord,
     DocumentRecord,
@@ -162,6 +164,32 @@ class AsyncDocumentsResource:
     async def page(self, document_id: str, number: int) -> PageRecord:
         """The text of a page, counted from 1."""
         return await self._connection.send(operations.get_page(document_id, number))
+
+    async def page_image(
+        self, document_id: str, number: int, *, width: int | None = None, password: str | None = None
+    ) -> bytes:
+        """The picture of a page of a PDF or a picture as PNG, at least about ``width`` pixels wide."""
+        call = operations.get_page_image(document_id, number, width=width, password=password)
+        return await self._connection.send(call)
+
+    async def page_boxes(
+        self,
+        document_id: str,
+        number: int,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        passage_id: str | None = None,
+        quote: str | None = None,
+        password: str | None = None,
+    ) -> BoxesRecord:
+        """Where characters of a page, a passage or a quote (``chunk_id`` and ``quote`` of a citation) are."""
+        place = {"start": start, "end": end, "passage_id": passage_id, "quote": quote}
+        return await self._connection.send(operations.get_page_boxes(document_id, number, place, password=password))
+
+    async def outline(self, document_id: str, *, password: str | None = None) -> Sequence[BookmarkRecord]:
+        """The bookmarks of a PDF with their pages."""
+        return await self._connection.send(operations.get_outline(document_id, password=password))
 
     async def passages(self, document_id: str) -> AsyncIterator[PassageRecord]:
         """Iterate over the passages of a document in reading order."""

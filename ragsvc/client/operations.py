@@ -15,6 +15,8 @@ from ragsvc.client.document_following import Following
 from ragsvc.client.event_decoding import Json
 from ragsvc.client.pagination import ListPage, PagedCall, last_id
 from ragsvc.client.records import (
+    BookmarkRecord,
+    BoxesRecord,
     CollectionRecord,
     DocumentCountRecord,
     DocumentDeletionRecord,
@@ -263,6 +265,46 @@ def retry_document(document_id: str, *, password: str | None) -> Call[DocumentRe
 
 def get_page(document_id: str, number: int) -> Call[PageRecord]:
     return Call(method="GET", path=f"{document_path(document_id)}/pages/{number}", decode=decoder_of(PageRecord))
+
+
+def get_page_image(document_id: str, number: int, *, width: int | None, password: str | None) -> Call[bytes]:
+    return Call(
+        method="GET",
+        path=f"{document_path(document_id)}/pages/{number}/image",
+        params={} if width is None else {"width": width},
+        headers=_password_header(password),
+        decode=bytes,
+    )
+
+
+def get_page_boxes(
+    document_id: str, number: int, place: Mapping[str, int | str | None], *, password: str | None
+) -> Call[BoxesRecord]:
+    return Call(
+        method="GET",
+        path=f"{document_path(document_id)}/pages/{number}/boxes",
+        params={name: value for name, value in place.items() if value is not None},
+        headers=_password_header(password),
+        decode=decoder_of(BoxesRecord),
+    )
+
+
+def get_outline(document_id: str, *, password: str | None) -> Call[list[BookmarkRecord]]:
+    decode = decoder_of(_Outline)
+    return Call(
+        method="GET",
+        path=f"{document_path(document_id)}/outline",
+        headers=_password_header(password),
+        decode=lambda body: decode(body).data,
+    )
+
+
+class _Outline(msgspec.Struct):
+    data: list[BookmarkRecord]
+
+
+def _password_header(password: str | None) -> dict[str, str]:
+    return {} if password is None else {"x-document-password": password}
 
 
 def list_passages(document_id: str) -> PagedCall[PassageRecord]:

@@ -120,6 +120,39 @@ class PageRecord(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class BoxRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A rectangle in fractions of the page as its picture shows it, from the top left."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+class BoxesRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the characters ``start`` to ``end`` of a page's text are: a rectangle for each line.
+
+    ``width`` and ``height`` of the page are in points. ``recognised``: the positions come from text recognition.
+    """
+
+    document_id: str
+    page: int
+    start: int
+    end: int
+    width: float
+    height: float
+    recognised: bool = False
+    boxes: list[BoxRecord] = []
+
+
+class BookmarkRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of a document's outline; ``level`` is 1 for the outermost."""
+
+    title: str
+    level: int
+    page: int
+
+
 class HitScores(msgspec.Struct, frozen=True, kw_only=True):
     """Scores of vector search and of word search in 0..1; ``None`` if that search did not find the passage."""
 

@@ -5,7 +5,7 @@ The methods perform the calls that ``operations`` describes; ``async_client`` ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,8 @@ from ragsvc.client.operations import (
     UsageOptions,
 )
 from ragsvc.client.records import (
+    BookmarkRecord,
+    BoxesRecord,
     CollectionRecord,
     DocumentCountRecord,
     DocumentRecord,
@@ -158,6 +160,32 @@ class DocumentsResource:
     def page(self, document_id: str, number: int) -> PageRecord:
         """The text of a page, counted from 1."""
         return self._connection.send(operations.get_page(document_id, number))
+
+    def page_image(
+        self, document_id: str, number: int, *, width: int | None = None, password: str | None = None
+    ) -> bytes:
+        """The picture of a page of a PDF or a picture as PNG, at least about ``width`` pixels wide."""
+        call = operations.get_page_image(document_id, number, width=width, password=password)
+        return self._connection.send(call)
+
+    def page_boxes(
+        self,
+        document_id: str,
+        number: int,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        passage_id: str | None = None,
+        quote: str | None = None,
+        password: str | None = None,
+    ) -> BoxesRecord:
+        """Where characters of a page, a passage or a quote (``chunk_id`` and ``quote`` of a citation) are."""
+        place = {"start": start, "end": end, "passage_id": passage_id, "quote": quote}
+        return self._connection.send(operations.get_page_boxes(document_id, number, place, password=password))
+
+    def outline(self, document_id: str, *, password: str | None = None) -> Sequence[BookmarkRecord]:
+        """The bookmarks of a PDF with their pages."""
+        return self._connection.send(operations.get_outline(document_id, password=password))
 
     def passages(self, document_id: str) -> Iterator[PassageRecord]:
         """Iterate over the passages of a document in reading order."""

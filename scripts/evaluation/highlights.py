@@ -36,7 +36,7 @@ from ragsvc.core.answers.citations import best_support
 from ragsvc.core.documents import ProblemCode, StoredPassage
 from ragsvc.core.errors import ExtractionFailed
 from ragsvc.core.ids import DocumentId, PassageId
-from ragsvc.core.page_views import RecognisedLines, ShownBox, TextStretch
+from ragsvc.core.page_views import ShownBox, TextStretch
 from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract.ocr import open_recogniser
 from ragsvc.extract.page_pictures import draw_page_picture
@@ -148,13 +148,11 @@ def _passage(text: str) -> StoredPassage:
     return StoredPassage(PassageId(1), DocumentId(1), "doc_1", "file.pdf", None, 1, None, 0, len(text), text, (), 0)
 
 
-def check(
-    file: Path, page: int, read: ReadPage, stretch: tuple[int, int], kind: str, known: RecognisedLines | None = None
-) -> HighlightCheck:
+def check(file: Path, page: int, read: ReadPage, stretch: tuple[int, int], kind: str) -> HighlightCheck:
     """Recognise the inside of the rectangles of a stretch of a page."""
     start, end = stretch
     wanted = TextStretch(read.text, start, end, recognised=read.recognised)
-    found, _ = find_page_boxes(file, page, wanted, password=None, known=known)
+    found, _ = find_page_boxes(file, page, wanted, password=None, known=None)
     picture = draw_page_picture(file, page, WIDTH)
     pixels = np.ascontiguousarray(np.asarray(Image.open(io.BytesIO(picture.png)).convert("RGB"))[:, :, ::-1])
     seen = " ".join(_read_inside(pixels, box) for box in found.boxes)
@@ -240,7 +238,8 @@ def main() -> int:
     for item in checks:
         if not item.exact:
             print(
-                f"\n{item.kind}: {item.file} page {item.page}: found {item.found}, others {item.others}, boxes {item.boxes}"
+                f"\n{item.kind}: {item.file} page {item.page}: found {item.found}, others {item.others}, "
+                f"{item.boxes} boxes"
             )
             print(f"  quote: {' '.join(item.quote.split())}\n  seen:  {item.seen}")
     if options.json is not None:

@@ -89,6 +89,11 @@ _AfterPassage = Annotated[
     QueryParameter(pattern=CHUNK_ID_PATTERN, description="List passages after the one with this id (``last_id``)"),
 ]
 
+_Inline = Annotated[
+    bool,
+    QueryParameter(description="Let a browser show a PDF or a picture instead of storing it; `#page=3` opens page 3"),
+]
+
 _change = msgspec.json.Decoder(DocumentChange)
 _retry = msgspec.json.Decoder(RetryRequest)
 
@@ -306,9 +311,11 @@ async def get_document(request: Request[Any, Any, Any], document_id: FromPath[st
     opt={**_READ, **described_download("The stored file.", _STORED)},
     summary="Download a document",
 )
-async def get_content(request: Request[Any, Any, Any], document_id: FromPath[str]) -> ASGIResponse:
+async def get_content(
+    request: Request[Any, Any, Any], document_id: FromPath[str], *, inline: _Inline = False
+) -> ASGIResponse:
     """Download the stored file or a range of it; `ETag` is its SHA-256."""
-    return await _stored_file(request, document_id)
+    return await _stored_file(request, document_id, inline=inline)
 
 
 @route(
@@ -323,9 +330,9 @@ async def head_content(request: Request[Any, Any, Any], document_id: FromPath[st
     return await _stored_file(request, document_id)
 
 
-async def _stored_file(request: Request[Any, Any, Any], document_id: str) -> ASGIResponse:
+async def _stored_file(request: Request[Any, Any, Any], document_id: str, *, inline: bool = False) -> ASGIResponse:
     document, stored = await _service(request).content(await _tenant_of(request, document_id), document_id)
-    headers = download_headers(document.filename, document.media_type)
+    headers = download_headers(document.filename, document.media_type, inline=inline)
     return StoredFile(stored, size=document.size_bytes, sha256=document.sha256, headers=headers)
 
 

@@ -1,4 +1,4 @@
-"""``…/pages/{number}/image``, ``…/pages/{number}/boxes`` and ``…/outline`` of documents: show pages and where text is."""
+"""Show pages of documents and where text is on them: ``…/pages/{number}/image``, ``…/boxes``, and ``…/outline``."""
 
 from __future__ import annotations
 
