@@ -15,11 +15,12 @@ import {
 import { ApiError, isAbort } from "../../api/errors";
 import { href } from "../../api/prefix";
 import { hasScope } from "../../api/session";
-import { Button, IconButton } from "../../components/button";
-import { Field } from "../../components/field";
+import { getOutline, type OutlineEntry } from "../../api/viewer";
+import { Button } from "../../components/button";
 import { Icon } from "../../components/icons";
 import { Notice } from "../../components/notice";
 import { PageHeader } from "../../components/page_header";
+import { PageViewer } from "../../components/page_viewer";
 import { Spinner } from "../../components/spinner";
 import { Tabs } from "../../components/tabs";
 import { errorText, toastError } from "../../components/toast";
@@ -28,7 +29,6 @@ import { formatBytes, formatNumber, formatTime, t } from "../../texts";
 import { deleteWithUndo } from "./deletion";
 import { EditDialog, PasswordDialog } from "./dialogs";
 import { onChange } from "./live";
-import { PagePicture } from "./page_picture";
 import { PassageSearch } from "./search";
 import { needsPassword, StatusCell, typeText } from "./status";
 
@@ -200,7 +200,7 @@ function Parts({ document }: { document: DocumentInfo }) {
     <Tabs label={t("documents.detail.tabs")} tabs={tabs} selected={part} onSelect={(id) => setPart(id as Part)}>
       {part === "pages" ? <PageBesidePicture document={document} span={span} onShow={show} /> : null}
       {part === "passages" ? <Passages known={known} onShow={show} /> : null}
-      {part === "outline" ? <Outline known={known} onShow={show} /> : null}
+      {part === "outline" ? <Outline id={document.id} known={known} onShow={show} /> : null}
       {part === "search" ? <PassageSearch collections={[]} within={document} /> : null}
       {part === "about" ? <About document={document} known={known} /> : null}
     </Tabs>
@@ -231,43 +231,27 @@ function PageBesidePicture({ document, span, onShow }: PageProps) {
   if (document.status !== "ready") return <p class="soft">{t("documents.detail.not_ready")}</p>;
   return (
     <div class="stack">
-      <div class="row page-choice">
-        <IconButton
-          icon="left"
-          label={t("documents.detail.previous_page")}
-          disabled={page <= 1}
-          onClick={() => onShow(page - 1)}
-        />
-        <Field label={t("documents.detail.page")} hideLabel>
-          <input
-            class="page-number"
-            type="number"
-            min={1}
-            max={document.pages}
-            value={page}
-            onChange={(event) => {
-              const wanted = Math.round(event.currentTarget.valueAsNumber);
-              if (Number.isFinite(wanted)) onShow(Math.max(1, Math.min(document.pages, wanted)));
-            }}
-          />
-        </Field>
-        <span>
-          {t("documents.detail.page_of", { page, count: document.pages })}
-          {text?.page_label && text.page_label !== String(page) ? ` (${t("documents.detail.page_label", { label: text.page_label })})` : ""}
-        </span>
-        <IconButton
-          icon="right"
-          label={t("documents.detail.next_page")}
-          disabled={page >= document.pages}
-          onClick={() => onShow(page + 1)}
-        />
-      </div>
       <div class="page-and-picture">
         <section class="card page-text" aria-label={t("documents.detail.pages")}>
+          <h2>
+            {t("documents.detail.page_of", { page, count: document.pages })}
+            {text?.page_label && text.page_label !== String(page) ? (
+              <span class="soft"> ({t("documents.detail.page_label", { label: text.page_label })})</span>
+            ) : null}
+          </h2>
           {error ? <Notice kind="error">{error}</Notice> : null}
           {text ? <Text text={text.text} span={text.page === span.page ? span : null} /> : error ? null : <Spinner label={t("shell.loading")} />}
         </section>
-        <PagePicture document={document} page={page} span={span.page === page && span.end > span.start ? span : null} />
+        <div class="card page-picture">
+          <PageViewer
+            documentId={document.id}
+            title={document.filename}
+            page={page}
+            mark={span.page === page && span.end > span.start ? { start: span.start, end: span.end } : null}
+            onPage={onShow}
+            keepFocus
+          />
+        </div>
       </div>
     </div>
   );
@@ -391,25 +375,55 @@ export function headingsOf(passages: readonly PassageInfo[]): Heading[] {
   return [...found.values()];
 }
 
-function Outline({ known, onShow }: { known: KnownPassages; onShow: Show }) {
+/** The bookmarks of the file; where it has none, the headings above its passages. */
+function Outline({ id, known, onShow }: { id: string; known: KnownPassages; onShow: Show }) {
+  const [bookmarks, setBookmarks] = useState<readonly OutlineEntry[] | null>(null);
+  useEffect(() => {
+    const stop = new AbortController();
+    getOutline(id, null, stop.signal).then(setBookmarks, (reason: unknown) => {
+      if (!isAbort(reason)) setBookmarks([]); // a protected file, for example, still has its headings
+    });
+    return () => stop.abort();
+  }, [id]);
+  if (bookmarks?.length) {
+    return (
+      <ul class="outline">
+        {bookmarks.map((entry, at) => (
+          <OutlineLine key={at} level={entry.level - 1} title={entry.title} page={entry.page} onShow={() => onShow(entry.page)} />
+        ))}
+      </ul>
+    );
+  }
   const headings = headingsOf(known.passages);
   if (!headings.length) {
-    return known.busy ? <Spinner label={t("shell.loading")} /> : <p class="soft">{t("documents.detail.no_outline")}</p>;
+    return known.busy || bookmarks === null ? <Spinner label={t("shell.loading")} /> : <p class="soft">{t("documents.detail.no_outline")}</p>;
   }
   return (
     <div class="stack">
       <ul class="outline">
         {headings.map((heading) => (
-          <li key={heading.key} style={{ paddingInlineStart: `${Math.min(heading.level, 6) * 16}px` }}>
-            <button type="button" class="link-button" onClick={() => onShow(heading.page, heading.start, heading.end)}>
-              {heading.title}
-            </button>
-            <span class="soft small">{t("documents.detail.passage_at", { page: heading.page })}</span>
-          </li>
+          <OutlineLine
+            key={heading.key}
+            level={heading.level}
+            title={heading.title}
+            page={heading.page}
+            onShow={() => onShow(heading.page, heading.start, heading.end)}
+          />
         ))}
       </ul>
       <MoreButton known={known} />
     </div>
+  );
+}
+
+function OutlineLine({ level, title, page, onShow }: { level: number; title: string; page: number; onShow: () => void }) {
+  return (
+    <li style={{ paddingInlineStart: `${Math.min(level, 6) * 16}px` }}>
+      <button type="button" class="link-button" onClick={onShow}>
+        {title}
+      </button>
+      <span class="soft small">{t("documents.detail.passage_at", { page })}</span>
+    </li>
   );
 }
 

@@ -271,6 +271,7 @@ export function DocumentList({ collections, mayWrite, onCollectionsChanged }: Do
               {t("documents.select_all")}
             </label>
           ) : null}
+          <div class="documents-table">
           <Table
             caption={t("documents.list")}
             columns={columns}
@@ -280,6 +281,7 @@ export function DocumentList({ collections, mayWrite, onCollectionsChanged }: Do
             onSort={(next) => setFilters({ sort: `${next.column}:${next.descending ? "desc" : "asc"}` })}
             empty={hasFilters() ? t("documents.none_found") : t("documents.empty")}
           />
+          </div>
           <nav class="row paging" aria-label={t("documents.paging")}>
             <Button icon="left" disabled={path.length < 2} onClick={() => setPath(path.slice(0, -1))}>
               {t("documents.previous")}
