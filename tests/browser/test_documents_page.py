@@ -98,9 +98,12 @@ def test_fifty_files_are_dropped_sent_four_at_a_time_and_become_ready(open_page:
             active.add(request)
             most[0] = max(most[0], len(active))
 
+    def ended(request) -> None:
+        active.discard(request)
+
     page.on("request", begun)
-    page.on("requestfinished", active.discard)
-    page.on("requestfailed", active.discard)
+    page.on("requestfinished", ended)
+    page.on("requestfailed", ended)
     send(page, [report(number) for number in range(50)])
     panel = uploads(page)
     panel.get_by_text("of 50 files ready").wait_for()
