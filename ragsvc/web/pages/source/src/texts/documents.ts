@@ -179,6 +179,8 @@ export const documents = {
   "documents.detail.passages": { en: "Passages", de: "Stellen" },
   "documents.detail.outline": { en: "Outline", de: "Gliederung" },
   "documents.detail.about": { en: "About", de: "Über das Dokument" },
+  "documents.detail.previous_page": { en: "Previous page", de: "Vorige Seite" },
+  "documents.detail.next_page": { en: "Next page", de: "Nächste Seite" },
   "documents.detail.page_of": { en: "Page {page} of {count}", de: "Seite {page} von {count}" },
   "documents.detail.page_label": { en: "printed as {label}", de: "gedruckt als {label}" },
   "documents.detail.words": { en: "{words} words, {characters} characters", de: "{words} Wörter, {characters} Zeichen" },

@@ -16,7 +16,7 @@ import { ApiError, isAbort } from "../../api/errors";
 import { href } from "../../api/prefix";
 import { hasScope } from "../../api/session";
 import { getOutline, type OutlineEntry } from "../../api/viewer";
-import { Button } from "../../components/button";
+import { Button, IconButton } from "../../components/button";
 import { Icon } from "../../components/icons";
 import { Notice } from "../../components/notice";
 import { PageHeader } from "../../components/page_header";
@@ -217,6 +217,7 @@ function PageBesidePicture({ document, span, onShow }: PageProps) {
   const [text, setText] = useState<PageText | null>(null);
   const [error, setError] = useState("");
   const page = Math.min(span.page, Math.max(1, document.pages));
+  const pictured = hasPictures(document);
   useEffect(() => {
     if (document.status !== "ready" || !document.pages) return;
     const stop = new AbortController();
@@ -231,7 +232,8 @@ function PageBesidePicture({ document, span, onShow }: PageProps) {
   if (document.status !== "ready") return <p class="soft">{t("documents.detail.not_ready")}</p>;
   return (
     <div class="stack">
-      <div class="page-and-picture">
+      <PageChoice page={page} count={document.pages} onShow={onShow} hidden={pictured} />
+      <div class={pictured ? "page-and-picture" : "stack"}>
         <section class="card page-text" aria-label={t("documents.detail.pages")}>
           <h2>
             {t("documents.detail.page_of", { page, count: document.pages })}
@@ -242,17 +244,43 @@ function PageBesidePicture({ document, span, onShow }: PageProps) {
           {error ? <Notice kind="error">{error}</Notice> : null}
           {text ? <Text text={text.text} span={text.page === span.page ? span : null} /> : error ? null : <Spinner label={t("shell.loading")} />}
         </section>
-        <div class="card page-picture">
-          <PageViewer
-            documentId={document.id}
-            title={document.filename}
-            page={page}
-            mark={span.page === page && span.end > span.start ? { start: span.start, end: span.end } : null}
-            onPage={onShow}
-            keepFocus
-          />
-        </div>
+        {pictured ? (
+          <div class="card page-picture">
+            <PageViewer
+              documentId={document.id}
+              title={document.filename}
+              page={page}
+              mark={span.page === page && span.end > span.start ? { start: span.start, end: span.end } : null}
+              onPage={onShow}
+              keepFocus
+            />
+          </div>
+        ) : null}
       </div>
+    </div>
+  );
+}
+
+/** Whether pages of this format have pictures: those of a PDF, and pictures themselves. */
+function hasPictures(document: DocumentInfo): boolean {
+  return document.media_type === "application/pdf" || document.media_type.startsWith("image/");
+}
+
+interface PageChoiceProps {
+  page: number;
+  count: number;
+  /** The viewer beside the text has these buttons as well. */
+  hidden: boolean;
+  onShow: (page: number) => void;
+}
+
+function PageChoice({ page, count, hidden, onShow }: PageChoiceProps) {
+  if (hidden || count < 2) return null;
+  return (
+    <div class="row">
+      <IconButton icon="left" label={t("documents.detail.previous_page")} disabled={page <= 1} onClick={() => onShow(page - 1)} />
+      <span>{t("documents.detail.page_of", { page, count })}</span>
+      <IconButton icon="right" label={t("documents.detail.next_page")} disabled={page >= count} onClick={() => onShow(page + 1)} />
     </div>
   );
 }

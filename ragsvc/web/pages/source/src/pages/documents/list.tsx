@@ -55,6 +55,7 @@ interface DocumentListProps {
 /** The list of all documents, 50 at a time, kept up to date by the event stream. */
 export function DocumentList({ collections, mayWrite, onCollectionsChanged }: DocumentListProps) {
   const [page, setPage] = useState<List<DocumentInfo> | null>(null);
+  const [offset, setOffset] = useState(0);
   const [counts, setCounts] = useState<DocumentCounts | null>(null);
   const [error, setError] = useState<unknown>(null);
   const [round, setRound] = useState(0);
@@ -81,6 +82,7 @@ export function DocumentList({ collections, mayWrite, onCollectionsChanged }: Do
     Promise.all([listDocuments(all, stop.signal), countDocuments(filters, stop.signal)]).then(
       ([documents, numbers]) => {
         setPage(documents);
+        setOffset(place.offset);
         setCounts(numbers);
         setError(null);
       },
@@ -288,13 +290,13 @@ export function DocumentList({ collections, mayWrite, onCollectionsChanged }: Do
             </Button>
             <span class="soft">
               {rows.length
-                ? t("documents.range", { first: place.offset + 1, last: place.offset + rows.length, count: total })
+                ? t("documents.range", { first: offset + 1, last: offset + rows.length, count: total })
                 : ""}
             </span>
             <Button
               icon="right"
               disabled={!page.has_more}
-              onClick={() => setPath([...path, { after: page.last_id, offset: place.offset + page.data.length }])}
+              onClick={() => setPath([...path, { after: page.last_id, offset: offset + page.data.length }])}
             >
               {t("documents.next")}
             </Button>
