@@ -79,6 +79,7 @@ def list_documents(
     public_id = before if backwards else after
     cursor = None if public_id is None else _place(connection, get_document(connection, tenant, public_id).id, key)
     found: list[Document] = []
+    scanned = limit + 1 if which.metadata is None else _SCAN
     while True:
         statement = select_documents.add_columns(key.label("sort_key"))
         statement = statement.where(_documents.c.tenant == tenant, *_conditions(connection, which))
@@ -86,7 +87,7 @@ def list_documents(
             statement = statement.where(_follows(key, cursor, ascending=ascending))
         columns = (_documents.c.id,) if order is DocumentOrder.CREATED else (key, _documents.c.id)
         statement = statement.order_by(*(column if ascending else column.desc() for column in columns))
-        rows = connection.execute(statement.limit(_SCAN)).all()
+        rows = connection.execute(statement.limit(scanned)).all()
         condition = which.metadata
         documents = [document_of(row) for row in rows]
         found += [
@@ -94,7 +95,7 @@ def list_documents(
             for row in documents
             if condition is None or matches(condition, row.metadata, filename=row.filename, created_at=row.created_at)
         ]
-        if len(found) > limit or len(rows) < _SCAN:
+        if len(found) > limit or len(rows) < scanned:
             break
         cursor = rows[-1].sort_key, rows[-1].id
     page, more = found[:limit], len(found) > limit

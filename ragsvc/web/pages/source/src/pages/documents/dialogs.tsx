@@ -237,8 +237,10 @@ interface CollectionsDialogProps {
 export function CollectionsDialog({ open, collections, mayWrite, onChanged, onClose }: CollectionsDialogProps) {
   const [name, setName] = useState("");
   const [error, setError] = useState("");
-  const [doomed, setDoomed] = useState<CollectionInfo | null>(null);
+  const [doomedName, setDoomed] = useState("");
   const [busy, setBusy] = useState(false);
+
+  const doomed = collections.find((collection) => collection.name === doomedName);
 
   const create = async (event: Event): Promise<void> => {
     event.preventDefault();
@@ -264,7 +266,7 @@ export function CollectionsDialog({ open, collections, mayWrite, onChanged, onCl
     setBusy(true);
     try {
       await deleteCollection(doomed.name);
-      setDoomed(null);
+      setDoomed("");
       onChanged(null);
     } catch (reason) {
       toastError(reason);
@@ -289,7 +291,7 @@ export function CollectionsDialog({ open, collections, mayWrite, onChanged, onCl
                   icon="trash"
                   small
                   label={t("documents.collections.delete_named", { name: collection.name })}
-                  onClick={() => setDoomed(collection)}
+                  onClick={() => setDoomed(collection.name)}
                 />
               ) : null}
             </li>
@@ -302,7 +304,7 @@ export function CollectionsDialog({ open, collections, mayWrite, onChanged, onCl
               <Button kind="danger" busy={busy} onClick={() => void remove()}>
                 {t("documents.collections.confirm_delete")}
               </Button>
-              <Button onClick={() => setDoomed(null)}>{t("shell.cancel")}</Button>
+              <Button onClick={() => setDoomed("")}>{t("shell.cancel")}</Button>
             </div>
           </div>
         ) : null}

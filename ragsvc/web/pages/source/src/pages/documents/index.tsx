@@ -36,7 +36,13 @@ function AllDocuments() {
   return (
     <>
       <PageHeader title={t("nav.documents")}>
-        <Button icon="folder" onClick={() => setManaging(true)}>
+        <Button
+          icon="folder"
+          onClick={() => {
+            reload(); // the numbers of documents may have changed
+            setManaging(true);
+          }}
+        >
           {t("documents.collections")}
         </Button>
       </PageHeader>
