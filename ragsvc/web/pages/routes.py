@@ -26,6 +26,7 @@ PAGE_PATHS: Final = (
     "/ask",
     "/documents",
     "/documents/{_:str}",
+    "/documents/{_:str}/pages/{__:int}",
     "/playground",
     "/keys",
     "/service",

@@ -18,6 +18,8 @@ export interface PageEntry {
   load: () => Promise<PageModule>;
   /** The key needs one of these; every key may open a page without any. */
   scopes?: readonly Scope[];
+  /** The navigation does not list the page; links lead to it. */
+  unlisted?: true;
 }
 
 /** The pages in the order of the navigation; `/` shows the first that the key may open. */
@@ -29,6 +31,14 @@ export const pages: readonly PageEntry[] = [
     icon: "documents",
     load: () => import("./documents"),
     scopes: ["documents.read"],
+  },
+  {
+    paths: ["/documents/:id/pages/:page"],
+    title: "nav.documents",
+    icon: "page",
+    load: () => import("./cited_page"),
+    scopes: ["documents.read"],
+    unlisted: true,
   },
   { paths: ["/playground"], title: "nav.playground", icon: "playground", load: () => import("./playground") },
   { paths: ["/keys"], title: "nav.keys", icon: "keys", load: () => import("./keys") },

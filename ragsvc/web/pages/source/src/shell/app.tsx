@@ -104,7 +104,7 @@ function SignedIn() {
       </header>
       <nav id="navigation" class={open ? "nav nav-open" : "nav"} aria-label={t("nav.label")}>
         <ul>
-          {pages.filter(mayOpen).map((entry) => {
+          {pages.filter((entry) => !entry.unlisted && mayOpen(entry)).map((entry) => {
             const current = findPage(here)?.entry === entry;
             return (
               <li key={entry.paths[0]}>

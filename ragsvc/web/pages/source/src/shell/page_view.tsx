@@ -12,7 +12,7 @@ import { matchPath, path } from "./router";
 
 /** The path of the first page that the key may open. */
 export function homePath(): string {
-  return pages.find(mayOpen)?.paths[0] ?? "/ask";
+  return pages.find((entry) => !entry.unlisted && mayOpen(entry))?.paths[0] ?? "/ask";
 }
 
 /** The page that a path shows, and what the path says to it. */
