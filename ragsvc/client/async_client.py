@@ -25,6 +25,8 @@ from ragsvc.client.operations import (
     AskOptions,
     ChangedKeyFields,
     ChatMessages,
+    CountOptions,
+    DocumentEvent,
     ListOptions,
     NewKeyFields,
     QuotaFields,
@@ -35,6 +37,7 @@ from ragsvc.client.records import (
     BookmarkRecord,
     BoxesRecord,
     CollectionRecord,
+    DocumentCountRecord,
     DocumentRecord,
     KeyChangeRecord,
     KeyRecord,
@@ -126,6 +129,19 @@ class AsyncDocumentsResource:
         async for document in self._connection.entries(operations.list_documents(options)):
             yield document
 
+    async def count(self, **options: Unpack[CountOptions]) -> DocumentCountRecord:
+        """Count documents, by status and by media type."""
+        return await self._connection.send(operations.count_documents(options))
+
+    async def follow_all(self) -> AsyncIterator[DocumentEvent]:
+        """Iterate over the changes of all documents: first a snapshot, then each document that changes or is deleted.
+
+        Raises ``ServiceError`` when the connection is lost; a new call begins with a new snapshot.
+        """
+        async with self._connection.events(operations.follow_all_documents()) as events:
+            async for event in events:
+                yield operations.documents_event(event)
+
     async def get(self, document_id: str) -> DocumentRecord:
         return await self._connection.send(operations.get_document(document_id))
 
@@ -198,6 +214,10 @@ class AsyncCollectionsResource:
     async def list(self) -> list[CollectionRecord]:
         """All collections that the key may use, in alphabetical order."""
         return await self._connection.send(operations.list_collections())
+
+    async def create(self, name: str) -> CollectionRecord:
+        """Create an empty collection, or return the one with this name."""
+        return await self._connection.send(operations.create_collection(name))
 
     async def get(self, name: str) -> CollectionRecord:
         return await self._connection.send(operations.get_collection(name))

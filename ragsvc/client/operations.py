@@ -18,7 +18,10 @@ from ragsvc.client.records import (
     BookmarkRecord,
     BoxesRecord,
     CollectionRecord,
+    DocumentCountRecord,
+    DocumentDeletionRecord,
     DocumentRecord,
+    DocumentsSnapshotRecord,
     KeyChangeRecord,
     KeyRecord,
     NewKey,
@@ -57,9 +60,13 @@ class SearchOptions(TypedDict, total=False):
 
 
 class RankedSearchOptions(SearchOptions, total=False):
-    """Options of a search for passages; ``rerank`` orders them with a cross-encoder."""
+    """Options of a search for passages.
+
+    ``rerank`` orders them with a cross-encoder; ``explain`` adds the parts of each score.
+    """
 
     rerank: bool
+    explain: bool
 
 
 class AskOptions(SearchOptions, total=False):
@@ -71,14 +78,28 @@ class AskOptions(SearchOptions, total=False):
     parameters: Mapping[str, Any]
 
 
-class ListOptions(TypedDict, total=False):
-    """Which documents to list. ``name`` is a part of the file name; ``status`` may name several, with commas."""
+DocumentEvent = DocumentRecord | DocumentsSnapshotRecord | DocumentDeletionRecord
+"""An event of all documents: the new state of one, or of all, or a deletion."""
+
+
+class CountOptions(TypedDict, total=False):
+    """Which documents to count. ``name`` is a part of the file name.
+
+    ``status`` and ``media_type`` may name several, with commas.
+    """
 
     status: str
     name: str
     collection: str
+    media_type: str
     parent_id: str
     filters: Mapping[str, Any]
+
+
+class ListOptions(CountOptions, total=False):
+    """Which documents to list, and in which order."""
+
+    sort: Literal["created", "updated", "name", "pages", "bytes", "status"]
     order: Literal["asc", "desc"]
 
 
@@ -184,10 +205,32 @@ def upload_document(
 
 
 def list_documents(options: ListOptions) -> PagedCall[DocumentRecord]:
+    return _listed(_DOCUMENTS, decoder_of(ListPage[DocumentRecord]), _document_filter(options))
+
+
+def count_documents(options: CountOptions) -> Call[DocumentCountRecord]:
+    params = _document_filter(options)
+    return Call(method="GET", path=f"{_DOCUMENTS}/counts", params=params, decode=decoder_of(DocumentCountRecord))
+
+
+def _document_filter(options: CountOptions) -> dict[str, Any]:
     params: dict[str, Any] = {**options}
     if "filters" in options:
         params["filters"] = msgspec.json.encode(options["filters"]).decode()
-    return _listed(_DOCUMENTS, decoder_of(ListPage[DocumentRecord]), params)
+    return params
+
+
+def follow_all_documents() -> Call[Json]:
+    return Call(method="GET", path="/v1/rag/events", decode=decoder_of(Json), timeout_s=SILENCE_S)
+
+
+def documents_event(event: Json) -> DocumentEvent:
+    """An event of all documents."""
+    kinds: dict[str, type[DocumentEvent]] = {
+        "documents.snapshot": DocumentsSnapshotRecord,
+        "document.deleted": DocumentDeletionRecord,
+    }
+    return msgspec.convert(event, kinds.get(event["object"], DocumentRecord))
 
 
 def get_document(document_id: str) -> Call[DocumentRecord]:
@@ -345,6 +388,10 @@ def ask(messages: ChatMessages, options: AskOptions, *, stream: bool = False) ->
 
 def list_collections() -> Call[list[CollectionRecord]]:
     return Call(method="GET", path=_COLLECTIONS, decode=lambda content: _decode(content, _Collections).data)
+
+
+def create_collection(name: str) -> Call[CollectionRecord]:
+    return Call(method="POST", path=_COLLECTIONS, document={"name": name}, decode=decoder_of(CollectionRecord))
 
 
 def get_collection(name: str) -> Call[CollectionRecord]:

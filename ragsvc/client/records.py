@@ -65,6 +65,35 @@ class UploadedDocument(DocumentRecord, frozen=True, kw_only=True):
     updated: list[str] = []
 
 
+class DocumentCountRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The number of documents: in all, by status, and by media type."""
+
+    total: int
+    queued: int
+    processing: int
+    ready: int
+    failed: int
+    media_types: dict[str, int] = {}
+
+
+class DocumentsSnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of all documents: their number, and those that are queued or processed, at most 100.
+
+    ``resumed``: the events that follow contain all changes since the position that was given.
+    """
+
+    counts: DocumentCountRecord
+    unfinished: list[DocumentRecord]
+    has_more: bool
+    resumed: bool
+
+
+class DocumentDeletionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A document was deleted."""
+
+    id: str
+
+
 class PassageRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A passage of a document: the characters ``start`` to ``end`` of the text of its page.
 
@@ -131,6 +160,22 @@ class HitScores(msgspec.Struct, frozen=True, kw_only=True):
     lexical: float | None = None
 
 
+class HitScorePart(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a score: ``points`` = ``value`` (0..1) times ``weight``. All points add up to the score."""
+
+    name: str
+    value: float
+    weight: float
+    points: float
+
+
+class HitExplanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a passage has its score. ``words`` are the words of the query that it contains."""
+
+    parts: list[HitScorePart]
+    words: list[str] = []
+
+
 class PassageHit(msgspec.Struct, frozen=True, kw_only=True):
     """A passage found: ``quote`` is the characters ``start`` to ``end`` of the text of its page."""
 
@@ -146,6 +191,7 @@ class PassageHit(msgspec.Struct, frozen=True, kw_only=True):
     markdown: str | None = None
     score: float
     scores: HitScores
+    explanation: HitExplanation | None = None
 
 
 class PassageHits(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,8 @@ from ragsvc.client.operations import (
     AskOptions,
     ChangedKeyFields,
     ChatMessages,
+    CountOptions,
+    DocumentEvent,
     ListOptions,
     NewKeyFields,
     QuotaFields,
@@ -33,6 +35,7 @@ from ragsvc.client.records import (
     BookmarkRecord,
     BoxesRecord,
     CollectionRecord,
+    DocumentCountRecord,
     DocumentRecord,
     KeyChangeRecord,
     KeyRecord,
@@ -124,6 +127,19 @@ class DocumentsResource:
         """Iterate over documents, newest first unless ``order="asc"``."""
         yield from self._connection.entries(operations.list_documents(options))
 
+    def count(self, **options: Unpack[CountOptions]) -> DocumentCountRecord:
+        """Count documents, by status and by media type."""
+        return self._connection.send(operations.count_documents(options))
+
+    def follow_all(self) -> Iterator[DocumentEvent]:
+        """Iterate over the changes of all documents: first a snapshot, then each document that changes or is deleted.
+
+        Raises ``ServiceError`` when the connection is lost; a new call begins with a new snapshot.
+        """
+        with self._connection.events(operations.follow_all_documents()) as events:
+            for event in events:
+                yield operations.documents_event(event)
+
     def get(self, document_id: str) -> DocumentRecord:
         return self._connection.send(operations.get_document(document_id))
 
@@ -193,6 +209,10 @@ class CollectionsResource:
     def list(self) -> list[CollectionRecord]:
         """All collections that the key may use, in alphabetical order."""
         return self._connection.send(operations.list_collections())
+
+    def create(self, name: str) -> CollectionRecord:
+        """Create an empty collection, or return the one with this name."""
+        return self._connection.send(operations.create_collection(name))
 
     def get(self, name: str) -> CollectionRecord:
         return self._connection.send(operations.get_collection(name))

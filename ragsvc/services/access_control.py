@@ -410,6 +410,11 @@ class Access:
         _require_usable(key, now)
         return live
 
+    def may_continue(self, principal: Principal) -> bool:
+        """Whether the key of a long request is still active: not deleted, revoked, switched off or expired."""
+        live = self._keys.get(principal.key_id)
+        return live is not None and live.key.state is KeyState.ACTIVE and not live.key.expired(self.clock())
+
     def key_of_secret(self, key_id: KeyId, secret_hash: bytes) -> LiveKey:
         """The key with an id, as long as it accepts the secret with this hash. Raises as ``find_key``."""
         live, now = self._keys.get(key_id), self.clock()

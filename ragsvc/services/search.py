@@ -22,6 +22,7 @@ from ragsvc.core.ports.embedding import Reranker, Vectors
 from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids, Indexes
 from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
+from ragsvc.core.retrieval.explanations import ScorePartName, score_part
 from ragsvc.core.retrieval.passage_search import PassageRows, RankedPassages, search_passages
 from ragsvc.core.retrieval.ranking import OPENING_CHARACTERS, Candidate, name_and_title
 from ragsvc.core.retrieval.search_values import SearchHit, SearchMode, SearchQuery, SearchResult
@@ -111,6 +112,7 @@ class SearchService:
                 score=candidate.score,
                 dense=candidate.dense,
                 lexical=candidate.lexical,
+                parts=candidate.parts,
             )
             for candidate in ranked
             if candidate.score >= query.min_score
@@ -197,15 +199,26 @@ class SearchService:
         work = functools.partial(score_in_time, reranker, text, texts, deadline=deadline)
         scores = await anyio.to_thread.run_sync(work, limiter=self._limiter)
         rescored = [
-            msgspec.structs.replace(candidate, score=round(float(score), 4))
-            for candidate, score in zip(ranked, scores, strict=False)
+            _reranked(candidate, round(float(score), 4)) for candidate, score in zip(ranked, scores, strict=False)
         ]
         rescored.sort(key=lambda candidate: -candidate.score)
         lowest = rescored[-1].score if rescored else 1.0
         others = ranked[len(scores) :]
-        return rescored + [
-            msgspec.structs.replace(candidate, score=min(candidate.score, lowest)) for candidate in others
-        ]
+        return rescored + [_not_reranked(candidate, highest=lowest) for candidate in others]
+
+
+def _reranked(candidate: Candidate, score: float) -> Candidate:
+    parts = (score_part(ScorePartName.RERANKER, score),) if candidate.parts else ()
+    return msgspec.structs.replace(candidate, score=score, parts=parts)
+
+
+def _not_reranked(candidate: Candidate, *, highest: float) -> Candidate:
+    """A candidate that was not scored in time, with at most the score ``highest``."""
+    excess = candidate.score - highest
+    if excess <= 0:
+        return candidate
+    parts = (*candidate.parts, score_part(ScorePartName.NOT_RERANKED, -excess)) if candidate.parts else ()
+    return msgspec.structs.replace(candidate, score=highest, parts=parts)
 
 
 def score_in_time(reranker: Reranker, query: str, texts: Sequence[str], *, deadline: float) -> list[float]:

@@ -152,6 +152,7 @@ class StoreFileService:
 
             attached += await write_to_the_end(self._database, write)
             self._ingest.kick()
+            self._documents.notify_many(principal.tenant)
         return attached
 
     def _check_room(
@@ -341,5 +342,6 @@ class StoreFileService:
             return [public_id for _, public_id in queued]
 
         for public_id in await self._database.write(write):
-            self._documents.notify(public_id)
+            self._documents.wake(public_id)
+        self._documents.notify_many(principal.tenant)
         return await self.batch(principal, store_id, batch_id)

@@ -50,17 +50,6 @@ class NewDocument(msgspec.Struct, frozen=True, kw_only=True):
     file_id: FileId | None = None
 
 
-class DocumentFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """The conditions of a listing; defaults match every document."""
-
-    statuses: tuple[DocumentStatus, ...] = ()
-    filename_contains: str | None = None
-    collection_id: CollectionId | None = None
-    collections: tuple[str, ...] = ()
-    metadata: Filter | None = None
-    attached_to: DocumentId | None = None
-
-
 def ensure_collection(connection: Connection, tenant: TenantId, name: str, *, now: int) -> Collection:
     """Find the tenant's collection, or create it."""
     found = _collection_row(connection, tenant, name)
@@ -110,7 +99,7 @@ def list_collections(connection: Connection, tenant: TenantId | None = None) -> 
     return [collection_of(row) for row in connection.execute(statement)]
 
 
-_select_document = (
+select_documents = (
     select(
         _documents,
         _collections.c.name.label("collection"),
@@ -120,9 +109,11 @@ _select_document = (
     .join_from(_documents, _collections, _documents.c.collection_id == _collections.c.id)
     .where(_collections.c.deleted_at.is_(None))
 )
+"""Documents of all tenants with the names of their collections, except those of deleted collections."""
 
 
-def _document(row: AnyRow) -> Document:
+def document_of(row: AnyRow) -> Document:
+    """The document of a row that ``select_documents`` selects."""
     return Document(
         id=DocumentId(row.id),
         public_id=row.public_id,
@@ -217,17 +208,17 @@ def _insert_implicit_file(connection: Connection, document: Document, *, now: in
 
 def get_document(connection: Connection, tenant: TenantId, public_id: str) -> Document:
     """Load one document of the tenant. Raises ``DocumentNotFound``."""
-    statement = _select_document.where(_documents.c.public_id == public_id, _documents.c.tenant == tenant)
+    statement = select_documents.where(_documents.c.public_id == public_id, _documents.c.tenant == tenant)
     row = connection.execute(statement).one_or_none()
     if row is None:
         raise DocumentNotFound(f"There is no document '{public_id}'.", param="document_id")
-    return _document(row)
+    return document_of(row)
 
 
 def get_by_row_id(connection: Connection, document_id: DocumentId) -> Document | None:
     """Load a document of any tenant by its row id."""
-    row = connection.execute(_select_document.where(_documents.c.id == document_id)).one_or_none()
-    return None if row is None else _document(row)
+    row = connection.execute(select_documents.where(_documents.c.id == document_id)).one_or_none()
+    return None if row is None else document_of(row)
 
 
 def has_other_names(current: Document, embedded: Document) -> bool:
@@ -237,9 +228,9 @@ def has_other_names(current: Document, embedded: Document) -> bool:
 
 def find_by_sha256(connection: Connection, collection_id: CollectionId, sha256: str) -> Document | None:
     """Find the document with these bytes in a collection."""
-    statement = _select_document.where(_documents.c.collection_id == collection_id, _documents.c.sha256 == sha256)
+    statement = select_documents.where(_documents.c.collection_id == collection_id, _documents.c.sha256 == sha256)
     row = connection.execute(statement).one_or_none()
-    return None if row is None else _document(row)
+    return None if row is None else document_of(row)
 
 
 def resolve_ids(connection: Connection, collection_id: CollectionId, public_ids: list[str]) -> list[DocumentId]:
@@ -268,65 +259,6 @@ def ids_matching(connection: Connection, collection_id: CollectionId, condition:
         for row_id, metadata, filename, created_at in connection.execute(statement)
         if matches(condition, _decode_object(metadata), filename=filename, created_at=created_at)
     ]
-
-
-def list_documents(
-    connection: Connection,
-    tenant: TenantId,
-    *,
-    which: DocumentFilter,
-    limit: int,
-    after: str | None = None,
-    before: str | None = None,
-    descending: bool = True,
-) -> tuple[list[Document], bool]:
-    """One page of a listing in order of creation, and whether more documents follow.
-
-    The page begins after the document with public id ``after``, or ends before ``before``.
-
-    Raises:
-        DocumentNotFound: that document does not exist, or no longer.
-    """
-    backwards = before is not None
-    ascending = descending if backwards else not descending
-    cursor = _cursor(connection, tenant, before if backwards else after)
-    found: list[Document] = []
-    while True:
-        statement = _select_document.where(_documents.c.tenant == tenant, *_conditions(connection, which))
-        if cursor is not None:
-            statement = statement.where(_documents.c.id > cursor if ascending else _documents.c.id < cursor)
-        statement = statement.order_by(_documents.c.id if ascending else _documents.c.id.desc())
-        rows = [_document(row) for row in connection.execute(statement.limit(_SCAN))]
-        condition = which.metadata
-        found += [
-            row
-            for row in rows
-            if condition is None or matches(condition, row.metadata, filename=row.filename, created_at=row.created_at)
-        ]
-        if len(found) > limit or len(rows) < _SCAN:
-            break
-        cursor = rows[-1].id
-    page, more = found[:limit], len(found) > limit
-    return (page[::-1] if backwards else page), more
-
-
-def _cursor(connection: Connection, tenant: TenantId, public_id: str | None) -> DocumentId | None:
-    return None if public_id is None else get_document(connection, tenant, public_id).id
-
-
-def _conditions(connection: Connection, which: DocumentFilter) -> list[Any]:
-    conditions: list[Any] = []
-    if which.statuses:
-        conditions.append(_documents.c.status.in_(which.statuses))
-    if which.collection_id is not None:
-        conditions.append(_documents.c.collection_id == which.collection_id)
-    if which.collections:
-        conditions.append(_collections.c.name.in_(which.collections))
-    if which.attached_to is not None:
-        conditions.append(_documents.c.id.in_(attachment_rows.attached_to(connection, [which.attached_to])))
-    if which.filename_contains:
-        conditions.append(_documents.c.filename.icontains(which.filename_contains, autoescape=True))
-    return conditions
 
 
 class DeletedDocument(msgspec.Struct, frozen=True):

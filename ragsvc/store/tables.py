@@ -87,6 +87,7 @@ class DocumentRow(_Named, table=True):
         Index("documents_by_tenant", "tenant", "id"),
         Index("documents_by_sha256", "tenant", "sha256"),
         Index("documents_by_collection", "collection_id", "status", "failure_code", "size_bytes"),
+        Index("documents_by_status", "tenant", "status", "updated_at", "collection_id", "media_type"),
         _KEEP_IDS,
     )
 

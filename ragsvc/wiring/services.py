@@ -29,6 +29,7 @@ from ragsvc.services.access_control import Access
 from ragsvc.services.answers import AnswerService
 from ragsvc.services.attached_documents import AttachmentLimits
 from ragsvc.services.conversations import ConversationService
+from ragsvc.services.document_feed import DocumentFeed
 from ragsvc.services.document_service import DocumentService
 from ragsvc.services.embedding_spaces import EmbeddingSpaces
 from ragsvc.services.expiry_sweep import ExpirySweep
@@ -117,6 +118,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     feedback: FeedbackService
     ingest: IngestService
     documents: DocumentService
+    document_feed: DocumentFeed
     page_views: PageViews
     files: FileService
     uploads: UploadService
@@ -487,6 +489,7 @@ async def open_services(
             feedback=FeedbackService(database, require_key=access.require_key),
             ingest=ingest,
             documents=documents,
+            document_feed=DocumentFeed(database=database, hub=hub, may_continue=access.may_continue),
             page_views=PageViews(
                 blobs=blobs,
                 reader=page_reader,

@@ -42,3 +42,8 @@ def assert_fits_width(page: Page) -> None:
     )
     overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     assert overflow <= 0, f"{page.url} is {overflow} px too wide: {wide}"
+
+
+def settle(page: Page) -> None:
+    """Wait until the page shows no sign of loading. It may keep a stream open, so that its network is never idle."""
+    page.wait_for_function("!document.querySelector('main .spinner')")

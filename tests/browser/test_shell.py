@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.accessibility import assert_accessible, assert_fits_width
+from tests.browser.accessibility import assert_accessible, assert_fits_width, settle
 from tests.browser.conftest import SMALL
 
 PAGES = ["/ask", "/documents", "/playground", "/keys", "/service", "/reference"]
@@ -16,7 +16,7 @@ def test_every_page_opens_without_errors_and_is_accessible(open_page, theme) -> 
     for path in PAGES:
         watched.page.goto(path)
         watched.page.locator("main h1").wait_for()
-        watched.page.wait_for_load_state("networkidle")
+        settle(watched.page)
         assert_accessible(watched.page)
 
 
@@ -25,7 +25,7 @@ def test_every_page_fits_a_phone(open_page) -> None:
     for path in PAGES:
         watched.page.goto(path)
         watched.page.locator("main h1").wait_for()
-        watched.page.wait_for_load_state("networkidle")
+        settle(watched.page)
         assert_fits_width(watched.page)
     watched.page.get_by_role("button", name="Menü öffnen").click()
     watched.page.get_by_role("link", name="Dokumente").click()
@@ -107,7 +107,7 @@ def test_another_tenant_sees_nothing_of_a_document(open_page, site) -> None:
     assert answers[0][0] == 404
     watched.page.goto(f"/documents/{document}")
     watched.page.locator("main h1").wait_for()
-    watched.page.wait_for_load_state("networkidle")
+    settle(watched.page)
     assert SMALL not in watched.page.inner_text("main")
 
 

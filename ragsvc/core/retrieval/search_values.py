@@ -10,6 +10,7 @@ import msgspec
 
 from ragsvc.core.defaults import DEFAULT_COLLECTION, DEFAULT_TOP_K, MAX_DOCUMENT_IDS
 from ragsvc.core.documents import StoredPassage
+from ragsvc.core.retrieval.explanations import ScorePart
 from ragsvc.core.retrieval.filters import Filter
 
 DocumentIds = Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_DOCUMENT_IDS)]
@@ -29,7 +30,7 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     ``dense_weight`` (0..1) is the weight of the cosine in a hybrid search, BM25 gets the rest; ``None`` is the
     evaluated mixture, which also uses the names of documents. ``may_rerank`` is ``False`` for the order of these scores
-    where a reranker would order the passages.
+    where a reranker would order the passages. ``explain`` asks for the parts of the scores.
     """
 
     text: str
@@ -42,6 +43,7 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
     rerank: bool = False
     may_rerank: bool = True
     dense_weight: float | None = None
+    explain: bool = False
 
 
 class SearchHit(msgspec.Struct, frozen=True):
@@ -51,6 +53,7 @@ class SearchHit(msgspec.Struct, frozen=True):
     score: float
     dense: float | None = None
     lexical: float | None = None
+    parts: tuple[ScorePart, ...] = ()
 
 
 class SearchResult(msgspec.Struct, frozen=True):
