@@ -191,6 +191,7 @@ class KeyChangeRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     id: int
     at: int
+    tenant: str = ""
     key_id: str
     actor: str
     action: str
@@ -210,6 +211,8 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int
     requests: int
     cost: float = 0.0
+    errors: int = 0
+    latency_ms: float | None = None
 
 
 class UsageRecords(msgspec.Struct, frozen=True, kw_only=True):
