@@ -35,6 +35,7 @@ from ragsvc.core.defaults import (
     DEFAULT_OPEN_COLLECTIONS,
     DEFAULT_RERANK_BUDGET_MS,
     DEFAULT_SEND_TIMEOUT_S,
+    DEFAULT_SESSION_LIFETIME_S,
     DEFAULT_STREAM_COMMENT_S,
     DEFAULT_TOP_K,
     MAX_TOP_K,
@@ -239,6 +240,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Default request limit of a key per minute."""
     requests_per_hour: Positive = 1000
     """Default request limit of a key per hour."""
+
+    pages: bool = True
+    """Serve the web pages, and let their users sign in with a key."""
+    session_lifetime_s: Annotated[int, Meta(ge=60, le=30 * 86_400)] = DEFAULT_SESSION_LIFETIME_S
+    """Seconds after which users of the web pages have to sign in again."""
 
     master_key: str | None = None
     """Master key for encryption at rest: 32 random bytes in hexadecimal or base64."""

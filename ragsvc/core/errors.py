@@ -17,6 +17,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── Unauthorized              the API key is missing, malformed, unknown or revoked
     ├── Forbidden
     │   ├── KeyInactive
+    │   ├── ForeignRequest        a request with the cookie of a session does not come from a page of the service
     │   ├── QuotaExceeded         the tenant has as many documents, bytes or collections as it may have
     │   └── PolicyDenied
     ├── BalanceExhausted
@@ -158,6 +159,12 @@ class PolicyDenied(Forbidden):
     """The key's model list, its scopes or a policy denies the request."""
 
     code = "policy_denied"
+
+
+class ForeignRequest(Forbidden):
+    """A request with the cookie of a session lacks the session's CSRF token, or comes from a page of another origin."""
+
+    code = "csrf_failed"
 
 
 class QuotaExceeded(Forbidden):

@@ -13,9 +13,9 @@ import hashlib
 import itertools
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import anyio
 import msgspec
@@ -57,6 +57,16 @@ async def write_to_the_end(database: Database, operation: Callable[[Connection],
     with anyio.CancelScope(shield=True):
         results.append(await database.write(operation))
     return results[0]
+
+
+def _require_usable(key: ApiKey, now: float) -> None:
+    """Raises ``Unauthorized`` for a revoked or expired key, and ``KeyInactive`` for one that is switched off."""
+    if key.state is KeyState.REVOKED:
+        raise Unauthorized("This API key was revoked.")
+    if key.expired(now):
+        raise Unauthorized("This API key has expired.")
+    if key.state is KeyState.INACTIVE:
+        raise KeyInactive(f"Key '{key.label}' is inactive.")
 
 
 class LiveTenant:
@@ -128,6 +138,14 @@ class LiveKey:
         return UNLIMITED if self.key.token_grant is None else self.key.token_grant
 
 
+class SessionFinder(Protocol):
+    """Finds the key for the token in the cookie of a session of the web pages."""
+
+    async def find_session_key(self, token: bytes) -> LiveKey:
+        """Raises ``Unauthorized`` if the session has ended, and ``KeyInactive``."""
+        ...
+
+
 class Access:
     """Authenticates callers and meters their tokens (port ``TokenMeter``); for one event loop, within ``running()``."""
 
@@ -150,6 +168,8 @@ class Access:
         self._refresh_interval_s = refresh_interval_s
         self.on_usage: Callable[[str, int, int, int], None] | None = None
         """Called with model, prompt tokens, completion tokens, and cost in millionths of a unit of money."""
+        self.sessions: SessionFinder | None = None
+        """The sessions of the web pages; without them no cookie authenticates."""
         self.late_settles = 0
         """Number of settled requests that had to wait for a write."""
         self._logins = FailedLogins(per_minute=failed_logins_per_minute)
@@ -361,11 +381,14 @@ class Access:
         try:
             live = await self.find_key(credential)
         except Unauthorized:
-            if self._logins.failed(address, time.monotonic()):
-                _log.warning("Too many failed authentications from %s: further ones get 429 for a minute.", address)
+            self._note_failed_login(address)
             raise
         self._logins.worked(address, credential)
         return live
+
+    def _note_failed_login(self, address: str | None) -> None:
+        if self._logins.failed(address, time.monotonic()):
+            _log.warning("Too many failed authentications from %s: further ones get 429 for a minute.", address)
 
     async def find_key(self, credential: bytes) -> LiveKey:
         """Find the key for ``credential``, a header value with or without ``Bearer``.
@@ -385,13 +408,27 @@ class Access:
         key, now = live.key, self.clock()
         if not key.accepts(text, now=now):
             raise Unauthorized(_INCORRECT)
-        if key.state is KeyState.REVOKED:
-            raise Unauthorized("This API key was revoked.")
-        if key.expired(now):
-            raise Unauthorized("This API key has expired.")
-        if key.state is KeyState.INACTIVE:
-            raise KeyInactive(f"Key '{key.label}' is inactive.")
+        _require_usable(key, now)
         return live
+
+    def key_of_secret(self, key_id: KeyId, secret_hash: bytes) -> LiveKey:
+        """The key with an id, as long as it accepts the secret with this hash. Raises as ``find_key``."""
+        live, now = self._keys.get(key_id), self.clock()
+        if live is None or not live.key.accepts_hash(secret_hash, now=now):
+            raise Unauthorized("The API key of this session was deleted or got a new secret.")
+        _require_usable(live.key, now)
+        return live
+
+    async def authenticate_by(
+        self, credential: bytes, find: Callable[[], Awaitable[LiveKey]], *, address: str | None = None
+    ) -> LiveKey:
+        """As ``authenticate``, for a credential that is not a key; ``find`` raises ``Unauthorized`` for a wrong one."""
+        self._logins.check(address, credential, time.monotonic())
+        try:
+            return await find()
+        except Unauthorized:
+            self._note_failed_login(address)
+            raise
 
     def _find(self, text: bytes) -> LiveKey | None:
         """The key that a text names, by the id in it, or by its hash if the secret was imported."""

@@ -54,6 +54,7 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.Forbidden: Rendering(403, "permission_error"),
     e.QuotaExceeded: Rendering(403, "permission_error"),
     e.KeyInactive: Rendering(403, "permission_error"),
+    e.ForeignRequest: Rendering(403, "permission_error"),
     e.PolicyDenied: Rendering(403, "policy"),
     e.BalanceExhausted: Rendering(402, "insufficient_quota"),
     e.RateLimited: Rendering(429, "rate_limit_error"),

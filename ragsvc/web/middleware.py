@@ -22,7 +22,7 @@ from ragsvc.core.network import client_network
 from ragsvc.services.access_control import LiveKey
 from ragsvc.web.context import SCOPE_KEY, RequestContext
 from ragsvc.web.errors import log_unexpected
-from ragsvc.web.headers import OUR_HEADERS, limit_headers, new_request_id, valid_id
+from ragsvc.web.headers import OUR_HEADERS, Header, limit_headers, new_request_id, valid_id
 from ragsvc.web.metrics import RequestMetrics
 from ragsvc.web.passthrough.raw_responses import send_error
 from ragsvc.web.usage_families import family_of_route
@@ -88,7 +88,7 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 answered_s = time.monotonic() - context.started
-                extra = [(b"x-request-id", context.request_id.encode())]
+                extra = [(b"x-request-id", context.request_id.encode()), *_vary(context)]
                 if context.live is not None:
                     extra += limit_headers(context.live, monotonic=time.monotonic(), now=self._clock())
                 headers_sent = message.get("headers", ())
@@ -129,6 +129,11 @@ class RequestMiddleware:
             self._count_outcome(
                 context.live, model=note.model, family=family, duration_s=None if failed else duration_s
             )
+
+
+def _vary(context: RequestContext) -> list[Header]:
+    """Responses to a session vary by its cookie: the next user of a browser must not get them from its cache."""
+    return [] if context.session_token is None else [(b"vary", b"Cookie")]
 
 
 _NOT_READY = ("/readyz", HTTPStatus.SERVICE_UNAVAILABLE)

@@ -13,6 +13,7 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 from litestar import Litestar
+from litestar.types import ControllerRouterHandler
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -30,6 +31,7 @@ from ragsvc.web.app import create_app
 from ragsvc.web.mcp.endpoint import McpEndpoint
 from ragsvc.web.mcp.endpoint import route_handlers as mcp_routes
 from ragsvc.web.metrics import OperationMetrics
+from ragsvc.web.pages import routes as pages
 from ragsvc.web.routes import (
     chat,
     collections,
@@ -43,6 +45,7 @@ from ragsvc.web.routes import (
     providers,
     responses,
     search,
+    sessions,
     tenants,
     uploads_in_parts,
     vector_store_files,
@@ -55,7 +58,7 @@ _requests = logging.getLogger("ragsvc.requests")
 _STORED_STATE_S = 2.0
 """How long state that needs the database is reused: several collectors must not cost several counts."""
 
-ROUTES = [
+ROUTES: list[ControllerRouterHandler] = [
     *models.route_handlers,
     *chat.route_handlers,
     *responses.route_handlers,
@@ -73,8 +76,10 @@ ROUTES = [
     *tenants.route_handlers,
     *encryption_keys.route_handlers,
     *encrypted_chat.route_handlers,
+    *sessions.route_handlers,
     *mcp_routes,
 ]
+"""Of every service, but without the setting ``pages`` nobody can sign in."""
 
 
 def create_service(services: Services) -> Litestar:
@@ -85,11 +90,14 @@ def create_service(services: Services) -> Litestar:
     services.observer.sink = operations
     for process_collector in (ProcessCollector, PlatformCollector, GCCollector):
         process_collector(registry=services.registry)
+    routes: list[ControllerRouterHandler] = [*ROUTES, *pages.route_handlers]
+    if not services.settings.pages:
+        routes = [handler for handler in ROUTES if handler not in sessions.route_handlers]
     log = _log_request if services.settings.access_log else None
     return create_app(
         services,
         before_metrics=state.refresh,
-        route_handlers=ROUTES,
+        route_handlers=routes,
         lifespan=[McpEndpoint(services).running],
         body_limit_bytes=services.settings.max_body_bytes,
         access_log=log,

@@ -55,6 +55,7 @@ from ragsvc.services.tenant_export import TenantExport
 from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.services.upload_service import UploadService
 from ragsvc.services.vector_stores import VectorStoreService
+from ragsvc.services.web_sessions import WebSessions
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import Database
@@ -105,6 +106,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     uploads: UploadService
     search: SearchService
     access: Access
+    web_sessions: WebSessions
     tenants: TenantAdministration
     export: TenantExport
     vector_stores: VectorStoreService
@@ -254,6 +256,13 @@ def _open_files(
     return files, uploads
 
 
+def _open_access(settings: Settings, database: Database) -> tuple[Access, WebSessions]:
+    access = Access(database, monotonic=time.monotonic, failed_logins_per_minute=settings.failed_logins_per_minute)
+    sessions = WebSessions(access, lifetime_s=settings.session_lifetime_s)
+    access.sessions = sessions if settings.pages else None
+    return access, sessions
+
+
 async def _start_tasks(
     tasks: TaskGroup, watch: StorageWatch, work: Mapping[str, Callable[[], Awaitable[None]]]
 ) -> None:
@@ -365,7 +374,7 @@ async def open_services(
             observer=observer,
             searched=activity.note,
         )
-        access = Access(database, monotonic=time.monotonic, failed_logins_per_minute=settings.failed_logins_per_minute)
+        access, web_sessions = _open_access(settings, database)
         encryption = await _open_encryption(stack, settings)
         session = await stack.enter_async_context(open_session())
         open_provider = provider_opener(tokens, observer)
@@ -425,7 +434,7 @@ async def open_services(
         work = {
             "ingest": ingest.run,
             "unfinished deletions": tenants.finish_deletions,
-            "expired files": ExpirySweep([files, uploads]).run,
+            "expired files": ExpirySweep([files, uploads, web_sessions]).run,
             "expiry of vector stores": vector_stores.run,
             "old conversations": conversations.remove_inactive,
         }
@@ -452,6 +461,7 @@ async def open_services(
             uploads=uploads,
             search=search,
             access=access,
+            web_sessions=web_sessions,
             tenants=tenants,
             export=TenantExport(database, blobs),
             vector_stores=vector_stores,

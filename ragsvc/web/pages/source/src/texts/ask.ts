@@ -1,0 +1,4 @@
+import type { Texts } from "./catalogue";
+
+/** Keys begin with `ask.`. */
+export const ask = {} satisfies Texts;

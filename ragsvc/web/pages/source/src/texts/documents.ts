@@ -1,0 +1,4 @@
+import type { Texts } from "./catalogue";
+
+/** Keys begin with `documents.`. */
+export const documents = {} satisfies Texts;

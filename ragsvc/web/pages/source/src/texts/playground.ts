@@ -1,0 +1,4 @@
+import type { Texts } from "./catalogue";
+
+/** Keys begin with `playground.`. */
+export const playground = {} satisfies Texts;

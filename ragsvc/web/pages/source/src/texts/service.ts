@@ -1,0 +1,4 @@
+import type { Texts } from "./catalogue";
+
+/** Keys begin with `service.`. */
+export const service = {} satisfies Texts;
