@@ -20,9 +20,9 @@ export interface PageEntry {
   scopes?: readonly Scope[];
 }
 
-/** The pages in the order of the navigation. */
+/** The pages in the order of the navigation; `/` shows the first that the key may open. */
 export const pages: readonly PageEntry[] = [
-  { paths: ["/ask", "/"], title: "nav.ask", icon: "ask", load: () => import("./ask"), scopes: ["chat", "chat.plain"] },
+  { paths: ["/ask"], title: "nav.ask", icon: "ask", load: () => import("./ask"), scopes: ["chat", "chat.plain"] },
   {
     paths: ["/documents", "/documents/:id"],
     title: "nav.documents",

@@ -10,7 +10,7 @@ import { pages } from "../pages";
 import { language, t, type Language } from "../texts";
 import { findPage, mayOpen, PageView } from "./page_view";
 import { setLanguage, setTheme, theme, type Theme } from "./preferences";
-import { navigate, path, startRouter } from "./router";
+import { fragment, navigate, path, startRouter } from "./router";
 import "./shell.css";
 import { SignIn } from "./sign_in";
 
@@ -45,10 +45,15 @@ export function App() {
       <a class="skip-link" href="#content">
         {t("nav.skip")}
       </a>
-      {session.value === null || path.value === "/sign-in" ? <SignedOut /> : <SignedIn />}
+      {session.value === null || opensLink() ? <SignedOut /> : <SignedIn />}
       <Toasts />
     </>
   );
+}
+
+/** Whether a link to sign in was opened, which replaces a session that may be there. */
+function opensLink(): boolean {
+  return path.value === "/sign-in" && fragment.value.startsWith("code=");
 }
 
 function SignedOut() {
@@ -88,7 +93,7 @@ function SignedIn() {
           aria-controls="navigation"
           onClick={() => setOpen(!open)}
         />
-        <a class="brand" href={href("/ask")}>
+        <a class="brand" href={href("/")}>
           ragsvc
         </a>
         <span class="top-space" />

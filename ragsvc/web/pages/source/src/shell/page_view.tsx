@@ -10,8 +10,14 @@ import { pages, type PageEntry, type PageProps } from "../pages";
 import { t } from "../texts";
 import { matchPath, path } from "./router";
 
+/** The path of the first page that the key may open. */
+export function homePath(): string {
+  return pages.find(mayOpen)?.paths[0] ?? "/ask";
+}
+
 /** The page that a path shows, and what the path says to it. */
-export function findPage(actual: string): { entry: PageEntry; params: Record<string, string> } | null {
+export function findPage(path: string): { entry: PageEntry; params: Record<string, string> } | null {
+  const actual = path === "/" || path === "/sign-in" ? homePath() : path;
   for (const entry of pages) {
     for (const pattern of entry.paths) {
       const params = matchPath(pattern, actual);

@@ -8,25 +8,30 @@ import { PageHeader } from "../components/page_header";
 import { Spinner } from "../components/spinner";
 import { errorText } from "../components/toast";
 import { t } from "../texts";
+import { homePath } from "./page_view";
 import { fragment, navigate, path } from "./router";
 
 /** Signs in with a key, or with the code of a link. The key is only in the field, which is emptied. */
 export function SignIn() {
   const [error, setError] = useState("");
   const [busy, setBusy] = useState(false);
-  const [code, setCode] = useState(() => new URLSearchParams(fragment.value).get("code"));
+  const [linked, setLinked] = useState(false);
   const input = useRef<HTMLInputElement>(null);
+  const code = new URLSearchParams(fragment.value).get("code");
 
   useEffect(() => {
     if (!code) return;
     navigate("/sign-in", { replace: true }); // the code goes out of the address and the history
-    signIn({ code }).then(
-      () => navigate("/ask", { replace: true }),
-      (reason: unknown) => {
-        setError(reason instanceof ApiError && !reason.offline ? t("sign_in.link_failed") : errorText(reason));
-        setCode(null);
-      },
-    );
+    setLinked(true);
+    signIn({ code })
+      .then(
+        () => navigate(homePath(), { replace: true }),
+        (reason: unknown) => {
+          const used = reason instanceof ApiError && reason.status === 401;
+          setError(used ? t("sign_in.link_failed") : errorText(reason));
+        },
+      )
+      .finally(() => setLinked(false));
   }, [code]);
 
   const submit = async (event: Event): Promise<void> => {
@@ -40,7 +45,7 @@ export function SignIn() {
     setError("");
     try {
       await signIn({ key });
-      if (path.value === "/sign-in") navigate("/ask", { replace: true });
+      if (path.value === "/sign-in") navigate(homePath(), { replace: true });
     } catch (reason) {
       const wrong = reason instanceof ApiError && reason.status === 401;
       setError(wrong ? t("sign_in.wrong") : errorText(reason));
@@ -55,7 +60,7 @@ export function SignIn() {
     <main class="sign-in" id="content" tabIndex={-1}>
       <div class="card sign-in-card">
         <PageHeader title={t("sign_in.title")} />
-        {code ? (
+        {linked || code ? (
           <Spinner label={t("sign_in.link")} />
         ) : (
           <form class="stack" onSubmit={submit} noValidate>
