@@ -297,7 +297,7 @@ class KeyAdministration:
         return await self._database.read(lambda connection: key_usage_rows.sum_usage(connection, which, by))
 
     async def audit(
-        self, *, tenant: TenantId | None = None, key_id: KeyId | None = None, before: int | None, limit: int
+        self, key_id: KeyId | None = None, *, tenant: TenantId | None = None, before: int | None, limit: int
     ) -> list[AuditEntry]:
         """The audit trail of a tenant, a key or all, newest first; also of deleted keys."""
         return await self._database.read(

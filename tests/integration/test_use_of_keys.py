@@ -245,11 +245,11 @@ def test_a_tenant_administrator_stores_the_keys_of_its_own_tenant_for_providers(
 
 def test_usage_counts_errors_and_the_mean_duration_of_answers(gateway) -> None:
     name = f"errors-{time.monotonic_ns()}"
-    key = gateway.new_key(tenant=name)
+    key = gateway.new_key(tenant=name, allowed_models=["local-name"])
     with gateway.service.client(key) as client, gateway.service.client(gateway.admin_key) as admin:
         for _ in range(2):
             assert client.post("/v1/chat/completions", json=CHAT).status_code == 200
-        assert client.post("/v1/chat/completions", json={**CHAT, "model": "no-such-model"}).status_code == 404
+        assert client.post("/v1/chat/completions", json={**CHAT, "model": "another"}).status_code == 403
         assert client.post("/v1/rag/search", json={"query": ""}).status_code == 400
         assert client.get("/v1/rag/documents/doc_none").status_code == 404  # reading is not reported
         asked = {"tenant": name, "group_by": "family"}
