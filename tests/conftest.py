@@ -18,7 +18,7 @@ from tests.support.upstream_server import serving
 
 _serial = itertools.count(1)
 
-_MARKER_OF_FOLDER = {"models": "model", "ocr": "ocr", "long_runs": "slow", "clients": "clients"}
+_MARKER_OF_FOLDER = {"browser": "browser", "models": "model", "ocr": "ocr", "long_runs": "slow", "clients": "clients"}
 
 
 @pytest.hookimpl(tryfirst=True)
