@@ -180,6 +180,22 @@ def test_usage_counted_before_gets_the_tenant_of_its_key_and_no_family(tmp_path:
     assert rows == [(key, 20000, "m", "", tenant, 7, 5, 2), ("key_deleted", 20001, "", "", "", 9, 0, 1)]
 
 
+def test_the_audit_trail_before_gets_the_tenant_of_its_key_also_of_a_deleted_one(old: OldDirectory) -> None:
+    created = '{"tenant":"gone","label":"x","scopes":[]}'
+    with closing(connect_raw(old.database, key=old.database_key)) as connection:
+        ((key, tenant),) = connection.execute("SELECT id, tenant FROM api_keys ORDER BY id LIMIT 1").fetchall()
+        connection.execute("DELETE FROM key_audit")
+        statement = "INSERT INTO key_audit (at, key_id, actor, action, changes) VALUES (?, ?, 'local', ?, ?)"
+        for row in ((1, key, "update", "{}"), (2, "key_x", "create", created), (3, "key_x", "delete", "{}")):
+            connection.execute(statement, row)
+    Database(old.database, key=old.database_key).close()
+    with closing(connect_raw(old.database, key=old.database_key)) as connection:
+        rows = connection.execute("SELECT at, tenant FROM key_audit ORDER BY at").fetchall()
+        usage = connection.execute("SELECT DISTINCT errors, timed_requests, duration_ms FROM usage").fetchall()
+    assert rows == [(1, tenant), (2, "gone"), (3, "gone")]
+    assert set(usage) <= {(0, 0, 0)}
+
+
 def stamp_newer(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE alembic_version SET version_num = '0999'")
 

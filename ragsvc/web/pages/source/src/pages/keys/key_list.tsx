@@ -201,7 +201,7 @@ function columnsOf(used: Map<string, UsageRow>, withTenant: boolean, onOpen: (ke
     },
     {
       id: "manage",
-      title: "",
+      title: t("keys.actions"),
       cell: (key) => <IconButton small icon="more" label={t("keys.manage", { label: key.label })} onClick={() => onOpen(key)} />,
     },
   ];

@@ -36,7 +36,7 @@ export function ProviderKeys({ tenant }: { tenant: string | null }) {
     { id: "key", title: t("keys.providers.key"), cell: stateOf },
     {
       id: "actions",
-      title: "",
+      title: t("keys.actions"),
       cell: (row) => (
         <div class="row">
           <Button small onClick={() => setSetting(row)}>

@@ -156,6 +156,7 @@ function Charts({ answers, names }: { answers: Answers; names: ReadonlyMap<strin
   const plain = (value: number): string => formatNumber(value);
   return (
     <>
+      <h2 class="visually-hidden">{t("keys.use.by_day")}</h2>
       <div class="keys-charts">
         {bars(t("keys.use.requests"), (row) => row.requests, plain)}
         {bars(t("keys.use.tokens"), tokensOf, plain)}
