@@ -24,6 +24,8 @@ interface ChartProps {
   format: (value: number) => string;
   /** As `format`, but short enough for the axis. */
   formatShort: (value: number) => string;
+  /** The values are whole numbers, and so are those of the axis. */
+  whole?: boolean;
 }
 
 const WIDTH = 480;
@@ -51,7 +53,7 @@ function drawnLabels(count: number, most: number): number[] {
 /** Bars that stack the series; the table below has the same numbers. */
 export function BarChart(props: ChartProps) {
   const sums = props.labels.map((_, at) => props.series.reduce((sum, one) => sum + (one.values[at] ?? 0), 0));
-  const top = roundUp(Math.max(0, ...sums));
+  const top = Math.max(roundUp(Math.max(0, ...sums)), props.whole ? 2 : 0);
   const step = (WIDTH - LEFT) / Math.max(1, props.labels.length);
   const width = Math.min(28, Math.max(1.5, step * 0.72));
   const bars: JSX.Element[] = [];

@@ -162,7 +162,7 @@ function columnsOf(used: Map<string, UsageRow>, withTenant: boolean, onOpen: (ke
     const row = used.get(key.id);
     return row ? read(row) : 0;
   };
-  const tenantColumn: Column<Key> = { id: "tenant", title: t("keys.tenant"), cell: (key) => key.tenant };
+  const tenantColumn: Column<Key> = { id: "tenant", title: t("keys.tenant"), wideOnly: true, cell: (key) => key.tenant };
   return [
     {
       id: "label",

@@ -134,6 +134,7 @@ function formatDuration(ms: number): string {
   return t("keys.use.seconds", { value: formatNumber(ms / 1000, { maximumFractionDigits: 1 }) });
 }
 
+const costOf = (row: UsageRow): number => row.cost;
 const tokensOf = (row: UsageRow): number => row.prompt_tokens + row.completion_tokens;
 
 function Charts({ answers, names }: { answers: Answers; names: ReadonlyMap<string, string> }) {
@@ -149,7 +150,7 @@ function Charts({ answers, names }: { answers: Answers; names: ReadonlyMap<strin
   const sum = (read: (row: UsageRow) => number): number => byDay.data.reduce((total, row) => total + read(row), 0);
   const bars = (title: string, read: (row: UsageRow) => number, format: (value: number) => string) => (
     <section class="card">
-      <BarChart {...shared} title={title} total={format(sum(read))} series={seriesOf(answers, days, names, read)} format={format} />
+      <BarChart {...shared} title={title} total={format(sum(read))} series={seriesOf(answers, days, names, read)} format={format} whole={read !== costOf} />
     </section>
   );
   const latencies = new Map(byDay.data.map((row) => [row.date, row.latency_ms]));
@@ -160,7 +161,7 @@ function Charts({ answers, names }: { answers: Answers; names: ReadonlyMap<strin
       <div class="keys-charts">
         {bars(t("keys.use.requests"), (row) => row.requests, plain)}
         {bars(t("keys.use.tokens"), tokensOf, plain)}
-        {bars(t("keys.use.money"), (row) => row.cost, formatMoney)}
+        {bars(t("keys.use.money"), costOf, formatMoney)}
         {bars(t("keys.use.errors"), (row) => row.errors, plain)}
         <section class="card">
           <LineChart
