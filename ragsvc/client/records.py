@@ -186,8 +186,26 @@ class NewKey(KeyRecord, frozen=True, kw_only=True):
     key: str | None
 
 
+class OwnKeyRecord(KeyRecord, frozen=True, kw_only=True):
+    """The key in use; ``None`` as a limit or as what is left means unlimited.
+
+    ``…_granted`` is the balance that was last set.
+    """
+
+    tokens_granted: int | None = None
+    tokens_used_today: int = 0
+    tokens_remaining: int | None = None
+    money_granted: float | None = None
+    money_used_today: float = 0.0
+    money_remaining: float | None = None
+    requests_remaining: int | None = None
+
+
 class KeyChangeRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A change of a key. ``actor`` is a key id or ``local``; ``changes`` maps field names to new values."""
+    """A change of a key. ``actor`` is a key id or ``local``; ``changes`` maps field names to new values.
+
+    ``key_id`` is empty for changes of a tenant's key for a provider.
+    """
 
     id: int
     at: int

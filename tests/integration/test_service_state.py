@@ -33,7 +33,8 @@ def sealed(tmp_path_factory: pytest.TempPathFactory):
         "RAGSVC_OTEL_ENDPOINT": "http://user:trace-secret@127.0.0.1:9/v1/traces",
     }
     data_dir = folder / "data"
-    key = create_key(data_dir, tenant="operator", extra=("--scope", "admin"), settings=environment)
+    scopes = ("--scope", "admin", "--scope", "chat", "--scope", "documents.write")
+    key = create_key(data_dir, tenant="operator", extra=scopes, settings=environment)
     service = RunningService(data_dir, env=environment, start_timeout_s=300)
     service.admin_key = key
     yield service, environment

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ragsvc.client import Client
 from ragsvc.testing.service_runner import RunningService
 from ragsvc.web.csv_answers import csv_response
 from tests.conftest import NO_LIMITS
@@ -333,3 +334,18 @@ def test_every_key_sees_its_own_limits_and_what_is_left(gateway) -> None:
         unlimited = client.get("/v1/key").json()
         limits = ("tokens_remaining", "money_remaining", "requests_remaining", "tokens_granted")
         assert [unlimited[name] for name in limits] == [None] * 4
+
+
+def test_the_client_reads_its_own_key_its_use_and_the_changes_of_a_tenant(service: RunningService, new_tenant) -> None:
+    tenant = new_tenant(scopes=["tenant.admin", "search"], tokens_per_day=1000)
+    with Client(service.url, api_key=tenant.key) as client:
+        own = client.keys.own()
+        assert (own.tenant, own.tokens_per_day, own.tokens_remaining) == (tenant.name, 1000, 1000)
+        made = client.keys.create("app", scopes=["search"], tokens_per_day=10)
+        client.keys.revoke(made.id)
+        changes = list(client.keys.changes())
+        assert [(change.action, change.key_id) for change in changes[:2]] == [("revoke", made.id), ("create", made.id)]
+        assert {change.tenant for change in changes} == {tenant.name}
+        client.search("piers")
+        rows = wait_for(lambda: client.own_usage(group_by="family").data, bool)
+        assert [(row.family, row.requests) for row in rows] == [("search", 1)]
