@@ -84,9 +84,11 @@ def _hash(token: bytes) -> bytes:
 class WebSessions:
     """Opens, finds and ends sessions; implements ``SessionFinder`` and ``Expiring``. Belongs to one event loop."""
 
-    def __init__(self, access: Access, *, lifetime_s: int) -> None:
+    def __init__(self, access: Access, *, lifetime_s: int, sessions_per_key: int = _SESSIONS_PER_KEY) -> None:
+        """``sessions_per_key``: a further session ends the oldest of its key."""
         self._access = access
         self._lifetime_s = lifetime_s
+        self._sessions_per_key = sessions_per_key
         self._grants: dict[bytes, SessionGrant] = {}
         self._is_loaded = False
         self._loading = anyio.Lock()
@@ -141,7 +143,7 @@ class WebSessions:
 
         def add(connection: Connection) -> list[bytes]:
             self._access.require_key(connection, live.key.id)
-            return session_rows.add_session(connection, grant, keep=_SESSIONS_PER_KEY)
+            return session_rows.add_session(connection, grant, keep=self._sessions_per_key)
 
         await self._load()
         for removed in await write_to_the_end(self._access.database, add):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import filecmp
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "ragsvc" / "web" / "pages" / "source"
+OLDEST_NODE = (20, 19)
 STATIC = ROOT / "ragsvc" / "web" / "pages" / "static"
 
 
@@ -25,8 +27,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare a new build with the folder in the repository")
     parser.add_argument("--out", type=Path, default=STATIC, help="folder to build into")
     options = parser.parse_args()
-    if shutil.which("npm") is None:
-        print("The pages cannot be built: npm was not found (Node 20.19 or newer is needed).", file=sys.stderr)
+    if not has_node():
+        print("The pages cannot be built: Node 20.19 or newer, with npm, was not found.", file=sys.stderr)
         return 1 if "CI" in os.environ or not options.check else 0
     install()
     if not options.check:
@@ -40,6 +42,14 @@ def main() -> int:
     if differences:
         print("Run scripts/pages/build.py and commit what it writes.", file=sys.stderr)
     return 1 if differences else 0
+
+
+def has_node() -> bool:
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        return False
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False).stdout
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    return numbers >= OLDEST_NODE
 
 
 def install() -> None:

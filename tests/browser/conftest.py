@@ -105,7 +105,7 @@ class Site:
         with self.client(key) as client:
             reply = client.post(
                 "/v1/rag/documents",
-                params={"filename": path.name, "wait": "false"},
+                params={"filename": path.name, "wait_s": "0"},
                 content=path.read_bytes(),
                 headers={"content-type": "application/pdf"},
             )
