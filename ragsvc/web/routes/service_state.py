@@ -225,7 +225,7 @@ class FindingList(msgspec.Struct, frozen=True, kw_only=True):
     data: list[Check]
 
 
-class _StoredState(msgspec.Struct, frozen=True):
+class _ServiceRows(msgspec.Struct, frozen=True):
     documents: dict[str, int]
     waiting: int
     rate: IngestRate
@@ -238,11 +238,11 @@ async def get_service(request: AnyRequest) -> ServiceBody:
     services = _services(request)
     since = int(services.access.clock()) - _HOUR_S
 
-    def read(connection: Connection) -> _StoredState:
+    def read(connection: Connection) -> _ServiceRows:
         collections = {
             int(collection.id): (str(collection.tenant), collection.name) for collection in list_collections(connection)
         }
-        return _StoredState(
+        return _ServiceRows(
             count_by_status(connection), waiting_count(connection), ingest_rate(connection, since=since), collections
         )
 

@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from ragsvc.cli.doctor_checks import CheckState
-from ragsvc.cli.doctor_checks import database as check_database
 from ragsvc.core.errors import ConfigurationError, DataDirectoryLocked
 from ragsvc.store.backup import remove_plain_backups
 from ragsvc.store.data_keys import is_plain_database
@@ -25,6 +23,8 @@ from ragsvc.store.migrations import FOLDER, revisions
 from ragsvc.store.schema import prepare_schema, read_revision
 from ragsvc.store.text_integrity import text_checksum
 from ragsvc.testing.service_runner import ROOT
+from ragsvc.wiring.health_checks import CheckState
+from ragsvc.wiring.health_checks import database as check_database
 from tests.support.old_data_directories import KINDS, OldDirectory
 
 TABLES = ("collections", "documents", "pages", "passages", "embeddings", "index_log", "api_keys", "providers")
