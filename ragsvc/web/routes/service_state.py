@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from ragsvc import __version__
 from ragsvc.config import Settings
 from ragsvc.core.access.principal import Scope
+from ragsvc.core.gateway.circuit_breaker import Circuit
 from ragsvc.core.readiness import Readiness
 from ragsvc.services.access_control import Access
 from ragsvc.services.ingest_jobs import IngestService
@@ -433,9 +434,9 @@ def _checks_of_service(services: StateServices, *, failed: int) -> Iterator[Chec
     for provider in services.providers.disabled():
         yield Check(f"provider {provider.name}", CheckState.FAIL, f"disabled: {provider.reason}")
     for view in services.providers.views():
-        closed = [family for family, circuit in view.circuits.items() if circuit.value == "open"]
-        if closed:
-            words = f"gets no requests for {', '.join(sorted(closed))}: the last ones failed"
+        failing = [family for family, circuit in view.circuits.items() if circuit is not Circuit.CLOSED]
+        if failing:
+            words = f"the last requests for {', '.join(sorted(failing))} failed; it is tried again from time to time"
             yield Check(f"provider {view.settings.name}", CheckState.WARN, words)
     if failed:
         words = f"{failed} failed; the page Documents shows the reasons"

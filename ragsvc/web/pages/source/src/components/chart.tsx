@@ -36,11 +36,12 @@ const TOP = 8;
 const PLOT_HEIGHT = HEIGHT - TOP - BOTTOM;
 const COLOURS = 6;
 
-/** A round number that is not below `value`, for the end of an axis. */
-export function roundUp(value: number): number {
-  if (value <= 0) return 1;
+/** A round number that is not below `value`, for the end of an axis; if `whole`, half of it is a whole number, too. */
+export function roundUp(value: number, whole = false): number {
+  if (value <= 0) return whole ? 2 : 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  const step = [1, 2, 2.5, 5, 10].find((candidate) => candidate * power >= value) ?? 10;
+  const steps = whole ? [2, 4, 6, 8, 10] : [1, 2, 2.5, 5, 10];
+  const step = steps.find((candidate) => candidate * power >= value) ?? 10;
   return step * power;
 }
 
@@ -53,7 +54,7 @@ function drawnLabels(count: number, most: number): number[] {
 /** Bars that stack the series; the table below has the same numbers. */
 export function BarChart(props: ChartProps) {
   const sums = props.labels.map((_, at) => props.series.reduce((sum, one) => sum + (one.values[at] ?? 0), 0));
-  const top = Math.max(roundUp(Math.max(0, ...sums)), props.whole ? 2 : 0);
+  const top = roundUp(Math.max(0, ...sums), props.whole);
   const step = (WIDTH - LEFT) / Math.max(1, props.labels.length);
   const width = Math.min(28, Math.max(1.5, step * 0.72));
   const bars: JSX.Element[] = [];

@@ -37,6 +37,7 @@ export const service = {
   "service.embedding.runtime": { en: "Runs with", de: "Läuft mit" },
   "service.embedding.fingerprint": { en: "Fingerprint", de: "Fingerabdruck" },
   "service.embedding.change": { en: "Change to {model}", de: "Wechsel zu {model}" },
+  "service.embedding.next": { en: "Change of the model", de: "Wechsel des Modells" },
   "service.embedding.progress": { en: "{done} of {total} documents", de: "{done} von {total} Dokumenten" },
   "service.embedding.no_change": { en: "no change in progress", de: "kein Wechsel im Gang" },
 

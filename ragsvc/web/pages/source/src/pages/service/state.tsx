@@ -86,7 +86,7 @@ function embeddingFacts(embedding: ServiceState["embedding"]): Fact[] {
     [t("service.embedding.runtime"), embedding.runtime],
     [t("service.embedding.fingerprint"), <span class="service-mono">{embedding.fingerprint.slice(0, 16)}…</span>],
     [
-      t("service.embedding.change", { model: change?.model ?? "…" }),
+      change ? t("service.embedding.change", { model: change.model }) : t("service.embedding.next"),
       change ? (
         <>
           <progress max={change.total || 1} value={change.done} aria-label={progress} />
