@@ -26,6 +26,7 @@ def sealed(tmp_path_factory: pytest.TempPathFactory):
     settings.write_text(
         '[[providers]]\nname = "absent"\nbase_url = "http://user:basic-secret@127.0.0.1:9/v1"\n'
         'api_key = "sk-provider-secret"\nmodels = ["absent/model"]\nretries = 0\n'
+        '[[providers]]\nname = "down"\nbase_url = "http://127.0.0.1:9/v1"\nmodels = ["down/model"]\nretries = 0\n'
     )
     environment = {
         "RAGSVC_CONFIG": str(settings),
@@ -104,12 +105,12 @@ def test_findings_name_failed_providers_and_documents_and_a_backup_ends_its_find
             headers={"content-type": "application/pdf"},
         )
         assert upload.status_code == 422
-        chat = {"model": "absent/model", "messages": [{"role": "user", "content": "Hello"}]}
+        chat = {"model": "down/model", "messages": [{"role": "user", "content": "Hello"}]}
         for _ in range(8):
             assert admin.post("/v1/chat/completions", json=chat).status_code in {502, 503, 504}
         after = findings()
         assert after["documents"] == ("warn", "1 failed; the page Documents shows the reasons")
-        assert after["provider absent"][0] == "warn"
+        assert after["provider down"][0] == "warn"
         done = subprocess.run(
             [sys.executable, "-m", "ragsvc", "backup", str(tmp_path / "archive")],
             capture_output=True,
