@@ -29,6 +29,7 @@ from ragsvc.client.operations import (
     DocumentEvent,
     ListOptions,
     NewKeyFields,
+    OwnUsageOptions,
     QuotaFields,
     RankedSearchOptions,
     UsageOptions,
@@ -42,6 +43,7 @@ from ragsvc.client.records import (
     KeyChangeRecord,
     KeyRecord,
     NewKey,
+    OwnKeyRecord,
     PageRecord,
     PassageHits,
     PassageRecord,
@@ -268,6 +270,15 @@ class AsyncKeysResource:
         async for change in self._connection.entries(operations.list_key_changes(key_id)):
             yield change
 
+    async def changes(self, tenant: str | None = None) -> AsyncIterator[KeyChangeRecord]:
+        """Iterate over the changes of all keys, or of one tenant's, newest first; also of deleted keys."""
+        async for change in self._connection.entries(operations.list_changes(tenant)):
+            yield change
+
+    async def own(self) -> OwnKeyRecord:
+        """The key of this client, with what is left of its limits; for every key."""
+        return await self._connection.send(operations.get_own_key())
+
 
 class AsyncTenantsResource:
     """Tenants, for administrators. A tenant begins with its first key."""
@@ -396,6 +407,10 @@ class AsyncClient:
     async def usage(self, **options: Unpack[UsageOptions]) -> UsageRecords:
         """Sum tokens and requests, for administrators; the last 30 days unless ``since`` is given."""
         return await self._connection.send(operations.get_usage(options))
+
+    async def own_usage(self, **options: Unpack[OwnUsageOptions]) -> UsageRecords:
+        """Sum the usage of the key of this client; the last 30 days unless ``since`` is given."""
+        return await self._connection.send(operations.get_own_usage(options))
 
 
 async def _write(connection: AsyncConnection, call: Call[bytes], target: Path) -> int:

@@ -25,6 +25,7 @@ from ragsvc.client.records import (
     KeyChangeRecord,
     KeyRecord,
     NewKey,
+    OwnKeyRecord,
     PageRecord,
     PassageHits,
     PassageRecord,
@@ -133,16 +134,21 @@ class ChangedKeyFields(KeyFields, total=False):
     label: str
 
 
-class UsageOptions(TypedDict, total=False):
+class OwnUsageOptions(TypedDict, total=False):
     """Which usage to sum. Dates are days in UTC (``2026-11-29``); ``group_by`` names columns, separated by commas."""
 
     since: str
     until: str
-    tenant: str
-    key_id: str
     model: str
     family: str
     group_by: str
+
+
+class UsageOptions(OwnUsageOptions, total=False):
+    """Which usage of which keys to sum."""
+
+    tenant: str
+    key_id: str
 
 
 class QuotaFields(TypedDict, total=False):
@@ -463,6 +469,24 @@ def list_key_changes(key_id: str) -> PagedCall[KeyChangeRecord]:
         cursor="before",
         position=lambda page: page.data[-1].id,
     )
+
+
+def list_changes(tenant: str | None) -> PagedCall[KeyChangeRecord]:
+    return PagedCall(
+        path="/v1/audit",
+        params={"limit": _PAGE} if tenant is None else {"limit": _PAGE, "tenant": tenant},
+        decode=decoder_of(ListPage[KeyChangeRecord]),
+        cursor="before",
+        position=lambda page: page.data[-1].id,
+    )
+
+
+def get_own_key() -> Call[OwnKeyRecord]:
+    return Call(method="GET", path="/v1/key", decode=decoder_of(OwnKeyRecord))
+
+
+def get_own_usage(options: OwnUsageOptions) -> Call[UsageRecords]:
+    return Call(method="GET", path="/v1/key/usage", params={**options}, decode=decoder_of(UsageRecords))
 
 
 def get_usage(options: UsageOptions) -> Call[UsageRecords]:

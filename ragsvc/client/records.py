@@ -266,11 +266,30 @@ class NewKey(KeyRecord, frozen=True, kw_only=True):
     key: str | None
 
 
+class OwnKeyRecord(KeyRecord, frozen=True, kw_only=True):
+    """The key in use; ``None`` as a limit or as what is left means unlimited.
+
+    ``…_granted`` is the balance that was last set.
+    """
+
+    tokens_granted: int | None = None
+    tokens_used_today: int = 0
+    tokens_remaining: int | None = None
+    money_granted: float | None = None
+    money_used_today: float = 0.0
+    money_remaining: float | None = None
+    requests_remaining: int | None = None
+
+
 class KeyChangeRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A change of a key. ``actor`` is a key id or ``local``; ``changes`` maps field names to new values."""
+    """A change of a key. ``actor`` is a key id or ``local``; ``changes`` maps field names to new values.
+
+    ``key_id`` is empty for changes of a tenant's key for a provider.
+    """
 
     id: int
     at: int
+    tenant: str = ""
     key_id: str
     actor: str
     action: str
@@ -290,6 +309,8 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int
     requests: int
     cost: float = 0.0
+    errors: int = 0
+    latency_ms: float | None = None
 
 
 class UsageRecords(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from ragsvc.client.operations import (
     DocumentEvent,
     ListOptions,
     NewKeyFields,
+    OwnUsageOptions,
     QuotaFields,
     RankedSearchOptions,
     UsageOptions,
@@ -40,6 +41,7 @@ from ragsvc.client.records import (
     KeyChangeRecord,
     KeyRecord,
     NewKey,
+    OwnKeyRecord,
     PageRecord,
     PassageHits,
     PassageRecord,
@@ -261,6 +263,14 @@ class KeysResource:
         """Iterate over the changes of a key, newest first."""
         yield from self._connection.entries(operations.list_key_changes(key_id))
 
+    def changes(self, tenant: str | None = None) -> Iterator[KeyChangeRecord]:
+        """Iterate over the changes of all keys, or of one tenant's, newest first; also of deleted keys."""
+        yield from self._connection.entries(operations.list_changes(tenant))
+
+    def own(self) -> OwnKeyRecord:
+        """The key of this client, with what is left of its limits; for every key."""
+        return self._connection.send(operations.get_own_key())
+
 
 class TenantsResource:
     """Tenants, for administrators. A tenant begins with its first key."""
@@ -387,6 +397,10 @@ class Client:
     def usage(self, **options: Unpack[UsageOptions]) -> UsageRecords:
         """Sum tokens and requests, for administrators; the last 30 days unless ``since`` is given."""
         return self._connection.send(operations.get_usage(options))
+
+    def own_usage(self, **options: Unpack[OwnUsageOptions]) -> UsageRecords:
+        """Sum the usage of the key of this client; the last 30 days unless ``since`` is given."""
+        return self._connection.send(operations.get_own_usage(options))
 
 
 def _write(connection: SyncConnection, call: Call[bytes], target: Path) -> int:

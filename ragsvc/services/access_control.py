@@ -26,6 +26,7 @@ from ragsvc.core.access.failed_logins import FailedLogins
 from ragsvc.core.access.limits import DAY_S, UNLIMITED, DayClock, MoneyLedger, RequestGate, TokenLedger
 from ragsvc.core.access.money import show_amount
 from ragsvc.core.access.principal import Principal
+from ragsvc.core.access.request_note import note_request
 from ragsvc.core.defaults import DEFAULT_FAILED_LOGINS_PER_MINUTE
 from ragsvc.core.errors import BalanceExhausted, Conflict, KeyInactive, RateLimited, StorageFull, Unauthorized
 from ragsvc.core.ids import KeyId, TenantId
@@ -472,6 +473,7 @@ class Access:
             StorageFull: a budget is limited, and what is used cannot be written because the disk is full.
         """
         live = self._live(principal)
+        note_request(family=family)
         if isinstance(need, int):
             need = Need(need)
         ledgers: tuple[TokenLedger, ...] = live.ledgers if need.cost else (live.ledger,)
@@ -569,9 +571,22 @@ class Access:
     def count_request(self, principal: Principal, *, family: str) -> None:
         """Count a request that uses no tokens, such as a search, for the usage report; written within a second."""
         live = self._keys.get(principal.key_id)
+        note_request(family=family)
         if live is not None:
             live.ledger.turn(self._day())
             self._usage_of(live, model="", family=family).requests += 1
+
+    def count_outcome(self, live: LiveKey, *, model: str, family: str, duration_s: float | None) -> None:
+        """Count the end of a request for the usage report: an error, or with ``duration_s`` an answer."""
+        if self._keys.get(live.key.id) is not live:
+            return  # the key was deleted; its tenant may have been, too
+        live.ledger.turn(self._day())
+        usage = self._usage_of(live, model=model, family=family)
+        if duration_s is None:
+            usage.errors += 1
+        else:
+            usage.timed_requests += 1
+            usage.duration_ms += round(duration_s * 1000)
 
     def _usage_of(self, live: LiveKey, *, model: str, family: str) -> KeyUsage:
         slot = (live.key.id, live.ledger.day, model, family)
@@ -715,10 +730,7 @@ class Access:
     def _keep_usage(self, usages: dict[_UsageSlot, KeyUsage]) -> None:
         for slot, usage in usages.items():
             newer = self._usage.setdefault(slot, KeyUsage(*slot, usage.tenant))
-            newer.prompt_tokens += usage.prompt_tokens
-            newer.completion_tokens += usage.completion_tokens
-            newer.requests += usage.requests
-            newer.cost_micros += usage.cost_micros
+            newer.add(usage)
 
     async def _refresh_forever(self) -> None:
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anyio
 
+from ragsvc.core.access.request_note import note_request
 from ragsvc.core.gateway.chat import TokenUsage
 from ragsvc.core.gateway.prices import FREE, NO_TOKENS, ONE_REQUEST, Quantities, cost_micros, reply_tokens_worth
 from ragsvc.core.gateway.provider_settings import Pricing
@@ -26,6 +27,7 @@ class RequestReservation:
         self._model = model
         self._open = True
         self.pricing = pricing
+        note_request(model=model)
 
     @property
     def limited(self) -> bool:

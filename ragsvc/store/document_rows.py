@@ -347,6 +347,28 @@ def referenced_blobs(connection: Connection) -> set[tuple[str, str]]:
     return {(tenant, sha256) for tenant, sha256 in connection.execute(statement)}
 
 
+class IngestRate(msgspec.Struct, frozen=True):
+    """Documents that became ready since a time, their pages, and documents that failed since."""
+
+    documents: int
+    pages: int
+    failed: int
+
+
+def ingest_rate(connection: Connection, *, since: int) -> IngestRate:
+    """How much was ingested, of all tenants; ``since`` is in Unix seconds."""
+    done = select(func.count(), func.coalesce(func.sum(_documents.c.pages_total), 0)).where(
+        _documents.c.ready_at >= since
+    )
+    failed = (
+        select(func.count())
+        .select_from(_documents)
+        .where(_documents.c.status == DocumentStatus.FAILED, _documents.c.updated_at >= since)
+    )
+    documents, pages = connection.execute(done).one()
+    return IngestRate(int(documents), int(pages), int(connection.execute(failed).scalar_one()))
+
+
 def count_by_status(connection: Connection) -> dict[str, int]:
     """How many documents of all tenants are in each status."""
     statement = select(_documents.c.status, func.count()).group_by(_documents.c.status)

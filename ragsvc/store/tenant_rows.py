@@ -61,10 +61,6 @@ _DELETED_ALONE = "\x00deleted "
 _DELETED_WITH_TENANT = "\x00deleted tenant "
 """Beginnings of the names of collections that are being deleted; no other name has a control character."""
 
-_is_creation = _audit.c.action.in_(["create", "import"])
-_audited_tenant = func.json_extract(_audit.c.changes, "$.tenant")
-"""The tenant of a key, in the audit entry of its creation."""
-
 _not_deleted = _collections.c.deleted_at.is_(None)
 
 
@@ -143,7 +139,7 @@ def tenant_names(connection: Connection) -> list[TenantId]:
         select(_provider_keys.c.tenant),
         select(_responses.c.tenant),
         select(_usage.c.tenant),
-        select(_audited_tenant).where(_is_creation),
+        select(_audit.c.tenant).where(_audit.c.tenant != ""),
         select(_files.c.tenant).where(_files.c.deleted_at.is_(None)),
         select(_uploads.c.tenant),
         conversation_rows.select_tenants(),
@@ -188,7 +184,7 @@ def _has_records(connection: Connection, tenant: TenantId) -> bool:
             _provider_keys.c.tenant == tenant,
             _expired_stores.c.tenant == tenant,
             _usage.c.tenant == tenant,
-            _is_creation & (_audited_tenant == tenant),
+            _audit.c.tenant == tenant,
             _uploads.c.tenant == tenant,
         )
     )
@@ -350,10 +346,11 @@ def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
     of_tenant = select(_keys.c.id).where(_keys.c.tenant == tenant)
     present_and_former = of_tenant.union(
         select(_usage.c.key_id).where(_usage.c.tenant == tenant),
-        select(_audit.c.key_id).where(_is_creation, _audited_tenant == tenant),
+        select(_audit.c.key_id).where(_audit.c.tenant == tenant),
     )
     connection.execute(delete(_idempotency).where(_idempotency.c.owner.in_(present_and_former)))
-    audit = connection.execute(delete(_audit).where(_audit.c.key_id.in_(present_and_former))).rowcount
+    audited = (_audit.c.tenant == tenant) | _audit.c.key_id.in_(of_tenant)
+    audit = connection.execute(delete(_audit).where(audited)).rowcount
     usage = connection.execute(delete(_usage).where((_usage.c.tenant == tenant) | _usage.c.key_id.in_(of_tenant)))
     connection.execute(delete(_keys).where(_keys.c.tenant == tenant))
     provider_keys = connection.execute(delete(_provider_keys).where(_provider_keys.c.tenant == tenant)).rowcount

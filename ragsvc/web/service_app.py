@@ -48,6 +48,7 @@ from ragsvc.web.routes import (
     providers,
     responses,
     search,
+    service_state,
     sessions,
     tenants,
     uploads_in_parts,
@@ -82,6 +83,7 @@ ROUTES: list[ControllerRouterHandler] = [
     *tenants.route_handlers,
     *encryption_keys.route_handlers,
     *encrypted_chat.route_handlers,
+    *service_state.route_handlers,
     *sessions.route_handlers,
     *mcp_routes,
 ]

@@ -20,8 +20,13 @@ export function Dialog({ title, open, onClose, children, actions, wide }: Dialog
   const heading = useId();
   useEffect(() => {
     const element = dialog.current;
-    if (open && element && !element.open) element.showModal();
-    return () => element?.close();
+    if (!open || !element || element.open) return undefined;
+    const before = document.activeElement;
+    element.showModal();
+    return () => {
+      element.close(); // returns the focus only while the element is in the document
+      if (before instanceof HTMLElement && before.isConnected) before.focus();
+    };
   }, [open]);
   if (!open) return null;
   return (
