@@ -174,7 +174,7 @@ def check(file: Path, page: int, read: ReadPage, stretch: tuple[int, int], kind:
 
 
 def comparable(text: str) -> str:
-    """Letters and digits without those differences that recognition of a single line cannot see: I, l and 1, O and 0."""
+    """Letters and digits; I, l and 1, and O and 0, are the same: a single line does not tell them apart."""
     return letters_of(text.replace("|", "1")).lower().translate(str.maketrans("ilo", "110"))
 
 
