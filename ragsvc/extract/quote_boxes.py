@@ -34,6 +34,7 @@ from ragsvc.extract.turned import Rectangle
 _MAX_CHARACTERS = 1_000_000
 _DEVICE = 1_000_000
 _SAME_ROW = 0.3
+_MUCH_LARGER = 2.0
 _WIDEST_JUMP = 12
 _FULLY = 0.95
 _MOSTLY = 0.3
@@ -231,13 +232,16 @@ def _in_rows(placed: _Placed, *, upright: bool) -> list[QuoteBox]:
 
 
 def _same_row(box: QuoteBox, other: QuoteBox, *, upright: bool) -> bool:
-    if upright:
-        overlap = min(box.top, other.top) - max(box.bottom, other.bottom)
-        height = min(box.top - box.bottom, other.top - other.bottom)
-    else:
-        overlap = min(box.right, other.right) - max(box.left, other.left)
-        height = min(box.right - box.left, other.right - other.left)
-    return overlap > _SAME_ROW * height
+    """Whether two rectangles are in one line; beside much larger letters, several lines may be found."""
+    across = min(box.right, other.right) - max(box.left, other.left)
+    down = min(box.top, other.top) - max(box.bottom, other.bottom)
+    heights = box.top - box.bottom, other.top - other.bottom
+    widths = box.right - box.left, other.right - other.left
+    overlap, gap, sizes = (down, -across, heights) if upright else (across, -down, widths)
+    smaller, larger = sorted(sizes)
+    if larger > _MUCH_LARGER * smaller and gap > smaller:
+        return False
+    return overlap > _SAME_ROW * smaller
 
 
 def _gaps(wanted: _Letters, covered: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

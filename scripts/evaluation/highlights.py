@@ -51,6 +51,7 @@ MOST_OTHERS = 0.15
 WIDTH = 2000
 WINDOW = 1500
 PADDING = 0.15
+EDGE = 24
 _OCR_PAGES = 8
 
 
@@ -157,7 +158,7 @@ def check(file: Path, page: int, read: ReadPage, stretch: tuple[int, int], kind:
     pixels = np.ascontiguousarray(np.asarray(Image.open(io.BytesIO(picture.png)).convert("RGB"))[:, :, ::-1])
     seen = " ".join(_read_inside(pixels, box) for box in found.boxes)
     quote = read.text[start:end]
-    letters, others = letters_of(quote).lower(), letters_of(seen).lower()
+    letters, others = comparable(quote), comparable(seen)
     matcher = difflib.SequenceMatcher(None, letters, others, autojunk=False)
     same = sum(block.size for block in matcher.get_matching_blocks())
     return HighlightCheck(
@@ -172,6 +173,11 @@ def check(file: Path, page: int, read: ReadPage, stretch: tuple[int, int], kind:
     )
 
 
+def comparable(text: str) -> str:
+    """Letters and digits; I, l and 1, and O and 0, are the same: a single line does not tell them apart."""
+    return letters_of(text.replace("|", "1")).lower().translate(str.maketrans("ilo", "110"))
+
+
 def _read_inside(pixels: np.ndarray, box: ShownBox) -> str:
     """Recognise the inside of a rectangle with a narrow margin; a tall one is turned."""
     rows, columns = pixels.shape[:2]
@@ -182,6 +188,7 @@ def _read_inside(pixels: np.ndarray, box: ShownBox) -> str:
     crop = pixels[max(0, top) : bottom, max(0, left) : right]
     if min(crop.shape[:2]) < 3:
         return ""
+    crop = np.pad(crop, ((0, 0), (EDGE, EDGE), (0, 0)), mode="edge")  # the engine misses letters at the very edge
     if height > 2.5 * width:
         texts = [open_recogniser().read_line(np.ascontiguousarray(np.rot90(crop, turns))) for turns in (1, 3)]
         return max(texts, key=len)
