@@ -31,7 +31,7 @@ from ragsvc.web.app import create_app
 from ragsvc.web.mcp.endpoint import McpEndpoint
 from ragsvc.web.mcp.endpoint import route_handlers as mcp_routes
 from ragsvc.web.metrics import OperationMetrics
-from ragsvc.web.pages import routes as pages
+from ragsvc.web.pages import routes as page_routes
 from ragsvc.web.routes import (
     chat,
     collections,
@@ -83,7 +83,14 @@ ROUTES: list[ControllerRouterHandler] = [
     *sessions.route_handlers,
     *mcp_routes,
 ]
-"""Of every service, but without the setting ``pages`` nobody can sign in."""
+"""All routes of the API."""
+
+
+def routes_of(*, pages: bool) -> list[ControllerRouterHandler]:
+    """All routes, or those of a service without web pages, to which nobody can sign in."""
+    if pages:
+        return [*ROUTES, *page_routes.route_handlers]
+    return [handler for handler in ROUTES if handler not in sessions.route_handlers]
 
 
 def create_service(services: Services) -> Litestar:
@@ -94,14 +101,11 @@ def create_service(services: Services) -> Litestar:
     services.observer.sink = operations
     for process_collector in (ProcessCollector, PlatformCollector, GCCollector):
         process_collector(registry=services.registry)
-    routes: list[ControllerRouterHandler] = [*ROUTES, *pages.route_handlers]
-    if not services.settings.pages:
-        routes = [handler for handler in ROUTES if handler not in sessions.route_handlers]
     log = _log_request if services.settings.access_log else None
     return create_app(
         services,
         before_metrics=state.refresh,
-        route_handlers=routes,
+        route_handlers=routes_of(pages=services.settings.pages),
         lifespan=[McpEndpoint(services).running],
         body_limit_bytes=services.settings.max_body_bytes,
         access_log=log,
