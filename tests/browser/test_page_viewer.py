@@ -91,7 +91,7 @@ def test_a_reader_moves_with_keys_and_comes_back_to_the_quote(open_page, site) -
     page.locator(".page-viewer-scroll").focus()
     page.keyboard.press("+")
     page.keyboard.press("+")
-    page.locator(".page-viewer-sheet img[data-width='2000']").wait_for()
+    page.locator(".page-viewer-sheet img[data-width='1400']").wait_for()
     wide = page.locator(".page-viewer-sheet").bounding_box()
     assert narrow is not None
     assert wide is not None

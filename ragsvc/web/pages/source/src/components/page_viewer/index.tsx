@@ -70,7 +70,9 @@ function findQuote(text: string, quote: string): Span | null {
   if (!words.length) return null;
   const pattern = words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("\\s+");
   const found = new RegExp(pattern).exec(text);
-  return found ? { start: found.index, end: found.index + found[0].length } : null;
+  if (!found) return null;
+  const start = Array.from(text.slice(0, found.index)).length; // offsets count characters, not UTF-16 units
+  return { start, end: start + Array.from(found[0]).length };
 }
 
 /** A value that is loaded; a new key loads it again. */
