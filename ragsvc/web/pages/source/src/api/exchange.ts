@@ -4,6 +4,7 @@ import { fetchResponse } from "./request";
 
 /** A request and its response, as they were sent, with their times. */
 export interface Exchange {
+  method: string;
   path: string;
   body: unknown;
   status: number;
@@ -35,14 +36,19 @@ function isText(type: string): boolean {
   return /json|text|event-stream/.test(type);
 }
 
-/** Posts JSON or a form and returns the exchange. Error answers are returned as well; an abort is thrown. */
-export async function exchange(path: string, body: unknown, options: ExchangeOptions = {}): Promise<Exchange> {
+/** Sends a request and returns the exchange. Error answers are returned as well; an abort is thrown. */
+export async function exchange(
+  method: string,
+  path: string,
+  body: unknown,
+  options: ExchangeOptions = {},
+): Promise<Exchange> {
   const begin = performance.now();
   const since = (): number => performance.now() - begin;
-  const result = { path, body, status: 0, headers: [] as [string, string][], text: "", blob: null as Blob | null };
+  const result = { method, path, body, status: 0, headers: [] as [string, string][], text: "", blob: null as Blob | null };
   let response: Response;
   try {
-    response = await fetchResponse("POST", path, { body, signal: options.signal });
+    response = await fetchResponse(method, path, { body, signal: options.signal });
   } catch (error) {
     if (!(error instanceof ApiError) || error.offline || error.status === 401) throw error;
     const { message, code, param, status, requestId } = error;

@@ -25,7 +25,7 @@ export function useRun(): Run {
     setBusy(true);
     try {
       const options = onEvent ? { signal: own.signal, onEvent } : { signal: own.signal };
-      const done = await exchange(path, body, options);
+      const done = await exchange("POST", path, body, options);
       setLast(done);
       return done;
     } catch (error) {
