@@ -13,6 +13,7 @@ from ragsvc.client.attestation_check import attested
 from ragsvc.client.calls import Pause
 from ragsvc.client.hpke_stream_mode import HpkeStream
 from ragsvc.client.records import (
+    BalanceRecord,
     CollectionRecord,
     DocumentFailure,
     DocumentRecord,
@@ -66,6 +67,7 @@ __all__ = [
     "AsyncStreamedAnswer",
     "AuthenticationFailed",
     "BadRequest",
+    "BalanceRecord",
     "BalanceUsedUp",
     "Client",
     "CollectionRecord",

@@ -45,7 +45,7 @@ from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.services.request_files import RequestFileLimits, RequestFiles
 from ragsvc.services.response_plans import ResponsePlanner
-from ragsvc.services.responses import ResponseService
+from ragsvc.services.responses import INPUTS_BYTES, ResponseService
 from ragsvc.services.search import SearchService
 from ragsvc.services.storage_watch import StorageWatch
 from ragsvc.services.store_activity import StoreActivity
@@ -288,6 +288,7 @@ async def _open_responses(
         conversations=conversations,
         require_key=access.require_key,
         retention_days=settings.response_retention_days,
+        inputs_bytes=max(INPUTS_BYTES, 4 * settings.chat_files_bytes),
     )
     tenants.stop_responses = responses.stop_all_of
     await responses.recover()
