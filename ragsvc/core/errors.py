@@ -17,7 +17,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── Unauthorized              the API key is missing, malformed, unknown or revoked
     ├── Forbidden
     │   ├── KeyInactive
-    │   ├── QuotaExceeded         the tenant has as many documents, bytes or collections as it may have
+    │   ├── QuotaExceeded         the tenant has as many documents, bytes, collections … as it may have
     │   └── PolicyDenied
     ├── BalanceExhausted
     ├── RateLimited
@@ -161,7 +161,7 @@ class PolicyDenied(Forbidden):
 
 
 class QuotaExceeded(Forbidden):
-    """The tenant has as many documents, bytes or collections as it may have."""
+    """The tenant has as many documents, bytes, collections, conversations or responses as it may have."""
 
     code = "quota_exceeded"
 

@@ -22,6 +22,7 @@ from ragsvc.core.access.principal import Principal
 from ragsvc.core.errors import (
     InvalidRequest,
     Overloaded,
+    QuotaExceeded,
     RagsvcError,
     ResponseNotFound,
     ShuttingDown,
@@ -354,11 +355,13 @@ class ResponseService:
         require_key: Callable[[Connection, KeyId], None],
         retention_days: int,
         inputs_bytes: int = INPUTS_BYTES,
+        max_per_tenant: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``require_key`` raises if the key was deleted. ``retention_days`` of 0 keeps responses for good.
 
-        The inputs that are in memory until they are stored may have ``inputs_bytes`` together.
+        The inputs that are in memory until they are stored may have ``inputs_bytes`` together. A tenant has at most
+        ``max_per_tenant`` stored responses.
         """
         self._database = database
         self.answers = answers
@@ -367,6 +370,7 @@ class ResponseService:
         self._require_key = require_key
         self._retention_days = retention_days
         self._clock = clock
+        self._max_per_tenant = max_per_tenant
         self._inputs_free_bytes = inputs_bytes
         self._inputs: dict[str, int] = {}
         """Bytes of the large inputs in memory, by the id of the response."""
@@ -389,7 +393,10 @@ class ResponseService:
 
         Raises:
             Overloaded: too many large inputs wait until they can be stored.
+            QuotaExceeded: the tenant may store no more responses.
         """
+        if request.is_stored and self._max_per_tenant is not None:  # before the model is asked; the write checks again
+            await self._database.read(lambda connection: self._check_quota(connection, principal))
         plan = await self._planner.plan(principal, request, adapt, large=size_bytes >= LARGE_BODY_BYTES)
         size_bytes += plan.referred_bytes
         if plan.keeps_input and size_bytes >= LARGE_BODY_BYTES:
@@ -399,6 +406,14 @@ class ResponseService:
             self._inputs[plan.id] = size_bytes
             weakref.finalize(plan, self._release_input, plan.id)  # also of a plan that is never carried out
         return plan
+
+    def _check_quota(self, connection: Connection, principal: Principal) -> None:
+        most = self._max_per_tenant
+        if most is not None and (count := rows.count_responses(connection, principal.tenant)) >= most:
+            raise QuotaExceeded(
+                f"The tenant '{principal.tenant}' has {count} stored responses and may have {most}. Delete responses, "
+                "send '\"store\": false', or ask the operator for a higher limit."
+            )
 
     def _release_input(self, public_id: str) -> None:
         self._inputs_free_bytes += self._inputs.pop(public_id, 0)
@@ -523,6 +538,7 @@ class ResponseService:
 
         def write(connection: Connection) -> None:
             self._require_key(connection, plan.principal.key_id)
+            self._check_quota(connection, plan.principal)
             rows.add_response(connection, stored)
 
         await self._database.write(write)
@@ -537,6 +553,7 @@ class ResponseService:
             self._require_key(connection, plan.principal.key_id)
             self._add_to_conversation(connection, plan, response)
             if plan.stored:
+                self._check_quota(connection, plan.principal)
                 rows.add_response(connection, stored)
 
         await self._database.write(write)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, Connection, Index, LargeBinary, delete, insert, literal, select, update
+from sqlalchemy import Column, Connection, Index, LargeBinary, delete, func, insert, literal, select, update
 from sqlmodel import Field, SQLModel
 
 from ragsvc.core.errors import ResponseNotFound
@@ -156,6 +156,11 @@ def delete_responses_of(connection: Connection, tenant: TenantId) -> int:
 def has_response(connection: Connection, tenant: TenantId, public_id: str) -> bool:
     statement = select(literal(1)).where(_responses.c.public_id == public_id, _responses.c.tenant == tenant)
     return connection.execute(statement).first() is not None
+
+
+def count_responses(connection: Connection, tenant: TenantId) -> int:
+    statement = select(func.count()).select_from(_responses).where(_responses.c.tenant == tenant)
+    return int(connection.execute(statement).scalar_one())
 
 
 def has_responses(connection: Connection, tenant: TenantId) -> bool:

@@ -288,6 +288,7 @@ async def _open_responses(
         conversations=conversations,
         require_key=access.require_key,
         retention_days=settings.response_retention_days,
+        max_per_tenant=settings.max_responses_per_tenant,
         inputs_bytes=max(INPUTS_BYTES, 4 * settings.chat_files_bytes),
     )
     tenants.stop_responses = responses.stop_all_of
@@ -387,7 +388,11 @@ async def open_services(
             forget_provider_keys=providers.forget_keys,
             forget_files=request_files.forget,
         )
-        conversations = ConversationService(database, retention_days=settings.conversation_retention_days)
+        conversations = ConversationService(
+            database,
+            retention_days=settings.conversation_retention_days,
+            max_per_tenant=settings.max_conversations_per_tenant,
+        )
         router = Router(
             models,
             policies=open_policies(stack, settings, session),

@@ -1,4 +1,4 @@
-"""The inputs of responses that are being made take a bounded amount of memory."""
+"""The inputs of responses that are being made take a bounded amount of memory, and tenants a bounded number of rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from ragsvc.core.access.principal import DEFAULT_SCOPES, Principal
-from ragsvc.core.errors import Overloaded
+from ragsvc.core.errors import Overloaded, QuotaExceeded
 from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.core.responses.request import decode_response_request
 from ragsvc.services.answers import AnswerService
@@ -26,10 +26,10 @@ TEXT = "x" * 600_000
 class Responses:
     """A response service without models, which plans and stores."""
 
-    def __init__(self, folder) -> None:
+    def __init__(self, folder, *, max_per_tenant: int | None = None) -> None:
         self.database = Database(folder / "ragsvc.sqlite")
         answers = AnswerService(models=ModelRegistry([], {}, created=1), searcher=None, meter=None, count_tokens=len)
-        self.conversations = ConversationService(self.database)
+        self.conversations = ConversationService(self.database, max_per_tenant=max_per_tenant)
         self.service = ResponseService(
             database=self.database,
             answers=answers,
@@ -38,6 +38,7 @@ class Responses:
             require_key=lambda connection, key: None,
             retention_days=0,
             inputs_bytes=1_000_000,
+            max_per_tenant=max_per_tenant,
         )
 
     async def plan(self, **fields: object) -> ResponsePlan:
@@ -97,3 +98,25 @@ async def test_the_input_of_a_conversation_stays_until_its_end(responses):
 async def test_an_input_that_is_not_stored_is_not_kept(responses):
     plans = [await responses.plan(store=False) for _ in range(3)]
     assert all(plan.input_items == [] and plan.request.input is None for plan in plans)
+
+
+@pytest.mark.anyio
+async def test_a_tenant_has_a_limited_number_of_responses_and_conversations(tmp_path):
+    made = Responses(tmp_path, max_per_tenant=2)
+    late = await made.plan(input="late")
+    for _ in range(2):
+        plan = await made.plan(input="Hello")
+        await made.service.insert(plan, "completed", {"id": plan.id, "output": []})
+        await made.conversations.create(CALLER)
+    with pytest.raises(QuotaExceeded, match="2 stored responses"):
+        await made.plan(input="Hello")
+    with pytest.raises(QuotaExceeded, match="2 stored responses"):
+        await made.service.insert(late, "completed", {"id": late.id, "output": []})
+    with pytest.raises(QuotaExceeded, match="2 conversations"):
+        await made.conversations.create(CALLER)
+    await made.plan(input="Hello", store=False)
+    other = Principal(KeyId("key_2"), TenantId("other"), "test", DEFAULT_SCOPES)
+    await made.conversations.create(other)
+    await made.service.delete(CALLER, plan.id)
+    await made.service.insert(late, "completed", {"id": late.id, "output": []})
+    made.database.close()
