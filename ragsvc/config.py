@@ -227,6 +227,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Documents that a tenant may have, unless ``ragsvc tenants update`` sets another number; no limit by default."""
     max_bytes_per_tenant: Positive | None = None
     """Bytes of stored files that a tenant may have, unless ``ragsvc tenants update`` sets another number."""
+    max_conversations_per_tenant: Positive | None = None
+    """Conversations that a tenant may have; no limit by default."""
+    max_responses_per_tenant: Positive | None = None
+    """Stored responses that a tenant may have; no limit by default."""
     quarantine_days: Annotated[int, Meta(ge=0)] = 30
     """Days that a stored file without a document is kept in ``quarantine/`` before it is deleted; 0 keeps it."""
 

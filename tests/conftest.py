@@ -11,12 +11,15 @@ from pathlib import Path
 import httpx
 import pytest
 from filelock import FileLock
+from hypothesis import settings as hypothesis_settings
 
 from ragsvc.testing.service_runner import RunningService, create_key
 from tests.support.recording_provider import RecordingProvider
 from tests.support.upstream_server import serving
 
 _serial = itertools.count(1)
+
+hypothesis_settings.register_profile("thorough", max_examples=2000)
 
 _MARKER_OF_FOLDER = {"browser": "browser", "models": "model", "ocr": "ocr", "long_runs": "slow", "clients": "clients"}
 

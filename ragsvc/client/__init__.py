@@ -13,6 +13,7 @@ from ragsvc.client.attestation_check import attested
 from ragsvc.client.calls import Pause
 from ragsvc.client.hpke_stream_mode import HpkeStream
 from ragsvc.client.records import (
+    BalanceRecord,
     BookmarkRecord,
     BoxesRecord,
     BoxRecord,
@@ -73,6 +74,7 @@ __all__ = [
     "AsyncStreamedAnswer",
     "AuthenticationFailed",
     "BadRequest",
+    "BalanceRecord",
     "BalanceUsedUp",
     "BookmarkRecord",
     "BoxRecord",

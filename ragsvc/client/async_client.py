@@ -35,6 +35,7 @@ from ragsvc.client.operations import (
     UsageOptions,
 )
 from ragsvc.client.records import (
+    BalanceRecord,
     BookmarkRecord,
     BoxesRecord,
     CollectionRecord,
@@ -402,7 +403,11 @@ class AsyncClient:
 
     async def tokens(self) -> int:
         """How many tokens a request could use now."""
-        return await self._connection.send(operations.get_tokens())
+        return (await self.balance()).tokens_remaining
+
+    async def balance(self) -> BalanceRecord:
+        """How many tokens, and how much money, a request could use now."""
+        return await self._connection.send(operations.get_balance())
 
     async def usage(self, **options: Unpack[UsageOptions]) -> UsageRecords:
         """Sum tokens and requests, for administrators; the last 30 days unless ``since`` is given."""

@@ -15,6 +15,7 @@ from ragsvc.client.document_following import Following
 from ragsvc.client.event_decoding import Json
 from ragsvc.client.pagination import ListPage, PagedCall, last_id
 from ragsvc.client.records import (
+    BalanceRecord,
     BookmarkRecord,
     BoxesRecord,
     CollectionRecord,
@@ -163,10 +164,6 @@ class QuotaFields(TypedDict, total=False):
 
 class _Removal(msgspec.Struct):
     removed: RemovedData
-
-
-class _Balance(msgspec.Struct):
-    tokens_remaining: int
 
 
 class _Collections(msgspec.Struct):
@@ -493,8 +490,8 @@ def get_usage(options: UsageOptions) -> Call[UsageRecords]:
     return Call(method="GET", path="/v1/usage", params={**options}, decode=decoder_of(UsageRecords))
 
 
-def get_tokens() -> Call[int]:
-    return Call(method="GET", path="/v1/tokens", decode=lambda content: _decode(content, _Balance).tokens_remaining)
+def get_balance() -> Call[BalanceRecord]:
+    return Call(method="GET", path="/v1/tokens", decode=decoder_of(BalanceRecord))
 
 
 def _key(key_id: str) -> str:

@@ -237,6 +237,13 @@ class RemovedData(msgspec.Struct, frozen=True, kw_only=True):
     removed_copies: list[str] = []
 
 
+class BalanceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request could use now; ``money_remaining`` is ``None`` if neither the key nor its tenant has a budget."""
+
+    tokens_remaining: int
+    money_remaining: float | None = None
+
+
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """An API key without its secret. ``None`` as a limit means unlimited."""
 

@@ -33,6 +33,7 @@ from ragsvc.client.operations import (
     UsageOptions,
 )
 from ragsvc.client.records import (
+    BalanceRecord,
     BookmarkRecord,
     BoxesRecord,
     CollectionRecord,
@@ -392,7 +393,11 @@ class Client:
 
     def tokens(self) -> int:
         """How many tokens a request could use now."""
-        return self._connection.send(operations.get_tokens())
+        return self.balance().tokens_remaining
+
+    def balance(self) -> BalanceRecord:
+        """How many tokens, and how much money, a request could use now."""
+        return self._connection.send(operations.get_balance())
 
     def usage(self, **options: Unpack[UsageOptions]) -> UsageRecords:
         """Sum tokens and requests, for administrators; the last 30 days unless ``since`` is given."""

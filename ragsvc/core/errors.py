@@ -18,7 +18,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── Forbidden
     │   ├── KeyInactive
     │   ├── ForeignRequest        a request with the cookie of a session does not come from a page of the service
-    │   ├── QuotaExceeded         the tenant has as many documents, bytes or collections as it may have
+    │   ├── QuotaExceeded         the tenant has as many documents, bytes, collections … as it may have
     │   └── PolicyDenied
     ├── BalanceExhausted
     ├── RateLimited
@@ -170,7 +170,7 @@ class ForeignRequest(Forbidden):
 
 
 class QuotaExceeded(Forbidden):
-    """The tenant has as many documents, bytes or collections as it may have."""
+    """The tenant has as many documents, bytes, collections, conversations or responses as it may have."""
 
     code = "quota_exceeded"
 

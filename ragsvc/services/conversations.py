@@ -16,7 +16,7 @@ import anyio
 from sqlalchemy import Connection
 
 from ragsvc.core.access.principal import Principal, Scope, allows_collection
-from ragsvc.core.errors import InvalidRequest, Overloaded, StorageFull
+from ragsvc.core.errors import InvalidRequest, Overloaded, QuotaExceeded, StorageFull
 from ragsvc.core.responses.conversation_items import MAX_CONVERSATION_ITEMS, new_items, taken_id
 from ragsvc.core.responses.request import Item
 from ragsvc.services.access_control import write_to_the_end
@@ -62,14 +62,19 @@ class ConversationService:
         retention_days: int | None = None,
         max_items: int = MAX_CONVERSATION_ITEMS,
         max_bytes: int = MAX_CONTINUED_BYTES,
+        max_per_tenant: int | None = None,
         clock: Callable[[], float] = time.time,
         draw: Callable[[], str] = lambda: secrets.token_hex(24),
     ) -> None:
-        """``draw`` makes the random part of an id. Nothing is added to items of more than ``max_bytes`` as JSON."""
+        """``draw`` makes the random part of an id. Nothing is added to items of more than ``max_bytes`` as JSON.
+
+        A tenant has at most ``max_per_tenant`` conversations.
+        """
         self._database = database
         self._retention_days = retention_days
         self._max_items = max_items
         self._max_bytes = max_bytes
+        self._max_per_tenant = max_per_tenant
         self._clock = clock
         self._draw = draw
 
@@ -87,12 +92,14 @@ class ConversationService:
 
         Raises:
             InvalidRequest: an item is malformed.
+            QuotaExceeded: the tenant may have no more conversations.
         """
         added = self._complete(items)
         now = self._now()
 
         def write(connection: Connection) -> Conversation:
             require_caller(connection)
+            self._check_quota(connection, principal)
             public_id = f"conv_{self._draw()}"
             made = rows.insert_conversation(
                 connection, principal.tenant, public_id, metadata=metadata or {}, now=now, key_id=principal.key_id
@@ -275,6 +282,14 @@ class ConversationService:
         if not _may_see(principal, found):
             raise rows.conversation_not_found(public_id, param=param)
         return found
+
+    def _check_quota(self, connection: Connection, principal: Principal) -> None:
+        most = self._max_per_tenant
+        if most is not None and (count := rows.count_conversations(connection, principal.tenant)) >= most:
+            raise QuotaExceeded(
+                f"The tenant '{principal.tenant}' has {count} conversations and may have {most}. Delete conversations, "
+                "or ask the operator for a higher limit."
+            )
 
     def _complete(self, given: Sequence[Item]) -> list[Item]:
         return new_items(given, lambda prefix, _: f"{prefix}_{self._draw()}")

@@ -256,6 +256,11 @@ def delete_conversations_of(connection: Connection, tenant: TenantId) -> int:
     return connection.execute(delete(_conversations).where(_conversations.c.tenant == tenant)).rowcount
 
 
+def count_conversations(connection: Connection, tenant: TenantId) -> int:
+    statement = select(func.count()).select_from(_conversations).where(_conversations.c.tenant == tenant)
+    return int(connection.execute(statement).scalar_one())
+
+
 def has_conversations(connection: Connection, tenant: TenantId) -> bool:
     statement = select(literal(1)).where(_conversations.c.tenant == tenant).limit(1)
     return connection.execute(statement).first() is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,12 +11,12 @@ from sqlalchemy import Connection, delete, func, insert, select, union, update
 
 from ragsvc.core.documents import Collection, Document, DocumentStatus, Problem, ProblemCode, Stage
 from ragsvc.core.errors import CollectionNotFound, DocumentNotFound
-from ragsvc.core.files import FilePurpose, implicit_file_id
+from ragsvc.core.files import FilePurpose, UploadedFile, implicit_file_id
 from ragsvc.core.ids import CollectionId, DocumentId, FileId, TenantId, new_store_id
 from ragsvc.core.retrieval.filters import Filter, matches
 from ragsvc.core.text.chunking import document_name
 from ragsvc.store import attachment_rows, file_rows
-from ragsvc.store.file_removal_rows import add_removal, forget_removal
+from ragsvc.store.file_removal_rows import add_removal, forget_removal, forget_removals
 from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
 from ragsvc.store.tables import AnyRow, CollectionRow, DocumentRow, FileRow, UploadPartRow, table_of
 
@@ -48,6 +48,16 @@ class NewDocument(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, Any]
     created_at: int
     file_id: FileId | None = None
+
+
+class DocumentOfStoredFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The values of a document that is made from a stored file; ``failure`` is a code and a message."""
+
+    public_id: str
+    file: UploadedFile
+    media_type: str
+    metadata: Mapping[str, Any]
+    failure: tuple[str, str] | None = None
 
 
 def ensure_collection(connection: Connection, tenant: TenantId, name: str, *, now: int) -> Collection:
@@ -176,6 +186,68 @@ def insert_document(connection: Connection, new: NewDocument) -> Document:
     else:
         _insert_implicit_file(connection, document, now=new.created_at)
     return document
+
+
+def insert_documents_of_files(
+    connection: Connection, collection: Collection, new: Sequence[DocumentOfStoredFile], *, now: int
+) -> dict[str, DocumentId]:
+    """Insert documents of stored files as queued, or as failed; thousands take a few statements.
+
+    The caller checked that the collection does not have their bytes, which differ, and links the files.
+
+    Returns:
+        Row ids by SHA-256.
+    """
+    if not new:
+        return {}
+    rows = [
+        {
+            "public_id": each.public_id,
+            "tenant": collection.tenant,
+            "collection_id": collection.id,
+            "filename": each.file.filename,
+            "media_type": each.media_type,
+            "size_bytes": each.file.size_bytes,
+            "sha256": each.file.sha256,
+            "status": DocumentStatus.QUEUED if each.failure is None else DocumentStatus.FAILED,
+            "stage": Stage.QUEUED if each.failure is None else Stage.FAILED,
+            "failure_code": None if each.failure is None else each.failure[0],
+            "failure_message": None if each.failure is None else each.failure[1],
+            "metadata": _encode(each.metadata),
+            "problems": b"[]",
+            "timings": b"{}",
+            "pages_total": 0,
+            "pages_done": 0,
+            "passages_total": 0,
+            "passages_done": 0,
+            "created_at": now,
+            "updated_at": now,
+        }
+        for each in new
+    ]
+    connection.execute(insert(_documents), rows)
+    ids: dict[str, DocumentId] = {}
+    for begin in range(0, len(new), _SCAN):
+        digests = [each.file.sha256 for each in new[begin : begin + _SCAN]]
+        forget_removals(connection, collection.tenant, digests)
+        statement = select(_documents.c.sha256, _documents.c.id).where(
+            _documents.c.collection_id == collection.id, _documents.c.sha256.in_(digests)
+        )
+        ids.update({sha256: DocumentId(row_id) for sha256, row_id in connection.execute(statement)})
+    return ids
+
+
+def documents_by_sha256(
+    connection: Connection, collection_id: CollectionId, digests: Sequence[str]
+) -> dict[str, Document]:
+    """The documents of a collection with these bytes, by their SHA-256."""
+    found: dict[str, Document] = {}
+    for begin in range(0, len(digests), _SCAN):
+        statement = _select_document.where(
+            _documents.c.collection_id == collection_id, _documents.c.sha256.in_(digests[begin : begin + _SCAN])
+        )
+        found.update({row.sha256: _document(row) for row in connection.execute(statement)})
+    return found
 
 
 def ensure_implicit_file(connection: Connection, document: Document, *, now: int) -> None:

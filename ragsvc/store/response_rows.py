@@ -6,11 +6,12 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, Connection, Index, LargeBinary, delete, insert, literal, select, update
+from sqlalchemy import Column, Connection, Index, LargeBinary, delete, func, insert, literal, select, update
 from sqlmodel import Field, SQLModel
 
 from ragsvc.core.errors import ResponseNotFound
 from ragsvc.core.ids import TenantId
+from ragsvc.core.vector_stores import attributes_of
 from ragsvc.store.tables import AnyRow, DocumentFileRow, DocumentRow, FileRow, table_of
 
 UNFINISHED = ("queued", "in_progress")
@@ -48,6 +49,7 @@ _responses = table_of(ResponseRow)
 _documents = table_of(DocumentRow)
 _links = table_of(DocumentFileRow)
 _files = table_of(FileRow)
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,13 +153,23 @@ def delete_responses_of(connection: Connection, tenant: TenantId) -> int:
     return connection.execute(delete(_responses).where(_responses.c.tenant == tenant)).rowcount
 
 
+def has_response(connection: Connection, tenant: TenantId, public_id: str) -> bool:
+    statement = select(literal(1)).where(_responses.c.public_id == public_id, _responses.c.tenant == tenant)
+    return connection.execute(statement).first() is not None
+
+
+def count_responses(connection: Connection, tenant: TenantId) -> int:
+    statement = select(func.count()).select_from(_responses).where(_responses.c.tenant == tenant)
+    return int(connection.execute(statement).scalar_one())
+
+
 def has_responses(connection: Connection, tenant: TenantId) -> bool:
     statement = select(literal(1)).where(_responses.c.tenant == tenant).limit(1)
     return connection.execute(statement).first() is not None
 
 
 class CitedFile(msgspec.Struct, frozen=True):
-    """The file of a document, and the document's metadata, of which scalars are attributes of the file."""
+    """The file of a document, and its attributes: those of the document's metadata that are scalars."""
 
     file_id: str
     attributes: dict[str, Any]
@@ -172,12 +184,10 @@ def cited_files(connection: Connection, documents: Collection[int]) -> dict[str,
         .where(_documents.c.id.in_(documents), _files.c.deleted_at.is_(None))
         .order_by(_links.c.created_at.desc(), _files.c.id.desc())  # of several, the first one is kept
     )
-    return {row.public_id: CitedFile(row.file_id, _scalars(row.metadata)) for row in connection.execute(statement)}
-
-
-def _scalars(metadata: bytes) -> dict[str, Any]:
-    decoded = msgspec.json.decode(metadata, type=dict[str, Any])
-    return {name: value for name, value in decoded.items() if isinstance(value, str | int | float | bool)}
+    return {
+        row.public_id: CitedFile(row.file_id, attributes_of(_decode_object(row.metadata)))
+        for row in connection.execute(statement)
+    }
 
 
 def _stored(row: AnyRow) -> StoredResponse:

@@ -26,6 +26,7 @@ from ragsvc.web.bodies import CHAT_FILES_KEY, LARGE_BODIES_BYTES, LARGE_BODIES_K
 from ragsvc.web.cross_origin import Preflights, SharedResponses
 from ragsvc.web.errors import EXCEPTION_HANDLERS
 from ragsvc.web.keep_alive import COMMENT_EVERY_KEY
+from ragsvc.web.llama_stack_paths import LlamaStackPaths
 from ragsvc.web.metrics import RequestMetrics
 from ragsvc.web.middleware import AccessLog, RequestMiddleware
 from ragsvc.web.passthrough.raw_routes import RawRoutes
@@ -122,7 +123,8 @@ def create_app(
     _check_requirements(app)
     services.access.on_usage = metrics.count_tokens
 
-    inner: ASGIApp = RawRoutes(app.asgi_handler, app, access=services.access, files_limit_bytes=files_limit_bytes)
+    routes = RawRoutes(app.asgi_handler, app, access=services.access, files_limit_bytes=files_limit_bytes)
+    inner: ASGIApp = LlamaStackPaths(routes)
     if encryption is not None:
         inner = SealedRequestMiddleware(
             inner,

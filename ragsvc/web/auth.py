@@ -1,7 +1,7 @@
 """Access control for all routes: authentication, scopes, request limits, body limits.
 
-A handler declares in ``opt["scope"]`` what it requires: a ``Scope``, ``AccessRequirement.ANY_KEY`` or
-``AccessRequirement.PUBLIC``. Without this declaration the application does not start, so no route is public by mistake.
+A handler declares in ``opt["scope"]`` what it requires: a ``Scope`` or an ``AccessRequirement``. Without this
+declaration the application does not start, so no route is public by mistake.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class AccessRequirement(Enum):
 
     PUBLIC = "public"
     ANY_KEY = "any key"
+    CHAT_OR_PROXY = "chat.plain or proxy"
 
 
 Requirement = Scope | AccessRequirement
@@ -117,6 +118,8 @@ async def let_in(
             context.live = live
         if isinstance(requirement, Scope):
             require_scope(live.principal, requirement)
+        elif requirement is AccessRequirement.CHAT_OR_PROXY and Scope.PROXY not in live.principal.scopes:
+            require_scope(live.principal, Scope.CHAT_PLAIN)
         admit(context, live)
     length = context.headers.get(b"content-length")
     if length is not None:

@@ -48,7 +48,7 @@ from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.services.request_files import RequestFileLimits, RequestFiles
 from ragsvc.services.response_plans import ResponsePlanner
-from ragsvc.services.responses import ResponseService
+from ragsvc.services.responses import INPUTS_BYTES, ResponseService
 from ragsvc.services.search import SearchService
 from ragsvc.services.storage_watch import StorageWatch
 from ragsvc.services.store_activity import StoreActivity
@@ -326,6 +326,8 @@ async def _open_responses(
         conversations=conversations,
         require_key=access.require_key,
         retention_days=settings.response_retention_days,
+        max_per_tenant=settings.max_responses_per_tenant,
+        inputs_bytes=max(INPUTS_BYTES, 4 * settings.chat_files_bytes),
     )
     tenants.stop_responses = responses.stop_all_of
     await responses.recover()
@@ -426,7 +428,11 @@ async def open_services(
             forget_provider_keys=providers.forget_keys,
             forget_files=request_files.forget,
         )
-        conversations = ConversationService(database, retention_days=settings.conversation_retention_days)
+        conversations = ConversationService(
+            database,
+            retention_days=settings.conversation_retention_days,
+            max_per_tenant=settings.max_conversations_per_tenant,
+        )
         router = Router(
             models,
             policies=open_policies(stack, settings, session),

@@ -413,6 +413,53 @@ def test_a_conversation_continues(caller, upstream):
         caller.responses.create(model="any-model", input="Two", previous_response_id=unstored.id)
 
 
+def test_a_conversation_goes_on_after_the_deletion_of_its_beginning(caller, upstream):
+    first = caller.responses.create(model="any-model", input="My name is Ada.")
+    second = caller.responses.create(model="any-model", input="I keep bees.", previous_response_id=first.id)
+    third = caller.responses.create(model="any-model", input="I live here.", previous_response_id=second.id)
+    caller.responses.delete(first.id)
+    caller.responses.create(model="any-model", input="Who am I?", previous_response_id=third.id)
+    asked = upstream.requests[-1]["messages"]
+    assert [message["content"] for message in asked if message["role"] == "user"] == [
+        "I keep bees.",
+        "I live here.",
+        "Who am I?",
+    ]
+    assert caller.responses.retrieve(second.id).previous_response_id == first.id
+    with pytest.raises(openai.NotFoundError, match=first.id):
+        caller.responses.create(model="any-model", input="Who am I?", previous_response_id=first.id)
+
+
+def test_a_key_for_providers_alone_gets_responses_that_are_not_stored(caller, upstream):
+    stored = caller.responses.create(model="any-model", input="Hello")
+    talk = caller.openai.conversations.create()
+    proxy = caller.another(scopes=["proxy"])
+    for options in ({}, {"store": False}):
+        made = proxy.responses.create(model="any-model", input="Hello", **options)
+        assert made.output_text == stored.output_text
+        assert made.store is False
+        assert caller.http.get(f"/v1/responses/{made.id}").status_code == 404
+        assert "store" not in upstream.requests[-1]
+    with proxy.responses.stream(model="any-model", input="Hello") as stream:
+        assert stream.get_final_response().output_text == stored.output_text
+    for options in (
+        {"store": True},
+        {"background": True},
+        {"previous_response_id": stored.id},
+        {"conversation": talk.id},
+        {"input": [{"type": "item_reference", "id": stored.output[-1].id}]},
+        {"tools": [caller.file_search()]},
+        {"extra_body": {"use_rag": True}},
+    ):
+        with pytest.raises(openai.PermissionDeniedError, match="'chat'"):
+            proxy.responses.create(**{"model": "any-model", "input": "Hello", **options})
+    for path in (f"/v1/responses/{stored.id}", f"/v1/conversations/{talk.id}"):
+        assert proxy.http.get(path).status_code == 403
+    neither = caller.another(scopes=["embeddings"])
+    with pytest.raises(openai.PermissionDeniedError, match="'chat'"):
+        neither.responses.create(model="any-model", input="Hello")
+
+
 def test_stored_responses(caller):
     tool = caller.file_search()
     made = caller.responses.create(model=LOCAL, input=QUESTION, tools=[tool], metadata={"run": "7"})
