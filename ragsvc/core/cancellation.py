@@ -46,7 +46,7 @@ async def run_in_thread(work: Callable[[Cancellation], T], *, threads: Executor 
     cancellation = Cancellation()
     context = contextvars.copy_context()
     try:
-        return await asyncio.get_running_loop().run_in_executor(threads, context.run, work, cancellation)
+        return await asyncio.get_running_loop().run_in_executor(threads, lambda: context.run(work, cancellation))
     finally:
         cancellation.cancel()
 
