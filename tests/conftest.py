@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,8 +29,12 @@ _MARKER_OF_FOLDER = {"browser": "browser", "models": "model", "ocr": "ocr", "lon
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests of a folder, so that ``-m "not model and not ocr and not slow"`` selects the fast tests.
 
-    Tests that install other clients run only if ``-m`` names ``clients``.
+    Tests that install other clients run only if ``-m`` names ``clients``. Two tests with one id are an error:
+    workers of pytest-xdist would run them and count one of them.
     """
+    repeated = [identifier for identifier, count in Counter(item.nodeid for item in items).items() if count > 1]
+    if repeated:
+        raise pytest.UsageError(f"Several tests have the id {repeated[0]}.")
     for item in items:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         if folder in _MARKER_OF_FOLDER:

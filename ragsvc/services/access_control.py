@@ -563,10 +563,16 @@ class Access:
         if any(ledger.runs_low for ledger in ledgers):
             self._urgent.set()
         self.late_settles += not covered
-        while not covered and not self._disk_is_full:
+        if not covered:
+            with anyio.CancelScope(shield=True):
+                await self._write_uncovered(ledgers)
+
+    async def _write_uncovered(self, ledgers: tuple[TokenLedger, ...]) -> None:
+        while not self._disk_is_full:
             self._urgent.set()
             await self._flushed.wait()
-            covered = all(ledger.covered() for ledger in ledgers)
+            if all(ledger.covered() for ledger in ledgers):
+                return
 
     def count_request(self, principal: Principal, *, family: str) -> None:
         """Count a request that uses no tokens, such as a search, for the usage report; written within a second."""

@@ -38,6 +38,7 @@ from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
 from ragsvc.core.validation import missing_value
 from ragsvc.services.answers import AnswerService
 from ragsvc.services.conversations import MAX_CONTINUED_BYTES, ConversationService, too_much_continued
+from ragsvc.services.store_names import StoreNames
 from ragsvc.store.database import Database
 from ragsvc.store.file_rows import collections_of_files
 from ragsvc.store.response_rows import (
@@ -173,6 +174,7 @@ class ResponsePlanner:
         database: Database,
         answers: AnswerService,
         conversations: ConversationService,
+        store_names: StoreNames,
         max_file_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES,
         default_model: str | None = None,
         truncation: Truncation = "disabled",
@@ -183,6 +185,7 @@ class ResponsePlanner:
         self._models = answers.models
         self._answers = answers
         self._conversations = conversations
+        self._store_names = store_names
         self._max_file_bytes = max_file_bytes
         self._default_model = default_model
         self._truncation: Truncation = truncation
@@ -286,8 +289,14 @@ class ResponsePlanner:
         previous = request.previous_response_id
         references = {item["id"]: place for place, item in enumerate(own) if item["type"] == "item_reference"}
         wanted = list(dict.fromkeys(store for tool in tools.searches for store in tool.vector_store_ids))
-        if previous is None and not references and not wanted:
-            return _Resolved()
+        known: dict[str, str] = {}
+        for identifier in wanted:
+            name = self._store_names.get(principal.tenant, identifier)
+            if name is not None and allows_collection(principal, name):
+                known[identifier] = name
+        unknown = [identifier for identifier in wanted if identifier not in known]
+        if previous is None and not references and not unknown:
+            return _Resolved(stores=known)
         if previous is not None or references:
             require_scope(principal, Scope.CHAT_PLAIN)
 
@@ -295,7 +304,7 @@ class ResponsePlanner:
             chain = [] if previous is None else self._chain(connection, principal, previous)
             items, owners = self._items(connection, principal, references)
             stores: dict[str, str] = {}
-            for identifier in wanted:
+            for identifier in unknown:
                 found = find_store(connection, principal.tenant, identifier)
                 if not allows_collection(principal, found.name):
                     raise VectorStoreNotFound(
@@ -311,7 +320,10 @@ class ResponsePlanner:
                 stores=stores,
             )
 
-        return await self._database.read(read)
+        revision = self._store_names.revision
+        resolved = await self._database.read(read)
+        self._store_names.add(principal.tenant, resolved.stores, revision=revision)
+        return msgspec.structs.replace(resolved, stores={**known, **resolved.stores})
 
     def _chain(self, connection: Connection, principal: Principal, previous: str) -> list[StoredResponse]:
         """The responses that a request continues, oldest first.

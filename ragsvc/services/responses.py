@@ -11,7 +11,7 @@ import logging
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import anyio
@@ -19,6 +19,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from ragsvc.core.access.principal import Principal
+from ragsvc.core.documents import CitedFile
 from ragsvc.core.errors import (
     InvalidRequest,
     Overloaded,
@@ -43,7 +44,7 @@ from ragsvc.services.conversations import ConversationService
 from ragsvc.services.response_plans import Adapt, ResponsePlan, ResponsePlanner
 from ragsvc.store import response_rows as rows
 from ragsvc.store.database import Database
-from ragsvc.store.response_rows import UNFINISHED, CitedFile, StoredResponse
+from ragsvc.store.response_rows import UNFINISHED, StoredResponse
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class ResponseStream:
         evidence: list[RetrievedPassages] = []
         source = await service.answers.stream(plan.principal, plan.call, prepared=prepared, found=evidence.append)
         try:
-            files = await service.cited_files(evidence[0]) if evidence else {}
+            files = evidence[0].files if evidence else {}
             self.builder.file_ids = {name: file.file_id for name, file in files.items()}
             self._is_stored = plan.stored  # before the row exists: a write that has begun is not undone
             if plan.stored and not plan.request.background:
@@ -436,7 +437,7 @@ class ResponseService:
         answer = await self.answers.complete(plan.principal, plan.call, found=evidence.append)
         builder = ResponseBuilder(plan.head(), cites=plan.cites)
         if evidence:
-            files = await self.cited_files(evidence[0])
+            files = evidence[0].files
             builder.file_ids = {name: file.file_id for name, file in files.items()}
             builder.searched([evidence[0].query], search_results(evidence[0], files))
         chunk = chunk_of_completion(msgspec.json.decode(answer.body))
@@ -751,15 +752,6 @@ class ResponseService:
             total += removed
         return total
 
-    # -- results of searches -----------------------------------------------------------------------------------
-
-    async def cited_files(self, evidence: RetrievedPassages) -> dict[str, CitedFile]:
-        """The files of the documents that were found, by the public ids of the documents."""
-        documents = {int(hit.passage.document_id) for hit in evidence.hits}
-        if not documents:
-            return {}
-        return await self._database.read(lambda connection: rows.cited_files(connection, documents))
-
 
 def _row_of(plan: ResponsePlan, status: str, response: Item) -> StoredResponse:
     return StoredResponse(
@@ -783,7 +775,7 @@ def _shown(response: Item, *, results: bool) -> Item:
     return {**response, "output": [without_results(item) for item in response["output"]]}
 
 
-def search_results(evidence: RetrievedPassages, files: dict[str, CitedFile]) -> list[Item]:
+def search_results(evidence: RetrievedPassages, files: Mapping[str, CitedFile]) -> list[Item]:
     """The results of a search as clients see them."""
     results: list[Item] = []
     for hit in evidence.hits:

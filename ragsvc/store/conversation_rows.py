@@ -216,6 +216,12 @@ def all_items(connection: Connection, conversation: Conversation) -> list[Item]:
     return _load(connection, _items.c.conversation_id == conversation.id)
 
 
+def item_bodies(connection: Connection, conversation: Conversation) -> list[bytes]:
+    """The items as encoded JSON, oldest first."""
+    statement = select(_items.c.body).where(_items.c.conversation_id == conversation.id).order_by(_items.c.id)
+    return list(connection.execute(statement).scalars())
+
+
 def item_page(
     connection: Connection, conversation: Conversation, *, limit: int, after: str | None, descending: bool
 ) -> tuple[list[Item], bool]:

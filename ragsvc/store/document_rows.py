@@ -243,10 +243,10 @@ def documents_by_sha256(
     """The documents of a collection with these bytes, by their SHA-256."""
     found: dict[str, Document] = {}
     for begin in range(0, len(digests), _SCAN):
-        statement = _select_document.where(
+        statement = select_documents.where(
             _documents.c.collection_id == collection_id, _documents.c.sha256.in_(digests[begin : begin + _SCAN])
         )
-        found.update({row.sha256: _document(row) for row in connection.execute(statement)})
+        found.update({row.sha256: document_of(row) for row in connection.execute(statement)})
     return found
 
 

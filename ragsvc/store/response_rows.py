@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 from sqlalchemy import Column, Connection, Index, LargeBinary, delete, func, insert, literal, select, update
@@ -11,8 +10,7 @@ from sqlmodel import Field, SQLModel
 
 from ragsvc.core.errors import ResponseNotFound
 from ragsvc.core.ids import TenantId
-from ragsvc.core.vector_stores import attributes_of
-from ragsvc.store.tables import AnyRow, DocumentFileRow, DocumentRow, FileRow, table_of
+from ragsvc.store.tables import AnyRow, table_of
 
 UNFINISHED = ("queued", "in_progress")
 
@@ -46,10 +44,6 @@ class ResponseRow(SQLModel, table=True):
 
 
 _responses = table_of(ResponseRow)
-_documents = table_of(DocumentRow)
-_links = table_of(DocumentFileRow)
-_files = table_of(FileRow)
-_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,28 +160,6 @@ def count_responses(connection: Connection, tenant: TenantId) -> int:
 def has_responses(connection: Connection, tenant: TenantId) -> bool:
     statement = select(literal(1)).where(_responses.c.tenant == tenant).limit(1)
     return connection.execute(statement).first() is not None
-
-
-class CitedFile(msgspec.Struct, frozen=True):
-    """The file of a document, and its attributes: those of the document's metadata that are scalars."""
-
-    file_id: str
-    attributes: dict[str, Any]
-
-
-def cited_files(connection: Connection, documents: Collection[int]) -> dict[str, CitedFile]:
-    """The first file of each document, by the public id of the document."""
-    statement = (
-        select(_documents.c.public_id, _documents.c.metadata, _files.c.public_id.label("file_id"))
-        .join_from(_documents, _links, _links.c.document_id == _documents.c.id)
-        .join(_files, _files.c.id == _links.c.file_id)
-        .where(_documents.c.id.in_(documents), _files.c.deleted_at.is_(None))
-        .order_by(_links.c.created_at.desc(), _files.c.id.desc())  # of several, the first one is kept
-    )
-    return {
-        row.public_id: CitedFile(row.file_id, attributes_of(_decode_object(row.metadata)))
-        for row in connection.execute(statement)
-    }
 
 
 def _stored(row: AnyRow) -> StoredResponse:

@@ -242,6 +242,7 @@ class FileRow(_Named, table=True):
     table_name: ClassVar[str] = "files"
     __table_args__ = (
         Index("files_by_tenant", "tenant", "id"),
+        Index("files_by_purpose", "tenant", "purpose", "id"),
         Index("files_by_size", "tenant", "deleted_at", "implicit", "size_bytes"),
         Index("files_by_sha256", "tenant", "sha256"),
         _index_of_values("files_by_expiry", "expires_at"),

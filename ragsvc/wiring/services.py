@@ -53,6 +53,7 @@ from ragsvc.services.search import SearchService
 from ragsvc.services.storage_watch import StorageWatch
 from ragsvc.services.store_activity import StoreActivity
 from ragsvc.services.store_files import StoreFileService
+from ragsvc.services.store_names import StoreNames
 from ragsvc.services.tenant_administration import TenantAdministration
 from ragsvc.services.tenant_export import TenantExport
 from ragsvc.services.tenant_quotas import TenantQuotas
@@ -310,11 +311,13 @@ async def _open_responses(
     conversations: ConversationService,
     access: Access,
     tenants: TenantAdministration,
+    store_names: StoreNames,
 ) -> ResponseService:
     planner = ResponsePlanner(
         database=database,
         answers=answers,
         conversations=conversations,
+        store_names=store_names,
         max_file_bytes=settings.chat_files_bytes,
         default_model=settings.default_responses_model,
         truncation=settings.response_truncation,
@@ -525,7 +528,14 @@ async def open_services(
             models=models,
             answer=answer,
             responses=await _open_responses(
-                tasks, settings, database, answer, conversations=conversations, access=access, tenants=tenants
+                tasks,
+                settings,
+                database,
+                answer,
+                conversations=conversations,
+                access=access,
+                tenants=tenants,
+                store_names=search.store_names,
             ),
             proxy=ProxyService(
                 router=router,

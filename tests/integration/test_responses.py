@@ -27,6 +27,7 @@ pytestmark = pytest.mark.model
 
 LOCAL = "local/chat-model"
 REPORT = text_pdf([["The lighthouse lamp consumed 4,711 litres of oil in 1903."], ["The keeper was paid 12 pounds."]])
+RESULTS = ["file_search_call.results"]
 QUESTION = "How much oil did the lighthouse lamp consume in 1903?"
 EVENTS = TypeAdapter(ResponseStreamEvent)
 PROVIDER = """
@@ -561,6 +562,48 @@ def test_a_search_of_stores_is_none_of_the_default_collection(caller):
         assert answer.status_code == 200, answer.text
         results = answer.json()["output"][0]["results"]
         assert {result["filename"] for result in results} == {"harbour.txt"}
+
+
+def search_of(caller: Caller, store: str) -> httpx.Response:
+    body = {"model": LOCAL, "input": QUESTION, "tools": [caller.file_search(store)], "include": RESULTS}
+    return caller.http.post("/v1/responses", json={**body, "store": False})
+
+
+def test_a_deleted_store_is_forgotten(caller, stranger):
+    store, kept = caller.upload(collection="a"), caller.upload(collection="b")
+    for _ in range(2):  # the second request finds the name of the collection in memory
+        assert search_of(caller, store).json()["output"][0]["results"]
+        assert search_of(stranger, store).status_code == 404
+    assert search_of(caller.another(allowed_collections=["b"]), store).status_code == 404
+
+    renamed = caller.http.post(f"/v1/vector_stores/{store}", json={"name": "another name"})
+    assert renamed.status_code == 200, renamed.text
+    assert search_of(caller, store).json()["output"][0]["results"]
+
+    assert caller.http.delete(f"/v1/vector_stores/{store}").status_code == 200
+    assert search_of(caller, store).status_code == 404
+    assert caller.upload(collection="a") != store
+    assert search_of(caller, store).status_code == 404, "the new collection with its name is another store"
+    assert search_of(caller, kept).json()["output"][0]["results"]
+
+
+def test_the_stores_of_a_deleted_tenant_are_forgotten(bridge, caller):
+    store = caller.upload()
+    assert search_of(caller, store).status_code == 200
+    with bridge.client(bridge.admin_key) as admin:
+        assert admin.delete(f"/v1/tenants/{caller.tenant}").status_code == 200
+    reborn = new_caller(bridge, tenant=caller.tenant)
+    assert search_of(reborn, store).status_code == 404
+    reborn.close()
+
+
+def test_results_show_files_and_attributes_as_they_are_now(caller):
+    store = caller.upload(year=1903)
+    before = search_of(caller, store).json()["output"][0]["results"][0]
+    assert before["attributes"] == {"year": 1903}
+    path = f"/v1/vector_stores/{store}/files/{before['file_id']}"
+    assert caller.http.post(path, json={"attributes": {"year": 1904}}).status_code == 200
+    assert search_of(caller, store).json()["output"][0]["results"][0]["attributes"] == {"year": 1904}
 
 
 def test_many_references_to_one_response_read_it_once(caller):
