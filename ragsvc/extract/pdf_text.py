@@ -249,12 +249,13 @@ class TextPage:
         found: list[tuple[int, int, Rectangle]] = []
         first = last = -1
         x0 = y0 = x1 = y1 = middle = 0.0
+        turns = self.turns
         for start, end in words:
             _get_char_box(text_page, start, left, right, bottom, top)
-            x, y, reach, height = self.shown((box[0], box[1], box[2], box[3])) if self.turns else box
+            x, y, reach, height = self.shown((box[0], box[1], box[2], box[3])) if turns else box
             if end - start > 1:
                 _get_char_box(text_page, end - 1, left, right, bottom, top)
-                reach = self.shown((box[0], box[1], box[2], box[3]))[2] if self.turns else box[2]
+                reach = self.shown((box[0], box[1], box[2], box[3]))[2] if turns else box[2]
             if first < 0 or not -2 * gap < x - x1 < gap or abs(y + height - middle) > step:
                 if first >= 0:
                     found.append((first, last, (x0, y0, x1, y1)))
@@ -576,7 +577,7 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
         return Line(clean_line(raw), 0.0, 0.0, 0.0, 0.0, spans=((start, end),))
     few = count <= _FEW_RECTANGLES
     rectangles = [page.rectangle(index) for index in (range(count) if few else (0, count - 1))]
-    boxes = [page.shown(rectangle) for rectangle in rectangles]
+    boxes = [page.shown(rectangle) for rectangle in rectangles] if page.turns else rectangles
     if (_has_small_neighbour(boxes) if few else page.has_shifted_digit(raw, start)) or page.has_raised_glyph(
         raw, start
     ):
