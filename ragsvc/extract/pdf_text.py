@@ -50,6 +50,10 @@ _CELL_GAP = 1.3
 _FEW_RECTANGLES = 8
 _DIGITS = re.compile(r"\d")
 _NUMBER_AFTER_BLANK = re.compile(r"\S +[$€£¥(\d\u2013\u2014]")
+_DOUBLED = re.compile(r"(?:(\S)\1|\s)+")
+"""A line of which each character stands twice in succession."""
+
+_SHADOW = 0.2
 _WORD_WITH_DIGIT = re.compile(r"(?<![^\s\x00\ufffe\x02])[^\s\x00\ufffe\x02]+(?:\d[a-z]\b|\d)")
 _WORD_BEFORE_MARK = re.compile(
     r"(?<![\w.,])(?!(?:19|20)\d\d\b(?![.,]?\d)|\d{1,3}(?:[,.]\d{3})+\b(?![.,]?\d))[^\W_][^\s\x00\ufffe\x02]*\d(?!\w)"
@@ -273,6 +277,21 @@ class TextPage:
             return self._box[1]
         x, y = self._box[0], self._box[1]
         return self.shown((x, y, x, y))[1]
+
+    def drop_second_prints(self, start: int, end: int) -> None:
+        """Leave out each character of a line that is printed over the one before, as for a shadow or a bold face.
+
+        Each line that is printed twice as a whole is found later.
+        """
+        characters = [index for index in range(start, end) if self.text[index] not in UNSHOWN]
+        boxes = [self.character_box(index) for index in characters]
+        second = [
+            after
+            for after, box, over in zip(characters[1::2], boxes[::2], boxes[1::2], strict=False)
+            if box is not None and over is not None and _is_over(box, over)
+        ]
+        if 2 * len(second) == len(characters):
+            self._edits.update(dict.fromkeys(second, ""))
 
     def has_shifted_digit(self, raw: str, start: int) -> bool:
         """Whether a word's last digit (or a letter after it) is above or below its first character.
@@ -584,6 +603,8 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
         page.separate_marks(start, end)
     if raw[0] in SYMBOL_MARKS and raw[1:2] in _AFTER_MARK:
         page.read_symbol(start)
+    if raw[0] == raw[1:2] and _DOUBLED.fullmatch(raw):
+        page.drop_second_prints(start, end)
     text = clean_line(page.edited(start, end))
     if page.right_to_left:
         text = order_prefixes(text)
@@ -608,6 +629,12 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
         upright=turns != page.turns,
         spans=((start, end),),
     )
+
+
+def _is_over(box: Rectangle, other: Rectangle) -> bool:
+    """Whether a character is printed over another one, moved by less than a fifth of its height."""
+    limit = _SHADOW * (box[3] - box[1])
+    return abs(other[0] - box[0]) < limit and abs(other[1] - box[1]) < limit
 
 
 def _is_raised_glyph(character: str, rise: float, height: float, size: float) -> bool:
