@@ -6,6 +6,7 @@ number of characters, which proportional text rarely does for two lines of diffe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -110,25 +111,29 @@ def _advance(page: TextPage, run: Sequence[Line]) -> float:
     size = longest[-1].size
     if not widths or not _NARROWEST * size < min(widths) <= max(widths) < 2 * _WIDEST * size:
         return 0.0
-    advances = [_measured_advance(page, line) for line in longest if len(line.text) >= _LONG]
-    low, high = min(advances), max(advances)
-    return high if low > 0 and high - low < 0.02 * size and _NARROWEST * size < high < _WIDEST * size else 0.0
+    low = high = 0.0
+    for line in longest:
+        if len(line.text) >= _LONG:
+            advance = _measured_advance(page, line)
+            if not advance > 0:
+                return 0.0
+            low, high = min(low or advance, advance), max(high, advance)
+    return high if high - low < 0.02 * size and _NARROWEST * size < high < _WIDEST * size else 0.0
 
 
 def _measured_advance(page: TextPage, line: Line) -> float:
     """The distance between the characters of a line; 0 if they differ."""
     start, end = line.spans[0]
-    text = page.text
-    distances = [
-        page.offset(index + 1) - page.offset(index)
-        for index in range(start, min(end, start + _SAMPLE) - 1)
-        if text[index] not in UNSHOWN and text[index + 1] not in UNSHOWN
-    ]
-    if len(distances) < 2:
-        return 0.0
-    low, high = min(distances), max(distances)
-    kinds = len(set(text[start : min(end, start + _SAMPLE)]))
-    return high if kinds > 3 and high - low < 0.02 * line.size else 0.0
+    end = min(end, start + _SAMPLE)
+    text, limit = page.text, 0.02 * line.size
+    low, high, count = math.inf, -math.inf, 0
+    for index in range(start, end - 1):
+        if text[index] not in UNSHOWN and text[index + 1] not in UNSHOWN:
+            distance = page.offset(index + 1) - page.offset(index)
+            low, high, count = min(low, distance), max(high, distance), count + 1
+            if high - low >= limit:
+                return 0.0
+    return high if count > 1 and len(set(text[start:end])) > 3 else 0.0
 
 
 def _fits(page: TextPage, line: Line, advance: float) -> bool:

@@ -50,6 +50,10 @@ _CELL_GAP = 1.3
 _FEW_RECTANGLES = 8
 _DIGITS = re.compile(r"\d")
 _NUMBER_AFTER_BLANK = re.compile(r"\S +[$€£¥(\d\u2013\u2014]")
+_DOUBLED = re.compile(r"(?:(\S)\1|\s)+")
+"""A line of which each character stands twice in succession."""
+
+_SHADOW = 0.2
 _WORD_WITH_DIGIT = re.compile(r"(?<![^\s\x00\ufffe\x02])[^\s\x00\ufffe\x02]+(?:\d[a-z]\b|\d)")
 _WORD_BEFORE_MARK = re.compile(
     r"(?<![\w.,])(?!(?:19|20)\d\d\b(?![.,]?\d)|\d{1,3}(?:[,.]\d{3})+\b(?![.,]?\d))[^\W_][^\s\x00\ufffe\x02]*\d(?!\w)"
@@ -249,12 +253,13 @@ class TextPage:
         found: list[tuple[int, int, Rectangle]] = []
         first = last = -1
         x0 = y0 = x1 = y1 = middle = 0.0
+        turns = self.turns
         for start, end in words:
             _get_char_box(text_page, start, left, right, bottom, top)
-            x, y, reach, height = self.shown((box[0], box[1], box[2], box[3])) if self.turns else box
+            x, y, reach, height = self.shown((box[0], box[1], box[2], box[3])) if turns else box
             if end - start > 1:
                 _get_char_box(text_page, end - 1, left, right, bottom, top)
-                reach = self.shown((box[0], box[1], box[2], box[3]))[2] if self.turns else box[2]
+                reach = self.shown((box[0], box[1], box[2], box[3]))[2] if turns else box[2]
             if first < 0 or not -2 * gap < x - x1 < gap or abs(y + height - middle) > step:
                 if first >= 0:
                     found.append((first, last, (x0, y0, x1, y1)))
@@ -272,6 +277,21 @@ class TextPage:
             return self._box[1]
         x, y = self._box[0], self._box[1]
         return self.shown((x, y, x, y))[1]
+
+    def drop_second_prints(self, start: int, end: int) -> None:
+        """Leave out each character of a line that is printed over the one before, as for a shadow or a bold face.
+
+        Each line that is printed twice as a whole is found later.
+        """
+        characters = [index for index in range(start, end) if self.text[index] not in UNSHOWN]
+        boxes = [self.character_box(index) for index in characters]
+        second = [
+            after
+            for after, box, over in zip(characters[1::2], boxes[::2], boxes[1::2], strict=False)
+            if box is not None and over is not None and _is_over(box, over)
+        ]
+        if 2 * len(second) == len(characters):
+            self._edits.update(dict.fromkeys(second, ""))
 
     def has_shifted_digit(self, raw: str, start: int) -> bool:
         """Whether a word's last digit (or a letter after it) is above or below its first character.
@@ -576,13 +596,15 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
         return Line(clean_line(raw), 0.0, 0.0, 0.0, 0.0, spans=((start, end),))
     few = count <= _FEW_RECTANGLES
     rectangles = [page.rectangle(index) for index in (range(count) if few else (0, count - 1))]
-    boxes = [page.shown(rectangle) for rectangle in rectangles]
+    boxes = [page.shown(rectangle) for rectangle in rectangles] if page.turns else rectangles
     if (_has_small_neighbour(boxes) if few else page.has_shifted_digit(raw, start)) or page.has_raised_glyph(
         raw, start
     ):
         page.separate_marks(start, end)
     if raw[0] in SYMBOL_MARKS and raw[1:2] in _AFTER_MARK:
         page.read_symbol(start)
+    if raw[0] == raw[1:2] and _DOUBLED.fullmatch(raw):
+        page.drop_second_prints(start, end)
     text = clean_line(page.edited(start, end))
     if page.right_to_left:
         text = order_prefixes(text)
@@ -607,6 +629,12 @@ def _measure(page: TextPage, start: int, end: int) -> Line:
         upright=turns != page.turns,
         spans=((start, end),),
     )
+
+
+def _is_over(box: Rectangle, other: Rectangle) -> bool:
+    """Whether a character is printed over another one, moved by less than a fifth of its height."""
+    limit = _SHADOW * (box[3] - box[1])
+    return abs(other[0] - box[0]) < limit and abs(other[1] - box[1]) < limit
 
 
 def _is_raised_glyph(character: str, rise: float, height: float, size: float) -> bool:

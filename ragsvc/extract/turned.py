@@ -113,7 +113,7 @@ def _join_stacked(lines: Sequence[Line], turns: Sequence[int]) -> list[tuple[int
                 end += 1
         stack = lines[index:end]
         characters = sum(len(line.text) for line in stack)
-        ideographs = sum(_is_cjk(character) for line in stack for character in line.text)
+        ideographs = sum(_is_cjk(character) for line in stack if not line.text.isascii() for character in line.text)
         if (len(stack) > 1 and characters >= _MIN_STACKED and 2 * ideographs >= characters) or (
             ideographs and columns and all(map(_is_narrow, stack)) and _is_next_column(columns, stack[0])
         ):

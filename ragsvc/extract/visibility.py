@@ -127,8 +127,9 @@ class PageVisibility:
             self.suspicious = True
         is_faint = False
         first: tuple[int | None, Colour] | None = None
+        owner_of, text_page = _get_text_object, self._text_reference
         for position in positions:
-            owner = _get_text_object(self._text_reference, position)
+            owner = owner_of(text_page, position)
             if owner is None:
                 first = first or _UNKNOWN_START
                 continue

@@ -584,3 +584,51 @@ def test_the_last_row_of_a_table_with_bars_is_no_foot_of_a_page():
     text = "Boats by harbour\n\nHarbour | Boats\nSkagen | 41\nEsbjerg | 13"
     found = answer("How many boats are in Esbjerg?", [hit(text)], answerable=1.0)
     assert any("13" in sentence.text for sentence in found.sentences)
+
+
+def test_a_condition_that_the_document_does_not_mention_is_unsure():
+    text = (
+        "Of the members, 40 were interviewed by telephone in spring. The survey of the members is repeated each year."
+    )
+    assert not answer("How many members were interviewed by telephone?", [hit(text)], answerable=0.9).unsure
+    assert answer("How many members were interviewed by mail?", [hit(text)], answerable=0.9).unsure
+
+
+def test_a_condition_may_be_mentioned_on_another_page_of_the_document():
+    text = "Remove the four screws on the cover. The cover protects the connectors."
+    other = "The monitor is delivered with a stand."
+    question = "How many screws hold the cover of the connectors in a monitor?"
+    assert answer(question, [hit(text)], answerable=0.9).unsure
+    assert not answer(question, [hit(text), hit(other)], answerable=0.9).unsure
+
+
+def test_instructions_under_the_case_are_quoted():
+    text = (
+        "Charging takes too long.\n\nConnect the lamp directly and not by a hub.\n\nUse the supplied cable.\n\n"
+        "Related topics\n\nCare of the lamp"
+    )
+    other = "If you store the lamp for long, charge it every six months. What you should check is shown on page 3."
+    assert texts("What should I check if charging the lamp takes too long?", hit(other), hit(text)) == [
+        "Charging takes too long.",
+        "Connect the lamp directly and not by a hub.\n\nUse the supplied cable.",
+    ]
+
+
+def test_numbered_items_after_their_announcement_are_quoted():
+    text = (
+        "To this end, we compare the fast ferry with the following two ferries that use no sails. "
+        "1. Ferry with oars. Each oar is five metres long. 2. Ferry with an engine. It is loud."
+    )
+    found = ask("Which ferries is the fast ferry compared with?", [hit(text)])
+    assert not found.unsure
+    assert [sentence.text for sentence in found.sentences][1:] == ["1. Ferry with oars.", "2. Ferry with an engine."]
+
+
+def test_another_word_for_a_people_raises_no_doubt():
+    text = "The unemployment rate of Hispanic workers was 5% in 2006. It rose later."
+    assert not answer("When was the Latino unemployment rate at 5%?", [hit(text)], answerable=0.9).unsure
+
+
+def test_a_single_word_above_a_line_is_no_heading_of_it():
+    text = "Title\n\n18 and 19 of the code and\n\nall sections\n\nof the old code\n\nand more of it"
+    assert "Title" not in texts("Which sections of the code does Title 18 name?", hit(text))

@@ -373,6 +373,22 @@ def test_text_printed_twice_for_a_bold_face_is_text_once(offset, lines_between):
     assert words(text_of(make_pdf([printed]))) == " ".join(line.text for line in page)
 
 
+@pytest.mark.parametrize("offset", [(0.4, 0), (1.2, -1.2)])
+def test_characters_printed_twice_one_by_one_are_text_once(offset):
+    printed = []
+    for n, character in enumerate("HARBOUR SURVEY"):
+        if character != " ":
+            x = 60 + 9 * n
+            printed += [Text(x, 700, character, 12), Text(x + offset[0], 700 + offset[1], character, 12)]
+    assert words(text_of(make_pdf([[*printed, Text(60, 660, "The survey of 1897 lists all barns.")]]))) == (
+        "HARBOUR SURVEY The survey of 1897 lists all barns."
+    )
+
+
+def test_words_of_double_letters_stay():
+    assert words(text_of(make_pdf([[Text(60, 700, "II ll 1100 AABB ooee")]]))) == "II ll 1100 AABB ooee"
+
+
 def test_equal_rows_below_each_other_are_all_text():
     page = [Text(60, 700 - 8 * n, "Nil return", 8) for n in range(4)]
     assert words(text_of(make_pdf([page]))) == " ".join(["Nil return"] * 4)

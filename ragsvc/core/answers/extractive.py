@@ -108,6 +108,12 @@ _FAR: Final = 1000
 _DEFINED: Final = 0.1
 """Added to the score of a sentence that begins as a definition of the thing asked about."""
 
+_CASES: Final = 8
+"""Number of the best sentences among which the case is searched that a question describes."""
+
+_INSTRUCTIONS: Final = 4
+"""Number of sentences that are quoted after such a case."""
+
 _OPEN: Final = 0.4
 """Deduction for a sentence that says what is examined ("whether ..."), if the question asks whether it is so."""
 
@@ -125,6 +131,9 @@ _REASONS: Final = 2
 
 _UNMARKED: Final = 4
 """Number of lines without list marks that are quoted after the heading asked for."""
+
+_ANNOUNCED: Final = 3
+"""Number of sentences that are quoted after one that announces them ("the following two")."""
 
 _ENUMERATED: Final = 8
 """Number of sentences after an announcement in which "First", "Second" and so on are searched."""
@@ -181,6 +190,22 @@ _REFERS_BACK: Final = re.compile(
     r"|\b(?:this|these|such) (?:an? )?(?!(?:report|paper|document|section|study|survey|year|page)s?\b)[a-z]+",
     re.IGNORECASE,
 )
+_CONDITION: Final = re.compile(
+    r".*\b(?:by|for|in|at|on|with|from|into|through|via) (?!what|which|one\b)((?:(?![A-Z])[^\W\d_]+[ -]?){1,4})\?",
+    re.DOTALL,
+)
+"""The last phrase of a question, without names and numbers, which are compared apart."""
+
+_ASKS_ACTION: Final = re.compile(
+    r"\b(?:what (?:should|can|must|do|could) (?:i|we|you|one) (?:do|check|try)|what to (?:do|check|try)"
+    r"|how (?:can|do|should) (?:i|we|you|one) (?:fix|solve|repair)|was (?:kann|soll|muss|mache) ich (?:tun|machen)?)\b",
+    re.IGNORECASE,
+)
+_ANNOUNCES: Final = re.compile(
+    r"\bfollowing (?:[\w-]+ ){1,5}(?:that|which|who|where)\b[^.:]*\.\Z|\b(?:as follows|the following)\b.{0,40}[.:]\Z",
+    re.IGNORECASE,
+)
+_NUMBERED: Final = re.compile(r"\(?\d{1,2}[.)] ")
 _ORDINAL: Final = re.compile(
     r"(?:first|second|third|fourth|finally|lastly|erstens|zweitens|drittens)\w*\b", re.IGNORECASE
 )
@@ -313,9 +338,10 @@ def answer(
         doubtful = True
     if not chosen:
         return ExtractedAnswer([], abstained=True)
-    quoted = _continued(question, _quote(chosen), hits)
+    quoted = _instructions(question, scored, hits) or _continued(question, _quote(chosen), hits)
     sure = confidence(answer_signals(question, scored, chosen[0], quoted, hits, answerable=answerable))
-    if _says_less_than_asked(question, chosen) or _lacks_name(question, hits[chosen[0].sentence.passage_index]):
+    best = hits[chosen[0].sentence.passage_index]
+    if _says_less_than_asked(question, chosen) or _lacks_name(question, best) or _lacks_condition(question, best, hits):
         sure = min(sure, UNSURE_BELOW / 2)
     return ExtractedAnswer(quoted, abstained=False, doubtful=doubtful, confidence=sure)
 
@@ -339,7 +365,23 @@ def _lacks_name(question: str, hit: SearchHit) -> bool:
         degree_of(name, name_text(text)) < MISSING_BELOW
         for name in comparable_names(names, question, text)
         if name.strip() not in MONTH_NAMES
+        and not any(other in text for other in synonym_starts(word_start(name.strip())))
     )
+
+
+def _lacks_condition(question: str, hit: SearchHit, hits: Sequence[SearchHit]) -> bool:
+    """Whether the passage has no word of the question's last condition ("interviewed by mail?").
+
+    Nor may another passage of the document have them together: its subject is not repeated on each page.
+    """
+    condition = _CONDITION.search(question)
+    words = [piece for word in content_words(condition[1]) for piece in pieces(word)] if condition is not None else []
+    words = [word for word in words if _is_informative(word) and word not in NUMBER_WORDS]
+    if not words or _share_met(words, _head(hit) + plain_text(hit.passage.text)) > 0:
+        return False
+    others = (other for other in hits if other.passage.document_id == hit.passage.document_id)
+    together = re.compile(r"\w*".join(re.escape(word_stem(word)) for word in words))
+    return not any(together.search(plain_text(other.passage.text)) for other in others)
 
 
 def answer_signals(
@@ -419,6 +461,31 @@ def _continued(question: str, quoted: Sequence[AnswerSentence], hits: Sequence[S
     return list(quoted)
 
 
+def _instructions(question: str, scored: Sequence[_Scored], hits: Sequence[SearchHit]) -> list[AnswerSentence] | None:
+    """The case that the question describes ("Charging time is too long.") and the sentences that follow it.
+
+    Guides to problems have the case as a heading, and what to do under it in other words.
+    """
+    if not _ASKS_ACTION.search(question):
+        return None
+    starts = [start for start in map(word_start, content_words(question)) if start]
+    for candidate in scored[:_CASES]:
+        case = candidate.sentence
+        others = sum(not _is_asked(word, starts) for word in content_words(case.text))
+        if others or not _has_most(case.text, question):
+            continue
+        text, end = hits[case.passage_index].passage.text, case.end
+        following = _following(case, hits)
+        for instruction in following[:_INSTRUCTIONS]:
+            if is_label(instruction.text) or instruction.end - following[0].start > MAX_SENTENCE_CHARACTERS:
+                break
+            end = instruction.end
+        if end > case.end:
+            start = following[0].start
+            return [case, AnswerSentence(text[start:end], case.passage_index, start, end)]
+    return None
+
+
 def _following(sentence: AnswerSentence, hits: Sequence[SearchHit]) -> list[AnswerSentence]:
     """The sentences of the passage after a sentence; none after the row of a table or beside struck-out text."""
     text = hits[sentence.passage_index].passage.text
@@ -457,6 +524,9 @@ def _reasons_or_enumeration(question: str, sentence: AnswerSentence, hits: Seque
     following = _following(sentence, hits)
     if _ASKS_REASON.search(question) and not is_label(sentence.text) and not _REASON.search(sentence.text):
         found = following[:_REASONS]
+    elif following and _ANNOUNCES.search(sentence.text) and not asks_value(question):
+        items = [other for other in following if _NUMBERED.match(other.text)]
+        found = (items if _NUMBERED.match(following[0].text) else following)[:_ANNOUNCED]
     elif following and _ORDINAL.match(following[0].text):
         following += _start_of_next(sentence, hits)
         found = [other for other in following[:_ENUMERATED] if _ORDINAL.match(other.text)]
@@ -747,6 +817,8 @@ def _synonym_matrix(texts: Sequence[str], starts: Sequence[str]) -> npt.NDArray[
 def _heading(candidate: _Candidate, text: str, missing: Sequence[str]) -> AnswerSentence | None:
     if candidate.row is None or (span := heading_for(text, candidate.row, missing)) is None:
         return None
+    if not candidate.row.has_numbers and " " not in text[slice(*span)]:
+        return None  # a single word above a line of words is mostly the end of another line
     return AnswerSentence(text[span[0] : span[1]], candidate.sentence.passage_index, *span)
 
 

@@ -56,6 +56,8 @@ _GROUPS: Final = tuple(
     hire hires hired recruit recruited
     picture pictures image images photo photos
     teacher teachers educators
+    latino latinos latina latinas hispanic hispanics
+    gop republican republicans
     """.strip().splitlines()
 )
 

@@ -110,7 +110,7 @@ ASKS_FIGURE: Final = re.compile(
 )
 
 ASKS_DIFFERENCE: Final = re.compile(
-    r"\b(?:differences? between|differ(?:s|ed)? from|compared? (?:to|with)|by how (?:much|many)"
+    r"\b(?:differences? between|differ(?:s|ed)? from|compared? (?:to|with)(?!\W*\Z)|by how (?:much|many)"
     r"|how (?:much|many) (?:more|fewer|less|higher|lower|older|younger|larger|smaller|longer|shorter)|unterschied)\b",
     re.IGNORECASE,
 )

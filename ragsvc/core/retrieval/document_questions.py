@@ -33,6 +33,7 @@ _PAGE_LIST: Final = re.compile(
     r"\b(?:pages|slides|seiten|folien|p[áa]ginas)\s+(\d{1,4}(?:\s*(?:,|;|&|\band\b|\bund\b|\bet\b|\by\b)+\s*\d{1,4}){2,})",
     re.IGNORECASE,
 )
+_SOME_PAGE: Final = re.compile(rf"{_PAGE_WORD}|[页頁ページ]", re.IGNORECASE)
 _RANGE_WORDS: Final = frozenset({"-", "\u2013", "to", "bis", "through", "until", "à", "au", "a", "hasta"})
 _CHINESE_DIGITS: Final = "一二三四五六七八九十"
 _CHINESE_PAGE: Final = re.compile(rf"第\s*(\d{{1,4}}|[{_CHINESE_DIGITS}])\s*[页頁ページ]")
@@ -176,15 +177,18 @@ def document_question(query: str) -> DocumentQuestion | None:
     """
     if len(query) > _LONGEST_QUESTION:
         return None
-    from_end, rest = _pages_from_end(query)
-    pages = tuple(dict.fromkeys(_named_pages(rest)))[:MAX_PAGES_ASKED]
+    pages: tuple[str, ...] = ()
+    from_end: tuple[int, ...] = ()
+    rest = query
+    if _SOME_PAGE.search(query):  # most questions name no page: the other patterns take ten times as long
+        from_end, rest = _pages_from_end(query)
+        pages = tuple(dict.fromkeys(_named_pages(rest)))[:MAX_PAGES_ASKED]
     count = bool(_COUNT.search(query))
     file_names = tuple(name.lower() for name in _FILE_NAME.findall(query))
-    topic = _has_topic(rest)
     if pages or from_end:
-        return DocumentQuestion(pages=pages, from_end=from_end, file_names=file_names, topic=topic)
+        return DocumentQuestion(pages=pages, from_end=from_end, file_names=file_names, topic=_has_topic(rest))
     about = bool(_ABOUT.search(query)) and bool(file_names or _DOCUMENT.search(query))
-    if topic or not (count or about or _SUMMARY.search(query)):
+    if not (count or about or _SUMMARY.search(query)) or _has_topic(rest):
         return None
     return DocumentQuestion(about=not count, count=count, file_names=file_names)
 
