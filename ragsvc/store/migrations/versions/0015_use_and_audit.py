@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0015"
-down_revision = "0013"
+down_revision = "0014"
 
 _TENANT_OF_ENTRY = """
 UPDATE key_audit SET tenant = coalesce(
