@@ -144,7 +144,8 @@ class TenantExport:
                     "key_id": feedback.key_id,
                     **msgspec.structs.asdict(feedback.draft),
                 }
-                yield _member(f"feedback/{feedback.public_id}.json", msgspec.json.encode(content))
+                for block in _member(f"feedback/{feedback.public_id}.json", [msgspec.json.encode(content)]):
+                    yield block
             last = found[-1].id
 
     async def _conversations(self, tenant: TenantId) -> AsyncGenerator[bytes]:
