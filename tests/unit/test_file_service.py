@@ -26,7 +26,7 @@ from ragsvc.services.document_service import Upload
 from ragsvc.services.expiry_sweep import ExpirySweep
 from ragsvc.services.file_service import FileUpload
 from ragsvc.services.upload_service import UploadPlan
-from ragsvc.store import attachment_rows, document_rows, file_rows, job_rows, tenant_rows
+from ragsvc.store import attachment_rows, document_listing, document_rows, file_rows, job_rows, tenant_rows
 from ragsvc.store.blobs import BlobStore, IncomingFile
 from ragsvc.store.data_keys import read_data_keys
 from ragsvc.store.directory_backup import back_up_directory, restore_directory
@@ -577,7 +577,7 @@ class Expected:
         for public_id in self.foreign.files:
             with pytest.raises(FileNotFound):
                 await service.files.content(tenant, public_id)
-        found, _ = await service.documents.list_page(tenant, which=document_rows.DocumentFilter(), limit=100)
+        found, _ = await service.documents.list_page(tenant, which=document_listing.DocumentFilter(), limit=100)
         assert {document.public_id for document in found} == set(self.documents)
         implicit = sum(len(self.documents[document]) for document, files in self.links.items() if "" in files)
         total = implicit + sum(map(len, self.files.values())) + sum(map(len, self.parts.values()))

@@ -99,7 +99,7 @@ INSERT INTO usage (key_id, day, model, family, tenant, prompt_tokens, completion
 SELECT 'key_1', n, 'model', 'chat', 'acme', n, n, 1 FROM numbers
 """
 CONVERSATION = """
-INSERT INTO conversations VALUES (1, 'conv_1', 'acme', CAST('{}' AS BLOB), CAST('[]' AS BLOB), 1, 1)
+INSERT INTO conversations VALUES (1, 'conv_1', 'acme', CAST('{}' AS BLOB), CAST('[]' AS BLOB), 1, 1, 'key_1')
 """
 ITEMS = """
 WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 5000)

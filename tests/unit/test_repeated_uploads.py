@@ -11,7 +11,7 @@ import pytest
 
 from ragsvc.core.documents import AttachedFile, Document, DocumentStatus
 from ragsvc.store import tenant_rows
-from ragsvc.store.document_rows import DocumentFilter
+from ragsvc.store.document_listing import DocumentFilter
 from tests.support.in_process_ingest import InProcessIngest, LineParser
 from tests.support.stored_documents import ACME
 

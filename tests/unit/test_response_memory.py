@@ -16,6 +16,7 @@ from ragsvc.services.conversations import ConversationService
 from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.services.response_plans import ResponsePlan, ResponsePlanner
 from ragsvc.services.responses import ResponseService
+from ragsvc.services.store_names import StoreNames
 from ragsvc.store.database import Database
 from ragsvc.store.response_rows import find_response
 
@@ -33,7 +34,12 @@ class Responses:
         self.service = ResponseService(
             database=self.database,
             answers=answers,
-            planner=ResponsePlanner(database=self.database, answers=answers, conversations=self.conversations),
+            planner=ResponsePlanner(
+                database=self.database,
+                answers=answers,
+                conversations=self.conversations,
+                store_names=StoreNames(),
+            ),
             conversations=self.conversations,
             require_key=lambda connection, key: None,
             retention_days=0,

@@ -17,7 +17,16 @@ from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.core.ports.parsing import ParsedDocument
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.retrieval.filters import parse_filter
-from ragsvc.store import document_rows, file_rows, job_rows, parsed_rows, passage_rows, tenant_rows, vector_rows
+from ragsvc.store import (
+    document_listing,
+    document_rows,
+    file_rows,
+    job_rows,
+    parsed_rows,
+    passage_rows,
+    tenant_rows,
+    vector_rows,
+)
 from ragsvc.store.database import Database, driver_connection
 from ragsvc.store.document_changes import change_document
 from ragsvc.store.index_source import SqliteIndexSource
@@ -95,8 +104,8 @@ def test_another_tenant_sees_nothing(database: Database) -> None:
     for call in (document_rows.get_document, document_rows.delete_document):
         with pytest.raises(DocumentNotFound):
             database.write_sync(lambda c, call=call: call(c, OTHER, document.public_id))
-    which = document_rows.DocumentFilter()
-    assert database.read_sync(lambda c: document_rows.list_documents(c, OTHER, which=which, limit=10)) == ([], False)
+    which = document_listing.DocumentFilter()
+    assert database.read_sync(lambda c: document_listing.list_documents(c, OTHER, which=which, limit=10)) == ([], False)
 
 
 def test_text_of_an_unfinished_document_is_not_retrievable(database: Database) -> None:
@@ -265,12 +274,12 @@ def test_listing_pages_through_in_both_directions_with_filters(database: Databas
     names = [f"n{number:03d}" for number in range(25)]
     made = [add(database, name, metadata={"even": number % 2 == 0}) for number, name in enumerate(names)]
     ids = [document.public_id for document in made]
-    which = document_rows.DocumentFilter(metadata=parse_filter({"type": "eq", "key": "even", "value": True}))
+    which = document_listing.DocumentFilter(metadata=parse_filter({"type": "eq", "key": "even", "value": True}))
     even = ids[::2]
 
     def page(**cursor: object) -> tuple[list[str], bool]:
         found, more = database.read_sync(
-            lambda c: document_rows.list_documents(c, ACME, which=which, limit=5, descending=False, **cursor)
+            lambda c: document_listing.list_documents(c, ACME, which=which, limit=5, descending=False, **cursor)
         )
         return [document.public_id for document in found], more
 
@@ -279,8 +288,8 @@ def test_listing_pages_through_in_both_directions_with_filters(database: Databas
     assert page(after=even[9]) == (even[10:], False)
     assert page(before=even[10]) == (even[5:10], True)
     newest, _ = database.read_sync(
-        lambda c: document_rows.list_documents(
-            c, ACME, which=document_rows.DocumentFilter(filename_contains="N02"), limit=9
+        lambda c: document_listing.list_documents(
+            c, ACME, which=document_listing.DocumentFilter(filename_contains="N02"), limit=9
         )
     )
     assert [document.public_id for document in newest] == ids[24:19:-1]
