@@ -35,6 +35,7 @@ from ragsvc.core.defaults import (
     DEFAULT_OPEN_COLLECTIONS,
     DEFAULT_RERANK_BUDGET_MS,
     DEFAULT_SEND_TIMEOUT_S,
+    DEFAULT_SESSION_LIFETIME_S,
     DEFAULT_STREAM_COMMENT_S,
     DEFAULT_TOP_K,
     MAX_TOP_K,
@@ -200,6 +201,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Longest parsing time of a file in a chat request in seconds; each page with text recognition adds a minute."""
     chat_file_workers: Positive = 1
     """Number of parser processes for files in chat requests, beside those of documents."""
+    page_workers: Positive = 2
+    """Number of processes that draw pages and find text on them, beside those that read documents."""
+    page_cache_bytes: Annotated[int, Meta(ge=0)] = 512 << 20
+    """Disk space for pictures of pages that were shown; 0 keeps none."""
     chat_file_tokens: Annotated[int, Meta(ge=256)] = DEFAULT_FILE_TOKENS
     """Tokens of the files in a chat request that are put into the prompt: all text if it is not longer, else the best
     passages."""
@@ -222,6 +227,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Documents that a tenant may have, unless ``ragsvc tenants update`` sets another number; no limit by default."""
     max_bytes_per_tenant: Positive | None = None
     """Bytes of stored files that a tenant may have, unless ``ragsvc tenants update`` sets another number."""
+    max_conversations_per_tenant: Positive | None = None
+    """Conversations that a tenant may have; no limit by default."""
+    max_responses_per_tenant: Positive | None = None
+    """Stored responses that a tenant may have; no limit by default."""
     quarantine_days: Annotated[int, Meta(ge=0)] = 30
     """Days that a stored file without a document is kept in ``quarantine/`` before it is deleted; 0 keeps it."""
 
@@ -239,6 +248,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Default request limit of a key per minute."""
     requests_per_hour: Positive = 1000
     """Default request limit of a key per hour."""
+
+    pages: bool = True
+    """Serve the web pages, and let their users sign in with a key."""
+    session_lifetime_s: Annotated[int, Meta(ge=60, le=30 * 86_400)] = DEFAULT_SESSION_LIFETIME_S
+    """Seconds after which users of the web pages have to sign in again."""
 
     master_key: str | None = None
     """Master key for encryption at rest: 32 random bytes in hexadecimal or base64."""

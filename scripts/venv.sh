@@ -37,7 +37,7 @@ install_into_venv() {
   make_venv
   local extra missing=false dependencies source installed="" present="" extras
   dependencies=$(fingerprint pyproject.toml constraints.txt)
-  source=$(find ragsvc -type f ! -name '*.pyc' -print0 | LC_ALL=C sort -z | xargs -0 cat | fingerprint -)
+  source=$(find ragsvc -name node_modules -prune -o -type f ! -name '*.pyc' -print0 | LC_ALL=C sort -z | xargs -0 cat | fingerprint -)
   read -r installed extras 2>/dev/null < .venv/installed || true
   if [ "$installed" = "$dependencies-$source" ]; then present=$extras; fi
   for extra in base "$@"; do

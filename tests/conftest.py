@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from filelock import FileLock
+from hypothesis import settings as hypothesis_settings
 
 from ragsvc.testing.service_runner import RunningService, create_key
 from tests.support.recording_provider import RecordingProvider
@@ -18,15 +20,21 @@ from tests.support.upstream_server import serving
 
 _serial = itertools.count(1)
 
-_MARKER_OF_FOLDER = {"models": "model", "ocr": "ocr", "long_runs": "slow", "clients": "clients"}
+hypothesis_settings.register_profile("thorough", max_examples=2000)
+
+_MARKER_OF_FOLDER = {"browser": "browser", "models": "model", "ocr": "ocr", "long_runs": "slow", "clients": "clients"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests of a folder, so that ``-m "not model and not ocr and not slow"`` selects the fast tests.
 
-    Tests that install other clients run only if ``-m`` names ``clients``.
+    Tests that install other clients run only if ``-m`` names ``clients``. Two tests with one id are an error:
+    workers of pytest-xdist would run them and count one of them.
     """
+    repeated = [identifier for identifier, count in Counter(item.nodeid for item in items).items() if count > 1]
+    if repeated:
+        raise pytest.UsageError(f"Several tests have the id {repeated[0]}.")
     for item in items:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         if folder in _MARKER_OF_FOLDER:

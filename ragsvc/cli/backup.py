@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from pathlib import Path
 
 import anyio.to_thread
@@ -10,12 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from ragsvc.cli.failures import usage_error
-from ragsvc.cli.output import Output, size, table
+from ragsvc.cli.output import Output, table
 from ragsvc.cli.target import Target, keep_private
 from ragsvc.config import Settings
+from ragsvc.core.byte_sizes import size
 from ragsvc.store.backup_archive import BackupArchive, BackupManifest
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, open_data_keys
 from ragsvc.store.directory_backup import BackupResult, back_up_directory, restore_directory
+from ragsvc.store.last_backup import LastBackup, note_backup
 
 
 async def backup(target: Target, destination: Path, output: Output, *, keep: int | None, same_directory: bool) -> None:
@@ -40,7 +44,21 @@ def _back_up(settings: Settings, destination: Path, keep: int | None, *, same_di
         )
     exists = (settings.data_dir / DATABASE_FILE_NAME).is_file()  # reading the keys of a new directory would create some
     keys = settings.open_data_keys() if exists else None
-    return back_up_directory(settings.data_dir, keys, destination, keep=keep, same_directory=same_directory)
+    result = back_up_directory(settings.data_dir, keys, destination, keep=keep, same_directory=same_directory)
+    if exists:
+        with contextlib.suppress(OSError):  # the backup is made; a directory may be mounted read-only for it
+            note_backup(settings.data_dir, _noted(result, destination))
+    return result
+
+
+def _noted(result: BackupResult, destination: Path) -> LastBackup:
+    return LastBackup(
+        snapshot=result.manifest.id,
+        at=int(time.time()),
+        documents=result.manifest.documents,
+        size_bytes=result.manifest.size_bytes,
+        destination=str(destination.resolve()),
+    )
 
 
 async def restore(target: Target, source: Path, output: Output, *, snapshot: str | None) -> None:

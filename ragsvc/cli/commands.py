@@ -230,6 +230,22 @@ def ask(
     _on_target(work, as_json=as_json, url=url, data_dir=data_dir, tenant=tenant)
 
 
+@app.command("open")
+def open_(
+    browser: Annotated[bool, typer.Option("--browser", help="Also open the link in the default browser.")] = False,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Print a link that signs in to the web pages of a running service, once."""
+
+    async def work(target: Target, output: Output) -> None:
+        from ragsvc.cli.open_pages import open_pages  # noqa: PLC0415 - keeps other commands fast
+
+        await open_pages(target, output, browser=browser)
+
+    _on_target(work, as_json=as_json, url=url, data_dir=None, tenant=None)
+
+
 @app.command()
 def evaluate(
     questions: Annotated[

@@ -11,8 +11,6 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from ragsvc.cli import doctor_checks
-from ragsvc.cli.doctor_checks import Check, CheckState
 from ragsvc.cli.doctor_copy import examined_copy
 from ragsvc.cli.failures import CommandFailed
 from ragsvc.cli.logs import log_to_standard_error
@@ -23,6 +21,8 @@ from ragsvc.core.errors import RagsvcError
 from ragsvc.store.data_keys import DataKeys
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.document_rows import count_by_status, list_collections
+from ragsvc.wiring import health_checks
+from ragsvc.wiring.health_checks import Check, CheckState
 from ragsvc.wiring.services import open_services
 
 _COLOURS = {CheckState.OK: "green", CheckState.WARN: "yellow", CheckState.FAIL: "red"}
@@ -45,7 +45,7 @@ async def doctor(target: Target, output: Output, *, deep: bool) -> None:
         if not output.as_json:
             _show(check, output.out)
 
-    for check in doctor_checks.installation():
+    for check in health_checks.installation():
         note(check)
     if target.url is not None:
         for check in await _service(target.url):
@@ -71,15 +71,15 @@ async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) ->
             note(check)
         return CheckState.FAIL not in states
 
-    has_model = take(doctor_checks.model(settings))
-    folder, locked = doctor_checks.data_directory(settings.data_dir)
+    has_model = take(health_checks.model(settings))
+    folder, locked = health_checks.data_directory(settings.data_dir)
     take(iter(folder))
-    take(doctor_checks.upgrade_copies(settings.data_dir))
-    if not doctor_checks.database_file(settings.data_dir).is_file():
+    take(health_checks.upgrade_copies(settings.data_dir))
+    if not health_checks.database_file(settings.data_dir).is_file():
         note(Check("database", CheckState.OK, "does not exist yet; the first start creates it"))
         return
     keys = await anyio.to_thread.run_sync(settings.open_data_keys)
-    note(doctor_checks.encryption(settings.data_dir, settings.master_key_file))
+    note(health_checks.encryption(settings.data_dir, settings.master_key_file))
     if locked:
         take(await _examine(settings.data_dir, settings.data_dir, keys, deep=deep))
         note(Check("indexes", CheckState.WARN, "not compared: a running service holds the data directory"))
@@ -92,7 +92,7 @@ async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) ->
             if not is_sound or not has_model:
                 reason = "the embedding model cannot be read" if is_sound else "the database or its files are damaged"
                 note(Check("indexes", CheckState.WARN, f"not compared: {reason}"))
-            elif not await anyio.to_thread.run_sync(doctor_checks.has_newest_schema, copy, keys):
+            elif not await anyio.to_thread.run_sync(health_checks.has_newest_schema, copy, keys):
                 note(Check("indexes", CheckState.WARN, "not compared: the comparison would upgrade the database"))
             else:
                 take(iter(await _indexes(msgspec.structs.replace(settings, data_dir=copy))))
@@ -109,12 +109,12 @@ async def _examine(database_dir: Path, data_dir: Path, keys: DataKeys | None, *,
     """Check the database in ``database_dir``, and the stored files of ``data_dir`` if the database is sound."""
 
     def examine() -> list[Check]:
-        checks = list(doctor_checks.database(database_dir, keys))
+        checks = list(health_checks.database(database_dir, keys))
         if any(check.state is CheckState.FAIL for check in checks):
             return checks
-        checks += doctor_checks.files(data_dir, keys, database_dir=database_dir, deep=deep)
+        checks += health_checks.files(data_dir, keys, database_dir=database_dir, deep=deep)
         if deep:
-            checks += doctor_checks.texts(database_dir, keys)
+            checks += health_checks.texts(database_dir, keys)
         return checks
 
     return iter(await anyio.to_thread.run_sync(examine))

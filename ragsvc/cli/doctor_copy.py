@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ragsvc.cli.failures import CommandFailed
-from ragsvc.cli.output import size
+from ragsvc.core.byte_sizes import size
 
 _NOT_COPIED: Final = frozenset(
     {"blobs", "uploads", "quarantine", "models", "ragsvc.lock", "ragsvc.pid", "ragsvc.reserve"}

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from ragsvc.cli.failures import CommandFailed
-from ragsvc.cli.output import Output, shortened, size, table
+from ragsvc.cli.output import Output, shortened, table
 from ragsvc.cli.service_client import Json
 from ragsvc.cli.target import Target, connect, require_documents
+from ragsvc.core.byte_sizes import size
 
 
 async def list_some(target: Target, asked: Mapping[str, Any], limit: int, output: Output) -> None:

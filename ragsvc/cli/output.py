@@ -74,19 +74,6 @@ def table(*columns: str, rows: Iterable[Iterable[Any]], right: Iterable[str] = (
     return text_table
 
 
-def size(size_bytes: float) -> str:
-    """A size with its unit.
-
-    >>> size(532), size(1_500_000)
-    ('532 B', '1.4 MiB')
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size_bytes < _KIB or unit == "GiB":
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= _KIB
-    raise AssertionError("unreachable")
-
-
 def shortened(text: str, limit: int) -> str:
     r"""One line of at most ``limit`` characters, without control characters (terminals interpret some).
 

@@ -219,6 +219,7 @@ class _Announcer:
     def __init__(self, output: Output, started: float) -> None:
         self._output = output
         self._started = started
+        self._pages: str | None = None
 
     def event(self, name: str, words: str, **fields: object) -> None:
         """Print an event: ``words`` as text, or name and fields as a JSON object."""
@@ -230,6 +231,9 @@ class _Announcer:
         """Print the addresses. ``/livez`` answers from now on, but the start may still be refused."""
         urls = [listener.url for listener in listeners]
         data_dir = str(settings.data_dir)
+        address = settings.public_url or urls[0]
+        if settings.pages and address.startswith("http"):
+            self._pages = address.rstrip("/") + "/"
         log_event(
             _log,
             logging.INFO,
@@ -250,14 +254,17 @@ class _Announcer:
             f"ragsvc {__version__} is ready",
             pid=os.getpid(),
             data_dir=str(services.settings.data_dir),
+            pages=self._pages,
             seconds=round(time.monotonic() - self._started, 2),
         )
         seconds = round(time.monotonic() - self._started, 2)
         model, runtime = services.embedder.model.name, services.embedder.runtime
         self.event(
             "ready",
-            f"ready after {seconds} s: data in {services.settings.data_dir}, {model} on {runtime}",
+            f"ready after {seconds} s: data in {services.settings.data_dir}, {model} on {runtime}"
+            + ("" if self._pages is None else f"; pages: {self._pages} ('ragsvc open' prints a link that signs in)"),
             seconds=seconds,
+            pages=self._pages,
             embedding_model=model,
             embedding_runtime=runtime,
         )

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from ragsvc.cli.failures import CommandFailed
-from ragsvc.cli.output import Output, size, table
+from ragsvc.cli.output import Output, table
 from ragsvc.cli.service_client import Json
 from ragsvc.cli.target import Target, connect
+from ragsvc.core.byte_sizes import size
 
 _NUMBERS = ("keys", "collections", "documents", "size")
 

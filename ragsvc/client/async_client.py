@@ -5,7 +5,7 @@ The methods perform the calls that ``operations`` describes; ``sync_client`` has
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -25,18 +25,26 @@ from ragsvc.client.operations import (
     AskOptions,
     ChangedKeyFields,
     ChatMessages,
+    CountOptions,
+    DocumentEvent,
     ListOptions,
     NewKeyFields,
+    OwnUsageOptions,
     QuotaFields,
     RankedSearchOptions,
     UsageOptions,
 )
 from ragsvc.client.records import (
+    BalanceRecord,
+    BookmarkRecord,
+    BoxesRecord,
     CollectionRecord,
+    DocumentCountRecord,
     DocumentRecord,
     KeyChangeRecord,
     KeyRecord,
     NewKey,
+    OwnKeyRecord,
     PageRecord,
     PassageHits,
     PassageRecord,
@@ -124,6 +132,19 @@ class AsyncDocumentsResource:
         async for document in self._connection.entries(operations.list_documents(options)):
             yield document
 
+    async def count(self, **options: Unpack[CountOptions]) -> DocumentCountRecord:
+        """Count documents, by status and by media type."""
+        return await self._connection.send(operations.count_documents(options))
+
+    async def follow_all(self) -> AsyncIterator[DocumentEvent]:
+        """Iterate over the changes of all documents: first a snapshot, then each document that changes or is deleted.
+
+        Raises ``ServiceError`` when the connection is lost; a new call begins with a new snapshot.
+        """
+        async with self._connection.events(operations.follow_all_documents()) as events:
+            async for event in events:
+                yield operations.documents_event(event)
+
     async def get(self, document_id: str) -> DocumentRecord:
         return await self._connection.send(operations.get_document(document_id))
 
@@ -146,6 +167,32 @@ class AsyncDocumentsResource:
     async def page(self, document_id: str, number: int) -> PageRecord:
         """The text of a page, counted from 1."""
         return await self._connection.send(operations.get_page(document_id, number))
+
+    async def page_image(
+        self, document_id: str, number: int, *, width: int | None = None, password: str | None = None
+    ) -> bytes:
+        """The picture of a page of a PDF or a picture as PNG, at least about ``width`` pixels wide."""
+        call = operations.get_page_image(document_id, number, width=width, password=password)
+        return await self._connection.send(call)
+
+    async def page_boxes(
+        self,
+        document_id: str,
+        number: int,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        passage_id: str | None = None,
+        quote: str | None = None,
+        password: str | None = None,
+    ) -> BoxesRecord:
+        """Where characters of a page, a passage or a quote (``chunk_id`` and ``quote`` of a citation) are."""
+        place = {"start": start, "end": end, "passage_id": passage_id, "quote": quote}
+        return await self._connection.send(operations.get_page_boxes(document_id, number, place, password=password))
+
+    async def outline(self, document_id: str, *, password: str | None = None) -> Sequence[BookmarkRecord]:
+        """The bookmarks of a PDF with their pages."""
+        return await self._connection.send(operations.get_outline(document_id, password=password))
 
     async def passages(self, document_id: str) -> AsyncIterator[PassageRecord]:
         """Iterate over the passages of a document in reading order."""
@@ -170,6 +217,10 @@ class AsyncCollectionsResource:
     async def list(self) -> list[CollectionRecord]:
         """All collections that the key may use, in alphabetical order."""
         return await self._connection.send(operations.list_collections())
+
+    async def create(self, name: str) -> CollectionRecord:
+        """Create an empty collection, or return the one with this name."""
+        return await self._connection.send(operations.create_collection(name))
 
     async def get(self, name: str) -> CollectionRecord:
         return await self._connection.send(operations.get_collection(name))
@@ -219,6 +270,15 @@ class AsyncKeysResource:
         """Iterate over the changes of a key, newest first."""
         async for change in self._connection.entries(operations.list_key_changes(key_id)):
             yield change
+
+    async def changes(self, tenant: str | None = None) -> AsyncIterator[KeyChangeRecord]:
+        """Iterate over the changes of all keys, or of one tenant's, newest first; also of deleted keys."""
+        async for change in self._connection.entries(operations.list_changes(tenant)):
+            yield change
+
+    async def own(self) -> OwnKeyRecord:
+        """The key of this client, with what is left of its limits; for every key."""
+        return await self._connection.send(operations.get_own_key())
 
 
 class AsyncTenantsResource:
@@ -343,11 +403,19 @@ class AsyncClient:
 
     async def tokens(self) -> int:
         """How many tokens a request could use now."""
-        return await self._connection.send(operations.get_tokens())
+        return (await self.balance()).tokens_remaining
+
+    async def balance(self) -> BalanceRecord:
+        """How many tokens, and how much money, a request could use now."""
+        return await self._connection.send(operations.get_balance())
 
     async def usage(self, **options: Unpack[UsageOptions]) -> UsageRecords:
         """Sum tokens and requests, for administrators; the last 30 days unless ``since`` is given."""
         return await self._connection.send(operations.get_usage(options))
+
+    async def own_usage(self, **options: Unpack[OwnUsageOptions]) -> UsageRecords:
+        """Sum the usage of the key of this client; the last 30 days unless ``since`` is given."""
+        return await self._connection.send(operations.get_own_usage(options))
 
 
 async def _write(connection: AsyncConnection, call: Call[bytes], target: Path) -> int:

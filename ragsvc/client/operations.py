@@ -15,11 +15,18 @@ from ragsvc.client.document_following import Following
 from ragsvc.client.event_decoding import Json
 from ragsvc.client.pagination import ListPage, PagedCall, last_id
 from ragsvc.client.records import (
+    BalanceRecord,
+    BookmarkRecord,
+    BoxesRecord,
     CollectionRecord,
+    DocumentCountRecord,
+    DocumentDeletionRecord,
     DocumentRecord,
+    DocumentsSnapshotRecord,
     KeyChangeRecord,
     KeyRecord,
     NewKey,
+    OwnKeyRecord,
     PageRecord,
     PassageHits,
     PassageRecord,
@@ -55,9 +62,13 @@ class SearchOptions(TypedDict, total=False):
 
 
 class RankedSearchOptions(SearchOptions, total=False):
-    """Options of a search for passages; ``rerank`` orders them with a cross-encoder."""
+    """Options of a search for passages.
+
+    ``rerank`` orders them with a cross-encoder; ``explain`` adds the parts of each score.
+    """
 
     rerank: bool
+    explain: bool
 
 
 class AskOptions(SearchOptions, total=False):
@@ -69,14 +80,28 @@ class AskOptions(SearchOptions, total=False):
     parameters: Mapping[str, Any]
 
 
-class ListOptions(TypedDict, total=False):
-    """Which documents to list. ``name`` is a part of the file name; ``status`` may name several, with commas."""
+DocumentEvent = DocumentRecord | DocumentsSnapshotRecord | DocumentDeletionRecord
+"""An event of all documents: the new state of one, or of all, or a deletion."""
+
+
+class CountOptions(TypedDict, total=False):
+    """Which documents to count. ``name`` is a part of the file name.
+
+    ``status`` and ``media_type`` may name several, with commas.
+    """
 
     status: str
     name: str
     collection: str
+    media_type: str
     parent_id: str
     filters: Mapping[str, Any]
+
+
+class ListOptions(CountOptions, total=False):
+    """Which documents to list, and in which order."""
+
+    sort: Literal["created", "updated", "name", "pages", "bytes", "status"]
     order: Literal["asc", "desc"]
 
 
@@ -110,16 +135,21 @@ class ChangedKeyFields(KeyFields, total=False):
     label: str
 
 
-class UsageOptions(TypedDict, total=False):
+class OwnUsageOptions(TypedDict, total=False):
     """Which usage to sum. Dates are days in UTC (``2026-11-29``); ``group_by`` names columns, separated by commas."""
 
     since: str
     until: str
-    tenant: str
-    key_id: str
     model: str
     family: str
     group_by: str
+
+
+class UsageOptions(OwnUsageOptions, total=False):
+    """Which usage of which keys to sum."""
+
+    tenant: str
+    key_id: str
 
 
 class QuotaFields(TypedDict, total=False):
@@ -134,10 +164,6 @@ class QuotaFields(TypedDict, total=False):
 
 class _Removal(msgspec.Struct):
     removed: RemovedData
-
-
-class _Balance(msgspec.Struct):
-    tokens_remaining: int
 
 
 class _Collections(msgspec.Struct):
@@ -182,10 +208,32 @@ def upload_document(
 
 
 def list_documents(options: ListOptions) -> PagedCall[DocumentRecord]:
+    return _listed(_DOCUMENTS, decoder_of(ListPage[DocumentRecord]), _document_filter(options))
+
+
+def count_documents(options: CountOptions) -> Call[DocumentCountRecord]:
+    params = _document_filter(options)
+    return Call(method="GET", path=f"{_DOCUMENTS}/counts", params=params, decode=decoder_of(DocumentCountRecord))
+
+
+def _document_filter(options: CountOptions) -> dict[str, Any]:
     params: dict[str, Any] = {**options}
     if "filters" in options:
         params["filters"] = msgspec.json.encode(options["filters"]).decode()
-    return _listed(_DOCUMENTS, decoder_of(ListPage[DocumentRecord]), params)
+    return params
+
+
+def follow_all_documents() -> Call[Json]:
+    return Call(method="GET", path="/v1/rag/events", decode=decoder_of(Json), timeout_s=SILENCE_S)
+
+
+def documents_event(event: Json) -> DocumentEvent:
+    """An event of all documents."""
+    kinds: dict[str, type[DocumentEvent]] = {
+        "documents.snapshot": DocumentsSnapshotRecord,
+        "document.deleted": DocumentDeletionRecord,
+    }
+    return msgspec.convert(event, kinds.get(event["object"], DocumentRecord))
 
 
 def get_document(document_id: str) -> Call[DocumentRecord]:
@@ -220,6 +268,46 @@ def retry_document(document_id: str, *, password: str | None) -> Call[DocumentRe
 
 def get_page(document_id: str, number: int) -> Call[PageRecord]:
     return Call(method="GET", path=f"{document_path(document_id)}/pages/{number}", decode=decoder_of(PageRecord))
+
+
+def get_page_image(document_id: str, number: int, *, width: int | None, password: str | None) -> Call[bytes]:
+    return Call(
+        method="GET",
+        path=f"{document_path(document_id)}/pages/{number}/image",
+        params={} if width is None else {"width": width},
+        headers=_password_header(password),
+        decode=bytes,
+    )
+
+
+def get_page_boxes(
+    document_id: str, number: int, place: Mapping[str, int | str | None], *, password: str | None
+) -> Call[BoxesRecord]:
+    return Call(
+        method="GET",
+        path=f"{document_path(document_id)}/pages/{number}/boxes",
+        params={name: value for name, value in place.items() if value is not None},
+        headers=_password_header(password),
+        decode=decoder_of(BoxesRecord),
+    )
+
+
+def get_outline(document_id: str, *, password: str | None) -> Call[list[BookmarkRecord]]:
+    decode = decoder_of(_Outline)
+    return Call(
+        method="GET",
+        path=f"{document_path(document_id)}/outline",
+        headers=_password_header(password),
+        decode=lambda body: decode(body).data,
+    )
+
+
+class _Outline(msgspec.Struct):
+    data: list[BookmarkRecord]
+
+
+def _password_header(password: str | None) -> dict[str, str]:
+    return {} if password is None else {"x-document-password": password}
 
 
 def list_passages(document_id: str) -> PagedCall[PassageRecord]:
@@ -305,6 +393,10 @@ def list_collections() -> Call[list[CollectionRecord]]:
     return Call(method="GET", path=_COLLECTIONS, decode=lambda content: _decode(content, _Collections).data)
 
 
+def create_collection(name: str) -> Call[CollectionRecord]:
+    return Call(method="POST", path=_COLLECTIONS, document={"name": name}, decode=decoder_of(CollectionRecord))
+
+
 def get_collection(name: str) -> Call[CollectionRecord]:
     return Call(method="GET", path=_collection(name), decode=decoder_of(CollectionRecord))
 
@@ -376,12 +468,30 @@ def list_key_changes(key_id: str) -> PagedCall[KeyChangeRecord]:
     )
 
 
+def list_changes(tenant: str | None) -> PagedCall[KeyChangeRecord]:
+    return PagedCall(
+        path="/v1/audit",
+        params={"limit": _PAGE} if tenant is None else {"limit": _PAGE, "tenant": tenant},
+        decode=decoder_of(ListPage[KeyChangeRecord]),
+        cursor="before",
+        position=lambda page: page.data[-1].id,
+    )
+
+
+def get_own_key() -> Call[OwnKeyRecord]:
+    return Call(method="GET", path="/v1/key", decode=decoder_of(OwnKeyRecord))
+
+
+def get_own_usage(options: OwnUsageOptions) -> Call[UsageRecords]:
+    return Call(method="GET", path="/v1/key/usage", params={**options}, decode=decoder_of(UsageRecords))
+
+
 def get_usage(options: UsageOptions) -> Call[UsageRecords]:
     return Call(method="GET", path="/v1/usage", params={**options}, decode=decoder_of(UsageRecords))
 
 
-def get_tokens() -> Call[int]:
-    return Call(method="GET", path="/v1/tokens", decode=lambda content: _decode(content, _Balance).tokens_remaining)
+def get_balance() -> Call[BalanceRecord]:
+    return Call(method="GET", path="/v1/tokens", decode=decoder_of(BalanceRecord))
 
 
 def _key(key_id: str) -> str:

@@ -65,6 +65,35 @@ class UploadedDocument(DocumentRecord, frozen=True, kw_only=True):
     updated: list[str] = []
 
 
+class DocumentCountRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The number of documents: in all, by status, and by media type."""
+
+    total: int
+    queued: int
+    processing: int
+    ready: int
+    failed: int
+    media_types: dict[str, int] = {}
+
+
+class DocumentsSnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of all documents: their number, and those that are queued or processed, at most 100.
+
+    ``resumed``: the events that follow contain all changes since the position that was given.
+    """
+
+    counts: DocumentCountRecord
+    unfinished: list[DocumentRecord]
+    has_more: bool
+    resumed: bool
+
+
+class DocumentDeletionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A document was deleted."""
+
+    id: str
+
+
 class PassageRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A passage of a document: the characters ``start`` to ``end`` of the text of its page.
 
@@ -91,11 +120,60 @@ class PageRecord(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class BoxRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A rectangle in fractions of the page as its picture shows it, from the top left."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+class BoxesRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the characters ``start`` to ``end`` of a page's text are: a rectangle for each line.
+
+    ``width`` and ``height`` of the page are in points. ``recognised``: the positions come from text recognition.
+    """
+
+    document_id: str
+    page: int
+    start: int
+    end: int
+    width: float
+    height: float
+    recognised: bool = False
+    boxes: list[BoxRecord] = []
+
+
+class BookmarkRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of a document's outline; ``level`` is 1 for the outermost."""
+
+    title: str
+    level: int
+    page: int
+
+
 class HitScores(msgspec.Struct, frozen=True, kw_only=True):
     """Scores of vector search and of word search in 0..1; ``None`` if that search did not find the passage."""
 
     dense: float | None = None
     lexical: float | None = None
+
+
+class HitScorePart(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a score: ``points`` = ``value`` (0..1) times ``weight``. All points add up to the score."""
+
+    name: str
+    value: float
+    weight: float
+    points: float
+
+
+class HitExplanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a passage has its score. ``words`` are the words of the query that it contains."""
+
+    parts: list[HitScorePart]
+    words: list[str] = []
 
 
 class PassageHit(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +191,7 @@ class PassageHit(msgspec.Struct, frozen=True, kw_only=True):
     markdown: str | None = None
     score: float
     scores: HitScores
+    explanation: HitExplanation | None = None
 
 
 class PassageHits(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,9 +231,17 @@ class RemovedData(msgspec.Struct, frozen=True, kw_only=True):
     uploaded_files: int = 0
     responses: int = 0
     conversations: int = 0
+    feedback: int = 0
     log_emptied: bool = False
     kept_copies: list[str] = []
     removed_copies: list[str] = []
+
+
+class BalanceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request could use now; ``money_remaining`` is ``None`` if neither the key nor its tenant has a budget."""
+
+    tokens_remaining: int
+    money_remaining: float | None = None
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,11 +273,30 @@ class NewKey(KeyRecord, frozen=True, kw_only=True):
     key: str | None
 
 
+class OwnKeyRecord(KeyRecord, frozen=True, kw_only=True):
+    """The key in use; ``None`` as a limit or as what is left means unlimited.
+
+    ``…_granted`` is the balance that was last set.
+    """
+
+    tokens_granted: int | None = None
+    tokens_used_today: int = 0
+    tokens_remaining: int | None = None
+    money_granted: float | None = None
+    money_used_today: float = 0.0
+    money_remaining: float | None = None
+    requests_remaining: int | None = None
+
+
 class KeyChangeRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A change of a key. ``actor`` is a key id or ``local``; ``changes`` maps field names to new values."""
+    """A change of a key. ``actor`` is a key id or ``local``; ``changes`` maps field names to new values.
+
+    ``key_id`` is empty for changes of a tenant's key for a provider.
+    """
 
     id: int
     at: int
+    tenant: str = ""
     key_id: str
     actor: str
     action: str
@@ -210,6 +316,8 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int
     requests: int
     cost: float = 0.0
+    errors: int = 0
+    latency_ms: float | None = None
 
 
 class UsageRecords(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ The methods perform the calls that ``operations`` describes; ``async_client`` ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -23,18 +23,26 @@ from ragsvc.client.operations import (
     AskOptions,
     ChangedKeyFields,
     ChatMessages,
+    CountOptions,
+    DocumentEvent,
     ListOptions,
     NewKeyFields,
+    OwnUsageOptions,
     QuotaFields,
     RankedSearchOptions,
     UsageOptions,
 )
 from ragsvc.client.records import (
+    BalanceRecord,
+    BookmarkRecord,
+    BoxesRecord,
     CollectionRecord,
+    DocumentCountRecord,
     DocumentRecord,
     KeyChangeRecord,
     KeyRecord,
     NewKey,
+    OwnKeyRecord,
     PageRecord,
     PassageHits,
     PassageRecord,
@@ -122,6 +130,19 @@ class DocumentsResource:
         """Iterate over documents, newest first unless ``order="asc"``."""
         yield from self._connection.entries(operations.list_documents(options))
 
+    def count(self, **options: Unpack[CountOptions]) -> DocumentCountRecord:
+        """Count documents, by status and by media type."""
+        return self._connection.send(operations.count_documents(options))
+
+    def follow_all(self) -> Iterator[DocumentEvent]:
+        """Iterate over the changes of all documents: first a snapshot, then each document that changes or is deleted.
+
+        Raises ``ServiceError`` when the connection is lost; a new call begins with a new snapshot.
+        """
+        with self._connection.events(operations.follow_all_documents()) as events:
+            for event in events:
+                yield operations.documents_event(event)
+
     def get(self, document_id: str) -> DocumentRecord:
         return self._connection.send(operations.get_document(document_id))
 
@@ -142,6 +163,32 @@ class DocumentsResource:
     def page(self, document_id: str, number: int) -> PageRecord:
         """The text of a page, counted from 1."""
         return self._connection.send(operations.get_page(document_id, number))
+
+    def page_image(
+        self, document_id: str, number: int, *, width: int | None = None, password: str | None = None
+    ) -> bytes:
+        """The picture of a page of a PDF or a picture as PNG, at least about ``width`` pixels wide."""
+        call = operations.get_page_image(document_id, number, width=width, password=password)
+        return self._connection.send(call)
+
+    def page_boxes(
+        self,
+        document_id: str,
+        number: int,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        passage_id: str | None = None,
+        quote: str | None = None,
+        password: str | None = None,
+    ) -> BoxesRecord:
+        """Where characters of a page, a passage or a quote (``chunk_id`` and ``quote`` of a citation) are."""
+        place = {"start": start, "end": end, "passage_id": passage_id, "quote": quote}
+        return self._connection.send(operations.get_page_boxes(document_id, number, place, password=password))
+
+    def outline(self, document_id: str, *, password: str | None = None) -> Sequence[BookmarkRecord]:
+        """The bookmarks of a PDF with their pages."""
+        return self._connection.send(operations.get_outline(document_id, password=password))
 
     def passages(self, document_id: str) -> Iterator[PassageRecord]:
         """Iterate over the passages of a document in reading order."""
@@ -165,6 +212,10 @@ class CollectionsResource:
     def list(self) -> list[CollectionRecord]:
         """All collections that the key may use, in alphabetical order."""
         return self._connection.send(operations.list_collections())
+
+    def create(self, name: str) -> CollectionRecord:
+        """Create an empty collection, or return the one with this name."""
+        return self._connection.send(operations.create_collection(name))
 
     def get(self, name: str) -> CollectionRecord:
         return self._connection.send(operations.get_collection(name))
@@ -212,6 +263,14 @@ class KeysResource:
     def audit(self, key_id: str) -> Iterator[KeyChangeRecord]:
         """Iterate over the changes of a key, newest first."""
         yield from self._connection.entries(operations.list_key_changes(key_id))
+
+    def changes(self, tenant: str | None = None) -> Iterator[KeyChangeRecord]:
+        """Iterate over the changes of all keys, or of one tenant's, newest first; also of deleted keys."""
+        yield from self._connection.entries(operations.list_changes(tenant))
+
+    def own(self) -> OwnKeyRecord:
+        """The key of this client, with what is left of its limits; for every key."""
+        return self._connection.send(operations.get_own_key())
 
 
 class TenantsResource:
@@ -334,11 +393,19 @@ class Client:
 
     def tokens(self) -> int:
         """How many tokens a request could use now."""
-        return self._connection.send(operations.get_tokens())
+        return self.balance().tokens_remaining
+
+    def balance(self) -> BalanceRecord:
+        """How many tokens, and how much money, a request could use now."""
+        return self._connection.send(operations.get_balance())
 
     def usage(self, **options: Unpack[UsageOptions]) -> UsageRecords:
         """Sum tokens and requests, for administrators; the last 30 days unless ``since`` is given."""
         return self._connection.send(operations.get_usage(options))
+
+    def own_usage(self, **options: Unpack[OwnUsageOptions]) -> UsageRecords:
+        """Sum the usage of the key of this client; the last 30 days unless ``since`` is given."""
+        return self._connection.send(operations.get_own_usage(options))
 
 
 def _write(connection: SyncConnection, call: Call[bytes], target: Path) -> int:

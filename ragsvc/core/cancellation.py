@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Final, TypeVar
 
-import anyio
-import anyio.to_thread
-
 T = TypeVar("T")
+
+_MOST_THREADS: Final = 40
+_THREADS: Final = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="work")
+"""Begins no thread before the first work."""
 
 _COUNTED_CHARACTERS: Final = 100_000
 """About 20 ms of work for a tokenizer."""
@@ -34,11 +38,15 @@ class Cancellation:
             raise WorkCancelled
 
 
-async def run_in_thread(work: Callable[[Cancellation], T], *, limiter: anyio.CapacityLimiter | None = None) -> T:
-    """Run ``work`` in a worker thread. If the caller is cancelled, the work is told and the caller goes on at once."""
+async def run_in_thread(work: Callable[[Cancellation], T], *, threads: Executor = _THREADS) -> T:
+    """Run ``work`` in one of ``threads``. If the caller is cancelled, the work is told and the caller goes on at once.
+
+    ``anyio.to_thread`` gives way to the event loop twice before the work begins: a tenth of the time of a small chat.
+    """
     cancellation = Cancellation()
+    context = contextvars.copy_context()
     try:
-        return await anyio.to_thread.run_sync(work, cancellation, limiter=limiter, abandon_on_cancel=True)
+        return await asyncio.get_running_loop().run_in_executor(threads, lambda: context.run(work, cancellation))
     finally:
         cancellation.cancel()
 

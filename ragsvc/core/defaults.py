@@ -85,3 +85,6 @@ DEFAULT_OPEN_COLLECTIONS: Final = 64
 
 DEFAULT_COLLECTIONS_PER_TENANT: Final = 1000
 """Collections that a tenant may have where the operator sets no other number."""
+
+DEFAULT_SESSION_LIFETIME_S: Final = 43_200
+"""How long a session of the web pages lasts: a working day."""

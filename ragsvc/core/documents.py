@@ -166,6 +166,13 @@ class StoredPassage(msgspec.Struct, frozen=True):
     """The tables in the passage, with offsets into ``text``."""
 
 
+class CitedFile(msgspec.Struct, frozen=True):
+    """The file of a document that was found. ``attributes`` are the scalars of the document's metadata."""
+
+    file_id: str
+    attributes: dict[str, Any]
+
+
 class Collection(msgspec.Struct, frozen=True):
     """A named set of a tenant's documents. ``public_id`` is its id as a vector store."""
 

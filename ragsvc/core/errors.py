@@ -17,7 +17,8 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── Unauthorized              the API key is missing, malformed, unknown or revoked
     ├── Forbidden
     │   ├── KeyInactive
-    │   ├── QuotaExceeded         the tenant has as many documents, bytes or collections as it may have
+    │   ├── ForeignRequest        a request with the cookie of a session does not come from a page of the service
+    │   ├── QuotaExceeded         the tenant has as many documents, bytes, collections … as it may have
     │   └── PolicyDenied
     ├── BalanceExhausted
     ├── RateLimited
@@ -25,7 +26,8 @@ They know no HTTP status, and carry no secrets and no document text.
     │   ├── DocumentNotFound, FileNotFound, UploadNotFound, CollectionNotFound
     │   ├── VectorStoreNotFound, VectorStoreFileNotFound, FileBatchNotFound
     │   ├── TenantNotFound, KeyNotFound, RouteNotFound
-    │   ├── ResponseNotFound, ConversationNotFound, ConversationItemNotFound
+    │   ├── ResponseNotFound, ConversationNotFound, ConversationItemNotFound, FeedbackNotFound
+    │   ├── PageHasNoPicture      documents of this type have no page pictures; their pages have text
     │   ├── EndpointNotOffered    the provider of the model does not offer the endpoint
     │   └── ModelNotFound
     ├── RequestTimedOut           the client sent too slowly
@@ -46,7 +48,8 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── ConfigurationError
     ├── EmbeddingFailed
     ├── ExtractionFailed          a document cannot be read; ``reason`` is a ``FailureReason``
-    └── DocumentUnreadable        the answer to the upload of such a document
+    ├── DocumentUnreadable        the answer to the upload of such a document
+    └── PageNotShown              a page of a stored document cannot be drawn; ``reason`` as in ``ExtractionFailed``
 """
 
 from __future__ import annotations
@@ -160,8 +163,14 @@ class PolicyDenied(Forbidden):
     code = "policy_denied"
 
 
+class ForeignRequest(Forbidden):
+    """A request with the cookie of a session lacks the session's CSRF token, or comes from a page of another origin."""
+
+    code = "csrf_failed"
+
+
 class QuotaExceeded(Forbidden):
-    """The tenant has as many documents, bytes or collections as it may have."""
+    """The tenant has as many documents, bytes, collections, conversations or responses as it may have."""
 
     code = "quota_exceeded"
 
@@ -201,6 +210,12 @@ class DocumentNotFound(NotFound):
     code = "document_not_found"
 
 
+class PageHasNoPicture(NotFound):
+    """Documents of this type have no pages that can be drawn; the text of their pages can be shown instead."""
+
+    code = "page_has_no_picture"
+
+
 class FileNotFound(NotFound):
     """The tenant has no file with this id, or it has expired."""
 
@@ -235,6 +250,12 @@ class ConversationItemNotFound(NotFound):
     """The conversation has no item with this id."""
 
     code = "conversation_item_not_found"
+
+
+class FeedbackNotFound(NotFound):
+    """The key has given no feedback with this id."""
+
+    code = "feedback_not_found"
 
 
 class VectorStoreNotFound(NotFound):
@@ -449,3 +470,13 @@ class DocumentUnreadable(RagsvcError):
         super().__init__(message, param="file")
         self.reason = reason
         self.document_id = document_id
+
+
+class PageNotShown(RagsvcError):
+    """A page of a stored document cannot be drawn. ``reason`` takes the place of the code."""
+
+    code = "page_not_shown"
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason

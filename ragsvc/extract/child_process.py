@@ -25,6 +25,9 @@ from ragsvc.extract.sandbox.input_folder import InputFolder
 _TICK_S = 0.02
 """Interval of the memory checks. A child that exhausts its memory takes at least a few intervals to do so."""
 
+NICENESS = 10
+"""Of a child that reads whole documents, so that requests of users come first."""
+
 _END_S = 2.0
 _READ_BYTES = 1 << 18
 _STDERR_TAIL_BYTES = 4096
@@ -43,7 +46,13 @@ class ParserProcess:
     """
 
     def __init__(
-        self, *, memory_bytes: int, idle_s: float, files: child_protocol.ChildFiles, work_folder: Path | None
+        self,
+        *,
+        memory_bytes: int,
+        idle_s: float,
+        files: child_protocol.ChildFiles,
+        work_folder: Path | None,
+        niceness: int = NICENESS,
     ) -> None:
         """Start the child. It may read ``files``, and the input of its job, which is linked into ``work_folder``."""
         self.served = 0
@@ -55,7 +64,8 @@ class ParserProcess:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         self._input = InputFolder(work_folder)
         readable = msgspec.structs.replace(files, paths=(*files.paths, str(self._input.folder)))
-        command = [sys.executable, "-P", "-m", "ragsvc.extract.parser_child", str(memory_bytes), str(idle_s)]
+        command = [sys.executable, "-P", "-m", "ragsvc.extract.parser_child"]
+        command += [str(memory_bytes), str(idle_s), str(niceness)]
         command.append(msgspec.json.encode(readable).decode())
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter

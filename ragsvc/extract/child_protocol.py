@@ -15,6 +15,7 @@ import msgspec
 
 from ragsvc.core.documents import AttachedFile, Extraction, Heading, Page, Passage, Problem
 from ragsvc.core.errors import FailureReason
+from ragsvc.core.page_views import OutlineEntry, PageBoxes, PagePicture, RecognisedLines, TextStretch
 from ragsvc.core.ports.parsing import ChunkingOptions, ExtractionLimits
 
 MAX_FRAME_BYTES = 64 << 20
@@ -44,15 +45,6 @@ class ChildFiles(msgspec.Struct, frozen=True):
     packages: tuple[str, ...] = ("ragsvc",)
 
 
-class QuoteBox(msgspec.Struct, frozen=True):
-    """A rectangle in PDF points, origin at the bottom left of the unrotated page."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-
 class ParseRequest(msgspec.Struct, frozen=True, tag=True):
     """Extract a file and split it into passages (none without ``plan``)."""
 
@@ -65,14 +57,31 @@ class ParseRequest(msgspec.Struct, frozen=True, tag=True):
 
 
 class BoxesRequest(msgspec.Struct, frozen=True, tag=True):
-    """Find the rectangles of the span ``[start, end)`` of ``page_text`` on page ``page`` (from 1)."""
+    """Find the rectangles of a stretch of the text of page ``page`` (from 1); ``known`` are its recognised lines."""
 
     path: str
     password: str | None
     page: int
-    start: int
-    end: int
-    page_text: str
+    stretch: TextStretch
+    known: RecognisedLines | None
+    limits: ExtractionLimits
+
+
+class DrawRequest(msgspec.Struct, frozen=True, tag=True):
+    """Draw page ``page`` (from 1) about ``width`` pixels wide."""
+
+    path: str
+    password: str | None
+    page: int
+    width: int
+    limits: ExtractionLimits
+
+
+class OutlineRequest(msgspec.Struct, frozen=True, tag=True):
+    """Read the bookmarks of a PDF."""
+
+    path: str
+    password: str | None
     limits: ExtractionLimits
 
 
@@ -123,9 +132,24 @@ class ParseFinished(msgspec.Struct, frozen=True, tag=True):
 
 
 class FoundBoxes(msgspec.Struct, frozen=True, tag=True):
-    """The only reply to a ``BoxesRequest`` after ``ParseStarted``."""
+    """The only reply to a ``BoxesRequest`` after ``ParseStarted``; ``lines`` if recognised lines were needed."""
 
-    boxes: list[QuoteBox]
+    boxes: PageBoxes
+    lines: RecognisedLines | None
+    rss_bytes: int
+
+
+class DrawnPage(msgspec.Struct, frozen=True, tag=True):
+    """The only reply to a ``DrawRequest`` after ``ParseStarted``."""
+
+    picture: PagePicture
+    rss_bytes: int
+
+
+class FoundOutline(msgspec.Struct, frozen=True, tag=True):
+    """The only reply to an ``OutlineRequest`` after ``ParseStarted``."""
+
+    bookmarks: list[OutlineEntry]
     rss_bytes: int
 
 
@@ -137,7 +161,7 @@ class ParseFailed(msgspec.Struct, frozen=True, tag=True):
     rss_bytes: int
 
 
-Request = ParseRequest | BoxesRequest
+Request = ParseRequest | BoxesRequest | DrawRequest | OutlineRequest
 Reply = (
     ParseStarted
     | ParseProgress
@@ -147,6 +171,8 @@ Reply = (
     | AttachmentPiece
     | ParseFinished
     | FoundBoxes
+    | DrawnPage
+    | FoundOutline
     | ParseFailed
 )
 

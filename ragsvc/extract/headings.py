@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ragsvc.core.documents import Heading
+from ragsvc.core.page_views import OutlineEntry
 from ragsvc.extract.clean import LINE_HYPHEN
 from ragsvc.extract.layout import Line
 
@@ -34,14 +35,6 @@ _NO_TITLE = re.compile(
     re.IGNORECASE,
 )
 _BLANKS = re.compile(r"\s+")
-
-
-class OutlineEntry(msgspec.Struct, frozen=True):
-    """A bookmark: its title, level (from 1) and page (from 1)."""
-
-    title: str
-    level: int
-    page: int
 
 
 class HeadingCandidate(msgspec.Struct, frozen=True):

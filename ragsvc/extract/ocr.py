@@ -60,11 +60,15 @@ class OcrUnavailable(Exception):
 
 
 class OcrLine(msgspec.Struct, frozen=True):
-    """A recognised line with its corners, clockwise from the top left in the image. ``score`` is from 0 to 1."""
+    """A recognised line with its corners, clockwise from the top left in the image. ``score`` is from 0 to 1.
+
+    ``middles`` are the middles of its characters without spaces, as fractions of its length; empty if not asked for.
+    """
 
     text: str
     corners: Points
     score: float = 1.0
+    middles: tuple[float, ...] = ()
 
 
 class Recognised(msgspec.Struct, frozen=True):
@@ -92,8 +96,11 @@ class Recogniser:
             raise OcrUnavailable(f"rapidocr cannot be used ({type(error).__name__}: {error})") from error
         logging.getLogger("RapidOCR").setLevel(logging.CRITICAL)
 
-    def read(self, image: PixelArray) -> Recognised:
-        """Detect and recognise the lines of an image, ``(height, width, 3)`` uint8 BGR, in no particular order."""
+    def read(self, image: PixelArray, *, positions: bool = False) -> Recognised:
+        """Detect and recognise the lines of an image, ``(height, width, 3)`` uint8 BGR, in no particular order.
+
+        ``positions``: also where the characters of the lines are.
+        """
         try:
             crops, found = self._engine.detect_and_crop(image, {})
         except Exception as error:
@@ -112,10 +119,12 @@ class Recogniser:
         turned = self._upside_down(crops)
         if turned:
             crops = [np.ascontiguousarray(crop[::-1, ::-1]) for crop in crops]
+        self._engine.return_word_box = positions
         texts = self._engine.recognize_txt(crops)
+        words = texts.word_results if positions else [None] * len(kept)
         lines = [
-            OcrLine(text, corners, float(score))
-            for (_, corners), text, score in zip(kept, texts.txts, texts.scores, strict=True)
+            OcrLine(text, corners, float(score), _middles(word))
+            for (_, corners), text, score, word in zip(kept, texts.txts, texts.scores, words, strict=True)
             if score >= _MIN_SCORE and text.strip()
         ]
         return Recognised(lines, _turns(lines, upside_down=turned), truncated)
@@ -159,6 +168,14 @@ def _check_model(path: Path) -> None:
             f"the model {path.name} of the rapidocr package has the wrong SHA-256: it was changed, or belongs to a "
             "version of rapidocr that this release does not know"
         )
+
+
+def _middles(words: Any) -> tuple[float, ...]:  # noqa: ANN401 - rapidocr has no types
+    """The middles of characters as fractions of a line, from the columns in which the network saw them."""
+    if words is None or not words.line_txt_len:
+        return ()
+    columns = [column for word in words.word_cols for column in word]
+    return tuple(min(1.0, (column + 0.5) / words.line_txt_len) for column in columns)
 
 
 @cache

@@ -81,8 +81,12 @@ def recognise_pages(
     return found
 
 
-def render_and_recognise(document: PdfiumHandle, index: int) -> tuple[PageImage, Recognised] | None:
+def render_and_recognise(
+    document: PdfiumHandle, index: int, *, positions: bool = False
+) -> tuple[PageImage, Recognised] | None:
     """Render page ``index`` (from 0) and recognise its text; ``None`` if the page is blank or cannot be rendered.
+
+    ``positions``: also where the characters of the lines are.
 
     Raises:
         OcrUnavailable: text recognition is not installed or does not start.
@@ -93,7 +97,7 @@ def render_and_recognise(document: PdfiumHandle, index: int) -> tuple[PageImage,
         return None
     if image is None or int(image.pixels.max()) - int(image.pixels.min()) < _MIN_CONTRAST:
         return None
-    return image, open_recogniser().read(image.pixels)
+    return image, open_recogniser().read(image.pixels, positions=positions)
 
 
 def _recognise_page(document: PdfiumHandle, index: int, kept: KeptLines | None) -> RecognisedPage:

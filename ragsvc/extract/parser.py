@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 import anyio.from_thread
@@ -21,15 +22,18 @@ import anyio.to_thread
 
 from ragsvc.core.documents import AttachedFile, Page, Passage
 from ragsvc.core.errors import ExtractionFailed, FailureReason, Overloaded
+from ragsvc.core.page_views import OutlineEntry, PageBoxes, PagePicture, RecognisedLines, TextStretch
 from ragsvc.core.ports.parsing import ExtractionLimits, ParsedDocument
 from ragsvc.extract import child_protocol
-from ragsvc.extract.child_process import ParserProcess, ParserProcessEnded
-from ragsvc.extract.child_protocol import ChunkingPlan, QuoteBox
+from ragsvc.extract.child_process import NICENESS, ParserProcess, ParserProcessEnded
+from ragsvc.extract.child_protocol import ChunkingPlan
 
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int], None]
-_LastReply = child_protocol.ParseFinished | child_protocol.FoundBoxes | child_protocol.ParseFailed
+_PageReply = child_protocol.FoundBoxes | child_protocol.DrawnPage | child_protocol.FoundOutline
+_LastReply = child_protocol.ParseFinished | _PageReply | child_protocol.ParseFailed
+_P = TypeVar("_P", child_protocol.FoundBoxes, child_protocol.DrawnPage, child_protocol.FoundOutline)
 
 _IDLE_S = 60.0
 _MAX_SERVED = 200
@@ -40,7 +44,7 @@ _FRESH_TRIES = 3
 class ChildParser:
     """Parses files in up to ``workers`` child processes; ``queue_limit`` more jobs may wait, others get ``Overloaded``.
 
-    Children start with the first job, are reused, and end after a minute without a job.
+    Children start with the first job, are reused, and end after a while without a job.
     """
 
     def __init__(
@@ -51,16 +55,19 @@ class ChildParser:
         workers: int = 2,
         queue_limit: int = 64,
         work_folder: Path | None = None,
+        niceness: int = NICENESS,
+        idle_s: float = _IDLE_S,
     ) -> None:
         """Start no child yet.
 
         ``work_folder`` should be on the file system of the files, so that they can be linked instead of copied; a
-        system folder for temporary files by default.
+        system folder for temporary files by default. A child ends after ``idle_s`` without a job.
         """
         self._start = partial(
             ParserProcess,
             memory_bytes=limits.memory_bytes,
-            idle_s=_IDLE_S,
+            idle_s=idle_s,
+            niceness=niceness,
             files=_child_files(chunk),
             work_folder=work_folder,
         )
@@ -101,18 +108,44 @@ class ChildParser:
         extraction = child_protocol.assemble(outcome.pages, outcome.finished(), outcome.attached_files)
         return ParsedDocument(extraction, outcome.passages)
 
-    async def boxes(
-        self, path: Path, page: int, start: int, end: int, *, page_text: str, password: str | None = None
-    ) -> list[QuoteBox]:
-        """The rectangles of ``page_text[start:end]`` on page ``page`` (from 1) of a stored PDF.
+    async def draw_page(self, path: Path, page: int, *, width: int, password: str | None = None) -> PagePicture:
+        """Draw page ``page`` (from 1) of a stored file about ``width`` pixels wide.
+
+        Raises:
+            ExtractionFailed: the file cannot be read, or has no pages to draw (``unsupported_file``).
+            Overloaded: too many jobs are waiting.
+        """
+        request = child_protocol.DrawRequest(str(path), password, page, width, self._limits)
+        return (await self._run(request, None)).page_reply(child_protocol.DrawnPage).picture
+
+    async def page_boxes(
+        self,
+        path: Path,
+        page: int,
+        stretch: TextStretch,
+        *,
+        password: str | None = None,
+        known: RecognisedLines | None = None,
+    ) -> tuple[PageBoxes, RecognisedLines | None]:
+        """The rectangles of a stretch of the text of page ``page`` (from 1), and recognised lines if they were needed.
+
+        Raises:
+            ExtractionFailed: the file cannot be read, or has no pages to draw (``unsupported_file``).
+            Overloaded: too many jobs are waiting.
+        """
+        request = child_protocol.BoxesRequest(str(path), password, page, stretch, known, self._limits)
+        reply = (await self._run(request, None)).page_reply(child_protocol.FoundBoxes)
+        return reply.boxes, reply.lines
+
+    async def outline(self, path: Path, *, password: str | None = None) -> list[OutlineEntry]:
+        """The bookmarks of a PDF; empty for other files.
 
         Raises:
             ExtractionFailed: the file cannot be read.
             Overloaded: too many jobs are waiting.
         """
-        request = child_protocol.BoxesRequest(str(path), password, page, start, end, page_text, self._limits)
-        outcome = await self._run(request, None)
-        return outcome.boxes
+        request = child_protocol.OutlineRequest(str(path), password, self._limits)
+        return (await self._run(request, None)).page_reply(child_protocol.FoundOutline).bookmarks
 
     async def close(self) -> None:
         """End the children; running jobs fail with ``parser_crashed``."""
@@ -175,12 +208,12 @@ class _Outcome:
     def __init__(self) -> None:
         self.pages: list[Page] = []
         self.passages: list[Passage] = []
-        self.boxes: list[QuoteBox] = []
         self.attached_files: list[AttachedFile] = []
         self._attachment = bytearray()
         self._attached_bytes = 0
         self.allowance_s = 0.0
         self.end: child_protocol.ParseFinished | None = None
+        self.reply: _PageReply | None = None
         self.failure: ExtractionFailed | None = None
 
     def add_piece(self, piece: child_protocol.AttachmentPiece, limits: ExtractionLimits) -> None:
@@ -196,8 +229,18 @@ class _Outcome:
     def finished(self) -> child_protocol.ParseFinished:
         """The last reply of a parse. Raises ``ExtractionFailed`` if the child sent another kind of reply."""
         if self.end is None:
-            raise ExtractionFailed(FailureReason.PARSER_CRASHED, "The PDF parser returned no result.")
+            raise _no_result()
         return self.end
+
+    def page_reply(self, kind: type[_P]) -> _P:
+        """The only reply to a request for a page. Raises ``ExtractionFailed`` if the child sent another kind."""
+        if not isinstance(self.reply, kind):
+            raise _no_result()
+        return self.reply
+
+
+def _no_result() -> ExtractionFailed:
+    return ExtractionFailed(FailureReason.PARSER_CRASHED, "The PDF parser returned no result.")
 
 
 class _ParseJob:
@@ -325,7 +368,7 @@ class _ParseJob:
         match reply:
             case child_protocol.ParseFinished():
                 outcome.end = reply
-            case child_protocol.FoundBoxes():
-                outcome.boxes = reply.boxes
+            case child_protocol.FoundBoxes() | child_protocol.DrawnPage() | child_protocol.FoundOutline():
+                outcome.reply = reply
             case child_protocol.ParseFailed():
                 outcome.failure = ExtractionFailed(reply.reason, reply.message)

@@ -27,22 +27,23 @@ import msgspec
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.core.ports.parsing import TokenSpans
 from ragsvc.extract import child_protocol
+from ragsvc.extract.page_pictures import draw_page_picture
+from ragsvc.extract.pdf_document import read_outline
 from ragsvc.extract.pdf_pages import PageReports
-from ragsvc.extract.quote_boxes import find_quote_boxes
+from ragsvc.extract.quote_boxes import find_page_boxes
 from ragsvc.extract.read_file import extract
 from ragsvc.extract.sandbox.confinement import confine
 
-_NICENESS = 10
 _STDERR_BYTES = 1 << 20
 _PROGRESS_EVERY_S = 0.2
 
 
 def main() -> None:
-    """Serve jobs until the pipe closes. Arguments: ``MEMORY_BYTES IDLE_S FILES`` (``ChildFiles`` as JSON)."""
-    memory_bytes, idle_s = int(sys.argv[1]), float(sys.argv[2])
-    files = msgspec.json.decode(sys.argv[3], type=child_protocol.ChildFiles)
+    """Serve jobs until the pipe closes. Arguments: ``MEMORY_BYTES IDLE_S NICENESS FILES`` (``ChildFiles`` as JSON)."""
+    memory_bytes, idle_s, niceness = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+    files = msgspec.json.decode(sys.argv[4], type=child_protocol.ChildFiles)
     requests, replies = _take_over_pipes()
-    _limit_process(memory_bytes)
+    _limit_process(memory_bytes, niceness)
     for package in files.packages:
         importlib.import_module(package)  # a later import might have to list a folder that the child may not read
     missing = confine(readable=files.paths, packages=files.packages)
@@ -73,8 +74,8 @@ def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
     return io.BufferedReader(requests), replies
 
 
-def _limit_process(memory_bytes: int) -> None:
-    os.nice(_NICENESS)
+def _limit_process(memory_bytes: int, niceness: int) -> None:
+    os.nice(niceness)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_STDERR_BYTES, _STDERR_BYTES))
     with contextlib.suppress(ValueError, OSError):  # macOS defines RLIMIT_AS and refuses to set it
@@ -98,18 +99,7 @@ def _serve(
     _limit_processor_time(request.limits.timeout_s)
     out_of_memory = False
     try:
-        if isinstance(request, child_protocol.ParseRequest):
-            _parse(request, replies, token_loaders)
-        else:
-            found = find_quote_boxes(
-                Path(request.path),
-                request.page,
-                request.start,
-                request.end,
-                page_text=request.page_text,
-                password=request.password,
-            )
-            _write(replies, child_protocol.FoundBoxes(found, rss_bytes=_rss_bytes()))
+        _answer(request, replies, token_loaders)
     except ExtractionFailed as error:
         _write(replies, child_protocol.ParseFailed(error.reason, error.message, rss_bytes=_rss_bytes()))
     except MemoryError:
@@ -127,6 +117,25 @@ def _serve(
         _fail(replies, FailureReason.OUT_OF_MEMORY, "Reading the file needs more memory than the limit for a document.")
         os._exit(0)
     gc.collect()
+
+
+def _answer(
+    request: child_protocol.Request, replies: BinaryIO, token_loaders: dict[tuple[str, str], TokenSpans]
+) -> None:
+    match request:
+        case child_protocol.ParseRequest():
+            _parse(request, replies, token_loaders)
+        case child_protocol.BoxesRequest():
+            boxes, lines = find_page_boxes(
+                Path(request.path), request.page, request.stretch, password=request.password, known=request.known
+            )
+            _write(replies, child_protocol.FoundBoxes(boxes, lines, rss_bytes=_rss_bytes()))
+        case child_protocol.DrawRequest():
+            picture = draw_page_picture(Path(request.path), request.page, request.width, password=request.password)
+            _write(replies, child_protocol.DrawnPage(picture, rss_bytes=_rss_bytes()))
+        case child_protocol.OutlineRequest():
+            bookmarks = read_outline(Path(request.path), password=request.password)
+            _write(replies, child_protocol.FoundOutline(bookmarks, rss_bytes=_rss_bytes()))
 
 
 def _fail(replies: BinaryIO, reason: FailureReason, message: str) -> None:

@@ -20,11 +20,12 @@ import pypdfium2.raw as pdfium
 
 from ragsvc.core.documents import Extraction, Page, ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason
+from ragsvc.core.page_views import OutlineEntry
 from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract import pypdf_fallback
 from ragsvc.extract.attached_files import AttachmentCollector
 from ragsvc.extract.clean import clean_line
-from ragsvc.extract.headings import OutlineEntry, document_title, headings_by_font, place_outline
+from ragsvc.extract.headings import document_title, headings_by_font, place_outline
 from ragsvc.extract.pdf_attachments import has_file_annotations, read_attachments
 from ragsvc.extract.pdf_layers import may_hide_layers
 from ragsvc.extract.pdf_pages import (
@@ -57,6 +58,19 @@ def read_pdf(path: Path, *, password: str | None, limits: ExtractionLimits, repo
             return _read_document(document, path, password=password, limits=limits, reports=reports)
     except PdfNotOpened:
         return _read_with_fallback(path, password=password, limits=limits, on_progress=reports.on_progress)
+
+
+def read_outline(path: Path, *, password: str | None = None) -> list[OutlineEntry]:
+    """The bookmarks of a PDF that name a page, in order; empty for files of other types.
+
+    Raises:
+        ExtractionFailed: the file is password-protected.
+    """
+    try:
+        with open_pdf(path, password) as document:
+            return _outline(document)
+    except PdfNotOpened:
+        return []
 
 
 class PdfNotOpened(Exception):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal, Protocol
 
-import anyio
 import anyio.lowlevel
 import msgspec
 
@@ -106,8 +106,11 @@ class LocalExtractive(LocalChat):
         super().__init__(LOCAL_MODEL)
         self._extract = extract
         self._count_tokens = count_tokens
-        self._threads = threads
-        self._limiter: anyio.CapacityLimiter | None = None
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="local-answer")
+
+    async def aclose(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def complete(self, call: ChatCall) -> ChatReply:
         """The complete answer. Raises ``UnsupportedParameter``."""
@@ -132,9 +135,7 @@ class LocalExtractive(LocalChat):
 
     async def _composed(self, call: ChatCall) -> Composed:
         refuse_unsupported(call.request)
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(self._threads)
-        return await run_in_thread(lambda cancellation: self._compose(call, cancellation), limiter=self._limiter)
+        return await run_in_thread(lambda cancellation: self._compose(call, cancellation), threads=self._threads)
 
     def _compose(self, call: ChatCall, cancellation: Cancellation) -> Composed:
         request = call.request

@@ -13,9 +13,9 @@ import hashlib
 import itertools
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import anyio
 import msgspec
@@ -26,6 +26,7 @@ from ragsvc.core.access.failed_logins import FailedLogins
 from ragsvc.core.access.limits import DAY_S, UNLIMITED, DayClock, MoneyLedger, RequestGate, TokenLedger
 from ragsvc.core.access.money import show_amount
 from ragsvc.core.access.principal import Principal
+from ragsvc.core.access.request_note import note_request
 from ragsvc.core.defaults import DEFAULT_FAILED_LOGINS_PER_MINUTE
 from ragsvc.core.errors import BalanceExhausted, Conflict, KeyInactive, RateLimited, StorageFull, Unauthorized
 from ragsvc.core.ids import KeyId, TenantId
@@ -56,6 +57,16 @@ async def write_to_the_end(database: Database, operation: Callable[[Connection],
     with anyio.CancelScope(shield=True):
         results.append(await database.write(operation))
     return results[0]
+
+
+def _require_usable(key: ApiKey, now: float) -> None:
+    """Raises ``Unauthorized`` for a revoked or expired key, and ``KeyInactive`` for one that is switched off."""
+    if key.state is KeyState.REVOKED:
+        raise Unauthorized("This API key was revoked.")
+    if key.expired(now):
+        raise Unauthorized("This API key has expired.")
+    if key.state is KeyState.INACTIVE:
+        raise KeyInactive(f"Key '{key.label}' is inactive.")
 
 
 class LiveTenant:
@@ -127,6 +138,14 @@ class LiveKey:
         return UNLIMITED if self.key.token_grant is None else self.key.token_grant
 
 
+class SessionFinder(Protocol):
+    """Finds the key for the token in the cookie of a session of the web pages."""
+
+    async def find_session_key(self, token: bytes) -> LiveKey:
+        """Raises ``Unauthorized`` if the session has ended, and ``KeyInactive``."""
+        ...
+
+
 class Access:
     """Authenticates callers and meters their tokens (port ``TokenMeter``); for one event loop, within ``running()``."""
 
@@ -149,6 +168,8 @@ class Access:
         self._refresh_interval_s = refresh_interval_s
         self.on_usage: Callable[[str, int, int, int], None] | None = None
         """Called with model, prompt tokens, completion tokens, and cost in millionths of a unit of money."""
+        self.sessions: SessionFinder | None = None
+        """The sessions of the web pages; without them no cookie authenticates."""
         self.late_settles = 0
         """Number of settled requests that had to wait for a write."""
         self._logins = FailedLogins(per_minute=failed_logins_per_minute)
@@ -360,11 +381,14 @@ class Access:
         try:
             live = await self.find_key(credential)
         except Unauthorized:
-            if self._logins.failed(address, time.monotonic()):
-                _log.warning("Too many failed authentications from %s: further ones get 429 for a minute.", address)
+            self._note_failed_login(address)
             raise
         self._logins.worked(address, credential)
         return live
+
+    def _note_failed_login(self, address: str | None) -> None:
+        if self._logins.failed(address, time.monotonic()):
+            _log.warning("Too many failed authentications from %s: further ones get 429 for a minute.", address)
 
     async def find_key(self, credential: bytes) -> LiveKey:
         """Find the key for ``credential``, a header value with or without ``Bearer``.
@@ -384,13 +408,32 @@ class Access:
         key, now = live.key, self.clock()
         if not key.accepts(text, now=now):
             raise Unauthorized(_INCORRECT)
-        if key.state is KeyState.REVOKED:
-            raise Unauthorized("This API key was revoked.")
-        if key.expired(now):
-            raise Unauthorized("This API key has expired.")
-        if key.state is KeyState.INACTIVE:
-            raise KeyInactive(f"Key '{key.label}' is inactive.")
+        _require_usable(key, now)
         return live
+
+    def may_continue(self, principal: Principal) -> bool:
+        """Whether the key of a long request is still active: not deleted, revoked, switched off or expired."""
+        live = self._keys.get(principal.key_id)
+        return live is not None and live.key.state is KeyState.ACTIVE and not live.key.expired(self.clock())
+
+    def key_of_secret(self, key_id: KeyId, secret_hash: bytes) -> LiveKey:
+        """The key with an id, as long as it accepts the secret with this hash. Raises as ``find_key``."""
+        live, now = self._keys.get(key_id), self.clock()
+        if live is None or not live.key.accepts_hash(secret_hash, now=now):
+            raise Unauthorized("The API key of this session was deleted or got a new secret.")
+        _require_usable(live.key, now)
+        return live
+
+    async def authenticate_by(
+        self, credential: bytes, find: Callable[[], Awaitable[LiveKey]], *, address: str | None = None
+    ) -> LiveKey:
+        """As ``authenticate``, for a credential that is not a key; ``find`` raises ``Unauthorized`` for a wrong one."""
+        self._logins.check(address, credential, time.monotonic())
+        try:
+            return await find()
+        except Unauthorized:
+            self._note_failed_login(address)
+            raise
 
     def _find(self, text: bytes) -> LiveKey | None:
         """The key that a text names, by the id in it, or by its hash if the secret was imported."""
@@ -430,6 +473,7 @@ class Access:
             StorageFull: a budget is limited, and what is used cannot be written because the disk is full.
         """
         live = self._live(principal)
+        note_request(family=family)
         if isinstance(need, int):
             need = Need(need)
         ledgers: tuple[TokenLedger, ...] = live.ledgers if need.cost else (live.ledger,)
@@ -519,17 +563,36 @@ class Access:
         if any(ledger.runs_low for ledger in ledgers):
             self._urgent.set()
         self.late_settles += not covered
-        while not covered and not self._disk_is_full:
+        if not covered:
+            with anyio.CancelScope(shield=True):
+                await self._write_uncovered(ledgers)
+
+    async def _write_uncovered(self, ledgers: tuple[TokenLedger, ...]) -> None:
+        while not self._disk_is_full:
             self._urgent.set()
             await self._flushed.wait()
-            covered = all(ledger.covered() for ledger in ledgers)
+            if all(ledger.covered() for ledger in ledgers):
+                return
 
     def count_request(self, principal: Principal, *, family: str) -> None:
         """Count a request that uses no tokens, such as a search, for the usage report; written within a second."""
         live = self._keys.get(principal.key_id)
+        note_request(family=family)
         if live is not None:
             live.ledger.turn(self._day())
             self._usage_of(live, model="", family=family).requests += 1
+
+    def count_outcome(self, live: LiveKey, *, model: str, family: str, duration_s: float | None) -> None:
+        """Count the end of a request for the usage report: an error, or with ``duration_s`` an answer."""
+        if self._keys.get(live.key.id) is not live:
+            return  # the key was deleted; its tenant may have been, too
+        live.ledger.turn(self._day())
+        usage = self._usage_of(live, model=model, family=family)
+        if duration_s is None:
+            usage.errors += 1
+        else:
+            usage.timed_requests += 1
+            usage.duration_ms += round(duration_s * 1000)
 
     def _usage_of(self, live: LiveKey, *, model: str, family: str) -> KeyUsage:
         slot = (live.key.id, live.ledger.day, model, family)
@@ -673,10 +736,7 @@ class Access:
     def _keep_usage(self, usages: dict[_UsageSlot, KeyUsage]) -> None:
         for slot, usage in usages.items():
             newer = self._usage.setdefault(slot, KeyUsage(*slot, usage.tenant))
-            newer.prompt_tokens += usage.prompt_tokens
-            newer.completion_tokens += usage.completion_tokens
-            newer.requests += usage.requests
-            newer.cost_micros += usage.cost_micros
+            newer.add(usage)
 
     async def _refresh_forever(self) -> None:
         while True:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -52,7 +53,7 @@ from ragsvc.services.stream_budget import ChatStreamEnd, StreamBudget
 logger = logging.getLogger(__name__)
 
 OnEvidence = Callable[[RetrievedPassages], None]
-"""Is called with the passages that a search has found."""
+"""Is called with the passages that a search has found, and the files of their documents."""
 
 _QUESTION_ENDS = 1200
 """Characters of the start and of the end of a message that are searched for a question; a query takes half as many."""
@@ -205,7 +206,7 @@ class AnswerService:
         """The longest prompt of a model."""
         return self.models.max_prompt_characters(model) or self._max_prompt_characters
 
-    async def complete(self, principal: Principal, call: ChatCall, *, found: OnEvidence = lambda _: None) -> JsonAnswer:
+    async def complete(self, principal: Principal, call: ChatCall, *, found: OnEvidence | None = None) -> JsonAnswer:
         """The whole answer. ``found`` is called with the passages of documents that a search has found.
 
         Raises:
@@ -235,7 +236,7 @@ class AnswerService:
         call: ChatCall,
         *,
         prepared: Callable[[int], None] = lambda _: None,
-        found: OnEvidence = lambda _: None,
+        found: OnEvidence | None = None,
     ) -> AnswerStream:
         """The answer as server-sent events; returns with the first block. Raises the errors of ``complete``.
 
@@ -305,7 +306,7 @@ class AnswerService:
         return routes, RequestReservation(self._meter, reserved, model, routes[0].pricing)
 
     async def _find_evidence(
-        self, principal: Principal, call: ChatCall, observed: ObservedOperation, found: OnEvidence
+        self, principal: Principal, call: ChatCall, observed: ObservedOperation, found: OnEvidence | None
     ) -> RetrievedPassages | None:
         """Passages of documents and of the request's files for the conversation's question.
 
@@ -336,13 +337,14 @@ class AnswerService:
             return await self._files.search(files, query or ABOUT, top_k=top_k, room_tokens=self._file_tokens)
 
     async def _find_in_documents(
-        self, principal: Principal, call: ChatCall, query: str, observed: ObservedOperation, found: OnEvidence
+        self, principal: Principal, call: ChatCall, query: str, observed: ObservedOperation, found: OnEvidence | None
     ) -> RetrievedPassages | None:
         options = call.request.rag_options
         if options is None:
             return None
-        wanted = [msgspec.structs.replace(each, text=query) for each in call.searches]
-        wanted = wanted or [options.search_query(query, default_top_k=self.top_k)]
+        searches = call.searches or (options.search_query(query, default_top_k=self.top_k),)
+        with_files = found is not None
+        wanted = [msgspec.structs.replace(each, text=query, with_files=with_files) for each in searches]
         if not query:
             for each in wanted:
                 await self._searcher.check(principal.tenant, each)  # a wrong name is an error whatever is said
@@ -353,8 +355,10 @@ class AnswerService:
             query=query,
             hits=_best_of(results, count=max(each.top_k for each in wanted)),
             answerable=max(result.answerable for result in results),
+            files=dict(itertools.chain.from_iterable(result.files.items() for result in results)),
         )
-        found(evidence)
+        if found is not None:
+            found(evidence)
         return evidence
 
     async def _complete_with(

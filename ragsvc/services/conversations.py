@@ -16,7 +16,7 @@ import anyio
 from sqlalchemy import Connection
 
 from ragsvc.core.access.principal import Principal, Scope, allows_collection
-from ragsvc.core.errors import InvalidRequest, Overloaded, StorageFull
+from ragsvc.core.errors import InvalidRequest, Overloaded, QuotaExceeded, StorageFull
 from ragsvc.core.responses.conversation_items import MAX_CONVERSATION_ITEMS, new_items, taken_id
 from ragsvc.core.responses.request import Item
 from ragsvc.services.access_control import write_to_the_end
@@ -42,6 +42,12 @@ def too_much_continued(limit_bytes: int, *, param: str) -> InvalidRequest:
     )
 
 
+def _may_see(principal: Principal, conversation: Conversation) -> bool:
+    """Whether the key may use all collections that the conversation quotes."""
+    may_read = not conversation.collections or Scope.CHAT in principal.scopes
+    return may_read and all(allows_collection(principal, name) for name in conversation.collections)
+
+
 class ConversationService:
     """Creates, shows, changes and deletes conversations, each for a caller.
 
@@ -56,14 +62,19 @@ class ConversationService:
         retention_days: int | None = None,
         max_items: int = MAX_CONVERSATION_ITEMS,
         max_bytes: int = MAX_CONTINUED_BYTES,
+        max_per_tenant: int | None = None,
         clock: Callable[[], float] = time.time,
         draw: Callable[[], str] = lambda: secrets.token_hex(24),
     ) -> None:
-        """``draw`` makes the random part of an id. Nothing is added to items of more than ``max_bytes`` as JSON."""
+        """``draw`` makes the random part of an id. Nothing is added to items of more than ``max_bytes`` as JSON.
+
+        A tenant has at most ``max_per_tenant`` conversations.
+        """
         self._database = database
         self._retention_days = retention_days
         self._max_items = max_items
         self._max_bytes = max_bytes
+        self._max_per_tenant = max_per_tenant
         self._clock = clock
         self._draw = draw
 
@@ -81,14 +92,18 @@ class ConversationService:
 
         Raises:
             InvalidRequest: an item is malformed.
+            QuotaExceeded: the tenant may have no more conversations.
         """
         added = self._complete(items)
         now = self._now()
 
         def write(connection: Connection) -> Conversation:
             require_caller(connection)
+            self._check_quota(connection, principal)
             public_id = f"conv_{self._draw()}"
-            made = rows.insert_conversation(connection, principal.tenant, public_id, metadata=metadata or {}, now=now)
+            made = rows.insert_conversation(
+                connection, principal.tenant, public_id, metadata=metadata or {}, now=now, key_id=principal.key_id
+            )
             rows.append_items(connection, made, added, now=now)
             return made
 
@@ -97,6 +112,34 @@ class ConversationService:
     async def get(self, principal: Principal, public_id: str, *, param: str = "conversation_id") -> Conversation:
         """Raises ``ConversationNotFound``, which names ``param``."""
         return await self._database.read(lambda connection: self._find(connection, principal, public_id, param=param))
+
+    async def list_conversations(
+        self, principal: Principal, *, limit: int, after: str | None, whole_tenant: bool = False
+    ) -> tuple[list[Conversation], bool]:
+        """Conversations that the key made and may see, the last used first, and whether more follow.
+
+        ``whole_tenant``: those of all keys of the tenant. Raises ``ConversationNotFound`` for ``after``.
+        """
+
+        def read(connection: Connection) -> tuple[list[Conversation], bool]:
+            found: list[Conversation] = []
+            last = None if after is None else self._find(connection, principal, after, param="after")
+            while len(found) <= limit:
+                some = rows.conversation_page(
+                    connection,
+                    principal.tenant,
+                    limit=limit + 1,
+                    after=last,
+                    key_id=None if whole_tenant else principal.key_id,
+                    active_after=self._active_after(),
+                )
+                found += [conversation for conversation in some if _may_see(principal, conversation)]
+                if len(some) <= limit:
+                    break
+                last = some[-1]
+            return found[:limit], len(found) > limit
+
+        return await self._database.read(read)
 
     async def set_metadata(self, principal: Principal, public_id: str, metadata: dict[str, str]) -> Conversation:
         """Replace the metadata. Raises ``ConversationNotFound``."""
@@ -236,10 +279,17 @@ class ConversationService:
         found = rows.find_conversation(
             connection, principal.tenant, public_id, active_after=self._active_after(), param=param
         )
-        may_read = not found.collections or Scope.CHAT in principal.scopes
-        if not may_read or not all(allows_collection(principal, name) for name in found.collections):
+        if not _may_see(principal, found):
             raise rows.conversation_not_found(public_id, param=param)
         return found
+
+    def _check_quota(self, connection: Connection, principal: Principal) -> None:
+        most = self._max_per_tenant
+        if most is not None and (count := rows.count_conversations(connection, principal.tenant)) >= most:
+            raise QuotaExceeded(
+                f"The tenant '{principal.tenant}' has {count} conversations and may have {most}. Delete conversations, "
+                "or ask the operator for a higher limit."
+            )
 
     def _complete(self, given: Sequence[Item]) -> list[Item]:
         return new_items(given, lambda prefix, _: f"{prefix}_{self._draw()}")

@@ -45,7 +45,14 @@ from ragsvc.store.blobs import BlobStore, IncomingFile
 from ragsvc.store.database import Database
 from ragsvc.store.disk_space import DiskSpace
 from ragsvc.store.document_changes import change_document
-from ragsvc.store.document_rows import DeletedDocument, DocumentFilter
+from ragsvc.store.document_listing import (
+    DocumentCounts,
+    DocumentFilter,
+    DocumentOrder,
+    count_documents_by_kind,
+    list_documents,
+)
+from ragsvc.store.document_rows import DeletedDocument
 from ragsvc.store.file_deletion_rows import separate_file
 from ragsvc.store.text_integrity import is_readable
 
@@ -230,6 +237,7 @@ class DocumentService:
             await anyio.to_thread.run_sync(self._blobs.publish, incoming, tenant, sha256)
             document = await write_to_the_end(self._database, register)
         self._ingest.kick()
+        self._hub.notify(document)
         return UploadResult(document=document, created=True)
 
     async def _remember(self, request: IdempotentRequest | None, document: Document) -> None:
@@ -290,9 +298,13 @@ class DocumentService:
         await anyio.to_thread.run_sync(self._blobs.remove_empty_folder, tenant)
         return removed
 
-    def notify(self, public_id: str) -> None:
-        """Wake the requests that wait for a document, because it was deleted."""
-        self._hub.notify(public_id)
+    def wake(self, public_id: str) -> None:
+        """Wake the requests that wait for a document, because it was deleted or changed."""
+        self._hub.wake(public_id)
+
+    def notify_many(self, tenant: TenantId) -> None:
+        """Tell the requests that follow all documents of a tenant that many of them changed or were deleted."""
+        self._hub.notify_many(tenant)
 
     def _file_lock(self, tenant: TenantId, sha256: str) -> asyncio.Lock:
         """A lock that keeps a file from being stored and removed at the same time."""
@@ -315,20 +327,37 @@ class DocumentService:
         after: str | None = None,
         before: str | None = None,
         descending: bool = True,
+        order: DocumentOrder = DocumentOrder.CREATED,
     ) -> tuple[list[Document], bool]:
         """One page of documents, and whether more follow. Raises ``CollectionNotFound``, ``DocumentNotFound``."""
 
         def read(connection: Connection) -> tuple[list[Document], bool]:
-            condition = which
-            if parent_id is not None:
-                parent = rows.get_document(connection, tenant, parent_id)
-                condition = msgspec.structs.replace(condition, attached_to=parent.id)
-            if collection is not None:
-                found = rows.find_collection(connection, tenant, collection)
-                condition = msgspec.structs.replace(condition, collection_id=found.id)
-            return rows.list_documents(
-                connection, tenant, which=condition, limit=limit, after=after, before=before, descending=descending
+            return list_documents(
+                connection,
+                tenant,
+                which=_resolved(connection, tenant, which, collection=collection, parent_id=parent_id),
+                limit=limit,
+                after=after,
+                before=before,
+                descending=descending,
+                order=order,
             )
+
+        return await self._database.read(read)
+
+    async def count(
+        self,
+        tenant: TenantId,
+        *,
+        which: DocumentFilter,
+        collection: str | None = None,
+        parent_id: str | None = None,
+    ) -> DocumentCounts:
+        """Count the documents of a listing. Raises ``CollectionNotFound``, ``DocumentNotFound``."""
+
+        def read(connection: Connection) -> DocumentCounts:
+            resolved = _resolved(connection, tenant, which, collection=collection, parent_id=parent_id)
+            return count_documents_by_kind(connection, tenant, which=resolved)
 
         return await self._database.read(read)
 
@@ -447,13 +476,15 @@ class DocumentService:
             )
 
         if filename is None:
-            return await self._database.write(write)
+            document = await self._database.write(write)
+            self._hub.notify(document)
+            return document
         document = await self.get(tenant, public_id)
         with anyio.CancelScope(shield=True):  # once it is committed, the index has to follow
             async with self._index_lag.committing(document.collection_id):
                 document = await self._database.write(write)
         self._ingest.kick()
-        self._hub.notify(public_id)
+        self._hub.notify(document)
         return document
 
     async def retry(self, tenant: TenantId, public_id: str, *, password: str | None = None) -> Document:
@@ -470,6 +501,7 @@ class DocumentService:
 
         document = await self._database.write(write)
         self._ingest.kick()
+        self._hub.notify(document)
         return document
 
     async def delete(self, tenant: TenantId, public_id: str) -> Document:
@@ -517,7 +549,7 @@ class DocumentService:
             if entry.blob_unused:
                 await self._ingest.file_removals.finish(entry.document.tenant, entry.document.sha256)
         for entry in deleted:
-            self._hub.notify(entry.document.public_id)
+            self._hub.notify_deletion(entry.document)
 
 
 class UploadInProgress:
@@ -546,6 +578,19 @@ class UploadInProgress:
         """Make all bytes durable; returns their SHA-256 in hex."""
         await self._flush()
         return await anyio.to_thread.run_sync(self.incoming.finish)
+
+
+def _resolved(
+    connection: Connection, tenant: TenantId, which: DocumentFilter, *, collection: str | None, parent_id: str | None
+) -> DocumentFilter:
+    """The filter with the rows of a collection and of the document that others are attached to."""
+    if parent_id is not None:
+        parent = rows.get_document(connection, tenant, parent_id)
+        which = msgspec.structs.replace(which, attached_to=parent.id)
+    if collection is not None:
+        found = rows.find_collection(connection, tenant, collection)
+        which = msgspec.structs.replace(which, collection_id=found.id)
+    return which
 
 
 def _has_ended(document: Document) -> bool:

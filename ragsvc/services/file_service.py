@@ -309,7 +309,7 @@ class FileService:
             if entry.blob_unused and entry.document.sha256 != deleted.file.sha256:
                 await self._ingest.file_removals.finish(entry.document.tenant, entry.document.sha256)
         for entry in deleted.documents:
-            self._hub.notify(entry.document.public_id)
+            self._hub.notify_deletion(entry.document)
 
     # -- expiry ------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ import anyio
 import msgspec
 from sqlalchemy import Connection
 
-from ragsvc.core.documents import Document, Problem, ProblemCode, Stage
+from ragsvc.core.documents import Document, DocumentStatus, Problem, ProblemCode, Stage
 from ragsvc.core.errors import (
     EmbeddingFailed,
     ExtractionFailed,
@@ -158,7 +158,7 @@ class IngestService:
     def eta_s(self, document: Document) -> float | None:
         """Seconds until ready, estimated from this document's progress so far; ``None`` if unknown."""
         pace = self._pace.get(document.id)
-        if pace is None or document.passages_total == 0:
+        if pace is None or document.passages_total == 0 or document.status is DocumentStatus.READY:
             return None
         started, done_at_start = pace
         done = document.passages_done - done_at_start
@@ -264,7 +264,7 @@ class IngestService:
         the next start queues it, and counts the attempt.
         """
         document = job.document
-        self._hub.notify(document.public_id)
+        self._hub.notify(document)
         is_renewal = job.work is JobWork.RENEW_VECTORS  # of a ready document: neither an ingest nor a failed one
         observer = Observer() if is_renewal else self._observer
         observed = observer.begin("ingest", document_id=document.public_id, media_type=document.media_type)
@@ -288,7 +288,7 @@ class IngestService:
                 self._scopes.pop(document.id)
                 self._pace.pop(document.id, None)
                 self._ended.pop(document.id).set()
-                self._hub.notify(document.public_id)
+                self._hub.notify(document)
         return ended
 
     async def _attempt(self, job: ClaimedJob, observed: ObservedOperation) -> bool:
@@ -512,7 +512,7 @@ class IngestService:
         )
         if stored is None:
             raise DocumentGone
-        self._hub.notify(document.public_id)
+        self._hub.notify(document)
         return stored
 
     async def _check_file(self, document: Document) -> None:
@@ -541,7 +541,7 @@ class IngestService:
         begin = time.monotonic()
         self._pace[document.id] = (begin, document.passages_done)
         space = self._spaces.serving
-        await self._vectors.fill(space, document, on_batch=lambda: self._hub.notify(document.public_id))
+        await self._vectors.fill(space, document, on_batch=lambda: self._hub.notify(document))
         return space, time.monotonic() - begin
 
     def report_pages(self, document: Document, done: int, total: int) -> None:
@@ -551,7 +551,7 @@ class IngestService:
             lambda connection: rows.set_progress(
                 connection, document.id, stage=Stage.PARSING, now=self.now(), pages_done=done, pages_total=total
             ),
-            then=lambda: loop.call_soon_threadsafe(self._hub.notify, document.public_id),
+            then=lambda: loop.call_soon_threadsafe(self._hub.notify, document),
         )
 
 

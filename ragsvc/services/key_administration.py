@@ -36,6 +36,10 @@ class Actor(msgspec.Struct, frozen=True):
     request_id: str | None = None
 
 
+LOCAL = Actor()
+"""A command on the data directory."""
+
+
 class KeyDraft(msgspec.Struct, frozen=True, kw_only=True):
     tenant: TenantId
     label: str
@@ -112,12 +116,18 @@ def create_key(connection: Connection, draft: KeyDraft, *, actor: Actor, now: in
     stored = key_rows.insert_key(connection, key)
     changes = msgspec.to_builtins(msgspec.structs.replace(draft, secret_hash=None))
     del changes["secret_hash"]
-    _audit(connection, key.id, actor, "create" if draft.secret_hash is None else "import", changes, now=now)
+    _audit(connection, stored, actor, "create" if draft.secret_hash is None else "import", changes, now=now)
     return IssuedKey(stored, secret.text if draft.secret_hash is None else None)
 
 
 def check_grant(
-    grantor: ApiKey, *, scopes: Iterable[Scope], limits: KeyLimits, collections: Sequence[str], models: Sequence[str]
+    grantor: ApiKey,
+    *,
+    scopes: Iterable[Scope],
+    limits: KeyLimits,
+    collections: Sequence[str],
+    models: Sequence[str],
+    expires_at: int | None,
 ) -> None:
     """Check what a tenant administrator grants with a key: no scope ``admin``, and not more than its own key has.
 
@@ -138,6 +148,10 @@ def check_grant(
     if own_collections and (not collections or not set(collections) <= set(own_collections)):
         raise PolicyDenied(
             "A tenant administrator can grant only the collections of its own key.", param="allowed_collections"
+        )
+    if grantor.expires_at is not None and (expires_at is None or expires_at > grantor.expires_at):
+        raise PolicyDenied(
+            "A tenant administrator can grant no key that expires later than its own.", param="expires_at"
         )
     if not covers_models(grantor.allowed_models, models):
         raise PolicyDenied("A tenant administrator can grant only the models of its own key.", param="allowed_models")
@@ -212,7 +226,7 @@ class KeyAdministration:
             stored = key_rows.replace_key(
                 connection, after, set_balance="token_balance" in wanted, set_money_balance="money_balance" in wanted
             )
-            _audit(connection, key_id, actor, "update", msgspec.to_builtins(wanted), now=self._now())
+            _audit(connection, stored, actor, "update", msgspec.to_builtins(wanted), now=self._now())
             return stored
 
         return await self._apply(write)
@@ -241,7 +255,7 @@ class KeyAdministration:
                 updated_at=now,
             )
             stored = key_rows.replace_key(connection, after)
-            _audit(connection, key_id, actor, "rotate", {"overlap_s": overlap_s}, now=now)
+            _audit(connection, stored, actor, "rotate", {"overlap_s": overlap_s}, now=now)
             return IssuedKey(stored, secret.text)
 
         issued = await write_to_the_end(
@@ -262,7 +276,7 @@ class KeyAdministration:
             after = msgspec.structs.replace(
                 before, state=KeyState.REVOKED, previous_secret_hash=None, previous_expires_at=None, updated_at=now
             )
-            _audit(connection, key_id, actor, "revoke", {}, now=now)
+            _audit(connection, after, actor, "revoke", {}, now=now)
             return key_rows.replace_key(connection, after)
 
         return await self._apply(write)
@@ -271,9 +285,9 @@ class KeyAdministration:
         """Delete a key; its audit trail and usage are kept. Raises ``KeyNotFound``."""
 
         def write(connection: Connection) -> None:
-            if not key_rows.delete_key(connection, key_id):
-                raise KeyNotFound(f"There is no API key '{key_id}'.")
-            _audit(connection, key_id, actor, "delete", {}, now=self._now())
+            deleted = _fetch(connection, key_id)
+            key_rows.delete_key(connection, key_id)
+            _audit(connection, deleted, actor, "delete", {}, now=self._now())
 
         await write_to_the_end(self._database, write)
         self._access.forget(key_id)
@@ -282,10 +296,12 @@ class KeyAdministration:
         """Usage summed for each combination of the columns ``by``, as of the last write."""
         return await self._database.read(lambda connection: key_usage_rows.sum_usage(connection, which, by))
 
-    async def audit(self, key_id: KeyId, *, before: int | None, limit: int) -> list[AuditEntry]:
-        """The audit trail of a key, newest first; also of a deleted key."""
+    async def audit(
+        self, key_id: KeyId | None = None, *, tenant: TenantId | None = None, before: int | None, limit: int
+    ) -> list[AuditEntry]:
+        """The audit trail of a tenant, a key or all, newest first; also of deleted keys."""
         return await self._database.read(
-            lambda connection: key_rows.list_audit(connection, key_id=key_id, before=before, limit=limit)
+            lambda connection: key_rows.list_audit(connection, tenant=tenant, key_id=key_id, before=before, limit=limit)
         )
 
     async def usage(self, key_id: KeyId, *, days: int) -> list[KeyUsage]:
@@ -319,12 +335,13 @@ def _changed(key: ApiKey, wanted: dict[str, Any], *, now: int) -> ApiKey:
 
 
 def _audit(
-    connection: Connection, key_id: KeyId, actor: Actor, action: str, changes: dict[str, Any], *, now: int
+    connection: Connection, key: ApiKey, actor: Actor, action: str, changes: dict[str, Any], *, now: int
 ) -> None:
     key_rows.add_audit(
         connection,
         at=now,
-        key_id=key_id,
+        tenant=key.tenant,
+        key_id=key.id,
         actor=actor.name,
         action=action,
         changes=_with_amounts(changes),

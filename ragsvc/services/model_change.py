@@ -56,6 +56,11 @@ class Reembedding:
         self.done = 0
         self.running = False
 
+    @property
+    def model_name(self) -> str:
+        """The model that is to serve."""
+        return self._target.model.name
+
     async def run(self) -> None:
         """Work until the target serves."""
         self.running = True

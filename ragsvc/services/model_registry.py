@@ -226,7 +226,7 @@ class ModelRegistry:
                 available = any(route.accepts_requests for route in routes)
                 card = ModelCard(name, self._created, first.provider_name, first.pricing, available)
                 cards.append(card)
-                if any(route.serves(Family.CHAT) for route in routes):
+                if collections and any(route.serves(Family.CHAT) for route in routes):
                     suffixed = [with_suffix(name, collection) for collection in collections]
                     cards += [msgspec.structs.replace(card, id=id_) for id_ in suffixed if id_ not in self._routes]
         return cards

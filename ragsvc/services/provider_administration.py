@@ -32,7 +32,9 @@ from ragsvc.core.validation import invalid_field, invalid_value
 from ragsvc.crypto.value_sealing import ValueSealer
 from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.idempotency import IdempotentRequest, once, recall
+from ragsvc.services.key_administration import LOCAL, Actor
 from ragsvc.services.model_registry import ModelRegistry
+from ragsvc.store import key_rows
 from ragsvc.store import provider_rows as rows
 from ragsvc.store.database import Database
 
@@ -72,6 +74,18 @@ class TenantKey(msgspec.Struct, frozen=True):
     tenant: str
     provider: str
     updated_at: int
+
+
+class ProviderKeyState(msgspec.Struct, frozen=True):
+    """Whether a tenant has a key for a provider; ``updated_at`` is ``null`` if it has none, or one that is unusable.
+
+    ``usable`` is false if a key is stored that cannot be opened: the tenant's requests to the provider then fail.
+    """
+
+    provider: str
+    tenant: str
+    updated_at: int | None
+    usable: bool
 
 
 class ProviderAdministration:
@@ -228,21 +242,31 @@ class ProviderAdministration:
             return ProviderTest(ok=False, latency_ms=_since(begin), models=[], error=error.message)
         return ProviderTest(ok=True, latency_ms=_since(begin), models=models)
 
-    async def set_key(self, tenant: TenantId, name: str, key: str) -> TenantKey:
+    async def set_key(self, tenant: TenantId, name: str, key: str, *, actor: Actor = LOCAL) -> TenantKey:
         """Store the key of a tenant for a provider; used from the next request on. Raises ``NotFound``."""
         self.view(name)
         now = int(self._clock())
         sealed = self._sealer.seal(key.encode(), place=_key_place(tenant, name))
-        await write_to_the_end(
-            self._database, lambda connection: rows.put_key(connection, tenant, name, sealed, now=now)
-        )
+
+        def put(connection: Connection) -> None:
+            rows.put_key(connection, tenant, name, sealed, now=now)
+            self._audit(connection, tenant, name, actor, "provider_key.set")
+
+        await write_to_the_end(self._database, put)
         self._keys[tenant, name] = (key, now)
         self._unopened_keys.discard((tenant, name))
         return TenantKey(tenant, name, now)
 
-    async def drop_key(self, tenant: TenantId, name: str) -> None:
+    async def drop_key(self, tenant: TenantId, name: str, *, actor: Actor = LOCAL) -> None:
         """Remove the key of a tenant. Raises ``NotFound``."""
-        if not await write_to_the_end(self._database, lambda connection: rows.drop_key(connection, tenant, name)):
+
+        def drop(connection: Connection) -> bool:
+            removed = rows.drop_key(connection, tenant, name)
+            if removed:
+                self._audit(connection, tenant, name, actor, "provider_key.delete")
+            return removed
+
+        if not await write_to_the_end(self._database, drop):
             raise NotFound(f"Tenant '{tenant}' has no key for provider '{name}'.")
         self._keys.pop((tenant, name), None)
         self._unopened_keys.discard((tenant, name))
@@ -260,6 +284,26 @@ class ProviderAdministration:
             for (tenant, provider), (_, at) in sorted(self._keys.items())
             if provider == name
         ]
+
+    def keys_of(self, tenant: TenantId) -> list[ProviderKeyState]:
+        """All providers, with the time at which the tenant stored a key for them."""
+        stored = {provider: at for (owner, provider), (_, at) in self._keys.items() if owner == tenant}
+        return [
+            ProviderKeyState(name, tenant, stored.get(name), (tenant, name) not in self._unopened_keys)
+            for name in (*self._configured, *self._added)
+        ]
+
+    def _audit(self, connection: Connection, tenant: TenantId, name: str, actor: Actor, action: str) -> None:
+        key_rows.add_audit(
+            connection,
+            at=int(self._clock()),
+            tenant=tenant,
+            key_id="",
+            actor=actor.name,
+            action=action,
+            changes={"provider": name},
+            request_id=actor.request_id,
+        )
 
     def _changeable(self, name: str) -> ProviderSettings:
         self.view(name)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import anyio
-
+from ragsvc.core.access.request_note import note_request
 from ragsvc.core.gateway.chat import TokenUsage
 from ragsvc.core.gateway.prices import FREE, NO_TOKENS, ONE_REQUEST, Quantities, cost_micros, reply_tokens_worth
 from ragsvc.core.gateway.provider_settings import Pricing
@@ -26,6 +25,7 @@ class RequestReservation:
         self._model = model
         self._open = True
         self.pricing = pricing
+        note_request(model=model)
 
     @property
     def limited(self) -> bool:
@@ -47,14 +47,13 @@ class RequestReservation:
         """Charge what was used and release the rest."""
         if self._open:
             self._open = False
-            with anyio.CancelScope(shield=True):
-                await self._meter.settle(
-                    self._reservation,
-                    prompt_tokens=usage.prompt_tokens,
-                    completion_tokens=usage.completion_tokens,
-                    model=self._model,
-                    cost=cost_micros(self.pricing, usage, quantities),
-                )
+            await self._meter.settle(
+                self._reservation,
+                prompt_tokens=usage.prompt_tokens,
+                completion_tokens=usage.completion_tokens,
+                model=self._model,
+                cost=cost_micros(self.pricing, usage, quantities),
+            )
 
     async def settle_stream(self, source: ChatStream) -> None:
         """Charge the tokens that a stream used. If cancelled while counting, the reservation stays open."""
@@ -65,5 +64,4 @@ class RequestReservation:
         """Release all that is reserved."""
         if self._open:
             self._open = False
-            with anyio.CancelScope(shield=True):
-                await self._meter.refund(self._reservation)
+            await self._meter.refund(self._reservation)

@@ -38,9 +38,16 @@ from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
 from ragsvc.core.validation import missing_value
 from ragsvc.services.answers import AnswerService
 from ragsvc.services.conversations import MAX_CONTINUED_BYTES, ConversationService, too_much_continued
+from ragsvc.services.store_names import StoreNames
 from ragsvc.store.database import Database
 from ragsvc.store.file_rows import collections_of_files
-from ragsvc.store.response_rows import UNFINISHED, StoredResponse, find_response, response_not_found
+from ragsvc.store.response_rows import (
+    UNFINISHED,
+    StoredResponse,
+    find_response,
+    has_response,
+    response_not_found,
+)
 from ragsvc.store.vector_store_rows import find_store
 
 Truncation = Literal["auto", "disabled"]
@@ -58,7 +65,7 @@ _MANY_ITEMS: Final = 500
 _SECRETS: Final = frozenset({"authorization", "headers"})
 
 
-class ResponsePlan(msgspec.Struct, frozen=True, kw_only=True):
+class ResponsePlan(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     """A request that is ready to be answered.
 
     ``input_items`` are its own, ``added_items`` those of them that its conversation does not have yet. ``collections``
@@ -75,10 +82,17 @@ class ResponsePlan(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     truncation: Truncation
     model: str
+    referred_bytes: int = 0
+    """Size of the responses to items of which the input refers: the items are part of ``input_items``."""
 
     @property
     def stored(self) -> bool:
         return self.request.is_stored
+
+    @property
+    def keeps_input(self) -> bool:
+        """Whether the input is stored with the response or in a conversation."""
+        return self.stored or self.request.conversation_id is not None
 
     @property
     def cites(self) -> bool:
@@ -145,6 +159,7 @@ class _Resolved(msgspec.Struct, frozen=True):
 
     earlier: Sequence[Item] = ()
     size_bytes: int = 0
+    referred_bytes: int = 0
     collections: frozenset[str] = frozenset()
     items: Mapping[str, Item] = MappingProxyType({})
     stores: Mapping[str, str] = MappingProxyType({})
@@ -159,6 +174,7 @@ class ResponsePlanner:
         database: Database,
         answers: AnswerService,
         conversations: ConversationService,
+        store_names: StoreNames,
         max_file_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES,
         default_model: str | None = None,
         truncation: Truncation = "disabled",
@@ -169,6 +185,7 @@ class ResponsePlanner:
         self._models = answers.models
         self._answers = answers
         self._conversations = conversations
+        self._store_names = store_names
         self._max_file_bytes = max_file_bytes
         self._default_model = default_model
         self._truncation: Truncation = truncation
@@ -232,10 +249,12 @@ class ResponsePlanner:
             searches = [options.search_query("", default_top_k=self._answers.top_k), *searches]
         call = adapt(msgspec.structs.replace(call, searches=tuple(searches)))
         used = [*self._check_documents(principal, call), *await self._collections_of_files(principal, call)]
+        if not (request.is_stored or request.conversation_id is not None):
+            own.clear()
         return ResponsePlan(
             id=identifier,
             principal=principal,
-            request=request,
+            request=msgspec.structs.replace(request, input=None),  # which has the files of the input
             call=call,
             input_items=own,
             collections=sorted({*used, *collections}),
@@ -243,6 +262,7 @@ class ResponsePlanner:
             created_at=int(self._clock()),
             truncation=truncation,
             model=model,
+            referred_bytes=resolved.referred_bytes,
         )
 
     def _check_documents(self, principal: Principal, call: ChatCall) -> list[str]:
@@ -269,14 +289,22 @@ class ResponsePlanner:
         previous = request.previous_response_id
         references = {item["id"]: place for place, item in enumerate(own) if item["type"] == "item_reference"}
         wanted = list(dict.fromkeys(store for tool in tools.searches for store in tool.vector_store_ids))
-        if previous is None and not references and not wanted:
-            return _Resolved()
+        known: dict[str, str] = {}
+        for identifier in wanted:
+            name = self._store_names.get(principal.tenant, identifier)
+            if name is not None and allows_collection(principal, name):
+                known[identifier] = name
+        unknown = [identifier for identifier in wanted if identifier not in known]
+        if previous is None and not references and not unknown:
+            return _Resolved(stores=known)
+        if previous is not None or references:
+            require_scope(principal, Scope.CHAT_PLAIN)
 
         def read(connection: Connection) -> _Resolved:
             chain = [] if previous is None else self._chain(connection, principal, previous)
             items, owners = self._items(connection, principal, references)
             stores: dict[str, str] = {}
-            for identifier in wanted:
+            for identifier in unknown:
                 found = find_store(connection, principal.tenant, identifier)
                 if not allows_collection(principal, found.name):
                     raise VectorStoreNotFound(
@@ -286,19 +314,26 @@ class ResponsePlanner:
             return _Resolved(
                 earlier=[item for response in chain for item in context_of_response(response)],
                 size_bytes=sum(map(_size_bytes, chain)) + sum(map(_size_bytes, owners)),
+                referred_bytes=sum(map(_size_bytes, owners)),
                 collections=frozenset(name for response in (*chain, *owners) for name in response.collections),
                 items=items,
                 stores=stores,
             )
 
-        return await self._database.read(read)
+        revision = self._store_names.revision
+        resolved = await self._database.read(read)
+        self._store_names.add(principal.tenant, resolved.stores, revision=revision)
+        return msgspec.structs.replace(resolved, stores={**known, **resolved.stores})
 
     def _chain(self, connection: Connection, principal: Principal, previous: str) -> list[StoredResponse]:
-        """The responses that a request continues, oldest first."""
+        """The responses that a request continues, oldest first.
+
+        They begin after the last one that was deleted or is older than the retention.
+        """
         chain: list[StoredResponse] = []
         size_bytes = 0
         following: str | None = previous
-        while following is not None:
+        while following is not None and (not chain or has_response(connection, principal.tenant, following)):
             stored = self.visible(connection, principal, following, param="previous_response_id")
             if stored.status in UNFINISHED:
                 raise InvalidRequest(

@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import logging
 import time
+import weakref
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import anyio
@@ -18,9 +19,11 @@ import msgspec
 from sqlalchemy import Connection
 
 from ragsvc.core.access.principal import Principal
+from ragsvc.core.documents import CitedFile
 from ragsvc.core.errors import (
     InvalidRequest,
     Overloaded,
+    QuotaExceeded,
     RagsvcError,
     ResponseNotFound,
     ShuttingDown,
@@ -29,7 +32,8 @@ from ragsvc.core.errors import (
 )
 from ragsvc.core.gateway.chat import RetrievedPassages
 from ragsvc.core.gateway.event_stream import event_data, split_events, write_event
-from ragsvc.core.ids import KeyId, TenantId
+from ragsvc.core.ids import KeyId, TenantId, chunk_id
+from ragsvc.core.json_outline import LARGE_BODY_BYTES
 from ragsvc.core.responses.output import Event, ResponseBuilder, chunk_of_completion, without_results
 from ragsvc.core.responses.replay import replay_events
 from ragsvc.core.responses.request import Item, ResponseRequest
@@ -40,12 +44,15 @@ from ragsvc.services.conversations import ConversationService
 from ragsvc.services.response_plans import Adapt, ResponsePlan, ResponsePlanner
 from ragsvc.store import response_rows as rows
 from ragsvc.store.database import Database
-from ragsvc.store.response_rows import UNFINISHED, CitedFile, StoredResponse
+from ragsvc.store.response_rows import UNFINISHED, StoredResponse
 
 logger = logging.getLogger(__name__)
 
 MAX_BACKGROUND: Final = 64
 """Background responses that are being made at the same time; those of one tenant can be half of them."""
+
+INPUTS_BYTES: Final = 256 << 20
+"""Default for the memory of inputs that wait until they are stored with their responses, of all requests."""
 
 _MOST_ENDED: Final = 256
 _ENDED_BYTES: Final = 16 << 20
@@ -103,7 +110,7 @@ class ResponseStream:
         evidence: list[RetrievedPassages] = []
         source = await service.answers.stream(plan.principal, plan.call, prepared=prepared, found=evidence.append)
         try:
-            files = await service.cited_files(evidence[0]) if evidence else {}
+            files = evidence[0].files if evidence else {}
             self.builder.file_ids = {name: file.file_id for name, file in files.items()}
             self._is_stored = plan.stored  # before the row exists: a write that has begun is not undone
             if plan.stored and not plan.request.background:
@@ -149,6 +156,7 @@ class ResponseStream:
                     self._plan, self.builder.status, self.builder.response(whole=True), stored=self._is_stored
                 )
                 self.finished = True
+                self._service.forget_input(self._plan)
                 return events
             if events:
                 return events
@@ -181,6 +189,7 @@ class ResponseStream:
                 if self._source is not None:
                     await self._source.aclose()
             finally:
+                self._service.forget_input(self._plan)
                 if self._is_stored and not self.finished:
                     self.finished = True
                     self.builder.cancel()  # unless it has failed: the client has left
@@ -346,9 +355,15 @@ class ResponseService:
         conversations: ConversationService,
         require_key: Callable[[Connection, KeyId], None],
         retention_days: int,
+        inputs_bytes: int = INPUTS_BYTES,
+        max_per_tenant: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """``require_key`` raises if the key was deleted. ``retention_days`` of 0 keeps responses for good."""
+        """``require_key`` raises if the key was deleted. ``retention_days`` of 0 keeps responses for good.
+
+        The inputs that are in memory until they are stored may have ``inputs_bytes`` together. A tenant has at most
+        ``max_per_tenant`` stored responses.
+        """
         self._database = database
         self.answers = answers
         self._planner = planner
@@ -356,6 +371,10 @@ class ResponseService:
         self._require_key = require_key
         self._retention_days = retention_days
         self._clock = clock
+        self._max_per_tenant = max_per_tenant
+        self._inputs_free_bytes = inputs_bytes
+        self._inputs: dict[str, int] = {}
+        """Bytes of the large inputs in memory, by the id of the response."""
         self._running: dict[str, _Running] = {}
         self._ended = _EndedResponses()
         self._starting: list[_Running] = []
@@ -369,25 +388,63 @@ class ResponseService:
     # -- make --------------------------------------------------------------------------------------------------
 
     async def plan(
-        self, principal: Principal, request: ResponseRequest, adapt: Adapt, *, large: bool = False
+        self, principal: Principal, request: ResponseRequest, adapt: Adapt, *, size_bytes: int = 0
     ) -> ResponsePlan:
-        """Prepare a request; see ``ResponsePlanner.plan``."""
-        return await self._planner.plan(principal, request, adapt, large=large)
+        """Prepare a request, whose body has ``size_bytes``. Raises as ``ResponsePlanner.plan`` does.
+
+        Raises:
+            Overloaded: too many large inputs wait until they can be stored.
+            QuotaExceeded: the tenant may store no more responses.
+        """
+        if request.is_stored and self._max_per_tenant is not None:  # before the model is asked; the write checks again
+            await self._database.read(lambda connection: self._check_quota(connection, principal))
+        plan = await self._planner.plan(principal, request, adapt, large=size_bytes >= LARGE_BODY_BYTES)
+        size_bytes += plan.referred_bytes
+        if plan.keeps_input and size_bytes >= LARGE_BODY_BYTES:
+            if size_bytes > self._inputs_free_bytes:
+                raise Overloaded("Too many large responses are being made. Try again later.", retry_after_s=5)
+            self._inputs_free_bytes -= size_bytes
+            self._inputs[plan.id] = size_bytes
+            weakref.finalize(plan, self._release_input, plan.id)  # also of a plan that is never carried out
+        return plan
+
+    def _check_quota(self, connection: Connection, principal: Principal) -> None:
+        most = self._max_per_tenant
+        if most is not None and (count := rows.count_responses(connection, principal.tenant)) >= most:
+            raise QuotaExceeded(
+                f"The tenant '{principal.tenant}' has {count} stored responses and may have {most}. Delete responses, "
+                "send '\"store\": false', or ask the operator for a higher limit."
+            )
+
+    def _release_input(self, public_id: str) -> None:
+        self._inputs_free_bytes += self._inputs.pop(public_id, 0)
+
+    def forget_input(self, plan: ResponsePlan) -> None:
+        """Release the input of a response that is stored or has ended; may be called twice."""
+        plan.input_items.clear()
+        plan.added_items.clear()
+        self._release_input(plan.id)
 
     async def complete(self, plan: ResponsePlan) -> bytes:
         """The whole response as JSON, stored if the request wants that. Raises as ``AnswerService.complete`` does."""
+        try:
+            return await self._complete(plan)
+        finally:
+            self.forget_input(plan)
+
+    async def _complete(self, plan: ResponsePlan) -> bytes:
         evidence: list[RetrievedPassages] = []
         answer = await self.answers.complete(plan.principal, plan.call, found=evidence.append)
         builder = ResponseBuilder(plan.head(), cites=plan.cites)
         if evidence:
-            files = await self.cited_files(evidence[0])
+            files = evidence[0].files
             builder.file_ids = {name: file.file_id for name, file in files.items()}
             builder.searched([evidence[0].query], search_results(evidence[0], files))
         chunk = chunk_of_completion(msgspec.json.decode(answer.body))
         builder.feed(chunk if chunk["usage"] else {**chunk, "usage": msgspec.to_builtins(answer.usage)})
         builder.complete(now=self.now())
         response = builder.response(whole=True)
-        if plan.stored or plan.request.conversation_id is not None:
+        if plan.keeps_input:
             await self._insert_at_end(plan, builder.status, response)
         return msgspec.json.encode(_shown(response, results=plan.request.has_results))
 
@@ -454,6 +511,7 @@ class ResponseService:
                 with anyio.CancelScope(shield=True):
                     await stream.aclose()
                     await self._change_or_warn(plan, stream.builder)
+            self.forget_input(plan)
             self._running.pop(plan.id, None)
             self._ended.add(running)
             running.ended.set()
@@ -481,9 +539,12 @@ class ResponseService:
 
         def write(connection: Connection) -> None:
             self._require_key(connection, plan.principal.key_id)
+            self._check_quota(connection, plan.principal)
             rows.add_response(connection, stored)
 
         await self._database.write(write)
+        if plan.request.conversation_id is None:
+            self.forget_input(plan)
 
     async def _insert_at_end(self, plan: ResponsePlan, status: str, response: Item) -> None:
         """Store a complete response, and add it to its conversation, as one step. Raises as ``store_end`` does."""
@@ -493,6 +554,7 @@ class ResponseService:
             self._require_key(connection, plan.principal.key_id)
             self._add_to_conversation(connection, plan, response)
             if plan.stored:
+                self._check_quota(connection, plan.principal)
                 rows.add_response(connection, stored)
 
         await self._database.write(write)
@@ -690,15 +752,6 @@ class ResponseService:
             total += removed
         return total
 
-    # -- results of searches -----------------------------------------------------------------------------------
-
-    async def cited_files(self, evidence: RetrievedPassages) -> dict[str, CitedFile]:
-        """The files of the documents that were found, by the public ids of the documents."""
-        documents = {int(hit.passage.document_id) for hit in evidence.hits}
-        if not documents:
-            return {}
-        return await self._database.read(lambda connection: rows.cited_files(connection, documents))
-
 
 def _row_of(plan: ResponsePlan, status: str, response: Item) -> StoredResponse:
     return StoredResponse(
@@ -722,7 +775,7 @@ def _shown(response: Item, *, results: bool) -> Item:
     return {**response, "output": [without_results(item) for item in response["output"]]}
 
 
-def search_results(evidence: RetrievedPassages, files: dict[str, CitedFile]) -> list[Item]:
+def search_results(evidence: RetrievedPassages, files: Mapping[str, CitedFile]) -> list[Item]:
     """The results of a search as clients see them."""
     results: list[Item] = []
     for hit in evidence.hits:
@@ -735,6 +788,10 @@ def search_results(evidence: RetrievedPassages, files: dict[str, CitedFile]) -> 
                 "score": round(hit.score, 4),
                 "text": passage.text,
                 "attributes": {} if file is None else file.attributes,
+                **({} if file is None else {"document_id": passage.document_public_id}),
+                "page": passage.page,
+                "page_label": passage.page_label,
+                "chunk_id": chunk_id(passage.document_public_id, passage.ordinal),
             }
         )
     return results

@@ -7,6 +7,7 @@ import functools
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from types import MappingProxyType
 
 import anyio
 import msgspec
@@ -14,7 +15,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from ragsvc.core.defaults import DEFAULT_COLLECTION, DEFAULT_RERANK_BUDGET_MS
-from ragsvc.core.documents import Collection, StoredPassage
+from ragsvc.core.documents import CitedFile, Collection, StoredPassage
 from ragsvc.core.errors import CollectionNotFound
 from ragsvc.core.ids import CollectionId, TenantId
 from ragsvc.core.observation import ObservedOperation, Observer
@@ -22,12 +23,15 @@ from ragsvc.core.ports.embedding import Reranker, Vectors
 from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids, Indexes
 from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
+from ragsvc.core.retrieval.explanations import ScorePartName, score_part
 from ragsvc.core.retrieval.passage_search import PassageRows, RankedPassages, search_passages
 from ragsvc.core.retrieval.ranking import OPENING_CHARACTERS, Candidate, name_and_title
 from ragsvc.core.retrieval.search_values import SearchHit, SearchMode, SearchQuery, SearchResult
 from ragsvc.core.validation import check_not_blank, invalid_value
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
+from ragsvc.services.store_names import StoreNames
 from ragsvc.store import document_rows as rows
+from ragsvc.store.cited_file_rows import cited_files
 from ragsvc.store.database import Database
 from ragsvc.store.passage_rows import (
     load_asked_passages,
@@ -43,6 +47,7 @@ _REMEMBERED_COLLECTIONS = 10_000
 _RERANK_THREADS = 2
 _RERANK_BATCH = 4
 _LOADING_THREADS = 4
+_NO_FILES: Mapping[str, CitedFile] = MappingProxyType({})
 
 
 class SearchService:
@@ -74,6 +79,8 @@ class SearchService:
         self._limiter = anyio.CapacityLimiter(_RERANK_THREADS)
         self._loading = anyio.CapacityLimiter(_LOADING_THREADS)
         self._openings = OpeningCache()
+        self.store_names = StoreNames()
+        """The collections of vector stores; ``forget_collections`` forgets them as well."""
         self._collections: dict[tuple[TenantId, str], Collection] = {}
         self._deletions = 0
 
@@ -100,7 +107,7 @@ class SearchService:
             question = await _prepare(space, scope, query)
         embedded = time.perf_counter()
         with observed.stage("find"):
-            found, search_s = await self._database.on_reader(lambda: self._find(space, scope, question, query))
+            found, files, search_s = await self._database.on_reader(lambda: self._find(space, scope, question, query))
         ranked = found.candidates
         if self._reranker is not None and self._is_reranked(query):
             with observed.stage("rerank"):
@@ -111,6 +118,7 @@ class SearchService:
                 score=candidate.score,
                 dense=candidate.dense,
                 lexical=candidate.lexical,
+                parts=candidate.parts,
             )
             for candidate in ranked
             if candidate.score >= query.min_score
@@ -121,6 +129,7 @@ class SearchService:
             hits=hits[: query.top_k],
             answerable=found.answerable,
             timings_ms={name: round(seconds * 1000, 2) for name, seconds in timings.items()},
+            files=files,
         )
 
     async def check(self, tenant: TenantId, query: SearchQuery) -> None:
@@ -130,6 +139,7 @@ class SearchService:
     def forget_collections(self, tenant: TenantId) -> None:
         """Look up the names of a tenant's collections again, because one was deleted."""
         self._deletions += 1
+        self.store_names.forget(tenant)
         self._collections = {name: known for name, known in self._collections.items() if name[0] != tenant}
 
     def _is_reranked(self, query: SearchQuery) -> bool:
@@ -151,19 +161,25 @@ class SearchService:
 
     def _find(
         self, space: EmbeddingSpace, scope: _Scope, question: _Question, query: SearchQuery
-    ) -> tuple[RankedPassages, float]:
-        """Search and rank, and the seconds until the indexes had answered.
+    ) -> tuple[RankedPassages, Mapping[str, CitedFile], float]:
+        """Search and rank, the files of the documents if wanted, and the seconds until the indexes had answered.
 
         All of it runs on one thread: a hop between threads costs as much as each step.
         """
         begin = searched = time.perf_counter()
+        files: Mapping[str, CitedFile] = _NO_FILES
 
         def read_rows(work: Callable[[PassageRows], RankedPassages]) -> RankedPassages:
             nonlocal searched
             searched = time.perf_counter()
-            return self._database.read_sync(
-                lambda connection: work(DatabaseRows(connection, self._openings, scope.collection.id))
-            )
+            return self._database.read_sync(lambda connection: rank(connection, work))
+
+        def rank(connection: Connection, work: Callable[[PassageRows], RankedPassages]) -> RankedPassages:
+            nonlocal files
+            ranked = work(DatabaseRows(connection, self._openings, scope.collection.id))
+            if query.with_files and ranked.passages:
+                files = cited_files(connection, {passage.document_id for passage in ranked.passages.values()})
+            return ranked
 
         ranked = search_passages(
             query,
@@ -176,7 +192,7 @@ class SearchService:
             judgement=question.judgement,
             rest_vector=question.rest_vector,
         )
-        return ranked, searched - begin
+        return ranked, files, searched - begin
 
     async def _rerank(
         self,
@@ -197,15 +213,26 @@ class SearchService:
         work = functools.partial(score_in_time, reranker, text, texts, deadline=deadline)
         scores = await anyio.to_thread.run_sync(work, limiter=self._limiter)
         rescored = [
-            msgspec.structs.replace(candidate, score=round(float(score), 4))
-            for candidate, score in zip(ranked, scores, strict=False)
+            _reranked(candidate, round(float(score), 4)) for candidate, score in zip(ranked, scores, strict=False)
         ]
         rescored.sort(key=lambda candidate: -candidate.score)
         lowest = rescored[-1].score if rescored else 1.0
         others = ranked[len(scores) :]
-        return rescored + [
-            msgspec.structs.replace(candidate, score=min(candidate.score, lowest)) for candidate in others
-        ]
+        return rescored + [_not_reranked(candidate, highest=lowest) for candidate in others]
+
+
+def _reranked(candidate: Candidate, score: float) -> Candidate:
+    parts = (score_part(ScorePartName.RERANKER, score),) if candidate.parts else ()
+    return msgspec.structs.replace(candidate, score=score, parts=parts)
+
+
+def _not_reranked(candidate: Candidate, *, highest: float) -> Candidate:
+    """A candidate that was not scored in time, with at most the score ``highest``."""
+    excess = candidate.score - highest
+    if excess <= 0:
+        return candidate
+    parts = (*candidate.parts, score_part(ScorePartName.NOT_RERANKED, -excess)) if candidate.parts else ()
+    return msgspec.structs.replace(candidate, score=highest, parts=parts)
 
 
 def score_in_time(reranker: Reranker, query: str, texts: Sequence[str], *, deadline: float) -> list[float]:

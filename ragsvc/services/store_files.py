@@ -5,18 +5,17 @@ A document and its ingest are those of the document services. Files with equal b
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection
 
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.documents import Collection, Document, Page
-from ragsvc.core.errors import FailureReason, FileNotFound, Overloaded
+from ragsvc.core.errors import FailureReason, Overloaded
 from ragsvc.core.file_types import READABLE, document_media_type
 from ragsvc.core.files import FileReach, UploadedFile
 from ragsvc.core.ids import KeyId
@@ -31,9 +30,6 @@ from ragsvc.services.vector_stores import VectorStoreService
 from ragsvc.store import document_rows, file_rows, job_rows, passage_rows
 from ragsvc.store import store_file_rows as rows
 from ragsvc.store.database import Database
-
-_AT_ONCE: Final = 50
-"""Files that one transaction adds: a batch of 2000 must not keep other writers waiting."""
 
 
 class StoreFileDraft(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,15 +90,15 @@ class StoreFileService:
         def read(connection: Connection) -> None:
             if store_id is not None:
                 self._stores.usable(connection, principal, store_id)
-            for draft in drafts:
-                self._file(connection, principal, draft.file_id)
+            self._files(connection, principal, drafts)
 
         await self._database.read(read)
 
     async def attach(self, principal: Principal, store_id: str, drafts: Sequence[StoreFileDraft]) -> list[StoreFile]:
         """Make documents of files in a vector store and queue them; files that the store has get the attributes.
 
-        A file whose document has failed is tried again. When this returns, the files survive any crash.
+        All of the files are added, or none. A file whose document has failed is tried again. When this returns, the
+        files survive any crash.
 
         Raises:
             FileNotFound: the caller has no such file; nothing is added.
@@ -110,49 +106,45 @@ class StoreFileService:
             QuotaExceeded: the tenant may store no more documents.
             Overloaded: too many documents are queued.
         """
-        return await self._attach(principal, store_id, drafts, batch_id=None)
+        unique = _each_once(drafts)
+
+        def write(connection: Connection) -> list[StoreFile]:
+            store, files = self._begin(connection, principal, store_id, unique)
+            self._add(connection, store, list(zip(files, unique, strict=True)))
+            return rows.find_store_files(connection, store, [file.id for file in files])
+
+        attached = await write_to_the_end(self._database, write)
+        self._ingest.kick()
+        self._documents.notify_many(principal.tenant)
+        return attached
 
     async def create_batch(self, principal: Principal, store_id: str, drafts: Sequence[StoreFileDraft]) -> FileBatch:
-        """Add files to a vector store as a batch, as ``attach`` does; a file that is deleted meanwhile is left out."""
-        drafts = _each_once(drafts)
-        await self.check(principal, drafts, store_id=store_id)
+        """Add files to a vector store as a batch, as ``attach`` does: the batch with all of its files, or nothing."""
+        unique = _each_once(drafts)
         public_id = f"vsfb_{secrets.token_hex(12)}"
 
-        def begin(connection: Connection) -> int:
-            self._require_key(connection, principal.key_id)
-            store = self._stores.usable(connection, principal, store_id)
-            self._check_room(connection, principal, store, drafts)
-            return rows.insert_batch(connection, store, public_id, now=int(self._clock()))
+        def write(connection: Connection) -> FileBatch:
+            store, files = self._begin(connection, principal, store_id, unique)
+            batch_id = rows.insert_batch(connection, store, public_id, now=int(self._clock()))
+            self._add(connection, store, list(zip(files, unique, strict=True)))
+            rows.add_to_batch(connection, store, [file.id for file in files], batch_id)
+            return rows.find_batch(connection, store, public_id)
 
-        batch_id = await write_to_the_end(self._database, begin)
-        await self._attach(principal, store_id, drafts, batch_id=batch_id)
-        return await self.batch(principal, store_id, public_id)
+        batch = await write_to_the_end(self._database, write)
+        self._ingest.kick()
+        self._documents.notify_many(principal.tenant)
+        return batch
 
-    async def _attach(
-        self, principal: Principal, store_id: str, drafts: Sequence[StoreFileDraft], *, batch_id: int | None
-    ) -> list[StoreFile]:
-        unique = _each_once(drafts)
-        await self.check(principal, unique, store_id=store_id)
-        attached: list[StoreFile] = []
-        for begin in range(0, len(unique), _AT_ONCE):
-            part = unique[begin : begin + _AT_ONCE]
-
-            def write(connection: Connection, part: Sequence[StoreFileDraft] = part) -> list[StoreFile]:
-                self._require_key(connection, principal.key_id)
-                store = self._stores.usable(connection, principal, store_id)
-                self._activity.note(store.id)
-                if batch_id is None:
-                    self._check_room(connection, principal, store, part)
-                added: list[str] = []
-                for draft in part:
-                    with contextlib.suppress(*() if batch_id is None else (FileNotFound,)):
-                        self._add(connection, principal, store, draft, batch_id)
-                        added.append(draft.file_id)
-                return [rows.find_store_file(connection, store, file_id) for file_id in added]
-
-            attached += await write_to_the_end(self._database, write)
-            self._ingest.kick()
-        return attached
+    def _begin(
+        self, connection: Connection, principal: Principal, store_id: str, drafts: Sequence[StoreFileDraft]
+    ) -> tuple[Collection, list[UploadedFile]]:
+        """The store and the files, if they exist for the caller and there is room for them."""
+        self._require_key(connection, principal.key_id)
+        store = self._stores.usable(connection, principal, store_id)
+        files = self._files(connection, principal, drafts)
+        self._activity.note(store.id)
+        self._check_room(connection, principal, store, drafts)
+        return store, files
 
     def _check_room(
         self, connection: Connection, principal: Principal, store: Collection, drafts: Sequence[StoreFileDraft]
@@ -164,58 +156,53 @@ class StoreFileService:
         known = rows.count_known_files(connection, store, [draft.file_id for draft in drafts])
         self._quotas.check_document(connection, principal.tenant, store.name, 0, count=len(drafts) - known)
 
-    def _file(self, connection: Connection, principal: Principal, file_id: str) -> UploadedFile:
+    def _files(
+        self, connection: Connection, principal: Principal, drafts: Sequence[StoreFileDraft]
+    ) -> list[UploadedFile]:
         reach = FileReach(collections=principal.allowed_collections, created_by=principal.key_id)
-        return file_rows.find_file(connection, principal.tenant, file_id, now=int(self._clock()), reach=reach)
+        ids = [draft.file_id for draft in drafts]
+        return file_rows.find_files(connection, principal.tenant, ids, now=int(self._clock()), reach=reach)
 
     def _add(
-        self,
-        connection: Connection,
-        principal: Principal,
-        store: Collection,
-        draft: StoreFileDraft,
-        batch_id: int | None,
+        self, connection: Connection, store: Collection, added: Sequence[tuple[UploadedFile, StoreFileDraft]]
     ) -> None:
-        now = int(self._clock())
-        file = self._file(connection, principal, draft.file_id)
-        document = document_rows.find_by_sha256(connection, store.id, file.sha256)
-        if document is None:
-            document = self._insert(connection, store, file, draft, now=now)
-        else:
-            file_rows.link(connection, document.id, file.id, now=now)
-            if draft.attributes is not None:
-                rows.replace_attributes(connection, document.id, draft.attributes, now=now)
-            if document.failure_code is not None and self._unreadable(file) is None:
-                job_rows.requeue(connection, document, password=None, now=now)
-        if batch_id is not None:
-            rows.add_to_batch(connection, document.id, file.id, batch_id)
+        """Make documents of files, or add the files to documents with the same bytes.
 
-    def _insert(
-        self, connection: Connection, store: Collection, file: UploadedFile, draft: StoreFileDraft, *, now: int
-    ) -> Document:
-        self._quotas.check_document(connection, store.tenant, store.name, 0)
-        document = document_rows.insert_document(
-            connection,
-            document_rows.NewDocument(
-                public_id=f"doc_{secrets.token_hex(12)}",
-                tenant=store.tenant,
-                collection=store,
-                filename=file.filename,
-                media_type=document_media_type(file.media_type) or file.media_type,
-                size_bytes=file.size_bytes,
-                sha256=file.sha256,
-                metadata=draft.attributes or {},
-                created_at=now,
-                file_id=file.id,
-            ),
+        All are added in one transaction, which keeps other writers waiting: 2000 files take a few statements.
+        """
+        now = int(self._clock())
+        digests = list(dict.fromkeys(file.sha256 for file, _ in added))
+        known = document_rows.documents_by_sha256(connection, store.id, digests)
+        attributes = {file.sha256: draft.attributes for file, draft in added if draft.attributes is not None}
+        new: dict[str, document_rows.DocumentOfStoredFile] = {}
+        again: dict[str, Document] = {}
+        for file, _ in added:
+            document = known.get(file.sha256)
+            if document is None and file.sha256 not in new:
+                new[file.sha256] = self._document_of(file, attributes.get(file.sha256))
+            elif document is not None and document.failure_code is not None and self._unreadable(file) is None:
+                again[file.sha256] = document
+        ids = document_rows.insert_documents_of_files(connection, store, list(new.values()), now=now)
+        readable = [ids[sha256] for sha256, document in new.items() if document.failure is None]
+        job_rows.enqueue_new(connection, readable, store.tenant, now=now)
+        for sha256, document in known.items():
+            if sha256 in attributes:
+                rows.replace_attributes(connection, document.id, attributes[sha256], now=now)
+        for document in again.values():
+            job_rows.requeue(connection, document, password=None, now=now)
+        ids |= {sha256: document.id for sha256, document in known.items()}
+        file_rows.link_all(connection, store.id, [(ids[file.sha256], file.id) for file, _ in added], now=now)
+
+    def _document_of(
+        self, file: UploadedFile, attributes: Mapping[str, Any] | None
+    ) -> document_rows.DocumentOfStoredFile:
+        return document_rows.DocumentOfStoredFile(
+            public_id=f"doc_{secrets.token_hex(12)}",
+            file=file,
+            media_type=document_media_type(file.media_type) or file.media_type,
+            metadata=attributes or {},
+            failure=self._unreadable(file),
         )
-        unreadable = self._unreadable(file)
-        if unreadable is None:
-            job_rows.enqueue(connection, document.id, store.tenant, password=None, now=now)
-        else:
-            code, message = unreadable
-            job_rows.mark_failed(connection, document.id, code=code, message=message, now=now)
-        return document
 
     def _unreadable(self, file: UploadedFile) -> tuple[FailureReason, str] | None:
         """Why no document can be made of a file, whatever it contains."""
@@ -341,5 +328,6 @@ class StoreFileService:
             return [public_id for _, public_id in queued]
 
         for public_id in await self._database.write(write):
-            self._documents.notify(public_id)
+            self._documents.wake(public_id)
+        self._documents.notify_many(principal.tenant)
         return await self.batch(principal, store_id, batch_id)

@@ -24,7 +24,7 @@ from ragsvc.services.disk_faults import logging_disk_faults
 from ragsvc.services.document_service import DocumentService
 from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.tenant_quotas import TenantQuotas
-from ragsvc.store import file_rows, tenant_budget_rows, upload_rows
+from ragsvc.store import document_rows, file_rows, tenant_budget_rows, upload_rows
 from ragsvc.store import tenant_rows as rows
 from ragsvc.store.backup import list_backups, remove_database
 from ragsvc.store.database import Database
@@ -65,6 +65,7 @@ class DeletionReport(msgspec.Struct, kw_only=True):
     usage_rows: int = 0
     audit_entries: int = 0
     conversations: int = 0
+    feedback: int = 0
     log_emptied: bool = False
     kept_copies: list[str] = []
     removed_copies: list[str] = []
@@ -166,6 +167,30 @@ class TenantAdministration:
 
     # -- delete ------------------------------------------------------------------------------------------------
 
+    async def create_collection(
+        self, tenant: TenantId, name: str, *, require_caller: Callable[[Connection], None]
+    ) -> tuple[CollectionHoldings, bool]:
+        """Create a collection unless the tenant has it; returns it, and whether it is new.
+
+        ``require_caller`` runs in the transaction; it raises if the caller may not create it any more.
+
+        Raises:
+            QuotaExceeded: the tenant may have no more collections.
+        """
+
+        def create(connection: Connection) -> bool:
+            require_caller(connection)
+            if document_rows.has_collection(connection, tenant, name):
+                return False
+            self._quotas.check_collection(connection, tenant, name)
+            document_rows.ensure_collection(connection, tenant, name, now=int(self._clock()))
+            return True
+
+        created = await self._database.write(create)
+        if created:
+            self._forget_collections(tenant)
+        return await self.collection(tenant, name), created
+
     async def delete_collection(self, tenant: TenantId, name: str, *, only_if_empty: bool = False) -> DeletionReport:
         """Delete a collection with its documents.
 
@@ -233,7 +258,7 @@ class TenantAdministration:
             self._forget_files(tenant)
             report.keys, report.provider_keys = len(access.key_ids), access.provider_keys
             report.usage_rows, report.audit_entries = access.usage_rows, access.audit_entries
-            report.conversations = access.conversations
+            report.conversations, report.feedback = access.conversations, access.feedback
             self._forget_collections(tenant)
             for sha256 in parts:
                 report.files += await self._ingest.file_removals.finish(tenant, sha256)
@@ -306,7 +331,9 @@ class TenantAdministration:
         report.passages += removed.passages
         report.vectors += removed.vectors
         for document in doomed:
-            self._documents.notify(document.public_id)
+            self._documents.wake(document.public_id)
+        for tenant in {document.tenant for document in doomed}:
+            self._documents.notify_many(tenant)
 
     async def _remove_files(self, report: DeletionReport) -> None:
         """Remove the files that are marked as deleted and have no documents any more; first rows, then bytes.

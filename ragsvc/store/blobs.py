@@ -23,6 +23,7 @@ from ragsvc.crypto.at_rest import EncryptingWriter, MasterKeys, decrypt_chunks
 from ragsvc.store.data_keys import DataKeys
 
 QUARANTINE = "quarantine"
+RENDITIONS = "page_renditions"
 _PIECE_BYTES = 1 << 18
 _SAFE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -91,6 +92,7 @@ class BlobStore:
         self._memory_folder = memory_folder
         self.root = root
         self.folder = root / "blobs"
+        self.renditions = root / RENDITIONS
         self._uploads = root / "uploads"
         if create:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -111,6 +113,11 @@ class BlobStore:
         """The path of the file on disk, stored or not; ``readable`` and ``chunks`` give its plain content."""
         folder, name = self._place(tenant, sha256)
         return self.folder / folder / name[:2] / name
+
+    def rendition_folder(self, tenant: TenantId, sha256: str) -> Path:
+        """The folder for what is made from a file, pictures of its pages for example; removed with the file."""
+        folder, name = self._place(tenant, sha256)
+        return self.renditions / folder / name
 
     @property
     def encrypted(self) -> bool:
@@ -216,8 +223,9 @@ class BlobStore:
         return target
 
     def remove(self, tenant: TenantId, sha256: str) -> None:
-        """Durably delete the file if it exists."""
+        """Durably delete the file if it exists, and what was made from it."""
         target = self.path(tenant, sha256)
+        shutil.rmtree(self.rendition_folder(tenant, sha256), ignore_errors=True)
         if target.exists():
             target.unlink(missing_ok=True)
             _fsync_folder(target.parent)
@@ -230,8 +238,9 @@ class BlobStore:
 
     def remove_empty_folder(self, tenant: TenantId) -> None:
         """Remove the folder of a tenant if it has no files; its name is the name of the tenant."""
-        folder = self.folder / self._place(tenant, "")[0]
-        for empty in (*folder.glob("??"), folder):
+        name = self._place(tenant, "")[0]
+        folder = self.folder / name
+        for empty in (*folder.glob("??"), folder, self.renditions / name):
             with contextlib.suppress(OSError):  # not empty, or removed meanwhile
                 empty.rmdir()
 

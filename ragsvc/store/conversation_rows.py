@@ -21,12 +21,13 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    tuple_,
     update,
 )
 from sqlmodel import Field, SQLModel
 
 from ragsvc.core.errors import ConversationItemNotFound, ConversationNotFound
-from ragsvc.core.ids import TenantId
+from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.store.tables import AnyRow, table_of
 
 Item = dict[str, Any]
@@ -39,6 +40,7 @@ class ConversationRow(SQLModel, table=True):
     __table_args__ = (
         Index("conversations_by_tenant", "tenant", "id"),
         Index("conversations_by_use", "last_active_at"),
+        Index("conversations_by_key", "tenant", "key_id", "last_active_at", "id"),
         {"sqlite_autoincrement": True},
     )
 
@@ -49,6 +51,8 @@ class ConversationRow(SQLModel, table=True):
     collections: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     created_at: int
     last_active_at: int
+    key_id: str | None = None
+    """The key that made it; ``None`` if a release made it that did not note keys."""
 
 
 class ConversationItemRow(SQLModel, table=True):
@@ -95,9 +99,9 @@ def _item_not_found(public_id: str) -> ConversationItemNotFound:
 
 
 def insert_conversation(
-    connection: Connection, tenant: TenantId, public_id: str, *, metadata: dict[str, str], now: int
+    connection: Connection, tenant: TenantId, public_id: str, *, metadata: dict[str, str], now: int, key_id: KeyId
 ) -> Conversation:
-    """Insert a conversation without items."""
+    """Insert a conversation without items, which the key ``key_id`` makes."""
     values = {
         "public_id": public_id,
         "tenant": tenant,
@@ -105,6 +109,7 @@ def insert_conversation(
         "collections": b"[]",
         "created_at": now,
         "last_active_at": now,
+        "key_id": key_id,
     }
     inserted = connection.execute(insert(_conversations).values(**values)).inserted_primary_key
     assert inserted is not None  # noqa: S101 - the table has a primary key
@@ -125,6 +130,31 @@ def find_conversation(
     if row is None:
         raise conversation_not_found(public_id, param=param)
     return _conversation(row)
+
+
+def conversation_page(
+    connection: Connection,
+    tenant: TenantId,
+    *,
+    limit: int,
+    after: Conversation | None,
+    key_id: KeyId | None,
+    active_after: int,
+) -> list[Conversation]:
+    """Conversations of a tenant that were used after a time, the last used first, beginning behind ``after``.
+
+    ``key_id`` limits them to those that this key made.
+    """
+    statement = select(_conversations).where(
+        _conversations.c.tenant == tenant, _conversations.c.last_active_at > active_after
+    )
+    if key_id is not None:
+        statement = statement.where(_conversations.c.key_id == key_id)
+    order = tuple_(_conversations.c.last_active_at, _conversations.c.id)
+    if after is not None:
+        statement = statement.where(order < tuple_(literal(after.last_active_at), literal(after.id)))
+    statement = statement.order_by(_conversations.c.last_active_at.desc(), _conversations.c.id.desc()).limit(limit)
+    return [_conversation(row) for row in connection.execute(statement)]
 
 
 def set_metadata(connection: Connection, conversation: Conversation, metadata: dict[str, str], *, now: int) -> None:
@@ -186,6 +216,12 @@ def all_items(connection: Connection, conversation: Conversation) -> list[Item]:
     return _load(connection, _items.c.conversation_id == conversation.id)
 
 
+def item_bodies(connection: Connection, conversation: Conversation) -> list[bytes]:
+    """The items as encoded JSON, oldest first."""
+    statement = select(_items.c.body).where(_items.c.conversation_id == conversation.id).order_by(_items.c.id)
+    return list(connection.execute(statement).scalars())
+
+
 def item_page(
     connection: Connection, conversation: Conversation, *, limit: int, after: str | None, descending: bool
 ) -> tuple[list[Item], bool]:
@@ -224,6 +260,11 @@ def delete_inactive(connection: Connection, *, active_after: int, limit: int) ->
 def delete_conversations_of(connection: Connection, tenant: TenantId) -> int:
     """Remove all conversations of a tenant; returns how many there were."""
     return connection.execute(delete(_conversations).where(_conversations.c.tenant == tenant)).rowcount
+
+
+def count_conversations(connection: Connection, tenant: TenantId) -> int:
+    statement = select(func.count()).select_from(_conversations).where(_conversations.c.tenant == tenant)
+    return int(connection.execute(statement).scalar_one())
 
 
 def has_conversations(connection: Connection, tenant: TenantId) -> bool:

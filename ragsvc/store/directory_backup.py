@@ -195,6 +195,7 @@ class _DirectoryBackup:
         scratch = self._archive.scratch_file()
         try:
             copy_open_database(connection, scratch, connect=lambda path: _connect(path, keys))
+            _remove_sessions(scratch, keys)
             self._add(scratch, name)
         finally:
             remove_database(scratch)
@@ -280,6 +281,15 @@ def _snapshot_of(path: Path, keys: DataKeys | None) -> Generator[sqlite3.Connect
 
 def _connect(path: Path, keys: DataKeys | None) -> sqlite3.Connection:
     return connect_raw(path, key=None if keys is None else keys.database_key)
+
+
+def _remove_sessions(copy: Path, keys: DataKeys | None) -> None:
+    """Remove the sessions of the web pages: a restore would open those again that were ended after the backup."""
+    with closing(_connect(copy, keys)) as connection:
+        connection.execute("PRAGMA secure_delete=ON").close()
+        for table in ("web_sessions", "session_links"):
+            if columns_of(connection, table):  # not in a database of an early release
+                connection.execute(f"DELETE FROM {table}").close()  # noqa: S608 - constants
 
 
 def _count_documents(connection: sqlite3.Connection) -> int:

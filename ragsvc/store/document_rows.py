@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,12 +11,12 @@ from sqlalchemy import Connection, delete, func, insert, select, union, update
 
 from ragsvc.core.documents import Collection, Document, DocumentStatus, Problem, ProblemCode, Stage
 from ragsvc.core.errors import CollectionNotFound, DocumentNotFound
-from ragsvc.core.files import FilePurpose, implicit_file_id
+from ragsvc.core.files import FilePurpose, UploadedFile, implicit_file_id
 from ragsvc.core.ids import CollectionId, DocumentId, FileId, TenantId, new_store_id
 from ragsvc.core.retrieval.filters import Filter, matches
 from ragsvc.core.text.chunking import document_name
 from ragsvc.store import attachment_rows, file_rows
-from ragsvc.store.file_removal_rows import add_removal, forget_removal
+from ragsvc.store.file_removal_rows import add_removal, forget_removal, forget_removals
 from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
 from ragsvc.store.tables import AnyRow, CollectionRow, DocumentRow, FileRow, UploadPartRow, table_of
 
@@ -50,15 +50,14 @@ class NewDocument(msgspec.Struct, frozen=True, kw_only=True):
     file_id: FileId | None = None
 
 
-class DocumentFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """The conditions of a listing; defaults match every document."""
+class DocumentOfStoredFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The values of a document that is made from a stored file; ``failure`` is a code and a message."""
 
-    statuses: tuple[DocumentStatus, ...] = ()
-    filename_contains: str | None = None
-    collection_id: CollectionId | None = None
-    collections: tuple[str, ...] = ()
-    metadata: Filter | None = None
-    attached_to: DocumentId | None = None
+    public_id: str
+    file: UploadedFile
+    media_type: str
+    metadata: Mapping[str, Any]
+    failure: tuple[str, str] | None = None
 
 
 def ensure_collection(connection: Connection, tenant: TenantId, name: str, *, now: int) -> Collection:
@@ -110,7 +109,7 @@ def list_collections(connection: Connection, tenant: TenantId | None = None) -> 
     return [collection_of(row) for row in connection.execute(statement)]
 
 
-_select_document = (
+select_documents = (
     select(
         _documents,
         _collections.c.name.label("collection"),
@@ -120,9 +119,11 @@ _select_document = (
     .join_from(_documents, _collections, _documents.c.collection_id == _collections.c.id)
     .where(_collections.c.deleted_at.is_(None))
 )
+"""Documents of all tenants with the names of their collections, except those of deleted collections."""
 
 
-def _document(row: AnyRow) -> Document:
+def document_of(row: AnyRow) -> Document:
+    """The document of a row that ``select_documents`` selects."""
     return Document(
         id=DocumentId(row.id),
         public_id=row.public_id,
@@ -187,6 +188,68 @@ def insert_document(connection: Connection, new: NewDocument) -> Document:
     return document
 
 
+def insert_documents_of_files(
+    connection: Connection, collection: Collection, new: Sequence[DocumentOfStoredFile], *, now: int
+) -> dict[str, DocumentId]:
+    """Insert documents of stored files as queued, or as failed; thousands take a few statements.
+
+    The caller checked that the collection does not have their bytes, which differ, and links the files.
+
+    Returns:
+        Row ids by SHA-256.
+    """
+    if not new:
+        return {}
+    rows = [
+        {
+            "public_id": each.public_id,
+            "tenant": collection.tenant,
+            "collection_id": collection.id,
+            "filename": each.file.filename,
+            "media_type": each.media_type,
+            "size_bytes": each.file.size_bytes,
+            "sha256": each.file.sha256,
+            "status": DocumentStatus.QUEUED if each.failure is None else DocumentStatus.FAILED,
+            "stage": Stage.QUEUED if each.failure is None else Stage.FAILED,
+            "failure_code": None if each.failure is None else each.failure[0],
+            "failure_message": None if each.failure is None else each.failure[1],
+            "metadata": _encode(each.metadata),
+            "problems": b"[]",
+            "timings": b"{}",
+            "pages_total": 0,
+            "pages_done": 0,
+            "passages_total": 0,
+            "passages_done": 0,
+            "created_at": now,
+            "updated_at": now,
+        }
+        for each in new
+    ]
+    connection.execute(insert(_documents), rows)
+    ids: dict[str, DocumentId] = {}
+    for begin in range(0, len(new), _SCAN):
+        digests = [each.file.sha256 for each in new[begin : begin + _SCAN]]
+        forget_removals(connection, collection.tenant, digests)
+        statement = select(_documents.c.sha256, _documents.c.id).where(
+            _documents.c.collection_id == collection.id, _documents.c.sha256.in_(digests)
+        )
+        ids.update({sha256: DocumentId(row_id) for sha256, row_id in connection.execute(statement)})
+    return ids
+
+
+def documents_by_sha256(
+    connection: Connection, collection_id: CollectionId, digests: Sequence[str]
+) -> dict[str, Document]:
+    """The documents of a collection with these bytes, by their SHA-256."""
+    found: dict[str, Document] = {}
+    for begin in range(0, len(digests), _SCAN):
+        statement = select_documents.where(
+            _documents.c.collection_id == collection_id, _documents.c.sha256.in_(digests[begin : begin + _SCAN])
+        )
+        found.update({row.sha256: document_of(row) for row in connection.execute(statement)})
+    return found
+
+
 def ensure_implicit_file(connection: Connection, document: Document, *, now: int) -> None:
     """Give a document an implicit file if it has none, so that it outlives the other files it was made from.
 
@@ -217,17 +280,17 @@ def _insert_implicit_file(connection: Connection, document: Document, *, now: in
 
 def get_document(connection: Connection, tenant: TenantId, public_id: str) -> Document:
     """Load one document of the tenant. Raises ``DocumentNotFound``."""
-    statement = _select_document.where(_documents.c.public_id == public_id, _documents.c.tenant == tenant)
+    statement = select_documents.where(_documents.c.public_id == public_id, _documents.c.tenant == tenant)
     row = connection.execute(statement).one_or_none()
     if row is None:
         raise DocumentNotFound(f"There is no document '{public_id}'.", param="document_id")
-    return _document(row)
+    return document_of(row)
 
 
 def get_by_row_id(connection: Connection, document_id: DocumentId) -> Document | None:
     """Load a document of any tenant by its row id."""
-    row = connection.execute(_select_document.where(_documents.c.id == document_id)).one_or_none()
-    return None if row is None else _document(row)
+    row = connection.execute(select_documents.where(_documents.c.id == document_id)).one_or_none()
+    return None if row is None else document_of(row)
 
 
 def has_other_names(current: Document, embedded: Document) -> bool:
@@ -237,9 +300,9 @@ def has_other_names(current: Document, embedded: Document) -> bool:
 
 def find_by_sha256(connection: Connection, collection_id: CollectionId, sha256: str) -> Document | None:
     """Find the document with these bytes in a collection."""
-    statement = _select_document.where(_documents.c.collection_id == collection_id, _documents.c.sha256 == sha256)
+    statement = select_documents.where(_documents.c.collection_id == collection_id, _documents.c.sha256 == sha256)
     row = connection.execute(statement).one_or_none()
-    return None if row is None else _document(row)
+    return None if row is None else document_of(row)
 
 
 def resolve_ids(connection: Connection, collection_id: CollectionId, public_ids: list[str]) -> list[DocumentId]:
@@ -268,65 +331,6 @@ def ids_matching(connection: Connection, collection_id: CollectionId, condition:
         for row_id, metadata, filename, created_at in connection.execute(statement)
         if matches(condition, _decode_object(metadata), filename=filename, created_at=created_at)
     ]
-
-
-def list_documents(
-    connection: Connection,
-    tenant: TenantId,
-    *,
-    which: DocumentFilter,
-    limit: int,
-    after: str | None = None,
-    before: str | None = None,
-    descending: bool = True,
-) -> tuple[list[Document], bool]:
-    """One page of a listing in order of creation, and whether more documents follow.
-
-    The page begins after the document with public id ``after``, or ends before ``before``.
-
-    Raises:
-        DocumentNotFound: that document does not exist, or no longer.
-    """
-    backwards = before is not None
-    ascending = descending if backwards else not descending
-    cursor = _cursor(connection, tenant, before if backwards else after)
-    found: list[Document] = []
-    while True:
-        statement = _select_document.where(_documents.c.tenant == tenant, *_conditions(connection, which))
-        if cursor is not None:
-            statement = statement.where(_documents.c.id > cursor if ascending else _documents.c.id < cursor)
-        statement = statement.order_by(_documents.c.id if ascending else _documents.c.id.desc())
-        rows = [_document(row) for row in connection.execute(statement.limit(_SCAN))]
-        condition = which.metadata
-        found += [
-            row
-            for row in rows
-            if condition is None or matches(condition, row.metadata, filename=row.filename, created_at=row.created_at)
-        ]
-        if len(found) > limit or len(rows) < _SCAN:
-            break
-        cursor = rows[-1].id
-    page, more = found[:limit], len(found) > limit
-    return (page[::-1] if backwards else page), more
-
-
-def _cursor(connection: Connection, tenant: TenantId, public_id: str | None) -> DocumentId | None:
-    return None if public_id is None else get_document(connection, tenant, public_id).id
-
-
-def _conditions(connection: Connection, which: DocumentFilter) -> list[Any]:
-    conditions: list[Any] = []
-    if which.statuses:
-        conditions.append(_documents.c.status.in_(which.statuses))
-    if which.collection_id is not None:
-        conditions.append(_documents.c.collection_id == which.collection_id)
-    if which.collections:
-        conditions.append(_collections.c.name.in_(which.collections))
-    if which.attached_to is not None:
-        conditions.append(_documents.c.id.in_(attachment_rows.attached_to(connection, [which.attached_to])))
-    if which.filename_contains:
-        conditions.append(_documents.c.filename.icontains(which.filename_contains, autoescape=True))
-    return conditions
 
 
 class DeletedDocument(msgspec.Struct, frozen=True):
@@ -413,6 +417,28 @@ def referenced_blobs(connection: Connection) -> set[tuple[str, str]]:
     """(tenant, sha256) of every file that a row refers to."""
     statement = union(*(select(table.c.tenant, table.c.sha256) for table in (_documents, _files, _upload_parts)))
     return {(tenant, sha256) for tenant, sha256 in connection.execute(statement)}
+
+
+class IngestRate(msgspec.Struct, frozen=True):
+    """Documents that became ready since a time, their pages, and documents that failed since."""
+
+    documents: int
+    pages: int
+    failed: int
+
+
+def ingest_rate(connection: Connection, *, since: int) -> IngestRate:
+    """How much was ingested, of all tenants; ``since`` is in Unix seconds."""
+    done = select(func.count(), func.coalesce(func.sum(_documents.c.pages_total), 0)).where(
+        _documents.c.ready_at >= since
+    )
+    failed = (
+        select(func.count())
+        .select_from(_documents)
+        .where(_documents.c.status == DocumentStatus.FAILED, _documents.c.updated_at >= since)
+    )
+    documents, pages = connection.execute(done).one()
+    return IngestRate(int(documents), int(pages), int(connection.execute(failed).scalar_one()))
 
 
 def count_by_status(connection: Connection) -> dict[str, int]:

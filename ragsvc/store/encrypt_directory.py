@@ -16,7 +16,7 @@ from ragsvc.core.ids import TenantId
 from ragsvc.crypto.at_rest import EncryptedReader, EncryptingWriter, MasterKey, MasterKeys, add_key, rewrap
 from ragsvc.store.backup import remove_plain_backups
 from ragsvc.store.blob_references import referenced_files
-from ragsvc.store.blobs import BlobStore
+from ragsvc.store.blobs import RENDITIONS, BlobStore
 from ragsvc.store.data_keys import (
     DATABASE_FILE_NAME,
     KEY_FILE_CONTEXT,
@@ -170,9 +170,10 @@ def _encrypt_database(database: Path, keys: DataKeys) -> None:
 
 
 def _remove_plain_leftovers(data_dir: Path, keys: DataKeys) -> None:
-    """Remove indexes, plain database backups, unfinished uploads, and the plain files of encrypted ones."""
+    """Remove indexes, page pictures, plain database backups, unfinished uploads, and plain files of encrypted ones."""
     remove_plain_backups(data_dir / DATABASE_FILE_NAME)
     shutil.rmtree(data_dir / "derived", ignore_errors=True)
+    shutil.rmtree(data_dir / RENDITIONS, ignore_errors=True)
     plain, sealed = BlobStore(data_dir), BlobStore(data_dir, keys)
     plain.remove_unfinished_uploads()
     for tenant, sha256 in _references(data_dir / DATABASE_FILE_NAME, keys.database_key):

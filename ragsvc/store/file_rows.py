@@ -90,6 +90,15 @@ def link(connection: Connection, document_id: DocumentId, file_id: FileId, *, no
     connection.execute(insert(_links).prefix_with("OR IGNORE").values(**values))
 
 
+def link_all(
+    connection: Connection, collection_id: CollectionId, pairs: Sequence[tuple[DocumentId, FileId]], *, now: int
+) -> None:
+    """``link`` for documents of a collection and their files."""
+    values = {"created_at": now, "collection_id": collection_id}
+    rows = [{"document_id": document_id, "file_id": file_id, **values} for document_id, file_id in pairs]
+    connection.execute(insert(_links).prefix_with("OR IGNORE"), rows)
+
+
 def unlink(connection: Connection, document_id: DocumentId, file_id: FileId) -> None:
     """Separate a file from a document that has other files."""
     connection.execute(delete(_links).where(_links.c.document_id == document_id, _links.c.file_id == file_id))
@@ -126,8 +135,33 @@ def find_file(
     statement = select(_files).where(_files.c.public_id == public_id, _files.c.tenant == tenant, *_visible(reach, now))
     row = connection.execute(statement).one_or_none()
     if row is None:
-        raise FileNotFound(f"There is no file '{public_id[:100]}'.", param="file_id")
+        raise file_not_found(public_id)
     return _file(row)
+
+
+def find_files(
+    connection: Connection,
+    tenant: TenantId,
+    public_ids: Sequence[str],
+    *,
+    now: int,
+    reach: FileReach = WHOLE_TENANT,
+) -> list[UploadedFile]:
+    """Load files as ``find_file`` does, in the order of the ids. Raises ``FileNotFound`` for the first missing one."""
+    found: dict[str, UploadedFile] = {}
+    for begin in range(0, len(public_ids), _AT_ONCE):
+        part = public_ids[begin : begin + _AT_ONCE]
+        statement = select(_files).where(_files.c.public_id.in_(part), _files.c.tenant == tenant, *_visible(reach, now))
+        found.update({row.public_id: _file(row) for row in connection.execute(statement)})
+    for public_id in public_ids:
+        if public_id not in found:
+            raise file_not_found(public_id)
+    return [found[public_id] for public_id in public_ids]
+
+
+def file_not_found(public_id: str) -> FileNotFound:
+    """The error for an id that the caller does not have."""
+    return FileNotFound(f"There is no file '{public_id[:100]}'.", param="file_id")
 
 
 def collections_of_files(connection: Connection, tenant: TenantId, public_ids: SomeOf[str]) -> set[str]:

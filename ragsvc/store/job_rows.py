@@ -5,7 +5,7 @@ A job of a ready document renews its vectors after a rename; every other job ing
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import Any
 
@@ -66,6 +66,13 @@ def enqueue(
             document_id=document_id, tenant=tenant, state="queued", attempts=0, password=password, created_at=now
         )
     )
+
+
+def enqueue_new(connection: Connection, document_ids: Sequence[DocumentId], tenant: TenantId, *, now: int) -> None:
+    """Queue documents that have no job."""
+    values = {"tenant": tenant, "state": "queued", "attempts": 0, "created_at": now}
+    if document_ids:
+        connection.execute(insert(_jobs), [{"document_id": document_id, **values} for document_id in document_ids])
 
 
 def enqueue_renewal(connection: Connection, document: Document, *, now: int) -> None:

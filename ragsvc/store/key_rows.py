@@ -20,10 +20,14 @@ T = TypeVar("T")
 
 
 class AuditEntry(msgspec.Struct, frozen=True):
-    """One change of a key. ``actor`` is a key id or ``local``; ``changes`` maps field names to new values."""
+    """One change of a key. ``actor`` is a key id or ``local``; ``changes`` maps field names to new values.
+
+    ``key_id`` is empty for changes of the tenant's keys for providers.
+    """
 
     id: int
     at: int
+    tenant: str
     key_id: str
     actor: str
     action: str
@@ -80,7 +84,8 @@ def list_keys(
     if tenant is not None:
         query = query.where(_keys.c.tenant == tenant)
     if after is not None:
-        cursor = select(_keys.c.created_at, _keys.c.id).where(_keys.c.id == after).subquery()
+        named = select(_keys.c.created_at, _keys.c.id).where(_keys.c.id == after)
+        cursor = (named if tenant is None else named.where(_keys.c.tenant == tenant)).subquery()
         query = query.where(
             (_keys.c.created_at > cursor.c.created_at)
             | ((_keys.c.created_at == cursor.c.created_at) & (_keys.c.id > cursor.c.id))
@@ -102,24 +107,34 @@ def add_audit(
     connection: Connection,
     *,
     at: int,
-    key_id: KeyId,
+    tenant: str,
+    key_id: str,
     actor: str,
     action: str,
     changes: Mapping[str, Any],
     request_id: str | None,
 ) -> None:
-    """Record a change; ``changes`` must hold no secret."""
+    """Record a change; ``changes`` must hold no secret. ``key_id`` is empty if it concerns no key of the service."""
     text = msgspec.json.encode(changes).decode()
     connection.execute(
-        insert(_audit).values(at=at, key_id=key_id, actor=actor, action=action, changes=text, request_id=request_id)
+        insert(_audit).values(
+            at=at, tenant=tenant, key_id=key_id, actor=actor, action=action, changes=text, request_id=request_id
+        )
     )
 
 
 def list_audit(
-    connection: Connection, *, key_id: KeyId | None = None, before: int | None = None, limit: int = 100
+    connection: Connection,
+    *,
+    tenant: TenantId | None = None,
+    key_id: KeyId | None = None,
+    before: int | None = None,
+    limit: int = 100,
 ) -> list[AuditEntry]:
-    """Audit entries of one key or of all keys, newest first."""
+    """Audit entries of one key, of one tenant or of all, newest first."""
     query = select(_audit).order_by(_audit.c.id.desc()).limit(limit)
+    if tenant is not None:
+        query = query.where(_audit.c.tenant == tenant)
     if key_id is not None:
         query = query.where(_audit.c.key_id == key_id)
     if before is not None:
@@ -128,6 +143,7 @@ def list_audit(
         AuditEntry(
             id=row["id"],
             at=row["at"],
+            tenant=row["tenant"],
             key_id=row["key_id"],
             actor=row["actor"],
             action=row["action"],

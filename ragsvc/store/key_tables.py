@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, String, Text
 from sqlmodel import Field, SQLModel
 
 
@@ -59,7 +59,8 @@ class KeyRow(SQLModel, table=True):
 class UsageRow(SQLModel, table=True):
     """Tokens and requests of one key, day, model and endpoint family, with the tenant of the key.
 
-    ``cost_micros`` is what they cost, in millionths of a unit of money.
+    ``cost_micros`` is what they cost, in millionths of a unit of money. ``errors`` counts requests that were answered
+    with an error. ``duration_ms`` is the sum of the durations of ``timed_requests`` requests without one.
     Model ``""``: leases counted as spent after a crash, or requests without a model (searches, uploads). Family
     ``""``: counted by a release that did not distinguish families.
     """
@@ -76,6 +77,9 @@ class UsageRow(SQLModel, table=True):
     completion_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
     requests: int = 0
     cost_micros: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
+    errors: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default="0"))
+    timed_requests: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default="0"))
+    duration_ms: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
 
 
 class TenantRow(SQLModel, table=True):
@@ -100,9 +104,13 @@ class TenantRow(SQLModel, table=True):
 
 
 class KeyAuditRow(SQLModel, table=True):
-    """One change of a key: by whom (a key id, or ``local`` for the command line), what and when. Holds no secret."""
+    """One change of a key: by whom (a key id, or ``local`` for the command line), what and when. Holds no secret.
+
+    Also a change of a tenant's key for a provider, with ``key_id`` ``""``.
+    """
 
     __tablename__ = "key_audit"  # pyright: ignore[reportAssignmentType]  # SQLModel takes a plain name
+    __table_args__ = (Index("key_audit_by_tenant", "tenant", "id"),)
 
     id: int | None = Field(default=None, primary_key=True)
     at: int
@@ -111,6 +119,7 @@ class KeyAuditRow(SQLModel, table=True):
     action: str
     changes: str = Field(sa_column=Column(Text, nullable=False))
     request_id: str | None = None
+    tenant: str = Field(default="", sa_column=Column(String, nullable=False, server_default=""))
 
 
 class IdempotencyRow(SQLModel, table=True):

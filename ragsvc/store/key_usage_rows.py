@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import cast
+from typing import Final, cast
 
 import msgspec
 from sqlalchemy import Connection, Table, func, select, update
@@ -27,7 +27,10 @@ class Spending(msgspec.Struct, frozen=True):
 
 
 class KeyUsage(msgspec.Struct):
-    """Tokens and requests of one key, day, model and family: since the last write, or as a row of the usage report."""
+    """Use of one key on a day, by model and family: since the last write, or as a row of the usage report.
+
+    ``errors`` counts requests answered with an error, ``duration_ms`` is the sum over ``timed_requests`` others.
+    """
 
     key_id: KeyId
     day: int
@@ -38,6 +41,26 @@ class KeyUsage(msgspec.Struct):
     completion_tokens: int = 0
     requests: int = 0
     cost_micros: int = 0
+    errors: int = 0
+    timed_requests: int = 0
+    duration_ms: int = 0
+
+    def add(self, other: KeyUsage) -> None:
+        """Add the numbers of another entry."""
+        for name in USAGE_NUMBERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+USAGE_NUMBERS: Final = (
+    "prompt_tokens",
+    "completion_tokens",
+    "requests",
+    "cost_micros",
+    "errors",
+    "timed_requests",
+    "duration_ms",
+)
+"""The columns that are summed."""
 
 
 class Balances(msgspec.Struct, frozen=True):
@@ -172,15 +195,15 @@ class SummedUsage(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int
     requests: int
     cost_micros: int
+    errors: int
+    timed_requests: int
+    duration_ms: int
 
 
 def sum_usage(connection: Connection, which: UsageFilter, by: Sequence[UsageDimension]) -> list[SummedUsage]:
     """Usage summed for each combination of the columns ``by``, ordered by them; days newest first."""
     columns = [_usage.c[dimension.value] for dimension in by]
-    numbers = [
-        func.coalesce(func.sum(_usage.c[name]), 0).label(name)
-        for name in ("prompt_tokens", "completion_tokens", "requests", "cost_micros")
-    ]
+    numbers = [func.coalesce(func.sum(_usage.c[name]), 0).label(name) for name in USAGE_NUMBERS]
     statement = select(*columns, *numbers).where(_usage.c.day.between(which.since_day, which.until_day))
     for name in ("tenant", "key_id", "model", "family"):
         if (value := getattr(which, name)) is not None:
@@ -196,11 +219,6 @@ def add_usage(connection: Connection, usage: KeyUsage) -> None:
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["key_id", "day", "model", "family"],
-            set_={
-                "prompt_tokens": _usage.c.prompt_tokens + statement.excluded.prompt_tokens,
-                "completion_tokens": _usage.c.completion_tokens + statement.excluded.completion_tokens,
-                "requests": _usage.c.requests + statement.excluded.requests,
-                "cost_micros": _usage.c.cost_micros + statement.excluded.cost_micros,
-            },
+            set_={name: _usage.c[name] + statement.excluded[name] for name in USAGE_NUMBERS},
         )
     )

@@ -6,12 +6,10 @@ import itertools
 import logging
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import msgspec
 import numpy as np
-from sqlalchemy import Connection, LargeBinary, Select, Text, bindparam, cast, func, or_, select
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import Connection, LargeBinary, Text, bindparam, cast, func, or_, select
 
 from ragsvc.core.documents import DocumentStatus, Page, StoredPassage, Table
 from ragsvc.core.errors import StoredDataDamaged
@@ -21,7 +19,7 @@ from ragsvc.core.retrieval.document_judgement import COVER_CHARACTERS
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.text.chunking import lexical_context
 from ragsvc.core.validation import invalid_value
-from ragsvc.store.database import driver_connection
+from ragsvc.store.one_value_statement import OneValueStatement, requested_ids
 from ragsvc.store.tables import DocumentRow, PageRow, PassageRow, table_of
 from ragsvc.store.text_integrity import is_readable, readable
 
@@ -56,41 +54,21 @@ _columns = (
 )
 _with_document = passages_table.join(documents_table, documents_table.c.id == passages_table.c.document_id)
 _select_passage = select(*_columns).select_from(_with_document)
-_ids = select(func.json_each(bindparam("ids")).table_valued("value").c.value)
-_of_ids = passages_table.c.id.in_(_ids)
+_of_ids = passages_table.c.id.in_(requested_ids)
 _is_ready = documents_table.c.status == DocumentStatus.READY
 
 
-class _OneValue:
-    """A statement with the parameter ``ids`` that returns one value: text, bytes or nothing.
-
-    The statement aggregates all rows into one value: the driver releases the interpreter lock between two rows, and
-    hundreds of these switches slow down concurrent searches. It is compiled once and run on the driver's connection,
-    which saves two thirds of the time.
-    """
-
-    def __init__(self, statement: Select[Any]) -> None:
-        compiled = statement.compile(dialect=sqlite.dialect(paramstyle="named"))
-        self._sql, self._values = str(compiled), dict(compiled.params)
-
-    def read(self, connection: Connection, ids: Iterable[int] | Ids, **values: str) -> str | bytes:
-        wanted = msgspec.json.encode([int(passage) for passage in ids]).decode()
-        statement = driver_connection(connection).execute(self._sql, {**self._values, "ids": wanted, **values})
-        found: str | bytes | None = statement.fetchone()[0]
-        return found or b""
-
-
-_rows_as_json = _OneValue(
+_rows_as_json = OneValueStatement(
     select(func.json_group_array(func.json_array(*_columns))).select_from(_with_document).where(_of_ids, _is_ready)
 )
-_names_as_json = _OneValue(
+_names_as_json = OneValueStatement(
     select(
         func.json_group_array(
             func.json_array(documents_table.c.id, documents_table.c.filename, documents_table.c.title)
         )
-    ).where(documents_table.c.id.in_(_ids), _is_ready)
+    ).where(documents_table.c.id.in_(requested_ids), _is_ready)
 )
-_texts_joined = _OneValue(
+_texts_joined = OneValueStatement(
     select(cast(func.group_concat(passages_table.c.text, bindparam("between")), LargeBinary)).where(_of_ids)
 )
 

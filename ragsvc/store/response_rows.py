@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Column, Connection, Index, LargeBinary, delete, insert, literal, select, update
+from sqlalchemy import Column, Connection, Index, LargeBinary, delete, func, insert, literal, select, update
 from sqlmodel import Field, SQLModel
 
 from ragsvc.core.errors import ResponseNotFound
 from ragsvc.core.ids import TenantId
-from ragsvc.store.tables import AnyRow, DocumentFileRow, DocumentRow, FileRow, table_of
+from ragsvc.store.tables import AnyRow, table_of
 
 UNFINISHED = ("queued", "in_progress")
 
@@ -45,9 +44,6 @@ class ResponseRow(SQLModel, table=True):
 
 
 _responses = table_of(ResponseRow)
-_documents = table_of(DocumentRow)
-_links = table_of(DocumentFileRow)
-_files = table_of(FileRow)
 
 
 class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,33 +147,19 @@ def delete_responses_of(connection: Connection, tenant: TenantId) -> int:
     return connection.execute(delete(_responses).where(_responses.c.tenant == tenant)).rowcount
 
 
-def has_responses(connection: Connection, tenant: TenantId) -> bool:
-    statement = select(literal(1)).where(_responses.c.tenant == tenant).limit(1)
+def has_response(connection: Connection, tenant: TenantId, public_id: str) -> bool:
+    statement = select(literal(1)).where(_responses.c.public_id == public_id, _responses.c.tenant == tenant)
     return connection.execute(statement).first() is not None
 
 
-class CitedFile(msgspec.Struct, frozen=True):
-    """The file of a document, and the document's metadata, of which scalars are attributes of the file."""
-
-    file_id: str
-    attributes: dict[str, Any]
+def count_responses(connection: Connection, tenant: TenantId) -> int:
+    statement = select(func.count()).select_from(_responses).where(_responses.c.tenant == tenant)
+    return int(connection.execute(statement).scalar_one())
 
 
-def cited_files(connection: Connection, documents: Collection[int]) -> dict[str, CitedFile]:
-    """The first file of each document, by the public id of the document."""
-    statement = (
-        select(_documents.c.public_id, _documents.c.metadata, _files.c.public_id.label("file_id"))
-        .join_from(_documents, _links, _links.c.document_id == _documents.c.id)
-        .join(_files, _files.c.id == _links.c.file_id)
-        .where(_documents.c.id.in_(documents), _files.c.deleted_at.is_(None))
-        .order_by(_links.c.created_at.desc(), _files.c.id.desc())  # of several, the first one is kept
-    )
-    return {row.public_id: CitedFile(row.file_id, _scalars(row.metadata)) for row in connection.execute(statement)}
-
-
-def _scalars(metadata: bytes) -> dict[str, Any]:
-    decoded = msgspec.json.decode(metadata, type=dict[str, Any])
-    return {name: value for name, value in decoded.items() if isinstance(value, str | int | float | bool)}
+def has_responses(connection: Connection, tenant: TenantId) -> bool:
+    statement = select(literal(1)).where(_responses.c.tenant == tenant).limit(1)
+    return connection.execute(statement).first() is not None
 
 
 def _stored(row: AnyRow) -> StoredResponse:

@@ -29,7 +29,14 @@ from sqlalchemy import (
 from ragsvc.core.documents import Collection, DocumentStatus
 from ragsvc.core.errors import FailureReason, FileBatchNotFound, VectorStoreFileNotFound
 from ragsvc.core.ids import CollectionId, DocumentId, FileId
-from ragsvc.core.vector_stores import FileBatch, FileCounts, StoreFile, StoreFileStatus, store_file_status
+from ragsvc.core.vector_stores import (
+    FileBatch,
+    FileCounts,
+    StoreFile,
+    StoreFileStatus,
+    attributes_of,
+    store_file_status,
+)
 from ragsvc.store.tables import AnyRow, BatchFileRow, DocumentFileRow, DocumentRow, FileBatchRow, FileRow, table_of
 
 _links = table_of(DocumentFileRow)
@@ -80,7 +87,7 @@ def _store_file(row: AnyRow, store_id: str) -> StoreFile:
         status=store_file_status(DocumentStatus(row.status), row.failure_code),
         failure_code=row.failure_code,
         failure_message=row.failure_message,
-        attributes=_decode_object(row.metadata),
+        attributes=attributes_of(_decode_object(row.metadata)),
     )
 
 
@@ -93,6 +100,17 @@ def find_store_file(connection: Connection, store: Collection, file_id: str) -> 
         message = f"The vector store '{store.public_id}' has no file '{file_id[:100]}'."
         raise VectorStoreFileNotFound(message, param="file_id")
     return _store_file(row, store.public_id)
+
+
+def find_store_files(connection: Connection, store: Collection, file_ids: Sequence[FileId]) -> list[StoreFile]:
+    """Files of a vector store by their row ids, in this order."""
+    found: dict[FileId, StoreFile] = {}
+    for part in chunks_of(file_ids):
+        statement = _select_file.where(_links.c.file_id.in_(part), _links.c.collection_id == store.id)
+        found.update(
+            {FileId(row.file_row_id): _store_file(row, store.public_id) for row in connection.execute(statement)}
+        )
+    return [found[file_id] for file_id in file_ids]
 
 
 def list_store_files(
@@ -240,12 +258,14 @@ def documents_of_files(connection: Connection, collection_id: CollectionId) -> l
     return [(file, document) for file, document in connection.execute(statement)]
 
 
-def add_to_batch(connection: Connection, document_id: DocumentId, file_id: FileId, batch_id: int) -> None:
-    """Note that a batch added a file to a store; does nothing if it is known already."""
-    of_file = (_links.c.document_id == document_id) & (_links.c.file_id == file_id)
-    row = select(literal(batch_id), _links.c.created_at, _links.c.file_id, _links.c.document_id).where(of_file)
+def add_to_batch(connection: Connection, store: Collection, file_ids: Sequence[FileId], batch_id: int) -> None:
+    """Note that a batch added files to a store, which has them."""
     names = ["batch_id", "created_at", "file_id", "document_id"]
-    connection.execute(insert(_batch_files).prefix_with("OR IGNORE").from_select(names, row))
+    for part in chunks_of(file_ids):
+        rows = select(literal(batch_id), _links.c.created_at, _links.c.file_id, _links.c.document_id).where(
+            _links.c.file_id.in_(part), _links.c.collection_id == store.id
+        )
+        connection.execute(insert(_batch_files).prefix_with("OR IGNORE").from_select(names, rows))
 
 
 def insert_batch(connection: Connection, store: Collection, public_id: str, *, now: int) -> int:
@@ -313,6 +333,13 @@ def chunks_of(values: Sequence[Any]) -> Iterable[Sequence[Any]]:
 def replace_attributes(
     connection: Connection, document_id: DocumentId, attributes: Mapping[str, Any], *, now: int
 ) -> None:
-    """Replace the metadata of a document."""
-    values = {"metadata": msgspec.json.encode(attributes), "updated_at": now}
+    """Replace the metadata of a document that are attributes; lists, objects and ``null`` stay unless they are named.
+
+    Clients of vector stores do not see them, and send back what they saw.
+    """
+    column = select(_documents.c.metadata).where(_documents.c.id == document_id)
+    known = _decode_object(connection.execute(column).scalar_one())
+    shown = attributes_of(known)
+    kept = {name: value for name, value in known.items() if name not in shown}
+    values = {"metadata": msgspec.json.encode({**kept, **attributes}), "updated_at": now}
     connection.execute(update(_documents).where(_documents.c.id == document_id).values(**values))

@@ -87,6 +87,7 @@ class DocumentRow(_Named, table=True):
         Index("documents_by_tenant", "tenant", "id"),
         Index("documents_by_sha256", "tenant", "sha256"),
         Index("documents_by_collection", "collection_id", "status", "failure_code", "size_bytes"),
+        Index("documents_by_status", "tenant", "status", "updated_at", "collection_id", "media_type"),
         _KEEP_IDS,
     )
 
@@ -241,6 +242,7 @@ class FileRow(_Named, table=True):
     table_name: ClassVar[str] = "files"
     __table_args__ = (
         Index("files_by_tenant", "tenant", "id"),
+        Index("files_by_purpose", "tenant", "purpose", "id"),
         Index("files_by_size", "tenant", "deleted_at", "implicit", "size_bytes"),
         Index("files_by_sha256", "tenant", "sha256"),
         _index_of_values("files_by_expiry", "expires_at"),

@@ -20,7 +20,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.ids import CollectionId, DocumentId, KeyId, TenantId
-from ragsvc.store import conversation_rows, file_rows, upload_rows
+from ragsvc.store import conversation_rows, feedback_rows, file_rows, upload_rows
 from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.key_tables import IdempotencyRow, KeyAuditRow, KeyRow, TenantRow, UsageRow
 from ragsvc.store.provider_rows import ProviderKeyRow
@@ -60,10 +60,6 @@ _provider_keys = cast("Table", ProviderKeyRow.__table__)  # type: ignore[attr-de
 _DELETED_ALONE = "\x00deleted "
 _DELETED_WITH_TENANT = "\x00deleted tenant "
 """Beginnings of the names of collections that are being deleted; no other name has a control character."""
-
-_is_creation = _audit.c.action.in_(["create", "import"])
-_audited_tenant = func.json_extract(_audit.c.changes, "$.tenant")
-"""The tenant of a key, in the audit entry of its creation."""
 
 _not_deleted = _collections.c.deleted_at.is_(None)
 
@@ -112,6 +108,7 @@ class RemovedAccess(msgspec.Struct, frozen=True, kw_only=True):
     audit_entries: int
     responses: int
     conversations: int
+    feedback: int
 
 
 class DoomedDocument(msgspec.Struct, frozen=True):
@@ -142,10 +139,11 @@ def tenant_names(connection: Connection) -> list[TenantId]:
         select(_provider_keys.c.tenant),
         select(_responses.c.tenant),
         select(_usage.c.tenant),
-        select(_audited_tenant).where(_is_creation),
+        select(_audit.c.tenant).where(_audit.c.tenant != ""),
         select(_files.c.tenant).where(_files.c.deleted_at.is_(None)),
         select(_uploads.c.tenant),
         conversation_rows.select_tenants(),
+        feedback_rows.select_feedback_tenants(),
     )
     return [TenantId(name) for name in connection.execute(names.order_by("name")).scalars()]
 
@@ -174,7 +172,11 @@ def tenant_holdings(connection: Connection, tenant: TenantId) -> TenantHoldings 
 
 def _has_records(connection: Connection, tenant: TenantId) -> bool:
     """Whether a tenant without keys and documents has other rows, such as provider keys, responses or usage."""
-    if has_responses(connection, tenant) or conversation_rows.has_conversations(connection, tenant):
+    if (
+        has_responses(connection, tenant)
+        or conversation_rows.has_conversations(connection, tenant)
+        or feedback_rows.has_feedback(connection, tenant)
+    ):
         return True
     return any(
         connection.execute(select(literal(1)).where(condition).limit(1)).first() is not None
@@ -182,7 +184,7 @@ def _has_records(connection: Connection, tenant: TenantId) -> bool:
             _provider_keys.c.tenant == tenant,
             _expired_stores.c.tenant == tenant,
             _usage.c.tenant == tenant,
-            _is_creation & (_audited_tenant == tenant),
+            _audit.c.tenant == tenant,
             _uploads.c.tenant == tenant,
         )
     )
@@ -334,7 +336,9 @@ def remove_collections(connection: Connection, collections: SomeOf[CollectionId]
 
 
 def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
-    """Remove a tenant's keys with audit trail and usage, keys for providers, responses, conversations and limits.
+    """Remove a tenant's keys with audit trail and usage, keys for providers, responses, feedback and limits.
+
+    Its conversations are removed as well.
 
     Audit entries and usage of keys that were deleted before are removed as well.
     """
@@ -342,10 +346,11 @@ def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
     of_tenant = select(_keys.c.id).where(_keys.c.tenant == tenant)
     present_and_former = of_tenant.union(
         select(_usage.c.key_id).where(_usage.c.tenant == tenant),
-        select(_audit.c.key_id).where(_is_creation, _audited_tenant == tenant),
+        select(_audit.c.key_id).where(_audit.c.tenant == tenant),
     )
     connection.execute(delete(_idempotency).where(_idempotency.c.owner.in_(present_and_former)))
-    audit = connection.execute(delete(_audit).where(_audit.c.key_id.in_(present_and_former))).rowcount
+    audited = (_audit.c.tenant == tenant) | _audit.c.key_id.in_(of_tenant)
+    audit = connection.execute(delete(_audit).where(audited)).rowcount
     usage = connection.execute(delete(_usage).where((_usage.c.tenant == tenant) | _usage.c.key_id.in_(of_tenant)))
     connection.execute(delete(_keys).where(_keys.c.tenant == tenant))
     provider_keys = connection.execute(delete(_provider_keys).where(_provider_keys.c.tenant == tenant)).rowcount
@@ -358,6 +363,7 @@ def remove_access(connection: Connection, tenant: TenantId) -> RemovedAccess:
         audit_entries=audit,
         responses=delete_responses_of(connection, tenant),
         conversations=conversation_rows.delete_conversations_of(connection, tenant),
+        feedback=feedback_rows.delete_feedback_of(connection, tenant),
     )
 
 

@@ -26,15 +26,22 @@ from ragsvc.web.bodies import CHAT_FILES_KEY, LARGE_BODIES_BYTES, LARGE_BODIES_K
 from ragsvc.web.cross_origin import Preflights, SharedResponses
 from ragsvc.web.errors import EXCEPTION_HANDLERS
 from ragsvc.web.keep_alive import COMMENT_EVERY_KEY
+from ragsvc.web.llama_stack_paths import LlamaStackPaths
 from ragsvc.web.metrics import RequestMetrics
 from ragsvc.web.middleware import AccessLog, RequestMiddleware
 from ragsvc.web.passthrough.raw_routes import RawRoutes
 from ragsvc.web.public_address import PublicAddress
-from ragsvc.web.routes import health, keys, tokens, usage
+from ragsvc.web.routes import health, keys, own_key, tokens, usage
 from ragsvc.web.sealed.middleware import SealedRequestMiddleware
 from ragsvc.web.sealed.request_bodies import body_limit_of
 
-FOUNDATION_ROUTES = [*health.route_handlers, *keys.route_handlers, *tokens.route_handlers, *usage.route_handlers]
+FOUNDATION_ROUTES = [
+    *health.route_handlers,
+    *keys.route_handlers,
+    *own_key.route_handlers,
+    *tokens.route_handlers,
+    *usage.route_handlers,
+]
 
 _ROOM_BESIDE_FILES_BYTES = 1_000_000
 """Of a body with files: its texts, line ends in base64."""
@@ -116,7 +123,8 @@ def create_app(
     _check_requirements(app)
     services.access.on_usage = metrics.count_tokens
 
-    inner: ASGIApp = RawRoutes(app.asgi_handler, app, access=services.access, files_limit_bytes=files_limit_bytes)
+    routes = RawRoutes(app.asgi_handler, app, access=services.access, files_limit_bytes=files_limit_bytes)
+    inner: ASGIApp = LlamaStackPaths(routes)
     if encryption is not None:
         inner = SealedRequestMiddleware(
             inner,
@@ -131,7 +139,12 @@ def create_app(
     if origins:
         inner = Preflights(inner, origins)
     outermost: ASGIApp = RequestMiddleware(
-        inner, metrics=metrics, clock=services.access.clock, access_log=access_log, slow_request_s=slow_request_s
+        inner,
+        metrics=metrics,
+        clock=services.access.clock,
+        access_log=access_log,
+        slow_request_s=slow_request_s,
+        count_outcome=services.access.count_outcome,
     )
     outermost = PublicAddress(outermost, public_url)
     app.asgi_handler = SharedResponses(outermost, origins) if origins else outermost

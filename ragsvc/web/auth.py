@@ -1,7 +1,7 @@
 """Access control for all routes: authentication, scopes, request limits, body limits.
 
-A handler declares in ``opt["scope"]`` what it requires: a ``Scope``, ``AccessRequirement.ANY_KEY`` or
-``AccessRequirement.PUBLIC``. Without this declaration the application does not start, so no route is public by mistake.
+A handler declares in ``opt["scope"]`` what it requires: a ``Scope`` or an ``AccessRequirement``. Without this
+declaration the application does not start, so no route is public by mistake.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ragsvc.core.validation import invalid_value
 from ragsvc.services.access_control import Access, LiveKey
 from ragsvc.web.context import SCOPE_KEY, RequestContext
 from ragsvc.web.query_parameters import check_parameters, known_parameters
+from ragsvc.web.sessions import key_of_cookie
 
 SMALL_BODY_BYTES: Final = 1 << 20
 """The largest JSON body of a route that does not declare ``opt["large_body"]``: it is decoded on the event loop."""
@@ -32,6 +33,7 @@ class AccessRequirement(Enum):
 
     PUBLIC = "public"
     ANY_KEY = "any key"
+    CHAT_OR_PROXY = "chat.plain or proxy"
 
 
 Requirement = Scope | AccessRequirement
@@ -71,7 +73,7 @@ class AccessGate:
             await _send_methods(self._methods_of(scope), send)
             return
         refuse_encoded_slash(scope, takes_paths=any(":path}" in path for path in handler.paths))
-        await let_in(self._access, context, requirement, body_limit)
+        await let_in(self._access, context, scope, requirement, body_limit)
         if query := scope.get("query_string"):
             check_parameters(query, query_parameters)
         if context.live is not None:
@@ -94,19 +96,30 @@ async def _send_methods(methods: list[str], send: Send) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def let_in(access: Access, context: RequestContext, requirement: Requirement, body_limit: float) -> None:
-    """Authenticate a request and check its scope, limits and ``Content-Length``.
+async def let_in(
+    access: Access, context: RequestContext, scope: ASGIScope, requirement: Requirement, body_limit: float
+) -> None:
+    """Authenticate a request, by a key in its headers or else by the cookie of a session, and check what it may do.
+
+    Checked are its scope, its limits and its ``Content-Length``.
 
     Raises:
-        Unauthorized, KeyInactive, PolicyDenied, RateLimited, TooLarge, InvalidRequest.
+        Unauthorized, KeyInactive, ForeignRequest, PolicyDenied, RateLimited, TooLarge, InvalidRequest.
     """
     context.body_limit = body_limit
     if requirement is not AccessRequirement.PUBLIC:
         live = context.live
         if live is None:
-            live = context.live = await access.authenticate(credential_of(context.headers), address=context.address)
+            credential = credential_of(context.headers)
+            if not credential and access.sessions is not None and not context.encrypted:
+                live = await key_of_cookie(access.sessions, context, scope)
+            if live is None:
+                live = await access.authenticate(credential, address=context.address)
+            context.live = live
         if isinstance(requirement, Scope):
             require_scope(live.principal, requirement)
+        elif requirement is AccessRequirement.CHAT_OR_PROXY and Scope.PROXY not in live.principal.scopes:
+            require_scope(live.principal, Scope.CHAT_PLAIN)
         admit(context, live)
     length = context.headers.get(b"content-length")
     if length is not None:

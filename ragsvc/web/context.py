@@ -27,6 +27,7 @@ class RequestContext:
         "live",
         "may_wait",
         "request_id",
+        "session_token",
         "started",
         "stream_failed",
     )
@@ -42,6 +43,8 @@ class RequestContext:
         """The client's address, or its IPv6 network; ``None`` if unknown, as behind a Unix socket."""
         self.live: LiveKey | None = None
         self.admitted = False
+        self.session_token: bytes | None = None
+        """The token of the session whose cookie authenticated the request."""
         self.encrypted = False
         self.error_code: str | None = None
         self.stream_failed = False

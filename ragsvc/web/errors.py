@@ -54,6 +54,7 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.Forbidden: Rendering(403, "permission_error"),
     e.QuotaExceeded: Rendering(403, "permission_error"),
     e.KeyInactive: Rendering(403, "permission_error"),
+    e.ForeignRequest: Rendering(403, "permission_error"),
     e.PolicyDenied: Rendering(403, "policy"),
     e.BalanceExhausted: Rendering(402, "insufficient_quota"),
     e.RateLimited: Rendering(429, "rate_limit_error"),
@@ -66,11 +67,13 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.ResponseNotFound: Rendering(404, INVALID),
     e.ConversationNotFound: Rendering(404, INVALID),
     e.ConversationItemNotFound: Rendering(404, INVALID),
+    e.FeedbackNotFound: Rendering(404, INVALID),
     e.VectorStoreNotFound: Rendering(404, INVALID),
     e.VectorStoreFileNotFound: Rendering(404, INVALID),
     e.FileBatchNotFound: Rendering(404, INVALID),
     e.TenantNotFound: Rendering(404, INVALID),
     e.KeyNotFound: Rendering(404, INVALID),
+    e.PageHasNoPicture: Rendering(404, INVALID),
     e.EndpointNotOffered: Rendering(404, INVALID),
     e.ModelNotFound: Rendering(404, INVALID),
     e.Conflict: Rendering(409, INVALID),
@@ -91,6 +94,7 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.EmbeddingFailed: Rendering(503, SERVER),
     e.ExtractionFailed: Rendering(400, INVALID),
     e.DocumentUnreadable: Rendering(422, INVALID),
+    e.PageNotShown: Rendering(422, INVALID),
 }
 """A class that is not listed is rendered like its nearest listed ancestor, else as 500."""
 
@@ -175,7 +179,7 @@ def _render(
     kind = rendering_of(error)
     code = status or kind.status
     type_ = kind.type if code < 500 or kind.type == SERVER else SERVER
-    reason = error.reason if isinstance(error, e.DocumentUnreadable | e.FileUnreadable) else None
+    reason = error.reason if isinstance(error, e.DocumentUnreadable | e.FileUnreadable | e.PageNotShown) else None
     body = ErrorBody(ErrorDetail(error.message, type_, error.param, reason or error.code, request_id))
     rendered = {str(name): str(value) for name, value in (headers or {}).items()}
     rendered.update(_retry_advice(error, code))

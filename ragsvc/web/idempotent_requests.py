@@ -24,6 +24,6 @@ def idempotent_request(request: Request[Any, Any, Any], *parts: bytes) -> Idempo
     return repeatable(
         owner=context.principal.key_id,
         name=name,
-        credential=credential_of(context.headers) or b"",
+        credential=credential_of(context.headers) or context.session_token or b"",
         parts=[request.method.encode(), request.url.path.encode(), *parts],
     )

@@ -9,20 +9,23 @@ import logging
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from ragsvc.core.access.request_note import REQUEST_NOTE, RequestNote
 from ragsvc.core.errors import RagsvcError
 from ragsvc.core.log_events import REQUEST_ID, TRACE_PARENT, RepetitionLimit, log_event
 from ragsvc.core.network import client_network
+from ragsvc.services.access_control import LiveKey
 from ragsvc.web.context import SCOPE_KEY, RequestContext
 from ragsvc.web.errors import log_unexpected
-from ragsvc.web.headers import OUR_HEADERS, limit_headers, new_request_id, valid_id
+from ragsvc.web.headers import OUR_HEADERS, Header, limit_headers, new_request_id, valid_id
 from ragsvc.web.metrics import RequestMetrics
 from ragsvc.web.passthrough.raw_responses import send_error
+from ragsvc.web.usage_families import family_of_route
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +33,12 @@ _UNMATCHED = "unmatched"
 
 AccessLog = Callable[[bytes], None]
 """Called with a line of JSON for each request."""
+
+
+class CountOutcome(Protocol):
+    """Counts the end of a request; ``duration_s`` is ``None`` if it was answered with an error."""
+
+    def __call__(self, live: LiveKey, *, model: str, family: str, duration_s: float | None) -> None: ...
 
 
 class RequestMiddleware:
@@ -43,8 +52,11 @@ class RequestMiddleware:
         clock: Callable[[], float],
         access_log: AccessLog | None = None,
         slow_request_s: float | None = None,
+        count_outcome: CountOutcome | None = None,
     ) -> None:
+        """``count_outcome`` is told the outcome of each request that the usage report counts."""
         self._app = app
+        self._count_outcome = count_outcome
         self._metrics = metrics
         self._clock = clock
         self._access_log = access_log
@@ -64,6 +76,8 @@ class RequestMiddleware:
         )
         scope[SCOPE_KEY] = context  # type: ignore[literal-required]  # our own key
         REQUEST_ID.set(context.request_id)
+        note = RequestNote()
+        REQUEST_NOTE.set(note)
         parent = headers.get(b"traceparent")
         TRACE_PARENT.set(None if parent is None else parent.decode("latin-1"))
         status = 0
@@ -74,7 +88,7 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 answered_s = time.monotonic() - context.started
-                extra = [(b"x-request-id", context.request_id.encode())]
+                extra = [(b"x-request-id", context.request_id.encode()), *_vary(context)]
                 if context.live is not None:
                     extra += limit_headers(context.live, monotonic=time.monotonic(), now=self._clock())
                 headers_sent = message.get("headers", ())
@@ -97,10 +111,29 @@ class RequestMiddleware:
             duration_s = time.monotonic() - context.started
             route = str(scope.get("path_template") or _UNMATCHED)
             self._metrics.observe(route, scope["method"], status, duration_s)
+            self._report(context, note, scope["method"], route, status, duration_s)
             if self._problems is not None:
                 self._problems.note(context, scope["method"], route, status, answered_s=answered_s or duration_s)
             if self._access_log is not None:
                 self._access_log(_line(context, scope["method"], route, status, duration_s, at=self._clock()))
+
+    def _report(
+        self, context: RequestContext, note: RequestNote, method: str, route: str, status: int, duration_s: float
+    ) -> None:
+        """Count the outcome for the usage report; not of requests whose client disconnected (status 0)."""
+        if self._count_outcome is None or context.live is None or not status:
+            return
+        failed = status >= HTTPStatus.BAD_REQUEST or context.stream_failed
+        family = note.family or (family_of_route(method, route) if failed else None)
+        if family is not None:
+            self._count_outcome(
+                context.live, model=note.model, family=family, duration_s=None if failed else duration_s
+            )
+
+
+def _vary(context: RequestContext) -> list[Header]:
+    """Responses to a session vary by its cookie: the next user of a browser must not get them from its cache."""
+    return [] if context.session_token is None else [(b"vary", b"Cookie")]
 
 
 _NOT_READY = ("/readyz", HTTPStatus.SERVICE_UNAVAILABLE)

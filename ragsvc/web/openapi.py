@@ -160,6 +160,7 @@ def describe(handlers: Sequence[ControllerRouterHandler]) -> Document:
             if isinstance(operation, dict) and handler is not None:
                 _complete(operation, handler.opt, path=path, method=method)
                 _add_zero_bounds(operation, handler)
+    document["paths"] = dict(sorted(document.get("paths", {}).items()))  # Litestar has them in sets
     return document
 
 

@@ -8,7 +8,7 @@ the proxy has removed it from the path. Paths with a prefix that a client could 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -27,6 +27,9 @@ class ForwardedAddress(msgspec.Struct, frozen=True):
 
     host: str = ""
     prefix: str = ""
+
+
+_NOT_FORWARDED: Final = ForwardedAddress()
 
 
 class ForwardedAddresses:
@@ -69,7 +72,7 @@ class PublicAddress:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        forwarded: ForwardedAddress = scope.get(FORWARDED_KEY) or ForwardedAddress()  # type: ignore[assignment]  # our own key
+        forwarded: ForwardedAddress = scope.get(FORWARDED_KEY) or _NOT_FORWARDED  # type: ignore[assignment]  # our own key
         prefix = forwarded.prefix if self._url is None else self._prefix
         host = forwarded.host or _host_of(scope)
         url = self._url or f"{scope['scheme']}://{host}{prefix}"

@@ -13,6 +13,7 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 from litestar import Litestar
+from litestar.types import ControllerRouterHandler
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -30,19 +31,25 @@ from ragsvc.web.app import create_app
 from ragsvc.web.mcp.endpoint import McpEndpoint
 from ragsvc.web.mcp.endpoint import route_handlers as mcp_routes
 from ragsvc.web.metrics import OperationMetrics
+from ragsvc.web.pages import routes as page_routes
 from ragsvc.web.routes import (
     chat,
     collections,
     conversations,
+    document_events,
     documents,
     encrypted_chat,
     encryption_keys,
     endpoint_families,
+    feedback,
     files,
     models,
+    page_views,
     providers,
     responses,
     search,
+    service_state,
+    sessions,
     tenants,
     uploads_in_parts,
     vector_store_files,
@@ -55,7 +62,7 @@ _requests = logging.getLogger("ragsvc.requests")
 _STORED_STATE_S = 2.0
 """How long state that needs the database is reused: several collectors must not cost several counts."""
 
-ROUTES = [
+ROUTES: list[ControllerRouterHandler] = [
     *models.route_handlers,
     *chat.route_handlers,
     *responses.route_handlers,
@@ -63,18 +70,31 @@ ROUTES = [
     *providers.route_handlers,
     *endpoint_families.stateful_routes,
     *documents.route_handlers,
+    *document_events.route_handlers,
+    *page_views.route_handlers,
     *files.route_handlers,
     *uploads_in_parts.route_handlers,
     *collections.route_handlers,
     *conversations.route_handlers,
+    *feedback.route_handlers,
     *search.route_handlers,
     *vector_stores.route_handlers,
     *vector_store_files.route_handlers,
     *tenants.route_handlers,
     *encryption_keys.route_handlers,
     *encrypted_chat.route_handlers,
+    *service_state.route_handlers,
+    *sessions.route_handlers,
     *mcp_routes,
 ]
+"""All routes of the API."""
+
+
+def routes_of(*, pages: bool) -> list[ControllerRouterHandler]:
+    """All routes, or those of a service without web pages, to which nobody can sign in."""
+    if pages:
+        return [*ROUTES, *page_routes.route_handlers]
+    return [handler for handler in ROUTES if handler not in sessions.route_handlers]
 
 
 def create_service(services: Services) -> Litestar:
@@ -89,7 +109,7 @@ def create_service(services: Services) -> Litestar:
     return create_app(
         services,
         before_metrics=state.refresh,
-        route_handlers=ROUTES,
+        route_handlers=routes_of(pages=services.settings.pages),
         lifespan=[McpEndpoint(services).running],
         body_limit_bytes=services.settings.max_body_bytes,
         access_log=log,

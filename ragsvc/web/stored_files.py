@@ -12,6 +12,7 @@ import anyio.to_thread
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
+from ragsvc.core.file_types import PDF, PICTURES
 from ragsvc.web.disconnects import DisconnectWatcher
 
 _PIECE_BYTES: Final = 256 << 10
@@ -56,9 +57,20 @@ def matches_tag(header: str | None, tag: str) -> bool:
     return header is not None and (header.strip() == "*" or tag in _TAG.findall(header))
 
 
-def download_headers(filename: str, media_type: str) -> dict[str, str]:
-    """The headers of a download: browsers store it under its name, and neither guess its type nor run it."""
+def download_headers(filename: str, media_type: str, *, inline: bool = False) -> dict[str, str]:
+    """The headers of a download: browsers store it under its name, and neither guess its type nor run it.
+
+    ``inline``: browsers show a PDF or a picture, which cannot run script in the service's origin. The viewers of
+    browsers do not work in a sandbox.
+    """
     media_type, _, charset = media_type.partition("; charset=")
+    if inline and (media_type == PDF or media_type in PICTURES):
+        return {
+            "content-type": media_type,
+            "content-disposition": f"inline; filename*=UTF-8''{quote(filename, safe='')}",
+            "x-content-type-options": "nosniff",
+            "content-security-policy": "frame-ancestors 'self'",
+        }
     if media_type.startswith("text/"):
         media_type = f"{media_type}; charset={charset or 'utf-8'}"
     return {

@@ -17,6 +17,7 @@ from ragsvc.services.attached_documents import AttachmentLimits
 _SPLIT_PAGES = "ragsvc.core.text.chunking:split_pages"
 _MAX_CHAT_OCR_PAGES = 20
 """Pages of a file in a chat request whose text is recognised; a page takes seconds."""
+_PAGE_TIMEOUT_S = 60.0
 _LOAD_TOKENS = "ragsvc.inference.tokens:TokenizerSpans"
 
 
@@ -48,6 +49,13 @@ def chat_file_limits(settings: Settings) -> ExtractionLimits:
         max_pages=settings.chat_file_pages,
         ocr_max_pages=min(settings.ocr_max_pages, _MAX_CHAT_OCR_PAGES),
         max_attachments=0,
+    )
+
+
+def page_limits(settings: Settings) -> ExtractionLimits:
+    """The limits of showing a page, for which somebody waits."""
+    return msgspec.structs.replace(
+        extraction_limits(settings), timeout_s=min(settings.parse_timeout_s, _PAGE_TIMEOUT_S)
     )
 
 

@@ -29,15 +29,18 @@ from ragsvc.services.access_control import Access
 from ragsvc.services.answers import AnswerService
 from ragsvc.services.attached_documents import AttachmentLimits
 from ragsvc.services.conversations import ConversationService
+from ragsvc.services.document_feed import DocumentFeed
 from ragsvc.services.document_service import DocumentService
 from ragsvc.services.embedding_spaces import EmbeddingSpaces
 from ragsvc.services.expiry_sweep import ExpirySweep
+from ragsvc.services.feedback import FeedbackService
 from ragsvc.services.file_service import FileService
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestLimits, IngestService
 from ragsvc.services.key_administration import KeyAdministration
 from ragsvc.services.model_change import Reembedding
 from ragsvc.services.model_registry import ModelRegistry
+from ragsvc.services.page_views import PageViews
 from ragsvc.services.passthrough import ProxyService
 from ragsvc.services.progress_events import ProgressHub
 from ragsvc.services.provider_administration import ProviderAdministration
@@ -45,22 +48,25 @@ from ragsvc.services.provider_routing import Router
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.services.request_files import RequestFileLimits, RequestFiles
 from ragsvc.services.response_plans import ResponsePlanner
-from ragsvc.services.responses import ResponseService
+from ragsvc.services.responses import INPUTS_BYTES, ResponseService
 from ragsvc.services.search import SearchService
 from ragsvc.services.storage_watch import StorageWatch
 from ragsvc.services.store_activity import StoreActivity
 from ragsvc.services.store_files import StoreFileService
+from ragsvc.services.store_names import StoreNames
 from ragsvc.services.tenant_administration import TenantAdministration
 from ragsvc.services.tenant_export import TenantExport
 from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.services.upload_service import UploadService
 from ragsvc.services.vector_stores import VectorStoreService
+from ragsvc.services.web_sessions import WebSessions
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import Database
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.disk_space import DiskSpace, open_disk_space
 from ragsvc.store.file_sweep import sweep_now
+from ragsvc.store.page_renditions import PageRenditions
 from ragsvc.store.sealing_key import open_sealing_keys
 from ragsvc.store.tenant_rows import TenantLimits
 from ragsvc.wiring.background_tasks import run_background_task, shutdown_finished
@@ -81,11 +87,22 @@ from ragsvc.wiring.models import (
     open_reranker,
     provider_opener,
 )
-from ragsvc.wiring.parsing import chat_file_limits, chunking_plan, extraction_limits, open_tokenizer, text_counter
+from ragsvc.wiring.parsing import (
+    chat_file_limits,
+    chunking_plan,
+    extraction_limits,
+    open_tokenizer,
+    page_limits,
+    text_counter,
+)
 from ragsvc.wiring.tracing import open_tracer
 
 _WAITING_CHAT_FILES = 8
 """Files of chat requests that may wait for a parser process; further requests get 503."""
+_WAITING_PAGES = 64
+"""Requests for pages that may wait for a process; further requests get 503."""
+_PAGE_IDLE_S = 300.0
+"""Seconds after which an idle process ends that shows pages: a start takes longer than drawing a page."""
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,12 +116,16 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     parser: ChildParser
     request_files: RequestFiles
     conversations: ConversationService
+    feedback: FeedbackService
     ingest: IngestService
     documents: DocumentService
+    document_feed: DocumentFeed
+    page_views: PageViews
     files: FileService
     uploads: UploadService
     search: SearchService
     access: Access
+    web_sessions: WebSessions
     tenants: TenantAdministration
     export: TenantExport
     vector_stores: VectorStoreService
@@ -156,8 +177,10 @@ async def _open_store(stack: AsyncExitStack, settings: Settings) -> tuple[DataKe
 
 def _open_parsers(
     stack: AsyncExitStack, settings: Settings, model: EmbeddingModel, folder: Path
-) -> tuple[ChildParser, ChildParser]:
-    """The parsers of documents and of files in chats, each with its own processes: a chat does not wait for documents.
+) -> tuple[ChildParser, ChildParser, ChildParser]:
+    """The parsers of documents, of files in chats, and of pages that are shown.
+
+    Each has its own processes, so that chats and readers do not wait for documents.
 
     The processes link the files that they read into ``folder``.
     """
@@ -170,9 +193,18 @@ def _open_parsers(
         queue_limit=_WAITING_CHAT_FILES,
         work_folder=folder,
     )
-    for parser in (documents, chats):
+    pages = ChildParser(
+        page_limits(settings),
+        chunk=None,
+        workers=settings.page_workers,
+        queue_limit=_WAITING_PAGES,
+        work_folder=folder,
+        niceness=0,
+        idle_s=_PAGE_IDLE_S,
+    )
+    for parser in (documents, chats, pages):
         stack.push_async_callback(parser.close)
-    return documents, chats
+    return documents, chats, pages
 
 
 def _open_request_files(
@@ -254,6 +286,13 @@ def _open_files(
     return files, uploads
 
 
+def _open_access(settings: Settings, database: Database) -> tuple[Access, WebSessions]:
+    access = Access(database, monotonic=time.monotonic, failed_logins_per_minute=settings.failed_logins_per_minute)
+    sessions = WebSessions(access, lifetime_s=settings.session_lifetime_s)
+    access.sessions = sessions if settings.pages else None
+    return access, sessions
+
+
 async def _start_tasks(
     tasks: TaskGroup, watch: StorageWatch, work: Mapping[str, Callable[[], Awaitable[None]]]
 ) -> None:
@@ -272,11 +311,13 @@ async def _open_responses(
     conversations: ConversationService,
     access: Access,
     tenants: TenantAdministration,
+    store_names: StoreNames,
 ) -> ResponseService:
     planner = ResponsePlanner(
         database=database,
         answers=answers,
         conversations=conversations,
+        store_names=store_names,
         max_file_bytes=settings.chat_files_bytes,
         default_model=settings.default_responses_model,
         truncation=settings.response_truncation,
@@ -288,6 +329,8 @@ async def _open_responses(
         conversations=conversations,
         require_key=access.require_key,
         retention_days=settings.response_retention_days,
+        max_per_tenant=settings.max_responses_per_tenant,
+        inputs_bytes=max(INPUTS_BYTES, 4 * settings.chat_files_bytes),
     )
     tenants.stop_responses = responses.stop_all_of
     await responses.recover()
@@ -322,7 +365,9 @@ async def open_services(
         serving = await open_serving_space(stack, opener, database, configured)
         spaces = EmbeddingSpaces(serving)
         tokens = await anyio.to_thread.run_sync(open_tokenizer, settings)
-        parser, chat_parser = _open_parsers(stack, settings, configured.model, parsing_folder(settings, memory_folder))
+        parser, chat_parser, page_reader = _open_parsers(
+            stack, settings, configured.model, parsing_folder(settings, memory_folder)
+        )
         request_files = _open_request_files(settings, database, blobs, spaces, chat_parser)
         observer = Observer(open_tracer(stack, settings.otel_endpoint))
         hub = ProgressHub()
@@ -365,7 +410,7 @@ async def open_services(
             observer=observer,
             searched=activity.note,
         )
-        access = Access(database, monotonic=time.monotonic, failed_logins_per_minute=settings.failed_logins_per_minute)
+        access, web_sessions = _open_access(settings, database)
         encryption = await _open_encryption(stack, settings)
         session = await stack.enter_async_context(open_session())
         open_provider = provider_opener(tokens, observer)
@@ -386,7 +431,11 @@ async def open_services(
             forget_provider_keys=providers.forget_keys,
             forget_files=request_files.forget,
         )
-        conversations = ConversationService(database, retention_days=settings.conversation_retention_days)
+        conversations = ConversationService(
+            database,
+            retention_days=settings.conversation_retention_days,
+            max_per_tenant=settings.max_conversations_per_tenant,
+        )
         router = Router(
             models,
             policies=open_policies(stack, settings, session),
@@ -425,7 +474,7 @@ async def open_services(
         work = {
             "ingest": ingest.run,
             "unfinished deletions": tenants.finish_deletions,
-            "expired files": ExpirySweep([files, uploads]).run,
+            "expired files": ExpirySweep([files, uploads, web_sessions]).run,
             "expiry of vector stores": vector_stores.run,
             "old conversations": conversations.remove_inactive,
         }
@@ -446,12 +495,21 @@ async def open_services(
             parser=parser,
             request_files=request_files,
             conversations=conversations,
+            feedback=FeedbackService(database, require_key=access.require_key),
             ingest=ingest,
             documents=documents,
+            document_feed=DocumentFeed(database=database, hub=hub, may_continue=access.may_continue),
+            page_views=PageViews(
+                blobs=blobs,
+                reader=page_reader,
+                renditions=PageRenditions(blobs, keys, max_bytes=settings.page_cache_bytes),
+                locks=ingest.file_locks,
+            ),
             files=files,
             uploads=uploads,
             search=search,
             access=access,
+            web_sessions=web_sessions,
             tenants=tenants,
             export=TenantExport(database, blobs),
             vector_stores=vector_stores,
@@ -470,7 +528,14 @@ async def open_services(
             models=models,
             answer=answer,
             responses=await _open_responses(
-                tasks, settings, database, answer, conversations=conversations, access=access, tenants=tenants
+                tasks,
+                settings,
+                database,
+                answer,
+                conversations=conversations,
+                access=access,
+                tenants=tenants,
+                store_names=search.store_names,
             ),
             proxy=ProxyService(
                 router=router,

@@ -90,9 +90,9 @@ def routes_table() -> str:
             continue
         need = requirement_of(handler.opt)
         scope = (
-            {AccessRequirement.PUBLIC: "none", AccessRequirement.ANY_KEY: "any"}.get(need)
-            if isinstance(need, AccessRequirement)
-            else f"`{need.value}`"
+            {AccessRequirement.PUBLIC: "none", AccessRequirement.ANY_KEY: "any"}[need]
+            if need in (AccessRequirement.PUBLIC, AccessRequirement.ANY_KEY)
+            else " or ".join(f"`{name}`" for name in need.value.split(" or "))
         )
         summary = handler.summary or ("The OpenAPI document" if path.startswith("/schema") else "")
         rows.append(f"| `{method} {path}` | {scope} | {summary} |")

@@ -167,6 +167,13 @@ CLIENTS = [
         "ogx_client_python.py",
         ("chat", "stream", "citations", "embeddings", "models", *RESPONSES, "vector stores"),
     ),
+    Client(
+        "Llama Stack",
+        "llama-stack-client",
+        "openai-3",
+        "llama_stack_python.py",
+        ("chat", "stream", "citations", "embeddings", *RESPONSES, "vector stores"),
+    ),
     Client("fastmcp", "fastmcp", "openai-3", "fastmcp_client.py", ("mcp", "citations", "mcp resources")),
     Client(
         "MCP inspector, command line",

@@ -18,6 +18,7 @@ import pytest
 
 from ragsvc.core.documents import Passage, ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason, Overloaded
+from ragsvc.core.page_views import PageBoxes, TextStretch
 from ragsvc.core.ports.parsing import ExtractionLimits, Parser
 from ragsvc.extract import child_protocol
 from ragsvc.extract.child_protocol import ChunkingPlan
@@ -136,9 +137,15 @@ def test_scanned_pages_among_others_are_recognised_in_the_child(tmp_path):
         assert [passage.page for passage in parsed.passages] == [1, 2]
         assert seen == sorted(seen)
         assert seen[-1] == (2, 2)
-        (box,) = await parser.boxes(path, 1, 4, 14, page_text=scanned)
-        (typed_box,) = await parser.boxes(path, 2, 4, 14, page_text=typed)
-        assert abs(box.left - typed_box.left) < 8
+        found, lines = await parser.page_boxes(path, 1, TextStretch(scanned, 4, 14, recognised=True))
+        typed_boxes, no_lines = await parser.page_boxes(path, 2, TextStretch(typed, 4, 14))
+        (box,), (typed_box,) = found.boxes, typed_boxes.boxes
+        assert found.width * abs(box.left - typed_box.left) < 4
+        assert found.width * abs(box.width - typed_box.width) < 7
+        assert lines is not None
+        assert no_lines is None
+        again, _ = await parser.page_boxes(path, 1, TextStretch(scanned, 4, 14, recognised=True), known=lines)
+        assert again == found
 
     with_parser(check, chunk=plan())
 
@@ -162,7 +169,7 @@ def test_each_recognised_page_adds_to_the_time_allowed_up_to_the_limit():
         child_protocol.ParseProgress(1, 9, 0),
         child_protocol.ParseProgress(2, 9, 1),
         child_protocol.ParseProgress(9, 9, 1_000_000),  # a child that a hostile file took over may claim anything
-        child_protocol.FoundBoxes([], rss_bytes=0),
+        child_protocol.FoundBoxes(PageBoxes(1, 1, []), None, rss_bytes=0),
     )
     _ParseJob(None, worker, start=lambda: worker, limits=limits, on_progress=None)._collect(worker)
     first = worker.deadlines[0]
@@ -173,8 +180,10 @@ def test_boxes_are_found_in_the_child():
     async def check(parser):
         text = (await parse(parser)).extraction.pages[0].text
         start = text.index("Curabitur dictum")
-        (box,) = await parser.boxes(COLUMNS, 1, start, start + len("Curabitur dictum"), page_text=text)
-        assert 72 < box.left < box.right < 310
+        stretch = TextStretch(text, start, start + len("Curabitur dictum"))
+        found, _ = await parser.page_boxes(COLUMNS, 1, stretch)
+        (box,) = found.boxes
+        assert 72 < found.width * box.left < found.width * (box.left + box.width) < 310
 
     with_parser(check)
 

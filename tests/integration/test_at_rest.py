@@ -147,6 +147,8 @@ def test_conversations_and_files_of_chats_show_nothing_also_after_a_kill(places)
         body = {"model": "local/chat-model", "messages": [{"role": "user", "content": question}]}
         answer = http.post("/v1/chat/completions", json=body).json()
         assert "4,711 euros" in answer["choices"][0]["message"]["content"]
+        rating = {"question": CANARY, "answer": CANARY, "note": CANARY, "rating": "up"}
+        assert http.post("/v1/rag/feedback", json=rating).status_code == 201
         assert plain_traces(data_dir) == []
     running.kill()
     assert plain_traces(data_dir) == []

@@ -7,7 +7,7 @@ import anyio
 
 from ragsvc.core.documents import AttachedFile, DocumentStatus
 from ragsvc.services.attached_documents import AttachmentLimits
-from ragsvc.store.document_rows import DocumentFilter
+from ragsvc.store.document_listing import DocumentFilter
 from tests.support.in_process_ingest import InProcessIngest, LineParser
 from tests.support.stored_documents import ACME
 

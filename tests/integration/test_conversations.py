@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import tarfile
+import time
 from typing import NamedTuple
 
 import httpx
@@ -257,6 +258,72 @@ def test_a_tenant_with_conversations_only_is_listed_and_deleted(service, new_ten
         assert tenant.name in [entry["name"] for entry in admin.get("/v1/tenants").json()["data"]]
         assert admin.delete(f"/v1/tenants/{tenant.name}").status_code == 200
         assert admin.get(f"/v1/tenants/{tenant.name}").status_code == 404
+
+
+def listed_ids(http: httpx.Client, **query: object) -> list[str]:
+    reply = http.get("/v1/conversations", params=query)
+    assert reply.status_code == 200, reply.text
+    return [entry["id"] for entry in reply.json()["data"]]
+
+
+def test_conversations_of_a_key_are_listed_with_the_last_used_first(service, new_tenant, client, tenant):
+    made = [client.conversations.create(metadata={"title": str(number)}).id for number in range(5)]
+    time.sleep(1.1)  # times are whole seconds
+    client.conversations.items.create(made[1], items=[HELLO])
+    order = [made[1], made[4], made[3], made[2], made[0]]
+    assert listed_ids(tenant.http) == order
+    page = tenant.http.get("/v1/conversations", params={"limit": 2}).json()
+    assert [entry["metadata"]["title"] for entry in page["data"]] == ["1", "4"]
+    assert (page["object"], page["first_id"], page["last_id"], page["has_more"]) == ("list", made[1], made[4], True)
+    assert page["data"][0]["last_active_at"] > page["data"][1]["last_active_at"]
+    rest = tenant.http.get("/v1/conversations", params={"limit": 3, "after": page["last_id"]}).json()
+    assert ([entry["id"] for entry in rest["data"]], rest["has_more"]) == (order[2:], False)
+    client.conversations.delete(made[3])
+    assert listed_ids(tenant.http) == [name for name in order if name != made[3]]
+    assert listed_ids(new_tenant().http) == []
+    missing = tenant.http.get("/v1/conversations", params={"after": made[3]})
+    assert (missing.status_code, missing.json()["error"]["param"]) == (404, "after")
+    assert tenant.http.get("/v1/conversations", params={"limit": 101}).status_code == 400
+
+
+def test_conversations_of_other_keys_are_listed_for_administrators_only(service, tenant, client):
+    made = client.conversations.create().id
+    with service.client(service.admin_key) as admin:
+        keys = [
+            admin.post("/v1/keys", json={"tenant": tenant.name, "label": "key", "scopes": scopes, **NO_LIMITS}).json()
+            for scopes in (["chat"], ["chat", "tenant.admin"])
+        ]
+    with service.client(keys[0]["key"]) as colleague:
+        assert listed_ids(colleague) == []
+        assert colleague.get("/v1/conversations", params={"of": "tenant"}).status_code == 403
+    with service.client(keys[1]["key"]) as manager:
+        assert listed_ids(manager) == []
+        assert listed_ids(manager, of="tenant") == [made]
+
+
+def test_a_list_leaves_out_conversations_that_quote_collections_the_key_may_not_use(service, new_tenant):
+    tenant = new_tenant()
+    tenant.add_text("The lamp uses two watts.", collection="secret")
+    with client_of(tenant) as client:
+        plain = [client.conversations.create().id for _ in range(3)]
+        quoting = client.conversations.create().id
+    body = {"model": "local/chat-model", "input": "What does the lamp use?", "use_rag": True, "conversation": quoting}
+    body |= {"rag": {"collection": "secret"}, "include": ["file_search_call.results"]}
+    response = tenant.http.post("/v1/responses", json=body).json()
+    (result,) = response["output"][0]["results"]
+    items = tenant.http.get(f"/v1/conversations/{quoting}/items", params={"order": "asc"}).json()["data"]
+    (citation,) = items[2]["content"][0]["annotations"]
+    assert (citation["page"], citation["quote"]) == (1, "The lamp uses two watts.")
+    assert {name: result[name] for name in ("document_id", "chunk_id", "page", "page_label")} == {
+        name: citation[name] for name in ("document_id", "chunk_id", "page", "page_label")
+    }
+    assert set(listed_ids(tenant.http)) == {*plain, quoting}
+    with service.client(service.admin_key) as admin:
+        (key,) = admin.get("/v1/keys", params={"tenant": tenant.name}).json()["data"]
+        changed = admin.patch(f"/v1/keys/{key['id']}", json={"allowed_collections": ["public"]})
+        assert changed.status_code == 200, changed.text
+    assert set(listed_ids(tenant.http)) == set(plain)
+    assert listed_ids(tenant.http, limit=3) == plain[::-1]
 
 
 NAMES = st.sampled_from(["a", "b", "c"])

@@ -7,14 +7,14 @@ from pathlib import Path
 import anyio
 import pytest
 
-from ragsvc.cli import doctor_checks
-from ragsvc.cli.doctor_checks import CheckState
 from ragsvc.core.access.principal import Scope
 from ragsvc.core.documents import AttachedFile
 from ragsvc.core.errors import StorageFull, TenantNotFound
 from ragsvc.store import tenant_rows as rows
 from ragsvc.store.blobs import QUARANTINE
 from ragsvc.store.directory_backup import back_up_directory
+from ragsvc.wiring import health_checks
+from ragsvc.wiring.health_checks import CheckState
 from tests.support.administered_ingest import AdministeredIngest
 from tests.support.in_process_ingest import InProcessIngest, LineParser
 from tests.support.stored_documents import ACME
@@ -351,7 +351,7 @@ def test_doctor_misses_no_file_of_a_deletion_that_was_interrupted(tmp_path: Path
 
         def states() -> list[CheckState]:
             data_dir = tmp_path / "data"
-            return [check.state for check in doctor_checks.files(data_dir, None, database_dir=data_dir, deep=False)]
+            return [check.state for check in health_checks.files(data_dir, None, database_dir=data_dir, deep=False)]
 
         assert states() == [CheckState.OK]
         service.ingest.blobs.path(ACME, document.sha256).unlink()

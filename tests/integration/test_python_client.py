@@ -21,6 +21,7 @@ from ragsvc.client import (
     AsyncEncryptedTransport,
     AuthenticationFailed,
     BadRequest,
+    BalanceRecord,
     Client,
     ConfigurationError,
     ConflictingState,
@@ -223,6 +224,9 @@ def test_keys_and_tenants_are_administered(connect: Connect, admin: Any, new_ten
     )
     limited = connect(key.key, patience_s=0)
     assert limited.tokens() == 100
+    assert limited.balance() == BalanceRecord(tokens_remaining=100, money_remaining=None)
+    admin.keys.update(key.id, money_balance=1.5)
+    assert limited.balance() == BalanceRecord(tokens_remaining=100, money_remaining=1.5)
     with pytest.raises(PermissionDenied):
         limited.ask("Who?")
     assert key.id in [entry.id for entry in admin.keys.list(tenant=tenant.name)]

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.model
 
 LOCAL = "local/chat-model"
 REPORT = text_pdf([["The lighthouse lamp consumed 4,711 litres of oil in 1903."], ["The keeper was paid 12 pounds."]])
+RESULTS = ["file_search_call.results"]
 QUESTION = "How much oil did the lighthouse lamp consume in 1903?"
 EVENTS = TypeAdapter(ResponseStreamEvent)
 PROVIDER = """
@@ -413,6 +414,53 @@ def test_a_conversation_continues(caller, upstream):
         caller.responses.create(model="any-model", input="Two", previous_response_id=unstored.id)
 
 
+def test_a_conversation_goes_on_after_the_deletion_of_its_beginning(caller, upstream):
+    first = caller.responses.create(model="any-model", input="My name is Ada.")
+    second = caller.responses.create(model="any-model", input="I keep bees.", previous_response_id=first.id)
+    third = caller.responses.create(model="any-model", input="I live here.", previous_response_id=second.id)
+    caller.responses.delete(first.id)
+    caller.responses.create(model="any-model", input="Who am I?", previous_response_id=third.id)
+    asked = upstream.requests[-1]["messages"]
+    assert [message["content"] for message in asked if message["role"] == "user"] == [
+        "I keep bees.",
+        "I live here.",
+        "Who am I?",
+    ]
+    assert caller.responses.retrieve(second.id).previous_response_id == first.id
+    with pytest.raises(openai.NotFoundError, match=first.id):
+        caller.responses.create(model="any-model", input="Who am I?", previous_response_id=first.id)
+
+
+def test_a_key_for_providers_alone_gets_responses_that_are_not_stored(caller, upstream):
+    stored = caller.responses.create(model="any-model", input="Hello")
+    talk = caller.openai.conversations.create()
+    proxy = caller.another(scopes=["proxy"])
+    for options in ({}, {"store": False}):
+        made = proxy.responses.create(model="any-model", input="Hello", **options)
+        assert made.output_text == stored.output_text
+        assert made.store is False
+        assert caller.http.get(f"/v1/responses/{made.id}").status_code == 404
+        assert "store" not in upstream.requests[-1]
+    with proxy.responses.stream(model="any-model", input="Hello") as stream:
+        assert stream.get_final_response().output_text == stored.output_text
+    for options in (
+        {"store": True},
+        {"background": True},
+        {"previous_response_id": stored.id},
+        {"conversation": talk.id},
+        {"input": [{"type": "item_reference", "id": stored.output[-1].id}]},
+        {"tools": [caller.file_search()]},
+        {"extra_body": {"use_rag": True}},
+    ):
+        with pytest.raises(openai.PermissionDeniedError, match="'chat'"):
+            proxy.responses.create(**{"model": "any-model", "input": "Hello", **options})
+    for path in (f"/v1/responses/{stored.id}", f"/v1/conversations/{talk.id}"):
+        assert proxy.http.get(path).status_code == 403
+    neither = caller.another(scopes=["embeddings"])
+    with pytest.raises(openai.PermissionDeniedError, match="'chat'"):
+        neither.responses.create(model="any-model", input="Hello")
+
+
 def test_stored_responses(caller):
     tool = caller.file_search()
     made = caller.responses.create(model=LOCAL, input=QUESTION, tools=[tool], metadata={"run": "7"})
@@ -514,6 +562,48 @@ def test_a_search_of_stores_is_none_of_the_default_collection(caller):
         assert answer.status_code == 200, answer.text
         results = answer.json()["output"][0]["results"]
         assert {result["filename"] for result in results} == {"harbour.txt"}
+
+
+def search_of(caller: Caller, store: str) -> httpx.Response:
+    body = {"model": LOCAL, "input": QUESTION, "tools": [caller.file_search(store)], "include": RESULTS}
+    return caller.http.post("/v1/responses", json={**body, "store": False})
+
+
+def test_a_deleted_store_is_forgotten(caller, stranger):
+    store, kept = caller.upload(collection="a"), caller.upload(collection="b")
+    for _ in range(2):  # the second request finds the name of the collection in memory
+        assert search_of(caller, store).json()["output"][0]["results"]
+        assert search_of(stranger, store).status_code == 404
+    assert search_of(caller.another(allowed_collections=["b"]), store).status_code == 404
+
+    renamed = caller.http.post(f"/v1/vector_stores/{store}", json={"name": "another name"})
+    assert renamed.status_code == 200, renamed.text
+    assert search_of(caller, store).json()["output"][0]["results"]
+
+    assert caller.http.delete(f"/v1/vector_stores/{store}").status_code == 200
+    assert search_of(caller, store).status_code == 404
+    assert caller.upload(collection="a") != store
+    assert search_of(caller, store).status_code == 404, "the new collection with its name is another store"
+    assert search_of(caller, kept).json()["output"][0]["results"]
+
+
+def test_the_stores_of_a_deleted_tenant_are_forgotten(bridge, caller):
+    store = caller.upload()
+    assert search_of(caller, store).status_code == 200
+    with bridge.client(bridge.admin_key) as admin:
+        assert admin.delete(f"/v1/tenants/{caller.tenant}").status_code == 200
+    reborn = new_caller(bridge, tenant=caller.tenant)
+    assert search_of(reborn, store).status_code == 404
+    reborn.close()
+
+
+def test_results_show_files_and_attributes_as_they_are_now(caller):
+    store = caller.upload(year=1903)
+    before = search_of(caller, store).json()["output"][0]["results"][0]
+    assert before["attributes"] == {"year": 1903}
+    path = f"/v1/vector_stores/{store}/files/{before['file_id']}"
+    assert caller.http.post(path, json={"attributes": {"year": 1904}}).status_code == 200
+    assert search_of(caller, store).json()["output"][0]["results"][0]["attributes"] == {"year": 1904}
 
 
 def test_many_references_to_one_response_read_it_once(caller):

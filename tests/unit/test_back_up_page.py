@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from ragsvc.cli.doctor_checks import CheckState, upgrade_copies
 from ragsvc.store.database import Database, connect_raw
 from ragsvc.store.migrations import revisions
 from ragsvc.store.schema import read_revision
 from ragsvc.testing.service_runner import ROOT
+from ragsvc.wiring.health_checks import CheckState, upgrade_copies
 from tests.support.documentation_pages import FENCE
 from tests.support.old_data_directories import KINDS, OldDirectory
 

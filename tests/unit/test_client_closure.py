@@ -17,7 +17,7 @@ from ragsvc import client
 from ragsvc.client import async_client, records, sync_client
 from ragsvc.services.tenant_administration import DeletionReport
 from ragsvc.store.key_rows import AuditEntry
-from ragsvc.web.routes import collections, keys, schemas, tenants, usage
+from ragsvc.web.routes import collections, keys, own_key, schemas, tenants, usage
 from scripts.packages.build_client import DISTRIBUTION_OF, IMPORT_NAME, build, read_project, rename_root, write_tree
 from scripts.packages.client_closure import ROOT, client_closure
 
@@ -137,6 +137,7 @@ def test_the_version_is_stated_alike() -> None:
         (records.RemovedData, DeletionReport),
         (records.KeyRecord, keys.KeyBody),
         (records.NewKey, keys.IssuedKeyBody),
+        (records.OwnKeyRecord, own_key.OwnKeyBody),
         (records.KeyChangeRecord, AuditEntry),
         (records.UsageRecord, usage.UsageBody),
         (records.UsageRecords, usage.UsageReport),

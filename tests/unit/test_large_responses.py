@@ -14,6 +14,7 @@ from ragsvc.services.answers import AnswerService
 from ragsvc.services.conversations import ConversationService
 from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.services.response_plans import ResponsePlanner
+from ragsvc.services.store_names import StoreNames
 from ragsvc.store.database import Database
 
 CALLER = Principal(KeyId("key_1"), TenantId("acme"), "test", DEFAULT_SCOPES)
@@ -28,7 +29,10 @@ def test_thousands_of_items_are_prepared_in_a_thread(tmp_path):
     async def prepare() -> float:
         database = Database(tmp_path / "ragsvc.sqlite")
         answers = AnswerService(models=ModelRegistry([], {}, created=1), searcher=None, meter=None, count_tokens=len)
-        planner = ResponsePlanner(database=database, answers=answers, conversations=ConversationService(database))
+        conversations = ConversationService(database)
+        planner = ResponsePlanner(
+            database=database, answers=answers, conversations=conversations, store_names=StoreNames()
+        )
         used: list[float] = []
         for _ in range(3):
             began, began_in_all = time.thread_time(), time.process_time()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import numpy as np
 import pytest
 
 from ragsvc.core.ports.indexes import DocumentJudgement, Hits
+from ragsvc.core.retrieval.explanations import found_words
 from ragsvc.core.retrieval.passage_search import JUDGED_CANDIDATES, SEARCHED_DOCUMENTS, confirmed, find_candidates
 from ragsvc.core.retrieval.ranking import SearchCandidates, complete_cosines, join, rank
 from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
@@ -82,6 +84,63 @@ def test_a_limit_keeps_the_requested_passages() -> None:
     ranked = rank("q", SearchMode.HYBRID, found, names=NAMES, requested={22}, limit=2)
     assert len(ranked) <= 3
     assert 22 in {candidate.id for candidate in ranked}
+
+
+EXPLAINED = {
+    "hybrid": {"mode": SearchMode.HYBRID},
+    "hybrid of unknown words": {"mode": SearchMode.HYBRID, "familiar": False},
+    "named page": {"mode": SearchMode.HYBRID, "requested": {22}},
+    "weighted": {"mode": SearchMode.HYBRID, "dense_weight": 0.3},
+    "dense": {"mode": SearchMode.DENSE},
+    "lexical": {"mode": SearchMode.LEXICAL},
+    "named documents": {"mode": SearchMode.HYBRID, "judgement": judgement(), "requested": {22}},
+    "less sure": {"mode": SearchMode.HYBRID, "judgement": judgement(confidence=0.4), "familiar": False},
+    "comparison": {"mode": SearchMode.HYBRID, "judgement": judgement(compared=(1, 2))},
+}
+
+
+@pytest.mark.parametrize("case", EXPLAINED)
+def test_the_parts_of_a_score_add_up_to_it(case: str) -> None:
+    options = dict(EXPLAINED[case])
+    mode = options.pop("mode")
+    found = candidates(**SCORES | {"cosines": [0.5, 0.45, np.nan, 0.5, 0.7]})
+    ranked = rank("Apple capital expenditure 2022", mode, found, names=NAMES, explain=True, **options)
+    for candidate in ranked:
+        assert candidate.parts
+        assert sum(part.points for part in candidate.parts) == pytest.approx(candidate.score, abs=5e-4)
+        for part in candidate.parts:
+            assert -1e-6 <= part.value <= 1 + 1e-6, part
+            assert part.value * part.weight == pytest.approx(part.points, abs=2e-4)
+    plain = rank("Apple capital expenditure 2022", mode, found, names=NAMES, **options)
+    assert [msgspec.structs.replace(candidate, parts=()) for candidate in ranked] == plain
+
+
+def test_the_parts_of_a_score_name_what_they_measure() -> None:
+    ranked = rank(
+        "Apple 2022",
+        SearchMode.HYBRID,
+        candidates(**SCORES),
+        names=NAMES,
+        judgement=judgement(compared=(1, 2)),
+        requested={22},
+        explain=True,
+    )
+    (named,) = [candidate for candidate in ranked if candidate.id == 22]
+    points = {part.name.value: part.points for part in named.parts}
+    assert set(points) == {
+        "meaning",
+        "other_meaning",
+        "other_words",
+        "document",
+        "comparison",
+        "page",
+    }
+    assert points["page"] > 0
+    assert points["comparison"] > 0
+    assert found_words("Which reports name the harbour in 2022?", "The report of the Harbours, of 20221.") == [
+        "reports",
+        "harbour",
+    ]
 
 
 def test_candidates_of_deleted_documents_are_dropped_with_all_their_scores() -> None:

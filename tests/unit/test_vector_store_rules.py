@@ -14,6 +14,7 @@ from pathlib import Path
 import anyio
 import pytest
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import IntegrityError
 
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.errors import CollectionNotFound, FileNotFound, VectorStoreFileNotFound, VectorStoreNotFound
@@ -406,28 +407,58 @@ async def test_a_file_that_a_batch_names_twice_counts_once_for_the_quota(tmp_pat
         assert batch.counts.total == 1
 
 
-async def test_a_file_that_is_deleted_while_a_batch_is_added_is_left_out(tmp_path: Path) -> None:
-    """As if it was deleted just after it was added: the others are added, and the client gets the batch."""
+async def test_a_batch_is_added_with_all_of_its_files_or_not_at_all(tmp_path: Path) -> None:
+    """A fault of the disk in the middle stands for a kill: nothing is left of what no client was told of."""
     async with running(tmp_path) as (services, principal):
         files = [await services.file(principal, f"text {number}", name=f"{number}.txt") for number in range(120)]
-        doomed = files[-1]
         store = await services.store(principal)
         drafts = [StoreFileDraft(file_id=file.public_id) for file in files]
-        batches: list[FileBatch] = []
-
-        async def create() -> None:
-            batches.append(await services.store_files.create_batch(principal, store, drafts))
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(create)
-            with anyio.fail_after(20):
-                while services.count("document_files") < 50:
-                    await anyio.sleep(0)
-            await services.files.delete(ACME, doomed.public_id)
-        (batch,) = batches
-        assert batch.counts.total == 119
+        fault = (
+            "CREATE TRIGGER fault BEFORE INSERT ON batch_files WHEN (SELECT count(*) FROM batch_files) >= 60 "
+            "BEGIN SELECT RAISE(ABORT, 'fault'); END"
+        )
+        services.database.write_sync(lambda c: c.exec_driver_sql(fault))
+        with pytest.raises(IntegrityError):
+            await services.store_files.create_batch(principal, store, drafts)
+        for table in ("file_batches", "batch_files", "document_files", "documents", "jobs"):
+            assert services.count(table) == 0, table
+        services.database.write_sync(lambda c: c.exec_driver_sql("DROP TRIGGER fault"))
+        missing = StoreFileDraft(file_id="file-" + "0" * 24)
+        with pytest.raises(FileNotFound):
+            await services.store_files.create_batch(principal, store, [*drafts, missing])
+        assert services.count("file_batches") == services.count("documents") == 0
+        batch = await services.store_files.create_batch(principal, store, drafts)
+        assert batch.counts.total == 120
+        await services.files.delete(ACME, files[-1].public_id)
         await services.ingest.idle()
+        assert (await services.store_files.batch(principal, store, batch.public_id)).counts == completed(119)
         assert await services.counts(principal, store) == completed(119)
+
+
+async def test_the_files_of_a_batch_with_equal_bytes_share_a_document_and_the_last_attributes(tmp_path: Path) -> None:
+    async with running(tmp_path) as (services, principal):
+        texts = ("harbour", "harbour", "lights")
+        files = [await services.file(principal, text) for text in texts]
+        picture = await services.file(principal, "pixels", kind="application/zip")
+        store = await services.store(principal)
+        drafts = [
+            StoreFileDraft(file_id=files[0].public_id, attributes={"n": 1}),
+            StoreFileDraft(file_id=files[1].public_id, attributes={"n": 2}),
+            StoreFileDraft(file_id=files[2].public_id),
+            StoreFileDraft(file_id=picture.public_id),
+        ]
+        batch = await services.store_files.create_batch(principal, store, drafts)
+        await services.ingest.idle()
+        batch = await services.store_files.batch(principal, store, batch.public_id)
+        assert batch.counts == completed(3, failed=1)
+        listed, _ = await services.store_files.list_page(principal, store, limit=9, descending=False)
+        assert [file.attributes for file in listed] == [{"n": 2}, {"n": 2}, {}, {}]
+        assert [file.failure_code for file in listed] == [None, None, None, "unsupported_file"]
+        assert len({file.document_public_id for file in listed}) == services.count("documents") == 3
+        again = [StoreFileDraft(file_id=file.public_id, attributes={"n": 3}) for file in (files[0], files[2])]
+        await services.store_files.create_batch(principal, store, again)
+        listed, _ = await services.store_files.list_page(principal, store, limit=9, descending=False)
+        assert [file.attributes for file in listed] == [{"n": 3}, {"n": 3}, {"n": 3}, {}]
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/x-python", "application/typescript"])

@@ -19,9 +19,10 @@ from ragsvc.cli.ingest.folders import FileSelection, Scan, ScanProblem, SourceFi
 from ragsvc.cli.ingest.plan import IngestAction, IngestPlan, IngestStep, KnownDocument, known_document, make_plan
 from ragsvc.cli.ingest.progress import Display, IngestProgress, shown
 from ragsvc.cli.ingest.transfer import FileOutcome, FileResult, Transfer, delete_document, each, hash_all
-from ragsvc.cli.output import Output, shortened, size, table
+from ragsvc.cli.output import Output, shortened, table
 from ragsvc.cli.service_client import ServiceClient
 from ragsvc.cli.target import Target, connect
+from ragsvc.core.byte_sizes import size
 from ragsvc.core.defaults import DEFAULT_COLLECTION
 from ragsvc.core.file_types import READABLE
 

@@ -85,7 +85,10 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
     def accepts(self, text: bytes, *, now: float) -> bool:
         """Whether ``text`` is the current secret, or the previous one during the overlap; in constant time."""
-        digest = hashlib.sha256(text).digest()
+        return self.accepts_hash(hashlib.sha256(text).digest(), now=now)
+
+    def accepts_hash(self, digest: bytes, *, now: float) -> bool:
+        """As ``accepts``, for the SHA-256 of a text."""
         if hmac.compare_digest(digest, self.secret_hash):
             return True
         previous = self.previous_secret_hash

@@ -22,6 +22,7 @@ from ragsvc.core.defaults import (
     MAX_MODEL_NAME_LENGTH,
     MAX_TOP_K,
 )
+from ragsvc.core.documents import CitedFile
 from ragsvc.core.errors import InvalidRequest, PromptTooLong
 from ragsvc.core.file_names import clean_filename
 from ragsvc.core.gateway.request_files import RequestFile, inline_file
@@ -294,7 +295,8 @@ class RetrievedPassages(msgspec.Struct, frozen=True):
     """Search hits for a conversation; the citation marker ``[n]`` refers to ``hits[n - 1]``.
 
     ``rest`` are further passages of the request's files, for prompts that have room for them. ``whole``: together with
-    ``hits`` they are all passages of these files, whose public ids are ``attached``.
+    ``hits`` they are all passages of these files, whose public ids are ``attached``. ``files`` are those of the
+    documents that were found, by the public ids of the documents.
     """
 
     query: str
@@ -303,6 +305,7 @@ class RetrievedPassages(msgspec.Struct, frozen=True):
     rest: tuple[SearchHit, ...] = ()
     whole: bool = False
     attached: frozenset[str] = frozenset()
+    files: Mapping[str, CitedFile] = {}
 
 
 class ChatCall(msgspec.Struct, frozen=True):

@@ -57,7 +57,10 @@ class TokenMeter(Protocol):
     async def settle(
         self, reservation: Reservation, *, prompt_tokens: int, completion_tokens: int, model: str, cost: int = 0
     ) -> None:
-        """Record what was used and give the rest of the reservation back; a second call is ignored."""
+        """Record what was used and give the rest of the reservation back; a second call is ignored.
+
+        Is done completely also if the caller is cancelled, as ``refund`` is.
+        """
         ...
 
     async def refund(self, reservation: Reservation) -> None:

@@ -403,6 +403,7 @@ def file_citation(annotation: Mapping[str, Any], file_ids: Mapping[str, str]) ->
         "index": annotation["start_index"],
         "file_id": file_ids.get(annotation["file_id"], annotation["file_id"]),
         "filename": annotation["filename"],
+        **({"document_id": annotation["file_id"]} if annotation["file_id"] in file_ids else {}),
         **{name: annotation[name] for name in _CITATION_FIELDS if name in annotation},
     }
 

@@ -155,10 +155,15 @@ class ResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_stateless(self) -> bool:
         """Whether a provider can answer the request as it is: it uses nothing that is stored here."""
-        refers = self.previous_response_id or self.conversation or self.background or self.prompt
         asks = self.use_rag not in (UNSET, None, False) or self.rag not in (UNSET, None)
         searches = any(tool.get("type") == "file_search" for tool in self.tools or ())
-        return self.store is False and not refers and not asks and not searches and not self._has_references()
+        is_plain = self.store is False and not self.uses_stored and not self.prompt
+        return is_plain and not asks and not searches and not self._has_references()
+
+    @property
+    def uses_stored(self) -> bool:
+        """Whether the request continues or stores something that later requests find, beside the response."""
+        return bool(self.previous_response_id or self.conversation or self.background)
 
     def _has_references(self) -> bool:
         """Whether the input has files, which are read here, or refers to stored items."""

@@ -18,6 +18,7 @@ from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids
 from ragsvc.core.retrieval.answerability import BEST_PASSAGES, RARITY_CANDIDATES, AnswerabilityEvidence, answerable
 from ragsvc.core.retrieval.document_questions import DocumentQuestion, document_question
+from ragsvc.core.retrieval.explanations import ScorePartName, score_part
 from ragsvc.core.retrieval.ranking import CANDIDATES, Candidate, SearchCandidates, complete_cosines, join, rank
 from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
 
@@ -151,10 +152,11 @@ def search_passages(
             judgement=judgement,
             dense_weight=query.dense_weight,
             limit=max(count, RARITY_CANDIDATES) + _SPARE,
+            explain=query.explain,
         )
         is_whole_question = asked is not None and not asked.topic
         if is_whole_question:
-            ranked = _requested_first(ranked, [passage for passage, _ in requested])
+            ranked = _requested_first(ranked, [passage for passage, _ in requested], explain=query.explain)
         ranked, passages = load_best(rows, ranked, max(count, BEST_PASSAGES))
         among = [candidate.id for candidate in ranked[:RARITY_CANDIDATES]]
         evidence = AnswerabilityEvidence(
@@ -193,10 +195,13 @@ def _with_requested(found: SearchCandidates, requested: Sequence[tuple[int, int]
     )
 
 
-def _requested_first(ranked: Sequence[Candidate], requested: Sequence[int]) -> list[Candidate]:
+def _requested_first(ranked: Sequence[Candidate], requested: Sequence[int], *, explain: bool) -> list[Candidate]:
     """The passages asked for, in reading order with the score 1, and then the others."""
     by_id = {candidate.id: candidate for candidate in ranked}
-    first = [msgspec.structs.replace(by_id[passage], score=1.0) for passage in requested if passage in by_id]
+    parts = (score_part(ScorePartName.REQUESTED, 1.0),) if explain else ()
+    first = [
+        msgspec.structs.replace(by_id[passage], score=1.0, parts=parts) for passage in requested if passage in by_id
+    ]
     chosen = {candidate.id for candidate in first}
     return first + [candidate for candidate in ranked if candidate.id not in chosen]
 

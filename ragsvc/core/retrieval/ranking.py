@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from math import isnan
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids
+from ragsvc.core.retrieval.explanations import PartColumn, ScorePart, ScorePartName, parts_at
 from ragsvc.core.retrieval.search_values import SearchMode
 from ragsvc.core.text.content_words import content_words
 from ragsvc.core.text.word_starts import WordText, count_starts, word_start
@@ -73,13 +74,15 @@ class Candidate(msgspec.Struct, frozen=True):
 
     ``dense`` is the cosine (negative values as 0). ``lexical`` is the BM25 score divided by the best BM25 score of the
     search, by the words that name no document where the question names some. In a hybrid search, ``score`` is the
-    weighted sum of the passage's and its document's scores, divided by the maximum of the sum.
+    weighted sum of the passage's and its document's scores, divided by the maximum of the sum. ``parts`` are the
+    summands if they were asked for.
     """
 
     id: int
     score: float
     dense: float | None
     lexical: float | None
+    parts: tuple[ScorePart, ...] = ()
 
 
 class SearchCandidates(msgspec.Struct, frozen=True):
@@ -157,6 +160,7 @@ def rank(
     judgement: DocumentJudgement | None = None,
     dense_weight: float | None = None,
     limit: int | None = None,
+    explain: bool = False,
 ) -> list[Candidate]:
     """Candidates, best first. Candidates of deleted documents (not in ``names``) are dropped.
 
@@ -172,6 +176,7 @@ def rank(
             It replaces the comparison of the question with ``names`` and ``openings``.
         dense_weight: the weight of the cosine in a hybrid search, in place of all other evidence; BM25 gets the rest.
         limit: how many candidates to return; all of those requested are kept.
+        explain: whether the candidates get the parts of their scores.
     """
     documents, owners = np.unique(found.documents, return_inverse=True)
     ready = np.array([document in names for document in documents.tolist()], np.bool_)
@@ -185,33 +190,67 @@ def rank(
         shares = _shares(found.rest_words)
     else:
         shares = _shares(found.words)
+    parts: list[PartColumn] = []
     match mode:
         case SearchMode.DENSE:
             scores = np.nan_to_num(np.maximum(cosines, 0.0))
+            parts.append(PartColumn(ScorePartName.MEANING, scores, 1.0))
         case SearchMode.LEXICAL:
             scores = np.nan_to_num(shares)
+            parts.append(PartColumn(ScorePartName.WORDS, scores, 1.0))
         case SearchMode.HYBRID if dense_weight is not None:
             scores = _combine(cosines, shares, dense_weight)
+            parts += _parts_of_mixture(cosines, shares, dense_weight)
         case SearchMode.HYBRID:
-            scores = _hybrid(query, found, shares, names, openings or {}, judgement=judgement, familiar=familiar)
+            scores = _hybrid(
+                query,
+                found,
+                shares,
+                names,
+                openings or {},
+                judgement=judgement,
+                familiar=familiar,
+                parts=parts if explain else None,
+            )
             if requested:
-                scores += _PAGE_SHARE * np.isin(found.ids, list(requested)).astype(np.float32)
-    order = np.argsort(-scores, kind="stable")
-    if limit is not None and len(order) > limit:
-        kept = np.isin(found.ids[order], list(requested)) if requested else np.zeros(len(order), np.bool_)
-        kept[:limit] = True
-        order = order[kept]
-    table = np.stack((scores, cosines, shares)).astype(float)[:, order]
-    rounded = np.round(np.clip(table, 0.0, 1.0), 4).tolist()
-    return [
-        Candidate(passage, score, None if isnan(dense) else dense, None if isnan(lexical) else lexical)
-        for passage, score, dense, lexical in zip(found.ids[order].tolist(), *rounded, strict=True)
-    ]
+                on_page = _PAGE_SHARE * np.isin(found.ids, list(requested)).astype(np.float32)
+                scores += on_page
+                parts.append(PartColumn(ScorePartName.PAGE, on_page, _PAGE_SHARE))
+    return _best(found, scores, shares, requested=requested, limit=limit, parts=parts if explain else [])
 
 
 def name_and_title(filename: str, title: str | None) -> str:
     """The names of a document as ``rank`` takes them."""
     return f"{filename} {title or ''}"
+
+
+def _best(
+    found: SearchCandidates,
+    scores: Floats,
+    shares: Floats,
+    *,
+    requested: AbstractSet[int],
+    limit: int | None,
+    parts: Sequence[PartColumn],
+) -> list[Candidate]:
+    """The first ``limit`` candidates by their scores, and those requested."""
+    order = np.argsort(-scores, kind="stable")
+    if limit is not None and len(order) > limit:
+        kept = np.isin(found.ids[order], list(requested)) if requested else np.zeros(len(order), np.bool_)
+        kept[:limit] = True
+        order = order[kept]
+    table = np.stack((scores, found.cosines, shares)).astype(float)[:, order]
+    rounded = np.round(np.clip(table, 0.0, 1.0), 4).tolist()
+    ranked = [
+        Candidate(passage, score, None if isnan(dense) else dense, None if isnan(lexical) else lexical)
+        for passage, score, dense, lexical in zip(found.ids[order].tolist(), *rounded, strict=True)
+    ]
+    if not parts:
+        return ranked
+    return [
+        msgspec.structs.replace(candidate, parts=parts_at(parts, row))
+        for candidate, row in zip(ranked, order.tolist(), strict=True)
+    ]
 
 
 def _spread(ids: Ids, hits: Hits) -> Floats:
@@ -246,22 +285,39 @@ def _hybrid(
     *,
     judgement: DocumentJudgement | None,
     familiar: bool,
+    parts: list[PartColumn] | None = None,
 ) -> Floats:
-    """The mixture of all words, and the two judgements where there are any, divided by its maximum."""
-    mixed = _combine(found.cosines, shares, DENSE_WEIGHT if familiar else UNFAMILIAR_DENSE_WEIGHT)
+    """The mixture of all words, and the two judgements where there are any, divided by its maximum.
+
+    The parts of the scores are added to ``parts``.
+    """
+    dense_weight = DENSE_WEIGHT if familiar else UNFAMILIAR_DENSE_WEIGHT
+    mixed = _combine(found.cosines, shares, dense_weight)
     if judgement is None or not judgement.is_useful:
         documents, owners = np.unique(found.documents, return_inverse=True)
         best = np.zeros(len(documents), np.float32)
         np.maximum.at(best, owners, mixed)
         asked = content_words(query)[:_MAX_WORDS]
-        mixed += DOCUMENT_WEIGHT * _document_evidence(asked, documents, best, names, openings)[owners]
+        fitting = DOCUMENT_WEIGHT * _document_evidence(asked, documents, best, names, openings)[owners]
+        mixed += fitting
+        if parts is not None:
+            columns = _parts_of_mixture(found.cosines, shares, dense_weight)
+            columns.append(PartColumn(ScorePartName.DOCUMENT, fitting, DOCUMENT_WEIGHT))
+            parts += [column.scaled(_MIXED_MAXIMUM + PAGE_WEIGHT) for column in columns]
         return mixed / (_MIXED_MAXIMUM + PAGE_WEIGHT)
     mixed += DOCUMENT_WEIGHT * judgement.of(found.documents)
     judged, judged_maximum = _two_judgements(found, judgement, familiar=familiar)
     trust = judgement.confidence
     scores = (mixed + trust * (judged - mixed)).astype(np.float32)
-    _share_among(scores, found.documents, judgement.compared)
-    return (scores / (_MIXED_MAXIMUM + trust * (judged_maximum - _MIXED_MAXIMUM) + PAGE_WEIGHT)).astype(np.float32)
+    maximum = _MIXED_MAXIMUM + trust * (judged_maximum - _MIXED_MAXIMUM) + PAGE_WEIGHT
+    compared = scores.copy()
+    _share_among(compared, found.documents, judgement.compared)
+    if parts is not None:
+        columns = _parts_of_judgements(found, shares, judgement, dense_weight=dense_weight, familiar=familiar)
+        if judgement.compared:
+            columns.append(PartColumn(ScorePartName.COMPARISON, compared - scores, 1.0))
+        parts += [column.scaled(maximum) for column in columns]
+    return (compared / maximum).astype(np.float32)
 
 
 def _two_judgements(found: SearchCandidates, judgement: DocumentJudgement, *, familiar: bool) -> tuple[Floats, float]:
@@ -275,6 +331,30 @@ def _two_judgements(found: SearchCandidates, judgement: DocumentJudgement, *, fa
     return scores.astype(np.float32), 1.0 + words + JUDGED_DOCUMENT_WEIGHT
 
 
+def _parts_of_judgements(
+    found: SearchCandidates, shares: Floats, judgement: DocumentJudgement, *, dense_weight: float, familiar: bool
+) -> list[PartColumn]:
+    """The summands of ``_hybrid`` for a question that names documents, before the division by the maximum."""
+    trust = judgement.confidence
+    meaning, words = _parts_of_mixture(found.cosines, shares, dense_weight)
+    whole = np.nan_to_num(np.maximum(found.cosines, 0.0))
+    rest = np.nan_to_num(np.maximum(found.rest_cosines, 0.0)) if found.rest_cosines is not None else whole
+    rest_shares = np.nan_to_num(_shares(found.rest_words)) if found.rest_words is not None else np.zeros_like(whole)
+    rest_words_weight = REST_WORDS_WEIGHT if familiar else UNFAMILIAR_REST_WORDS_WEIGHT
+    document_weight = (1 - trust) * DOCUMENT_WEIGHT + trust * JUDGED_DOCUMENT_WEIGHT
+    return [
+        PartColumn(
+            ScorePartName.MEANING,
+            (1 - trust) * meaning.points + trust * (1 - REST_WEIGHT) * whole,
+            (1 - trust) * meaning.weight + trust * (1 - REST_WEIGHT),
+        ),
+        PartColumn(ScorePartName.WORDS, (1 - trust) * words.points, (1 - trust) * words.weight),
+        PartColumn(ScorePartName.OTHER_MEANING, trust * REST_WEIGHT * rest, trust * REST_WEIGHT),
+        PartColumn(ScorePartName.OTHER_WORDS, trust * rest_words_weight * rest_shares, trust * rest_words_weight),
+        PartColumn(ScorePartName.DOCUMENT, document_weight * judgement.of(found.documents), document_weight),
+    ]
+
+
 def _share_among(scores: Floats, owners: Ids, compared: Sequence[int]) -> None:
     """Give the best passage of each compared document the score of the best, and raise its others equally."""
     tops = {document: float(scores[owners == document].max()) for document in compared if (owners == document).any()}
@@ -284,10 +364,24 @@ def _share_among(scores: Floats, owners: Ids, compared: Sequence[int]) -> None:
 
 
 def _combine(cosines: Floats, shares: Floats, dense_weight: float) -> Floats:
-    """Weighted sum. An unknown cosine is at most the lowest known cosine; 0.8 of that gave the best results."""
+    """Weighted sum."""
+    return (dense_weight * _assumed(cosines) + (1 - dense_weight) * np.nan_to_num(shares)).astype(np.float32)
+
+
+def _assumed(cosines: Floats) -> npt.NDArray[np.floating[Any]]:
+    """Cosines of at least 0. An unknown one is at most the lowest known one; 0.8 of that gave the best results."""
     floor = 0.8 * max(0.0, float(np.nanmin(cosines))) if not np.isnan(cosines).all() else 0.0
-    known = np.where(np.isnan(cosines), floor, np.maximum(cosines, 0.0))
-    return (dense_weight * known + (1 - dense_weight) * np.nan_to_num(shares)).astype(np.float32)
+    return np.where(np.isnan(cosines), floor, np.maximum(cosines, 0.0))
+
+
+def _parts_of_mixture(cosines: Floats, shares: Floats, dense_weight: float) -> list[PartColumn]:
+    """The summands of ``_combine``."""
+    meaning = (dense_weight * _assumed(cosines)).astype(np.float32)
+    words = ((1 - dense_weight) * np.nan_to_num(shares)).astype(np.float32)
+    return [
+        PartColumn(ScorePartName.MEANING, meaning, dense_weight),
+        PartColumn(ScorePartName.WORDS, words, 1 - dense_weight),
+    ]
 
 
 def _document_evidence(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated
 
 import msgspec
 
 from ragsvc.core.defaults import DEFAULT_COLLECTION, DEFAULT_TOP_K, MAX_DOCUMENT_IDS
-from ragsvc.core.documents import StoredPassage
+from ragsvc.core.documents import CitedFile, StoredPassage
+from ragsvc.core.retrieval.explanations import ScorePart
 from ragsvc.core.retrieval.filters import Filter
 
 DocumentIds = Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_DOCUMENT_IDS)]
@@ -29,7 +30,8 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     ``dense_weight`` (0..1) is the weight of the cosine in a hybrid search, BM25 gets the rest; ``None`` is the
     evaluated mixture, which also uses the names of documents. ``may_rerank`` is ``False`` for the order of these scores
-    where a reranker would order the passages.
+    where a reranker would order the passages. ``explain`` asks for the parts of the scores.
+    ``with_files``: the result has the files of the documents.
     """
 
     text: str
@@ -42,6 +44,8 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
     rerank: bool = False
     may_rerank: bool = True
     dense_weight: float | None = None
+    explain: bool = False
+    with_files: bool = False
 
 
 class SearchHit(msgspec.Struct, frozen=True):
@@ -51,14 +55,17 @@ class SearchHit(msgspec.Struct, frozen=True):
     score: float
     dense: float | None = None
     lexical: float | None = None
+    parts: tuple[ScorePart, ...] = ()
 
 
 class SearchResult(msgspec.Struct, frozen=True):
     """Hits, best first, and the evidence in 0..1 that the documents contain an answer.
 
-    There is no answer if ``answerable`` is below ``answerability.ABSTAIN_BELOW``.
+    There is no answer if ``answerable`` is below ``answerability.ABSTAIN_BELOW``. ``files`` are those of the
+    documents of the hits, by the public ids of the documents, if the query asked for them.
     """
 
     hits: list[SearchHit]
     answerable: float
     timings_ms: dict[str, float] = {}
+    files: Mapping[str, CitedFile] = {}

@@ -21,7 +21,7 @@ from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.extract.headings import document_title, headings_by_font, page_fonts
 from ragsvc.extract.layout import page_text
-from ragsvc.extract.ocr import OcrUnavailable, open_recogniser
+from ragsvc.extract.ocr import OcrUnavailable, Recognised, open_recogniser
 from ragsvc.extract.ocr_layout import ocr_lines
 from ragsvc.extract.page_image import PixelArray
 from ragsvc.extract.pdf_pages import PageDraft, PageReports
@@ -66,6 +66,33 @@ def read_pictures(path: Path, *, limits: ExtractionLimits, reports: PageReports)
         title=document_title(None, None, draft.fonts[0]),
         page_count=count,
     )
+
+
+def picture_page(path: Path, page_number: int, width: int | None = None) -> PixelArray:
+    """The pixels of page ``page_number`` (from 1), red first; at most ``width`` wide, else as recognition sees them.
+
+    Raises:
+        ExtractionFailed: the picture has no such page, is damaged, or has more pixels than the limit.
+    """
+    with _opened(path) as picture:
+        try:
+            image = _upright(picture, page_number - 1)
+        except EOFError as error:
+            raise ExtractionFailed(FailureReason.DAMAGED, f"The picture has no page {page_number}.") from error
+        if width is not None and image.width > width:
+            image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
+        return np.ascontiguousarray(np.asarray(image, dtype=np.uint8))
+
+
+def recognise_picture(path: Path, page_number: int) -> tuple[PixelArray, Recognised]:
+    """The pixels of a page as recognition sees them, blue first, and its lines with the positions of their characters.
+
+    Raises:
+        ExtractionFailed: as ``picture_page``.
+        OcrUnavailable: text recognition is not installed or does not start.
+    """
+    pixels: PixelArray = np.ascontiguousarray(picture_page(path, page_number)[:, :, ::-1])
+    return pixels, open_recogniser().read(pixels, positions=True)
 
 
 @contextmanager
@@ -138,18 +165,23 @@ def _pixels(picture: Any, index: int) -> PixelArray | None:  # noqa: ANN401 - as
         ExtractionFailed: the page has more pixels than the limit.
     """
     picture.seek(index)
+    if min(picture.size) < _MIN_SIDE:
+        return None
+    image = _upright(picture, index)
+    pixels: PixelArray = np.ascontiguousarray(np.asarray(image, dtype=np.uint8)[:, :, ::-1])
+    return pixels if int(pixels.max()) - int(pixels.min()) >= _MIN_CONTRAST else None
+
+
+def _upright(picture: Any, index: int) -> Any:  # noqa: ANN401 - as above
+    """A page in RGB as it is displayed, with at most the pixels that recognition needs. Raises ``ExtractionFailed``."""
+    picture.seek(index)
     width, height = picture.size
     if width * height > _MAX_PIXELS:
         raise ExtractionFailed(
             FailureReason.OUT_OF_MEMORY,
             f"The picture has {width * height:,} pixels; the limit is {_MAX_PIXELS:,}.",
         )
-    if min(width, height) < _MIN_SIDE:
-        return None
-    image = _on_white(_reduced(picture))
-    image = ImageOps.exif_transpose(image)
-    pixels: PixelArray = np.ascontiguousarray(np.asarray(image, dtype=np.uint8)[:, :, ::-1])
-    return pixels if int(pixels.max()) - int(pixels.min()) >= _MIN_CONTRAST else None
+    return ImageOps.exif_transpose(_on_white(_reduced(picture)))
 
 
 def _reduced(picture: Any) -> Any:  # noqa: ANN401 - as above

@@ -37,7 +37,7 @@ from ragsvc import __version__
 from ragsvc.core.access.principal import Scope, require_scope
 from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.errors import RagsvcError
-from ragsvc.store.document_rows import DocumentFilter
+from ragsvc.store.document_listing import DocumentFilter
 from ragsvc.web.context import context_of
 from ragsvc.web.errors import is_unexpected, log_unexpected
 from ragsvc.web.mcp.tools import (

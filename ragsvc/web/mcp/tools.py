@@ -32,7 +32,7 @@ from ragsvc.services.access_control import Access
 from ragsvc.services.answers import AnswerService
 from ragsvc.services.citation_insertion import content_url
 from ragsvc.services.document_service import DocumentService, Upload
-from ragsvc.store.document_rows import DocumentFilter
+from ragsvc.store.document_listing import DocumentFilter
 from ragsvc.web.uploads import media_type_of_upload
 
 MAX_FETCHED_CHARACTERS: Final = 40_000

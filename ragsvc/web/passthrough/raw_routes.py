@@ -46,7 +46,7 @@ class RawRoutes:
         scope["path_template"] = scope["path"]
         try:
             refuse_encoded_slash(scope, takes_paths=False)
-            await let_in(self._access, context, requirement, body_limit)
+            await let_in(self._access, context, scope, requirement, body_limit)
             if query := scope["query_string"]:
                 check_parameters(query, query_parameters)
             response = await answer(scope, receive)

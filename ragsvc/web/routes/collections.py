@@ -1,18 +1,23 @@
-"""``/v1/rag/collections``: list, show and delete the collections of a tenant."""
+"""``/v1/rag/collections``: create, list, show and delete the collections of a tenant."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Request, delete, get
+from litestar import Request, Response, delete, get, post
 from litestar.params import FromPath, QueryParameter
 
-from ragsvc.core.access.principal import Principal, Scope, allows_collection
+from ragsvc.core.access.principal import Principal, Scope, allows_collection, require_collection
+from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH
 from ragsvc.core.errors import CollectionNotFound
+from ragsvc.core.validation import check_not_blank
 from ragsvc.services.tenant_administration import DeletionReport, TenantAdministration
 from ragsvc.store.tenant_rows import CollectionHoldings
+from ragsvc.web.app_state import services_of
+from ragsvc.web.bodies import read_json
 from ragsvc.web.context import principal_of
+from ragsvc.web.openapi import DocumentedAnswer
 
 _OnlyIfEmpty = Annotated[bool, QueryParameter(description="Refuse a collection that has documents (409)")]
 
@@ -43,6 +48,42 @@ class CollectionDeleted(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     deleted: bool = True
     removed: DeletionReport
+
+
+class NewCollection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A collection to create."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_COLLECTION_NAME_LENGTH, examples=["reports"])]
+
+
+_new = msgspec.json.Decoder(NewCollection)
+
+
+@post(
+    "/v1/rag/collections",
+    opt={
+        "scope": Scope.DOCUMENTS_WRITE,
+        "tag": "collections",
+        "body": NewCollection,
+        "answers": {
+            200: DocumentedAnswer("The tenant has a collection of this name already.", CollectionBody),
+            201: DocumentedAnswer("Created, without documents.", CollectionBody),
+        },
+    },
+    status_code=201,
+    summary="Create a collection",
+)
+async def create_collection(request: Request[Any, Any, Any]) -> Response[CollectionBody]:
+    """Create an empty collection. An upload that names a collection creates it too."""
+    principal = principal_of(request)
+    name = (await read_json(request, _new)).name
+    check_not_blank("name", name)
+    require_collection(principal, name)
+    access = services_of(request).access
+    holdings, created = await administration_of(request).create_collection(
+        principal.tenant, name, require_caller=lambda connection: access.require_key(connection, principal.key_id)
+    )
+    return Response(_body(holdings), status_code=201 if created else 200)
 
 
 @get("/v1/rag/collections", opt={"scope": Scope.DOCUMENTS_READ, "tag": "collections"}, summary="List collections")
@@ -105,5 +146,5 @@ def _body(entry: CollectionHoldings) -> CollectionBody:
     )
 
 
-route_handlers: list[Any] = [list_collections, get_collection, delete_collection]
+route_handlers: list[Any] = [create_collection, list_collections, get_collection, delete_collection]
 """All routes of this module."""

@@ -10,7 +10,7 @@ from litestar import Request, delete, get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 from msgspec import UNSET, Meta, UnsetType
 
-from ragsvc.core.access.principal import Scope
+from ragsvc.core.access.principal import Scope, require_scope
 from ragsvc.core.json_outline import LARGE_BODY_BYTES
 from ragsvc.core.responses.conversation_items import INCLUDABLE, MAX_ADDED_ITEMS, shown_item
 from ragsvc.core.validation import decode_json, invalid_value, listed, missing_value
@@ -44,6 +44,14 @@ _Item = Annotated[dict[str, Any], Meta(description="An item of OpenAI's Response
 _StoredItem = Annotated[dict[str, Any], Meta(extra_json_schema=_ITEM_SCHEMA)]
 _NewItems = Annotated[list[_Item], Meta(max_length=MAX_ADDED_ITEMS)]
 _Limit = Annotated[int, QueryParameter(ge=1, le=100, description="Maximum number of items")]
+_ListLimit = Annotated[int, QueryParameter(ge=1, le=100, description="Maximum number of conversations")]
+_AfterConversation = Annotated[
+    str | None, QueryParameter(description="List conversations after the one with this id (``last_id``)")
+]
+_Of = Annotated[
+    Literal["key", "tenant"],
+    QueryParameter(description="`tenant` is for administrators: conversations of all keys of the tenant"),
+]
 _After = Annotated[str | None, QueryParameter(description="List items after the one with this id (``last_id``)")]
 
 
@@ -83,6 +91,22 @@ class ConversationDeleted(msgspec.Struct, frozen=True, kw_only=True):
     deleted: bool = True
 
 
+class ListedConversation(ConversationBody, frozen=True, kw_only=True):
+    """A conversation in a list. ``last_active_at`` is the time of the last addition or change."""
+
+    last_active_at: int
+
+
+class ConversationList(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of conversations, the last used first; the next page begins with ``after`` = ``last_id``."""
+
+    object: Literal["list"] = "list"
+    data: list[ListedConversation]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
 class ConversationItems(msgspec.Struct, frozen=True, kw_only=True):
     """Items of a conversation. ``first_id`` and ``last_id`` are ``null`` for an empty list."""
 
@@ -105,7 +129,9 @@ def _service(request: Request[Any, Any, Any]) -> ConversationService:
 
 def _shown(conversation: Conversation) -> ConversationBody:
     return ConversationBody(
-        id=conversation.public_id, created_at=conversation.created_at, metadata=conversation.metadata
+        id=conversation.public_id,
+        created_at=conversation.created_at,
+        metadata=conversation.metadata,
     )
 
 
@@ -156,6 +182,39 @@ async def create_conversation(request: Request[Any, Any, Any]) -> ConversationBo
         require_caller=lambda connection: access.require_key(connection, principal.key_id),
     )
     return _shown(created)
+
+
+@get("/v1/conversations", opt=_NOT_FOUND, summary="List conversations")
+async def list_conversations(
+    request: Request[Any, Any, Any],
+    limit: _ListLimit = 20,
+    after: _AfterConversation = None,
+    of: _Of = "key",
+) -> ConversationList:
+    """List the conversations that the key made, or those of the whole tenant, the last used first.
+
+    OpenAI has no such route. Conversations of releases that did not note the key are in the list of the tenant only.
+    """
+    principal = principal_of(request)
+    if of == "tenant":
+        require_scope(principal, Scope.TENANT_ADMIN)
+    found, more = await _service(request).list_conversations(
+        principal, limit=limit, after=after, whole_tenant=of == "tenant"
+    )
+    return ConversationList(
+        data=[
+            ListedConversation(
+                id=conversation.public_id,
+                created_at=conversation.created_at,
+                last_active_at=conversation.last_active_at,
+                metadata=conversation.metadata,
+            )
+            for conversation in found
+        ],
+        first_id=found[0].public_id if found else None,
+        last_id=found[-1].public_id if found else None,
+        has_more=more,
+    )
 
 
 @get("/v1/conversations/{conversation_id:str}", opt=_NOT_FOUND, summary="Show a conversation")
@@ -248,6 +307,7 @@ async def delete_item(
 
 route_handlers: list[Any] = [
     create_conversation,
+    list_conversations,
     get_conversation,
     update_conversation,
     delete_conversation,

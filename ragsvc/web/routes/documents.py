@@ -12,7 +12,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 from litestar.response.base import ASGIResponse
 
-from ragsvc.core.access.principal import Scope, allows_collection, require_collection
+from ragsvc.core.access.principal import Principal, Scope, allows_collection, require_collection
 from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
 from ragsvc.core.documents import Document, DocumentStatus
 from ragsvc.core.errors import DocumentNotFound, DocumentUnreadable, FailureReason, InvalidRequest
@@ -23,7 +23,7 @@ from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.core.validation import as_sentence, decode_json_parameter, invalid_value
 from ragsvc.core.vector_stores import SERVER_FAULTS
 from ragsvc.services.document_service import DocumentService
-from ragsvc.store.document_rows import DocumentFilter
+from ragsvc.store.document_listing import DocumentFilter, DocumentOrder
 from ragsvc.web.app_state import services_of
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import principal_of
@@ -40,6 +40,7 @@ from ragsvc.web.openapi import (
 )
 from ragsvc.web.routes.schemas import (
     DocumentChange,
+    DocumentCountsOut,
     DocumentDeleted,
     DocumentList,
     DocumentOut,
@@ -48,6 +49,7 @@ from ragsvc.web.routes.schemas import (
     RetryRequest,
     UploadedDocumentOut,
     UploadForm,
+    counts_out,
     document_out,
     passage_out,
     uploaded_document_out,
@@ -73,6 +75,11 @@ _Statuses = Annotated[
     str | None, QueryParameter(description="queued, processing, ready or failed, or several separated by commas")
 ]
 _Collection = Annotated[str | None, QueryParameter(max_length=MAX_COLLECTION_NAME_LENGTH)]
+_MediaTypes = Annotated[
+    str | None,
+    QueryParameter(max_length=1000, description="A media type such as application/pdf, or several separated by commas"),
+]
+_Sort = Annotated[DocumentOrder, QueryParameter(description="What to sort by; `order` is the direction")]
 _Filters = Annotated[str | None, QueryParameter(description="A metadata filter as JSON")]
 _ParentId = Annotated[
     str | None, QueryParameter(max_length=64, description="Documents that are attached to the document with this id")
@@ -80,6 +87,11 @@ _ParentId = Annotated[
 _AfterPassage = Annotated[
     str | None,
     QueryParameter(pattern=CHUNK_ID_PATTERN, description="List passages after the one with this id (``last_id``)"),
+]
+
+_Inline = Annotated[
+    bool,
+    QueryParameter(description="Let a browser show a PDF or a picture instead of storing it; `#page=3` opens page 3"),
 ]
 
 _change = msgspec.json.Decoder(DocumentChange)
@@ -209,38 +221,73 @@ async def list_documents(
     after: FromQuery[str | None] = None,
     before: FromQuery[str | None] = None,
     order: FromQuery[Literal["asc", "desc"]] = "desc",
+    sort: _Sort = DocumentOrder.CREATED,
     status: _Statuses = None,
     name: _Name = None,
     collection: _Collection = None,
+    media_type: _MediaTypes = None,
     parent_id: _ParentId = None,
     filters: _Filters = None,
 ) -> DocumentList:
-    """List documents, newest first. ``after`` and ``before`` take the id of a document (``last_id``, ``first_id``)."""
+    """List documents, newest first. ``after`` and ``before`` take the id of a document (``last_id``, ``first_id``).
+
+    A page begins after the present place of that document, so a change of what is sorted by can move it.
+    """
     if after is not None and before is not None:
         raise InvalidRequest("'after' and 'before' cannot be used together.", param="before")
     service = _service(request)
     principal = principal_of(request)
     if collection is not None:
         require_collection(principal, collection)
-    which = DocumentFilter(
-        collections=principal.allowed_collections,
-        statuses=_statuses(status),
-        filename_contains=name,
-        metadata=None if filters is None else parse_filter(decode_json_parameter("filters", filters, dict[str, Any])),
-    )
     documents, more = await service.list_page(
         principal.tenant,
-        which=which,
+        which=_which(principal, status=status, name=name, media_type=media_type, filters=filters),
         collection=collection,
         parent_id=parent_id,
         limit=limit,
         after=after,
         before=before,
         descending=order == "desc",
+        order=sort,
     )
     data = [document_out(document, eta_s=service.eta_s(document)) for document in documents]
     return DocumentList(
         data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None, has_more=more
+    )
+
+
+@get("/v1/rag/documents/counts", opt={**_READ, "errors": (404,)}, summary="Count documents")
+async def count_documents(
+    request: Request[Any, Any, Any],
+    status: _Statuses = None,
+    name: _Name = None,
+    collection: _Collection = None,
+    media_type: _MediaTypes = None,
+    parent_id: _ParentId = None,
+    filters: _Filters = None,
+) -> DocumentCountsOut:
+    """Count the documents that the list with the same filters has, by status and by media type."""
+    principal = principal_of(request)
+    if collection is not None:
+        require_collection(principal, collection)
+    counts = await _service(request).count(
+        principal.tenant,
+        which=_which(principal, status=status, name=name, media_type=media_type, filters=filters),
+        collection=collection,
+        parent_id=parent_id,
+    )
+    return counts_out(counts)
+
+
+def _which(
+    principal: Principal, *, status: str | None, name: str | None, media_type: str | None, filters: str | None
+) -> DocumentFilter:
+    return DocumentFilter(
+        collections=principal.allowed_collections,
+        statuses=_statuses(status),
+        media_types=tuple(part.strip().lower() for part in media_type.split(",") if part.strip()) if media_type else (),
+        filename_contains=name,
+        metadata=None if filters is None else parse_filter(decode_json_parameter("filters", filters, dict[str, Any])),
     )
 
 
@@ -264,9 +311,11 @@ async def get_document(request: Request[Any, Any, Any], document_id: FromPath[st
     opt={**_READ, **described_download("The stored file.", _STORED)},
     summary="Download a document",
 )
-async def get_content(request: Request[Any, Any, Any], document_id: FromPath[str]) -> ASGIResponse:
+async def get_content(
+    request: Request[Any, Any, Any], document_id: FromPath[str], *, inline: _Inline = False
+) -> ASGIResponse:
     """Download the stored file or a range of it; `ETag` is its SHA-256."""
-    return await _stored_file(request, document_id)
+    return await _stored_file(request, document_id, inline=inline)
 
 
 @route(
@@ -281,9 +330,9 @@ async def head_content(request: Request[Any, Any, Any], document_id: FromPath[st
     return await _stored_file(request, document_id)
 
 
-async def _stored_file(request: Request[Any, Any, Any], document_id: str) -> ASGIResponse:
+async def _stored_file(request: Request[Any, Any, Any], document_id: str, *, inline: bool = False) -> ASGIResponse:
     document, stored = await _service(request).content(await _tenant_of(request, document_id), document_id)
-    headers = download_headers(document.filename, document.media_type)
+    headers = download_headers(document.filename, document.media_type, inline=inline)
     return StoredFile(stored, size=document.size_bytes, sha256=document.sha256, headers=headers)
 
 
@@ -390,6 +439,7 @@ async def delete_document_by_post(request: Request[Any, Any, Any], document_id: 
 route_handlers: list[Any] = [
     upload_document,
     list_documents,
+    count_documents,
     get_document,
     get_content,
     head_content,

@@ -25,8 +25,9 @@ from ragsvc.store.key_usage_rows import KeyUsage
 from ragsvc.web.app_state import services_of
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import context_of
+from ragsvc.web.csv_answers import csv_response, json_or_csv, wants_csv
 from ragsvc.web.idempotent_requests import idempotent_request
-from ragsvc.web.routes.usage import day_as_date
+from ragsvc.web.routes.usage import USAGE_COLUMNS, Format, day_as_date, shown_numbers
 from ragsvc.web.tenant_reach import own_tenant, require_tenant
 
 AnyRequest = Request[Any, Any, Any]
@@ -156,6 +157,7 @@ class KeyUsageBody(msgspec.Struct, frozen=True, kw_only=True):
     """Usage of a day: ``date`` in UTC; ``day`` is the same in days since 1970; ``cost`` in the currency of the prices.
 
     ``family`` is a group of endpoints, also ``search``, ``documents`` and ``files``; ``""`` is from an older release.
+    ``errors`` and ``latency_ms`` are those of ``GET /v1/usage``.
     """
 
     key_id: str
@@ -168,6 +170,8 @@ class KeyUsageBody(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int
     requests: int
     cost: float
+    errors: int
+    latency_ms: float | None
 
 
 class UsageList(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,6 +194,7 @@ _update = msgspec.json.Decoder(UpdateKey)
 _rotate = msgspec.json.Decoder(RotateKey)
 _OPT = {"scope": Scope.TENANT_ADMIN, "tag": "keys"}
 _Limit = Annotated[int, QueryParameter(ge=1, le=100)]
+_Before = Annotated[int | None, QueryParameter(ge=1, le=MAX_INTEGER)]
 
 
 @post("/v1/keys", opt={**_OPT, "body": CreateKey, "idempotent": True}, summary="Create a key")
@@ -221,6 +226,7 @@ async def create_key(request: AnyRequest) -> Response[IssuedKeyBody]:
         limits=draft.limits,
         collections=draft.allowed_collections,
         models=draft.allowed_models,
+        expires_at=draft.expires_at,
     )
     issued = await services_of(request).keys.create(draft, actor=_actor(request), request=await _repeatable(request))
     return _issued(request, issued, status=201)
@@ -274,6 +280,7 @@ async def update_key(request: AnyRequest, key_id: FromPath[str]) -> KeyBody:
         limits=msgspec.structs.replace(before.limits, **limits),
         collections=changes.get("allowed_collections", before.allowed_collections),
         models=changes.get("allowed_models", before.allowed_models),
+        expires_at=changes.get("expires_at", before.expires_at),
     )
     return _show(
         request, await services_of(request).keys.update(KeyId(key_id), KeyChange(**changes), actor=_actor(request))
@@ -299,6 +306,7 @@ async def rotate_key(request: AnyRequest, key_id: FromPath[str]) -> Response[Iss
         limits=key.limits,
         collections=key.allowed_collections,
         models=key.allowed_models,
+        expires_at=key.expires_at,
     )
     issued = await services_of(request).keys.rotate(
         KeyId(key_id), overlap_s=body.overlap_s, actor=_actor(request), request=await _repeatable(request)
@@ -325,31 +333,68 @@ async def delete_key(request: AnyRequest, key_id: FromPath[str]) -> DeletedKey:
 async def get_audit(
     request: AnyRequest,
     key_id: FromPath[str],
-    before: Annotated[int | None, QueryParameter(ge=1, le=MAX_INTEGER)] = None,
+    before: _Before = None,
     limit: _Limit = 20,
 ) -> AuditList:
     """Show who changed what and when, newest first; to administrators also for deleted keys."""
     if own_tenant(request) is not None:
         await _reachable(request, key_id)
-    entries = await services_of(request).keys.audit(KeyId(key_id), before=before, limit=limit + 1)
+    entries = await services_of(request).keys.audit(key_id=KeyId(key_id), before=before, limit=limit + 1)
     return AuditList(data=entries[:limit], has_more=len(entries) > limit)
 
 
-@get("/v1/keys/{key_id:str}/usage", opt=_OPT, summary="Show the usage of a key")
+@get("/v1/audit", opt=_OPT, summary="Show the audit trail")
+async def list_audit(
+    request: AnyRequest,
+    tenant: FromQuery[str | None] = None,
+    key_id: FromQuery[str | None] = None,
+    before: _Before = None,
+    limit: _Limit = 20,
+) -> AuditList:
+    """Show who changed keys, and tenants' keys for providers, newest first; also of deleted keys.
+
+    A tenant administrator sees the changes of its own tenant.
+    """
+    own = own_tenant(request)
+    if own is not None:
+        require_tenant(request, tenant or own)
+        tenant = own
+    entries = await services_of(request).keys.audit(
+        tenant=None if tenant is None else TenantId(tenant),
+        key_id=None if key_id is None else KeyId(key_id),
+        before=before,
+        limit=limit + 1,
+    )
+    return AuditList(data=entries[:limit], has_more=len(entries) > limit)
+
+
+@get(
+    "/v1/keys/{key_id:str}/usage",
+    opt={**_OPT, **json_or_csv("Usage of the key, newest first.", UsageList)},
+    summary="Show the usage of a key",
+)
 async def get_usage(
-    request: AnyRequest, key_id: FromPath[str], days: Annotated[int, QueryParameter(ge=1, le=366)] = 30
-) -> UsageList:
-    """Show tokens and requests per day, model and family; searches and uploads count as requests."""
+    request: AnyRequest,
+    key_id: FromPath[str],
+    days: Annotated[int, QueryParameter(ge=1, le=366)] = 30,
+    format: Format = None,  # noqa: A002 - the name of the query parameter
+) -> Response[UsageList] | Response[bytes]:
+    """Show tokens, requests, errors and durations per day, model and family, in JSON or as a table (CSV).
+
+    Searches and uploads count as requests.
+    """
     if own_tenant(request) is not None:
         await _reachable(request, key_id)
-    usage = await services_of(request).keys.usage(KeyId(key_id), days=days)
-    return UsageList(data=[_used(entry) for entry in usage])
+    usage = [_used(entry) for entry in await services_of(request).keys.usage(KeyId(key_id), days=days)]
+    if not wants_csv(request, format):
+        return Response(UsageList(data=usage))
+    columns = ("date", "model", "family", *USAGE_COLUMNS)
+    cells = [[getattr(entry, column) for column in columns] for entry in usage]
+    return csv_response(columns, cells, filename="usage-of-key.csv")
 
 
 def _used(entry: KeyUsage) -> KeyUsageBody:
-    fields = msgspec.structs.asdict(entry)
-    cost = to_amount(fields.pop("cost_micros"))
-    return KeyUsageBody(**fields, date=day_as_date(entry.day), cost=cost)
+    return KeyUsageBody(**shown_numbers(entry), date=day_as_date(entry.day))
 
 
 _CONVERTED: tuple[tuple[str, Callable[[Any], Any]], ...] = (
@@ -393,10 +438,13 @@ def _check_grant(
     limits: KeyLimits,
     collections: Sequence[str],
     models: Sequence[str],
+    expires_at: int | None,
 ) -> None:
     live = context_of(request.scope).live
     if live is not None and own_tenant(request) is not None:
-        check_grant(live.key, scopes=scopes, limits=limits, collections=collections, models=models)
+        check_grant(
+            live.key, scopes=scopes, limits=limits, collections=collections, models=models, expires_at=expires_at
+        )
 
 
 def _actor(request: AnyRequest) -> Actor:
@@ -408,7 +456,8 @@ async def _repeatable(request: AnyRequest) -> IdempotentRequest | None:
     return idempotent_request(request, await request.body())
 
 
-def _fields(key: ApiKey, now: float) -> dict[str, Any]:
+def fields_of_key(key: ApiKey, now: float) -> dict[str, Any]:
+    """The fields of a key as clients see them; ``now`` is in Unix seconds."""
     return {
         **_as_amounts(msgspec.structs.asdict(key.limits)),
         "id": key.id,
@@ -426,11 +475,11 @@ def _fields(key: ApiKey, now: float) -> dict[str, Any]:
 
 
 def _show(request: AnyRequest, key: ApiKey) -> KeyBody:
-    return KeyBody(**_fields(key, services_of(request).access.clock()))
+    return KeyBody(**fields_of_key(key, services_of(request).access.clock()))
 
 
 def _issued(request: AnyRequest, issued: IssuedKey, *, status: int) -> Response[IssuedKeyBody]:
-    body = IssuedKeyBody(**_fields(issued.key, services_of(request).access.clock()), key=issued.text)
+    body = IssuedKeyBody(**fields_of_key(issued.key, services_of(request).access.clock()), key=issued.text)
     headers = {"location": f"/v1/keys/{issued.key.id}", "cache-control": "no-store"}
     return Response(body, status_code=status, headers=headers)
 
@@ -444,5 +493,6 @@ route_handlers = [
     revoke_key,
     delete_key,
     get_audit,
+    list_audit,
     get_usage,
 ]

@@ -15,16 +15,19 @@ from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ModelSettings, ProviderSettings, with_model_objects
 from ragsvc.core.ids import END_OF_TEXT, TenantId
 from ragsvc.core.validation import check_nesting, invalid_field, invalid_value
+from ragsvc.services.key_administration import Actor
 from ragsvc.services.provider_administration import (
     DisabledProvider,
     ProviderAdministration,
+    ProviderKeyState,
     ProviderTest,
     ProviderView,
     TenantKey,
 )
 from ragsvc.web.bodies import read_json
-from ragsvc.web.context import principal_of
+from ragsvc.web.context import context_of, principal_of
 from ragsvc.web.idempotent_requests import idempotent_request
+from ragsvc.web.tenant_reach import own_tenant, require_tenant
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -92,9 +95,17 @@ class ProviderKeyList(msgspec.Struct, frozen=True, kw_only=True):
     data: list[TenantKey]
 
 
+class ProviderKeyStates(msgspec.Struct, frozen=True, kw_only=True):
+    """All providers, and whether the tenant has a key for them."""
+
+    object: Literal["list"] = "list"
+    data: list[ProviderKeyState]
+
+
 _fields = msgspec.json.Decoder(dict[str, Any])
 _set_key = msgspec.json.Decoder(SetProviderKey)
 _OPT: dict[str, Any] = {"scope": Scope.ADMIN, "tag": "providers"}
+_KEYS: dict[str, Any] = {"scope": Scope.TENANT_ADMIN, "tag": "providers"}
 _FIELDS: dict[str, Any] = {"application/json": {"type": "object", "description": "Fields of a provider to change"}}
 
 
@@ -156,27 +167,48 @@ async def check_provider(request: AnyRequest, name: FromPath[str]) -> ProviderTe
     return await _service(request).test(name)
 
 
-@put("/v1/providers/{name:str}/key", opt={**_OPT, "body": SetProviderKey}, summary="Store the key of a tenant")
+@put("/v1/providers/{name:str}/key", opt={**_KEYS, "body": SetProviderKey}, summary="Store the key of a tenant")
 async def set_provider_key(request: AnyRequest, name: FromPath[str]) -> TenantKey:
-    """Store a key for the provider that requests of the tenant use instead of the operator's key."""
+    """Store a key for the provider that requests of the tenant use instead of the operator's key.
+
+    A tenant administrator stores keys of its own tenant.
+    """
     body = await read_json(request, _set_key)
-    tenant = TenantId(body.tenant or principal_of(request).tenant)
-    return await _service(request).set_key(tenant, name, body.api_key)
+    tenant = _reached(request, body.tenant)
+    return await _service(request).set_key(tenant, name, body.api_key, actor=_actor(request))
 
 
-@get("/v1/providers/{name:str}/keys", opt=_OPT, summary="List tenants with a key for a provider")
+@get("/v1/providers/{name:str}/keys", opt=_KEYS, summary="List tenants with a key for a provider")
 async def list_provider_keys(request: AnyRequest, name: FromPath[str]) -> ProviderKeyList:
-    """List the tenants that have a key for the provider."""
-    return ProviderKeyList(data=_service(request).keys(name))
+    """List the tenants that have a key for the provider; a tenant administrator sees its own tenant."""
+    own = own_tenant(request)
+    return ProviderKeyList(data=[key for key in _service(request).keys(name) if own is None or key.tenant == own])
 
 
-@delete("/v1/providers/{name:str}/key", opt=_OPT, status_code=200, summary="Remove the key of a tenant")
+@delete("/v1/providers/{name:str}/key", opt=_KEYS, status_code=200, summary="Remove the key of a tenant")
 async def delete_provider_key(
     request: AnyRequest, name: FromPath[str], tenant: FromQuery[str | None] = None
 ) -> DeletedProvider:
     """Remove the key of a tenant; its requests use the operator's key again."""
-    await _service(request).drop_key(TenantId(tenant or principal_of(request).tenant), name)
+    await _service(request).drop_key(_reached(request, tenant), name, actor=_actor(request))
     return DeletedProvider(id=name, object="provider_key.deleted")
+
+
+@get("/v1/provider_keys", opt=_KEYS, summary="List the providers' keys of a tenant")
+async def list_keys_of_tenant(request: AnyRequest, tenant: FromQuery[str | None] = None) -> ProviderKeyStates:
+    """List all providers, and whether the tenant has a key for them; without ``tenant`` for that of the caller."""
+    return ProviderKeyStates(data=_service(request).keys_of(_reached(request, tenant)))
+
+
+def _reached(request: AnyRequest, tenant: str | None) -> TenantId:
+    """The named tenant, or the caller's. Raises ``PolicyDenied`` if the caller does not reach it."""
+    wanted = TenantId(tenant or principal_of(request).tenant)
+    require_tenant(request, wanted)
+    return wanted
+
+
+def _actor(request: AnyRequest) -> Actor:
+    return Actor(principal_of(request).key_id, context_of(request.scope).request_id)
 
 
 def _show(view: ProviderView) -> ProviderBody:
@@ -211,5 +243,6 @@ route_handlers = [
     set_provider_key,
     list_provider_keys,
     delete_provider_key,
+    list_keys_of_tenant,
 ]
 """All routes of this module."""

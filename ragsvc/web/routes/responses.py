@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
 import anyio.to_thread
@@ -16,7 +16,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive
 from litestar.types import Scope as ASGIScope
 
-from ragsvc.core.access.principal import Scope
+from ragsvc.core.access.principal import Principal, Scope, require_scope
 from ragsvc.core.errors import EndpointNotOffered, ModelNotFound
 from ragsvc.core.gateway.chat import ChatCall
 from ragsvc.core.gateway.endpoint_families import Family, ProxiedFields
@@ -27,6 +27,7 @@ from ragsvc.services.model_registry import LOCAL_PROVIDER, ModelRegistry
 from ragsvc.services.passthrough import ProxyAnswer, ProxyCall, ProxyService
 from ragsvc.services.response_plans import ResponsePlan
 from ragsvc.services.responses import FollowedResponse, ReplayedResponse, ResponseService, ResponseStream
+from ragsvc.web.auth import AccessRequirement
 from ragsvc.web.bodies import LARGE_BODIES_KEY, MemoryBudget, read_body
 from ragsvc.web.context import RequestContext, context_of, principal_of
 from ragsvc.web.disconnects import DisconnectWatcher
@@ -57,8 +58,16 @@ class ResponseServices(Protocol):
     def proxy(self) -> ProxyService: ...
 
 
-async def answer_response(scope: ASGIScope, receive: Receive) -> ASGIResponse:
-    """Answer an admitted request for a response."""
+class _Received(NamedTuple):
+    """A request, the size of its body, and the call to a provider that can answer it as it is; without the body."""
+
+    request: ResponseRequest
+    size_bytes: int
+    native: ProxyCall | None
+
+
+async def _receive(scope: ASGIScope, receive: Receive) -> _Received | None:
+    """The request in the body; ``None`` if the client disconnects."""
     state = scope["litestar_app"].state
     services: ResponseServices = state["services"]
     budget: MemoryBudget = state[LARGE_BODIES_KEY]
@@ -66,24 +75,50 @@ async def answer_response(scope: ASGIScope, receive: Receive) -> ASGIResponse:
     with budget.share() as take:
         body = await read_body(receive, context.body_limit, take)
         if body is None:
-            return ClientGone()
+            return None
         if len(body) < LARGE_BODY_BYTES:
             request = decode_response_request(body)
             stateless = request.is_stateless
         else:
             request, stateless = await anyio.to_thread.run_sync(_decode_large, body)
-    large = len(body) >= LARGE_BODY_BYTES
+    request = _as_permitted(request, context.principal)
     native = _native_call(request, body, context, services) if stateless else None
-    if native is not None and request.stream:
-        return _NativeOrBridged(scope, request, native, services, large=large).response()
-    if request.background or request.stream:
-        return await _begin(scope, request, services, large=large)
+    return _Received(request, len(body), native)
+
+
+async def answer_response(scope: ASGIScope, receive: Receive) -> ASGIResponse:
+    """Answer an admitted request for a response. The body, most of which may be files, is not kept meanwhile."""
+    services: ResponseServices = scope["litestar_app"].state["services"]
+    context = context_of(scope)
+    received = await _receive(scope, receive)
+    if received is None:
+        return ClientGone()
+    if received.native is not None and received.request.stream:
+        return _NativeOrBridged(scope, received, received.native, services).response()
+    if received.request.background or received.request.stream:
+        return await _begin(scope, received, services)
     with DisconnectWatcher(receive):
-        if native is not None:
+        if received.native is not None:
             with contextlib.suppress(EndpointNotOffered):
-                return _passed(scope, await services.proxy.forward(context.principal, native, access_of(context)))
-        return JsonBytes(await services.responses.complete(await _plan(scope, request, services, large=large)))
+                forwarded = await services.proxy.forward(context.principal, received.native, access_of(context))
+                return _passed(scope, forwarded)
+        plan = await _plan(scope, received, services)
+        del received
+        return JsonBytes(await services.responses.complete(plan))
     return ClientGone()
+
+
+def _as_permitted(request: ResponseRequest, principal: Principal) -> ResponseRequest:
+    """The request of a key; one that has the scope ``proxy`` only uses and stores nothing here.
+
+    Raises:
+        PolicyDenied: such a key asks for it.
+    """
+    if principal.scopes & {Scope.CHAT, Scope.CHAT_PLAIN}:
+        return request
+    if request.store or request.uses_stored:
+        require_scope(principal, Scope.CHAT_PLAIN)
+    return msgspec.structs.replace(request, store=False)
 
 
 def _decode_large(body: bytes) -> tuple[ResponseRequest, bool]:
@@ -92,23 +127,22 @@ def _decode_large(body: bytes) -> tuple[ResponseRequest, bool]:
     return request, request.is_stateless
 
 
-async def _begin(
-    scope: ASGIScope, request: ResponseRequest, services: ResponseServices, *, large: bool
-) -> ASGIResponse:
+async def _begin(scope: ASGIScope, received: _Received, services: ResponseServices) -> ASGIResponse:
     """A response that is made while it is sent, or later in the background."""
-    plan = await _plan(scope, request, services, large=large)
-    if not request.background:
+    plan = await _plan(scope, received, services)
+    if not plan.request.background:
         return _events(scope, services.responses.stream(plan))
     queued, followed = await services.responses.start(plan)
-    return _events(scope, followed) if request.stream else JsonBytes(queued)
+    return _events(scope, followed) if plan.request.stream else JsonBytes(queued)
 
 
-async def _plan(
-    scope: ASGIScope, request: ResponseRequest, services: ResponseServices, *, large: bool = False
-) -> ResponsePlan:
+async def _plan(scope: ASGIScope, received: _Received, services: ResponseServices) -> ResponsePlan:
     context = context_of(scope)
     return await services.responses.plan(
-        context.principal, request, lambda call: _adapt(call, scope, context, services.models), large=large
+        context.principal,
+        received.request,
+        lambda call: _adapt(call, scope, context, services.models),
+        size_bytes=received.size_bytes,
     )
 
 
@@ -169,13 +203,10 @@ class _BridgedAnswer:
 class _NativeOrBridged:
     """A streamed response of a provider, or one that is made here if it turns out to offer chats only."""
 
-    def __init__(
-        self, scope: ASGIScope, request: ResponseRequest, call: ProxyCall, services: ResponseServices, *, large: bool
-    ) -> None:
+    def __init__(self, scope: ASGIScope, received: _Received, call: ProxyCall, services: ResponseServices) -> None:
         self._scope = scope
-        self._request = request
+        self._received = received
         self._call = call
-        self._large = large
         self._services = services
         self._stream: ResponseStream | None = None
 
@@ -189,7 +220,7 @@ class _NativeOrBridged:
         context, services = context_of(self._scope), self._services
         with contextlib.suppress(EndpointNotOffered):
             return await services.proxy.forward(context.principal, self._call, access_of(context), prepared=prepared)
-        self._stream = services.responses.stream(await _plan(self._scope, self._request, services, large=self._large))
+        self._stream = services.responses.stream(await _plan(self._scope, self._received, services))
         return _BridgedAnswer(await self._stream.open(lambda _dropped: prepared()))
 
     def _render_failure(self, error: ErrorDetail) -> bytes | None:
@@ -219,7 +250,7 @@ def _events(scope: ASGIScope, stream: ResponseStream | FollowedResponse | Replay
     "/v1/responses",
     status_code=200,
     opt={
-        "scope": Scope.CHAT_PLAIN,
+        "scope": AccessRequirement.CHAT_OR_PROXY,
         "raw": answer_response,
         "passes_query": True,
         "large_body": True,
@@ -235,7 +266,8 @@ def _events(scope: ASGIScope, stream: ResponseStream | FollowedResponse | Replay
 async def create_response(request: Request[Any, Any, Any]) -> ASGIResponse:
     """Answer with a model, from documents with the tool ``file_search``, as an event stream if ``stream`` is true.
 
-    The response is stored unless ``store`` is false. The scope ``chat.plain`` suffices without documents.
+    The response is stored unless ``store`` is false. The scope ``chat.plain`` suffices without documents, and the scope
+    ``proxy`` for responses that are not stored and continue nothing.
     """
     return await answer_response(request.scope, request.receive)
 

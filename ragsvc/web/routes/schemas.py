@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from ragsvc.core.defaults import (
     DEFAULT_COLLECTION,
@@ -17,9 +17,11 @@ from ragsvc.core.defaults import (
 )
 from ragsvc.core.documents import Document, DocumentStatus, Stage, StoredPassage
 from ragsvc.core.ids import chunk_id
+from ragsvc.core.retrieval.explanations import ScorePartName, found_words
 from ragsvc.core.retrieval.search_values import DocumentIds, SearchHit, SearchMode
 from ragsvc.core.text.tables import passage_text
 from ragsvc.services.document_service import UploadResult
+from ragsvc.store.document_listing import DocumentCounts
 
 
 class ProblemOut(msgspec.Struct, frozen=True):
@@ -86,6 +88,18 @@ class DocumentList(msgspec.Struct, frozen=True, kw_only=True):
     first_id: str | None
     last_id: str | None
     has_more: bool
+
+
+class DocumentCountsOut(msgspec.Struct, frozen=True, kw_only=True):
+    """The number of documents: in all, by status, and by media type."""
+
+    object: Literal["document.counts"] = "document.counts"
+    total: int
+    queued: int
+    processing: int
+    ready: int
+    failed: int
+    media_types: dict[str, int]
 
 
 class DocumentDeleted(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,6 +183,8 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     filters: dict[str, Any] | None = None
     min_score: Annotated[float, Meta(ge=0, le=1)] = 0.0
     rerank: bool = False
+    explain: bool = False
+    """Add the parts of each score, and the words of the query that each passage contains."""
 
 
 class ScoresOut(msgspec.Struct, frozen=True):
@@ -176,6 +192,28 @@ class ScoresOut(msgspec.Struct, frozen=True):
 
     dense: float | None
     lexical: float | None
+
+
+class ScorePartOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a score: ``points`` = ``value`` (0..1) times ``weight``. All points add up to the score.
+
+    ``meaning`` and ``words`` compare the query with the passage, ``other_meaning`` and ``other_words`` only its words
+    that name no document, ``document`` compares it with the document's name and opening. ``page``: the query names the
+    page. ``comparison``: the query compares documents. ``requested``: it asks for this page or document as a whole.
+    ``reranker``: the reranker's score alone counts. ``not_reranked`` (negative): the reranker had no time for it.
+    """
+
+    name: ScorePartName
+    value: float
+    weight: float
+    points: float
+
+
+class ExplanationOut(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a passage has its score. ``words`` are the words of the query that it contains."""
+
+    parts: list[ScorePartOut]
+    words: list[str]
 
 
 class SearchHitOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,6 +234,7 @@ class SearchHitOut(msgspec.Struct, frozen=True, kw_only=True):
     markdown: str | None
     score: float
     scores: ScoresOut
+    explanation: ExplanationOut | UnsetType = UNSET
 
 
 class SearchResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -245,6 +284,18 @@ def document_out(document: Document, *, eta_s: float | None = None) -> DocumentO
     )
 
 
+def counts_out(counts: DocumentCounts) -> DocumentCountsOut:
+    """Convert counts for a response."""
+    return DocumentCountsOut(
+        total=counts.total,
+        queued=counts.by_status.get(DocumentStatus.QUEUED, 0),
+        processing=counts.by_status.get(DocumentStatus.PROCESSING, 0),
+        ready=counts.by_status.get(DocumentStatus.READY, 0),
+        failed=counts.by_status.get(DocumentStatus.FAILED, 0),
+        media_types=counts.by_media_type,
+    )
+
+
 def uploaded_document_out(uploaded: UploadResult, document: Document, *, eta_s: float | None) -> UploadedDocumentOut:
     """Convert the result of an upload for a response; ``document`` is its present state."""
     plain = document_out(document, eta_s=eta_s)
@@ -276,8 +327,8 @@ def passage_out(passage: StoredPassage) -> PassageOut:
     )
 
 
-def hit_out(hit: SearchHit) -> SearchHitOut:
-    """Convert a search hit for a response."""
+def hit_out(hit: SearchHit, *, explained: str | None = None) -> SearchHitOut:
+    """Convert a search hit for a response, with an explanation if the query is given."""
     passage = hit.passage
     return SearchHitOut(
         chunk_id=chunk_id(passage.document_public_id, passage.ordinal),
@@ -292,4 +343,13 @@ def hit_out(hit: SearchHit) -> SearchHitOut:
         markdown=passage_text(passage) if passage.tables else None,
         score=hit.score,
         scores=ScoresOut(dense=hit.dense, lexical=hit.lexical),
+        explanation=UNSET if explained is None else explanation_out(hit, explained),
     )
+
+
+def explanation_out(hit: SearchHit, query: str) -> ExplanationOut:
+    """Convert the explanation of a score for a response."""
+    parts = [
+        ScorePartOut(name=part.name, value=part.value, weight=part.weight, points=part.points) for part in hit.parts
+    ]
+    return ExplanationOut(parts=parts, words=found_words(query, hit.passage.text))

@@ -53,10 +53,14 @@ async def answer_search(scope: Scope, receive: Receive) -> ASGIResponse:
                 mode=data.mode,
                 min_score=data.min_score,
                 rerank=data.rerank,
+                explain=data.explain,
             ),
         )
+        explained = data.query if data.explain else None
         response = SearchResponse(
-            data=[hit_out(hit) for hit in result.hits], answerable=result.answerable, timings_ms=result.timings_ms
+            data=[hit_out(hit, explained=explained) for hit in result.hits],
+            answerable=result.answerable,
+            timings_ms=result.timings_ms,
         )
         return JsonBytes(msgspec.json.encode(response))
     return ClientGone()

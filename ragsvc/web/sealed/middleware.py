@@ -75,7 +75,7 @@ class SealedRequestMiddleware:
         wire_limit = opener.wire_limit_bytes(limit)
         with self._memory.share() as take:
             try:
-                await let_in(self._access, context, opener.requirement, wire_limit)
+                await let_in(self._access, context, scope, opener.requirement, wire_limit)
                 body = SealedBody(receive, take, limit_bytes=limit, wire_limit_bytes=wire_limit)
                 opened = await opener.open(scope, body, send)
             except (RagsvcError, KeyConfigMismatch) as error:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from ragsvc.core.access.api_keys import ApiKey
 from ragsvc.core.errors import BackupDamaged, ConfigurationError, Conflict, DataDirectoryLocked
+from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.crypto.at_rest import MasterKey
 from ragsvc.store.backup_archive import PIECE_BYTES, BackupArchive
 from ragsvc.store.data_keys import open_data_keys
@@ -21,6 +23,8 @@ from ragsvc.store.database import Database, connect_raw
 from ragsvc.store.directory_backup import back_up_directory, restore_directory
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.encrypt_directory import rotate_master_key
+from ragsvc.store.key_rows import insert_key
+from ragsvc.store.session_rows import SessionGrant, add_link, add_session
 from ragsvc.testing.service_runner import ROOT
 from tests.support.old_data_directories import KINDS, OldDirectory
 
@@ -71,6 +75,35 @@ def test_a_restored_directory_has_every_row_every_file_and_every_key(kind: str, 
     assert len(expected) > 3
     for path in (restored, *restored.rglob("*")):
         assert path.is_dir() or path.name == "ragsvc.lock" or path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_backup_has_no_sessions_of_the_web_pages(kind: str, tmp_path: Path) -> None:
+    """A restore would open sessions again that were ended after the backup."""
+    old = OldDirectory(kind, tmp_path / "data")
+    key = old.database_key
+    grant = {"key_id": "key_0123456789ab", "secret_hash": b"s" * 32, "created_at": 1, "expires_at": 2_000_000_000}
+
+    def open_session(connection) -> None:
+        key = ApiKey(id=KeyId(grant["key_id"]), tenant=TenantId("acme"), label="pages", secret_hash=b"s" * 32)
+        insert_key(connection, key)
+        add_session(connection, SessionGrant(token_hash=b"t" * 32, **grant), keep=9)
+        add_link(connection, SessionGrant(token_hash=b"c" * 32, **grant), keep=9)
+
+    database = Database(old.database, key=key)
+    try:
+        database.write_sync(open_session)
+        back_up_directory(old.path, keys_of(old), tmp_path / "backup")
+        restored = tmp_path / "elsewhere" / "data"
+        restore_directory(tmp_path / "backup", restored)
+        kept = rows(restored / "ragsvc.sqlite", key)
+        assert (kept["web_sessions"], kept["session_links"]) == ([], [])
+        assert b"t" * 32 not in (restored / "ragsvc.sqlite").read_bytes()
+        there = rows(old.database, key)
+        assert len(there["web_sessions"]) == len(there["session_links"]) == 1, "the service goes on with its sessions"
+        assert kept["api_keys"] == there["api_keys"]
+    finally:
+        database.close()
 
 
 def test_a_second_snapshot_stores_only_what_changed_and_old_ones_can_be_removed(tmp_path: Path) -> None:

@@ -218,6 +218,24 @@ def test_the_size_of_a_tenant_is_read_from_an_index(database: Database) -> None:
     ]
 
 
+def test_files_with_a_purpose_are_found_by_an_index(database: Database) -> None:
+    statements: list[tuple[str, Any]] = []
+
+    def note(_connection, _cursor, statement, parameters, _context, _many) -> None:
+        statements.append((statement, parameters))
+
+    def explain(connection: Connection) -> list[str]:
+        event.listen(connection.engine, "before_cursor_execute", note)
+        file_rows.list_files(connection, ACME, now=1, limit=20, purpose="batch")
+        event.remove(connection.engine, "before_cursor_execute", note)
+        ((statement, parameters),) = statements
+        return [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+
+    how, *others = database.write_sync(explain)
+    assert how == "SEARCH files USING INDEX files_by_purpose (tenant=? AND purpose=?)"
+    assert not [step for step in others if "ORDER BY" in step], others
+
+
 def test_jobs_of_a_collection_that_is_being_deleted_are_not_claimed(database: Database) -> None:
     queued, ready = add(database, "a"), add(database, "b")
     make_ready(database, ready)

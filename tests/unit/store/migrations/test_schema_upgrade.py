@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from ragsvc.cli.doctor_checks import CheckState
-from ragsvc.cli.doctor_checks import database as check_database
 from ragsvc.core.errors import ConfigurationError, DataDirectoryLocked
 from ragsvc.store.backup import remove_plain_backups
 from ragsvc.store.data_keys import is_plain_database
@@ -25,6 +23,8 @@ from ragsvc.store.migrations import FOLDER, revisions
 from ragsvc.store.schema import prepare_schema, read_revision
 from ragsvc.store.text_integrity import text_checksum
 from ragsvc.testing.service_runner import ROOT
+from ragsvc.wiring.health_checks import CheckState
+from ragsvc.wiring.health_checks import database as check_database
 from tests.support.old_data_directories import KINDS, OldDirectory
 
 TABLES = ("collections", "documents", "pages", "passages", "embeddings", "index_log", "api_keys", "providers")
@@ -178,6 +178,22 @@ def test_usage_counted_before_gets_the_tenant_of_its_key_and_no_family(tmp_path:
         columns = "key_id, day, model, family, tenant, prompt_tokens, completion_tokens, requests"
         rows = connection.execute(f"SELECT {columns} FROM usage ORDER BY day").fetchall()  # noqa: S608 - constants
     assert rows == [(key, 20000, "m", "", tenant, 7, 5, 2), ("key_deleted", 20001, "", "", "", 9, 0, 1)]
+
+
+def test_the_audit_trail_before_gets_the_tenant_of_its_key_also_of_a_deleted_one(old: OldDirectory) -> None:
+    created = '{"tenant":"gone","label":"x","scopes":[]}'
+    with closing(connect_raw(old.database, key=old.database_key)) as connection:
+        ((key, tenant),) = connection.execute("SELECT id, tenant FROM api_keys ORDER BY id LIMIT 1").fetchall()
+        connection.execute("DELETE FROM key_audit")
+        statement = "INSERT INTO key_audit (at, key_id, actor, action, changes) VALUES (?, ?, 'local', ?, ?)"
+        for row in ((1, key, "update", "{}"), (2, "key_x", "create", created), (3, "key_x", "delete", "{}")):
+            connection.execute(statement, row)
+    Database(old.database, key=old.database_key).close()
+    with closing(connect_raw(old.database, key=old.database_key)) as connection:
+        rows = connection.execute("SELECT at, tenant FROM key_audit ORDER BY at").fetchall()
+        usage = connection.execute("SELECT DISTINCT errors, timed_requests, duration_ms FROM usage").fetchall()
+    assert rows == [(1, tenant), (2, "gone"), (3, "gone")]
+    assert set(usage) <= {(0, 0, 0)}
 
 
 def stamp_newer(connection: sqlite3.Connection) -> None:

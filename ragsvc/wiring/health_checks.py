@@ -19,8 +19,8 @@ import msgspec
 from packaging.requirements import Requirement
 
 from ragsvc import __version__
-from ragsvc.cli.output import size
 from ragsvc.config import Settings
+from ragsvc.core.byte_sizes import size
 from ragsvc.core.errors import DataDirectoryLocked, RagsvcError
 from ragsvc.core.ids import TenantId
 from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, read_model
@@ -142,6 +142,12 @@ def data_directory(data_dir: Path) -> tuple[list[Check], bool]:
         checks.append(Check("data directory", CheckState.OK, error.message.split(". ")[0]))
     except OSError as error:
         checks.append(Check("data directory", CheckState.FAIL, f"{data_dir} cannot be written: {error.strerror}"))
+    checks += folder(data_dir)
+    return checks, locked
+
+
+def folder(data_dir: Path) -> Iterator[Check]:
+    """Checks the permissions of a data directory and its free space."""
     open_to_all = [
         path.name
         for path in (database_file(data_dir), data_dir / "blobs")
@@ -149,12 +155,11 @@ def data_directory(data_dir: Path) -> tuple[list[Check], bool]:
     ]
     if open_to_all and data_dir.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH):
         words = f"other users can read {', '.join(open_to_all)}; run 'chmod -R go= {data_dir}'"
-        checks.append(Check("permissions", CheckState.WARN, words))
+        yield Check("permissions", CheckState.WARN, words)
     else:
-        checks.append(Check("permissions", CheckState.OK, "readable by this user only"))
+        yield Check("permissions", CheckState.OK, "readable by this user only")
     usage = shutil.disk_usage(data_dir)
-    checks.append(disk(total_bytes=usage.total, free_bytes=usage.free))
-    return checks, locked
+    yield disk(total_bytes=usage.total, free_bytes=usage.free)
 
 
 def disk(*, total_bytes: int, free_bytes: int) -> Check:

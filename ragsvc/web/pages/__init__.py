@@ -1,0 +1,1 @@
+"""The web pages: their sources in ``source/``, what is built of them in ``static/``, and the routes that serve it."""

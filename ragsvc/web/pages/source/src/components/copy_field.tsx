@@ -1,0 +1,30 @@
+import { useRef, useState } from "preact/hooks";
+import { t } from "../texts";
+import { Button } from "./button";
+import "./copy_field.css";
+
+/** A text that can only be read, with a button that copies it. */
+export function CopyField({ label, value }: { label: string; value: string }) {
+  const input = useRef<HTMLInputElement>(null);
+  const [copied, setCopied] = useState(false);
+  const copy = async (): Promise<void> => {
+    try {
+      await navigator.clipboard.writeText(value);
+    } catch {
+      input.current?.select(); // pages without TLS have no clipboard
+      document.execCommand("copy");
+    }
+    setCopied(true);
+  };
+  return (
+    <div class="copy-field">
+      <input ref={input} type="text" readOnly value={value} aria-label={label} onFocus={(event) => event.currentTarget.select()} />
+      <Button icon={copied ? "check" : "copy"} onClick={copy}>
+        {t(copied ? "shell.copied" : "shell.copy")}
+      </Button>
+      <span class="visually-hidden" role="status">
+        {copied ? t("shell.copied") : ""}
+      </span>
+    </div>
+  );
+}

@@ -1,0 +1,47 @@
+import type { Texts } from "./catalogue";
+
+/** Keys begin with `viewer.`. */
+export const viewer = {
+  "viewer.label": { en: "Page viewer: {title}", de: "Seitenansicht: {title}" },
+  "viewer.toolbar": { en: "Page and zoom", de: "Seite und Zoom" },
+  "viewer.previous": { en: "Previous page", de: "Vorige Seite" },
+  "viewer.next": { en: "Next page", de: "Nächste Seite" },
+  "viewer.page": { en: "Page", de: "Seite" },
+  "viewer.of": { en: "of {count}", de: "von {count}" },
+  "viewer.label_of_page": { en: "printed page number: {label}", de: "gedruckte Seitenzahl: {label}" },
+  "viewer.zoom_in": { en: "Zoom in", de: "Vergrößern" },
+  "viewer.zoom_out": { en: "Zoom out", de: "Verkleinern" },
+  "viewer.fit": { en: "Fit to width", de: "An Breite anpassen" },
+  "viewer.zoom": { en: "{percent} %", de: "{percent} %" },
+  "viewer.outline": { en: "Outline", de: "Gliederung" },
+  "viewer.outline.empty": { en: "This document has no outline.", de: "Dieses Dokument hat keine Gliederung." },
+  "viewer.outline.page": { en: "page {page}", de: "Seite {page}" },
+  "viewer.show_text": { en: "Show the text of the page", de: "Text der Seite zeigen" },
+  "viewer.show_picture": { en: "Show the picture of the page", de: "Bild der Seite zeigen" },
+  "viewer.original": { en: "Open the original at this page", de: "Original auf dieser Seite öffnen" },
+  "viewer.close": { en: "Close the page viewer", de: "Seitenansicht schließen" },
+  "viewer.loading": { en: "Loading page {page}", de: "Seite {page} wird geladen" },
+  "viewer.finding": { en: "Finding the quote on the page", de: "Zitat wird auf der Seite gesucht" },
+  "viewer.picture": { en: "Picture of page {page}", de: "Bild von Seite {page}" },
+  "viewer.text": { en: "Text of page {page}", de: "Text von Seite {page}" },
+  "viewer.text.empty": { en: "This page has no text.", de: "Diese Seite hat keinen Text." },
+  "viewer.shown": { en: "Page {page} of {count}", de: "Seite {page} von {count}" },
+  "viewer.marked": { en: "The quoted words are marked.", de: "Die zitierten Worte sind markiert." },
+  "viewer.back": { en: "Back to the quote on page {page}", de: "Zurück zum Zitat auf Seite {page}" },
+  "viewer.not_marked": {
+    en: "The place of the quote on this page could not be found. The text of the page shows it.",
+    de: "Die Stelle des Zitats auf dieser Seite wurde nicht gefunden. Der Text der Seite zeigt es.",
+  },
+  "viewer.no_picture": {
+    en: "Pages of this kind of file have no picture. This is their text.",
+    de: "Seiten dieser Dateiart haben kein Bild. Dies ist ihr Text.",
+  },
+  "viewer.password.text": {
+    en: "The file is protected. Enter its password to see its pages. It is not stored.",
+    de: "Die Datei ist geschützt. Geben Sie ihr Passwort ein, um die Seiten zu sehen. Es wird nicht gespeichert.",
+  },
+  "viewer.password": { en: "Password of the file", de: "Passwort der Datei" },
+  "viewer.password.wrong": { en: "This password is wrong.", de: "Dieses Passwort ist falsch." },
+  "viewer.password.submit": { en: "Show the page", de: "Seite zeigen" },
+  "viewer.gone": { en: "This document or page does not exist any more.", de: "Dieses Dokument oder diese Seite gibt es nicht mehr." },
+} satisfies Texts;
