@@ -632,3 +632,14 @@ def test_another_word_for_a_people_raises_no_doubt():
 def test_a_single_word_above_a_line_is_no_heading_of_it():
     text = "Title\n\n18 and 19 of the code and\n\nall sections\n\nof the old code\n\nand more of it"
     assert "Title" not in texts("Which sections of the code does Title 18 name?", hit(text))
+
+
+def test_an_occasion_is_a_time():
+    text = "The pilot was called 40 times in 2019. The pilot is called when the wind is stronger than six."
+    assert "The pilot is called when the wind is stronger than six." in texts("When is the pilot called?", hit(text))
+
+
+def test_growth_states_a_difference():
+    text = "The traffic of ferries could grow at 20 per cent over the next years. The harbour is full."
+    question = "By how much could the traffic of ferries grow in the next years?"
+    assert not answer(question, [hit(text)], answerable=0.9).unsure

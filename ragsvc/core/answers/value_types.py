@@ -43,6 +43,18 @@ _DATE: Final = re.compile(
     re.IGNORECASE,
 )
 
+_ASKS_OCCASION: Final = re.compile(
+    r"\bwhen (?:is|are|do|does|should|can|may|must|will|would)\b|\bwann (?:ist|sind|wird|werden|soll|kann|darf|muss)\b",
+    re.IGNORECASE,
+)
+"""Asks for an occasion that comes again, or for a date."""
+
+_OCCASION: Final = re.compile(
+    r"\b(?:when(?:ever)?|if|until|as soon as|daily|weekly|monthly|yearly|noon|midnight|wenn|sobald|täglich"
+    r"|(?:mon|tues|wednes|thurs|fri|satur|sun)days?)\b|\b\d{1,2}[:.]\d\d\b|\b\d{1,2} ?[ap]\.?m\b",
+    re.IGNORECASE,
+)
+
 _FIGURE: Final = re.compile(
     r"\b(?:figures?|tables?|sections?|notes?|chapters?)\s*\d[\d.]*|\A\d{1,2}\.\s", re.IGNORECASE
 )
@@ -117,6 +129,7 @@ ASKS_DIFFERENCE: Final = re.compile(
 
 STATES_DIFFERENCE: Final = re.compile(
     r"\b(?:differ\w*|whereas|while|but|unlike|than|compared|versus|vs|instead|other hand|increas\w*|decreas\w*|points?"
+    r"|ris(?:e|es|en|ing)|fall(?:s|en|ing)?|grow(?:s|n|ing)?|improv\w+|reduc\w+"
     r"|by \d|rose|fell|grew|declin\w+|times|twice|half|respectively|unterschied\w*|w\u00e4hrend|aber|als)\b",
     re.IGNORECASE,
 )
@@ -199,7 +212,8 @@ def kind_fits(question: str, text: str, asked: Sequence[str], *, is_row: bool, h
     if _lacks_unit(question, text, is_row=is_row, has_unit=has_unit):
         return 0.0
     if ASKS_DATE.search(question):
-        return float(_DATE.search(text) is not None)
+        occasion = _ASKS_OCCASION.search(question) is not None and _OCCASION.search(text) is not None
+        return float(occasion or _DATE.search(text) is not None)
     if ASKS_NUMBER.search(question):
         return float(_has_new_number(question, text, asked))
     if _ASKS_NAME.search(question):
