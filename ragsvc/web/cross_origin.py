@@ -4,7 +4,8 @@ Two ASGI layers. ``SharedResponses`` is outermost and adds headers to every resp
 errors, streams and encrypted responses. ``Preflights`` answers the question that a browser asks before a request; it is
 inside ``RequestMiddleware``, so that these requests have an id and are counted too.
 
-Listed origins may send credentials (cookies or client certificates of a proxy in front; the service itself has none).
+Listed origins may send credentials (cookies or client certificates of a proxy in front). The cookie of a session of the
+web pages is none of them: requests of other origins are refused with it (``ragsvc.web.sessions``).
 ``*`` never allows them: the Fetch standard forbids the combination.
 """
 
