@@ -46,4 +46,4 @@ def assert_fits_width(page: Page) -> None:
 
 def settle(page: Page) -> None:
     """Wait until the page shows no sign of loading. It may keep a stream open, so that its network is never idle."""
-    page.wait_for_function("!document.querySelector('main .spinner')")
+    page.locator("main .spinner").first.wait_for(state="detached")

@@ -52,7 +52,7 @@ def find_browser() -> str | None:
     return named or next((found for name in _PROGRAMS if (found := shutil.which(name))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """A browser without a window, for all tests of a session."""
     playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
@@ -120,7 +120,7 @@ class Site:
         return document["id"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A service with the real model; not started where no browser is installed."""
     assert (FOLDER / "index.html").is_file(), "The pages are not built: run .venv/bin/python -m scripts.pages.build"
