@@ -1,11 +1,14 @@
 """Stop sequences, markers and events do not depend on how text or bytes are split."""
 
+import json
+
+import httpx
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ragsvc.core.answers.citations import CitedAnswer, find_markers
-from ragsvc.core.gateway.event_stream import EventAligner, WholeEvents, event_data, split_events
+from ragsvc.core.gateway.event_stream import EventAligner, WholeEvents, encode_event, event_data, split_events
 from ragsvc.core.gateway.stop_sequences import StopScanner
 from ragsvc.core.retrieval.search_values import SearchHit
 from tests.support.small_corpus import PAGES, passage
@@ -115,3 +118,15 @@ def test_bytes_of_events_are_not_changed_for_any_slicing(cut):
 def test_an_events_data_may_have_several_lines():
     assert event_data(b"event: x\ndata: one\ndata:two\n\n") == b"one\ntwo"
     assert event_data(b": comment\n\n") is None
+
+
+@given(
+    st.lists(
+        st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from('\x0b\x1c\x85\u2028\u2029\\"'))), max_size=4
+    )
+)
+@example(["Clause 4\u2028ends", "in\x85May", "\\\u2029"])
+def test_readers_that_split_at_every_line_end_of_unicode_read_whole_events(texts):
+    stream = b"".join(encode_event({"text": text}) for text in texts)
+    lines = [line for line in httpx.Response(200, content=stream).iter_lines() if line]
+    assert [json.loads(line.removeprefix("data: ")) for line in lines] == [{"text": text} for text in texts]

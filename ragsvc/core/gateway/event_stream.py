@@ -25,13 +25,24 @@ _EVENT_ENDS: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _LONGEST_END: Final = max(map(len, _EVENT_ENDS))
 _FIELDS: Final = (b"data:", b":", b"event:", b"id:", b"retry:")
 
+_ESCAPED_LINE_ENDS: Final = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
+"""U+0085, U+2028 and U+2029. They end no line of an event stream (WHATWG HTML §9.2.5), and JSON allows them in strings
+(RFC 8259 §7), but readers that split like ``str.splitlines`` cut the event there: ``iter_lines`` of httpx, and clients
+that use it.
+"""
+
 
 def write_event(data: bytes, *, name: str = "") -> bytes:
-    r"""One event; ``data`` and ``name`` have no line breaks.
+    r"""One event; ``data`` is JSON or ASCII, and neither ``data`` nor ``name`` has a line break.
 
     >>> write_event(b"[DONE]", name="done")
     b'event: done\ndata: [DONE]\n\n'
+    >>> write_event('"Clause 4\u2028ends"'.encode())
+    b'data: "Clause 4\\u2028ends"\n\n'
     """
+    if not data.isascii():
+        for line_end, escaped in _ESCAPED_LINE_ENDS:
+            data = data.replace(line_end, escaped)
     event = b"data: " + data + b"\n\n"
     return b"event: " + name.encode() + b"\n" + event if name else event
 
