@@ -91,7 +91,11 @@ def test_a_full_disk_is_said_so_and_changes_nothing(database: Database) -> None:
 
 def test_a_write_that_finds_the_disk_full_fails_alone(database: Database) -> None:
     """SQLite ends the whole transaction; on a full disk reads can be in it, because the log cannot be shared."""
-    may_go = threading.Event()
+    is_busy, may_go = threading.Event(), threading.Event()
+
+    def occupy(_: Connection) -> None:
+        is_busy.set()
+        may_go.wait(30)
 
     def too_large(connection: Connection) -> None:
         driver_connection(connection).rollback()
@@ -112,7 +116,8 @@ def test_a_write_that_finds_the_disk_full_fails_alone(database: Database) -> Non
         thread.start()
         return thread, found
 
-    first, _ = queue(lambda _: may_go.wait(30))
+    first, _ = queue(occupy)
+    assert is_busy.wait(30)
     waiting = [queue(write) for write in (put(1), too_large, put(2))]
     while database._writer._queue.qsize() < len(waiting):
         time.sleep(0.01)
