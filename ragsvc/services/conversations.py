@@ -16,10 +16,11 @@ import anyio
 from sqlalchemy import Connection
 
 from ragsvc.core.access.principal import Principal, Scope, allows_collection
-from ragsvc.core.errors import InvalidRequest, Overloaded, QuotaExceeded, StorageFull
+from ragsvc.core.errors import InvalidRequest, QuotaExceeded
 from ragsvc.core.responses.conversation_items import MAX_CONVERSATION_ITEMS, new_items, taken_id
 from ragsvc.core.responses.request import Item
 from ragsvc.services.access_control import write_to_the_end
+from ragsvc.services.disk_faults import logging_disk_faults
 from ragsvc.store import conversation_rows as rows
 from ragsvc.store.conversation_rows import Conversation
 from ragsvc.store.database import Database
@@ -262,15 +263,13 @@ class ConversationService:
     async def remove_inactive(self) -> None:
         """Remove conversations that were not used within the retention. Runs until cancelled."""
         while self._retention_days is not None:
-            try:
+            with logging_disk_faults(logger, "old conversations could not be removed"):
                 while await self._database.write(
                     lambda connection: rows.delete_inactive(
                         connection, active_after=self._active_after(), limit=_REMOVED_AT_ONCE
                     )
                 ):
                     continue
-            except (StorageFull, Overloaded) as error:
-                logger.warning("old conversations could not be removed, it is tried again: %s", error.message)
             await anyio.sleep(_REMOVE_EVERY_S)
 
     def _find(

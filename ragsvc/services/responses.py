@@ -41,6 +41,7 @@ from ragsvc.core.validation import invalid_value
 from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.answers import AnswerService, AnswerStream
 from ragsvc.services.conversations import ConversationService
+from ragsvc.services.disk_faults import logging_disk_faults
 from ragsvc.services.response_plans import Adapt, ResponsePlan, ResponsePlanner
 from ragsvc.store import response_rows as rows
 from ragsvc.store.database import Database
@@ -734,10 +735,8 @@ class ResponseService:
             before = self._interrupted_before
             if before is not None and await self._end_interrupted(before=before):
                 self._interrupted_before = None
-            try:
+            with logging_disk_faults(logger, "old responses could not be removed"):
                 await self.remove_old()
-            except (Overloaded, StorageFull) as error:
-                logger.warning("old responses could not be removed, it is tried again: %s", error.message)
             await anyio.sleep(_SWEEP_EVERY_S if self._interrupted_before is None else _RETRY_EVERY_S)
 
     async def remove_old(self) -> int:
