@@ -26,17 +26,6 @@ _UNSUPPORTED: Final = frozenset(
 )
 
 
-def attributes_of(metadata: Mapping[str, Any]) -> dict[str, str | float | bool]:
-    """The metadata of a document that are attributes of its file: texts, numbers and booleans.
-
-    Clients of vector stores know no other values.
-
-    >>> attributes_of({"year": 2023, "is_final": True, "tags": ["a"], "source": {"page": 1}, "note": None})
-    {'year': 2023, 'is_final': True}
-    """
-    return {name: value for name, value in metadata.items() if isinstance(value, str | int | float | bool)}
-
-
 class StoreFileStatus(StrEnum):
     """The status of a file in a vector store, made from the status of its document."""
 

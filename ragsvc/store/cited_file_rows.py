@@ -9,7 +9,6 @@ import msgspec
 from sqlalchemy import Connection, Text, cast, func, select
 
 from ragsvc.core.documents import CitedFile
-from ragsvc.core.vector_stores import attributes_of
 from ragsvc.store.one_value_statement import OneValueStatement, requested_ids
 from ragsvc.store.tables import DocumentFileRow, DocumentRow, FileRow, table_of
 from ragsvc.store.text_integrity import readable
@@ -41,7 +40,7 @@ def cited_files(connection: Connection, documents: Iterable[int]) -> dict[str, C
     found = _files_as_json.read(connection, documents)
     rows = _decode_files(readable(found) if isinstance(found, str) else found)
     return {
-        document: CitedFile(file, {} if metadata == "{}" else attributes_of(_decode_object(metadata)))
+        document: CitedFile(file, {} if metadata == "{}" else _decode_object(metadata))
         for document, file, metadata in rows
         if file is not None
     }

@@ -34,7 +34,6 @@ from ragsvc.core.vector_stores import (
     FileCounts,
     StoreFile,
     StoreFileStatus,
-    attributes_of,
     store_file_status,
 )
 from ragsvc.store.tables import AnyRow, BatchFileRow, DocumentFileRow, DocumentRow, FileBatchRow, FileRow, table_of
@@ -87,7 +86,7 @@ def _store_file(row: AnyRow, store_id: str) -> StoreFile:
         status=store_file_status(DocumentStatus(row.status), row.failure_code),
         failure_code=row.failure_code,
         failure_message=row.failure_message,
-        attributes=attributes_of(_decode_object(row.metadata)),
+        attributes=_decode_object(row.metadata),
     )
 
 
@@ -333,13 +332,5 @@ def chunks_of(values: Sequence[Any]) -> Iterable[Sequence[Any]]:
 def replace_attributes(
     connection: Connection, document_id: DocumentId, attributes: Mapping[str, Any], *, now: int
 ) -> None:
-    """Replace the metadata of a document that are attributes; lists, objects and ``null`` stay unless they are named.
-
-    Clients of vector stores do not see them, and send back what they saw.
-    """
-    column = select(_documents.c.metadata).where(_documents.c.id == document_id)
-    known = _decode_object(connection.execute(column).scalar_one())
-    shown = attributes_of(known)
-    kept = {name: value for name, value in known.items() if name not in shown}
-    values = {"metadata": msgspec.json.encode({**kept, **attributes}), "updated_at": now}
+    values = {"metadata": msgspec.json.encode(attributes), "updated_at": now}
     connection.execute(update(_documents).where(_documents.c.id == document_id).values(**values))

@@ -265,7 +265,8 @@ def test_three_hundred_parallel_calls_of_several_families_are_charged_exactly(da
         by_family = {entry["family"]: (entry["cost"], entry["requests"]) for entry in report}
         assert by_family["chat"] == (50 * costs["chat"] / MICROS, 50)
         assert by_family["audio"] == (50 * (costs["speech"] + costs["transcription"]) / MICROS, 100)
-        assert "videos" not in by_family
+        assert by_family["videos"] == (0, 0)
+        assert {entry["family"]: entry["errors"] for entry in report}["videos"] == 50
         used = 50 * (99 + 1010)
         assert sum(key["token_balance"] for key in listed) == 20_000_000 - used
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
@@ -213,34 +212,6 @@ def test_batches_count_list_and_take_attributes_of_their_own(client: openai.Open
         client.vector_stores.file_batches.create(store.id, file_ids=[ids[0], "file-" + "0" * 24])
     with pytest.raises(openai.NotFoundError, match="no file batch"):
         client.vector_stores.file_batches.retrieve("vsfb_" + "0" * 24, vector_store_id=store.id)
-
-
-def test_nested_metadata_of_a_document_is_no_attribute_and_survives_changes_of_attributes(
-    client: openai.OpenAI, tenant: Tenant
-) -> None:
-    store = client.vector_stores.create(name="nested")
-    nested = {"tags": ["sea", "light"], "source": {"shelf": 4}}
-    document = tenant.add_text(
-        LIGHTHOUSE, collection="nested", metadata=json.dumps({"year": 1887, "is_lit": True, "height": 41.5, **nested})
-    )
-    scalars = {"year": 1887, "is_lit": True, "height": 41.5}
-    (file,) = client.vector_stores.files.list(store.id)
-    assert file.attributes == scalars
-    assert client.vector_stores.files.retrieve(file.id, vector_store_id=store.id).attributes == scalars
-    (hit,) = client.vector_stores.search(store.id, query="lighthouse").data
-    assert hit.attributes == scalars
-    assert tenant.http.get(f"/v1/vector_stores/{store.id}/files/{file.id}/content").json()["attributes"] == scalars
-    tool = {"type": "file_search", "vector_store_ids": [store.id]}
-    answered = client.responses.create(
-        model="local/chat-model", input="Which lighthouse?", tools=[tool], include=["file_search_call.results"]
-    )
-    assert answered.output[0].results[0].attributes == scalars
-    changed = client.vector_stores.files.update(file.id, vector_store_id=store.id, attributes={"year": 1888})
-    assert changed.attributes == {"year": 1888}
-    assert tenant.http.get(f"/v1/rag/documents/{document}").json()["metadata"] == {"year": 1888, **nested}
-    client.vector_stores.files.update(file.id, vector_store_id=store.id, attributes={"tags": "sea"})
-    shown = tenant.http.get(f"/v1/rag/documents/{document}").json()["metadata"]
-    assert shown == {"tags": "sea", "source": {"shelf": 4}}
 
 
 def test_files_are_uploaded_into_a_store_and_deleted_from_all(client: openai.OpenAI, tenant: Tenant) -> None:
