@@ -72,6 +72,21 @@ def test_the_port_opens_before_the_service_is_ready(tmp_path):
         assert client.post("/v1/chat/completions", json={}).status_code == 401
 
 
+def test_a_browser_sees_a_page_that_reloads_itself_while_the_service_starts(tmp_path):
+    browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    with Started(tmp_path, "--port", "0") as started, httpx.Client(base_url=started.listening["url"]) as client:
+        early = client.get("/ask", headers={**browser, "accept-language": "de-DE,de;q=0.9,en;q=0.8"})
+        assert (early.status_code, early.headers["content-type"]) == (503, "text/html; charset=utf-8")
+        assert early.headers["cache-control"] == "no-store"
+        assert '<html lang="de">' in early.text
+        assert '<meta http-equiv="refresh" content="2">' in early.text
+        assert "<h1>The service is starting</h1>" in client.get("/", headers=browser).text
+        assert client.get("/v1/models").json()["error"]["code"] == "service_starting"
+        assert client.post("/ask", headers=browser).json()["error"]["code"] == "service_starting"
+        started.wait_ready()
+        assert client.get("/ask", headers=browser).status_code == 200
+
+
 def test_a_signal_during_the_start_ends_it(tmp_path):
     with Started(tmp_path, "--port", "0") as started:
         pass
