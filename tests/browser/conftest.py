@@ -6,9 +6,7 @@ the console. Errors that a test causes on purpose are allowed with ``watched.all
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +17,7 @@ import pytest
 
 from ragsvc.testing.service_runner import ROOT, RunningService, create_key
 from ragsvc.web.pages.files import FOLDER
+from scripts.documentation.browser import chromium_path
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -38,7 +37,6 @@ EVERY_SCOPE = (
     "tenant.admin",
     "admin",
 )
-_PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 _VIOLATIONS = """
 document.addEventListener("securitypolicyviolation", (event) => {
   console.error("CSP violation: " + event.violatedDirective + " refused " + event.blockedURI);
@@ -46,17 +44,11 @@ document.addEventListener("securitypolicyviolation", (event) => {
 """
 
 
-def find_browser() -> str | None:
-    """The path of Chromium: the variable ``RAGSVC_TEST_BROWSER``, else Debian's program."""
-    named = os.environ.get("RAGSVC_TEST_BROWSER")
-    return named or next((found for name in _PROGRAMS if (found := shutil.which(name))), None)
-
-
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """A browser without a window, for all tests of a session."""
     playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-    program = find_browser()
+    program = chromium_path()
     if program is None:
         pytest.skip("no browser is installed (on Debian: apt-get install chromium)")
     with playwright.sync_playwright() as driver:
