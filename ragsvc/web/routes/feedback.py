@@ -183,7 +183,10 @@ async def list_feedback(
     rating: FromQuery[Literal["up", "down"] | None] = None,
     of: _Of = "key",
 ) -> FeedbackList:
-    """List the feedback of the key, newest first, or of the whole tenant."""
+    """List the feedback of the key, newest first, or of the whole tenant.
+
+    A page can have fewer entries than ``limit``: read on while ``has_more`` is true.
+    """
     found, more = await _service(request).page(
         _reach(request, of), limit=limit, after=after, rating=None if rating is None else Rating(rating)
     )
