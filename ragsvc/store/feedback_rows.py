@@ -35,8 +35,8 @@ class FeedbackRow(SQLModel, table=True):
     created_at: int
 
 
-_PAGE_BYTES: Final = 256 << 10
-"""The bodies of a page: pages are encoded on the event loop, and answers and quotes can be long."""
+_PAGE_BYTES: Final = 1 << 20
+"""The bodies of a page, without the last: answers and quotes can be long, and an encoder holds the interpreter lock."""
 
 _feedback = table_of(FeedbackRow)
 _draft = msgspec.json.Decoder(FeedbackDraft)
