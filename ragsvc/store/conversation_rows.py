@@ -41,6 +41,7 @@ class ConversationRow(SQLModel, table=True):
         Index("conversations_by_tenant", "tenant", "id"),
         Index("conversations_by_use", "last_active_at"),
         Index("conversations_by_key", "tenant", "key_id", "last_active_at", "id"),
+        Index("conversations_by_use_of_tenant", "tenant", "last_active_at", "id"),
         {"sqlite_autoincrement": True},
     )
 
