@@ -79,7 +79,7 @@ _items = table_of(ConversationItemRow)
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True):
-    """A conversation as stored, without its items."""
+    """A conversation as stored, without its items. ``key_id`` is the key that made it, if it was noted."""
 
     id: int
     public_id: str
@@ -88,6 +88,7 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     collections: list[str]
     created_at: int
     last_active_at: int
+    key_id: KeyId | None
 
 
 def conversation_not_found(public_id: str, *, param: str) -> ConversationNotFound:
@@ -315,4 +316,5 @@ def _conversation(row: AnyRow) -> Conversation:
         collections=msgspec.json.decode(row.collections, type=list[str]),
         created_at=row.created_at,
         last_active_at=row.last_active_at,
+        key_id=None if row.key_id is None else KeyId(row.key_id),
     )
