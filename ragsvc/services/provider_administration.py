@@ -26,13 +26,13 @@ from ragsvc.core.errors import (
 from ragsvc.core.gateway.circuit_breaker import Circuit
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ProviderSettings, header_problems, with_model_objects
-from ragsvc.core.ids import TenantId
+from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.core.ports.model_provider import ForwardRequest, ModelProvider
 from ragsvc.core.validation import invalid_field, invalid_value
 from ragsvc.crypto.value_sealing import ValueSealer
 from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.idempotency import IdempotentRequest, once, recall
-from ragsvc.services.key_administration import LOCAL, Actor
+from ragsvc.services.key_administration import LOCAL, LOCAL_ACTOR, Actor
 from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.store import key_rows
 from ragsvc.store import provider_rows as rows
@@ -99,9 +99,12 @@ class ProviderAdministration:
         models: ModelRegistry,
         configured: Sequence[ProviderSettings],
         open_provider: Callable[[ProviderSettings], ModelProvider],
+        require_key: Callable[[Connection, KeyId], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """``require_key`` raises if the key was deleted."""
         self._database = database
+        self._require_key = require_key
         self._sealer = sealer
         self._models = models
         self._configured = {settings.name: settings for settings in configured}
@@ -243,12 +246,19 @@ class ProviderAdministration:
         return ProviderTest(ok=True, latency_ms=_since(begin), models=models)
 
     async def set_key(self, tenant: TenantId, name: str, key: str, *, actor: Actor = LOCAL) -> TenantKey:
-        """Store the key of a tenant for a provider; used from the next request on. Raises ``NotFound``."""
+        """Store the key of a tenant for a provider; used from the next request on.
+
+        Raises:
+            NotFound: no provider has this name.
+            Conflict: the key of the actor was deleted, with which its tenant may have been.
+        """
         self.view(name)
         now = int(self._clock())
         sealed = self._sealer.seal(key.encode(), place=_key_place(tenant, name))
 
         def put(connection: Connection) -> None:
+            if actor.name != LOCAL_ACTOR:
+                self._require_key(connection, KeyId(actor.name))
             rows.put_key(connection, tenant, name, sealed, now=now)
             self._audit(connection, tenant, name, actor, "provider_key.set")
 

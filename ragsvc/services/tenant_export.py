@@ -164,6 +164,7 @@ class TenantExport:
                     "id": conversation.public_id,
                     "created_at": conversation.created_at,
                     "last_active_at": conversation.last_active_at,
+                    "key_id": conversation.key_id,
                     "metadata": conversation.metadata,
                 }
                 pieces = [msgspec.json.encode(content)[:-1], b',"items":[', *_separated(bodies, b","), b"]}"]

@@ -41,6 +41,7 @@ class ConversationRow(SQLModel, table=True):
         Index("conversations_by_tenant", "tenant", "id"),
         Index("conversations_by_use", "last_active_at"),
         Index("conversations_by_key", "tenant", "key_id", "last_active_at", "id"),
+        Index("conversations_by_use_of_tenant", "tenant", "last_active_at", "id"),
         {"sqlite_autoincrement": True},
     )
 
@@ -78,7 +79,7 @@ _items = table_of(ConversationItemRow)
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True):
-    """A conversation as stored, without its items."""
+    """A conversation as stored, without its items. ``key_id`` is the key that made it, if it was noted."""
 
     id: int
     public_id: str
@@ -87,6 +88,7 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     collections: list[str]
     created_at: int
     last_active_at: int
+    key_id: KeyId | None
 
 
 def conversation_not_found(public_id: str, *, param: str) -> ConversationNotFound:
@@ -314,4 +316,5 @@ def _conversation(row: AnyRow) -> Conversation:
         collections=msgspec.json.decode(row.collections, type=list[str]),
         created_at=row.created_at,
         last_active_at=row.last_active_at,
+        key_id=None if row.key_id is None else KeyId(row.key_id),
     )

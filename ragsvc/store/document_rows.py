@@ -429,14 +429,12 @@ class IngestRate(msgspec.Struct, frozen=True):
 
 def ingest_rate(connection: Connection, *, since: int) -> IngestRate:
     """How much was ingested, of all tenants; ``since`` is in Unix seconds."""
+    # tenant and status make the index by status and time usable
+    recent = (_documents.c.tenant.in_(select(_collections.c.tenant)), _documents.c.updated_at >= since)
     done = select(func.count(), func.coalesce(func.sum(_documents.c.pages_total), 0)).where(
-        _documents.c.ready_at >= since
+        *recent, _documents.c.status.in_(list(DocumentStatus)), _documents.c.ready_at >= since
     )
-    failed = (
-        select(func.count())
-        .select_from(_documents)
-        .where(_documents.c.status == DocumentStatus.FAILED, _documents.c.updated_at >= since)
-    )
+    failed = select(func.count()).select_from(_documents).where(*recent, _documents.c.status == DocumentStatus.FAILED)
     documents, pages = connection.execute(done).one()
     return IngestRate(int(documents), int(pages), int(connection.execute(failed).scalar_one()))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 from sqlalchemy import Column, Connection, Index, LargeBinary, Select, delete, insert, literal, select
 from sqlmodel import Field, SQLModel
@@ -32,6 +34,9 @@ class FeedbackRow(SQLModel, table=True):
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     created_at: int
 
+
+_PAGE_BYTES: Final = 1 << 20
+"""The bodies of a page, without the last: answers and quotes can be long, and an encoder holds the interpreter lock."""
 
 _feedback = table_of(FeedbackRow)
 _draft = msgspec.json.Decoder(FeedbackDraft)
@@ -93,20 +98,22 @@ def delete_feedback(connection: Connection, reach: FeedbackReach, public_id: str
 def feedback_page(
     connection: Connection, reach: FeedbackReach, *, limit: int, before: int | None = None, rating: Rating | None = None
 ) -> tuple[list[Feedback], bool]:
-    """A page of feedback with row ids below ``before``, newest first, and whether more follows."""
+    """A page of feedback with row ids below ``before``, newest first, and whether more follows.
+
+    It has fewer than ``limit`` entries if these are long.
+    """
     statement = _within(reach)
     if rating is not None:
         statement = statement.where(_feedback.c.rating == rating.value)
     if before is not None:
         statement = statement.where(_feedback.c.id < before)
-    rows = connection.execute(statement.order_by(_feedback.c.id.desc()).limit(limit + 1)).all()
-    return [_stored(row) for row in rows[:limit]], len(rows) > limit
+    return _some(connection, statement.order_by(_feedback.c.id.desc()), limit)
 
 
 def feedback_for_export(connection: Connection, tenant: TenantId, *, after: int, limit: int) -> list[Feedback]:
-    """Feedback of a tenant with a row id above ``after``, ascending."""
+    """Some feedback of a tenant with a row id above ``after``, ascending; none if there is no more."""
     statement = _within(FeedbackReach(tenant, None)).where(_feedback.c.id > after)
-    return [_stored(row) for row in connection.execute(statement.order_by(_feedback.c.id).limit(limit))]
+    return _some(connection, statement.order_by(_feedback.c.id), limit)[0]
 
 
 def delete_feedback_of(connection: Connection, tenant: TenantId) -> int:
@@ -127,6 +134,19 @@ def select_feedback_tenants() -> Select[tuple[str]]:
 def _within(reach: FeedbackReach) -> Select[AnyRow]:
     statement = select(_feedback).where(_feedback.c.tenant == reach.tenant)
     return statement if reach.key_id is None else statement.where(_feedback.c.key_id == reach.key_id)
+
+
+def _some(connection: Connection, statement: Select[AnyRow], limit: int) -> tuple[list[Feedback], bool]:
+    """At most ``limit`` of the selected pieces, fewer if they are long, and whether more follows."""
+    found: list[Feedback] = []
+    size_bytes = 0
+    with connection.execute(statement.limit(limit + 1)) as rows:
+        for row in rows:
+            if len(found) == limit or size_bytes >= _PAGE_BYTES:
+                return found, True
+            found.append(_stored(row))
+            size_bytes += len(row.body)
+    return found, False
 
 
 def _stored(row: AnyRow) -> Feedback:

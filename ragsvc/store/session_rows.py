@@ -99,15 +99,11 @@ def remove_session(connection: Connection, token_hash: bytes) -> None:
 
 
 def add_link(connection: Connection, grant: SessionGrant, *, keep: int) -> None:
-    """Store a link; a key has at most ``keep`` of them, the newest."""
+    """Store a link; a key has at most ``keep`` of them, this one and the newest others."""
+    of_key = _links.c.key_id == grant.key_id
+    newest = select(_links.c.token_hash).where(of_key).order_by(_links.c.expires_at.desc()).limit(keep - 1)
+    connection.execute(delete(_links).where(of_key, _links.c.token_hash.not_in(newest)))
     connection.execute(insert(_links).values(**msgspec.structs.asdict(grant)))
-    newest = (
-        select(_links.c.token_hash)
-        .where(_links.c.key_id == grant.key_id)
-        .order_by(_links.c.expires_at.desc())
-        .limit(keep)
-    )
-    connection.execute(delete(_links).where(_links.c.key_id == grant.key_id, _links.c.token_hash.not_in(newest)))
 
 
 def take_link(connection: Connection, token_hash: bytes, *, now: int) -> SessionGrant | None:

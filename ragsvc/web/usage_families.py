@@ -6,11 +6,15 @@ from functools import lru_cache
 from typing import Final
 
 from ragsvc.core.gateway.endpoint_families import Family
+from ragsvc.crypto import rvenc
 
 _FAMILIES: Final = frozenset(Family)
 _OTHERS: Final = {
     "/v1/chat/completions": Family.CHAT.value,
     "/chat/completions": Family.CHAT.value,
+    "/api/chat/completions": Family.CHAT.value,
+    rvenc.CHAT_PATH: Family.CHAT.value,
+    "/v2/rerank": Family.RERANK.value,
     "/v1/rag/search": "search",
     "/v1/vector_stores/{vector_store_id}/search": "search",
     "/v1/rag/documents": "documents",

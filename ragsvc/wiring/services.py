@@ -226,7 +226,7 @@ def _open_request_files(
 
 async def _open_providers(
     settings: Settings,
-    database: Database,
+    access: Access,
     models: ModelRegistry,
     keys: DataKeys | None,
     open_provider: Callable[[ProviderSettings], ModelProvider],
@@ -235,11 +235,12 @@ async def _open_providers(
         lambda: open_sealing_keys(settings.data_dir, derived=None if keys is None else keys.sealing)
     )
     providers = ProviderAdministration(
-        database,
+        access.database,
         sealer=ValueSealer(sealing_keys, "providers"),
         models=models,
         configured=settings.providers,
         open_provider=open_provider,
+        require_key=access.require_key,
     )
     await providers.load()
     return providers
@@ -418,7 +419,7 @@ async def open_services(
         models = open_model_registry(tokens, local_models, lists_documents=settings.list_document_models)
         stack.push_async_callback(models.aclose)
         providers = await _open_providers(
-            settings, database, models, keys, lambda provider: open_provider(provider, session)
+            settings, access, models, keys, lambda provider: open_provider(provider, session)
         )
         tenants = TenantAdministration(
             database=database,

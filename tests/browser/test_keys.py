@@ -139,6 +139,36 @@ def test_use_is_shown_as_charts_with_tables_and_downloaded_without_formulas(open
     assert re.fullmatch(r"\d+\.\d", row["latency_ms"])
 
 
+def test_figures_of_another_key_do_not_stay_when_those_of_the_chosen_key_cannot_be_read(open_page, site) -> None:
+    label = f"Unread {time.monotonic_ns()}"
+    use_of(site, site.new_key(label=label))
+    watched = open_page("/keys?part=use&tenant=acme")
+    watched.allow("status of 503")
+    page = watched.page
+    page.locator(".keys-charts").wait_for()
+    failure = {"error": {"message": "The disk is gone.", "type": "server_error", "param": None, "code": "x"}}
+    page.route("**/v1/usage?*", lambda route: route.fulfill(status=503, json=failure))
+    page.get_by_label("Key", exact=True).select_option(label=label)
+    page.get_by_text("The disk is gone.").wait_for()
+    assert page.locator(".keys-charts").count() == 0
+
+
+def test_an_amount_that_is_a_thousand_to_some_and_one_to_others_is_not_taken(open_page, site) -> None:
+    label = f"Amount {time.monotonic_ns()}"
+    site.new_key(label=label, money_per_day=1.125)
+    page = open_page("/keys").page
+    open_key(page, label)
+    page.get_by_role("dialog").get_by_role("button", name="Change", exact=True).click()
+    amount = page.get_by_role("dialog").get_by_label("Money a day")
+    assert amount.input_value() == "1.1250"
+    amount.fill("1,000")
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+    page.get_by_text("Enter an amount, such as 1000 or 12.50.").wait_for()
+    amount.fill("1.1250")
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+    page.get_by_role("dialog").get_by_role("heading", name=label, exact=True).wait_for()
+
+
 def test_a_tenant_administrator_sees_and_does_only_what_is_its_own(open_page, site) -> None:
     tenant = f"north-{time.monotonic_ns()}"
     site.new_key(label="secret plan of acme")

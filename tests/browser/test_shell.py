@@ -79,6 +79,20 @@ def test_signing_out_ends_the_session(open_page, site) -> None:
     assert reply.status == 401, "the former cookie does not work any more"
 
 
+def test_signing_out_also_works_after_another_tab_has_signed_in_again(open_page, site) -> None:
+    watched = open_page()
+    watched.allow("status of 403")
+    other = watched.context.new_page()
+    other.goto(site.sign_in_link())
+    other.get_by_role("button", name="Sign out").wait_for()
+    cookies = watched.context.cookies()
+    watched.page.get_by_role("button", name="Sign out").click()
+    watched.page.get_by_text("You are signed out.").wait_for()
+    watched.context.add_cookies(cookies)
+    reply = watched.context.request.get(f"{site.url}/v1/models", headers={"sec-fetch-site": "same-origin"})
+    assert reply.status == 401
+
+
 def test_a_session_that_ends_elsewhere_shows_the_sign_in_page(open_page, site) -> None:
     key = site.new_key()
     watched = open_page(key=key)

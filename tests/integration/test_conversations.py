@@ -242,6 +242,8 @@ def test_a_deleted_tenant_leaves_no_conversation_and_no_byte(service, new_tenant
         assert len(members) == 2
         (full,) = [json.loads(content) for content in members.values() if word.encode() in content]
         assert full["items"][0]["content"] == [{"type": "input_text", "text": word}]
+        (key,) = admin.get("/v1/keys", params={"tenant": tenant.name}).json()["data"]
+        assert full["key_id"] == key["id"]
         removed = admin.delete(f"/v1/tenants/{tenant.name}").json()["removed"]
         assert removed["conversations"] == 2
     found = subprocess.run(["grep", "-rlaF", word, service.data_dir], capture_output=True, text=True, check=False)

@@ -126,6 +126,21 @@ def test_feedback_of_other_keys_and_tenants_does_not_exist(service, new_tenant):
     assert mine.http.get("/v1/rag/feedback").json()["data"] == []
 
 
+def test_an_administrator_that_is_limited_to_a_collection_does_not_see_what_others_quote(service, new_tenant):
+    tenant = new_tenant()
+    made = rate(tenant, citations=[{"document_id": "doc_1", "quote": "The secret of another collection."}])
+    with service.client(service.admin_key) as admin:
+        fields = {"label": "manager", "scopes": ["chat", "tenant.admin"], "allowed_collections": ["one"]}
+        key = admin.post("/v1/keys", json={"tenant": tenant.name, **fields, **NO_LIMITS}).json()["key"]
+    with service.client(key) as client:
+        for path in ("/v1/rag/feedback", "/v1/rag/feedback/questions"):
+            reply = client.get(path, params={"of": "tenant"})
+            assert (reply.status_code, reply.json()["error"]["param"]) == (403, "of")
+        assert client.get(f"/v1/rag/feedback/{made['id']}").status_code == 404
+        assert client.delete(f"/v1/rag/feedback/{made['id']}").status_code == 404
+    assert tenant.http.get(f"/v1/rag/feedback/{made['id']}").status_code == 200
+
+
 def test_feedback_is_exported_and_deleted_with_its_tenant(service, new_tenant):
     tenant = new_tenant()
     made = rate(tenant, note="Right")

@@ -31,7 +31,7 @@ def sealed(tmp_path_factory: pytest.TempPathFactory):
     environment = {
         "RAGSVC_CONFIG": str(settings),
         "RAGSVC_MASTER_KEY": "ab" * 32,
-        "RAGSVC_OTEL_ENDPOINT": "http://user:trace-secret@127.0.0.1:9/v1/traces",
+        "RAGSVC_OTEL_ENDPOINT": "http://user:trace-secret@127.0.0.1:9/v1/traces?token=query-secret",
     }
     data_dir = folder / "data"
     scopes = ("--scope", "admin", "--scope", "chat", "--scope", "documents.write")
@@ -78,10 +78,10 @@ def test_secrets_of_settings_are_hidden(sealed) -> None:
         settings = {entry["name"]: entry for entry in answers[1].json()["data"]}
     for answer in answers:
         assert answer.status_code == 200, answer.text
-        for secret in ("ab" * 32, "sk-provider-secret", "trace-secret", "basic-secret"):
+        for secret in ("ab" * 32, "sk-provider-secret", "trace-secret", "basic-secret", "query-secret"):
             assert secret not in answer.text
     assert settings["master_key"] == {"name": "master_key", "value": "***", "is_default": False}
-    assert settings["otel_endpoint"]["value"] == "http://***@127.0.0.1:9/v1/traces"
+    assert settings["otel_endpoint"]["value"] == "http://***@127.0.0.1:9/v1/traces?***"
     assert settings["providers"]["value"][0]["base_url"] == "http://***@127.0.0.1:9/v1"
     assert settings["rag_top_k"]["is_default"] is True
     assert answers[0].json()["encryption"]["at_rest"] is True

@@ -331,6 +331,31 @@ async def test_a_key_that_is_switched_on_again_has_its_sessions(world) -> None:
         assert (await client.get("/test/whoami")).status_code == 200
 
 
+async def test_a_user_whose_key_is_switched_off_can_sign_in_with_another(world) -> None:
+    other, other_id = world.new_key()
+    async with world.browser() as client:
+        await signed_in(world, client)
+        await world.update(state=KeyState.INACTIVE)
+        shown = await client.get("/v1/session")  # the pages ask this first, and need it to show the sign-in
+        assert (shown.status_code, shown.json()["key"]) == (200, None)
+        await world.update(state=KeyState.ACTIVE)
+        assert (await client.get("/v1/session")).json()["key"]["id"] == world.key_id
+        await world.update(state=KeyState.INACTIVE)
+        await signed_in(world, client, other)
+        assert (await client.get("/test/whoami")).json() == {"key": other_id}
+
+
+async def test_each_of_many_links_made_at_once_works(world) -> None:
+    """A key has at most 200 links: the oldest is dropped, and not the new one."""
+    for _ in range(230):
+        link = await world.services.web_sessions.create_link(world.key_id, bytes(32))
+        stored = world.database.read_sync(
+            lambda connection: connection.exec_driver_sql("SELECT token_hash FROM session_links").scalars().all()
+        )
+        assert len(stored) <= 200
+        assert hashlib.sha256(link.code.encode()).digest() in stored
+
+
 async def test_a_session_does_not_outlive_the_expiry_of_its_key(world) -> None:
     key, _ = world.new_key(expires_at=int(world.clock.now) + 60)
     async with world.browser() as client:

@@ -8,9 +8,10 @@ import stat
 
 import pytest
 
-from ragsvc.core.access.principal import Principal
+from ragsvc.core.access.principal import Principal, Scope
 from ragsvc.core.errors import (
     ConfigurationError,
+    Conflict,
     CryptoFailure,
     InvalidRequest,
     ModelNotFound,
@@ -24,10 +25,13 @@ from ragsvc.crypto.value_sealing import SealingKey, SealingKeys, ValueSealer
 from ragsvc.providers.caller_base_urls import AllowedBaseUrls, PublicResolver
 from ragsvc.providers.openai_upstream import OpenAIUpstream
 from ragsvc.providers.policy_engines import RegoFile
+from ragsvc.services.access_control import Access
+from ragsvc.services.key_administration import Actor, KeyDraft, create_key
 from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.services.policies import CachedPolicy
 from ragsvc.services.provider_administration import ProviderAdministration
 from ragsvc.services.provider_routing import Router
+from ragsvc.store import tenant_rows
 from ragsvc.store.database import Database
 from ragsvc.store.sealing_key import open_sealing_keys
 
@@ -46,12 +50,37 @@ def opener(settings, session=None):
 def administration(database, keys, *configured):
     models = ModelRegistry((), {}, created=0)
     made = ProviderAdministration(
-        database, sealer=ValueSealer(keys, "providers"), models=models, configured=configured, open_provider=opener
+        database,
+        sealer=ValueSealer(keys, "providers"),
+        models=models,
+        configured=configured,
+        open_provider=opener,
+        require_key=Access(database).require_key,
     )
     return made, models
 
 
 ADDED = ProviderSettings(name="added", base_url="http://h/v1", api_key="sk-1", models=(ModelSettings("m"),))
+
+
+async def test_a_key_that_a_deleted_tenant_sent_before_is_not_stored(tmp_path) -> None:
+    database = Database(tmp_path / "x.sqlite")
+    try:
+        made, _ = administration(database, open_sealing_keys(tmp_path))
+        await made.load()
+        await made.create(ADDED)
+        draft = KeyDraft(tenant="acme", label="x", scopes=frozenset({Scope.TENANT_ADMIN}))
+        issued = await database.write(lambda connection: create_key(connection, draft, actor=Actor(), now=1))
+        actor = Actor(issued.key.id)
+        await made.set_key("acme", "added", "sk-before", actor=actor)
+        await database.write(lambda connection: tenant_rows.remove_access(connection, "acme"))
+        made.forget_keys("acme")
+        with pytest.raises(Conflict):
+            await made.set_key("acme", "added", "sk-late", actor=actor)
+        assert made.key_of("acme", "added") is None
+        assert database.read_sync(tenant_rows.tenant_names) == []
+    finally:
+        database.close()
 
 
 async def test_providers_and_keys_outlive_a_restart_under_the_same_sealing_key_only(tmp_path) -> None:

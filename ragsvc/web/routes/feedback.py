@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
+import anyio.to_thread
 import msgspec
-from litestar import Request, delete, get, post
+from litestar import MediaType, Request, Response, delete, get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 from msgspec import Meta
@@ -17,6 +18,7 @@ from ragsvc.core.defaults import (
     MAX_MODEL_NAME_LENGTH,
     MAX_QUERY_LENGTH,
 )
+from ragsvc.core.errors import PolicyDenied
 from ragsvc.core.feedback import (
     MAX_ANSWER_CHARACTERS,
     MAX_CITED_PLACES,
@@ -126,11 +128,19 @@ def _service(request: Request[Any, Any, Any]) -> FeedbackService:
 
 
 def _reach(request: Request[Any, Any, Any], of: Literal["key", "tenant"] | None = None) -> FeedbackReach:
-    """What the caller sees; without ``of``, as much as it may. Raises ``PolicyDenied``."""
+    """What the caller sees; without ``of``, as much as it may.
+
+    Feedback quotes documents, so that a key that is limited to some collections sees its own only.
+
+    Raises:
+        PolicyDenied: the caller may not see the feedback of the tenant.
+    """
     principal = principal_of(request)
     if of == "tenant":
         require_scope(principal, Scope.TENANT_ADMIN)
-    manages = bool(principal.scopes & {Scope.TENANT_ADMIN, Scope.ADMIN})
+        if principal.allowed_collections:
+            raise PolicyDenied(f"Key '{principal.label}' may not use all collections that feedback quotes.", param="of")
+    manages = bool(principal.scopes & {Scope.TENANT_ADMIN, Scope.ADMIN}) and not principal.allowed_collections
     whole = manages if of is None else of == "tenant"
     return FeedbackReach(principal.tenant, None if whole else principal.key_id)
 
@@ -182,17 +192,26 @@ async def list_feedback(
     after: _After = None,
     rating: FromQuery[Literal["up", "down"] | None] = None,
     of: _Of = "key",
-) -> FeedbackList:
-    """List the feedback of the key, newest first, or of the whole tenant."""
+) -> Response[FeedbackList]:
+    """List the feedback of the key, newest first, or of the whole tenant.
+
+    A page can have fewer entries than ``limit``: read on while ``has_more`` is true.
+    """
     found, more = await _service(request).page(
         _reach(request, of), limit=limit, after=after, rating=None if rating is None else Rating(rating)
     )
-    return FeedbackList(
-        data=[_shown(feedback) for feedback in found],
-        first_id=found[0].public_id if found else None,
-        last_id=found[-1].public_id if found else None,
-        has_more=more,
-    )
+
+    def encode() -> bytes:
+        page = FeedbackList(
+            data=[_shown(feedback) for feedback in found],
+            first_id=found[0].public_id if found else None,
+            last_id=found[-1].public_id if found else None,
+            has_more=more,
+        )
+        return msgspec.json.encode(page)
+
+    content: Any = await anyio.to_thread.run_sync(encode)
+    return Response(content, media_type=MediaType.JSON)
 
 
 @get(

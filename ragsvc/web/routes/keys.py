@@ -25,9 +25,9 @@ from ragsvc.store.key_usage_rows import KeyUsage
 from ragsvc.web.app_state import services_of
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import context_of
-from ragsvc.web.csv_answers import csv_response, json_or_csv, wants_csv
+from ragsvc.web.csv_answers import json_or_csv, wants_csv
 from ragsvc.web.idempotent_requests import idempotent_request
-from ragsvc.web.routes.usage import USAGE_COLUMNS, Format, day_as_date, shown_numbers
+from ragsvc.web.routes.usage import USAGE_COLUMNS, Format, csv_of, day_as_date, json_with_data, shown_numbers
 from ragsvc.web.tenant_reach import own_tenant, require_tenant
 
 AnyRequest = Request[Any, Any, Any]
@@ -385,12 +385,10 @@ async def get_usage(
     """
     if own_tenant(request) is not None:
         await _reachable(request, key_id)
-    usage = [_used(entry) for entry in await services_of(request).keys.usage(KeyId(key_id), days=days)]
+    usage = await services_of(request).keys.usage(KeyId(key_id), days=days)
     if not wants_csv(request, format):
-        return Response(UsageList(data=usage))
-    columns = ("date", "model", "family", *USAGE_COLUMNS)
-    cells = [[getattr(entry, column) for column in columns] for entry in usage]
-    return csv_response(columns, cells, filename="usage-of-key.csv")
+        return await json_with_data(UsageList(data=[]), usage, _used)
+    return await csv_of(("date", "model", "family", *USAGE_COLUMNS), usage, _used, filename="usage-of-key.csv")
 
 
 def _used(entry: KeyUsage) -> KeyUsageBody:

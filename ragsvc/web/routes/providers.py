@@ -167,7 +167,11 @@ async def check_provider(request: AnyRequest, name: FromPath[str]) -> ProviderTe
     return await _service(request).test(name)
 
 
-@put("/v1/providers/{name:str}/key", opt={**_KEYS, "body": SetProviderKey}, summary="Store the key of a tenant")
+@put(
+    "/v1/providers/{name:str}/key",
+    opt={**_KEYS, "body": SetProviderKey, "errors": (409,)},
+    summary="Store the key of a tenant",
+)
 async def set_provider_key(request: AnyRequest, name: FromPath[str]) -> TenantKey:
     """Store a key for the provider that requests of the tenant use instead of the operator's key.
 

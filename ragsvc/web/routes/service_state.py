@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
-from urllib.parse import urlsplit, urlunsplit
 
 import anyio.to_thread
 import msgspec
@@ -315,25 +314,36 @@ async def get_findings(request: AnyRequest) -> FindingList:
 
 
 def shown_setting(name: str, value: object) -> object:
-    """A setting without secrets: addresses lose user names and passwords.
+    """A setting without secrets: addresses lose user names, passwords and the values of their parameters.
 
     >>> shown_setting("policy_url", "https://user:secret@policies.example/v1")
     'https://***@policies.example/v1'
+    >>> shown_setting("policy_url", "https://policies.example/v1?token=secret")
+    'https://policies.example/v1?***'
+    >>> shown_setting("policy_url", "https://user:a/b@policies.example/v1")
+    'https://***@policies.example/v1'
+    >>> shown_setting("addresses", ("https://user:secret@policies.example/v1",))
+    ['https://***@policies.example/v1']
     >>> shown_setting("master_key_command", "vault read key")
     '***'
     """
     if name in _SECRET_SETTINGS:
         return None if value is None else _HIDDEN
-    if isinstance(value, str) and "://" in value and "@" in value:
-        with contextlib.suppress(ValueError):
-            parts = urlsplit(value)
-            return urlunsplit(parts._replace(netloc=f"{_HIDDEN}@{parts.netloc.rpartition('@')[2]}"))
-        return _HIDDEN
-    if isinstance(value, list):
+    if isinstance(value, str):
+        return _shown_address(value) if "://" in value else value
+    if isinstance(value, list | tuple):
         return [shown_setting("", item) for item in value]
     if isinstance(value, dict):
         return {key: shown_setting(str(key), item) for key, item in value.items()}
     return value
+
+
+def _shown_address(text: str) -> str:
+    """An address without secrets. What precedes the last ``@`` is hidden: a password can have any character."""
+    scheme, separator, rest = text.partition("://")
+    before, at, place = rest.rpartition("@")
+    place, question, _ = place.partition("?")
+    return f"{scheme}{separator}{_HIDDEN if before else ''}{at}{place}{question}{_HIDDEN if question else ''}"
 
 
 def _services(request: AnyRequest) -> StateServices:

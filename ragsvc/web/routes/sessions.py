@@ -9,7 +9,7 @@ from litestar import Request, Response, delete, get, post
 from msgspec import Meta
 
 from ragsvc.core.access.principal import Scope
-from ragsvc.core.errors import RagsvcError, Unauthorized
+from ragsvc.core.errors import KeyInactive, RagsvcError, Unauthorized
 from ragsvc.core.validation import invalid_value
 from ragsvc.services.access_control import Access, LiveKey
 from ragsvc.services.web_sessions import OpenSession, WebSessions, secret_hash_of
@@ -133,6 +133,8 @@ async def show_session(request: AnyRequest) -> Response[SessionBody]:
         found = await services.web_sessions.find(token)
     except Unauthorized:
         return _answer(SessionBody(), set_cookie=cookie_header(request.scope, b"", max_age_s=0))
+    except KeyInactive:  # the session is open again when the key is switched on
+        return _answer(SessionBody())
     context.live = found.live
     return _answer(_opened(found))
 

@@ -18,6 +18,7 @@ from ragsvc.core.ports.parsing import ParsedDocument
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.retrieval.filters import parse_filter
 from ragsvc.store import (
+    conversation_rows,
     document_listing,
     document_rows,
     file_rows,
@@ -225,6 +226,43 @@ def test_the_size_of_a_tenant_is_read_from_an_index(database: Database) -> None:
     assert database.write_sync(explain) == [
         "SEARCH documents USING COVERING INDEX documents_by_collection (collection_id=?)"
     ]
+
+
+def test_the_rate_of_ingest_does_not_read_old_documents(database: Database) -> None:
+    def rate(connection: Connection) -> None:
+        found = document_rows.ingest_rate(connection, since=1_000)
+        assert (found.documents, found.pages, found.failed) == (1, 1, 1)
+
+    ready, failed = add(database, "ready"), add(database, "failed", tenant=OTHER)
+    make_ready(database, ready)
+    for document, status in ((ready, "ready"), (failed, "failed")):
+        values = (status, 2_000, 2_000 if status == "ready" else None, 1, int(document.id))
+        statement = "UPDATE documents SET status = ?, updated_at = ?, ready_at = ?, pages_total = ? WHERE id = ?"
+        database.write_sync(lambda c, v=values, s=statement: c.exec_driver_sql(s, v))
+    queue(database, 0, 100)
+    few = steps(database, rate)
+    queue(database, 100, 5000)
+    assert steps(database, rate) <= 2 * few
+
+
+def test_the_conversations_of_a_tenant_are_found_by_an_index(database: Database) -> None:
+    def insert(first: int, last: int) -> None:
+        values = [(f"conv_{n}", ACME, f"key_{n % 7}", n, n) for n in range(first, last)]
+        columns = "public_id, tenant, key_id, created_at, last_active_at, metadata, collections"
+        statement = f"INSERT INTO conversations ({columns}) VALUES (?, ?, ?, ?, ?, x'7b7d', x'5b5d')"  # noqa: S608
+        database.write_sync(lambda c: driver_connection(c).executemany(statement, values))
+
+    def page(connection: Connection) -> None:
+        options: dict[str, Any] = {"limit": 20, "key_id": None, "active_after": 0}
+        first = conversation_rows.conversation_page(connection, ACME, after=None, **options)
+        second = conversation_rows.conversation_page(connection, ACME, after=first[-1], **options)
+        times = [conversation.last_active_at for conversation in (*first, *second)]
+        assert times == list(range(times[0], times[0] - 40, -1))
+
+    insert(1, 100)
+    few = steps(database, page)
+    insert(100, 5000)
+    assert steps(database, page) <= 2 * few
 
 
 def test_files_with_a_purpose_are_found_by_an_index(database: Database) -> None:

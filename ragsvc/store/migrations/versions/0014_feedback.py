@@ -29,3 +29,4 @@ def upgrade() -> None:
     op.create_index("feedback_by_answer", "feedback", ["tenant", "key_id", "answer_id"])
     op.add_column("conversations", sa.Column("key_id", sa.String))
     op.create_index("conversations_by_key", "conversations", ["tenant", "key_id", "last_active_at", "id"])
+    op.create_index("conversations_by_use_of_tenant", "conversations", ["tenant", "last_active_at", "id"])

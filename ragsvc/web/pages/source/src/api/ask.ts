@@ -217,6 +217,17 @@ export async function deleteFeedback(feedbackId: string): Promise<void> {
   await request("DELETE", `/v1/rag/feedback/${id(feedbackId)}`);
 }
 
+const MOST_FEEDBACK = 500;
+
+/** The newest feedback of the key; a page of long answers has few entries. */
 export async function listFeedback(): Promise<Feedback[]> {
-  return (await request<Page<Feedback>>("GET", "/v1/rag/feedback", { query: { limit: 100 } })).data;
+  const found: Feedback[] = [];
+  let after: string | null = null;
+  while (found.length < MOST_FEEDBACK) {
+    const page: Page<Feedback> = await request("GET", "/v1/rag/feedback", { query: { limit: 100, after } });
+    found.push(...page.data);
+    if (!page.has_more) break;
+    after = page.last_id;
+  }
+  return found;
 }

@@ -88,7 +88,11 @@ export async function signIn(by: { key: string } | { code: string }): Promise<vo
 }
 
 export async function signOut(): Promise<void> {
-  const response = await call("DELETE");
+  let response = await call("DELETE");
+  if (response.status === 403) {
+    await loadSession(); // another tab has signed in again: that session ends as well
+    response = await call("DELETE");
+  }
   if (!response.ok && response.status !== 401) throw await errorOf(response);
   ended.value = "signed-out";
   session.value = null;

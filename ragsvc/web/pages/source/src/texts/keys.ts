@@ -100,7 +100,7 @@ export const keys = {
   "keys.limit.most": { en: "At most {limit}, the limit of your own key.", de: "Höchstens {limit}, die Grenze Ihres eigenen Schlüssels." },
   "keys.limit.default": { en: "Empty means the default of the service.", de: "Leer heißt: die Vorgabe des Dienstes." },
   "keys.limit.wrong": { en: "Enter a whole number, such as 100000.", de: "Geben Sie eine ganze Zahl ein, etwa 100000." },
-  "keys.money.wrong": { en: "Enter an amount, such as 12.50.", de: "Geben Sie einen Betrag ein, etwa 12,50." },
+  "keys.money.wrong": { en: "Enter an amount, such as 1000 or 12.50.", de: "Geben Sie einen Betrag ein, etwa 1000 oder 12,50." },
   "keys.limit.tokens_per_day": { en: "Tokens a day", de: "Tokens am Tag" },
   "keys.limit.token_balance": { en: "Tokens in total", de: "Tokens insgesamt" },
   "keys.limit.token_balance.left": { en: "Tokens left in total", de: "Tokens, die insgesamt bleiben" },

@@ -61,7 +61,9 @@ function lines(text: string): string[] {
 
 /** A limit as text for its field. */
 function asText(value: number | null | undefined): string {
-  return value === null || value === undefined ? "" : String(value);
+  if (value === null || value === undefined) return "";
+  const text = String(value);
+  return /\.\d{3}$/.test(text) ? `${text}0` : text; // three decimals alone look like thousands
 }
 
 /** What bounds the keys that a tenant administrator makes; null where nothing does. */

@@ -44,7 +44,10 @@ export function parseWhole(text: string): number | null | undefined {
   return /^\d{1,15}$/.test(digits) ? Number(digits) : undefined;
 }
 
-/** The amount of money that a person wrote, with a decimal point or comma. */
+/**
+ * The amount of money that a person wrote, with a decimal point or comma. Not `1,000`, which is a thousand to some
+ * readers and one to others.
+ */
 export function parseAmount(text: string): number | null | undefined {
   const plain = text.trim().replace(/[\s\u00a0\u202f]/g, "");
   if (!plain) return null;
@@ -53,6 +56,7 @@ export function parseAmount(text: string): number | null | undefined {
   const whole = point < 0 ? plain : plain.slice(0, point);
   const groups = whole.split(/[.,'’]/);
   const grouped = groups.length === 1 || groups.slice(1).every((group) => group.length === 3);
-  if (!grouped || !/^\d+$/.test(groups.join("")) || !/^\d{0,6}$/.test(fraction)) return undefined;
+  const ambiguous = groups.length === 1 && fraction.length === 3 && /^[1-9]\d{0,2}$/.test(whole);
+  if (ambiguous || !grouped || !/^\d+$/.test(groups.join("")) || !/^\d{0,6}$/.test(fraction)) return undefined;
   return Number(`${groups.join("")}.${fraction || "0"}`);
 }

@@ -46,6 +46,7 @@ export function Use({ of, tenant, keyId, names, dimensions }: UseProps) {
   useEffect(() => {
     const abort = new AbortController();
     setError(null);
+    setAnswers(null); // figures of another key or time must not stand below this choice
     Promise.all([
       usage(of, { ...base, group_by: "day" }, abort.signal),
       usage(of, { ...base, group_by: column ? `day,${column}` : "day" }, abort.signal),
