@@ -7,7 +7,9 @@ ingested. Results are kept on disk (``PageRenditions``), except of files that ne
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -44,6 +46,7 @@ from ragsvc.store.page_renditions import PageRenditions
 
 _lines = msgspec.msgpack.Decoder(RecognisedLines)
 _outline = msgspec.msgpack.Decoder(list[OutlineEntry])
+_WORD = re.compile(r"\S+")
 
 
 class PageViews:
@@ -180,14 +183,39 @@ class PageViews:
 def find_quote(page: Page, quote: str, *, within: StoredPassage | None = None) -> tuple[int, int]:
     """Where a page's text has a quote, spaces apart; the occurrence in a passage is preferred.
 
+    A page may have a million characters: call it in a thread.
+
     Raises:
         InvalidRequest: the page does not have it.
     """
-    pattern = re.compile(r"\s+".join(map(re.escape, quote.split())))
-    found = pattern.search(page.text, 0 if within is None else within.start) or pattern.search(page.text)
-    if found is None or found.start() == found.end():
+    wanted = " ".join(quote.split())
+    found = None
+    if wanted and within is not None:
+        found = _find_words(page.text, wanted, within.start)
+    if wanted and found is None:
+        found = _find_words(page.text, wanted, 0)
+    if found is None:
         raise invalid_value("quote", "Expected words of the text of this page")
-    return found.span()
+    return found
+
+
+def _find_words(text: str, wanted: str, begin: int) -> tuple[int, int] | None:
+    """Where a text has words that are separated by single spaces, from a character on.
+
+    A regular expression takes minutes for a page that repeats the first words of the quote.
+    """
+    spans = [match.span() for match in _WORD.finditer(text, begin)]
+    joined = " ".join(text[start:end] for start, end in spans)
+    place = joined.find(wanted)
+    if place < 0:
+        return None
+    starts = [0, *itertools.accumulate(end - start + 1 for start, end in spans)]
+
+    def in_text(at: int) -> int:
+        word = bisect_right(starts, at) - 1
+        return spans[word][0] + at - starts[word]
+
+    return in_text(place), in_text(place + len(wanted) - 1) + 1
 
 
 def _require_page(document: Document, number: int) -> None:
