@@ -39,7 +39,7 @@ from ragsvc.core.page_views import (
     width_to_draw,
 )
 from ragsvc.core.ports.page_reading import PageReader
-from ragsvc.core.validation import invalid_value
+from ragsvc.core.validation import MAX_INTEGER, invalid_value
 from ragsvc.services.file_locks import FileLocks
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.page_renditions import PageRenditions
@@ -219,8 +219,10 @@ def _find_words(text: str, wanted: str, begin: int) -> tuple[int, int] | None:
 
 
 def _require_page(document: Document, number: int) -> None:
-    if number < 1 or (document.pages_total and number > document.pages_total):
-        raise DocumentNotFound(f"The document '{document.public_id}' has no page {number}.", param="page")
+    most = document.pages_total or MAX_INTEGER  # the pages of a file that could not be read are not counted
+    if not 1 <= number <= most:
+        shown = number if abs(number) <= MAX_INTEGER else "with this number"
+        raise DocumentNotFound(f"The document '{document.public_id}' has no page {shown}.", param="page")
 
 
 def _no_picture(document: Document) -> PageHasNoPicture:

@@ -20,6 +20,9 @@ from ragsvc.store.tables import CollectionRow, DocumentRow, table_of
 _documents = table_of(DocumentRow)
 _collections = table_of(CollectionRow)
 
+_plain_type = func.lower(func.substr(_documents.c.media_type, 1, func.instr(_documents.c.media_type + ";", ";") - 1))
+"""The type of a text may have a ``charset`` parameter."""
+
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _SCAN: Final = 500
 
@@ -138,7 +141,7 @@ def _conditions(connection: Connection, which: DocumentFilter) -> list[Any]:
     if which.statuses:
         conditions.append(_documents.c.status.in_(which.statuses))
     if which.media_types:
-        conditions.append(or_(*(_is_of_type(media_type) for media_type in which.media_types)))
+        conditions.append(_plain_type.in_(which.media_types))
     if which.collection_id is not None:
         conditions.append(_documents.c.collection_id == which.collection_id)
     if which.collections:
@@ -148,12 +151,6 @@ def _conditions(connection: Connection, which: DocumentFilter) -> list[Any]:
     if which.filename_contains:
         conditions.append(_documents.c.filename.icontains(which.filename_contains, autoescape=True))
     return conditions
-
-
-def _is_of_type(media_type: str) -> ColumnElement[bool]:
-    """The type of a text may have a ``charset`` parameter."""
-    is_exact = _documents.c.media_type == media_type
-    return is_exact | _documents.c.media_type.startswith(f"{media_type};", autoescape=True)
 
 
 def count_documents_by_kind(connection: Connection, tenant: TenantId, *, which: DocumentFilter) -> DocumentCounts:

@@ -188,6 +188,11 @@ def test_what_is_outside_a_document_is_refused(tenant) -> None:
     for number in (0, 3, 999_999_999_999):
         for route in ("image", "boxes?quote=harbour"):
             assert error_of(tenant.http.get(f"{path}/pages/{number}/{route}"))[:2] == (404, "document_not_found")
+    broken = tenant.upload(b"%PDF-1.7 nothing else", filename="broken.pdf").headers["location"]
+    for number in (0, 10**15, 10**25):
+        for route in ("image", "boxes?quote=harbour"):
+            reply = tenant.http.get(f"{broken}/pages/{number}/{route}")
+            assert error_of(reply)[1] in {"document_not_found", "damaged"}, reply.text
     refused = {
         "image?width=0": "width",
         "image?width=4001": "width",
