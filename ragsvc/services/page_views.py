@@ -25,6 +25,7 @@ from ragsvc.core.errors import (
     ExtractionFailed,
     FailureReason,
     InvalidRequest,
+    Overloaded,
     PageHasNoPicture,
     PageNotShown,
     StoredDataDamaged,
@@ -46,6 +47,10 @@ from ragsvc.store.page_renditions import PageRenditions
 
 _lines = msgspec.msgpack.Decoder(RecognisedLines)
 _outline = msgspec.msgpack.Decoder(list[OutlineEntry])
+_COPIES = 4
+"""Stored files that are decrypted in memory at the same time: twice as many as pages are read by default."""
+
+_MOST_WAITING = 64
 _WORD = re.compile(r"\S+")
 
 
@@ -58,6 +63,8 @@ class PageViews:
         self._reader = reader
         self._renditions = renditions
         self._locks = locks
+        self._copies = asyncio.Semaphore(_COPIES)
+        self._waiting = 0
         self._making: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
 
     def picture_tag(self, document: Document, number: int, width: int) -> str:
@@ -164,12 +171,15 @@ class PageViews:
     async def _readable(self, document: Document) -> AsyncGenerator[Path]:
         """The path of the stored file, decrypted if need be; failures to read it become those that callers see."""
         try:
-            with ExitStack() as stack:
-                opened = self._blobs.readable(document.tenant, document.sha256)
-                path = await anyio.to_thread.run_sync(stack.enter_context, opened)
-                if not await anyio.to_thread.run_sync(path.exists):
-                    raise StoredDataDamaged("The stored file of this document is missing. Upload the document again.")
-                yield path
+            async with self._room_for_copy():
+                with ExitStack() as stack:
+                    opened = self._blobs.readable(document.tenant, document.sha256)
+                    path = await anyio.to_thread.run_sync(stack.enter_context, opened)
+                    if not await anyio.to_thread.run_sync(path.exists):
+                        raise StoredDataDamaged(
+                            "The stored file of this document is missing. Upload the document again."
+                        )
+                    yield path
         except (CryptoFailure, FileNotFoundError) as error:
             raise StoredDataDamaged(
                 "The stored file of this document cannot be read. Upload the document again."
@@ -178,6 +188,24 @@ class PageViews:
             if error.reason is FailureReason.UNSUPPORTED_FILE:
                 raise _no_picture(document) from error
             raise PageNotShown(error.message, reason=error.reason) from error
+
+    @asynccontextmanager
+    async def _room_for_copy(self) -> AsyncGenerator[None]:
+        """Wait until a file may be decrypted: the readers' queue would hold dozens of plain copies in memory."""
+        if not self._blobs.encrypted:
+            yield
+            return
+        if self._waiting >= _MOST_WAITING:
+            raise Overloaded("Too many pages are waiting to be read; try again in a few seconds.", retry_after_s=5)
+        self._waiting += 1
+        try:
+            await self._copies.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._copies.release()
 
 
 def find_quote(page: Page, quote: str, *, within: StoredPassage | None = None) -> tuple[int, int]:
