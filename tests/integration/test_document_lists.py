@@ -243,6 +243,18 @@ def test_a_deleted_collection_makes_the_stream_send_a_new_snapshot(tenant) -> No
             )
 
 
+def test_changed_attributes_of_a_file_in_a_vector_store_reach_the_stream(tenant) -> None:
+    store = tenant.http.post("/v1/vector_stores", json={"name": "reports"}).json()["id"]
+    content = {"file": ("report.txt", b"The harbour report.", "text/plain")}
+    file = tenant.http.post("/v1/files", data={"purpose": "assistants"}, files=content).json()["id"]
+    path = f"/v1/vector_stores/{store}/files"
+    with events_of(tenant.http) as events:
+        assert tenant.http.post(path, json={"file_id": file}).status_code == 200
+        events.wait_for("ready", filename="report.txt")
+        assert tenant.http.post(f"{path}/{file}", json={"attributes": {"year": 2024}}).status_code == 200
+        events.wait_for("ready", filename="report.txt", metadata={"year": 2024})
+
+
 def test_the_stream_shows_only_documents_of_the_tenant_and_of_allowed_collections(new_tenant) -> None:
     one, other = new_tenant(), new_tenant()
     with one.service.client(one.service.admin_key) as admin:
