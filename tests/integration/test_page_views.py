@@ -450,6 +450,20 @@ def test_the_longest_unused_pictures_are_removed_first(tmp_path: Path) -> None:
     with_views(tmp_path, 20_000, check)
 
 
+@pytest.mark.parametrize("left", [0, 3, -1])
+def test_what_a_power_failure_left_of_a_picture_or_an_outline_is_made_again(tmp_path: Path, left: int) -> None:
+    async def check(views: PageViews, reader: CountingReader, document: Document, blobs: BlobStore) -> None:
+        picture, outline = await views.picture(document, 1, width=160), await views.outline(document)
+        for file in blobs.rendition_folder(document.tenant, document.sha256).iterdir():
+            file.write_bytes(file.read_bytes()[:left])
+        assert await views.picture(document, 1, width=160) == picture
+        assert await views.outline(document) == outline
+        assert await views.picture(document, 1, width=160) == picture
+        assert reader.drawn == 2
+
+    with_views(tmp_path, 100_000_000, check)
+
+
 def test_a_picture_that_is_ready_after_its_file_was_removed_is_not_kept(tmp_path: Path) -> None:
     async def check(views: PageViews, _: CountingReader, document: Document, blobs: BlobStore) -> None:
         renditions = PageRenditions(blobs, None, max_bytes=100_000_000)
