@@ -1,0 +1,30 @@
+"""Two readings of a page are aligned with little work, also where they have nothing in common."""
+
+import random
+
+from ragsvc.extract.text_alignment import align
+
+
+class CountingText(str):
+    """A text that counts the letters of what is looked up in it."""
+
+    __slots__ = ("looked_up",)
+
+    def __contains__(self, part: str) -> bool:
+        self.looked_up = getattr(self, "looked_up", 0) + len(part)
+        return super().__contains__(part)
+
+
+def test_a_stretch_that_the_other_reading_lacks_is_not_looked_up_as_a_whole():
+    source = random.Random(3)
+    text, other = ("".join(source.choices("abcdefghijklmnopqrstuvwxyz", k=2000)) for _ in range(2))
+    counting = CountingText(other)
+    assert align(text, 0, len(text), counting) == []
+    assert counting.looked_up < 50 * len(text)
+
+
+def test_a_long_run_is_found_as_a_whole():
+    source = random.Random(4)
+    text = "".join(source.choices("abcdefghijklmnopqrstuvwxyz", k=2000))
+    (run,) = align(text, 500, 1500, "xyz" + text)
+    assert (run.start, run.found, run.length) == (500, 503, 1000)
