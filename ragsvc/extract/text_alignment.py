@@ -60,8 +60,16 @@ def align(text: str, start: int, end: int, other: str) -> list[LetterRun]:
 
 
 def _longest(text: str, at: int, end: int, other: str) -> int:
-    """How many letters from ``at`` occur in ``other``."""
+    """How many letters from ``at`` occur in ``other``.
+
+    Most runs are short where much is missing: a search that began with half of the rest took a minute for a page.
+    """
     known, missing = 0, end - at + 1
+    tried = min(_SHORTEST_RUN, end - at)
+    while known < tried and text[at : at + tried] in other:
+        known, tried = tried, min(2 * tried, end - at)
+    if known < tried:
+        missing = tried
     while missing - known > 1:
         middle = (known + missing) // 2
         if text[at : at + middle] in other:

@@ -298,6 +298,10 @@ class DocumentService:
         await anyio.to_thread.run_sync(self._blobs.remove_empty_folder, tenant)
         return removed
 
+    def notify(self, document: Document) -> None:
+        """Tell the requests that wait for a document, or follow all of its tenant, that it was changed."""
+        self._hub.notify(document)
+
     def wake(self, public_id: str) -> None:
         """Wake the requests that wait for a document, because it was deleted or changed."""
         self._hub.wake(public_id)

@@ -7,7 +7,9 @@ ingested. Results are kept on disk (``PageRenditions``), except of files that ne
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -23,6 +25,7 @@ from ragsvc.core.errors import (
     ExtractionFailed,
     FailureReason,
     InvalidRequest,
+    Overloaded,
     PageHasNoPicture,
     PageNotShown,
     StoredDataDamaged,
@@ -37,13 +40,18 @@ from ragsvc.core.page_views import (
     width_to_draw,
 )
 from ragsvc.core.ports.page_reading import PageReader
-from ragsvc.core.validation import invalid_value
+from ragsvc.core.validation import MAX_INTEGER, invalid_value
 from ragsvc.services.file_locks import FileLocks
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.page_renditions import PageRenditions
 
 _lines = msgspec.msgpack.Decoder(RecognisedLines)
 _outline = msgspec.msgpack.Decoder(list[OutlineEntry])
+_COPIES = 4
+"""Stored files that are decrypted in memory at the same time: twice as many as pages are read by default."""
+
+_MOST_WAITING = 64
+_WORD = re.compile(r"\S+")
 
 
 class PageViews:
@@ -55,6 +63,8 @@ class PageViews:
         self._reader = reader
         self._renditions = renditions
         self._locks = locks
+        self._copies = asyncio.Semaphore(_COPIES)
+        self._waiting = 0
         self._making: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
 
     def picture_tag(self, document: Document, number: int, width: int) -> str:
@@ -161,12 +171,15 @@ class PageViews:
     async def _readable(self, document: Document) -> AsyncGenerator[Path]:
         """The path of the stored file, decrypted if need be; failures to read it become those that callers see."""
         try:
-            with ExitStack() as stack:
-                opened = self._blobs.readable(document.tenant, document.sha256)
-                path = await anyio.to_thread.run_sync(stack.enter_context, opened)
-                if not await anyio.to_thread.run_sync(path.exists):
-                    raise StoredDataDamaged("The stored file of this document is missing. Upload the document again.")
-                yield path
+            async with self._room_for_copy():
+                with ExitStack() as stack:
+                    opened = self._blobs.readable(document.tenant, document.sha256)
+                    path = await anyio.to_thread.run_sync(stack.enter_context, opened)
+                    if not await anyio.to_thread.run_sync(path.exists):
+                        raise StoredDataDamaged(
+                            "The stored file of this document is missing. Upload the document again."
+                        )
+                    yield path
         except (CryptoFailure, FileNotFoundError) as error:
             raise StoredDataDamaged(
                 "The stored file of this document cannot be read. Upload the document again."
@@ -176,23 +189,68 @@ class PageViews:
                 raise _no_picture(document) from error
             raise PageNotShown(error.message, reason=error.reason) from error
 
+    @asynccontextmanager
+    async def _room_for_copy(self) -> AsyncGenerator[None]:
+        """Wait until a file may be decrypted: the readers' queue would hold dozens of plain copies in memory."""
+        if not self._blobs.encrypted:
+            yield
+            return
+        if self._waiting >= _MOST_WAITING:
+            raise Overloaded("Too many pages are waiting to be read; try again in a few seconds.", retry_after_s=5)
+        self._waiting += 1
+        try:
+            await self._copies.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._copies.release()
+
 
 def find_quote(page: Page, quote: str, *, within: StoredPassage | None = None) -> tuple[int, int]:
     """Where a page's text has a quote, spaces apart; the occurrence in a passage is preferred.
 
+    A page may have a million characters: call it in a thread.
+
     Raises:
         InvalidRequest: the page does not have it.
     """
-    pattern = re.compile(r"\s+".join(map(re.escape, quote.split())))
-    found = pattern.search(page.text, 0 if within is None else within.start) or pattern.search(page.text)
-    if found is None or found.start() == found.end():
+    wanted = " ".join(quote.split())
+    found = None
+    if wanted and within is not None:
+        found = _find_words(page.text, wanted, within.start)
+    if wanted and found is None:
+        found = _find_words(page.text, wanted, 0)
+    if found is None:
         raise invalid_value("quote", "Expected words of the text of this page")
-    return found.span()
+    return found
+
+
+def _find_words(text: str, wanted: str, begin: int) -> tuple[int, int] | None:
+    """Where a text has words that are separated by single spaces, from a character on.
+
+    A regular expression takes minutes for a page that repeats the first words of the quote.
+    """
+    spans = [match.span() for match in _WORD.finditer(text, begin)]
+    joined = " ".join(text[start:end] for start, end in spans)
+    place = joined.find(wanted)
+    if place < 0:
+        return None
+    starts = [0, *itertools.accumulate(end - start + 1 for start, end in spans)]
+
+    def in_text(at: int) -> int:
+        word = bisect_right(starts, at) - 1
+        return spans[word][0] + at - starts[word]
+
+    return in_text(place), in_text(place + len(wanted) - 1) + 1
 
 
 def _require_page(document: Document, number: int) -> None:
-    if number < 1 or (document.pages_total and number > document.pages_total):
-        raise DocumentNotFound(f"The document '{document.public_id}' has no page {number}.", param="page")
+    most = document.pages_total or MAX_INTEGER  # the pages of a file that could not be read are not counted
+    if not 1 <= number <= most:
+        shown = number if abs(number) <= MAX_INTEGER else "with this number"
+        raise DocumentNotFound(f"The document '{document.public_id}' has no page {shown}.", param="page")
 
 
 def _no_picture(document: Document) -> PageHasNoPicture:

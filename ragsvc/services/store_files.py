@@ -285,13 +285,16 @@ class StoreFileService:
     ) -> StoreFile:
         """Replace the attributes of a file, which are the metadata of its document. Raises as ``get`` does."""
 
-        def write(connection: Connection) -> StoreFile:
+        def write(connection: Connection) -> tuple[StoreFile, Document]:
             store = self._stores.usable(connection, principal, store_id)
             file = rows.find_store_file(connection, store, file_id)
             rows.replace_attributes(connection, file.document_id, attributes, now=int(self._clock()))
-            return rows.find_store_file(connection, store, file_id)
+            document = document_rows.get_document(connection, principal.tenant, file.document_public_id)
+            return rows.find_store_file(connection, store, file_id), document
 
-        return await self._database.write(write)
+        changed, document = await self._database.write(write)
+        self._documents.notify(document)
+        return changed
 
     async def detach(self, principal: Principal, store_id: str, file_id: str) -> None:
         """Remove a file from a vector store, with its document unless another file has it; the file itself stays.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection as SomeOf
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any, Final, assert_never
+from typing import Any, assert_never
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
 from ragsvc.core.documents import Document, DocumentStatus
 from ragsvc.core.ids import CollectionId, DocumentId, TenantId
@@ -20,8 +21,13 @@ from ragsvc.store.tables import CollectionRow, DocumentRow, table_of
 _documents = table_of(DocumentRow)
 _collections = table_of(CollectionRow)
 
+_plain_type = func.lower(func.substr(_documents.c.media_type, 1, func.instr(_documents.c.media_type + ";", ";") - 1))
+"""The type of a text may have a ``charset`` parameter."""
+
+_filtered_columns = (_documents.c.metadata, _documents.c.filename, _documents.c.created_at)
+"""What a filter on metadata reads."""
+
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
-_SCAN: Final = 500
 
 
 class DocumentOrder(StrEnum):
@@ -78,28 +84,47 @@ def list_documents(
     key = _sort_key(order)
     public_id = before if backwards else after
     cursor = None if public_id is None else _place(connection, get_document(connection, tenant, public_id).id, key)
-    found: list[Document] = []
-    scanned = limit + 1 if which.metadata is None else _SCAN
-    while True:
-        statement = select_documents.add_columns(key.label("sort_key"))
-        statement = statement.where(_documents.c.tenant == tenant, *_conditions(connection, which))
-        if cursor is not None:
-            statement = statement.where(_follows(key, cursor, ascending=ascending))
-        columns = (_documents.c.id,) if order is DocumentOrder.CREATED else (key, _documents.c.id)
-        statement = statement.order_by(*(column if ascending else column.desc() for column in columns))
-        rows = connection.execute(statement.limit(scanned)).all()
-        condition = which.metadata
-        documents = [document_of(row) for row in rows]
-        found += [
-            row
-            for row in documents
-            if condition is None or matches(condition, row.metadata, filename=row.filename, created_at=row.created_at)
-        ]
-        if len(found) > limit or len(rows) < scanned:
-            break
-        cursor = rows[-1].sort_key, rows[-1].id
-    page, more = found[:limit], len(found) > limit
+    joined = _documents.join(_collections, _documents.c.collection_id == _collections.c.id)
+    found = (
+        select(_documents.c.id, *(() if which.metadata is None else _filtered_columns))
+        .select_from(joined)
+        .where(_documents.c.tenant == tenant, _collections.c.deleted_at.is_(None), *_conditions(connection, which))
+    )
+    if cursor is not None:
+        found = found.where(_follows(key, cursor, ascending=ascending))
+    columns = (_order_of_creation(which),) if order is DocumentOrder.CREATED else (key, _documents.c.id)
+    found = found.order_by(*(column if ascending else column.desc() for column in columns))
+    ids = _first_ids(connection, found, which.metadata, limit + 1)
+    documents = {
+        row.id: document_of(row) for row in connection.execute(select_documents.where(_documents.c.id.in_(ids)))
+    }
+    page, more = [documents[document_id] for document_id in ids[:limit]], len(ids) > limit
     return (page[::-1] if backwards else page), more
+
+
+def _first_ids(connection: Connection, found: Select[Any], condition: Filter | None, count: int) -> list[int]:
+    """The first rows of a statement whose metadata fulfil a condition.
+
+    They are read in one pass: most of a sorted list would be sorted again for each part of it.
+    """
+    if condition is None:
+        return list(connection.execute(found.limit(count)).scalars())
+    with connection.execute(found) as rows:
+        fitting = (
+            document_id
+            for document_id, metadata, filename, created_at in rows
+            if matches(condition, _decode_object(metadata), filename=filename, created_at=created_at)
+        )
+        return list(itertools.islice(fitting, count))
+
+
+def _order_of_creation(which: DocumentFilter) -> ColumnElement[Any]:
+    """The row id; where few documents match, an expression, so that SQLite finds them by the index of states.
+
+    It prefers the index that has the order, and reads all documents of the tenant.
+    """
+    is_selective = which.statuses and DocumentStatus.READY not in which.statuses
+    return _documents.c.id + 0 if is_selective else _documents.c.id
 
 
 def _sort_key(order: DocumentOrder) -> ColumnElement[Any]:
@@ -138,7 +163,7 @@ def _conditions(connection: Connection, which: DocumentFilter) -> list[Any]:
     if which.statuses:
         conditions.append(_documents.c.status.in_(which.statuses))
     if which.media_types:
-        conditions.append(or_(*(_is_of_type(media_type) for media_type in which.media_types)))
+        conditions.append(_plain_type.in_(which.media_types))
     if which.collection_id is not None:
         conditions.append(_documents.c.collection_id == which.collection_id)
     if which.collections:
@@ -148,12 +173,6 @@ def _conditions(connection: Connection, which: DocumentFilter) -> list[Any]:
     if which.filename_contains:
         conditions.append(_documents.c.filename.icontains(which.filename_contains, autoescape=True))
     return conditions
-
-
-def _is_of_type(media_type: str) -> ColumnElement[bool]:
-    """The type of a text may have a ``charset`` parameter."""
-    is_exact = _documents.c.media_type == media_type
-    return is_exact | _documents.c.media_type.startswith(f"{media_type};", autoescape=True)
 
 
 def count_documents_by_kind(connection: Connection, tenant: TenantId, *, which: DocumentFilter) -> DocumentCounts:
@@ -181,9 +200,8 @@ def _counted(connection: Connection, tenant: TenantId, which: DocumentFilter) ->
         for status, media_type, count in connection.execute(statement):
             yield status, media_type, count
         return
-    columns = (*kinds, _documents.c.metadata, _documents.c.filename, _documents.c.created_at)
     for status, media_type, metadata, filename, created_at in connection.execute(
-        select(*columns).select_from(join).where(*belongs)
+        select(*kinds, *_filtered_columns).select_from(join).where(*belongs)
     ):
         if matches(which.metadata, _decode_object(metadata), filename=filename, created_at=created_at):
             yield status, media_type, 1
@@ -195,12 +213,13 @@ def documents_changed_since(
     """Documents of the collections (of all if empty) that were changed at or after a Unix time, in row order."""
     statement = select_documents.where(
         _documents.c.tenant == tenant,
-        _documents.c.status.in_(list(DocumentStatus)),  # makes the index by status and time usable
+        _documents.c.status.in_(list(DocumentStatus)),  # with the next one: a search of the index by status and time
         _documents.c.updated_at >= since,
     )
     if collections:
         statement = statement.where(_collections.c.name.in_(collections))
-    return [document_of(row) for row in connection.execute(statement.order_by(_documents.c.id).limit(limit))]
+    # the order of an index of the tenant's rows would make SQLite read all of them
+    return [document_of(row) for row in connection.execute(statement.order_by(_documents.c.id + 0).limit(limit))]
 
 
 def documents_by_public_id(connection: Connection, tenant: TenantId, public_ids: SomeOf[str]) -> list[Document]:

@@ -12,7 +12,8 @@ import shutil
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
+from zlib import crc32
 
 from ragsvc.core.errors import CryptoFailure
 from ragsvc.core.ids import TenantId
@@ -20,7 +21,8 @@ from ragsvc.crypto.at_rest import decrypt_chunks, encrypt
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import DataKeys
 
-_PART = ".part"
+_PART: Final = ".part"
+_CHECK_BYTES: Final = 4
 
 
 class PageRenditions:
@@ -40,8 +42,10 @@ class PageRenditions:
         path = self._path(tenant, sha256, name)
         try:
             with path.open("rb") as file:
-                data = file.read() if self._keys is None else self._decrypted(file, sha256, name)
+                data = _checked(file.read()) if self._keys is None else self._decrypted(file, sha256, name)
         except (OSError, CryptoFailure):
+            return None
+        if data is None:
             return None
         with self._lock:
             sizes = self._known()
@@ -57,7 +61,9 @@ class PageRenditions:
         if len(data) > self._max_bytes or not self._blobs.path(tenant, sha256).exists():
             return
         path = self._path(tenant, sha256, name)
-        if self._keys is not None:
+        if self._keys is None:
+            data += crc32(data).to_bytes(_CHECK_BYTES)
+        else:
             data = encrypt(data, self._keys.masters, context=_context(sha256, name))
         part = path.with_name(f"{secrets.token_hex(8)}{_PART}")
         try:
@@ -98,13 +104,19 @@ class PageRenditions:
                 if not (self._blobs.folder / folder.parent.name / folder.name[:2] / folder.name).exists():
                     shutil.rmtree(folder, ignore_errors=True)
                     continue
-                for path in folder.iterdir():
-                    with contextlib.suppress(OSError):  # removed meanwhile
+                with contextlib.suppress(OSError):  # removed meanwhile
+                    for path in folder.iterdir():
                         status = path.stat()
                         found.append((status.st_mtime, path, status.st_size))
             self._sizes = OrderedDict((path, size) for _, path, size in sorted(found))
             self._total = sum(self._sizes.values())
         return self._sizes
+
+
+def _checked(stored: bytes) -> bytes | None:
+    """The data before their checksum; ``None`` if they are damaged, as after a power failure: nothing is synced."""
+    data, check = stored[:-_CHECK_BYTES], stored[-_CHECK_BYTES:]
+    return data if check == crc32(data).to_bytes(_CHECK_BYTES) and len(check) == _CHECK_BYTES else None
 
 
 def _context(sha256: str, name: str) -> bytes:

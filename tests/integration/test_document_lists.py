@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -163,6 +164,11 @@ def test_documents_are_counted_and_listed_by_status_type_name_and_metadata(tenan
     assert counts(media_type="text/plain, application/pdf", status="ready")["total"] == 4
     assert counts(name="FERR")["media_types"] == {"application/pdf": 1, "text/plain": 1}
     assert counts(collection="rail")["total"] == 1
+    many = ",".join(["Text/Plain", *(f"a{number}" for number in range(180))])
+    assert counts(media_type=many)["media_types"] == {"text/plain": 3}
+    for route in ("documents", "documents/counts"):
+        long = tenant.http.get(f"/v1/rag/{route}", params={"name": "a" * 55_000})
+        assert (long.status_code, long.json()["error"]["param"]) == (400, "name")
     year = {"type": "gte", "key": "year", "value": 2024}
     assert counts(filters=json.dumps(year))["media_types"] == {"text/plain": 1}
     missing = tenant.http.get("/v1/rag/documents/counts", params={"collection": "none"})
@@ -237,6 +243,18 @@ def test_a_deleted_collection_makes_the_stream_send_a_new_snapshot(tenant) -> No
             )
 
 
+def test_changed_attributes_of_a_file_in_a_vector_store_reach_the_stream(tenant) -> None:
+    store = tenant.http.post("/v1/vector_stores", json={"name": "reports"}).json()["id"]
+    content = {"file": ("report.txt", b"The harbour report.", "text/plain")}
+    file = tenant.http.post("/v1/files", data={"purpose": "assistants"}, files=content).json()["id"]
+    path = f"/v1/vector_stores/{store}/files"
+    with events_of(tenant.http) as events:
+        assert tenant.http.post(path, json={"file_id": file}).status_code == 200
+        events.wait_for("ready", filename="report.txt")
+        assert tenant.http.post(f"{path}/{file}", json={"attributes": {"year": 2024}}).status_code == 200
+        events.wait_for("ready", filename="report.txt", metadata={"year": 2024})
+
+
 def test_the_stream_shows_only_documents_of_the_tenant_and_of_allowed_collections(new_tenant) -> None:
     one, other = new_tenant(), new_tenant()
     with one.service.client(one.service.admin_key) as admin:
@@ -302,6 +320,20 @@ def test_an_empty_collection_is_created_once_and_only_by_a_key_that_may_use_it(n
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "policy_denied")
     full = owner.http.post("/v1/rag/collections", json={"name": "more"})
     assert full.json()["error"]["code"] == "quota_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("/reports", "reports"), ("reports/", "reports"), ("a//b", "a/b"), (" reports", "reports"), ("50%25", "50%")],
+)
+def test_a_collection_with_an_odd_name_is_shown_and_deleted_and_no_other(tenant, name: str, other: str) -> None:
+    for each in (name, other):
+        assert tenant.http.post("/v1/rag/collections", json={"name": each}).status_code == 201
+    path = f"/v1/rag/collections/{quote(name)}"
+    assert tenant.http.get(path).json()["name"] == name
+    assert tenant.http.delete(path).json()["name"] == name
+    assert [entry["name"] for entry in tenant.http.get("/v1/rag/collections").json()["data"]] == [other]
+    assert tenant.http.delete(path).json()["error"]["code"] == "collection_not_found"
 
 
 def test_the_python_client_counts_sorts_explains_and_follows_all_documents(tenant) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,13 +15,16 @@ import pytest
 from PIL import Image
 
 from ragsvc.core.documents import Document, DocumentStatus, Stage
+from ragsvc.core.errors import Overloaded
 from ragsvc.core.ids import CollectionId, DocumentId, TenantId
 from ragsvc.core.page_views import OutlineEntry, PageBoxes, PagePicture, RecognisedLines, TextStretch
 from ragsvc.core.ports.parsing import ExtractionLimits
+from ragsvc.crypto.at_rest import MasterKey, MasterKeys
 from ragsvc.extract.parser import ChildParser
 from ragsvc.services.file_locks import FileLocks
 from ragsvc.services.page_views import PageViews
 from ragsvc.store.blobs import BlobStore
+from ragsvc.store.data_keys import DataKeys
 from ragsvc.store.page_renditions import PageRenditions
 from ragsvc.testing.pdf_builder import Text, lines, make_pdf, make_scan
 from ragsvc.testing.sample_pdfs import text_pdf
@@ -188,6 +192,11 @@ def test_what_is_outside_a_document_is_refused(tenant) -> None:
     for number in (0, 3, 999_999_999_999):
         for route in ("image", "boxes?quote=harbour"):
             assert error_of(tenant.http.get(f"{path}/pages/{number}/{route}"))[:2] == (404, "document_not_found")
+    broken = tenant.upload(b"%PDF-1.7 nothing else", filename="broken.pdf").headers["location"]
+    for number in (0, 10**15, 10**25):
+        for route in ("image", "boxes?quote=harbour"):
+            reply = tenant.http.get(f"{broken}/pages/{number}/{route}")
+            assert error_of(reply)[1] in {"document_not_found", "damaged"}, reply.text
     refused = {
         "image?width=0": "width",
         "image?width=4001": "width",
@@ -441,6 +450,20 @@ def test_the_longest_unused_pictures_are_removed_first(tmp_path: Path) -> None:
     with_views(tmp_path, 20_000, check)
 
 
+@pytest.mark.parametrize("left", [0, 3, -1])
+def test_what_a_power_failure_left_of_a_picture_or_an_outline_is_made_again(tmp_path: Path, left: int) -> None:
+    async def check(views: PageViews, reader: CountingReader, document: Document, blobs: BlobStore) -> None:
+        picture, outline = await views.picture(document, 1, width=160), await views.outline(document)
+        for file in blobs.rendition_folder(document.tenant, document.sha256).iterdir():
+            file.write_bytes(file.read_bytes()[:left])
+        assert await views.picture(document, 1, width=160) == picture
+        assert await views.outline(document) == outline
+        assert await views.picture(document, 1, width=160) == picture
+        assert reader.drawn == 2
+
+    with_views(tmp_path, 100_000_000, check)
+
+
 def test_a_picture_that_is_ready_after_its_file_was_removed_is_not_kept(tmp_path: Path) -> None:
     async def check(views: PageViews, _: CountingReader, document: Document, blobs: BlobStore) -> None:
         renditions = PageRenditions(blobs, None, max_bytes=100_000_000)
@@ -460,6 +483,66 @@ def test_pictures_of_removed_files_are_forgotten_at_a_start(tmp_path: Path) -> N
         assert not blobs.rendition_folder(document.tenant, document.sha256).exists()
 
     with_views(tmp_path, 100_000_000, check)
+
+
+class WaitingReader:
+    """Draws nothing until it may; knows how many files were readable at the same time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.most_files = 0
+        self.may_draw = anyio.Event()
+
+    async def draw_page(self, path: Path, page: int, *, width: int, password: str | None = None) -> PagePicture:
+        assert path.read_bytes().startswith(b"%PDF")
+        await self.may_draw.wait()
+        self.most_files = max(self.most_files, len(list(self._folder.iterdir())))
+        return PagePicture(b"png", 1, page)
+
+    async def page_boxes(
+        self,
+        path: Path,
+        page: int,
+        stretch: TextStretch,
+        *,
+        password: str | None = None,
+        known: RecognisedLines | None = None,
+    ) -> tuple[PageBoxes, RecognisedLines | None]:
+        raise NotImplementedError
+
+    async def outline(self, path: Path, *, password: str | None = None) -> list[OutlineEntry]:
+        raise NotImplementedError
+
+
+def test_few_files_of_an_encrypted_store_are_in_memory_while_many_pages_wait(tmp_path: Path) -> None:
+    async def run() -> None:
+        memory = tmp_path / "memory"
+        memory.mkdir()
+        keys = DataKeys(MasterKeys(MasterKey(b"m" * 32)), b"d" * 32)
+        blobs = BlobStore(tmp_path, keys, memory_folder=memory)
+        document = stored(blobs, REPORT)
+        reader = WaitingReader(memory)
+        renditions = PageRenditions(blobs, keys, max_bytes=0)
+        views = PageViews(blobs=blobs, reader=reader, renditions=renditions, locks=FileLocks())
+        outcomes: list[str] = []
+
+        async def ask(number: int, width: int) -> None:
+            try:
+                outcomes.append(str(len(await views.picture(document, number, width=width))))
+            except Overloaded:
+                outcomes.append("overloaded")
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(1, 41):
+                for width in (160, 320):
+                    tasks.start_soon(ask, number, width)
+            await anyio.sleep(0.5)
+            reader.may_draw.set()
+        assert Counter(outcomes) == {"3": 68, "overloaded": 12}
+        assert 1 <= reader.most_files <= 4
+        assert not list(memory.iterdir())
+
+    anyio.run(run)
 
 
 def test_many_readers_at_once_get_their_pages(tenant) -> None:

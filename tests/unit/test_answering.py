@@ -1,5 +1,7 @@
 """The extractive answerer quotes sentences of the passages, or gives no answer."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -600,6 +602,20 @@ def test_a_condition_may_be_mentioned_on_another_page_of_the_document():
     question = "How many screws hold the cover of the connectors in a monitor?"
     assert answer(question, [hit(text)], answerable=0.9).unsure
     assert not answer(question, [hit(text), hit(other)], answerable=0.9).unsure
+
+
+@pytest.mark.parametrize(
+    ("question", "other"),
+    [
+        ("How many members were interviewed in " + "a" * 120 + " b", ""),
+        ("How many members were interviewed" + " in" * 1000 + " a" * 1000, ""),
+        ("How many members were interviewed by " + "\u4e2d" * 40 + "?", "\u4e2d" * 400),
+    ],
+)
+def test_no_condition_takes_long_to_find(question: str, other: str):
+    began = time.thread_time()
+    answer(question, [hit("Of the members, 40 were interviewed in spring."), hit(other)], answerable=0.9)
+    assert time.thread_time() - began < 1
 
 
 def test_instructions_under_the_case_are_quoted():

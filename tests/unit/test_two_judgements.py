@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ragsvc.core.ports.indexes import DocumentJudgement, Hits
-from ragsvc.core.retrieval.explanations import found_words
+from ragsvc.core.retrieval.explanations import found_words, words_to_find
 from ragsvc.core.retrieval.passage_search import JUDGED_CANDIDATES, SEARCHED_DOCUMENTS, confirmed, find_candidates
 from ragsvc.core.retrieval.ranking import SearchCandidates, complete_cosines, join, rank
 from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
@@ -137,10 +137,8 @@ def test_the_parts_of_a_score_name_what_they_measure() -> None:
     }
     assert points["page"] > 0
     assert points["comparison"] > 0
-    assert found_words("Which reports name the harbour in 2022?", "The report of the Harbours, of 20221.") == [
-        "reports",
-        "harbour",
-    ]
+    asked = words_to_find("Which reports name the harbour in 2022?")
+    assert found_words(asked, "The report of the Harbours, of 20221.") == ["reports", "harbour"]
 
 
 def test_candidates_of_deleted_documents_are_dropped_with_all_their_scores() -> None:

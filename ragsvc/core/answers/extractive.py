@@ -191,10 +191,11 @@ _REFERS_BACK: Final = re.compile(
     re.IGNORECASE,
 )
 _CONDITION: Final = re.compile(
-    r".*\b(?:by|for|in|at|on|with|from|into|through|via) (?!what|which|one\b)((?:(?![A-Z])[^\W\d_]+[ -]?){1,4})\?",
+    r".*\b(?:by|for|in|at|on|with|from|into|through|via) (?!what|which|one\b)"
+    r"((?![A-Z])[^\W\d_]+(?:[ -](?![A-Z])[^\W\d_]+){0,3})[ -]?\?",
     re.DOTALL,
 )
-"""The last phrase of a question, without names and numbers, which are compared apart."""
+"""The last phrase of a question, without names and numbers, which are compared apart; matched from its beginning."""
 
 _ASKS_ACTION: Final = re.compile(
     r"\b(?:what (?:should|can|must|do|could) (?:i|we|you|one) (?:do|check|try)|what to (?:do|check|try)"
@@ -374,14 +375,32 @@ def _lacks_condition(question: str, hit: SearchHit, hits: Sequence[SearchHit]) -
 
     Nor may another passage of the document have them together: its subject is not repeated on each page.
     """
-    condition = _CONDITION.search(question)
+    condition = _CONDITION.match(question)
     words = [piece for word in content_words(condition[1]) for piece in pieces(word)] if condition is not None else []
     words = [word for word in words if _is_informative(word) and word not in NUMBER_WORDS]
     if not words or _share_met(words, _head(hit) + plain_text(hit.passage.text)) > 0:
         return False
     others = (other for other in hits if other.passage.document_id == hit.passage.document_id)
-    together = re.compile(r"\w*".join(re.escape(word_stem(word)) for word in words))
-    return not any(together.search(plain_text(other.passage.text)) for other in others)
+    stems = [word_stem(word) for word in words]
+    return not any(_has_together(plain_text(other.passage.text), stems) for other in others)
+
+
+def _has_together(text: str, stems: Sequence[str]) -> bool:
+    """Whether a plain text has these beginnings of words one after the other, without another word between them."""
+    start = text.find(stems[0])
+    while start >= 0:
+        end = start + len(stems[0])
+        for stem in stems[1:]:
+            place = text.find(stem, end)
+            if place < 0:
+                return False
+            if " " in text[end:place]:
+                break
+            end = place + len(stem)
+        else:
+            return True
+        start = text.find(stems[0], start + 1)
+    return False
 
 
 def answer_signals(

@@ -69,11 +69,15 @@ def score_part(name: ScorePartName, points: float, *, weight: float = 1.0) -> Sc
     return ScorePart(name, round(points / weight, 4), round(weight, 4), round(points, 4))
 
 
-def found_words(query: str, text: str) -> list[str]:
-    """The words of a question, in its order, that a text contains in this or another inflection."""
+def words_to_find(query: str) -> list[tuple[str, str]]:
+    """The first words of a question, each with the start that its inflections share."""
     asked = content_words(query)[:_MAX_WORDS]
-    starts = [(word, start) for word in asked if (start := word_start(word))]
-    if not starts:
+    return [(word, start) for word in asked if (start := word_start(word))]
+
+
+def found_words(asked: Sequence[tuple[str, str]], text: str) -> list[str]:
+    """Those of ``words_to_find``, in their order, that a text contains in this or another inflection."""
+    if not asked:
         return []
-    (counts,) = count_starts([start for _, start in starts], [WordText.of(text)])
-    return [word for (word, _), count in zip(starts, counts, strict=True) if count]
+    (counts,) = count_starts([start for _, start in asked], [WordText.of(text)])
+    return [word for (word, _), count in zip(asked, counts, strict=True) if count]

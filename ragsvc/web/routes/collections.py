@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from litestar import Request, Response, delete, get, post
 from litestar.params import FromPath, QueryParameter
 
-from ragsvc.core.access.principal import Principal, Scope, allows_collection, require_collection
+from ragsvc.core.access.principal import Scope, allows_collection, require_collection
 from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH
 from ragsvc.core.errors import CollectionNotFound
 from ragsvc.core.validation import check_not_blank
@@ -57,6 +58,7 @@ class NewCollection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _new = msgspec.json.Decoder(NewCollection)
+_PATH: Final = b"/v1/rag/collections/"
 
 
 @post(
@@ -102,7 +104,7 @@ async def list_collections(request: Request[Any, Any, Any]) -> CollectionList:
 async def get_collection(request: Request[Any, Any, Any], name: FromPath[str]) -> CollectionBody:
     """Show a collection with the number of its documents."""
     principal = principal_of(request)
-    return _body(await administration_of(request).collection(principal.tenant, _allowed(principal, name)))
+    return _body(await administration_of(request).collection(principal.tenant, _allowed(request)))
 
 
 @delete(
@@ -112,11 +114,14 @@ async def get_collection(request: Request[Any, Any, Any], name: FromPath[str]) -
     summary="Delete a collection",
 )
 async def delete_collection(
-    request: Request[Any, Any, Any], name: FromPath[str], *, only_if_empty: _OnlyIfEmpty = False
+    request: Request[Any, Any, Any],
+    name: FromPath[str],
+    *,
+    only_if_empty: _OnlyIfEmpty = False,
 ) -> CollectionDeleted:
     """Delete a collection with its documents, files, vectors and word index; the answer says what was removed."""
     principal = principal_of(request)
-    wanted = _allowed(principal, name)
+    wanted = _allowed(request)
     removed = await administration_of(request).delete_collection(principal.tenant, wanted, only_if_empty=only_if_empty)
     return CollectionDeleted(name=wanted, removed=removed)
 
@@ -127,10 +132,14 @@ def administration_of(request: Request[Any, Any, Any]) -> TenantAdministration:
     return found
 
 
-def _allowed(principal: Principal, path: str) -> str:
-    """The name in a path (a name may contain slashes), if the key may use the collection."""
-    name = path.removeprefix("/")
-    if not allows_collection(principal, name):
+def _allowed(request: Request[Any, Any, Any]) -> str:
+    """The name in the path, if the key may use the collection.
+
+    A name may contain slashes anywhere. The router's parameter lacks those at its ends and doubled ones: it would be
+    the name of another collection.
+    """
+    name = unquote_to_bytes(request.scope["raw_path"].partition(_PATH)[2]).decode(errors="replace")
+    if not allows_collection(principal_of(request), name):
         raise CollectionNotFound(f"There is no collection '{name}'.", param="collection")
     return name
 

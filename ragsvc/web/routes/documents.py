@@ -70,7 +70,7 @@ _Limit = Annotated[int, QueryParameter(ge=1, le=100, description="Maximum number
 _WaitS = Annotated[
     float | None, QueryParameter(ge=0, le=_MAX_WAIT_S, description="Seconds to wait until the document is ready")
 ]
-_Name = Annotated[str | None, QueryParameter(description="Part of the file name")]
+_Name = Annotated[str | None, QueryParameter(max_length=MAX_FILENAME_LENGTH, description="Part of the file name")]
 _Statuses = Annotated[
     str | None, QueryParameter(description="queued, processing, ready or failed, or several separated by commas")
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
+import anyio.to_thread
 import msgspec
 from litestar import Request, Response, get
 from litestar.params import FromPath, QueryParameter
@@ -193,7 +195,7 @@ async def _stretch(
     """The stretch of the page's text that a passage or a quote is."""
     passage = None if passage_id is None else await _passage(request, document, page.number, passage_id)
     if quote is not None:
-        return find_quote(page, quote, within=passage)
+        return await anyio.to_thread.run_sync(partial(find_quote, page, quote, within=passage))
     assert passage is not None  # noqa: S101 - the caller has checked that one of both is given
     return passage.start, passage.end
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -327,8 +328,8 @@ def passage_out(passage: StoredPassage) -> PassageOut:
     )
 
 
-def hit_out(hit: SearchHit, *, explained: str | None = None) -> SearchHitOut:
-    """Convert a search hit for a response, with an explanation if the query is given."""
+def hit_out(hit: SearchHit, *, explained: Sequence[tuple[str, str]] | None = None) -> SearchHitOut:
+    """Convert a search hit for a response, with an explanation if the ``words_to_find`` of the query are given."""
     passage = hit.passage
     return SearchHitOut(
         chunk_id=chunk_id(passage.document_public_id, passage.ordinal),
@@ -347,9 +348,9 @@ def hit_out(hit: SearchHit, *, explained: str | None = None) -> SearchHitOut:
     )
 
 
-def explanation_out(hit: SearchHit, query: str) -> ExplanationOut:
+def explanation_out(hit: SearchHit, asked: Sequence[tuple[str, str]]) -> ExplanationOut:
     """Convert the explanation of a score for a response."""
     parts = [
         ScorePartOut(name=part.name, value=part.value, weight=part.weight, points=part.points) for part in hit.parts
     ]
-    return ExplanationOut(parts=parts, words=found_words(query, hit.passage.text))
+    return ExplanationOut(parts=parts, words=found_words(asked, hit.passage.text))

@@ -333,6 +333,53 @@ def test_listing_pages_through_in_both_directions_with_filters(database: Databas
     assert [document.public_id for document in newest] == ids[24:19:-1]
 
 
+@pytest.mark.parametrize(
+    "find",
+    [
+        lambda c: document_listing.documents_changed_since(c, ACME, 5, collections=(), limit=1001),
+        lambda c: document_listing.list_documents(
+            c, ACME, which=document_listing.DocumentFilter(statuses=(DocumentStatus.FAILED,)), limit=100
+        )[0],
+    ],
+)
+def test_changed_and_failed_documents_are_found_without_reading_the_others(
+    database: Database, find: Callable[[Connection], list[Document]]
+) -> None:
+    def add_ready(first: int, last: int) -> None:
+        queue(database, first, last)
+        changes = (
+            "status = CASE WHEN id = 7 THEN 'failed' ELSE 'ready' END, updated_at = CASE WHEN id = 7 THEN 9 ELSE 1 END"
+        )
+        database.write_sync(lambda c: c.exec_driver_sql(f"UPDATE documents SET {changes}"))  # noqa: S608 - a constant
+
+    add_ready(0, 100)
+    few = steps(database, find)
+    add_ready(100, 5000)
+    assert [document.public_id for document in database.read_sync(find)] == ["doc_6"]
+    assert steps(database, find) <= 2 * few
+
+
+@pytest.mark.parametrize("order", document_listing.DocumentOrder)
+def test_a_list_with_a_filter_that_fits_one_document_reads_each_once(
+    database: Database, order: document_listing.DocumentOrder
+) -> None:
+    year = document_listing.DocumentFilter(metadata=parse_filter({"type": "eq", "key": "year", "value": 2024}))
+
+    def find(connection: Connection) -> list[str]:
+        found, more = document_listing.list_documents(connection, ACME, which=year, limit=20, order=order)
+        assert not more
+        return [document.public_id for document in found]
+
+    queue(database, 0, 500)
+    few = steps(database, find)
+    queue(database, 500, 5000)
+    assert steps(database, find) <= 20 * few
+    database.write_sync(
+        lambda c: change_document(c, ACME, "doc_77", filename=None, change_metadata=lambda _: {"year": 2024}, now=3)
+    )
+    assert database.read_sync(find) == ["doc_77"]
+
+
 def test_equal_text_of_one_tenant_shares_a_vector(database: Database) -> None:
     make_ready(database, add(database, "a"), texts=("same", "else"))
     digest = vector_rows.embedding_hash("same")
