@@ -181,8 +181,10 @@ class WebSessions:
 
     async def close(self, token: bytes) -> None:
         """End a session; nothing happens if it has ended."""
+        await self._load()
         token_hash = _hash(token)
-        self._grants.pop(token_hash, None)
+        if self._grants.pop(token_hash, None) is None:
+            return  # nobody has to be signed in to send a token: those that are made up cost no write
         await write_to_the_end(
             self._access.database, lambda connection: session_rows.remove_session(connection, token_hash)
         )

@@ -331,6 +331,18 @@ async def test_a_key_that_is_switched_on_again_has_its_sessions(world) -> None:
         assert (await client.get("/test/whoami")).status_code == 200
 
 
+async def test_cookies_that_are_made_up_cost_no_write(world) -> None:
+    """Nobody has to be signed in to send one, and all changes of the service share one thread."""
+    async with world.browser() as client:
+        await signed_in(world, client)
+        before = world.database.writes
+        for number in range(3):
+            client.cookies.set("ragsvc_session", f"made-up-{number}", domain="rag.test")
+            reply = await client.delete("/v1/session")
+            assert (reply.status_code, reply.json()["deleted"]) == (200, False)
+        assert world.database.writes == before
+
+
 async def test_a_user_whose_key_is_switched_off_can_sign_in_with_another(world) -> None:
     other, other_id = world.new_key()
     async with world.browser() as client:
