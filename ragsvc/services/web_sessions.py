@@ -181,11 +181,18 @@ class WebSessions:
 
     async def close(self, token: bytes) -> None:
         """End a session; nothing happens if it has ended."""
+        await self._load()
         token_hash = _hash(token)
-        self._grants.pop(token_hash, None)
-        await write_to_the_end(
-            self._access.database, lambda connection: session_rows.remove_session(connection, token_hash)
-        )
+        grant = self._grants.pop(token_hash, None)
+        if grant is None:
+            return  # nobody has to be signed in to send a token: those that are made up cost no write
+        try:
+            await write_to_the_end(
+                self._access.database, lambda connection: session_rows.remove_session(connection, token_hash)
+            )
+        except BaseException:
+            self._grants[token_hash] = grant  # the row would open it again at the next start: ending it can be repeated
+            raise
 
     async def create_link(self, key_id: KeyId, secret_hash: bytes) -> SessionLink:
         """Create a link that opens a session of a key once, within ``LINK_LIFETIME_S``.

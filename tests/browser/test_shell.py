@@ -66,6 +66,27 @@ def test_a_link_signs_in_once(open_page, site) -> None:
     second.page.get_by_role("alert").filter(has_text="used already").wait_for()
 
 
+def test_a_used_link_tells_a_user_who_is_signed_in(open_page, site) -> None:
+    link = site.sign_in_link(site.other_key)
+    first = open_page("/sign-in", key=None).page
+    first.goto(link)
+    first.wait_for_url("**/ask")
+    watched = open_page("/keys")
+    watched.allow("status of 401")
+    watched.page.goto(link)
+    watched.page.get_by_text("used already").wait_for()
+    watched.page.get_by_role("navigation", name="Pages").wait_for()
+    assert watched.page.get_by_role("link", name="Service").count() == 1, "the former session goes on"
+
+
+def test_a_link_replaces_the_session_of_another_key(open_page, site) -> None:
+    page = open_page("/keys").page
+    page.goto(site.sign_in_link(site.other_key))
+    page.wait_for_url("**/ask")
+    page.locator(".account").filter(has_text="other").wait_for()
+    assert page.get_by_role("link", name="Service").count() == 0
+
+
 def test_signing_out_ends_the_session(open_page, site) -> None:
     watched = open_page()
     page = watched.page

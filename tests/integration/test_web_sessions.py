@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from ragsvc.core.access.api_keys import KeyState
 from ragsvc.core.access.principal import DEFAULT_SCOPES, Scope
+from ragsvc.core.errors import StorageFull
 from ragsvc.services.key_administration import Actor, KeyChange, KeyDraft, create_key
 from ragsvc.services.web_sessions import LINK_LIFETIME_S, WebSessions
 from ragsvc.web.app import create_app
@@ -329,6 +330,36 @@ async def test_a_key_that_is_switched_on_again_has_its_sessions(world) -> None:
         assert (await client.get("/test/whoami")).status_code == 403
         await world.update(state=KeyState.ACTIVE)
         assert (await client.get("/test/whoami")).status_code == 200
+
+
+async def test_cookies_that_are_made_up_cost_no_write(world) -> None:
+    """Nobody has to be signed in to send one, and all changes of the service share one thread."""
+    async with world.browser() as client:
+        await signed_in(world, client)
+        before = world.database.writes
+        for number in range(3):
+            client.cookies.set("ragsvc_session", f"made-up-{number}", domain="rag.test")
+            reply = await client.delete("/v1/session")
+            assert (reply.status_code, reply.json()["deleted"]) == (200, False)
+        assert world.database.writes == before
+
+
+async def test_a_session_whose_end_the_disk_did_not_take_can_be_ended_again(world) -> None:
+    def rows() -> int:
+        statement = "SELECT count(*) FROM web_sessions"
+        return world.database.read_sync(lambda connection: connection.exec_driver_sql(statement).scalar_one())
+
+    async def full(_change) -> None:
+        raise StorageFull("The disk is full.")
+
+    async with world.browser() as client:
+        csrf = {"x-csrf-token": await signed_in(world, client)}
+        world.database.write, write = full, world.database.write
+        assert (await client.delete("/v1/session", headers=csrf)).status_code == 507
+        world.database.write = write
+        assert rows() == 1
+        assert (await client.delete("/v1/session", headers=csrf)).json()["deleted"] is True
+        assert rows() == 0
 
 
 async def test_a_user_whose_key_is_switched_off_can_sign_in_with_another(world) -> None:

@@ -1,15 +1,19 @@
+import { signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "../api/errors";
-import { ended, signIn } from "../api/session";
+import { ended, session, signIn } from "../api/session";
 import { Button } from "../components/button";
 import { Field } from "../components/field";
 import { Notice } from "../components/notice";
 import { PageHeader } from "../components/page_header";
 import { Spinner } from "../components/spinner";
-import { errorText } from "../components/toast";
+import { errorText, toast } from "../components/toast";
 import { t } from "../texts";
 import { homePath } from "./page_view";
 import { fragment, navigate, path } from "./router";
+
+/** Whether the code of a link is being used; until that is known, the pages of a former session are not shown. */
+export const linkInUse = signal(false);
 
 /** Signs in with a key, or with the code of a link. The key is only in the field, which is emptied. */
 export function SignIn() {
@@ -21,6 +25,7 @@ export function SignIn() {
 
   useEffect(() => {
     if (!code) return;
+    linkInUse.value = true;
     navigate("/sign-in", { replace: true }); // the code goes out of the address and the history
     setLinked(true);
     signIn({ code })
@@ -28,10 +33,15 @@ export function SignIn() {
         () => navigate(homePath(), { replace: true }),
         (reason: unknown) => {
           const used = reason instanceof ApiError && reason.status === 401;
-          setError(used ? t("sign_in.link_failed") : errorText(reason));
+          const text = used ? t("sign_in.link_failed") : errorText(reason);
+          setError(text);
+          if (session.value) toast(text, { kind: "error" }); // the former session goes on
         },
       )
-      .finally(() => setLinked(false));
+      .finally(() => {
+        setLinked(false);
+        linkInUse.value = false;
+      });
   }, [code]);
 
   const submit = async (event: Event): Promise<void> => {
