@@ -412,9 +412,15 @@ class Access:
         return live
 
     def may_continue(self, principal: Principal) -> bool:
-        """Whether the key of a long request is still active: not deleted, revoked, switched off or expired."""
+        """Whether the key of a long request is still active, and may use neither more nor less than at its beginning.
+
+        It was not deleted, revoked, switched off or changed, and has not expired.
+        """
         live = self._keys.get(principal.key_id)
-        return live is not None and live.key.state is KeyState.ACTIVE and not live.key.expired(self.clock())
+        if live is None or live.key.state is not KeyState.ACTIVE or live.key.expired(self.clock()):
+            return False
+        now = live.principal
+        return (now.scopes, now.allowed_collections) == (principal.scopes, principal.allowed_collections)
 
     def key_of_secret(self, key_id: KeyId, secret_hash: bytes) -> LiveKey:
         """The key with an id, as long as it accepts the secret with this hash. Raises as ``find_key``."""

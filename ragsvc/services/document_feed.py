@@ -73,7 +73,7 @@ class DocumentFeed:
         may_continue: Callable[[Principal], bool] = lambda _: True,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """``may_continue`` is asked before each batch of changes whether the key of the reader is still active."""
+        """``may_continue`` is asked before each batch of changes whether the key of the reader is still as it was."""
         self._database = database
         self._hub = hub
         self._may_continue = may_continue
@@ -85,7 +85,7 @@ class DocumentFeed:
         """Changes of the documents that a key may use, without end; at least one entry in ``every_s`` seconds.
 
         ``since`` is the position of the last entry that the reader has. Ends when the service stops, and when the key
-        is no longer active.
+        is no longer active or was changed.
         """
         with self._hub.watch_tenant(principal.tenant) as feed:
             position = self._position()

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from litestar.types import Scope as ASGIScope
 
-from ragsvc.core.errors import ForeignRequest
+from ragsvc.core.errors import ForeignRequest, KeyInactive, Unauthorized
 from ragsvc.services.access_control import LiveKey, SessionFinder
 from ragsvc.services.web_sessions import csrf_token_of
 from ragsvc.web.context import RequestContext
@@ -42,6 +42,17 @@ async def key_of_cookie(sessions: SessionFinder, context: RequestContext, scope:
         require_csrf_token(context, token)
     context.session_token = token
     return live
+
+
+async def has_ended(sessions: SessionFinder | None, context: RequestContext) -> bool:
+    """Whether the session that authenticated a long request has ended since; false for a request with a key."""
+    if context.session_token is None or sessions is None:
+        return False
+    try:
+        await sessions.find_session_key(context.session_token)
+    except (Unauthorized, KeyInactive):
+        return True
+    return False
 
 
 def session_token(context: RequestContext) -> bytes | None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -475,3 +476,21 @@ def test_a_key_that_may_only_read_sees_no_changes_to_make(open_page: OpenPage, s
     page.get_by_text("Your key may read documents").wait_for()
     for name in ("Add files", "Delete readable.txt", "Change name and properties of readable.txt"):
         assert page.get_by_role("button", name=name).count() == 0
+
+
+def test_a_list_that_changes_all_the_time_is_not_loaded_all_the_time(open_page: OpenPage, site: Site, new_key) -> None:
+    """A key has 60 requests a minute by default, and the other pages use the same key."""
+    key = new_key()
+    page = open_page("/documents", key=key).page
+    page.get_by_text("Add files").first.wait_for()
+    page.wait_for_timeout(1500)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(f"{request.method} {urlsplit(request.url).path}"))
+    began = time.monotonic()
+    for number in range(30):
+        add_text(site, key, f"Note {number} of the harbour.", filename=f"note {number:02}.txt")
+        page.wait_for_timeout(400)
+    most = 6 + (time.monotonic() - began) / 10 + 1
+    assert 1 <= asked.count("GET /v1/rag/documents") <= most, asked
+    assert 1 <= asked.count("GET /v1/rag/collections") <= most, asked
+    wait_for_range(page, 1, 30, of=30)

@@ -372,3 +372,29 @@ def test_a_revoked_key_ends_the_stream(new_tenant) -> None:
             secret = owner.add_text("Not for the former key.")
             assert events.ended.wait(timeout=20)
             assert secret not in events.ids()
+
+
+def test_a_changed_key_ends_the_stream(new_tenant) -> None:
+    owner = new_tenant()
+    with owner.service.client(owner.service.admin_key) as admin:
+        second = admin.post("/v1/keys", json={"tenant": owner.name, "label": "second"}).json()
+        with owner.service.client(second["key"]) as client, events_of(client) as events:
+            events.wait_for("snapshot")
+            changed = admin.patch(f"/v1/keys/{second['id']}", json={"allowed_collections": ["open"]})
+            assert changed.status_code == 200, changed.text
+            secret = owner.add_text("Not for the narrowed key.", collection="closed")
+            assert events.ended.wait(timeout=20)
+            assert secret not in events.ids()
+
+
+def test_a_sign_out_ends_the_stream(new_tenant) -> None:
+    owner = new_tenant()
+    with httpx.Client(base_url=owner.service.url, timeout=60) as client:
+        opened = client.post("/v1/session", json={"key": owner.key}).json()
+        with events_of(client) as events:
+            events.wait_for("snapshot")
+            headers = {"x-csrf-token": opened["csrf_token"], "origin": owner.service.url}
+            assert client.delete("/v1/session", headers=headers).status_code == 200
+            secret = owner.add_text("Not for who has signed out.")
+            assert events.ended.wait(timeout=20)
+            assert secret not in events.ids()

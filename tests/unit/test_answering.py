@@ -610,6 +610,7 @@ def test_a_condition_may_be_mentioned_on_another_page_of_the_document():
         ("How many members were interviewed in " + "a" * 120 + " b", ""),
         ("How many members were interviewed" + " in" * 1000 + " a" * 1000, ""),
         ("How many members were interviewed by " + "\u4e2d" * 40 + "?", "\u4e2d" * 400),
+        ("How many members were interviewed" + "\n" * 1000 + "?", ""),
     ],
 )
 def test_no_condition_takes_long_to_find(question: str, other: str):

@@ -94,6 +94,9 @@ _QUANTITY: Final = re.compile(
     rf"|millones|billion|milliard|{_MONTH})(?:e?n|e?s)?\b)"
     r"|(?<![\d.第])\d{1,3}(?=[个辆台张人位艘条套间只名])",
 )
+_MANY_BLANKS: Final = re.compile(r"\s{4,}")
+"""The next pattern takes time to the third power of their number."""
+
 _SIGNATURE: Final = re.compile(
     r"\s*(?:(?<=[\s.!?,])[-\u2013]\s*|(?<=[.!?,\n])\s*|,\s*)(?:(?:(?:best|kind|warm) )?regards|sincerely|yours|cheers"
     r"|best wishes|thanks|thank you|viele grüße|(?:mit )?(?:freundliche|beste|liebe)n? grüßen?|mfg|danke"
@@ -115,7 +118,7 @@ def asking_text(message: str) -> str:
     >>> asking_text("On 12 July 2026 we want to rent a boat; how much is the deposit in USD?")
     'how much is the deposit ?'
     """
-    text = message
+    text = message = _MANY_BLANKS.sub(lambda blanks: "\n\n" if "\n" in blanks[0] else "  ", message)
     while label := _LABEL.match(text):
         text = text[label.end() :]
     for extra in (_SIGNATURE, _ATTRIBUTION, _FORM_OF_ANSWER):

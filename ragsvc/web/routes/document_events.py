@@ -12,12 +12,14 @@ from litestar.response import ServerSentEvent, ServerSentEventMessage
 from ragsvc.core.access.principal import Principal, Scope
 from ragsvc.core.documents import Document, DocumentStatus
 from ragsvc.core.validation import invalid_value
+from ragsvc.services.access_control import Access
 from ragsvc.services.document_feed import DocumentFeed, FeedEntry, FeedSnapshot
 from ragsvc.services.document_service import DocumentService
 from ragsvc.services.progress_events import DocumentDeletion
-from ragsvc.web.context import principal_of
+from ragsvc.web.context import context_of, principal_of
 from ragsvc.web.openapi import EVENTS, DocumentedAnswer, header_parameter
 from ragsvc.web.routes.schemas import DocumentCountsOut, DocumentDeleted, DocumentOut, counts_out, document_out
+from ragsvc.web.sessions import has_ended
 
 _KEEP_ALIVE_S: Final = 15.0
 _RETRY_MS: Final = 2000
@@ -73,7 +75,11 @@ async def _events(
     services = request.app.state.services
     feed: DocumentFeed = services.document_feed
     documents: DocumentService = services.documents
+    access: Access = services.access
+    context = context_of(request.scope)
     async for entry in feed.follow(principal, since=since, every_s=_KEEP_ALIVE_S):
+        if await has_ended(access.sessions, context):
+            return
         match entry.change:
             case None:  # comments have no id: a position is sent with the next event
                 yield ServerSentEventMessage(comment="still working", data=None, sep="\n")

@@ -10,7 +10,7 @@ import {
   type DocumentInfo,
   type List,
 } from "../../api/documents";
-import { isAbort } from "../../api/errors";
+import { ApiError, isAbort } from "../../api/errors";
 import { href } from "../../api/prefix";
 import { Button, IconButton } from "../../components/button";
 import { Notice } from "../../components/notice";
@@ -27,6 +27,10 @@ import { needsPassword, StatusCell } from "./status";
 
 const PAGE = 50;
 const RELOAD_AFTER_MS = 600;
+/** Reloads at once, and then one in so many milliseconds: a key has 60 requests a minute, also while files are read. */
+const RELOADS_AT_ONCE = 6;
+const RELOAD_EVERY_MS = 10_000;
+const BUSY_S = 5;
 
 /** What the list and the upload buttons know of the collections. */
 export function useCollections(): { collections: CollectionInfo[]; reload: () => void } {
@@ -67,6 +71,8 @@ export function DocumentList({ collections, mayWrite, onCollectionsChanged }: Do
   const filters = filterQuery();
   const order = sortQuery();
   const wanted = JSON.stringify([filters, order]);
+  const current = useRef<List<DocumentInfo> | null>(null);
+  current.current = page;
 
   const firstWanted = useRef(wanted);
   useEffect(() => {
@@ -78,6 +84,7 @@ export function DocumentList({ collections, mayWrite, onCollectionsChanged }: Do
 
   useEffect(() => {
     const stop = new AbortController();
+    let again = 0;
     const all = { ...filters, ...order, limit: PAGE, after: place.after };
     Promise.all([listDocuments(all, stop.signal), countDocuments(filters, stop.signal)]).then(
       ([documents, numbers]) => {
@@ -88,23 +95,38 @@ export function DocumentList({ collections, mayWrite, onCollectionsChanged }: Do
       },
       (reason: unknown) => {
         if (isAbort(reason)) return;
-        if (place.after === null) setError(reason);
+        if (reason instanceof ApiError && (reason.status === 429 || reason.status === 503)) {
+          again = window.setTimeout(() => setRound((count) => count + 1), (reason.retryAfterS ?? BUSY_S) * 1000);
+          if (!current.current) setError(reason);
+        } else if (place.after === null) setError(reason);
         else setPath([{ after: null, offset: 0 }]); // the document that the page begins after was deleted
       },
     );
-    return () => stop.abort();
+    return () => {
+      stop.abort();
+      window.clearTimeout(again);
+    };
   }, [wanted, place.after, round]);
 
-  const current = useRef<List<DocumentInfo> | null>(null);
-  current.current = page;
   useEffect(() => {
     let timer = 0;
+    let left = RELOADS_AT_ONCE;
+    let countedAt = Date.now();
+    let hasNew = false;
     const reloadSoon = (): void => {
       if (timer) return;
-      timer = window.setTimeout(() => {
-        timer = 0;
-        setRound((count) => count + 1);
-      }, RELOAD_AFTER_MS);
+      left = Math.min(RELOADS_AT_ONCE, left + (Date.now() - countedAt) / RELOAD_EVERY_MS);
+      countedAt = Date.now();
+      timer = window.setTimeout(
+        () => {
+          timer = 0;
+          left -= 1;
+          setRound((count) => count + 1);
+          if (hasNew) onCollectionsChanged();
+          hasNew = false;
+        },
+        Math.max(RELOAD_AFTER_MS, (1 - left) * RELOAD_EVERY_MS),
+      );
     };
     const stop = onChange((change) => {
       if (change.kind === "document") {
@@ -114,8 +136,14 @@ export function DocumentList({ collections, mayWrite, onCollectionsChanged }: Do
           setPage((shown) => shown && { ...shown, data: shown.data.map((row) => (row.id === document.id ? document : row)) });
         }
         if (known?.status !== document.status) reloadSoon();
-        if (!known) onCollectionsChanged();
-      } else reloadSoon();
+        if (!known) hasNew = true;
+      } else {
+        if (change.kind === "deleted") {
+          const { id } = change;
+          setPage((shown) => shown && { ...shown, data: shown.data.filter((row) => row.id !== id) });
+        }
+        reloadSoon();
+      }
     });
     return () => {
       stop();
