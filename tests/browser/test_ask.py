@@ -138,6 +138,63 @@ def test_an_answer_can_be_stopped_and_asked_again(open_page, asker, site, provid
     assert ANSWER in texts[1]
 
 
+def test_an_answer_that_another_conversation_interrupts_stays_in_its_own(open_page, asker, site, provider) -> None:
+    page = open_page(key=asker).page
+    ask(page, QUESTION)
+    answered(page)
+    first = page.url.partition("conversation=")[2]
+    page.get_by_role("button", name="New question").click()
+    page.get_by_label("Model").select_option("holds")
+    ask(page, FOREIGN)
+    page.get_by_text("Hello").wait_for()
+    second = page.url.partition("conversation=")[2]
+    with page.expect_response(lambda reply: reply.request.method == "POST" and reply.url.endswith("/items")):
+        page.get_by_role("complementary", name="Conversations").get_by_role("link", name=QUESTION).click()
+    assert ANSWER in answered(page).inner_text()
+    with site.client(asker) as client:
+
+        def messages(conversation: str) -> list[tuple[str, str]]:
+            reply = client.get(f"/v1/conversations/{conversation}/items", params={"order": "asc"})
+            return [(item["role"], item["status"]) for item in reply.json()["data"] if item["type"] == "message"]
+
+        assert messages(first) == [("user", "completed"), ("assistant", "completed")]
+        assert messages(second) == [("user", "completed"), ("assistant", "incomplete")]
+    assert page.url.endswith(first)
+
+
+def test_a_conversation_that_is_created_late_does_not_bring_the_reader_back(open_page, asker, site) -> None:
+    page = open_page(key=asker).page
+    held = []
+    page.route(
+        "**/v1/conversations", lambda route: held.append(route) if route.request.method == "POST" else route.continue_()
+    )
+    ask(page, QUESTION)
+    page.get_by_role("link", name="Documents").click()
+    page.wait_for_url("**/documents")
+    with page.expect_response("**/v1/responses"):
+        held[0].continue_()
+    assert page.url == f"{site.url}/documents"
+    page.unroute("**/v1/conversations")
+    page.get_by_role("link", name="Ask", exact=True).click()
+    page.get_by_role("complementary", name="Conversations").get_by_role("link", name=QUESTION).click()
+    assert ANSWER in answered(page).inner_text()
+
+
+def test_trying_again_keeps_what_was_asked_elsewhere(open_page, asker, site) -> None:
+    page = open_page(key=asker).page
+    ask(page, QUESTION)
+    turn = answered(page)
+    other = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Asked in another tab"}]}
+    conversation = page.url.partition("conversation=")[2]
+    with site.client(asker) as client:
+        assert client.post(f"/v1/conversations/{conversation}/items", json={"items": [other]}).status_code == 200
+        with page.expect_response("**/v1/responses"):
+            turn.get_by_role("button", name="Try again").click()
+        answered(page)
+        texts = [part["text"] for item in items_of(client, page) for part in item.get("content") or ()]
+    assert "Asked in another tab" in texts
+
+
 def test_markdown_of_a_model_is_shown_and_a_failure_can_be_repeated(open_page, asker, provider) -> None:
     watched = open_page(key=asker)
     page = watched.page

@@ -2,7 +2,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { Button } from "../../components/button";
 import { t, tn } from "../../texts";
 import { ScopeDialog } from "./scope_dialog";
-import { ask, chooseModel, isBusy, model, models, scope, stop, turns, type AskScope } from "./state";
+import { ask, chooseModel, isBusy, model, models, opening, scope, stop, turns, type AskScope } from "./state";
 
 /** The field for the question, with the model and the place to look. */
 export function Composer({ disabled }: { disabled: boolean }) {
@@ -12,7 +12,7 @@ export function Composer({ disabled }: { disabled: boolean }) {
   const busy = isBusy.value;
   const first = turns.value.length === 0;
   const send = (): void => {
-    if (!text.trim() || busy || disabled) return;
+    if (!text.trim() || busy || disabled || opening.value) return;
     void ask(text);
     setText("");
   };
@@ -62,7 +62,7 @@ export function Composer({ disabled }: { disabled: boolean }) {
             {t("ask.stop")}
           </Button>
         ) : (
-          <Button type="submit" kind="primary" icon="send" disabled={disabled || !text.trim()}>
+          <Button type="submit" kind="primary" icon="send" disabled={disabled || opening.value || !text.trim()}>
             {t("ask.send")}
           </Button>
         )}

@@ -29,9 +29,9 @@ import {
 import { isAbort } from "../../api/errors";
 import { hasScope, session } from "../../api/session";
 import { errorText, toastError } from "../../components/toast";
-import { navigate } from "../../shell/router";
+import { navigate, path } from "../../shell/router";
 import { t } from "../../texts";
-import { afterEvent, citationsOf, isNotInDocuments, newTurn, turnsOf, type Source, type Turn } from "./turns";
+import { afterEvent, citationsOf, isNotInDocuments, newTurn, textOf, turnsOf, type Source, type Turn } from "./turns";
 
 export interface ChosenDocument {
   id: string;
@@ -150,6 +150,7 @@ function readStored(name: string): string {
 /** Begins a conversation; it is stored with its first question. */
 export function newConversation(): void {
   running?.abort();
+  opening.value = false;
   turns.value = [];
   conversationId.value = null;
   conversationTitle.value = "";
@@ -169,16 +170,16 @@ export async function openConversation(id: string): Promise<void> {
     turns.value = turnsOf(items, usedModel);
     conversationTitle.value = conversation.metadata.title ?? "";
     scope.value = readScope(conversation.metadata.scope);
-    if (usedModel && models.value.some((each) => each.id === usedModel)) model.value = usedModel;
+    if (usedModel && (!models.value.length || models.value.some((each) => each.id === usedModel))) model.value = usedModel;
     await Promise.all(turns.value.filter(isNotInDocuments).map(loadPassages));
   } catch (error) {
     if (conversationId.value === id) {
       newConversation();
-      navigate("/ask", { replace: true });
+      showAddress("/ask");
     }
     toastError(error);
   } finally {
-    opening.value = false;
+    if (conversationId.value === id) opening.value = false;
   }
 }
 
@@ -258,7 +259,7 @@ export async function ask(question: string): Promise<void> {
   if (!text || isBusy.value) return;
   const turn = newTurn(text, model.value);
   turns.value = [...turns.value, turn];
-  await answer(turn.key);
+  await answer(turn);
 }
 
 /** Asks the last question again; the former answer is removed from the conversation. */
@@ -269,18 +270,20 @@ export async function retry(): Promise<void> {
   turns.value = [...turns.value.slice(0, -1), turn];
   shownSource.value = null;
   try {
-    if (conversationId.value && last.state !== "failed") await removeLastTurn(conversationId.value);
+    if (conversationId.value && last.state !== "failed") await removeLastTurn(conversationId.value, last.question);
   } catch (error) {
     toastError(error);
   }
-  await answer(turn.key);
+  if (turns.value.at(-1) === turn) await answer(turn);
 }
 
-async function removeLastTurn(id: string): Promise<void> {
-  for (const item of await latestItems(id)) {
-    await deleteItem(id, item.id);
-    if (item.type === "message" && item.role === "user") return;
-  }
+/** Removes a question and its answer from a conversation, if they are the last ones there. */
+async function removeLastTurn(id: string, question: string): Promise<void> {
+  const items = await latestItems(id);
+  const at = items.findIndex((item) => item.type === "message" && item.role === "user");
+  const asked = items[at];
+  if (!asked || textOf(asked).trim() !== question.trim()) return; // it was not stored, or more was asked elsewhere
+  for (const item of items.slice(0, at + 1)) await deleteItem(id, item.id);
 }
 
 /** Ends the answer that is being written; what was written is kept. */
@@ -288,18 +291,19 @@ export function stop(): void {
   running?.abort();
 }
 
-async function answer(key: string): Promise<void> {
+async function answer(asked: Turn): Promise<void> {
   const controller = new AbortController();
   running = controller;
   announced.value = t("ask.searching");
-  let turn = turns.value.find((each) => each.key === key) as Turn;
+  let turn = asked;
   let shown = 0;
   const show = (): void => {
     shown = performance.now();
-    replaceTurn(key, () => turn);
+    replaceTurn(asked.key, () => turn);
   };
+  let conversation = conversationId.value; // the reader may open another one before the answer ends
   try {
-    const conversation = conversationId.value ?? (await begin(turn.question));
+    conversation ??= await begin(turn.question, controller.signal);
     const body = {
       model: model.value,
       input: turn.question,
@@ -319,13 +323,13 @@ async function answer(key: string): Promise<void> {
   } catch (error) {
     if (isAbort(error)) {
       turn = { ...turn, state: "stopped" };
-      if (conversationId.value) await keepStopped(conversationId.value, turn).catch(toastError);
+      if (conversation) await keepStopped(conversation, turn).catch(toastError);
     } else turn = { ...turn, state: "failed", error: errorText(error) };
   } finally {
     if (running === controller) running = null;
     show();
   }
-  announced.value = announcement(turn);
+  if (turns.value.some((each) => each.key === asked.key)) announced.value = announcement(turn);
   loadHistory().catch(toastError);
 }
 
@@ -337,17 +341,23 @@ function announcement(turn: Turn): string {
 }
 
 /** Creates the conversation of a first question. */
-async function begin(question: string): Promise<string> {
+async function begin(question: string, signal: AbortSignal): Promise<string> {
   const words = question.replace(/\s+/g, " ");
   const title = words.length > TITLE_LENGTH ? `${words.slice(0, TITLE_LENGTH - 1)}…` : words;
   const metadata: Record<string, string> = { title, model: model.value };
   const where = JSON.stringify(scope.value);
   if (where !== JSON.stringify(NOWHERE) && where.length <= METADATA_LENGTH) metadata.scope = where;
   const made = await createConversation(metadata);
+  if (signal.aborted) return made.id; // the reader opened another conversation
   conversationId.value = made.id;
   conversationTitle.value = title;
-  navigate(`/ask?conversation=${made.id}`, { replace: true });
+  showAddress(`/ask?conversation=${made.id}`);
   return made.id;
+}
+
+/** Changes the address while the page is shown; the reader may have gone to another one. */
+function showAddress(to: string): void {
+  if (["/", "/ask", "/sign-in"].includes(path.value)) navigate(to, { replace: true });
 }
 
 /** The service does not add a stopped answer to the conversation; the page adds what was written. */
@@ -370,7 +380,7 @@ export async function removeConversation(id: string): Promise<void> {
   await deleteConversation(id);
   if (conversationId.value === id) {
     newConversation();
-    navigate("/ask", { replace: true });
+    showAddress("/ask");
   }
   await loadHistory();
 }
@@ -380,13 +390,12 @@ export async function rate(turn: Turn, rating: "up" | "down", note: string | nul
   const answerId = turn.responseId;
   if (!answerId) return;
   const known = ratings.value.get(answerId);
-  const changed = new Map(ratings.value);
+  let made: Feedback | null = null;
   if (known?.rating === rating && note === null) {
     await deleteFeedback(known.id);
-    changed.delete(answerId);
   } else {
     const { sources } = citationsOf(turn);
-    const made = await sendFeedback({
+    made = await sendFeedback({
       question: turn.question,
       answer: turn.text,
       rating,
@@ -404,7 +413,9 @@ export async function rate(turn: Turn, rating: "up" | "down", note: string | nul
       answer_id: answerId,
       conversation_id: conversationId.value,
     });
-    changed.set(answerId, made);
   }
+  const changed = new Map(ratings.value); // other answers may have been rated meanwhile
+  if (made) changed.set(answerId, made);
+  else changed.delete(answerId);
   ratings.value = changed;
 }

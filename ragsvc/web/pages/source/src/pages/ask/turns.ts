@@ -95,7 +95,7 @@ export function turnsOf(items: readonly Item[], model: string | null): Turn[] {
   return turns;
 }
 
-function textOf(item: Item): string {
+export function textOf(item: Item): string {
   return (item.content ?? []).map((part) => part.text ?? part.refusal ?? "").join("");
 }
 
