@@ -251,6 +251,58 @@ def test_a_deletion_happens_after_ten_seconds(open_page: OpenPage, site: Site, n
             time.sleep(0.2)
 
 
+def test_signing_out_finishes_deletions_and_another_key_sees_nothing_of_the_former(
+    open_page: OpenPage, site: Site, new_key
+) -> None:
+    key = new_key()
+    document = add_text(site, key, "Soon gone.", filename="gone.txt")
+    page = open_page("/documents", key=key).page
+    send(page, [("secret plan.txt", "text/plain", b"The secret plan.")])
+    uploads(page).get_by_text("1 of 1 files ready").wait_for(timeout=_READY_MS)
+    page.get_by_role("button", name="Delete gone.txt").click()
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_text("You are signed out.").wait_for()
+    with site.client(key) as client:
+        assert client.get(f"/v1/rag/documents/{document}").status_code == 404
+    page.get_by_label("API key").fill(site.other_key)
+    page.keyboard.press("Enter")
+    page.get_by_role("navigation", name="Pages").wait_for()
+    page.get_by_role("link", name="Documents").click()
+    page.get_by_text("No documents yet.").wait_for()
+    assert "secret plan" not in page.content()
+
+
+def test_what_is_done_in_one_tab_is_not_done_as_the_key_of_another_tab(
+    open_page: OpenPage, site: Site, new_key
+) -> None:
+    watched = open_page("/documents", key=new_key())
+    watched.allow("status of 403")
+    page = watched.page
+    page.get_by_role("button", name="Collections").click()
+    dialog = page.get_by_role("dialog", name="Collections")
+    dialog.get_by_label("Name of a new collection").fill("of the first tenant")
+    other = watched.context.new_page()
+    other.goto(site.sign_in_link(site.other_key))
+    other.get_by_role("navigation", name="Pages").wait_for()
+    dialog.get_by_role("button", name="Create").click()
+    dialog.wait_for(state="detached")
+    page.get_by_role("navigation", name="Pages").wait_for()
+    with site.client(site.other_key) as client:
+        names = [collection["name"] for collection in client.get("/v1/rag/collections").json()["data"]]
+    assert "of the first tenant" not in names
+
+
+def test_an_upload_continues_when_another_tab_signs_in_again(open_page: OpenPage, site: Site, new_key) -> None:
+    key = new_key()
+    watched = open_page("/documents", key=key)
+    watched.allow("status of 403")
+    other = watched.context.new_page()
+    other.goto(site.sign_in_link(key))
+    other.get_by_role("navigation", name="Pages").wait_for()
+    send(watched.page, [("plan.txt", "text/plain", b"The plan.")])
+    uploads(watched.page).get_by_text("1 of 1 files ready").wait_for(timeout=_READY_MS)
+
+
 def test_collections_are_created_filled_and_deleted(open_page: OpenPage, site: Site, new_key) -> None:
     key = new_key()
     page = open_page("/documents", key=key).page

@@ -66,6 +66,24 @@ def test_a_link_signs_in_once(open_page, site) -> None:
     second.page.get_by_role("alert").filter(has_text="used already").wait_for()
 
 
+def test_a_used_link_says_so_also_to_somebody_who_is_signed_in(open_page, site) -> None:
+    link = site.sign_in_link()
+    first = open_page("/sign-in", key=None).page
+    first.goto(link)
+    first.get_by_role("navigation", name="Pages").wait_for()
+    watched = open_page("/keys")
+    watched.allow("status of 401")
+    page = watched.page
+    page.goto("about:blank")
+    page.goto(link)
+    page.get_by_role("alert").filter(has_text="used already").wait_for()
+    assert "code" not in page.evaluate("location.href + JSON.stringify(history.state)")
+    page.get_by_label("API key").fill(site.key)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/ask")
+    page.get_by_role("navigation", name="Pages").wait_for()
+
+
 def test_signing_out_ends_the_session(open_page, site) -> None:
     watched = open_page()
     page = watched.page

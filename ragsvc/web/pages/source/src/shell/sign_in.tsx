@@ -1,5 +1,6 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "../api/errors";
+import { href } from "../api/prefix";
 import { ended, signIn } from "../api/session";
 import { Button } from "../components/button";
 import { Field } from "../components/field";
@@ -15,23 +16,23 @@ import { fragment, navigate, path } from "./router";
 export function SignIn() {
   const [error, setError] = useState("");
   const [busy, setBusy] = useState(false);
-  const [linked, setLinked] = useState(false);
   const input = useRef<HTMLInputElement>(null);
   const code = new URLSearchParams(fragment.value).get("code");
+  const [failed, setFailed] = useState("");
+  const linked = code !== null && code !== failed;
 
   useEffect(() => {
     if (!code) return;
-    navigate("/sign-in", { replace: true }); // the code goes out of the address and the history
-    setLinked(true);
-    signIn({ code })
-      .then(
-        () => navigate(homePath(), { replace: true }),
-        (reason: unknown) => {
-          const used = reason instanceof ApiError && reason.status === 401;
-          setError(used ? t("sign_in.link_failed") : errorText(reason));
-        },
-      )
-      .finally(() => setLinked(false));
+    // the code goes out of the address and the history; the router keeps it, so that this view stays until the answer
+    window.history.replaceState(null, "", href("/sign-in"));
+    signIn({ code }).then(
+      () => navigate(homePath(), { replace: true }),
+      (reason: unknown) => {
+        const used = reason instanceof ApiError && reason.status === 401;
+        setError(used ? t("sign_in.link_failed") : errorText(reason));
+        setFailed(code);
+      },
+    );
   }, [code]);
 
   const submit = async (event: Event): Promise<void> => {
@@ -60,7 +61,7 @@ export function SignIn() {
     <main class="sign-in" id="content" tabIndex={-1}>
       <div class="card sign-in-card">
         <PageHeader title={t("sign_in.title")} />
-        {linked || code ? (
+        {linked ? (
           <Spinner label={t("sign_in.link")} />
         ) : (
           <form class="stack" onSubmit={submit} noValidate>
