@@ -14,6 +14,7 @@ import pytest
 from tests.browser.accessibility import assert_accessible, assert_fits_width
 from tests.browser.conftest import DOCUMENTS, REPORT
 from tests.support.quoting_provider import QuotingProvider
+from tests.support.recording_provider import EVENTS, sse
 from tests.support.upstream_server import serving
 
 pytestmark = pytest.mark.timeout(300)
@@ -39,12 +40,33 @@ def asker(site, tenant) -> str:
     return site.new_key(tenant=tenant)
 
 
+class WritingProvider(QuotingProvider):
+    """The model ``writer`` streams ``text``, and ends with ``finish_reason``."""
+
+    text = ""
+    finish_reason = "stop"
+
+    async def _misbehave(self, model, request, fields, receive, send) -> bool:
+        if model != "writer":
+            return await super()._misbehave(model, request, fields, receive, send)
+        deltas = [({"role": "assistant", "content": self.text}, None), ({}, self.finish_reason)]
+        head = {"id": "chatcmpl-w", "object": "chat.completion.chunk", "created": 1, "model": model}
+        chunks = [head | {"choices": [{"index": 0, "delta": delta, "finish_reason": end}]} for delta, end in deltas]
+        await self._answer(send, EVENTS, sse(*chunks) + b"data: [DONE]\n\n")
+        return True
+
+
 @pytest.fixture
-def provider(site) -> Iterator[QuotingProvider]:
+def provider(site) -> Iterator[WritingProvider]:
     """A provider of the service: its model ``holds`` pauses in an answer, and ``quoter`` writes Markdown."""
-    upstream = QuotingProvider()
+    upstream = WritingProvider()
     with serving(upstream, timeout_graceful_shutdown=1) as (url, _server), site.client() as admin:
-        fields = {"name": "asked", "base_url": f"{url}/v1", "models": ["holds", "quoter", "fail-500"], "retries": 0}
+        fields = {
+            "name": "asked",
+            "base_url": f"{url}/v1",
+            "models": ["holds", "quoter", "writer", "fail-500"],
+            "retries": 0,
+        }
         reply = admin.post("/v1/providers", json=fields)
         assert reply.status_code == 201, reply.text
         yield upstream
@@ -211,6 +233,61 @@ def test_markdown_of_a_model_is_shown_and_a_failure_can_be_repeated(open_page, a
     failed.get_by_role("button", name="Try again").click()
     page.locator("article.turn").nth(1).locator(".chip").first.wait_for()
     assert page.locator("article.turn").count() == 2
+
+
+def test_markdown_of_any_shape_is_shown_with_its_chips_and_never_as_html(open_page, asker, provider) -> None:
+    page = open_page(key=asker).page
+    page.get_by_label("Model").select_option("writer")
+    provider.text = "\n".join(
+        [
+            "<img src=x onerror=alert(1)> and [a link](javascript:alert(1)) and [the web](https://example.com/a)",
+            "",
+            "Apple repurchased `133 million shares [1]`, as a table shows [1]:",
+            "",
+            "| Quarter | Shares |",
+            "| --- | --- |",
+            "",
+            "```",
+            "shares = 133  # [1]",
+            "```",
+            "",
+            ">" * 5000 + " deep",
+            "",
+            "The last words.",
+        ]
+    )
+    ask(page, QUESTION)
+    turn = answered(page)
+    turn.get_by_text("The last words.").wait_for()
+    assert turn.locator(".answer-text img").count() == 0
+    assert turn.locator(".answer-text a").all_inner_texts() == ["the web"]
+    assert turn.locator(".answer-text table tbody tr").count() == 0
+    assert turn.locator("p code").inner_text() == "133 million shares [1]"
+    assert turn.locator(".answer-text pre").inner_text() == "shares = 133  # [1]"
+    assert turn.locator(".answer-text .chip").count() == 1
+    assert not re.search("[\ue000\ue001]", turn.inner_text())
+
+
+def test_a_question_says_when_it_does_not_look_into_all_collections(open_page, site) -> None:
+    key = site.new_key(tenant="collecting")
+    with site.client(key) as client:
+        for number in range(17):
+            reply = client.post(
+                "/v1/rag/documents",
+                params={"filename": f"{number}.txt", "collection": f"shelf {number:02}", "wait_s": 60},
+                content=f"Shelf {number} has books.".encode(),
+                headers={"content-type": "text/plain"},
+            )
+            assert reply.status_code == 201, reply.text
+    page = open_page(key=key).page
+    page.get_by_text("Answers come from 16 of 17 collections only.").wait_for()
+    page.get_by_role("button", name="All documents").click()
+    dialog = page.get_by_role("dialog", name="Where to look")
+    dialog.get_by_label("shelf 16").check()
+    dialog.get_by_role("button", name="Done").click()
+    page.get_by_text("Answers come from").wait_for(state="detached")
+    ask(page, "Which shelf has books?")
+    assert "Shelf 16 has books." in answered(page).inner_text()
 
 
 def test_what_the_documents_lack_looks_different_and_shows_the_nearest_passages(open_page, asker) -> None:

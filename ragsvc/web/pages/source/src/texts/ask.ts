@@ -80,7 +80,7 @@ export const ask = {
   "ask.export": { en: "Export", de: "Exportieren" },
   "ask.export.markdown": { en: "As Markdown", de: "Als Markdown" },
   "ask.export.pdf": { en: "Print or save as PDF", de: "Drucken oder als PDF sichern" },
-  "ask.export.asked": { en: "Asked on {time}", de: "Gefragt am {time}" },
+  "ask.export.made": { en: "Exported on {time}", de: "Exportiert am {time}" },
   "ask.scope": { en: "Where to look", de: "Wo gesucht wird" },
   "ask.scope.all": { en: "All documents", de: "Alle Dokumente" },
   "ask.scope.collections.one": { en: "1 collection", de: "1 Sammlung" },
@@ -91,6 +91,10 @@ export const ask = {
   "ask.scope.conditions.other": { en: "{count} conditions", de: "{count} Bedingungen" },
   "ask.scope.collections": { en: "Collections", de: "Sammlungen" },
   "ask.scope.collections.hint": { en: "None chosen means all.", de: "Ohne Auswahl wird in allen gesucht." },
+  "ask.scope.too_many": {
+    en: "Answers come from {most} of {count} collections only. Choose the collections to look in.",
+    de: "Antworten kommen nur aus {most} von {count} Sammlungen. Wählen Sie die Sammlungen, in denen gesucht wird.",
+  },
   "ask.scope.collection": { en: "{name} ({count})", de: "{name} ({count})" },
   "ask.scope.documents": { en: "Documents", de: "Dokumente" },
   "ask.scope.documents.hint": {

@@ -37,6 +37,7 @@ export const shell = {
   "shell.coming": { en: "This page is being built.", de: "Diese Seite wird gerade gebaut." },
   "error.offline": { en: "The service cannot be reached. Check your connection.", de: "Der Dienst ist nicht erreichbar. Prüfen Sie Ihre Verbindung." },
   "error.unknown": { en: "Something went wrong.", de: "Etwas ist schiefgegangen." },
+  "error.clipboard": { en: "The browser does not allow to copy. Select the text and copy it.", de: "Der Browser erlaubt das Kopieren nicht. Markieren und kopieren Sie den Text selbst." },
   "error.request": { en: "Request {id}", de: "Anfrage {id}" },
   "sign_in.title": { en: "Sign in", de: "Anmelden" },
   "sign_in.text": { en: "Sign in with your API key. The key is not stored in this browser.", de: "Melden Sie sich mit Ihrem API-Schlüssel an. Der Schlüssel wird in diesem Browser nicht gespeichert." },

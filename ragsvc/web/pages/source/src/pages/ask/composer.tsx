@@ -1,8 +1,22 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Button } from "../../components/button";
+import { Notice } from "../../components/notice";
 import { t, tn } from "../../texts";
 import { ScopeDialog } from "./scope_dialog";
-import { ask, chooseModel, isBusy, model, models, opening, scope, stop, turns, type AskScope } from "./state";
+import {
+  ask,
+  chooseModel,
+  isBusy,
+  model,
+  models,
+  MOST_COLLECTIONS,
+  opening,
+  scope,
+  searchedCollections,
+  stop,
+  turns,
+  type AskScope,
+} from "./state";
 
 /** The field for the question, with the model and the place to look. */
 export function Composer({ disabled }: { disabled: boolean }) {
@@ -11,6 +25,7 @@ export function Composer({ disabled }: { disabled: boolean }) {
   const field = useRef<HTMLTextAreaElement>(null);
   const busy = isBusy.value;
   const first = turns.value.length === 0;
+  const places = searchedCollections(scope.value).length;
   const send = (): void => {
     if (!text.trim() || busy || disabled || opening.value) return;
     void ask(text);
@@ -67,6 +82,9 @@ export function Composer({ disabled }: { disabled: boolean }) {
           </Button>
         )}
       </div>
+      {places > MOST_COLLECTIONS ? (
+        <Notice kind="warning">{t("ask.scope.too_many", { most: MOST_COLLECTIONS, count: places })}</Notice>
+      ) : null}
       <ScopeDialog open={choosing} onClose={() => setChoosing(false)} />
     </form>
   );

@@ -47,7 +47,8 @@ export interface AskScope {
 
 const NOWHERE: AskScope = { collections: [], documents: [], conditions: [] };
 const MODEL_KEY = "ragsvc.ask.model";
-const MOST_COLLECTIONS = 16;
+/** As `MAX_VECTOR_STORES` of the service. */
+export const MOST_COLLECTIONS = 16;
 const FLUSH_MS = 40;
 const TITLE_LENGTH = 80;
 const METADATA_LENGTH = 512;
@@ -220,13 +221,17 @@ function replaceTurn(key: string, change: (turn: Turn) => Turn): void {
   turns.value = turns.value.map((turn) => (turn.key === key ? change(turn) : turn));
 }
 
+/** The names of the collections in which a question looks; the service searches at most `MOST_COLLECTIONS`. */
+export function searchedCollections(where: AskScope): string[] {
+  if (where.collections.length) return where.collections;
+  return (collections.value ?? []).filter((collection) => collection.ready > 0).map((collection) => collection.name);
+}
+
 /** The fields of a request that say where to look. */
 export function searchFields(where: AskScope): Record<string, unknown> {
   if (!hasScope("chat")) return {};
   const filters = filtersOf(where.conditions);
-  const names = where.collections.length
-    ? where.collections
-    : (collections.value ?? []).filter((collection) => collection.ready > 0).map((collection) => collection.name);
+  const names = searchedCollections(where);
   const options = filters ? { filters } : {};
   if (where.documents.length || names.length <= 1) {
     const rag: Record<string, unknown> = { ...options };

@@ -1,6 +1,7 @@
 import { useId, useState } from "preact/hooks";
 import type { Passage } from "../../api/ask";
 import { Button, IconButton } from "../../components/button";
+import { copyText } from "../../components/copy_text";
 import { Field } from "../../components/field";
 import { Icon } from "../../components/icons";
 import { Notice } from "../../components/notice";
@@ -145,7 +146,7 @@ function Actions({ turn, last }: { turn: Turn; last: boolean }) {
   };
   const copy = (): void => {
     const copied = (): unknown => toast(t("shell.copied"), { kind: "success" });
-    navigator.clipboard.writeText(answerWithSources(turn)).then(copied, toastError);
+    copyText(answerWithSources(turn)).then(copied, toastError);
   };
   return (
     <>

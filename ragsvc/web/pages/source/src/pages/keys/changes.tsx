@@ -1,4 +1,4 @@
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { listChanges, type Change } from "../../api/keys";
 import { session } from "../../api/session";
 import { Button } from "../../components/button";
@@ -36,9 +36,12 @@ export function Changes({ tenant, keyId, names, onShowAll }: ChangesProps) {
       current = false;
     };
   }, [tenant, keyId]);
+  const shown = useRef("");
+  shown.current = `${tenant} ${keyId}`;
   const older = async (): Promise<void> => {
     try {
       const page = await listChanges({ tenant, key_id: keyId, before: rows?.at(-1)?.id ?? null });
+      if (shown.current !== `${tenant} ${keyId}`) return;
       setRows([...(rows ?? []), ...page.data]);
       setMore(page.has_more);
     } catch (reason) {
