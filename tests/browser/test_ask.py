@@ -268,6 +268,39 @@ def test_markdown_of_any_shape_is_shown_with_its_chips_and_never_as_html(open_pa
     assert not re.search("[\ue000\ue001]", turn.inner_text())
 
 
+def test_an_answer_that_the_model_ended_early_says_so(open_page, asker, provider) -> None:
+    page = open_page(key=asker).page
+    page.get_by_label("Model").select_option("writer")
+    provider.text, provider.finish_reason = "Apple repurchased 133 million shares [1] and", "length"
+    ask(page, QUESTION)
+    turn = answered(page)
+    turn.get_by_text("The model ended this answer before it was complete.").wait_for()
+    assert "Apple repurchased 133 million shares" in turn.inner_text()
+
+
+def test_a_condition_finds_a_value_that_is_stored_as_text(open_page, site) -> None:
+    key = site.new_key(tenant="conditions")
+    with site.client(key) as client:
+        reply = client.post(
+            "/v1/rag/documents",
+            params={"filename": "harbour.txt", "wait_s": 60},
+            content=b"The harbour handled 4,711 containers.",
+            headers={"content-type": "text/plain"},
+        )
+        assert reply.status_code == 201, reply.text
+        path = f"/v1/rag/documents/{reply.json()['id']}"
+        assert client.patch(path, json={"metadata": {"year": "2024"}}).status_code == 200
+    page = open_page(key=key).page
+    page.get_by_role("button", name="All documents").click()
+    dialog = page.get_by_role("dialog", name="Where to look")
+    dialog.get_by_role("button", name="Add a condition").click()
+    dialog.get_by_label("Field").fill("year")
+    dialog.get_by_label("Value").fill("2024")
+    dialog.get_by_role("button", name="Done").click()
+    ask(page, "How many containers did the harbour handle?")
+    assert "4,711 containers" in answered(page).inner_text()
+
+
 def test_a_question_says_when_it_does_not_look_into_all_collections(open_page, site) -> None:
     key = site.new_key(tenant="collecting")
     with site.client(key) as client:

@@ -303,6 +303,55 @@ def test_an_upload_continues_when_another_tab_signs_in_again(open_page: OpenPage
     uploads(watched.page).get_by_text("1 of 1 files ready").wait_for(timeout=_READY_MS)
 
 
+def test_an_upload_that_is_read_while_the_connection_is_lost_becomes_ready(
+    open_page: OpenPage, site: Site, new_key
+) -> None:
+    key = new_key()
+    watched = open_page("/documents", key=key)
+    watched.allow("ERR_FAILED|status of 401")
+    page = watched.page
+    page.route("**/v1/rag/events", lambda route: route.abort())
+    page.reload()
+    page.get_by_text("The connection was lost.").wait_for()
+    send(page, [("plan.txt", "text/plain", b"The plan."), ("map.txt", "text/plain", b"The map.")])
+    page.locator(".uploads-item[data-state=processing]").nth(1).wait_for()
+    with site.client(key) as client:
+        deadline = time.monotonic() + 60
+        while client.get("/v1/rag/documents/counts").json()["ready"] < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    watched.context.clear_cookies()  # the session ends as well
+    page.unroute("**/v1/rag/events")
+    page.get_by_label("API key").fill(key)
+    page.keyboard.press("Enter")
+    uploads(page).get_by_text("2 of 2 files ready").wait_for()
+    row(page, "plan.txt").get_by_text("Ready").wait_for()
+
+
+def test_what_is_typed_into_a_filter_stays_when_the_list_changes(open_page: OpenPage, site: Site, new_key) -> None:
+    key = new_key()
+    add_text(site, key, "The lease of the harbour.", filename="lease.txt")
+    page = open_page("/documents", key=key).page
+    row(page, "lease.txt").wait_for()
+    typed = page.evaluate(
+        """async () => {
+          const [name, property] = document.querySelectorAll(".filters input[type=search]");
+          for (const [field, text] of [[name, "le"], [property, "year"]]) {
+            field.value = text;
+            field.dispatchEvent(new InputEvent("input", { bubbles: true }));
+          }
+          document.querySelector(".select-all input").click();
+          await new Promise((resolve) => setTimeout(resolve, 150));
+          return [name.value, property.value];
+        }"""
+    )
+    assert typed == ["le", "year"]
+    page.wait_for_url("**/documents?name=le&property=year")
+    page.get_by_role("button", name="Remove filters").click()
+    page.wait_for_url("**/documents")
+    assert page.get_by_label("Name contains").input_value() == ""
+
+
 def test_collections_are_created_filled_and_deleted(open_page: OpenPage, site: Site, new_key) -> None:
     key = new_key()
     page = open_page("/documents", key=key).page
@@ -320,6 +369,7 @@ def test_collections_are_created_filled_and_deleted(open_page: OpenPage, site: S
     page.get_by_role("button", name="Collections").click()
     dialog.get_by_role("button", name="Delete the collection leases/2024").click()
     dialog.get_by_text("and its 1 documents are deleted").wait_for()
+    assert page.evaluate("document.activeElement.getAttribute('role')") == "alertdialog"
     dialog.get_by_role("button", name="Delete collection and documents").click()
     dialog.locator(".collections-name", has_text="leases/2024").wait_for(state="detached")
     dialog.get_by_role("button", name="Close").click()

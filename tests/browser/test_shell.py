@@ -137,6 +137,19 @@ def test_pages_that_a_key_may_not_open_are_not_offered(open_page, site) -> None:
     watched.page.get_by_role("heading", name="Your key may not open this page").wait_for()
 
 
+def test_a_page_whose_code_has_another_name_after_an_upgrade_is_loaded_by_trying_again(open_page) -> None:
+    watched = open_page()
+    watched.allow("ERR_FAILED")
+    page = watched.page
+    reloads: list[str] = []
+    page.on("request", lambda request: request.is_navigation_request() and reloads.append(request.url))
+    page.route("**/assets/playground-*.js", lambda route: route.continue_() if reloads else route.abort())
+    page.get_by_role("link", name="Playground").click()
+    page.get_by_role("heading", name="The page could not be shown").wait_for()
+    page.get_by_role("button", name="Try again").click()
+    page.get_by_label("Message").wait_for()
+
+
 def test_theme_and_language_are_kept(open_page) -> None:
     page = open_page().page
     page.get_by_label("Appearance").select_option("dark")

@@ -37,6 +37,7 @@ export const ask = {
   "ask.writing": { en: "Writing", de: "Die Antwort wird geschrieben" },
   "ask.answered": { en: "The answer is complete. Sources: {count}.", de: "Die Antwort ist fertig. Quellen: {count}." },
   "ask.stopped": { en: "You stopped this answer.", de: "Sie haben diese Antwort angehalten." },
+  "ask.incomplete": { en: "The model ended this answer before it was complete.", de: "Das Modell hat diese Antwort beendet, bevor sie vollständig war." },
   "ask.failed": { en: "The question could not be answered.", de: "Die Frage konnte nicht beantwortet werden." },
   "ask.cut": { en: "The connection ended before the answer was complete.", de: "Die Verbindung endete, bevor die Antwort fertig war." },
   "ask.retry": { en: "Try again", de: "Erneut versuchen" },

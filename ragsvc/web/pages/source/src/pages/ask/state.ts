@@ -246,12 +246,20 @@ export function searchFields(where: AskScope): Record<string, unknown> {
 function filtersOf(conditions: readonly Condition[]): object | null {
   const filters = conditions
     .filter((condition) => condition.key.trim() && condition.value.trim())
-    .map(({ key, type, value }) => ({ type, key: key.trim(), value: typedValue(type, value.trim()) }));
+    .map(({ key, type, value }) => filterOf(key.trim(), type, value.trim()));
   if (!filters.length) return null;
   return filters.length === 1 ? (filters[0] ?? null) : { type: "and", filters };
 }
 
-/** A number or a truth value where the text is one: values of different types are never equal. */
+/** Values of different types are never equal, so what looks like a number is compared as text as well. */
+function filterOf(key: string, type: Condition["type"], text: string): object {
+  const value = typedValue(type, text);
+  if (typeof value === "string" || (type !== "eq" && type !== "ne")) return { type, key, value };
+  const filters = [value, text].map((each) => ({ type, key, value: each }));
+  return { type: type === "eq" ? "or" : "and", filters };
+}
+
+/** A number or a truth value where the text is one. */
 function typedValue(type: Condition["type"], value: string): string | number | boolean {
   if (type === "contains" || type === "prefix") return value;
   if (/^-?\d+(\.\d+)?$/.test(value)) return Number(value);

@@ -28,6 +28,7 @@ export function TurnView({ turn, last }: { turn: Turn; last: boolean }) {
       {isNotInDocuments(turn) ? <Absent turn={turn} /> : <Answer turn={turn} writing={writing} />}
       {turn.state === "waiting" ? <Spinner label={t(turn.searched ? "ask.writing" : "ask.searching")} /> : null}
       {turn.state === "stopped" ? <p class="soft small">{t("ask.stopped")}</p> : null}
+      {turn.isCut ? <Notice kind="warning">{t("ask.incomplete")}</Notice> : null}
       {turn.state === "failed" ? (
         <Notice kind="error">
           {t("ask.failed")} {turn.error}

@@ -42,13 +42,21 @@ export function DocumentDetail({ id }: { id: string }) {
 
   useEffect(() => {
     const stop = new AbortController();
+    const load = (): void => {
+      getDocument(id, stop.signal).then(setDocument, (reason: unknown) => {
+        if (!isAbort(reason)) setError(reason);
+      });
+    };
     setDocument(null);
     setError(null);
-    getDocument(id, stop.signal).then(setDocument, (reason: unknown) => {
-      if (!isAbort(reason)) setError(reason);
-    });
+    load();
+    let isFirst = true;
     const unfollow = onChange((change) => {
       if (change.kind === "document" && change.document.id === id) setDocument(change.document);
+      if (change.kind === "reload") {
+        if (change.missed && !isFirst) load();
+        isFirst = false;
+      }
       if (change.kind === "deleted" && change.id === id) setError(new ApiError(t("documents.not_found"), 404));
     });
     return () => {

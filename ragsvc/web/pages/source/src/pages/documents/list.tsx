@@ -10,7 +10,7 @@ import {
   type DocumentInfo,
   type List,
 } from "../../api/documents";
-import { isAbort } from "../../api/errors";
+import { ApiError, isAbort } from "../../api/errors";
 import { href } from "../../api/prefix";
 import { Button, IconButton } from "../../components/button";
 import { Notice } from "../../components/notice";
@@ -88,7 +88,8 @@ export function DocumentList({ collections, mayWrite, onCollectionsChanged }: Do
       },
       (reason: unknown) => {
         if (isAbort(reason)) return;
-        if (place.after === null) setError(reason);
+        const isGone = reason instanceof ApiError && (reason.status === 400 || reason.status === 404);
+        if (place.after === null || !isGone) setError(reason);
         else setPath([{ after: null, offset: 0 }]); // the document that the page begins after was deleted
       },
     );
@@ -99,10 +100,13 @@ export function DocumentList({ collections, mayWrite, onCollectionsChanged }: Do
   current.current = page;
   useEffect(() => {
     let timer = 0;
+    let isNew = false;
     const reloadSoon = (): void => {
       if (timer) return;
       timer = window.setTimeout(() => {
         timer = 0;
+        if (isNew) onCollectionsChanged(); // not at each event: every request counts against the limits of the key
+        isNew = false;
         setRound((count) => count + 1);
       }, RELOAD_AFTER_MS);
     };
@@ -113,8 +117,8 @@ export function DocumentList({ collections, mayWrite, onCollectionsChanged }: Do
         if (known) {
           setPage((shown) => shown && { ...shown, data: shown.data.map((row) => (row.id === document.id ? document : row)) });
         }
+        isNew ||= !known;
         if (known?.status !== document.status) reloadSoon();
-        if (!known) onCollectionsChanged();
       } else reloadSoon();
     });
     return () => {
