@@ -66,6 +66,24 @@ def test_a_link_signs_in_once(open_page, site) -> None:
     second.page.get_by_role("alert").filter(has_text="used already").wait_for()
 
 
+def test_a_link_does_not_replace_a_session_without_being_asked(open_page, site) -> None:
+    page = open_page("/keys", key=site.new_key(label="mine")).page
+    link = site.sign_in_link(site.other_key)
+    page.goto("about:blank")
+    page.goto(link)
+    page.get_by_text("You are signed in with the key “mine” already.").wait_for()
+    assert_accessible(page)
+    assert "code" not in page.evaluate("location.href + JSON.stringify(history.state)")
+    assert page.evaluate("fetch('/v1/session').then((reply) => reply.json())")["key"]["label"] == "mine"
+    page.get_by_role("button", name="Stay signed in").click()
+    page.get_by_role("navigation", name="Pages").wait_for()
+    page.goto("about:blank")
+    page.goto(link)
+    page.get_by_role("button", name="Sign in with the link").click()
+    page.get_by_role("navigation", name="Pages").wait_for()
+    assert page.evaluate("fetch('/v1/session').then((reply) => reply.json())")["key"]["label"] == "other"
+
+
 def test_a_used_link_says_so_also_to_somebody_who_is_signed_in(open_page, site) -> None:
     link = site.sign_in_link()
     first = open_page("/sign-in", key=None).page
@@ -76,6 +94,7 @@ def test_a_used_link_says_so_also_to_somebody_who_is_signed_in(open_page, site) 
     page = watched.page
     page.goto("about:blank")
     page.goto(link)
+    page.get_by_role("button", name="Sign in with the link").click()
     page.get_by_role("alert").filter(has_text="used already").wait_for()
     assert "code" not in page.evaluate("location.href + JSON.stringify(history.state)")
     page.get_by_label("API key").fill(site.key)

@@ -1,7 +1,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "../api/errors";
 import { href } from "../api/prefix";
-import { ended, signIn } from "../api/session";
+import { ended, session, signIn } from "../api/session";
 import { Button } from "../components/button";
 import { Field } from "../components/field";
 import { Notice } from "../components/notice";
@@ -19,12 +19,16 @@ export function SignIn() {
   const input = useRef<HTMLInputElement>(null);
   const code = new URLSearchParams(fragment.value).get("code");
   const [failed, setFailed] = useState("");
+  // a link of somebody else would bring what follows into their documents, so nobody is signed in anew without being asked
+  const [agreed, setAgreed] = useState(!session.value);
   const linked = code !== null && code !== failed;
 
   useEffect(() => {
-    if (!code) return;
     // the code goes out of the address and the history; the router keeps it, so that this view stays until the answer
-    window.history.replaceState(null, "", href("/sign-in"));
+    if (code) window.history.replaceState(null, "", href("/sign-in"));
+  }, [code]);
+  useEffect(() => {
+    if (!code || !agreed) return;
     signIn({ code }).then(
       () => navigate(homePath(), { replace: true }),
       (reason: unknown) => {
@@ -33,7 +37,7 @@ export function SignIn() {
         setFailed(code);
       },
     );
-  }, [code]);
+  }, [code, agreed]);
 
   const submit = async (event: Event): Promise<void> => {
     event.preventDefault();
@@ -61,7 +65,17 @@ export function SignIn() {
     <main class="sign-in" id="content" tabIndex={-1}>
       <div class="card sign-in-card">
         <PageHeader title={t("sign_in.title")} />
-        {linked ? (
+        {linked && !agreed ? (
+          <div class="stack">
+            <p>{t("sign_in.link_opened", { label: session.value?.key.label ?? "" })}</p>
+            <div class="row">
+              <Button kind="primary" onClick={() => setAgreed(true)}>
+                {t("sign_in.link_use")}
+              </Button>
+              <Button onClick={() => navigate(homePath(), { replace: true })}>{t("sign_in.link_ignore")}</Button>
+            </div>
+          </div>
+        ) : linked ? (
           <Spinner label={t("sign_in.link")} />
         ) : (
           <form class="stack" onSubmit={submit} noValidate>

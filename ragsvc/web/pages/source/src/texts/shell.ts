@@ -47,6 +47,12 @@ export const shell = {
   "sign_in.expired": { en: "Your session has ended. Sign in again.", de: "Ihre Sitzung ist beendet. Melden Sie sich erneut an." },
   "sign_in.signed_out": { en: "You are signed out.", de: "Sie sind abgemeldet." },
   "sign_in.link": { en: "Signing you in", de: "Sie werden angemeldet" },
+  "sign_in.link_opened": {
+    en: "A link to sign in was opened. You are signed in with the key “{label}” already.",
+    de: "Ein Link zum Anmelden wurde geöffnet. Sie sind schon mit dem Schlüssel „{label}“ angemeldet.",
+  },
+  "sign_in.link_use": { en: "Sign in with the link", de: "Mit dem Link anmelden" },
+  "sign_in.link_ignore": { en: "Stay signed in", de: "Angemeldet bleiben" },
   "sign_in.link_failed": { en: "This link was used already or has expired. Sign in with your key.", de: "Dieser Link wurde bereits benutzt oder ist abgelaufen. Melden Sie sich mit Ihrem Schlüssel an." },
   "sign_in.wrong": { en: "This key is not valid. Check that you copied all of it.", de: "Dieser Schlüssel ist ungültig. Prüfen Sie, ob Sie ihn ganz kopiert haben." },
   "sign_in.empty": { en: "Enter your API key.", de: "Geben Sie Ihren API-Schlüssel ein." },

@@ -471,7 +471,7 @@ function About({ document, known }: { document: DocumentInfo; known: KnownPassag
     return () => stop.abort();
   }, [document.id]);
   const words = known.passages.reduce((sum, passage) => sum + passage.text.split(/\s+/u).filter(Boolean).length, 0);
-  const seconds = Object.values(document.timings).reduce((sum, value) => sum + value, 0);
+  const seconds = (document.timings["parse_s"] ?? 0) + (document.timings["embed_s"] ?? 0); // the others are parts of parsing
   const properties = Object.entries(document.metadata);
   const facts: [string, ComponentChildren][] = [
     [t("documents.about.title"), document.title],
