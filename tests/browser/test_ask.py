@@ -202,6 +202,43 @@ def test_a_conversation_that_is_created_late_does_not_bring_the_reader_back(open
     assert ANSWER in answered(page).inner_text()
 
 
+def test_a_question_that_is_stopped_at_once_can_be_asked_again_in_its_conversation(open_page, asker, site) -> None:
+    page = open_page(key=asker).page
+    held = []
+    page.route(
+        "**/v1/conversations",
+        lambda route: held.append(route) if route.request.method == "POST" else route.continue_(),
+    )
+    ask(page, QUESTION)
+    page.get_by_role("button", name="Stop").click()
+    held[0].continue_()
+    turn = answered(page)
+    turn.get_by_text("You stopped this answer.").wait_for()
+    page.unroute("**/v1/conversations")
+    turn.get_by_role("button", name="Try again").click()
+    page.locator(".chip").first.wait_for()
+    answered(page)
+    with site.client(asker) as client:
+        assert len(client.get("/v1/conversations").json()["data"]) == 1
+        assert [item["role"] for item in items_of(client, page) if item["type"] == "message"] == ["user", "assistant"]
+
+
+def test_a_conversation_that_is_deleted_while_it_is_answered_is_gone(open_page, asker, site, provider) -> None:
+    page = open_page(key=asker).page
+    ask(page, FOREIGN)
+    answered(page)
+    page.get_by_label("Model").select_option("holds")
+    ask(page, QUESTION)
+    page.get_by_text("Hello").wait_for()
+    page.get_by_role("button", name=f"Delete “{FOREIGN}”").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_role("heading", name="Ask your documents a question").wait_for()
+    page.get_by_role("link", name=FOREIGN).wait_for(state="detached")
+    assert page.locator(".toast-error").count() == 0
+    with site.client(asker) as client:
+        assert client.get("/v1/conversations").json()["data"] == []
+
+
 def test_trying_again_keeps_what_was_asked_elsewhere(open_page, asker, site) -> None:
     page = open_page(key=asker).page
     ask(page, QUESTION)

@@ -83,6 +83,8 @@ export const readyDocuments = computed(() =>
 let stores: Store[] = [];
 let owner = "";
 let running: AbortController | null = null;
+/** Conversations that were deleted here: an answer that this ends is not stored. */
+const removed = new Set<string>();
 
 /** Loads what the page shows; everything of a key that was signed in before is forgotten. */
 export async function start(): Promise<void> {
@@ -217,6 +219,11 @@ export async function searchDocuments(name: string, collection: string | null): 
   return findDocuments(name, collection);
 }
 
+/** Whether the conversation of a turn is shown. */
+function isPresent(turn: Turn): boolean {
+  return turns.value.some((each) => each.key === turn.key);
+}
+
 function replaceTurn(key: string, change: (turn: Turn) => Turn): void {
   turns.value = turns.value.map((turn) => (turn.key === key ? change(turn) : turn));
 }
@@ -316,7 +323,7 @@ async function answer(asked: Turn): Promise<void> {
   };
   let conversation = conversationId.value; // the reader may open another one before the answer ends
   try {
-    conversation ??= await begin(turn.question, controller.signal);
+    conversation ??= await begin(turn);
     const body = {
       model: model.value,
       input: turn.question,
@@ -336,13 +343,13 @@ async function answer(asked: Turn): Promise<void> {
   } catch (error) {
     if (isAbort(error)) {
       turn = { ...turn, state: "stopped" };
-      if (conversation) await keepStopped(conversation, turn).catch(toastError);
+      if (conversation && !removed.has(conversation)) await keepStopped(conversation, turn).catch(toastError);
     } else turn = { ...turn, state: "failed", error: errorText(error) };
   } finally {
     if (running === controller) running = null;
     show();
   }
-  if (turns.value.some((each) => each.key === asked.key)) announced.value = announcement(turn);
+  if (isPresent(asked)) announced.value = announcement(turn);
   loadHistory().catch(toastError);
 }
 
@@ -354,14 +361,14 @@ function announcement(turn: Turn): string {
 }
 
 /** Creates the conversation of a first question. */
-async function begin(question: string, signal: AbortSignal): Promise<string> {
-  const words = question.replace(/\s+/g, " ");
+async function begin(turn: Turn): Promise<string> {
+  const words = turn.question.replace(/\s+/g, " ");
   const title = words.length > TITLE_LENGTH ? `${words.slice(0, TITLE_LENGTH - 1)}…` : words;
   const metadata: Record<string, string> = { title, model: model.value };
   const where = JSON.stringify(scope.value);
   if (where !== JSON.stringify(NOWHERE) && where.length <= METADATA_LENGTH) metadata.scope = where;
   const made = await createConversation(metadata);
-  if (signal.aborted) return made.id; // the reader opened another conversation
+  if (!isPresent(turn)) return made.id; // the reader opened another conversation
   conversationId.value = made.id;
   conversationTitle.value = title;
   showAddress(`/ask?conversation=${made.id}`);
@@ -391,6 +398,7 @@ export async function renameConversation(id: string, title: string): Promise<voi
 
 export async function removeConversation(id: string): Promise<void> {
   await deleteConversation(id);
+  removed.add(id);
   if (conversationId.value === id) {
     newConversation();
     showAddress("/ask");
