@@ -14,6 +14,7 @@ import pytest
 from tests.browser.accessibility import assert_accessible, assert_fits_width
 from tests.browser.conftest import DOCUMENTS, REPORT
 from tests.support.quoting_provider import QuotingProvider
+from tests.support.recording_provider import EVENTS, sse
 from tests.support.upstream_server import serving
 
 pytestmark = pytest.mark.timeout(300)
@@ -39,12 +40,33 @@ def asker(site, tenant) -> str:
     return site.new_key(tenant=tenant)
 
 
+class WritingProvider(QuotingProvider):
+    """The model ``writer`` streams ``text``, and ends with ``finish_reason``."""
+
+    text = ""
+    finish_reason = "stop"
+
+    async def _misbehave(self, model, request, fields, receive, send) -> bool:
+        if model != "writer":
+            return await super()._misbehave(model, request, fields, receive, send)
+        deltas = [({"role": "assistant", "content": self.text}, None), ({}, self.finish_reason)]
+        head = {"id": "chatcmpl-w", "object": "chat.completion.chunk", "created": 1, "model": model}
+        chunks = [head | {"choices": [{"index": 0, "delta": delta, "finish_reason": end}]} for delta, end in deltas]
+        await self._answer(send, EVENTS, sse(*chunks) + b"data: [DONE]\n\n")
+        return True
+
+
 @pytest.fixture
-def provider(site) -> Iterator[QuotingProvider]:
+def provider(site) -> Iterator[WritingProvider]:
     """A provider of the service: its model ``holds`` pauses in an answer, and ``quoter`` writes Markdown."""
-    upstream = QuotingProvider()
+    upstream = WritingProvider()
     with serving(upstream, timeout_graceful_shutdown=1) as (url, _server), site.client() as admin:
-        fields = {"name": "asked", "base_url": f"{url}/v1", "models": ["holds", "quoter", "fail-500"], "retries": 0}
+        fields = {
+            "name": "asked",
+            "base_url": f"{url}/v1",
+            "models": ["holds", "quoter", "writer", "fail-500"],
+            "retries": 0,
+        }
         reply = admin.post("/v1/providers", json=fields)
         assert reply.status_code == 201, reply.text
         yield upstream
@@ -138,6 +160,100 @@ def test_an_answer_can_be_stopped_and_asked_again(open_page, asker, site, provid
     assert ANSWER in texts[1]
 
 
+def test_an_answer_that_another_conversation_interrupts_stays_in_its_own(open_page, asker, site, provider) -> None:
+    page = open_page(key=asker).page
+    ask(page, QUESTION)
+    answered(page)
+    first = page.url.partition("conversation=")[2]
+    page.get_by_role("button", name="New question").click()
+    page.get_by_label("Model").select_option("holds")
+    ask(page, FOREIGN)
+    page.get_by_text("Hello").wait_for()
+    second = page.url.partition("conversation=")[2]
+    with page.expect_response(lambda reply: reply.request.method == "POST" and reply.url.endswith("/items")):
+        page.get_by_role("complementary", name="Conversations").get_by_role("link", name=QUESTION).click()
+    assert ANSWER in answered(page).inner_text()
+    with site.client(asker) as client:
+
+        def messages(conversation: str) -> list[tuple[str, str]]:
+            reply = client.get(f"/v1/conversations/{conversation}/items", params={"order": "asc"})
+            return [(item["role"], item["status"]) for item in reply.json()["data"] if item["type"] == "message"]
+
+        assert messages(first) == [("user", "completed"), ("assistant", "completed")]
+        assert messages(second) == [("user", "completed"), ("assistant", "incomplete")]
+    assert page.url.endswith(first)
+
+
+def test_a_conversation_that_is_created_late_does_not_bring_the_reader_back(open_page, asker, site) -> None:
+    page = open_page(key=asker).page
+    held = []
+    page.route(
+        "**/v1/conversations", lambda route: held.append(route) if route.request.method == "POST" else route.continue_()
+    )
+    ask(page, QUESTION)
+    page.get_by_role("link", name="Documents").click()
+    page.wait_for_url("**/documents")
+    with page.expect_response("**/v1/responses"):
+        held[0].continue_()
+    assert page.url == f"{site.url}/documents"
+    page.unroute("**/v1/conversations")
+    page.get_by_role("link", name="Ask", exact=True).click()
+    page.get_by_role("complementary", name="Conversations").get_by_role("link", name=QUESTION).click()
+    assert ANSWER in answered(page).inner_text()
+
+
+def test_a_question_that_is_stopped_at_once_can_be_asked_again_in_its_conversation(open_page, asker, site) -> None:
+    page = open_page(key=asker).page
+    held = []
+    page.route(
+        "**/v1/conversations",
+        lambda route: held.append(route) if route.request.method == "POST" else route.continue_(),
+    )
+    ask(page, QUESTION)
+    page.get_by_role("button", name="Stop").click()
+    held[0].continue_()
+    turn = answered(page)
+    turn.get_by_text("You stopped this answer.").wait_for()
+    page.unroute("**/v1/conversations")
+    turn.get_by_role("button", name="Try again").click()
+    page.locator(".chip").first.wait_for()
+    answered(page)
+    with site.client(asker) as client:
+        assert len(client.get("/v1/conversations").json()["data"]) == 1
+        assert [item["role"] for item in items_of(client, page) if item["type"] == "message"] == ["user", "assistant"]
+
+
+def test_a_conversation_that_is_deleted_while_it_is_answered_is_gone(open_page, asker, site, provider) -> None:
+    page = open_page(key=asker).page
+    ask(page, FOREIGN)
+    answered(page)
+    page.get_by_label("Model").select_option("holds")
+    ask(page, QUESTION)
+    page.get_by_text("Hello").wait_for()
+    page.get_by_role("button", name=f"Delete “{FOREIGN}”").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_role("heading", name="Ask your documents a question").wait_for()
+    page.get_by_role("link", name=FOREIGN).wait_for(state="detached")
+    assert page.locator(".toast-error").count() == 0
+    with site.client(asker) as client:
+        assert client.get("/v1/conversations").json()["data"] == []
+
+
+def test_trying_again_keeps_what_was_asked_elsewhere(open_page, asker, site) -> None:
+    page = open_page(key=asker).page
+    ask(page, QUESTION)
+    turn = answered(page)
+    other = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Asked in another tab"}]}
+    conversation = page.url.partition("conversation=")[2]
+    with site.client(asker) as client:
+        assert client.post(f"/v1/conversations/{conversation}/items", json={"items": [other]}).status_code == 200
+        with page.expect_response("**/v1/responses"):
+            turn.get_by_role("button", name="Try again").click()
+        answered(page)
+        texts = [part["text"] for item in items_of(client, page) for part in item.get("content") or ()]
+    assert "Asked in another tab" in texts
+
+
 def test_markdown_of_a_model_is_shown_and_a_failure_can_be_repeated(open_page, asker, provider) -> None:
     watched = open_page(key=asker)
     page = watched.page
@@ -154,6 +270,94 @@ def test_markdown_of_a_model_is_shown_and_a_failure_can_be_repeated(open_page, a
     failed.get_by_role("button", name="Try again").click()
     page.locator("article.turn").nth(1).locator(".chip").first.wait_for()
     assert page.locator("article.turn").count() == 2
+
+
+def test_markdown_of_any_shape_is_shown_with_its_chips_and_never_as_html(open_page, asker, provider) -> None:
+    page = open_page(key=asker).page
+    page.get_by_label("Model").select_option("writer")
+    provider.text = "\n".join(
+        [
+            "<img src=x onerror=alert(1)> and [a link](javascript:alert(1)) and [the web](https://example.com/a)",
+            "",
+            "Apple repurchased `133 million shares [1]`, as a table shows [1]:",
+            "",
+            "| Quarter | Shares |",
+            "| --- | --- |",
+            "",
+            "```",
+            "shares = 133  # [1]",
+            "```",
+            "",
+            ">" * 5000 + " deep",
+            "",
+            "The last words.",
+        ]
+    )
+    ask(page, QUESTION)
+    turn = answered(page)
+    turn.get_by_text("The last words.").wait_for()
+    assert turn.locator(".answer-text img").count() == 0
+    assert turn.locator(".answer-text a").all_inner_texts() == ["the web"]
+    assert turn.locator(".answer-text table tbody tr").count() == 0
+    assert turn.locator("p code").inner_text() == "133 million shares [1]"
+    assert turn.locator(".answer-text pre").inner_text() == "shares = 133  # [1]"
+    assert turn.locator(".answer-text .chip").count() == 1
+    assert not re.search("[\ue000\ue001]", turn.inner_text())
+
+
+def test_an_answer_that_the_model_ended_early_says_so(open_page, asker, provider) -> None:
+    page = open_page(key=asker).page
+    page.get_by_label("Model").select_option("writer")
+    provider.text, provider.finish_reason = "Apple repurchased 133 million shares [1] and", "length"
+    ask(page, QUESTION)
+    turn = answered(page)
+    turn.get_by_text("The model ended this answer before it was complete.").wait_for()
+    assert "Apple repurchased 133 million shares" in turn.inner_text()
+
+
+def test_a_condition_finds_a_value_that_is_stored_as_text(open_page, site) -> None:
+    key = site.new_key(tenant="conditions")
+    with site.client(key) as client:
+        reply = client.post(
+            "/v1/rag/documents",
+            params={"filename": "harbour.txt", "wait_s": 60},
+            content=b"The harbour handled 4,711 containers.",
+            headers={"content-type": "text/plain"},
+        )
+        assert reply.status_code == 201, reply.text
+        path = f"/v1/rag/documents/{reply.json()['id']}"
+        assert client.patch(path, json={"metadata": {"year": "2024"}}).status_code == 200
+    page = open_page(key=key).page
+    page.get_by_role("button", name="All documents").click()
+    dialog = page.get_by_role("dialog", name="Where to look")
+    dialog.get_by_role("button", name="Add a condition").click()
+    dialog.get_by_label("Field").fill("year")
+    dialog.get_by_label("Value").fill("2024")
+    dialog.get_by_role("button", name="Done").click()
+    ask(page, "How many containers did the harbour handle?")
+    assert "4,711 containers" in answered(page).inner_text()
+
+
+def test_a_question_says_when_it_does_not_look_into_all_collections(open_page, site) -> None:
+    key = site.new_key(tenant="collecting")
+    with site.client(key) as client:
+        for number in range(17):
+            reply = client.post(
+                "/v1/rag/documents",
+                params={"filename": f"{number}.txt", "collection": f"shelf {number:02}", "wait_s": 60},
+                content=f"Shelf {number} has books.".encode(),
+                headers={"content-type": "text/plain"},
+            )
+            assert reply.status_code == 201, reply.text
+    page = open_page(key=key).page
+    page.get_by_text("Answers come from 16 of 17 collections only.").wait_for()
+    page.get_by_role("button", name="All documents").click()
+    dialog = page.get_by_role("dialog", name="Where to look")
+    dialog.get_by_label("shelf 16").check()
+    dialog.get_by_role("button", name="Done").click()
+    page.get_by_text("Answers come from").wait_for(state="detached")
+    ask(page, "Which shelf has books?")
+    assert "Shelf 16 has books." in answered(page).inner_text()
 
 
 def test_what_the_documents_lack_looks_different_and_shows_the_nearest_passages(open_page, asker) -> None:

@@ -252,6 +252,111 @@ def test_a_deletion_happens_after_ten_seconds(open_page: OpenPage, site: Site, n
             time.sleep(0.2)
 
 
+def test_signing_out_finishes_deletions_and_another_key_sees_nothing_of_the_former(
+    open_page: OpenPage, site: Site, new_key
+) -> None:
+    key = new_key()
+    document = add_text(site, key, "Soon gone.", filename="gone.txt")
+    page = open_page("/documents", key=key).page
+    send(page, [("secret plan.txt", "text/plain", b"The secret plan.")])
+    uploads(page).get_by_text("1 of 1 files ready").wait_for(timeout=_READY_MS)
+    page.get_by_role("button", name="Delete gone.txt").click()
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_text("You are signed out.").wait_for()
+    with site.client(key) as client:
+        assert client.get(f"/v1/rag/documents/{document}").status_code == 404
+    page.get_by_label("API key").fill(site.other_key)
+    page.keyboard.press("Enter")
+    page.get_by_role("navigation", name="Pages").wait_for()
+    page.get_by_role("link", name="Documents").click()
+    page.get_by_text("No documents yet.").wait_for()
+    assert "secret plan" not in page.content()
+
+
+def test_what_is_done_in_one_tab_is_not_done_as_the_key_of_another_tab(
+    open_page: OpenPage, site: Site, new_key
+) -> None:
+    watched = open_page("/documents", key=new_key())
+    watched.allow("status of 403")
+    page = watched.page
+    page.get_by_role("button", name="Collections").click()
+    dialog = page.get_by_role("dialog", name="Collections")
+    dialog.get_by_label("Name of a new collection").fill("of the first tenant")
+    page.wait_for_timeout(1_500)  # the list is read again after the snapshot of the events
+    other = watched.context.new_page()
+    other.goto(site.sign_in_link(site.other_key))
+    other.get_by_role("button", name="Sign in with the link").click()
+    other.get_by_role("navigation", name="Pages").wait_for()
+    dialog.get_by_role("button", name="Create").click()
+    dialog.wait_for(state="detached")
+    page.get_by_role("navigation", name="Pages").wait_for()
+    with site.client(site.other_key) as client:
+        names = [collection["name"] for collection in client.get("/v1/rag/collections").json()["data"]]
+    assert "of the first tenant" not in names
+
+
+def test_an_upload_continues_when_another_tab_signs_in_again(open_page: OpenPage, site: Site, new_key) -> None:
+    key = new_key()
+    watched = open_page("/documents", key=key)
+    watched.allow("status of 403")
+    watched.page.wait_for_timeout(1_500)  # the list is read again after the snapshot of the events
+    other = watched.context.new_page()
+    other.goto(site.sign_in_link(key))
+    other.get_by_role("button", name="Sign in with the link").click()
+    other.get_by_role("navigation", name="Pages").wait_for()
+    send(watched.page, [("plan.txt", "text/plain", b"The plan.")])
+    uploads(watched.page).get_by_text("1 of 1 files ready").wait_for(timeout=_READY_MS)
+
+
+def test_an_upload_that_is_read_while_the_connection_is_lost_becomes_ready(
+    open_page: OpenPage, site: Site, new_key
+) -> None:
+    key = new_key()
+    watched = open_page("/documents", key=key)
+    watched.allow("ERR_FAILED|status of 401")
+    page = watched.page
+    page.route("**/v1/rag/events", lambda route: route.abort())
+    page.reload()
+    page.get_by_text("The connection was lost.").wait_for()
+    send(page, [("plan.txt", "text/plain", b"The plan."), ("map.txt", "text/plain", b"The map.")])
+    page.locator(".uploads-item[data-state=processing]").nth(1).wait_for()
+    with site.client(key) as client:
+        deadline = time.monotonic() + 60
+        while client.get("/v1/rag/documents/counts").json()["ready"] < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    watched.context.clear_cookies()  # the session ends as well
+    page.unroute("**/v1/rag/events")
+    page.get_by_label("API key").fill(key)
+    page.keyboard.press("Enter")
+    uploads(page).get_by_text("2 of 2 files ready").wait_for()
+    row(page, "plan.txt").get_by_text("Ready").wait_for()
+
+
+def test_what_is_typed_into_a_filter_stays_when_the_list_changes(open_page: OpenPage, site: Site, new_key) -> None:
+    key = new_key()
+    add_text(site, key, "The lease of the harbour.", filename="lease.txt")
+    page = open_page("/documents", key=key).page
+    row(page, "lease.txt").wait_for()
+    typed = page.evaluate(
+        """async () => {
+          const [name, property] = document.querySelectorAll(".filters input[type=search]");
+          for (const [field, text] of [[name, "le"], [property, "year"]]) {
+            field.value = text;
+            field.dispatchEvent(new InputEvent("input", { bubbles: true }));
+          }
+          document.querySelector(".select-all input").click();
+          await new Promise((resolve) => setTimeout(resolve, 150));
+          return [name.value, property.value];
+        }"""
+    )
+    assert typed == ["le", "year"]
+    page.wait_for_url("**/documents?name=le&property=year")
+    page.get_by_role("button", name="Remove filters").click()
+    page.wait_for_url("**/documents")
+    assert page.get_by_label("Name contains").input_value() == ""
+
+
 def test_collections_are_created_filled_and_deleted(open_page: OpenPage, site: Site, new_key) -> None:
     key = new_key()
     page = open_page("/documents", key=key).page
@@ -269,6 +374,7 @@ def test_collections_are_created_filled_and_deleted(open_page: OpenPage, site: S
     page.get_by_role("button", name="Collections").click()
     dialog.get_by_role("button", name="Delete the collection leases/2024").click()
     dialog.get_by_text("and its 1 documents are deleted").wait_for()
+    assert page.evaluate("document.activeElement.getAttribute('role')") == "alertdialog"
     dialog.get_by_role("button", name="Delete collection and documents").click()
     dialog.locator(".collections-name", has_text="leases/2024").wait_for(state="detached")
     dialog.get_by_role("button", name="Close").click()
@@ -350,6 +456,10 @@ def test_a_document_shows_its_pages_passages_outline_and_facts(open_page: OpenPa
     page.get_by_role("tab", name="Outline").click()
     page.locator(".outline button").first.wait_for()
     page.get_by_role("tab", name="About").click()
+    with site.client() as client:
+        timings = client.get(f"/v1/rag/documents/{document}").json()["timings"]
+    took = page.locator(".facts div").filter(has_text="Time to read").locator("dd").inner_text()
+    assert float(took.removesuffix(" s")) == pytest.approx(timings["parse_s"] + timings["embed_s"], abs=0.06)
     assert page.get_by_text(facts["sha256"]).is_visible()
     assert_accessible(page)
 

@@ -96,6 +96,13 @@ def test_a_reader_moves_with_keys_and_comes_back_to_the_quote(open_page, site) -
     assert narrow is not None
     assert wide is not None
     assert wide["width"] > 1.4 * narrow["width"]
+    scroller = page.locator(".page-viewer-scroll")
+    scroller.evaluate("(element) => element.scrollTo({ left: 0 })")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(300)
+    assert scroller.evaluate("(element) => element.scrollLeft") > 0, "a page that is too wide is scrolled by keyboard"
+    assert number.input_value() == "4"
+    assert page.title().startswith(f"{REPORT}, page 4 ")
     page.keyboard.press("0")
     page.get_by_role("button", name="Fit to width").wait_for()
     page.keyboard.press("Escape")

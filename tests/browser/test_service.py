@@ -36,6 +36,21 @@ def test_the_state_of_the_service_is_shown(open_page, site) -> None:
     page.get_by_text(state["encryption"]["request_keys"][0]["key_id"]).first.wait_for()
 
 
+@pytest.mark.parametrize(
+    ("name", "path"), [("Providers", "providers"), ("Findings", "service/findings"), ("Settings", "service/settings")]
+)
+def test_what_could_not_be_read_is_read_by_trying_again(open_page, absent_provider, name, path) -> None:
+    watched = open_page("/service")
+    watched.allow("ERR_FAILED")
+    page = watched.page
+    page.route(f"**/v1/{path}", lambda route: route.abort())
+    part(page, name)
+    page.get_by_role("alert").filter(has_text="cannot be reached").wait_for()
+    page.unroute(f"**/v1/{path}")
+    page.get_by_role("button", name="Try again").click()
+    page.get_by_role("main").get_by_role("table").wait_for()
+
+
 def test_a_provider_is_tried(open_page, absent_provider) -> None:
     page = open_page("/service?part=providers").page
     row = page.get_by_role("row").filter(has_text=absent_provider)

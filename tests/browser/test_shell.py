@@ -66,25 +66,41 @@ def test_a_link_signs_in_once(open_page, site) -> None:
     second.page.get_by_role("alert").filter(has_text="used already").wait_for()
 
 
-def test_a_used_link_tells_a_user_who_is_signed_in(open_page, site) -> None:
+def test_a_link_does_not_replace_a_session_without_being_asked(open_page, site) -> None:
+    page = open_page("/keys", key=site.new_key(label="mine")).page
     link = site.sign_in_link(site.other_key)
+    page.goto("about:blank")
+    page.goto(link)
+    page.get_by_text("You are signed in with the key “mine” already.").wait_for()
+    assert_accessible(page)
+    assert "code" not in page.evaluate("location.href + JSON.stringify(history.state)")
+    assert page.evaluate("fetch('/v1/session').then((reply) => reply.json())")["key"]["label"] == "mine"
+    page.get_by_role("button", name="Stay signed in").click()
+    page.get_by_role("navigation", name="Pages").wait_for()
+    page.goto("about:blank")
+    page.goto(link)
+    page.get_by_role("button", name="Sign in with the link").click()
+    page.get_by_role("navigation", name="Pages").wait_for()
+    assert page.evaluate("fetch('/v1/session').then((reply) => reply.json())")["key"]["label"] == "other"
+
+
+def test_a_used_link_says_so_also_to_somebody_who_is_signed_in(open_page, site) -> None:
+    link = site.sign_in_link()
     first = open_page("/sign-in", key=None).page
     first.goto(link)
-    first.wait_for_url("**/ask")
+    first.get_by_role("navigation", name="Pages").wait_for()
     watched = open_page("/keys")
     watched.allow("status of 401")
-    watched.page.goto(link)
-    watched.page.get_by_text("used already").wait_for()
-    watched.page.get_by_role("navigation", name="Pages").wait_for()
-    assert watched.page.get_by_role("link", name="Service").count() == 1, "the former session goes on"
-
-
-def test_a_link_replaces_the_session_of_another_key(open_page, site) -> None:
-    page = open_page("/keys").page
-    page.goto(site.sign_in_link(site.other_key))
+    page = watched.page
+    page.goto("about:blank")
+    page.goto(link)
+    page.get_by_role("button", name="Sign in with the link").click()
+    page.get_by_role("alert").filter(has_text="used already").wait_for()
+    assert "code" not in page.evaluate("location.href + JSON.stringify(history.state)")
+    page.get_by_label("API key").fill(site.key)
+    page.keyboard.press("Enter")
     page.wait_for_url("**/ask")
-    page.locator(".account").filter(has_text="other").wait_for()
-    assert page.get_by_role("link", name="Service").count() == 0
+    page.get_by_role("navigation", name="Pages").wait_for()
 
 
 def test_signing_out_ends_the_session(open_page, site) -> None:
@@ -152,6 +168,19 @@ def test_pages_that_a_key_may_not_open_are_not_offered(open_page, site) -> None:
     assert navigation.get_by_role("link", name="Service").count() == 0
     watched.page.goto("/service")
     watched.page.get_by_role("heading", name="Your key may not open this page").wait_for()
+
+
+def test_a_page_whose_code_has_another_name_after_an_upgrade_is_loaded_by_trying_again(open_page) -> None:
+    watched = open_page()
+    watched.allow("ERR_FAILED")
+    page = watched.page
+    reloads: list[str] = []
+    page.on("request", lambda request: request.is_navigation_request() and reloads.append(request.url))
+    page.route("**/assets/playground-*.js", lambda route: route.continue_() if reloads else route.abort())
+    page.get_by_role("link", name="Playground").click()
+    page.get_by_role("heading", name="The page could not be shown").wait_for()
+    page.get_by_role("button", name="Try again").click()
+    page.get_by_label("Message").wait_for()
 
 
 def test_theme_and_language_are_kept(open_page) -> None:

@@ -1,5 +1,5 @@
 import { jsonEvents } from "./events";
-import { request } from "./request";
+import { request, type Query } from "./request";
 
 export interface Page<T> {
   data: T[];
@@ -137,8 +137,20 @@ export async function listCollections(): Promise<Collection[]> {
   return (await request<{ data: Collection[] }>("GET", "/v1/rag/collections")).data;
 }
 
-export async function listStores(): Promise<Store[]> {
-  return (await request<Page<Store>>("GET", "/v1/vector_stores", { query: { limit: 100 } })).data;
+export function listStores(): Promise<Store[]> {
+  return listAll("/v1/vector_stores");
+}
+
+/** All rows of a list, which is read a hundred rows at a time. */
+async function listAll<T>(path: string, query: Query = {}): Promise<T[]> {
+  const rows: T[] = [];
+  let after: string | null = null;
+  for (;;) {
+    const page: Page<T> = await request("GET", path, { query: { ...query, limit: 100, after } });
+    rows.push(...page.data);
+    if (!page.has_more || page.last_id === null) return rows;
+    after = page.last_id;
+  }
 }
 
 export async function findDocuments(name: string, collection: string | null): Promise<DocumentEntry[]> {
@@ -175,16 +187,8 @@ export async function deleteConversation(conversationId: string): Promise<void> 
 }
 
 /** All items of a conversation, oldest first. */
-export async function conversationItems(conversationId: string): Promise<Item[]> {
-  const items: Item[] = [];
-  let after: string | null = null;
-  for (;;) {
-    const query = { limit: 100, order: "asc", after };
-    const page: Page<Item> = await request("GET", `/v1/conversations/${id(conversationId)}/items`, { query });
-    items.push(...page.data);
-    if (!page.has_more) return items;
-    after = page.last_id;
-  }
+export function conversationItems(conversationId: string): Promise<Item[]> {
+  return listAll(`/v1/conversations/${id(conversationId)}/items`, { order: "asc" });
 }
 
 export async function latestItems(conversationId: string): Promise<Item[]> {

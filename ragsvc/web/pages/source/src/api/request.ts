@@ -86,10 +86,20 @@ export function upload<T>(
   options: { headers?: Record<string, string>; query?: Query; onProgress?: (share: number) => void } = {},
 ): Upload<T> {
   const call = new XMLHttpRequest();
-  const result = new Promise<T>((resolve, reject) => {
+  const start = (): void => {
     call.open(method, href(withQuery(path, options.query)));
     for (const [name, value] of Object.entries(options.headers ?? {})) call.setRequestHeader(name, value);
     if (csrfToken()) call.setRequestHeader("x-csrf-token", csrfToken());
+    call.send(body);
+  };
+  let isRepeated = false;
+  const result = new Promise<T>((resolve, reject) => {
+    const failed = async (error: ApiError): Promise<void> => {
+      if (error.code !== "csrf_failed" || !csrfToken() || isRepeated) return reject(error);
+      isRepeated = true;
+      await loadSession(); // another tab has replaced the session
+      start();
+    };
     call.upload.onprogress = (event) => {
       if (event.lengthComputable) options.onProgress?.(event.loaded / event.total);
     };
@@ -106,9 +116,9 @@ export function upload<T>(
         const value = call.getResponseHeader(name);
         if (value) headers.set(name, value);
       }
-      errorOf(new Response(call.responseText, { status: call.status, headers })).then(reject, reject);
+      errorOf(new Response(call.responseText, { status: call.status, headers })).then(failed).catch(reject);
     };
-    call.send(body);
+    start();
   });
   return { result, abort: () => call.abort() };
 }

@@ -54,8 +54,25 @@ export function hasScope(scope: Scope): boolean {
   return (scope === "chat.plain" && scopes.includes("chat")) || (scope === "tenant.admin" && scopes.includes("admin"));
 }
 
+/** The key with which these pages were first signed in: they keep in memory what it may see. */
+let owner = "";
+const beforeSignOut = new Set<() => Promise<void>>();
+
+/** Has a function finish its work before the reader is signed out, while requests still act as the key. */
+export function onSignOut(run: () => Promise<void>): void {
+  beforeSignOut.add(run);
+}
+
+/** Takes over the session; one of another key begins with empty pages. */
 function take(answer: SessionAnswer): void {
   const { key, csrf_token, expires_at } = answer;
+  if (key && owner && key.id !== owner) {
+    session.value = undefined;
+    window.onbeforeunload = null; // what was not sent would be sent as the other key
+    window.location.reload();
+    throw new ApiError("Another key is signed in now.", 0, "key_changed");
+  }
+  if (key) owner = key.id;
   session.value = key && csrf_token && expires_at ? { key, csrf_token, expires_at } : null;
 }
 
@@ -88,6 +105,7 @@ export async function signIn(by: { key: string } | { code: string }): Promise<vo
 }
 
 export async function signOut(): Promise<void> {
+  await Promise.all([...beforeSignOut].map((run) => run()));
   let response = await call("DELETE");
   if (response.status === 403) {
     await loadSession(); // another tab has signed in again: that session ends as well

@@ -2,6 +2,8 @@ import { useRef, useState } from "preact/hooks";
 import { t } from "../texts";
 import { Button } from "./button";
 import "./copy_field.css";
+import { copyText } from "./copy_text";
+import { toastError } from "./toast";
 
 /** A text that can only be read, with a button that copies it. */
 export function CopyField({ label, value }: { label: string; value: string }) {
@@ -9,12 +11,12 @@ export function CopyField({ label, value }: { label: string; value: string }) {
   const [copied, setCopied] = useState(false);
   const copy = async (): Promise<void> => {
     try {
-      await navigator.clipboard.writeText(value);
-    } catch {
-      input.current?.select(); // pages without TLS have no clipboard
-      document.execCommand("copy");
+      await copyText(value);
+      setCopied(true);
+    } catch (error) {
+      toastError(error);
+      input.current?.select();
     }
-    setCopied(true);
   };
   return (
     <div class="copy-field">

@@ -12,7 +12,7 @@ import { findPage, mayOpen, PageView } from "./page_view";
 import { setLanguage, setTheme, theme, type Theme } from "./preferences";
 import { fragment, navigate, path, startRouter } from "./router";
 import "./shell.css";
-import { linkInUse, SignIn } from "./sign_in";
+import { SignIn } from "./sign_in";
 
 export function App() {
   const [error, setError] = useState<unknown>(null);
@@ -53,7 +53,7 @@ export function App() {
 
 /** Whether a link to sign in was opened, which replaces a session that may be there. */
 function opensLink(): boolean {
-  return linkInUse.value || (path.value === "/sign-in" && fragment.value.startsWith("code="));
+  return path.value === "/sign-in" && fragment.value.startsWith("code=");
 }
 
 function SignedOut() {

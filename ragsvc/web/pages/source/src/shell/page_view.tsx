@@ -37,7 +37,6 @@ const loaded = new Map<PageEntry, ComponentType<PageProps>>();
 function LazyPage({ entry, params }: { entry: PageEntry; params: Record<string, string> }) {
   const [, setReady] = useState(0);
   const [error, setError] = useState<unknown>(null);
-  const [tries, setTries] = useState(0);
   useEffect(() => {
     if (loaded.has(entry)) return;
     let current = true;
@@ -54,10 +53,11 @@ function LazyPage({ entry, params }: { entry: PageEntry; params: Record<string, 
     return () => {
       current = false;
     };
-  }, [entry, tries]);
+  }, [entry]);
   const Page = loaded.get(entry);
   if (Page) return <Page params={params} />;
-  if (error) return <Failure error={error} onRetry={() => setTries(tries + 1)} />;
+  // the whole document is loaded again: after an upgrade the files have other names
+  if (error) return <Failure error={error} onRetry={() => window.location.reload()} />;
   return <Spinner label={t("shell.loading")} />;
 }
 

@@ -1,48 +1,43 @@
-import { signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "../api/errors";
+import { href } from "../api/prefix";
 import { ended, session, signIn } from "../api/session";
 import { Button } from "../components/button";
 import { Field } from "../components/field";
 import { Notice } from "../components/notice";
 import { PageHeader } from "../components/page_header";
 import { Spinner } from "../components/spinner";
-import { errorText, toast } from "../components/toast";
+import { errorText } from "../components/toast";
 import { t } from "../texts";
 import { homePath } from "./page_view";
 import { fragment, navigate, path } from "./router";
-
-/** Whether the code of a link is being used; until that is known, the pages of a former session are not shown. */
-export const linkInUse = signal(false);
 
 /** Signs in with a key, or with the code of a link. The key is only in the field, which is emptied. */
 export function SignIn() {
   const [error, setError] = useState("");
   const [busy, setBusy] = useState(false);
-  const [linked, setLinked] = useState(false);
   const input = useRef<HTMLInputElement>(null);
   const code = new URLSearchParams(fragment.value).get("code");
+  const [failed, setFailed] = useState("");
+  // a link of somebody else would bring what follows into their documents, so nobody is signed in anew without being asked
+  const [agreed, setAgreed] = useState(!session.value);
+  const linked = code !== null && code !== failed;
 
   useEffect(() => {
-    if (!code) return;
-    linkInUse.value = true;
-    navigate("/sign-in", { replace: true }); // the code goes out of the address and the history
-    setLinked(true);
-    signIn({ code })
-      .then(
-        () => navigate(homePath(), { replace: true }),
-        (reason: unknown) => {
-          const used = reason instanceof ApiError && reason.status === 401;
-          const text = used ? t("sign_in.link_failed") : errorText(reason);
-          setError(text);
-          if (session.value) toast(text, { kind: "error" }); // the former session goes on
-        },
-      )
-      .finally(() => {
-        setLinked(false);
-        linkInUse.value = false;
-      });
+    // the code goes out of the address and the history; the router keeps it, so that this view stays until the answer
+    if (code) window.history.replaceState(null, "", href("/sign-in"));
   }, [code]);
+  useEffect(() => {
+    if (!code || !agreed) return;
+    signIn({ code }).then(
+      () => navigate(homePath(), { replace: true }),
+      (reason: unknown) => {
+        const used = reason instanceof ApiError && reason.status === 401;
+        setError(used ? t("sign_in.link_failed") : errorText(reason));
+        setFailed(code);
+      },
+    );
+  }, [code, agreed]);
 
   const submit = async (event: Event): Promise<void> => {
     event.preventDefault();
@@ -70,7 +65,17 @@ export function SignIn() {
     <main class="sign-in" id="content" tabIndex={-1}>
       <div class="card sign-in-card">
         <PageHeader title={t("sign_in.title")} />
-        {linked || code ? (
+        {linked && !agreed ? (
+          <div class="stack">
+            <p>{t("sign_in.link_opened", { label: session.value?.key.label ?? "" })}</p>
+            <div class="row">
+              <Button kind="primary" onClick={() => setAgreed(true)}>
+                {t("sign_in.link_use")}
+              </Button>
+              <Button onClick={() => navigate(homePath(), { replace: true })}>{t("sign_in.link_ignore")}</Button>
+            </div>
+          </div>
+        ) : linked ? (
           <Spinner label={t("sign_in.link")} />
         ) : (
           <form class="stack" onSubmit={submit} noValidate>

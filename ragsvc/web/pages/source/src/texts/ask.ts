@@ -37,6 +37,7 @@ export const ask = {
   "ask.writing": { en: "Writing", de: "Die Antwort wird geschrieben" },
   "ask.answered": { en: "The answer is complete. Sources: {count}.", de: "Die Antwort ist fertig. Quellen: {count}." },
   "ask.stopped": { en: "You stopped this answer.", de: "Sie haben diese Antwort angehalten." },
+  "ask.incomplete": { en: "The model ended this answer before it was complete.", de: "Das Modell hat diese Antwort beendet, bevor sie vollständig war." },
   "ask.failed": { en: "The question could not be answered.", de: "Die Frage konnte nicht beantwortet werden." },
   "ask.cut": { en: "The connection ended before the answer was complete.", de: "Die Verbindung endete, bevor die Antwort fertig war." },
   "ask.retry": { en: "Try again", de: "Erneut versuchen" },
@@ -80,7 +81,7 @@ export const ask = {
   "ask.export": { en: "Export", de: "Exportieren" },
   "ask.export.markdown": { en: "As Markdown", de: "Als Markdown" },
   "ask.export.pdf": { en: "Print or save as PDF", de: "Drucken oder als PDF sichern" },
-  "ask.export.asked": { en: "Asked on {time}", de: "Gefragt am {time}" },
+  "ask.export.made": { en: "Exported on {time}", de: "Exportiert am {time}" },
   "ask.scope": { en: "Where to look", de: "Wo gesucht wird" },
   "ask.scope.all": { en: "All documents", de: "Alle Dokumente" },
   "ask.scope.collections.one": { en: "1 collection", de: "1 Sammlung" },
@@ -91,6 +92,10 @@ export const ask = {
   "ask.scope.conditions.other": { en: "{count} conditions", de: "{count} Bedingungen" },
   "ask.scope.collections": { en: "Collections", de: "Sammlungen" },
   "ask.scope.collections.hint": { en: "None chosen means all.", de: "Ohne Auswahl wird in allen gesucht." },
+  "ask.scope.too_many": {
+    en: "Answers come from {most} of {count} collections only. Choose the collections to look in.",
+    de: "Antworten kommen nur aus {most} von {count} Sammlungen. Wählen Sie die Sammlungen, in denen gesucht wird.",
+  },
   "ask.scope.collection": { en: "{name} ({count})", de: "{name} ({count})" },
   "ask.scope.documents": { en: "Documents", de: "Dokumente" },
   "ask.scope.documents.hint": {

@@ -127,7 +127,7 @@ export const documents = {
   "documents.edit.selected": { en: "Set properties of {count} documents", de: "Eigenschaften von {count} Dokumenten setzen" },
 
   "documents.collections": { en: "Collections", de: "Sammlungen" },
-  "documents.collections.hint": { en: "A search or a question uses one collection.", de: "Eine Suche oder Frage benutzt eine Sammlung." },
+  "documents.collections.hint": { en: "A search looks into one collection, a question into one or several.", de: "Eine Suche benutzt eine Sammlung, eine Frage eine oder mehrere." },
   "documents.collections.new": { en: "Name of a new collection", de: "Name einer neuen Sammlung" },
   "documents.collections.create": { en: "Create", de: "Anlegen" },
   "documents.collections.empty_name": { en: "Enter a name.", de: "Geben Sie einen Namen ein." },

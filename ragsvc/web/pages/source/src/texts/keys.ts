@@ -22,6 +22,7 @@ export const keys = {
   "keys.find": { en: "Find a key", de: "Schlüssel suchen" },
   "keys.show_ended": { en: "Show revoked and expired keys", de: "Widerrufene und abgelaufene Schlüssel zeigen" },
   "keys.more": { en: "Show more keys", de: "Weitere Schlüssel zeigen" },
+  "keys.none.yet": { en: "No key matches among those that are loaded.", de: "Unter den geladenen Schlüsseln passt keiner." },
   "keys.none": { en: "No key matches.", de: "Kein Schlüssel passt." },
   "keys.list": { en: "Keys", de: "Schlüssel" },
   "keys.label": { en: "Name", de: "Name" },

@@ -14,7 +14,7 @@
  *   />
  *
  * New values of `documentId`, `page` or `mark` show that place. `mark` may be a new object with the same values.
- * Keys: left and right arrow for pages, + and - and 0 for the size, Escape to close.
+ * Keys: left and right arrow for pages (where a page is wider than the viewer, they scroll it), + and - and 0 for the size, Escape to close.
  */
 import { useCallback, useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 import { ApiError, isAbort } from "../../api/errors";
@@ -171,6 +171,8 @@ export function PageViewer({ documentId, page: wantedPage, title, mark, onClose,
       return;
     }
     if (event.target instanceof HTMLInputElement) return;
+    const sideways = event.key === "ArrowLeft" || event.key === "ArrowRight";
+    if (sideways && event.target instanceof Element && event.target.scrollWidth > event.target.clientWidth + 1) return; // it scrolls
     const actions: Record<string, () => void> = {
       ArrowLeft: () => go(page - 1),
       ArrowRight: () => go(page + 1),

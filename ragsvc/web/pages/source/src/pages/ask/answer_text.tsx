@@ -66,7 +66,11 @@ const ITEM = /^(\s*)([-*+]|\d{1,3}[.)])\s+(.*)$/;
 const RULE = /^\s*([-*_])(\s*\1){2,}\s*$/;
 const TABLE_LINE = /^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
 
-function blocks(text: string, chip: MakeChip): JSX.Element[] {
+/** Lists and quotes are shown as such to this depth, and deeper ones as text. */
+const MAX_DEPTH = 8;
+
+function blocks(text: string, chip: MakeChip, depth = 0): JSX.Element[] {
+  if (depth > MAX_DEPTH) return [<p>{inline(text, chip)}</p>];
   const lines = text.split("\n");
   const found: JSX.Element[] = [];
   let at = 0;
@@ -79,7 +83,7 @@ function blocks(text: string, chip: MakeChip): JSX.Element[] {
     else if (fence) {
       const end = lines.findIndex((other, index) => index > at && other.trim().startsWith(fence));
       const stop = end < 0 ? lines.length : end;
-      found.push(<pre tabIndex={0}>{lines.slice(at + 1, stop).join("\n")}</pre>);
+      found.push(<pre tabIndex={0}>{inline(lines.slice(at + 1, stop).join("\n"), chip, false)}</pre>);
       at = stop + 1;
     } else if (heading) {
       const level = heading[1]?.length ?? 1;
@@ -90,17 +94,17 @@ function blocks(text: string, chip: MakeChip): JSX.Element[] {
       found.push(<hr />);
       at += 1;
     } else if (line.includes("|") && next.includes("-") && TABLE_LINE.test(next)) {
-      const stop = endOf(lines, at + 2, (other) => other.includes("|"));
+      const stop = endOf(lines, at + 1, (other) => other.includes("|"));
       found.push(table(lines.slice(at, stop), chip));
       at = stop;
     } else if (ITEM.test(line)) {
       const stop = endOf(lines, at, (other) => ITEM.test(other) || /^\s{2,}\S/.test(other));
-      found.push(list(lines.slice(at, stop), chip));
+      found.push(list(lines.slice(at, stop), chip, depth));
       at = stop;
     } else if (line.startsWith(">")) {
       const stop = endOf(lines, at, (other) => other.startsWith(">"));
       const quoted = lines.slice(at, stop).map((other) => other.replace(/^>\s?/, ""));
-      found.push(<blockquote>{blocks(quoted.join("\n"), chip)}</blockquote>);
+      found.push(<blockquote>{blocks(quoted.join("\n"), chip, depth + 1)}</blockquote>);
       at = stop;
     } else {
       const stop = endOf(lines, at, (other) => other.trim() !== "" && !startsBlock(other));
@@ -122,7 +126,7 @@ function endOf(lines: readonly string[], from: number, belongs: (line: string) =
   return Math.min(at, lines.length);
 }
 
-function list(lines: readonly string[], chip: MakeChip): JSX.Element {
+function list(lines: readonly string[], chip: MakeChip, depth: number): JSX.Element {
   const first = ITEM.exec(lines[0] ?? "");
   const indent = first?.[1]?.length ?? 0;
   const items: string[][] = [];
@@ -134,7 +138,7 @@ function list(lines: readonly string[], chip: MakeChip): JSX.Element {
   const content = items.map(([head = "", ...rest]) => (
     <li>
       {inline(head, chip)}
-      {rest.length ? blocks(rest.join("\n"), chip) : null}
+      {rest.length ? blocks(rest.join("\n"), chip, depth + 1) : null}
     </li>
   ));
   const start = Number.parseInt(first?.[2] ?? "", 10);
@@ -180,14 +184,15 @@ function inline(text: string, chip: MakeChip, markdown = true): ComponentChildre
     at = match.index + match[0].length;
     const [, place, code, strong, emphasis, label, url] = match;
     if (place !== undefined) found.push(chip(Number(place)));
-    else if (code !== undefined) found.push(<code>{code}</code>);
+    else if (code !== undefined) found.push(<code>{inline(code, chip, false)}</code>);
     else if (strong !== undefined) found.push(<strong>{inline(strong, chip)}</strong>);
     else if (emphasis !== undefined) found.push(<em>{inline(emphasis, chip)}</em>);
     else if (label !== undefined && url !== undefined)
       found.push(
-        <a href={url} target="_blank" rel="noreferrer">
-          {label}
+        <a href={url.replace(PLACES, "")} target="_blank" rel="noreferrer">
+          {label.replace(PLACES, "")}
         </a>,
+        ...[...`${label}${url}`.matchAll(PLACES)].map(([, index]) => chip(Number(index))),
       );
   }
   found.push(text.slice(at));

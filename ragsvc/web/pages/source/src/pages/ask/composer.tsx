@@ -1,8 +1,22 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Button } from "../../components/button";
+import { Notice } from "../../components/notice";
 import { t, tn } from "../../texts";
 import { ScopeDialog } from "./scope_dialog";
-import { ask, chooseModel, isBusy, model, models, scope, stop, turns, type AskScope } from "./state";
+import {
+  ask,
+  chooseModel,
+  isBusy,
+  model,
+  models,
+  MOST_COLLECTIONS,
+  opening,
+  scope,
+  searchedCollections,
+  stop,
+  turns,
+  type AskScope,
+} from "./state";
 
 /** The field for the question, with the model and the place to look. */
 export function Composer({ disabled }: { disabled: boolean }) {
@@ -11,8 +25,9 @@ export function Composer({ disabled }: { disabled: boolean }) {
   const field = useRef<HTMLTextAreaElement>(null);
   const busy = isBusy.value;
   const first = turns.value.length === 0;
+  const places = searchedCollections(scope.value).length;
   const send = (): void => {
-    if (!text.trim() || busy || disabled) return;
+    if (!text.trim() || busy || disabled || opening.value) return;
     void ask(text);
     setText("");
   };
@@ -62,11 +77,14 @@ export function Composer({ disabled }: { disabled: boolean }) {
             {t("ask.stop")}
           </Button>
         ) : (
-          <Button type="submit" kind="primary" icon="send" disabled={disabled || !text.trim()}>
+          <Button type="submit" kind="primary" icon="send" disabled={disabled || opening.value || !text.trim()}>
             {t("ask.send")}
           </Button>
         )}
       </div>
+      {places > MOST_COLLECTIONS ? (
+        <Notice kind="warning">{t("ask.scope.too_many", { most: MOST_COLLECTIONS, count: places })}</Notice>
+      ) : null}
       <ScopeDialog open={choosing} onClose={() => setChoosing(false)} />
     </form>
   );

@@ -17,7 +17,7 @@ export function answerWithSources(turn: Turn): string {
 
 /** A conversation as Markdown. */
 export function asMarkdown(title: string, turns: readonly Turn[]): string {
-  const parts = [`# ${title || t("ask.conversation")}`, t("ask.export.asked", { time: formatTime(Date.now() / 1000) })];
+  const parts = [`# ${title || t("ask.conversation")}`, t("ask.export.made", { time: formatTime(Date.now() / 1000) })];
   for (const turn of turns) {
     parts.push(`## ${turn.question.replace(/\s+/g, " ")}`, numberedText(turn));
     const { sources } = citationsOf(turn);

@@ -29,9 +29,9 @@ import {
 import { isAbort } from "../../api/errors";
 import { hasScope, session } from "../../api/session";
 import { errorText, toastError } from "../../components/toast";
-import { navigate } from "../../shell/router";
+import { navigate, path } from "../../shell/router";
 import { t } from "../../texts";
-import { afterEvent, citationsOf, isNotInDocuments, newTurn, turnsOf, type Source, type Turn } from "./turns";
+import { afterEvent, citationsOf, isNotInDocuments, newTurn, textOf, turnsOf, type Source, type Turn } from "./turns";
 
 export interface ChosenDocument {
   id: string;
@@ -47,7 +47,8 @@ export interface AskScope {
 
 const NOWHERE: AskScope = { collections: [], documents: [], conditions: [] };
 const MODEL_KEY = "ragsvc.ask.model";
-const MOST_COLLECTIONS = 16;
+/** As `MAX_VECTOR_STORES` of the service. */
+export const MOST_COLLECTIONS = 16;
 const FLUSH_MS = 40;
 const TITLE_LENGTH = 80;
 const METADATA_LENGTH = 512;
@@ -82,6 +83,8 @@ export const readyDocuments = computed(() =>
 let stores: Store[] = [];
 let owner = "";
 let running: AbortController | null = null;
+/** Conversations that were deleted here: an answer that this ends is not stored. */
+const removed = new Set<string>();
 
 /** Loads what the page shows; everything of a key that was signed in before is forgotten. */
 export async function start(): Promise<void> {
@@ -150,6 +153,7 @@ function readStored(name: string): string {
 /** Begins a conversation; it is stored with its first question. */
 export function newConversation(): void {
   running?.abort();
+  opening.value = false;
   turns.value = [];
   conversationId.value = null;
   conversationTitle.value = "";
@@ -169,16 +173,16 @@ export async function openConversation(id: string): Promise<void> {
     turns.value = turnsOf(items, usedModel);
     conversationTitle.value = conversation.metadata.title ?? "";
     scope.value = readScope(conversation.metadata.scope);
-    if (usedModel && models.value.some((each) => each.id === usedModel)) model.value = usedModel;
+    if (usedModel && (!models.value.length || models.value.some((each) => each.id === usedModel))) model.value = usedModel;
     await Promise.all(turns.value.filter(isNotInDocuments).map(loadPassages));
   } catch (error) {
     if (conversationId.value === id) {
       newConversation();
-      navigate("/ask", { replace: true });
+      showAddress("/ask");
     }
     toastError(error);
   } finally {
-    opening.value = false;
+    if (conversationId.value === id) opening.value = false;
   }
 }
 
@@ -215,17 +219,26 @@ export async function searchDocuments(name: string, collection: string | null): 
   return findDocuments(name, collection);
 }
 
+/** Whether the conversation of a turn is shown. */
+function isPresent(turn: Turn): boolean {
+  return turns.value.some((each) => each.key === turn.key);
+}
+
 function replaceTurn(key: string, change: (turn: Turn) => Turn): void {
   turns.value = turns.value.map((turn) => (turn.key === key ? change(turn) : turn));
+}
+
+/** The names of the collections in which a question looks; the service searches at most `MOST_COLLECTIONS`. */
+export function searchedCollections(where: AskScope): string[] {
+  if (where.collections.length) return where.collections;
+  return (collections.value ?? []).filter((collection) => collection.ready > 0).map((collection) => collection.name);
 }
 
 /** The fields of a request that say where to look. */
 export function searchFields(where: AskScope): Record<string, unknown> {
   if (!hasScope("chat")) return {};
   const filters = filtersOf(where.conditions);
-  const names = where.collections.length
-    ? where.collections
-    : (collections.value ?? []).filter((collection) => collection.ready > 0).map((collection) => collection.name);
+  const names = searchedCollections(where);
   const options = filters ? { filters } : {};
   if (where.documents.length || names.length <= 1) {
     const rag: Record<string, unknown> = { ...options };
@@ -240,12 +253,20 @@ export function searchFields(where: AskScope): Record<string, unknown> {
 function filtersOf(conditions: readonly Condition[]): object | null {
   const filters = conditions
     .filter((condition) => condition.key.trim() && condition.value.trim())
-    .map(({ key, type, value }) => ({ type, key: key.trim(), value: typedValue(type, value.trim()) }));
+    .map(({ key, type, value }) => filterOf(key.trim(), type, value.trim()));
   if (!filters.length) return null;
   return filters.length === 1 ? (filters[0] ?? null) : { type: "and", filters };
 }
 
-/** A number or a truth value where the text is one: values of different types are never equal. */
+/** Values of different types are never equal, so what looks like a number is compared as text as well. */
+function filterOf(key: string, type: Condition["type"], text: string): object {
+  const value = typedValue(type, text);
+  if (typeof value === "string" || (type !== "eq" && type !== "ne")) return { type, key, value };
+  const filters = [value, text].map((each) => ({ type, key, value: each }));
+  return { type: type === "eq" ? "or" : "and", filters };
+}
+
+/** A number or a truth value where the text is one. */
 function typedValue(type: Condition["type"], value: string): string | number | boolean {
   if (type === "contains" || type === "prefix") return value;
   if (/^-?\d+(\.\d+)?$/.test(value)) return Number(value);
@@ -258,7 +279,7 @@ export async function ask(question: string): Promise<void> {
   if (!text || isBusy.value) return;
   const turn = newTurn(text, model.value);
   turns.value = [...turns.value, turn];
-  await answer(turn.key);
+  await answer(turn);
 }
 
 /** Asks the last question again; the former answer is removed from the conversation. */
@@ -269,18 +290,20 @@ export async function retry(): Promise<void> {
   turns.value = [...turns.value.slice(0, -1), turn];
   shownSource.value = null;
   try {
-    if (conversationId.value && last.state !== "failed") await removeLastTurn(conversationId.value);
+    if (conversationId.value && last.state !== "failed") await removeLastTurn(conversationId.value, last.question);
   } catch (error) {
     toastError(error);
   }
-  await answer(turn.key);
+  if (turns.value.at(-1) === turn) await answer(turn);
 }
 
-async function removeLastTurn(id: string): Promise<void> {
-  for (const item of await latestItems(id)) {
-    await deleteItem(id, item.id);
-    if (item.type === "message" && item.role === "user") return;
-  }
+/** Removes a question and its answer from a conversation, if they are the last ones there. */
+async function removeLastTurn(id: string, question: string): Promise<void> {
+  const items = await latestItems(id);
+  const at = items.findIndex((item) => item.type === "message" && item.role === "user");
+  const asked = items[at];
+  if (!asked || textOf(asked).trim() !== question.trim()) return; // it was not stored, or more was asked elsewhere
+  for (const item of items.slice(0, at + 1)) await deleteItem(id, item.id);
 }
 
 /** Ends the answer that is being written; what was written is kept. */
@@ -288,18 +311,19 @@ export function stop(): void {
   running?.abort();
 }
 
-async function answer(key: string): Promise<void> {
+async function answer(asked: Turn): Promise<void> {
   const controller = new AbortController();
   running = controller;
   announced.value = t("ask.searching");
-  let turn = turns.value.find((each) => each.key === key) as Turn;
+  let turn = asked;
   let shown = 0;
   const show = (): void => {
     shown = performance.now();
-    replaceTurn(key, () => turn);
+    replaceTurn(asked.key, () => turn);
   };
+  let conversation = conversationId.value; // the reader may open another one before the answer ends
   try {
-    const conversation = conversationId.value ?? (await begin(turn.question));
+    conversation ??= await begin(turn);
     const body = {
       model: model.value,
       input: turn.question,
@@ -319,13 +343,13 @@ async function answer(key: string): Promise<void> {
   } catch (error) {
     if (isAbort(error)) {
       turn = { ...turn, state: "stopped" };
-      if (conversationId.value) await keepStopped(conversationId.value, turn).catch(toastError);
+      if (conversation && !removed.has(conversation)) await keepStopped(conversation, turn).catch(toastError);
     } else turn = { ...turn, state: "failed", error: errorText(error) };
   } finally {
     if (running === controller) running = null;
     show();
   }
-  announced.value = announcement(turn);
+  if (isPresent(asked)) announced.value = announcement(turn);
   loadHistory().catch(toastError);
 }
 
@@ -337,17 +361,23 @@ function announcement(turn: Turn): string {
 }
 
 /** Creates the conversation of a first question. */
-async function begin(question: string): Promise<string> {
-  const words = question.replace(/\s+/g, " ");
+async function begin(turn: Turn): Promise<string> {
+  const words = turn.question.replace(/\s+/g, " ");
   const title = words.length > TITLE_LENGTH ? `${words.slice(0, TITLE_LENGTH - 1)}…` : words;
   const metadata: Record<string, string> = { title, model: model.value };
   const where = JSON.stringify(scope.value);
   if (where !== JSON.stringify(NOWHERE) && where.length <= METADATA_LENGTH) metadata.scope = where;
   const made = await createConversation(metadata);
+  if (!isPresent(turn)) return made.id; // the reader opened another conversation
   conversationId.value = made.id;
   conversationTitle.value = title;
-  navigate(`/ask?conversation=${made.id}`, { replace: true });
+  showAddress(`/ask?conversation=${made.id}`);
   return made.id;
+}
+
+/** Changes the address while the page is shown; the reader may have gone to another one. */
+function showAddress(to: string): void {
+  if (["/", "/ask", "/sign-in"].includes(path.value)) navigate(to, { replace: true });
 }
 
 /** The service does not add a stopped answer to the conversation; the page adds what was written. */
@@ -368,9 +398,10 @@ export async function renameConversation(id: string, title: string): Promise<voi
 
 export async function removeConversation(id: string): Promise<void> {
   await deleteConversation(id);
+  removed.add(id);
   if (conversationId.value === id) {
     newConversation();
-    navigate("/ask", { replace: true });
+    showAddress("/ask");
   }
   await loadHistory();
 }
@@ -380,13 +411,12 @@ export async function rate(turn: Turn, rating: "up" | "down", note: string | nul
   const answerId = turn.responseId;
   if (!answerId) return;
   const known = ratings.value.get(answerId);
-  const changed = new Map(ratings.value);
+  let made: Feedback | null = null;
   if (known?.rating === rating && note === null) {
     await deleteFeedback(known.id);
-    changed.delete(answerId);
   } else {
     const { sources } = citationsOf(turn);
-    const made = await sendFeedback({
+    made = await sendFeedback({
       question: turn.question,
       answer: turn.text,
       rating,
@@ -404,7 +434,9 @@ export async function rate(turn: Turn, rating: "up" | "down", note: string | nul
       answer_id: answerId,
       conversation_id: conversationId.value,
     });
-    changed.set(answerId, made);
   }
+  const changed = new Map(ratings.value); // other answers may have been rated meanwhile
+  if (made) changed.set(answerId, made);
+  else changed.delete(answerId);
   ratings.value = changed;
 }

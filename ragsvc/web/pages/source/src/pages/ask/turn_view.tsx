@@ -1,6 +1,7 @@
 import { useId, useState } from "preact/hooks";
 import type { Passage } from "../../api/ask";
 import { Button, IconButton } from "../../components/button";
+import { copyText } from "../../components/copy_text";
 import { Field } from "../../components/field";
 import { Icon } from "../../components/icons";
 import { Notice } from "../../components/notice";
@@ -27,6 +28,7 @@ export function TurnView({ turn, last }: { turn: Turn; last: boolean }) {
       {isNotInDocuments(turn) ? <Absent turn={turn} /> : <Answer turn={turn} writing={writing} />}
       {turn.state === "waiting" ? <Spinner label={t(turn.searched ? "ask.writing" : "ask.searching")} /> : null}
       {turn.state === "stopped" ? <p class="soft small">{t("ask.stopped")}</p> : null}
+      {turn.isCut ? <Notice kind="warning">{t("ask.incomplete")}</Notice> : null}
       {turn.state === "failed" ? (
         <Notice kind="error">
           {t("ask.failed")} {turn.error}
@@ -145,7 +147,7 @@ function Actions({ turn, last }: { turn: Turn; last: boolean }) {
   };
   const copy = (): void => {
     const copied = (): unknown => toast(t("shell.copied"), { kind: "success" });
-    navigator.clipboard.writeText(answerWithSources(turn)).then(copied, toastError);
+    copyText(answerWithSources(turn)).then(copied, toastError);
   };
   return (
     <>

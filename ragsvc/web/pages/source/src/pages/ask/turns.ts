@@ -29,6 +29,8 @@ export interface Turn {
   searched: boolean;
   state: "waiting" | "writing" | "done" | "stopped" | "failed";
   error: string;
+  /** The answer ended before it was complete, such as at the limit of its length. */
+  isCut: boolean;
   responseId: string | null;
   model: string | null;
 }
@@ -45,6 +47,7 @@ export function newTurn(question: string, model: string | null): Turn {
     searched: false,
     state: "waiting",
     error: "",
+    isCut: false,
     responseId: null,
     model,
   };
@@ -64,8 +67,9 @@ export function afterEvent(turn: Turn, event: ResponseEvent): Turn {
     case "response.output_text.annotation.added":
       return event.annotation ? { ...turn, annotations: [...turn.annotations, event.annotation] } : turn;
     case "response.completed":
-    case "response.incomplete":
       return { ...turn, state: "done" };
+    case "response.incomplete":
+      return { ...turn, state: "done", isCut: true };
     case "response.failed":
       return { ...turn, state: "failed", error: event.response?.error?.message ?? "" };
     case "error":
@@ -95,7 +99,7 @@ export function turnsOf(items: readonly Item[], model: string | null): Turn[] {
   return turns;
 }
 
-function textOf(item: Item): string {
+export function textOf(item: Item): string {
   return (item.content ?? []).map((part) => part.text ?? part.refusal ?? "").join("");
 }
 

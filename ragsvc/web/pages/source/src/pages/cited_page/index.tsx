@@ -3,6 +3,7 @@ import { isAbort } from "../../api/errors";
 import { getDocument } from "../../api/viewer";
 import { PageViewer, type PageMark } from "../../components/page_viewer";
 import { navigate, query } from "../../shell/router";
+import { t } from "../../texts";
 import type { PageProps } from "..";
 import "./cited_page.css";
 
@@ -30,6 +31,9 @@ export default function CitedPage({ params }: PageProps) {
     );
     return () => stop.abort();
   }, [id]);
+  useEffect(() => {
+    window.document.title = `${t("documents.search.page", { name: title || id, page: String(page) })} – ragsvc`;
+  }, [title, id, page]);
   return (
     <div class="cited-page">
       <h1 class="visually-hidden">{title || id}</h1>

@@ -1,5 +1,6 @@
 import { signal } from "@preact/signals";
 import { deleteDocument } from "../../api/documents";
+import { onSignOut } from "../../api/session";
 import { toast, toastError } from "../../components/toast";
 import { t, tn } from "../../texts";
 
@@ -69,3 +70,6 @@ function finishAll(): void {
 }
 
 window.addEventListener("pagehide", finishAll);
+onSignOut(async () => {
+  await Promise.all([...pending.keys()].map(finish));
+});

@@ -42,13 +42,21 @@ export function DocumentDetail({ id }: { id: string }) {
 
   useEffect(() => {
     const stop = new AbortController();
+    const load = (): void => {
+      getDocument(id, stop.signal).then(setDocument, (reason: unknown) => {
+        if (!isAbort(reason)) setError(reason);
+      });
+    };
     setDocument(null);
     setError(null);
-    getDocument(id, stop.signal).then(setDocument, (reason: unknown) => {
-      if (!isAbort(reason)) setError(reason);
-    });
+    load();
+    let isFirst = true;
     const unfollow = onChange((change) => {
       if (change.kind === "document" && change.document.id === id) setDocument(change.document);
+      if (change.kind === "reload") {
+        if (change.missed && !isFirst) load();
+        isFirst = false;
+      }
       if (change.kind === "deleted" && change.id === id) setError(new ApiError(t("documents.not_found"), 404));
     });
     return () => {
@@ -463,7 +471,7 @@ function About({ document, known }: { document: DocumentInfo; known: KnownPassag
     return () => stop.abort();
   }, [document.id]);
   const words = known.passages.reduce((sum, passage) => sum + passage.text.split(/\s+/u).filter(Boolean).length, 0);
-  const seconds = Object.values(document.timings).reduce((sum, value) => sum + value, 0);
+  const seconds = (document.timings["parse_s"] ?? 0) + (document.timings["embed_s"] ?? 0); // the others are parts of parsing
   const properties = Object.entries(document.metadata);
   const facts: [string, ComponentChildren][] = [
     [t("documents.about.title"), document.title],

@@ -11,7 +11,7 @@ import { Button, IconButton } from "../../components/button";
 import { Dialog } from "../../components/dialog";
 import { Field } from "../../components/field";
 import { errorText, toast, toastError } from "../../components/toast";
-import { t, tn } from "../../texts";
+import { language, t, tn } from "../../texts";
 
 interface PasswordDialogProps {
   /** The name of the file; the dialog is open while there is one. */
@@ -91,12 +91,18 @@ function valuesOf(rows: readonly MetadataRow[]): Record<string, MetadataValue> {
     if (row.kind === "yes_no") values[key] = row.value === "true";
     else if (row.kind === "text") values[key] = row.value;
     else {
-      const number = Number(row.value.trim().replace(",", "."));
+      const number = numberOf(row.value.trim());
       if (!row.value.trim() || !Number.isFinite(number)) throw new Error(t("documents.edit.number_wrong", { value: row.value }));
       values[key] = number;
     }
   }
   return values;
+}
+
+/** A number with a decimal point or comma; `1,000` is a thousand in English. */
+function numberOf(text: string): number {
+  const isGrouped = language.value === "en" && /^-?[1-9]\d{0,2}(,\d{3})+(\.\d+)?$/.test(text);
+  return Number(isGrouped ? text.replaceAll(",", "") : text.replace(",", "."));
 }
 
 interface EditDialogProps {
@@ -225,6 +231,10 @@ export function EditDialog({ documents, onSaved, onClose }: EditDialogProps) {
   );
 }
 
+function focus(element: HTMLElement | null): void {
+  element?.focus();
+}
+
 interface CollectionsDialogProps {
   open: boolean;
   collections: readonly CollectionInfo[];
@@ -298,7 +308,7 @@ export function CollectionsDialog({ open, collections, mayWrite, onChanged, onCl
           ))}
         </ul>
         {doomed ? (
-          <div class="stack card" role="alertdialog" aria-label={t("documents.collections.confirm_delete")}>
+          <div class="stack card" role="alertdialog" aria-label={t("documents.collections.confirm_delete")} tabIndex={-1} ref={focus}>
             <p>{t("documents.collections.confirm", { name: doomed.name, count: doomed.documents })}</p>
             <div class="row">
               <Button kind="danger" busy={busy} onClick={() => void remove()}>

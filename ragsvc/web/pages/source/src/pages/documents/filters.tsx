@@ -1,3 +1,4 @@
+import { useEffect, useRef, useState } from "preact/hooks";
 import type { CollectionInfo, DocumentCounts } from "../../api/documents";
 import type { Query } from "../../api/request";
 import { Button } from "../../components/button";
@@ -146,8 +147,6 @@ export function FilterBar({ collections, counts }: FilterBarProps) {
   );
 }
 
-let timer = 0;
-
 interface DelayedInputProps {
   value: string;
   placeholder?: string;
@@ -158,16 +157,30 @@ interface DelayedInputProps {
 
 /** A text field that reports its value when the reader stops typing. */
 function DelayedInput({ value, onValue, placeholder, ...rest }: DelayedInputProps) {
+  const [text, setText] = useState(value);
+  const reported = useRef(value);
+  const timer = useRef(0);
+  useEffect(() => {
+    if (value === reported.current) return; // the reader may have typed more since
+    window.clearTimeout(timer.current);
+    reported.current = value;
+    setText(value);
+  }, [value]);
+  useEffect(() => () => window.clearTimeout(timer.current), []);
   return (
     <input
       {...rest}
       type="search"
       placeholder={placeholder ?? ""}
-      value={value}
+      value={text}
       onInput={(event) => {
-        const text = event.currentTarget.value;
-        window.clearTimeout(timer);
-        timer = window.setTimeout(() => onValue(text), 300);
+        const typed = event.currentTarget.value;
+        setText(typed);
+        window.clearTimeout(timer.current);
+        timer.current = window.setTimeout(() => {
+          reported.current = typed;
+          onValue(typed);
+        }, 300);
       }}
     />
   );

@@ -95,10 +95,11 @@ export function DocumentList({ collections, mayWrite, onCollectionsChanged }: Do
       },
       (reason: unknown) => {
         if (isAbort(reason)) return;
+        const isGone = reason instanceof ApiError && (reason.status === 400 || reason.status === 404);
         if (reason instanceof ApiError && (reason.status === 429 || reason.status === 503)) {
           again = window.setTimeout(() => setRound((count) => count + 1), (reason.retryAfterS ?? BUSY_S) * 1000);
           if (!current.current) setError(reason);
-        } else if (place.after === null) setError(reason);
+        } else if (place.after === null || !isGone) setError(reason);
         else setPath([{ after: null, offset: 0 }]); // the document that the page begins after was deleted
       },
     );

@@ -3,11 +3,14 @@ import { ApiError, isAbort } from "../../api/errors";
 import type { DocumentCounts, DocumentInfo, DocumentsSnapshot } from "../../api/documents";
 import { events } from "../../api/events";
 
-/** What the event stream of all documents says: a new state of a document, a deletion, or "list again". */
+/**
+ * What the event stream of all documents says: a new state of a document, a deletion, or "list again". With `missed`,
+ * changes were not reported before, and `unfinished` has the ids of documents that are still read.
+ */
 export type Change =
   | { kind: "document"; document: DocumentInfo }
   | { kind: "deleted"; id: string }
-  | { kind: "reload"; counts: DocumentCounts };
+  | { kind: "reload"; counts: DocumentCounts; missed: boolean; unfinished: ReadonlySet<string> };
 
 type Listener = (change: Change) => void;
 
@@ -70,7 +73,10 @@ async function follow(signal: AbortSignal): Promise<void> {
       }
     } catch (error) {
       if (isAbort(error)) return;
-      if (error instanceof ApiError && (error.status === 401 || error.status === 403)) return;
+      if (error instanceof ApiError && (error.status === 401 || error.status === 403)) {
+        if (stop?.signal === signal) stop = null; // the next listener opens the stream, after a new sign-in for example
+        return;
+      }
     }
     if (signal.aborted) return;
     connected.value = false;
@@ -82,7 +88,8 @@ async function follow(signal: AbortSignal): Promise<void> {
 function take(name: string, data: string): void {
   if (name === "snapshot") {
     const snapshot = JSON.parse(data) as DocumentsSnapshot;
-    tell({ kind: "reload", counts: snapshot.counts });
+    const unfinished = new Set(snapshot.unfinished.map((document) => document.id));
+    tell({ kind: "reload", counts: snapshot.counts, missed: !snapshot.resumed, unfinished });
     for (const document of snapshot.unfinished) tell({ kind: "document", document });
   } else if (name === "deleted") tell({ kind: "deleted", id: (JSON.parse(data) as { id: string }).id });
   else if (name) tell({ kind: "document", document: JSON.parse(data) as DocumentInfo });

@@ -42,6 +42,7 @@ export function PassageSearch({ collections, within }: { collections: readonly C
     running.current?.abort();
     if (!question.trim()) {
       setAnswer(null);
+      setBusy(false);
       return;
     }
     const stop = new AbortController();

@@ -1,5 +1,5 @@
 import { signal } from "@preact/signals";
-import { retryDocument, uploadDocument, type DocumentInfo, type UploadedDocument } from "../../api/documents";
+import { getDocument, retryDocument, uploadDocument, type DocumentInfo, type UploadedDocument } from "../../api/documents";
 import { ApiError, isAbort } from "../../api/errors";
 import type { Upload } from "../../api/request";
 import { errorText } from "../../components/toast";
@@ -77,7 +77,21 @@ function startListening(): void {
       for (const item of byDocument.get(change.id) ?? []) forget(item);
       byDocument.delete(change.id);
     }
+    if (change.kind === "reload" && change.missed) void readAgain(change.unfinished);
   });
+}
+
+/** Reads the documents that were finished while nothing was reported. */
+async function readAgain(unfinished: ReadonlySet<string>): Promise<void> {
+  for (const item of items.filter((candidate) => candidate.state === "processing")) {
+    const id = item.document?.id;
+    if (id === undefined || unfinished.has(id)) continue;
+    try {
+      take(item, await getDocument(id));
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) forget(item);
+    }
+  }
 }
 
 function pump(): void {
@@ -147,8 +161,8 @@ function take(item: UploadItem, document: DocumentInfo): void {
 /** Tries a failed upload again: the sending, or the processing of the stored file. */
 export async function retryUpload(item: UploadItem, password?: string): Promise<void> {
   startListening();
-  item.error = null;
   if (item.state === "refused" || !item.document) {
+    item.error = null;
     item.state = "waiting";
     pump();
   } else {

@@ -9,7 +9,7 @@ import { Field } from "../../components/field";
 import { Notice } from "../../components/notice";
 import { errorText } from "../../components/toast";
 import { formatTime, t, type TextKey } from "../../texts";
-import { budgets, formatLimit, isMoney, parseAmount, parseWhole, rates, type LimitName } from "./limits";
+import { budgets, formatLimit, isMoney, limitText, parseAmount, parseWhole, rates, type LimitName } from "./limits";
 
 const scopes: readonly Scope[] = [
   "chat",
@@ -59,13 +59,6 @@ function lines(text: string): string[] {
   return [...new Set(text.split("\n").map((line) => line.trim()).filter(Boolean))];
 }
 
-/** A limit as text for its field. */
-function asText(value: number | null | undefined): string {
-  if (value === null || value === undefined) return "";
-  const text = String(value);
-  return /\.\d{3}$/.test(text) ? `${text}0` : text; // three decimals alone look like thousands
-}
-
 /** What bounds the keys that a tenant administrator makes; null where nothing does. */
 function bound(own: OwnKey | null, name: LimitName): number | null {
   if (!own || hasScope("admin")) return null;
@@ -76,7 +69,7 @@ function bound(own: OwnKey | null, name: LimitName): number | null {
 
 function firstDraft({ existing, own, tenant }: KeyFormProps): Draft {
   const limits = {} as Record<LimitName, string>;
-  for (const name of [...budgets, ...rates]) limits[name] = asText(existing ? existing[name] : bound(own, name));
+  for (const name of [...budgets, ...rates]) limits[name] = limitText(existing ? existing[name] : bound(own, name));
   const ownExpiry = hasScope("admin") ? null : (own?.expires_at ?? null);
   const bounded = !hasScope("admin") && own && own.allowed_models.length > 0;
   const models = existing ? existing.allowed_models : bounded ? own.allowed_models : [];

@@ -1,11 +1,11 @@
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { listKeys, usage, type IssuedKey, type Key, type OwnKey, type TenantView, type UsageRow } from "../../api/keys";
 import { Button, IconButton } from "../../components/button";
 import { Field } from "../../components/field";
 import { Notice } from "../../components/notice";
 import { Spinner } from "../../components/spinner";
 import { Table, type Column } from "../../components/table";
-import { errorText, toast } from "../../components/toast";
+import { errorText, toast, toastError } from "../../components/toast";
 import { formatNumber, formatTime, t } from "../../texts";
 import { DeleteDialog, DetailsDialog, RevokeDialog, RotateDialog, type KeyAction } from "./key_dialogs";
 import { KeyForm } from "./key_form";
@@ -33,6 +33,7 @@ export function KeyList({ tenant, tenants, own, onShowUse, onShowChanges }: KeyL
   const [open, setOpen] = useState<Open>(null);
   const [issued, setIssued] = useState<IssuedKey | null>(null);
   const [version, setVersion] = useState(0);
+  const [busy, setBusy] = useState(false);
 
   useEffect(() => {
     let current = true;
@@ -54,10 +55,20 @@ export function KeyList({ tenant, tenants, own, onShowUse, onShowChanges }: KeyL
     };
   }, [tenant, version]);
 
+  const shownTenant = useRef(tenant);
+  shownTenant.current = tenant;
   const more = async (): Promise<void> => {
-    const page = await listKeys(tenant, last);
-    setKeys([...(keys ?? []), ...page.data]);
-    setLast(page.has_more ? page.last_id : null);
+    setBusy(true);
+    try {
+      const page = await listKeys(tenant, last);
+      if (shownTenant.current !== tenant) return;
+      setKeys((before) => [...(before ?? []), ...page.data]);
+      setLast(page.has_more ? page.last_id : null);
+    } catch (reason) {
+      toastError(reason);
+    } finally {
+      setBusy(false);
+    }
   };
   const changed = (key: Key, next: Open): void => {
     setKeys((keys ?? []).map((other) => (other.id === key.id ? { ...other, ...key } : other)));
@@ -97,11 +108,13 @@ export function KeyList({ tenant, tenants, own, onShowUse, onShowChanges }: KeyL
         columns={columnsOf(used, tenant === null && tenants.length > 1, (key) => setOpen({ what: "details", key }))}
         rows={shown}
         rowKey={(key) => key.id}
-        empty={t("keys.none")}
+        empty={t(last ? "keys.none.yet" : "keys.none")}
       />
       {last ? (
         <p>
-          <Button onClick={more}>{t("keys.more")}</Button>
+          <Button busy={busy} onClick={more}>
+            {t("keys.more")}
+          </Button>
         </p>
       ) : null}
       {open?.what === "create" || open?.what === "edit" ? (

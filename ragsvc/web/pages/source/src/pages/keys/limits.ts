@@ -1,5 +1,5 @@
 import type { Key, KeyLimits } from "../../api/keys";
-import { formatNumber, t } from "../../texts";
+import { formatNumber, language, t } from "../../texts";
 
 export type LimitName = keyof KeyLimits;
 
@@ -44,19 +44,26 @@ export function parseWhole(text: string): number | null | undefined {
   return /^\d{1,15}$/.test(digits) ? Number(digits) : undefined;
 }
 
+/** A limit as text for a field, so that `parseAmount` and `parseWhole` read the same number. */
+export function limitText(value: number | null | undefined): string {
+  if (value === null || value === undefined) return "";
+  return language.value === "de" ? String(value).replace(".", ",") : String(value);
+}
+
 /**
- * The amount of money that a person wrote, with a decimal point or comma. Not `1,000`, which is a thousand to some
- * readers and one to others.
+ * The amount of money that a person wrote, with a decimal point or comma. Where three digits follow a single one, as in
+ * `1,000`, the language says which it is.
  */
 export function parseAmount(text: string): number | null | undefined {
   const plain = text.trim().replace(/[\s\u00a0\u202f]/g, "");
   if (!plain) return null;
+  const separator = language.value === "de" ? /^[1-9]\d{0,2}(\.\d{3})+$/ : /^[1-9]\d{0,2}(,\d{3})+$/;
+  if (separator.test(plain)) return Number(plain.replace(/\D/g, ""));
   const point = Math.max(plain.lastIndexOf("."), plain.lastIndexOf(","));
   const fraction = point < 0 ? "" : plain.slice(point + 1);
   const whole = point < 0 ? plain : plain.slice(0, point);
   const groups = whole.split(/[.,'’]/);
   const grouped = groups.length === 1 || groups.slice(1).every((group) => group.length === 3);
-  const ambiguous = groups.length === 1 && fraction.length === 3 && /^[1-9]\d{0,2}$/.test(whole);
-  if (ambiguous || !grouped || !/^\d+$/.test(groups.join("")) || !/^\d{0,6}$/.test(fraction)) return undefined;
+  if (!grouped || !/^\d+$/.test(groups.join("")) || !/^\d{0,6}$/.test(fraction)) return undefined;
   return Number(`${groups.join("")}.${fraction || "0"}`);
 }

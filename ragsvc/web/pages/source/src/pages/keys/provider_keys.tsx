@@ -19,7 +19,7 @@ export function ProviderKeys({ tenant }: { tenant: string | null }) {
   useEffect(() => {
     let current = true;
     setError(null);
-    if (rows?.some((row) => row.tenant !== tenant)) setRows(null);
+    setRows((shown) => (shown?.every((row) => row.tenant === tenant) ? shown : null));
     if (tenant === null) return undefined;
     listProviderKeys(tenant).then(
       (found) => current && setRows(found),

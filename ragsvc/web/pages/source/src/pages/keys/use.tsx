@@ -54,7 +54,9 @@ export function Use({ of, tenant, keyId, names, dimensions }: UseProps) {
     ]).then(
       ([byDay, divided, sums]) => setAnswers({ days: byDay, divided, sums, by }),
       (reason: unknown) => {
-        if (!isAbort(reason)) setError(reason);
+        if (isAbort(reason)) return;
+        setError(reason);
+        setAnswers(null); // the figures of another key or period would stand below the new choice
       },
     );
     return () => abort.abort();

@@ -1,4 +1,4 @@
-import { useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import { session } from "../../api/session";
 import { Button, IconButton } from "../../components/button";
 import { Field } from "../../components/field";
@@ -73,6 +73,8 @@ export function ChatPane({ model, pricing, collections }: PaneProps) {
   const [extra, setExtra] = useState("");
   const [answer, setAnswer] = useState("");
   const [stopped, setStopped] = useState(false);
+  const [cut, setCut] = useState("");
+  const conversation = useRef(0); // another number after "New conversation"
   const toolList = parseList(tools);
   const extraFields = parseObject(extra);
   const mayAskDocuments = session.value?.key.scopes.some((scope) => scope === "chat" || scope === "admin") ?? false;
@@ -103,28 +105,36 @@ export function ChatPane({ model, pricing, collections }: PaneProps) {
   });
 
   const send = async (): Promise<void> => {
-    if (!draft.trim() || !extraFields.value || toolList.error || run.busy) return;
+    if (!draft.trim() || !model || !extraFields.value || toolList.error || run.busy) return;
     let text = "";
+    let failure = "";
     const toolParts: unknown[] = [];
+    const asked = { text: draft, pictures };
+    const own = conversation.current;
     setAnswer("");
     setStopped(false);
+    setCut("");
     const done = await run.send(PATH, body(), (data) => {
       if (data === "[DONE]") return;
-      const delta = (JSON.parse(data) as Delta).choices?.[0]?.delta;
+      const { choices, error } = JSON.parse(data) as Delta;
+      if (error) failure = error.message || t("error.unknown");
+      const delta = choices?.[0]?.delta;
       text += delta?.content ?? "";
       toolParts.push(...(delta?.tool_calls ?? []));
-      setAnswer(text);
+      if (own === conversation.current) setAnswer(text);
     });
+    if (own !== conversation.current) return;
     const message = jsonOf<Answer>(done)?.choices?.[0]?.message;
     text ||= message?.content ?? "";
     const calls = toolParts.length ? joinToolCalls(toolParts) : message?.tool_calls;
     if (calls?.length) text += `${text ? "\n\n" : ""}${JSON.stringify(calls, null, 2)}`;
     setAnswer("");
     setStopped(!done);
+    setCut(failure);
     if (!text) return;
-    setTurns([...turns, { role: "user", text: draft }, { role: "assistant", text }]);
-    setDraft("");
-    setPictures([]);
+    setTurns([...turns, { role: "user", text: asked.text }, { role: "assistant", text }]);
+    setDraft((present) => (present === asked.text ? "" : present)); // the next message may have been begun
+    setPictures((present) => (present === asked.pictures ? [] : present));
   };
 
   const addPictures = (files: FileList | null): void => {
@@ -139,7 +149,7 @@ export function ChatPane({ model, pricing, collections }: PaneProps) {
     }
   };
 
-  const failure = failureOf(run.last);
+  const failure = failureOf(run.last) || cut;
   return (
     <div class="playground-columns">
       <div class="stack">
@@ -210,10 +220,14 @@ export function ChatPane({ model, pricing, collections }: PaneProps) {
             </label>
             <Button
               icon="trash"
-              disabled={!turns.length}
+              disabled={!turns.length && !run.busy}
               onClick={() => {
+                conversation.current += 1;
+                run.stop();
                 setTurns([]);
+                setAnswer("");
                 setStopped(false);
+                setCut("");
               }}
             >
               {t("playground.clear")}

@@ -39,9 +39,12 @@ export function copyAs(target: Target, path: string, body: Body): string {
 }
 
 function curl(url: string, body: Body): string {
-  const json = JSON.stringify(body, null, 2).replaceAll("'", "'\\''");
-  const lines = [`curl ${url}`, `-H "Authorization: Bearer $RAGSVC_API_KEY"`, `-H "Content-Type: application/json"`];
-  return `${lines.join(" \\\n  ")} \\\n  -d '${json}'`;
+  const options = [
+    `-H "Authorization: Bearer $RAGSVC_API_KEY"`,
+    `-H "Content-Type: application/json"`,
+    "-d @- <<'END'", // read from here, because an argument with a picture is longer than systems allow
+  ];
+  return `${[`curl -N ${url}`, ...options].join(" \\\n  ")}\n${JSON.stringify(body, null, 2)}\nEND`;
 }
 
 /** A JSON value as a Python literal; `indent` is that of the line on which it begins. */

@@ -2,6 +2,7 @@ import { useState } from "preact/hooks";
 import type { Exchange } from "../../api/exchange";
 import { costOf, type Pricing, type Usage } from "../../api/models";
 import { Button } from "../../components/button";
+import { copyText } from "../../components/copy_text";
 import { Tabs } from "../../components/tabs";
 import { toast, toastError } from "../../components/toast";
 import { formatBytes, formatNumber, t } from "../../texts";
@@ -59,7 +60,7 @@ export function ExchangeView({ path, body, last, usage, pricing }: ExchangeViewP
 }
 
 function copy(text: string): void {
-  navigator.clipboard.writeText(text).then(() => toast(t("shell.copied"), { kind: "success" }), toastError);
+  copyText(text).then(() => toast(t("shell.copied"), { kind: "success" }), toastError);
 }
 
 function responseText(last: Exchange): string {

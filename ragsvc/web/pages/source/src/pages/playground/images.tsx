@@ -67,7 +67,7 @@ export function ImagesPane({ model, pricing }: PaneProps) {
           {images.map((image, index) =>
             image.b64_json ? (
               <img key={index} src={`data:image/png;base64,${image.b64_json}`} alt={t("playground.made_image", { prompt })} />
-            ) : image.url ? (
+            ) : image.url && /^https?:/i.test(image.url) ? (
               <a key={index} href={image.url} target="_blank" rel="noreferrer">
                 {t("playground.open_image")}
               </a>

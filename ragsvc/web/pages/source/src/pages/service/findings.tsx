@@ -3,9 +3,8 @@ import { Button } from "../../components/button";
 import { Notice } from "../../components/notice";
 import { Spinner } from "../../components/spinner";
 import { Table, type Column } from "../../components/table";
-import { errorText } from "../../components/toast";
 import { t } from "../../texts";
-import { Mark } from "./facts";
+import { Mark, ReadFailure } from "./facts";
 import { useAnswer } from "./use_answer";
 
 const marks = { ok: "good", warn: "warn", fail: "bad" } as const;
@@ -13,7 +12,7 @@ const order = { fail: 0, warn: 1, ok: 2 } as const;
 
 export function Findings() {
   const { value, error, refresh } = useAnswer(findings);
-  if (error) return <Notice kind="error">{errorText(error)}</Notice>;
+  if (error) return <ReadFailure error={error} onRetry={refresh} />;
   if (!value) return <Spinner label={t("shell.loading")} />;
   const columns: Column<Finding>[] = [
     { id: "state", title: t("service.findings.state"), cell: (row) => <Mark kind={marks[row.state]}>{t(`service.findings.${row.state}`)}</Mark> },

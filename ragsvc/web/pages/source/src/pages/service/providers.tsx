@@ -6,7 +6,7 @@ import { Spinner } from "../../components/spinner";
 import { Table, type Column } from "../../components/table";
 import { errorText } from "../../components/toast";
 import { t } from "../../texts";
-import { Mark } from "./facts";
+import { Mark, ReadFailure } from "./facts";
 import { useAnswer } from "./use_answer";
 
 const marks = { closed: "good", half_open: "warn", open: "bad" } as const;
@@ -15,7 +15,7 @@ export function ProviderList() {
   const { value, error, refresh } = useAnswer(providers);
   const [running, setRunning] = useState<string | null>(null);
   const [results, setResults] = useState<Record<string, ProviderTest>>({});
-  if (error) return <Notice kind="error">{errorText(error)}</Notice>;
+  if (error) return <ReadFailure error={error} onRetry={refresh} />;
   if (!value) return <Spinner label={t("shell.loading")} />;
   const test = async (name: string): Promise<void> => {
     setRunning(name);

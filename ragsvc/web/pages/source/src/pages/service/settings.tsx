@@ -1,18 +1,17 @@
 import { useState } from "preact/hooks";
 import { settings, type Setting } from "../../api/service";
 import { Field } from "../../components/field";
-import { Notice } from "../../components/notice";
 import { Spinner } from "../../components/spinner";
 import { Table, type Column } from "../../components/table";
-import { errorText } from "../../components/toast";
 import { t } from "../../texts";
+import { ReadFailure } from "./facts";
 import { useAnswer } from "./use_answer";
 
 export function SettingsList() {
-  const { value, error } = useAnswer(settings);
+  const { value, error, refresh } = useAnswer(settings);
   const [changed, setChanged] = useState(false);
   const [find, setFind] = useState("");
-  if (error) return <Notice kind="error">{errorText(error)}</Notice>;
+  if (error) return <ReadFailure error={error} onRetry={refresh} />;
   if (!value) return <Spinner label={t("shell.loading")} />;
   const wanted = find.trim().toLowerCase();
   const rows = value.filter((row) => (!changed || !row.is_default) && row.name.includes(wanted));
