@@ -74,6 +74,14 @@ class FeedbackService:
     async def questions(self, reach: FeedbackReach, *, rating: Rating | None) -> AsyncGenerator[bytes]:
         """Lines of a questions file, newest first; a question that was rated several times is in it once."""
         seen: set[str] = set()
+        async for feedback in self.all(reach, rating=rating):
+            question = " ".join(feedback.draft.question.split())
+            if question and question not in seen:
+                seen.add(question)
+                yield msgspec.json.encode(as_question(feedback)) + b"\n"
+
+    async def all(self, reach: FeedbackReach, *, rating: Rating | None) -> AsyncGenerator[Feedback]:
+        """All feedback in reach, newest first."""
         before: int | None = None
         while True:
             found, more = await self._database.read(
@@ -82,10 +90,7 @@ class FeedbackService:
                 )
             )
             for feedback in found:
-                question = " ".join(feedback.draft.question.split())
-                if question and question not in seen:
-                    seen.add(question)
-                    yield msgspec.json.encode(as_question(feedback)) + b"\n"
+                yield feedback
             if not more:
                 return
             before = found[-1].id
