@@ -4,7 +4,7 @@ import { Button } from "./button";
 import "./copy_field.css";
 
 /** A text that can only be read, with a button that copies it. */
-export function CopyField({ label, value }: { label: string; value: string }) {
+export function CopyField({ label, value, focus }: { label: string; value: string; focus?: boolean }) {
   const input = useRef<HTMLInputElement>(null);
   const [copied, setCopied] = useState(false);
   const copy = async (): Promise<void> => {
@@ -19,7 +19,7 @@ export function CopyField({ label, value }: { label: string; value: string }) {
   return (
     <div class="copy-field">
       <input ref={input} type="text" readOnly value={value} aria-label={label} onFocus={(event) => event.currentTarget.select()} />
-      <Button icon={copied ? "check" : "copy"} onClick={copy}>
+      <Button autoFocus={focus ?? false} icon={copied ? "check" : "copy"} onClick={copy}>
         {t(copied ? "shell.copied" : "shell.copy")}
       </Button>
       <span class="visually-hidden" role="status">

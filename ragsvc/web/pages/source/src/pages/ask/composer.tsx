@@ -63,11 +63,18 @@ export function Composer({ disabled }: { disabled: boolean }) {
           </Button>
         ) : (
           <Button type="submit" kind="primary" icon="send" disabled={disabled || !text.trim()}>
-            {t("ask.send")}
+            <span class="composer-send">{t("ask.send")}</span>
           </Button>
         )}
       </div>
-      <ScopeDialog open={choosing} onClose={() => setChoosing(false)} />
+      <ScopeDialog
+        open={choosing}
+        onClose={() => setChoosing(false)}
+        onDone={() => {
+          setChoosing(false);
+          requestAnimationFrame(() => field.current?.focus()); // the next step is to write the question
+        }}
+      />
     </form>
   );
 }
