@@ -263,7 +263,7 @@ def test_collections_are_created_filled_and_deleted(open_page: OpenPage, site: S
     dialog.get_by_role("button", name="Close").click()
     assert page.get_by_label("Add to collection").input_value() == "leases/2024"
     send(page, [("lease.txt", "text/plain", b"The lease ends in May.")])
-    uploads(page).get_by_text("1 of 1 files ready").wait_for(timeout=_READY_MS)
+    uploads(page).get_by_text("1 of 1 file ready").wait_for(timeout=_READY_MS)
     with site.client(key) as client:
         assert client.get("/v1/rag/collections/leases/2024").json()["ready"] == 1
     page.get_by_role("button", name="Collections").click()
