@@ -268,7 +268,7 @@ def test_collections_are_created_filled_and_deleted(open_page: OpenPage, site: S
         assert client.get("/v1/rag/collections/leases/2024").json()["ready"] == 1
     page.get_by_role("button", name="Collections").click()
     dialog.get_by_role("button", name="Delete the collection leases/2024").click()
-    dialog.get_by_text("and its 1 documents are deleted").wait_for()
+    dialog.get_by_text("and its document are deleted").wait_for()
     dialog.get_by_role("button", name="Delete collection and documents").click()
     dialog.locator(".collections-name", has_text="leases/2024").wait_for(state="detached")
     dialog.get_by_role("button", name="Close").click()

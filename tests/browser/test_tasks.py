@@ -133,6 +133,7 @@ def test_find_who_may_terminate_the_lease_and_see_the_place(open_page: OpenPage,
     site.upload(files / "lease.pdf", key=key)
     person = Person(open_page(key=key))
     person.waits_for_focus(ask_field(person))
+    assert person.page.get_by_label("Model", exact=True).count() == 0, "only models that chat are offered"
     person.type("Who may terminate the lease?")
     person.press("Enter")
     answer = answer_of(person)

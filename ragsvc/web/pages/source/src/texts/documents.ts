@@ -137,6 +137,7 @@ export const documents = {
   "documents.collections.count_one": { en: "1 document", de: "1 Dokument" },
   "documents.collections.count": { en: "{count} documents", de: "{count} Dokumente" },
   "documents.collections.delete_named": { en: "Delete the collection {name}", de: "Sammlung {name} löschen" },
+  "documents.collections.confirm_one": { en: "“{name}” and its document are deleted. This cannot be undone.", de: "„{name}“ und ihr Dokument werden gelöscht. Das kann nicht rückgängig gemacht werden." },
   "documents.collections.confirm": { en: "“{name}” and its {count} documents are deleted. This cannot be undone.", de: "„{name}“ und ihre {count} Dokumente werden gelöscht. Das kann nicht rückgängig gemacht werden." },
   "documents.collections.confirm_delete": { en: "Delete collection and documents", de: "Sammlung und Dokumente löschen" },
 
