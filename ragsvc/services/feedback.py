@@ -75,6 +75,15 @@ class FeedbackService:
     async def questions(self, reach: FeedbackReach, *, rating: Rating | None) -> AsyncGenerator[bytes]:
         """Lines of a questions file, newest first; a question that was rated several times is in it once."""
         seen: set[bytes] = set()
+        async for feedback in self.all(reach, rating=rating):
+            question = " ".join(feedback.draft.question.split())
+            digest = hashlib.sha256(question.encode()).digest()[:16]
+            if question and digest not in seen:
+                seen.add(digest)
+                yield msgspec.json.encode(as_question(feedback)) + b"\n"
+
+    async def all(self, reach: FeedbackReach, *, rating: Rating | None) -> AsyncGenerator[Feedback]:
+        """All feedback in reach, newest first."""
         before: int | None = None
         while True:
             found, more = await self._database.read(
@@ -83,11 +92,7 @@ class FeedbackService:
                 )
             )
             for feedback in found:
-                question = " ".join(feedback.draft.question.split())
-                digest = hashlib.sha256(question.encode()).digest()[:16]
-                if question and digest not in seen:
-                    seen.add(digest)
-                    yield msgspec.json.encode(as_question(feedback)) + b"\n"
+                yield feedback
             if not more:
                 return
             before = found[-1].id

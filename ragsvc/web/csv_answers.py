@@ -40,6 +40,17 @@ def safe_cell(value: Cell) -> Cell:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 
+def csv_line(row: Sequence[Cell]) -> bytes:
+    r"""A line of a table.
+
+    >>> csv_line(["report, final", 3])
+    b'"report, final",3\r\n'
+    """
+    text = io.StringIO()
+    csv.writer(text).writerow([safe_cell(cell) for cell in row])
+    return text.getvalue().encode()
+
+
 def csv_response(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, filename: str) -> Response[bytes]:
     """A table as a download, with a line of titles."""
     text = io.StringIO()

@@ -485,7 +485,7 @@ def test_answers_come_from_the_chosen_documents_only(open_page, asker) -> None:
     page.get_by_role("button", name=OTHER, exact=True).click()
     dialog.get_by_role("button", name="Look everywhere").click()
     dialog.get_by_role("button", name="Add a condition").click()
-    dialog.get_by_label("Field").fill("filename")
+    dialog.get_by_label("Property").fill("filename")
     dialog.get_by_label("Comparison").select_option("prefix")
     dialog.get_by_label("Value").fill("apple")
     dialog.get_by_role("button", name="Done").click()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import tarfile
@@ -54,6 +55,22 @@ def test_feedback_on_a_cited_answer_becomes_a_question_with_its_place(tenant, tm
     assert (doubtful.question, doubtful.document, doubtful.answerable) == ("What is the lamp's colour?", None, True)
     path.write_bytes(tenant.http.get("/v1/rag/feedback/questions", params={"rating": "all"}).content)
     assert len(read_questions(path)) == 3
+
+
+def test_feedback_is_exported_as_a_table_that_spreadsheets_read(tenant):
+    place = {"document_id": "doc_1", "filename": "Pläne.pdf", "page": 3}
+    rate(tenant, "down", question="Wie viel, ungefähr?", answer='Etwa "40"\nLiter', note="=1+1", citations=[place])
+    rate(tenant, question="How much?")
+    reply = tenant.http.get("/v1/rag/feedback/table")
+    assert reply.headers["content-type"] == "text/csv; header=present; charset=utf-8"
+    assert reply.headers["content-disposition"] == 'attachment; filename="ratings.csv"'
+    assert reply.content.startswith(b"\xef\xbb\xbf"), "without the mark, Excel shows umlauts wrong"
+    good, bad = csv.DictReader(io.StringIO(reply.content.decode("utf-8-sig"), newline=""))
+    assert (good["rating"], good["question"], good["note"], good["sources"]) == ("up", "How much?", "", "")
+    assert (bad["rating"], bad["question"], bad["sources"]) == ("down", "Wie viel, ungefähr?", "Pläne.pdf, page 3")
+    assert (bad["answer"], bad["note"]) == ('Etwa "40"\nLiter', "'=1+1"), "no cell is run as a formula"
+    only = tenant.http.get("/v1/rag/feedback/table", params={"rating": "down"}).text
+    assert ("How much?" in only, "Wie viel" in only) == (False, True)
 
 
 def test_a_second_rating_of_an_answer_replaces_the_first(tenant):
@@ -111,6 +128,7 @@ def test_feedback_of_other_keys_and_tenants_does_not_exist(service, new_tenant):
         assert client.get(f"/v1/rag/feedback/{made['id']}").status_code == 404
         assert client.get("/v1/rag/feedback", params={"of": "tenant"}).status_code == 403
         assert client.get("/v1/rag/feedback/questions", params={"of": "tenant"}).status_code == 403
+        assert client.get("/v1/rag/feedback/table", params={"of": "tenant"}).status_code == 403
         assert client.delete(f"/v1/rag/feedback/{made['id']}").status_code == 404
     assert other.http.get(f"/v1/rag/feedback/{made['id']}").json()["error"]["code"] == "feedback_not_found"
     assert other.http.delete(f"/v1/rag/feedback/{made['id']}").status_code == 404

@@ -245,6 +245,11 @@ def test_a_protected_pdf_needs_its_password_and_leaves_no_picture(tenant, servic
         assert error_of(wrong) == (422, "password_wrong", None)
         right = tenant.http.get(f"{path}/{route}", headers={"x-document-password": "geheim"})
         assert right.status_code == 200
+        if route == "pages/1/image":
+            assert right.headers["cache-control"] == "private, no-store", (
+                "no browser shows it again without the password"
+            )
+            assert "etag" not in right.headers
     assert kept_files(service.data_dir, reply.json()["sha256"]) == []
     assert error_of(tenant.http.get(f"{path}/pages/1/image")) == (422, "password_required", None)
 

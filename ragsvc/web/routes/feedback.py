@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 import anyio.to_thread
@@ -33,6 +36,7 @@ from ragsvc.services.feedback import FeedbackService
 from ragsvc.store.feedback_rows import FeedbackReach
 from ragsvc.web.bodies import read_json
 from ragsvc.web.context import principal_of
+from ragsvc.web.csv_answers import CSV_MEDIA_TYPE, csv_line
 from ragsvc.web.openapi import DocumentedAnswer
 
 _MAX_COLLECTIONS: Final = 16
@@ -234,6 +238,45 @@ async def export_questions(request: Request[Any, Any, Any], rating: _Which = "up
     return Stream(lines, media_type="application/x-ndjson", headers=headers)
 
 
+@get(
+    "/v1/rag/feedback/table",
+    opt={**_OPT, "answers": {200: DocumentedAnswer("A table.", {CSV_MEDIA_TYPE: {"type": "string"}})}},
+    summary="Export feedback as a table",
+)
+async def export_table(request: Request[Any, Any, Any], rating: _Which = "all", of: _Of = "key") -> Stream:
+    """The feedback as a table for spreadsheets (CSV in UTF-8 with a byte order mark), newest first."""
+    which = None if rating == "all" else Rating(rating)
+    headers = {"content-disposition": 'attachment; filename="ratings.csv"', "cache-control": "no-store"}
+    lines = _table(_service(request).all(_reach(request, of), rating=which))
+    return Stream(lines, media_type=f"{CSV_MEDIA_TYPE}; header=present", headers=headers)
+
+
+async def _table(entries: AsyncGenerator[Feedback]) -> AsyncGenerator[bytes]:
+    columns = ("time", "rating", "question", "answer", "note", "sources", "model", "collections", "key_id", "id")
+    yield codecs.BOM_UTF8 + csv_line(columns)  # without the mark, Excel reads the file in the encoding of the system
+    async for feedback in entries:
+        draft = feedback.draft
+        yield csv_line(
+            (
+                datetime.fromtimestamp(feedback.created_at, UTC).isoformat(),
+                draft.rating.value,
+                draft.question,
+                draft.answer,
+                draft.note,
+                "; ".join(_place(place) for place in draft.citations),
+                draft.model,
+                "; ".join(draft.collections),
+                feedback.key_id,
+                feedback.public_id,
+            )
+        )
+
+
+def _place(place: CitedPlace) -> str:
+    name = place.filename or place.document_id
+    return name if place.page is None else f"{name}, page {place.page}"
+
+
 @get("/v1/rag/feedback/{feedback_id:str}", opt=_NOT_FOUND, summary="Show feedback")
 async def get_feedback(request: Request[Any, Any, Any], feedback_id: FromPath[str]) -> FeedbackBody:
     """Show feedback of the key; an administrator sees that of the tenant."""
@@ -251,6 +294,7 @@ route_handlers: list[Any] = [
     create_feedback,
     list_feedback,
     export_questions,
+    export_table,
     get_feedback,
     delete_feedback,
 ]

@@ -111,7 +111,11 @@ async def get_page_image(
     }
     if matches_tag(request.headers.get("if-none-match"), tag):
         return Response(b"", status_code=304, headers=headers)
-    png = await views.picture(document, number, width=width, password=_password(request))
+    password = _password(request)
+    png = await views.picture(document, number, width=width, password=password)
+    if password is not None:  # a copy in the browser's cache would be shown again without the password
+        headers["cache-control"] = "private, no-store"
+        del headers["etag"]
     return Response(png, media_type="image/png", headers=headers)
 
 

@@ -1,4 +1,5 @@
 import { ApiError } from "./errors";
+import { rememberPassword } from "./passwords";
 import { href } from "./prefix";
 import { request, upload, withQuery, type Query, type Upload } from "./request";
 import { csrfToken } from "./session";
@@ -154,6 +155,7 @@ export function changeDocument(
 }
 
 export function retryDocument(id: string, password?: string): Promise<DocumentInfo> {
+  if (password) rememberPassword(id, password);
   return request("POST", `${documentPath(id)}/retry`, { body: password ? { password } : {} });
 }
 

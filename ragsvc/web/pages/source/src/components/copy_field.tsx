@@ -6,7 +6,7 @@ import { copyText } from "./copy_text";
 import { toastError } from "./toast";
 
 /** A text that can only be read, with a button that copies it. */
-export function CopyField({ label, value }: { label: string; value: string }) {
+export function CopyField({ label, value, focus }: { label: string; value: string; focus?: boolean }) {
   const input = useRef<HTMLInputElement>(null);
   const [copied, setCopied] = useState(false);
   const copy = async (): Promise<void> => {
@@ -21,7 +21,7 @@ export function CopyField({ label, value }: { label: string; value: string }) {
   return (
     <div class="copy-field">
       <input ref={input} type="text" readOnly value={value} aria-label={label} onFocus={(event) => event.currentTarget.select()} />
-      <Button icon={copied ? "check" : "copy"} onClick={copy}>
+      <Button autoFocus={focus ?? false} icon={copied ? "check" : "copy"} onClick={copy}>
         {t(copied ? "shell.copied" : "shell.copy")}
       </Button>
       <span class="visually-hidden" role="status">

@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useId, useRef } from "preact/hooks";
+import { useId, useLayoutEffect, useRef } from "preact/hooks";
 import { t } from "../texts";
 import { IconButton } from "./button";
 import "./dialog.css";
@@ -18,7 +18,8 @@ interface DialogProps {
 export function Dialog({ title, open, onClose, children, actions, wide }: DialogProps) {
   const dialog = useRef<HTMLDialogElement>(null);
   const heading = useId();
-  useEffect(() => {
+  // at once: what the closing of a dialog focuses afterwards keeps the focus
+  useLayoutEffect(() => {
     const element = dialog.current;
     if (!open || !element || element.open) return undefined;
     const before = document.activeElement;

@@ -38,7 +38,7 @@ const shapes = {
   thumb_up: "M7 11v9H4v-9z M7 11l4-7c2 0 3 1 2 6h6l-2 10H7",
   thumb_down: "M7 13V4H4v9z M7 13l4 7c2 0 3-1 2-6h6L17 4H7",
   history: "M4 12a8 8 0 1 0 2.5-5.8 M4 3v5h5 M12 8v5l3 2",
-  more: "M6 12h.01 M12 12h.01 M18 12h.01",
+  more: "M5 11h2v2H5z M11 11h2v2h-2z M17 11h2v2h-2z",
   settings: "M4 7h9 M17 7h3 M4 17h3 M11 17h9 M15 5v4 M9 15v4",
   print: "M7 9V3h10v6 M7 17H4V9h16v8h-3 M7 14h10v7H7z",
   page: "M6 3h12v18H6z",

@@ -12,6 +12,8 @@ export interface Column<Row> {
   sortable?: boolean;
   /** Left out on narrow screens. */
   wideOnly?: boolean;
+  /** The title is for screen readers only. */
+  hideTitle?: boolean;
 }
 
 export interface Sorting {
@@ -84,6 +86,8 @@ function Heading<Row>({ column, sorting, onSort }: HeadingProps<Row>) {
           {column.title}
           {sorted ? <Icon name={sorted.descending ? "down" : "up"} size={14} /> : null}
         </button>
+      ) : column.hideTitle ? (
+        <span class="visually-hidden">{column.title}</span>
       ) : (
         column.title
       )}

@@ -52,6 +52,14 @@ export function toastError(error: unknown): void {
 
 const symbols = { info: "info", success: "check", error: "error" } as const;
 
+/** Takes the focus if it is lost, as it is when the row of a deleted document disappears: the keys reach the action. */
+function takeLostFocus(button: HTMLButtonElement | null): void {
+  if (!button) return;
+  requestAnimationFrame(() => {
+    if (document.activeElement === document.body) button.focus();
+  });
+}
+
 /** The place where notices appear; once in the shell. */
 export function Toasts() {
   return (
@@ -65,6 +73,7 @@ export function Toasts() {
           </div>
           {notice.action ? (
             <button
+              ref={takeLostFocus}
               type="button"
               class="button button-small"
               onClick={() => {

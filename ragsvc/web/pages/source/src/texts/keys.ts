@@ -73,7 +73,7 @@ export const keys = {
   "keys.secret.title": { en: "Copy the secret now", de: "Kopieren Sie das Geheimnis jetzt" },
   "keys.secret.text": { en: "This is the only time that the secret of “{label}” is shown. Nobody can read it later, not even an administrator.", de: "Das Geheimnis von „{label}“ wird nur dieses eine Mal gezeigt. Niemand kann es später lesen, auch die Administration nicht." },
   "keys.secret.label": { en: "Secret of the key", de: "Geheimnis des Schlüssels" },
-  "keys.secret.use": { en: "It signs in to these pages, and programs send it to {address}.", de: "Man meldet sich damit auf diesen Seiten an, und Programme senden es an {address}." },
+  "keys.secret.use": { en: "A person signs in with it at {pages}. Programs send it to {address}.", de: "Eine Person meldet sich damit auf {pages} an. Programme senden es an {address}." },
   "keys.secret.done": { en: "I have copied it", de: "Ich habe es kopiert" },
 
   "keys.permissions": { en: "What it may do", de: "Was er darf" },
@@ -165,6 +165,7 @@ export const keys = {
   "keys.use.no_model": { en: "without a model", de: "ohne Modell" },
   "keys.use.seconds": { en: "{value} s", de: "{value} s" },
   "keys.use.milliseconds": { en: "{value} ms", de: "{value} ms" },
+  "keys.use.money.hint": { en: "Money is in the currency of the prices that the operator set. Models without a price cost 0.", de: "Geld ist in der Währung der Preise, die der Betrieb festgelegt hat. Modelle ohne Preis kosten 0." },
   "keys.use.errors.hint": { en: "Requests that were answered with an error are counted as errors.", de: "Anfragen, die mit einem Fehler beantwortet wurden, zählen als Fehler." },
   "keys.family.chat": { en: "chat", de: "Chat" },
   "keys.family.search": { en: "search", de: "Suche" },

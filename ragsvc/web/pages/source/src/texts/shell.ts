@@ -12,7 +12,7 @@ export const shell = {
   "nav.close": { en: "Close the menu", de: "Menü schließen" },
   "nav.skip": { en: "Skip to the content", de: "Zum Inhalt springen" },
   "shell.theme": { en: "Appearance", de: "Darstellung" },
-  "shell.theme.system": { en: "As the system", de: "Wie das System" },
+  "shell.theme.system": { en: "Light/dark: auto", de: "Hell/dunkel: auto" },
   "shell.theme.light": { en: "Light", de: "Hell" },
   "shell.theme.dark": { en: "Dark", de: "Dunkel" },
   "shell.language": { en: "Language", de: "Sprache" },

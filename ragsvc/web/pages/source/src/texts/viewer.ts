@@ -37,8 +37,8 @@ export const viewer = {
     de: "Seiten dieser Dateiart haben kein Bild. Dies ist ihr Text.",
   },
   "viewer.password.text": {
-    en: "The file is protected. Enter its password to see its pages. It is not stored.",
-    de: "Die Datei ist geschützt. Geben Sie ihr Passwort ein, um die Seiten zu sehen. Es wird nicht gespeichert.",
+    en: "The file is protected. Enter its password to see its pages. It is not stored, and forgotten when you close this tab.",
+    de: "Die Datei ist geschützt. Geben Sie ihr Passwort ein, um die Seiten zu sehen. Es wird nicht gespeichert und ist vergessen, wenn Sie diesen Tab schließen.",
   },
   "viewer.password": { en: "Password of the file", de: "Passwort der Datei" },
   "viewer.password.wrong": { en: "This password is wrong.", de: "Dieses Passwort ist falsch." },

@@ -18,6 +18,7 @@
  */
 import { useCallback, useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 import { ApiError, isAbort } from "../../api/errors";
+import { passwordOf, rememberPassword } from "../../api/passwords";
 import { href } from "../../api/prefix";
 import {
   getDocument,
@@ -107,7 +108,7 @@ export function PageViewer({ documentId, page: wantedPage, title, mark, onClose,
   const [zoom, setZoom] = useState(0); // 0: as wide as the viewer
   const [showsText, setShowsText] = useState(false);
   const [showsOutline, setShowsOutline] = useState(false);
-  const [password, setPassword] = useState<string | null>(null);
+  const [password, setPassword] = useState(() => passwordOf(documentId));
   const [pictureError, setPictureError] = useState<unknown>(null);
   const [tries, setTries] = useState(0);
   const root = useRef<HTMLElement>(null);
@@ -119,7 +120,7 @@ export function PageViewer({ documentId, page: wantedPage, title, mark, onClose,
     setPage(wantedPage);
     setPictureError(null);
   }, [place]);
-  useEffect(() => setPassword(null), [documentId]);
+  useEffect(() => setPassword(passwordOf(documentId)), [documentId]);
   useEffect(() => {
     if (!keepFocus) root.current?.focus({ preventScroll: true });
   }, [place]);
@@ -297,6 +298,7 @@ export function PageViewer({ documentId, page: wantedPage, title, mark, onClose,
           <PasswordForm
             wrong={pictureCode === "password_wrong"}
             onPassword={(entered) => {
+              rememberPassword(documentId, entered);
               setPassword(entered);
               setPictureError(null);
             }}

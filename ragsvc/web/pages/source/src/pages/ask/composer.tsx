@@ -78,14 +78,21 @@ export function Composer({ disabled }: { disabled: boolean }) {
           </Button>
         ) : (
           <Button type="submit" kind="primary" icon="send" disabled={disabled || opening.value || !text.trim()}>
-            {t("ask.send")}
+            <span class="composer-send">{t("ask.send")}</span>
           </Button>
         )}
       </div>
       {places > MOST_COLLECTIONS ? (
         <Notice kind="warning">{t("ask.scope.too_many", { most: MOST_COLLECTIONS, count: places })}</Notice>
       ) : null}
-      <ScopeDialog open={choosing} onClose={() => setChoosing(false)} />
+      <ScopeDialog
+        open={choosing}
+        onClose={() => setChoosing(false)}
+        onDone={() => {
+          setChoosing(false);
+          requestAnimationFrame(() => field.current?.focus()); // the next step is to write the question
+        }}
+      />
     </form>
   );
 }

@@ -58,9 +58,14 @@ export function History({ onOpen }: { onOpen?: () => void }) {
         </Button>
       ) : null}
       {ratings.value.size ? (
-        <a class="small" href={href("/v1/rag/feedback/questions?rating=all")} download="questions.jsonl">
-          {t("ask.rated.questions")}
-        </a>
+        <>
+          <a class="small" href={href("/v1/rag/feedback/table")} download>
+            {t("ask.rated.table")}
+          </a>
+          <a class="small" href={href("/v1/rag/feedback/questions?rating=all")} download="questions.jsonl">
+            {t("ask.rated.questions")}
+          </a>
+        </>
       ) : null}
       {doing?.what === "rename" ? <Rename conversation={doing.conversation} onDone={() => setDoing(null)} /> : null}
       {doing?.what === "delete" ? <Delete conversation={doing.conversation} onDone={() => setDoing(null)} /> : null}

@@ -15,24 +15,24 @@ function change(part: Partial<AskScope>): void {
 }
 
 /** Chooses collections, documents and conditions. Every choice counts at once. */
-export function ScopeDialog({ open, onClose }: { open: boolean; onClose: () => void }) {
+export function ScopeDialog({ open, onClose, onDone }: { open: boolean; onClose: () => void; onDone: () => void }) {
   const { conditions } = scope.value;
-  const close = (): void => {
+  const leave = (go: () => void) => (): void => {
     change({ conditions: conditions.filter((condition) => condition.key.trim() && condition.value.trim()) });
-    onClose();
+    go();
   };
   const actions = (
     <>
       <Button kind="quiet" onClick={() => change({ collections: [], documents: [], conditions: [] })}>
         {t("ask.scope.clear")}
       </Button>
-      <Button kind="primary" onClick={close}>
+      <Button kind="primary" onClick={leave(onDone)}>
         {t("ask.scope.done")}
       </Button>
     </>
   );
   return (
-    <Dialog title={t("ask.scope")} open={open} onClose={close} actions={actions}>
+    <Dialog title={t("ask.scope")} open={open} onClose={leave(onClose)} actions={actions}>
       <div class="scope">
         <Collections />
         <Documents />

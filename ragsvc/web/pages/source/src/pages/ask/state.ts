@@ -52,7 +52,7 @@ export const MOST_COLLECTIONS = 16;
 const FLUSH_MS = 40;
 const TITLE_LENGTH = 80;
 const METADATA_LENGTH = 512;
-const NOT_FOR_CHATS = /embed|rerank|whisper|transcri|tts|speech|voice|dall-e|image|moderation|ocr|video|minilm/i;
+const NOT_FOR_CHATS = /embed|rerank|whisper|transcri|tts|speech|voice|dall-e|image|moderation|ocr|video|minilm|hybrid-score/i;
 
 export const collections = signal<Collection[] | null>(null);
 export const models = signal<Model[]>([]);

@@ -1,4 +1,4 @@
-import { useId, useState } from "preact/hooks";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 import type { Passage } from "../../api/ask";
 import { Button, IconButton } from "../../components/button";
 import { copyText } from "../../components/copy_text";
@@ -193,6 +193,10 @@ interface NoteProps {
 
 function Note({ turn, rating, note, onDone }: NoteProps) {
   const [text, setText] = useState(note);
+  const field = useRef<HTMLTextAreaElement>(null);
+  useEffect(() => {
+    if (rating === "down") field.current?.focus(); // what is wrong is what the reader says next
+  }, [rating]);
   const [busy, setBusy] = useState(false);
   const save = (event: Event): void => {
     event.preventDefault();
@@ -210,7 +214,7 @@ function Note({ turn, rating, note, onDone }: NoteProps) {
   return (
     <form class="turn-note" onSubmit={save}>
       <Field label={t(rating === "down" ? "ask.note" : "ask.note.good")}>
-        <textarea rows={2} maxLength={4000} value={text} onInput={(event) => setText(event.currentTarget.value)} />
+        <textarea ref={field} rows={2} maxLength={4000} value={text} onInput={(event) => setText(event.currentTarget.value)} />
       </Field>
       <div class="row">
         <Button type="submit" kind="primary" small busy={busy}>

@@ -24,8 +24,8 @@ export function deleteWithUndo(documents: readonly { id: string; filename: strin
   const first = documents[0];
   const text =
     documents.length === 1 && first
-      ? t("documents.deleted_one", { name: first.filename })
-      : tn(documents.length, "documents.deleted_count_one", "documents.deleted_count");
+      ? t("documents.deleted_one", { name: first.filename, seconds: UNDO_S })
+      : tn(documents.length, "documents.deleted_count_one", "documents.deleted_count", { seconds: UNDO_S });
   toast(text, {
     seconds: UNDO_S,
     action: {

@@ -30,7 +30,7 @@ import { deleteWithUndo } from "./deletion";
 import { EditDialog, PasswordDialog } from "./dialogs";
 import { onChange } from "./live";
 import { PassageSearch } from "./search";
-import { needsPassword, StatusCell, typeText } from "./status";
+import { mayRetry, needsPassword, StatusCell, typeText } from "./status";
 
 /** One document: its text beside the picture of its pages, its passages, and what the index knows of it. */
 export function DocumentDetail({ id }: { id: string }) {
@@ -123,11 +123,11 @@ export function DocumentDetail({ id }: { id: string }) {
               <Button small icon="keys" onClick={() => setAsked(true)}>
                 {t("documents.password.enter")}
               </Button>
-            ) : (
+            ) : mayRetry(document.error) ? (
               <Button small icon="retry" onClick={() => void retry().catch(toastError)}>
                 {t("documents.retry")}
               </Button>
-            )
+            ) : null
           ) : null}
         </div>
         <Problems document={document} />

@@ -309,7 +309,7 @@ export function CollectionsDialog({ open, collections, mayWrite, onChanged, onCl
         </ul>
         {doomed ? (
           <div class="stack card" role="alertdialog" aria-label={t("documents.collections.confirm_delete")} tabIndex={-1} ref={focus}>
-            <p>{t("documents.collections.confirm", { name: doomed.name, count: doomed.documents })}</p>
+            <p>{tn(doomed.documents, "documents.collections.confirm_one", "documents.collections.confirm", { name: doomed.name })}</p>
             <div class="row">
               <Button kind="danger" busy={busy} onClick={() => void remove()}>
                 {t("documents.collections.confirm_delete")}

@@ -23,7 +23,7 @@ import { deleted, deleteWithUndo } from "./deletion";
 import { EditDialog, PasswordDialog } from "./dialogs";
 import { FilterBar, filterQuery, hasFilters, setFilters, sortQuery } from "./filters";
 import { onChange } from "./live";
-import { needsPassword, StatusCell } from "./status";
+import { mayRetry, needsPassword, StatusCell } from "./status";
 
 const PAGE = 50;
 const RELOAD_AFTER_MS = 600;
@@ -154,7 +154,7 @@ export function DocumentList({ collections, mayWrite, onCollectionsChanged }: Do
 
   const rows = (page?.data ?? []).filter((document) => !deleted.value.has(document.id));
   const chosen = [...selected.values()].filter((document) => !deleted.value.has(document.id));
-  const failed = chosen.filter((document) => document.status === "failed" && !needsPassword(document.error));
+  const failed = chosen.filter((document) => document.status === "failed" && !needsPassword(document.error) && mayRetry(document.error));
 
   const toggle = (document: DocumentInfo, on: boolean): void => {
     const changed = new Map(selected);
@@ -201,10 +201,15 @@ export function DocumentList({ collections, mayWrite, onCollectionsChanged }: Do
           <StatusCell document={document} />
           {document.status === "failed" && mayWrite ? (
             needsPassword(document.error) ? (
-              <Button small icon="keys" onClick={() => setAsked(document)}>
+              <Button
+                small
+                icon="keys"
+                aria-label={t("documents.password.enter_named", { name: document.filename })}
+                onClick={() => setAsked(document)}
+              >
                 {t("documents.password.enter")}
               </Button>
-            ) : (
+            ) : mayRetry(document.error) ? (
               <Button
                 small
                 icon="retry"
@@ -213,7 +218,7 @@ export function DocumentList({ collections, mayWrite, onCollectionsChanged }: Do
               >
                 {t("documents.retry")}
               </Button>
-            )
+            ) : null
           ) : null}
         </div>
       ),
@@ -238,14 +243,14 @@ export function DocumentList({ collections, mayWrite, onCollectionsChanged }: Do
       number: true,
       sortable: true,
       wideOnly: true,
-      cell: (document) => formatBytes(document.bytes),
+      cell: (document) => <span class="document-fact">{formatBytes(document.bytes)}</span>,
     },
     {
       id: "created",
       title: t("documents.column.created"),
       sortable: true,
       wideOnly: true,
-      cell: (document) => formatTime(document.created_at),
+      cell: (document) => <span class="document-fact">{formatTime(document.created_at)}</span>,
     },
     ...(mayWrite ? [actionsColumn((document) => setEdited([document]))] : []),
   ];
@@ -366,6 +371,7 @@ function selectColumn(
   return {
     id: "select",
     title: t("documents.column.select"),
+    hideTitle: true,
     cell: (document) => (
       <input
         type="checkbox"

@@ -11,6 +11,13 @@ export function needsPassword(error: { code: string } | null): boolean {
   return error?.code === "password_required" || error?.code === "password_wrong";
 }
 
+/** Failures of the file itself, which reading it again cannot change. */
+const FINAL = new Set(["unsupported_file", "unsupported_media_type", "empty_file", "not_a_pdf", "not_text"]);
+
+export function mayRetry(error: { code: string } | null): boolean {
+  return !FINAL.has(error?.code ?? "");
+}
+
 export function typeText(mediaType: string): string {
   const plain = mediaType.split(";")[0] ?? mediaType;
   return tryText(`documents.type.${plain}`, plain);

@@ -6,7 +6,7 @@ import { Icon } from "../../components/icons";
 import { toastError } from "../../components/toast";
 import { t, tn } from "../../texts";
 import { PasswordDialog } from "./dialogs";
-import { failureText, needsPassword, ProgressBar } from "./status";
+import { failureText, mayRetry, needsPassword, ProgressBar } from "./status";
 import {
   addFiles,
   clearFinished,
@@ -127,7 +127,7 @@ export function UploadPanel() {
       <div class="uploads-head">
         <h2>{t("documents.uploads")}</h2>
         <span role="status">
-          {t("documents.uploads.progress", { done, count: all.length })}
+          {tn(all.length, "documents.uploads.progress_one", "documents.uploads.progress", { done })}
           {failed ? `, ${t("documents.uploads.failed", { count: failed })}` : ""}
         </span>
         <span class="top-space" />
@@ -174,13 +174,14 @@ function UploadRow({ item, onPassword }: { item: UploadItem; onPassword: () => v
       <span class={failed ? "status-failed" : "soft"}>
         {t(`documents.upload.${item.state}`)}
         {item.error ? `: ${failureText(item.error)}` : ""}
+        {item.sameAs && !failed ? ` – ${t("documents.upload.same", { name: item.sameAs })}` : ""}
       </span>
       {busy ? <ProgressBar share={itemProgress(item)} label={t("documents.progress", { name: item.name })} /> : null}
       {failed && needsPassword(item.error) ? (
-        <Button small icon="keys" onClick={onPassword}>
+        <Button small icon="keys" aria-label={t("documents.password.enter_named", { name: item.name })} onClick={onPassword}>
           {t("documents.password.enter")}
         </Button>
-      ) : failed ? (
+      ) : failed && mayRetry(item.error) ? (
         <Button
           small
           icon="retry"

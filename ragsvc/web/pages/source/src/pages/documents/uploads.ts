@@ -22,6 +22,8 @@ export interface UploadItem {
   /** Of the bytes sent, 0 to 1. */
   sent: number;
   document: DocumentInfo | null;
+  /** The name of the document with the same bytes, if it is another name: it is that of the last upload. */
+  sameAs: string;
   error: { code: string; message: string } | null;
 }
 
@@ -63,7 +65,7 @@ function isUnfinished(item: UploadItem): boolean {
 /** Uploads files, four at a time, into a collection. */
 export function addFiles(files: readonly NamedFile[], collection: string): void {
   for (const { file, name } of files) {
-    items.push({ id: next++, file, name, collection, state: "waiting", sent: 0, document: null, error: null });
+    items.push({ id: next++, file, name, collection, state: "waiting", sent: 0, document: null, sameAs: "", error: null });
   }
   startListening();
   pump();
@@ -125,6 +127,7 @@ async function send(item: UploadItem): Promise<void> {
       const stored = await call.result;
       item.sent = 1;
       byDocument.set(stored.id, [...(byDocument.get(stored.id) ?? []), item]);
+      for (const other of byDocument.get(stored.id) ?? []) other.sameAs = other.file.name === stored.filename ? "" : stored.filename;
       take(item, stored);
       const later = latestState(stored.id); // it may have been reported before the answer came
       if (later) take(item, later);

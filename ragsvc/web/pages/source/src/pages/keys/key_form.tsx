@@ -143,7 +143,7 @@ export function KeyForm(props: KeyFormProps) {
       <form id="key-form" class="keys-form" onSubmit={submit} noValidate>
         <div class="keys-columns">
           <Field label={t("keys.label")} hint={t("keys.label.hint")} error={errors["label"]}>
-            <input value={draft.label} maxLength={100} autocomplete="off" onInput={(event) => change({ label: event.currentTarget.value })} />
+            <input autoFocus={!existing} value={draft.label} maxLength={100} autocomplete="off" onInput={(event) => change({ label: event.currentTarget.value })} />
           </Field>
           {!existing && hasScope("admin") ? (
             <Field label={t("keys.tenant")}>

@@ -21,8 +21,8 @@ export function SecretDialog({ issued, onClose }: { issued: IssuedKey | null; on
     >
       <div class="stack">
         <Notice kind="warning">{t("keys.secret.text", { label: issued?.label ?? "" })}</Notice>
-        <CopyField label={t("keys.secret.label")} value={issued?.key ?? ""} />
-        <p class="small soft">{t("keys.secret.use", { address: `${window.location.origin}${prefix}/v1` })}</p>
+        <CopyField focus label={t("keys.secret.label")} value={issued?.key ?? ""} />
+        <p class="small soft">{t("keys.secret.use", { pages: `${window.location.origin}${prefix}/`, address: `${window.location.origin}${prefix}/v1` })}</p>
       </div>
     </Dialog>
   );

@@ -158,8 +158,11 @@ function Charts({ answers, names }: { answers: Answers; names: ReadonlyMap<strin
   );
   const latencies = new Map(byDay.data.map((row) => [row.date, row.latency_ms]));
   const plain = (value: number): string => formatNumber(value);
+  const rowKey = (row: UsageRow): string => [row.tenant, row.key_id, row.model, row.family].join(" ");
+  const table = <Table caption={t("keys.use.table")} columns={columnsOf(by, names)} rows={sums.data} rowKey={rowKey} />;
   return (
     <>
+      {by === "none" ? null : table}
       <h2 class="visually-hidden">{t("keys.use.by_day")}</h2>
       <div class="keys-charts">
         {bars(t("keys.use.requests"), (row) => row.requests, plain)}
@@ -176,14 +179,17 @@ function Charts({ answers, names }: { answers: Answers; names: ReadonlyMap<strin
           />
         </section>
       </div>
-      <Table caption={t("keys.use.table")} columns={columnsOf(by, names)} rows={sums.data} rowKey={(row) => [row.tenant, row.key_id, row.model, row.family].join(" ")} />
-      <p class="small soft">{t("keys.use.errors.hint")}</p>
+      {by === "none" ? table : null}
+      <p class="small soft">
+        {t("keys.use.money.hint")} {t("keys.use.errors.hint")}
+      </p>
     </>
   );
 }
 
 function columnsOf(by: Dimension, names: ReadonlyMap<string, string>): Column<UsageRow>[] {
-  const named: Column<UsageRow> = { id: "name", title: t(`keys.use.by.${by}`), cell: (row) => nameOf(row, by, names) };
+  const title = t(`keys.use.by.${by}`);
+  const named: Column<UsageRow> = { id: "name", title: title.charAt(0).toUpperCase() + title.slice(1), cell: (row) => nameOf(row, by, names) };
   const numbers: [string, string, (row: UsageRow) => string][] = [
     ["requests", t("keys.use.requests"), (row) => formatNumber(row.requests)],
     ["errors", t("keys.use.errors"), (row) => formatNumber(row.errors)],

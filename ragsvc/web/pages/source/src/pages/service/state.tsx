@@ -43,11 +43,11 @@ function Cards({ state }: { state: ServiceState }) {
       )}
       <div class="service-cards">
         <Facts title={t("service.queue")} facts={queueFacts(state.ingest)} />
+        <Facts title={t("service.backups")} facts={backupFacts(state.backups)} />
         <Facts title={t("service.embedding")} facts={embeddingFacts(state.embedding)} />
         <Facts title={t("service.indexes")} facts={indexFacts(state.indexes)} />
         <Facts title={t("service.storage")} facts={storageFacts(state.storage)} />
         <Facts title={t("service.encryption")} facts={encryptionFacts(state.encryption)} />
-        <Facts title={t("service.backups")} facts={backupFacts(state.backups)} />
         <Facts title={t("service.versions")} facts={versionFacts(state)} />
       </div>
       {state.indexes.loaded.length > 0 ? (
