@@ -56,7 +56,7 @@ def main() -> int:
                     )
                     page = context.new_page()
                     page.goto(sign_in_link(client))
-                    page.locator("nav").wait_for(state="attached")
+                    page.locator("#navigation").wait_for(state="attached")
                     picture.show(page)
                     save(page, options.out / f"{picture.name}.png")
                     context.close()

@@ -177,7 +177,7 @@ def open_page(browser: Browser, site: Site) -> Iterator[OpenPage]:
         opened.append(watched)
         if key is not None:
             watched.page.goto(site.sign_in_link(key or None))
-            watched.page.locator("nav").wait_for(state="attached")
+            watched.page.locator("#navigation").wait_for(state="attached")
         if key is None or path != "/ask":
             watched.page.goto(path)
         watched.page.locator("h1").first.wait_for()

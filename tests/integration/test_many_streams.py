@@ -37,7 +37,8 @@ class Stream:
         self._writer.write(self._request)
         head = await self._reader.readuntil(b"\r\n\r\n")
         assert b" 200 " in head.split(b"\r\n", maxsplit=1)[0], head
-        assert b"data: " in await self._reader.readuntil(b"\n\n")
+        while b"data: " not in (event := await self._reader.readuntil(b"\n\n")):
+            assert b": " in event, event  # a comment: the provider was silent for a while
 
     async def finish(self) -> bool:
         """Read to the end; whether it ended as it should."""
