@@ -171,7 +171,8 @@ def test_bring_twenty_reports_and_see_which_failed_and_why(open_page: OpenPage, 
     assert person.steps == 3
 
 
-def test_give_a_colleague_a_key_with_a_daily_limit(open_page: OpenPage, site: Site, tenant) -> None:
+def test_give_a_colleague_a_key_with_a_daily_limit(open_page: OpenPage, site: Site, tenant, files) -> None:
+    site.upload(files / "lease.pdf", key=site.new_key(tenant=tenant))
     key = site.new_key(tenant=tenant, scopes=["chat", "search", "documents.read", "tenant.admin"])
     watched = open_page(key=key)
     watched.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -182,6 +183,7 @@ def test_give_a_colleague_a_key_with_a_daily_limit(open_page: OpenPage, site: Si
     dialog = page.get_by_role("dialog")
     person.waits_for_focus(dialog.get_by_label("Name", exact=True))
     person.sees(dialog.get_by_role("button", name="Create the key"))
+    dialog.get_by_text("There are: default.").wait_for()
     person.type("Maria")
     person.click(dialog.get_by_label("Tokens a day"))
     person.type("100,000")

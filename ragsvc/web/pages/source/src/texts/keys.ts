@@ -96,6 +96,7 @@ export const keys = {
   "keys.models.missing": { en: "Choose at least one model, or allow all.", de: "Wählen Sie mindestens ein Modell, oder erlauben Sie alle." },
   "keys.collections": { en: "Collections", de: "Sammlungen" },
   "keys.collections.hint": { en: "Names, one a line. Empty allows all collections.", de: "Namen, je Zeile einer. Leer erlaubt alle Sammlungen." },
+  "keys.collections.known": { en: "There are: {names}.", de: "Es gibt: {names}." },
   "keys.collections.all": { en: "all collections", de: "alle Sammlungen" },
   "keys.limit.empty": { en: "Empty means no limit.", de: "Leer heißt: keine Grenze." },
   "keys.limit.most": { en: "At most {limit}, the limit of your own key.", de: "Höchstens {limit}, die Grenze Ihres eigenen Schlüssels." },

@@ -1,6 +1,7 @@
 import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { ApiError } from "../../api/errors";
+import { listCollections } from "../../api/documents";
 import { createKey, listModels, updateKey, type IssuedKey, type Key, type KeyFields, type OwnKey, type TenantView } from "../../api/keys";
 import { hasScope, session, type Scope } from "../../api/session";
 import { Button } from "../../components/button";
@@ -24,6 +25,8 @@ const scopes: readonly Scope[] = [
 ];
 const usualScopes: readonly Scope[] = ["chat", "search", "documents.read"];
 
+/** Names of collections in the hint. */
+const SHOWN = 20;
 const DAY_S = 86_400;
 const periods = { day: 1, week: 7, month: 30, quarter: 90, year: 365 } as const;
 type Expiry = "never" | "kept" | "own" | "date" | keyof typeof periods;
@@ -95,8 +98,14 @@ export function KeyForm(props: KeyFormProps) {
   const [failure, setFailure] = useState("");
   const [busy, setBusy] = useState(false);
   const [known, setKnown] = useState<string[]>([]);
+  const [collections, setCollections] = useState<string[]>([]);
   useEffect(() => {
     listModels().then(setKnown, () => setKnown([])); // names can be typed as well
+    if (!hasScope("documents.read")) return;
+    listCollections().then(
+      (found) => setCollections(found.map((each) => each.name)),
+      () => setCollections([]),
+    );
   }, []);
   const change = (part: Partial<Draft>): void => setDraft({ ...draft, ...part });
 
@@ -125,6 +134,8 @@ export function KeyForm(props: KeyFormProps) {
 
   const title = existing ? t("keys.edit.title", { label: existing.label }) : t("keys.create");
   const names = [...new Set([...known, ...draft.models])];
+  const isOwnTenant = draft.tenant === session.value?.key.tenant; // whose collections are known
+  const there = isOwnTenant && collections.length ? t("keys.collections.known", { names: collections.slice(0, SHOWN).join(", ") }) : "";
   return (
     <Dialog
       wide
@@ -236,7 +247,7 @@ export function KeyForm(props: KeyFormProps) {
             </Field>
           </>
         )}
-        <Field label={t("keys.collections")} hint={t("keys.collections.hint")}>
+        <Field label={t("keys.collections")} hint={`${t("keys.collections.hint")} ${there}`}>
           <textarea rows={2} value={draft.collections} onInput={(event) => change({ collections: event.currentTarget.value })} />
         </Field>
         <Limits names={rates} legend={t("keys.rates")} draft={draft} change={change} errors={errors} existing={existing} own={own} />
