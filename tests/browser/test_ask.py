@@ -331,7 +331,7 @@ def test_a_condition_finds_a_value_that_is_stored_as_text(open_page, site) -> No
     page.get_by_role("button", name="All documents").click()
     dialog = page.get_by_role("dialog", name="Where to look")
     dialog.get_by_role("button", name="Add a condition").click()
-    dialog.get_by_label("Field").fill("year")
+    dialog.get_by_label("Property").fill("year")
     dialog.get_by_label("Value").fill("2024")
     dialog.get_by_role("button", name="Done").click()
     ask(page, "How many containers did the harbour handle?")

@@ -260,7 +260,7 @@ def test_signing_out_finishes_deletions_and_another_key_sees_nothing_of_the_form
     document = add_text(site, key, "Soon gone.", filename="gone.txt")
     page = open_page("/documents", key=key).page
     send(page, [("secret plan.txt", "text/plain", b"The secret plan.")])
-    uploads(page).get_by_text("1 of 1 files ready").wait_for(timeout=_READY_MS)
+    uploads(page).get_by_text("1 of 1 file ready").wait_for(timeout=_READY_MS)
     page.get_by_role("button", name="Delete gone.txt").click()
     page.get_by_role("button", name="Sign out").click()
     page.get_by_text("You are signed out.").wait_for()
@@ -306,7 +306,7 @@ def test_an_upload_continues_when_another_tab_signs_in_again(open_page: OpenPage
     other.get_by_role("button", name="Sign in with the link").click()
     other.get_by_role("navigation", name="Pages").wait_for()
     send(watched.page, [("plan.txt", "text/plain", b"The plan.")])
-    uploads(watched.page).get_by_text("1 of 1 files ready").wait_for(timeout=_READY_MS)
+    uploads(watched.page).get_by_text("1 of 1 file ready").wait_for(timeout=_READY_MS)
 
 
 def test_an_upload_that_is_read_while_the_connection_is_lost_becomes_ready(

@@ -121,6 +121,7 @@ def test_signing_out_also_works_after_another_tab_has_signed_in_again(open_page,
     watched.allow("status of 403")
     other = watched.context.new_page()
     other.goto(site.sign_in_link())
+    other.get_by_role("button", name="Sign in with the link").click()
     other.get_by_role("button", name="Sign out").wait_for()
     cookies = watched.context.cookies()
     watched.page.get_by_role("button", name="Sign out").click()
