@@ -111,9 +111,9 @@ def _first_ids(connection: Connection, found: Select[Any], condition: Filter | N
         return list(connection.execute(found.limit(count)).scalars())
     with connection.execute(found) as rows:
         fitting = (
-            document_id
-            for document_id, metadata, filename, created_at in rows
-            if matches(condition, _decode_object(metadata), filename=filename, created_at=created_at)
+            row.id
+            for row in rows
+            if matches(condition, _decode_object(row.metadata), filename=row.filename, created_at=row.created_at)
         )
         return list(itertools.islice(fitting, count))
 
