@@ -231,6 +231,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Conversations that a tenant may have; no limit by default."""
     max_responses_per_tenant: Positive | None = None
     """Stored responses that a tenant may have; no limit by default."""
+    max_feedback_per_tenant: Positive | None = None
+    """Pieces of feedback on answers that a tenant may have; no limit by default."""
     quarantine_days: Annotated[int, Meta(ge=0)] = 30
     """Days that a stored file without a document is kept in ``quarantine/`` before it is deleted; 0 keeps it."""
 

@@ -53,6 +53,7 @@ from ragsvc.client.records import (
     UploadedDocument,
     UsageRecords,
 )
+from ragsvc.client.service_errors import ServiceUnreachable
 from ragsvc.client.upload_bodies import UploadSource
 
 OnProgress = Callable[[DocumentRecord], None]
@@ -144,6 +145,7 @@ class AsyncDocumentsResource:
         async with self._connection.events(operations.follow_all_documents()) as events:
             async for event in events:
                 yield operations.documents_event(event)
+        raise ServiceUnreachable(self._connection.url, "the stream of events ended")
 
     async def get(self, document_id: str) -> DocumentRecord:
         return await self._connection.send(operations.get_document(document_id))

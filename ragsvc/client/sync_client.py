@@ -51,6 +51,7 @@ from ragsvc.client.records import (
     UploadedDocument,
     UsageRecords,
 )
+from ragsvc.client.service_errors import ServiceUnreachable
 from ragsvc.client.sync_connection import SyncConnection
 from ragsvc.client.upload_bodies import UploadSource
 
@@ -142,6 +143,7 @@ class DocumentsResource:
         with self._connection.events(operations.follow_all_documents()) as events:
             for event in events:
                 yield operations.documents_event(event)
+        raise ServiceUnreachable(self._connection.url, "the stream of events ended")
 
     def get(self, document_id: str) -> DocumentRecord:
         return self._connection.send(operations.get_document(document_id))

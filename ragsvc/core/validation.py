@@ -9,12 +9,14 @@ from __future__ import annotations
 import ast
 import math
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar, cast
 
 import msgspec
 from msgspec import inspect
 
+from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH
 from ragsvc.core.errors import InvalidRequest
 from ragsvc.core.ids import END_OF_TEXT
 
@@ -184,6 +186,19 @@ def check_text_length(path: str, text: str, *, maximum: int) -> None:
         raise invalid_value(path, "Expected `str` of length >= 1")
     if len(text) > maximum:
         raise invalid_value(path, f"Expected `str` of length <= {maximum}")
+
+
+def check_collection_name(path: str, name: str) -> None:
+    """Refuse a name that no URL can carry: clients resolve ``.`` and ``..`` in paths (RFC 3986 §5.2.4).
+
+    Raises:
+        InvalidRequest: also for control characters, and for a name that is empty or too long.
+    """
+    check_text_length(path, name, maximum=MAX_COLLECTION_NAME_LENGTH)
+    if any(part in {".", ".."} for part in name.split("/")):
+        raise invalid_value(path, "Expected a name without the parts '.' and '..'")
+    if any(unicodedata.category(character) == "Cc" for character in name):
+        raise invalid_value(path, "Expected a name without control characters")
 
 
 def check_nesting(path: str, value: object, *, maximum: int = 32) -> None:

@@ -176,7 +176,7 @@ class IndexRegistry:
             return self._load(slot, collection_id).verify()
 
     def status(self) -> list[IndexStatus]:
-        loaded = [(number, slot.index) for number, slot in self._present() if slot.index is not None]
+        loaded = [(number, index) for number, slot in self._present() if (index := slot.index) is not None]
         return [
             IndexStatus(number, index.kind, len(index), index.memory_bytes, index.covered_seq)
             for number, index in loaded
@@ -184,7 +184,7 @@ class IndexRegistry:
 
     def memory_bytes(self) -> int:
         """Bytes of memory of all loaded collections."""
-        return sum(slot.index.memory_bytes for _, slot in self._present() if slot.index is not None)
+        return sum(index.memory_bytes for _, slot in self._present() if (index := slot.index) is not None)
 
     @property
     def is_full(self) -> bool:

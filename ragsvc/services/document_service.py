@@ -15,7 +15,7 @@ import anyio
 import msgspec
 from sqlalchemy import Connection
 
-from ragsvc.core.defaults import DEFAULT_COLLECTION, MAX_COLLECTION_NAME_LENGTH, MAX_FILENAME_LENGTH
+from ragsvc.core.defaults import DEFAULT_COLLECTION, MAX_FILENAME_LENGTH
 from ragsvc.core.documents import Document, DocumentStatus, Page, Problem, ProblemCode, StoredPassage
 from ragsvc.core.errors import (
     CollectionNotFound,
@@ -31,7 +31,7 @@ from ragsvc.core.file_names import default_filename
 from ragsvc.core.file_types import HEAD_BYTES, MEDIA_TYPES, READABLE, TAIL_BYTES
 from ragsvc.core.files import UploadedFile
 from ragsvc.core.ids import TenantId
-from ragsvc.core.validation import MAX_INTEGER, check_number, check_text_length, invalid_value
+from ragsvc.core.validation import MAX_INTEGER, check_collection_name, check_number, check_text_length, invalid_value
 from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.idempotency import IdempotentRequest, once, recall
 from ragsvc.services.index_lag import IndexLag
@@ -607,7 +607,7 @@ def _check(upload: Upload) -> None:
             f"Files of type '{upload.media_type[:100]}' cannot be read. Send one of: {READABLE}.",
             param="file",
         )
-    check_text_length("collection", upload.collection, maximum=MAX_COLLECTION_NAME_LENGTH)
+    check_collection_name("collection", upload.collection)
     if upload.filename is not None:
         check_text_length("filename", upload.filename, maximum=MAX_FILENAME_LENGTH)
     _check_metadata(upload.metadata or {})

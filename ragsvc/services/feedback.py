@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from ragsvc.core.access.principal import Principal
+from ragsvc.core.errors import QuotaExceeded
 from ragsvc.core.feedback import Feedback, FeedbackDraft, Rating, as_question
 from ragsvc.core.ids import KeyId
 from ragsvc.services.access_control import write_to_the_end
@@ -33,25 +34,42 @@ class FeedbackService:
         database: Database,
         *,
         require_key: Callable[[Connection, KeyId], None],
+        max_per_tenant: int | None = None,
         clock: Callable[[], float] = time.time,
         draw: Callable[[], str] = lambda: secrets.token_hex(12),
     ) -> None:
         """``require_key`` raises if the key was deleted. ``draw`` makes the random part of an id."""
         self._database = database
         self._require_key = require_key
+        self._max_per_tenant = max_per_tenant
         self._clock = clock
         self._draw = draw
 
     async def add(self, principal: Principal, draft: FeedbackDraft) -> Feedback:
-        """Store feedback; earlier feedback of the key on the same answer is replaced and keeps its id."""
+        """Store feedback; earlier feedback of the key on the same answer is replaced and keeps its id.
+
+        Raises:
+            QuotaExceeded: the tenant may have no more feedback.
+        """
         now = int(self._clock())
 
         def write(connection: Connection) -> Feedback:
             self._require_key(connection, principal.key_id)
             public_id = f"fb_{self._draw()}"
-            return rows.insert_feedback(connection, principal.tenant, principal.key_id, public_id, draft, now=now)
+            stored = rows.insert_feedback(connection, principal.tenant, principal.key_id, public_id, draft, now=now)
+            self._check_quota(connection, principal, added=stored.public_id == public_id)
+            return stored
 
         return await write_to_the_end(self._database, write)
+
+    def _check_quota(self, connection: Connection, principal: Principal, *, added: bool) -> None:
+        """Raise if there is one piece too many now, which undoes the transaction; replaced feedback adds none."""
+        most = self._max_per_tenant
+        if most is not None and added and rows.count_feedback(connection, principal.tenant) > most:
+            raise QuotaExceeded(
+                f"The tenant '{principal.tenant}' may have {most} pieces of feedback and has them. Delete feedback, "
+                "or ask the operator for a higher limit."
+            )
 
     async def get(self, reach: FeedbackReach, public_id: str) -> Feedback:
         """Raises ``FeedbackNotFound``."""

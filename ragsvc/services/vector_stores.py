@@ -290,7 +290,7 @@ def _collection_name(connection: Connection, tenant: TenantId, wanted: str | Non
     """The name of a store as that of its collection if it is legal and free, otherwise one with the id of the store."""
     if not wanted:
         return public_id
-    is_legal = wanted == wanted.strip() and wanted.isprintable() and not wanted.startswith("/")
+    is_legal = wanted == wanted.strip() and wanted.isprintable() and not {"", ".", ".."} & set(wanted.split("/"))
     if is_legal and len(wanted) <= MAX_COLLECTION_NAME_LENGTH:
         if not document_rows.has_collection(connection, tenant, wanted):
             return wanted

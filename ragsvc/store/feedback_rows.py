@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-from sqlalchemy import Column, Connection, Index, LargeBinary, Select, delete, insert, literal, select
+from sqlalchemy import Column, Connection, Index, LargeBinary, Select, delete, func, insert, literal, select
 from sqlmodel import Field, SQLModel
 
 from ragsvc.core.errors import FeedbackNotFound
@@ -119,6 +119,10 @@ def feedback_for_export(connection: Connection, tenant: TenantId, *, after: int,
 def delete_feedback_of(connection: Connection, tenant: TenantId) -> int:
     """Remove all feedback of a tenant; returns how much there was."""
     return connection.execute(delete(_feedback).where(_feedback.c.tenant == tenant)).rowcount
+
+
+def count_feedback(connection: Connection, tenant: TenantId) -> int:
+    return connection.execute(select(func.count()).where(_feedback.c.tenant == tenant)).scalar_one()
 
 
 def has_feedback(connection: Connection, tenant: TenantId) -> bool:

@@ -496,7 +496,9 @@ async def open_services(
             parser=parser,
             request_files=request_files,
             conversations=conversations,
-            feedback=FeedbackService(database, require_key=access.require_key),
+            feedback=FeedbackService(
+                database, require_key=access.require_key, max_per_tenant=settings.max_feedback_per_tenant
+            ),
             ingest=ingest,
             documents=documents,
             document_feed=DocumentFeed(database=database, hub=hub, may_continue=access.may_continue),

@@ -12,7 +12,13 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from ragsvc.client import Client, DocumentDeletionRecord, DocumentRecord, DocumentsSnapshotRecord
+from ragsvc.client import (
+    Client,
+    DocumentDeletionRecord,
+    DocumentRecord,
+    DocumentsSnapshotRecord,
+    ServiceUnreachable,
+)
 from ragsvc.testing.sample_pdfs import text_pdf
 
 pytestmark = pytest.mark.model
@@ -360,6 +366,33 @@ def test_the_python_client_counts_sorts_explains_and_follows_all_documents(tenan
         assert isinstance(deletion, DocumentDeletionRecord)
         assert deletion.id == hit.document_id
         following.close()
+
+
+def test_the_python_client_raises_when_the_stream_of_events_ends(new_tenant) -> None:
+    owner = new_tenant()
+    with owner.service.client(owner.service.admin_key) as admin:
+        second = admin.post("/v1/keys", json={"tenant": owner.name, "label": "second"}).json()
+        with Client(owner.service.url, second["key"]) as client:
+            following = client.documents.follow_all()
+            assert isinstance(next(following), DocumentsSnapshotRecord)
+            assert admin.delete(f"/v1/keys/{second['id']}").status_code in (200, 204)
+            owner.add_text("A change wakes the stream.")
+            with pytest.raises(ServiceUnreachable, match="the stream of events ended"):
+                list(following)
+
+
+@pytest.mark.parametrize("name", [".", "..", "a/../b", "a/./b", "a\nb", "\x7f"])
+def test_a_collection_has_no_name_that_urls_cannot_carry(tenant, name: str) -> None:
+    made = tenant.http.post("/v1/rag/collections", json={"name": name})
+    assert (made.status_code, made.json()["error"]["param"]) == (400, "name")
+    sent = tenant.upload(b"Text.", filename="a.txt", kind="text/plain", collection=name)
+    assert (sent.status_code, sent.json()["error"]["param"]) == (400, "collection")
+    assert tenant.http.get("/v1/rag/collections").json()["data"] == []
+    store = tenant.http.post("/v1/vector_stores", json={"name": name}).json()
+    assert store["name"] == name
+    (collection,) = tenant.http.get("/v1/rag/collections").json()["data"]
+    assert collection["name"] == store["id"]
+    assert tenant.http.delete(f"/v1/rag/collections/{store['id']}").status_code == 200
 
 
 def test_a_revoked_key_ends_the_stream(new_tenant) -> None:

@@ -12,7 +12,7 @@ from litestar.params import FromPath, QueryParameter
 from ragsvc.core.access.principal import Scope, allows_collection, require_collection
 from ragsvc.core.defaults import MAX_COLLECTION_NAME_LENGTH
 from ragsvc.core.errors import CollectionNotFound
-from ragsvc.core.validation import check_not_blank
+from ragsvc.core.validation import check_collection_name, check_not_blank
 from ragsvc.services.tenant_administration import DeletionReport, TenantAdministration
 from ragsvc.store.tenant_rows import CollectionHoldings
 from ragsvc.web.app_state import services_of
@@ -80,6 +80,7 @@ async def create_collection(request: Request[Any, Any, Any]) -> Response[Collect
     principal = principal_of(request)
     name = (await read_json(request, _new)).name
     check_not_blank("name", name)
+    check_collection_name("name", name)
     require_collection(principal, name)
     access = services_of(request).access
     holdings, created = await administration_of(request).create_collection(

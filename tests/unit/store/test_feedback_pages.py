@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from ragsvc.core.access.principal import Principal, Scope
+from ragsvc.core.errors import QuotaExceeded
 from ragsvc.core.feedback import FeedbackDraft, Rating
 from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.services.feedback import FeedbackService
@@ -28,8 +29,8 @@ def database(tmp_path: Path):
     opened.close()
 
 
-def service_of(database: Database) -> FeedbackService:
-    return FeedbackService(database, require_key=lambda _connection, _key: None)
+def service_of(database: Database, *, max_per_tenant: int | None = None) -> FeedbackService:
+    return FeedbackService(database, require_key=lambda _connection, _key: None, max_per_tenant=max_per_tenant)
 
 
 def test_a_page_of_long_answers_is_small_and_the_next_pages_have_the_others(database: Database) -> None:
@@ -71,5 +72,19 @@ def test_the_export_does_not_keep_the_questions(database: Database) -> None:
         tracemalloc.stop()
         assert count == 800
         assert kept < 3_500_000
+
+    anyio.run(main)
+
+
+def test_a_tenant_has_a_limited_number_of_pieces_of_feedback(database: Database) -> None:
+    async def main() -> None:
+        service = service_of(database, max_per_tenant=2)
+        for answer_id in ("resp_1", "resp_2", "resp_2"):
+            draft = FeedbackDraft(question="Who?", answer="Oda.", rating=Rating.UP, answer_id=answer_id)
+            await service.add(CALLER, draft)
+        with pytest.raises(QuotaExceeded, match="The tenant 'acme' may have 2 pieces of feedback"):
+            await service.add(CALLER, FeedbackDraft(question="Where?", answer="There.", rating=Rating.UP))
+        found, _ = await service.page(OWN, limit=10, after=None, rating=None)
+        assert [feedback.draft.answer_id for feedback in found] == ["resp_2", "resp_1"]
 
     anyio.run(main)
