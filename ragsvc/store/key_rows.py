@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, Table, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, Table, bindparam, delete, func, insert, select, update
 
 from ragsvc.core.access.api_keys import ApiKey, KeyLimits, KeyState
 from ragsvc.core.access.principal import Scope
 from ragsvc.core.ids import KeyId, TenantId
+from ragsvc.store.driver_statement import DriverStatement
 from ragsvc.store.key_tables import KeyAuditRow, KeyRow, later_revision
 
 _keys = cast("Table", KeyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
+_find_id = DriverStatement(select(_keys.c.id).where(_keys.c.id == bindparam("key_id")).limit(1))
 _audit = cast("Table", KeyAuditRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 
 T = TypeVar("T")
@@ -67,7 +69,7 @@ def fetch_key(connection: Connection, key_id: KeyId) -> ApiKey | None:
 
 
 def has_key(connection: Connection, key_id: KeyId) -> bool:
-    return bool(connection.execute(select(exists().where(_keys.c.id == key_id))).scalar_one())
+    return _find_id.run(connection, key_id=key_id).fetchone() is not None
 
 
 def has_secret(connection: Connection, secret_hash: bytes) -> bool:

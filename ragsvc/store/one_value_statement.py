@@ -7,10 +7,9 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Select, bindparam, func, select
-from sqlalchemy.dialects import sqlite
 
 from ragsvc.core.ports.indexes import Ids
-from ragsvc.store.database import driver_connection
+from ragsvc.store.driver_statement import DriverStatement
 
 requested_ids = select(func.json_each(bindparam("ids")).table_valued("value").c.value)
 """The parameter ``ids`` of a statement."""
@@ -25,11 +24,9 @@ class OneValueStatement:
     """
 
     def __init__(self, statement: Select[Any]) -> None:
-        compiled = statement.compile(dialect=sqlite.dialect(paramstyle="named"))
-        self._sql, self._values = str(compiled), dict(compiled.params)
+        self._statement = DriverStatement(statement)
 
     def read(self, connection: Connection, ids: Iterable[int] | Ids, **values: str) -> str | bytes:
         wanted = msgspec.json.encode([int(passage) for passage in ids]).decode()
-        statement = driver_connection(connection).execute(self._sql, {**self._values, "ids": wanted, **values})
-        found: str | bytes | None = statement.fetchone()[0]
+        found: str | bytes | None = self._statement.run(connection, ids=wanted, **values).fetchone()[0]
         return found or b""

@@ -10,6 +10,7 @@ from sqlmodel import Field, SQLModel
 
 from ragsvc.core.errors import ResponseNotFound
 from ragsvc.core.ids import TenantId
+from ragsvc.store.driver_statement import DriverStatement
 from ragsvc.store.tables import AnyRow, table_of
 
 UNFINISHED = ("queued", "in_progress")
@@ -61,6 +62,9 @@ class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
 
 
+_insert = DriverStatement(insert(_responses), columns=StoredResponse.__struct_fields__)
+
+
 def response_not_found(public_id: str, *, param: str = "response_id") -> ResponseNotFound:
     """The error for an id that the tenant does not have, or that the key may not see."""
     return ResponseNotFound(f"There is no response '{public_id[:100]}'.", param=param)
@@ -69,7 +73,7 @@ def response_not_found(public_id: str, *, param: str = "response_id") -> Respons
 def add_response(connection: Connection, response: StoredResponse) -> None:
     values = {name: getattr(response, name) for name in response.__struct_fields__}
     values["collections"] = msgspec.json.encode(response.collections)
-    connection.execute(insert(_responses).values(**values))
+    _insert.run(connection, **values).close()
 
 
 def change_response(connection: Connection, tenant: TenantId, public_id: str, *, status: str, body: bytes) -> bool:
