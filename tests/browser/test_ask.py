@@ -191,7 +191,7 @@ def test_a_conversation_that_is_created_late_does_not_bring_the_reader_back(open
         "**/v1/conversations", lambda route: held.append(route) if route.request.method == "POST" else route.continue_()
     )
     ask(page, QUESTION)
-    page.get_by_role("link", name="Documents").click()
+    page.get_by_role("link", name="Documents", exact=True).click()
     page.wait_for_url("**/documents")
     with page.expect_response("**/v1/responses"):
         held[0].continue_()
@@ -353,7 +353,7 @@ def test_a_question_says_when_it_does_not_look_into_all_collections(open_page, s
     page.get_by_text("Answers come from 16 of 17 collections only.").wait_for()
     page.get_by_role("button", name="All documents").click()
     dialog = page.get_by_role("dialog", name="Where to look")
-    dialog.get_by_label("shelf 16").check()
+    dialog.get_by_role("checkbox", name="shelf 16 (1)").check()
     dialog.get_by_role("button", name="Done").click()
     page.get_by_text("Answers come from").wait_for(state="detached")
     ask(page, "Which shelf has books?")

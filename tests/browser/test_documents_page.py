@@ -269,7 +269,7 @@ def test_signing_out_finishes_deletions_and_another_key_sees_nothing_of_the_form
     page.get_by_label("API key").fill(site.other_key)
     page.keyboard.press("Enter")
     page.get_by_role("navigation", name="Pages").wait_for()
-    page.get_by_role("link", name="Documents").click()
+    page.get_by_role("link", name="Documents", exact=True).click()
     page.get_by_text("No documents yet.").wait_for()
     assert "secret plan" not in page.content()
 

@@ -201,7 +201,7 @@ def test_the_whole_frame_works_by_keyboard(open_page) -> None:
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "content"
-    page.get_by_role("link", name="Documents").focus()
+    page.get_by_role("link", name="Documents", exact=True).focus()
     page.keyboard.press("Enter")
     page.wait_for_url("**/documents")
 

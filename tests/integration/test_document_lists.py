@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -255,8 +256,12 @@ def test_changed_attributes_of_a_file_in_a_vector_store_reach_the_stream(tenant)
     file = tenant.http.post("/v1/files", data={"purpose": "assistants"}, files=content).json()["id"]
     path = f"/v1/vector_stores/{store}/files"
     with events_of(tenant.http) as events:
+        events.wait_for("snapshot")
         assert tenant.http.post(path, json={"file_id": file}).status_code == 200
-        events.wait_for("ready", filename="report.txt")
+        deadline = time.monotonic() + 60
+        while tenant.http.get(f"{path}/{file}").json()["status"] != "completed":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         assert tenant.http.post(f"{path}/{file}", json={"attributes": {"year": 2024}}).status_code == 200
         events.wait_for("ready", filename="report.txt", metadata={"year": 2024})
 
