@@ -1,6 +1,6 @@
 """Compare the rectangles of cited quotes with what text recognition reads inside them.
 
-    scripts/evaluate_highlights [--data FOLDER] [--cache FOLDER] [--most N] [--scans N] [--json FILE]
+    scripts/evaluate_highlights FOLDER [--cache FOLDER] [--most N] [--scans N] [--json FILE]
 
 A citation is made as the service makes it: on a page that is known to answer a question (mmlong, ERC2), the words that
 best support the question are quoted. The rectangles of the quote are cut out of the drawn page, each is recognised as
@@ -156,7 +156,7 @@ def check(file: Path, page: int, read: ReadPage, stretch: tuple[int, int], kind:
     found, _ = find_page_boxes(file, page, wanted, password=None, known=None)
     picture = draw_page_picture(file, page, WIDTH)
     pixels = np.ascontiguousarray(np.asarray(Image.open(io.BytesIO(picture.png)).convert("RGB"))[:, :, ::-1])
-    seen = " ".join(_read_inside(pixels, box) for box in found.boxes)
+    seen = " ".join(_read_inside(pixels, box, several_lines=read.recognised) for box in found.boxes)
     quote = read.text[start:end]
     letters, others = comparable(quote), comparable(seen)
     matcher = difflib.SequenceMatcher(None, letters, others, autojunk=False)
@@ -178,8 +178,11 @@ def comparable(text: str) -> str:
     return letters_of(text.replace("|", "1")).lower().translate(str.maketrans("ilo", "110"))
 
 
-def _read_inside(pixels: np.ndarray, box: ShownBox) -> str:
-    """Recognise the inside of a rectangle with a narrow margin; a tall one is turned."""
+def _read_inside(pixels: np.ndarray, box: ShownBox, *, several_lines: bool) -> str:
+    """Recognise the inside of a rectangle with a narrow margin; a tall one is turned.
+
+    The rectangles of recognised pages contain ``several_lines`` where lines are skewed or close to each other.
+    """
     rows, columns = pixels.shape[:2]
     height, width = box.height * rows, box.width * columns
     margin = max(2.0, PADDING * min(height, width) * 2)
@@ -189,10 +192,22 @@ def _read_inside(pixels: np.ndarray, box: ShownBox) -> str:
     if min(crop.shape[:2]) < 3:
         return ""
     crop = np.pad(crop, ((0, 0), (EDGE, EDGE), (0, 0)), mode="edge")  # the engine misses letters at the very edge
+    if several_lines:
+        page = np.pad(crop, ((EDGE, EDGE), (EDGE, EDGE), (0, 0)), constant_values=255)
+        return _read_lines(page)
     if height > 2.5 * width:
         texts = [open_recogniser().read_line(np.ascontiguousarray(np.rot90(crop, turns))) for turns in (1, 3)]
         return max(texts, key=len)
     return open_recogniser().read_line(np.ascontiguousarray(crop))
+
+
+def _read_lines(image: np.ndarray) -> str:
+    """Recognise an image with one or several lines, from top to bottom; a turned one is made upright."""
+    found = open_recogniser().read(image)
+    if found.turns:
+        found = open_recogniser().read(np.ascontiguousarray(np.rot90(image, -found.turns)))
+    lines = sorted(found.lines, key=lambda line: sum(y for _, y in line.corners))
+    return " ".join(line.text for line in lines)
 
 
 def scanned(asked: AskedPage, number: int, folder: Path) -> tuple[Path, str]:
@@ -205,7 +220,7 @@ def scanned(asked: AskedPage, number: int, folder: Path) -> tuple[Path, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("data", type=Path, help="folder with mmlong and erc2")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "ragsvc-highlights")
     parser.add_argument("--most", type=int, default=200, help="citations of pages as they are")
     parser.add_argument("--scans", type=int, default=30, help="further citations of scans")

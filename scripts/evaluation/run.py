@@ -1,6 +1,6 @@
 """Evaluate retrieval and answers on public data sets, with the service's own components and with a plain stack.
 
-    scripts/evaluate [DATA] [--sets mmlong,sec10q,chunkeval,cranfield,xquad] [--runtime auto|onnx-fp32|...] [--json]
+    scripts/evaluate DATA [--sets mmlong,sec10q,chunkeval,cranfield,xquad] [--runtime auto|onnx-fp32|...] [--json]
 
 mmlong: hit@1/5/10/20 and MRR of pages over all documents together, on text and table questions that have an answer.
 sec10q-pages, erc2: the same on financial reports. sec10q-statements, erc2-statements: our own questions about a line
@@ -266,7 +266,7 @@ def shortcomings(report: dict[str, dict[str, Any]]) -> tuple[list[str], list[str
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="?", default=ROOT.parent / "shared" / "data")
+    parser.add_argument("data", type=Path, help="folder of the data sets")
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--runtime", default="auto")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "ragsvc-evaluate")
