@@ -30,6 +30,7 @@ def test_every_page_fits_a_phone(open_page) -> None:
     watched.page.get_by_role("button", name="Menü öffnen").click()
     watched.page.get_by_role("link", name="Dokumente").click()
     watched.page.wait_for_url("**/documents")
+    settle(watched.page)
     assert_accessible(watched.page)
 
 

@@ -18,6 +18,7 @@ from ragsvc.core.documents import Document, DocumentStatus, Stage
 from ragsvc.core.errors import Overloaded
 from ragsvc.core.ids import CollectionId, DocumentId, TenantId
 from ragsvc.core.page_views import OutlineEntry, PageBoxes, PagePicture, RecognisedLines, TextStretch
+from ragsvc.core.ports.page_reading import PageReader
 from ragsvc.core.ports.parsing import ExtractionLimits
 from ragsvc.crypto.at_rest import MasterKey, MasterKeys
 from ragsvc.extract.parser import ChildParser
@@ -490,7 +491,7 @@ def test_pictures_of_removed_files_are_forgotten_at_a_start(tmp_path: Path) -> N
     with_views(tmp_path, 100_000_000, check)
 
 
-class WaitingReader:
+class WaitingReader(PageReader):
     """Draws nothing until it may; knows how many files were readable at the same time."""
 
     def __init__(self, folder: Path) -> None:
@@ -503,20 +504,6 @@ class WaitingReader:
         await self.may_draw.wait()
         self.most_files = max(self.most_files, len(list(self._folder.iterdir())))
         return PagePicture(b"png", 1, page)
-
-    async def page_boxes(
-        self,
-        path: Path,
-        page: int,
-        stretch: TextStretch,
-        *,
-        password: str | None = None,
-        known: RecognisedLines | None = None,
-    ) -> tuple[PageBoxes, RecognisedLines | None]:
-        raise NotImplementedError
-
-    async def outline(self, path: Path, *, password: str | None = None) -> list[OutlineEntry]:
-        raise NotImplementedError
 
 
 def test_few_files_of_an_encrypted_store_are_in_memory_while_many_pages_wait(tmp_path: Path) -> None:

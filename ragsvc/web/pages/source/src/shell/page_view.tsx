@@ -1,11 +1,9 @@
 import { Component, type ComponentChildren, type ComponentType } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { hasScope } from "../api/session";
-import { Button } from "../components/button";
-import { Notice } from "../components/notice";
 import { PageHeader } from "../components/page_header";
+import { ReadFailure } from "../components/read_failure";
 import { Spinner } from "../components/spinner";
-import { errorText } from "../components/toast";
 import { pages, type PageEntry, type PageProps } from "../pages";
 import { t } from "../texts";
 import { matchPath, path } from "./router";
@@ -65,14 +63,7 @@ function Failure({ error, onRetry }: { error: unknown; onRetry: () => void }) {
   return (
     <>
       <PageHeader title={t("shell.page_failed")} />
-      <div class="stack">
-        <Notice kind="error">{errorText(error)}</Notice>
-        <div>
-          <Button icon="retry" onClick={onRetry}>
-            {t("shell.retry")}
-          </Button>
-        </div>
-      </div>
+      <ReadFailure error={error} onRetry={onRetry} />
     </>
   );
 }

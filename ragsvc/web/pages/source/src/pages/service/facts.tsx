@@ -1,8 +1,4 @@
 import { Fragment, type ComponentChildren } from "preact";
-import { Button } from "../../components/button";
-import { Notice } from "../../components/notice";
-import { errorText } from "../../components/toast";
-import { t } from "../../texts";
 
 export type Fact = readonly [name: string, value: ComponentChildren];
 
@@ -21,20 +17,6 @@ export function Facts({ title, facts, children }: { title: string; facts: readon
       </dl>
       {children}
     </section>
-  );
-}
-
-/** Why something could not be read, with a button that reads it again. */
-export function ReadFailure({ error, onRetry }: { error: unknown; onRetry: () => void }) {
-  return (
-    <div class="stack">
-      <Notice kind="error">{errorText(error)}</Notice>
-      <div>
-        <Button icon="retry" onClick={onRetry}>
-          {t("shell.retry")}
-        </Button>
-      </div>
-    </div>
   );
 }
 

@@ -1,10 +1,11 @@
 import { findings, type Finding } from "../../api/service";
+import { ReadFailure } from "../../components/read_failure";
 import { Button } from "../../components/button";
 import { Notice } from "../../components/notice";
 import { Spinner } from "../../components/spinner";
 import { Table, type Column } from "../../components/table";
 import { t } from "../../texts";
-import { Mark, ReadFailure } from "./facts";
+import { Mark } from "./facts";
 import { useAnswer } from "./use_answer";
 
 const marks = { ok: "good", warn: "warn", fail: "bad" } as const;

@@ -1,12 +1,13 @@
 import { useState } from "preact/hooks";
 import { providers, testProvider, type Circuit, type Provider, type ProviderTest } from "../../api/service";
+import { ReadFailure } from "../../components/read_failure";
 import { Button } from "../../components/button";
 import { Notice } from "../../components/notice";
 import { Spinner } from "../../components/spinner";
 import { Table, type Column } from "../../components/table";
 import { errorText } from "../../components/toast";
 import { t } from "../../texts";
-import { Mark, ReadFailure } from "./facts";
+import { Mark } from "./facts";
 import { useAnswer } from "./use_answer";
 
 const marks = { closed: "good", half_open: "warn", open: "bad" } as const;

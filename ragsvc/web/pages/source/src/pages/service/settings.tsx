@@ -1,10 +1,10 @@
 import { useState } from "preact/hooks";
 import { settings, type Setting } from "../../api/service";
+import { ReadFailure } from "../../components/read_failure";
 import { Field } from "../../components/field";
 import { Spinner } from "../../components/spinner";
 import { Table, type Column } from "../../components/table";
 import { t } from "../../texts";
-import { ReadFailure } from "./facts";
 import { useAnswer } from "./use_answer";
 
 export function SettingsList() {

@@ -1,1 +1,0 @@
-import{D as e}from"./index-CMyZdWr_.js";var t=new Map;e.subscribe(e=>{e||t.clear()});function n(e,n){t.set(e,n)}function r(e){return t.get(e)??null}export{n,r as t};
