@@ -262,9 +262,7 @@ class CrashRounds:
                 if deleted.status_code == 200:
                     with self._lock:
                         self.promises.tenants += 1
-                        if deleted.json()["removed"][
-                            "log_emptied"
-                        ]:  # otherwise its bytes are gone within a minute, not yet
+                        if deleted.json()["removed"]["log_emptied"]:  # otherwise its bytes leave within a minute
                             self.promises.erased.append(word)
                     self._acknowledged.release()
                     self._erased.release()
