@@ -115,7 +115,7 @@ class _File:
         if len(page) < self._page_bytes:
             return None
         space = unallocated_space(page, usable=self._usable)
-        if space is None or page[space[0] : space[1]] == self._zeros[: space[1] - space[0]]:
+        if space is None or page[space[0] : space[1]].tobytes() == self._zeros[: space[1] - space[0]]:
             return None
         return space
 
