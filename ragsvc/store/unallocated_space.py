@@ -19,6 +19,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
@@ -50,13 +51,16 @@ def clear_unallocated_space(path: Path, *, timeout_s: float) -> bool:
     """
     command = [sys.executable, "-P", "-m", __name__, str(path), str(timeout_s)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    quiet = subprocess.DEVNULL
     try:
-        done = subprocess.run(  # noqa: S603 - this module
-            command, check=False, capture_output=True, timeout=timeout_s + _PROGRAM_GRACE_S, env=environment
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, env=environment) as child:  # noqa: S603 - this module
+            try:
+                return child.wait(timeout_s + _PROGRAM_GRACE_S) == 0
+            except subprocess.TimeoutExpired:
+                child.kill()
+                return False
+    except OSError:
         return False
-    return done.returncode == 0
 
 
 def unallocated_space(page: bytes | memoryview, *, usable: int) -> tuple[int, int] | None:
@@ -159,7 +163,14 @@ def _empty_log(connection: sqlite3.Connection, path: Path, deadline: float) -> G
             connection.execute("ROLLBACK").close()
 
 
+def _end_with_parent() -> None:
+    """End as soon as the parent does, which has the other end of the standard input."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
 def _main(path: str, timeout_s: str) -> int:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         return 0 if _clear(Path(path), time.monotonic() + float(timeout_s)) else 1
     except (LogInUse, OSError, sqlite3.Error):
@@ -167,4 +178,4 @@ def _main(path: str, timeout_s: str) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(_main(*sys.argv[1:]))
+    os._exit(_main(*sys.argv[1:]))  # the thread that reads holds the lock of the standard input

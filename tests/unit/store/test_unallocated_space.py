@@ -3,8 +3,10 @@
 import random
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -190,3 +192,32 @@ def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
     assert path.read_bytes() == b"no database" * 1000
     assert not clear_unallocated_space(tmp_path / "missing.sqlite", timeout_s=1)
     assert not (tmp_path / "missing.sqlite").exists()
+
+
+def test_the_child_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    path = tmp_path / "test.sqlite"
+    with closing(connect_raw(path, key=None)) as writer:
+        writer.execute("CREATE TABLE t (x)")
+        writer.execute("PRAGMA journal_mode=WAL")
+        writer.execute("INSERT INTO t VALUES (1)")
+        with closing(connect_raw(path, key=None)) as reader:
+            reader.execute("BEGIN").close()
+            reader.execute("SELECT * FROM t").fetchall()
+            writer.execute("INSERT INTO t VALUES (2)")  # the log cannot be emptied: the child waits for the reader
+            program = (
+                "import sys, pathlib, ragsvc.store.unallocated_space as space; "
+                "space.clear_unallocated_space(pathlib.Path(sys.argv[1]), timeout_s=600)"
+            )
+            with subprocess.Popen([sys.executable, "-c", program, str(path)]) as parent:
+                listed = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+                wait_for(lambda: listed.read_text().split())
+                (child,) = listed.read_text().split()
+                parent.kill()
+            wait_for(lambda: not Path(f"/proc/{child}").exists())
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
