@@ -2,7 +2,7 @@
 
 The words of a document are searchable once it is parsed, and its vectors batch by batch. A short document is usually
 embedded within that time, so that its words and vectors become searchable together; its words do not wait longer than
-``_PATIENCE_S`` for the vectors. A document that fails is not searchable any more.
+a second for the vectors. A document that fails is not searchable any more.
 
 A job of a ready document replaces its vectors after a rename. Every step is idempotent: a job that a crash or a
 shutdown interrupted continues from the rows that it had stored.
@@ -98,16 +98,20 @@ class IngestService:
         options: IngestLimits,
         clock: Callable[[], float] = time.time,
         retry_s: float = _RETRY_S,
+        patience_s: float = _PATIENCE_S,
         space: DiskSpace | None = None,
         observer: Observer | None = None,
     ) -> None:
         """``retry_s``: seconds until the next attempt after an error that may pass.
+
+        ``patience_s``: a short document whose vectors take longer becomes searchable by its words before.
 
         While the disk is full, which ``space`` knows, no job is begun. After a fault of the service, such as a full
         queue, the worker pauses as well as the job. After a failed renewal only its job waits, and the worker runs
         other jobs.
         """
         self._retry_s = retry_s
+        self._patience_s = patience_s
         self._space = space
         self._unreleased: set[int] = set()
         self._database = database
@@ -583,7 +587,7 @@ class IngestService:
             on_batch=lambda: self._hub.notify(document),
             between_batches=lambda: self._index_lag.follow(document.collection_id),
             on_wait=functools.partial(self._make_searchable, document),
-            patience_s=math.inf if document.is_searchable else _PATIENCE_S,
+            patience_s=math.inf if document.is_searchable else self._patience_s,
         )
         await self._vectors.fill(space, document, steps=steps)
         return space, time.monotonic() - begin

@@ -78,6 +78,7 @@ class InProcessIngest:
         parser: LineParser | None = None,
         prepare: Callable[[str], str] = str,
         retry_s: float = 0,
+        patience_s: float = 1,
         blobs: BlobStore | None = None,
         clock: Callable[[], float] = time.time,
         key: bytes | None = None,
@@ -114,6 +115,7 @@ class InProcessIngest:
             hub=self.hub,
             options=IngestLimits(workers=2),
             retry_s=retry_s,
+            patience_s=patience_s,
         )
         self.documents = DocumentService(
             database=self.database,
