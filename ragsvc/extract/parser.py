@@ -23,7 +23,7 @@ import anyio.to_thread
 from ragsvc.core.documents import AttachedFile, Page, Passage
 from ragsvc.core.errors import ExtractionFailed, FailureReason, Overloaded
 from ragsvc.core.page_views import OutlineEntry, PageBoxes, PagePicture, RecognisedLines, TextStretch
-from ragsvc.core.ports.parsing import ExtractionLimits, ParsedDocument
+from ragsvc.core.ports.parsing import ExtractionLimits, OnPages, ParsedDocument
 from ragsvc.extract import child_protocol
 from ragsvc.extract.child_process import NICENESS, ParserProcess, ParserProcessEnded
 from ragsvc.extract.child_protocol import ChunkingPlan
@@ -96,6 +96,7 @@ class ChildParser:
         filename: str,
         password: str | None = None,
         on_progress: OnProgress | None = None,
+        on_pages: OnPages | None = None,
     ) -> ParsedDocument:
         """Extract pages and passages; cancelling the call kills the child.
 
@@ -104,7 +105,7 @@ class ChildParser:
             Overloaded: too many jobs are waiting.
         """
         request = child_protocol.ParseRequest(str(path), media_type, filename, password, self._limits, self._plan)
-        outcome = await self._run(request, on_progress)
+        outcome = await self._run(request, on_progress, on_pages)
         extraction = child_protocol.assemble(outcome.pages, outcome.finished(), outcome.attached_files)
         return ParsedDocument(extraction, outcome.passages)
 
@@ -155,7 +156,9 @@ class ChildParser:
         while self._idle:
             self._idle.pop().close()
 
-    async def _run(self, request: child_protocol.Request, on_progress: OnProgress | None) -> _Outcome:
+    async def _run(
+        self, request: child_protocol.Request, on_progress: OnProgress | None, on_pages: OnPages | None = None
+    ) -> _Outcome:
         if self._closed or self._pending >= self._workers + self._queue_limit:
             raise Overloaded(
                 "Too many documents are waiting to be parsed; try again in a few seconds.", retry_after_s=5
@@ -163,13 +166,17 @@ class ChildParser:
         self._pending += 1
         try:
             async with self._slots:
-                return await self._run_now(request, on_progress)
+                return await self._run_now(request, on_progress, on_pages)
         finally:
             self._pending -= 1
 
-    async def _run_now(self, request: child_protocol.Request, on_progress: OnProgress | None) -> _Outcome:
+    async def _run_now(
+        self, request: child_protocol.Request, on_progress: OnProgress | None, on_pages: OnPages | None
+    ) -> _Outcome:
         worker = self._idle.pop() if self._idle else None
-        job = _ParseJob(request, worker, start=self._start, limits=self._limits, on_progress=on_progress)
+        job = _ParseJob(
+            request, worker, start=self._start, limits=self._limits, on_progress=on_progress, on_pages=on_pages
+        )
         self._jobs.add(job)
         try:
             outcome = await anyio.to_thread.run_sync(job.run, abandon_on_cancel=True, limiter=self._threads)
@@ -254,6 +261,7 @@ class _ParseJob:
         start: Callable[[], ParserProcess],
         limits: ExtractionLimits,
         on_progress: OnProgress | None,
+        on_pages: OnPages | None,
     ) -> None:
         self.worker = worker
         self.reusable: ParserProcess | None = None
@@ -261,6 +269,7 @@ class _ParseJob:
         self._start = start
         self._limits = limits
         self._on_progress = on_progress
+        self._on_pages = on_pages
         self._lock = threading.Lock()
         self._cancelled = False
 
@@ -351,8 +360,9 @@ class _ParseJob:
             case child_protocol.ParseProgress():
                 recognised = max(0, min(reply.recognised, self._limits.ocr_max_pages))
                 outcome.allowance_s = recognised * self._limits.ocr_page_s
-                if self._on_progress is not None and not self._cancelled:
-                    anyio.from_thread.run_sync(self._on_progress, reply.done, reply.total)
+                self._report(reply)
+            case child_protocol.EarlyPages():
+                self._pass_on(reply)
             case child_protocol.PageBatch():
                 outcome.pages.extend(reply.pages)
             case child_protocol.PassageBatch():
@@ -362,6 +372,14 @@ class _ParseJob:
             case child_protocol.ParseStarted():
                 pass
         return False
+
+    def _pass_on(self, early: child_protocol.EarlyPages) -> None:
+        if self._on_pages is not None and not self._cancelled:
+            self._on_pages(early.pages, early.total)
+
+    def _report(self, progress: child_protocol.ParseProgress) -> None:
+        if self._on_progress is not None and not self._cancelled:
+            anyio.from_thread.run_sync(self._on_progress, progress.done, progress.total)
 
     @staticmethod
     def _add_last(reply: _LastReply, outcome: _Outcome) -> None:

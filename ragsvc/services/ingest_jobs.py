@@ -21,10 +21,11 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.from_thread
 import msgspec
 from sqlalchemy import Connection
 
-from ragsvc.core.documents import Document, DocumentStatus, Problem, ProblemCode, Stage
+from ragsvc.core.documents import Document, DocumentStatus, Page, Problem, ProblemCode, Stage
 from ragsvc.core.errors import (
     EmbeddingFailed,
     ExtractionFailed,
@@ -38,10 +39,11 @@ from ragsvc.core.file_types import PICTURES
 from ragsvc.core.ids import DocumentId
 from ragsvc.core.log_events import log_event
 from ragsvc.core.observation import ObservedOperation, Observer
-from ragsvc.core.ports.parsing import ParsedDocument, Parser
+from ragsvc.core.ports.parsing import OnPages, ParsedDocument, Parser
 from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.attached_documents import AttachedDocuments, AttachmentLimits, picture_left_out
+from ragsvc.services.early_pages import EarlyPages
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
 from ragsvc.services.file_locks import FileLocks
 from ragsvc.services.file_removals import FileRemovals
@@ -101,16 +103,19 @@ class IngestService:
         patience_s: float = _PATIENCE_S,
         space: DiskSpace | None = None,
         observer: Observer | None = None,
+        early: EarlyPages | None = None,
     ) -> None:
         """``retry_s``: seconds until the next attempt after an error that may pass.
 
         ``patience_s``: a short document whose vectors take longer becomes searchable by its words before.
+        ``early`` takes the pages of documents that are being parsed.
 
         While the disk is full, which ``space`` knows, no job is begun. After a fault of the service, such as a full
         queue, the worker pauses as well as the job. After a failed renewal only its job waits, and the worker runs
         other jobs.
         """
         self._retry_s = retry_s
+        self.early = early
         self._patience_s = patience_s
         self._space = space
         self._unreleased: set[int] = set()
@@ -301,6 +306,7 @@ class IngestService:
                 if interrupted or not ended or scope.cancel_called:
                     with anyio.CancelScope(shield=True):
                         await self._put_back(job)
+                self._drop_early(document)
                 self._scopes.pop(document.id)
                 self._pace.pop(document.id, None)
                 self._ended.pop(document.id).set()
@@ -519,13 +525,19 @@ class IngestService:
         document = job.document
         begin = time.monotonic()
         await self._check_file(document)
+        progress = _PageProgress(self, document)
+        early: dict[str, OnPages] = {}
+        if self.early is not None:
+            self.early.begin(document)
+            early = {"on_pages": _EarlyReports(self.early, document, progress).put}
         async with _readable(self._blobs, document) as path:
             parsed = await self._parser.parse(
                 path,
                 media_type=document.media_type,
                 filename=document.filename,
                 password=job.password,
-                on_progress=_PageProgress(self, document).put,
+                on_progress=progress.put,
+                **early,
             )
         timings = {**parsed.extraction.timings, "parse_s": round(time.monotonic() - begin, 3)}
         parsed = await self._with_attachments(document, parsed)
@@ -543,6 +555,10 @@ class IngestService:
         self._hub.notify(document)
         return stored
 
+    def _drop_early(self, document: Document) -> None:
+        if self.early is not None:
+            self.early.drop(document.id)
+
     async def _make_searchable(self, document: Document) -> Document:
         """Make the words of a parsed document searchable, if they are not."""
         return await self._commit_searchable(document, lambda connection: make_searchable(connection, document.id))
@@ -553,6 +569,7 @@ class IngestService:
             stored = await write_to_the_end(self._database, write)
             if stored is not None:
                 self._hub.notify(stored)
+        self._drop_early(document)
         if stored is None:
             raise DocumentGone
         return stored
@@ -616,6 +633,25 @@ class _PageProgress:
         if now - self._reported_at >= _PROGRESS_EVERY_S:
             self._reported_at = now
             self._service.report_pages(self._document, done, total)
+
+    def put_now(self, done: int, total: int) -> None:
+        """Pass on the first counts after pages became searchable without delay."""
+        self._reported_at = -math.inf
+        self.put(done, total)
+
+
+class _EarlyReports:
+    """Makes pages searchable while others are parsed, and announces them."""
+
+    def __init__(self, early: EarlyPages, document: Document, progress: _PageProgress) -> None:
+        self.early = early
+        self._document = document
+        self._progress = progress
+
+    def put(self, pages: list[Page], pages_total: int) -> None:
+        """Called in a worker thread."""
+        done = self.early.add(self._document.id, pages, pages_total)
+        anyio.from_thread.run_sync(self._progress.put_now, done, pages_total)
 
 
 @asynccontextmanager
