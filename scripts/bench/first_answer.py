@@ -145,9 +145,8 @@ def _first_answer(client: httpx.Client, report: Path, question: str) -> dict[str
             if not line.startswith("data: "):
                 continue
             document = json.loads(line.removeprefix("data: "))
-            if not answered_s and _may_answer(document):
-                if _is_cited(client, question, document_id):
-                    answered_s = time.perf_counter() - begin
+            if not answered_s and _may_answer(document) and _is_cited(client, question, document_id):
+                answered_s = time.perf_counter() - begin
             if document["stage"] in ("searchable", *_ENDED):
                 searchable_s = searchable_s or time.perf_counter() - begin
             if document["status"] in _ENDED:
