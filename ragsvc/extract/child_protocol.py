@@ -113,6 +113,12 @@ class EarlyPages(msgspec.Struct, frozen=True, tag=True):
     total: int
 
 
+class RecognitionBegins(msgspec.Struct, frozen=True, tag=True):
+    """The text layers are read; the texts of ``pages`` pages are recognised next, which takes seconds for each."""
+
+    pages: int
+
+
 class PageBatch(msgspec.Struct, frozen=True, tag=True):
     pages: list[Page]
 
@@ -177,6 +183,7 @@ Reply = (
     | ParseProgress
     | ParseWarning
     | EarlyPages
+    | RecognitionBegins
     | PageBatch
     | PassageBatch
     | AttachmentPiece
