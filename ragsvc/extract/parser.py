@@ -186,7 +186,15 @@ class ChildParser:
 
     async def _run_now(self, request: child_protocol.Request, reports: _Reports) -> _Outcome:
         worker = self._idle.pop() if self._idle else None
-        job = _ParseJob(request, worker, start=self._start, limits=self._limits, reports=reports)
+        job = _ParseJob(
+            request,
+            worker,
+            start=self._start,
+            limits=self._limits,
+            on_progress=reports.on_progress,
+            on_pages=reports.on_pages,
+            on_recognition=reports.on_recognition,
+        )
         self._jobs.add(job)
         try:
             outcome = await anyio.to_thread.run_sync(job.run, abandon_on_cancel=True, limiter=self._threads)
@@ -306,14 +314,16 @@ class _ParseJob:
         *,
         start: Callable[[], ParserProcess],
         limits: ExtractionLimits,
-        reports: _Reports,
+        on_progress: OnProgress | None,
+        on_pages: OnPages | None = None,
+        on_recognition: OnRecognition | None = None,
     ) -> None:
         self.worker = worker
         self.reusable: ParserProcess | None = None
         self._request = request
         self._start = start
         self._limits = limits
-        self._reports = reports
+        self._reports = _Reports(on_progress, on_pages, on_recognition)
         self._lock = threading.Lock()
         self._cancelled = False
 
