@@ -7,6 +7,7 @@ recognised, it gives the place to another job and continues in the share, or wai
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -35,7 +36,8 @@ class JobPlace:
 class RecognitionShare:
     """At most ``limit`` documents whose pages are recognised. Belongs to one event loop."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._limit = limit
         self._running: dict[DocumentId, tuple[float, int]] = {}
         self._deferred: dict[int, DocumentId] = {}
@@ -54,7 +56,7 @@ class RecognitionShare:
             self._deferred[job_id] = document.id
             return RecognitionTurn.DEFER
         self._deferred.pop(job_id, None)
-        self._running[document.id] = (time.monotonic(), pages)
+        self._running[document.id] = (self._clock(), pages)
         place.leave()
         return RecognitionTurn.MOVE
 
@@ -77,4 +79,4 @@ class RecognitionShare:
         started, pages = running
         left = document.pages_total - document.pages_done
         done = pages - left
-        return round(left * (time.monotonic() - started) / done, 1) if done > 0 else None
+        return round(left * (self._clock() - started) / done, 1) if done > 0 else None
