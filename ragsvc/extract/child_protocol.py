@@ -103,7 +103,7 @@ class ParseWarning(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-class EarlyPages(msgspec.Struct, frozen=True, tag=True):
+class EarlyPageBatch(msgspec.Struct, frozen=True, tag=True):
     """Pages that were read while others are not yet; ``total`` is the number of all pages.
 
     Their final texts, which can differ, follow in a ``PageBatch``.
@@ -182,7 +182,7 @@ Reply = (
     ParseStarted
     | ParseProgress
     | ParseWarning
-    | EarlyPages
+    | EarlyPageBatch
     | RecognitionBegins
     | PageBatch
     | PassageBatch

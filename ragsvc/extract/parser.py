@@ -415,7 +415,7 @@ class _ParseJob:
                 recognised = max(0, min(reply.recognised, self._limits.ocr_max_pages))
                 outcome.allowance_s = recognised * self._limits.ocr_page_s
                 self._report(reply)
-            case child_protocol.EarlyPages() | child_protocol.RecognitionBegins():
+            case child_protocol.EarlyPageBatch() | child_protocol.RecognitionBegins():
                 self._pass_on(reply)
             case child_protocol.PageBatch():
                 outcome.pages.extend(reply.pages)
@@ -427,11 +427,11 @@ class _ParseJob:
                 pass
         return False
 
-    def _pass_on(self, reply: child_protocol.EarlyPages | child_protocol.RecognitionBegins) -> None:
+    def _pass_on(self, reply: child_protocol.EarlyPageBatch | child_protocol.RecognitionBegins) -> None:
         """Raises ``RecognitionDeferred``."""
         if self._cancelled:
             return
-        if isinstance(reply, child_protocol.EarlyPages):
+        if isinstance(reply, child_protocol.EarlyPageBatch):
             if self._reports.on_pages is not None:
                 self._reports.on_pages(reply.pages, reply.total)
         elif self._reports.on_recognition is not None:

@@ -150,7 +150,7 @@ def _parse(
     request: child_protocol.ParseRequest, replies: BinaryIO, token_loaders: dict[tuple[str, str], TokenSpans]
 ) -> None:
     last_report, recognised = 0.0, 0
-    early = _EarlyPages(replies)
+    early = _EarlyPageSender(replies)
 
     def report(done: int, total: int) -> None:
         nonlocal last_report
@@ -211,7 +211,7 @@ def _parse(
     _write(replies, child_protocol.ParseFinished(**summary, rss_bytes=_rss_bytes()))
 
 
-class _EarlyPages:
+class _EarlyPageSender:
     """Sends the pages that were read so far: the first soon, later ones after intervals that double.
 
     The service counts the words of these pages once more when the document is complete. In a report that is read
@@ -235,7 +235,7 @@ class _EarlyPages:
 
     def send(self) -> None:
         for batch in child_protocol.page_batches(self._pages):
-            _write(self._replies, child_protocol.EarlyPages(batch.pages, self.total))
+            _write(self._replies, child_protocol.EarlyPageBatch(batch.pages, self.total))
         self._pages = []
         self._due = time.monotonic() + self._interval_s
         self._interval_s = min(_MOST_EARLY_S, 2 * self._interval_s)
