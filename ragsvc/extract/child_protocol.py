@@ -46,7 +46,11 @@ class ChildFiles(msgspec.Struct, frozen=True):
 
 
 class ParseRequest(msgspec.Struct, frozen=True, tag=True):
-    """Extract a file and split it into passages (none without ``plan``)."""
+    """Extract a file and split it into passages (none without ``plan``).
+
+    ``is_small``: the file is one of many that take a moment each, so the child reports no progress and collects garbage
+    less often.
+    """
 
     path: str
     media_type: str
@@ -54,6 +58,7 @@ class ParseRequest(msgspec.Struct, frozen=True, tag=True):
     password: str | None
     limits: ExtractionLimits
     plan: ChunkingPlan | None
+    is_small: bool = False
 
 
 class BoxesRequest(msgspec.Struct, frozen=True, tag=True):

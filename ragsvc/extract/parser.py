@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +23,7 @@ import anyio.to_thread
 from ragsvc.core.documents import AttachedFile, Page, Passage
 from ragsvc.core.errors import ExtractionFailed, FailureReason, Overloaded
 from ragsvc.core.page_views import OutlineEntry, PageBoxes, PagePicture, RecognisedLines, TextStretch
-from ragsvc.core.ports.parsing import ExtractionLimits, ParsedDocument
+from ragsvc.core.ports.parsing import ExtractionLimits, FileToParse, ParsedDocument
 from ragsvc.extract import child_protocol
 from ragsvc.extract.child_process import NICENESS, ParserProcess, ParserProcessEnded
 from ragsvc.extract.child_protocol import ChunkingPlan
@@ -108,6 +108,27 @@ class ChildParser:
         extraction = child_protocol.assemble(outcome.pages, outcome.finished(), outcome.attached_files)
         return ParsedDocument(extraction, outcome.passages)
 
+    async def parse_many(self, files: Sequence[FileToParse]) -> list[ParsedDocument | None]:
+        """Parse small files one after the other in one child; see ``BatchParser``.
+
+        Raises:
+            Overloaded: too many jobs are waiting.
+        """
+        first, *further = [
+            child_protocol.ParseRequest(
+                str(file.path), file.media_type, file.filename, None, self._limits, self._plan, is_small=True
+            )
+            for file in files
+        ]
+        parsed: list[ParsedDocument | None] = []
+        for outcome in await self._run_all(first, None, further):
+            if outcome.failure is not None or outcome.end is None:
+                parsed.append(None)
+                continue
+            extraction = child_protocol.assemble(outcome.pages, outcome.end, outcome.attached_files)
+            parsed.append(ParsedDocument(extraction, outcome.passages))
+        return parsed + [None] * (len(files) - len(parsed))
+
     async def draw_page(self, path: Path, page: int, *, width: int, password: str | None = None) -> PagePicture:
         """Draw page ``page`` (from 1) of a stored file about ``width`` pixels wide.
 
@@ -156,6 +177,18 @@ class ChildParser:
             self._idle.pop().close()
 
     async def _run(self, request: child_protocol.Request, on_progress: OnProgress | None) -> _Outcome:
+        (outcome,) = await self._run_all(request, on_progress)
+        if outcome.failure is not None:
+            raise outcome.failure
+        return outcome
+
+    async def _run_all(
+        self,
+        request: child_protocol.Request,
+        on_progress: OnProgress | None,
+        further: Sequence[child_protocol.Request] = (),
+    ) -> list[_Outcome]:
+        """Run requests in one child; without the outcomes of those after a request that ended it."""
         if self._closed or self._pending >= self._workers + self._queue_limit:
             raise Overloaded(
                 "Too many documents are waiting to be parsed; try again in a few seconds.", retry_after_s=5
@@ -163,16 +196,23 @@ class ChildParser:
         self._pending += 1
         try:
             async with self._slots:
-                return await self._run_now(request, on_progress)
+                return await self._run_now(request, on_progress, further)
         finally:
             self._pending -= 1
 
-    async def _run_now(self, request: child_protocol.Request, on_progress: OnProgress | None) -> _Outcome:
+    async def _run_now(
+        self,
+        request: child_protocol.Request,
+        on_progress: OnProgress | None,
+        further: Sequence[child_protocol.Request],
+    ) -> list[_Outcome]:
         worker = self._idle.pop() if self._idle else None
-        job = _ParseJob(request, worker, start=self._start, limits=self._limits, on_progress=on_progress)
+        job = _ParseJob(
+            request, worker, start=self._start, limits=self._limits, on_progress=on_progress, further=further
+        )
         self._jobs.add(job)
         try:
-            outcome = await anyio.to_thread.run_sync(job.run, abandon_on_cancel=True, limiter=self._threads)
+            outcomes = await anyio.to_thread.run_sync(job.run, abandon_on_cancel=True, limiter=self._threads)
         except BaseException:
             job.cancel()
             raise
@@ -183,9 +223,7 @@ class ChildParser:
                 job.reusable.close()
             else:
                 self._idle.append(job.reusable)
-        if outcome.failure is not None:
-            raise outcome.failure
-        return outcome
+        return outcomes
 
 
 def _child_files(plan: ChunkingPlan | None) -> child_protocol.ChildFiles:
@@ -244,7 +282,7 @@ def _no_result() -> ExtractionFailed:
 
 
 class _ParseJob:
-    """A request to a child. ``run`` is called in a worker thread, ``cancel`` from any thread."""
+    """Requests to a child, one after the other. ``run`` is called in a worker thread, ``cancel`` from any thread."""
 
     def __init__(
         self,
@@ -254,10 +292,12 @@ class _ParseJob:
         start: Callable[[], ParserProcess],
         limits: ExtractionLimits,
         on_progress: OnProgress | None,
+        further: Sequence[child_protocol.Request],
     ) -> None:
         self.worker = worker
         self.reusable: ParserProcess | None = None
         self._request = request
+        self._further = further
         self._start = start
         self._limits = limits
         self._on_progress = on_progress
@@ -273,8 +313,8 @@ class _ParseJob:
             if self.reusable is not None:  # the job ended just before the cancellation
                 self.reusable.close()
 
-    def run(self) -> _Outcome:
-        """Run the request in a child; errors of the document are in the outcome."""
+    def run(self) -> list[_Outcome]:
+        """Run the requests in a child; errors of a document are in its outcome, the last one if it ended the child."""
         for _ in range(_FRESH_TRIES):
             healthy = False
             try:
@@ -283,16 +323,30 @@ class _ParseJob:
                 break
             try:
                 worker.send(self._request)
-                outcome = self._collect(worker)
+                outcomes = [self._collect(worker)]
+                self._run_further(worker, outcomes)
                 healthy = worker.alive and not self._cancelled
             except ParserProcessEnded:
                 continue
             finally:
                 self._give_back(worker, healthy=healthy)
-            return outcome
+            return outcomes
         outcome = _Outcome()
         outcome.failure = ExtractionFailed(FailureReason.PARSER_CRASHED, "The PDF parser could not be started.")
-        return outcome
+        return [outcome]
+
+    def _run_further(self, worker: ParserProcess, outcomes: list[_Outcome]) -> None:
+        """Run the further requests while the child lives; it does not count as served for each small file."""
+        served = worker.served
+        for request in self._further:
+            if not worker.alive or self._cancelled:
+                return
+            try:
+                worker.send(request)
+                outcomes.append(self._collect(worker))
+            except ParserProcessEnded:
+                return
+        worker.served = served
 
     def _take_worker(self) -> ParserProcess:
         with self._lock:

@@ -209,8 +209,10 @@ class DocumentService:
                 await self._remember(request, again.document)
                 return again
 
+        is_small = upload.password is None and jobs.is_small(upload.media_type, incoming.size_bytes)
+
         def register(connection: Connection) -> Document:
-            if jobs.waiting_count(connection) >= self._max_queued:
+            if not jobs.has_room(connection, self._max_queued):
                 raise Overloaded("Too many documents are queued. Try again later.", retry_after_s=10)
             require_caller(connection)
             self._quotas.check_document(connection, tenant, upload.collection, incoming.size_bytes)
@@ -229,14 +231,17 @@ class DocumentService:
                     created_at=now,
                 ),
             )
-            jobs.enqueue(connection, document.id, tenant, password=upload.password, now=now)
+            if is_small:
+                jobs.enqueue_new(connection, [document.id], tenant, now=now, small=[document.id])
+            else:
+                jobs.enqueue(connection, document.id, tenant, password=upload.password, now=now)
             once(connection, request, now=now, kind=str, change=lambda: document.public_id)
             return document
 
         async with self._ingest.file_removals.storing(tenant, sha256):
             await anyio.to_thread.run_sync(self._blobs.publish, incoming, tenant, sha256)
             document = await write_to_the_end(self._database, register)
-        self._ingest.kick()
+        self._ingest.kick(small=is_small)
         self._hub.notify(document)
         return UploadResult(document=document, created=True)
 

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from ragsvc.core.file_types import PICTURES
 from ragsvc.core.ids import DocumentId
 from ragsvc.core.log_events import log_event
 from ragsvc.core.observation import ObservedOperation, Observer
-from ragsvc.core.ports.parsing import ParsedDocument, Parser
+from ragsvc.core.ports.parsing import BatchParser, ParsedDocument, Parser
 from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.attached_documents import AttachedDocuments, AttachmentLimits, picture_left_out
@@ -43,6 +43,7 @@ from ragsvc.services.file_removals import FileRemovals
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.passage_vectors import DocumentGone, DocumentRenamed, PassageVectors
 from ragsvc.services.progress_events import ProgressHub
+from ragsvc.services.small_documents import IngestedTogether, SmallDocuments
 from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.store import attachment_rows
 from ragsvc.store import job_rows as rows
@@ -61,6 +62,8 @@ _PROGRESS_EVERY_S = 0.5
 _IDLE_POLL_S = 30.0
 _RETRY_S = 5.0
 _FULL_POLL_S = 1.0
+_SMALL_AT_ONCE = 64
+"""Most small documents that are ingested together: they share each fixed cost, and none waits for many others."""
 _MAY_NEED_DISK = frozenset({FailureReason.PARSER_CRASHED, FailureReason.INTERNAL_ERROR, FailureReason.DAMAGED})
 """Failures of the parser that a full disk can cause, as its child process may write temporary files."""
 
@@ -113,12 +116,21 @@ class IngestService:
             limits=options.attachments,
             quotas=options.quotas,
         )
+        self._small = (
+            SmallDocuments(
+                database=database, blobs=blobs, parser=parser, spaces=spaces, index_lag=index_lag, clock=clock
+            )
+            if isinstance(parser, BatchParser)
+            else None
+        )
         self._index_lag = index_lag
         self._hub = hub
         self._options = options
         self._clock = clock
         self._observer = observer or Observer()
         self._wake = anyio.Event()
+        self._wake_small = anyio.Event()
+        self._running_together: set[DocumentId] = set()
         self._draining = anyio.Event()
         self._claiming = anyio.Lock()
         self._scopes: dict[DocumentId, anyio.CancelScope] = {}
@@ -129,9 +141,11 @@ class IngestService:
     def now(self) -> int:
         return int(self._clock())
 
-    def kick(self) -> None:
-        """Wake the workers, because a job was queued."""
-        self._wake.set()
+    def kick(self, *, small: bool = False) -> None:
+        """Wake the workers, because a job was queued; ``small``: one that may run together with others."""
+        if not small or self._small is None:
+            self._wake.set()
+        self._wake_small.set()
 
     async def resume(self) -> None:
         """Wake the workers, because the disk has room again."""
@@ -142,9 +156,9 @@ class IngestService:
         return len(self._scopes)
 
     def stop_work_on(self, document_id: DocumentId) -> None:
-        """Stop the job of a document that was deleted."""
+        """Stop the job of a document that was deleted; a job that runs together with others ends in a moment."""
         scope = self._scopes.get(document_id)
-        if scope is not None:
+        if scope is not None and document_id not in self._running_together:
             scope.cancel()
 
     async def stop_work_on_all(self, document_ids: Collection[DocumentId]) -> None:
@@ -173,6 +187,8 @@ class IngestService:
         async with anyio.create_task_group() as group:
             for _ in range(self._options.workers):
                 group.start_soon(self._work)
+            if self._small is not None:
+                group.start_soon(self._work_on_small, self._small)
 
     async def _release_running(self) -> None:
         """Queue the jobs that a killed process left, as soon as the disk has room."""
@@ -187,7 +203,7 @@ class IngestService:
     def drain(self) -> None:
         """Claim no more jobs and queue the running ones again, for the next start."""
         self._draining.set()
-        self._wake.set()
+        self.kick()
         for scope in list(self._scopes.values()):
             scope.cancel()
 
@@ -202,6 +218,114 @@ class IngestService:
                     self._wake = anyio.Event()
             elif not await self._run_job(job):
                 await self._pause(self._retry_s)
+
+    async def _work_on_small(self, small: SmallDocuments) -> None:
+        """Run small jobs together: all that were queued while the ones before them ran."""
+        while not self._draining.is_set():
+            wake = self._wake_small
+            jobs = await self._claim_small()
+            if not jobs:
+                with anyio.move_on_after(self._idle_s()):
+                    await wake.wait()
+                if self._wake_small is wake and wake.is_set():
+                    self._wake_small = anyio.Event()
+            elif not await self._run_together(small, jobs):
+                await self._pause(self._retry_s)
+
+    async def _claim_small(self) -> list[ClaimedJob]:
+        """The next small jobs, if there are some and the disk has room."""
+        if self._space is not None and self._space.is_full:
+            await self._pause(min(self._retry_s, _FULL_POLL_S))
+            return []
+        waiting = self._jobs_that_wait()
+        try:
+            async with self._claiming:
+                if self._draining.is_set():
+                    return []
+                jobs = await write_to_the_end(
+                    self._database,
+                    lambda connection: rows.claim_small(
+                        connection, limit=_SMALL_AT_ONCE, waiting=waiting, busy=list(self._scopes)
+                    ),
+                )
+                scope = anyio.CancelScope()
+                for job in jobs:
+                    self._scopes[job.document.id] = scope
+                    self._ended[job.document.id] = anyio.Event()
+        except (StorageFull, Overloaded):
+            await self._pause(self._retry_s)
+            return []
+        if self._draining.is_set():
+            scope.cancel()
+        return jobs
+
+    async def _run_together(self, small: SmallDocuments, jobs: Sequence[ClaimedJob]) -> bool:
+        """Run claimed jobs together. Those that do not end are queued: by themselves, or all again after a fault.
+
+        Returns ``False`` for a passing fault of the service.
+        """
+        observed = [
+            self._observer.begin("ingest", document_id=job.document.public_id, media_type=job.document.media_type)
+            for job in jobs
+        ]
+        ingested = IngestedTogether()
+        again = True
+        self._running_together.update(job.document.id for job in jobs)
+        scope = self._scopes[jobs[0].document.id]
+        try:
+            with scope:
+                ingested = await small.ingest([job.document for job in jobs])
+                again = False
+        except (StorageFull, Overloaded):
+            return False
+        except ShuttingDown:
+            pass
+        except Exception as error:  # noqa: BLE001 - each document runs by itself, and fails for its own reason
+            again = self._is_of_full_disk(error)
+            if not isinstance(error, EmbeddingFailed | ExtractionFailed):
+                _log_without_content(error, f"{len(jobs)} small documents")
+            return not again
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._end_together(jobs, observed, ingested, again=again)
+        return True
+
+    async def _end_together(
+        self,
+        jobs: Sequence[ClaimedJob],
+        observed: Sequence[ObservedOperation],
+        ingested: IngestedTogether,
+        *,
+        again: bool,
+    ) -> None:
+        left = [job.job_id for job in jobs if job.document.id not in ingested.ready]
+        if left:
+            try:
+                await self._database.write(lambda connection: rows.release_small(connection, left, together=again))
+            except (StorageFull, Overloaded):
+                self._unreleased.update(left)
+            except ShuttingDown:
+                logger.warning("%d jobs could not be queued again; the next start queues them", len(left))
+        for job, operation in zip(jobs, observed, strict=True):
+            document = job.document
+            if document.id in ingested.ready:
+                for stage, seconds in ingested.stage_s.items():
+                    operation.stage_ended(stage, seconds)
+                operation.end()
+            operation.end("cancelled")
+            self._running_together.discard(document.id)
+            self._scopes.pop(document.id)
+            self._ended.pop(document.id).set()
+            self._hub.notify(document)
+        if left and not again:
+            self.kick()
+
+    def _is_of_full_disk(self, error: Exception) -> bool:
+        try:
+            self._raise_if_disk_is_full(error, suspect=True)
+        except StorageFull:
+            return True
+        return False
 
     async def _pause(self, seconds: float) -> None:
         """Wait after a fault, but not longer than until ``drain``."""
@@ -243,7 +367,7 @@ class IngestService:
         def claim(connection: Connection) -> ClaimedJob | None:
             for job_id in unreleased:
                 rows.release(connection, job_id)
-            return rows.claim(connection, now=self.now(), waiting=waiting, busy=busy)
+            return rows.claim(connection, now=self.now(), waiting=waiting, busy=busy, also_small=self._small is None)
 
         try:
             job = await write_to_the_end(self._database, claim)  # a committed claim has to be run or put back

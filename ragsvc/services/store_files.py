@@ -184,7 +184,12 @@ class StoreFileService:
                 again[file.sha256] = document
         ids = document_rows.insert_documents_of_files(connection, store, list(new.values()), now=now)
         readable = [ids[sha256] for sha256, document in new.items() if document.failure is None]
-        job_rows.enqueue_new(connection, readable, store.tenant, now=now)
+        small = {
+            ids[sha256]
+            for sha256, document in new.items()
+            if job_rows.is_small(document.media_type, document.file.size_bytes)
+        }
+        job_rows.enqueue_new(connection, readable, store.tenant, now=now, small=small)
         for sha256, document in known.items():
             if sha256 in attributes:
                 rows.replace_attributes(connection, document.id, attributes[sha256], now=now)

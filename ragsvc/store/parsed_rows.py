@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, delete, insert, update
 
-from ragsvc.core.documents import Document, Passage, Stage
+from ragsvc.core.documents import Document, Extraction, Page, Passage, Stage
 from ragsvc.core.file_names import default_filename, filename_from_title
 from ragsvc.core.ids import DocumentId
 from ragsvc.core.ports.parsing import ParsedDocument
@@ -35,25 +35,11 @@ def store_parsed(
         return None
     clear_parsed(connection, document_id)
     extraction = parsed.extraction
-    filename = document.filename
-    if filename == default_filename(document.media_type):
-        filename = filename_from_title(extraction.title, document.media_type) or filename
+    filename = filename_of_parsed(document, extraction)
     if extraction.pages:
-        connection.execute(
-            insert(_pages),
-            [
-                {
-                    "document_id": document_id,
-                    "number": page.number,
-                    "label": page.label,
-                    "text": page.text,
-                    "checksum": text_checksum(page.text.encode()),
-                }
-                for page in extraction.pages
-            ],
-        )
+        connection.execute(insert(_pages), [page_values(document_id, page) for page in extraction.pages])
     if parsed.passages:
-        connection.execute(insert(_passages), [_passage_values(document_id, passage) for passage in parsed.passages])
+        connection.execute(insert(_passages), [passage_values(document_id, passage) for passage in parsed.passages])
     connection.execute(
         update(_documents)
         .where(_documents.c.id == document_id)
@@ -73,7 +59,28 @@ def store_parsed(
     return get_by_row_id(connection, document_id)
 
 
-def _passage_values(document_id: DocumentId, passage: Passage) -> dict[str, Any]:
+def filename_of_parsed(document: Document, extraction: Extraction) -> str:
+    """The file name of a document from now on: one made from the title if it was uploaded without a name."""
+    if document.filename != default_filename(document.media_type):
+        return document.filename
+    return filename_from_title(extraction.title, document.media_type) or document.filename
+
+
+def page_values(document_id: DocumentId, page: Page) -> dict[str, Any]:
+    """The columns of a page."""
+    return {
+        "document_id": document_id,
+        "number": page.number,
+        "label": page.label,
+        "text": page.text,
+        "checksum": text_checksum(page.text.encode()),
+    }
+
+
+def passage_values(
+    document_id: DocumentId, passage: Passage, *, embedding_hash: bytes = UNKNOWN_HASH
+) -> dict[str, Any]:
+    """The columns of a passage."""
     return {
         "document_id": document_id,
         "ordinal": passage.ordinal,
@@ -83,7 +90,7 @@ def _passage_values(document_id: DocumentId, passage: Passage) -> dict[str, Any]
         "end": passage.end,
         "token_count": passage.token_count,
         "headings": _encode(passage.headings),
-        "embedding_hash": UNKNOWN_HASH,
+        "embedding_hash": embedding_hash,
         "text": passage.text,
         "tables": _encode(passage.tables) if passage.tables else None,
         "checksum": text_checksum(passage.text.encode()),

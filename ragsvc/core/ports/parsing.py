@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -56,6 +56,27 @@ class ParsedDocument(msgspec.Struct, frozen=True):
 
     extraction: Extraction
     passages: list[Passage]
+
+
+class FileToParse(msgspec.Struct, frozen=True):
+    path: Path
+    media_type: str
+    filename: str
+
+
+@runtime_checkable
+class BatchParser(Protocol):
+    """A parser that also reads several small files one after the other in the same child process."""
+
+    async def parse_many(self, files: Sequence[FileToParse]) -> list[ParsedDocument | None]:
+        """Parse files, each within the limits of ``Parser.parse``; ``None`` for a file that could not be parsed.
+
+        If the child process ends, the files after the one that ended it are ``None`` as well.
+
+        Raises:
+            Overloaded: too many parse jobs are waiting.
+        """
+        ...
 
 
 class Parser(Protocol):
