@@ -100,12 +100,13 @@ class FileService:
         if self._space is not None:
             self._space.check()
         limit = self.max_file_bytes if limit_bytes is None else limit_bytes
-        incoming = await anyio.to_thread.run_sync(lambda: self._blobs.incoming(limit_bytes=limit, what=what))
+        receiving = UploadInProgress(
+            lambda: self._blobs.incoming(limit_bytes=limit, what=what), limit_bytes=limit, what=what
+        )
         try:
-            yield UploadInProgress(incoming)
+            yield receiving
         finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(incoming.discard)
+            await receiving.discard()
 
     async def add(
         self,

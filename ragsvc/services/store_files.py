@@ -18,7 +18,7 @@ from ragsvc.core.documents import Collection, Document, Page
 from ragsvc.core.errors import FailureReason, Overloaded
 from ragsvc.core.file_types import READABLE, document_media_type
 from ragsvc.core.files import FileReach, UploadedFile
-from ragsvc.core.ids import KeyId
+from ragsvc.core.ids import KeyId, new_document_id
 from ragsvc.core.ports.parsing import ChunkingOptions
 from ragsvc.core.vector_stores import FileBatch, StoreFile, StoreFileStatus
 from ragsvc.services.access_control import write_to_the_end
@@ -202,7 +202,7 @@ class StoreFileService:
         self, file: UploadedFile, attributes: Mapping[str, Any] | None
     ) -> document_rows.DocumentOfStoredFile:
         return document_rows.DocumentOfStoredFile(
-            public_id=f"doc_{secrets.token_hex(12)}",
+            public_id=new_document_id(),
             file=file,
             media_type=document_media_type(file.media_type) or file.media_type,
             metadata=attributes or {},

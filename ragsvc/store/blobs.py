@@ -28,6 +28,12 @@ _PIECE_BYTES = 1 << 18
 _SAFE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
+def check_size(size_bytes: int, *, limit_bytes: int, what: str) -> None:
+    """Raise ``TooLarge`` if ``what`` has more than ``limit_bytes`` bytes."""
+    if size_bytes > limit_bytes:
+        raise TooLarge(f"The {what} is larger than {limit_bytes} bytes.", limit_bytes=limit_bytes, param="file")
+
+
 class IncomingFile:
     """A file that is being uploaded, hashed while it is written; ``discard`` removes it."""
 
@@ -38,6 +44,7 @@ class IncomingFile:
         self.path = path
         self._what = what
         self.size_bytes = 0
+        self.published = False
         self._limit_bytes = limit_bytes
         self._hash = hashlib.sha256()
         self._file: BinaryIO = path.open("xb")
@@ -45,12 +52,7 @@ class IncomingFile:
 
     def expect(self, more_bytes: int) -> None:
         """Check that ``more_bytes`` more are within the limit. Raises ``TooLarge``."""
-        if self.size_bytes + more_bytes > self._limit_bytes:
-            raise TooLarge(
-                f"The {self._what} is larger than {self._limit_bytes} bytes.",
-                limit_bytes=self._limit_bytes,
-                param="file",
-            )
+        check_size(self.size_bytes + more_bytes, limit_bytes=self._limit_bytes, what=self._what)
 
     def write(self, data: bytes | bytearray) -> None:
         """Append. Raises ``TooLarge`` over the limit and ``StorageFull`` on a full disk."""
@@ -94,6 +96,7 @@ class BlobStore:
         self.folder = root / "blobs"
         self.renditions = root / RENDITIONS
         self._uploads = root / "uploads"
+        self._durable: set[Path] = set()
         if create:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._uploads.mkdir(parents=True, exist_ok=True)
@@ -213,14 +216,31 @@ class BlobStore:
         """Durably move a finished upload to its final path; a file there with the same content is kept."""
         target = self.path(tenant, sha256)
         with _full_disk():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if self.is_intact(tenant, sha256):
+            self._make_durably(target.parent)
+            if target.exists() and self.is_intact(tenant, sha256):
                 incoming.path.unlink(missing_ok=True)
             else:
                 incoming.path.rename(target)
-                for folder in (target.parent, target.parent.parent, self.folder):
-                    _fsync_folder(folder)
+                _fsync_folder(target.parent)
+        incoming.published = True
         return target
+
+    def _make_durably(self, folder: Path) -> None:
+        """Make a folder of the store that survives a crash of the machine.
+
+        A folder that exists may have been made a moment ago by another thread, which has not synced its parent yet. So
+        only a folder that this process has synced is known to survive.
+        """
+        with contextlib.suppress(FileExistsError):
+            try:
+                folder.mkdir()
+            except FileNotFoundError:
+                self._make_durably(folder.parent)
+                folder.mkdir()
+            self._durable.discard(folder)
+        if folder not in self._durable:
+            _fsync_folder(folder.parent)
+            self._durable.add(folder)
 
     def remove(self, tenant: TenantId, sha256: str) -> None:
         """Durably delete the file if it exists, and what was made from it."""
@@ -241,6 +261,7 @@ class BlobStore:
         name = self._place(tenant, "")[0]
         folder = self.folder / name
         for empty in (*folder.glob("??"), folder, self.renditions / name):
+            self._durable.discard(empty)
             with contextlib.suppress(OSError):  # not empty, or removed meanwhile
                 empty.rmdir()
 
@@ -271,6 +292,7 @@ class BlobStore:
         source.rename(target)
         for folder in (target.parent, target.parent.parent, target.parent.parent.parent, source.parent):
             _fsync_folder(folder)
+        self._durable -= {source.parent, source.parent.parent}
         with contextlib.suppress(OSError):  # another file is in the folder
             source.parent.rmdir()
             source.parent.parent.rmdir()

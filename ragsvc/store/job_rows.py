@@ -6,11 +6,12 @@ A job of a ready document renews its vectors after a rename; every other job ing
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from enum import Enum
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
 from ragsvc.core.documents import Document, DocumentStatus, Stage
 from ragsvc.core.errors import FailureReason
@@ -18,6 +19,7 @@ from ragsvc.core.file_types import MARKDOWN, TEXT
 from ragsvc.core.ids import DocumentId, TenantId
 from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.store.document_rows import document_of, get_by_row_id, has_other_names, select_documents
+from ragsvc.store.driver_statement import DriverStatement
 from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
 from ragsvc.store.parsed_rows import clear_parsed
 from ragsvc.store.serving_model import lacks_vectors, serving_model
@@ -36,6 +38,18 @@ _SMALL_TYPES: Final = frozenset({TEXT, MARKDOWN})
 _QUEUED: Final = "queued"
 _QUEUED_SMALL: Final = "queued small"
 """The state of a queued job that may run together with others; a job that is queued again runs by itself."""
+
+
+_count_jobs = DriverStatement(select(func.count()).select_from(_jobs))
+_insert_small = DriverStatement(
+    insert(_jobs).values(
+        document_id=bindparam("document_id"),
+        tenant=bindparam("tenant"),
+        state=_QUEUED_SMALL,
+        attempts=0,
+        created_at=bindparam("created_at"),
+    )
+)
 
 
 def is_small(media_type: str, size_bytes: int) -> bool:
@@ -80,6 +94,11 @@ def enqueue(
             document_id=document_id, tenant=tenant, state=_QUEUED, attempts=0, password=password, created_at=now
         )
     )
+
+
+def enqueue_small(connection: Connection, document_id: DocumentId, tenant: TenantId, *, now: int) -> None:
+    """Queue a document that has no job and may run together with others (see ``is_small``)."""
+    _insert_small.run(connection, document_id=document_id, tenant=tenant, created_at=now).close()
 
 
 def enqueue_new(
@@ -238,7 +257,8 @@ def has_room(connection: Connection, most: int) -> bool:
 
     Counts all jobs first, which reads an index only; new vectors of ready documents are few.
     """
-    jobs = int(connection.execute(select(func.count()).select_from(_jobs)).scalar_one())
+    with closing(_count_jobs.run(connection)) as cursor:
+        (jobs,) = cursor.fetchone()
     return jobs < most or waiting_count(connection) < most
 
 
