@@ -1,5 +1,9 @@
 """Runs jobs: a queued document is parsed in a child process and embedded in batches, then one commit makes it ready.
 
+The words of a document are searchable once it is parsed, and its vectors batch by batch. A short document is usually
+embedded within that time, so that its words and vectors become searchable together; its words do not wait longer than
+``_PATIENCE_S`` for the vectors. A document that fails is not searchable any more.
+
 A job of a ready document replaces its vectors after a rename. Every step is idempotent: a job that a crash or a
 shutdown interrupted continues from the rows that it had stored.
 """
@@ -7,6 +11,7 @@ shutdown interrupted continues from the rows that it had stored.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import time
@@ -41,7 +46,13 @@ from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
 from ragsvc.services.file_locks import FileLocks
 from ragsvc.services.file_removals import FileRemovals
 from ragsvc.services.index_lag import IndexLag
-from ragsvc.services.passage_vectors import DocumentGone, DocumentRenamed, PassageVectors
+from ragsvc.services.passage_vectors import (
+    EMBEDDED_AT_ONCE,
+    DocumentGone,
+    DocumentRenamed,
+    EmbeddingSteps,
+    PassageVectors,
+)
 from ragsvc.services.progress_events import ProgressHub
 from ragsvc.services.small_documents import IngestedTogether, SmallDocuments
 from ragsvc.services.tenant_quotas import TenantQuotas
@@ -53,7 +64,7 @@ from ragsvc.store.disk_space import DiskSpace
 from ragsvc.store.document_rows import DeletedDocument, add_problem, delete_document, get_by_row_id
 from ragsvc.store.file_rows import has_files_beside_own
 from ragsvc.store.job_rows import ClaimedJob, JobOutcome, JobWork
-from ragsvc.store.parsed_rows import store_parsed
+from ragsvc.store.parsed_rows import make_searchable, store_parsed
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +73,7 @@ _PROGRESS_EVERY_S = 0.5
 _IDLE_POLL_S = 30.0
 _RETRY_S = 5.0
 _FULL_POLL_S = 1.0
+_PATIENCE_S = 1.0
 _SMALL_AT_ONCE = 64
 """Most small documents that are ingested together: they share each fixed cost, and none waits for many others."""
 _MAY_NEED_DISK = frozenset({FailureReason.PARSER_CRASHED, FailureReason.INTERNAL_ERROR, FailureReason.DAMAGED})
@@ -487,9 +499,13 @@ class IngestService:
         if job.work is JobWork.RENEW_VECTORS:
             await self._fail_renewal(job)
             return
-        await self._database.write(
-            lambda connection: rows.mark_failed(connection, document.id, code=code, message=message, now=self.now())
-        )
+        async with self._index_lag.committing(document.collection_id):  # it may have been searchable
+            await write_to_the_end(
+                self._database,
+                lambda connection: rows.mark_failed(
+                    connection, document.id, code=code, message=message, now=self.now()
+                ),
+            )
         log_event(
             logger,
             logging.WARNING,
@@ -546,6 +562,8 @@ class IngestService:
         if job.work is JobWork.PARSE:
             with observed.stage("parse"):
                 document = await self._parse(job)
+        elif not document.is_searchable:
+            document = await self._make_searchable(document)
         while (outcome := await self._embed_and_finish(document, observed)) is not JobOutcome.DONE:
             logger.info("%s is embedded again: %s", document.public_id, outcome.value)
             document = await self._read_again(document)
@@ -631,12 +649,32 @@ class IngestService:
             )
         timings = {**parsed.extraction.timings, "parse_s": round(time.monotonic() - begin, 3)}
         parsed = await self._with_attachments(document, parsed)
-        stored = await self._database.write(
-            lambda connection: store_parsed(connection, document.id, parsed, timings=timings, now=self.now())
-        )
+        is_long = len(parsed.passages) > EMBEDDED_AT_ONCE
+
+        def store(connection: Connection) -> Document | None:
+            stored = store_parsed(connection, document.id, parsed, timings=timings, now=self.now())
+            return make_searchable(connection, document.id) if is_long else stored
+
+        if is_long:
+            return await self._commit_searchable(document, store)
+        stored = await self._database.write(store)
         if stored is None:
             raise DocumentGone
         self._hub.notify(document)
+        return stored
+
+    async def _make_searchable(self, document: Document) -> Document:
+        """Make the words of a parsed document searchable, if they are not."""
+        return await self._commit_searchable(document, lambda connection: make_searchable(connection, document.id))
+
+    async def _commit_searchable(self, document: Document, write: Callable[[Connection], Document | None]) -> Document:
+        """Commit the words of a document, make its collection's searches wait for them, and announce the stage."""
+        async with self._index_lag.committing(document.collection_id):
+            stored = await write_to_the_end(self._database, write)
+            if stored is not None:
+                self._hub.notify(stored)
+        if stored is None:
+            raise DocumentGone
         return stored
 
     async def _check_file(self, document: Document) -> None:
@@ -665,7 +703,13 @@ class IngestService:
         begin = time.monotonic()
         self._pace[document.id] = (begin, document.passages_done)
         space = self._spaces.serving
-        await self._vectors.fill(space, document, on_batch=lambda: self._hub.notify(document))
+        steps = EmbeddingSteps(
+            on_batch=lambda: self._hub.notify(document),
+            between_batches=lambda: self._index_lag.follow(document.collection_id),
+            on_wait=functools.partial(self._make_searchable, document),
+            patience_s=math.inf if document.is_searchable else _PATIENCE_S,
+        )
+        await self._vectors.fill(space, document, steps=steps)
         return space, time.monotonic() - begin
 
     def report_pages(self, document: Document, done: int, total: int) -> None:

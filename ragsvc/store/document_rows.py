@@ -19,7 +19,7 @@ from ragsvc.core.text.chunking import document_name
 from ragsvc.store import attachment_rows, file_rows
 from ragsvc.store.driver_statement import DriverStatement
 from ragsvc.store.file_removal_rows import add_removal, forget_removal, forget_removals
-from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
+from ragsvc.store.searchable_documents import is_searchable, remove_from_search
 from ragsvc.store.tables import AnyRow, CollectionRow, DocumentRow, FileRow, UploadPartRow, table_of
 
 _documents = table_of(DocumentRow)
@@ -380,11 +380,9 @@ def resolve_ids(connection: Connection, collection_id: CollectionId, public_ids:
 
 
 def ids_matching(connection: Connection, collection_id: CollectionId, condition: Filter) -> list[DocumentId]:
-    """Row ids of a collection's ready documents whose metadata match the filter."""
+    """Row ids of a collection's searchable documents whose metadata match the filter."""
     columns = (_documents.c.id, _documents.c.metadata, _documents.c.filename, _documents.c.created_at)
-    statement = select(*columns).where(
-        _documents.c.collection_id == collection_id, _documents.c.status == DocumentStatus.READY
-    )
+    statement = select(*columns).where(_documents.c.collection_id == collection_id, is_searchable)
     return [
         DocumentId(row_id)
         for row_id, metadata, filename, created_at in connection.execute(statement)
@@ -410,8 +408,7 @@ def delete_document(
         DocumentNotFound: the tenant has no such document.
     """
     document = get_document(connection, tenant, public_id)
-    if document.status is DocumentStatus.READY:
-        append_change(connection, document, "delete", passage_ids_of_document(connection, document.id))
+    remove_from_search(connection, document)
     files = file_rows.implicit_files_of_documents(connection, [document.id])
     connection.execute(delete(_documents).where(_documents.c.id == document.id))
     file_rows.delete_implicit_files_without_documents(connection, files)

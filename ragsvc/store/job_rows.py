@@ -157,8 +157,7 @@ def claim(
     connection.execute(update(_jobs).where(_jobs.c.id == row.id).values(state="running", attempts=row.attempts + 1))
     work = _next_work(document)
     if work is not JobWork.RENEW_VECTORS:
-        stage = Stage.PARSING if work is JobWork.PARSE else Stage.EMBEDDING
-        set_progress(connection, document.id, stage=stage, now=now)
+        set_progress(connection, document.id, stage=_first_stage(document, work), now=now)
     return ClaimedJob(job_id=row.id, document=document, attempts=row.attempts + 1, password=row.password, work=work)
 
 
@@ -233,6 +232,12 @@ def _next_work(document: Document) -> JobWork:
     return JobWork.EMBED if document.passages_total else JobWork.PARSE
 
 
+def _first_stage(document: Document, work: JobWork) -> Stage:
+    if work is JobWork.PARSE:
+        return Stage.PARSING
+    return Stage.SEARCHABLE if document.is_searchable else Stage.EMBEDDING
+
+
 def release_running(connection: Connection) -> int:
     """Queue the jobs that a dead process left running; only at start, when this process owns the directory."""
     return connection.execute(update(_jobs).where(_jobs.c.state == "running").values(state=_QUEUED)).rowcount
@@ -299,7 +304,7 @@ def mark_ready(
     timings: dict[str, float],
     now: int,
 ) -> JobOutcome:
-    """Make a document part of retrieval: status, log entry and the end of its job in one step.
+    """Make a document ready: status and the end of its job in one step. Its words and vectors are searchable already.
 
     ``embedded`` is the document as it was when its passages were embedded with ``model``. Nothing changes unless the
     outcome is ``DONE``: after a rename or a change of the serving model its vectors are not valid.
@@ -311,7 +316,8 @@ def mark_ready(
     if outcome is not JobOutcome.DONE:
         return outcome
     passage_ids = passage_ids_of_document(connection, document.id)
-    append_change(connection, document, "add", passage_ids)
+    if not document.is_searchable:
+        append_change(connection, document, "add", passage_ids)
     connection.execute(
         update(_documents)
         .where(_documents.c.id == document.id)
@@ -380,10 +386,14 @@ def mark_failed(
     message: str,
     now: int,
 ) -> bool:
-    """End an ingest as failed and keep the reason in the document's row; ``False`` if the document was deleted."""
-    if get_by_row_id(connection, document_id) is None:
+    """End an ingest as failed and keep the reason in the document's row; ``False`` if the document was deleted.
+
+    A document that was searchable already no longer is.
+    """
+    document = get_by_row_id(connection, document_id)
+    if document is None:
         return False
-    clear_parsed(connection, document_id)
+    clear_parsed(connection, document)
     values: dict[str, Any] = {
         "status": DocumentStatus.FAILED,
         "stage": Stage.FAILED,
@@ -413,7 +423,7 @@ def cancel_queued(connection: Connection, document_ids: Collection[DocumentId], 
 
 def requeue(connection: Connection, document: Document, *, password: str | None, now: int) -> None:
     """Start a failed document again from the beginning."""
-    clear_parsed(connection, document.id)
+    clear_parsed(connection, document)
     connection.execute(
         update(_documents)
         .where(_documents.c.id == document.id)

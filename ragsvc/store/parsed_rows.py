@@ -12,6 +12,8 @@ from ragsvc.core.file_names import default_filename, filename_from_title
 from ragsvc.core.ids import DocumentId
 from ragsvc.core.ports.parsing import ParsedDocument
 from ragsvc.store.document_rows import get_by_row_id
+from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
+from ragsvc.store.searchable_documents import remove_from_search
 from ragsvc.store.tables import DocumentRow, PageRow, PassageRow, table_of
 from ragsvc.store.text_integrity import text_checksum
 from ragsvc.store.vector_rows import UNKNOWN_HASH
@@ -33,7 +35,7 @@ def store_parsed(
     document = get_by_row_id(connection, document_id)
     if document is None:
         return None
-    clear_parsed(connection, document_id)
+    clear_parsed(connection, document)
     extraction = parsed.extraction
     filename = filename_of_parsed(document, extraction)
     if extraction.pages:
@@ -56,6 +58,16 @@ def store_parsed(
             updated_at=now,
         )
     )
+    return get_by_row_id(connection, document_id)
+
+
+def make_searchable(connection: Connection, document_id: DocumentId) -> Document | None:
+    """Make the words of a parsed document searchable, and its vectors as they are stored; ``None`` if deleted."""
+    document = get_by_row_id(connection, document_id)
+    if document is None or document.is_searchable:
+        return document
+    connection.execute(update(_documents).where(_documents.c.id == document_id).values(stage=Stage.SEARCHABLE))
+    append_change(connection, document, "add", passage_ids_of_document(connection, document_id))
     return get_by_row_id(connection, document_id)
 
 
@@ -97,7 +109,8 @@ def passage_values(
     }
 
 
-def clear_parsed(connection: Connection, document_id: DocumentId) -> None:
-    """Remove pages, passages and vectors of a document that is not ready."""
-    connection.execute(delete(_pages).where(_pages.c.document_id == document_id))
-    connection.execute(delete(_passages).where(_passages.c.document_id == document_id))
+def clear_parsed(connection: Connection, document: Document) -> None:
+    """Remove pages, passages and vectors of a document that is not ready, also from the indexes."""
+    remove_from_search(connection, document)
+    connection.execute(delete(_pages).where(_pages.c.document_id == document.id))
+    connection.execute(delete(_passages).where(_passages.c.document_id == document.id))
