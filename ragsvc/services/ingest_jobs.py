@@ -16,7 +16,7 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from ragsvc.core.errors import (
     StoredDataDamaged,
 )
 from ragsvc.core.file_types import PICTURES
-from ragsvc.core.ids import DocumentId
+from ragsvc.core.ids import DocumentId, TenantId
 from ragsvc.core.log_events import log_event
 from ragsvc.core.observation import ObservedOperation, Observer
 from ragsvc.core.ports.parsing import BatchParser, ParsedDocument, Parser
@@ -76,6 +76,10 @@ _FULL_POLL_S = 1.0
 _PATIENCE_S = 1.0
 _SMALL_AT_ONCE = 64
 """Most small documents that are ingested together: they share each fixed cost, and none waits for many others."""
+_GATHER_S = 0.2
+_GATHER_POLL_S = 0.02
+_STREAM_S = 1.0
+"""If small documents were ingested together within this time, the next ones wait ``_GATHER_S`` for further ones."""
 _MAY_NEED_DISK = frozenset({FailureReason.PARSER_CRASHED, FailureReason.INTERNAL_ERROR, FailureReason.DAMAGED})
 """Failures of the parser that a full disk can cause, as its child process may write temporary files."""
 
@@ -143,6 +147,8 @@ class IngestService:
         self._wake = anyio.Event()
         self._wake_small = anyio.Event()
         self._running_together: set[DocumentId] = set()
+        self._small_queued = 0
+        self._stream_until = 0.0
         self._draining = anyio.Event()
         self._claiming = anyio.Lock()
         self._scopes: dict[DocumentId, anyio.CancelScope] = {}
@@ -157,6 +163,7 @@ class IngestService:
         """Wake the workers, because a job was queued; ``small``: one that may run together with others."""
         if not small or self._small is None:
             self._wake.set()
+        self._small_queued += small
         self._wake_small.set()
 
     async def resume(self) -> None:
@@ -241,11 +248,28 @@ class IngestService:
                     await wake.wait()
                 if self._wake_small is wake and wake.is_set():
                     self._wake_small = anyio.Event()
-            elif not await self._run_together(small, jobs):
+                continue
+            if not await self._run_together(small, jobs):
                 await self._pause(self._retry_s)
+            if len(jobs) > 1:
+                self._stream_until = time.monotonic() + _STREAM_S
 
-    async def _claim_small(self) -> list[ClaimedJob]:
-        """The next small jobs, if there are some and the disk has room."""
+    async def _gather(self, jobs: Sequence[ClaimedJob]) -> bool:
+        """Wait a moment for further small documents if many arrive; ``False`` if there are none.
+
+        Nobody is kept waiting: not while a request waits for one of these documents, and not for a single document.
+        """
+        deadline = time.monotonic() + _GATHER_S
+        if time.monotonic() > self._stream_until:
+            return False
+        while len(jobs) + self._small_queued < _SMALL_AT_ONCE and time.monotonic() < deadline:
+            if self._draining.is_set() or any(self._hub.is_watched(job.document.public_id) for job in jobs):
+                break
+            await self._pause(_GATHER_POLL_S)
+        return self._small_queued > 0 and len(jobs) < _SMALL_AT_ONCE and not self._draining.is_set()
+
+    async def _claim_small(self, tenant: TenantId | None = None, *, limit: int = _SMALL_AT_ONCE) -> list[ClaimedJob]:
+        """The next small jobs, if there are some and the disk has room; with ``tenant``, to add them to its others."""
         if self._space is not None and self._space.is_full:
             await self._pause(min(self._retry_s, _FULL_POLL_S))
             return []
@@ -254,10 +278,12 @@ class IngestService:
             async with self._claiming:
                 if self._draining.is_set():
                     return []
+                self._small_queued = 0
+                busy = list(self._scopes)
                 jobs = await write_to_the_end(
                     self._database,
                     lambda connection: rows.claim_small(
-                        connection, limit=_SMALL_AT_ONCE, waiting=waiting, busy=list(self._scopes)
+                        connection, limit=limit, tenant=tenant, waiting=waiting, busy=busy
                     ),
                 )
                 scope = anyio.CancelScope()
@@ -271,21 +297,26 @@ class IngestService:
             scope.cancel()
         return jobs
 
-    async def _run_together(self, small: SmallDocuments, jobs: Sequence[ClaimedJob]) -> bool:
+    async def _run_together(self, small: SmallDocuments, jobs: list[ClaimedJob]) -> bool:
         """Run claimed jobs together. Those that do not end are queued: by themselves, or all again after a fault.
 
-        Returns ``False`` for a passing fault of the service.
+        Adds jobs that are gathered to ``jobs``. Returns ``False`` for a passing fault of the service.
         """
-        observed = [
-            self._observer.begin("ingest", document_id=job.document.public_id, media_type=job.document.media_type)
-            for job in jobs
-        ]
+        observed: dict[DocumentId, ObservedOperation] = {}
         ingested = IngestedTogether()
         again = True
-        self._running_together.update(job.document.id for job in jobs)
-        scope = self._scopes[jobs[0].document.id]
+        scope = anyio.CancelScope()
+        self._share_scope(jobs, scope)
         try:
             with scope:
+                if await self._gather(jobs):
+                    more = await self._claim_small(jobs[0].document.tenant, limit=_SMALL_AT_ONCE - len(jobs))
+                    jobs += more
+                    self._share_scope(more, scope)
+                for job in jobs:
+                    observed[job.document.id] = self._observer.begin(
+                        "ingest", document_id=job.document.public_id, media_type=job.document.media_type
+                    )
                 ingested = await small.ingest([job.document for job in jobs])
                 again = False
         except (StorageFull, Overloaded):
@@ -302,10 +333,18 @@ class IngestService:
                 await self._end_together(jobs, observed, ingested, again=again)
         return True
 
+    def _share_scope(self, jobs: Sequence[ClaimedJob], scope: anyio.CancelScope) -> None:
+        """Let a stop of the service cancel jobs that run together, but not the deletion of one of the documents."""
+        for job in jobs:
+            if self._scopes[job.document.id].cancel_called:
+                scope.cancel()
+            self._scopes[job.document.id] = scope
+            self._running_together.add(job.document.id)
+
     async def _end_together(
         self,
         jobs: Sequence[ClaimedJob],
-        observed: Sequence[ObservedOperation],
+        observed: Mapping[DocumentId, ObservedOperation],
         ingested: IngestedTogether,
         *,
         again: bool,
@@ -318,13 +357,14 @@ class IngestService:
                 self._unreleased.update(left)
             except ShuttingDown:
                 logger.warning("%d jobs could not be queued again; the next start queues them", len(left))
-        for job, operation in zip(jobs, observed, strict=True):
+        for job in jobs:
             document = job.document
-            if document.id in ingested.ready:
-                for stage, seconds in ingested.stage_s.items():
-                    operation.stage_ended(stage, seconds)
-                operation.end()
-            operation.end("cancelled")
+            if (operation := observed.get(document.id)) is not None:
+                if document.id in ingested.ready:
+                    for stage, seconds in ingested.stage_s.items():
+                        operation.stage_ended(stage, seconds)
+                    operation.end()
+                operation.end("cancelled")
             self._running_together.discard(document.id)
             self._scopes.pop(document.id)
             self._ended.pop(document.id).set()

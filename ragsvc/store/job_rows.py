@@ -162,17 +162,25 @@ def claim(
 
 
 def claim_small(
-    connection: Connection, *, limit: int, waiting: Collection[int] = (), busy: Collection[DocumentId] = ()
+    connection: Connection,
+    *,
+    limit: int,
+    tenant: TenantId | None = None,
+    waiting: Collection[int] = (),
+    busy: Collection[DocumentId] = (),
 ) -> list[ClaimedJob]:
     """Take up to ``limit`` jobs of one tenant that may run together, the oldest first; ``waiting`` as in ``claim``.
+
+    Without ``tenant``, it is the tenant with the fewest running jobs.
 
     The status of their documents stays ``queued``: they become ready in one step.
     """
     claimable = _claimable(waiting, busy)
-    first = _next_of(connection, claimable, state=_QUEUED_SMALL)
-    if first is None:
-        return []
-    tenant = select(_jobs.c.tenant).where(_jobs.c.id == first).scalar_subquery()
+    if tenant is None:
+        first = _next_of(connection, claimable, state=_QUEUED_SMALL)
+        if first is None:
+            return []
+        tenant = connection.execute(select(_jobs.c.tenant).where(_jobs.c.id == first)).scalar_one()
     statement = (
         select_documents.join(_jobs, _jobs.c.document_id == _documents.c.id)
         .add_columns(_jobs.c.id.label("job_id"), _jobs.c.attempts.label("job_attempts"))
