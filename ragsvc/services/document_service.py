@@ -31,6 +31,7 @@ from ragsvc.core.files import UploadedFile
 from ragsvc.core.ids import TenantId, new_document_id
 from ragsvc.core.validation import MAX_INTEGER, check_collection_name, check_number, check_text_length, invalid_value
 from ragsvc.services.access_control import write_to_the_end
+from ragsvc.services.arrivals import Arrival, Arrivals
 from ragsvc.services.idempotency import IdempotentRequest, once, recall
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestService, stored_file_damaged
@@ -55,6 +56,8 @@ from ragsvc.store.file_deletion_rows import separate_file
 from ragsvc.store.text_integrity import is_readable
 
 _BUFFER_BYTES = 1 << 20
+_ARRIVAL_S = 0.05
+"""How long a small upload may wait for others, so that one commit registers all of them."""
 _MAX_METADATA_KEYS = 64
 _MAX_METADATA_BYTES = 16_384
 
@@ -114,6 +117,7 @@ class DocumentService:
         self._quotas = quotas or TenantQuotas()
         self._clock = clock
         self.max_document_bytes = max_document_bytes
+        self._arrivals = Arrivals(wait_s=_ARRIVAL_S)
 
     # -- upload ------------------------------------------------------------------------------------------------
 
@@ -155,6 +159,21 @@ class DocumentService:
             DocumentNotFound: a repetition, and the document was deleted in between.
         """
         _check(upload)
+        with self._arrivals.expected() as arrival:
+            return await self._add(tenant, receiving, upload, arrival, identify=identify, require_caller=require_caller)
+
+    async def _add(
+        self,
+        tenant: TenantId,
+        receiving: UploadInProgress,
+        upload: Upload,
+        arrival: Arrival,
+        *,
+        identify: Callable[..., IdempotentRequest | None],
+        require_caller: Callable[[Connection], None],
+    ) -> UploadResult:
+        if not jobs.is_small(upload.media_type, receiving.size_bytes):
+            arrival.give_up()  # nobody waits until a large file is written
         sha256 = await receiving.finish()
         request = identify(sha256.encode(), msgspec.json.encode(upload))
         async with self._file_lock(tenant, sha256):
@@ -164,7 +183,7 @@ class DocumentService:
                 if known is not None:
                     return UploadResult(document=await self.get(tenant, known), created=True)
             return await self._register(
-                tenant, receiving.incoming, sha256, upload, request=request, require_caller=require_caller
+                tenant, receiving.incoming, sha256, upload, arrival, request=request, require_caller=require_caller
             )
 
     async def _register(
@@ -173,6 +192,7 @@ class DocumentService:
         incoming: IncomingFile,
         sha256: str,
         upload: Upload,
+        arrival: Arrival,
         *,
         request: IdempotentRequest | None,
         require_caller: Callable[[Connection], None],
@@ -196,6 +216,7 @@ class DocumentService:
         if existing is not None and not kept:  # from now on it outlives what it is attached to, and its other files
             existing = await self._database.write(keep)
         if existing is not None:
+            arrival.give_up()
             with contextlib.suppress(DocumentNotFound):  # deleted meanwhile: the bytes become a new document
                 await self._mend_file(existing, incoming)
                 again = await self._uploaded_again(existing, upload)
@@ -233,6 +254,7 @@ class DocumentService:
 
         async with self._ingest.file_removals.storing(tenant, sha256):
             await anyio.to_thread.run_sync(self._blobs.publish, incoming, tenant, sha256)
+            await arrival.together()
             document = await write_to_the_end(self._database, register)
         self._ingest.kick(small=is_small)
         self._hub.notify(document)
@@ -565,7 +587,7 @@ class UploadInProgress:
         self._incoming: IncomingFile | None = None
         self._limit_bytes = limit_bytes
         self._what = what
-        self._size_bytes = 0
+        self.size_bytes = 0
         self._buffer = bytearray()
         self.head = b""
         self.tail = b""
@@ -578,8 +600,8 @@ class UploadInProgress:
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append. Raises ``TooLarge`` and ``StorageFull``."""
-        self._size_bytes += len(data)
-        check_size(self._size_bytes, limit_bytes=self._limit_bytes, what=self._what)
+        self.size_bytes += len(data)
+        check_size(self.size_bytes, limit_bytes=self._limit_bytes, what=self._what)
         if len(self.head) < HEAD_BYTES:
             self.head += bytes(data[: HEAD_BYTES - len(self.head)])
         self.tail = (self.tail + bytes(data[-TAIL_BYTES:]))[-TAIL_BYTES:]

@@ -10,9 +10,9 @@ from ragsvc.cli.service_client import Json, ServiceClient
 
 SMALL_FILE_BYTES: Final = 8192
 """A file of at most so many bytes is usually ready within a moment, with others that were uploaded at the same time."""
-SMALL_FILES_AT_ONCE: Final = 64
+SMALL_FILES_AT_ONCE: Final = 96
 """Small files that may be uploaded and not ready yet."""
-SMALL_FILES_PER_FILE: Final = 4
+SMALL_FILES_PER_FILE: Final = 8
 """Small files that are uploaded at the same time instead of a large one: the service stores them with one commit."""
 
 _POLL_S: Final = 0.2
