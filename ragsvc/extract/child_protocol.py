@@ -108,6 +108,16 @@ class ParseWarning(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
+class EarlyPages(msgspec.Struct, frozen=True, tag=True):
+    """Pages that were read while others are not yet; ``total`` is the number of all pages.
+
+    Their final texts, which can differ, follow in a ``PageBatch``.
+    """
+
+    pages: list[Page]
+    total: int
+
+
 class PageBatch(msgspec.Struct, frozen=True, tag=True):
     pages: list[Page]
 
@@ -171,6 +181,7 @@ Reply = (
     ParseStarted
     | ParseProgress
     | ParseWarning
+    | EarlyPages
     | PageBatch
     | PassageBatch
     | AttachmentPiece

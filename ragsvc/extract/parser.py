@@ -23,7 +23,7 @@ import anyio.to_thread
 from ragsvc.core.documents import AttachedFile, Page, Passage
 from ragsvc.core.errors import ExtractionFailed, FailureReason, Overloaded
 from ragsvc.core.page_views import OutlineEntry, PageBoxes, PagePicture, RecognisedLines, TextStretch
-from ragsvc.core.ports.parsing import ExtractionLimits, FileToParse, ParsedDocument
+from ragsvc.core.ports.parsing import ExtractionLimits, FileToParse, OnPages, ParsedDocument
 from ragsvc.extract import child_protocol
 from ragsvc.extract.child_process import NICENESS, ParserProcess, ParserProcessEnded
 from ragsvc.extract.child_protocol import ChunkingPlan
@@ -96,6 +96,7 @@ class ChildParser:
         filename: str,
         password: str | None = None,
         on_progress: OnProgress | None = None,
+        on_pages: OnPages | None = None,
     ) -> ParsedDocument:
         """Extract pages and passages; cancelling the call kills the child.
 
@@ -104,7 +105,7 @@ class ChildParser:
             Overloaded: too many jobs are waiting.
         """
         request = child_protocol.ParseRequest(str(path), media_type, filename, password, self._limits, self._plan)
-        outcome = await self._run(request, on_progress)
+        outcome = await self._run(request, on_progress, on_pages)
         extraction = child_protocol.assemble(outcome.pages, outcome.finished(), outcome.attached_files)
         return ParsedDocument(extraction, outcome.passages)
 
@@ -121,7 +122,7 @@ class ChildParser:
             for file in files
         ]
         parsed: list[ParsedDocument | None] = []
-        for outcome in await self._run_all(first, None, further):
+        for outcome in await self._run_all(first, further=further):
             if outcome.failure is not None or outcome.end is None:
                 parsed.append(None)
                 continue
@@ -176,8 +177,10 @@ class ChildParser:
         while self._idle:
             self._idle.pop().close()
 
-    async def _run(self, request: child_protocol.Request, on_progress: OnProgress | None) -> _Outcome:
-        (outcome,) = await self._run_all(request, on_progress)
+    async def _run(
+        self, request: child_protocol.Request, on_progress: OnProgress | None, on_pages: OnPages | None = None
+    ) -> _Outcome:
+        (outcome,) = await self._run_all(request, on_progress, on_pages)
         if outcome.failure is not None:
             raise outcome.failure
         return outcome
@@ -185,7 +188,9 @@ class ChildParser:
     async def _run_all(
         self,
         request: child_protocol.Request,
-        on_progress: OnProgress | None,
+        on_progress: OnProgress | None = None,
+        on_pages: OnPages | None = None,
+        *,
         further: Sequence[child_protocol.Request] = (),
     ) -> list[_Outcome]:
         """Run requests in one child; without the outcomes of those after a request that ended it."""
@@ -196,7 +201,7 @@ class ChildParser:
         self._pending += 1
         try:
             async with self._slots:
-                return await self._run_now(request, on_progress, further)
+                return await self._run_now(request, on_progress, on_pages, further)
         finally:
             self._pending -= 1
 
@@ -204,11 +209,18 @@ class ChildParser:
         self,
         request: child_protocol.Request,
         on_progress: OnProgress | None,
+        on_pages: OnPages | None,
         further: Sequence[child_protocol.Request],
     ) -> list[_Outcome]:
         worker = self._idle.pop() if self._idle else None
         job = _ParseJob(
-            request, worker, start=self._start, limits=self._limits, on_progress=on_progress, further=further
+            request,
+            worker,
+            start=self._start,
+            limits=self._limits,
+            on_progress=on_progress,
+            on_pages=on_pages,
+            further=further,
         )
         self._jobs.add(job)
         try:
@@ -292,6 +304,7 @@ class _ParseJob:
         start: Callable[[], ParserProcess],
         limits: ExtractionLimits,
         on_progress: OnProgress | None,
+        on_pages: OnPages | None,
         further: Sequence[child_protocol.Request],
     ) -> None:
         self.worker = worker
@@ -301,6 +314,7 @@ class _ParseJob:
         self._start = start
         self._limits = limits
         self._on_progress = on_progress
+        self._on_pages = on_pages
         self._lock = threading.Lock()
         self._cancelled = False
 
@@ -405,8 +419,9 @@ class _ParseJob:
             case child_protocol.ParseProgress():
                 recognised = max(0, min(reply.recognised, self._limits.ocr_max_pages))
                 outcome.allowance_s = recognised * self._limits.ocr_page_s
-                if self._on_progress is not None and not self._cancelled:
-                    anyio.from_thread.run_sync(self._on_progress, reply.done, reply.total)
+                self._report(reply)
+            case child_protocol.EarlyPages():
+                self._pass_on(reply)
             case child_protocol.PageBatch():
                 outcome.pages.extend(reply.pages)
             case child_protocol.PassageBatch():
@@ -416,6 +431,14 @@ class _ParseJob:
             case child_protocol.ParseStarted():
                 pass
         return False
+
+    def _pass_on(self, early: child_protocol.EarlyPages) -> None:
+        if self._on_pages is not None and not self._cancelled:
+            self._on_pages(early.pages, early.total)
+
+    def _report(self, progress: child_protocol.ParseProgress) -> None:
+        if self._on_progress is not None and not self._cancelled:
+            anyio.from_thread.run_sync(self._on_progress, progress.done, progress.total)
 
     @staticmethod
     def _add_last(reply: _LastReply, outcome: _Outcome) -> None:

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from ragsvc.core.documents import Page
 from ragsvc.core.errors import ExtractionFailed, FailureReason
 from ragsvc.core.ports.parsing import TokenSpans
 from ragsvc.extract import child_protocol
@@ -36,6 +37,9 @@ from ragsvc.extract.sandbox.confinement import confine
 
 _STDERR_BYTES = 1 << 20
 _PROGRESS_EVERY_S = 0.2
+_FIRST_EARLY_S = 0.15
+_EARLY_S = 1.0
+_MOST_EARLY_S = 10.0
 _SMALL_FILES_PER_COLLECTION = 64
 """Small files after which garbage is collected: a full collection takes three times as long as reading such a file."""
 
@@ -152,9 +156,11 @@ def _parse(
     request: child_protocol.ParseRequest, replies: BinaryIO, token_loaders: dict[tuple[str, str], TokenSpans]
 ) -> None:
     last_report, recognised = time.monotonic() if request.is_small else 0.0, 0
+    early = _EarlyPages(replies)
 
     def report(done: int, total: int) -> None:
         nonlocal last_report
+        early.send_if_due(total)
         now = time.monotonic()
         if (done >= total and not request.is_small) or now - last_report >= _PROGRESS_EVERY_S:
             last_report = now
@@ -176,6 +182,7 @@ def _parse(
             on_progress=report,
             on_recognised=count,
             on_warning=lambda message: _write(replies, child_protocol.ParseWarning(message)),
+            on_text=early.add,
         ),
     )
     extracted = time.perf_counter()
@@ -202,6 +209,33 @@ def _parse(
     summary = msgspec.structs.asdict(msgspec.structs.replace(extraction, timings=timings))
     del summary["pages"], summary["attached_files"], summary["tables"], extraction, passages
     _write(replies, child_protocol.ParseFinished(**summary, rss_bytes=_rss_bytes()))
+
+
+class _EarlyPages:
+    """Sends the pages that were read so far: the first soon, later ones after intervals that double.
+
+    The service counts the words of these pages once more when the document is complete. In a report that is read
+    within a second, only the pages of the first ``_FIRST_EARLY_S`` are counted twice.
+    """
+
+    def __init__(self, replies: BinaryIO) -> None:
+        self._replies = replies
+        self._pages: list[Page] = []
+        self._due = time.monotonic() + _FIRST_EARLY_S
+        self._interval_s = _EARLY_S
+
+    def add(self, number: int, text: str) -> None:
+        self._pages.append(Page(number, text))
+
+    def send_if_due(self, total: int) -> None:
+        now = time.monotonic()
+        if now < self._due or not self._pages:
+            return
+        for batch in child_protocol.page_batches(self._pages):
+            _write(self._replies, child_protocol.EarlyPages(batch.pages, total))
+        self._pages = []
+        self._due = now + self._interval_s
+        self._interval_s = min(_MOST_EARLY_S, 2 * self._interval_s)
 
 
 def _resolve(dotted: str) -> Callable[..., Any]:

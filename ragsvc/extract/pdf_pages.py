@@ -33,6 +33,8 @@ OnProgress = Callable[[int, int], None]
 OnRecognised = Callable[[int], None]
 """Called with the number of pages that were recognised so far."""
 OnWarning = Callable[[str], None]
+OnText = Callable[[int, str], None]
+"""Called with the number and the text of a page, before the words of the whole document decide about its hyphens."""
 
 _NEED_RECOGNITION = (ProblemCode.NO_TEXT_LAYER, ProblemCode.GARBLED_TEXT)
 
@@ -70,6 +72,7 @@ class PageReports(msgspec.Struct, frozen=True, kw_only=True):
     on_progress: OnProgress
     on_recognised: OnRecognised = lambda _: None
     on_warning: OnWarning = lambda _: None
+    on_text: OnText = lambda _number, _text: None
 
 
 def read_pages(
@@ -78,6 +81,7 @@ def read_pages(
     *,
     limits: ExtractionLimits,
     on_progress: OnProgress,
+    on_text: OnText = lambda _number, _text: None,
     forms: PdfiumHandle = None,
     layers: bool = False,
 ) -> PageDraft:
@@ -104,6 +108,8 @@ def read_pages(
             draft.hidden[index + 1] = page.hidden
         unrecognised += page.kept is not None or any(finding in _NEED_RECOGNITION for finding in page.findings)
         draft.texts.append(page.text)
+        if page.text:
+            on_text(index + 1, page.text)
         draft.fonts.append(page.fonts)
         if page.tables:
             draft.tables[index + 1] = page.tables
@@ -191,6 +197,7 @@ def recognise_images(raw: PdfiumHandle, draft: PageDraft, *, limits: ExtractionL
         limits=limits,
         max_characters=limits.max_text_characters - sum(map(len, draft.texts)),
         on_page=report,
+        on_text=reports.on_text,
         on_warning=reports.on_warning,
     )
     for number, page in found.items():

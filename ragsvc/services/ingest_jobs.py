@@ -2,7 +2,7 @@
 
 The words of a document are searchable once it is parsed, and its vectors batch by batch. A short document is usually
 embedded within that time, so that its words and vectors become searchable together; its words do not wait longer than
-``_PATIENCE_S`` for the vectors. A document that fails is not searchable any more.
+a second for the vectors. A document that fails is not searchable any more.
 
 A job of a ready document replaces its vectors after a rename. Every step is idempotent: a job that a crash or a
 shutdown interrupted continues from the rows that it had stored.
@@ -21,10 +21,11 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.from_thread
 import msgspec
 from sqlalchemy import Connection
 
-from ragsvc.core.documents import Document, DocumentStatus, Problem, ProblemCode, Stage
+from ragsvc.core.documents import Document, DocumentStatus, Page, Problem, ProblemCode, Stage
 from ragsvc.core.errors import (
     EmbeddingFailed,
     ExtractionFailed,
@@ -38,10 +39,11 @@ from ragsvc.core.file_types import PICTURES
 from ragsvc.core.ids import DocumentId, TenantId
 from ragsvc.core.log_events import log_event
 from ragsvc.core.observation import ObservedOperation, Observer
-from ragsvc.core.ports.parsing import BatchParser, ParsedDocument, Parser
+from ragsvc.core.ports.parsing import BatchParser, OnPages, ParsedDocument, Parser
 from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.attached_documents import AttachedDocuments, AttachmentLimits, picture_left_out
+from ragsvc.services.early_pages import EarlyPages
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
 from ragsvc.services.file_locks import FileLocks
 from ragsvc.services.file_removals import FileRemovals
@@ -105,16 +107,23 @@ class IngestService:
         options: IngestLimits,
         clock: Callable[[], float] = time.time,
         retry_s: float = _RETRY_S,
+        patience_s: float = _PATIENCE_S,
         space: DiskSpace | None = None,
         observer: Observer | None = None,
+        early: EarlyPages | None = None,
     ) -> None:
         """``retry_s``: seconds until the next attempt after an error that may pass.
+
+        ``patience_s``: a short document whose vectors take longer becomes searchable by its words before.
+        ``early`` takes the pages of documents that are being parsed.
 
         While the disk is full, which ``space`` knows, no job is begun. After a fault of the service, such as a full
         queue, the worker pauses as well as the job. After a failed renewal only its job waits, and the worker runs
         other jobs.
         """
         self._retry_s = retry_s
+        self.early = early
+        self._patience_s = patience_s
         self._space = space
         self._unreleased: set[int] = set()
         self._database = database
@@ -461,6 +470,7 @@ class IngestService:
                 if interrupted or not ended or scope.cancel_called:
                     with anyio.CancelScope(shield=True):
                         await self._put_back(job)
+                self._drop_early(document)
                 self._scopes.pop(document.id)
                 self._pace.pop(document.id, None)
                 self._ended.pop(document.id).set()
@@ -679,13 +689,19 @@ class IngestService:
         document = job.document
         begin = time.monotonic()
         await self._check_file(document)
+        progress = _PageProgress(self, document)
+        early: dict[str, OnPages] = {}
+        if self.early is not None:
+            self.early.begin(document)
+            early = {"on_pages": _EarlyReports(self.early, document, progress).put}
         async with _readable(self._blobs, document) as path:
             parsed = await self._parser.parse(
                 path,
                 media_type=document.media_type,
                 filename=document.filename,
                 password=job.password,
-                on_progress=_PageProgress(self, document).put,
+                on_progress=progress.put,
+                **early,
             )
         timings = {**parsed.extraction.timings, "parse_s": round(time.monotonic() - begin, 3)}
         parsed = await self._with_attachments(document, parsed)
@@ -703,6 +719,10 @@ class IngestService:
         self._hub.notify(document)
         return stored
 
+    def _drop_early(self, document: Document) -> None:
+        if self.early is not None:
+            self.early.drop(document.id)
+
     async def _make_searchable(self, document: Document) -> Document:
         """Make the words of a parsed document searchable, if they are not."""
         return await self._commit_searchable(document, lambda connection: make_searchable(connection, document.id))
@@ -713,6 +733,7 @@ class IngestService:
             stored = await write_to_the_end(self._database, write)
             if stored is not None:
                 self._hub.notify(stored)
+        self._drop_early(document)
         if stored is None:
             raise DocumentGone
         return stored
@@ -747,7 +768,7 @@ class IngestService:
             on_batch=lambda: self._hub.notify(document),
             between_batches=lambda: self._index_lag.follow(document.collection_id),
             on_wait=functools.partial(self._make_searchable, document),
-            patience_s=math.inf if document.is_searchable else _PATIENCE_S,
+            patience_s=math.inf if document.is_searchable else self._patience_s,
         )
         await self._vectors.fill(space, document, steps=steps)
         return space, time.monotonic() - begin
@@ -776,6 +797,25 @@ class _PageProgress:
         if now - self._reported_at >= _PROGRESS_EVERY_S:
             self._reported_at = now
             self._service.report_pages(self._document, done, total)
+
+    def put_now(self, done: int, total: int) -> None:
+        """Pass on the first counts after pages became searchable without delay."""
+        self._reported_at = -math.inf
+        self.put(done, total)
+
+
+class _EarlyReports:
+    """Makes pages searchable while others are parsed, and announces them."""
+
+    def __init__(self, early: EarlyPages, document: Document, progress: _PageProgress) -> None:
+        self.early = early
+        self._document = document
+        self._progress = progress
+
+    def put(self, pages: list[Page], pages_total: int) -> None:
+        """Called in a worker thread."""
+        done = self.early.add(self._document.id, pages, pages_total)
+        anyio.from_thread.run_sync(self._progress.put_now, done, pages_total)
 
 
 @asynccontextmanager

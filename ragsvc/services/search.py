@@ -17,17 +17,19 @@ from sqlalchemy import Connection
 from ragsvc.core.defaults import DEFAULT_COLLECTION, DEFAULT_RERANK_BUDGET_MS
 from ragsvc.core.documents import CitedFile, Collection, StoredPassage
 from ragsvc.core.errors import CollectionNotFound
-from ragsvc.core.ids import CollectionId, TenantId
+from ragsvc.core.ids import CollectionId, DocumentId, TenantId
 from ragsvc.core.observation import ObservedOperation, Observer
 from ragsvc.core.ports.embedding import Reranker, Vectors
 from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids, Indexes
 from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
+from ragsvc.core.retrieval.early_passages import EarlyIndexes, EarlyRows
 from ragsvc.core.retrieval.explanations import ScorePartName, score_part
-from ragsvc.core.retrieval.passage_search import PassageRows, RankedPassages, search_passages
+from ragsvc.core.retrieval.passage_search import CollectionIndexes, PassageRows, RankedPassages, search_passages
 from ragsvc.core.retrieval.ranking import OPENING_CHARACTERS, Candidate, name_and_title
 from ragsvc.core.retrieval.search_values import SearchHit, SearchMode, SearchQuery, SearchResult
 from ragsvc.core.validation import check_not_blank, invalid_value
+from ragsvc.services.early_pages import EarlyPages
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
 from ragsvc.services.store_names import StoreNames
 from ragsvc.store import document_rows as rows
@@ -40,6 +42,7 @@ from ragsvc.store.passage_rows import (
     load_openings,
     load_passages,
 )
+from ragsvc.store.searchable_documents import being_ingested
 
 _RERANKED = 40
 _REMEMBERED_OPENINGS = 4096
@@ -63,13 +66,16 @@ class SearchService:
         rerank_budget_s: float = DEFAULT_RERANK_BUDGET_MS / 1000,
         observer: Observer | None = None,
         searched: Callable[[CollectionId], None] = lambda _: None,
+        early: EarlyPages | None = None,
     ) -> None:
         """``settled`` returns when every document reported as ready in a collection is searchable.
 
         ``reranker`` orders the best passages of every hybrid search, and of others on request, within
-        ``rerank_budget_s``. ``searched`` is called with the collection of each search.
+        ``rerank_budget_s``. ``searched`` is called with the collection of each search. ``early`` has the pages of
+        documents that are being parsed.
         """
         self._searched = searched
+        self._early = early
         self._database = database
         self._spaces = spaces
         self._settled = settled
@@ -107,7 +113,7 @@ class SearchService:
             question = await _prepare(space, scope, query)
         embedded = time.perf_counter()
         with observed.stage("find"):
-            found, files, search_s = await self._database.on_reader(lambda: self._find(space, scope, question, query))
+            found, files, search_s = await self._find_settled(space, scope, question, query)
         ranked = found.candidates
         if self._reranker is not None and self._is_reranked(query):
             with observed.stage("rerank"):
@@ -152,22 +158,47 @@ class SearchService:
         if query.document_ids is None and query.filters is None and (known := self._collections.get(name)):
             return _Scope(collection=known, documents=None)
         deletions = self._deletions
-        scope = await self._database.read(lambda connection: _resolve(connection, tenant, query))
+        early = () if self._early is None else self._early.document_ids()
+        scope = await self._database.read(lambda connection: _resolve(connection, tenant, query, early))
         if scope is not None and deletions == self._deletions:  # it may have been deleted since the read began
             if len(self._collections) >= _REMEMBERED_COLLECTIONS:
                 self._collections.clear()
             self._collections[name] = scope.collection
         return scope
 
-    def _find(
+    async def _find_settled(
         self, space: EmbeddingSpace, scope: _Scope, question: _Question, query: SearchQuery
+    ) -> tuple[RankedPassages, Mapping[str, CitedFile], float]:
+        """``_find``, and once more if the passages of a document were stored between its two steps."""
+        try:
+            return await self._database.on_reader(lambda: self._find(space, scope, question, query))
+        except _DocumentsStored:
+            await self._settled(scope.collection.id)
+            found = functools.partial(self._find, space, scope, question, query, may_repeat=False)
+            return await self._database.on_reader(found)
+
+    def _find(
+        self,
+        space: EmbeddingSpace,
+        scope: _Scope,
+        question: _Question,
+        query: SearchQuery,
+        *,
+        may_repeat: bool = True,
     ) -> tuple[RankedPassages, Mapping[str, CitedFile], float]:
         """Search and rank, the files of the documents if wanted, and the seconds until the indexes had answered.
 
         All of it runs on one thread: a hop between threads costs as much as each step.
+
+        Raises:
+            _DocumentsStored: if ``may_repeat``; the passages of a document took the place of its early ones meanwhile.
         """
         begin = searched = time.perf_counter()
         files: Mapping[str, CitedFile] = _NO_FILES
+        early = None if self._early is None else self._early.of(scope.collection.id)
+        indexes: CollectionIndexes = _OneCollection(space.indexes, scope.collection.id)
+        if early is not None:
+            indexes = EarlyIndexes(indexes, early)
 
         def read_rows(work: Callable[[PassageRows], RankedPassages]) -> RankedPassages:
             nonlocal searched
@@ -176,7 +207,13 @@ class SearchService:
 
         def rank(connection: Connection, work: Callable[[PassageRows], RankedPassages]) -> RankedPassages:
             nonlocal files
-            ranked = work(DatabaseRows(connection, self._openings, scope.collection.id))
+            rows: PassageRows = DatabaseRows(connection, self._openings, scope.collection.id)
+            if early is not None:
+                living = being_ingested(connection, early.documents)
+                if may_repeat and early.documents - living:
+                    raise _DocumentsStored
+                rows = EarlyRows(rows, early, living)
+            ranked = work(rows)
             if query.with_files and ranked.passages:
                 files = cited_files(connection, {passage.document_id for passage in ranked.passages.values()})
             return ranked
@@ -184,7 +221,7 @@ class SearchService:
         ranked = search_passages(
             query,
             question.vector,
-            indexes=_OneCollection(space.indexes, scope.collection.id),
+            indexes=indexes,
             read_rows=read_rows,
             knows_words=space.knows,
             count=max(_RERANKED, query.top_k) if self._is_reranked(query) else query.top_k,
@@ -250,6 +287,10 @@ def score_in_time(reranker: Reranker, query: str, texts: Sequence[str], *, deadl
         scores += reranker.score(query, texts[begin : begin + _RERANK_BATCH]).tolist()
         slowest_s = max(slowest_s, time.monotonic() - started)
     return scores
+
+
+class _DocumentsStored(Exception):
+    """The indexes were searched before the passages of a document were stored, the rows after it."""
 
 
 class OpeningCache:
@@ -349,8 +390,13 @@ class _Scope(msgspec.Struct, frozen=True):
     documents: Ids | None
 
 
-def _resolve(connection: Connection, tenant: TenantId, query: SearchQuery) -> _Scope | None:
-    """Resolve names to rows; ``None`` where the default collection does not exist yet, because it is empty."""
+def _resolve(
+    connection: Connection, tenant: TenantId, query: SearchQuery, early: Sequence[DocumentId]
+) -> _Scope | None:
+    """Resolve names to rows; ``None`` where the default collection does not exist yet, because it is empty.
+
+    ``early`` are documents that are searchable although they are being parsed.
+    """
     try:
         collection = rows.find_collection(connection, tenant, query.collection)
     except CollectionNotFound:
@@ -361,6 +407,6 @@ def _resolve(connection: Connection, tenant: TenantId, query: SearchQuery) -> _S
     if query.document_ids is not None:
         documents = np.array(rows.resolve_ids(connection, collection.id, list(query.document_ids)), dtype=np.int64)
     if query.filters is not None:
-        matching = np.array(rows.ids_matching(connection, collection.id, query.filters), dtype=np.int64)
+        matching = np.array(rows.ids_matching(connection, collection.id, query.filters, also=early), dtype=np.int64)
         documents = matching if documents is None else np.intersect1d(documents, matching)
     return _Scope(collection=collection, documents=None if documents is None else np.unique(documents))

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, union, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, union, update
 
 from ragsvc.core.documents import Collection, Document, DocumentStatus, Problem, ProblemCode, Stage
 from ragsvc.core.errors import CollectionNotFound, DocumentNotFound
@@ -379,10 +379,13 @@ def resolve_ids(connection: Connection, collection_id: CollectionId, public_ids:
     return [found[public_id] for public_id in public_ids]
 
 
-def ids_matching(connection: Connection, collection_id: CollectionId, condition: Filter) -> list[DocumentId]:
-    """Row ids of a collection's searchable documents whose metadata match the filter."""
+def ids_matching(
+    connection: Connection, collection_id: CollectionId, condition: Filter, *, also: Sequence[DocumentId] = ()
+) -> list[DocumentId]:
+    """Row ids of a collection's searchable documents, or of documents in ``also``, whose metadata match the filter."""
     columns = (_documents.c.id, _documents.c.metadata, _documents.c.filename, _documents.c.created_at)
-    statement = select(*columns).where(_documents.c.collection_id == collection_id, is_searchable)
+    wanted = or_(is_searchable, _documents.c.id.in_(also)) if also else is_searchable
+    statement = select(*columns).where(_documents.c.collection_id == collection_id, wanted)
     return [
         DocumentId(row_id)
         for row_id, metadata, filename, created_at in connection.execute(statement)

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, or_
+from sqlalchemy import ColumnElement, Connection, or_, select
 
 from ragsvc.core.documents import Document, DocumentStatus, Stage
 from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
-from ragsvc.store.tables import DocumentRow, PassageRow, table_of
+from ragsvc.store.tables import CollectionRow, DocumentRow, table_of
 
 _documents = table_of(DocumentRow)
-_passages = table_of(PassageRow)
+_collections = table_of(CollectionRow)
 
 is_searchable: Final[ColumnElement[bool]] = or_(
     _documents.c.status == DocumentStatus.READY, _documents.c.stage == Stage.SEARCHABLE
 )
 """The condition of ``Document.is_searchable``."""
+
+
+def being_ingested(connection: Connection, document_ids: Collection[int]) -> set[int]:
+    """Those of the documents that are being ingested and not searchable yet; deleted ones are missing."""
+    statement = (
+        select(_documents.c.id)
+        .join(_collections, _collections.c.id == _documents.c.collection_id)
+        .where(
+            _documents.c.id.in_(document_ids),
+            _documents.c.status == DocumentStatus.PROCESSING,
+            ~is_searchable,
+            _collections.c.deleted_at.is_(None),
+        )
+    )
+    return set(connection.execute(statement).scalars())
 
 
 def remove_from_search(connection: Connection, document: Document) -> None:

@@ -31,6 +31,7 @@ from ragsvc.services.attached_documents import AttachmentLimits
 from ragsvc.services.conversations import ConversationService
 from ragsvc.services.document_feed import DocumentFeed
 from ragsvc.services.document_service import DocumentService
+from ragsvc.services.early_pages import EarlyPages
 from ragsvc.services.embedding_spaces import EmbeddingSpaces
 from ragsvc.services.expiry_sweep import ExpirySweep
 from ragsvc.services.feedback import FeedbackService
@@ -388,6 +389,7 @@ async def open_services(
             ),
             space=space,
             observer=observer,
+            early=EarlyPages(MemoryWordScorer()),
         )
         documents = DocumentService(
             database=database,
@@ -410,6 +412,7 @@ async def open_services(
             rerank_budget_s=settings.rerank_budget_ms / 1000,
             observer=observer,
             searched=activity.note,
+            early=ingest.early,
         )
         access, web_sessions = _open_access(settings, database)
         encryption = await _open_encryption(stack, settings)

@@ -4,9 +4,9 @@
 
 The report consists of pages of the PDFs in FOLDER, which are repeated if they are too few. In each round both services
 run one after the other in a new data directory, with a small provider on another port as the chat model. A client
-uploads the report, follows its events, and asks with ``use_rag`` as soon as the document is searchable (in revisions
-without that stage: ready); the time ends when the answer has a citation of the report. The round then waits until the
-document is ready, whose time shows what the earlier answer costs.
+uploads the report, follows its events, and asks with ``use_rag`` at each event from the first parsed page on; the time
+ends when the answer has a citation of the report. The round then waits until the document is ready, whose time shows
+what the earlier answer costs.
 """
 
 from __future__ import annotations
@@ -145,10 +145,10 @@ def _first_answer(client: httpx.Client, report: Path, question: str) -> dict[str
             if not line.startswith("data: "):
                 continue
             document = json.loads(line.removeprefix("data: "))
-            if not answered_s and (document["stage"] == "searchable" or document["status"] in _ENDED):
+            if not answered_s and _may_answer(document) and _is_cited(client, question, document_id):
+                answered_s = time.perf_counter() - begin
+            if document["stage"] in ("searchable", *_ENDED):
                 searchable_s = searchable_s or time.perf_counter() - begin
-                if _is_cited(client, question, document_id):
-                    answered_s = time.perf_counter() - begin
             if document["status"] in _ENDED:
                 break
     ready_s = time.perf_counter() - begin
@@ -162,6 +162,11 @@ def _first_answer(client: httpx.Client, report: Path, question: str) -> dict[str
         "passages": document["passages"],
         "parse_s": document["timings"]["parse_s"],
     }
+
+
+def _may_answer(document: dict[str, Any]) -> bool:
+    """Whether pages of the document may be searchable: pages that were parsed are, in the present revision."""
+    return bool(document["pages_done"]) or document["status"] in _ENDED
 
 
 def _is_cited(client: httpx.Client, question: str, document_id: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from ragsvc.core.documents import Extraction, Passage
+from ragsvc.core.documents import Extraction, Page, Passage
 
 
 class TokenSpans(Protocol):
@@ -79,6 +79,9 @@ class BatchParser(Protocol):
         ...
 
 
+OnPages = Callable[[list[Page], int], None]
+
+
 class Parser(Protocol):
     """Reads untrusted files in a child process, which may crash or hang without harm to the service."""
 
@@ -90,10 +93,13 @@ class Parser(Protocol):
         filename: str,
         password: str | None = None,
         on_progress: Callable[[int, int], None] | None = None,
+        on_pages: OnPages | None = None,
     ) -> ParsedDocument:
         """Extract pages and cut passages; cancelling the call stops the child process.
 
         ``on_progress(pages_done, pages_total)`` is called on the event loop, at most a few times per second.
+        ``on_pages(pages, pages_total)`` is called in a worker thread with the texts of pages of a long document while
+        others are read. The final texts can differ in the hyphens at line ends.
 
         Raises:
             ExtractionFailed: the file cannot be read, or the child process crashed; ``reason`` states why.
