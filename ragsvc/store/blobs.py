@@ -231,12 +231,10 @@ class BlobStore:
         A folder that exists may have been made a moment ago by another thread, which has not synced its parent yet. So
         only a folder that this process has synced is known to survive.
         """
+        if folder != self.folder and folder.parent not in self._durable:
+            self._make_durably(folder.parent)
         with contextlib.suppress(FileExistsError):
-            try:
-                folder.mkdir()
-            except FileNotFoundError:
-                self._make_durably(folder.parent)
-                folder.mkdir()
+            folder.mkdir(parents=True)
             self._durable.discard(folder)
         if folder not in self._durable:
             _fsync_folder(folder.parent)

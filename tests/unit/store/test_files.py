@@ -8,6 +8,7 @@ import pytest
 
 from ragsvc.core.errors import DataDirectoryLocked, StorageFull, TooLarge
 from ragsvc.core.ids import TenantId
+from ragsvc.store import blobs
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.directory_lock import DataDirectoryLock
 
@@ -93,3 +94,35 @@ def test_the_lock_is_exclusive_within_a_process_too(tmp_path: Path) -> None:
     with pytest.raises(DataDirectoryLocked):
         DataDirectoryLock(tmp_path).acquire()
     first.release()
+
+
+def test_the_folders_of_a_stored_file_are_synced_before_it_counts_as_stored(tmp_path: Path, monkeypatch) -> None:
+    """A folder that exists may have been made by a process that was killed before it synced it."""
+    synced: list[str] = []
+    monkeypatch.setattr(blobs, "_fsync_folder", lambda folder: synced.append(str(folder.relative_to(tmp_path))))
+
+    def publish(store: BlobStore, content: bytes) -> str:
+        incoming = store.incoming(limit_bytes=100)
+        incoming.write(content)
+        sha256 = incoming.finish()
+        store.publish(incoming, ACME, sha256)
+        assert incoming.published
+        return sha256[:2]
+
+    store = BlobStore(tmp_path)
+    name = publish(store, b"first")
+    assert synced == [".", "blobs", "blobs/acme", f"blobs/acme/{name}"]
+    synced.clear()
+    same = next(b"%d" % n for n in range(10_000) if hashlib.sha256(b"%d" % n).hexdigest().startswith(name))
+    publish(store, same)
+    assert synced == [f"blobs/acme/{name}"]
+    synced.clear()
+    store.remove(ACME, hashlib.sha256(same).hexdigest())
+    publish(BlobStore(tmp_path), same)
+    assert synced == [f"blobs/acme/{name}", ".", "blobs", "blobs/acme", f"blobs/acme/{name}"]
+    for content in (b"first", same):
+        store.remove(ACME, hashlib.sha256(content).hexdigest())
+    store.remove_empty_folder(ACME)
+    synced.clear()
+    publish(store, b"first")
+    assert synced == ["blobs", "blobs/acme", f"blobs/acme/{name}"]
