@@ -119,7 +119,14 @@ def ingest(
         list[str] | None, typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Stored with each document.")
     ] = None,
     parallel: Annotated[
-        int, typer.Option("--parallel", "-p", min=1, max=64, help="Number of files processed at the same time.")
+        int,
+        typer.Option(
+            "--parallel",
+            "-p",
+            min=1,
+            max=64,
+            help="Number of files processed at the same time; eight files of up to 8 KiB count as one.",
+        ),
     ] = 4,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Print what would be done, and do nothing.")] = False,
     prune: Annotated[
