@@ -118,6 +118,12 @@ class EarlyPages(msgspec.Struct, frozen=True, tag=True):
     total: int
 
 
+class RecognitionBegins(msgspec.Struct, frozen=True, tag=True):
+    """The text layers are read; the texts of ``pages`` pages are recognised next, which takes seconds for each."""
+
+    pages: int
+
+
 class PageBatch(msgspec.Struct, frozen=True, tag=True):
     pages: list[Page]
 
@@ -182,6 +188,7 @@ Reply = (
     | ParseProgress
     | ParseWarning
     | EarlyPages
+    | RecognitionBegins
     | PageBatch
     | PassageBatch
     | AttachmentPiece

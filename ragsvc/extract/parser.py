@@ -19,11 +19,20 @@ from typing import TypeVar
 import anyio
 import anyio.from_thread
 import anyio.to_thread
+import msgspec
 
 from ragsvc.core.documents import AttachedFile, Page, Passage
 from ragsvc.core.errors import ExtractionFailed, FailureReason, Overloaded
 from ragsvc.core.page_views import OutlineEntry, PageBoxes, PagePicture, RecognisedLines, TextStretch
-from ragsvc.core.ports.parsing import ExtractionLimits, FileToParse, OnPages, ParsedDocument
+from ragsvc.core.ports.parsing import (
+    ExtractionLimits,
+    FileToParse,
+    OnPages,
+    OnRecognition,
+    ParsedDocument,
+    RecognitionDeferred,
+    RecognitionTurn,
+)
 from ragsvc.extract import child_protocol
 from ragsvc.extract.child_process import NICENESS, ParserProcess, ParserProcessEnded
 from ragsvc.extract.child_protocol import ChunkingPlan
@@ -53,6 +62,7 @@ class ChildParser:
         *,
         chunk: ChunkingPlan | None,
         workers: int = 2,
+        recognisers: int = 0,
         queue_limit: int = 64,
         work_folder: Path | None = None,
         niceness: int = NICENESS,
@@ -60,6 +70,7 @@ class ChildParser:
     ) -> None:
         """Start no child yet.
 
+        ``recognisers`` jobs that recognise text may run besides ``workers`` others, see ``RecognitionTurn``.
         ``work_folder`` should be on the file system of the files, so that they can be linked instead of copied; a
         system folder for temporary files by default. A child ends after ``idle_s`` without a job.
         """
@@ -76,7 +87,7 @@ class ChildParser:
         self._workers = workers
         self._queue_limit = queue_limit
         self._slots = anyio.Semaphore(workers)
-        self._threads = anyio.CapacityLimiter(workers)
+        self._threads = anyio.CapacityLimiter(workers + recognisers)
         self._pending = 0
         self._idle: list[ParserProcess] = []
         self._jobs: set[_ParseJob] = set()
@@ -97,15 +108,17 @@ class ChildParser:
         password: str | None = None,
         on_progress: OnProgress | None = None,
         on_pages: OnPages | None = None,
+        on_recognition: OnRecognition | None = None,
     ) -> ParsedDocument:
         """Extract pages and passages; cancelling the call kills the child.
 
         Raises:
             ExtractionFailed: the file cannot be read, or the child crashed or exceeded a limit.
             Overloaded: too many jobs are waiting.
+            RecognitionDeferred: ``on_recognition`` decided so.
         """
         request = child_protocol.ParseRequest(str(path), media_type, filename, password, self._limits, self._plan)
-        outcome = await self._run(request, on_progress, on_pages)
+        outcome = await self._run(request, _Reports(on_progress, on_pages, on_recognition))
         extraction = child_protocol.assemble(outcome.pages, outcome.finished(), outcome.attached_files)
         return ParsedDocument(extraction, outcome.passages)
 
@@ -122,7 +135,7 @@ class ChildParser:
             for file in files
         ]
         parsed: list[ParsedDocument | None] = []
-        for outcome in await self._run_all(first, further=further):
+        for outcome in await self._run_all(first, _Reports(), further):
             if outcome.failure is not None or outcome.end is None:
                 parsed.append(None)
                 continue
@@ -138,7 +151,7 @@ class ChildParser:
             Overloaded: too many jobs are waiting.
         """
         request = child_protocol.DrawRequest(str(path), password, page, width, self._limits)
-        return (await self._run(request, None)).page_reply(child_protocol.DrawnPage).picture
+        return (await self._run(request, _Reports())).page_reply(child_protocol.DrawnPage).picture
 
     async def page_boxes(
         self,
@@ -156,7 +169,7 @@ class ChildParser:
             Overloaded: too many jobs are waiting.
         """
         request = child_protocol.BoxesRequest(str(path), password, page, stretch, known, self._limits)
-        reply = (await self._run(request, None)).page_reply(child_protocol.FoundBoxes)
+        reply = (await self._run(request, _Reports())).page_reply(child_protocol.FoundBoxes)
         return reply.boxes, reply.lines
 
     async def outline(self, path: Path, *, password: str | None = None) -> list[OutlineEntry]:
@@ -167,7 +180,7 @@ class ChildParser:
             Overloaded: too many jobs are waiting.
         """
         request = child_protocol.OutlineRequest(str(path), password, self._limits)
-        return (await self._run(request, None)).page_reply(child_protocol.FoundOutline).bookmarks
+        return (await self._run(request, _Reports())).page_reply(child_protocol.FoundOutline).bookmarks
 
     async def close(self) -> None:
         """End the children; running jobs fail with ``parser_crashed``."""
@@ -177,21 +190,14 @@ class ChildParser:
         while self._idle:
             self._idle.pop().close()
 
-    async def _run(
-        self, request: child_protocol.Request, on_progress: OnProgress | None, on_pages: OnPages | None = None
-    ) -> _Outcome:
-        (outcome,) = await self._run_all(request, on_progress, on_pages)
+    async def _run(self, request: child_protocol.Request, reports: _Reports) -> _Outcome:
+        (outcome,) = await self._run_all(request, reports)
         if outcome.failure is not None:
             raise outcome.failure
         return outcome
 
     async def _run_all(
-        self,
-        request: child_protocol.Request,
-        on_progress: OnProgress | None = None,
-        on_pages: OnPages | None = None,
-        *,
-        further: Sequence[child_protocol.Request] = (),
+        self, request: child_protocol.Request, reports: _Reports, further: Sequence[child_protocol.Request] = ()
     ) -> list[_Outcome]:
         """Run requests in one child; without the outcomes of those after a request that ended it."""
         if self._closed or self._pending >= self._workers + self._queue_limit:
@@ -200,17 +206,17 @@ class ChildParser:
             )
         self._pending += 1
         try:
-            async with self._slots:
-                return await self._run_now(request, on_progress, on_pages, further)
+            await self._slots.acquire()
+            place = _Place(self._slots)
+            try:
+                return await self._run_now(request, reports.leaving(place), further)
+            finally:
+                place.leave()
         finally:
             self._pending -= 1
 
     async def _run_now(
-        self,
-        request: child_protocol.Request,
-        on_progress: OnProgress | None,
-        on_pages: OnPages | None,
-        further: Sequence[child_protocol.Request],
+        self, request: child_protocol.Request, reports: _Reports, further: Sequence[child_protocol.Request]
     ) -> list[_Outcome]:
         worker = self._idle.pop() if self._idle else None
         job = _ParseJob(
@@ -218,8 +224,9 @@ class ChildParser:
             worker,
             start=self._start,
             limits=self._limits,
-            on_progress=on_progress,
-            on_pages=on_pages,
+            on_progress=reports.on_progress,
+            on_pages=reports.on_pages,
+            on_recognition=reports.on_recognition,
             further=further,
         )
         self._jobs.add(job)
@@ -250,6 +257,42 @@ def _child_files(plan: ChunkingPlan | None) -> child_protocol.ChildFiles:
 def _warn(message: str) -> None:
     """Log a warning about the installation, once."""
     logger.warning("%s", message)
+
+
+class _Place:
+    """The place of a job among those that may run at the same time."""
+
+    def __init__(self, slots: anyio.Semaphore) -> None:
+        self._slots = slots
+        self._is_left = False
+
+    def leave(self) -> None:
+        """Let another job take the place; the second call does nothing."""
+        if not self._is_left:
+            self._is_left = True
+            self._slots.release()
+
+
+class _Reports(msgspec.Struct, frozen=True):
+    """The callbacks of a job; see the port ``Parser``."""
+
+    on_progress: OnProgress | None = None
+    on_pages: OnPages | None = None
+    on_recognition: OnRecognition | None = None
+
+    def leaving(self, place: _Place) -> _Reports:
+        """The same; the job leaves its place when it is told to move."""
+        decide = self.on_recognition
+        if decide is None:
+            return self
+
+        def on_recognition(pages: int) -> RecognitionTurn:
+            turn = decide(pages)
+            if turn is RecognitionTurn.MOVE:
+                place.leave()
+            return turn
+
+        return msgspec.structs.replace(self, on_recognition=on_recognition)
 
 
 class _Outcome:
@@ -304,8 +347,9 @@ class _ParseJob:
         start: Callable[[], ParserProcess],
         limits: ExtractionLimits,
         on_progress: OnProgress | None,
-        on_pages: OnPages | None,
-        further: Sequence[child_protocol.Request],
+        on_pages: OnPages | None = None,
+        on_recognition: OnRecognition | None = None,
+        further: Sequence[child_protocol.Request] = (),
     ) -> None:
         self.worker = worker
         self.reusable: ParserProcess | None = None
@@ -313,8 +357,7 @@ class _ParseJob:
         self._further = further
         self._start = start
         self._limits = limits
-        self._on_progress = on_progress
-        self._on_pages = on_pages
+        self._reports = _Reports(on_progress, on_pages, on_recognition)
         self._lock = threading.Lock()
         self._cancelled = False
 
@@ -420,7 +463,7 @@ class _ParseJob:
                 recognised = max(0, min(reply.recognised, self._limits.ocr_max_pages))
                 outcome.allowance_s = recognised * self._limits.ocr_page_s
                 self._report(reply)
-            case child_protocol.EarlyPages():
+            case child_protocol.EarlyPages() | child_protocol.RecognitionBegins():
                 self._pass_on(reply)
             case child_protocol.PageBatch():
                 outcome.pages.extend(reply.pages)
@@ -432,13 +475,21 @@ class _ParseJob:
                 pass
         return False
 
-    def _pass_on(self, early: child_protocol.EarlyPages) -> None:
-        if self._on_pages is not None and not self._cancelled:
-            self._on_pages(early.pages, early.total)
+    def _pass_on(self, reply: child_protocol.EarlyPages | child_protocol.RecognitionBegins) -> None:
+        """Raises ``RecognitionDeferred``."""
+        if self._cancelled:
+            return
+        if isinstance(reply, child_protocol.EarlyPages):
+            if self._reports.on_pages is not None:
+                self._reports.on_pages(reply.pages, reply.total)
+        elif self._reports.on_recognition is not None:
+            turn = anyio.from_thread.run_sync(self._reports.on_recognition, reply.pages)
+            if turn is RecognitionTurn.DEFER:
+                raise RecognitionDeferred
 
     def _report(self, progress: child_protocol.ParseProgress) -> None:
-        if self._on_progress is not None and not self._cancelled:
-            anyio.from_thread.run_sync(self._on_progress, progress.done, progress.total)
+        if self._reports.on_progress is not None and not self._cancelled:
+            anyio.from_thread.run_sync(self._reports.on_progress, progress.done, progress.total)
 
     @staticmethod
     def _add_last(reply: _LastReply, outcome: _Outcome) -> None:

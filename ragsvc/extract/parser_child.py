@@ -160,7 +160,8 @@ def _parse(
 
     def report(done: int, total: int) -> None:
         nonlocal last_report
-        early.send_if_due(total)
+        early.total = total
+        early.send_if_due()
         now = time.monotonic()
         if (done >= total and not request.is_small) or now - last_report >= _PROGRESS_EVERY_S:
             last_report = now
@@ -170,6 +171,10 @@ def _parse(
         nonlocal recognised
         recognised = pages
         _limit_processor_time(request.limits.timeout_s)  # restart the limit: the service extends its deadline as well
+
+    def announce_recognition(pages: int) -> None:
+        early.send()
+        _write(replies, child_protocol.RecognitionBegins(pages))
 
     started = time.perf_counter()
     extraction = extract(
@@ -183,6 +188,7 @@ def _parse(
             on_recognised=count,
             on_warning=lambda message: _write(replies, child_protocol.ParseWarning(message)),
             on_text=early.add,
+            on_recognition=announce_recognition,
         ),
     )
     extracted = time.perf_counter()
@@ -219,6 +225,8 @@ class _EarlyPages:
     """
 
     def __init__(self, replies: BinaryIO) -> None:
+        self.total = 0
+        """The number of pages of the document."""
         self._replies = replies
         self._pages: list[Page] = []
         self._due = time.monotonic() + _FIRST_EARLY_S
@@ -227,14 +235,15 @@ class _EarlyPages:
     def add(self, number: int, text: str) -> None:
         self._pages.append(Page(number, text))
 
-    def send_if_due(self, total: int) -> None:
-        now = time.monotonic()
-        if now < self._due or not self._pages:
-            return
+    def send_if_due(self) -> None:
+        if self._pages and time.monotonic() >= self._due:
+            self.send()
+
+    def send(self) -> None:
         for batch in child_protocol.page_batches(self._pages):
-            _write(self._replies, child_protocol.EarlyPages(batch.pages, total))
+            _write(self._replies, child_protocol.EarlyPages(batch.pages, self.total))
         self._pages = []
-        self._due = now + self._interval_s
+        self._due = time.monotonic() + self._interval_s
         self._interval_s = min(_MOST_EARLY_S, 2 * self._interval_s)
 
 

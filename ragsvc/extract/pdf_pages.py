@@ -73,6 +73,8 @@ class PageReports(msgspec.Struct, frozen=True, kw_only=True):
     on_recognised: OnRecognised = lambda _: None
     on_warning: OnWarning = lambda _: None
     on_text: OnText = lambda _number, _text: None
+    on_recognition: Callable[[int], None] = lambda _: None
+    """Called before pages are recognised, with their number."""
 
 
 def read_pages(
@@ -185,6 +187,8 @@ def recognise_images(raw: PdfiumHandle, draft: PageDraft, *, limits: ExtractionL
     if not numbers or not limits.ocr:
         return False
     from ragsvc.extract.ocr_pages import recognise_pages  # noqa: PLC0415 - imports numpy, only if a page needs it
+
+    reports.on_recognition(min(len(numbers), limits.ocr_max_pages))
 
     def report(done: int) -> None:
         reports.on_recognised(done)

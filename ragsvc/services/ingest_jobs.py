@@ -19,6 +19,7 @@ import traceback
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.from_thread
@@ -39,7 +40,7 @@ from ragsvc.core.file_types import PICTURES
 from ragsvc.core.ids import DocumentId, TenantId
 from ragsvc.core.log_events import log_event
 from ragsvc.core.observation import ObservedOperation, Observer
-from ragsvc.core.ports.parsing import BatchParser, OnPages, ParsedDocument, Parser
+from ragsvc.core.ports.parsing import BatchParser, ParsedDocument, Parser, RecognitionDeferred, RecognitionTurn
 from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.attached_documents import AttachedDocuments, AttachmentLimits, picture_left_out
@@ -56,6 +57,7 @@ from ragsvc.services.passage_vectors import (
     PassageVectors,
 )
 from ragsvc.services.progress_events import ProgressHub
+from ragsvc.services.recognition_share import JobPlace, RecognitionShare
 from ragsvc.services.small_documents import IngestedTogether, SmallDocuments
 from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.store import attachment_rows
@@ -88,6 +90,7 @@ _MAY_NEED_DISK = frozenset({FailureReason.PARSER_CRASHED, FailureReason.INTERNAL
 
 class IngestLimits(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 3
+    recognisers: int = 2
     attachments: AttachmentLimits = AttachmentLimits()
     quotas: TenantQuotas = TenantQuotas()
 
@@ -162,6 +165,8 @@ class IngestService:
         self._claiming = anyio.Lock()
         self._scopes: dict[DocumentId, anyio.CancelScope] = {}
         self._ended: dict[DocumentId, anyio.Event] = {}
+        self._places = anyio.Semaphore(options.workers)
+        self._recognition = RecognitionShare(options.recognisers)
         self._pace: dict[DocumentId, tuple[float, int]] = {}
         self._not_before: dict[int, float] = {}
 
@@ -188,6 +193,9 @@ class IngestService:
         scope = self._scopes.get(document_id)
         if scope is not None and document_id not in self._running_together:
             scope.cancel()
+        self._recognition.forget(document_id)
+        if self.early is not None:
+            self.early.drop(document_id)
 
     async def stop_work_on_all(self, document_ids: Collection[DocumentId]) -> None:
         """Stop the jobs of documents that are being deleted, and wait until they have stopped."""
@@ -199,6 +207,8 @@ class IngestService:
 
     def eta_s(self, document: Document) -> float | None:
         """Seconds until ready, estimated from this document's progress so far; ``None`` if unknown."""
+        if (recognition_s := self._recognition.eta_s(document)) is not None:
+            return recognition_s
         pace = self._pace.get(document.id)
         if pace is None or document.passages_total == 0 or document.status is DocumentStatus.READY:
             return None
@@ -213,7 +223,7 @@ class IngestService:
         """Run jobs until cancelled or drained."""
         await self._release_running()
         async with anyio.create_task_group() as group:
-            for _ in range(self._options.workers):
+            for _ in range(self._options.workers + self._options.recognisers):
                 group.start_soon(self._work)
             if self._small is not None:
                 group.start_soon(self._work_on_small, self._small)
@@ -238,14 +248,19 @@ class IngestService:
     async def _work(self) -> None:
         while not self._draining.is_set():
             wake = self._wake
-            job = await self._claim()
+            await self._places.acquire()
+            place = JobPlace(self._places)
+            try:
+                job = await self._claim()
+                if job is not None and not await self._run_job(job, place):
+                    await self._pause(self._retry_s)
+            finally:
+                place.leave()
             if job is None:
                 with anyio.move_on_after(self._idle_s()):
                     await wake.wait()
                 if self._wake is wake and wake.is_set():
                     self._wake = anyio.Event()
-            elif not await self._run_job(job):
-                await self._pause(self._retry_s)
 
     async def _work_on_small(self, small: SmallDocuments) -> None:
         """Run small jobs together: all that were queued while the ones before them ran."""
@@ -422,7 +437,7 @@ class IngestService:
         A document can have a new job before the worker of the former job has finished with it: a rename queues one as
         soon as the document is ready.
         """
-        waiting, busy = self._jobs_that_wait(), list(self._scopes)
+        waiting, busy = [*self._jobs_that_wait(), *self._recognition.deferred], list(self._scopes)
         unreleased, self._unreleased = self._unreleased, set()
 
         def claim(connection: Connection) -> ClaimedJob | None:
@@ -442,7 +457,7 @@ class IngestService:
                 scope.cancel()
         return job
 
-    async def _run_job(self, job: ClaimedJob) -> bool:
+    async def _run_job(self, job: ClaimedJob, place: JobPlace) -> bool:
         """Run a claimed job; ``False`` if it is queued again because of a passing fault.
 
         A job that is cancelled is queued again, whoever cancels it. After any other error the row says that it runs:
@@ -453,15 +468,17 @@ class IngestService:
         is_renewal = job.work is JobWork.RENEW_VECTORS  # of a ready document: neither an ingest nor a failed one
         observer = Observer() if is_renewal else self._observer
         observed = observer.begin("ingest", document_id=document.public_id, media_type=document.media_type)
-        ended, interrupted = True, False
+        ended, interrupted, deferred = True, False, False
         with self._scopes[document.id] as scope:
             try:
                 with observed.active():
-                    ended = await self._attempt(job, observed)
+                    ended = await self._attempt(job, place, observed)
                 if not ended:
                     self._not_before[job.job_id] = time.monotonic() + self._retry_s
             except ShuttingDown:
                 interrupted = True
+            except RecognitionDeferred:  # its text pages stay searchable
+                interrupted = deferred = True
             except anyio.get_cancelled_exc_class():
                 interrupted = True
                 raise
@@ -470,21 +487,25 @@ class IngestService:
                 if interrupted or not ended or scope.cancel_called:
                     with anyio.CancelScope(shield=True):
                         await self._put_back(job)
-                self._drop_early(document)
+                if not deferred:
+                    self._drop_early(document)
                 self._scopes.pop(document.id)
                 self._pace.pop(document.id, None)
                 self._ended.pop(document.id).set()
+                if self._recognition.end(document.id, job.job_id, deferred=deferred):
+                    self.kick()
                 self._hub.notify(document)
         return ended
 
-    async def _attempt(self, job: ClaimedJob, observed: ObservedOperation) -> bool:
+    async def _attempt(self, job: ClaimedJob, place: JobPlace, observed: ObservedOperation) -> bool:
         """Run a job to its end, ready or failed; ``False`` if it has to run again because of a passing fault.
 
         Raises:
             ShuttingDown: it has to run again at the next start.
+            RecognitionDeferred: it has to run again when other documents have been recognised.
         """
         try:
-            failure = await self._failure_of(job, observed)
+            failure = await self._failure_of(job, place, observed)
             if failure is not None:
                 observed.end(failure.reason)
                 await self._fail(job, code=failure.reason, message=failure.message)
@@ -492,20 +513,24 @@ class IngestService:
             return False
         return True
 
-    async def _failure_of(self, job: ClaimedJob, observed: ObservedOperation) -> ExtractionFailed | None:
+    async def _failure_of(
+        self, job: ClaimedJob, place: JobPlace, observed: ObservedOperation
+    ) -> ExtractionFailed | None:
         """Run a job; ``None`` when it has ended, or the reason why the document cannot be ingested.
 
         Raises:
             StorageFull, Overloaded: a passing fault; this includes every fault of the disk, whichever library met it.
-            ShuttingDown: as ``_attempt``.
+            ShuttingDown, RecognitionDeferred: as ``_attempt``.
         """
         document = job.document
         try:
-            await (self._renew_vectors(job) if job.work is JobWork.RENEW_VECTORS else self._ingest(job, observed))
+            await (
+                self._renew_vectors(job) if job.work is JobWork.RENEW_VECTORS else self._ingest(job, place, observed)
+            )
             observed.end()
         except DocumentGone:
             return None
-        except (ShuttingDown, Overloaded):
+        except (ShuttingDown, Overloaded, RecognitionDeferred):
             raise
         except ExtractionFailed as error:
             self._raise_if_disk_is_full(error, suspect=error.reason in _MAY_NEED_DISK)
@@ -606,12 +631,12 @@ class IngestService:
             job.attempts,
         )
 
-    async def _ingest(self, job: ClaimedJob, observed: ObservedOperation) -> None:
+    async def _ingest(self, job: ClaimedJob, place: JobPlace, observed: ObservedOperation) -> None:
         document = job.document
         _check_attempts(job)
         if job.work is JobWork.PARSE:
             with observed.stage("parse"):
-                document = await self._parse(job)
+                document = await self._parse(job, place)
         elif not document.is_searchable:
             document = await self._make_searchable(document)
         while (outcome := await self._embed_and_finish(document, observed)) is not JobOutcome.DONE:
@@ -685,15 +710,16 @@ class IngestService:
             raise DocumentGone
         return current
 
-    async def _parse(self, job: ClaimedJob) -> Document:
+    async def _parse(self, job: ClaimedJob, place: JobPlace) -> Document:
         document = job.document
         begin = time.monotonic()
         await self._check_file(document)
         progress = _PageProgress(self, document)
-        early: dict[str, OnPages] = {}
+        reports: dict[str, Any] = {}  # a parser that sends no early pages needs no parameters for them
         if self.early is not None:
             self.early.begin(document)
-            early = {"on_pages": _EarlyReports(self.early, document, progress).put}
+            reports["on_pages"] = _EarlyReports(self.early, document, progress).put
+            reports["on_recognition"] = lambda pages: self._turn(job, place, pages)
         async with _readable(self._blobs, document) as path:
             parsed = await self._parser.parse(
                 path,
@@ -701,7 +727,7 @@ class IngestService:
                 filename=document.filename,
                 password=job.password,
                 on_progress=progress.put,
-                **early,
+                **reports,
             )
         timings = {**parsed.extraction.timings, "parse_s": round(time.monotonic() - begin, 3)}
         parsed = await self._with_attachments(document, parsed)
@@ -718,6 +744,12 @@ class IngestService:
             raise DocumentGone
         self._hub.notify(document)
         return stored
+
+    def _turn(self, job: ClaimedJob, place: JobPlace, pages: int) -> RecognitionTurn:
+        turn = self._recognition.turn(job.document, job.job_id, place, pages=pages)
+        if turn is RecognitionTurn.MOVE:
+            self.kick()
+        return turn
 
     def _drop_early(self, document: Document) -> None:
         if self.early is not None:

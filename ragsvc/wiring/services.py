@@ -186,7 +186,13 @@ def _open_parsers(
     The processes link the files that they read into ``folder``.
     """
     plan = chunking_plan(settings, model)
-    documents = ChildParser(extraction_limits(settings), chunk=plan, workers=settings.parse_workers, work_folder=folder)
+    documents = ChildParser(
+        extraction_limits(settings),
+        chunk=plan,
+        workers=settings.parse_workers,
+        recognisers=settings.parse_workers,
+        work_folder=folder,
+    )
     chats = ChildParser(
         chat_file_limits(settings),
         chunk=plan,
@@ -384,6 +390,7 @@ async def open_services(
             hub=hub,
             options=IngestLimits(
                 workers=settings.ingest_workers,
+                recognisers=settings.parse_workers,
                 attachments=AttachmentLimits(max_document_bytes=settings.max_document_bytes),
                 quotas=quotas,
             ),

@@ -6,7 +6,7 @@ The report consists of pages of the PDFs in FOLDER, which are repeated if they a
 run one after the other in a new data directory, with a small provider on another port as the chat model. A client
 uploads the report, follows its events, and asks with ``use_rag`` at each event from the first parsed page on; the time
 ends when the answer has a citation of the report. The round then waits until the document is ready, whose time shows
-what the earlier answer costs.
+what the earlier answer costs, and compares the rankings of all rounds.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ from ragsvc.testing.service_runner import RunningService, create_key
 from scripts.bench.base_revision import checked_out
 from scripts.bench.measuring import PeakMemory, mebibytes, median, print_json
 
+Rankings = dict[str, list[list[Any]]]
+
+_QUESTIONS = ("inventories and supply", "risk factors", "income taxes of 2022", "cash flows from operating activities")
 _ENDED = ("ready", "failed")
 _REPLY = {
     "id": "c",
@@ -98,8 +101,13 @@ def make_report(folder: Path, pages: int, target: Path) -> None:
     writer.write(target)
 
 
-def measure(root: Path, report: Path, models: Path, folder: Path, *, question: str, provider: str) -> dict[str, Any]:
-    """Seconds until the first cited answer and until ready, and the peak memory of a service of the package in root."""
+def measure(
+    root: Path, report: Path, models: Path, folder: Path, *, question: str, provider: str
+) -> tuple[dict[str, Any], Rankings]:
+    """Seconds until the first cited answer and until ready, and the peak memory of a service of the package in root.
+
+    Returns them with the rankings of the finished document.
+    """
     data_dir = folder / "data"
     shutil.rmtree(data_dir, ignore_errors=True)
     key = create_key(data_dir, root=root)
@@ -111,9 +119,10 @@ def measure(root: Path, report: Path, models: Path, folder: Path, *, question: s
         with PeakMemory(service.process.pid, every_s=0.5) as memory, service.client(key) as client:
             _warm_up(client, question)
             figures = _first_answer(client, report, question)
+            rankings = _rankings(client, question)
     finally:
         service.stop()
-    return {**figures, "peak_bytes": memory.peak_bytes}
+    return {**figures, "peak_bytes": memory.peak_bytes}, rankings
 
 
 def _warm_up(client: httpx.Client, question: str) -> None:
@@ -164,6 +173,19 @@ def _first_answer(client: httpx.Client, report: Path, question: str) -> dict[str
     }
 
 
+def _rankings(client: httpx.Client, question: str) -> Rankings:
+    """Places and scores of the passages that searches find, by question and mode."""
+    found: Rankings = {}
+    for text in (question, *_QUESTIONS):
+        for mode in ("hybrid", "lexical", "dense"):
+            body = {"query": text, "mode": mode, "top_k": 50}
+            hits = client.post("/v1/rag/search", json=body).raise_for_status().json()["data"]
+            found[f"{mode}: {text}"] = [
+                [hit["chunk_id"].rpartition("_")[2], hit["page"], hit["score"], hit["scores"]] for hit in hits
+            ]
+    return found
+
+
 def _may_answer(document: dict[str, Any]) -> bool:
     """Whether pages of the document may be searchable: pages that were parsed are, in the present revision."""
     return bool(document["pages_done"]) or document["status"] in _ENDED
@@ -184,6 +206,7 @@ def main() -> int:
     parser.add_argument("--question", default="What were the total net sales in the quarter?")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    rankings: list[Rankings] = []
     runs: dict[str, list[dict[str, Any]]] = {"base": [], "new": []}
     with (
         tempfile.TemporaryDirectory() as name,
@@ -195,7 +218,7 @@ def main() -> int:
         RunningService(folder / "first").stop()  # exports the embedding model, so that no round does
         for _ in range(options.rounds):
             for side, root in (("base", base), ("new", ROOT)):
-                run = measure(
+                run, ranked = measure(
                     root,
                     folder / "report.pdf",
                     folder / "first" / "models",
@@ -204,6 +227,7 @@ def main() -> int:
                     provider=provider,
                 )
                 runs[side].append(run)
+                rankings.append(ranked)
                 if not options.json:
                     print(f"{side}: {json.dumps({key: round(value, 2) for key, value in run.items()})}", flush=True)
     ratios = [a["answer_s"] / b["answer_s"] for a, b in zip(runs["base"], runs["new"], strict=True)]
@@ -211,6 +235,7 @@ def main() -> int:
         "pages": runs["new"][0]["pages"],
         "passages": runs["new"][0]["passages"],
         "rounds": options.rounds,
+        "rankings_equal": all(ranked == rankings[0] for ranked in rankings),
         "answer_ratio": median(ratios),
         "ready_ratio": median([a["ready_s"] / b["ready_s"] for a, b in zip(runs["base"], runs["new"], strict=True)]),
         **{
@@ -229,7 +254,8 @@ def main() -> int:
         f"{figures['pages']} pages, {figures['passages']} passages, {options.rounds} rounds: first cited answer after "
         f"{base_run['answer_s']:.1f} s and {new_run['answer_s']:.1f} s, ratio {figures['answer_ratio']:.1f} "
         f"({min(ratios):.1f} to {max(ratios):.1f}); ready after {base_run['ready_s']:.1f} s and "
-        f"{new_run['ready_s']:.1f} s; peak {mebibytes(base_run['peak_bytes'])} and {mebibytes(new_run['peak_bytes'])}"
+        f"{new_run['ready_s']:.1f} s; peak {mebibytes(base_run['peak_bytes'])} and {mebibytes(new_run['peak_bytes'])}; "
+        f"rankings {'equal' if figures['rankings_equal'] else 'DIFFER'}"
     )
     return 0
 
