@@ -220,17 +220,15 @@ class TantivyIndex:
     @_without_panics
     def documents_of(self, ids: Ids) -> Ids:
         """The document of each passage, -1 for an unknown id."""
-        found = np.full(len(ids), -1, np.int64)
         if not len(ids):
-            return found
+            return np.empty(0, np.int64)
         searcher = self._searcher
         wanted = tantivy.Query.term_set_query(self._schema, "id", ids.tolist())
         places = [address for _, address in searcher.search(wanted, limit=len(ids), count=False).hits]
-        documents = dict(
-            zip(searcher.fast_field_values("id", places), searcher.fast_field_values("document", places), strict=True)
-        )
-        found[:] = [documents.get(passage, -1) for passage in ids.tolist()]
-        return found
+        passages = np.array(searcher.fast_field_values("id", places), dtype=np.int64)
+        documents = np.array(searcher.fast_field_values("document", places), dtype=np.int64)
+        known = dict(zip(passages.tolist(), documents.tolist(), strict=True))
+        return np.array([known.get(passage, -1) for passage in ids.tolist()], dtype=np.int64)
 
     @_without_panics
     def search(self, query: str, *, k: int, documents: Ids | None = None) -> Hits:

@@ -719,7 +719,7 @@ class IngestService:
         if self.early is not None:
             self.early.begin(document)
             reports["on_pages"] = _EarlyReports(self.early, document, progress).put
-            reports["on_recognition"] = lambda pages: self._turn(job, place, pages)
+            reports["on_recognition"] = functools.partial(self._turn, job, place)
         async with _readable(self._blobs, document) as path:
             parsed = await self._parser.parse(
                 path,

@@ -42,7 +42,7 @@ class HeldParser(LineParser):
         self.failure: Exception | None = None
 
     async def parse(
-        self, path, *, media_type, filename, password=None, on_progress=None, on_pages=None
+        self, path, *, media_type, filename, password=None, on_progress=None, on_pages=None, on_recognition=None
     ) -> ParsedDocument:
         lines = path.read_text().splitlines()
         if on_pages is not None and len(lines) > 1:
