@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -293,6 +294,8 @@ def evaluate(
     """Measure search on your own questions and compare settings; reports which differences are significant."""
 
     async def work(target: Target, output: Output) -> None:
+        if find_spec("scipy") is None or find_spec("sklearn") is None:
+            raise usage_error("'ragsvc evaluate' needs the extra 'evaluate': pip install 'ragsvc[evaluate]'")
         from ragsvc.cli.evaluate import EvaluateOptions  # noqa: PLC0415 - heavy
         from ragsvc.cli.evaluate import evaluate as run_evaluation  # noqa: PLC0415 - heavy
 

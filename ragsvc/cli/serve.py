@@ -21,7 +21,6 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 import msgspec
-from litestar.types import ASGIApp
 
 from ragsvc import __version__
 from ragsvc.cli.listeners import Listener, bind, open_tls, warn_of_plaintext
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from litestar import Litestar
+    from litestar.types import ASGIApp
 
     from ragsvc.wiring.services import Services
 

@@ -8,14 +8,20 @@ the proxy has removed it from the path. Paths with a prefix that a client could 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 import msgspec
-from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragsvc.core.network import HOST_AND_PORT, PATH_PREFIX
+
+if TYPE_CHECKING:
+    from litestar.enums import ScopeType
+    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+HTTP: Final = cast("ScopeType", "http")
+"""The type of scopes of requests; Litestar declares an enumeration, which is not imported before the port opens."""
+
 
 FORWARDED_KEY = "ragsvc.forwarded"
 """Key of the ``ForwardedAddress`` in an ASGI scope."""
@@ -43,7 +49,7 @@ class ForwardedAddresses:
         self._is_trusted = is_trusted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == ScopeType.HTTP:
+        if scope["type"] == HTTP:
             client = scope.get("client")
             if self._is_trusted(client[0] if client else ""):
                 scope[FORWARDED_KEY] = _forwarded(scope)  # type: ignore[literal-required]  # our own key
@@ -69,7 +75,7 @@ class PublicAddress:
         self._prefix = "" if self._url is None else urlsplit(self._url).path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP:
+        if scope["type"] != HTTP:
             await self._app(scope, receive, send)
             return
         forwarded: ForwardedAddress = scope.get(FORWARDED_KEY) or _NOT_FORWARDED  # type: ignore[assignment]  # our own key
