@@ -84,7 +84,11 @@ def serve(
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C. Running answers are finished; ingest jobs resume at the next start."""
     from ragsvc.cli.logs import log_refused_start  # noqa: PLC0415 - keeps other commands fast
-    from ragsvc.cli.process_tuning import keep_heap_small, let_threads_alternate  # noqa: PLC0415 - only a long process gains
+    from ragsvc.cli.process_tuning import (  # noqa: PLC0415 - only a long process gains
+        keep_heap_small,
+        let_threads_alternate,
+        suspend_collections,
+    )
 
     async def command(output: Output) -> None:
         from ragsvc.cli.serve import ServeOptions  # noqa: PLC0415 - heavy
@@ -95,6 +99,7 @@ def serve(
         )
         await run_service(Target(data_dir=data_dir), options, output=output)
 
+    suspend_collections()
     keep_heap_small()
     let_threads_alternate()
     execute(command, as_json=as_json, fast_loop=True, log_failure=log_refused_start)

@@ -7,16 +7,28 @@ converts first). Its index classes own their codes, so adding rows beside lock-f
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeAlias
 
-import faiss as _faiss
 import numpy as np
 import numpy.typing as npt
 
 from ragsvc.core.ports.embedding import Scores, Vectors
 from ragsvc.core.ports.indexes import Ids
 
-faiss: Any = _faiss
+
+class _LateFaiss:
+    """FAISS, imported at its first use (30 ms, 14 MB): a service without documents does not need it."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - anything of FAISS
+        import faiss as imported  # noqa: PLC0415 - native: loaded when used
+
+        value = getattr(imported, name)
+        setattr(self, name, value)  # the next access costs what it costs on a module
+        return value
+
+
+faiss: Any = _LateFaiss()
 """FAISS without its bundled type stubs, which lack views, selectors and most parameters."""
 
 Faiss: TypeAlias = Any
@@ -28,8 +40,11 @@ Float16Rows = npt.NDArray[np.float16]
 Bits = npt.NDArray[np.uint8]
 """A bitmap; row ``i`` is bit ``i % 8`` (from the lowest) of byte ``i // 8``."""
 
-# The "owner" of borrowed memory, which FAISS requires; an empty index, because Python keeps the array alive.
-_NO_OWNER = faiss.IndexScalarQuantizer(1, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+
+@cache
+def _no_owner() -> Faiss:
+    """The "owner" of borrowed memory, which FAISS requires; an empty index, because Python keeps the array alive."""
+    return faiss.IndexScalarQuantizer(1, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
 
 
 def nearest(rows: Float16Rows, query: Vectors, k: int, allowed: Bits | None = None) -> tuple[Scores, Ids]:
@@ -46,7 +61,7 @@ def nearest(rows: Float16Rows, query: Vectors, k: int, allowed: Bits | None = No
     view = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     view.is_trained = True
     codes = rows.view(np.uint8)
-    view.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(codes), codes.nbytes, _NO_OWNER.codes.owner)
+    view.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(codes), codes.nbytes, _no_owner().codes.owner)
     view.ntotal = count
     params = None
     if allowed is not None:

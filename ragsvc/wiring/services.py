@@ -24,7 +24,6 @@ from ragsvc.extract.parser import ChildParser
 from ragsvc.index.memory_words import MemoryWordScorer
 from ragsvc.index.registry import IndexRegistry
 from ragsvc.inference.batcher import EmbeddingBatcher
-from ragsvc.providers.upstream_requests import open_session
 from ragsvc.services.access_control import Access
 from ragsvc.services.answers import AnswerService
 from ragsvc.services.attached_documents import AttachmentLimits
@@ -85,6 +84,7 @@ from ragsvc.wiring.models import (
     open_model_registry,
     open_policies,
     open_reranker,
+    open_upstream_session,
     provider_opener,
 )
 from ragsvc.wiring.parsing import (
@@ -413,13 +413,13 @@ async def open_services(
         )
         access, web_sessions = _open_access(settings, database)
         encryption = await _open_encryption(stack, settings)
-        session = await stack.enter_async_context(open_session())
+        session = open_upstream_session(stack)
         open_provider = provider_opener(tokens, observer)
         local_models = built_in_models(stack, settings, configured, tokens, reranker)
         models = open_model_registry(tokens, local_models, lists_documents=settings.list_document_models)
         stack.push_async_callback(models.aclose)
         providers = await _open_providers(
-            settings, access, models, keys, lambda provider: open_provider(provider, session)
+            settings, access, models, keys, lambda provider: open_provider(provider, session.get())
         )
         tenants = TenantAdministration(
             database=database,

@@ -47,6 +47,7 @@ from ragsvc.core.retrieval.document_questions import document_question
 from ragsvc.core.retrieval.question_names import comparable_names, degree_of, name_text, question_names
 from ragsvc.core.retrieval.search_values import SearchHit
 from ragsvc.core.text.content_words import content_words, pieces
+from ragsvc.core.text.late_patterns import late_pattern
 from ragsvc.core.text.sentences import Span, quotable_spans
 from ragsvc.core.text.spellings import MONTH_NAMES
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS, REPHRASED_WORDS
@@ -145,20 +146,20 @@ _HEADED: Final = 0.5
 """Share of the question's words in the heading above a sentence, from which the sentence needs none of them."""
 
 _IDENTIFIER_WEIGHT: Final = 2.0
-_IDENTIFIER: Final = re.compile(r"(?<!\w)(?:[A-Z]{2,5}|(?<=[a-z] )[B-HJ-Z]|(?=\w*\d)(?=\w*[^\W\d])\w+)(?!\w)")
+_IDENTIFIER: Final = late_pattern(r"(?<!\w)(?:[A-Z]{2,5}|(?<=[a-z] )[B-HJ-Z]|(?=\w*\d)(?=\w*[^\W\d])\w+)(?!\w)")
 """A code, letter or abbreviation, such as ``NY22``, ``Q`` or ``TD``. It is in the row that a question is about."""
-_YEAR: Final = re.compile(r"(?<= )(?:19|20)\d\d(?= )")
-_DECIMAL: Final = re.compile(r"(?<![\d.,])\d+\.\d{1,2}(?![\d.,]*\d)")
-_WORD: Final = re.compile(r"\w")
-_PAGE_LINE: Final = re.compile(
+_YEAR: Final = late_pattern(r"(?<= )(?:19|20)\d\d(?= )")
+_DECIMAL: Final = late_pattern(r"(?<![\d.,])\d+\.\d{1,2}(?![\d.,]*\d)")
+_WORD: Final = late_pattern(r"\w")
+_PAGE_LINE: Final = late_pattern(
     r"[^|\n]{1,80}(?:\|[^|\n]{1,80}){0,3}\|\s*(?:page\s*)?\d{1,4}"
     r"|(?:page|seite|стр\.|p\.)\s*\d{1,4}(?:\s*(?:of|von|из|/)\s*\d{1,4})?",
     re.IGNORECASE,
 )
 """A line with the page number at the top or bottom of a page, such as ``Apple Inc. | Form 10-Q | 13``."""
-_SPACE_BEFORE_STOP: Final = re.compile(r"(?<=\w) (?=[.,;:!?](?:\s|\Z))")
-_DIGIT: Final = re.compile(r"\d")
-_FOOTER: Final = re.compile(
+_SPACE_BEFORE_STOP: Final = late_pattern(r"(?<=\w) (?=[.,;:!?](?:\s|\Z))")
+_DIGIT: Final = late_pattern(r"\d")
+_FOOTER: Final = late_pattern(
     r"(?:page|seite|стр\.|p\.)\s*\d+(?:\s*(?:of|von|из|/)\s*\d+)?\Z|.*\|\s*(?:page\s*)?\d+\Z|\d+\s*\|"
     r"|.{0,60}(?:\bcopyright\b|©|\ball rights reserved\b)"
     r"|(?:dear|hello|sehr geehrte\w*|liebe[rs]?|bonjour|ch[eè]re?|madame|monsieur"
@@ -166,48 +167,48 @@ _FOOTER: Final = re.compile(
     re.IGNORECASE,
 )
 
-_NAMES_A_THING: Final = re.compile(r"\A(?!\S* ?(?:\w*(?:an|ish|ese)|french|dutch|greek|swiss) \Z)[^\d]{7,}\Z")
+_NAMES_A_THING: Final = late_pattern(r"\A(?!\S* ?(?:\w*(?:an|ish|ese)|french|dutch|greek|swiss) \Z)[^\d]{7,}\Z")
 """A name without numbers that is no adjective of a country: "the French capital" is often only "the capital"."""
 
-_FRAGMENT: Final = re.compile(r"(?:When|If|While|Because|Since|Although)\b[^,;:]{1,120}\.")
+_FRAGMENT: Final = late_pattern(r"(?:When|If|While|Because|Since|Although)\b[^,;:]{1,120}\.")
 """A clause without its main clause, as the items of some lists are."""
 
 
-_ASKS_DEFINITION: Final = re.compile(
+_ASKS_DEFINITION: Final = late_pattern(
     r"\W*what (?:is|are|does|do|can) (?:the |an? )?((?:[\w'\u2019-]+ ?){1,4})", re.IGNORECASE
 )
-_WHETHER: Final = re.compile(r" whether ")
-_ASKS_WHETHER: Final = re.compile(
+_WHETHER: Final = late_pattern(r" whether ")
+_ASKS_WHETHER: Final = late_pattern(
     r"\W*(?:is|are|was|were|do|does|did|can|could|will|would|should|has|have|had|may|must)\b", re.IGNORECASE
 )
-_ASKS_REASON: Final = re.compile(r"\b(?:why|for what reasons?|wieso|warum|weshalb)\b", re.IGNORECASE)
-_REASON: Final = re.compile(
+_ASKS_REASON: Final = late_pattern(r"\b(?:why|for what reasons?|wieso|warum|weshalb)\b", re.IGNORECASE)
+_REASON: Final = late_pattern(
     r"\b(?:because|since|due to|as a result|owing to|so that|in order to|reasons?|therefore|weil|denn|wegen|deshalb)\b",
     re.IGNORECASE,
 )
-_REFERS_BACK: Final = re.compile(
+_REFERS_BACK: Final = late_pattern(
     r"\A(?:this|these|that|it|they|therefore|thus|hence|for this reason|as a result|consequently|so)\b"
     r"|\b(?:this|these|such) (?:an? )?(?!(?:report|paper|document|section|study|survey|year|page)s?\b)[a-z]+",
     re.IGNORECASE,
 )
-_CONDITION: Final = re.compile(
+_CONDITION: Final = late_pattern(
     r".*\b(?:by|for|in|at|on|with|from|into|through|via) (?!what|which|one\b)"
     r"((?![A-Z])[^\W\d_]+(?:[ -](?![A-Z])[^\W\d_]+){0,3})[ -]?\?",
     re.DOTALL,
 )
 """The last phrase of a question, without names and numbers, which are compared apart; matched from its beginning."""
 
-_ASKS_ACTION: Final = re.compile(
+_ASKS_ACTION: Final = late_pattern(
     r"\b(?:what (?:should|can|must|do|could) (?:i|we|you|one) (?:do|check|try)|what to (?:do|check|try)"
     r"|how (?:can|do|should) (?:i|we|you|one) (?:fix|solve|repair)|was (?:kann|soll|muss|mache) ich (?:tun|machen)?)\b",
     re.IGNORECASE,
 )
-_ANNOUNCES: Final = re.compile(
+_ANNOUNCES: Final = late_pattern(
     r"\bfollowing (?:[\w-]+ ){1,5}(?:that|which|who|where)\b[^.:]*\.\Z|\b(?:as follows|the following)\b.{0,40}[.:]\Z",
     re.IGNORECASE,
 )
-_NUMBERED: Final = re.compile(r"\(?\d{1,2}[.)] ")
-_ORDINAL: Final = re.compile(
+_NUMBERED: Final = late_pattern(r"\(?\d{1,2}[.)] ")
+_ORDINAL: Final = late_pattern(
     r"(?:first|second|third|fourth|finally|lastly|erstens|zweitens|drittens)\w*\b", re.IGNORECASE
 )
 
@@ -818,7 +819,7 @@ def _defined_thing(question: str) -> re.Pattern[str] | None:
     if not (starts := [start for start in starts if start]):
         return None
     things = "|".join(re.escape(start) for start in starts)
-    return re.compile(
+    return late_pattern(
         rf"\A (?:(?:the|an?) )?(?:\w+ ){{0,2}}(?:{things})\w*(?: \w+){{0,2}}"
         r" (?:is|are|means|refers|allows|lets|enables|provides)(?= )"
     )
