@@ -80,4 +80,4 @@ def original_folder() -> Path | None:
 def require_sentence_transformers() -> None:
     """Raise ``EmbeddingFailed`` naming the extra if sentence-transformers is not installed."""
     if importlib.util.find_spec("sentence_transformers") is None:
-        raise EmbeddingFailed(f"sentence-transformers is not installed; {MODELS_EXTRA}.")
+        raise EmbeddingFailed(f"The package sentence-transformers is not installed; {MODELS_EXTRA}.")

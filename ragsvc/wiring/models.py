@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +16,7 @@ from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.core.observation import Observer
-from ragsvc.core.ports.embedding import Reranker
+from ragsvc.core.ports.embedding import Reranker, Vectors
 from ragsvc.inference.model_files import resolve_folder
 from ragsvc.inference.tokens import TokenizerSpans
 from ragsvc.providers.gguf_runs import GgufRuns
@@ -132,10 +132,17 @@ def embedding_and_rerank_models(
     space: ModelSpace, tokens: TokenizerSpans, reranker: Reranker | None, *, truncate: str
 ) -> list[LocalModel]:
     """The embedding model and the reranker, each under a fixed name and under the name of the model."""
-    batcher = space.batcher
-    embeddings = LocalEmbeddings(space.model, batcher.embed_passages, tokens, truncate=Truncation(truncate))
+
+    # the model of a space may be loaded later
+    def embed_passages(texts: Sequence[str]) -> Awaitable[Vectors]:
+        return space.batcher.embed_passages(texts)
+
+    def embed_query(text: str) -> Awaitable[Vectors]:
+        return space.batcher.embed_query(text)
+
+    embeddings = LocalEmbeddings(space.model, embed_passages, tokens, truncate=Truncation(truncate))
     if reranker is None:
-        scored_by, score = HYBRID_SCORE, hybrid_scores(batcher.embed_query, batcher.embed_passages)
+        scored_by, score = HYBRID_SCORE, hybrid_scores(embed_query, embed_passages)
     else:
         scored_by, score = f"local/{reranker.name}", in_thread(reranker.score)
     ranking = LocalReranker(scored_by, score, tokens)

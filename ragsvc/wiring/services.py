@@ -75,7 +75,14 @@ from ragsvc.wiring.data_directory import (
     parsing_folder,
     working_folders,
 )
-from ragsvc.wiring.embedding_spaces import ModelSpace, SpaceOpener, load_indexes, open_serving_space, plan_model_change
+from ragsvc.wiring.embedding_spaces import (
+    ModelSpace,
+    NotLoaded,
+    SpaceOpener,
+    load_indexes,
+    open_serving_space,
+    plan_model_change,
+)
 from ragsvc.wiring.models import (
     built_in_models,
     default_key_limits,
@@ -154,7 +161,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         return self.space.embedder
 
     @property
-    def batcher(self) -> EmbeddingBatcher:
+    def batcher(self) -> EmbeddingBatcher | NotLoaded:
         return self.space.batcher
 
     @property
@@ -362,7 +369,7 @@ async def open_services(
 
         report(f"loading the embedding model {settings.embedding_model}")
         opener = SpaceOpener(settings, database, derived=derived_root)
-        configured = await opener.open(stack, settings.embedding_model)
+        configured = await opener.prepare(stack, settings.embedding_model)
         serving = await open_serving_space(stack, opener, database, configured)
         spaces = EmbeddingSpaces(serving)
         tokens = await anyio.to_thread.run_sync(open_tokenizer, settings)
