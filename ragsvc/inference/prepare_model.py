@@ -1,7 +1,7 @@
 """Makes a model's exports in a child process at low priority, which can be stopped and whose memory is freed.
 
-``python -m ragsvc.inference.prepare_model OPTIONS`` takes ``PrepareOptions`` as JSON. An export takes seconds or minutes,
-and several times the memory of the model. Meanwhile the service answers.
+``python -m ragsvc.inference.prepare_model OPTIONS`` takes ``PrepareOptions`` as JSON. An export takes seconds or
+minutes, and several times the memory of the model. Meanwhile the service answers.
 """
 
 from __future__ import annotations
