@@ -20,7 +20,7 @@ import msgspec
 from ragsvc.core.errors import EmbeddingFailed, RagsvcError
 from ragsvc.inference.factory import Runtime, open_embedder
 
-_NICENESS: Final = 10
+_NICENESS: Final = 5
 _REFUSED: Final = 3
 _MESSAGE_CHARACTERS: Final = 500
 

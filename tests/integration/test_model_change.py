@@ -67,7 +67,7 @@ def test_a_changed_model_re_embeds_in_the_background_while_the_old_index_answers
     try:
         assert find(service, key)[0] == "0.txt"
         assert metric(service, "ragsvc_reembedding_documents") == len(texts)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 200  # the new model is exported meanwhile
         while (metric(service, "ragsvc_reembedding_done_documents") or 0) < len(texts) and time.monotonic() < deadline:
             assert find(service, key)[0] == "0.txt"
             time.sleep(0.05)
