@@ -72,11 +72,13 @@ class PublicAddress:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        forwarded: ForwardedAddress = scope.get(FORWARDED_KEY) or _NOT_FORWARDED  # type: ignore[assignment]  # our own key
-        prefix = forwarded.prefix if self._url is None else self._prefix
-        host = forwarded.host or _host_of(scope)
-        url = self._url or f"{scope['scheme']}://{host}{prefix}"
-        scope[_ADDRESS_KEY] = (url, self._url or prefix or "/")  # type: ignore[literal-required]  # our own key
+        host = b""  # of the request as it arrived: encrypted requests replace the headers of the scope
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value
+                break
+        scope[_ADDRESS_KEY] = (self, host)  # type: ignore[literal-required]  # our own key
+        prefix = self.prefix(scope)
         if not prefix:
             await self._app(scope, receive, send)
             return
@@ -91,22 +93,44 @@ class PublicAddress:
 
         await self._app(scope, receive, send_with_prefix)
 
+    def prefix(self, scope: Mapping[str, Any]) -> str:
+        """The path prefix that the client's URL has."""
+        if self._url is not None:
+            return self._prefix
+        forwarded: ForwardedAddress | None = scope.get(FORWARDED_KEY)
+        return "" if forwarded is None else forwarded.prefix
 
-def _host_of(scope: Scope) -> str:
-    host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+    def url(self, scope: Mapping[str, Any], host: bytes) -> str:
+        """The absolute URL of the service for a request with this header ``Host``; few requests need it."""
+        if self._url is not None:
+            return self._url
+        forwarded: ForwardedAddress = scope.get(FORWARDED_KEY) or _NOT_FORWARDED
+        return f"{scope['scheme']}://{forwarded.host or _host_of(scope, host)}{forwarded.prefix}"
+
+    def server(self, scope: Mapping[str, Any]) -> str:
+        """The configured URL, or else the path of the service."""
+        return self._url or self.prefix(scope) or "/"
+
+
+def _host_of(scope: Mapping[str, Any], host: bytes) -> str:
     if host:
-        return host
+        return host.decode("latin-1")
     name, port = scope.get("server") or ("localhost", None)  # HTTP/1.0 may leave 'Host' out
     return name if port is None else f"{name}:{port}"
 
 
 def service_url(scope: Mapping[str, Any]) -> str:
     """Scheme, host and path prefix of the service, without a slash at the end."""
-    url: str = scope[_ADDRESS_KEY][0]
-    return url
+    address, host = _address_of(scope)
+    return address.url(scope, host)
 
 
 def server_url(scope: Mapping[str, Any]) -> str:
     """The service in an OpenAPI document, as a path if no absolute URL is configured: relative to the document."""
-    url: str = scope[_ADDRESS_KEY][1]
-    return url
+    address, _ = _address_of(scope)
+    return address.server(scope)
+
+
+def _address_of(scope: Mapping[str, Any]) -> tuple[PublicAddress, bytes]:
+    found: tuple[PublicAddress, bytes] = scope[_ADDRESS_KEY]
+    return found

@@ -100,14 +100,15 @@ def _free_port() -> int:
 
 
 @contextmanager
-def ragsvc(upstream_url: str, folder: Path) -> Iterator[Server]:
-    """``ragsvc serve`` with a key that has every kind of limit."""
+def ragsvc(upstream_url: str, folder: Path, *, root: Path = ROOT, name: str = "ragsvc") -> Iterator[Server]:
+    """``ragsvc serve`` of the checkout in ``root``, with a key that has every kind of limit."""
     config = folder / "ragsvc.toml"
     config.write_text(f'[[providers]]\nname = "up"\nbase_url = "{upstream_url}"\napi_key = "x"\nmodels = ["bench"]\n')
-    key = create_key(folder / "data", extra=(*_LIMITS, "--token-balance", str(10**14), "--tokens-per-day", str(10**13)))
-    service = RunningService(folder / "data", env={"RAGSVC_CONFIG": str(config)})
+    limits = (*_LIMITS, "--token-balance", str(10**14), "--tokens-per-day", str(10**13))
+    key = create_key(folder / "data", extra=limits, root=root)
+    service = RunningService(folder / "data", env={"RAGSVC_CONFIG": str(config)}, root=root)
     try:
-        yield Server("ragsvc", int(service.url.rsplit(":", 1)[1]), service.process.pid, key)
+        yield Server(name, int(service.url.rsplit(":", 1)[1]), service.process.pid, key)
     finally:
         service.stop()
 
