@@ -88,6 +88,11 @@ class ObservedOperation:
         """Make spans that begin inside the block children of this operation."""
         return _NO_SPAN if self._span is None else self._span.active()
 
+    @property
+    def is_traced(self) -> bool:
+        """Whether stages are spans of a trace, which have to begin and end as they happen."""
+        return self._tracer is not None
+
     def stage(self, name: str, **attributes: str) -> ObservedStage:
         """Observe a stage of the operation, which the block is."""
         return ObservedStage(self, name, attributes)
@@ -101,6 +106,7 @@ class ObservedOperation:
             return tracer.begin(f"{self._operation}.{name}", attributes)
 
     def stage_ended(self, name: str, seconds: float) -> None:
+        """Report the duration of a stage."""
         if self._sink is not None:
             self._sink.stage_ended(self._operation, name, seconds)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -35,10 +36,10 @@ from ragsvc.store.cited_file_rows import cited_files
 from ragsvc.store.database import Database
 from ragsvc.store.passage_rows import (
     load_asked_passages,
-    load_joined_texts,
     load_names,
     load_openings,
     load_passages,
+    load_texts,
 )
 
 _RERANKED = 40
@@ -47,6 +48,11 @@ _REMEMBERED_COLLECTIONS = 10_000
 _RERANK_THREADS = 2
 _RERANK_BATCH = 4
 _LOADING_THREADS = 4
+_LONGEST_REMEMBERED_BYTES = 16 << 10
+_ENTRY_BYTES = 150
+"""Memory of an entry of a cache besides its text."""
+
+_BETWEEN = BETWEEN_TEXTS.encode()
 _NO_FILES: Mapping[str, CitedFile] = MappingProxyType({})
 
 
@@ -79,6 +85,7 @@ class SearchService:
         self._limiter = anyio.CapacityLimiter(_RERANK_THREADS)
         self._loading = anyio.CapacityLimiter(_LOADING_THREADS)
         self._openings = OpeningCache()
+        self._texts = TextCache()
         self.store_names = StoreNames()
         """The collections of vector stores; ``forget_collections`` forgets them as well."""
         self._collections: dict[tuple[TenantId, str], Collection] = {}
@@ -103,11 +110,8 @@ class SearchService:
         if not space.indexes.is_loaded(scope.collection.id):  # takes seconds, and must not block the database readers
             await anyio.to_thread.run_sync(space.indexes.load, scope.collection.id, limiter=self._loading)
         resolved = time.perf_counter()
-        with observed.stage("embed"):
-            question = await _prepare(space, scope, query)
-        embedded = time.perf_counter()
-        with observed.stage("find"):
-            found, files, search_s = await self._database.on_reader(lambda: self._find(space, scope, question, query))
+        asked = _asked(space, scope, query)
+        found, files, embedded, search_s = await self._embed_and_find(space, scope, asked, query, observed)
         ranked = found.candidates
         if self._reranker is not None and self._is_reranked(query):
             with observed.stage("rerank"):
@@ -131,6 +135,34 @@ class SearchService:
             timings_ms={name: round(seconds * 1000, 2) for name, seconds in timings.items()},
             files=files,
         )
+
+    async def _embed_and_find(
+        self, space: EmbeddingSpace, scope: _Scope, asked: _Asked, query: SearchQuery, observed: ObservedOperation
+    ) -> tuple[RankedPassages, Mapping[str, CitedFile], float, float]:
+        """The results of ``_find``, and in front of its seconds the time at which the vectors were known.
+
+        Both steps run on one thread, unless each is a span of a trace.
+        """
+        if asked.texts and not observed.is_traced:
+            begun = time.perf_counter()
+
+            def find(vectors: Sequence[Vectors]) -> tuple[RankedPassages, Mapping[str, CitedFile], float, float]:
+                embedded = time.perf_counter()
+                passages, files, search_s = self._find(space, scope, asked.question(vectors), query)
+                return passages, files, embedded, search_s
+
+            passages, files, embedded, search_s = await space.batcher.with_queries(asked.texts, find)
+            observed.stage_ended("embed", embedded - begun)
+            observed.stage_ended("find", time.perf_counter() - embedded)
+            return passages, files, embedded, search_s
+        with observed.stage("embed"):
+            vectors = await asyncio.gather(*(space.batcher.embed_query(text) for text in asked.texts))
+        embedded = time.perf_counter()
+        with observed.stage("find"):
+            passages, files, search_s = await self._database.on_reader(
+                lambda: self._find(space, scope, asked.question(vectors), query)
+            )
+        return passages, files, embedded, search_s
 
     async def check(self, tenant: TenantId, query: SearchQuery) -> None:
         """Check the names in a query; see the port ``Searcher``."""
@@ -176,7 +208,7 @@ class SearchService:
 
         def rank(connection: Connection, work: Callable[[PassageRows], RankedPassages]) -> RankedPassages:
             nonlocal files
-            ranked = work(DatabaseRows(connection, self._openings, scope.collection.id))
+            ranked = work(DatabaseRows(connection, self._openings, scope.collection.id, texts=self._texts))
             if query.with_files and ranked.passages:
                 files = cited_files(connection, {passage.document_id for passage in ranked.passages.values()})
             return ranked
@@ -274,15 +306,56 @@ class OpeningCache:
         return known
 
 
+class TextCache:
+    """The texts of passages by id, for counting words in the candidates of a search.
+
+    Consecutive searches of a collection have most candidates in common, and reading a hundred texts takes a quarter of
+    a search. A passage's text never changes. Reader threads share the cache; the oldest texts make room.
+    """
+
+    def __init__(self, *, max_bytes: int = 8 << 20) -> None:
+        self._max_bytes = max_bytes
+        self._known: dict[int, bytes] = {}
+        self._size_bytes = 0
+        self._lock = threading.Lock()
+
+    def joined(self, connection: Connection, ids: Sequence[int]) -> bytes:
+        """The texts of those passages that exist, in any order, with ``BETWEEN_TEXTS`` between them."""
+        known = self._known
+        found = [known.get(passage) for passage in ids]
+        texts = [text for text in found if text is not None]
+        if len(texts) < len(found):
+            loaded = load_texts(connection, [passage for passage, text in zip(ids, found, strict=True) if text is None])
+            texts += loaded.values()
+            self._remember(loaded)
+        return _BETWEEN.join(texts)
+
+    def _remember(self, loaded: Mapping[int, bytes]) -> None:
+        with self._lock:
+            for passage, text in loaded.items():
+                if len(text) <= _LONGEST_REMEMBERED_BYTES and passage not in self._known:
+                    self._known[passage] = text
+                    self._size_bytes += len(text) + _ENTRY_BYTES
+            while self._size_bytes > self._max_bytes:
+                oldest = next(iter(self._known))
+                self._size_bytes -= len(self._known.pop(oldest)) + _ENTRY_BYTES
+
+
 class DatabaseRows:
     """Implements the protocol ``PassageRows`` over one connection."""
 
     def __init__(
-        self, connection: Connection, openings: OpeningCache, collection_id: CollectionId | None = None
+        self,
+        connection: Connection,
+        openings: OpeningCache,
+        collection_id: CollectionId | None = None,
+        *,
+        texts: TextCache | None = None,
     ) -> None:
         self._connection = connection
         self._openings = openings
         self._collection_id = collection_id
+        self._texts = TextCache() if texts is None else texts
 
     def names(self, documents: Iterable[int]) -> Mapping[int, str]:
         found = load_names(self._connection, documents)
@@ -298,7 +371,7 @@ class DatabaseRows:
         return load_passages(self._connection, ids)
 
     def joined_texts(self, ids: Sequence[int]) -> bytes:
-        return load_joined_texts(self._connection, ids, between=BETWEEN_TEXTS)
+        return self._texts.joined(self._connection, ids)
 
 
 class _OneCollection:
@@ -326,20 +399,29 @@ class _Question(msgspec.Struct, frozen=True):
     rest_vector: Vectors | None = None
 
 
-async def _prepare(space: EmbeddingSpace, scope: _Scope, query: SearchQuery) -> _Question:
-    """Judge the documents and embed the question; both texts are embedded at the same time."""
+class _Asked(msgspec.Struct, frozen=True):
+    """The texts of a question to embed, the whole one first, and the documents that it names."""
+
+    texts: tuple[str, ...] = ()
+    judgement: DocumentJudgement | None = None
+
+    def question(self, vectors: Sequence[Vectors]) -> _Question:
+        """The question with the vectors of ``texts``."""
+        if not self.texts:
+            return _Question()
+        return _Question(vectors[0], self.judgement, None if self.judgement is None else vectors[-1])
+
+
+def _asked(space: EmbeddingSpace, scope: _Scope, query: SearchQuery) -> _Asked:
+    """Judge the documents; what remains of a question that names some is embedded as well."""
     if query.mode is SearchMode.LEXICAL:
-        return _Question()
+        return _Asked()
     if query.mode is SearchMode.DENSE or query.dense_weight is not None:
-        return _Question(await space.batcher.embed_query(query.text))
+        return _Asked((query.text,))
     judgement = space.indexes.judge_documents(scope.collection.id, query.text, documents=scope.documents)
     if not judgement.is_useful or judgement.rest == query.text:
-        vector = await space.batcher.embed_query(query.text)
-        return _Question(vector, judgement, vector)
-    vector, rest = await asyncio.gather(
-        space.batcher.embed_query(query.text), space.batcher.embed_query(judgement.rest)
-    )
-    return _Question(vector, judgement, rest)
+        return _Asked((query.text,), judgement)
+    return _Asked((query.text, judgement.rest), judgement)
 
 
 class _Scope(msgspec.Struct, frozen=True):

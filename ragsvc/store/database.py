@@ -386,7 +386,7 @@ def _open_engine(path: Path, *, key: bytes | None, begin: str, query_only: bool,
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        driver_connection(connection).execute(begin).close()
 
     return engine
 

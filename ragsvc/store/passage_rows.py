@@ -6,10 +6,11 @@ import itertools
 import logging
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Final
 
 import msgspec
 import numpy as np
-from sqlalchemy import Connection, LargeBinary, Text, bindparam, cast, func, or_, select
+from sqlalchemy import Connection, LargeBinary, Text, bindparam, cast, func, literal, or_, select
 
 from ragsvc.core.documents import DocumentStatus, Page, StoredPassage, Table
 from ragsvc.core.errors import StoredDataDamaged
@@ -68,8 +69,18 @@ _names_as_json = OneValueStatement(
         )
     ).where(documents_table.c.id.in_(requested_ids), _is_ready)
 )
-_texts_joined = OneValueStatement(
-    select(cast(func.group_concat(passages_table.c.text, bindparam("between")), LargeBinary)).where(_of_ids)
+_between_texts: Final = "\0"
+"""Occurs in no text."""
+
+_numbered_texts = OneValueStatement(
+    select(
+        cast(
+            func.group_concat(
+                cast(passages_table.c.id, Text) + literal(" ") + passages_table.c.text, bindparam("between")
+            ),
+            LargeBinary,
+        )
+    ).where(_of_ids)
 )
 
 Row = tuple[int, int, str, str, str | None, int, str | None, int, int, str, str, int, int, int, str | None]
@@ -189,10 +200,13 @@ def _asked_of(connection: Connection, asked: DocumentQuestion, document: int, pa
     return [row.id for row in rows if row.page in by_number or (row.page_label or "").lower() in asked.pages]
 
 
-def load_joined_texts(connection: Connection, ids: Sequence[int] | Ids, *, between: str) -> bytes:
-    """The passages' texts in UTF-8, in any order, joined by ``between``."""
-    joined = _texts_joined.read(connection, ids, between=between)
-    return joined if isinstance(joined, bytes) else readable(joined).encode()
+def load_texts(connection: Connection, ids: Sequence[int] | Ids) -> dict[int, bytes]:
+    """The passages' texts in UTF-8 by id; those that do not exist are missing."""
+    joined = _numbered_texts.read(connection, ids, between=_between_texts)
+    if isinstance(joined, str):
+        joined = readable(joined).encode()
+    numbered = (entry.partition(b" ") for entry in joined.split(_between_texts.encode())) if joined else ()
+    return {int(number): text for number, _, text in numbered}
 
 
 def passages_of(

@@ -66,6 +66,9 @@ class ObservedEmbedder:
     async def embed_query(self, text):
         return self.embedder.embed_queries([text])[0]
 
+    async def with_queries(self, texts, work):
+        return work(self.embedder.embed_queries(texts))
+
 
 class InProcessIngest:
     """The document services of an open data directory."""
