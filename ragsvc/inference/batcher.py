@@ -108,7 +108,7 @@ class EmbeddingBatcher:
         max_batch_texts: int = 48,
         max_wait_s: float = 0.003,
         max_waiting_texts: int = 8192,
-        max_waiting_queries: int = 256,
+        max_waiting_queries: int = 512,
         bulk_threads: int = 2,
         query_threads: int = 2,
         cached_queries: int = 1024,
