@@ -23,6 +23,7 @@ from ragsvc.core.answers.synonyms import synonym_starts
 from ragsvc.core.answers.table_rows import STRUCK_OUT, row_statements, table_spans
 from ragsvc.core.answers.text_rows import LIST_ITEM, TextRow, heading_for, is_label, is_separator, text_rows
 from ragsvc.core.answers.value_types import (
+    ASKS_CONDITION,
     ASKS_DATE,
     ASKS_DIFFERENCE,
     ASKS_FIGURE,
@@ -39,6 +40,7 @@ from ragsvc.core.answers.value_types import (
     counted_things,
     kind_fits,
 )
+from ragsvc.core.answers.whole_parts import ASKS_PROCEDURE, procedure, reference_entry
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW, MISSING_BELOW
@@ -117,6 +119,12 @@ _INSTRUCTIONS: Final = 4
 _OPEN: Final = 0.4
 """Deduction for a sentence that says what is examined ("whether ..."), if the question asks whether it is so."""
 
+_ADDRESSED: Final = 0.5
+"""Added to the score of a sentence that says for whom something is, if the question asks it."""
+
+_CONDITIONAL: Final = 0.1
+"""Added to the score of a sentence with a condition, if the question asks for one."""
+
 _RANK_WEIGHT: Final = 0.5
 _KIND_WEIGHT: Final = 0.25
 _COSINE_WEIGHT: Final = 0.8
@@ -185,6 +193,14 @@ _REASON: Final = re.compile(
     r"\b(?:because|since|due to|as a result|owing to|so that|in order to|reasons?|therefore|weil|denn|wegen|deshalb)\b",
     re.IGNORECASE,
 )
+_ASKS_FOR_WHOM: Final = re.compile(
+    r"\bfor whom\b|\bwho (?:is|are)\b[^?]{1,100}\b(?:meant |intended |designed )?for\W*\Z", re.IGNORECASE
+)
+_SAYS_FOR_WHOM: Final = re.compile(
+    r"\A for (?!example|instance|more )"
+    r"| (?:meant|intended|designed|suitable|open|aimed|targeted) (?:for|to|at) | (?:is|are) for "
+)
+_STATES_CONDITION: Final = re.compile(r" (?:if|unless|once|provided that|as soon as) ")
 _REFERS_BACK: Final = re.compile(
     r"\A(?:this|these|that|it|they|therefore|thus|hence|for this reason|as a result|consequently|so)\b"
     r"|\b(?:this|these|such) (?:an? )?(?!(?:report|paper|document|section|study|survey|year|page)s?\b)[a-z]+",
@@ -267,7 +283,7 @@ class _Scored(msgspec.Struct, frozen=True):
     """See ``kind_fits``."""
 
     has_value: bool
-    """Whether it has a number, date or amount of money, if the question asks for one."""
+    """Whether it has the number, date or amount of money, or names the people, that the question asks for."""
 
     heading: AnswerSentence | None
     """What to quote before a table row, so that its cells can be read."""
@@ -333,6 +349,7 @@ def answer(
     asked_words = [piece for word in content_words(question) for piece in pieces(word)]
     scored = _score_sentences(question, asked_words, hits[:MAX_PASSAGES], embed)
     has_strict_type = ASKS_MONEY.search(question) or ASKS_SHARE.search(question) or asks_quantity(question)
+    scored = _counted_first(question, scored)
     chosen = _choose(scored, value_from=_STRICT_VALUE_FROM if has_strict_type else _VALUE_FROM)
     doubtful = _is_doubtful(scored, chosen, question, hits)
     if chosen and not chosen[0].has_value and (ASKS_MONEY.search(question) or ASKS_MEASURE.search(question)):
@@ -467,6 +484,8 @@ def _continued(question: str, quoted: Sequence[AnswerSentence], hits: Sequence[S
 
     The reason for a statement often stands in the sentences after it. An item of a list is one of several.
     """
+    if quoted and (part := _whole_part(question, quoted[0], hits)):
+        return [part, *(other for other in quoted[1:] if not _is_within(other, part))]
     if quoted and (cause := _reason_before(question, quoted[0], hits)):
         return [cause, *quoted][:MAX_SENTENCES]
     if quoted and (following := _reasons_or_enumeration(question, quoted[0], hits)):
@@ -478,6 +497,19 @@ def _continued(question: str, quoted: Sequence[AnswerSentence], hits: Sequence[S
         if whole is not None:
             return [*quoted[:at], whole, *(other for other in quoted[at + 1 :] if not _is_within(other, whole))]
     return list(quoted)
+
+
+def _whole_part(question: str, sentence: AnswerSentence, hits: Sequence[SearchHit]) -> AnswerSentence | None:
+    """The entry of a bibliography of which the sentence is the title, or the steps of a procedure that is asked for."""
+    text, span = hits[sentence.passage_index].passage.text, (sentence.start, sentence.end)
+    if sentence.row or "~~" in text:
+        return None
+    whole = reference_entry(text, span, max_characters=MAX_SENTENCE_CHARACTERS)
+    if whole is None and ASKS_PROCEDURE.search(question):
+        spans = _stating_spans(text)
+        at = spans.index(span) if span in spans else None
+        whole = None if at is None else procedure(text, spans, at, max_characters=MAX_SENTENCE_CHARACTERS)
+    return None if whole is None else AnswerSentence(text[slice(*whole)], sentence.passage_index, *whole)
 
 
 def _instructions(question: str, scored: Sequence[_Scored], hits: Sequence[SearchHit]) -> list[AnswerSentence] | None:
@@ -640,6 +672,7 @@ def _score_sentences(
     years = frozenset(_YEAR.findall(plain_text(question)))
     asks_number = any(pattern.search(question) for pattern in (ASKS_DATE, ASKS_NUMBER, ASKS_MONEY))
     asks_number = asks_number or asks_quantity(question)
+    asks_for_whom = _ASKS_FOR_WHOM.search(question) is not None
     preferred = _preferred_forms(question)
     scored: list[_Scored] = []
     for at, candidate in enumerate(found):
@@ -672,7 +705,8 @@ def _score_sentences(
                 names=candidate.names,
                 other_years=other_years,
                 fits=fits,
-                has_value=fits == 1.0 and asks_number,
+                has_value=(fits == 1.0 and asks_number)
+                or (asks_for_whom and _SAYS_FOR_WHOM.search(candidate.plain) is not None),
                 heading=_heading(candidate, text, [start for start in starts if start not in shared]),
             )
         )
@@ -709,7 +743,13 @@ def _fits(question: str, candidate: _Candidate, asked: Sequence[str], passage: s
 def _preferred_forms(question: str) -> list[tuple[float, re.Pattern[str]]]:
     """What is added to the score of sentences that match."""
     defined, counted = _defined_thing(question), counted_things(question)
-    forms = [(_DEFINED, defined), (_COUNTED, counted), (-_OPEN, _WHETHER if _ASKS_WHETHER.match(question) else None)]
+    forms = [
+        (_DEFINED, defined),
+        (_COUNTED, counted),
+        (-_OPEN, _WHETHER if _ASKS_WHETHER.match(question) else None),
+        (_ADDRESSED, _SAYS_FOR_WHOM if _ASKS_FOR_WHOM.search(question) else None),
+        (_CONDITIONAL, _STATES_CONDITION if ASKS_CONDITION.search(question) else None),
+    ]
     return [(weight, form) for weight, form in forms if form is not None]
 
 
@@ -904,6 +944,23 @@ def _penalty(text: str) -> float:
     return cost + (0.2 if letters < 0.3 * len(text) else 0.0)
 
 
+def _counted_first(question: str, scored: list[_Scored]) -> list[_Scored]:
+    """The candidates; first that with a number of the things counted, if the best of its passage has another number.
+
+    Of a list of figures, the first line has the words of its heading: "Station plan, 20,000 jobs" and "2,600 homes".
+    """
+    form = counted_things(question)
+    if form is None or not scored or form.search(scored[0].plain):
+        return scored
+    best = scored[0]
+    for at, candidate in enumerate(scored):
+        if candidate.score < CLOSE_TO_BEST * best.score:
+            break
+        if candidate.sentence.passage_index == best.sentence.passage_index and form.search(candidate.plain):
+            return [replace(candidate, score=best.score), *scored[:at], *scored[at + 1 :]]
+    return scored
+
+
 def _choose(scored: Sequence[_Scored], *, value_from: float) -> list[_Scored]:
     """The best sentence, and sentences with nearly the same score that add a fact."""
     best = scored[0].score if scored else 0.0
@@ -922,9 +979,9 @@ def _quote(chosen: Sequence[_Scored]) -> list[AnswerSentence]:
     """The sentences, and before a table row its headings."""
     quoted: list[AnswerSentence] = []
     for candidate in chosen:
-        if candidate.heading is not None and candidate.heading not in quoted:
-            quoted.append(candidate.heading)
-        quoted.append(candidate.sentence)
+        for part in (candidate.heading, candidate.sentence):
+            if part is not None and (part.row or not any(_is_within(part, other) for other in quoted)):
+                quoted.append(part)
     return quoted[:MAX_SENTENCES]
 
 

@@ -55,6 +55,17 @@ _OCCASION: Final = re.compile(
     re.IGNORECASE,
 )
 
+ASKS_CONDITION: Final = re.compile(
+    r"\bwhen (?:is|are) [^?]{1,80}?\b(?:classified|categori[sz]ed|considered|counted|regarded|deemed|treated|defined"
+    r"|required|needed|necessary|allowed|permitted|eligible|entitled)\b",
+    re.IGNORECASE,
+)
+"""Asks under which condition something is so, rather than at which time."""
+
+_CONDITION: Final = re.compile(
+    r"\b(?:if|unless|when(?:ever)?|once|until|before|after|as soon as|provided|in case)\b", re.IGNORECASE
+)
+
 _FIGURE: Final = re.compile(
     r"\b(?:figures?|tables?|sections?|notes?|chapters?)\s*\d[\d.]*|\A\d{1,2}\.\s", re.IGNORECASE
 )
@@ -182,7 +193,7 @@ _AMOUNT_AT_END: Final = re.compile(r"\w.*[\s:][-(]?\d[\d.,]*\)?(?: \(in \w+\))?\
 _ASKS_NAME: Final = re.compile(
     r"\b(?:who(?! (?:can|could|should|may|must)\b)"
     r"(?! (?:is|are|was|were)\b[^?]* (?:for|eligible|allowed|entitled|invited)\W*\Z)"
-    r"|whom|whose|wer|wem|wen|кто|кого)\b|谁",
+    r"|(?<!for )whom|whose|wer|wem|wen|кто|кого)\b|谁",
     re.IGNORECASE,
 )
 
@@ -211,6 +222,8 @@ def kind_fits(question: str, text: str, asked: Sequence[str], *, is_row: bool, h
     """
     if _lacks_unit(question, text, is_row=is_row, has_unit=has_unit):
         return 0.0
+    if ASKS_CONDITION.search(question):
+        return 1.0 if _CONDITION.search(text) else 0.5
     if ASKS_DATE.search(question):
         occasion = _ASKS_OCCASION.search(question) is not None and _OCCASION.search(text) is not None
         return float(occasion or _DATE.search(text) is not None)

@@ -1,0 +1,98 @@
+"""Finds the part of a text that a sentence is a fragment of: an entry of a bibliography, or the steps of a procedure.
+
+Pure. A title alone does not say who wrote it, and the second of three steps is no instruction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from ragsvc.core.text.sentences import Span
+
+ASKS_PROCEDURE: Final = re.compile(
+    r"\b(?:how (?:do|can|should|could|would|must|to)\b|(?:which|what) steps\b|wie (?:kann|muss|soll|mache)\b)",
+    re.IGNORECASE,
+)
+
+_ENTRY_START: Final = re.compile(r"\A|\n\n+|\n(?=\[\d{1,3}\] )")
+_NUMBER_OF_ENTRY: Final = re.compile(r"\s*\[\d{1,3}\]\s*")
+_END_OF_AUTHORS: Final = re.compile(r"(?<=\bet al)\.\s|(?<![\s.][^\W\d_])(?<!\bal)\.\s")
+"""A full stop that does not follow an initial."""
+
+_YEAR: Final = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
+_SEVERAL: Final = re.compile(r", |\band\b|&|\bet al\b")
+_WORD: Final = re.compile(r"[^\W\d_][\w'\u2019.-]*")
+_IN_NAMES: Final = frozenset("and et al de van der den von la le del di da el bin ben dos".split())
+
+_STEP: Final = re.compile(r"\(?(\d{1,2})[.):]?\s+(?=[^\W\d])")
+_BARE_NUMBER: Final = re.compile(r"\(?(\d{1,2})[.):]?")
+_BETWEEN_STEPS: Final = 2
+"""Sentences of one step after its first."""
+
+
+def reference_entry(text: str, sentence: Span, *, max_characters: int) -> Span | None:
+    r"""The entry of a bibliography that contains the sentence; ``None`` in other text and for longer entries.
+
+    >>> text = "Ann Lee and B. Xu. 2020. On boats. Journal of Boats, 3.\n\nCy Ma and Di Po. On cars, 2021."
+    >>> first, last = reference_entry(text, (25, 34), max_characters=400)
+    >>> text[first:last]
+    'Ann Lee and B. Xu. 2020. On boats. Journal of Boats, 3.'
+    """
+    starts = [start.end() for start in _ENTRY_START.finditer(text)]
+    first = max((start for start in starts if start <= sentence[0]), default=0)
+    last = next((start for start in starts if start > sentence[0]), len(text))
+    entry = text[first:last].rstrip()
+    if len(entry) > max_characters or sentence[1] > first + len(entry) or not _YEAR.search(entry):
+        return None
+    after_number = _NUMBER_OF_ENTRY.match(entry)
+    authors = entry[after_number.end() if after_number is not None else 0 :]
+    end = _END_OF_AUTHORS.search(authors)
+    return (first, first + len(entry)) if end is not None and _are_authors(authors[: end.start()]) else None
+
+
+def _are_authors(content: str) -> bool:
+    """Whether a text is a list of two or more names."""
+    words = [word for word in _WORD.findall(content) if word not in _IN_NAMES]
+    return (
+        len(words) > 2
+        and not any(map(str.isdigit, content))
+        and _SEVERAL.search(content) is not None
+        and all(word[0].isupper() for word in words)
+    )
+
+
+def procedure(text: str, spans: Sequence[Span], at: int, *, max_characters: int) -> Span | None:
+    """The numbered steps before and after the step ``spans[at]``, as far as they fit; ``None`` for another sentence."""
+    contents = [text[start:end] for start, end in spans]
+    step = _STEP.match(contents[at])
+    if step is None:
+        return None
+    first, number = at, int(step.group(1))
+    while number > 1 and (before := _step_before(contents, first, number - 1)) is not None:
+        if spans[at][1] - spans[before][0] > max_characters:
+            break
+        first, number = before, number - 1
+    last, number = at, int(step.group(1))
+    for after in range(at + 1, len(spans)):
+        following = _STEP.match(contents[after])
+        if following is not None and int(following.group(1)) != number + 1:
+            break
+        if after - last > _BETWEEN_STEPS or spans[after][1] - spans[first][0] > max_characters:
+            break
+        if following is not None:
+            last, number = after, number + 1
+    return (spans[first][0], spans[last][1]) if last > first else None
+
+
+def _step_before(contents: Sequence[str], at: int, number: int) -> int | None:
+    """The span of the step with the number; a number alone in its line may follow the text of its step."""
+    for before in range(at - 1, max(-1, at - 2 - _BETWEEN_STEPS), -1):
+        step = _STEP.match(contents[before])
+        if step is not None:
+            return before if int(step.group(1)) == number else None
+        bare = _BARE_NUMBER.fullmatch(contents[before])
+        if bare is not None and int(bare.group(1)) == number:
+            return before - 1 if before and before == at - 1 else before
+    return None
