@@ -40,7 +40,7 @@ from ragsvc.core.answers.value_types import (
     counted_things,
     kind_fits,
 )
-from ragsvc.core.answers.whole_parts import ASKS_PROCEDURE, procedure, reference_entry
+from ragsvc.core.answers.whole_parts import ASKS_PROCEDURE, INSTRUCTS, is_step, procedure, reference_entry
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW, MISSING_BELOW
@@ -121,6 +121,9 @@ _OPEN: Final = 0.4
 
 _ADDRESSED: Final = 0.5
 """Added to the score of a sentence that says for whom something is, if the question asks it."""
+
+_INSTRUCTS: Final = 0.25
+"""Added to the score of an instruction, if the question asks how to do something."""
 
 _CONDITIONAL: Final = 0.1
 """Added to the score of a sentence with a condition, if the question asks for one."""
@@ -672,6 +675,7 @@ def _score_sentences(
     years = frozenset(_YEAR.findall(plain_text(question)))
     asks_number = any(pattern.search(question) for pattern in (ASKS_DATE, ASKS_NUMBER, ASKS_MONEY))
     asks_number = asks_number or asks_quantity(question)
+    asks_procedure = ASKS_PROCEDURE.search(question) is not None
     asks_for_whom = _ASKS_FOR_WHOM.search(question) is not None
     preferred = _preferred_forms(question)
     scored: list[_Scored] = []
@@ -683,7 +687,7 @@ def _score_sentences(
         sentence = candidate.sentence
         text = hits[sentence.passage_index].passage.text
         fits = _fits(question, candidate, asked, text)
-        if fits < 1.0 and _is_echo(candidate, starts):
+        if fits < 1.0 and (_is_echo(candidate, starts) or (asks_procedure and _is_only_label(candidate))):
             continue
         share = float(matches.shares[at])
         score = share + _COSINE_WEIGHT * float(cosines[at]) + _KIND_WEIGHT * fits
@@ -748,6 +752,7 @@ def _preferred_forms(question: str) -> list[tuple[float, re.Pattern[str]]]:
         (_COUNTED, counted),
         (-_OPEN, _WHETHER if _ASKS_WHETHER.match(question) else None),
         (_ADDRESSED, _SAYS_FOR_WHOM if _ASKS_FOR_WHOM.search(question) else None),
+        (_INSTRUCTS, INSTRUCTS if ASKS_PROCEDURE.search(question) else None),
         (_CONDITIONAL, _STATES_CONDITION if ASKS_CONDITION.search(question) else None),
     ]
     return [(weight, form) for weight, form in forms if form is not None]
@@ -910,6 +915,14 @@ def _is_echo(candidate: _Candidate, starts: Sequence[str]) -> bool:
     if not NEGATIONS.isdisjoint(candidate.plain.split()):
         return False  # "Do not store it face down." answers whether it may be stored so
     return sum(not _is_asked(word, starts) for word in content_words(text)) < (2 if candidate.row is None else 1)
+
+
+def _is_only_label(candidate: _Candidate) -> bool:
+    """Whether a heading or label is neither a step, an item of a list nor an instruction."""
+    text = candidate.sentence.text
+    return not (
+        candidate.sentence.row or is_step(text) or LIST_ITEM.match(text) or INSTRUCTS.match(candidate.plain)
+    ) and is_label(text)
 
 
 def _is_any(start: str, identifiers: Sequence[str]) -> bool:

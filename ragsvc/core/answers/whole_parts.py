@@ -16,6 +16,18 @@ ASKS_PROCEDURE: Final = re.compile(
     re.IGNORECASE,
 )
 
+_INSTRUCTING_VERBS: Final = (
+    "add adjust apply attach call charge check choose clean click close connect contact decrease disconnect download"
+    " drag enter fill follow go hold increase insert install keep log lower make mount move open place plug press pull"
+    " push put raise reduce register remove repeat replace reset restart rotate run select send set sign slide start"
+    " stop store submit swipe switch take tap touch turn type uninstall unplug update use visit wait wash wear"
+)
+INSTRUCTS: Final = re.compile(
+    r"\A (?:\d{1,2} )?(?:please |first |then |next )?"
+    rf"(?:{'|'.join(_INSTRUCTING_VERBS.split())}) "
+)
+"""An instruction in English, in the form of ``plain_text``."""
+
 _ENTRY_START: Final = re.compile(r"\A|\n\n+|\n(?=\[\d{1,3}\] )")
 _NUMBER_OF_ENTRY: Final = re.compile(r"\s*\[\d{1,3}\]\s*")
 _END_OF_AUTHORS: Final = re.compile(r"(?<=\bet al)\.\s|(?<![\s.][^\W\d_])(?<!\bal)\.\s")
@@ -63,18 +75,22 @@ def _are_authors(content: str) -> bool:
     )
 
 
+def is_step(sentence: str) -> bool:
+    return _STEP.match(sentence) is not None
+
+
 def procedure(text: str, spans: Sequence[Span], at: int, *, max_characters: int) -> Span | None:
     """The numbered steps before and after the step ``spans[at]``, as far as they fit; ``None`` for another sentence."""
     contents = [text[start:end] for start, end in spans]
-    step = _STEP.match(contents[at])
-    if step is None:
+    own = _number_of_step(contents, at)
+    if own is None:
         return None
-    first, number = at, int(step.group(1))
+    first, number = at, own
     while number > 1 and (before := _step_before(contents, first, number - 1)) is not None:
         if spans[at][1] - spans[before][0] > max_characters:
             break
         first, number = before, number - 1
-    last, number = at, int(step.group(1))
+    last, number = at, own
     for after in range(at + 1, len(spans)):
         following = _STEP.match(contents[after])
         if following is not None and int(following.group(1)) != number + 1:
@@ -84,6 +100,12 @@ def procedure(text: str, spans: Sequence[Span], at: int, *, max_characters: int)
         if following is not None:
             last, number = after, number + 1
     return (spans[first][0], spans[last][1]) if last > first else None
+
+
+def _number_of_step(contents: Sequence[str], at: int) -> int | None:
+    """The number before a step, or alone in the line after it; ``None`` for a sentence that is no step."""
+    step = _STEP.match(contents[at]) or (_BARE_NUMBER.fullmatch(contents[at + 1]) if at + 1 < len(contents) else None)
+    return None if step is None else int(step.group(1))
 
 
 def _step_before(contents: Sequence[str], at: int, number: int) -> int | None:

@@ -1,0 +1,140 @@
+"""Answers quote whole entries of bibliographies and whole procedures, and what fits the form of the question."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ragsvc.core.answers.extractive import MAX_SENTENCE_CHARACTERS, ExtractedAnswer, answer
+from ragsvc.core.answers.whole_parts import procedure, reference_entry
+from ragsvc.core.text.sentences import quotable_spans
+from tests.unit.test_answering import hit
+
+REFERENCES = (
+    "[6] Ana Ruiz. 2011. Tides. Ferry Press.\n[7] Jo Berg, Ida M. Lund, and Per Dahl. 2014. A short inventory of "
+    "harbour ferries. Annals of Shipping 17, 2 (2014), 385-402.\n[8] Tom Ray and Al Fox. 2016. On quays. Ports 3."
+)
+PROCEDURE = (
+    "The software of the ferry ticket machine can be renewed in the following way.\n\n"
+    "1 Download the update software to the smartphone.\n\n2 Transfer the update software to the ticket machine.\n\n"
+    "3 Follow the instructions on the screen.\n\nThe ticket machine has a warranty of two years."
+)
+NUMBERS_AFTER = PROCEDURE.replace("1 Download the update software to the smartphone.", "Download the update.\n\n1")
+COURSES = (
+    "Doctoral Programmes\n\n- Doctor of Navigation (DN) - Doctor of Harbour Studies (DHS)\n\n"
+    "Doctor of Harbour Studies\n\nFor Professionals who would like to extend their expertise in harbours.\n\n"
+    "The Doctor of Harbour Studies takes four years."
+)
+COUNTIES = (
+    "County rate of deaths as of July 26\nHigher, most deaths\n\nThe report compares counties by the rate of deaths. "
+    "Counties are classified as higher if they had more than 25 deaths per 100,000 people."
+)
+STATION = (
+    "Emden Station Area Plan\n20,000+ jobs C: Harbour\n\nCorridor North\n\n2600 housing units\n\n~4,000 daily riders"
+)
+TOUCH = (
+    "Wireless Headset\n\nListening to sound quickly (Quick Attention Mode)\n\nYou cannot use Quick Attention Mode of "
+    "the headset while charging.\n\nTouch the entire panel of the headset."
+)
+
+
+def ask(question: str, *texts: str) -> ExtractedAnswer:
+    return answer(question, [hit(text) for text in texts], answerable=1.0)
+
+
+def quotes(question: str, *texts: str) -> list[str]:
+    return [sentence.text for sentence in ask(question, *texts).sentences]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Who wrote the short inventory of harbour ferries?",
+        "Where was the short inventory of harbour ferries published?",
+    ],
+)
+def test_the_whole_entry_of_a_bibliography_is_quoted(question: str):
+    first = quotes(question, REFERENCES)[0]
+    assert first.startswith("[7] Jo Berg, Ida M. Lund, and Per Dahl.")
+    assert first.endswith("385-402.")
+
+
+def test_prose_is_no_entry_of_a_bibliography():
+    text = "In 2020 the ferry and the bus stopped. The company named a short inventory of ferries. It was long."
+    assert quotes("What did the company name?", text)[0] == "The company named a short inventory of ferries."
+
+
+@pytest.mark.parametrize("text", [PROCEDURE, NUMBERS_AFTER])
+def test_all_steps_of_a_procedure_are_quoted_together(text: str):
+    first = quotes("How do I transfer update software to the ticket machine?", text)[0]
+    assert first.startswith(("1 Download", "Download"))
+    assert first.endswith("3 Follow the instructions on the screen.")
+
+
+def test_a_step_is_quoted_alone_if_no_procedure_is_asked_for():
+    found = quotes("Which device is the update software transferred to?", PROCEDURE)
+    assert "2 Transfer the update software to the ticket machine." in found
+
+
+def test_instructions_answer_how_something_is_done_and_headings_do_not():
+    found = quotes("How do I turn on the Quick Attention Mode of the headset?", TOUCH)
+    assert found[0] == "Touch the entire panel of the headset."
+    assert "Listening to sound quickly (Quick Attention Mode)" not in found
+
+
+@pytest.mark.parametrize(
+    "question", ["For whom is the Doctor of Harbour Studies?", "Who is the Doctor of Harbour Studies for?"]
+)
+def test_the_people_something_is_for_are_quoted_and_not_its_name(question: str):
+    assert quotes(question, COURSES) == ["For Professionals who would like to extend their expertise in harbours."]
+
+
+def test_a_condition_is_quoted_if_the_question_asks_when_something_is_so():
+    first = quotes("When is a county classified as having a higher rate of deaths?", COUNTIES)[0]
+    assert first == "Counties are classified as higher if they had more than 25 deaths per 100,000 people."
+
+
+def test_the_line_with_the_things_counted_comes_before_other_figures_of_the_list():
+    found = quotes("How many housing units does the Emden Station Area Plan include?", STATION)
+    assert found[1] == "2600 housing units"
+    assert sum("Emden Station Area Plan" in text for text in found) == 1
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        [
+            "1 Open it.",
+            "2 Close it.",
+            "3 Wait here.",
+            "2",
+            "[4] ",
+            "Ann Lee and B. Xu.",
+            "2020.",
+            "On boats.",
+            "\n\n",
+            "\n",
+        ]
+    ),
+    max_size=12,
+)
+
+
+@given(PIECES, st.integers(10, 120))
+@settings(deadline=None)
+def test_whole_parts_contain_their_sentence_and_fit(pieces: list[str], most: int):
+    text = " ".join(pieces)
+    spans = quotable_spans(text)
+    for at, span in enumerate(spans):
+        for whole in (
+            reference_entry(text, span, max_characters=most),
+            procedure(text, spans, at, max_characters=most),
+        ):
+            if whole is not None:
+                assert whole[0] <= span[0] < span[1] <= whole[1]
+                assert whole[1] - whole[0] <= max(most, span[1] - span[0])
+
+
+def test_an_entry_longer_than_a_quote_is_not_quoted_whole():
+    title = "A short inventory of harbour ferries."
+    text = f"Jo Berg and Ida Lund. 2014. {title} {'Annals of Shipping, part two ' * 30}"
+    assert len(text) > MAX_SENTENCE_CHARACTERS
+    assert quotes("Who wrote the short inventory of harbour ferries?", text)[0] == title
