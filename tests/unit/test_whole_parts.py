@@ -24,9 +24,9 @@ COURSES = (
     "Doctor of Harbour Studies\n\nFor Professionals who would like to extend their expertise in harbours.\n\n"
     "The Doctor of Harbour Studies takes four years."
 )
-COUNTIES = (
-    "County rate of deaths as of July 26\nHigher, most deaths\n\nThe report compares counties by the rate of deaths. "
-    "Counties are classified as higher if they had more than 25 deaths per 100,000 people."
+LABEL = "County impact and rate of deaths as of July 26\nHigher, most deaths"
+RULE = (
+    "The report compares counties by health. Counties are classified as higher if more than 25 people per 100,000 died."
 )
 STATION = (
     "Emden Station Area Plan\n20,000+ jobs C: Harbour\n\nCorridor North\n\n2600 housing units\n\n~4,000 daily riders"
@@ -89,8 +89,8 @@ def test_the_people_something_is_for_are_quoted_and_not_its_name(question: str):
 
 
 def test_a_condition_is_quoted_if_the_question_asks_when_something_is_so():
-    first = quotes("When is a county classified as having a higher rate of deaths?", COUNTIES)[0]
-    assert first == "Counties are classified as higher if they had more than 25 deaths per 100,000 people."
+    found = quotes("When is a county classified as having a higher rate of deaths?", LABEL, RULE)
+    assert found == ["Counties are classified as higher if more than 25 people per 100,000 died."]
 
 
 def test_the_line_with_the_things_counted_comes_before_other_figures_of_the_list():
