@@ -675,6 +675,8 @@ def _score_sentences(
     years = frozenset(_YEAR.findall(plain_text(question)))
     asks_number = any(pattern.search(question) for pattern in (ASKS_DATE, ASKS_NUMBER, ASKS_MONEY))
     asks_number = asks_number or asks_quantity(question)
+    numbers = [start for start in starts if any(map(str.isdigit, start)) and not _YEAR.search(start)]
+    has_number = [any(number in candidate.plain for number in numbers) for candidate in found]
     asks_procedure = ASKS_PROCEDURE.search(question) is not None
     asks_for_whom = _ASKS_FOR_WHOM.search(question) is not None
     preferred = _preferred_forms(question)
@@ -686,6 +688,8 @@ def _score_sentences(
             continue
         sentence = candidate.sentence
         text = hits[sentence.passage_index].passage.text
+        if any(has_number) and not has_number[at] and is_label(sentence.text) and not sentence.row:
+            continue  # the heading above the rows of which a number identifies the row
         fits = _fits(question, candidate, asked, text)
         if fits < 1.0 and (_is_echo(candidate, starts) or (asks_procedure and _is_only_label(candidate))):
             continue
