@@ -138,3 +138,26 @@ def test_an_entry_longer_than_a_quote_is_not_quoted_whole():
     text = f"Jo Berg and Ida Lund. 2014. {title} {'Annals of Shipping, part two ' * 30}"
     assert len(text) > MAX_SENTENCE_CHARACTERS
     assert quotes("Who wrote the short inventory of harbour ferries?", text)[0] == title
+
+
+def test_an_entry_that_follows_another_in_the_same_line_is_quoted_alone():
+    text = (
+        "Al Fox and Cy Ma. 2020. On quays. In Ports, pages 6-8, Marseille, France. Jo Berg, Ida Lund, and\nPer Dahl. "
+        "2023. Ferryformer: Ferries can teach themselves. CoRR, abs/2302. Tom Ray and Di Po. 2021. On piers. Ports 3."
+    )
+    assert quotes("Who wrote about Ferryformer?", "Published as a conference paper at Norden.", text)[0] == (
+        "Jo Berg, Ida Lund, and\nPer Dahl. 2023. Ferryformer: Ferries can teach themselves. CoRR, abs/2302."
+    )
+
+
+@pytest.mark.parametrize(
+    ("question", "answer_text"),
+    [
+        ("On which website are the tickets of the ferry?", "Go to www.ferry-tickets.example.org before the trip."),
+        ("What is the phone number for the tickets of the ferry?", "Call 04931 987 0 from Monday to Friday."),
+        ("What is the e-mail address for the tickets of the ferry?", "Write to info@ferry.example in all other cases."),
+    ],
+)
+def test_addresses_are_quoted_if_they_are_asked_for(question: str, answer_text: str):
+    text = f"The tickets of the ferry are sold out. The ferry: {answer_text}"
+    assert quotes(question, text)[0] == f"The ferry: {answer_text}"

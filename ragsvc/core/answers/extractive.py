@@ -23,6 +23,7 @@ from ragsvc.core.answers.synonyms import synonym_starts
 from ragsvc.core.answers.table_rows import STRUCK_OUT, row_statements, table_spans
 from ragsvc.core.answers.text_rows import LIST_ITEM, TextRow, heading_for, is_label, is_separator, text_rows
 from ragsvc.core.answers.value_types import (
+    ASKS_AUTHOR,
     ASKS_CONDITION,
     ASKS_DATE,
     ASKS_DIFFERENCE,
@@ -507,7 +508,7 @@ def _whole_part(question: str, sentence: AnswerSentence, hits: Sequence[SearchHi
     text, span = hits[sentence.passage_index].passage.text, (sentence.start, sentence.end)
     if sentence.row or "~~" in text:
         return None
-    whole = reference_entry(text, span, max_characters=MAX_SENTENCE_CHARACTERS)
+    whole = _entry_of(sentence, text)
     if whole is None and ASKS_PROCEDURE.search(question):
         spans = _stating_spans(text)
         at = spans.index(span) if span in spans else None
@@ -740,12 +741,20 @@ def _match(question: str, found: Sequence[_Candidate], starts: Sequence[str]) ->
 
 
 def _fits(question: str, candidate: _Candidate, asked: Sequence[str], passage: str) -> float:
-    """See ``kind_fits``."""
+    """See ``kind_fits``. The title of a bibliography's entry stands for the authors with which it is quoted."""
     sentence = candidate.sentence
+    if ASKS_AUTHOR.search(question) and _entry_of(sentence, passage) is not None:
+        return 1.0
     in_table = sentence.row or candidate.row is not None
     has_unit = UNIT_OF_MONEY.search(passage if in_table else sentence.text) is not None
     is_row = sentence.row or (candidate.row is not None and candidate.row.has_numbers)
     return kind_fits(question, sentence.text, asked, is_row=is_row, has_unit=has_unit)
+
+
+def _entry_of(sentence: AnswerSentence, passage: str) -> Span | None:
+    if sentence.row or "~~" in passage:
+        return None
+    return reference_entry(passage, (sentence.start, sentence.end), max_characters=MAX_SENTENCE_CHARACTERS)
 
 
 def _preferred_forms(question: str) -> list[tuple[float, re.Pattern[str]]]:

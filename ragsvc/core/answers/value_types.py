@@ -188,6 +188,27 @@ _SHARE: Final = re.compile(
     re.IGNORECASE,
 )
 
+_ASKS_WHICH: Final = r"\b(?:what|which)(?: (?:is|are|was))?(?: the)?(?: (?!of\b)[\w'\u2019-]+){0,3}? "
+
+_CONTACTS: Final = (
+    (
+        re.compile(rf"{_ASKS_WHICH}(?:web ?sites?|web ?pages?|web address|urls?)\b", re.IGNORECASE),
+        re.compile(r"https?:|\bwww\.|\b[\w-]+\.(?:com|org|net|edu|gov|info|io|eu|de|uk|sg|fr)\b", re.IGNORECASE),
+    ),
+    (re.compile(rf"{_ASKS_WHICH}e-?mails?\b", re.IGNORECASE), re.compile(r"\S@\S")),
+    (
+        re.compile(rf"{_ASKS_WHICH}(?:tele)?phone numbers?\b", re.IGNORECASE),
+        re.compile(r"\d(?:[\s().\u2013/-]{0,3}\d){5}"),
+    ),
+)
+"""What a question for a way to reach someone asks for, and how it is written."""
+
+ASKS_AUTHOR: Final = re.compile(
+    r"\bwho (?:\w+ )?(?:wrote|authored|published|introduced|proposed|developed|presented)\b"
+    r"|\b(?:author|writer)s? of\b|\b(?:written|authored|published|introduced|proposed) by\b",
+    re.IGNORECASE,
+)
+
 _AMOUNT_AT_END: Final = re.compile(r"\w.*[\s:][-(]?\d[\d.,]*\)?(?: \(in \w+\))?\Z")
 
 _ASKS_NAME: Final = re.compile(
@@ -217,13 +238,15 @@ def counted_things(question: str) -> re.Pattern[str] | None:
 def kind_fits(question: str, text: str, asked: Sequence[str], *, is_row: bool, has_unit: bool) -> float:
     """1 if the sentence has a new value of the type asked for, 0 if not, 0.5 without a type.
 
-    Types are numbers, amounts of money, shares, dates and names. The unit of a value in the row of a table may stand
-    outside the row: ``has_unit`` tells that the text, or the passage of a row, has a currency or a scale.
+    Types are numbers, amounts of money, shares, dates, names, conditions and addresses. The unit of a value in the row
+    of a table may stand outside the row: ``has_unit`` tells that the text, or the passage of a row, has a currency or a
+    scale.
     """
     if _lacks_unit(question, text, is_row=is_row, has_unit=has_unit):
         return 0.0
-    if ASKS_CONDITION.search(question):
-        return 1.0 if _CONDITION.search(text) else 0.5
+    form = _CONDITION if ASKS_CONDITION.search(question) else _contact(question)
+    if form is not None:
+        return 1.0 if form.search(text) else 0.5
     if ASKS_DATE.search(question):
         occasion = _ASKS_OCCASION.search(question) is not None and _OCCASION.search(text) is not None
         return float(occasion or _DATE.search(text) is not None)
@@ -232,6 +255,11 @@ def kind_fits(question: str, text: str, asked: Sequence[str], *, is_row: bool, h
     if _ASKS_NAME.search(question):
         return float(any(name.lower() not in asked for name in _NAME.findall(_DATE.sub(" ", text))))
     return 1.0 if asks_quantity(question) and not is_row else 0.5
+
+
+def _contact(question: str) -> re.Pattern[str] | None:
+    """Finds the address or number of the kind asked for; ``None`` if none is asked for."""
+    return next((contact for asks, contact in _CONTACTS if asks.search(question)), None)
 
 
 def _lacks_unit(question: str, text: str, *, is_row: bool, has_unit: bool) -> bool:

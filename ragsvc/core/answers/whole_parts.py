@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from ragsvc.core.text.sentences import Span
@@ -52,16 +53,20 @@ def reference_entry(text: str, sentence: Span, *, max_characters: int) -> Span |
     >>> text[first:last]
     'Ann Lee and B. Xu. 2020. On boats. Journal of Boats, 3.'
     """
-    starts = [start.end() for start in _ENTRY_START.finditer(text)]
-    first = max((start for start in starts if start <= sentence[0]), default=0)
-    last = next((start for start in starts if start > sentence[0]), len(text))
-    entry = text[first:last].rstrip()
-    if len(entry) > max_characters or sentence[1] > first + len(entry) or not _YEAR.search(entry):
+    borders = [border.end() for border in _ENTRY_START.finditer(text)]
+    block = max((border for border in borders if border <= sentence[0]), default=0)
+    end = next((border for border in borders if border > sentence[0]), len(text))
+    number = _NUMBER_OF_ENTRY.match(text, block)
+    names = number.end() if number is not None else block
+    stops = [stop.end() for stop in _END_OF_AUTHORS.finditer(text, names, end)]
+    entries = [first for first, last in pairwise([names, *stops]) if _are_authors(text[first : last - 2])]
+    start = max((first for first in entries if first <= sentence[0]), default=None)
+    if start is None:
         return None
-    after_number = _NUMBER_OF_ENTRY.match(entry)
-    authors = entry[after_number.end() if after_number is not None else 0 :]
-    end = _END_OF_AUTHORS.search(authors)
-    return (first, first + len(entry)) if end is not None and _are_authors(authors[: end.start()]) else None
+    end = min((first for first in entries if first > sentence[0]), default=end)
+    start, end = block if start == names else start, start + len(text[start:end].rstrip())
+    fits = end - start <= max_characters and sentence[1] <= end
+    return (start, end) if fits and _YEAR.search(text, start, end) else None
 
 
 def _are_authors(content: str) -> bool:

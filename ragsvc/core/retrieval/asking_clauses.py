@@ -106,7 +106,10 @@ _SIGNATURE: Final = re.compile(
 _NUMBERED_NAME: Final = re.compile(
     r"(?:\b[A-Z][\w-]*|\b(?:section|article|chapter|level|class|version|phase|type|item|note|table|figure|step|room"
     r"|bus|tram|train|flight|gate|platform|track|route|channel|error|code|building|flat|unit|model|order|seat|linie|gleis"
-    r"|flug|salle|ligne|línea|vuelo|form|grade|number|line|group|zone|paragraph|artikel|kapitel|klasse|stufe|raum|zimmer|abschnitt))\s+\Z"
+    r"|flug|salle|ligne|línea|vuelo|form|grade|number|line|group|zone|paragraph|artikel|kapitel|klasse|stufe|raum|zimmer|abschnitt"
+    r"|layer|wave|pin|port|stage|round|quarter|week|day|year|season|episode|volume|issue|test|task|example|experiment"
+    r"|mode|channel|button|row|column|tier|category|option|module|lesson|exercise|field|address|district|region"
+    r"|floor|terminal|exit|schicht|ebene|spalte|zeile|woche|tag))\s+\Z"
 )
 
 
