@@ -161,3 +161,11 @@ def test_an_entry_that_follows_another_in_the_same_line_is_quoted_alone():
 def test_addresses_are_quoted_if_they_are_asked_for(question: str, answer_text: str):
     text = f"The tickets of the ferry are sold out. The ferry: {answer_text}"
     assert quotes(question, text)[0] == f"The ferry: {answer_text}"
+
+
+def test_what_the_question_calls_the_text_is_no_missing_word():
+    text = "Jo Berg, Ida Lund, and Per Dahl. 2023. Ferryformer: Ferries can teach themselves. CoRR, abs/2302."
+    plain = answer("Who wrote about Ferryformer?", [hit(text)], answerable=0.45)
+    named = answer("Who wrote the paper about Ferryformer?", [hit(text)], answerable=0.45)
+    assert named.confidence >= plain.confidence
+    assert not named.unsure

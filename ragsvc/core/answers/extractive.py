@@ -141,6 +141,11 @@ _MIN_COSINE_WITHOUT_WORDS: Final = 0.35
 _REASONS: Final = 2
 """Number of sentences that are quoted after a statement whose reason is asked for."""
 
+_KINDS_OF_TEXTS: Final = frozenset(
+    "paper papers document documents report reports article articles brochure slide slides page pages text".split()
+)
+"""What a question calls the text that it asks about; the text itself rarely says it."""
+
 _UNMARKED: Final = 4
 """Number of lines without list marks that are quoted after the heading asked for."""
 
@@ -434,7 +439,8 @@ def answer_signals(
     answerable: float,
 ) -> AnswerSignals:
     """The signals from which the confidence in an answer is computed."""
-    words = [piece for word in content_words(question) for piece in pieces(word)]
+    asked = [piece for word in content_words(question) for piece in pieces(word)]
+    words = [word for word in asked if word not in _KINDS_OF_TEXTS] or asked
     starts = [start for start in dict.fromkeys(map(word_start, words)) if start]
     stems = [stem for stem in dict.fromkeys(map(word_stem, words)) if stem]
     sentence, hit = best.sentence, hits[best.sentence.passage_index]
