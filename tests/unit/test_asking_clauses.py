@@ -187,3 +187,15 @@ def test_numbers_and_codes_beside_chinese_characters_are_words_of_their_own():
 )
 def test_the_number_of_a_layer_wave_or_tier_is_no_quantity(question: str, number: str):
     assert number in asking_text(question)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What should I do if I cannot connect my computer to the headset?",
+        "What happens if I press the button for two seconds?",
+        "Was kann ich tun, wenn ich keinen Ton höre?",
+    ],
+)
+def test_the_case_of_the_author_is_kept_if_the_question_has_no_other_words(question: str):
+    assert asking_text(question) == question

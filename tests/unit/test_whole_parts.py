@@ -168,3 +168,13 @@ def test_what_the_question_calls_the_text_is_no_missing_word():
     plain = answer("How many passengers did the ferry to Norderney carry?", [hit(text)], answerable=0.5)
     named = answer("How many passengers did the ferry of the article carry to Norderney?", [hit(text)], answerable=0.5)
     assert named.confidence > 0.95 * plain.confidence
+
+
+def test_the_sentence_that_begins_with_the_case_is_quoted_first():
+    text = (
+        "The headset cannot be charged even if it is connected to a computer. The computer needs a free port. "
+        "If you cannot connect your computer to the headset, delete the pairing information and pair them again."
+    )
+    assert quotes("What should I do if I cannot connect my computer to the headset?", text)[0].startswith(
+        "If you cannot"
+    )

@@ -117,6 +117,9 @@ _CASES: Final = 8
 _INSTRUCTIONS: Final = 4
 """Number of sentences that are quoted after such a case."""
 
+_CASE: Final = 0.3
+"""Added to the score of a sentence that begins with a case, if the question describes one."""
+
 _OPEN: Final = 0.4
 """Deduction for a sentence that says what is examined ("whether ..."), if the question asks whether it is so."""
 
@@ -205,6 +208,10 @@ _REASON: Final = re.compile(
 _ASKS_FOR_WHOM: Final = re.compile(
     r"\bfor whom\b|\bwho (?:is|are)\b[^?]{1,100}\b(?:meant |intended |designed )?for\W*\Z", re.IGNORECASE
 )
+_DESCRIBES_CASE: Final = re.compile(
+    r"\bwhat (?:should|can|must|do|could) (?:i|we|you|one) do\b.{0,20}\b(?:if|when)\b", re.IGNORECASE
+)
+_BEGINS_WITH_CASE: Final = re.compile(r"\A (?:if|when) ")
 _SAYS_FOR_WHOM: Final = re.compile(
     r"\A for (?!example|instance|more )"
     r"| (?:meant|intended|designed|suitable|open|aimed|targeted) (?:for|to|at) | (?:is|are) for "
@@ -771,6 +778,7 @@ def _preferred_forms(question: str) -> list[tuple[float, re.Pattern[str]]]:
         (_COUNTED, counted),
         (-_OPEN, _WHETHER if _ASKS_WHETHER.match(question) else None),
         (_ADDRESSED, _SAYS_FOR_WHOM if _ASKS_FOR_WHOM.search(question) else None),
+        (_CASE, _BEGINS_WITH_CASE if _DESCRIBES_CASE.search(question) else None),
         (_INSTRUCTS, INSTRUCTS if ASKS_PROCEDURE.search(question) else None),
         (_CONDITIONAL, _STATES_CONDITION if ASKS_CONDITION.search(question) else None),
     ]

@@ -205,6 +205,8 @@ _CONTACTS: Final = (
 
 ASKS_AUTHOR: Final = re.compile(
     r"\bwho (?:\w+ )?(?:wrote|authored|published|introduced|proposed|developed|presented)\b"
+    r"|\b(?:where|(?:which|what) (?:journal|proceedings|conference|venue|year)s?)\b"
+    r".{1,100}\b(?:published|appear(?:ed)?)\b"
     r"|\b(?:author|writer)s? of\b|\b(?:written|authored|published|introduced|proposed) by\b",
     re.IGNORECASE,
 )

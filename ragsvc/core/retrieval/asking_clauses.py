@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from ragsvc.core.text.content_words import content_words
 from ragsvc.core.text.spellings import MONTH_NAMES
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 
@@ -103,6 +104,11 @@ _SIGNATURE: Final = re.compile(
     r"|vielen dank|cordialement|bien à vous|merci|saludos|un saludo|atentamente|gracias|谢谢|此致)(?!\w)[^?？]*\Z",
     re.IGNORECASE,
 )
+_NO_TOPIC: Final = frozenset(
+    "try check need happen happens possible allowed pay tun machen mache passiert geschieht".split()
+)
+"""Words of a question that asks for nothing without the case of its author."""
+
 _NUMBERED_NAME: Final = re.compile(
     r"(?:\b[A-Z][\w-]*|\b(?:section|article|chapter|level|class|version|phase|type|item|note|table|figure|step|room"
     r"|bus|tram|train|flight|gate|platform|track|route|channel|error|code|building|flat|unit|model|order|seat|linie|gleis"
@@ -131,6 +137,8 @@ def asking_text(message: str) -> str:
     if first is not None:
         sentences = [_without_author(clauses, opening=at < first) for at, clauses in enumerate(sentences)]
     kept = " ".join(clause for clauses in sentences for clause in clauses) or message
+    if _NO_TOPIC.issuperset(content_words(kept)) and content_words(text):
+        kept = text  # the author's case is the question: "What should I do if I cannot connect my computer?"
     return _QUANTITY.sub(lambda match: _quantity(kept, match), kept).replace("  ", " ").strip()
 
 
