@@ -105,7 +105,7 @@ _SIGNATURE: Final = re.compile(
     re.IGNORECASE,
 )
 _NO_TOPIC: Final = frozenset(
-    "try check need happen happens possible allowed pay tun machen mache passiert geschieht".split()
+    "try check need happen happens possible allowed pay kann muss soll darf tun machen mache passiert geschieht".split()
 )
 """Words of a question that asks for nothing without the case of its author."""
 
