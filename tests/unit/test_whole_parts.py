@@ -178,3 +178,9 @@ def test_the_sentence_that_begins_with_the_case_is_quoted_first():
     assert quotes("What should I do if I cannot connect my computer to the headset?", text)[0].startswith(
         "If you cannot"
     )
+
+
+def test_a_heading_that_names_the_thing_does_not_say_what_it_does():
+    guide = "Help Guide\n\nStereo Headset\n\nAbout the QSEE Extreme function\n\nRelated topics\n\n"
+    text = f"{guide}QSEE Extreme uses learnt filters to reproduce the sound that was lost during compression."
+    assert quotes("What does QSEE Extreme do?", text)[0].startswith("QSEE Extreme uses learnt filters")

@@ -161,6 +161,8 @@ _ENUMERATED: Final = 8
 _LABEL: Final = 0.2
 """Deduction for a heading or label."""
 
+_TITLE_WORDS: Final = 3
+
 _HEADED: Final = 0.5
 """Share of the question's words in the heading above a sentence, from which the sentence needs none of them."""
 
@@ -691,6 +693,7 @@ def _score_sentences(
     asks_number = asks_number or asks_quantity(question)
     numbers = [start for start in starts if any(map(str.isdigit, start)) and not _YEAR.search(start)]
     has_number = [any(number in candidate.plain for number in numbers) for candidate in found]
+    asks_definition = _ASKS_DEFINITION.match(question) is not None
     asks_procedure = ASKS_PROCEDURE.search(question) is not None
     asks_for_whom = _ASKS_FOR_WHOM.search(question) is not None
     preferred = _preferred_forms(question)
@@ -705,7 +708,11 @@ def _score_sentences(
         if any(has_number) and not has_number[at] and is_label(sentence.text) and not sentence.row:
             continue  # the heading above the rows of which a number identifies the row
         fits = _fits(question, candidate, asked, text)
-        if fits < 1.0 and (_is_echo(candidate, starts) or (asks_procedure and _is_only_label(candidate))):
+        if fits < 1.0 and (
+            _is_echo(candidate, starts)
+            or (asks_procedure and _is_only_label(candidate))
+            or (asks_definition and _is_title(candidate, starts))
+        ):
             continue
         share = float(matches.shares[at])
         score = share + _COSINE_WEIGHT * float(cosines[at]) + _KIND_WEIGHT * fits
@@ -892,7 +899,7 @@ def _defined_thing(question: str) -> re.Pattern[str] | None:
     things = "|".join(re.escape(start) for start in starts)
     return re.compile(
         rf"\A (?:(?:the|an?) )?(?:\w+ ){{0,2}}(?:{things})\w*(?: \w+){{0,2}}"
-        r" (?:is|are|means|refers|allows|lets|enables|provides)(?= )"
+        r" (?:is|are|means|refers|allows|lets|enables|provides|uses|helps)(?= )"
     )
 
 
@@ -942,6 +949,15 @@ def _is_echo(candidate: _Candidate, starts: Sequence[str]) -> bool:
     if not NEGATIONS.isdisjoint(candidate.plain.split()):
         return False  # "Do not store it face down." answers whether it may be stored so
     return sum(not _is_asked(word, starts) for word in content_words(text)) < (2 if candidate.row is None else 1)
+
+
+def _is_title(candidate: _Candidate, starts: Sequence[str]) -> bool:
+    """Whether a heading or label names the thing asked about, with at most two other words."""
+    text = candidate.sentence.text
+    if candidate.sentence.row or not is_label(text) or (candidate.row is not None and candidate.row.has_numbers):
+        return False
+    others = [word for word in content_words(text) if not _is_asked(word, starts)]
+    return len(others) < _TITLE_WORDS and all(start in candidate.plain for start in starts)
 
 
 def _is_only_label(candidate: _Candidate) -> bool:
