@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -41,7 +41,7 @@ from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.store import attachment_rows, file_rows, passage_rows
 from ragsvc.store import document_rows as rows
 from ragsvc.store import job_rows as jobs
-from ragsvc.store.blobs import BlobStore, IncomingFile
+from ragsvc.store.blobs import BlobStore, EncryptedFile, IncomingFile
 from ragsvc.store.database import Database
 from ragsvc.store.disk_space import DiskSpace
 from ragsvc.store.document_changes import change_document
@@ -398,8 +398,8 @@ class DocumentService:
             raise StoredDataDamaged(f"The stored text of page {number} is damaged. Upload the document again.")
         return page
 
-    async def content(self, tenant: TenantId, public_id: str) -> tuple[Document, Path | Iterator[bytes]]:
-        """The stored file: its path, or its content in pieces if encrypted on disk.
+    async def content(self, tenant: TenantId, public_id: str) -> tuple[Document, Path | EncryptedFile]:
+        """The stored file: its path, or a reader if it is encrypted on disk.
 
         Raises:
             DocumentNotFound: the tenant has no such document.
@@ -411,9 +411,7 @@ class DocumentService:
         except StoredDataDamaged as error:
             await self._note(document, stored_file_damaged(document, error))
             raise
-        if self._blobs.encrypted:
-            return document, self._blobs.chunks(tenant, document.sha256)
-        return document, self._blobs.path(tenant, document.sha256)
+        return document, self._blobs.content(tenant, document.sha256)
 
     async def _note(self, document: Document, problem: Problem) -> None:
         """Add a problem to a document; the error that led to it matters more than a failure to write."""
